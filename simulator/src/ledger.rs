@@ -1,0 +1,125 @@
+//! Owns the record of every request received. It is a test instrument: entries hold
+//! headers and bodies as they came, credentials and tokens included.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::inbound::Inbound;
+
+/// How much of a body an entry keeps.
+const BODY_KEPT: usize = 64 * 1024;
+
+/// One received request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LedgerEntry {
+    /// Counts from 1 and never restarts.
+    pub sequence: u64,
+    /// Milliseconds since the simulator started.
+    pub time_ms: u64,
+    /// `account_manager`, `slas` or `api`.
+    pub service: String,
+    /// For example `token:refresh_token`, or `shopper-baskets-v1.createBasket`.
+    pub flow: String,
+    /// The method.
+    pub method: String,
+    /// The path as received.
+    pub path: String,
+    /// The query as received, without the `?`.
+    pub query: String,
+    /// Headers in the order received, names in lower case; equal names stand together.
+    pub headers: Vec<(String, String)>,
+    /// Bytes of the whole body.
+    pub body_length: usize,
+    /// The body as text, up to 64 KiB of it.
+    pub body: String,
+    /// The status answered; `None` while unanswered, or when a fault answered nothing.
+    pub status: Option<u16>,
+}
+
+impl LedgerEntry {
+    /// The first header of that name (in lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The entries kept.
+pub(crate) struct Ledger {
+    started: Instant,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    entries: VecDeque<LedgerEntry>,
+    last: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), pages: Mutex::default() }
+    }
+
+    /// Writes an entry and returns its sequence number.
+    pub(crate) fn record(&self, service: &str, flow: &str, inbound: &Inbound, kept: usize) -> u64 {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.last += 1;
+        let sequence = pages.last;
+        if kept == 0 {
+            return sequence;
+        }
+        let headers = inbound.headers.iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        });
+        let excerpt = &inbound.body[..inbound.body.len().min(BODY_KEPT)];
+        while pages.entries.len() >= kept {
+            pages.entries.pop_front();
+        }
+        pages.entries.push_back(LedgerEntry {
+            sequence,
+            time_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            service: service.to_owned(),
+            flow: flow.to_owned(),
+            method: inbound.method.to_string(),
+            path: inbound.path.clone(),
+            query: inbound.query.clone(),
+            headers: headers.collect(),
+            body_length: inbound.body.len(),
+            body: String::from_utf8_lossy(excerpt).into_owned(),
+            status: None,
+        });
+        sequence
+    }
+
+    pub(crate) fn answered(&self, sequence: u64, status: u16) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = pages.entries.front().map(|entry| entry.sequence) else {
+            return;
+        };
+        let place = sequence.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+        if let Some(entry) = place.and_then(|place| pages.entries.get_mut(place)) {
+            entry.status = Some(status);
+        }
+    }
+
+    pub(crate) fn entries(&self) -> Vec<LedgerEntry> {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.entries.iter().cloned().collect()
+    }
+
+    pub(crate) fn count(&self, service: &str, flow: &str) -> usize {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = pages.entries.iter();
+        entries.filter(|entry| entry.service == service && entry.flow == flow).count()
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.entries.clear();
+    }
+}

@@ -1,0 +1,181 @@
+//! Owns what exists at the start: organizations, clients, shoppers, products.
+//! It only reads the document; live state begins in `world`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The default document, also shipped as `simulator/seed.toml`.
+pub const DEFAULT_SEED: &str = include_str!("../seed.toml");
+
+/// Everything known at the start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seed {
+    /// Organizations and their sites.
+    pub organizations: Vec<Organization>,
+    /// SLAS clients.
+    #[serde(default)]
+    pub slas_clients: Vec<SlasClient>,
+    /// Account Manager API clients.
+    #[serde(default)]
+    pub account_manager_clients: Vec<AccountManagerClient>,
+    /// Registered shoppers, present in every organization.
+    #[serde(default)]
+    pub shoppers: Vec<SeededShopper>,
+    /// The catalog.
+    #[serde(default)]
+    pub products: Vec<Product>,
+    /// Categories of the catalog.
+    #[serde(default)]
+    pub categories: Vec<Category>,
+}
+
+/// One realm instance.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Organization {
+    /// For example `f_ecom_zzrf_001`.
+    pub id: String,
+    /// Site ids.
+    pub sites: Vec<String>,
+}
+
+impl Organization {
+    /// The tenant id: what follows `f_ecom_`.
+    pub fn tenant(&self) -> &str {
+        tenant_of(&self.id)
+    }
+}
+
+/// The tenant id of an organization id.
+pub(crate) fn tenant_of(organization: &str) -> &str {
+    organization.strip_prefix("f_ecom_").unwrap_or(organization)
+}
+
+/// A SLAS client; with a secret it is private, without one public.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlasClient {
+    /// The client id.
+    pub id: String,
+    /// The secret of a private client.
+    pub secret: Option<String>,
+    /// Whether `/login` and `/authorize` need `x-slas-client-auth`.
+    #[serde(default)]
+    pub strict_client_auth: bool,
+    /// Where authorization codes may go; matched exactly.
+    #[serde(default)]
+    pub redirect_uris: Vec<String>,
+    /// Where one-time tokens may be delivered; matched exactly.
+    #[serde(default)]
+    pub callback_uris: Vec<String>,
+    /// `sfcc.ts_ext_on_behalf_of`, `sfcc.ta_ext_on_behalf_of`.
+    #[serde(default)]
+    pub on_behalf: Vec<String>,
+    /// Shopper scopes; absent means all but `sfcc.shopper-standard`.
+    pub scopes: Option<Vec<String>>,
+    /// Organizations it exists in; empty means all.
+    #[serde(default)]
+    pub organizations: Vec<String>,
+}
+
+impl SlasClient {
+    /// Whether it has a secret.
+    pub fn is_private(&self) -> bool {
+        self.secret.is_some()
+    }
+}
+
+/// An Account Manager API client.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountManagerClient {
+    /// The client id.
+    pub id: String,
+    /// The client secret.
+    pub secret: String,
+    /// Tenants it may ask tokens for.
+    pub tenants: Vec<String>,
+    /// System scopes; absent means all.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// A registered shopper.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeededShopper {
+    /// The login id, also the e-mail address.
+    pub login: String,
+    /// The password.
+    pub password: String,
+    /// Given name.
+    pub first_name: String,
+    /// Family name.
+    pub last_name: String,
+    /// Addresses in the shape of the Shopper Customers API.
+    #[serde(default)]
+    pub addresses: Vec<Map<String, Value>>,
+}
+
+/// One product.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Product {
+    /// The SKU.
+    pub id: String,
+    /// The name.
+    pub name: String,
+    /// The price in the site's currency.
+    pub price: f64,
+    /// Id of its category.
+    pub category: String,
+}
+
+/// One category.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Category {
+    /// The category id.
+    pub id: String,
+    /// The name.
+    pub name: String,
+    /// Its parent, if any.
+    pub parent: Option<String>,
+}
+
+impl Seed {
+    /// Reads a seed document.
+    ///
+    /// # Errors
+    /// When the text is not TOML of this shape.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    pub(crate) fn organization(&self, id: &str) -> Option<&Organization> {
+        self.organizations.iter().find(|known| known.id == id)
+    }
+
+    pub(crate) fn slas_client(&self, organization: &str, id: &str) -> Option<&SlasClient> {
+        self.slas_clients.iter().find(|client| {
+            client.id == id
+                && (client.organizations.is_empty() || client.organizations.iter().any(|known| known == organization))
+        })
+    }
+
+    pub(crate) fn account_manager_client(&self, id: &str) -> Option<&AccountManagerClient> {
+        self.account_manager_clients.iter().find(|client| client.id == id)
+    }
+
+    pub(crate) fn product(&self, id: &str) -> Option<&Product> {
+        self.products.iter().find(|product| product.id == id)
+    }
+}
+
+impl Default for Seed {
+    // The document is part of the program and a test reads it, so failing here is a build defect.
+    #[allow(clippy::expect_used)]
+    fn default() -> Self {
+        Self::parse(DEFAULT_SEED).expect("the built-in seed is valid")
+    }
+}

@@ -1,0 +1,109 @@
+//! Owns who is asking: SLAS clients, their credentials, PKCE, and the site they ask for.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::answer::Answer;
+use crate::inbound::{Fields, Inbound};
+use crate::seed::SlasClient;
+use crate::world::World;
+
+/// The client named in the request.
+pub(super) fn named<'w>(world: &'w World, organization: &str, fields: &Fields) -> Result<&'w SlasClient, Answer> {
+    fields
+        .value("client_id")
+        .and_then(|id| world.seed.slas_client(organization, id))
+        .ok_or_else(|| Answer::invalid_request("Bad or missing client_id."))
+}
+
+/// The private client whose credentials these are.
+pub(super) fn proven<'w>(
+    world: &'w World,
+    organization: &str,
+    credentials: Option<(String, String)>,
+) -> Result<&'w SlasClient, Answer> {
+    let proven = credentials.and_then(|(id, secret)| {
+        let client = world.seed.slas_client(organization, &id)?;
+        (client.secret.as_deref() == Some(secret.as_str())).then_some(client)
+    });
+    proven.ok_or_else(|| Answer::invalid_client("Basic Authorization failed."))
+}
+
+/// The client named in the request; a private one must also prove itself by Basic.
+pub(super) fn trusted<'w>(
+    world: &'w World,
+    organization: &str,
+    inbound: &Inbound,
+    fields: &Fields,
+) -> Result<&'w SlasClient, Answer> {
+    let credentials = inbound.basic();
+    let id = fields.value("client_id").map(str::to_owned).or_else(|| credentials.as_ref().map(|(id, _)| id.clone()));
+    let client = id
+        .and_then(|id| world.seed.slas_client(organization, &id))
+        .ok_or_else(|| Answer::invalid_request("Bad or missing client_id."))?;
+    if client.is_private() {
+        let other = proven(world, organization, credentials)?;
+        if other.id != client.id {
+            return Err(Answer::invalid_client("Basic Authorization failed."));
+        }
+    }
+    Ok(client)
+}
+
+/// Strict clients prove themselves on the front channel too; a wrong proof is refused for all.
+pub(super) fn front_channel(
+    world: &World,
+    organization: &str,
+    client: &SlasClient,
+    inbound: &Inbound,
+) -> Result<(), Answer> {
+    let shown = inbound.header("x-slas-client-auth").is_some();
+    if !client.is_private() || (!shown && !client.strict_client_auth) {
+        return Ok(());
+    }
+    let other = proven(world, organization, inbound.bare_basic("x-slas-client-auth"))?;
+    if other.id == client.id { Ok(()) } else { Err(Answer::invalid_client("Basic Authorization failed.")) }
+}
+
+/// The site asked for; it must be one of the organization's.
+pub(super) fn site(world: &World, organization: &str, fields: &Fields) -> Result<String, Answer> {
+    let site = fields.value("channel_id").ok_or_else(|| Answer::invalid_request("Bad or missing channel_id."))?;
+    let known = world.seed.organization(organization);
+    if known.is_some_and(|known| known.sites.iter().any(|one| one == site)) {
+        Ok(site.to_owned())
+    } else {
+        Err(Answer::invalid_request("Bad or missing channel_id."))
+    }
+}
+
+/// The redirect URI; it must be registered with the client, letter by letter.
+pub(super) fn redirect_uri(client: &SlasClient, fields: &Fields) -> Result<String, Answer> {
+    let uri = fields.text("redirect_uri");
+    if client.redirect_uris.iter().any(|known| known == uri) {
+        Ok(uri.to_owned())
+    } else {
+        Err(Answer::invalid_request("Bad or missing redirect_uri."))
+    }
+}
+
+/// A challenge of allowed length and alphabet that was never used before.
+pub(super) fn challenge(world: &World, fields: &Fields) -> Result<String, Answer> {
+    let challenge = fields.text("code_challenge");
+    if !is_pkce(challenge) {
+        return Err(Answer::invalid_request("Bad or missing code_challenge."));
+    }
+    if !world.sessions().claim_challenge(challenge) {
+        return Err(Answer::invalid_request("The code_challenge has been used before."));
+    }
+    Ok(challenge.to_owned())
+}
+
+/// Whether the verifier is the one behind the challenge.
+pub(super) fn verifies(verifier: &str, challenge: &str) -> bool {
+    is_pkce(verifier) && URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes())) == challenge
+}
+
+fn is_pkce(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    (43..=128).contains(&text.len()) && text.bytes().all(allowed)
+}

@@ -1,0 +1,214 @@
+//! Owns the live state of SLAS: codes, refresh tokens, guests, revocations, one-time tokens.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::identifiers;
+use crate::limits::Windows;
+use crate::shopper_token::{Identity, ShopperToken};
+
+/// What all tokens of one login have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) organization: String,
+    pub(crate) client_id: String,
+    pub(crate) site: String,
+    pub(crate) usid: String,
+    pub(crate) identity: Identity,
+    pub(crate) marks: Vec<(String, String)>,
+    pub(crate) do_not_track: Option<bool>,
+}
+
+impl Session {
+    /// TSOB sessions of a shopper are apart from the others.
+    pub(crate) fn is_tsob(&self) -> bool {
+        self.marks.iter().any(|(name, _)| name == "tsob")
+    }
+}
+
+/// An authorization code, waiting for its exchange.
+pub(crate) struct Code {
+    pub(crate) session: Session,
+    pub(crate) redirect_uri: String,
+    pub(crate) challenge: Option<String>,
+    pub(crate) expires: u64,
+}
+
+/// A refresh token's meaning.
+#[derive(Clone)]
+pub(crate) struct Refresh {
+    pub(crate) session: Session,
+    /// Serial of its issue, to compare with credential changes.
+    pub(crate) issued: u64,
+    pub(crate) expires: u64,
+}
+
+/// What a one-time token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// `/passwordless/token`.
+    Passwordless,
+    /// `/password/action`.
+    PasswordReset,
+    /// `/otp/verify`.
+    Otp,
+}
+
+/// A one-time token on its way to the shopper, as SLAS would mail it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Delivery {
+    /// What it is good for.
+    pub purpose: Purpose,
+    /// The organization.
+    pub organization: String,
+    /// Whom it was sent to.
+    pub user_id: String,
+    /// `callback`, `sms` or `email`.
+    pub mode: String,
+    /// Where it would have been posted.
+    pub callback_uri: Option<String>,
+    /// The token itself.
+    pub token: String,
+}
+
+/// A one-time token, waiting for its use.
+#[derive(Clone)]
+pub(crate) struct OneTime {
+    pub(crate) purpose: Purpose,
+    pub(crate) organization: String,
+    pub(crate) client_id: String,
+    pub(crate) site: String,
+    pub(crate) user_id: String,
+    pub(crate) usid: Option<String>,
+    pub(crate) challenge: Option<String>,
+    /// The customer to create when the token is used.
+    pub(crate) registration: Option<(String, String, String)>,
+    pub(crate) expires: u64,
+}
+
+/// A trusted agent on the way through Account Manager's login.
+pub(crate) struct PendingAgent {
+    pub(crate) organization: String,
+    pub(crate) client_id: String,
+    pub(crate) login_id: String,
+    pub(crate) challenge: Option<String>,
+    pub(crate) state: String,
+}
+
+/// Everything SLAS remembers.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    codes: HashMap<String, Code>,
+    challenges: HashSet<String>,
+    refreshes: HashMap<String, Refresh>,
+    guests: HashMap<(String, String), String>,
+    revoked: HashSet<String>,
+    valid_from: HashMap<(String, String, bool), u64>,
+    one_time: HashMap<(String, String), OneTime>,
+    pub(crate) agents: Vec<PendingAgent>,
+    pub(crate) agent_codes: HashSet<String>,
+    pub(crate) outbox: Vec<Delivery>,
+    pub(crate) logins: Windows<(String, String)>,
+    pub(crate) on_behalf: Windows<(String, String, String)>,
+}
+
+impl Sessions {
+    /// The guest customer id of a session id, made when first seen.
+    pub(crate) fn guest_of(&mut self, organization: &str, usid: &str) -> String {
+        let key = (organization.to_owned(), usid.to_owned());
+        self.guests.entry(key).or_insert_with(identifiers::customer).clone()
+    }
+
+    /// Marks a challenge as used; false when it was.
+    pub(crate) fn claim_challenge(&mut self, challenge: &str) -> bool {
+        self.challenges.insert(challenge.to_owned())
+    }
+
+    pub(crate) fn keep_code(&mut self, code: Code) -> String {
+        let name = identifiers::opaque();
+        self.codes.insert(name.clone(), code);
+        name
+    }
+
+    /// A code is gone once it was shown, whatever comes of it.
+    pub(crate) fn take_code(&mut self, name: &str) -> Option<Code> {
+        self.codes.remove(name)
+    }
+
+    pub(crate) fn keep_refresh(&mut self, refresh: Refresh) -> String {
+        let name = format!("{}.{}", identifiers::opaque(), identifiers::opaque());
+        self.refreshes.insert(name.clone(), refresh);
+        name
+    }
+
+    pub(crate) fn refresh(&self, name: &str) -> Option<Refresh> {
+        self.refreshes.get(name).cloned()
+    }
+
+    /// Takes a refresh token away; false when it was gone already.
+    pub(crate) fn drop_refresh(&mut self, name: &str) -> bool {
+        self.refreshes.remove(name).is_some()
+    }
+
+    pub(crate) fn revoke(&mut self, token: &ShopperToken) {
+        self.revoked.insert(token.jti.clone());
+    }
+
+    /// Ends all sessions of a customer that are of one kind.
+    pub(crate) fn end_all(&mut self, tenant: &str, customer: &str, tsob: bool, serial: u64) {
+        self.refreshes.retain(|_, refresh| {
+            let session = &refresh.session;
+            session.identity.customer_id() != customer
+                || session.is_tsob() != tsob
+                || crate::seed::tenant_of(&session.organization) != tenant
+        });
+        self.invalidate_before(tenant, customer, tsob, serial);
+    }
+
+    /// Tokens issued before now are void: the credentials changed. Refresh tokens stay
+    /// known, so that their use can be answered with the reason.
+    pub(crate) fn credentials_changed(&mut self, tenant: &str, customer: &str, serial: u64) {
+        self.invalidate_before(tenant, customer, false, serial);
+        self.invalidate_before(tenant, customer, true, serial);
+    }
+
+    fn invalidate_before(&mut self, tenant: &str, customer: &str, tsob: bool, serial: u64) {
+        let key = (tenant.to_owned(), customer.to_owned(), tsob);
+        self.valid_from.insert(key, serial);
+    }
+
+    /// Whether something issued then is void for this customer now.
+    pub(crate) fn is_stale(&self, tenant: &str, customer: &str, tsob: bool, issued: u64) -> bool {
+        let key = (tenant.to_owned(), customer.to_owned(), tsob);
+        self.valid_from.get(&key).is_some_and(|from| issued < *from)
+    }
+
+    pub(crate) fn is_revoked(&self, token: &ShopperToken) -> bool {
+        let customer = token.identity.customer_id();
+        let stale = |issued| self.is_stale(&token.tenant, customer, token.has_mark("tsob"), issued);
+        self.revoked.contains(&token.jti) || token.serial.is_some_and(stale)
+    }
+
+    /// Keeps a one-time token; a newer one for the same purpose and shopper voids it.
+    pub(crate) fn keep_one_time(&mut self, token: &str, one_time: OneTime) {
+        self.one_time.retain(|_, other| {
+            other.purpose != one_time.purpose
+                || other.user_id != one_time.user_id
+                || other.organization != one_time.organization
+        });
+        let key = (one_time.organization.clone(), token.to_owned());
+        self.one_time.insert(key, one_time);
+    }
+
+    pub(crate) fn one_time(&self, organization: &str, token: &str) -> Option<OneTime> {
+        let key = (organization.to_owned(), token.to_owned());
+        self.one_time.get(&key).cloned()
+    }
+
+    pub(crate) fn drop_one_time(&mut self, organization: &str, token: &str) {
+        let key = (organization.to_owned(), token.to_owned());
+        self.one_time.remove(&key);
+    }
+}

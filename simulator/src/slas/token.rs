@@ -1,0 +1,198 @@
+//! Owns `POST /token`: one function for each grant, and the session bridge that shares their rules.
+
+use axum::http::StatusCode;
+use serde_json::json;
+
+use super::authorize::new_session;
+use super::clients;
+use super::issue::{Renewal, tokens};
+use super::sessions::Code;
+use crate::answer::{Answer, Outcome};
+use crate::clock;
+use crate::identifiers;
+use crate::inbound::{Fields, Inbound};
+use crate::seed::{SlasClient, tenant_of};
+use crate::shopper_token::Identity;
+use crate::world::World;
+
+/// `POST /token`.
+pub(super) fn token(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
+    let fields = inbound.form();
+    match fields.text("grant_type") {
+        "authorization_code_pkce" => {
+            let client = clients::trusted(world, organization, inbound, &fields)?;
+            exchange(world, organization, client, &fields, true)
+        }
+        "authorization_code" => {
+            let client = clients::proven(world, organization, inbound.basic())?;
+            exchange(world, organization, client, &fields, false)
+        }
+        "client_credentials" => {
+            let client = clients::proven(world, organization, inbound.basic())?;
+            guest(world, organization, client, &fields)
+        }
+        "refresh_token" => {
+            let client = clients::trusted(world, organization, inbound, &fields)?;
+            refresh(world, organization, client, &fields)
+        }
+        _ => Err(Answer::slas(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Bad or missing grant_type.")),
+    }
+}
+
+/// An authorization code for tokens. A challenge made at the door must be met here.
+fn exchange(world: &World, organization: &str, client: &SlasClient, fields: &Fields, needs_verifier: bool) -> Outcome {
+    let site = clients::site(world, organization, fields)?;
+    let code = redeem(world, organization, client, &site, fields, needs_verifier)?;
+    if code.redirect_uri != fields.text("redirect_uri") {
+        return Err(invalid_grant("The redirect_uri is not the one of the authorization."));
+    }
+    if code.session.marks.iter().any(|(mark, _)| mark == "sesb") {
+        return Err(invalid_grant("The code is for the session bridge."));
+    }
+    let mut session = code.session;
+    session.do_not_track = do_not_track(fields);
+    tokens(world, &session, Renewal::Fresh)
+}
+
+fn redeem(
+    world: &World,
+    organization: &str,
+    client: &SlasClient,
+    site: &str,
+    fields: &Fields,
+    needs_verifier: bool,
+) -> Result<Code, Answer> {
+    let code = fields
+        .value("code")
+        .and_then(|name| world.sessions().take_code(name))
+        .ok_or_else(|| invalid_grant("Bad or missing code."))?;
+    let session = &code.session;
+    if code.expires <= clock::seconds() {
+        return Err(invalid_grant("The code is expired."));
+    }
+    if session.organization != organization || session.client_id != client.id || session.site != site {
+        return Err(invalid_grant("The code belongs to another client or channel."));
+    }
+    if fields.value("usid").is_some_and(|usid| usid != session.usid) {
+        return Err(invalid_grant("The usid is not the one of the authorization."));
+    }
+    let verified = match (&code.challenge, fields.value("code_verifier")) {
+        (Some(challenge), Some(verifier)) => clients::verifies(verifier, challenge),
+        (Some(_), None) | (None, Some(_)) => false,
+        (None, None) => !needs_verifier,
+    };
+    if verified { Ok(code) } else { Err(invalid_grant("Bad or missing code_verifier.")) }
+}
+
+/// A guest of a private client; a known usid keeps its guest.
+fn guest(world: &World, organization: &str, client: &SlasClient, fields: &Fields) -> Outcome {
+    let site = clients::site(world, organization, fields)?;
+    same_client(client, fields)?;
+    let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
+    let guest = world.sessions().guest_of(organization, &usid);
+    let mut session = new_session(organization, client, &site, &usid, Identity::guest(guest));
+    session.do_not_track = do_not_track(fields);
+    tokens(world, &session, Renewal::Fresh)
+}
+
+/// Public clients get a new refresh token and lose the old one; private clients keep theirs.
+fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fields) -> Outcome {
+    let site = clients::site(world, organization, fields)?;
+    let name = fields.text("refresh_token");
+    let known = world.sessions().refresh(name);
+    let refresh = known
+        .filter(|refresh| {
+            let session = &refresh.session;
+            session.organization == organization && session.client_id == client.id && session.site == site
+        })
+        .filter(|refresh| refresh.expires > clock::seconds())
+        .ok_or_else(invalid_refresh_token)?;
+    let session = refresh.session;
+    let tenant = tenant_of(organization);
+    let customer = session.identity.customer_id();
+    if world.sessions().is_stale(tenant, customer, session.is_tsob(), refresh.issued) {
+        return Err(invalid_grant("The shopper's credentials changed after the token was issued."));
+    }
+    if client.is_private() {
+        let renewal = Renewal::Same { token: name.to_owned(), expires: refresh.expires };
+        return tokens(world, &session, renewal);
+    }
+    // Of two that arrive together only one gets through.
+    if !world.sessions().drop_refresh(name) {
+        return Err(invalid_refresh_token());
+    }
+    tokens(world, &session, Renewal::Fresh)
+}
+
+/// `POST /session-bridge/token`: the session of a storefront, carried over.
+pub(super) fn session_bridge(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
+    let fields = inbound.form();
+    let site = clients::site(world, organization, &fields)?;
+    let (client, code) = match fields.text("grant_type") {
+        "session_bridge" => {
+            let client = clients::named(world, organization, &fields)?;
+            let code = redeem(world, organization, client, &site, &fields, true)?;
+            (client, Some(code))
+        }
+        "client_credentials" => {
+            let client = clients::proven(world, organization, inbound.basic())?;
+            same_client(client, &fields)?;
+            (client, None)
+        }
+        _ => return Err(Answer::invalid_request("Bad or missing grant_type.")),
+    };
+    if client.is_private() != code.is_none() {
+        return Err(Answer::invalid_client("Authorization failed."));
+    }
+    let usid = match (&code, fields.value("usid")) {
+        (Some(code), _) => code.session.usid.clone(),
+        (None, Some(usid)) => usid.to_owned(),
+        (None, None) => identifiers::usid(),
+    };
+    let guest = world.sessions().guest_of(organization, &usid);
+    let login = fields.text("login_id");
+    let identity = if login.eq_ignore_ascii_case("guest") {
+        fields.value("dwsgst").ok_or_else(|| Answer::invalid_request("Bad or missing dwsgst."))?;
+        Identity::guest(guest)
+    } else {
+        fields
+            .value("dwsid")
+            .or(fields.value("dwsrst"))
+            .ok_or_else(|| Answer::invalid_request("Bad or missing dwsid or dwsrst."))?;
+        world
+            .shop()
+            .identity(organization, "ecom", login, guest)
+            .ok_or_else(|| Answer::invalid_request("Bad or missing login_id."))?
+    };
+    let mut session = new_session(organization, client, &site, &usid, identity);
+    session.marks = vec![("sesb".into(), "session_bridge".into())];
+    session.do_not_track = do_not_track(&fields);
+    tokens(world, &session, Renewal::Fresh)
+}
+
+/// A client that proved itself may name itself, but nobody else.
+pub(super) fn same_client(client: &SlasClient, fields: &Fields) -> Result<(), Answer> {
+    match fields.value("client_id") {
+        Some(id) if id != client.id => Err(Answer::invalid_request("Bad or missing client_id.")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn do_not_track(fields: &Fields) -> Option<bool> {
+    fields.value("dnt").map(|choice| choice == "true")
+}
+
+pub(super) fn invalid_grant(description: &str) -> Answer {
+    Answer::slas(StatusCode::BAD_REQUEST, "invalid_grant", description)
+}
+
+/// Storefront libraries look for `message` here, so it stands beside the published members.
+fn invalid_refresh_token() -> Answer {
+    let document = json!({
+        "error": "invalid_grant",
+        "error_uri": "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/oauth-service",
+        "error_description": "Bad or missing refresh token.",
+        "message": "invalid refresh_token",
+    });
+    Answer::body(StatusCode::BAD_REQUEST, "application/problem+json", document.to_string().into_bytes())
+}

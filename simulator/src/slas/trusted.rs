@@ -1,0 +1,223 @@
+//! Owns acting on behalf of a shopper: trusted systems (TSOB) and trusted agents (TAOB).
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::Value;
+
+use super::authorize::{begin_query, escaped, new_session};
+use super::clients;
+use super::issue::{Renewal, tokens};
+use super::sessions::PendingAgent;
+use super::token::do_not_track;
+use crate::answer::{Answer, Outcome};
+use crate::identifiers;
+use crate::inbound::{Fields, Inbound};
+use crate::seed::{SlasClient, tenant_of};
+use crate::shopper_token::Identity;
+use crate::world::World;
+
+const TSOB: &str = "ts_ext_on_behalf_of";
+const TAOB: &str = "ta_ext_on_behalf_of";
+
+const PROVIDERS: &[&str] = &[
+    "apple",
+    "auth0",
+    "azure",
+    "azure_adb2c",
+    "cognito",
+    "default",
+    "ecom",
+    "facebook",
+    "forgerock",
+    "gigya",
+    "gigya_socialize",
+    "google",
+    "okta",
+    "ping",
+    "salesforce",
+];
+
+/// `POST /trusted-system/token`.
+pub(super) fn system_token(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
+    let fields = inbound.form();
+    let client = clients::proven(world, organization, inbound.basic())?;
+    permitted(client, "sfcc.ts_ext_on_behalf_of")?;
+    if fields.text("client_id") != client.id {
+        return Err(Answer::invalid_request("Bad or missing client_id."));
+    }
+    if fields.text("grant_type") != "client_credentials" || fields.text("hint") != TSOB {
+        return Err(Answer::invalid_request("Bad or missing grant_type or hint."));
+    }
+    let site = clients::site(world, organization, &fields)?;
+    let (login, origin) = (fields.text("login_id"), fields.text("idp_origin"));
+    if login.is_empty() || !PROVIDERS.contains(&origin) {
+        return Err(Answer::invalid_request("Bad or missing login_id or idp_origin."));
+    }
+    let for_guest = login.eq_ignore_ascii_case("guest") && origin == "ecom";
+    if !for_guest {
+        admit(world, organization, origin, login)?;
+    }
+    let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
+    let guest = world.sessions().guest_of(organization, &usid);
+    let identity = if for_guest {
+        Identity::guest(guest)
+    } else {
+        let known = world.shop().identity(organization, origin, login, guest.clone());
+        match known {
+            Some(identity) => identity,
+            None if origin == "ecom" => {
+                return Err(Answer::invalid_request("The login_id is unknown to B2C Commerce."));
+            }
+            None => {
+                let email = fields.value("email_id").unwrap_or(login);
+                world.shop().register_external(organization, origin, login, email, guest)
+            }
+        }
+    };
+    let mut session = new_session(organization, client, &site, &usid, identity);
+    session.marks = vec![("tsob".into(), TSOB.into())];
+    session.do_not_track = do_not_track(&fields);
+    tokens(world, &session, Renewal::Fresh)
+}
+
+fn admit(world: &World, organization: &str, origin: &str, login: &str) -> Result<(), Answer> {
+    let behaviour = world.behaviour();
+    if !behaviour.enforce_windows {
+        return Ok(());
+    }
+    let key = (tenant_of(organization).to_owned(), origin.to_owned(), login.to_owned());
+    let window = Duration::from_millis(behaviour.tsob_window_ms);
+    if world.sessions().on_behalf.admit(key, window) {
+        return Ok(());
+    }
+    Err(Answer::slas(
+        StatusCode::CONFLICT,
+        "conflict",
+        "The same loginId and tenantId tried to login twice within 3 seconds.",
+    ))
+}
+
+fn permitted(client: &SlasClient, scope: &str) -> Result<(), Answer> {
+    if client.on_behalf.iter().any(|known| known == scope) {
+        Ok(())
+    } else {
+        Err(Answer::invalid_client("Authorization failed."))
+    }
+}
+
+/// `GET /trusted-agent/authorize`: sends the agent to Account Manager's login.
+pub(super) fn agent_authorize(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
+    let fields = inbound.parameters();
+    let client = clients::named(world, organization, &fields)?;
+    permitted(client, "sfcc.ta_ext_on_behalf_of")?;
+    clients::site(world, organization, &fields)?;
+    let redirect_uri = clients::redirect_uri(client, &fields)?;
+    if fields.text("response_type") != "code" {
+        return Err(Answer::invalid_request("Bad or missing response_type."));
+    }
+    let login_id = agent_login(&fields)?;
+    let challenge = if client.is_private() && fields.value("code_challenge").is_none() {
+        None
+    } else {
+        Some(clients::challenge(world, &fields)?)
+    };
+    let kind = if login_id == "Guest" { "taobgst" } else { "taob" };
+    let state = format!("{kind}.{}", identifiers::usid());
+    world.sessions().agents.push(PendingAgent {
+        organization: organization.to_owned(),
+        client_id: client.id.clone(),
+        login_id: login_id.to_owned(),
+        challenge,
+        state: state.clone(),
+    });
+    let target = format!("{}/dwsso/oauth2/authorize", world.url());
+    Ok(Answer::see_other(format!(
+        "{}response_type=code&redirect_uri={}&state={state}",
+        begin_query(&target),
+        escaped(&redirect_uri),
+    )))
+}
+
+/// `POST /trusted-agent/token`: Account Manager's bearer token names the agent.
+pub(super) fn agent_token(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
+    let fields = inbound.form();
+    let refused = || Answer::invalid_client("Authorization failed.");
+    let claims =
+        inbound.bearer().and_then(|token| world.verify_account_manager_token(token).ok()).ok_or_else(refused)?;
+    let agent = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+    let shown = inbound.header("_sfdc_client_auth").is_some();
+    let client = if shown {
+        clients::proven(world, organization, inbound.bare_basic("_sfdc_client_auth"))?
+    } else {
+        clients::named(world, organization, &fields)?
+    };
+    if client.is_private() && !shown {
+        return Err(refused());
+    }
+    permitted(client, "sfcc.ta_ext_on_behalf_of")?;
+    super::token::same_client(client, &fields)?;
+    let site = clients::site(world, organization, &fields)?;
+    let grant = fields.text("grant_type");
+    if !matches!(grant, "client_credentials" | "authorization_code_pkce") {
+        return Err(Answer::invalid_request("Bad or missing grant_type."));
+    }
+    if fields.value("agent_id").is_some_and(|id| id != agent) {
+        return Err(Answer::invalid_request("The agent_id is not the one that logged in."));
+    }
+    let login = agent_login(&fields)?;
+    let pending = take_pending(world, organization, client, login, &fields);
+    let verified = pending.is_some() || (client.is_private() && fields.value("code_verifier").is_none());
+    if !verified {
+        return Err(super::token::invalid_grant("Bad or missing code_verifier."));
+    }
+    if (login == "Guest" || fields.value("state").is_some())
+        && pending.is_none_or(|pending| pending.state != fields.text("state"))
+    {
+        return Err(Answer::invalid_request("Bad or missing state."));
+    }
+    let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
+    let guest = world.sessions().guest_of(organization, &usid);
+    let identity = if login == "Guest" {
+        Identity::guest(guest)
+    } else {
+        world
+            .shop()
+            .identity(organization, fields.text("idp_origin"), login, guest)
+            .ok_or_else(|| Answer::invalid_request("Bad or missing login_id."))?
+    };
+    let mut session = new_session(organization, client, &site, &usid, identity);
+    session.marks = vec![("taob".into(), TAOB.into()), ("agent".into(), agent.to_owned())];
+    session.do_not_track = Some(do_not_track(&fields).unwrap_or(true));
+    tokens(world, &session, Renewal::Never)
+}
+
+/// The login id, with the rule that a guest's origin is SLAS.
+fn agent_login(fields: &Fields) -> Result<&str, Answer> {
+    let (login, origin) = (fields.text("login_id"), fields.text("idp_origin"));
+    let guest = login == "Guest";
+    if login.is_empty() || origin.is_empty() || guest != (origin == "slas") {
+        return Err(Answer::invalid_request("Bad or missing login_id or idp_origin."));
+    }
+    Ok(login)
+}
+
+/// The authorization this request completes; it is gone then.
+fn take_pending(
+    world: &World,
+    organization: &str,
+    client: &SlasClient,
+    login: &str,
+    fields: &Fields,
+) -> Option<PendingAgent> {
+    let mut sessions = world.sessions();
+    let place = sessions.agents.iter().position(|pending| {
+        let proven = match (&pending.challenge, fields.value("code_verifier")) {
+            (Some(challenge), Some(verifier)) => clients::verifies(verifier, challenge),
+            (None, None) => client.is_private(),
+            _ => false,
+        };
+        proven && pending.organization == organization && pending.client_id == client.id && pending.login_id == login
+    })?;
+    Some(sessions.agents.swap_remove(place))
+}

@@ -1,0 +1,91 @@
+//! Owns connections: accepting them, serving them, and breaking them on order.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Whether a connection shall be reset at its next write.
+#[derive(Clone, Default)]
+pub(crate) struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    pub(crate) fn now(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// A TCP stream that can be told to break.
+struct Wire {
+    stream: TcpStream,
+    cut: Cut,
+}
+
+impl Wire {
+    /// Without lingering, closing the socket sends RST instead of FIN.
+    fn check(&self) -> io::Result<()> {
+        if self.cut.0.load(Ordering::Acquire) {
+            self.stream.set_zero_linger()?;
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Serves HTTP/1.1 and h2c until dropped; then every connection ends at once.
+pub(crate) async fn serve(listener: TcpListener, router: Router) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // A connection that died while waiting is nobody's loss.
+                let Ok((stream, _)) = accepted else { continue };
+                connections.spawn(converse(stream, router.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router) {
+    let cut = Cut::default();
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let wire = Wire { stream, cut: cut.clone() };
+    let service = TowerToHyperService::new(router.layer(Extension(cut)));
+    let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(wire), service).await;
+    // The caller hung up, or a fault broke the connection: both are over.
+    drop(served);
+}
