@@ -1,0 +1,116 @@
+//! The operators' listener: `/livez`, `/readyz`, `/metrics`, `/status`; never on the public one.
+//!
+//! Owns what an orchestrator and an operator may ask. It decides nothing and changes nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use serde::Serialize;
+
+use crate::{gate::Gate, in_flight::InFlight};
+
+/// What operators may ask.
+#[derive(Debug)]
+pub struct Admin {
+    gate: Arc<Gate>,
+    in_flight: Arc<InFlight>,
+}
+
+/// Whether requests should come here, and what is missing if not.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    keys: bool,
+    draining: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    version: &'static str,
+    readiness: Readiness,
+    organizations: Vec<String>,
+    operations: usize,
+    callers: Vec<String>,
+    requests_in_flight: usize,
+    tokens_remembered: usize,
+}
+
+impl Admin {
+    /// Answers for this gate.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>, in_flight: Arc<InFlight>) -> Self {
+        Self { gate, in_flight }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let (keys, draining) = (self.gate.shoppers.has_all_keys(), self.in_flight.is_draining());
+        Readiness { ready: keys && !draining, keys, draining }
+    }
+
+    fn status(&self) -> Status {
+        let mut organizations: Vec<_> = self.gate.tenants.keys().map(ToString::to_string).collect();
+        organizations.sort();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            readiness: self.readiness(),
+            organizations,
+            operations: self.gate.operations.iter().len(),
+            callers: self.gate.callers.iter().map(|caller| caller.settings.name.clone()).collect(),
+            requests_in_flight: self.in_flight.count(),
+            tokens_remembered: self.gate.shoppers.remembered(),
+        }
+    }
+
+    fn metrics(&self) -> Response<Vec<u8>> {
+        let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
+        self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
+        match self.gate.metrics.render() {
+            Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
+            Err(error) => {
+                tracing::error!(%error, "metrics cannot be written");
+                answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", b"metrics cannot be written\n".to_vec())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let head = session.req_header();
+        if head.method != Method::GET && head.method != Method::HEAD {
+            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec());
+        }
+        match head.uri.path() {
+            "/livez" => answer(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+            "/readyz" => {
+                let readiness = self.readiness();
+                let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                json(status, &readiness)
+            }
+            "/metrics" => self.metrics(),
+            "/status" => json(StatusCode::OK, &self.status()),
+            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status\n".to_vec()),
+        }
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
+    answer(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let length = body.len();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,344 @@
+//! The composition root: settings in, a running gateway out. The only place where the parts meet.
+//!
+//! Owns the order of start and stop. Listeners are bound before anything else, so that an address in
+//! use fails the start, port 0 is known at once, and nothing half-configured ever answers.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::IntoRawFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use pingora::{
+    apps::HttpServerOptions,
+    listeners::{ListenerConfig, tls::TlsSettings},
+    proxy::ProxyServiceBuilder,
+    server::{Fds, configuration::ServerConf},
+    services::{Service as _, listening::Service},
+};
+use tokio::sync::watch;
+
+use crate::{
+    admin::Admin,
+    gate::{
+        Gate, Tenant,
+        caller::{CallerError, Callers},
+        operations::{MerchantRoute, Operations, RouteRefusal, Security, SecurityKind, TableError},
+    },
+    in_flight::InFlight,
+    keys::{Issuer, KeyRing},
+    metrics::Metrics,
+    names::OrganizationId,
+    proxy::{Proxy, Upstream, UpstreamError},
+    salesforce::{
+        account_manager::AccountManager,
+        customers::Customers,
+        slas::Slas,
+        transport::{Transport, TransportSetupError},
+    },
+    settings::{self, RouteSecurity, Settings},
+    shopper::verify::ShopperVerifier,
+    system::SystemVerifier,
+    tokens::sessions::Sessions,
+};
+
+/// How often the drain looks whether the last request is done.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// How long after readiness went off new requests may still come (load balancers take a moment).
+const LAME_DUCK: Duration = Duration::from_secs(1);
+
+/// A gateway, bound and ready to run.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    gate: Arc<Gate>,
+    upstreams: HashMap<OrganizationId, Arc<Upstream>>,
+    rings: Vec<Arc<KeyRing>>,
+    public: Vec<Bound>,
+    admin: Bound,
+    in_flight: Arc<InFlight>,
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen {
+        /// Key of the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Routes or callers do not fit the policy table.
+    #[error("{}", .0.join("\n"))]
+    Policy(Vec<String>),
+    /// The policy table itself is broken, which the tests exclude.
+    #[error("the policy table: {0}")]
+    Table(#[from] TableError),
+    /// The client for Salesforce's services cannot be made.
+    #[error(transparent)]
+    Transport(#[from] TransportSetupError),
+    /// An API cannot be sent to.
+    #[error("{organization}: {source}")]
+    Upstream {
+        /// The organization.
+        organization: OrganizationId,
+        /// What is wrong.
+        source: UpstreamError,
+    },
+    /// Certificate or key cannot be used.
+    #[error("server.tls: {0}")]
+    Tls(String),
+    /// A metric is registered twice, which the tests exclude.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl App {
+    /// Binds the listeners and puts the parts together. Calls nobody: the gateway starts
+    /// when SLAS is down, and becomes ready when it can.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub fn build(settings: Settings) -> Result<Self, AppError> {
+        let public = settings.server.listen.iter().map(|address| bind("server.listen", *address));
+        let public = public.collect::<Result<Vec<_>, _>>()?;
+        let admin = bind("admin.listen", settings.admin.listen)?;
+
+        let metrics = Arc::new(Metrics::new(
+            env!("CARGO_PKG_VERSION"),
+            option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown"),
+        )?);
+        let (operations, callers) = policy(&settings)?;
+        let mut tenants = HashMap::new();
+        let mut upstreams = HashMap::new();
+        let mut shopper_rings = HashMap::new();
+        let mut rings = Vec::new();
+        for tenant in &settings.tenants {
+            let organization = tenant.organization.clone();
+            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &metrics)?;
+            let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
+                .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
+            rings.push(Arc::clone(&slas_ring));
+            rings.extend(system_ring);
+            upstreams.insert(organization.clone(), Arc::new(upstream));
+            shopper_rings.insert(organization.clone(), slas_ring);
+            tenants.insert(organization, parts);
+        }
+        let gate = Arc::new(Gate {
+            operations,
+            tenants,
+            callers,
+            shoppers: ShopperVerifier::new(shopper_rings, Arc::clone(&metrics)),
+            sessions: Arc::new(Sessions::new(settings.sessions.capacity, &metrics)),
+            policy: settings.policy.clone(),
+            limits: settings.limits.clone(),
+            metrics,
+        });
+        Ok(Self { settings, gate, upstreams, rings, public, admin, in_flight: Arc::default() })
+    }
+
+    /// The public addresses, with the ports that were bound.
+    pub fn public_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.public.iter().map(|bound| bound.address)
+    }
+
+    /// The operators' address, with the port that was bound.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
+    /// the drain time, and the listeners close.
+    ///
+    /// # Errors
+    /// [`AppError::Tls`] if the listener's files cannot be used.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let conf = Arc::new(server_conf(&self.settings));
+        let mut background: Vec<_> =
+            self.rings.iter().map(|ring| tokio::spawn(Arc::clone(ring).keep_fresh())).collect();
+
+        let proxy = Proxy::new(
+            Arc::clone(&self.gate),
+            self.upstreams,
+            self.settings.timeouts.clone(),
+            Arc::clone(&self.in_flight),
+        );
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(self.settings.timeouts.idle);
+        let mut public = ProxyServiceBuilder::new(&conf, proxy).name("public").server_options(options).build();
+        let mut public_fds = Fds::new();
+        for bound in self.public {
+            let name = bound.address.to_string();
+            let mut endpoint = ListenerConfig::tcp(name.clone());
+            if let Some(tls) = &self.settings.server.tls {
+                endpoint = endpoint.tls(tls_settings(tls)?);
+            }
+            public.add_listener(endpoint);
+            public_fds.add(name, bound.listener.into_raw_fd());
+        }
+        let mut admin =
+            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.gate), Arc::clone(&self.in_flight)));
+        let mut admin_fds = Fds::new();
+        admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
+        admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());
+
+        let (stop_public, public_stopped) = watch::channel(false);
+        let (stop_admin, admin_stopped) = watch::channel(false);
+        background.push(tokio::spawn(async move {
+            admin.start_service(Some(Arc::new(Mutex::new(admin_fds))), admin_stopped, 1).await;
+        }));
+        let serving = tokio::spawn(async move {
+            public.start_service(Some(Arc::new(Mutex::new(public_fds))), public_stopped, 1).await;
+        });
+
+        stop.await;
+        tracing::info!(in_flight = self.in_flight.count(), "stopping: not ready from now on");
+        self.in_flight.drain();
+        let deadline = Instant::now() + self.settings.timeouts.drain;
+        tokio::time::sleep(LAME_DUCK.min(self.settings.timeouts.drain)).await;
+        // A receiver that is gone has stopped already.
+        let _ = stop_public.send(true);
+        while self.in_flight.count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let left = self.in_flight.count();
+        let _ = stop_admin.send(true);
+        serving.abort();
+        for task in background {
+            task.abort();
+        }
+        if left > 0 {
+            tracing::warn!(left, "stopped; requests were still in flight at the end of timeouts.drain");
+        } else {
+            tracing::info!("stopped; no request was in flight");
+        }
+        Ok(())
+    }
+}
+
+/// The policy table with the merchant's routes, and the callers, checked against each other.
+///
+/// # Errors
+/// [`AppError::Policy`] with every finding, each beginning with its key path.
+pub fn policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
+    let mut findings = Vec::new();
+    let published = Operations::published()?;
+    let operations = match published.clone().with_routes(settings.routes.iter().map(merchant_route)) {
+        Ok(operations) => operations,
+        Err(refusals) => {
+            findings.extend(refusals.iter().map(RouteRefusal::to_string));
+            published
+        }
+    };
+    let callers = match Callers::new(&settings.callers) {
+        Ok(callers) => callers,
+        Err(errors) => {
+            findings.extend(errors.iter().map(CallerError::to_string));
+            Callers::default()
+        }
+    };
+    for (index, caller) in callers.iter().enumerate() {
+        for (position, glob) in caller.operations().enumerate() {
+            if operations.matching(glob).next().is_none() {
+                findings.push(format!(
+                    "callers[{index}].operations[{position}]: {glob} is no operation; `shopper-gateway routes` lists them"
+                ));
+            }
+        }
+    }
+    if findings.is_empty() { Ok((operations, callers)) } else { Err(AppError::Policy(findings)) }
+}
+
+fn merchant_route(route: &settings::Route) -> MerchantRoute {
+    let kind = match route.security {
+        RouteSecurity::Shopper => SecurityKind::Shopper,
+        RouteSecurity::System => SecurityKind::System,
+    };
+    MerchantRoute {
+        name: route.name.clone(),
+        method: route.method.clone(),
+        template: route.path.clone(),
+        security: vec![Security { kind, scopes: route.scopes.clone() }],
+    }
+}
+
+type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
+
+fn tenant_parts(
+    tenant: &settings::Tenant,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<TenantParts, AppError> {
+    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), Arc::clone(metrics))?;
+    let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
+    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), Arc::clone(metrics));
+    let mut system_ring = None;
+    let mut systems = None;
+    if let Some(own) = &tenant.account_manager {
+        let transport = Transport::new(&settings.timeouts, None, Arc::clone(metrics))?;
+        let account_manager = AccountManager::new(transport, own.url.clone());
+        let issuer = account_manager.issuer();
+        let ring = KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), Arc::clone(metrics));
+        systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, is_loopback(&own.url)));
+        system_ring = Some(ring);
+    }
+    let customers = Customers::new(transport, &tenant.api, &tenant.organization);
+    Ok((Tenant { settings: tenant.clone(), slas, customers, systems }, slas_ring, system_ring))
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<Bound, AppError> {
+    let failed = |source| AppError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound { listener, address })
+}
+
+fn server_conf(settings: &Settings) -> ServerConf {
+    ServerConf {
+        threads: settings.server.threads,
+        upstream_keepalive_pool_size: 512,
+        max_retries: 2,
+        ..ServerConf::default()
+    }
+}
+
+fn tls_settings(tls: &settings::Tls) -> Result<TlsSettings, AppError> {
+    let unusable = |error: &dyn std::fmt::Display| AppError::Tls(error.to_string());
+    let text = |path: &std::path::Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| AppError::Tls(format!("{}: not a UTF-8 path", path.display())))
+    };
+    // Read once here, so that files that do not fit are an error and not the library's panic.
+    crate::proxy::tls::certified_key(&tls.certificate, &tls.private_key).map_err(|error| unusable(&error))?;
+    let mut settings = TlsSettings::intermediate(&text(&tls.certificate)?, &text(&tls.private_key)?)
+        .map_err(|error| unusable(&error))?;
+    settings.enable_h2();
+    if let Some(authorities) = &tls.client_ca {
+        settings.set_client_cert_verifier(
+            crate::proxy::tls::client_verifier(authorities).map_err(|error| unusable(&error))?,
+        );
+    }
+    Ok(settings)
+}
+
+fn is_loopback(url: &url::Url) -> bool {
+    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}

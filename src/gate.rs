@@ -1,0 +1,370 @@
+//! The gate: one request in, one decision out.
+//!
+//! This is the table of contents of the product. [`Gate::route`] reads what a request asks for, without
+//! I/O; [`Gate::decide`] says what is done with it. Neither sees a socket: the head comes as
+//! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
+
+pub mod admission;
+pub mod caller;
+pub mod credentials;
+pub mod forward;
+pub mod legacy;
+pub mod operations;
+pub mod path;
+pub mod refusal;
+pub mod reply;
+pub mod slas;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use http::request::Parts;
+use secrecy::ExposeSecret;
+
+use self::{
+    caller::Callers,
+    credentials::Presented,
+    forward::Credential,
+    operations::{NoMatch, Operation, OperationKind, Operations, Security, SecurityKind},
+    path::{Query, RequestPath},
+    refusal::{NeededToken, Refusal},
+    reply::Reply,
+};
+use crate::{
+    jwt,
+    metrics::Metrics,
+    names::{OrganizationId, Scopes, SiteId},
+    salesforce::{customers::Customers, slas::Slas},
+    settings::{self, Limits, Policy, PolicyMode, UnknownOperations},
+    shopper::{
+        Shopper,
+        verify::{ShopperVerifier, TokenError, VerifiedToken},
+    },
+    system::{SystemClient, SystemTokenError, SystemVerifier},
+    tokens::sessions::Sessions,
+};
+
+/// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
+const PWA_KIT_PREFIX: &str = "/mobify/slas/private";
+
+/// Everything that a decision needs.
+#[derive(Debug)]
+pub struct Gate {
+    /// The policy table.
+    pub operations: Operations,
+    /// The organizations served.
+    pub tenants: HashMap<OrganizationId, Tenant>,
+    /// Trusted systems.
+    pub callers: Callers,
+    /// Verifies shopper tokens.
+    pub shoppers: ShopperVerifier,
+    /// Sessions of the logins performed here.
+    pub sessions: Arc<Sessions>,
+    /// What happens to refused and unknown requests.
+    pub policy: Policy,
+    /// Sizes.
+    pub limits: Limits,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One organization, with the services that speak for it.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its settings.
+    pub settings: settings::Tenant,
+    /// Its SLAS.
+    pub slas: Slas,
+    /// Its Shopper Customers API.
+    pub customers: Customers,
+    /// Verifies system tokens, where an Account Manager is configured.
+    pub systems: Option<SystemVerifier>,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Route {
+    /// The organization of the path; it is one of the configured.
+    pub organization: OrganizationId,
+    /// The operation; absent for one that no table knows, where those are let through.
+    pub operation: Option<Arc<Operation>>,
+    /// `siteId` of the query.
+    pub site: Option<SiteId>,
+    /// `clientId` of the query, as sent.
+    pub client_id: Option<String>,
+    /// Path and query to send upstream, where they differ from those received.
+    pub upstream_target: Option<String>,
+    /// Largest body, bytes.
+    pub body_limit: usize,
+}
+
+/// What is done with a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// Send it upstream with this credential.
+    Forward(Forward),
+    /// Answer it here.
+    Answer(Reply),
+}
+
+/// A request on its way upstream.
+#[derive(Debug)]
+pub struct Forward {
+    /// Why it may go.
+    pub credential: Credential,
+    /// The refusal that was only reported.
+    pub reported: Option<Refusal>,
+}
+
+impl Route {
+    /// Whether the gateway answers this request itself from its body.
+    #[must_use]
+    pub fn wants_body(&self) -> bool {
+        matches!(self.kind(), OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin)
+    }
+
+    fn kind(&self) -> OperationKind {
+        self.operation.as_ref().map_or(OperationKind::Standard, |operation| operation.kind)
+    }
+}
+
+impl Gate {
+    /// Reads what a request asks for: its one path, its operation, its organization and site.
+    ///
+    /// # Errors
+    /// [`Refusal`]; those of this step are carried out in report mode too.
+    pub fn route(&self, head: &Parts) -> Result<Route, Refusal> {
+        admission::admit(head, &self.limits)?;
+        let ambiguous = |ambiguity: path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
+        let received = RequestPath::parse(head.uri.path()).map_err(ambiguous)?;
+        let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
+        let for_slas = received.below(PWA_KIT_PREFIX);
+        let path = for_slas.as_ref().unwrap_or(&received);
+
+        let (operation, organization) = match self.operations.find(&head.method, path) {
+            Ok(found) if for_slas.is_some() && found.operation.kind != OperationKind::Slas => {
+                return Err(Refusal::OperationNotAllowed);
+            }
+            Ok(found) => {
+                let organization = match found.parameter("organizationId") {
+                    Some(organization) => organization.parse().ok(),
+                    None => found
+                        .parameter("tenantId")
+                        .and_then(|tenant| tenant.parse().ok())
+                        .map(|tenant| OrganizationId::of(&tenant)),
+                };
+                (Some(Arc::clone(found.operation)), organization)
+            }
+            Err(NoMatch::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
+            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if slas::is_slas_path(path) => {
+                return Err(Refusal::OperationNotAllowed);
+            }
+            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) => match self.policy.unknown_operations {
+                UnknownOperations::Deny if self.policy.mode == PolicyMode::Enforce => {
+                    return Err(Refusal::OperationUnknown);
+                }
+                _ => (None, organization_in(path)),
+            },
+        };
+        let organization = organization
+            .filter(|organization| self.tenants.contains_key(organization))
+            .ok_or(Refusal::OperationUnknown)?;
+        let body_limit = operation.as_ref().and_then(|operation| operation.body_limit).unwrap_or(self.limits.body);
+        let upstream_target = for_slas.as_ref().map(|path| match head.uri.query() {
+            Some(query) => format!("{}?{query}", path.raw()),
+            None => path.raw().to_owned(),
+        });
+        Ok(Route {
+            operation,
+            organization,
+            site: site(&query)?,
+            client_id: query.single("clientId").map_err(ambiguous)?.map(|id| id.into_owned()),
+            upstream_target,
+            body_limit: body_limit.max(self.limits.body),
+        })
+    }
+
+    /// Says what is done with a request: forward it, or answer it here.
+    ///
+    /// `body` is there where [`Route::wants_body`] asked for it.
+    pub async fn decide(&self, route: &Route, head: &Parts, body: Option<Bytes>, correlation_id: &str) -> Decision {
+        let tenant = match self.tenants.get(&route.organization) {
+            Some(tenant) => tenant,
+            None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
+        };
+        let answered_here = match route.kind() {
+            OperationKind::DeprecatedLogin => {
+                Some(self.deprecated_login(tenant, route, head, body.as_ref(), correlation_id).await)
+            }
+            OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, head).await),
+            OperationKind::DeprecatedTrustedSystemLogin => Some(Err(Refusal::OperationNotAllowed)),
+            OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
+        };
+        if let Some(result) = answered_here {
+            let reply = result.unwrap_or_else(|refusal| Reply::refusal(&refusal));
+            return Decision::Answer(legacy::as_deprecated(reply));
+        }
+        match self.authorize(tenant, route, head).await {
+            Ok(credential) => Decision::Forward(Forward { credential, reported: None }),
+            Err(refusal) if self.policy.mode == PolicyMode::Report && refusal != Refusal::CredentialsConflicting => {
+                Decision::Forward(Forward { credential: Credential::reported(), reported: Some(refusal) })
+            }
+            Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+        }
+    }
+
+    /// The credential under which a request may go upstream.
+    async fn authorize(&self, tenant: &Tenant, route: &Route, head: &Parts) -> Result<Credential, Refusal> {
+        if forward::asks_on_behalf(&head.headers) {
+            return Err(Refusal::CallerNotAllowed);
+        }
+        let Some(operation) = &route.operation else {
+            if self.policy.unknown_operations == UnknownOperations::Deny {
+                return Err(Refusal::OperationUnknown);
+            }
+            let (verified, _) = self.shopper_of(route, head).await?;
+            check_site(&verified, route.site.as_ref())?;
+            return Ok(Credential::of_shopper(verified));
+        };
+        if operation.kind == OperationKind::Slas && operation.security.is_empty() {
+            return Ok(Credential::of_slas());
+        }
+        let token = match Presented::read(&head.headers)? {
+            Presented::Bearer(token) => token,
+            Presented::Basic(_) if accepts_system(operation) => return Err(Refusal::CallerUnknown),
+            Presented::Basic(_) => {
+                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
+            }
+            Presented::Nothing => return Err(Refusal::TokenMissing),
+        };
+        if jwt::claims_to_be_of_account_manager(token.expose_secret()) {
+            let client = self.system_client(tenant, token.expose_secret()).await?;
+            self.authorize_system(&client, route, operation)
+        } else {
+            let verified = self.verify_shopper(token.expose_secret(), &route.organization).await?;
+            authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
+            Ok(Credential::of_shopper(verified.shopper))
+        }
+    }
+
+    /// The shopper of the request's own token.
+    async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<(Arc<Shopper>, VerifiedToken), Refusal> {
+        let token = match Presented::read(&head.headers)? {
+            Presented::Bearer(token) => token,
+            Presented::Basic(_) => {
+                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
+            }
+            Presented::Nothing => return Err(Refusal::TokenMissing),
+        };
+        let verified = self.verify_shopper(token.expose_secret(), &route.organization).await?;
+        Ok((Arc::clone(&verified.shopper), verified))
+    }
+
+    async fn verify_shopper(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, Refusal> {
+        let verified = self.shoppers.verify(token, organization).await.map_err(refusal_of_token)?;
+        if self.sessions.has_ended(&verified.digest) {
+            return Err(Refusal::TokenInvalid("its session was logged out".into()));
+        }
+        Ok(verified)
+    }
+
+    async fn system_client(&self, tenant: &Tenant, token: &str) -> Result<SystemClient, Refusal> {
+        let Some(systems) = &tenant.systems else {
+            return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
+        };
+        systems.verify(token, &tenant.settings.tenant).await.map_err(|error| match error {
+            SystemTokenError::Invalid => Refusal::TokenInvalid(error.to_string()),
+            SystemTokenError::Expired => Refusal::TokenExpired,
+            SystemTokenError::TenantWrong => Refusal::TokenWrongOrganization,
+            SystemTokenError::KeysUnavailable => Refusal::KeysUnavailable,
+        })
+    }
+
+    fn authorize_system(
+        &self,
+        client: &SystemClient,
+        route: &Route,
+        operation: &Operation,
+    ) -> Result<Credential, Refusal> {
+        let Some(security) = operation.security.iter().find(|security| security.kind == SecurityKind::System) else {
+            return Err(Refusal::TokenKindWrong(needed_by(operation)));
+        };
+        let caller = self.callers.by_client(&client.client).ok_or(Refusal::CallerUnknown)?;
+        if !caller.may_system(operation, &route.organization, route.site.as_ref()) {
+            return Err(Refusal::CallerNotAllowed);
+        }
+        if !security.scopes.is_empty() && !security.scopes.intersects(&client.scopes) {
+            return Err(Refusal::ScopeMissing(security.scopes.clone()));
+        }
+        Ok(Credential::of_caller(Arc::clone(caller)))
+    }
+}
+
+/// Whether a shopper's verified token is enough for an operation.
+fn authorize_shopper(shopper: &Shopper, operation: &Operation, site: Option<&SiteId>) -> Result<(), Refusal> {
+    let of_this_kind = |security: &&Security| match security.kind {
+        SecurityKind::Shopper => true,
+        SecurityKind::ShopperTsob => shopper.marks.tsob,
+        SecurityKind::ShopperTaob => shopper.marks.taob,
+        SecurityKind::System => false,
+    };
+    let fitting: Vec<&Security> = operation.security.iter().filter(of_this_kind).collect();
+    if fitting.is_empty() {
+        return Err(Refusal::TokenKindWrong(needed_by(operation)));
+    }
+    check_site(shopper, site)?;
+    if fitting.iter().any(|security| security.scopes.is_empty() || security.scopes.intersects(&shopper.scopes)) {
+        return Ok(());
+    }
+    let wanted: Scopes = fitting.iter().flat_map(|security| security.scopes.iter().cloned()).collect();
+    Err(Refusal::ScopeMissing(wanted))
+}
+
+fn check_site(shopper: &Shopper, site: Option<&SiteId>) -> Result<(), Refusal> {
+    match (&shopper.site, site) {
+        (Some(own), Some(asked)) if own != asked => Err(Refusal::TokenWrongSite),
+        _ => Ok(()),
+    }
+}
+
+fn accepts_system(operation: &Operation) -> bool {
+    operation.security.iter().any(|security| security.kind == SecurityKind::System)
+}
+
+/// The kind of token that an operation needs, for the words of the refusal.
+fn needed_by(operation: &Operation) -> NeededToken {
+    match operation.security.first().map(|security| security.kind) {
+        Some(SecurityKind::ShopperTsob) => NeededToken::OnBehalf,
+        Some(SecurityKind::ShopperTaob) => NeededToken::AgentOnBehalf,
+        Some(SecurityKind::System) => NeededToken::System,
+        Some(SecurityKind::Shopper) | None => NeededToken::Shopper,
+    }
+}
+
+fn refusal_of_token(error: TokenError) -> Refusal {
+    match error {
+        TokenError::Expired => Refusal::TokenExpired,
+        TokenError::OrganizationWrong => Refusal::TokenWrongOrganization,
+        TokenError::KeysUnavailable => Refusal::KeysUnavailable,
+        TokenError::Malformed(_)
+        | TokenError::SignatureWrong
+        | TokenError::KeyUnknown
+        | TokenError::NotYetValid
+        | TokenError::IssuerWrong
+        | TokenError::NotAShoppers => Refusal::TokenInvalid(error.to_string()),
+    }
+}
+
+/// The site of the query. A text that is no site id is refused: it could not be any token's.
+fn site(query: &Query<'_>) -> Result<Option<SiteId>, Refusal> {
+    let site = query.single("siteId").map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
+    let Some(site) = site.filter(|site| !site.is_empty()) else { return Ok(None) };
+    site.parse().map(Some).map_err(|error| Refusal::RequestInvalid(format!("siteId is {error}.")))
+}
+
+/// The organization of a path that no table knows.
+fn organization_in(path: &RequestPath<'_>) -> Option<OrganizationId> {
+    let mut segments = path.segments().iter();
+    segments.by_ref().find(|segment| segment.raw() == "organizations")?;
+    segments.next()?.decoded().parse().ok()
+}

@@ -1,0 +1,242 @@
+//! The first look at a request's head: only what has one reading in strict HTTP gets past.
+//!
+//! Owns the gate that stands before every other: method, target, `Host`, framing fields, credentials
+//! and sizes. Knows nothing of operations or tokens. What the HTTP library lets through and another
+//! server could read differently is refused here (RFC 9112, 9.3.2 and 11; OWASP request smuggling).
+
+use http::{
+    HeaderMap, Method, Uri, Version,
+    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    request::Parts,
+};
+
+use super::refusal::{LargePart, Refusal};
+use crate::settings::Limits;
+
+/// Fields that a sender may not nominate in `Connection`: dropping one of them on the next hop would
+/// change who the request speaks for or how it is framed.
+const PROTECTED_FIELDS: [&str; 8] = [
+    "authorization",
+    "host",
+    "content-length",
+    "content-type",
+    "correlation-id",
+    "cookie",
+    "x-slas-client-auth",
+    "_sfdc_client_auth",
+];
+
+/// Refuses a head that has more than one reading or is too large.
+///
+/// # Errors
+/// [`Refusal::RequestInvalid`], [`Refusal::Ambiguous`], [`Refusal::CredentialsConflicting`], [`Refusal::TooLarge`].
+pub fn admit(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
+    sizes(head, limits)?;
+    method(&head.method)?;
+    target(&head.uri)?;
+    host(head)?;
+    framing(&head.headers)?;
+    connection(&head.headers)?;
+    if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(Refusal::CredentialsConflicting);
+    }
+    Ok(())
+}
+
+fn sizes(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.target {
+        return Err(Refusal::TooLarge(LargePart::Target));
+    }
+    // Each field as on the wire in HTTP/1.1: name, colon, space, value, line end.
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head.headers.len() > limits.fields || fields + target > limits.head {
+        return Err(Refusal::TooLarge(LargePart::Head));
+    }
+    Ok(())
+}
+
+fn method(method: &Method) -> Result<(), Refusal> {
+    match *method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
+            Ok(())
+        }
+        _ => Err(Refusal::RequestInvalid("The method is none that an operation has.".into())),
+    }
+}
+
+fn target(uri: &Uri) -> Result<(), Refusal> {
+    if uri.path().starts_with('/') {
+        Ok(())
+    } else {
+        Err(Refusal::RequestInvalid("The request target is not a path.".into()))
+    }
+}
+
+fn host(head: &Parts) -> Result<(), Refusal> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(Refusal::Ambiguous("The request has two Host fields.".into()));
+    }
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let valid = match (field.map(http::HeaderValue::as_bytes), authority) {
+        (Some(field), Some(authority)) => field == authority && is_authority(field),
+        (Some(named), None) | (None, Some(named)) => is_authority(named),
+        (None, None) => head.version == Version::HTTP_10,
+    };
+    if valid { Ok(()) } else { Err(Refusal::RequestInvalid("The request needs exactly one valid Host.".into())) }
+}
+
+/// Host and optional port (RFC 9110, 7.2), nothing else.
+fn is_authority(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => {
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            match rest.strip_prefix(':') {
+                Some(port) => ("v6", Some(port)),
+                None if rest.is_empty() => ("v6", None),
+                None => return false,
+            }
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let host_valid =
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    host_valid && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() {
+        return Err(Refusal::Ambiguous("The request has two Content-Length fields.".into()));
+    }
+    let digits = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    if length.is_some_and(|length| !digits(length)) {
+        return Err(Refusal::Ambiguous("The request's Content-Length is not a plain number.".into()));
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    if codings.next().is_some() || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::Ambiguous("The request's Transfer-Encoding is not plain chunked.".into()));
+    }
+    if coding.is_some() && length.is_some() {
+        return Err(Refusal::Ambiguous("The request has both Transfer-Encoding and Content-Length.".into()));
+    }
+    Ok(())
+}
+
+fn connection(headers: &HeaderMap) -> Result<(), Refusal> {
+    for value in headers.get_all(CONNECTION) {
+        let options =
+            value.to_str().map_err(|_| Refusal::RequestInvalid("The Connection field is not text.".into()))?;
+        for option in options.split(',').map(str::trim) {
+            let named = option.to_ascii_lowercase();
+            if PROTECTED_FIELDS.contains(&named.as_str()) || named.replace('_', "-").starts_with("x-") {
+                return Err(Refusal::RequestInvalid(
+                    "The Connection field nominates a field that must reach Salesforce.".into(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Request;
+
+    use super::*;
+
+    fn limits() -> Limits {
+        let _ = Duration::ZERO;
+        Limits { body: 1024, head: 1024, fields: 10, target: 100 }
+    }
+
+    fn head(fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri("/a").body(()).unwrap();
+        for (name, value) in fields {
+            request.headers_mut().append(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        request.into_parts().0
+    }
+
+    fn refused(fields: &[(&str, &str)]) -> bool {
+        admit(&head(fields), &limits()).is_err()
+    }
+
+    #[test]
+    fn exactly_one_valid_host() {
+        for host in ["shop.example", "shop.example:8080", "127.0.0.1", "[::1]", "[::1]:80", "a_b.example"] {
+            assert!(!refused(&[("host", host)]), "{host}");
+        }
+        for host in ["", "a,b", "a b", "a/b", "a:", "a:x", "a:99999", "a:+1", "[::1", "[x]", "u@a", "a:80:80", "é"] {
+            assert!(refused(&[("host", host)]), "{host}");
+        }
+        assert!(refused(&[]));
+        assert!(refused(&[("host", "a"), ("host", "a")]));
+    }
+
+    #[test]
+    fn one_framing() {
+        for fields in [
+            &[("content-length", "5, 5")][..],
+            &[("content-length", "+5")],
+            &[("content-length", "")],
+            &[("content-length", "0x5")],
+            &[("content-length", "5"), ("content-length", "5")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("content-length", "5")],
+        ] {
+            assert!(refused(&[&[("host", "a")], fields].concat()), "{fields:?}");
+        }
+        assert!(!refused(&[("host", "a"), ("content-length", "5")]));
+        assert!(!refused(&[("host", "a"), ("transfer-encoding", "Chunked")]));
+    }
+
+    #[test]
+    fn what_must_arrive_cannot_be_nominated_away() {
+        for option in
+            ["Authorization", "close, authorization", "X-On-Behalf-Of", "x_shopper_gateway_a", "Host", "correlation-id"]
+        {
+            assert!(refused(&[("host", "a"), ("connection", option)]), "{option}");
+        }
+        for option in ["close", "keep-alive", "Keep-Alive, TE"] {
+            assert!(!refused(&[("host", "a"), ("connection", option)]), "{option}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_limited() {
+        let many: Vec<(&str, &str)> =
+            std::iter::once(("host", "a")).chain(std::iter::repeat_n(("x", "y"), 10)).collect();
+        assert_eq!(admit(&head(&many), &limits()), Err(Refusal::TooLarge(LargePart::Head)));
+        let long = "v".repeat(1024);
+        assert_eq!(admit(&head(&[("host", "a"), ("x", &long)]), &limits()), Err(Refusal::TooLarge(LargePart::Head)));
+        let (mut target, ()) = Request::builder().uri(format!("/{}", "a".repeat(100))).body(()).unwrap().into_parts();
+        target.headers.insert(HOST, http::HeaderValue::from_static("a"));
+        assert_eq!(admit(&target, &limits()), Err(Refusal::TooLarge(LargePart::Target)));
+    }
+
+    #[test]
+    fn one_credential() {
+        assert_eq!(
+            admit(&head(&[("host", "a"), ("authorization", "Bearer a"), ("authorization", "Bearer a")]), &limits()),
+            Err(Refusal::CredentialsConflicting)
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! What goes upstream: the credential and the edits of the header.
+//!
+//! Owns which fields of a client never reach Salesforce, and which the gateway sets itself. A
+//! [`Credential`] has no public constructor but those that name where it comes from, so nothing is
+//! forwarded as authorised that was not.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, COOKIE, TE, TRAILER, UPGRADE, VIA},
+};
+
+use super::{caller::Caller, reply::ERROR_HEADER};
+use crate::shopper::Shopper;
+
+/// The request's and the answer's field that ties both to a log line.
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
+
+/// Fields that only proxies in front of an application may set: a client's own are lies.
+/// Compared with `_` read as `-`, as many servers do.
+const NEVER_FROM_CLIENTS: [&str; 14] = [
+    "forwarded",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-client-ip",
+    "true-client-ip",
+    "client-ip",
+    "proxy",
+    "proxy-authorization",
+];
+
+/// The same by their beginnings.
+const NEVER_FROM_CLIENTS_PREFIXES: [&str; 3] = ["x-forwarded-", "x-on-behalf-of", "x-shopper-gateway-"];
+
+/// Why a request may go upstream with the credential it has.
+#[derive(Debug, Clone)]
+pub struct Credential(Origin);
+
+#[derive(Debug, Clone)]
+enum Origin {
+    Shopper(Arc<Shopper>),
+    Caller(Arc<Caller>),
+    Slas,
+    Reported,
+}
+
+impl Credential {
+    /// The shopper's own verified token, as received.
+    #[must_use]
+    pub(super) fn of_shopper(shopper: Arc<Shopper>) -> Self {
+        Self(Origin::Shopper(shopper))
+    }
+
+    /// A trusted system's own verified token, as received.
+    #[must_use]
+    pub(super) fn of_caller(caller: Arc<Caller>) -> Self {
+        Self(Origin::Caller(caller))
+    }
+
+    /// Whatever SLAS itself checks on one of its own paths.
+    #[must_use]
+    pub(super) fn of_slas() -> Self {
+        Self(Origin::Slas)
+    }
+
+    /// What the policy refuses and, in report mode, only reports.
+    #[must_use]
+    pub(super) fn reported() -> Self {
+        Self(Origin::Reported)
+    }
+
+    /// Who sent the request, for metrics and logs: a kind, or the name of a configured caller.
+    #[must_use]
+    pub fn caller_label(&self) -> &str {
+        match &self.0 {
+            Origin::Shopper(shopper) if shopper.registered => "registered",
+            Origin::Shopper(_) => "guest",
+            Origin::Caller(caller) => &caller.settings.name,
+            Origin::Slas => "slas",
+            Origin::Reported => "reported",
+        }
+    }
+}
+
+/// Changes to a request's header before it goes upstream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Fields to take out.
+    pub remove: Vec<HeaderName>,
+    /// Fields to set, in place of whatever stands there.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The edits of a client's header: strip what a client may not say, set what the gateway says.
+#[must_use]
+pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlation_id: &HeaderValue) -> HeaderEdits {
+    let mut edits = HeaderEdits::default();
+    for name in headers.keys() {
+        if is_never_from_clients(name.as_str()) || is_hop_by_hop(name) || is_twin_of(name.as_str(), "correlation-id") {
+            edits.remove.push(name.clone());
+        }
+    }
+    edits.set.push((http::header::HOST, upstream_host.clone()));
+    edits.set.push((CORRELATION_ID, correlation_id.clone()));
+    edits.set.push((VIA, HeaderValue::from_static("1.1 shopper-gateway")));
+    // HTTP/2 may split cookies over several fields; HTTP/1.1 servers expect one (RFC 9113, 8.2.3).
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        edits.set.push((COOKIE, joined));
+    }
+    edits
+}
+
+/// The edits of Salesforce's answer: what concerned only the hop between, and the gateway's own names.
+#[must_use]
+pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> HeaderEdits {
+    let mut edits = HeaderEdits::default();
+    for value in headers.get_all(CONNECTION) {
+        for option in value.to_str().unwrap_or_default().split(',') {
+            let nominated = HeaderName::from_bytes(option.trim().as_bytes()).ok();
+            // Framing belongs to the HTTP library; the connection options themselves are not fields.
+            if let Some(name) = nominated.filter(|name| headers.contains_key(name) && !is_framing(name)) {
+                edits.remove.push(name);
+            }
+        }
+    }
+    for name in [ERROR_HEADER, TRAILER, UPGRADE] {
+        if headers.contains_key(&name) {
+            edits.remove.push(name);
+        }
+    }
+    edits.set.push((CORRELATION_ID, correlation_id.clone()));
+    edits
+}
+
+/// Whether a client sent one of the on-behalf fields, in any spelling.
+#[must_use]
+pub fn asks_on_behalf(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| starts_like(name.as_str(), "x-on-behalf-of"))
+}
+
+fn is_never_from_clients(name: &str) -> bool {
+    NEVER_FROM_CLIENTS.iter().any(|never| is_twin_of(name, never))
+        || NEVER_FROM_CLIENTS_PREFIXES.iter().any(|prefix| starts_like(name, prefix))
+}
+
+/// `TE` and `Trailer` concern this hop; trailers are dropped.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == TE || *name == TRAILER
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "transfer-encoding" | "content-length" | "connection" | "keep-alive" | "close")
+}
+
+/// Whether two field names are one to a server that reads `_` as `-`. Names are lower case here.
+fn is_twin_of(name: &str, other: &str) -> bool {
+    name.len() == other.len() && starts_like(name, other)
+}
+
+fn starts_like(name: &str, prefix: &str) -> bool {
+    name.len() >= prefix.len()
+        && name.bytes().zip(prefix.bytes()).all(|(own, wanted)| own == wanted || (own == b'_' && wanted == b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn edits(fields: &[(&str, &str)]) -> HeaderEdits {
+        request_edits(&headers(fields), &HeaderValue::from_static("api"), &HeaderValue::from_static("id"))
+    }
+
+    #[test]
+    fn a_clients_claims_about_the_way_are_stripped_in_any_spelling() {
+        for name in [
+            "X-Forwarded-For",
+            "x_forwarded_for",
+            "X-Forwarded_Host",
+            "forwarded",
+            "X-Real-IP",
+            "x_real_ip",
+            "X-Original-URL",
+            "X-Rewrite-Url",
+            "x_http_method_override",
+            "X-On-Behalf-Of",
+            "x_on_behalf_of",
+            "x-on-behalf-of-idp",
+            "X-Shopper-Gateway-Error",
+            "x_shopper_gateway_x",
+            "TE",
+            "Trailer",
+            "correlation_id",
+        ] {
+            let removed = edits(&[(name, "x")]).remove;
+            assert_eq!(removed, [HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).unwrap()], "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_application_says_stays() {
+        for name in ["authorization", "content-type", "accept", "sfdc_user_agent", "x-site-id", "x-custom", "if-match"]
+        {
+            assert!(edits(&[(name, "x")]).remove.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn split_cookies_are_joined() {
+        let set = edits(&[("cookie", "a=1"), ("cookie", "b=2")]).set;
+        assert!(set.contains(&(COOKIE, HeaderValue::from_static("a=1; b=2"))));
+    }
+
+    #[test]
+    fn fields_that_upstream_nominates_stay_on_its_hop() {
+        let answer =
+            headers(&[("connection", "close, X-Internal"), ("x-internal", "1"), ("x-shopper-gateway-error", "no")]);
+        let edits = response_edits(&answer, &HeaderValue::from_static("id"));
+        assert_eq!(edits.remove, [HeaderName::from_static("x-internal"), ERROR_HEADER]);
+    }
+}

@@ -1,0 +1,315 @@
+//! The deprecated logins of Shopper Customers, performed against SLAS and answered in the old shape.
+//!
+//! Owns the translation between the two contracts. A password is passed to SLAS once and kept
+//! nowhere; two logins are never answered by one. The Customer document of a registered shopper is
+//! Salesforce's own, byte for byte.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, LINK},
+    request::Parts,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Gate, Route, Tenant,
+    credentials::{BasicCredentials, Presented},
+    refusal::Refusal,
+    reply::Reply,
+};
+use crate::{
+    names::{CustomerId, SiteId},
+    salesforce::{
+        exchange::ExchangeError,
+        pkce::Pkce,
+        slas::{ShopperCredentials, TokenAnswer},
+    },
+    settings::SlasClient,
+    shopper::Shopper,
+    tokens::sessions::SessionError,
+};
+
+/// When the endpoints became deprecated (RFC 9745): 1 July 2022, the date of their API description.
+const DEPRECATION: HeaderValue = HeaderValue::from_static("@1656633600");
+/// When Salesforce announced to remove them (RFC 8594): mid-2023.
+const SUNSET: HeaderValue = HeaderValue::from_static("Sat, 01 Jul 2023 00:00:00 GMT");
+/// Where to move to.
+const GUIDE: HeaderValue = HeaderValue::from_static(
+    "<https://developer.salesforce.com/docs/commerce/commerce-api/guide/slas.html>; rel=\"deprecation\"; type=\"text/html\"",
+);
+/// The locale of a guest whose browser names none: B2C Commerce's fallback locale.
+const DEFAULT_LOCALE: &str = "default";
+
+#[derive(Deserialize)]
+struct LoginBody {
+    r#type: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GuestDocument<'a> {
+    auth_type: &'static str,
+    customer_id: &'a str,
+    preferred_locale: &'a str,
+}
+
+/// What is logged in, and where.
+struct Login<'a> {
+    tenant: &'a Tenant,
+    client: &'a SlasClient,
+    site: &'a SiteId,
+    correlation_id: &'a str,
+}
+
+/// Marks an answer as that of a deprecated endpoint, refusals included.
+#[must_use]
+pub fn as_deprecated(mut reply: Reply) -> Reply {
+    reply.headers.insert(HeaderName::from_static("deprecation"), DEPRECATION);
+    reply.headers.insert(HeaderName::from_static("sunset"), SUNSET);
+    reply.headers.append(LINK, GUIDE);
+    reply
+}
+
+impl Gate {
+    /// `shopper-customers.authorizeCustomer`: a guest's or registered shopper's login, or a refresh.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) async fn deprecated_login(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        head: &Parts,
+        body: Option<&Bytes>,
+        correlation_id: &str,
+    ) -> Result<Reply, Refusal> {
+        let client = self.client_of(tenant, route, "login");
+        let site = self.site_of(tenant, route)?;
+        let login = Login { tenant, client: client?, site, correlation_id };
+        let body: LoginBody = body.and_then(|body| serde_json::from_slice(body).ok()).ok_or_else(|| {
+            Refusal::RequestInvalid("The body must be JSON with a type, e.g. {\"type\": \"guest\"}.".into())
+        })?;
+        match body.r#type.as_str() {
+            "guest" => self.guest_login(&login, &head.headers).await,
+            "credentials" => match Presented::read(&head.headers)? {
+                Presented::Basic(credentials) => self.password_login(&login, credentials).await,
+                Presented::Bearer(_) | Presented::Nothing => Err(Refusal::LoginRejected { login: None }),
+            },
+            "refresh" => self.refresh_login(&login, route, head).await,
+            _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),
+        }
+    }
+
+    /// `shopper-customers.invalidateCustomerAuth`: ends the session here and at SLAS.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) async fn deprecated_logout(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        head: &Parts,
+    ) -> Result<Reply, Refusal> {
+        let (shopper, verified) = self.shopper_of(route, head).await?;
+        super::check_site(&shopper, route.site.as_ref())?;
+        self.count_legacy("logout", Some(&shopper.client), tenant);
+        let Some(ended) = self.sessions.end(verified.digest, &shopper).await else {
+            return Ok(Reply::empty(StatusCode::NO_CONTENT));
+        };
+        // SLAS logs out registered shoppers only; a guest's tokens are forgotten, which is all there is to do.
+        if ended.registered {
+            let logout =
+                tenant.slas.logout(&ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
+            if let Err(error) = logout {
+                // Here the session is over either way, which is what the caller asked for.
+                tracing::warn!(%error, organization = %route.organization, "SLAS did not confirm a logout");
+            }
+        }
+        Ok(Reply::empty(StatusCode::NO_CONTENT))
+    }
+
+    async fn guest_login(&self, login: &Login<'_>, headers: &HeaderMap) -> Result<Reply, Refusal> {
+        let slas = &login.tenant.slas;
+        let answer = if login.client.secret.is_some() {
+            slas.guest_of_private_client(login.client, login.site).await
+        } else {
+            let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
+            match slas.authorize_guest(login.client, login.site, &pkce).await {
+                Ok(code) => slas.redeem(login.client, login.site, &code, &pkce).await,
+                Err(error) => Err(error),
+            }
+        };
+        let answer = answer.map_err(|error| refused_by_slas("guest", &error))?;
+        let shopper = self.begin_session(login, &answer).await?;
+        guest_document(&shopper, headers).map(|document| with_token(document, &answer.access_token))
+    }
+
+    async fn password_login(&self, login: &Login<'_>, credentials: BasicCredentials) -> Result<Reply, Refusal> {
+        let slas = &login.tenant.slas;
+        let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
+        let login_id = credentials.user.clone();
+        let credentials =
+            ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
+        let code = slas.login(login.client, login.site, &credentials, &pkce).await.map_err(|error| match error {
+            ExchangeError::Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
+                Refusal::LoginRejected { login: Some(login_id) }
+            }
+            error => refused_by_slas("login", &error),
+        })?;
+        drop(credentials);
+        let answer = slas.redeem(login.client, login.site, &code, &pkce).await;
+        let answer = answer.map_err(|error| refused_by_slas("redeem", &error))?;
+        let shopper = self.begin_session(login, &answer).await?;
+        let document = self.document(login, &shopper, &HeaderMap::new(), &answer.access_token).await?;
+        Ok(with_token(document, &answer.access_token))
+    }
+
+    async fn refresh_login(&self, login: &Login<'_>, route: &Route, head: &Parts) -> Result<Reply, Refusal> {
+        let (shopper, verified) = self.shopper_of(route, head).await?;
+        super::check_site(&shopper, Some(login.site))?;
+        if shopper.client != login.client.id {
+            return Err(Refusal::RequestInvalid("The token was issued to another client than the clientId.".into()));
+        }
+        let fresh = self.sessions.refresh(verified.digest, &shopper).await.map_err(|error| match error {
+            SessionError::Unknown => {
+                Refusal::TokenInvalid("its session is not held by this gateway; log in again".into())
+            }
+            SessionError::Over(_) => Refusal::TokenInvalid("its session is over; log in again".into()),
+            SessionError::Temporary(error) => refused_by_slas("refresh", &error),
+        })?;
+        let document = self.document(login, &shopper, &head.headers, &fresh).await?;
+        Ok(with_token(document, &fresh))
+    }
+
+    /// Verifies the token that SLAS gave, like anyone else's, and keeps its refresh token.
+    async fn begin_session(&self, login: &Login<'_>, answer: &TokenAnswer) -> Result<Arc<Shopper>, Refusal> {
+        let organization = &login.tenant.settings.organization;
+        let verified =
+            self.shoppers.verify(answer.access_token.expose_secret(), organization).await.map_err(|error| {
+                tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
+                Refusal::SlasUnavailable
+            })?;
+        self.sessions.begin(&login.tenant.slas, login.client, login.site, Arc::clone(&verified.shopper), answer);
+        Ok(verified.shopper)
+    }
+
+    /// The Customer document: Salesforce's for a registered shopper, three fields for a guest.
+    async fn document(
+        &self,
+        login: &Login<'_>,
+        shopper: &Shopper,
+        headers: &HeaderMap,
+        access_token: &SecretString,
+    ) -> Result<Bytes, Refusal> {
+        if !shopper.registered {
+            return guest_document(shopper, headers);
+        }
+        let customer = customer_of(shopper)?;
+        let document = login.tenant.customers.customer(login.site, customer, access_token, login.correlation_id).await;
+        document.map_err(|error| {
+            tracing::warn!(%error, organization = %login.tenant.settings.organization, "the profile of a logged-in shopper cannot be read");
+            Refusal::of_api(&error)
+        })
+    }
+
+    fn client_of<'t>(
+        &self,
+        tenant: &'t Tenant,
+        route: &Route,
+        endpoint: &'static str,
+    ) -> Result<&'t SlasClient, Refusal> {
+        let asked = route.client_id.as_deref();
+        let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == asked);
+        self.count_legacy(endpoint, client.map(|client| &client.id), tenant);
+        client.ok_or_else(|| {
+            Refusal::RequestInvalid("The query's clientId must be one of the SLAS clients of this organization.".into())
+        })
+    }
+
+    fn site_of<'t>(&self, tenant: &'t Tenant, route: &Route) -> Result<&'t SiteId, Refusal> {
+        tenant.settings.sites.iter().find(|site| Some(*site) == route.site.as_ref()).ok_or_else(|| {
+            Refusal::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
+        })
+    }
+
+    fn count_legacy(&self, endpoint: &'static str, client: Option<&crate::names::ClientId>, tenant: &Tenant) {
+        // Only configured clients become label values: a caller cannot choose new ones.
+        let known = client.filter(|client| tenant.settings.slas_clients.iter().any(|own| own.id == **client));
+        let label = known.map_or("unknown", |client| client.as_str());
+        self.metrics.legacy_requests.with_label_values(&[endpoint, label]).inc();
+    }
+}
+
+fn refused_by_slas(flow: &'static str, error: &ExchangeError) -> Refusal {
+    tracing::warn!(flow, %error, "a deprecated login failed at SLAS");
+    Refusal::of_slas(error)
+}
+
+fn customer_of(shopper: &Shopper) -> Result<&CustomerId, Refusal> {
+    shopper.customer.as_ref().ok_or_else(|| {
+        tracing::error!(organization = %shopper.organization, "SLAS gave a token without a customer id");
+        Refusal::SlasUnavailable
+    })
+}
+
+fn guest_document(shopper: &Shopper, headers: &HeaderMap) -> Result<Bytes, Refusal> {
+    let document = GuestDocument {
+        auth_type: "guest",
+        customer_id: customer_of(shopper)?.as_str(),
+        preferred_locale: &preferred_locale(headers),
+    };
+    serde_json::to_vec(&document).map(Bytes::from).map_err(|_| Refusal::SlasUnavailable)
+}
+
+/// The first language of `Accept-Language`, as B2C Commerce writes locales: `en-US` is `en_US`.
+fn preferred_locale(headers: &HeaderMap) -> String {
+    let first = headers
+        .get(ACCEPT_LANGUAGE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split([',', ';']).next())
+        .map(str::trim)
+        .unwrap_or_default();
+    let (language, country) = first.split_once('-').unwrap_or((first, ""));
+    let letters = |text: &str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    match (letters(language), letters(country)) {
+        (true, true) => format!("{}_{}", language.to_ascii_lowercase(), country.to_ascii_uppercase()),
+        (true, false) => language.to_ascii_lowercase(),
+        (false, _) => DEFAULT_LOCALE.to_owned(),
+    }
+}
+
+/// The old shape: the document as the body, the token in the response header.
+fn with_token(document: Bytes, access_token: &SecretString) -> Reply {
+    let mut reply = Reply::json(StatusCode::OK, document);
+    reply.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A token that verified is base64url and dots, so it always is a header value.
+    if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", access_token.expose_secret())) {
+        value.set_sensitive(true);
+        reply.headers.insert(AUTHORIZATION, value);
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locale(value: &'static str) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_LANGUAGE, HeaderValue::from_static(value));
+        preferred_locale(&headers)
+    }
+
+    #[test]
+    fn a_guests_locale_is_the_browsers_first() {
+        assert_eq!(locale("en-US,en;q=0.9"), "en_US");
+        assert_eq!(locale("de;q=1"), "de");
+        assert_eq!(locale("*"), "default");
+        assert_eq!(locale("zh-Hant-TW"), "zh");
+        assert_eq!(preferred_locale(&HeaderMap::new()), "default");
+    }
+}

@@ -1,0 +1,115 @@
+//! Every no of the gateway, as one enum.
+//!
+//! A refusal says what is wrong in terms of the domain. Which status, code and words a caller sees is
+//! decided in [`reply`](super::reply), in one exhaustive match.
+
+use std::time::Duration;
+
+use crate::{
+    names::Scopes,
+    salesforce::{exchange::ExchangeError, transport::TransportError},
+};
+
+/// Why a request is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request has more than one reading; the text says which part.
+    Ambiguous(String),
+    /// The request cannot be carried out as it is; the text says why and what would do.
+    RequestInvalid(String),
+    /// Two credentials where one is allowed.
+    CredentialsConflicting,
+    /// No credential where one is needed.
+    TokenMissing,
+    /// A credential that does not verify; the text says what is wrong, never what it was.
+    TokenInvalid(String),
+    /// A credential whose time is over.
+    TokenExpired,
+    /// SLAS refused the shopper's login and password.
+    LoginRejected {
+        /// The login id, for the caller who sent it; none was sent if absent.
+        login: Option<String>,
+    },
+    /// Nobody configured this trusted system.
+    CallerUnknown,
+    /// The token is of another organization than the path.
+    TokenWrongOrganization,
+    /// The token is of another site than the request.
+    TokenWrongSite,
+    /// The token is of the wrong kind for the operation.
+    TokenKindWrong(NeededToken),
+    /// The token has none of these scopes.
+    ScopeMissing(Scopes),
+    /// The trusted system may not do this.
+    CallerNotAllowed,
+    /// The operation is known and not offered.
+    OperationNotAllowed,
+    /// The operation, or its organization, is not known here.
+    OperationUnknown,
+    /// SLAS's conflict window did not open in time.
+    LoginConflict,
+    /// A part of the request is larger than allowed.
+    TooLarge(LargePart),
+    /// SLAS has no more calls for us at the moment.
+    SlasRateLimited {
+        /// How long to wait, if SLAS said so.
+        retry_after: Option<Duration>,
+    },
+    /// No connection to the API, or a broken answer.
+    UpstreamUnavailable,
+    /// No answer of the API in time.
+    UpstreamTimeout,
+    /// Keys to verify with cannot be had.
+    KeysUnavailable,
+    /// SLAS does not answer as it should.
+    SlasUnavailable,
+}
+
+/// The kind of token that an operation needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeededToken {
+    /// A shopper's.
+    Shopper,
+    /// A shopper's, obtained by a trusted system on behalf.
+    OnBehalf,
+    /// A shopper's, obtained by a trusted agent on behalf.
+    AgentOnBehalf,
+    /// A trusted system's.
+    System,
+}
+
+/// What is too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LargePart {
+    /// The body.
+    Body,
+    /// The target: path and query.
+    Target,
+    /// The head: all header fields, or their number.
+    Head,
+}
+
+impl Refusal {
+    /// What a failed exchange with SLAS means for the request that needed it.
+    #[must_use]
+    pub fn of_slas(error: &ExchangeError) -> Self {
+        match error {
+            ExchangeError::Conflict => Self::LoginConflict,
+            ExchangeError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
+            ExchangeError::Rejected { .. }
+            | ExchangeError::Failed(_)
+            | ExchangeError::Transport(_)
+            | ExchangeError::Malformed(_)
+            | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
+        }
+    }
+
+    /// What a failed call to a Shopper API means for the request that needed it.
+    #[must_use]
+    pub fn of_api(error: &ExchangeError) -> Self {
+        match error {
+            ExchangeError::Transport(TransportError::Timeout) => Self::UpstreamTimeout,
+            _ => Self::UpstreamUnavailable,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Answers that the gateway makes itself, and the one place where a refusal becomes a status.
+//!
+//! Owns status, code, problem document (RFC 9457, in SCAPI's shape) and the header fields that go with
+//! them. The match over [`Refusal`] has no `_`: a new refusal does not compile until it has its words.
+
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde::Serialize;
+
+use super::refusal::{LargePart, NeededToken, Refusal};
+
+/// Tells that the gateway, and not Salesforce, refused; its value is the stable code.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
+
+/// Where SCAPI documents its problem types.
+const TYPE_BASE: &str = "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/";
+/// What to wait when nobody said how long.
+const RETRY_SOON: Duration = Duration::from_secs(5);
+
+/// A whole answer, ready to be written.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Status.
+    pub status: StatusCode,
+    /// Header fields, without `Content-Length` and `correlation-id`.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+    /// The code of the refusal that this is, if it is one.
+    pub code: Option<&'static str>,
+}
+
+/// What a refusal is called and how it looks.
+struct Verdict {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    /// Last part of the problem type.
+    kind: &'static str,
+    detail: Cow<'static, str>,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    title: &'a str,
+    r#type: String,
+    detail: &'a str,
+}
+
+impl Reply {
+    /// An answer with a JSON body.
+    #[must_use]
+    pub fn json(status: StatusCode, body: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self { status, headers, body, code: None }
+    }
+
+    /// An answer without a body.
+    #[must_use]
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Bytes::new(), code: None }
+    }
+
+    /// The answer to a refused request.
+    #[must_use]
+    pub fn refusal(refusal: &Refusal) -> Self {
+        let verdict = verdict(refusal);
+        let problem =
+            Problem { title: verdict.title, r#type: format!("{TYPE_BASE}{}", verdict.kind), detail: &verdict.detail };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(verdict.code));
+        if let Some(challenge) = challenge(refusal, verdict.status) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if matches!(verdict.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after(refusal).as_secs().max(1)));
+        }
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        Self { status: verdict.status, headers, body: Bytes::from(body), code: Some(verdict.code) }
+    }
+}
+
+/// The stable code of a refusal, as in metrics, logs and [`ERROR_HEADER`].
+#[must_use]
+pub fn code(refusal: &Refusal) -> &'static str {
+    verdict(refusal).code
+}
+
+fn verdict(refusal: &Refusal) -> Verdict {
+    let as_verdict =
+        |status, code, title, kind, detail: Cow<'static, str>| Verdict { status, code, title, kind, detail };
+    match refusal {
+        Refusal::Ambiguous(why) => {
+            as_verdict(StatusCode::BAD_REQUEST, "request_ambiguous", "Bad Request", "bad-request", why.clone().into())
+        }
+        Refusal::RequestInvalid(why) => {
+            as_verdict(StatusCode::BAD_REQUEST, "request_invalid", "Bad Request", "bad-request", why.clone().into())
+        }
+        Refusal::CredentialsConflicting => as_verdict(
+            StatusCode::BAD_REQUEST,
+            "credentials_conflicting",
+            "Bad Request",
+            "bad-request",
+            "The request carries two credentials. Send exactly one Authorization header.".into(),
+        ),
+        Refusal::TokenMissing => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "token_missing",
+            "Unauthorized",
+            "unauthorized",
+            "The request carries no access token. Send Authorization: Bearer with a token of this organization.".into(),
+        ),
+        Refusal::TokenInvalid(why) => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "token_invalid",
+            "Invalid Access Token",
+            "invalid-access-token",
+            format!("The access token is invalid: {why}.").into(),
+        ),
+        Refusal::TokenExpired => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "token_expired",
+            "Invalid Access Token",
+            "invalid-access-token",
+            "The access token has expired. Refresh it or log in again.".into(),
+        ),
+        Refusal::LoginRejected { login: Some(login) } => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "login_rejected",
+            "Authentication Failed",
+            "authentication-failed",
+            format!("Customer authentication based on {login} failed.").into(),
+        ),
+        Refusal::LoginRejected { login: None } => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "login_rejected",
+            "Authentication Failed",
+            "authentication-failed",
+            "Customer authentication failed: send the shopper's login and password as Authorization: Basic.".into(),
+        ),
+        Refusal::CallerUnknown => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "caller_unknown",
+            "Unauthorized",
+            "unauthorized",
+            "The caller is none of the trusted systems of this gateway.".into(),
+        ),
+        Refusal::TokenWrongOrganization => as_verdict(
+            StatusCode::FORBIDDEN,
+            "token_wrong_organization",
+            "Forbidden",
+            "forbidden",
+            "The access token was issued for another organization than the one in the path.".into(),
+        ),
+        Refusal::TokenWrongSite => as_verdict(
+            StatusCode::FORBIDDEN,
+            "token_wrong_site",
+            "Forbidden",
+            "forbidden",
+            "The access token was issued for another site than the siteId of the request.".into(),
+        ),
+        Refusal::TokenKindWrong(needed) => as_verdict(
+            StatusCode::FORBIDDEN,
+            "token_kind_wrong",
+            "Forbidden",
+            "forbidden",
+            needed_token(*needed).into(),
+        ),
+        Refusal::ScopeMissing(scopes) => {
+            let mut detail =
+                "The access token lacks the scope of this operation. Any one of these would do: ".to_owned();
+            // Writing to a String cannot fail.
+            let _ = write!(detail, "{scopes}.");
+            as_verdict(StatusCode::FORBIDDEN, "scope_missing", "Forbidden", "forbidden", detail.into())
+        }
+        Refusal::CallerNotAllowed => as_verdict(
+            StatusCode::FORBIDDEN,
+            "caller_not_allowed",
+            "Forbidden",
+            "forbidden",
+            "This caller may not do this.".into(),
+        ),
+        Refusal::OperationNotAllowed => as_verdict(
+            StatusCode::FORBIDDEN,
+            "operation_not_allowed",
+            "Forbidden",
+            "forbidden",
+            "This operation is not offered through the gateway.".into(),
+        ),
+        Refusal::OperationUnknown => as_verdict(
+            StatusCode::NOT_FOUND,
+            "operation_unknown",
+            "Not Found",
+            "not-found",
+            "No operation of an organization that this gateway serves has this method and path.".into(),
+        ),
+        Refusal::LoginConflict => as_verdict(
+            StatusCode::CONFLICT,
+            "login_conflict",
+            "Conflict",
+            "conflict",
+            "Another login of the same shopper is too recent. Try again in a moment.".into(),
+        ),
+        Refusal::TooLarge(LargePart::Body) => as_verdict(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request_too_large",
+            "Payload Too Large",
+            "payload-too-large",
+            "The request's body is larger than this operation allows.".into(),
+        ),
+        Refusal::TooLarge(LargePart::Target) => as_verdict(
+            StatusCode::URI_TOO_LONG,
+            "request_too_large",
+            "URI Too Long",
+            "uri-too-long",
+            "The request's path and query are too long.".into(),
+        ),
+        Refusal::TooLarge(LargePart::Head) => as_verdict(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "request_too_large",
+            "Request Header Fields Too Large",
+            "request-header-fields-too-large",
+            "The request's header fields are too large or too many.".into(),
+        ),
+        Refusal::SlasRateLimited { .. } => as_verdict(
+            StatusCode::TOO_MANY_REQUESTS,
+            "slas_rate_limited",
+            "Too Many Requests",
+            "too-many-requests",
+            "The shopper login service takes no more requests at the moment.".into(),
+        ),
+        Refusal::UpstreamUnavailable => as_verdict(
+            StatusCode::BAD_GATEWAY,
+            "upstream_unavailable",
+            "Bad Gateway",
+            "bad-gateway",
+            "The API could not be reached or broke off its answer.".into(),
+        ),
+        Refusal::UpstreamTimeout => as_verdict(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream_timeout",
+            "Gateway Timeout",
+            "gateway-timeout",
+            "The API did not answer in time.".into(),
+        ),
+        Refusal::KeysUnavailable => as_verdict(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "keys_unavailable",
+            "Service Unavailable",
+            "service-unavailable",
+            "Access tokens cannot be verified at the moment. Try again in a moment.".into(),
+        ),
+        Refusal::SlasUnavailable => as_verdict(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "slas_unavailable",
+            "Service Unavailable",
+            "service-unavailable",
+            "The shopper login service does not answer as it should. Try again in a moment.".into(),
+        ),
+    }
+}
+
+fn needed_token(needed: NeededToken) -> &'static str {
+    match needed {
+        NeededToken::Shopper => "This operation needs a shopper's access token.",
+        NeededToken::OnBehalf => {
+            "This operation needs a shopper's token obtained by a trusted system on behalf (TSOB)."
+        }
+        NeededToken::AgentOnBehalf => {
+            "This operation needs a shopper's token obtained by a trusted agent on behalf (TAOB)."
+        }
+        NeededToken::System => "This operation needs the credentials of a trusted system.",
+    }
+}
+
+/// `WWW-Authenticate` (RFC 6750, 3): no error attribute when nothing was sent; 403 names the scopes.
+fn challenge(refusal: &Refusal, status: StatusCode) -> Option<HeaderValue> {
+    let text: Cow<'static, str> = match refusal {
+        Refusal::TokenInvalid(_) => r#"Bearer realm="shopper-gateway", error="invalid_token""#.into(),
+        Refusal::TokenExpired => {
+            r#"Bearer realm="shopper-gateway", error="invalid_token", error_description="the access token expired""#
+                .into()
+        }
+        Refusal::ScopeMissing(scopes) => {
+            format!(r#"Bearer realm="shopper-gateway", error="insufficient_scope", scope="{scopes}""#).into()
+        }
+        _ if status == StatusCode::UNAUTHORIZED => r#"Bearer realm="shopper-gateway""#.into(),
+        _ => return None,
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+fn retry_after(refusal: &Refusal) -> Duration {
+    match refusal {
+        Refusal::SlasRateLimited { retry_after: Some(wait) } => *wait,
+        _ => RETRY_SOON,
+    }
+}

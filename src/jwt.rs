@@ -1,0 +1,238 @@
+//! Signed tokens as text: one strict reading of a compact JWS (RFC 7515) and its signature.
+//!
+//! Owns what makes a token well-formed, and the check of its signature under one key. Refuses to
+//! know what the claims mean, where keys come from, and what time it is. The algorithm is always the
+//! caller's; what the token says of itself can only agree or be refused (RFC 8725, 3.1), and the
+//! header's `jwk`, `jku`, `x5u` and `x5c` are never looked at.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
+
+/// Longest token that is looked at, bytes. SLAS's are about 1,100; a larger one is refused unread.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Why a text is not a token that could be verified at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Longer than [`MAX_TOKEN_BYTES`].
+    #[error("the token is too long")]
+    TooLong,
+    /// Not three parts separated by dots.
+    #[error("the token is not a compact JWS of three parts")]
+    NotCompact,
+    /// A part is not canonical base64url without padding.
+    #[error("a part of the token is not canonical base64url")]
+    NotBase64Url,
+    /// The header is not the JSON object it should be.
+    #[error("the token's header is not readable")]
+    HeaderUnreadable,
+    /// The header names another algorithm than the one of this issuer.
+    #[error("the token's algorithm is not the issuer's")]
+    AlgorithmRefused,
+    /// The header asks for an extension (`crit`, `b64`, `enc`, `zip`).
+    #[error("the token's header asks for an extension that is not accepted")]
+    ExtensionRefused,
+    /// The header names no key.
+    #[error("the token names no key")]
+    KeyMissing,
+    /// The claims are not the JSON object they should be.
+    #[error("the token's claims are not readable")]
+    ClaimsUnreadable,
+}
+
+/// Why a well-formed token was not accepted under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unverifiable {
+    /// The signature is not this key's over this text.
+    #[error("the token's signature does not verify")]
+    SignatureWrong,
+    /// The signature verifies, but the claims are not the JSON object they should be.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// A token that has the right form. Nothing in it has been verified.
+#[derive(Debug)]
+pub struct Unverified<'a> {
+    algorithm: Algorithm,
+    kid: String,
+    signing_input: &'a str,
+    payload: Vec<u8>,
+    signature: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    typ: Option<String>,
+    #[serde(default)]
+    kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+    #[serde(default, deserialize_with = "present")]
+    b64: bool,
+    #[serde(default, deserialize_with = "present")]
+    enc: bool,
+    #[serde(default, deserialize_with = "present")]
+    zip: bool,
+}
+
+/// Whether a member is there, whatever its value, `null` included.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
+}
+
+impl<'a> Unverified<'a> {
+    /// Reads a compact JWS whose algorithm must be `algorithm`.
+    ///
+    /// # Errors
+    /// [`Malformed`], with the first thing that is wrong.
+    pub fn read(token: &'a str, algorithm: Algorithm) -> Result<Self, Malformed> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Malformed::TooLong);
+        }
+        let (signing_input, signature) = token.rsplit_once('.').ok_or(Malformed::NotCompact)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(Malformed::NotCompact)?;
+        if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {
+            return Err(Malformed::NotCompact);
+        }
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed::NotBase64Url);
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Malformed::HeaderUnreadable)?;
+        decode(signature)?;
+        if header.alg != algorithm_name(algorithm) {
+            return Err(Malformed::AlgorithmRefused);
+        }
+        if header.crit || header.b64 || header.enc || header.zip {
+            return Err(Malformed::ExtensionRefused);
+        }
+        if header.typ.is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt")) {
+            return Err(Malformed::HeaderUnreadable);
+        }
+        let kid = header.kid.filter(|kid| (1..=256).contains(&kid.len())).ok_or(Malformed::KeyMissing)?;
+        Ok(Self { algorithm, kid, signing_input, payload: decode(payload)?, signature })
+    }
+
+    /// The key that the token says signed it.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// A claim of the token before verification. Good only for choosing whose keys to try.
+    #[must_use]
+    pub fn claimed_issuer(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Issuer {
+            iss: String,
+        }
+        serde_json::from_slice::<Issuer>(&self.payload).ok().map(|claims| claims.iss)
+    }
+
+    /// Checks the signature and only then hands out the claims.
+    ///
+    /// # Errors
+    /// [`Unverifiable`].
+    pub fn verify<Claims: DeserializeOwned>(&self, key: &DecodingKey) -> Result<Claims, Unverifiable> {
+        let genuine = crypto::verify(self.signature, self.signing_input.as_bytes(), key, self.algorithm);
+        if !genuine.unwrap_or(false) {
+            return Err(Unverifiable::SignatureWrong);
+        }
+        Ok(serde_json::from_slice(&self.payload).map_err(|_| Malformed::ClaimsUnreadable)?)
+    }
+}
+
+/// Whether a token's header names Account Manager's algorithm. Says nothing of its truth: it only
+/// chooses which verification the token goes through.
+#[must_use]
+pub fn claims_to_be_of_account_manager(token: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Claim {
+        alg: String,
+    }
+    let header = token.split('.').next().filter(|header| header.len() <= MAX_TOKEN_BYTES).unwrap_or_default();
+    let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    serde_json::from_slice::<Claim>(&header).is_ok_and(|claim| claim.alg == algorithm_name(Algorithm::RS256))
+}
+
+/// The registered name (RFC 7518, 3.1) of the algorithms that Salesforce's issuers use.
+fn algorithm_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::ES256 => "ES256",
+        Algorithm::RS256 => "RS256",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str, payload: &str, signature: &[u8]) -> String {
+        let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
+        format!("{}.{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()), encode(signature))
+    }
+
+    fn refusal(text: &str) -> Malformed {
+        Unverified::read(text, Algorithm::ES256).unwrap_err()
+    }
+
+    #[test]
+    fn only_the_issuers_algorithm_is_read() {
+        for alg in ["none", "None", "NONE", "nOnE", "HS256", "RS256", "ES384", "EdDSA", "es256", "ES256 ", ""] {
+            let text = token(&format!(r#"{{"alg":"{alg}","kid":"k"}}"#), "{}", &[1; 64]);
+            assert_eq!(refusal(&text), Malformed::AlgorithmRefused, "{alg:?}");
+        }
+        assert_eq!(refusal(&token(r#"{"kid":"k"}"#, "{}", &[1; 64])), Malformed::HeaderUnreadable);
+        assert_eq!(
+            refusal(&token(r#"{"alg":"none","alg":"ES256","kid":"k"}"#, "{}", &[1; 64])),
+            Malformed::HeaderUnreadable
+        );
+    }
+
+    #[test]
+    fn extensions_are_refused_even_as_null() {
+        for member in [
+            r#""crit":["exp"]"#,
+            r#""crit":null"#,
+            r#""b64":false"#,
+            r#""b64":true"#,
+            r#""enc":"A128GCM""#,
+            r#""zip":"DEF""#,
+        ] {
+            let text = token(&format!(r#"{{"alg":"ES256","kid":"k",{member}}}"#), "{}", &[1; 64]);
+            assert_eq!(refusal(&text), Malformed::ExtensionRefused, "{member}");
+        }
+    }
+
+    #[test]
+    fn a_key_must_be_named() {
+        for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":""}"#, r#"{"alg":"ES256","kid":null}"#] {
+            assert_eq!(refusal(&token(header, "{}", &[1; 64])), Malformed::KeyMissing, "{header}");
+        }
+    }
+
+    #[test]
+    fn one_token_has_one_spelling() {
+        let good = token(r#"{"alg":"ES256","kid":"k"}"#, r#"{"a":1}"#, &[1; 64]);
+        assert!(Unverified::read(&good, Algorithm::ES256).is_ok());
+        let padded = format!("{good}==");
+        let (rest, last) = good.split_at(good.len() - 1);
+        // 64 bytes end in a character that carries two unused bits: any other spelling of it must be refused.
+        assert_eq!(last, "Q");
+        for other in ["R", "S", "Z"] {
+            assert_eq!(refusal(&format!("{rest}{other}")), Malformed::NotBase64Url);
+        }
+        assert_eq!(refusal(&padded), Malformed::NotBase64Url);
+        assert_eq!(refusal(&good.replacen('.', ".\n", 1)), Malformed::NotBase64Url);
+        assert_eq!(refusal(&format!("{good}.x")), Malformed::NotCompact);
+        for text in ["", ".", "..", "a.b", "a..b", r#"{"payload":"","signatures":[]}"#] {
+            assert_eq!(refusal(text), Malformed::NotCompact, "{text:?}");
+        }
+        assert_eq!(refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)), Malformed::TooLong);
+    }
+}

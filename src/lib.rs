@@ -1,0 +1,31 @@
+//! shopper-gateway: a reverse proxy in front of the Salesforce B2C Commerce Shopper APIs.
+//!
+//! The modules stand on floors; each imports lower floors only, which `tests/floors.rs` checks. A request
+//! goes down the floors once and comes back as a value.
+//!
+//! - F8 [`app`]: settings in, a running gateway out; the only place where the parts meet
+//! - F7 [`proxy`], [`admin`]: the two listeners; only `proxy` writes to a client
+//! - F6 [`gate`]: one request in, one decision out: the table of contents of the product
+//! - F5 [`system`], [`tokens`]: trusted systems' tokens; the tokens that the gateway holds
+//! - F4 [`shopper`]: who a verified shopper token speaks for
+//! - F3 [`keys`], [`telemetry`]: the issuers' public keys; logs
+//! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
+//! - F1 [`settings`], [`metrics`], [`in_flight`]: configuration, counters, what a drain waits for
+//! - F0 [`names`], [`clock`]: identifiers, time
+
+pub mod admin;
+pub mod app;
+pub mod clock;
+pub mod gate;
+pub mod in_flight;
+pub mod jwt;
+pub mod keys;
+pub mod metrics;
+pub mod names;
+pub mod proxy;
+pub mod salesforce;
+pub mod settings;
+pub mod shopper;
+pub mod system;
+pub mod telemetry;
+pub mod tokens;

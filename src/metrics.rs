@@ -1,0 +1,151 @@
+//! What the gateway counts and times, on a registry of its own.
+//!
+//! Owns the names, labels and buckets of every metric. Refuses to know how a request is decided.
+//! Label values come from closed sets only: names of the configuration and of the policy table,
+//! or words written here; never anything that a client can choose.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Seconds, for whole requests and for exchanges.
+const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Seconds, for the time spent in the gateway itself.
+const OVERHEAD_SECONDS: &[f64] =
+    &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+/// Every metric of the gateway.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered, by tenant, API, operation, kind of caller, status and source of the answer.
+    pub requests: IntCounterVec,
+    /// Whole requests, from the first byte read to the last byte written, seconds.
+    pub request_duration: Histogram,
+    /// Upstream's part of forwarded requests: from the request sent to the answer's head, seconds.
+    pub upstream_duration: Histogram,
+    /// The gateway's own part: the whole less upstream and token exchanges, seconds.
+    pub overhead: Histogram,
+    /// Refusals by code, carried out or only reported.
+    pub refusals: IntCounterVec,
+    /// Shopper tokens checked, by result.
+    pub token_verifications: IntCounterVec,
+    /// Entries of the caches, by kind.
+    pub token_cache_entries: IntGaugeVec,
+    /// Calls to SLAS and Account Manager, by service, flow and outcome.
+    pub token_exchanges: IntCounterVec,
+    /// The same calls, seconds.
+    pub token_exchange_duration: HistogramVec,
+    /// Fetches of key sets, by outcome.
+    pub jwks_refreshes: IntCounterVec,
+    /// Age of the key set in use, seconds, by tenant and issuer.
+    pub jwks_age: IntGaugeVec,
+    /// Uses of deprecated endpoints, by endpoint and client id.
+    pub legacy_requests: IntCounterVec,
+    /// Sessions held.
+    pub sessions: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything on a fresh registry.
+    ///
+    /// # Errors
+    /// Only if two metrics were given one name, which the tests would show.
+    pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("shopper_gateway".to_owned()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let token_exchange_duration = HistogramVec::new(
+            HistogramOpts::new("token_exchange_duration_seconds", "Calls to SLAS and Account Manager")
+                .buckets(SECONDS.to_vec()),
+            &["service", "flow"],
+        )?;
+        registry.register(Box::new(token_exchange_duration.clone()))?;
+        let sessions = IntGauge::new("sessions", "Sessions held")?;
+        registry.register(Box::new(sessions.clone()))?;
+        gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
+            .with_label_values(&[version, commit])
+            .set(1);
+
+        Ok(Self {
+            requests: counters(
+                "requests_total",
+                "Requests answered",
+                &["tenant", "api", "operation", "caller", "status", "source"],
+            )?,
+            request_duration: histogram("request_duration_seconds", "Whole requests", SECONDS)?,
+            upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", SECONDS)?,
+            overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_SECONDS)?,
+            refusals: counters("refusals_total", "Refusals, carried out or only reported", &["code"])?,
+            token_verifications: counters("token_verifications_total", "Shopper tokens checked", &["result"])?,
+            token_cache_entries: gauges("token_cache_entries", "Entries of the caches", &["kind"])?,
+            token_exchanges: counters(
+                "token_exchanges_total",
+                "Calls to SLAS and Account Manager",
+                &["service", "flow", "outcome"],
+            )?,
+            token_exchange_duration,
+            jwks_refreshes: counters("jwks_refreshes_total", "Fetches of key sets", &["outcome"])?,
+            jwks_age: gauges("jwks_age_seconds", "Age of the key set in use", &["tenant", "issuer"])?,
+            legacy_requests: counters(
+                "legacy_requests_total",
+                "Uses of deprecated endpoints",
+                &["endpoint", "client_id"],
+            )?,
+            sessions,
+            registry,
+        })
+    }
+
+    /// Everything in Prometheus's text format, and its content type.
+    ///
+    /// # Errors
+    /// If a metric cannot be written, which the library does not expect.
+    pub fn render(&self) -> Result<(Vec<u8>, &'static str), prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok((text, prometheus::TEXT_FORMAT))
+    }
+
+    /// Counts and times one call to SLAS or Account Manager.
+    pub fn exchange(&self, service: &'static str, flow: &'static str, outcome: &'static str, took: Duration) {
+        self.token_exchanges.with_label_values(&[service, flow, outcome]).inc();
+        self.token_exchange_duration.with_label_values(&[service, flow]).observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_the_prefix() {
+        let metrics = Metrics::new("1.2.3", "abc").unwrap();
+        metrics.exchange("slas", "login", "ok", Duration::from_millis(3));
+        metrics.refusals.with_label_values(&["token_missing"]).inc();
+        let text = String::from_utf8(metrics.render().unwrap().0).unwrap();
+        for line in [
+            r#"shopper_gateway_build_info{commit="abc",version="1.2.3"} 1"#,
+            r#"shopper_gateway_token_exchanges_total{flow="login",outcome="ok",service="slas"} 1"#,
+            r#"shopper_gateway_refusals_total{code="token_missing"} 1"#,
+            "shopper_gateway_sessions 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The identifiers of the domain, each made only by [`FromStr`], so that a value of one of these
+//! types has been checked once and never needs to be checked again.
+//!
+//! Owns the patterns. Knows nothing of requests, tokens or configuration. The patterns are strict on
+//! purpose: each of these values ends up in a URL, a header or a metric label.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+/// A text that is not a valid identifier: what it should have been, never what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid {kind}: expected {expected}")]
+pub struct InvalidName {
+    /// The kind of identifier, in words.
+    pub kind: &'static str,
+    /// The form that would have been accepted, with an example.
+    pub expected: &'static str,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $expected:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// The identifier as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) {
+                    Ok(Self(Arc::from(text)))
+                } else {
+                    Err(InvalidName { kind: $kind, expected: $expected })
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($type), self.0)
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// An organization of B2C Commerce, e.g. `f_ecom_zzrf_001`: realm and instance behind `f_ecom_`.
+    OrganizationId, "organization id", "f_ecom_{realm}_{instance}, e.g. f_ecom_zzrf_001",
+    |text| text.strip_prefix("f_ecom_").is_some_and(is_tenant)
+}
+
+name! {
+    /// A tenant: realm and instance, e.g. `zzrf_001`. The organization without its `f_ecom_`.
+    TenantId, "tenant id", "{realm}_{instance}, e.g. zzrf_001",
+    is_tenant
+}
+
+name! {
+    /// A site (SLAS calls it channel), e.g. `RefArch`.
+    SiteId, "site id", "1 to 32 letters, digits, '-' or '_', e.g. RefArch",
+    |text| (1..=32).contains(&text.len()) && text.bytes().all(is_word)
+}
+
+name! {
+    /// A client id of SLAS or of Account Manager, usually a UUID.
+    ClientId, "client id", "1 to 64 letters, digits, '-' or '_', e.g. 11111111-1111-4111-8111-111111111111",
+    |text| (1..=64).contains(&text.len()) && text.bytes().all(is_word)
+}
+
+name! {
+    /// A unique shopper id: SLAS's name for one shopper's session across logins.
+    Usid, "usid", "1 to 128 letters, digits, '-' or '_'",
+    |text| (1..=128).contains(&text.len()) && text.bytes().all(is_word)
+}
+
+name! {
+    /// A customer id, registered (`rcid`) or guest (`gcid`).
+    CustomerId, "customer id", "1 to 100 letters, digits, '-' or '_'",
+    |text| (1..=100).contains(&text.len()) && text.bytes().all(is_word)
+}
+
+name! {
+    /// One OAuth 2 scope (RFC 6749, 3.3), e.g. `sfcc.shopper-products`.
+    Scope, "scope", "1 to 128 visible characters without quote and backslash, e.g. sfcc.shopper-products",
+    |text| {
+        (1..=128).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\' && byte != b',')
+    }
+}
+
+impl OrganizationId {
+    /// The organization of a tenant.
+    #[must_use]
+    pub fn of(tenant: &TenantId) -> Self {
+        Self(Arc::from(format!("f_ecom_{tenant}")))
+    }
+
+    /// The tenant: what stands behind `f_ecom_`.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        TenantId(Arc::from(&self.0["f_ecom_".len()..]))
+    }
+}
+
+/// A list of scopes, any one of which is enough where an operation asks for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// The scopes in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Scope> {
+        self.0.iter()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this scope is among them.
+    #[must_use]
+    pub fn contains(&self, scope: &str) -> bool {
+        self.0.iter().any(|own| own.as_str() == scope)
+    }
+
+    /// Whether the two lists share a scope.
+    #[must_use]
+    pub fn intersects(&self, other: &Self) -> bool {
+        self.0.iter().any(|scope| other.contains(scope.as_str()))
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().collect())
+    }
+}
+
+impl FromStr for Scopes {
+    type Err = InvalidName;
+
+    /// Reads scopes separated by spaces; commas have been seen in the wild and are read alike.
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        text.split([' ', ',']).filter(|part| !part.is_empty()).map(str::parse).collect()
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, scope) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(scope.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+fn is_tenant(text: &str) -> bool {
+    let Some((realm, instance)) = text.split_once('_') else { return false };
+    let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    realm.len() == 4 && instance.len() == 3 && plain(realm) && plain(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_organization_knows_its_tenant() {
+        let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
+        assert_eq!(organization.tenant().as_str(), "zzrf_001");
+        assert_eq!(OrganizationId::of(&organization.tenant()), organization);
+    }
+
+    #[test]
+    fn what_could_change_a_url_is_no_name() {
+        for text in [
+            "",
+            "f_ecom_zzrf_001/..",
+            "f_ecom_ZZRF_001",
+            "f_ecom_zzrf",
+            "zzrf_001",
+            "f_ecom_zzrf_0011",
+            "f_ecom_zz%66_001",
+        ] {
+            assert!(text.parse::<OrganizationId>().is_err(), "{text:?}");
+        }
+        for text in ["", "Ref Arch", "RefArch\r\n", "../RefArch", "RefArch,Other", &"a".repeat(33)] {
+            assert!(text.parse::<SiteId>().is_err(), "{text:?}");
+        }
+        for text in ["", "a:b", "a b", "a\"", &"a".repeat(65)] {
+            assert!(text.parse::<ClientId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_read_with_spaces_and_commas() {
+        let scopes: Scopes = "sfcc.a  sfcc.b,sfcc.c".parse().unwrap();
+        assert_eq!(scopes.to_string(), "sfcc.a sfcc.b sfcc.c");
+        assert!(scopes.contains("sfcc.b") && !scopes.contains("sfcc"));
+        assert!(scopes.intersects(&"sfcc.x sfcc.c".parse().unwrap()));
+        assert!(!scopes.intersects(&Scopes::default()));
+    }
+}

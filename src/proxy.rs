@@ -1,0 +1,365 @@
+//! The edge: one short method for each phase of a request, in the order in which they run.
+//!
+//! Owns the connection to the client: it alone writes to it. Every decision is the gate's and comes as
+//! a value. Refusals are written as ordinary answers, because the library's own error answers
+//! would close the caller's connection and say nothing of use.
+
+mod context;
+pub mod tls;
+mod upstream;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::{
+    Method, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+    request::Parts,
+};
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    modules::http::HttpModules,
+    proxy::{FailToProxy, ProxyHttp, Session},
+    upstreams::peer::HttpPeer,
+};
+
+pub use self::{
+    context::Context,
+    upstream::{Unresolved, Upstream, UpstreamError},
+};
+use crate::{
+    gate::{
+        Decision, Gate, Route,
+        forward::{self, CORRELATION_ID, HeaderEdits},
+        operations::SecurityKind,
+        refusal::{LargePart, Refusal},
+        reply::Reply,
+    },
+    in_flight::InFlight,
+    metrics::Metrics,
+    names::OrganizationId,
+    settings::Timeouts,
+};
+
+/// Largest body of a deprecated login that is read: it is one short JSON object.
+const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
+/// How long a refused request's body is read and thrown away, so that the caller can read the answer.
+const DRAIN_REFUSED: Duration = Duration::from_secs(2);
+
+/// The proxy in front of every organization's API.
+#[derive(Debug)]
+pub struct Proxy {
+    gate: Arc<Gate>,
+    upstreams: HashMap<OrganizationId, Arc<Upstream>>,
+    timeouts: Timeouts,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Proxy {
+    /// A proxy that asks `gate` and sends to `upstreams`, one for each of the gate's organizations.
+    #[must_use]
+    pub fn new(
+        gate: Arc<Gate>,
+        upstreams: HashMap<OrganizationId, Arc<Upstream>>,
+        timeouts: Timeouts,
+        in_flight: Arc<InFlight>,
+    ) -> Self {
+        let metrics = Arc::clone(&gate.metrics);
+        Self { gate, upstreams, timeouts, metrics, in_flight }
+    }
+
+    /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
+    async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let route = match self.gate.route(head(session)) {
+            Ok(route) => context.route.insert(route),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
+                    // Whatever follows on this connection may be the rest of something else.
+                    session.set_keepalive(None);
+                }
+                return self.refuse(session, context, &refusal).await;
+            }
+        };
+        let body_limit = route.body_limit;
+        if declared_length(session).is_some_and(|length| length > body_limit) {
+            return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
+        }
+        let body = if context.route.as_ref().is_some_and(Route::wants_body) {
+            match self.read_body(session).await? {
+                Ok(body) => Some(body),
+                Err(refusal) => return self.refuse(session, context, &refusal).await,
+            }
+        } else {
+            None
+        };
+        let Some(route) = &context.route else { return Ok(false) };
+        let decision = self.gate.decide(route, head(session), body, context.correlation_text()).await;
+        match decision {
+            Decision::Forward(decided) => {
+                context.upstream = self.upstreams.get(&route.organization).map(Arc::clone);
+                if let Some(refusal) = &decided.reported {
+                    self.count_refusal(context, refusal, true);
+                }
+                context.forward = Some(decided);
+                Ok(false)
+            }
+            Decision::Answer(reply) => {
+                context.exchanged();
+                self.answer(session, context, reply).await
+            }
+        }
+    }
+
+    /// Reads the whole body of a request that the gateway answers itself.
+    async fn read_body(&self, session: &mut Session) -> Result<Result<Bytes, Refusal>> {
+        if session.req_header().headers.contains_key(EXPECT) {
+            session.as_downstream_mut().write_continue_response().await?;
+        }
+        let mut body = BytesMut::new();
+        let read = async {
+            while let Some(chunk) = session.as_downstream_mut().read_request_body().await? {
+                if body.len() + chunk.len() > MAX_LOGIN_BODY_BYTES {
+                    return Ok(Err(Refusal::TooLarge(LargePart::Body)));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok::<_, Box<Error>>(Ok(()))
+        };
+        match tokio::time::timeout(self.timeouts.client_body, read).await {
+            Ok(result) => Ok(result?.map(|()| body.freeze())),
+            Err(_) => Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into()))),
+        }
+    }
+
+    async fn refuse(&self, session: &mut Session, context: &mut Context, refusal: &Refusal) -> Result<bool> {
+        self.answer(session, context, Reply::refusal(refusal)).await
+    }
+
+    /// Writes an answer of the gateway's own.
+    async fn answer(&self, session: &mut Session, context: &mut Context, reply: Reply) -> Result<bool> {
+        if let Some(code) = reply.code {
+            self.metrics.refusals.with_label_values(&[code]).inc();
+            context.code = Some(code);
+        }
+        context.status = Some(reply.status);
+        // HEAD's answer says how long GET's would be, and has no body (RFC 9110, 9.3.2).
+        let without_body = session.req_header().method == Method::HEAD || reply.status == StatusCode::NO_CONTENT;
+        let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+        let mut last_name = None;
+        for (name, value) in reply.headers {
+            last_name = name.or(last_name);
+            if let Some(name) = last_name.clone() {
+                header.append_header(name, value)?;
+            }
+        }
+        if reply.status != StatusCode::NO_CONTENT {
+            header.insert_header(CONTENT_LENGTH, reply.body.len())?;
+        }
+        header.insert_header(CORRELATION_ID, context.correlation_id.clone())?;
+        // Let the caller send the rest of a refused body, for a moment, and keep its connection.
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
+        session.as_downstream_mut().set_total_drain_timeout(Some(DRAIN_REFUSED));
+        self.close_if_draining(session);
+        session.write_response_header(Box::new(header), without_body).await?;
+        if !without_body {
+            session.write_response_body(Some(reply.body), true).await?;
+        }
+        Ok(true)
+    }
+
+    fn count_refusal(&self, context: &mut Context, refusal: &Refusal, reported: bool) {
+        let code = crate::gate::reply::code(refusal);
+        self.metrics.refusals.with_label_values(&[code]).inc();
+        context.code = Some(code);
+        context.reported = reported;
+    }
+
+    fn close_if_draining(&self, session: &mut Session) {
+        if self.in_flight.is_draining() {
+            session.set_keepalive(None);
+        }
+    }
+
+    /// How long the API may take to begin its answer.
+    fn answer_within(&self, context: &Context) -> Duration {
+        let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
+        let is_admin = operation.is_some_and(|operation| {
+            !operation.security.is_empty()
+                && operation.security.iter().all(|security| security.kind == SecurityKind::System)
+        });
+        if is_admin { self.timeouts.upstream_admin } else { self.timeouts.upstream }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        self.in_flight.enter();
+        Context::new()
+    }
+
+    /// No module of the library is used; compression is Salesforce's and the client's affair.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        context.correlate(session.req_header().headers.get(CORRELATION_ID));
+        // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.timeouts.idle.as_secs().max(1)));
+        }
+        session.set_read_timeout(Some(self.timeouts.client_body));
+        session.set_write_timeout(Some(self.timeouts.client_body));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        self.admit(session, context).await
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.body_bytes += body.as_ref().map_or(0, Bytes::len);
+        if context.route.as_ref().is_some_and(|route| context.body_bytes > route.body_limit) {
+            context.failure = Some(Refusal::TooLarge(LargePart::Body));
+            return Error::e_explain(
+                ErrorType::Custom("body too large"),
+                "the body is larger than the operation allows",
+            );
+        }
+        Ok(())
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        let upstream =
+            context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
+        upstream.peer(self.answer_within(context)).await.map_err(|Unresolved| {
+            context.failure = Some(Refusal::UpstreamUnavailable);
+            Error::explain(ErrorType::ConnectError, "host name not resolved")
+        })
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let upstream =
+            context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
+        let edits =
+            forward::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
+        for name in edits.remove {
+            request.remove_header(&name);
+        }
+        for (name, value) in edits.set {
+            request.insert_header(name, value)?;
+        }
+        if let Some(target) = context.route.as_ref().and_then(|route| route.upstream_target.as_ref()) {
+            request.set_raw_path(target.as_bytes())?;
+        }
+        context.sent_upstream();
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols unasked");
+        }
+        let HeaderEdits { remove, set } = forward::response_edits(&response.headers, &context.correlation_id);
+        for name in remove {
+            response.remove_header(&name);
+        }
+        for (name, value) in set {
+            response.insert_header(name, value)?;
+        }
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        context.status = Some(response.status);
+        context.answered_upstream(&self.metrics);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        _response: &mut ResponseHeader,
+        _context: &mut Context,
+    ) -> Result<()> {
+        self.close_if_draining(session);
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let written = session.response_written().is_some();
+        let refusal = context.failure.take().or_else(|| refusal_of(error));
+        context.broken = Some(error.etype().as_str().to_owned());
+        let code = match refusal {
+            Some(refusal) if !written => {
+                session.set_keepalive(None);
+                let reply = Reply::refusal(&refusal);
+                let status = reply.status.as_u16();
+                match self.answer(session, context, reply).await {
+                    Ok(_) => status,
+                    Err(_) => 0,
+                }
+            }
+            _ => 0,
+        };
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+        self.in_flight.leave();
+        context.record(session.req_header(), &self.metrics);
+    }
+
+    /// Our own line tells of failures, without path, query and header.
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, context: &Context) -> String {
+        context.summary()
+    }
+}
+
+/// The request's head, as the gate takes it.
+fn head(session: &Session) -> &Parts {
+    session.req_header()
+}
+
+fn declared_length(session: &Session) -> Option<usize> {
+    session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What a failure between here and the API means for the caller; `None` if the caller is gone.
+fn refusal_of(error: &Error) -> Option<Refusal> {
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed) => None,
+        (ErrorSource::Downstream, _) => Some(Refusal::RequestInvalid("The request broke off or is not HTTP.".into())),
+        (
+            _,
+            ErrorType::ConnectTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::TLSHandshakeTimedout,
+        ) => Some(Refusal::UpstreamTimeout),
+        _ => Some(Refusal::UpstreamUnavailable),
+    }
+}

@@ -1,0 +1,179 @@
+//! The way to one organization's API: its address, kept fresh, and how connections to it are made.
+//!
+//! Owns name resolution and the connection options. The address is only ever the configured one.
+//! Resolution runs off the request's path once a first answer is there; if a later one fails, the last
+//! good addresses stay in use.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use pingora::{
+    protocols::tls::CaType,
+    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
+    utils::tls::{WrappedX509, parse_x509},
+};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use url::{Host, Url};
+
+use crate::settings::Timeouts;
+
+/// How long resolved addresses are used before they are asked for again.
+const ADDRESSES_FOR: Duration = Duration::from_secs(30);
+/// Streams that share one HTTP/2 connection.
+const STREAMS_PER_CONNECTION: usize = 100;
+
+/// One organization's API as a place to send requests to.
+#[derive(Debug)]
+pub struct Upstream {
+    host: String,
+    port: u16,
+    tls: bool,
+    authority: HeaderValue,
+    authorities: Option<Arc<CaType>>,
+    timeouts: Timeouts,
+    resolved: ArcSwap<Resolved>,
+    resolving: AtomicBool,
+    turn: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Resolved {
+    addresses: Vec<SocketAddr>,
+    at: Option<Instant>,
+}
+
+/// Why an upstream cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The URL has no host that could be a header value; settings exclude this.
+    #[error("the API's URL has no usable host")]
+    Host,
+    /// The file of authorities cannot be read or has no certificate.
+    #[error("{path}: not a PEM file with certificates")]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The API's name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the API's host name cannot be resolved")]
+pub struct Unresolved;
+
+impl Upstream {
+    /// The API at `url` (origin only), trusting only `authorities` (PEM) if given.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub fn new(url: &Url, authorities: Option<&Path>, timeouts: &Timeouts) -> Result<Self, UpstreamError> {
+        let host = match url.host().ok_or(UpstreamError::Host)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        let bracketed = url.host_str().ok_or(UpstreamError::Host)?;
+        let authority = url.port().map_or_else(|| bracketed.to_owned(), |port| format!("{bracketed}:{port}"));
+        Ok(Self {
+            port: url.port_or_known_default().ok_or(UpstreamError::Host)?,
+            tls: url.scheme() == "https",
+            authority: HeaderValue::from_str(&authority).map_err(|_| UpstreamError::Host)?,
+            authorities: authorities.map(read_authorities).transpose()?,
+            timeouts: timeouts.clone(),
+            resolved: ArcSwap::default(),
+            resolving: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            host,
+        })
+    }
+
+    /// `Host` of requests to it.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// A peer to connect to, whose answer may take `answer_within` to begin.
+    ///
+    /// # Errors
+    /// [`Unresolved`].
+    pub async fn peer(self: &Arc<Self>, answer_within: Duration) -> Result<Box<HttpPeer>, Unresolved> {
+        let address = self.address().await?;
+        let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(self.timeouts.connect);
+        options.total_connection_timeout = Some(self.timeouts.connect * 2);
+        options.read_timeout = Some(answer_within);
+        options.write_timeout = Some(answer_within);
+        options.idle_timeout = Some(self.timeouts.idle);
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        options.ca.clone_from(&self.authorities);
+        if self.tls {
+            options.set_http_version(2, 1);
+            options.max_h2_streams = STREAMS_PER_CONNECTION;
+        }
+        Ok(Box::new(peer))
+    }
+
+    /// The next address in turn.
+    async fn address(self: &Arc<Self>) -> Result<SocketAddr, Unresolved> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(address, self.port));
+        }
+        let resolved = self.resolved.load();
+        match resolved.at {
+            None => self.resolve().await,
+            Some(at) if at.elapsed() > ADDRESSES_FOR && !self.resolving.swap(true, Ordering::AcqRel) => {
+                let upstream = Arc::clone(self);
+                tokio::spawn(async move {
+                    upstream.resolve().await;
+                    upstream.resolving.store(false, Ordering::Release);
+                });
+            }
+            Some(_) => {}
+        }
+        let resolved = self.resolved.load();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        resolved.addresses.get(turn % resolved.addresses.len().max(1)).copied().ok_or(Unresolved)
+    }
+
+    async fn resolve(&self) {
+        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
+        match tokio::time::timeout(self.timeouts.connect, lookup).await {
+            Ok(Ok(addresses)) => {
+                self.resolved.store(Arc::new(Resolved { addresses: addresses.collect(), at: Some(Instant::now()) }));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(host = self.host, %error, "host name not resolved; the last addresses stay")
+            }
+            Err(_) => {
+                tracing::warn!(host = self.host, "resolving the host name took too long; the last addresses stay")
+            }
+        }
+    }
+}
+
+fn read_authorities(path: &Path) -> Result<Arc<CaType>, UpstreamError> {
+    let unusable = || UpstreamError::Authorities { path: path.to_owned() };
+    let mut checked = RootCertStore::empty();
+    let mut authorities = Vec::new();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unusable())? {
+        let certificate = certificate.map_err(|_| unusable())?;
+        // Refuses what the proxy library would not survive reading.
+        checked.add(certificate.clone()).map_err(|_| unusable())?;
+        authorities.push(WrappedX509::new(certificate.to_vec(), parse_x509));
+    }
+    if authorities.is_empty() { Err(unusable()) } else { Ok(Arc::from(authorities)) }
+}

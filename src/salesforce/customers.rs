@@ -1,0 +1,56 @@
+//! The one Shopper API call that the gateway makes for itself: a shopper's own profile.
+//!
+//! The document is never modelled: it is Salesforce's, and goes to the caller as it came.
+
+use bytes::Bytes;
+use http::{StatusCode, header::ACCEPT};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{
+    exchange::ExchangeError,
+    transport::{Purpose, Transport},
+};
+use crate::names::{CustomerId, OrganizationId, SiteId};
+
+/// Shopper Customers of one organization.
+#[derive(Debug, Clone)]
+pub struct Customers {
+    transport: Transport,
+    base: String,
+}
+
+impl Customers {
+    /// Shopper Customers at `api` (origin only).
+    #[must_use]
+    pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
+        let origin = api.as_str().trim_end_matches('/');
+        Self {
+            transport,
+            base: format!("{origin}/customer/shopper-customers/v1/organizations/{organization}/customers"),
+        }
+    }
+
+    /// `shopper-customers.getCustomer` with the shopper's own token: the Customer document.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn customer(
+        &self,
+        site: &SiteId,
+        customer: &CustomerId,
+        access_token: &SecretString,
+        correlation_id: &str,
+    ) -> Result<Bytes, ExchangeError> {
+        let request = self
+            .transport
+            .client()
+            .get(format!("{}/{customer}", self.base))
+            .query(&[("siteId", site.as_str())])
+            .bearer_auth(access_token.expose_secret())
+            .header(ACCEPT, "application/json")
+            .header("correlation-id", correlation_id);
+        let answer = self.transport.send(Purpose { service: "api", flow: "customer" }, request).await?;
+        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+    }
+}

@@ -1,0 +1,129 @@
+//! What an exchange of credentials for tokens may come to, whichever service was asked.
+//!
+//! Owns the difference that everything above depends on: a rejection is final for what was sent,
+//! everything else is temporary and must never destroy a good session.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use serde::Deserialize;
+
+use super::{
+    pkce::NoRandomness,
+    transport::{Answer, TransportError},
+};
+
+/// Why an exchange gave no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The service understood and said no: 4xx.
+    #[error("rejected with {status} {code}")]
+    Rejected {
+        /// Its status.
+        status: StatusCode,
+        /// Its OAuth 2 `error`, or `unknown`; only `[a-z_]`.
+        code: String,
+    },
+    /// 409: too soon after another request for the same shopper.
+    #[error("conflicts with another request of the same shopper")]
+    Conflict,
+    /// 429.
+    #[error("rate limited")]
+    RateLimited {
+        /// How long to wait, if the service said so.
+        retry_after: Option<Duration>,
+    },
+    /// 5xx.
+    #[error("failed with {0}")]
+    Failed(StatusCode),
+    /// No whole answer came.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// An answer came that is none of the contract's.
+    #[error("answered in a way the contract does not know: {0}")]
+    Malformed(&'static str),
+    /// Nothing could be sent.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+#[derive(Deserialize)]
+struct OAuthError {
+    error: String,
+}
+
+impl ExchangeError {
+    /// What an unsuccessful answer means (RFC 6749, 5.2; statuses of SLAS and Account Manager).
+    #[must_use]
+    pub fn of(answer: &Answer) -> Self {
+        match answer.status {
+            StatusCode::CONFLICT => Self::Conflict,
+            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited { retry_after: retry_after(&answer.headers) },
+            status if status.is_client_error() => {
+                let code = serde_json::from_slice::<OAuthError>(&answer.body)
+                    .ok()
+                    .map(|body| body.error.to_ascii_lowercase())
+                    .filter(|code| {
+                        code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                    })
+                    .unwrap_or_else(|| "unknown".to_owned());
+                Self::Rejected { status, code }
+            }
+            status if status.is_server_error() => Self::Failed(status),
+            _ => Self::Malformed("an unexpected status"),
+        }
+    }
+
+    /// Whether the same request can never succeed.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn only_a_no_is_final() {
+        let rejected = ExchangeError::of(&answer(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
+        assert_eq!(rejected.to_string(), "rejected with 400 Bad Request invalid_grant");
+        assert!(rejected.is_final());
+        for (status, body) in [(409, ""), (429, ""), (500, ""), (503, "<html>"), (302, "")] {
+            assert!(!ExchangeError::of(&answer(status, body)).is_final(), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_a_service_writes_does_not_get_into_logs() {
+        let error = ExchangeError::of(&answer(401, r#"{"error":"bad\nline shopper@example.com"}"#));
+        assert_eq!(error.to_string(), "rejected with 401 Unauthorized unknown");
+    }
+
+    #[test]
+    fn the_time_to_wait_is_read() {
+        let mut limited = answer(429, "");
+        limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
+        assert_eq!(
+            ExchangeError::of(&limited),
+            ExchangeError::RateLimited { retry_after: Some(Duration::from_secs(30)) }
+        );
+    }
+}

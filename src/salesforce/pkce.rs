@@ -1,0 +1,66 @@
+//! Proof Key for Code Exchange (RFC 7636), method S256.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+
+/// A verifier and its challenge, used for one login and never again: SLAS refuses a reused challenge.
+#[derive(Debug)]
+pub struct Pkce {
+    verifier: SecretString,
+    challenge: String,
+}
+
+impl Pkce {
+    /// A new pair from 32 bytes of the operating system's randomness: 43 characters, as long as
+    /// RFC 7636, 4.1 asks for.
+    ///
+    /// # Errors
+    /// [`NoRandomness`] if the operating system has none to give.
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let mut bytes = [0_u8; 32];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        Ok(Self::from_verifier(URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    fn from_verifier(verifier: String) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes());
+        Self { challenge: URL_SAFE_NO_PAD.encode(digest), verifier: SecretString::from(verifier) }
+    }
+
+    /// The verifier, for the token request.
+    #[must_use]
+    pub fn verifier(&self) -> &str {
+        self.verifier.expose_secret()
+    }
+
+    /// The challenge, for the authorization request.
+    #[must_use]
+    pub fn challenge(&self) -> &str {
+        &self.challenge
+    }
+}
+
+/// The operating system gave no randomness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gave no randomness")]
+pub struct NoRandomness;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_challenge_is_the_rfcs() {
+        // RFC 7636, appendix B.
+        let pkce = Pkce::from_verifier("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
+        assert_eq!(pkce.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+
+    #[test]
+    fn no_two_are_alike_and_debug_tells_nothing() {
+        let (one, other) = (Pkce::generate().unwrap(), Pkce::generate().unwrap());
+        assert_eq!(one.verifier().len(), 43);
+        assert_ne!(one.challenge(), other.challenge());
+        assert!(!format!("{one:?}").contains(one.verifier()));
+    }
+}

@@ -1,0 +1,322 @@
+//! SLAS: shopper login, as its API description (`auth`, 1.50.0) says.
+//!
+//! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header::LOCATION};
+use reqwest::RequestBuilder;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    exchange::ExchangeError,
+    pkce::Pkce,
+    transport::{Answer, Purpose, Transport},
+};
+use crate::{
+    names::{OrganizationId, SiteId, Usid},
+    settings::SlasClient,
+};
+
+/// SLAS of one organization.
+#[derive(Debug, Clone)]
+pub struct Slas {
+    transport: Transport,
+    base: String,
+}
+
+/// What a shopper types: never kept, never logged.
+#[derive(Debug)]
+pub struct ShopperCredentials {
+    /// The login id.
+    pub login: SecretString,
+    /// The password.
+    pub password: SecretString,
+}
+
+/// A code to be redeemed once, with the usid that SLAS gave beside it.
+#[derive(Debug)]
+pub struct AuthorizationCode {
+    code: SecretString,
+    usid: Option<Usid>,
+}
+
+/// A token answer (`TokenResponse`). What the gateway does not use is left out.
+#[derive(Debug, Deserialize)]
+pub struct TokenAnswer {
+    /// The shopper's JWT.
+    pub access_token: SecretString,
+    /// Absent for trusted agents.
+    #[serde(default)]
+    pub refresh_token: Option<SecretString>,
+    /// Life of the access token, seconds.
+    pub expires_in: u64,
+    /// Life of the refresh token, seconds.
+    #[serde(default)]
+    pub refresh_token_expires_in: Option<u64>,
+}
+
+impl Slas {
+    /// SLAS at `api` (origin only).
+    #[must_use]
+    pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
+        let origin = api.as_str().trim_end_matches('/');
+        Self { transport, base: format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2") }
+    }
+
+    /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn authorize_guest(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        pkce: &Pkce,
+    ) -> Result<AuthorizationCode, ExchangeError> {
+        let request = self.transport.client().get(self.url("/authorize")).query(&[
+            ("client_id", client.id.as_str()),
+            ("channel_id", site.as_str()),
+            ("response_type", "code"),
+            ("redirect_uri", &client.redirect_uri),
+            ("hint", "guest"),
+            ("code_challenge", pkce.challenge()),
+        ]);
+        let answer = self.send("authorize_guest", with_strict_auth(request, client)).await?;
+        authorization_code(&answer, &client.redirect_uri)
+    }
+
+    /// `POST /login`: a registered shopper's code.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; a wrong login or password is [`ExchangeError::Rejected`] with 401.
+    pub async fn login(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        credentials: &ShopperCredentials,
+        pkce: &Pkce,
+    ) -> Result<AuthorizationCode, ExchangeError> {
+        let request = self
+            .transport
+            .client()
+            .post(self.url("/login"))
+            .basic_auth(credentials.login.expose_secret(), Some(credentials.password.expose_secret()))
+            .form(&[
+                ("client_id", client.id.as_str()),
+                ("channel_id", site.as_str()),
+                ("redirect_uri", &client.redirect_uri),
+                ("code_challenge", pkce.challenge()),
+            ]);
+        let answer = self.send("login", with_strict_auth(request, client)).await?;
+        authorization_code(&answer, &client.redirect_uri)
+    }
+
+    /// `POST /token` with `authorization_code_pkce`. A private client proves itself as well, and
+    /// must still send the verifier.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn redeem(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        code: &AuthorizationCode,
+        pkce: &Pkce,
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let mut form = vec![
+            ("grant_type", "authorization_code_pkce"),
+            ("client_id", client.id.as_str()),
+            ("channel_id", site.as_str()),
+            ("code", code.code.expose_secret()),
+            ("code_verifier", pkce.verifier()),
+            ("redirect_uri", &client.redirect_uri),
+        ];
+        if let Some(usid) = &code.usid {
+            form.push(("usid", usid.as_str()));
+        }
+        self.token("authorization_code_pkce", client, &form).await
+    }
+
+    /// `POST /token` with `client_credentials`: a new guest of a private client.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn guest_of_private_client(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let form = [("grant_type", "client_credentials"), ("channel_id", site.as_str())];
+        self.token("client_credentials", client, &form).await
+    }
+
+    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn refresh(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        refresh_token: &SecretString,
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.expose_secret()),
+            ("client_id", client.id.as_str()),
+            ("channel_id", site.as_str()),
+        ];
+        self.token("refresh_token", client, &form).await
+    }
+
+    /// `GET /logout` of a registered shopper.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn logout(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        access_token: &SecretString,
+        refresh_token: &SecretString,
+    ) -> Result<(), ExchangeError> {
+        let request =
+            self.transport.client().get(self.url("/logout")).bearer_auth(access_token.expose_secret()).query(&[
+                ("client_id", client.id.as_str()),
+                ("channel_id", site.as_str()),
+                ("refresh_token", refresh_token.expose_secret()),
+            ]);
+        let answer = self.send("logout", request).await?;
+        match answer.status {
+            StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::SEE_OTHER => Ok(()),
+            _ => Err(ExchangeError::of(&answer)),
+        }
+    }
+
+    /// `GET /jwks`, as it came. At most 25 calls a minute are allowed.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
+        let answer = self.send("jwks", self.transport.client().get(self.url("/jwks"))).await?;
+        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+    }
+
+    async fn token(
+        &self,
+        flow: &'static str,
+        client: &SlasClient,
+        form: &[(&str, &str)],
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let mut request = self.transport.client().post(self.url("/token")).form(form);
+        if let Some(secret) = &client.secret {
+            request = request.basic_auth(&client.id, Some(secret.expose_secret()));
+        }
+        let answer = self.send(flow, request).await?;
+        if answer.status != StatusCode::OK {
+            return Err(ExchangeError::of(&answer));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| ExchangeError::Malformed("a token answer without its fields"))
+    }
+
+    async fn send(&self, flow: &'static str, request: RequestBuilder) -> Result<Answer, ExchangeError> {
+        Ok(self.transport.send(Purpose { service: "slas", flow }, request).await?)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+}
+
+/// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
+fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuilder {
+    match &client.secret {
+        Some(secret) if client.strict_client_auth => {
+            request.header("x-slas-client-auth", bare_credentials(client.id.as_str(), secret))
+        }
+        _ => request,
+    }
+}
+
+/// `base64(clientId:clientSecret)`, without the word "Basic".
+fn bare_credentials(client_id: &str, secret: &SecretString) -> http::HeaderValue {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let text = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
+    // Base64's alphabet is always a valid header value.
+    let mut value = http::HeaderValue::from_str(&text).unwrap_or(http::HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// Reads the code out of a 303's `Location`, which is parsed and never followed.
+fn authorization_code(answer: &Answer, redirect_uri: &str) -> Result<AuthorizationCode, ExchangeError> {
+    if answer.status != StatusCode::SEE_OTHER && answer.status != StatusCode::FOUND {
+        return Err(ExchangeError::of(answer));
+    }
+    let location = location(&answer.headers).ok_or(ExchangeError::Malformed("a redirect without Location"))?;
+    let expected = Url::parse(redirect_uri).map_err(|_| ExchangeError::Malformed("a redirect URI of ours"))?;
+    if (location.origin(), location.scheme(), location.path())
+        != (expected.origin(), expected.scheme(), expected.path())
+    {
+        return Err(ExchangeError::Malformed("a redirect to another address than the client's"));
+    }
+    let mut code = None;
+    let mut usid = None;
+    for (name, value) in location.query_pairs() {
+        match name.as_ref() {
+            "code" => code = Some(SecretString::from(value.into_owned())),
+            "usid" => usid = value.parse().ok(),
+            "error" => {
+                return Err(ExchangeError::Rejected {
+                    status: StatusCode::BAD_REQUEST,
+                    code: "authorization_refused".into(),
+                });
+            }
+            _ => {}
+        }
+    }
+    let code = code.filter(|code| !code.expose_secret().is_empty());
+    Ok(AuthorizationCode { code: code.ok_or(ExchangeError::Malformed("a redirect without a code"))?, usid })
+}
+
+fn location(headers: &HeaderMap) -> Option<Url> {
+    Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = "http://localhost:3000/callback";
+
+    fn redirect(status: u16, location: &'static str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, http::HeaderValue::from_static(location));
+        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
+    }
+
+    #[test]
+    fn the_code_is_read_from_the_redirect() {
+        let code =
+            authorization_code(&redirect(303, "http://localhost:3000/callback?usid=u-1&code=c%2B1"), OURS).unwrap();
+        assert_eq!(code.code.expose_secret(), "c+1");
+        assert_eq!(code.usid.unwrap().as_str(), "u-1");
+    }
+
+    #[test]
+    fn another_address_or_no_code_is_refused() {
+        for (status, location) in [
+            (303, "http://evil.example/callback?code=c"),
+            (303, "http://localhost:3000/other?code=c"),
+            (303, "http://localhost:3000/callback?usid=u"),
+            (303, "http://localhost:3000/callback?code="),
+            (303, "http://localhost:3000/callback?error=access_denied&code=c"),
+            (303, "/callback?code=c"),
+            (200, "http://localhost:3000/callback?code=c"),
+        ] {
+            assert!(authorization_code(&redirect(status, location), OURS).is_err(), "{status} {location}");
+        }
+    }
+}

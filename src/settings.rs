@@ -1,0 +1,292 @@
+//! What the operator decided: the configuration as checked values of the domain.
+//!
+//! Owns the meaning of every key. The texts of the file are mirrored in `settings/raw.rs`; turning
+//! them into [`Settings`] finds every error at once. Nothing here opens a connection, and nothing
+//! else in the gateway reads a configuration file or an environment variable.
+//!
+//! A file goes through these rooms, in this order: `load` reads it, `environment` lays the variables
+//! over it, `shape` compares it with the schema and takes out what does not fit, `raw` mirrors the
+//! rest, `parse` gives it meaning, `secret` reads the files it names. `finding` collects what is wrong.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::Method;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
+
+mod environment;
+mod finding;
+mod load;
+mod parse;
+mod raw;
+mod schema;
+mod secret;
+mod shape;
+
+pub use finding::{ConfigErrors, Finding};
+pub use load::Loaded;
+pub use schema::schema;
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The public listener.
+    pub server: Server,
+    /// The listener for operators.
+    pub admin: Admin,
+    /// The organizations that this gateway serves; at least one.
+    pub tenants: Vec<Tenant>,
+    /// Trusted systems.
+    pub callers: Vec<Caller>,
+    /// How long sessions live.
+    pub sessions: Sessions,
+    /// Every time limit.
+    pub timeouts: Timeouts,
+    /// Every size limit.
+    pub limits: Limits,
+    /// Logging.
+    pub log: Log,
+    /// Where sessions live.
+    pub store: Store,
+    /// What happens to requests that the policy refuses or does not know.
+    pub policy: Policy,
+    /// Operations of the merchant's own.
+    pub routes: Vec<Route>,
+}
+
+/// The public listener.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Addresses to listen on; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads.
+    pub threads: usize,
+    /// TLS on every public address, if configured.
+    pub tls: Option<Tls>,
+}
+
+/// Files of the TLS listener.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub private_key: PathBuf,
+    /// Authorities that may sign client certificates, PEM; absent: none is asked for.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The listener for operators.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address of `/metrics`, `/livez`, `/readyz`, `/status`.
+    pub listen: SocketAddr,
+}
+
+/// One organization and how the gateway speaks for it.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// The organization, as in paths.
+    pub organization: OrganizationId,
+    /// The tenant, as in tokens: the organization without `f_ecom_`.
+    pub tenant: TenantId,
+    /// Origin of SCAPI and SLAS: scheme, host, port, no path.
+    pub api: Url,
+    /// Certificate authorities for `api`, PEM, instead of the system's.
+    pub api_ca: Option<PathBuf>,
+    /// Its sites.
+    pub sites: Vec<SiteId>,
+    /// The gateway's own Account Manager client, if any.
+    pub account_manager: Option<AccountManager>,
+    /// SLAS clients that deprecated logins and SLAS paths may use.
+    pub slas_clients: Vec<SlasClient>,
+    /// The private client that obtains tokens on behalf of shoppers.
+    pub on_behalf_client: Option<ClientId>,
+    /// Whether logins through SLAS paths become sessions.
+    pub register_sessions: bool,
+}
+
+/// The gateway's own system client.
+#[derive(Debug, Clone)]
+pub struct AccountManager {
+    /// Origin of Account Manager.
+    pub url: Url,
+    /// Its client id.
+    pub client_id: ClientId,
+    /// Its secret.
+    pub client_secret: SecretString,
+    /// Scopes to ask for, without the tenant's own.
+    pub scopes: Scopes,
+}
+
+/// A client of SLAS.
+#[derive(Debug, Clone)]
+pub struct SlasClient {
+    /// Its id.
+    pub id: ClientId,
+    /// Its secret; absent for a public client.
+    pub secret: Option<SecretString>,
+    /// The redirect URI registered with SLAS, sent exactly as written.
+    pub redirect_uri: String,
+    /// Whether SLAS demands `x-slas-client-auth` from it.
+    pub strict_client_auth: bool,
+}
+
+/// A trusted system.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// What it presents.
+    pub identity: CallerIdentity,
+    /// May call system operations.
+    pub may_system: bool,
+    /// May act on behalf of shoppers.
+    pub may_on_behalf: bool,
+    /// May act on behalf of shoppers of other identity providers, which creates them.
+    pub may_create_shoppers: bool,
+    /// Organizations it may name.
+    pub organizations: Vec<OrganizationId>,
+    /// Sites it may name; empty: all of the organization's.
+    pub sites: Vec<SiteId>,
+    /// Globs over operation names.
+    pub operations: Vec<String>,
+}
+
+/// How a trusted system proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallerIdentity {
+    /// By a token or the credentials of this Account Manager client.
+    AccountManagerClient(ClientId),
+    /// By a client certificate with this subject (RFC 4514).
+    CertificateSubject(String),
+}
+
+/// How long sessions live.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    /// A token this close to its end is refreshed on the next request.
+    pub refresh_ahead: Duration,
+    /// A session ends this long after its last use.
+    pub idle_timeout: Duration,
+    /// Most sessions held in memory.
+    pub capacity: u64,
+}
+
+/// Every time limit.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// One answer of a Shopper API, first byte.
+    pub upstream: Duration,
+    /// One answer of an Admin (system) API, first byte.
+    pub upstream_admin: Duration,
+    /// Connecting to any server.
+    pub connect: Duration,
+    /// One exchange with SLAS or Account Manager.
+    pub exchange: Duration,
+    /// A client's whole request head.
+    pub client_head: Duration,
+    /// A client's whole request body, where the gateway reads it.
+    pub client_body: Duration,
+    /// A connection, of either side, without a request.
+    pub idle: Duration,
+    /// Requests in flight at a stop.
+    pub drain: Duration,
+}
+
+/// Every size limit.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Request body, bytes, unless the operation says more.
+    pub body: usize,
+    /// Request head, bytes.
+    pub head: usize,
+    /// Request header fields.
+    pub fields: usize,
+    /// Request target, bytes.
+    pub target: usize,
+}
+
+/// Logging.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Filter in the syntax of `RUST_LOG`, which wins.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where sessions live.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In this process.
+    Memory,
+}
+
+/// What happens to requests that the policy refuses or does not know.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Whether refusals are carried out.
+    pub mode: PolicyMode,
+    /// What happens to operations that no table knows.
+    pub unknown_operations: UnknownOperations,
+}
+
+/// Whether refusals are carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyMode {
+    /// Refuse.
+    Enforce,
+    /// Decide, count and log, but forward.
+    Report,
+}
+
+/// What happens to operations that no table knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownOperations {
+    /// 404 `operation_unknown`.
+    Deny,
+    /// Forward with a verified token of the path's organization, whatever its scopes.
+    Forward,
+}
+
+/// An operation of the merchant's own.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// `{api}.{operationId}`.
+    pub name: String,
+    /// Method.
+    pub method: Method,
+    /// Template, e.g. `/custom/loyalty/v1/organizations/{organizationId}/points/{id}`.
+    pub path: String,
+    /// Who may call it.
+    pub security: RouteSecurity,
+    /// Any one of these scopes is enough.
+    pub scopes: Scopes,
+}
+
+/// Who may call a merchant's operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteSecurity {
+    /// A shopper.
+    Shopper,
+    /// A trusted system.
+    System,
+}

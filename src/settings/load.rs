@@ -1,0 +1,116 @@
+//! From a path to [`Settings`]: read the file, lay the environment over it, check, parse.
+//!
+//! Owns the order of the layers and the errors of the file as a whole. Refuses to show the file: a
+//! line of it may hold a secret, so syntax errors give line and column only.
+
+use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
+
+use toml::Value;
+
+use super::{
+    Settings,
+    environment::{self, PREFIX},
+    finding::{ConfigErrors, Finding, Findings},
+    parse,
+    raw::File,
+    schema::{self, Schema},
+    shape,
+};
+
+/// A configuration without errors.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// What is accepted but doubtful.
+    pub warnings: Vec<Finding>,
+}
+
+impl Settings {
+    /// Reads a configuration file and the environment of the process.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once.
+    pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+        let mut unreadable = Vec::new();
+        let mut environment = BTreeMap::new();
+        for (name, text) in env::vars_os() {
+            match (name.into_string(), text.into_string()) {
+                (Ok(name), Ok(text)) => {
+                    environment.insert(name, text);
+                }
+                (Ok(path), Err(_)) if path.starts_with(PREFIX) => {
+                    unreadable.push(Finding { path, problem: "not text in UTF-8".to_owned() });
+                }
+                _ => {}
+            }
+        }
+        match Self::load_with(path, environment) {
+            Ok(loaded) if unreadable.is_empty() => Ok(loaded),
+            Ok(loaded) => Err(ConfigErrors { errors: unreadable, warnings: loaded.warnings }),
+            Err(mut errors) => {
+                errors.errors.extend(unreadable);
+                Err(errors)
+            }
+        }
+    }
+
+    /// Reads a configuration file with these variables as the whole environment.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once.
+    pub fn load_with(
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigErrors> {
+        let text = fs::read_to_string(path).map_err(|error| unreadable(path, error.kind()))?;
+        let table = text.parse().map_err(|error| malformed(path, &text, &error))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        from_table(table, folder, environment.into_iter().collect())
+    }
+}
+
+fn from_table(
+    table: toml::Table,
+    folder: &Path,
+    environment: BTreeMap<String, String>,
+) -> Result<Loaded, ConfigErrors> {
+    let schema = schema::schema();
+    let schema = Schema::new(&schema);
+    let mut findings = Findings::default();
+    let mut table = environment::overlay(Value::Table(table), schema, &environment, &mut findings);
+    shape::check(&mut table, schema, &mut findings);
+    let file: File = serde_path_to_error::deserialize(table).unwrap_or_else(|error| {
+        // Not reached as long as the schema says all that serde wants. Serde's own text may quote a value.
+        findings.error(error.path().to_string(), "cannot be read");
+        File::default()
+    });
+    let settings = parse::settings(file, folder, &environment, &mut findings);
+    let warnings = findings.finish()?;
+    match settings {
+        Some(settings) => Ok(Loaded { settings, warnings }),
+        None => Err(Finding { path: "configuration".to_owned(), problem: "incomplete".to_owned() }.into()),
+    }
+}
+
+fn unreadable(path: &Path, kind: ErrorKind) -> ConfigErrors {
+    let problem = match kind {
+        ErrorKind::NotFound => {
+            "no such file; name the configuration file with `-c FILE` (config/demo.toml is one to start from)"
+                .to_owned()
+        }
+        ErrorKind::InvalidData => "not text in UTF-8".to_owned(),
+        kind => format!("cannot be read: {kind}"),
+    };
+    Finding { path: path.display().to_string(), problem }.into()
+}
+
+fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigErrors {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    let problem = format!("not TOML: {}", error.message().lines().collect::<Vec<_>>().join(", "));
+    Finding { path: format!("{}:{line}:{column}", path.display()), problem }.into()
+}

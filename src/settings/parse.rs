@@ -1,0 +1,186 @@
+//! From the mirror of the file to [`Settings`]: every text gets its meaning, or a finding.
+//!
+//! Owns the order of the sections and what must hold between them. Each function goes through all of
+//! its keys before it gives up, so that one round shows every error. Refuses to repeat what `shape`
+//! checked: a value that comes here is of the right kind.
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
+
+use super::{
+    Admin, Limits, Log, Policy, Server, Sessions, Settings, Store, Timeouts, Tls, finding::Findings, raw,
+    secret::Surroundings,
+};
+
+mod callers;
+mod routes;
+mod tenants;
+mod value;
+
+use value::{Keys, MINUTE};
+
+/// SLAS's tokens live this long; a token that is refreshed earlier than at its birth never rests.
+const TOKEN_LIFE: Duration = Duration::from_secs(30 * 60);
+/// SLAS's refresh tokens live this long.
+const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// No single request or stop may take longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// The settings; `None` only together with an error.
+pub(super) fn settings(
+    file: raw::File,
+    folder: &Path,
+    environment: &BTreeMap<String, String>,
+    findings: &mut Findings,
+) -> Option<Settings> {
+    let surroundings = Surroundings { folder, environment };
+    let client_certificates =
+        file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || findings.is_flawed("server.tls");
+
+    let server = server(file.server, &surroundings, findings);
+    let admin = admin(&file.admin, server.as_ref(), findings);
+    let tenants = tenants::tenants(file.tenants, &surroundings, findings);
+    let callers = callers::callers(file.callers, &tenants, client_certificates, findings);
+    tenants::check_on_behalf(&tenants, &callers, findings);
+    let sessions = sessions(&file.sessions, findings);
+    let timeouts = timeouts(&file.timeouts, findings);
+    let limits = limits(&file.limits, findings);
+    let log = log(file.log, findings);
+    let routes = routes::routes(file.routes, findings);
+    Some(Settings {
+        server: server?,
+        admin: admin?,
+        tenants: tenants.into_iter().map(|draft| draft.tenant).collect::<Option<_>>()?,
+        callers: callers.into_iter().collect::<Option<_>>()?,
+        sessions: sessions?,
+        timeouts: timeouts?,
+        limits: limits?,
+        log: log?,
+        store: match file.store.kind {
+            raw::StoreKind::Memory => Store::Memory,
+        },
+        policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
+        routes: routes?,
+    })
+}
+
+fn server(raw: raw::Server, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Server> {
+    let mut keys = Keys::new("server", findings);
+    let texts = raw.listen.into_texts();
+    if texts.is_empty() {
+        keys.error("listen", "empty; expected at least one address, e.g. [\"127.0.0.1:8080\"]");
+    }
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for (position, text) in texts.iter().enumerate() {
+        let key = format!("listen[{position}]");
+        if let Some(address) = keys.address(&key, text) {
+            if listen.iter().any(|other| collide(*other, address)) {
+                keys.error(&key, "overlaps another address of this list");
+            }
+            listen.push(address);
+        }
+    }
+    let tls = match raw.tls {
+        Some(tls) => tls_files(tls, surroundings, findings).map(Some),
+        None => Some(None),
+    };
+    let threads = raw.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
+    Some(Server { listen, threads, tls: tls? })
+}
+
+fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Tls> {
+    let certificate = findings
+        .required("server.tls.certificate", raw.certificate)
+        .and_then(|file| surroundings.readable("server.tls.certificate", &file, findings));
+    let private_key = findings
+        .required("server.tls.private_key", raw.private_key)
+        .and_then(|file| surroundings.private("server.tls.private_key", &file, findings));
+    let client_ca = match raw.client_ca {
+        Some(file) => surroundings.readable("server.tls.client_ca", &file, findings).map(Some),
+        None => Some(None),
+    };
+    Some(Tls { certificate: certificate?, private_key: private_key?, client_ca: client_ca? })
+}
+
+fn admin(raw: &raw::Admin, server: Option<&Server>, findings: &mut Findings) -> Option<Admin> {
+    let mut keys = Keys::new("admin", findings);
+    let listen = keys.address("listen", &raw.listen)?;
+    if server.is_some_and(|server| server.listen.iter().any(|public| collide(*public, listen))) {
+        keys.error("listen", "overlaps a public address of server.listen; give it a port of its own");
+    }
+    if !listen.ip().is_loopback() {
+        keys.warn(
+            "listen",
+            "not a loopback address, and no credential is asked for there: let only operators reach it",
+        );
+    }
+    Some(Admin { listen })
+}
+
+/// Whether two listeners cannot have these addresses both; a port 0 is a free one for each.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || everywhere)
+}
+
+fn sessions(raw: &raw::Sessions, findings: &mut Findings) -> Option<Sessions> {
+    let mut keys = Keys::new("sessions", findings);
+    let refresh_ahead = keys.duration("refresh_ahead", &raw.refresh_ahead, TOKEN_LIFE - MINUTE);
+    let idle_timeout = keys.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_LIFE);
+    Some(Sessions { refresh_ahead: refresh_ahead?, idle_timeout: idle_timeout?, capacity: raw.capacity })
+}
+
+fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
+    let mut keys = Keys::new("timeouts", findings);
+    let mut duration = |key, text: &str| keys.duration(key, text, LONGEST_WAIT);
+    let upstream = duration("upstream", &raw.upstream);
+    let upstream_admin = duration("upstream_admin", &raw.upstream_admin);
+    let connect = duration("connect", &raw.connect);
+    let exchange = duration("exchange", &raw.exchange);
+    let client_head = duration("client_head", &raw.client_head);
+    let client_body = duration("client_body", &raw.client_body);
+    let idle = duration("idle", &raw.idle);
+    let drain = duration("drain", &raw.drain);
+    Some(Timeouts {
+        upstream: upstream?,
+        upstream_admin: upstream_admin?,
+        connect: connect?,
+        exchange: exchange?,
+        client_head: client_head?,
+        client_body: client_body?,
+        idle: idle?,
+        drain: drain?,
+    })
+}
+
+fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {
+    let mut keys = Keys::new("limits", findings);
+    let body = keys.size("body", &raw.body, 1 << 30);
+    // Pingora reads no head of more than 1 MiB.
+    let head = keys.size("head", &raw.head, 1 << 20);
+    let target = keys.size("target", &raw.target, 1 << 20);
+    if let (Some(head), Some(target)) = (head, target)
+        && target > head
+    {
+        keys.error("target", "greater than limits.head, which includes it");
+    }
+    Some(Limits { body: body?, head: head?, fields: raw.fields, target: target? })
+}
+
+fn log(raw: raw::Log, findings: &mut Findings) -> Option<Log> {
+    let mut keys = Keys::new("log", findings);
+    let is_level = |text: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text))
+    };
+    let is_directive = |part: &str| match part.rsplit_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+        None => is_level(part.trim()),
+    };
+    if !raw.level.split(',').all(is_directive) {
+        keys.error(
+            "level",
+            "expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas",
+        );
+        return None;
+    }
+    Some(Log { level: raw.level, format: raw.format })
+}

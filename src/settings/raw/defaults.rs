@@ -1,0 +1,75 @@
+//! What holds where the file says nothing.
+//!
+//! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
+//! have one for what only the operator can know.
+
+use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Timeouts};
+use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
+
+impl Default for List {
+    fn default() -> Self {
+        Self::Array(Vec::new())
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: List::Array(vec!["127.0.0.1:8080".to_owned()]), threads: None, tls: None }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9090".to_owned() }
+    }
+}
+
+impl AccountManager {
+    pub(super) fn url() -> String {
+        "https://account.demandware.com".to_owned()
+    }
+
+    pub(super) fn scopes() -> List {
+        List::Array(vec!["sfcc.shopper-customers.login".to_owned()])
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { refresh_ahead: "5m".to_owned(), idle_timeout: "30m".to_owned(), capacity: 100_000 }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            upstream: "10s".to_owned(),
+            upstream_admin: "60s".to_owned(),
+            connect: "3s".to_owned(),
+            exchange: "3s".to_owned(),
+            client_head: "10s".to_owned(),
+            client_body: "30s".to_owned(),
+            idle: "60s".to_owned(),
+            drain: "25s".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let size = |text: &str| Size::Text(text.to_owned());
+        Self { body: size("1MiB"), head: size("64KiB"), fields: 100, target: size("8KiB") }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Json }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { mode: PolicyMode::Enforce, unknown_operations: UnknownOperations::Deny }
+    }
+}

@@ -1,0 +1,93 @@
+//! The JSON Schema of the configuration file, made from the raw types, and how to look things up in it.
+//!
+//! Owns what the schema says beyond what the types say by themselves. It serves editors, and the
+//! gateway itself (`environment`, `shape`), so it can't say anything that does not hold.
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value as Json;
+
+use super::raw::File;
+
+/// The JSON Schema (draft 2020-12) of the configuration file.
+#[must_use]
+pub fn schema() -> Json {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value();
+    drop_null(&mut schema);
+    for (name, definition) in schema["$defs"].as_object_mut().into_iter().flatten() {
+        definition["title"] = Json::from(in_words(name));
+    }
+    schema
+}
+
+/// The name of a type as a title: `AccountManager` becomes `Account manager`.
+fn in_words(name: &str) -> String {
+    let mut words = String::new();
+    for (position, character) in name.char_indices() {
+        if position > 0 && character.is_ascii_uppercase() {
+            words.push(' ');
+            words.push(character.to_ascii_lowercase());
+        } else {
+            words.push(character);
+        }
+    }
+    words
+}
+
+/// TOML has no null: an optional key is one that may be absent, so no type and no default is null.
+fn drop_null(schema: &mut Json) {
+    match schema {
+        Json::Object(object) => {
+            object.retain(|key, value| key != "default" || !value.is_null());
+            if let Some(Json::Array(types)) = object.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    object.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Json::Array(alternatives)) = object.get_mut("anyOf") {
+                alternatives.retain(|alternative| alternative.get("type") != Some(&Json::from("null")));
+                if let [Json::Object(only)] = alternatives.as_slice() {
+                    let only: serde_json::Map<String, Json> = only.clone();
+                    object.remove("anyOf");
+                    object.extend(only);
+                }
+            }
+            object.values_mut().for_each(drop_null);
+        }
+        Json::Array(values) => values.iter_mut().for_each(drop_null),
+        _ => {}
+    }
+}
+
+/// The schema, and how to look things up in it.
+#[derive(Clone, Copy)]
+pub(super) struct Schema<'a> {
+    root: &'a Json,
+}
+
+impl<'a> Schema<'a> {
+    pub(super) fn new(root: &'a Json) -> Self {
+        Self { root }
+    }
+
+    pub(super) fn root(self) -> &'a Json {
+        self.root
+    }
+
+    /// The forms that a value may take here, with references followed.
+    pub(super) fn alternatives(self, node: &'a Json) -> Vec<&'a Json> {
+        let node = self.resolved(node);
+        match node["anyOf"].as_array() {
+            Some(alternatives) => alternatives.iter().map(|alternative| self.resolved(alternative)).collect(),
+            None => vec![node],
+        }
+    }
+
+    fn resolved(self, node: &'a Json) -> &'a Json {
+        match node["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
+            Some(pointer) => self.root.pointer(pointer).unwrap_or(&Json::Null),
+            None => node,
+        }
+    }
+}

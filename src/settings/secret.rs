@@ -1,0 +1,118 @@
+//! Files that the configuration names, and the secrets in them.
+//!
+//! Owns who may be able to read such a file. Refuses to show what is in it: errors name the key and
+//! the file, never the content.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, Metadata},
+    io::{ErrorKind, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{finding::Findings, raw};
+
+/// More than any secret has; a path to something else by mistake must not fill the memory.
+const LARGEST: u64 = 64 * 1024;
+
+/// What others may not do with a secret's file: anything. Its group may read, because Kubernetes
+/// mounts secrets so, but not write.
+const FORBIDDEN: u32 = 0o027;
+
+/// Where secrets and other files are found.
+pub(super) struct Surroundings<'a> {
+    /// Relative paths start here.
+    pub(super) folder: &'a Path,
+    pub(super) environment: &'a BTreeMap<String, String>,
+}
+
+impl Surroundings<'_> {
+    /// The secret of this key.
+    pub(super) fn secret(&self, path: &str, raw: raw::Secret, findings: &mut Findings) -> Option<SecretString> {
+        let found = match raw {
+            raw::Secret::Literal(secret) => {
+                if !findings.is_from_environment(path) {
+                    findings.warn(path, "the secret stands in the file; write { file = \"…\" } or { env = \"NAME\" }");
+                }
+                non_empty(secret, "empty")
+            }
+            raw::Secret::Elsewhere(raw::Elsewhere { file: Some(file), env: None }) => in_file(&self.folder.join(file)),
+            raw::Secret::Elsewhere(raw::Elsewhere { file: None, env: Some(name) }) => self.in_variable(&name),
+            // What was given was of the wrong kind, or misspelt, and has been reported.
+            raw::Secret::Elsewhere(_) if findings.is_flawed(path) => return None,
+            raw::Secret::Elsewhere(_) => Err("expected exactly one of file and env".to_owned()),
+        };
+        found.map_err(|problem| findings.error(path, problem)).ok()
+    }
+
+    /// The file of this key, which must be readable.
+    pub(super) fn readable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+        let file = self.folder.join(file);
+        open(&file).map_err(|problem| findings.error(path, problem)).ok()?;
+        Some(file)
+    }
+
+    /// The file of this key, which must be readable, and not by others.
+    pub(super) fn private(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+        let file = self.folder.join(file);
+        open_private(&file).map_err(|problem| findings.error(path, problem)).ok()?;
+        Some(file)
+    }
+
+    fn in_variable(&self, name: &str) -> Result<SecretString, String> {
+        match self.environment.get(name) {
+            Some(text) => {
+                non_empty(SecretString::from(text.as_str()), &format!("environment variable {name} is empty"))
+            }
+            None => Err(format!("environment variable {name} is not set")),
+        }
+    }
+}
+
+fn in_file(file: &Path) -> Result<SecretString, String> {
+    let shown = file.display();
+    let mut text = String::new();
+    let read = open_private(file)?.take(LARGEST + 1).read_to_string(&mut text);
+    let secret = SecretString::from(text);
+    let length = read.map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => format!("{shown} is not text in UTF-8"),
+        kind => format!("{shown} cannot be read: {kind}"),
+    })?;
+    if length as u64 > LARGEST {
+        return Err(format!("{shown} is too large for a secret"));
+    }
+    let text = secret.expose_secret();
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    non_empty(SecretString::from(text), &format!("{shown} is empty"))
+}
+
+fn open(file: &Path) -> Result<(File, Metadata), String> {
+    let shown = file.display();
+    let opened = File::open(file).and_then(|opened| Ok((opened.metadata()?, opened)));
+    match opened {
+        Ok((metadata, _)) if metadata.is_dir() => Err(format!("{shown} is a folder")),
+        Ok((metadata, opened)) => Ok((opened, metadata)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no file {shown}")),
+        Err(error) => Err(format!("{shown} cannot be read: {}", error.kind())),
+    }
+}
+
+/// The permissions are those of the opened file, not of a name that may point elsewhere by now.
+fn open_private(file: &Path) -> Result<File, String> {
+    let shown = file.display();
+    let (opened, metadata) = open(file)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & FORBIDDEN != 0 {
+        return Err(format!(
+            "{shown} is open to others (mode {mode:04o}); run `chmod 0400 {shown}`, or in Kubernetes set defaultMode 0440"
+        ));
+    }
+    Ok(opened)
+}
+
+fn non_empty(secret: SecretString, problem: &str) -> Result<SecretString, String> {
+    if secret.expose_secret().is_empty() { Err(problem.to_owned()) } else { Ok(secret) }
+}

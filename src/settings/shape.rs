@@ -1,0 +1,201 @@
+//! Whether a configuration has the shape of the schema: known keys, values of the right kind.
+//!
+//! Serde stops at its first error, and operators want all of them. So the table is first compared
+//! with the JSON Schema that the raw types generate: every key that does not fit is reported and
+//! taken out, and what is left always deserializes. Refuses to know any key by name: the schema does.
+
+use serde_json::Value as Json;
+use toml::Value;
+
+use super::{
+    finding::{Findings, nearest},
+    schema::Schema,
+};
+
+/// Takes out of the table whatever does not fit the schema, and reports it.
+pub(super) fn check(table: &mut Value, schema: Schema<'_>, findings: &mut Findings) {
+    Comparison { schema, findings }.fits(table, schema.root(), "");
+}
+
+struct Comparison<'a, 'f> {
+    schema: Schema<'a>,
+    findings: &'f mut Findings,
+}
+
+impl<'a> Comparison<'a, '_> {
+    /// Whether the value itself fits; inside it, what does not is already gone.
+    fn fits(&mut self, value: &mut Value, node: &'a Json, path: &str) -> bool {
+        let alternatives = self.schema.alternatives(node);
+        if let Value::String(text) = value
+            && self.findings.is_from_environment(path)
+            && let Some(converted) = alternatives.iter().find_map(|alternative| converted(text, kind(alternative)))
+        {
+            *value = converted;
+        }
+        let Some(alternative) = alternatives.iter().find(|alternative| kind(alternative) == kind_of(value)) else {
+            let mut kinds: Vec<_> = alternatives.iter().map(|alternative| in_words(kind(alternative))).collect();
+            kinds.dedup();
+            let problem =
+                format!("expected {}{}, found {}", kinds.join(" or "), example(node), in_words(kind_of(value)));
+            self.findings.close(path, problem);
+            return false;
+        };
+        match value {
+            Value::Table(table) => self.check_table(table, alternative, path),
+            Value::Array(elements) => {
+                for (position, element) in elements.iter_mut().enumerate() {
+                    self.check_element(element, &alternative["items"], &format!("{path}[{position}]"));
+                }
+            }
+            Value::Integer(number) => return self.check_range(*number, alternative, path),
+            Value::String(text) => return self.check_choice(text, alternative, path),
+            _ => {}
+        }
+        true
+    }
+
+    fn check_table(&mut self, table: &mut toml::Table, node: &'a Json, path: &str) {
+        let Some(properties) = node["properties"].as_object() else { return };
+        let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        let present: Vec<String> = table.keys().cloned().collect();
+        for key in &present {
+            let fits = match (properties.get(key), table.get_mut(key)) {
+                (Some(property), Some(value)) => self.fits(value, property, &below(key)),
+                _ => {
+                    let absent = properties.keys().filter(|known| !present.contains(known));
+                    let meant = nearest(key, absent.map(String::as_str));
+                    let problem = match meant {
+                        Some(meant) => format!("unknown key; did you mean `{meant}`?"),
+                        None => {
+                            let known: Vec<_> = properties.keys().map(String::as_str).collect();
+                            format!("unknown key; known here: {}", known.join(", "))
+                        }
+                    };
+                    // A quoted key may hold anything, line ends too.
+                    self.findings.close(&below(&key.escape_debug().to_string()), problem);
+                    if let Some(meant) = meant {
+                        self.findings.silence(below(meant));
+                    }
+                    false
+                }
+            };
+            if !fits {
+                table.remove(key);
+            }
+        }
+        for key in node["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
+            if !present.iter().any(|given| given == key) {
+                self.findings.close(&below(key), format!("missing; expected {}", wanted(&properties[key])));
+            }
+        }
+    }
+
+    /// An element that does not fit gives its place to an empty one, so that the others keep theirs.
+    fn check_element(&mut self, element: &mut Value, node: &'a Json, path: &str) {
+        if !self.fits(element, node, path) {
+            let is_table = self.schema.alternatives(node).iter().any(|alternative| kind(alternative) == "object");
+            *element = if is_table { Value::Table(toml::Table::new()) } else { Value::String(String::new()) };
+        }
+    }
+
+    fn check_range(&mut self, number: i64, node: &Json, path: &str) -> bool {
+        let minimum = node["minimum"].as_i64().unwrap_or(i64::MIN);
+        let maximum = node["maximum"].as_i64().unwrap_or(i64::MAX);
+        let fits = (minimum..=maximum).contains(&number);
+        if !fits {
+            let problem = match maximum {
+                i64::MAX => format!("must be at least {minimum}"),
+                _ => format!("must be between {minimum} and {maximum}"),
+            };
+            self.findings.close(path, problem);
+        }
+        fits
+    }
+
+    fn check_choice(&mut self, text: &str, node: &Json, path: &str) -> bool {
+        let choices = choices(node);
+        let fits = choices.is_empty() || choices.contains(&text);
+        if !fits {
+            let quoted: Vec<_> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+            let meant = nearest(text, choices.iter().copied());
+            let hint = meant.map(|meant| format!("; did you mean \"{meant}\"?")).unwrap_or_default();
+            self.findings.close(path, format!("expected {}{hint}", quoted.join(" or ")));
+        }
+        fits
+    }
+}
+
+/// The values that a choice offers; none for what is no choice.
+fn choices(node: &Json) -> Vec<&str> {
+    let listed = node["enum"].as_array().into_iter().flatten();
+    let described = node["oneOf"].as_array().into_iter().flatten().map(|choice| &choice["const"]);
+    listed.chain(described).filter_map(Json::as_str).collect()
+}
+
+/// The kind of value that a schema without alternatives asks for, in words of JSON Schema.
+fn kind(node: &Json) -> &str {
+    node["type"].as_str().unwrap_or("string")
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "string",
+        Value::Integer(_) => "integer",
+        Value::Float(_) => "number",
+        Value::Boolean(_) => "boolean",
+        Value::Datetime(_) => "datetime",
+        Value::Array(_) => "array",
+        Value::Table(_) => "object",
+    }
+}
+
+/// The same in words of TOML.
+fn in_words(kind: &str) -> &'static str {
+    match kind {
+        "string" => "a string",
+        "integer" => "an integer",
+        "boolean" => "true or false",
+        "array" => "an array",
+        "object" => "a table",
+        "number" => "a number with a fraction",
+        _ => "a date or time",
+    }
+}
+
+/// The text of an environment variable as a number or a truth value, where the key asks for one.
+fn converted(text: &str, kind: &str) -> Option<Value> {
+    match kind {
+        "integer" => text.trim().parse().ok().map(Value::Integer),
+        "boolean" => text.trim().parse().ok().map(Value::Boolean),
+        _ => None,
+    }
+}
+
+fn example(node: &Json) -> String {
+    match &node["examples"][0] {
+        Json::Null => String::new(),
+        example => format!(", e.g. {}", as_toml(example)),
+    }
+}
+
+fn wanted(node: &Json) -> String {
+    match &node["examples"][0] {
+        Json::Null => "a value".to_owned(),
+        example => format!("e.g. {}", as_toml(example)),
+    }
+}
+
+/// An example as one would write it: TOML's strings, numbers and arrays are JSON's, its tables not.
+fn as_toml(example: &Json) -> String {
+    match example {
+        Json::Object(keys) => {
+            let keys: Vec<_> = keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            format!("{{ {} }}", keys.join(", "))
+        }
+        Json::Array(elements) => {
+            let elements: Vec<_> = elements.iter().map(Json::to_string).collect();
+            format!("[{}]", elements.join(", "))
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,41 @@
+//! A shopper: who a verified SLAS token speaks for.
+//!
+//! A [`Shopper`] comes only from [`verify`](crate::shopper::verify), so whoever holds one holds a
+//! verified token's claims.
+
+pub mod isb;
+pub mod verify;
+
+use crate::names::{ClientId, CustomerId, OrganizationId, Scopes, SiteId, Usid};
+
+/// Who a verified shopper token speaks for, and what it may do.
+#[derive(Debug, Clone)]
+pub struct Shopper {
+    /// The organization whose keys signed it.
+    pub organization: OrganizationId,
+    /// The SLAS client it was issued to (`sub`, `scid`).
+    pub client: ClientId,
+    /// The shopper's session at SLAS (`sub`, `usid`).
+    pub usid: Usid,
+    /// The registered customer id, or else the guest's.
+    pub customer: Option<CustomerId>,
+    /// Whether the customer is registered.
+    pub registered: bool,
+    /// The site it was issued for (`chid`).
+    pub site: Option<SiteId>,
+    /// What it may do (`scp`).
+    pub scopes: Scopes,
+    /// On whose behalf it was issued.
+    pub marks: Marks,
+    /// When it ends, seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// Flow marks in `isb` that operations ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// A trusted system acts on behalf of the shopper.
+    pub tsob: bool,
+    /// A trusted agent acts on behalf of the shopper.
+    pub taob: bool,
+}

@@ -1,0 +1,306 @@
+//! From a shopper's token to a [`Shopper`]: signature, issuer, audience, tenant, times and claims.
+//!
+//! Owns the verdict over a shopper token and remembers it by the SHA-256 of the whole token, so that
+//! a token is verified once and not once a request. A remembered verdict ends with the token and with
+//! the key set that gave it; what an operation asks (scopes, organization, site) is not part of it and
+//! is checked on each request anew.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use quick_cache::sync::Cache;
+use serde::Deserialize;
+
+use super::{Shopper, isb::Isb};
+use crate::{
+    clock::unix_now,
+    jwt::{Malformed, Unverifiable, Unverified},
+    keys::{KeyRing, NoKey},
+    metrics::Metrics,
+    names::{ClientId, OrganizationId, Scopes, TenantId, Usid},
+};
+
+/// How far the clocks of SLAS and of this machine may differ, seconds.
+pub const LEEWAY_SECONDS: u64 = 30;
+/// How many verdicts are remembered.
+const REMEMBERED: usize = 100_000;
+
+/// SHA-256 of a whole token: its key wherever a token must be recognised.
+pub type TokenDigest = [u8; 32];
+
+/// The digest of a token.
+#[must_use]
+pub fn token_digest(token: &str) -> TokenDigest {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    key
+}
+
+/// Why a token speaks for nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It has not the form of a token of this issuer.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Its signature is not of a key of this issuer.
+    #[error("the token's signature does not verify")]
+    SignatureWrong,
+    /// It names a key that its issuer does not publish.
+    #[error("the token names a key that its issuer does not publish")]
+    KeyUnknown,
+    /// Nobody can tell at the moment: the keys cannot be had.
+    #[error("the token cannot be verified at the moment")]
+    KeysUnavailable,
+    /// Its end has come.
+    #[error("the token has expired")]
+    Expired,
+    /// It is from the future.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// It was issued by another issuer or for another audience.
+    #[error("the token is of another issuer or for another audience")]
+    IssuerWrong,
+    /// It was issued for an organization other than the one asked for.
+    #[error("the token is of another organization")]
+    OrganizationWrong,
+    /// It is signed rightly but lacks what a shopper's access token says.
+    #[error("the token is not a shopper's access token")]
+    NotAShoppers,
+}
+
+/// A token that verified: who it speaks for, and by what it is recognised.
+#[derive(Debug, Clone)]
+pub struct VerifiedToken {
+    /// Who it speaks for.
+    pub shopper: Arc<Shopper>,
+    /// Its digest.
+    pub digest: TokenDigest,
+}
+
+/// Verifies the shopper tokens of every tenant.
+#[derive(Debug)]
+pub struct ShopperVerifier {
+    rings: HashMap<OrganizationId, Arc<KeyRing>>,
+    verdicts: Cache<TokenDigest, Verdict>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Clone)]
+struct Verdict {
+    shopper: Arc<Shopper>,
+    generation: u64,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    exp: u64,
+    #[serde(default)]
+    nbf: Option<u64>,
+    #[serde(default)]
+    iat: Option<u64>,
+    scp: String,
+    isb: String,
+}
+
+impl ShopperVerifier {
+    /// A verifier with the key ring of each organization.
+    #[must_use]
+    pub fn new(rings: HashMap<OrganizationId, Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
+        Self { rings, verdicts: Cache::new(REMEMBERED), metrics }
+    }
+
+    /// Whether the keys of every organization are there.
+    #[must_use]
+    pub fn has_all_keys(&self) -> bool {
+        self.rings.values().all(|ring| ring.is_filled())
+    }
+
+    /// How many verdicts are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.verdicts.len()
+    }
+
+    /// Who a token speaks for, in this organization.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn verify(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+        let key = token_digest(token);
+        let now = unix_now();
+        let verdict = match self.remembered_verdict(&key) {
+            Some(shopper) => {
+                self.count("cached");
+                Ok(shopper)
+            }
+            None => self.verify_anew(token, key, organization, now).await.inspect_err(|_| self.count("rejected")),
+        };
+        let shopper = verdict?;
+        if now >= shopper.expires_at.saturating_add(LEEWAY_SECONDS) {
+            self.verdicts.remove(&key);
+            return Err(TokenError::Expired);
+        }
+        if shopper.organization != *organization {
+            return Err(TokenError::OrganizationWrong);
+        }
+        Ok(VerifiedToken { shopper, digest: key })
+    }
+
+    fn remembered_verdict(&self, key: &TokenDigest) -> Option<Arc<Shopper>> {
+        let verdict = self.verdicts.get(key)?;
+        let current = self.rings.get(&verdict.shopper.organization)?.generation();
+        (verdict.generation == current).then_some(verdict.shopper)
+    }
+
+    async fn verify_anew(
+        &self,
+        token: &str,
+        key: TokenDigest,
+        organization: &OrganizationId,
+        now: u64,
+    ) -> Result<Arc<Shopper>, TokenError> {
+        let (shopper, generation) = self.read(token, organization, now).await?;
+        let shopper = Arc::new(shopper);
+        self.count("verified");
+        self.verdicts.insert(key, Verdict { shopper: Arc::clone(&shopper), generation });
+        Ok(shopper)
+    }
+
+    /// Verifies everything that stays true for as long as the token lives.
+    async fn read(&self, token: &str, organization: &OrganizationId, now: u64) -> Result<(Shopper, u64), TokenError> {
+        let own = self.rings.get(organization).ok_or(TokenError::OrganizationWrong)?;
+        let unverified = Unverified::read(token, own.algorithm())?;
+        // A token of another organization that this gateway serves is verified with that one's keys, so
+        // that the caller learns "wrong organization" and not "invalid".
+        let ring = unverified
+            .claimed_issuer()
+            .and_then(|issuer| organization_of(&issuer))
+            .and_then(|claimed| self.rings.get(&claimed))
+            .unwrap_or(own);
+        let generation = ring.generation();
+        let key = ring.key(unverified.kid()).await.map_err(|error| match error {
+            NoKey::Unknown => TokenError::KeyUnknown,
+            NoKey::Unavailable => TokenError::KeysUnavailable,
+        })?;
+        let claims: Claims = unverified.verify(&key).map_err(|error| match error {
+            Unverifiable::SignatureWrong => TokenError::SignatureWrong,
+            Unverifiable::Malformed(_) => TokenError::NotAShoppers,
+        })?;
+        if claims.nbf.or(claims.iat).is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok((shopper(&claims)?, generation.max(ring.generation())))
+    }
+
+    fn count(&self, result: &'static str) {
+        self.metrics.token_verifications.with_label_values(&[result]).inc();
+    }
+}
+
+/// The claims as a shopper: issuer, audience and subject must name one tenant.
+fn shopper(claims: &Claims) -> Result<Shopper, TokenError> {
+    let organization = organization_of(&claims.iss).ok_or(TokenError::IssuerWrong)?;
+    let (_, environment_and_tenant) = claims.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
+    if claims.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
+        return Err(TokenError::IssuerWrong);
+    }
+    let (tenant, client, usid) = subject(&claims.sub).ok_or(TokenError::NotAShoppers)?;
+    if tenant != organization.tenant() {
+        return Err(TokenError::IssuerWrong);
+    }
+    let isb: Isb = claims.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
+    let scopes: Scopes = claims.scp.parse().map_err(|_| TokenError::NotAShoppers)?;
+    Ok(Shopper {
+        organization,
+        client,
+        usid,
+        registered: isb.registered_customer.is_some(),
+        customer: isb.registered_customer.or(isb.guest_customer),
+        site: isb.site,
+        scopes,
+        marks: isb.marks,
+        expires_at: claims.exp,
+    })
+}
+
+/// `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.
+fn organization_of(issuer: &str) -> Option<OrganizationId> {
+    let tenant = issuer.strip_prefix("slas/prod/").or_else(|| issuer.strip_prefix("slas/dev/"))?;
+    tenant.parse::<TenantId>().ok().map(|tenant| OrganizationId::of(&tenant))
+}
+
+/// `cc-slas::{tenant}::scid:{client}::usid:{usid}`.
+fn subject(sub: &str) -> Option<(TenantId, ClientId, Usid)> {
+    let mut parts = sub.strip_prefix("cc-slas::")?.split("::");
+    let tenant = parts.next()?.parse().ok()?;
+    let client = parts.next()?.strip_prefix("scid:")?.parse().ok()?;
+    let usid = parts.next()?.strip_prefix("usid:")?.parse().ok()?;
+    parts.next().is_none().then_some((tenant, client, usid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "slas/prod/zzrf_001".into(),
+            aud: "commercecloud/prod/zzrf_001".into(),
+            sub: "cc-slas::zzrf_001::scid:c1::usid:u1".into(),
+            exp: 2,
+            nbf: None,
+            iat: None,
+            scp: "sfcc.a sfcc.b".into(),
+            isb: "uido:slas::upn:Guest::gcid:g1::chid:RefArch".into(),
+        }
+    }
+
+    #[test]
+    fn one_tenant_everywhere() {
+        let shopper = shopper(&claims()).unwrap();
+        assert_eq!(shopper.organization.as_str(), "f_ecom_zzrf_001");
+        assert_eq!((shopper.client.as_str(), shopper.usid.as_str()), ("c1", "u1"));
+        assert_eq!((shopper.customer.unwrap().as_str(), shopper.registered), ("g1", false));
+    }
+
+    #[test]
+    fn a_claim_of_another_tenant_or_environment_is_refused() {
+        let changes: [fn(&mut Claims); 8] = [
+            |claims| claims.iss = "slas/prod/zzrf_002".into(),
+            |claims| claims.iss = "slas/dev/zzrf_001".into(),
+            |claims| claims.iss = "slas/test/zzrf_001".into(),
+            |claims| claims.iss = "https://slas/prod/zzrf_001".into(),
+            |claims| claims.aud = "commercecloud/prod/zzrf_002".into(),
+            |claims| claims.aud = "commercecloud/dev/zzrf_001".into(),
+            |claims| claims.aud = "slas/prod/zzrf_001".into(),
+            |claims| claims.sub = "cc-slas::zzrf_002::scid:c1::usid:u1".into(),
+        ];
+        for (position, change) in changes.iter().enumerate() {
+            let mut claims = claims();
+            change(&mut claims);
+            assert_eq!(shopper(&claims).unwrap_err(), TokenError::IssuerWrong, "change {position}");
+        }
+        let mut development = claims();
+        development.iss = "slas/dev/zzrf_001".into();
+        development.aud = "commercecloud/dev/zzrf_001".into();
+        assert!(shopper(&development).is_ok());
+    }
+
+    #[test]
+    fn a_subject_has_three_parts() {
+        for sub in [
+            "",
+            "cc-slas::zzrf_001",
+            "cc-slas::zzrf_001::scid:c1",
+            "cc-slas::zzrf_001::usid:u1::scid:c1",
+            "cc-slas::zzrf_001::scid:c1::usid:u1::x",
+            "cc-slas::zzrf_001::scid:::usid:u1",
+            "zzrf_001::scid:c1::usid:u1",
+        ] {
+            assert!(subject(sub).is_none(), "{sub}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The tokens that the gateway itself holds.
+
+pub mod sessions;

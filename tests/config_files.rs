@@ -1,0 +1,648 @@
+//! The configuration as operators meet it: the files in `config/`, the environment, secrets, errors.
+//!
+//! Owns the promise that every error is shown at once, at the right key, and never with a secret.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use shopper_gateway::settings::{ConfigErrors, Loaded, LogFormat, PolicyMode, Settings, UnknownOperations, schema};
+use tempfile::TempDir;
+
+const MINIMAL: &str = r#"
+[[tenants]]
+organization_id = "f_ecom_zzrf_001"
+api = "https://kv7kzm78.api.commercecloud.salesforce.com"
+sites = ["RefArch"]
+"#;
+
+/// A tenant with one client whose secret is as given.
+fn with_secret(secret: &str) -> String {
+    format!(
+        "{MINIMAL}\n[[tenants.slas_clients]]\nclient_id = \"c1\"\nclient_secret = {secret}\nredirect_uri = \"app://back\"\n"
+    )
+}
+
+fn config(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+fn load_in(folder: &Path, text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
+    let path = folder.join("gateway.toml");
+    fs::write(&path, text).unwrap();
+    Settings::load_with(&path, environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())))
+}
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
+    load_in(TempDir::new().unwrap().path(), text, environment)
+}
+
+/// The errors as `path: problem`.
+fn errors(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    load(text, environment).unwrap_err().errors.iter().map(ToString::to_string).collect()
+}
+
+/// The paths of the errors.
+fn paths(text: &str) -> Vec<String> {
+    load(text, &[]).unwrap_err().errors.into_iter().map(|finding| finding.path).collect()
+}
+
+fn write(path: &Path, text: &str, mode: u32) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// The text with its secrets, keys and certificates in a folder where each of them exists.
+fn with_files(text: &str) -> (TempDir, String) {
+    let folder = TempDir::new().unwrap();
+    let mut changed = text.to_owned();
+    for root in ["/etc/shopper-gateway/", "/run/secrets/"] {
+        for (start, _) in text.match_indices(root) {
+            let file: String = text[start..].chars().take_while(|character| *character != '"').collect();
+            write(&folder.path().join(&file[1..]), "content\n", 0o400);
+        }
+        changed = changed.replace(root, &format!("{}{root}", folder.path().display()));
+    }
+    (folder, changed)
+}
+
+/// `config/base.toml` with every example made active.
+fn complete() -> (TempDir, String) {
+    let text = fs::read_to_string(config("base.toml")).unwrap();
+    let active = |line: &str| match line.strip_prefix('#') {
+        Some(example) if !example.is_empty() && !example.starts_with(' ') => example.to_owned(),
+        _ => line.to_owned(),
+    };
+    with_files(&text.lines().map(active).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn every_file_loads() {
+    let mut seen = 0;
+    for entry in fs::read_dir(config("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let mut text = fs::read_to_string(&path).unwrap();
+        if path.ends_with("base.toml") {
+            text.push_str(MINIMAL);
+        }
+        let (_folder, text) = with_files(&text);
+        let loaded = load(&text, &[]).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
+        let expected = if path.ends_with("demo.toml") { 3 } else { 0 };
+        assert_eq!(loaded.warnings.len(), expected, "{}: {:?}", path.display(), loaded.warnings);
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn base_shows_the_defaults_and_nothing_else() {
+    let base = fs::read_to_string(config("base.toml")).unwrap();
+    let base = load(&format!("{base}\n{MINIMAL}"), &[]).unwrap().settings;
+    let minimal = load(MINIMAL, &[]).unwrap().settings;
+    assert_eq!(format!("{base:?}"), format!("{minimal:?}"));
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let settings = load(MINIMAL, &[]).unwrap().settings;
+    let seconds = Duration::from_secs;
+    assert_eq!(settings.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert_eq!(settings.server.threads, std::thread::available_parallelism().unwrap().get());
+    assert!(settings.server.tls.is_none());
+    assert_eq!(settings.admin.listen, "127.0.0.1:9090".parse().unwrap());
+    assert_eq!(settings.sessions.refresh_ahead, seconds(300));
+    assert_eq!(settings.sessions.idle_timeout, seconds(1800));
+    assert_eq!(settings.sessions.capacity, 100_000);
+    let t = settings.timeouts;
+    assert_eq!([t.upstream, t.upstream_admin, t.connect, t.exchange].map(|time| time.as_secs()), [10, 60, 3, 3]);
+    assert_eq!([t.client_head, t.client_body, t.idle, t.drain].map(|time| time.as_secs()), [10, 30, 60, 25]);
+    let l = settings.limits;
+    assert_eq!([l.body, l.head, l.fields, l.target], [1 << 20, 64 << 10, 100, 8 << 10]);
+    assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Json));
+    assert_eq!(settings.policy.mode, PolicyMode::Enforce);
+    assert_eq!(settings.policy.unknown_operations, UnknownOperations::Deny);
+    assert!(!settings.tenants[0].register_sessions && settings.tenants[0].account_manager.is_none());
+}
+
+#[test]
+fn the_demo_is_what_the_simulator_expects() {
+    let settings = Settings::load_with(&config("demo.toml"), []).unwrap().settings;
+    let tenant = &settings.tenants[0];
+    assert_eq!((tenant.organization.as_str(), tenant.tenant.as_str()), ("f_ecom_zzrf_001", "zzrf_001"));
+    assert_eq!(tenant.slas_clients.iter().filter(|client| client.secret.is_some()).count(), 2);
+    assert!(tenant.slas_clients[2].strict_client_auth);
+    assert_eq!(tenant.on_behalf_client.as_ref(), Some(&tenant.slas_clients[1].id));
+    let caller = &settings.callers[0];
+    assert!(caller.may_system && caller.may_on_behalf && !caller.may_create_shoppers);
+    assert_eq!(settings.log.format, LogFormat::Text);
+    let shown = format!("{settings:?}");
+    for secret in ["account-manager-secret", "private-client-secret", "strict-client-secret"] {
+        assert!(!shown.contains(secret), "{secret} in Debug");
+    }
+}
+
+/// All keys of the schema as `section.key`, without numbers of elements.
+fn keys_of(node: &serde_json::Value, root: &serde_json::Value, path: &str, keys: &mut BTreeSet<String>) {
+    let node = match node["$ref"].as_str() {
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => node,
+    };
+    if node["items"].is_object() {
+        return keys_of(&node["items"], root, path, keys);
+    }
+    match node["properties"].as_object() {
+        Some(properties) => {
+            for (key, property) in properties {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                keys_of(property, root, &path, keys);
+            }
+        }
+        None => {
+            keys.insert(path.to_owned());
+        }
+    }
+}
+
+#[test]
+fn base_mentions_every_key() {
+    let schema = schema();
+    let mut expected = BTreeSet::new();
+    keys_of(&schema, &schema, "", &mut expected);
+    assert!(expected.len() > 50 && expected.contains("tenants.slas_clients.redirect_uri"), "{expected:?}");
+
+    let mut section = String::new();
+    let mut mentioned = BTreeSet::new();
+    for line in fs::read_to_string(config("base.toml")).unwrap().lines() {
+        let line = line.trim_start_matches(['#', ' ']);
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            mentioned.insert(format!("{section}.{key}"));
+        }
+    }
+    let missing: Vec<_> = expected.difference(&mentioned).collect();
+    assert!(missing.is_empty(), "not in config/base.toml: {missing:?}");
+}
+
+#[test]
+fn the_schema_describes_every_key() {
+    let schema = schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let definitions = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    for (key, property) in definitions.filter_map(|node| node["properties"].as_object()).flatten() {
+        assert!(property["description"].is_string(), "{key} has no description");
+    }
+    let timeouts = &schema["$defs"]["Timeouts"]["properties"];
+    assert_eq!((&timeouts["upstream"]["default"], &timeouts["drain"]["default"]), (&"10s".into(), &"25s".into()));
+    assert!(!schema.to_string().contains("null"), "TOML has no null");
+}
+
+#[test]
+fn every_example_of_base_is_valid() {
+    let (_folder, text) = complete();
+    let loaded = load(&text, &[("SLAS_SECRET", "s3cret")]).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(loaded.settings.routes.len(), 1);
+    assert!(loaded.settings.server.tls.unwrap().client_ca.is_some());
+}
+
+/// Every value of the table that is not a table, with its path.
+fn leaves(value: &toml::Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(value, &path, found);
+            }
+        }
+        toml::Value::Array(elements) if !elements.is_empty() => {
+            for (position, element) in elements.iter().enumerate() {
+                leaves(element, &format!("{path}[{position}]"), found);
+            }
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+fn at<'a>(value: &'a mut toml::Value, path: &str) -> &'a mut toml::Value {
+    path.split(['.', '[', ']']).filter(|part| !part.is_empty()).fold(value, |value, part| match part.parse::<usize>() {
+        Ok(position) => &mut value[position],
+        Err(_) => &mut value[part],
+    })
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_one_error_at_its_key() {
+    let (_folder, text) = complete();
+    let complete = toml::Value::Table(text.parse().unwrap());
+    let mut found = Vec::new();
+    leaves(&complete, "", &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    let wrong: [toml::Value; 3] = [
+        toml::Value::Float(1.5),
+        "1979-05-27".parse::<toml::value::Datetime>().unwrap().into(),
+        toml::Value::Array(vec![toml::Value::Array(vec![])]),
+    ];
+    for path in &found {
+        for value in &wrong {
+            let mut changed = complete.clone();
+            *at(&mut changed, path) = value.clone();
+            let found = errors(&toml::to_string(&changed).unwrap(), &[("SLAS_SECRET", "s3cret")]);
+            // A list is right as a kind, so the error is in its element.
+            assert!(found.iter().any(|error| error.starts_with(path.as_str())), "{path} = {value}: {found:?}");
+            assert!(found.iter().all(|error| !error.contains("cannot be read")), "{path} = {value}: {found:?}");
+            assert_eq!(found.len(), 1, "{path} = {value}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn all_errors_in_one_go() {
+    let text = r#"
+        thraeds = 3
+        [server]
+        listen = ["localhost:8080"]
+        thread = 4
+        [admin]
+        listen = 9090
+        [[tenants]]
+        organization_id = "f_ecom_zzrf_001"
+        api = "kv7kzm78.api.commercecloud.salesforce.com"
+        sites = ["Ref Arch"]
+        [tenants.account_manager]
+        url = "https://user:PLANTED-1@account.demandware.com"
+        client_id = "a"
+        client_secret = { file = "absent" }
+        [[tenants.slas_clients]]
+        client_id = "public"
+        redirect_uri = "app://back"
+        strict_client_auth = true
+        [[tenants.slas_clients]]
+        client_id = "private"
+        client_secret = "PLANTED-2"
+        redirect_uri = "/callback"
+        [[tenants]]
+        organization_id = "f_ecom_zzrf_001"
+        api = "https://kv7kzm78.api.commercecloud.salesforce.com"
+        sites = ["RefArch"]
+        on_behalf_client = "nobody"
+        [[tenants.slas_clients]]
+        client_id = "x"
+        client_secret = ["PLANTED-3"]
+        redirect_uri = "app://back#fragment"
+        [[callers]]
+        name = "Experience Cloud"
+        may = ["sytem"]
+        organizations = ["f_ecom_zzrf_002"]
+        operations = ["orders.*"]
+        [sessions]
+        refresh_ahead = "30m"
+        idle_timeout = "0s"
+        [timeouts]
+        upstream = "10"
+        [limits]
+        body = "1 MB"
+        fields = 0
+        [log]
+        level = "infos"
+        format = "jsno"
+        [policy]
+        unknown_operations = true
+        [[routes]]
+        name = "loyalty"
+        method = "TRACE"
+        path = "/custom/loyalty"
+        security = "shopper"
+        scopes = "c_loyalty,c\"x"
+    "#;
+    let mut found = paths(text);
+    let mut expected = [
+        "thraeds",
+        "server.listen[0]",
+        "server.thread",
+        "admin.listen",
+        "tenants[0].api",
+        "tenants[0].sites[0]",
+        "tenants[0].account_manager.url",
+        "tenants[0].account_manager.client_secret",
+        "tenants[0].slas_clients[0].strict_client_auth",
+        "tenants[0].slas_clients[1].redirect_uri",
+        "tenants[1].organization_id",
+        "tenants[1].on_behalf_client",
+        "tenants[1].slas_clients[0].client_secret",
+        "tenants[1].slas_clients[0].redirect_uri",
+        "callers[0].name",
+        "callers[0].account_manager_client_id",
+        "callers[0].may[0]",
+        "callers[0].organizations",
+        "sessions.refresh_ahead",
+        "sessions.idle_timeout",
+        "timeouts.upstream",
+        "limits.body",
+        "limits.fields",
+        "log.level",
+        "log.format",
+        "policy.unknown_operations",
+        "routes[0].name",
+        "routes[0].method",
+        "routes[0].path",
+        "routes[0].scopes[1]",
+    ];
+    found.sort();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+
+    let all = load(text, &[]).unwrap_err();
+    let shown = format!("{all}\n{all:?}");
+    assert!(!shown.contains("PLANTED"), "{shown}");
+    for hint in [
+        "error: tenants[0].api: not a URL; expected e.g. https://kv7kzm78.api.commercecloud.salesforce.com\n",
+        "error: server.thread: unknown key; did you mean `threads`?\n",
+        "error: admin.listen: expected a string, e.g. \"127.0.0.1:9090\", found an integer\n",
+        "error: log.format: expected \"json\" or \"text\"; did you mean \"json\"?\n",
+        "did you mean system?",
+        "f_ecom_zzrf_002 is not one of [[tenants]]; did you mean f_ecom_zzrf_001?",
+        "tenants[0].account_manager.client_secret: there is no file ",
+        "warning: tenants[0].slas_clients[1].client_secret: the secret stands in the file",
+    ] {
+        assert!(shown.contains(hint), "{hint} not in:\n{shown}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_with_an_example() {
+    assert_eq!(paths(""), ["tenants"]);
+    let found =
+        errors("[[tenants]]\napi = 'https://x.example'\n[[tenants.slas_clients]]\n[server.tls]\n[[callers]]", &[]);
+    let found: Vec<_> = found.iter().map(String::as_str).collect();
+    assert!(found.contains(&"tenants[0].organization_id: missing; expected e.g. \"f_ecom_zzrf_001\""), "{found:?}");
+    assert!(found.contains(&"tenants[0].sites: missing; expected e.g. [\"RefArch\", \"RefArchGlobal\"]"), "{found:?}");
+    // 2 of the tenant, 2 of the client, 2 files of TLS, 4 keys of the caller and its identity.
+    assert_eq!(found.len(), 11, "{found:?}");
+}
+
+#[test]
+fn a_misspelt_key_does_not_count_as_missing_too() {
+    let text = MINIMAL.replace("organization_id", "organisation_id");
+    assert_eq!(errors(&text, &[]), ["tenants[0].organisation_id: unknown key; did you mean `organization_id`?"]);
+}
+
+#[test]
+fn errors_of_the_file_as_a_whole() {
+    let missing = Settings::load(Path::new("/nowhere/gateway.toml")).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("error: /nowhere/gateway.toml: no such file") && missing.contains("-c FILE"),
+        "{missing}"
+    );
+    for broken in
+        ["client_secret = PLANTED", "client_secret = \"PLANTED", "client_secret = \"PLANTED\\q\"", "x = 'PLANTED' y"]
+    {
+        let shown = errors(&format!("[server]\n  {broken}\n"), &[]).join("\n");
+        assert!(
+            shown.contains("gateway.toml:2:") && shown.contains("not TOML") && !shown.contains("PLANTED"),
+            "{shown}"
+        );
+    }
+    let odd = load("\"a\\nerror: b\" = 1", &[]).unwrap_err().to_string();
+    assert!(odd.starts_with("error: a\\nerror: b: unknown key"), "{odd}");
+    let twice = errors("[log]\nlevel = 'info'\nlevel = 'PLANTED'", &[]).join("\n");
+    assert!(twice.contains("gateway.toml:3:1: not TOML: duplicate key") && !twice.contains("PLANTED"), "{twice}");
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let text = format!("[server]\nthreads = 2\nlisten = ['127.0.0.1:1']\n{}", with_secret("'from-file'"));
+    let loaded = load(
+        &text,
+        &[
+            ("SHOPPER_GATEWAY__SERVER__THREADS", "4"),
+            ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:8080, 127.0.0.1:8081"),
+            ("SHOPPER_GATEWAY__LIMITS__BODY", "2097152"),
+            ("SHOPPER_GATEWAY__LIMITS__HEAD", "32KiB"),
+            ("SHOPPER_GATEWAY__TENANTS__0__REGISTER_SESSIONS", "true"),
+            ("SHOPPER_GATEWAY__TENANTS__0__SITES__1", "RefArchGlobal"),
+            ("SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET", "00123"),
+            ("SHOPPER_GATEWAY__TENANTS__1__ORGANIZATION_ID", "f_ecom_zzrf_002"),
+            ("SHOPPER_GATEWAY__TENANTS__1__API", "https://two.example.com"),
+            ("SHOPPER_GATEWAY__TENANTS__1__SITES", "One,Two"),
+            ("SHOPPER_GATEWAY__TENANTS__1__SLAS_CLIENTS__0__CLIENT_ID", "c2"),
+            ("SHOPPER_GATEWAY__TENANTS__1__SLAS_CLIENTS__0__REDIRECT_URI", "app://two"),
+            ("SHOPPER_GATEWAY__TENANTS__1__SLAS_CLIENTS__0__CLIENT_SECRET__ENV", "TWO"),
+            ("TWO", "1e400"),
+            ("SHOPPER_GATEWAY_SERVICE_PORT", "Kubernetes sets such variables"),
+        ],
+    )
+    .unwrap_or_else(|errors| panic!("{errors}"));
+    let settings = loaded.settings;
+    assert_eq!(settings.server.threads, 4);
+    assert_eq!(settings.server.listen.len(), 2);
+    assert_eq!((settings.limits.body, settings.limits.head), (2 << 20, 32 << 10));
+    assert!(settings.tenants[0].register_sessions);
+    let secret =
+        |tenant: usize| settings.tenants[tenant].slas_clients[0].secret.as_ref().unwrap().expose_secret().to_owned();
+    assert_eq!((secret(0), secret(1)), ("00123".to_owned(), "1e400".to_owned()));
+    assert_eq!(settings.tenants[0].sites.len(), 2);
+    assert_eq!(settings.tenants[1].sites.len(), 2);
+    assert_eq!(settings.tenants[1].on_behalf_client, Some("c2".parse().unwrap()));
+    assert_eq!(loaded.warnings, [], "a secret from the environment does not stand in the file");
+}
+
+#[test]
+fn tables_by_number_keep_their_order_beyond_nine() {
+    let variables: Vec<(String, String)> = (0..12)
+        .map(|number| (format!("SHOPPER_GATEWAY__TENANTS__0__SITES__{number}"), format!("Site{number}")))
+        .collect();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("gateway.toml");
+    fs::write(&path, MINIMAL.replace("sites = [\"RefArch\"]", "")).unwrap();
+    let settings = Settings::load_with(&path, variables).unwrap().settings;
+    assert_eq!(settings.tenants[0].sites[11].as_str(), "Site11");
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    let found = errors(
+        MINIMAL,
+        &[
+            ("SHOPPER_GATEWAY__SERVER__THRAEDS", "PLANTED"),
+            ("SHOPPER_GATEWAY__SERVR__THREADS", "PLANTED"),
+            ("SHOPPER_GATEWAY__COLOUR", "PLANTED"),
+            ("SHOPPER_GATEWAY__", "PLANTED"),
+            ("SHOPPER_GATEWAY__LOG__LEVEL__X", "PLANTED"),
+            ("SHOPPER_GATEWAY__SERVER__THREADS", "PLANTED"),
+            ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:1,PLANTED"),
+            ("SHOPPER_GATEWAY__TENANTS__2__API", "PLANTED"),
+            ("SHOPPER_GATEWAY__CALLERS", "PLANTED"),
+        ],
+    );
+    let shown = found.join("\n");
+    assert_eq!(found.len(), 9, "{shown}");
+    assert!(!shown.contains("PLANTED"), "{shown}");
+    for expected in [
+        "SHOPPER_GATEWAY__SERVER__THRAEDS: no such key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?",
+        "SHOPPER_GATEWAY__SERVR__THREADS: no such key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?",
+        "SHOPPER_GATEWAY__COLOUR: no such key; the names are",
+        "SHOPPER_GATEWAY__LOG__LEVEL__X: no such key",
+        "server.threads: expected an integer, e.g. 4, found a string (set by SHOPPER_GATEWAY__SERVER__THREADS)",
+        "(set by SHOPPER_GATEWAY__SERVER__LISTEN)",
+        "SHOPPER_GATEWAY__TENANTS__2__API: leaves a gap: the next element of this array has number 1",
+        "callers: expected an array, found a string (set by SHOPPER_GATEWAY__CALLERS)",
+    ] {
+        assert!(shown.contains(expected), "{expected} not in:\n{shown}");
+    }
+}
+
+#[test]
+fn a_wrong_shape_in_the_file_is_not_hidden_by_the_environment() {
+    let found = errors("tenants = 3", &[("SHOPPER_GATEWAY__TENANTS__0__API", "https://x.example")]);
+    assert_eq!(found, ["tenants: expected an array, found an integer"]);
+}
+
+#[test]
+fn secrets_come_from_files_and_variables() {
+    let folder = TempDir::new().unwrap();
+    let read = |content: &str, mode: u32| {
+        let file = folder.path().join("secret");
+        let _ = fs::remove_file(&file);
+        write(&file, content, mode);
+        let loaded = load_in(folder.path(), &with_secret("{ file = 'secret' }"), &[]);
+        let secret = |loaded: Loaded| loaded.settings.tenants[0].slas_clients[0].secret.clone().unwrap();
+        loaded.map(|loaded| secret(loaded).expose_secret().to_owned()).map_err(|errors| errors.to_string())
+    };
+    for (content, secret) in [
+        ("s3cret", "s3cret"),
+        ("s3cret\n", "s3cret"),
+        ("s3cret\r\n", "s3cret"),
+        ("s3cret\n\n", "s3cret\n"),
+        (" 007 ", " 007 "),
+    ] {
+        assert_eq!(read(content, 0o400).unwrap(), secret);
+    }
+    for mode in [0o400, 0o440, 0o600, 0o640] {
+        assert!(read("PLANTED", mode).is_ok(), "{mode:o}");
+    }
+    for mode in [0o444, 0o604, 0o644, 0o660, 0o601, 0o602, 0o777] {
+        let shown = read("PLANTED", mode).unwrap_err();
+        assert!(shown.contains(&format!("mode {mode:04o}")) && shown.contains("chmod 0400"), "{shown}");
+        assert!(
+            shown.starts_with("error: tenants[0].slas_clients[0].client_secret: ") && shown.contains("/secret"),
+            "{shown}"
+        );
+        assert!(!shown.contains("PLANTED"), "{shown}");
+    }
+    for empty in ["", "\n"] {
+        assert!(read(empty, 0o400).unwrap_err().contains("/secret is empty"));
+    }
+    assert!(read(&"x".repeat(70_000), 0o400).unwrap_err().contains("too large"));
+
+    let variable = with_secret("{ env = 'SLAS' }");
+    assert!(load(&variable, &[("SLAS", "00123")]).unwrap().warnings.is_empty());
+    assert!(errors(&variable, &[])[0].ends_with("environment variable SLAS is not set"));
+    assert!(errors(&variable, &[("SLAS", "")])[0].ends_with("environment variable SLAS is empty"));
+    for neither in ["{}", "{ file = 'x', env = 'SLAS' }"] {
+        assert!(errors(&with_secret(neither), &[])[0].ends_with("expected exactly one of file and env"));
+    }
+    let misspelt = "tenants[0].slas_clients[0].client_secret.fil: unknown key; did you mean `file`?";
+    assert_eq!(errors(&with_secret("{ fil = 'x' }"), &[]), [misspelt]);
+    assert!(errors(&with_secret("''"), &[])[0].ends_with("client_secret: empty"));
+    assert!(errors(&with_secret("{ file = '.' }"), &[])[0].ends_with("is a folder"));
+}
+
+#[test]
+fn a_private_key_that_others_can_read_is_refused() {
+    let folder = TempDir::new().unwrap();
+    write(&folder.path().join("certificate"), "content", 0o644);
+    write(&folder.path().join("key"), "content", 0o644);
+    let text =
+        format!("[server.tls]\ncertificate = 'certificate'\nprivate_key = 'key'\nclient_ca = 'absent'\n{MINIMAL}");
+    let shown = load_in(folder.path(), &text, &[]).unwrap_err().to_string();
+    assert!(shown.contains("error: server.tls.private_key: ") && shown.contains("mode 0644"), "{shown}");
+    assert!(shown.contains("error: server.tls.client_ca: ") && !shown.contains("server.tls.certificate"), "{shown}");
+}
+
+#[test]
+fn what_must_hold_between_keys() {
+    let client = |id: &str, secret: &str| {
+        format!("[[tenants.slas_clients]]\nclient_id = '{id}'\n{secret}\nredirect_uri = 'app://x'\n")
+    };
+    let private = |id: &str| client(id, "client_secret = 's'");
+    let caller = "[[callers]]\nname = 'c'\naccount_manager_client_id = 'a'\nmay = 'on_behalf'\norganizations = 'f_ecom_zzrf_001'\noperations = '*'\n";
+    let of = |text: String| paths(&format!("{MINIMAL}\n{text}"));
+
+    assert_eq!(of(private("a") + &private("b") + caller), ["tenants[0].on_behalf_client"]);
+    assert!(load(&format!("{MINIMAL}{}{}", private("a"), private("b")), &[]).is_ok(), "nobody acts on behalf");
+    let filled = load(&format!("{MINIMAL}{}{}{caller}", client("p", ""), private("b")), &[]).unwrap().settings;
+    assert_eq!(filled.tenants[0].on_behalf_client, Some("b".parse().unwrap()));
+    let named =
+        |id: &str| format!("{MINIMAL}on_behalf_client = '{id}'\n{}{}{}", client("p", ""), private("a"), private("b"));
+    assert!(load(&(named("a") + caller), &[]).is_ok());
+    assert_eq!(paths(&named("p")), ["tenants[0].on_behalf_client"]);
+    assert_eq!(paths(&named("z")), ["tenants[0].on_behalf_client"]);
+    assert_eq!(of(private("a") + &client("a", "")), ["tenants[0].slas_clients[1].client_id"]);
+
+    let with_caller = |from: &str, to: &str| of(caller.replace(from, to));
+    assert_eq!(
+        with_caller("account_manager_client_id = 'a'", "certificate_subject = 'CN=x'"),
+        ["callers[0].certificate_subject"]
+    );
+    assert_eq!(
+        with_caller("name = 'c'", "name = 'c'\ncertificate_subject = 'CN=x'"),
+        ["callers[0].certificate_subject"]
+    );
+    assert_eq!(with_caller("'*'", "[]"), ["callers[0].operations"]);
+    assert_eq!(with_caller("'on_behalf'", "''"), ["callers[0].may"]);
+    assert_eq!(with_caller("'c'", "'a label that is, well, none'"), ["callers[0].name"]);
+    assert_eq!(with_caller("may", "sites = ['Other']\nmay"), ["callers[0].sites"]);
+    assert_eq!(of(format!("{caller}{caller}")), ["callers[1].account_manager_client_id", "callers[1].name"]);
+    assert_eq!(of(format!("{caller}{}", caller.replace("= 'c'", "= 'd'"))), ["callers[1].account_manager_client_id"]);
+
+    assert_eq!(of("[admin]\nlisten = '127.0.0.1:8080'".to_owned()), ["admin.listen"]);
+    assert_eq!(of("[server]\nlisten = '0.0.0.0:9090'".to_owned()), ["admin.listen"]);
+    assert_eq!(of("[server]\nlisten = []".to_owned()), ["server.listen"]);
+    assert_eq!(of("[limits]\nhead = 1024".to_owned()), ["limits.target"]);
+    assert_eq!(of("[sessions]\nrefresh_ahead = '29m 30s'".to_owned()), ["sessions.refresh_ahead"]);
+    let free =
+        load(&format!("{MINIMAL}[server]\nlisten = '127.0.0.1:0,127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'"), &[]);
+    assert_eq!(free.unwrap().settings.server.listen.len(), 2);
+}
+
+#[test]
+fn what_is_doubtful_is_a_warning() {
+    let warned = |text: &str| -> Vec<String> {
+        load(text, &[]).unwrap().warnings.into_iter().map(|finding| finding.path).collect()
+    };
+    assert_eq!(warned(MINIMAL), [""; 0]);
+    assert_eq!(warned(&MINIMAL.replace("https://", "http://")), ["tenants[0].api"]);
+    for local in ["http://127.0.0.1:8081", "http://localhost:8081", "http://[::1]:8081/"] {
+        let text = MINIMAL.replace("https://kv7kzm78.api.commercecloud.salesforce.com", local);
+        assert_eq!(warned(&text), [""; 0]);
+    }
+    assert_eq!(warned(&format!("{MINIMAL}[admin]\nlisten = '0.0.0.0:9090'")), ["admin.listen"]);
+    assert_eq!(warned(&with_secret("'literal'")), ["tenants[0].slas_clients[0].client_secret"]);
+}
+
+#[test]
+fn origins_have_nothing_behind_the_port() {
+    for api in [
+        "https://x.example/path",
+        "https://x.example?q",
+        "https://x.example#f",
+        "https://u@x.example",
+        "ftp://x.example",
+        "data:x",
+        "x",
+    ] {
+        let text = MINIMAL.replace("https://kv7kzm78.api.commercecloud.salesforce.com", api);
+        assert_eq!(paths(&text), ["tenants[0].api"], "{api}");
+    }
+}
