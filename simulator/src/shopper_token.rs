@@ -86,8 +86,8 @@ impl Claims<'_> {
     pub(crate) fn document(&self) -> Map<String, Value> {
         let tenant = tenant_of(self.organization);
         let now = i64::try_from(clock::seconds()).unwrap_or(i64::MAX);
-        // A token that is expired already was issued before it expired.
-        let issued = now.min(now.saturating_add(self.lifetime_seconds));
+        // A token that is expired already had a usual life before.
+        let issued = if self.lifetime_seconds > 0 { now } else { now + self.lifetime_seconds - 1800 };
         let mut claims = Map::new();
         claims.insert("aut".into(), "GUID".into());
         claims.insert("scp".into(), self.scopes.join(" ").into());

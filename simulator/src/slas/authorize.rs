@@ -53,7 +53,6 @@ pub(super) fn login(world: &World, organization: &str, inbound: &Inbound) -> Out
     let redirect_uri = clients::redirect_uri(client, &fields)?;
     let site = clients::site(world, organization, &fields)?;
     let (login, password) = inbound.basic().ok_or_else(|| Answer::invalid_client("Basic Authorization failed."))?;
-    let challenge = clients::challenge(world, &fields)?;
     let behaviour = world.behaviour();
     if behaviour.enforce_windows {
         let key = (tenant_of(organization).to_owned(), login.clone());
@@ -72,6 +71,7 @@ pub(super) fn login(world: &World, organization: &str, inbound: &Inbound) -> Out
         .shop()
         .log_in(organization, &login, &password, guest)
         .ok_or_else(|| Answer::invalid_client("Basic Authorization failed."))?;
+    let challenge = clients::challenge(world, &fields)?;
     let session = new_session(organization, client, &site, &usid, identity);
     Ok(redirect(world, session, redirect_uri, Some(challenge), &fields))
 }

@@ -1,0 +1,15 @@
+//! The simulator as its callers see it: real sockets, one fresh simulator for each test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod access;
+mod account_manager;
+mod caller;
+mod control;
+mod faults;
+mod limits;
+mod login;
+mod on_behalf;
+mod one_time;
+mod sessions;
+mod shop;
+mod tokens;
