@@ -7,8 +7,8 @@ use std::{fmt, str::FromStr};
 use super::{MERCHANT_API, Operation};
 
 /// A pattern for the names of operations: `{api}.{id}`, in which `*` stands for any text on its side
-/// of the dot. An API without its version stands for all its versions; `*` alone for everything; an
-/// id alone for a merchant's route of that name.
+/// of the dot. An API without its version stands for all its versions; a star at the end without a
+/// dot for all operations of those APIs, so `*` for everything; an id alone for a merchant's route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OperationGlob {
     api: String,
@@ -25,7 +25,7 @@ impl OperationGlob {
     pub fn parse(text: &str) -> Result<Self, InvalidGlob> {
         let (api, id) = match text.split_once('.') {
             Some(sides) => sides,
-            None if text == "*" => ("*", "*"),
+            None if text.ends_with('*') => (text, "*"),
             None => (MERCHANT_API, text),
         };
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*');
@@ -115,7 +115,9 @@ mod tests {
         for text in ["", ".", "a.", ".b", "a.b.c", "a b.c", "a/b.*", "shopper-orders.{id}"] {
             assert_eq!(OperationGlob::parse(text), Err(InvalidGlob), "{text}");
         }
-        for (text, read) in [("*", "*.*"), ("points", "custom.points"), ("a-*.b_*", "a-*.b_*")] {
+        for (text, read) in
+            [("*", "*.*"), ("shopper-*", "shopper-*.*"), ("points", "custom.points"), ("a-*.b_*", "a-*.b_*")]
+        {
             assert_eq!(text.parse::<OperationGlob>().unwrap().to_string(), read);
         }
     }

@@ -1,0 +1,40 @@
+//! The operators' listener.
+
+use reqwest::StatusCode;
+
+use crate::world::{PUBLIC_CLIENT, World, products};
+
+#[tokio::test]
+async fn operators_learn_what_happens() {
+    let world = World::start().await;
+    world.guest(PUBLIC_CLIENT).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    for _ in 0..2 {
+        world.send(world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token)).await;
+    }
+    world.send(world.get(&products("?ids=a&siteId=RefArch"))).await;
+
+    let metrics = world.metrics().await;
+    for line in [
+        r#"shopper_gateway_legacy_requests_total{client_id="11111111-1111-4111-8111-111111111111",endpoint="login"} 2"#,
+        r#"shopper_gateway_refusals_total{code="token_missing"} 1"#,
+        r#"shopper_gateway_requests_total{api="shopper-products",caller="guest",operation="shopper-products.getProducts",source="upstream",status="200",tenant="f_ecom_zzrf_001"} 2"#,
+        r#"shopper_gateway_token_verifications_total{result="cached"} 2"#,
+        r#"shopper_gateway_token_exchanges_total{flow="authorize_guest",outcome="ok",service="slas"} 2"#,
+        "shopper_gateway_sessions 2",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in:\n{metrics}");
+    }
+    assert!(!metrics.contains(&token), "a token in the metrics");
+}
+
+#[tokio::test]
+async fn the_public_listener_has_no_operators_paths() {
+    let world = World::start().await;
+    for path in ["/metrics", "/livez", "/readyz", "/status"] {
+        let answer = world.send(world.get(path)).await;
+        assert_eq!(answer.refusal(), (404, "operation_unknown"), "{path}");
+        let own = world.client.get(format!("http://{}{path}", world.gateway.admin)).send().await.unwrap();
+        assert_eq!(own.status(), StatusCode::OK, "{path}");
+    }
+}

@@ -1,0 +1,109 @@
+//! What goes to Salesforce, and what comes back.
+
+use reqwest::Method;
+
+use crate::world::{PUBLIC_CLIENT, World, baskets, products};
+
+#[tokio::test]
+async fn a_request_is_forwarded_as_it_came() {
+    let world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let request = world
+        .post(&baskets("?siteId=RefArch&locale=en-US"))
+        .bearer_auth(&token)
+        .header("content-type", "application/json")
+        .header("x-custom", "kept")
+        .header("correlation-id", "abc-123")
+        .body(r#"{ "currency" : "USD" }"#);
+    let answer = world.send(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("correlation-id"), Some("abc-123"));
+
+    let entries = world.forwarded("shopper-baskets-v1.createBasket");
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!(entry.body, r#"{ "currency" : "USD" }"#);
+    assert_eq!(entry.query, "siteId=RefArch&locale=en-US");
+    assert_eq!(entry.header("authorization"), Some(format!("Bearer {token}").as_str()));
+    assert_eq!(entry.header("x-custom"), Some("kept"));
+    assert_eq!(entry.header("correlation-id"), Some("abc-123"));
+    assert_eq!(entry.header("host"), Some(world.simulator.address().to_string().as_str()));
+    assert_eq!(entry.header("via"), Some("1.1 shopper-gateway"));
+}
+
+#[tokio::test]
+async fn a_correlation_id_that_could_break_a_log_is_replaced() {
+    let world = World::start().await;
+    for bad in ["a b", "\"}", &"x".repeat(200), ""] {
+        let answer = world.send(world.get(&products("")).header("correlation-id", bad)).await;
+        let id = answer.header("correlation-id").unwrap();
+        assert_eq!(id.len(), 36, "{bad:?} became {id:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_lies_about_the_way_do_not_arrive() {
+    let world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let lies = [
+        "x-forwarded-for",
+        "x_forwarded_host",
+        "forwarded",
+        "x-real-ip",
+        "x-original-url",
+        "x-shopper-gateway-internal",
+        "x-http-method-override",
+        "proxy-authorization",
+    ];
+    let mut request = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token);
+    for name in lies {
+        request = request.header(name, "lie");
+    }
+    assert_eq!(world.send(request).await.status, 200);
+    let entry = world.forwarded("shopper-products.getProducts").pop().unwrap();
+    for (name, value) in &entry.headers {
+        assert_ne!(value, "lie", "{name} arrived");
+    }
+}
+
+#[tokio::test]
+async fn nobody_without_permission_asks_on_behalf() {
+    let world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    for name in ["X-On-Behalf-Of", "x_on_behalf_of", "X-ON-BEHALF-OF-IDP", "x-on_behalf-of"] {
+        let request =
+            world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token).header(name, "someone@example.com");
+        assert_eq!(world.send(request).await.refusal(), (403, "caller_not_allowed"), "{name}");
+    }
+    assert!(world.forwarded("shopper-products.getProducts").is_empty());
+}
+
+#[tokio::test]
+async fn large_bodies_stream_up_to_the_limit() {
+    let world = World::with(|config| {
+        let limits: toml::Table = "body = 200000".parse().unwrap();
+        config.insert("limits".into(), limits.into());
+    })
+    .await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let send = |length: usize| {
+        let request = world.request(Method::POST, &baskets("?siteId=RefArch")).bearer_auth(&token);
+        let body = format!("{{\"c_note\":\"{}\"}}", "n".repeat(length));
+        world.send(request.header("content-type", "application/json").body(body))
+    };
+    assert_eq!(send(150_000).await.status, 200);
+    assert_eq!(send(200_001).await.refusal(), (413, "request_too_large"));
+
+    // The same without a declared length.
+    let chunk = "a".repeat(50_000);
+    let mut chunked = format!(
+        "POST {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        baskets("?siteId=RefArch")
+    );
+    for _ in 0..5 {
+        chunked.push_str(&format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+    }
+    chunked.push_str("0\r\n\r\n");
+    let answer = world.raw(chunked.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("request_too_large"), "{answer}");
+}

@@ -1,0 +1,11 @@
+//! The gateway from outside: real sockets, a simulated Salesforce, nothing mocked.
+//!
+//! One binary, so that it links once. Each test starts its own gateway and simulator on free ports.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod world;
+
+mod admin;
+mod forwarding;
+mod logins;

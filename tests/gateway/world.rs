@@ -1,0 +1,307 @@
+//! A gateway in front of a simulated Salesforce, both in this process, on free ports.
+
+use std::{net::SocketAddr, time::Duration};
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
+use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
+use serde_json::Value;
+use shopper_gateway::{app::App, settings::Settings};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+pub const ORGANIZATION: &str = "f_ecom_zzrf_001";
+pub const OTHER_ORGANIZATION: &str = "f_ecom_zzrf_002";
+pub const PUBLIC_CLIENT: &str = "11111111-1111-4111-8111-111111111111";
+pub const PRIVATE_CLIENT: &str = "22222222-2222-4222-8222-222222222222";
+pub const STRICT_CLIENT: &str = "33333333-3333-4333-8333-333333333333";
+pub const CALLER_CLIENT: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
+pub const LOGIN: &str = "shopper@example.com";
+pub const PASSWORD: &str = "Passw0rd!shopper";
+
+/// Header fields that an answer may have. A field that is not here is a leak.
+const ALLOWED_ANSWER_FIELDS: [&str; 22] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "correlation-id",
+    "date",
+    "deprecation",
+    "link",
+    "location",
+    "retry-after",
+    "sunset",
+    "www-authenticate",
+    "x-correlation-id",
+    "x-shopper-gateway-error",
+    "x-ratelimit-1m-limit",
+    "x-ratelimit-1m-remaining",
+    "x-ratelimit-1m-reset",
+    "x-ratelimit-5m-limit",
+    "x-ratelimit-5m-remaining",
+    "x-ratelimit-5m-reset",
+    "transfer-encoding",
+];
+
+/// Gateway, simulator and a client.
+pub struct World {
+    pub simulator: Simulator,
+    pub gateway: Gateway,
+    pub client: Client,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The token in the answer's header, as the removed logins gave it.
+    pub fn token(&self) -> String {
+        let value = self.header("authorization").unwrap_or_else(|| panic!("no token in {self:?}"));
+        value.strip_prefix("Bearer ").unwrap().to_owned()
+    }
+
+    /// The code of the gateway's refusal.
+    pub fn refusal(&self) -> (u16, &str) {
+        (self.status.as_u16(), self.header("x-shopper-gateway-error").unwrap_or("none"))
+    }
+}
+
+/// Installs the cryptography that `main` installs in the real process.
+pub fn install_cryptography() {
+    // Another test of this process may have done it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+impl World {
+    /// Both tenants of the simulator, all its clients, one caller.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with a changed configuration.
+    pub async fn with(change: impl FnOnce(&mut toml::Table)) -> Self {
+        install_cryptography();
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let gateway = Gateway::start(&simulator.url(), change).await;
+        let world = Self { simulator, gateway, client: Client::builder().no_proxy().build().unwrap() };
+        world.ready().await;
+        world
+    }
+
+    /// A request to the gateway, not sent yet.
+    pub fn request(&self, method: Method, target: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{target}", self.gateway.address))
+    }
+
+    pub fn get(&self, target: &str) -> RequestBuilder {
+        self.request(Method::GET, target)
+    }
+
+    pub fn post(&self, target: &str) -> RequestBuilder {
+        self.request(Method::POST, target)
+    }
+
+    /// Sends a request, and checks that the answer has no header field that it should not have.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        for name in headers.keys() {
+            assert!(ALLOWED_ANSWER_FIELDS.contains(&name.as_str()), "the answer leaks the field {name}");
+        }
+        assert!(headers.contains_key("correlation-id"), "an answer without correlation-id");
+        Answer { status, headers, body: response.bytes().await.unwrap().to_vec() }
+    }
+
+    /// The removed guest login.
+    pub async fn guest(&self, client: &str) -> Answer {
+        self.send(self.post(&login_target(client)).body(r#"{"type":"guest"}"#)).await
+    }
+
+    /// The removed login of a registered shopper.
+    pub async fn log_in(&self, client: &str, login: &str, password: &str) -> Answer {
+        let request = self.post(&login_target(client)).basic_auth(login, Some(password));
+        self.send(request.body(r#"{"type":"credentials"}"#)).await
+    }
+
+    /// A guest's token by the simulator's own hand.
+    pub fn mint(&self, change: impl FnOnce(&mut ShopperTokenSpec)) -> String {
+        let mut spec = ShopperTokenSpec::default();
+        change(&mut spec);
+        self.simulator.mint_shopper_token(spec)
+    }
+
+    /// What reached an API, by operation.
+    pub fn forwarded(&self, operation: &str) -> Vec<salesforce_simulator::LedgerEntry> {
+        let ledger = self.simulator.ledger();
+        ledger
+            .into_iter()
+            .filter(|entry| entry.service == "api" && entry.flow.replace("-v1.", ".") == operation.replace("-v1.", "."))
+            .collect()
+    }
+
+    pub async fn metrics(&self) -> String {
+        self.client.get(format!("http://{}/metrics", self.gateway.admin)).send().await.unwrap().text().await.unwrap()
+    }
+
+    async fn ready(&self) {
+        eventually("the gateway is ready", async || {
+            let readyz = self.client.get(format!("http://{}/readyz", self.gateway.admin)).send().await;
+            readyz.is_ok_and(|answer| answer.status() == StatusCode::OK)
+        })
+        .await;
+    }
+
+    /// Sends bytes as they are and returns all that comes back until the connection closes or is idle.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.gateway.address).await.unwrap();
+        // The gateway may refuse before it has read everything.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(700), stream.read(&mut chunk)).await {
+            if read == 0 {
+                break;
+            }
+            answer.extend_from_slice(&chunk[..read]);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Gateway {
+    /// A gateway in front of the Salesforce at `url`.
+    pub async fn start(url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        let mut table: toml::Table = configuration(url).parse().unwrap();
+        change(&mut table);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, table.to_string()).unwrap();
+        let loaded = Settings::load_with(&path, []).unwrap_or_else(|errors| panic!("{errors}"));
+        let app = App::build(loaded.settings).unwrap_or_else(|error| panic!("{error}"));
+        let address = app.public_addresses().next().unwrap();
+        let admin = app.admin_address();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            app.run(stopped).await.unwrap();
+        });
+        Self { address, admin, stop: Some(stop), running, _folder: folder }
+    }
+
+    /// Stops as SIGTERM does, and returns when the gateway has.
+    pub async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        (&mut self.running).await.unwrap();
+    }
+}
+
+/// Waits for a condition, for at most 20 seconds.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to be that {what}");
+}
+
+pub fn login_target(client: &str) -> String {
+    customers(&format!("/customers/actions/login?siteId=RefArch&clientId={client}"))
+}
+
+/// A target of Shopper Customers.
+pub fn customers(rest: &str) -> String {
+    format!("/customer/shopper-customers/v1/organizations/{ORGANIZATION}{rest}")
+}
+
+/// A target of Shopper Baskets v1.
+pub fn baskets(rest: &str) -> String {
+    format!("/checkout/shopper-baskets/v1/organizations/{ORGANIZATION}/baskets{rest}")
+}
+
+/// A target of Shopper Products: reads that any shopper may do.
+pub fn products(rest: &str) -> String {
+    format!("/product/shopper-products/v1/organizations/{ORGANIZATION}/products{rest}")
+}
+
+fn configuration(url: &str) -> String {
+    let tenant = |organization: &str, sites: &str| {
+        format!(
+            r#"
+[[tenants]]
+organization_id = "{organization}"
+api = "{url}"
+sites = [{sites}]
+on_behalf_client = "{PRIVATE_CLIENT}"
+[tenants.account_manager]
+url = "{url}"
+client_id = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
+client_secret = "account-manager-secret"
+scopes = ["sfcc.shopper-customers.login"]
+[[tenants.slas_clients]]
+client_id = "{PUBLIC_CLIENT}"
+redirect_uri = "http://localhost:3000/callback"
+[[tenants.slas_clients]]
+client_id = "{PRIVATE_CLIENT}"
+client_secret = "private-client-secret"
+redirect_uri = "http://localhost:3000/callback"
+[[tenants.slas_clients]]
+client_id = "{STRICT_CLIENT}"
+client_secret = "strict-client-secret"
+redirect_uri = "http://localhost:3000/callback"
+strict_client_auth = true
+"#
+        )
+    };
+    format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0"]
+threads = 2
+[admin]
+listen = "127.0.0.1:0"
+[[callers]]
+name = "experience-cloud"
+account_manager_client_id = "{CALLER_CLIENT}"
+may = ["system", "on_behalf"]
+organizations = ["{ORGANIZATION}"]
+operations = ["shopper-customers.*", "orders.*", "shopper-*"]
+{}{}"#,
+        tenant(ORGANIZATION, r#""RefArch", "RefArchGlobal""#),
+        tenant(OTHER_ORGANIZATION, r#""SiteGenesis""#),
+    )
+}
