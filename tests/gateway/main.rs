@@ -9,3 +9,4 @@ mod world;
 mod admin;
 mod forwarding;
 mod logins;
+mod sdk;

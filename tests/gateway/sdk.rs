@@ -1,0 +1,62 @@
+//! The SDK clients of real shops, unmodified, in Node against the gateway.
+//!
+//! Owns how their tests in `tests/sdk` are run: a fresh gateway and simulator for each file, named to it by
+//! environment variables.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use tokio::process::Command;
+
+use crate::world::{LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
+
+#[tokio::test]
+async fn the_isomorphic_sdk_of_2021_keeps_its_removed_logins() {
+    passes("isomorphic-2021.test.mjs").await;
+}
+
+#[tokio::test]
+async fn the_node_sdk_of_2021_keeps_its_removed_logins() {
+    passes("node-2021.test.mjs").await;
+}
+
+#[tokio::test]
+async fn the_current_sdk_logs_in_to_slas_through_the_gateway() {
+    passes("isomorphic-current.test.mjs").await;
+}
+
+/// Runs one file of tests, and fails with its output.
+async fn passes(file: &str) {
+    assert!(
+        Path::new(FOLDER).join("node_modules").is_dir(),
+        "the SDK clients are not installed in {FOLDER}/node_modules: run `make test`, which installs them"
+    );
+    let world = World::start().await;
+    // One shopper logs in many times a second here.
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    let node = Command::new("node")
+        .args(["--test", "--test-reporter=spec", file])
+        .current_dir(FOLDER)
+        // Nothing of this process: a proxy of its environment would come between the SDK and the gateway.
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("GATEWAY_URL", format!("http://{}", world.gateway.address))
+        .env("ORGANIZATION", ORGANIZATION)
+        .env("SITE", "RefArch")
+        .env("REDIRECT_URI", "http://localhost:3000/callback")
+        .env("PUBLIC_CLIENT", PUBLIC_CLIENT)
+        .env("PRIVATE_CLIENT", PRIVATE_CLIENT)
+        .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
+        .env("SHOPPER_LOGIN", LOGIN)
+        .env("SHOPPER_PASSWORD", PASSWORD)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(120), node)
+        .await
+        .unwrap_or_else(|_| panic!("{file} hangs"))
+        .unwrap_or_else(|error| panic!("node cannot be started ({error}): run `make test`, which installs it"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{file}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+}
