@@ -5,6 +5,7 @@
 //! caller's; what the token says of itself can only agree or be refused (RFC 8725, 3.1), and the
 //! header's `jwk`, `jku`, `x5u` and `x5c` are never looked at.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::{
@@ -14,6 +15,17 @@ use serde::{
 
 /// Longest token that is looked at, bytes. SLAS's are about 1,100; a larger one is refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// SHA-256 of a whole token: what it is recognised by wherever the token itself must not stand.
+pub type TokenDigest = [u8; 32];
+
+/// The digest of a token.
+#[must_use]
+pub fn token_digest(token: &str) -> TokenDigest {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    key
+}
 
 /// Why a text is not a token that could be verified at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -44,8 +44,12 @@ pub struct Metrics {
     pub jwks_age: IntGaugeVec,
     /// Uses of deprecated endpoints, by endpoint and client id.
     pub legacy_requests: IntCounterVec,
+    /// Wishes for a token that the gateway holds, by kind and result.
+    pub token_requests: IntCounterVec,
     /// Sessions held.
     pub sessions: IntGauge,
+    /// Whether the session store answers.
+    pub store_up: IntGauge,
 }
 
 impl Metrics {
@@ -78,6 +82,9 @@ impl Metrics {
         registry.register(Box::new(token_exchange_duration.clone()))?;
         let sessions = IntGauge::new("sessions", "Sessions held")?;
         registry.register(Box::new(sessions.clone()))?;
+        let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
+        store_up.set(1);
+        registry.register(Box::new(store_up.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -107,7 +114,13 @@ impl Metrics {
                 "Uses of deprecated endpoints",
                 &["endpoint", "client_id"],
             )?,
+            token_requests: counters(
+                "token_requests_total",
+                "Wishes for a token that the gateway holds",
+                &["kind", "result"],
+            )?,
             sessions,
+            store_up,
             registry,
         })
     }

@@ -12,7 +12,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::Method;
 use schemars::JsonSchema;
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -175,6 +175,8 @@ pub struct Sessions {
     pub idle_timeout: Duration,
     /// Most sessions held in memory.
     pub capacity: u64,
+    /// Refreshes a minute that may run before anyone asks, for sessions in use; 0: none.
+    pub proactive_per_minute: u32,
 }
 
 /// Every time limit.
@@ -235,6 +237,49 @@ pub enum LogFormat {
 pub enum Store {
     /// In this process.
     Memory,
+    /// In Redis or Valkey, shared by replicas.
+    Redis(Box<RedisStore>),
+}
+
+/// Sessions in Redis or Valkey.
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    /// Where it is.
+    pub topology: RedisTopology,
+    /// Authorities for its TLS, PEM, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Seals what is stored: 32 bytes.
+    pub encryption_key: SecretSlice<u8>,
+    /// The key before, while a rotation is under way: 32 bytes.
+    pub previous_encryption_key: Option<SecretSlice<u8>>,
+    /// Stands before every name.
+    pub key_prefix: String,
+    /// Longest wait for one command.
+    pub timeout: Duration,
+}
+
+/// How Redis is reached.
+#[derive(Debug, Clone)]
+pub enum RedisTopology {
+    /// One server: `redis://` or `rediss://`.
+    Standalone(SecretString),
+    /// A cluster, by some of its nodes.
+    Cluster(Vec<SecretString>),
+    /// The master that Sentinels name.
+    Sentinel {
+        /// The Sentinels, host and port.
+        sentinels: Vec<(String, u16)>,
+        /// The master's name.
+        master: String,
+        /// Database index.
+        database: i64,
+        /// ACL user.
+        username: Option<String>,
+        /// Its password.
+        password: Option<SecretString>,
+        /// Whether connections are made with TLS.
+        tls: bool,
+    },
 }
 
 /// What happens to requests that the policy refuses or does not know.

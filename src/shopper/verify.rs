@@ -1,20 +1,19 @@
 //! From a shopper's token to a [`Shopper`]: signature, issuer, audience, tenant, times and claims.
 //!
 //! Owns the verdict over a shopper token and remembers it by the SHA-256 of the whole token, so that
-//! a token is verified once and not once a request. A remembered verdict ends with the token and with
+//! a token is verified once and not once a request. A remembered verdict ends with
 //! the key set that gave it; what an operation asks (scopes, organization, site) is not part of it and
-//! is checked on each request anew.
+//! is checked on each request anew, and so is its end.
 
 use std::{collections::HashMap, sync::Arc};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 
 use super::{Shopper, isb::Isb};
 use crate::{
     clock::unix_now,
-    jwt::{Malformed, Unverifiable, Unverified},
+    jwt::{Malformed, TokenDigest, Unverifiable, Unverified, token_digest},
     keys::{KeyRing, NoKey},
     metrics::Metrics,
     names::{ClientId, OrganizationId, Scopes, TenantId, Usid},
@@ -24,17 +23,6 @@ use crate::{
 pub const LEEWAY_SECONDS: u64 = 30;
 /// How many verdicts are remembered.
 const REMEMBERED: usize = 100_000;
-
-/// SHA-256 of a whole token: its key wherever a token must be recognised.
-pub type TokenDigest = [u8; 32];
-
-/// The digest of a token.
-#[must_use]
-pub fn token_digest(token: &str) -> TokenDigest {
-    let mut key = [0; 32];
-    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    key
-}
 
 /// Why a token speaks for nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,9 +39,6 @@ pub enum TokenError {
     /// Nobody can tell at the moment: the keys cannot be had.
     #[error("the token cannot be verified at the moment")]
     KeysUnavailable,
-    /// Its end has come.
-    #[error("the token has expired")]
-    Expired,
     /// It is from the future.
     #[error("the token is not valid yet")]
     NotYetValid,
@@ -75,6 +60,14 @@ pub struct VerifiedToken {
     pub shopper: Arc<Shopper>,
     /// Its digest.
     pub digest: TokenDigest,
+}
+
+impl VerifiedToken {
+    /// Whether its end has come, give or take the clocks' difference.
+    #[must_use]
+    pub fn has_ended(&self, now: u64) -> bool {
+        now >= self.shopper.expires_at.saturating_add(LEEWAY_SECONDS)
+    }
 }
 
 /// Verifies the shopper tokens of every tenant.
@@ -124,7 +117,8 @@ impl ShopperVerifier {
         self.verdicts.len()
     }
 
-    /// Who a token speaks for, in this organization.
+    /// Who a token speaks for, in this organization. Its end is the caller's to judge: a session may
+    /// outlive it.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -139,10 +133,6 @@ impl ShopperVerifier {
             None => self.verify_anew(token, key, organization, now).await.inspect_err(|_| self.count("rejected")),
         };
         let shopper = verdict?;
-        if now >= shopper.expires_at.saturating_add(LEEWAY_SECONDS) {
-            self.verdicts.remove(&key);
-            return Err(TokenError::Expired);
-        }
         if shopper.organization != *organization {
             return Err(TokenError::OrganizationWrong);
         }

@@ -1,94 +1,134 @@
-//! Sessions: the refresh tokens of the logins that this gateway performed.
+//! Sessions: the refresh tokens of the logins that this gateway performed, put to use.
 //!
-//! Owns who may use a held refresh token (only the bearer of a verified access token of the same
-//! session) and that it is used once for all who ask at the same time. Knows nothing of HTTP.
-//! A session is found by the digest of an access token that it gave out, never by a name.
+//! Owns when a session's token is renewed, by whom, and what that means for the request that asked.
+//! A session is found only by a verified access token of its own owner. One refresh runs at a time:
+//! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
+//! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
+
+mod refresh;
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use moka::{Expiry, sync::Cache};
-use prometheus::IntGauge;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
 
+use self::refresh::Flight;
 use crate::{
     clock::unix_now,
+    jwt::{TokenDigest, token_digest},
     metrics::Metrics,
-    names::SiteId,
+    names::{OrganizationId, SiteId},
     salesforce::{
         exchange::ExchangeError,
         slas::{Slas, TokenAnswer},
     },
-    settings::SlasClient,
+    settings::{self, SlasClient},
     shopper::{
         Shopper,
-        verify::{TokenDigest, token_digest},
+        verify::{ShopperVerifier, VerifiedToken},
     },
+    store::{Cursor, Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
 };
 
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
 const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
 /// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
 const REGISTERED_REFRESH_SECONDS: u64 = 90 * 24 * 3600;
-/// For how long a refresh answers later askers who still hold the old token.
-const LATE_ASKERS: Duration = Duration::from_secs(30);
-/// How long an ended session's tokens are refused: longer than any access token lives.
-const ENDED_FOR: Duration = Duration::from_secs(3600);
-/// An access token is found again this many refreshes later; the login's own is found always.
-const RECENT_TOKENS: usize = 8;
+/// How often a replica asks what others ended.
+const NEWS_EVERY: Duration = Duration::from_millis(300);
+/// How often what has ended by itself is dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// A token without a session is asked for again after this many seconds.
+const NOTHING_FOR: u64 = 60;
+/// A session used within this time counts as in use for proactive renewal, seconds.
+const IN_USE: u64 = 5 * 60;
+/// How long a login that the store did not take is offered to it again.
+const INSERT_TRIES: u32 = 60;
 
 /// The sessions of this gateway.
 #[derive(Debug)]
 pub struct Sessions {
-    by_token: Cache<TokenDigest, Arc<Session>>,
-    ended: Cache<TokenDigest, ()>,
-    gauge: IntGauge,
+    store: Arc<dyn SessionStore>,
+    issuers: HashMap<OrganizationId, Issuer>,
+    verifier: Arc<ShopperVerifier>,
+    known: Cache<TokenDigest, Known>,
+    flights: Mutex<HashMap<SessionId, Flight>>,
+    settings: settings::Sessions,
+    /// How long a refresh may take, at most.
+    exchange: Duration,
+    metrics: Arc<Metrics>,
 }
 
-/// One login, for as long as its refresh token lives.
+/// SLAS of one organization and the clients that sessions may be of.
 #[derive(Debug)]
-struct Session {
-    slas: Slas,
-    client: SlasClient,
-    site: SiteId,
-    shopper: Arc<Shopper>,
-    ends_at: u64,
-    held: Mutex<Held>,
-    gauge: IntGauge,
+pub struct Issuer {
+    /// Its SLAS.
+    pub slas: Slas,
+    /// Its clients.
+    pub clients: Vec<SlasClient>,
 }
 
+/// What this process knows of a token without asking the store.
+#[derive(Debug, Clone)]
+enum Known {
+    Session(Arc<InUse>),
+    /// The store had nothing, at that time.
+    Nothing(u64),
+    Ended,
+}
+
+/// A session as this process last saw it.
 #[derive(Debug)]
-struct Held {
-    access_token: SecretString,
-    refresh_token: SecretString,
-    /// Digests of the access tokens given out, the login's own first.
-    given_out: Vec<TokenDigest>,
-    refreshed_at: Option<Instant>,
-    ended: bool,
+struct InUse {
+    session: ArcSwap<Session>,
+    used_at: AtomicU64,
+    /// The last use that the store was told of.
+    told_at: AtomicU64,
 }
 
-/// Why a session gives no token.
+/// What a verified token is good for.
+#[derive(Debug)]
+pub enum Standing {
+    /// It goes upstream itself.
+    Own,
+    /// Its session has a newer one, which goes upstream in its place.
+    Renewed(SecretString),
+}
+
+/// Why a verified token is good for nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// This gateway holds no session of that token.
-    #[error("no session is held for this token")]
-    Unknown,
+    /// It has ended, and no session makes up for it.
+    #[error("the token has ended and has no session here")]
+    Lapsed,
+    /// Its session was logged out.
+    #[error("the session was logged out")]
+    LoggedOut,
     /// SLAS refused the refresh token: the session is over.
     #[error("the session is over: {0}")]
     Over(ExchangeError),
-    /// SLAS could not be asked; the session stays.
+    /// SLAS could not be asked, or does not know the client any more; the session stays.
     #[error("the session could not be refreshed: {0}")]
-    Temporary(ExchangeError),
+    Slas(ExchangeError),
+    /// The store could not be asked; the session stays.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// An ended session: what SLAS's logout needs.
 #[derive(Debug)]
-pub struct EndedSession {
+pub struct EndedSession<'s> {
     /// The client of the login.
-    pub client: SlasClient,
+    pub client: &'s SlasClient,
     /// The site of the login.
     pub site: SiteId,
     /// Its newest access token.
@@ -99,149 +139,376 @@ pub struct EndedSession {
     pub registered: bool,
 }
 
-struct UntilItsEnd;
+impl InUse {
+    fn new(session: Arc<Session>, used_at: u64) -> Self {
+        Self { session: ArcSwap::from(session), used_at: AtomicU64::new(used_at), told_at: AtomicU64::new(used_at) }
+    }
 
-impl Expiry<TokenDigest, Arc<Session>> for UntilItsEnd {
-    fn expire_after_create(&self, _: &TokenDigest, session: &Arc<Session>, _: Instant) -> Option<Duration> {
-        Some(Duration::from_secs(session.ends_at.saturating_sub(unix_now())))
+    /// How long before its end the newest token is renewed: never more than a quarter of its life.
+    fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
+        refresh_ahead.as_secs().min(session.access_life / 4)
     }
 }
 
 impl Sessions {
-    /// An empty store of at most `capacity` sessions.
+    /// Sessions in `store`, refreshed at `issuers`; `exchange` is the time limit of one call to SLAS.
     #[must_use]
-    pub fn new(capacity: u64, metrics: &Metrics) -> Self {
-        Self {
-            by_token: Cache::builder().max_capacity(capacity.saturating_mul(2)).expire_after(UntilItsEnd).build(),
-            ended: Cache::builder().max_capacity(capacity).time_to_live(ENDED_FOR).build(),
-            gauge: metrics.sessions.clone(),
-        }
-    }
-
-    /// Begins the session of a login. `shopper` is who the answer's verified access token speaks for.
-    /// An answer without a refresh token gives no session.
-    pub fn begin(&self, slas: &Slas, client: &SlasClient, site: &SiteId, shopper: Arc<Shopper>, answer: &TokenAnswer) {
-        let Some(refresh_token) = answer.refresh_token.clone() else { return };
-        let life = answer.refresh_token_expires_in.unwrap_or(if shopper.registered {
-            REGISTERED_REFRESH_SECONDS
-        } else {
-            GUEST_REFRESH_SECONDS
-        });
-        let digest = token_digest(answer.access_token.expose_secret());
-        self.gauge.inc();
-        let session = Arc::new(Session {
-            slas: slas.clone(),
-            client: client.clone(),
-            site: site.clone(),
-            shopper,
-            ends_at: unix_now().saturating_add(life),
-            held: Mutex::new(Held {
-                access_token: answer.access_token.clone(),
-                refresh_token,
-                given_out: vec![digest],
-                refreshed_at: None,
-                ended: false,
-            }),
-            gauge: self.gauge.clone(),
-        });
-        self.by_token.insert(digest, session);
-    }
-
-    /// Whether the token is of a session that was ended here.
-    #[must_use]
-    pub fn has_ended(&self, token: &TokenDigest) -> bool {
-        self.ended.contains_key(token)
-    }
-
-    /// A fresh access token for the bearer of `token`, verified as `shopper`'s.
-    ///
-    /// The exchange runs in a task of its own: a caller who hangs up does not abort it, because a
-    /// public client's refresh token is void once it was sent.
-    ///
-    /// # Errors
-    /// [`SessionError`].
-    pub async fn refresh(
-        self: &Arc<Self>,
-        token: TokenDigest,
-        shopper: &Shopper,
-    ) -> Result<SecretString, SessionError> {
-        let session = self.find(&token, shopper).ok_or(SessionError::Unknown)?;
-        let sessions = Arc::clone(self);
-        let task = tokio::spawn(async move { sessions.refresh_once(&session, &token).await });
-        task.await.unwrap_or(Err(SessionError::Unknown))
-    }
-
-    /// Ends the session of `token`: none of its tokens is accepted here any more.
-    pub async fn end(&self, token: TokenDigest, shopper: &Shopper) -> Option<EndedSession> {
-        self.ended.insert(token, ());
-        let session = self.find(&token, shopper)?;
-        let mut held = session.held.lock().await;
-        self.forget(&mut held);
-        Some(EndedSession {
-            client: session.client.clone(),
-            site: session.site.clone(),
-            access_token: held.access_token.clone(),
-            refresh_token: held.refresh_token.clone(),
-            registered: session.shopper.registered,
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        issuers: HashMap<OrganizationId, Issuer>,
+        verifier: Arc<ShopperVerifier>,
+        settings: settings::Sessions,
+        exchange: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let capacity = usize::try_from(settings.capacity).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            store,
+            issuers,
+            verifier,
+            known: Cache::new(capacity),
+            flights: Mutex::default(),
+            settings,
+            exchange,
+            metrics,
         })
     }
 
-    fn find(&self, token: &TokenDigest, shopper: &Shopper) -> Option<Arc<Session>> {
-        let session = self.by_token.get(token)?;
-        let same = session.shopper.organization == shopper.organization
-            && session.shopper.client == shopper.client
-            && session.shopper.usid == shopper.usid
-            && session.shopper.site == shopper.site;
-        same.then_some(session)
+    /// Begins the session of a login. `token` is the answer's access token, verified. An answer
+    /// without a refresh token (a trusted agent's) gives no session.
+    ///
+    /// If the store cannot take it, the login succeeds all the same and the store is asked again for a while.
+    pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
+        let Some(refresh_token) = answer.refresh_token.clone() else { return };
+        let Ok(id) = random_bytes() else { return };
+        let shopper = &token.shopper;
+        let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
+        let now = unix_now();
+        let session = Arc::new(Session {
+            id: SessionId(id),
+            owner: owner(shopper, site),
+            access_token: answer.access_token.clone(),
+            access_ends_at: shopper.expires_at,
+            access_life: answer.expires_in,
+            refresh_token,
+            ends_at: now.saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
+            tokens: vec![token.digest],
+            version: 0,
+        });
+        self.known.insert(token.digest, Known::Session(Arc::new(InUse::new(Arc::clone(&session), now))));
+        if let Err(error) = self.store.insert(Arc::clone(&session), now).await {
+            tracing::warn!(%error, "a session could not be stored; trying again");
+            let sessions = Arc::clone(self);
+            tokio::spawn(async move {
+                for attempt in 1..=INSERT_TRIES {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if sessions.store.insert(Arc::clone(&session), unix_now()).await.is_ok() {
+                        return;
+                    }
+                    tracing::debug!(attempt, "a session could still not be stored");
+                }
+                tracing::error!("a session was never stored; it ends with its access token");
+            });
+        }
     }
 
-    async fn refresh_once(&self, session: &Arc<Session>, token: &TokenDigest) -> Result<SecretString, SessionError> {
-        let mut held = session.held.lock().await;
-        if held.ended {
-            return Err(SessionError::Unknown);
+    /// What a verified token is good for, renewing its session if that is due.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn standing(self: &Arc<Self>, token: &VerifiedToken) -> Result<Standing, SessionError> {
+        let now = unix_now();
+        let has_ended = token.has_ended(now);
+        let in_use = match self.known(token, now).await {
+            Ok(Known::Session(in_use)) => in_use,
+            Ok(Known::Ended) => return Err(SessionError::LoggedOut),
+            Ok(Known::Nothing(_)) => return if has_ended { Err(SessionError::Lapsed) } else { Ok(Standing::Own) },
+            Err(error) => return if has_ended { Err(error.into()) } else { Ok(Standing::Own) },
+        };
+        let session = in_use.session.load_full();
+        let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
+        if token.shopper.expires_at > now + ahead {
+            self.used(&in_use, now).await;
+            return Ok(Standing::Own);
         }
-        let is_newest = held.given_out.last() == Some(token);
-        if !is_newest && held.refreshed_at.is_some_and(|at| at.elapsed() < LATE_ASKERS) {
-            return Ok(held.access_token.clone());
+        if self.is_idle(&in_use, now).await {
+            return if has_ended { Err(SessionError::Lapsed) } else { Ok(Standing::Own) };
         }
-        match session.slas.refresh(&session.client, &session.site, &held.refresh_token).await {
-            Ok(answer) => {
-                self.keep(session, &mut held, answer);
-                Ok(held.access_token.clone())
+        let renewed = if session.access_ends_at > now + ahead {
+            self.count("hit");
+            Ok(Arc::clone(&session))
+        } else {
+            self.renew(&in_use, session.version).await
+        };
+        match renewed {
+            Ok(newest) => {
+                self.used(&in_use, now).await;
+                Ok(self.standing_of(token, &newest))
             }
-            Err(error) if error.is_final() => {
-                self.forget(&mut held);
-                Err(SessionError::Over(error))
+            Err(error) if !has_ended => {
+                tracing::warn!(%error, "a session was not renewed; its token is still valid");
+                Ok(Standing::Own)
             }
-            Err(error) => Err(SessionError::Temporary(error)),
+            // Somebody holds an old token, and the newest that we have still lives.
+            Err(SessionError::Slas(_) | SessionError::Store(_)) if session.access_ends_at > now => {
+                Ok(self.standing_of(token, &session))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn keep(&self, session: &Arc<Session>, held: &mut Held, answer: TokenAnswer) {
-        if let Some(rotated) = answer.refresh_token {
-            held.refresh_token = rotated;
+    /// A token that ends later than this one, for a caller who asks for just that.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn refresh(self: &Arc<Self>, token: &VerifiedToken) -> Result<SecretString, SessionError> {
+        let now = unix_now();
+        let in_use = match self.known(token, now).await? {
+            Known::Session(in_use) => in_use,
+            Known::Ended => return Err(SessionError::LoggedOut),
+            Known::Nothing(_) => return Err(SessionError::Lapsed),
+        };
+        if self.is_idle(&in_use, now).await {
+            return Err(SessionError::Lapsed);
         }
-        let digest = token_digest(answer.access_token.expose_secret());
-        held.access_token = answer.access_token;
-        held.refreshed_at = Some(Instant::now());
-        held.given_out.push(digest);
-        if held.given_out.len() > RECENT_TOKENS + 1 {
-            self.by_token.invalidate(&held.given_out.remove(1));
-        }
-        self.by_token.insert(digest, Arc::clone(session));
+        let session = in_use.session.load_full();
+        let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
+        let has_newer = session.tokens.last() != Some(&token.digest) && session.access_ends_at > now + ahead;
+        let newest = if has_newer { session } else { self.renew(&in_use, session.version).await? };
+        self.used(&in_use, now).await;
+        Ok(newest.access_token.clone())
     }
 
-    fn forget(&self, held: &mut Held) {
-        held.ended = true;
-        for digest in &held.given_out {
-            self.by_token.invalidate(digest);
-            self.ended.insert(*digest, ());
+    /// Ends the session of a token, everywhere: none of its tokens is accepted any more.
+    ///
+    /// # Errors
+    /// [`StoreError`], if other replicas could not be told; here it is over all the same.
+    pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, StoreError> {
+        let known = self.known(token, unix_now()).await;
+        self.known.insert(token.digest, Known::Ended);
+        let Known::Session(in_use) = known? else {
+            self.store.refuse(&token.digest).await?;
+            return Ok(None);
+        };
+        let session = in_use.session.load_full();
+        self.forget(&session);
+        self.store.end(&session).await?;
+        Ok(self.client_of(&session).map(|client| EndedSession {
+            client,
+            site: session.owner.site.clone(),
+            access_token: session.access_token.clone(),
+            refresh_token: session.refresh_token.clone(),
+            registered: session.owner.registered,
+        }))
+    }
+
+    /// Ends every session of a token's customer, everywhere.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_all(&self, token: &VerifiedToken) -> Result<(), StoreError> {
+        self.end(token).await?;
+        if let Some(customer) = &token.shopper.customer {
+            for (digest, known) in self.known.iter() {
+                let Known::Session(in_use) = known else { continue };
+                let owner = &in_use.session.load().owner;
+                if owner.organization == token.shopper.organization && owner.customer.as_ref() == Some(customer) {
+                    self.known.insert(digest, Known::Ended);
+                }
+            }
+            self.store.end_all(&token.shopper.organization, customer).await?;
         }
+        Ok(())
+    }
+
+    /// How long this login has to wait for its turn; `None` if longer than `longest`.
+    pub async fn turn(&self, who: &str, window: Duration, longest: Duration) -> Option<Duration> {
+        // Without the store nobody queues: SLAS's own conflict is then waited out.
+        self.store.turn(who.as_bytes(), window, longest).await.unwrap_or(Some(Duration::ZERO))
+    }
+
+    /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
+    pub async fn keep(self: Arc<Self>) {
+        let mut cursor = Cursor::default();
+        let mut swept_at = tokio::time::Instant::now();
+        loop {
+            tokio::time::sleep(NEWS_EVERY).await;
+            if self.store.is_shared() {
+                self.learn(&mut cursor).await;
+            }
+            if swept_at.elapsed() >= SWEEP_EVERY {
+                swept_at = tokio::time::Instant::now();
+                self.sweep().await;
+                self.renew_ahead();
+            }
+        }
+    }
+
+    async fn learn(&self, cursor: &mut Cursor) {
+        let began = cursor.0.is_empty();
+        let Ok(ended) = self.store.ended_since(cursor).await else { return };
+        if began && !cursor.0.is_empty() {
+            // Whatever was learnt before the cursor began may have ended unseen.
+            self.known.clear();
+        }
+        for digest in ended {
+            if self.known.peek(&digest).is_some() {
+                self.known.insert(digest, Known::Ended);
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        let now = unix_now();
+        let idle = self.settings.idle_timeout;
+        let mut known = 0;
+        self.known.retain(|_, entry| match entry {
+            Known::Session(in_use) => {
+                known += 1;
+                in_use.session.load().ends_at > now
+                    && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
+            }
+            Known::Nothing(at) => at.saturating_add(NOTHING_FOR) > now,
+            // Forgotten by capacity only: the store remembers for as long as a token may live.
+            Known::Ended => true,
+        });
+        let held = self.store.sweep(now, idle).await.unwrap_or(known);
+        self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
+    }
+
+    /// Renews sessions that are in use and due, within the configured number a minute.
+    fn renew_ahead(self: &Arc<Self>) {
+        let rounds = u32::try_from(60 / SWEEP_EVERY.as_secs()).unwrap_or(1);
+        let budget = self.settings.proactive_per_minute.div_ceil(rounds);
+        let now = unix_now();
+        let due = self.known.iter().filter_map(|(_, known)| match known {
+            Known::Session(in_use) => {
+                let session = in_use.session.load_full();
+                let is_due = session.access_ends_at <= now + InUse::ahead(&session, self.settings.refresh_ahead);
+                let is_used = in_use.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
+                (is_due && is_used).then_some((in_use, session.version))
+            }
+            Known::Nothing(_) | Known::Ended => None,
+        });
+        for (in_use, version) in due.take(budget as usize) {
+            let sessions = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = sessions.renew(&in_use, version).await {
+                    tracing::debug!(%error, "a session was not renewed ahead");
+                }
+            });
+        }
+    }
+
+    /// What is known of a token, asking the store where this process has not seen it. Once a token's
+    /// session is known here, the news of other replicas keep it true.
+    async fn known(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
+        match self.known.get(&token.digest) {
+            Some(Known::Nothing(at)) if at.saturating_add(NOTHING_FOR) <= now => {}
+            Some(Known::Session(in_use)) => {
+                let session = in_use.session.load();
+                let ours = owns(&token.shopper, &session.owner);
+                return Ok(if ours { Known::Session(Arc::clone(&in_use)) } else { Known::Nothing(now) });
+            }
+            Some(known) => return Ok(known),
+            None => {}
+        }
+        let known = match self.store.find(&token.digest).await? {
+            Found::Session(session, used_at) if owns(&token.shopper, &session.owner) => {
+                Known::Session(Arc::new(InUse::new(session, used_at)))
+            }
+            Found::Session(..) | Found::Nothing => Known::Nothing(now),
+            Found::Ended => Known::Ended,
+        };
+        self.known.insert(token.digest, known.clone());
+        Ok(known)
+    }
+
+    /// Whether nobody used it for too long. What other replicas saw counts as well.
+    async fn is_idle(&self, in_use: &InUse, now: u64) -> bool {
+        let idle = self.settings.idle_timeout.as_secs();
+        let is_idle = |used_at: u64| used_at.saturating_add(idle) <= now;
+        if !is_idle(in_use.used_at.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let session = in_use.session.load_full();
+        let Some(token) = session.tokens.last() else { return true };
+        match self.store.find(token).await {
+            Ok(Found::Session(_, used_at)) => {
+                in_use.used_at.fetch_max(used_at, Ordering::Relaxed);
+                is_idle(used_at)
+            }
+            _ => true,
+        }
+    }
+
+    /// Notes a use, and tells the store now and then.
+    async fn used(&self, in_use: &Arc<InUse>, now: u64) {
+        in_use.used_at.fetch_max(now, Ordering::Relaxed);
+        let every = (self.settings.idle_timeout.as_secs() / 20).clamp(1, 60);
+        let told_at = in_use.told_at.load(Ordering::Relaxed);
+        let is_due = told_at.saturating_add(every) <= now;
+        if !is_due || in_use.told_at.compare_exchange(told_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let session = in_use.session.load_full();
+        let store = Arc::clone(&self.store);
+        let tell = async move {
+            // A use that is not told is told with the next.
+            let _ = store.touch(&session, now).await;
+        };
+        if self.store.is_shared() {
+            tokio::spawn(tell);
+        } else {
+            tell.await;
+        }
+    }
+
+    fn standing_of(&self, token: &VerifiedToken, newest: &Session) -> Standing {
+        if newest.tokens.last() == Some(&token.digest) {
+            Standing::Own
+        } else {
+            Standing::Renewed(newest.access_token.clone())
+        }
+    }
+
+    fn client_of(&self, session: &Session) -> Option<&SlasClient> {
+        let issuer = self.issuers.get(&session.owner.organization)?;
+        issuer.clients.iter().find(|client| client.id == session.owner.client)
+    }
+
+    fn forget(&self, session: &Session) {
+        for digest in &session.tokens {
+            self.known.insert(*digest, Known::Ended);
+        }
+    }
+
+    fn count(&self, result: &'static str) {
+        self.metrics.token_requests.with_label_values(&["session", result]).inc();
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.gauge.dec();
+fn owner(shopper: &Shopper, site: &SiteId) -> Owner {
+    Owner {
+        organization: shopper.organization.clone(),
+        site: shopper.site.clone().unwrap_or_else(|| site.clone()),
+        client: shopper.client.clone(),
+        usid: shopper.usid.clone(),
+        customer: shopper.customer.clone(),
+        registered: shopper.registered,
     }
+}
+
+/// Whether a token speaks for the owner of a session: organization, client, shopper and site alike.
+fn owns(shopper: &Shopper, owner: &Owner) -> bool {
+    shopper.organization == owner.organization
+        && shopper.client == owner.client
+        && shopper.usid == owner.usid
+        && shopper.customer == owner.customer
+        && shopper.site.as_ref().is_none_or(|site| *site == owner.site)
+}
+
+/// The digest of a token that SLAS gave.
+fn digest_of(token: &SecretString) -> TokenDigest {
+    token_digest(token.expose_secret())
 }

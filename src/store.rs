@@ -1,0 +1,215 @@
+//! Where sessions live: what every store can do, and what a session is.
+//!
+//! Owns the contract between sessions and the two stores, and its guarantees: a change is written only over
+//! the version that was read, a lock ends by itself, and what was ended stays refused everywhere.
+//! Knows nothing of SLAS, HTTP or when a token is due.
+
+pub mod memory;
+pub mod redis;
+mod seal;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::{
+    jwt::TokenDigest,
+    names::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
+};
+
+/// An access token is found again this many refreshes later; the login's own is found always.
+pub const RECENT_TOKENS: usize = 8;
+/// How long an ended session's tokens are refused, longer than any access token lives.
+pub const ENDED_FOR: Duration = Duration::from_secs(3600);
+
+/// A session's name in stores: random, and no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(pub [u8; 16]);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// One login, for as long as its refresh token lives. A value: a change makes a new one.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its name.
+    pub id: SessionId,
+    /// Who may use it: the bearer of a token with just these.
+    pub owner: Owner,
+    /// The newest access token.
+    pub access_token: SecretString,
+    /// When that ends, seconds since 1970.
+    pub access_ends_at: u64,
+    /// How long it lives from its issue, seconds.
+    pub access_life: u64,
+    /// The refresh token that is valid now.
+    pub refresh_token: SecretString,
+    /// When that ends, and the session with it, seconds since 1970.
+    pub ends_at: u64,
+    /// Digests of access tokens given out: the login's own, then the most recent, oldest first.
+    pub tokens: Vec<TokenDigest>,
+    /// Counts the refreshes.
+    pub version: u64,
+}
+
+/// What must be equal in a token and in the session it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The organization.
+    pub organization: OrganizationId,
+    /// The site.
+    pub site: SiteId,
+    /// The SLAS client.
+    pub client: ClientId,
+    /// The shopper's session at SLAS.
+    pub usid: Usid,
+    /// The customer.
+    pub customer: Option<CustomerId>,
+    /// Whether the customer is registered.
+    pub registered: bool,
+}
+
+impl Session {
+    /// The session after a refresh.
+    #[must_use]
+    pub fn renewed(
+        &self,
+        access_token: SecretString,
+        access_ends_at: u64,
+        access_life: u64,
+        digest: TokenDigest,
+        refresh_token: Option<SecretString>,
+        ends_at: Option<u64>,
+    ) -> Self {
+        let mut tokens = self.tokens.clone();
+        tokens.push(digest);
+        if tokens.len() > RECENT_TOKENS + 1 {
+            tokens.remove(1);
+        }
+        Self {
+            id: self.id,
+            owner: self.owner.clone(),
+            access_token,
+            access_ends_at,
+            access_life,
+            refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
+            ends_at: ends_at.unwrap_or(self.ends_at),
+            tokens,
+            version: self.version + 1,
+        }
+    }
+}
+
+/// What a store knows of a token.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// It is of this session, last used at that time (seconds since 1970).
+    Session(Arc<Session>, u64),
+    /// Its session was ended.
+    Ended,
+    /// Nothing.
+    Nothing,
+}
+
+/// The right to refresh a session, for a while. A later lock has a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The number of this lock of the session.
+    pub number: u64,
+    /// Tells this lock from any other.
+    pub owner: [u8; 16],
+}
+
+/// The answer to a wish for the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// It is yours until the lease ends.
+    Yours(Fence),
+    /// Somebody else has it.
+    Taken,
+    /// The session is not there any more.
+    Gone,
+}
+
+/// Whether a new version was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was.
+    Yes,
+    /// Another version than the one read is there, or none: nothing was changed.
+    Outdated,
+}
+
+/// Where [`SessionStore::ended_since`] goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or did not answer in time.
+    #[error("the session store cannot be reached")]
+    Unavailable,
+    /// It answered, but not as this gateway's store should.
+    #[error("the session store answers wrongly: {0}")]
+    Broken(&'static str),
+}
+
+/// A place for sessions. Every method may be called by several gateways at a time.
+#[async_trait]
+pub trait SessionStore: fmt::Debug + Send + Sync {
+    /// Puts in a new session, found by all its tokens.
+    async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError>;
+
+    /// What is known of a token.
+    async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError>;
+
+    /// Asks for the right to refresh a session.
+    async fn lock(&self, session: &Session, lease: Duration) -> Result<Lock, StoreError>;
+
+    /// Gives the right back.
+    async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError>;
+
+    /// Writes a new version over the one before it, and finds the session by its new token too.
+    async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError>;
+
+    /// Notes that a session was used.
+    async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError>;
+
+    /// Ends a session: its tokens are refused from now on, by every gateway that shares the store.
+    async fn end(&self, session: &Session) -> Result<(), StoreError>;
+
+    /// Ends every session of a customer.
+    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError>;
+
+    /// Refuses a token that has no session here.
+    async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError>;
+
+    /// The tokens refused since the cursor's last move. An empty cursor begins now.
+    async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError>;
+
+    /// How long to wait for one's turn where only one may go in each `window`; `None` if that would
+    /// be longer than `longest`, and then no turn is taken.
+    async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError>;
+
+    /// Drops what has ended by itself or was not used within `idle`; a store that does so by itself need not.
+    /// Says how many sessions are held, where that is known.
+    async fn sweep(&self, now: u64, idle: Duration) -> Option<usize>;
+
+    /// Whether other gateways can change what is in it.
+    fn is_shared(&self) -> bool;
+}
+
+/// 16 random bytes.
+///
+/// # Errors
+/// [`StoreError::Broken`] if the operating system has no randomness.
+pub fn random_bytes() -> Result<[u8; 16], StoreError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Broken("the operating system gave no randomness"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,215 @@
+//! Sessions in this process: bounded, without a dependency, gone with the process.
+//!
+//! Owns the map from token to session. When it is full, the sessions least used make room. The lock
+//! has a lease here too, so that both stores behave alike.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+
+use super::{Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionStore, StoreError, Written, random_bytes};
+use crate::{
+    clock::unix_now,
+    jwt::TokenDigest,
+    names::{CustomerId, OrganizationId},
+};
+
+/// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
+const MOST_TURNS: usize = 10_000;
+
+/// Sessions in this process.
+#[derive(Debug)]
+pub struct MemoryStore {
+    by_token: Cache<TokenDigest, Slot>,
+    turns: Mutex<HashMap<Vec<u8>, Instant>>,
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Session(Arc<Kept>),
+    /// Refused until then, seconds since 1970.
+    Ended(u64),
+}
+
+#[derive(Debug)]
+struct Kept {
+    used_at: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    session: Arc<Session>,
+    locked: Option<(Fence, Instant)>,
+    fences: u64,
+}
+
+impl MemoryStore {
+    /// An empty store for about `capacity` tokens.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { by_token: Cache::new(capacity), turns: Mutex::default() }
+    }
+
+    fn kept(&self, session: &Session) -> Option<Arc<Kept>> {
+        session.tokens.iter().rev().find_map(|token| match self.by_token.get(token) {
+            Some(Slot::Session(kept)) => Some(kept),
+            Some(Slot::Ended(_)) | None => None,
+        })
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemoryStore {
+    async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
+        let state = State { session: Arc::clone(&session), locked: None, fences: 0 };
+        let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
+        for token in &session.tokens {
+            self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
+        }
+        Ok(())
+    }
+
+    async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError> {
+        let now = unix_now();
+        Ok(match self.by_token.get(token) {
+            Some(Slot::Session(kept)) => {
+                let session = Arc::clone(&kept.state.lock().session);
+                if session.ends_at <= now {
+                    Found::Nothing
+                } else {
+                    Found::Session(session, kept.used_at.load(Ordering::Relaxed))
+                }
+            }
+            Some(Slot::Ended(until)) if until > now => Found::Ended,
+            Some(Slot::Ended(_)) | None => Found::Nothing,
+        })
+    }
+
+    async fn lock(&self, session: &Session, lease: Duration) -> Result<Lock, StoreError> {
+        let owner = random_bytes()?;
+        let Some(kept) = self.kept(session) else { return Ok(Lock::Gone) };
+        let mut state = kept.state.lock();
+        let now = Instant::now();
+        if state.locked.is_some_and(|(_, until)| until > now) {
+            return Ok(Lock::Taken);
+        }
+        state.fences += 1;
+        let fence = Fence { number: state.fences, owner };
+        state.locked = Some((fence, now + lease));
+        Ok(Lock::Yours(fence))
+    }
+
+    async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError> {
+        if let Some(kept) = self.kept(session) {
+            let mut state = kept.state.lock();
+            if state.locked.is_some_and(|(own, _)| own == fence) {
+                state.locked = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, session: Arc<Session>, _fence: Fence) -> Result<Written, StoreError> {
+        let Some(kept) = self.kept(&session) else { return Ok(Written::Outdated) };
+        let forgotten = {
+            let mut state = kept.state.lock();
+            if state.session.version + 1 != session.version {
+                return Ok(Written::Outdated);
+            }
+            let before = std::mem::replace(&mut state.session, Arc::clone(&session));
+            before.tokens.iter().copied().filter(|token| !session.tokens.contains(token)).collect::<Vec<_>>()
+        };
+        for token in forgotten {
+            self.by_token.remove(&token);
+        }
+        for token in &session.tokens {
+            self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
+        }
+        Ok(Written::Yes)
+    }
+
+    async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {
+        if let Some(kept) = self.kept(session) {
+            kept.used_at.fetch_max(used_at, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn end(&self, session: &Session) -> Result<(), StoreError> {
+        let until = unix_now() + ENDED_FOR.as_secs();
+        let newest = self.kept(session).map(|kept| Arc::clone(&kept.state.lock().session));
+        let newer = newest.iter().flat_map(|newest| newest.tokens.iter());
+        for token in session.tokens.iter().chain(newer) {
+            self.by_token.insert(*token, Slot::Ended(until));
+        }
+        Ok(())
+    }
+
+    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError> {
+        let mut sessions = Vec::new();
+        for (_, slot) in self.by_token.iter() {
+            let Slot::Session(kept) = slot else { continue };
+            let session = Arc::clone(&kept.state.lock().session);
+            if session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer) {
+                sessions.push(session);
+            }
+        }
+        for session in sessions {
+            self.end(&session).await?;
+        }
+        Ok(())
+    }
+
+    async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError> {
+        self.by_token.insert(*token, Slot::Ended(unix_now() + ENDED_FOR.as_secs()));
+        Ok(())
+    }
+
+    async fn ended_since(&self, _cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError> {
+        let now = Instant::now();
+        let mut turns = self.turns.lock();
+        if turns.len() >= MOST_TURNS {
+            turns.retain(|_, next| *next > now);
+        }
+        let free_at = turns.get(who).copied().filter(|next| *next > now).unwrap_or(now);
+        let wait = free_at - now;
+        if wait > longest {
+            return Ok(None);
+        }
+        turns.insert(who.to_vec(), free_at + window);
+        Ok(Some(wait))
+    }
+
+    async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {
+        let mut held = 0;
+        self.by_token.retain(|token, slot| match slot {
+            Slot::Session(kept) => {
+                let state = kept.state.lock();
+                let used_at = kept.used_at.load(Ordering::Relaxed);
+                let lives = state.session.ends_at > now && used_at.saturating_add(idle.as_secs()) > now;
+                held += usize::from(lives && state.session.tokens.first() == Some(token));
+                lives
+            }
+            Slot::Ended(until) => *until > now,
+        });
+        Some(held)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}

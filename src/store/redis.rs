@@ -1,0 +1,311 @@
+//! Sessions in Redis or Valkey, shared by every gateway that uses the same keys.
+//!
+//! Owns the layout: every name is a keyed hash or a random id, every value with a secret is sealed, and
+//! everything ends by itself with its session. What must happen at once happens in a script, on the
+//! keys of one session only, so that it works in a cluster.
+//!
+//! | name | value |
+//! |---|---|
+//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended |
+//! | `{prefix}:{id}:s` | hash: `r` the sealed session, `v` its version, `f` the last lock's number, `w` the last writer's, `u` last use |
+//! | `{prefix}:{id}:l` | whose lock it is, for the length of the lease |
+//! | `{prefix}:u:{hash of customer}` | set of the customer's session ids |
+//! | `{prefix}:ended` | stream of sealed token digests that are refused from now on |
+//! | `{prefix}:w:{hash of login}` | when the login's next turn is |
+
+mod link;
+mod wire;
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
+
+pub use self::link::LinkError;
+use self::link::Link;
+use super::{
+    Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written, random_bytes, seal::Seals,
+};
+use crate::{
+    clock::unix_now,
+    jwt::TokenDigest,
+    metrics::Metrics,
+    names::{CustomerId, OrganizationId},
+    settings::RedisStore as Configured,
+};
+
+/// What stands under a token whose session was ended.
+const ENDED: &[u8] = b"ended";
+/// Most entries of the stream of ended tokens that are read at a time.
+const ENDED_AT_ONCE: usize = 1000;
+
+/// KEYS: session, lock. ARGV: owner, lease in ms. Gives the lock's number, 0 if taken, -1 if gone.
+static LOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+         if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('HINCRBY', KEYS[1], 'f', 1) end
+         return 0",
+    )
+});
+
+/// KEYS: lock. ARGV: owner.
+static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
+});
+
+/// KEYS: session, lock. ARGV: version read, lock's number, owner, sealed session, end in ms.
+static REPLACE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[1], 'v') ~= ARGV[1] then return 0 end
+         if tonumber(redis.call('HGET', KEYS[1], 'w') or '0') > tonumber(ARGV[2]) then return 0 end
+         redis.call('HSET', KEYS[1], 'r', ARGV[4], 'v', tonumber(ARGV[1]) + 1, 'w', ARGV[2])
+         redis.call('PEXPIREAT', KEYS[1], ARGV[5])
+         if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('DEL', KEYS[2]) end
+         return 1",
+    )
+});
+
+/// KEYS: session. ARGV: last use. An older use never replaces a later one, and a gone session stays gone.
+static TOUCH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local used = redis.call('HGET', KEYS[1], 'u')
+         if used and tonumber(used) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'u', ARGV[1]) end
+         return 1",
+    )
+});
+
+/// KEYS: turn. ARGV: window in ms, longest wait in ms. Gives the wait in ms, -1 if that would be too long.
+static TURN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local time = redis.call('TIME')
+         local now = time[1] * 1000 + math.floor(time[2] / 1000)
+         local free = tonumber(redis.call('GET', KEYS[1]) or '0')
+         if free < now then free = now end
+         if free - now > tonumber(ARGV[2]) then return -1 end
+         redis.call('SET', KEYS[1], free + ARGV[1], 'PX', free - now + ARGV[1])
+         return free - now",
+    )
+});
+
+/// Sessions in Redis.
+#[derive(Debug)]
+pub struct RedisStore {
+    link: Link,
+    seals: Seals,
+    prefix: String,
+}
+
+impl RedisStore {
+    /// A store that connects when it is first asked.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the address or a key cannot be used at all.
+    pub fn new(settings: &Configured, metrics: &Metrics) -> Result<Self, LinkError> {
+        let seals = Seals::new(&settings.encryption_key, settings.previous_encryption_key.as_ref())
+            .map_err(|_| LinkError::Keys)?;
+        Ok(Self { link: Link::new(settings, metrics)?, seals, prefix: settings.key_prefix.clone() })
+    }
+
+    fn session_key(&self, id: SessionId) -> String {
+        format!("{}:{{{id}}}:s", self.prefix)
+    }
+
+    fn lock_key(&self, id: SessionId) -> String {
+        format!("{}:{{{id}}}:l", self.prefix)
+    }
+
+    fn ended_key(&self) -> String {
+        format!("{}:ended", self.prefix)
+    }
+
+    fn token_key(&self, token: &TokenDigest) -> String {
+        format!("{}:t:{}", self.prefix, self.seals.name("t", token))
+    }
+
+    fn customer_keys(&self, organization: &OrganizationId, customer: &CustomerId) -> Vec<String> {
+        let who = format!("{organization}|{customer}");
+        self.seals.names("u", who.as_bytes()).map(|name| format!("{}:u:{name}", self.prefix)).collect()
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<(Arc<Session>, u64)>, StoreError> {
+        let read = cmd("HMGET").arg(self.session_key(id)).arg("r").arg("u").to_owned();
+        let (sealed, used_at): (Option<Vec<u8>>, Option<u64>) = self.link.query(&read).await?;
+        let Some(sealed) = sealed else { return Ok(None) };
+        let session = wire::read(id, &self.seals.open(&id.0, &sealed)?)?;
+        Ok(Some((Arc::new(session), used_at.unwrap_or(0))))
+    }
+
+    /// Lets a session be found by these tokens for as long as it lives.
+    async fn point(&self, tokens: &[TokenDigest], id: SessionId, ends_at: u64) -> Result<(), StoreError> {
+        for token in tokens {
+            let point = cmd("SET").arg(self.token_key(token)).arg(&id.0).arg("EXAT").arg(ends_at).to_owned();
+            self.link.query::<()>(&point).await?;
+        }
+        Ok(())
+    }
+
+    async fn refuse_all(&self, tokens: &[TokenDigest]) -> Result<(), StoreError> {
+        for token in tokens {
+            let refuse = cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(ENDED_FOR.as_secs()).to_owned();
+            self.link.query::<()>(&refuse).await?;
+        }
+        let sealed = self.seals.seal(b"ended", tokens.as_flattened())?;
+        let oldest = unix_now().saturating_sub(ENDED_FOR.as_secs()) * 1000;
+        let mut tell = cmd("XADD");
+        tell.arg(self.ended_key()).arg("MINID").arg("~").arg(oldest).arg("*").arg("d").arg(sealed);
+        self.link.query::<()>(&tell).await
+    }
+
+    async fn script<T: redis::FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        self.link.script(invocation).await
+    }
+
+    fn read_id(bytes: &[u8]) -> Result<SessionId, StoreError> {
+        bytes.try_into().map(SessionId).map_err(|_| StoreError::Broken("a session's id is unreadable"))
+    }
+}
+
+#[async_trait]
+impl SessionStore for RedisStore {
+    async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
+        let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
+        let key = self.session_key(session.id);
+        let mut put = cmd("HSET");
+        put.arg(&key).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
+        put.arg("u").arg(used_at);
+        self.link.query::<()>(&put).await?;
+        self.link.query::<()>(cmd("EXPIREAT").arg(&key).arg(session.ends_at)).await?;
+        if let Some(customer) = &session.owner.customer
+            && let Some(set) = self.customer_keys(&session.owner.organization, customer).first()
+        {
+            self.link.query::<()>(cmd("SADD").arg(set).arg(&session.id.0)).await?;
+            self.link.query::<()>(cmd("EXPIREAT").arg(set).arg(session.ends_at)).await?;
+        }
+        self.point(&session.tokens, session.id, session.ends_at).await
+    }
+
+    async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError> {
+        let names = self.seals.names("t", token).map(|name| format!("{}:t:{name}", self.prefix));
+        for (age, key) in names.enumerate() {
+            let Some(found) = self.link.query::<Option<Vec<u8>>>(cmd("GET").arg(&key)).await? else { continue };
+            if found == ENDED {
+                return Ok(Found::Ended);
+            }
+            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else { return Ok(Found::Nothing) };
+            if age > 0 {
+                // Found under the previous key: stand under the current one too, before that key goes.
+                self.point(&session.tokens, session.id, session.ends_at).await?;
+            }
+            return Ok(Found::Session(session, used_at));
+        }
+        Ok(Found::Nothing)
+    }
+
+    async fn lock(&self, session: &Session, lease: Duration) -> Result<Lock, StoreError> {
+        let owner = random_bytes()?;
+        let mut script = LOCK.key(self.session_key(session.id));
+        script.key(self.lock_key(session.id)).arg(&owner).arg(milliseconds(lease));
+        Ok(match self.script::<i64>(&script).await? {
+            -1 => Lock::Gone,
+            0 => Lock::Taken,
+            number => Lock::Yours(Fence { number: number.unsigned_abs(), owner }),
+        })
+    }
+
+    async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError> {
+        let mut script = UNLOCK.key(self.lock_key(session.id));
+        self.script(script.arg(&fence.owner)).await
+    }
+
+    async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
+        let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
+        // First the way to it, so that the new token is found the moment it is given out.
+        if let Some(newest) = session.tokens.last() {
+            self.point(&[*newest], session.id, session.ends_at).await?;
+        }
+        let mut script = REPLACE.key(self.session_key(session.id));
+        script.key(self.lock_key(session.id)).arg(session.version - 1).arg(fence.number).arg(&fence.owner);
+        script.arg(sealed).arg(session.ends_at * 1000);
+        Ok(if self.script::<i64>(&script).await? == 1 { Written::Yes } else { Written::Outdated })
+    }
+
+    async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {
+        let mut script = TOUCH.key(self.session_key(session.id));
+        self.script(script.arg(used_at)).await
+    }
+
+    async fn end(&self, session: &Session) -> Result<(), StoreError> {
+        // A refresh elsewhere may have given out more tokens than the caller knows.
+        let mut tokens = session.tokens.clone();
+        if let Some((newest, _)) = self.session(session.id).await? {
+            tokens.extend(newest.tokens.iter().filter(|token| !session.tokens.contains(token)));
+        }
+        self.refuse_all(&tokens).await?;
+        self.link.query::<()>(cmd("DEL").arg(self.session_key(session.id))).await?;
+        self.link.query::<()>(cmd("DEL").arg(self.lock_key(session.id))).await?;
+        if let Some(customer) = &session.owner.customer {
+            for set in self.customer_keys(&session.owner.organization, customer) {
+                self.link.query::<()>(cmd("SREM").arg(set).arg(&session.id.0)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError> {
+        for set in self.customer_keys(organization, customer) {
+            for id in self.link.query::<Vec<Vec<u8>>>(cmd("SMEMBERS").arg(&set)).await? {
+                if let Some((session, _)) = self.session(Self::read_id(&id)?).await? {
+                    self.end(&session).await?;
+                }
+            }
+            self.link.query::<()>(cmd("DEL").arg(set)).await?;
+        }
+        Ok(())
+    }
+
+    async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError> {
+        self.refuse_all(&[*token]).await
+    }
+
+    async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError> {
+        if cursor.0.is_empty() {
+            let newest: StreamRangeReply =
+                self.link.query(cmd("XREVRANGE").arg(self.ended_key()).arg("+").arg("-").arg("COUNT").arg(1)).await?;
+            cursor.0 = newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
+            return Ok(Vec::new());
+        }
+        let mut ended = Vec::new();
+        let range = cmd("XRANGE").arg(self.ended_key()).arg(format!("({}", cursor.0)).arg("+").arg("COUNT").arg(ENDED_AT_ONCE).to_owned();
+        let entries: StreamRangeReply = self.link.query(&range).await?;
+        for entry in entries.ids {
+            if let Some(sealed) = entry.get::<Vec<u8>>("d") {
+                let digests = self.seals.open(b"ended", &sealed)?;
+                let (digests, _) = digests.as_chunks::<32>();
+                ended.extend_from_slice(digests);
+            }
+            cursor.0 = entry.id;
+        }
+        Ok(ended)
+    }
+
+    async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError> {
+        let mut script = TURN.key(format!("{}:w:{}", self.prefix, self.seals.name("w", who)));
+        let wait: i64 = self.script(script.arg(milliseconds(window)).arg(milliseconds(longest))).await?;
+        Ok(u64::try_from(wait).ok().map(Duration::from_millis))
+    }
+
+    async fn sweep(&self, _now: u64, _idle: Duration) -> Option<usize> {
+        None
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,238 @@
+//! One refresh of one session, whoever asks and however many.
+//!
+//! Owns the exchange: one flight per session in this process, a leased lock among replicas, the new
+//! version written over the one it was read from before anybody gets the new token. It runs in a task of
+//! its own, because a public client's refresh token is void once it was sent: a caller who
+//! hangs up must not abort it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use tokio::sync::watch;
+
+use super::{InUse, Known, SessionError, Sessions, digest_of};
+use crate::{
+    clock::unix_now,
+    salesforce::exchange::ExchangeError,
+    store::{Fence, Found, Lock, Session, StoreError, Written},
+};
+
+/// A lease outlives the exchange by this much: time to write the result.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// How often one looks whether somebody else's refresh is done.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// After a refusal, how long a refresh of an overtaken lock may still turn up with the reason.
+const OVERTAKEN_GRACE: Duration = Duration::from_secs(1);
+/// How long a new version is offered to a store that does not take it.
+const WRITE_TRIES: u32 = 120;
+const WRITE_EVERY: Duration = Duration::from_millis(500);
+/// How much of that the caller waits for.
+const WRITE_TRIES_WAITED: u32 = 3;
+
+type Outcome = Result<Arc<Session>, SessionError>;
+
+/// A refresh under way, and where its outcome will be.
+pub(super) type Flight = watch::Receiver<Option<Outcome>>;
+
+impl Sessions {
+    /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
+    pub(super) async fn renew(self: &Arc<Self>, in_use: &Arc<InUse>, seen: u64) -> Outcome {
+        let session = in_use.session.load_full();
+        if session.version > seen {
+            self.count("coalesced");
+            return Ok(session);
+        }
+        let mut flight = {
+            let mut flights = self.flights.lock();
+            match flights.get(&session.id) {
+                Some(flight) => {
+                    self.count("coalesced");
+                    flight.clone()
+                }
+                None => {
+                    let (land, flight) = watch::channel(None);
+                    flights.insert(session.id, flight.clone());
+                    let (sessions, in_use) = (Arc::clone(self), Arc::clone(in_use));
+                    tokio::spawn(async move {
+                        let outcome = sessions.fly(&in_use, &session).await;
+                        sessions.count(if outcome.is_ok() { "miss" } else { "error" });
+                        sessions.flights.lock().remove(&session.id);
+                        // Nobody may be waiting any more.
+                        let _ = land.send(Some(outcome));
+                    });
+                    flight
+                }
+            }
+        };
+        match flight.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Err(SessionError::Lapsed)),
+            Err(_) => Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))),
+        }
+    }
+
+    /// Refreshes, or waits for another replica's refresh, and remembers the result.
+    async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>) -> Outcome {
+        let outcome = self.refresh_or_wait(session).await;
+        match &outcome {
+            Ok(newest) => {
+                in_use.session.store(Arc::clone(newest));
+                for digest in &newest.tokens {
+                    self.known.insert(*digest, Known::Session(Arc::clone(in_use)));
+                }
+            }
+            Err(SessionError::Over(_) | SessionError::LoggedOut) => self.forget(session),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    async fn refresh_or_wait(&self, session: &Arc<Session>) -> Outcome {
+        let lease = self.exchange + LEASE_MARGIN;
+        let patience = Instant::now() + lease * 2;
+        loop {
+            match self.store.lock(session, lease).await? {
+                Lock::Yours(fence) => {
+                    // Somebody may have been faster between our reading and our lock.
+                    let newest = match self.newest(session).await {
+                        Ok(newest) => newest,
+                        Err(error) => {
+                            self.unlock(session, fence).await;
+                            return Err(error);
+                        }
+                    };
+                    if newest.version > session.version {
+                        self.unlock(session, fence).await;
+                        return Ok(newest);
+                    }
+                    return self.exchange(&newest, fence).await;
+                }
+                Lock::Gone => return Err(self.newest(session).await.err().unwrap_or(SessionError::Lapsed)),
+                Lock::Taken => {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    let newest = self.newest(session).await?;
+                    if newest.version > session.version {
+                        return Ok(newest);
+                    }
+                    if Instant::now() > patience {
+                        return Err(SessionError::Store(StoreError::Unavailable));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Exchanges the refresh token under the lock, and stores the result before it is used.
+    async fn exchange(&self, session: &Arc<Session>, fence: Fence) -> Outcome {
+        let (Some(issuer), Some(client)) =
+            (self.issuers.get(&session.owner.organization), self.client_of(session))
+        else {
+            // The client was taken out of the configuration: nobody can refresh its sessions.
+            self.unlock(session, fence).await;
+            return Err(SessionError::Lapsed);
+        };
+        match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token).await {
+            Ok(answer) => {
+                let digest = digest_of(&answer.access_token);
+                let token = answer.access_token.expose_secret();
+                let ends_at = match self.verifier.verify(token, &session.owner.organization).await {
+                    Ok(verified) => verified.shopper.expires_at,
+                    // SLAS gave it over a verified connection; whether it verifies is checked where it is used.
+                    Err(_) => unix_now().saturating_add(answer.expires_in),
+                };
+                let renewed = Arc::new(session.renewed(
+                    answer.access_token,
+                    ends_at,
+                    answer.expires_in,
+                    digest,
+                    answer.refresh_token,
+                    answer.refresh_token_expires_in.map(|life| unix_now().saturating_add(life)),
+                ));
+                self.write(session, renewed, fence).await
+            }
+            Err(error) if is_refused(&error) => self.refused(session, fence, error).await,
+            Err(error) => {
+                self.unlock(session, fence).await;
+                Err(SessionError::Slas(error))
+            }
+        }
+    }
+
+    /// Writes the new version. What SLAS has already rotated is not given up while this process lives.
+    async fn write(&self, session: &Arc<Session>, renewed: Arc<Session>, fence: Fence) -> Outcome {
+        for attempt in 0..WRITE_TRIES {
+            match self.store.replace(Arc::clone(&renewed), fence).await {
+                Ok(Written::Yes) => return Ok(renewed),
+                Ok(Written::Outdated) => return self.newest(session).await,
+                Err(error) if attempt + 1 == WRITE_TRIES_WAITED => {
+                    tracing::error!(%error, "a refreshed session could not be stored; going on trying");
+                    let store = Arc::clone(&self.store);
+                    tokio::spawn(async move {
+                        for _ in WRITE_TRIES_WAITED..WRITE_TRIES {
+                            tokio::time::sleep(WRITE_EVERY).await;
+                            if store.replace(Arc::clone(&renewed), fence).await.is_ok() {
+                                tracing::info!("a refreshed session was stored late");
+                                return;
+                            }
+                        }
+                        tracing::error!("a refreshed session was never stored: its shopper must log in again");
+                    });
+                    return Err(SessionError::Store(error));
+                }
+                Err(_) => tokio::time::sleep(WRITE_EVERY).await,
+            }
+        }
+        Err(SessionError::Store(StoreError::Unavailable))
+    }
+
+    /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
+    /// rotated it already and writes that a moment later.
+    async fn refused(&self, session: &Arc<Session>, fence: Fence, error: ExchangeError) -> Outcome {
+        let overtaken = fence.number > session.version + 1;
+        let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
+        loop {
+            let newest = self.newest(session).await?;
+            if newest.version > session.version {
+                return Ok(newest);
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        tracing::info!(organization = %session.owner.organization, %error, "SLAS ended a session");
+        if let Err(error) = self.store.end(session).await {
+            tracing::warn!(%error, "an ended session stays in the store until it can be reached");
+        }
+        Err(SessionError::Over(error))
+    }
+
+    /// The session as the store has it now.
+    async fn newest(&self, session: &Session) -> Outcome {
+        let token = session.tokens.first().ok_or(SessionError::Lapsed)?;
+        match self.store.find(token).await? {
+            Found::Session(newest, _) if newest.id == session.id => Ok(newest),
+            Found::Ended => Err(SessionError::LoggedOut),
+            Found::Session(..) | Found::Nothing => Err(SessionError::Lapsed),
+        }
+    }
+
+    async fn unlock(&self, session: &Session, fence: Fence) {
+        // A lock that is not given back ends with its lease.
+        let _ = self.store.unlock(session, fence).await;
+    }
+}
+
+/// Whether SLAS refused the refresh token itself. A client that it does not know is our own
+/// configuration's fault, and no reason to end anybody's session.
+fn is_refused(error: &ExchangeError) -> bool {
+    match error {
+        ExchangeError::Rejected { status, code } => {
+            code != "invalid_client" && (code == "invalid_grant" || *status == StatusCode::BAD_REQUEST || *status == StatusCode::UNAUTHORIZED)
+        }
+        _ => false,
+    }
+}
