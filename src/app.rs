@@ -297,7 +297,7 @@ fn tenant_parts(
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
         let ring = KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), Arc::clone(metrics));
-        systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, is_loopback(&own.url)));
+        systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
         system_ring = Some(ring);
     }
     let customers = Customers::new(transport, &tenant.api, &tenant.organization);
@@ -337,8 +337,4 @@ fn tls_settings(tls: &settings::Tls) -> Result<TlsSettings, AppError> {
         );
     }
     Ok(settings)
-}
-
-fn is_loopback(url: &url::Url) -> bool {
-    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }

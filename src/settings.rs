@@ -4,9 +4,10 @@
 //! them into [`Settings`] finds every error at once. Nothing here opens a connection, and nothing
 //! else in the gateway reads a configuration file or an environment variable.
 //!
-//! A file goes through these rooms, in this order: `load` reads it, `environment` lays the variables
-//! over it, `shape` compares it with the schema and takes out what does not fit, `raw` mirrors the
-//! rest, `parse` gives it meaning, `secret` reads the files it names. `finding` collects what is wrong.
+//! A file goes through these rooms, in this order: `load` reads it, `environment` finds the keys that
+//! variables mean, `layers` lays those over the file, `shape` compares the whole with the schema and
+//! takes out what does not fit, `raw` mirrors the rest, `parse` gives it meaning, `secret` reads the
+//! files it names. `finding` collects what is wrong.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -20,6 +21,7 @@ use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 mod environment;
 mod finding;
+mod layers;
 mod load;
 mod parse;
 mod raw;
@@ -29,6 +31,7 @@ mod shape;
 
 pub use finding::{ConfigErrors, Finding};
 pub use load::Loaded;
+pub use parse::is_loopback;
 pub use schema::schema;
 
 /// The whole configuration, checked.

@@ -174,25 +174,49 @@ fn keys_of(node: &serde_json::Value, root: &serde_json::Value, path: &str, keys:
     }
 }
 
-#[test]
-fn base_mentions_every_key() {
+/// The key that a line of `base.toml` gives a value or an example of.
+fn key_of(line: &str) -> Option<&str> {
+    line.trim_start_matches(['#', ' ']).split_once(" = ").map(|(key, _)| key)
+}
+
+/// The keys of the schema that the text does not mention.
+fn not_in(text: &str) -> Vec<String> {
     let schema = schema();
     let mut expected = BTreeSet::new();
     keys_of(&schema, &schema, "", &mut expected);
     assert!(expected.len() > 50 && expected.contains("tenants.slas_clients.redirect_uri"), "{expected:?}");
 
     let mut section = String::new();
-    let mut mentioned = BTreeSet::new();
-    for line in fs::read_to_string(config("base.toml")).unwrap().lines() {
-        let line = line.trim_start_matches(['#', ' ']);
-        if line.starts_with('[') {
-            section = line.trim_matches(['[', ']']).to_owned();
-        } else if let Some((key, _)) = line.split_once(" = ") {
-            mentioned.insert(format!("{section}.{key}"));
+    for line in text.lines() {
+        let uncommented = line.trim_start_matches(['#', ' ']);
+        if uncommented.starts_with('[') {
+            section = uncommented.trim_matches(['[', ']']).to_owned();
+        } else if let Some(key) = key_of(line) {
+            expected.remove(&format!("{section}.{key}"));
         }
     }
-    let missing: Vec<_> = expected.difference(&mentioned).collect();
-    assert!(missing.is_empty(), "not in config/base.toml: {missing:?}");
+    expected.into_iter().collect()
+}
+
+#[test]
+fn base_mentions_every_key() {
+    let text = fs::read_to_string(config("base.toml")).unwrap();
+    assert_eq!(not_in(&text), [""; 0]);
+
+    // And it would be noticed if it did not: whichever key's line is taken out, that key is missed.
+    let lines: Vec<&str> = text.lines().collect();
+    let mut missed = BTreeSet::new();
+    for (number, line) in lines.iter().enumerate() {
+        let others = [&lines[..number], &lines[number + 1..]].concat().join("\n");
+        let found = not_in(&others);
+        if let Some(key) = key_of(line)
+            && let [path] = found.as_slice()
+        {
+            assert!(path.ends_with(&format!(".{key}")), "{path} missed without: {line}");
+            missed.insert(path.clone());
+        }
+    }
+    assert_eq!(missed.into_iter().collect::<Vec<_>>(), not_in(""));
 }
 
 #[test]
@@ -469,6 +493,58 @@ fn tables_by_number_keep_their_order_beyond_nine() {
     assert_eq!(settings.tenants[0].sites[11].as_str(), "Site11");
 }
 
+/// The variable of a key.
+fn variable(path: &str) -> String {
+    let segments: Vec<_> = path.split(['.', '[', ']']).filter(|segment| !segment.is_empty()).collect();
+    format!("SHOPPER_GATEWAY__{}", segments.join("__").to_uppercase())
+}
+
+#[test]
+fn every_key_can_come_from_the_environment() {
+    let (_folder, text) = complete();
+    let mut file = toml::Value::Table(text.parse().unwrap());
+    let mut found = Vec::new();
+    leaves(&file, "", &mut found);
+    let mut variables = vec![("SLAS_SECRET".to_owned(), "s3cret".to_owned())];
+    for path in &found {
+        let value = at(&mut file, path);
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        variables.push((variable(path), text));
+    }
+    let folder = TempDir::new().unwrap();
+    let load = |text: &str| {
+        fs::write(folder.path().join("gateway.toml"), text).unwrap();
+        Settings::load_with(&folder.path().join("gateway.toml"), variables.clone()).map(|loaded| loaded.settings)
+    };
+    let from_file = load_in(folder.path(), &text, &[("SLAS_SECRET", "s3cret")]).unwrap().settings;
+    // Alone, over the same, and over another file with the same shape.
+    for text in ["", &text, &text.replace("RefArch", "Other").replace("5m", "6m").replace("1MiB", "2MiB")] {
+        let from_environment = load(text).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(format!("{from_environment:?}"), format!("{from_file:?}"));
+    }
+}
+
+#[test]
+fn two_variables_for_one_key_are_an_error() {
+    let text = with_secret("{ env = 'SLAS' }");
+    let whole = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET";
+    let part = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET__FILE";
+    let other = "SHOPPER_GATEWAY__tenants__00__SLAS_CLIENTS__0__CLIENT_SECRET";
+    let shown = format!("{part}: already set by {whole}; keep one of the two");
+    assert_eq!(errors(&text, &[(part, "PLANTED"), (whole, "PLANTED")]), [shown]);
+    let shown = format!("{other}: already set by {whole}; keep one of the two");
+    assert_eq!(errors(&text, &[(other, "PLANTED"), (whole, "PLANTED")]), [shown]);
+}
+
+#[test]
+fn a_section_with_an_odd_name_is_no_path() {
+    for odd in ["'server.threads' = 4", "'tenants[999999999999]' = 4", "'tenants[0]'.api = 4", "'log.level' = {}"] {
+        let found = errors(&format!("{odd}\n{MINIMAL}"), &[("SHOPPER_GATEWAY__SERVER__THREADS", "3")]);
+        let key = odd.split('\'').nth(1).unwrap();
+        assert!(found.len() == 1 && found[0].starts_with(&format!("{key}: unknown key; ")), "{found:?}");
+    }
+}
+
 #[test]
 fn wrong_variables_are_named() {
     let found = errors(
@@ -506,6 +582,10 @@ fn wrong_variables_are_named() {
 fn a_wrong_shape_in_the_file_is_not_hidden_by_the_environment() {
     let found = errors("tenants = 3", &[("SHOPPER_GATEWAY__TENANTS__0__API", "https://x.example")]);
     assert_eq!(found, ["tenants: expected an array, found an integer"]);
+    let found = errors(&format!("server = 'x'\n{MINIMAL}"), &[("SHOPPER_GATEWAY__SERVER__THREADS", "4")]);
+    assert_eq!(found, ["server: expected a table, found a string"]);
+    let found = errors(&with_secret("1979-05-27"), &[("SHOPPER_GATEWAY__SERVER__THREADS", "4")]);
+    assert!(found.len() == 1 && found[0].ends_with("found a date or time"), "{found:?}");
 }
 
 #[test]

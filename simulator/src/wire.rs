@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -69,8 +70,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // A connection that died while waiting is nobody's loss.
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors, mostly: some are free again in a moment.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
                 connections.spawn(converse(stream, router.clone()));
             }
             Some(_) = connections.join_next() => {}

@@ -1,145 +1,173 @@
-//! The layer of the environment: `SHOPPER_GATEWAY__SECTION__KEY` over the file.
+//! The layer of the environment: which key a variable `SHOPPER_GATEWAY__SECTION__KEY` means.
 //!
-//! Owns the spelling of the variables. Refuses to guess kinds: a value is laid down as the text it
-//! is, and only a key that asks for a number or a truth value gets it converted (see `shape`), so the
-//! secret "00123" stays "00123".
+//! Owns the spelling of the variables; the schema says which keys there are, the file how long its
+//! arrays are. Refuses to guess kinds: a value is the text it is, and only a key that asks for a number
+//! or a truth value gets it converted (see `shape`), so the secret "00123" stays "00123".
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{collections::BTreeMap, fmt};
 
-use serde_json::Value as Json;
 use toml::Value;
 
 use super::{
-    finding::{Findings, Origins, nearest},
+    finding::{Findings, lineage, nearest},
     schema::Schema,
 };
 
 /// What the names of the gateway's own variables begin with.
 pub(super) const PREFIX: &str = "SHOPPER_GATEWAY__";
 
-/// Lays every variable of the gateway over the table, and tells the findings which key came from where.
-pub(super) fn overlay(
-    mut table: Value,
-    schema: Schema<'_>,
-    environment: &BTreeMap<String, String>,
-    findings: &mut Findings,
-) -> Value {
-    let mut variables: Vec<(Vec<&str>, &str, &str)> = environment
-        .iter()
-        .filter_map(|(name, text)| {
-            Some((name.strip_prefix(PREFIX)?.split("__").collect(), name.as_str(), text.as_str()))
-        })
-        .collect();
-    // Element 2 before element 10: each must find its predecessor in place.
-    variables.sort_by(|(one, ..), (other, ..)| by_segments(one, other));
+/// What the environment sets, by the path of the key: `tenants[0].api`. No path lies below another.
+pub(super) type Overrides<'e> = BTreeMap<String, Override<'e>>;
 
-    let mut origins = Origins::new();
-    for (segments, variable, text) in variables {
-        let mut path = String::new();
-        match place(schema, schema.root(), Some(&table), &segments, text, &mut path) {
-            Ok(changed) => {
-                table = changed;
-                origins.insert(path, variable.to_owned());
-            }
-            Err(Misplaced::Unknown { known, at }) => {
-                let hint = match nearest(&segments[at].to_lowercase(), known.into_iter()) {
-                    Some(meant) => {
-                        let mut segments: Vec<String> = segments.iter().map(|&part| part.to_owned()).collect();
-                        segments[at] = meant.to_uppercase();
-                        format!("did you mean {PREFIX}{}?", segments.join("__"))
-                    }
-                    None => "the names are those of the file, in capitals, joined by two underscores".to_owned(),
-                };
-                findings.error(variable, format!("no such key; {hint}"));
-            }
-            Err(Misplaced::Gap { length }) => {
-                findings.error(variable, format!("leaves a gap: the next element of this array has number {length}"));
-            }
-            // What the file has there is of the wrong kind; that is reported when shapes are checked.
-            Err(Misplaced::Shape) => {}
-        }
-    }
-    findings.set_origins(origins);
-    table
+/// A variable and its text.
+#[derive(Clone, Copy)]
+pub(super) struct Override<'e> {
+    pub(super) variable: &'e str,
+    pub(super) text: &'e str,
 }
 
-/// Why a variable could not be laid down.
-enum Misplaced<'a> {
+/// What the gateway's own variables set; tells the findings which key came from where.
+pub(super) fn overrides<'e>(
+    file: &Value,
+    schema: Schema<'_>,
+    environment: &'e BTreeMap<String, String>,
+    findings: &mut Findings,
+) -> Overrides<'e> {
+    let mut variables: Vec<(Vec<Segment>, Override<'e>)> = environment
+        .iter()
+        .filter_map(|(variable, text)| {
+            let segments = variable.strip_prefix(PREFIX)?.split("__").map(Segment::new).collect();
+            Some((segments, Override { variable, text }))
+        })
+        .collect();
+    // A whole before its parts, and element 2 before element 10: each must find what is before it.
+    variables.sort_by(|(one, _), (other, _)| one.cmp(other));
+
+    let mut overrides = Overrides::new();
+    for (segments, set) in variables {
+        let path = match path(&segments, file, schema, &overrides) {
+            Ok(path) => path,
+            Err(Unresolved::Unknown { known, at }) => {
+                findings.error(set.variable, format!("no such key; {}", hint(&segments, at, &known)));
+                continue;
+            }
+            Err(Unresolved::Gap { length }) => {
+                let problem = format!("leaves a gap: the next element of this array has number {length}");
+                findings.error(set.variable, problem);
+                continue;
+            }
+            // What the file has there is of the wrong kind; that is reported when shapes are checked.
+            Err(Unresolved::Shape) => continue,
+        };
+        // Which of the two would win is nothing that an operator could see.
+        if let Some(other) = lineage(&path).find_map(|part| overrides.get(part)) {
+            findings.error(set.variable, format!("already set by {}; keep one of the two", other.variable));
+            continue;
+        }
+        overrides.insert(path, set);
+    }
+    findings.set_origins(overrides.iter().map(|(path, set)| (path.clone(), set.variable.to_owned())).collect());
+    overrides
+}
+
+/// A part of a variable's name: the number of an element, or a key.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Number(usize),
+    Key(String),
+}
+
+impl Segment {
+    fn new(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Key(text.to_lowercase()), Self::Number)
+    }
+}
+
+/// As in the name of a variable.
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(position) => write!(f, "{position}"),
+            Self::Key(key) => f.write_str(&key.to_uppercase()),
+        }
+    }
+}
+
+/// Why a variable means no key.
+enum Unresolved<'a> {
     Unknown { known: Vec<&'a str>, at: usize },
     Gap { length: usize },
     Shape,
 }
 
-/// The value of `node` after the text was put to where the segments point.
-fn place<'a>(
+/// The path of the key that the segments mean.
+fn path<'a>(
+    segments: &[Segment],
+    file: &Value,
     schema: Schema<'a>,
-    node: &'a Json,
-    current: Option<&Value>,
-    segments: &[&str],
-    text: &str,
-    path: &mut String,
-) -> Result<Value, Misplaced<'a>> {
-    let Some((segment, rest)) = segments.split_first() else { return Ok(Value::String(text.to_owned())) };
-    let key = segment.to_lowercase();
-    let alternatives = schema.alternatives(node);
-    // A secret or a list may be a text in the file and be set by its parts here.
-    let replaceable = matches!(current, None | Some(Value::String(_)));
-    for alternative in &alternatives {
-        if let Some(property) = alternative["properties"].get(&key) {
-            let mut table = match current {
-                Some(Value::Table(table)) => table.clone(),
-                _ if replaceable => toml::Table::new(),
-                _ => return Err(Misplaced::Shape),
-            };
-            if !path.is_empty() {
-                path.push('.');
-            }
-            path.push_str(&key);
-            let value = place(schema, property, table.get(&key), rest, text, path).map_err(Misplaced::deeper)?;
-            table.insert(key, value);
-            return Ok(Value::Table(table));
+    overrides: &Overrides<'_>,
+) -> Result<String, Unresolved<'a>> {
+    let mut path = String::new();
+    let mut node = schema.root();
+    let mut present = Some(file);
+    for (at, segment) in segments.iter().enumerate() {
+        let alternatives = schema.alternatives(node);
+        let in_schema = alternatives.iter().find_map(|alternative| match segment {
+            Segment::Key(key) => alternative["properties"].get(key),
+            Segment::Number(_) => alternative.get("items"),
+        });
+        let Some(below) = in_schema else {
+            let properties = alternatives.iter().filter_map(|alternative| alternative["properties"].as_object());
+            let known = properties.flat_map(|properties| properties.keys().map(String::as_str)).collect();
+            return Err(Unresolved::Unknown { known, at });
+        };
+        // A secret or a list may be a text in the file and be set by its parts here.
+        if matches!(present, Some(Value::String(_))) && alternatives.iter().any(|form| form["type"] == "string") {
+            present = None;
         }
-        if let (Ok(position), Some(element)) = (key.parse::<usize>(), alternative.get("items")) {
-            let mut elements = match current {
-                Some(Value::Array(elements)) => elements.clone(),
-                _ if replaceable => Vec::new(),
-                _ => return Err(Misplaced::Shape),
-            };
-            if position > elements.len() {
-                return Err(Misplaced::Gap { length: elements.len() });
+        present = match (segment, present) {
+            (Segment::Key(key), None | Some(Value::Table(_))) => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(key);
+                present.and_then(|table| table.get(key))
             }
-            path.push_str(&format!("[{position}]"));
-            let value = place(schema, element, elements.get(position), rest, text, path).map_err(Misplaced::deeper)?;
-            if position < elements.len() {
-                elements[position] = value;
-            } else {
-                elements.push(value);
+            (Segment::Number(position), None | Some(Value::Array(_))) => {
+                let length = length(&path, present, overrides);
+                if *position > length {
+                    return Err(Unresolved::Gap { length });
+                }
+                path.push_str(&format!("[{position}]"));
+                present.and_then(|array| array.get(position))
             }
-            return Ok(Value::Array(elements));
-        }
+            _ => return Err(Unresolved::Shape),
+        };
+        node = below;
     }
-    let known = alternatives
-        .iter()
-        .filter_map(|alternative| alternative["properties"].as_object())
-        .flat_map(|properties| properties.keys().map(String::as_str))
-        .collect();
-    Err(Misplaced::Unknown { known, at: 0 })
+    Ok(path)
 }
 
-impl Misplaced<'_> {
-    fn deeper(self) -> Self {
-        match self {
-            Self::Unknown { known, at } => Self::Unknown { known, at: at + 1 },
-            other => other,
+/// How many elements the array has, those of the overrides included.
+fn length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) -> usize {
+    let mut length = array.and_then(Value::as_array).map_or(0, Vec::len);
+    loop {
+        let element = format!("{path}[{length}]");
+        match overrides.range(element.clone()..).next() {
+            Some((next, _)) if next.starts_with(&element) => length += 1,
+            _ => return length,
         }
     }
 }
 
-fn by_segments(one: &[&str], other: &[&str]) -> Ordering {
-    let order = |(a, b): (&&str, &&str)| match (a.parse::<usize>(), b.parse::<usize>()) {
-        (Ok(a), Ok(b)) => a.cmp(&b),
-        _ => a.cmp(b),
-    };
-    let different = one.iter().zip(other).map(order).find(|order| order.is_ne());
-    different.unwrap_or_else(|| one.len().cmp(&other.len()))
+/// What the name of a variable should have been.
+fn hint(segments: &[Segment], at: usize, known: &[&str]) -> String {
+    let mut names: Vec<String> = segments.iter().map(Segment::to_string).collect();
+    match nearest(&names[at].to_lowercase(), known.iter().copied()) {
+        Some(meant) => {
+            names[at] = meant.to_uppercase();
+            format!("did you mean {PREFIX}{}?", names.join("__"))
+        }
+        None => "the names are those of the file, in capitals, joined by two underscores".to_owned(),
+    }
 }

@@ -140,7 +140,7 @@ impl From<Finding> for ConfigErrors {
 }
 
 /// A path and everything above it: `a[0].b`, `a[0]`, `a`.
-fn lineage(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn lineage(path: &str) -> impl Iterator<Item = &str> {
     let above = path.char_indices().rev().filter(|(_, character)| matches!(character, '.' | '['));
     std::iter::once(path).chain(above.map(|(end, _)| &path[..end]))
 }

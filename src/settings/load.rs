@@ -1,6 +1,6 @@
 //! From a path to [`Settings`]: read the file, lay the environment over it, check, parse.
 //!
-//! Owns the order of the layers and the errors of the file as a whole. Refuses to show the file: a
+//! Owns the order of these steps and the errors of the file as a whole. Refuses to show the file: a
 //! line of it may hold a secret, so syntax errors give line and column only.
 
 use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
@@ -11,7 +11,7 @@ use super::{
     Settings,
     environment::{self, PREFIX},
     finding::{ConfigErrors, Finding, Findings},
-    parse,
+    layers, parse,
     raw::File,
     schema::{self, Schema},
     shape,
@@ -66,28 +66,32 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
         let text = fs::read_to_string(path).map_err(|error| unreadable(path, error.kind()))?;
-        let table = text.parse().map_err(|error| malformed(path, &text, &error))?;
+        let file = text.parse().map_err(|error| malformed(path, &text, &error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        from_table(table, folder, environment.into_iter().collect())
+        from_text(&text, &Value::Table(file), folder, &environment.into_iter().collect())
     }
 }
 
-fn from_table(
-    table: toml::Table,
+fn from_text(
+    text: &str,
+    file: &Value,
     folder: &Path,
-    environment: BTreeMap<String, String>,
+    environment: &BTreeMap<String, String>,
 ) -> Result<Loaded, ConfigErrors> {
     let schema = schema::schema();
     let schema = Schema::new(&schema);
     let mut findings = Findings::default();
-    let mut table = environment::overlay(Value::Table(table), schema, &environment, &mut findings);
-    shape::check(&mut table, schema, &mut findings);
-    let file: File = serde_path_to_error::deserialize(table).unwrap_or_else(|error| {
+    let overrides = environment::overrides(file, schema, environment, &mut findings);
+    // Not reached: the text is TOML, and each path stands in the schema. The error may quote the text.
+    let mut merged = layers::merge(text, file, schema, &overrides)
+        .map_err(|_| Finding { path: "configuration".to_owned(), problem: "cannot be read".to_owned() })?;
+    shape::check(&mut merged, schema, &mut findings);
+    let file: File = serde_path_to_error::deserialize(merged).unwrap_or_else(|error| {
         // Not reached as long as the schema says all that serde wants. Serde's own text may quote a value.
         findings.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let settings = parse::settings(file, folder, &environment, &mut findings);
+    let settings = parse::settings(file, folder, environment, &mut findings);
     let warnings = findings.finish()?;
     match settings {
         Some(settings) => Ok(Loaded { settings, warnings }),

@@ -16,6 +16,7 @@ mod routes;
 mod tenants;
 mod value;
 
+pub use value::is_loopback;
 use value::{Keys, MINUTE};
 
 /// SLAS's tokens live this long; a token that is refreshed earlier than at its birth never rests.

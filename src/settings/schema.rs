@@ -1,7 +1,7 @@
 //! The JSON Schema of the configuration file, made from the raw types, and how to look things up in it.
 //!
 //! Owns what the schema says beyond what the types say by themselves. It serves editors, and the
-//! gateway itself (`environment`, `shape`), so it can't say anything that does not hold.
+//! gateway itself (`environment`, `layers`, `shape`), so it can't say anything that does not hold.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;

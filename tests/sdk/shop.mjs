@@ -1,6 +1,8 @@
 // The shop that the tests log in to. Owns the names of the environment variables that sdk.rs sets;
 // a missing one is an error here and not an odd URL later.
 
+import assert from "node:assert/strict";
+
 function given(name) {
   const value = process.env[name];
   if (!value) throw new Error(`${name} is not set: these tests are started by tests/gateway/sdk.rs`);
@@ -31,4 +33,11 @@ export function basic({ username, password }) {
 /** The claims of a shopper token, unverified: the tests only compare them. */
 export function claimsOf(token) {
   return JSON.parse(Buffer.from(token.replace(/^Bearer /, "").split(".")[1], "base64url"));
+}
+
+/** The error of a call that must fail, and the document that came with it. */
+export async function refusalOf(call) {
+  const error = await call.then(() => assert.fail("the call succeeded"), (error) => error);
+  assert.ok(error.response, error.stack);
+  return { error, response: error.response, problem: JSON.parse(await error.response.text()) };
 }

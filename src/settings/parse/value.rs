@@ -186,7 +186,10 @@ impl raw::List {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether what is sent to this URL stays on this machine: `localhost` and the names below it,
+/// 127.0.0.0/8, `::1`.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import sdk from "commerce-sdk";
-import { basic, claimsOf, clients, gateway, parametersOf, product, shopper } from "./shop.mjs";
+import { basic, claimsOf, clients, gateway, parametersOf, product, refusalOf, shopper } from "./shop.mjs";
 
 const { ShopperBaskets } = sdk.Checkout;
 const { ShopperCustomers } = sdk.Customer;
@@ -56,13 +56,10 @@ for (const [kind, clientId] of Object.entries(clients)) {
 
   test(`a wrong password is the exception that servers know, with a ${kind}`, async () => {
     const wrong = login(clientId, "credentials", basic({ ...shopper, password: "wrong" }));
-    await assert.rejects(wrong, async (error) => {
-      assert.equal(error.message, "401 Unauthorized");
-      const problem = await error.response.json();
-      assert.equal(problem.title, "Authentication Failed");
-      assert.equal(problem.detail, `Customer authentication based on ${shopper.username} failed.`);
-      return true;
-    });
+    const { error, problem } = await refusalOf(wrong);
+    assert.equal(error.message, "401 Unauthorized");
+    assert.equal(problem.title, "Authentication Failed");
+    assert.equal(problem.detail, `Customer authentication based on ${shopper.username} failed.`);
   });
 
   test(`a shopper refreshes and logs out, with a ${kind}`, async () => {
