@@ -66,7 +66,8 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Response<Vec<u8>> {
+    async fn metrics(&self) -> Response<Vec<u8>> {
+        self.gate.sessions.sweep().await;
         let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
         self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
         match self.gate.metrics.render() {
@@ -93,7 +94,7 @@ impl ServeHttp for Admin {
                 let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 json(status, &readiness)
             }
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics().await,
             "/status" => json(StatusCode::OK, &self.status()),
             _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status\n".to_vec()),
         }

@@ -43,8 +43,13 @@ use crate::{
     },
     settings::{self, RouteSecurity, Settings},
     shopper::verify::ShopperVerifier,
+    store::{
+        SessionStore,
+        memory::MemoryStore,
+        redis::{LinkError, RedisStore},
+    },
     system::SystemVerifier,
-    tokens::sessions::Sessions,
+    tokens::sessions::{self, Sessions},
 };
 
 /// How often the drain looks whether the last request is done.
@@ -104,6 +109,9 @@ pub enum AppError {
     /// Certificate or key cannot be used.
     #[error("server.tls: {0}")]
     Tls(String),
+    /// The session store cannot be used at all.
+    #[error(transparent)]
+    Store(#[from] LinkError),
     /// A metric is registered twice, which the tests exclude.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -129,25 +137,38 @@ impl App {
         let mut upstreams = HashMap::new();
         let mut shopper_rings = HashMap::new();
         let mut rings = Vec::new();
+        let mut issuers = HashMap::new();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &metrics)?;
             let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
+            let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
+            issuers.insert(organization.clone(), issuer);
             rings.push(Arc::clone(&slas_ring));
             rings.extend(system_ring);
             upstreams.insert(organization.clone(), Arc::new(upstream));
             shopper_rings.insert(organization.clone(), slas_ring);
             tenants.insert(organization, parts);
         }
+        let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(&metrics)));
+        let sessions = Sessions::new(
+            store(&settings, &metrics)?,
+            issuers,
+            Arc::clone(&shoppers),
+            settings.sessions.clone(),
+            settings.timeouts.exchange,
+            Arc::clone(&metrics),
+        );
         let gate = Arc::new(Gate {
             operations,
             tenants,
             callers,
-            shoppers: ShopperVerifier::new(shopper_rings, Arc::clone(&metrics)),
-            sessions: Arc::new(Sessions::new(settings.sessions.capacity, &metrics)),
+            shoppers,
+            sessions,
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),
+            timeouts: settings.timeouts.clone(),
             metrics,
         });
         Ok(Self { settings, gate, upstreams, rings, public, admin, in_flight: Arc::default() })
@@ -173,6 +194,7 @@ impl App {
         let conf = Arc::new(server_conf(&self.settings));
         let mut background: Vec<_> =
             self.rings.iter().map(|ring| tokio::spawn(Arc::clone(ring).keep_fresh())).collect();
+        background.push(tokio::spawn(Arc::clone(&self.gate.sessions).keep()));
 
         let proxy = Proxy::new(
             Arc::clone(&self.gate),
@@ -302,6 +324,16 @@ fn tenant_parts(
     }
     let customers = Customers::new(transport, &tenant.api, &tenant.organization);
     Ok((Tenant { settings: tenant.clone(), slas, customers, systems }, slas_ring, system_ring))
+}
+
+fn store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
+    Ok(match &settings.store {
+        settings::Store::Memory => {
+            let tokens = settings.sessions.capacity.saturating_mul(2);
+            Arc::new(MemoryStore::new(usize::try_from(tokens).unwrap_or(usize::MAX)))
+        }
+        settings::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),
+    })
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<Bound, AppError> {

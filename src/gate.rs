@@ -35,13 +35,13 @@ use crate::{
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
     salesforce::{customers::Customers, slas::Slas},
-    settings::{self, Limits, Policy, PolicyMode, UnknownOperations},
+    settings::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
     shopper::{
         Shopper,
         verify::{ShopperVerifier, TokenError, VerifiedToken},
     },
     system::{SystemClient, SystemTokenError, SystemVerifier},
-    tokens::sessions::Sessions,
+    tokens::sessions::{SessionError, Sessions, Standing},
 };
 
 /// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
@@ -57,13 +57,15 @@ pub struct Gate {
     /// Trusted systems.
     pub callers: Callers,
     /// Verifies shopper tokens.
-    pub shoppers: ShopperVerifier,
+    pub shoppers: Arc<ShopperVerifier>,
     /// Sessions of the logins performed here.
     pub sessions: Arc<Sessions>,
     /// What happens to refused and unknown requests.
     pub policy: Policy,
     /// Sizes.
     pub limits: Limits,
+    /// Times.
+    pub timeouts: Timeouts,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -114,6 +116,16 @@ pub struct Forward {
     pub credential: Credential,
     /// The refusal that was only reported.
     pub reported: Option<Refusal>,
+    /// The logout that it is, to be followed here once SLAS has confirmed it.
+    pub logout: Option<Logout>,
+}
+
+/// A logout on its way to SLAS.
+#[derive(Debug)]
+pub struct Logout {
+    token: VerifiedToken,
+    /// `hint=all-sessions`.
+    everywhere: bool,
 }
 
 impl Route {
@@ -205,9 +217,12 @@ impl Gate {
             return Decision::Answer(legacy::as_deprecated(reply));
         }
         match self.authorize(tenant, route, head).await {
-            Ok(credential) => Decision::Forward(Forward { credential, reported: None }),
+            Ok(credential) => {
+                let logout = self.logout_of(route, head).await;
+                Decision::Forward(Forward { credential, reported: None, logout })
+            }
             Err(refusal) if self.policy.mode == PolicyMode::Report && refusal != Refusal::CredentialsConflicting => {
-                Decision::Forward(Forward { credential: Credential::reported(), reported: Some(refusal) })
+                Decision::Forward(Forward { credential: Credential::reported(), reported: Some(refusal), logout: None })
             }
             Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
         }
@@ -222,9 +237,9 @@ impl Gate {
             if self.policy.unknown_operations == UnknownOperations::Deny {
                 return Err(Refusal::OperationUnknown);
             }
-            let (verified, _) = self.shopper_of(route, head).await?;
-            check_site(&verified, route.site.as_ref())?;
-            return Ok(Credential::of_shopper(verified));
+            let verified = self.shopper_of(route, head).await?;
+            check_site(&verified.shopper, route.site.as_ref())?;
+            return self.credential_of(verified).await;
         };
         if operation.kind == OperationKind::Slas && operation.security.is_empty() {
             return Ok(Credential::of_slas());
@@ -243,29 +258,54 @@ impl Gate {
         } else {
             let verified = self.verify_shopper(token.expose_secret(), &route.organization).await?;
             authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
-            Ok(Credential::of_shopper(verified.shopper))
+            self.credential_of(verified).await
         }
     }
 
-    /// The shopper of the request's own token.
-    async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<(Arc<Shopper>, VerifiedToken), Refusal> {
-        let token = match Presented::read(&head.headers)? {
-            Presented::Bearer(token) => token,
-            Presented::Basic(_) => {
-                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
-            }
-            Presented::Nothing => return Err(Refusal::TokenMissing),
-        };
-        let verified = self.verify_shopper(token.expose_secret(), &route.organization).await?;
-        Ok((Arc::clone(&verified.shopper), verified))
+    /// The shopper of the request's own token, which may have ended.
+    async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, Refusal> {
+        match Presented::read(&head.headers)? {
+            Presented::Bearer(token) => self.verify_shopper(token.expose_secret(), &route.organization).await,
+            Presented::Basic(_) => Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into())),
+            Presented::Nothing => Err(Refusal::TokenMissing),
+        }
     }
 
     async fn verify_shopper(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, Refusal> {
-        let verified = self.shoppers.verify(token, organization).await.map_err(refusal_of_token)?;
-        if self.sessions.has_ended(&verified.digest) {
-            return Err(Refusal::TokenInvalid("its session was logged out".into()));
+        self.shoppers.verify(token, organization).await.map_err(refusal_of_token)
+    }
+
+    /// The token that goes upstream for a shopper who may: the one received, or its session's newest.
+    async fn credential_of(&self, verified: VerifiedToken) -> Result<Credential, Refusal> {
+        match self.sessions.standing(&verified).await {
+            Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
+            Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
+            Err(error) => Err(refusal_of_session(&error)),
         }
-        Ok(verified)
+    }
+
+    /// The logout that a request to SLAS is, if its token is one of ours to end.
+    async fn logout_of(&self, route: &Route, head: &Parts) -> Option<Logout> {
+        let operation = route.operation.as_ref()?;
+        if operation.kind != OperationKind::Slas || operation.id != "logoutCustomer" {
+            return None;
+        }
+        let token = self.shopper_of(route, head).await.ok()?;
+        let query = Query::parse(head.uri.query()).ok()?;
+        let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
+        Some(Logout { token, everywhere })
+    }
+
+    /// Ends here what SLAS has ended.
+    pub async fn follow_logout(&self, logout: &Logout) {
+        let ended = if logout.everywhere {
+            self.sessions.end_all(&logout.token).await
+        } else {
+            self.sessions.end(&logout.token).await.map(|_| ())
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "a logout could not be told to other replicas");
+        }
     }
 
     async fn system_client(&self, tenant: &Tenant, token: &str) -> Result<SystemClient, Refusal> {
@@ -343,7 +383,6 @@ fn needed_by(operation: &Operation) -> NeededToken {
 
 fn refusal_of_token(error: TokenError) -> Refusal {
     match error {
-        TokenError::Expired => Refusal::TokenExpired,
         TokenError::OrganizationWrong => Refusal::TokenWrongOrganization,
         TokenError::KeysUnavailable => Refusal::KeysUnavailable,
         TokenError::Malformed(_)
@@ -352,6 +391,15 @@ fn refusal_of_token(error: TokenError) -> Refusal {
         | TokenError::NotYetValid
         | TokenError::IssuerWrong
         | TokenError::NotAShoppers => Refusal::TokenInvalid(error.to_string()),
+    }
+}
+
+fn refusal_of_session(error: &SessionError) -> Refusal {
+    match error {
+        SessionError::Lapsed | SessionError::Over(_) => Refusal::TokenExpired,
+        SessionError::LoggedOut => Refusal::TokenInvalid("its session was logged out".into()),
+        SessionError::Slas(error) => Refusal::of_slas(error),
+        SessionError::Store(_) => Refusal::StoreUnavailable,
     }
 }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::{
-    clock::unix_now,
+    clock::{random_fraction, unix_now},
     metrics::Metrics,
     salesforce::{account_manager::AccountManager, exchange::ExchangeError, slas::Slas},
 };
@@ -207,15 +207,6 @@ impl KeyRing {
         }
         *last = Some(Attempt { at: Instant::now(), succeeded });
         succeeded
-    }
-}
-
-/// A random number in 0.0..1.0; 0.5 if the operating system has no randomness.
-fn random_fraction() -> f64 {
-    let mut bytes = [0_u8; 4];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
-        Err(_) => 0.5,
     }
 }
 

@@ -8,7 +8,7 @@
 //! - F6 [`gate`]: one request in, one decision out: the table of contents of the product
 //! - F5 [`system`], [`tokens`]: trusted systems' tokens; the tokens that the gateway holds
 //! - F4 [`shopper`]: who a verified shopper token speaks for
-//! - F3 [`keys`], [`telemetry`]: the issuers' public keys; logs
+//! - F3 [`keys`], [`store`], [`telemetry`]: the issuers' public keys; where sessions live; logs
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
 //! - F1 [`settings`], [`metrics`], [`in_flight`]: configuration, counters, what a drain waits for
 //! - F0 [`names`], [`clock`]: identifiers, time
@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod salesforce;
 pub mod settings;
 pub mod shopper;
+pub mod store;
 pub mod system;
 pub mod telemetry;
 pub mod tokens;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{
     Method, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT},
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT},
     request::Parts,
 };
 use pingora::{
@@ -264,6 +264,9 @@ impl ProxyHttp for Proxy {
         for (name, value) in edits.set {
             request.insert_header(name, value)?;
         }
+        if let Some(authorization) = context.forward.as_ref().and_then(|forward| forward.credential.authorization()) {
+            request.insert_header(AUTHORIZATION, authorization)?;
+        }
         if let Some(target) = context.route.as_ref().and_then(|route| route.upstream_target.as_ref()) {
             request.set_raw_path(target.as_bytes())?;
         }
@@ -289,6 +292,19 @@ impl ProxyHttp for Proxy {
         }
         if response.status.is_informational() {
             return Ok(());
+        }
+        if let Some(forward) = &context.forward {
+            if let Some(authorization) = forward.credential.authorization() {
+                // The caller's own to keep, and nobody else's: no cache on the way may store it.
+                response.insert_header(AUTHORIZATION, authorization)?;
+                response.insert_header(CACHE_CONTROL, "no-store")?;
+            }
+            if let Some(logout) = &forward.logout
+                && !response.status.is_client_error()
+                && !response.status.is_server_error()
+            {
+                self.gate.follow_logout(logout).await;
+            }
         }
         context.status = Some(response.status);
         context.answered_upstream(&self.metrics);

@@ -17,9 +17,6 @@ const PINGORA_ROOMS: [&str; 4] = ["main", "app", "proxy", "admin"];
 /// Where a failure status may stand in code: the one place that chooses them, the operators' listener,
 /// and the wire contracts, which read the statuses that Salesforce sends.
 const STATUS_ROOMS: [&str; 3] = ["src/gate/reply.rs", "src/admin.rs", "src/salesforce/"];
-/// Elsewhere a failure status may only be a pattern over a received one; each is named here as it stands.
-const STATUS_PATTERNS: [(&str, &str); 1] =
-    [("src/gate/legacy.rs", "Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } =>")];
 /// Statuses of 1xx, 2xx and 3xx; every other constant of `StatusCode` is a failure.
 const NO_FAILURES: [&str; 8] =
     ["CONTINUE", "SWITCHING_PROTOCOLS", "OK", "CREATED", "ACCEPTED", "NO_CONTENT", "FOUND", "SEE_OTHER"];
@@ -172,9 +169,7 @@ fn violations(file: &str, text: &str, floors: &Floors) -> Vec<String> {
         let is_constant = name.chars().all(|character| character.is_ascii_uppercase() || character == '_');
         let is_failure = is_constant && !NO_FAILURES.contains(&name) || matches!(name, "from_u16" | "try_from");
         let Some(source) = outside_tests.clone().nth(line - 1).filter(|_| is_failure) else { continue };
-        if !STATUS_PATTERNS.iter().any(|(allowed, pattern)| *allowed == file && source.contains(pattern)) {
-            found.push(format!("{file}:{line}: a failure status outside src/gate/reply.rs: {}", source.trim()));
-        }
+        found.push(format!("{file}:{line}: a failure status outside src/gate/reply.rs: {}", source.trim()));
     }
     found
 }
@@ -216,14 +211,6 @@ fn every_rule_of_the_house_is_kept() {
     let floors = floors(&src.iter().find(|(file, _)| file == "src/lib.rs").unwrap().1);
     let found: Vec<String> = src.iter().flat_map(|(file, text)| violations(file, text, &floors)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
-}
-
-#[test]
-fn every_allowed_pattern_is_still_there() {
-    for (file, pattern) in STATUS_PATTERNS {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        assert!(fs::read_to_string(path).unwrap().contains(pattern), "{file} no longer has: {pattern}");
-    }
 }
 
 /// The violations of a planted file, on these floors: `app` 3, `gate` and `proxy` 2, `keys` 1, `names` 0.
@@ -268,7 +255,6 @@ fn what_is_allowed_is_not_found() {
         ("src/gate/reply.rs", "let status = StatusCode::FORBIDDEN;"),
         ("src/gate/slas.rs", "let status = StatusCode::NO_CONTENT;"),
         ("src/gate/slas.rs", "#[cfg(test)]\nmod tests { fn f() { StatusCode::CONFLICT; } }"),
-        ("src/gate/legacy.rs", STATUS_PATTERNS[0].1),
     ] {
         assert_eq!(planted(file, text), Vec::<String>::new(), "{file}: {text}");
     }

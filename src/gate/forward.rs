@@ -11,6 +11,8 @@ use http::{
     header::{CONNECTION, COOKIE, TE, TRAILER, UPGRADE, VIA},
 };
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::{caller::Caller, reply::ERROR_HEADER};
 use crate::shopper::Shopper;
 
@@ -46,6 +48,7 @@ pub struct Credential(Origin);
 #[derive(Debug, Clone)]
 enum Origin {
     Shopper(Arc<Shopper>),
+    Session(Arc<Shopper>, SecretString),
     Caller(Arc<Caller>),
     Slas,
     Reported,
@@ -56,6 +59,12 @@ impl Credential {
     #[must_use]
     pub(super) fn of_shopper(shopper: Arc<Shopper>) -> Self {
         Self(Origin::Shopper(shopper))
+    }
+
+    /// The newest token of the shopper's session, in place of the one received.
+    #[must_use]
+    pub(super) fn of_session(shopper: Arc<Shopper>, token: SecretString) -> Self {
+        Self(Origin::Session(shopper, token))
     }
 
     /// A trusted system's own verified token, as received.
@@ -76,17 +85,34 @@ impl Credential {
         Self(Origin::Reported)
     }
 
+    /// The `Authorization` that goes upstream, and to the caller, in place of the one received.
+    #[must_use]
+    pub fn authorization(&self) -> Option<HeaderValue> {
+        match &self.0 {
+            Origin::Session(_, token) => bearer(token),
+            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported => None,
+        }
+    }
+
     /// Who sent the request, for metrics and logs: a kind, or the name of a configured caller.
     #[must_use]
     pub fn caller_label(&self) -> &str {
         match &self.0 {
-            Origin::Shopper(shopper) if shopper.registered => "registered",
-            Origin::Shopper(_) => "guest",
+            Origin::Shopper(shopper) | Origin::Session(shopper, _) if shopper.registered => "registered",
+            Origin::Shopper(_) | Origin::Session(..) => "guest",
             Origin::Caller(caller) => &caller.settings.name,
             Origin::Slas => "slas",
             Origin::Reported => "reported",
         }
     }
+}
+
+/// `Bearer` and a token, marked so that no library prints it.
+#[must_use]
+pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Changes to a request's header before it goes upstream.

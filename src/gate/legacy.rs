@@ -4,7 +4,10 @@
 //! nowhere; two logins are never answered by one. The Customer document of a registered shopper is
 //! Salesforce's own, byte for byte.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{
@@ -18,10 +21,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     Gate, Route, Tenant,
     credentials::{BasicCredentials, Presented},
+    forward::bearer,
     refusal::Refusal,
     reply::Reply,
 };
 use crate::{
+    clock::random_fraction,
     names::{CustomerId, SiteId},
     salesforce::{
         exchange::ExchangeError,
@@ -41,6 +46,8 @@ const SUNSET: HeaderValue = HeaderValue::from_static("Sat, 01 Jul 2023 00:00:00 
 const GUIDE: HeaderValue = HeaderValue::from_static(
     "<https://developer.salesforce.com/docs/commerce/commerce-api/guide/slas.html>; rel=\"deprecation\"; type=\"text/html\"",
 );
+/// SLAS refuses a second password login of one login id within this time.
+const LOGIN_WINDOW: Duration = Duration::from_millis(1000);
 /// The locale of a guest whose browser names none: B2C Commerce's fallback locale.
 const DEFAULT_LOCALE: &str = "default";
 
@@ -114,16 +121,13 @@ impl Gate {
         route: &Route,
         head: &Parts,
     ) -> Result<Reply, Refusal> {
-        let (shopper, verified) = self.shopper_of(route, head).await?;
-        super::check_site(&shopper, route.site.as_ref())?;
-        self.count_legacy("logout", Some(&shopper.client), tenant);
-        let Some(ended) = self.sessions.end(verified.digest, &shopper).await else {
-            return Ok(Reply::empty(StatusCode::NO_CONTENT));
-        };
+        let verified = self.shopper_of(route, head).await?;
+        super::check_site(&verified.shopper, route.site.as_ref())?;
+        self.count_legacy("logout", Some(&verified.shopper.client), tenant);
+        let ended = self.sessions.end(&verified).await.map_err(|error| super::refusal_of_session(&error))?;
         // SLAS logs out registered shoppers only; a guest's tokens are forgotten, which is all there is to do.
-        if ended.registered {
-            let logout =
-                tenant.slas.logout(&ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
+        if let Some(ended) = ended.filter(|ended| ended.registered) {
+            let logout = tenant.slas.logout(ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
             if let Err(error) = logout {
                 // Here the session is over either way, which is what the caller asked for.
                 tracing::warn!(%error, organization = %route.organization, "SLAS did not confirm a logout");
@@ -150,16 +154,27 @@ impl Gate {
 
     async fn password_login(&self, login: &Login<'_>, credentials: BasicCredentials) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
-        let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
         let login_id = credentials.user.clone();
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
-        let code = slas.login(login.client, login.site, &credentials, &pkce).await.map_err(|error| match error {
-            ExchangeError::Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
-                Refusal::LoginRejected { login: Some(login_id) }
+        let deadline = Instant::now() + self.timeouts.upstream;
+        self.wait_for_turn(login, &login_id, deadline).await?;
+        let mut may_wait = true;
+        let (code, pkce) = loop {
+            // Each try has a challenge of its own: SLAS refuses a reused one.
+            let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
+            match slas.login(login.client, login.site, &credentials, &pkce).await {
+                Ok(code) => break (code, pkce),
+                Err(ExchangeError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
+                    may_wait = false;
+                    tokio::time::sleep(LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction())).await;
+                }
+                Err(error) if error.refuses_credentials() => {
+                    return Err(Refusal::LoginRejected { login: Some(login_id) });
+                }
+                Err(error) => return Err(refused_by_slas("login", &error)),
             }
-            error => refused_by_slas("login", &error),
-        })?;
+        };
         drop(credentials);
         let answer = slas.redeem(login.client, login.site, &code, &pkce).await;
         let answer = answer.map_err(|error| refused_by_slas("redeem", &error))?;
@@ -168,20 +183,30 @@ impl Gate {
         Ok(with_token(document, &answer.access_token))
     }
 
+    /// Password logins of one shopper go to SLAS one after the other, on all replicas together: SLAS
+    /// refuses two within its window. They are queued, never answered by one another.
+    async fn wait_for_turn(&self, login: &Login<'_>, login_id: &str, deadline: Instant) -> Result<(), Refusal> {
+        let who = format!("{}|{}", login.tenant.settings.organization, login_id.to_lowercase());
+        let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.timeouts.exchange);
+        let wait = self.sessions.turn(&who, LOGIN_WINDOW, longest).await.ok_or(Refusal::LoginConflict)?;
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
     async fn refresh_login(&self, login: &Login<'_>, route: &Route, head: &Parts) -> Result<Reply, Refusal> {
-        let (shopper, verified) = self.shopper_of(route, head).await?;
-        super::check_site(&shopper, Some(login.site))?;
+        let verified = self.shopper_of(route, head).await?;
+        let shopper = &verified.shopper;
+        super::check_site(shopper, Some(login.site))?;
         if shopper.client != login.client.id {
             return Err(Refusal::RequestInvalid("The token was issued to another client than the clientId.".into()));
         }
-        let fresh = self.sessions.refresh(verified.digest, &shopper).await.map_err(|error| match error {
-            SessionError::Unknown => {
+        let fresh = self.sessions.refresh(&verified).await.map_err(|error| match error {
+            SessionError::Lapsed => {
                 Refusal::TokenInvalid("its session is not held by this gateway; log in again".into())
             }
-            SessionError::Over(_) => Refusal::TokenInvalid("its session is over; log in again".into()),
-            SessionError::Temporary(error) => refused_by_slas("refresh", &error),
+            error => super::refusal_of_session(&error),
         })?;
-        let document = self.document(login, &shopper, &head.headers, &fresh).await?;
+        let document = self.document(login, shopper, &head.headers, &fresh).await?;
         Ok(with_token(document, &fresh))
     }
 
@@ -193,7 +218,7 @@ impl Gate {
                 tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
                 Refusal::SlasUnavailable
             })?;
-        self.sessions.begin(&login.tenant.slas, login.client, login.site, Arc::clone(&verified.shopper), answer);
+        self.sessions.begin(login.site, &verified, answer).await;
         Ok(verified.shopper)
     }
 
@@ -287,8 +312,7 @@ fn with_token(document: Bytes, access_token: &SecretString) -> Reply {
     let mut reply = Reply::json(StatusCode::OK, document);
     reply.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // A token that verified is base64url and dots, so it always is a header value.
-    if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", access_token.expose_secret())) {
-        value.set_sensitive(true);
+    if let Some(value) = bearer(access_token) {
         reply.headers.insert(AUTHORIZATION, value);
     }
     reply

@@ -63,6 +63,8 @@ pub enum Refusal {
     KeysUnavailable,
     /// SLAS does not answer as it should.
     SlasUnavailable,
+    /// The session store does not answer.
+    StoreUnavailable,
 }
 
 /// The kind of token that an operation needs.

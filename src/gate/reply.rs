@@ -265,6 +265,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "service-unavailable",
             "The shopper login service does not answer as it should. Try again in a moment.".into(),
         ),
+        Refusal::StoreUnavailable => as_verdict(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "Service Unavailable",
+            "service-unavailable",
+            "Sessions cannot be read or written at the moment. Try again in a moment.".into(),
+        ),
     }
 }
 

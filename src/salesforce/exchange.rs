@@ -79,6 +79,24 @@ impl ExchangeError {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rejected { .. })
     }
+
+    /// Whether a shopper's login and password were refused.
+    #[must_use]
+    pub fn refuses_credentials(&self) -> bool {
+        matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
+    }
+
+    /// Whether a refresh token was refused for good. A client that the service does not know is the
+    /// configuration's fault, and no reason to end anybody's session.
+    #[must_use]
+    pub fn refuses_refresh_token(&self) -> bool {
+        match self {
+            Self::Rejected { status, code } if code != "invalid_client" => {
+                code == "invalid_grant" || matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
@@ -109,6 +127,15 @@ mod tests {
         for (status, body) in [(409, ""), (429, ""), (500, ""), (503, "<html>"), (302, "")] {
             assert!(!ExchangeError::of(&answer(status, body)).is_final(), "{status}");
         }
+    }
+
+    #[test]
+    fn an_unknown_client_ends_no_session() {
+        assert!(ExchangeError::of(&answer(400, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());
+        assert!(ExchangeError::of(&answer(401, "{}")).refuses_refresh_token());
+        assert!(!ExchangeError::of(&answer(401, r#"{"error":"invalid_client"}"#)).refuses_refresh_token());
+        assert!(!ExchangeError::of(&answer(404, "")).refuses_refresh_token());
+        assert!(!ExchangeError::of(&answer(500, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());
     }
 
     #[test]

@@ -7,12 +7,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Limits, Log, Policy, Server, Sessions, Settings, Store, Timeouts, Tls, finding::Findings, raw,
-    secret::Surroundings,
+    Admin, Limits, Log, Policy, Server, Sessions, Settings, Timeouts, Tls, finding::Findings, raw, secret::Surroundings,
 };
 
 mod callers;
 mod routes;
+mod store;
 mod tenants;
 mod value;
 
@@ -46,6 +46,7 @@ pub(super) fn settings(
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);
     let log = log(file.log, findings);
+    let store = store::store(file.store, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
     Some(Settings {
         server: server?,
@@ -56,9 +57,7 @@ pub(super) fn settings(
         timeouts: timeouts?,
         limits: limits?,
         log: log?,
-        store: match file.store.kind {
-            raw::StoreKind::Memory => Store::Memory,
-        },
+        store: store?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
         routes: routes?,
     })
@@ -127,7 +126,12 @@ fn sessions(raw: &raw::Sessions, findings: &mut Findings) -> Option<Sessions> {
     let mut keys = Keys::new("sessions", findings);
     let refresh_ahead = keys.duration("refresh_ahead", &raw.refresh_ahead, TOKEN_LIFE - MINUTE);
     let idle_timeout = keys.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_LIFE);
-    Some(Sessions { refresh_ahead: refresh_ahead?, idle_timeout: idle_timeout?, capacity: raw.capacity })
+    Some(Sessions {
+        refresh_ahead: refresh_ahead?,
+        idle_timeout: idle_timeout?,
+        capacity: raw.capacity,
+        proactive_per_minute: raw.proactive_per_minute,
+    })
 }
 
 fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {

@@ -215,6 +215,9 @@ pub(super) struct Sessions {
     /// Most sessions held in memory; beyond, those longest unused are forgotten.
     #[schemars(range(min = 1, max = 100_000_000), example = 100_000)]
     pub(super) capacity: u64,
+    /// Refreshes a minute that may run before anyone asks, for sessions used in the last minutes; 0: none.
+    #[schemars(range(max = 6000), example = 0)]
+    pub(super) proactive_per_minute: u32,
 }
 
 /// Every time limit.
@@ -280,21 +283,42 @@ pub(super) struct Log {
 }
 
 /// Where sessions live.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Store {
     /// The kind of store.
-    #[schemars(example = &"memory")]
+    #[schemars(example = &"redis")]
     pub(super) kind: StoreKind,
+    /// Where Redis or Valkey is: `redis://host:6379/0`, `rediss://` for TLS, `redis+cluster://host1:6379,host2:6379`,
+    /// `redis+sentinel://host1:26379,host2:26379/{master}/0`; an ACL user stands in front of the host.
+    #[schemars(with = "Option<Secret>", example = &"rediss://gateway:password@redis.internal:6379/0")]
+    pub(super) url: Option<Secret>,
+    /// Authorities that may sign its certificate, PEM. Absent: the system's.
+    #[schemars(with = "Option<String>", example = &"/etc/shopper-gateway/redis-ca.pem")]
+    pub(super) ca: Option<PathBuf>,
+    /// Seals what is stored: 32 bytes in base64 (`openssl rand -base64 32`), the same for all replicas.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
+    pub(super) encryption_key: Option<Secret>,
+    /// The key before, while it is being replaced: what it sealed is still read.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
+    pub(super) previous_encryption_key: Option<Secret>,
+    /// Stands before every name in the store.
+    #[schemars(example = &"shopper-gateway")]
+    pub(super) key_prefix: String,
+    /// Longest wait for one command.
+    #[schemars(example = &"50ms")]
+    pub(super) timeout: String,
 }
 
 /// The kind of store.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum StoreKind {
     /// In this process: sessions end with it, and replicas do not share them.
     #[default]
     Memory,
+    /// In Redis or Valkey: sessions survive a restart, and replicas share them.
+    Redis,
 }
 
 /// What happens to requests that the policy refuses or does not know.

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -195,18 +195,20 @@ impl SessionStore for MemoryStore {
     }
 
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {
-        let mut held = 0;
+        let held = AtomicUsize::new(0);
         self.by_token.retain(|token, slot| match slot {
             Slot::Session(kept) => {
                 let state = kept.state.lock();
                 let used_at = kept.used_at.load(Ordering::Relaxed);
                 let lives = state.session.ends_at > now && used_at.saturating_add(idle.as_secs()) > now;
-                held += usize::from(lives && state.session.tokens.first() == Some(token));
+                if lives && state.session.tokens.first() == Some(token) {
+                    held.fetch_add(1, Ordering::Relaxed);
+                }
                 lives
             }
             Slot::Ended(until) => *until > now,
         });
-        Some(held)
+        Some(held.into_inner())
     }
 
     fn is_shared(&self) -> bool {

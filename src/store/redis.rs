@@ -24,10 +24,11 @@ use std::{
 use async_trait::async_trait;
 use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 
-pub use self::link::LinkError;
 use self::link::Link;
+pub use self::link::LinkError;
 use super::{
-    Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written, random_bytes, seal::Seals,
+    Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written, random_bytes,
+    seal::Seals,
 };
 use crate::{
     clock::unix_now,
@@ -194,7 +195,9 @@ impl SessionStore for RedisStore {
             if found == ENDED {
                 return Ok(Found::Ended);
             }
-            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else { return Ok(Found::Nothing) };
+            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else {
+                return Ok(Found::Nothing);
+            };
             if age > 0 {
                 // Found under the previous key: stand under the current one too, before that key goes.
                 self.point(&session.tokens, session.id, session.ends_at).await?;
@@ -278,7 +281,13 @@ impl SessionStore for RedisStore {
             return Ok(Vec::new());
         }
         let mut ended = Vec::new();
-        let range = cmd("XRANGE").arg(self.ended_key()).arg(format!("({}", cursor.0)).arg("+").arg("COUNT").arg(ENDED_AT_ONCE).to_owned();
+        let range = cmd("XRANGE")
+            .arg(self.ended_key())
+            .arg(format!("({}", cursor.0))
+            .arg("+")
+            .arg("COUNT")
+            .arg(ENDED_AT_ONCE)
+            .to_owned();
         let entries: StreamRangeReply = self.link.query(&range).await?;
         for entry in entries.ids {
             if let Some(sealed) = entry.get::<Vec<u8>>("d") {

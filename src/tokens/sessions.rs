@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -218,12 +218,15 @@ impl Sessions {
     /// [`SessionError`].
     pub async fn standing(self: &Arc<Self>, token: &VerifiedToken) -> Result<Standing, SessionError> {
         let now = unix_now();
-        let has_ended = token.has_ended(now);
+        // Where a session can make up for it, a token is over at its very end; without one, the clocks'
+        // difference is granted.
+        let is_over = now >= token.shopper.expires_at;
         let in_use = match self.known(token, now).await {
             Ok(Known::Session(in_use)) => in_use,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_)) => return if has_ended { Err(SessionError::Lapsed) } else { Ok(Standing::Own) },
-            Err(error) => return if has_ended { Err(error.into()) } else { Ok(Standing::Own) },
+            Ok(Known::Nothing(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Err(error) if is_over => return Err(error.into()),
+            Ok(Known::Nothing(_)) | Err(_) => return Ok(Standing::Own),
         };
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
@@ -232,7 +235,7 @@ impl Sessions {
             return Ok(Standing::Own);
         }
         if self.is_idle(&in_use, now).await {
-            return if has_ended { Err(SessionError::Lapsed) } else { Ok(Standing::Own) };
+            return if is_over { Err(SessionError::Lapsed) } else { Ok(Standing::Own) };
         }
         let renewed = if session.access_ends_at > now + ahead {
             self.count("hit");
@@ -245,7 +248,7 @@ impl Sessions {
                 self.used(&in_use, now).await;
                 Ok(self.standing_of(token, &newest))
             }
-            Err(error) if !has_ended => {
+            Err(error) if !is_over => {
                 tracing::warn!(%error, "a session was not renewed; its token is still valid");
                 Ok(Standing::Own)
             }
@@ -279,14 +282,26 @@ impl Sessions {
         Ok(newest.access_token.clone())
     }
 
-    /// Ends the session of a token, everywhere: none of its tokens is accepted any more.
+    /// Ends the session of a token, everywhere: none of its tokens is accepted any more. `None` if
+    /// the token, which still lives, has no session here; it is refused from now on all the same.
     ///
     /// # Errors
-    /// [`StoreError`], if other replicas could not be told; here it is over all the same.
-    pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, StoreError> {
-        let known = self.known(token, unix_now()).await;
+    /// [`SessionError::LoggedOut`] and [`SessionError::Lapsed`] if it was over before, [`SessionError::Store`]
+    /// if other replicas could not be told: here it is over then.
+    pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, SessionError> {
+        let now = unix_now();
+        let in_use = match self.known(token, now).await {
+            Ok(Known::Session(in_use)) => Some(in_use),
+            Ok(Known::Ended) => return Err(SessionError::LoggedOut),
+            Ok(Known::Nothing(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Nothing(_)) => None,
+            Err(error) => {
+                self.known.insert(token.digest, Known::Ended);
+                return Err(error.into());
+            }
+        };
         self.known.insert(token.digest, Known::Ended);
-        let Known::Session(in_use) = known? else {
+        let Some(in_use) = in_use else {
             self.store.refuse(&token.digest).await?;
             return Ok(None);
         };
@@ -305,9 +320,12 @@ impl Sessions {
     /// Ends every session of a token's customer, everywhere.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn end_all(&self, token: &VerifiedToken) -> Result<(), StoreError> {
-        self.end(token).await?;
+    /// As [`Sessions::end`].
+    pub async fn end_all(&self, token: &VerifiedToken) -> Result<(), SessionError> {
+        match self.end(token).await {
+            Ok(_) | Err(SessionError::LoggedOut | SessionError::Lapsed) => {}
+            Err(error) => return Err(error),
+        }
         if let Some(customer) = &token.shopper.customer {
             for (digest, known) in self.known.iter() {
                 let Known::Session(in_use) = known else { continue };
@@ -358,13 +376,14 @@ impl Sessions {
         }
     }
 
-    async fn sweep(&self) {
+    /// Drops what has ended by itself, and measures how many sessions are held.
+    pub async fn sweep(&self) {
         let now = unix_now();
         let idle = self.settings.idle_timeout;
-        let mut known = 0;
+        let known = AtomicUsize::new(0);
         self.known.retain(|_, entry| match entry {
             Known::Session(in_use) => {
-                known += 1;
+                known.fetch_add(1, Ordering::Relaxed);
                 in_use.session.load().ends_at > now
                     && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
             }
@@ -372,7 +391,7 @@ impl Sessions {
             // Forgotten by capacity only: the store remembers for as long as a token may live.
             Known::Ended => true,
         });
-        let held = self.store.sweep(now, idle).await.unwrap_or(known);
+        let held = self.store.sweep(now, idle).await.unwrap_or(known.into_inner());
         self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 

@@ -2,7 +2,9 @@
 
 use reqwest::Method;
 
-use crate::world::{PUBLIC_CLIENT, World, baskets, products};
+use salesforce_simulator::{Effect, Fault};
+
+use crate::world::{PUBLIC_CLIENT, World, baskets, eventually, products};
 
 #[tokio::test]
 async fn a_request_is_forwarded_as_it_came() {
@@ -106,4 +108,22 @@ async fn large_bodies_stream_up_to_the_limit() {
     let answer = world.raw(chunked.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("request_too_large"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_in_flight_finish() {
+    let world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    world.simulator.inject(Fault::on("api", Effect::Delay { ms: 1500 }));
+    let request = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token);
+    let (client, address) = (world.client.clone(), world.gateway.address);
+    let in_flight = tokio::spawn(request.send());
+    let simulator = world.simulator;
+    eventually("the request is upstream", async || simulator.count("api", "shopper-products-v1.getProducts") == 1)
+        .await;
+    world.gateway.stop().await;
+    let answer = in_flight.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["connection"], "close");
+    assert!(client.get(format!("http://{address}/")).send().await.is_err(), "nobody listens any more");
 }

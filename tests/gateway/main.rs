@@ -4,9 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+mod redis;
+mod replica;
 mod world;
 
 mod admin;
+mod fleet;
 mod forwarding;
 mod logins;
 mod sdk;
+mod sessions;

@@ -26,15 +26,28 @@ async fn the_isomorphic_sdk_5_logs_in_to_slas_through_the_gateway() {
     passes("isomorphic-5.test.mjs").await;
 }
 
-/// Runs one file of tests, and fails with its output.
+#[tokio::test]
+async fn an_app_that_never_refreshes_keeps_its_basket_for_thirty_lives_of_its_token() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
+    passes_in(&world, "lifetimes.test.mjs").await;
+    assert!(world.simulator.count("slas", "token:refresh_token") >= 60, "thirty lives of two sessions");
+}
+
+/// Runs one file of tests in a world of its own.
 async fn passes(file: &str) {
+    let world = World::start().await;
+    // One shopper logs in many times a second here.
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    passes_in(&world, file).await;
+}
+
+/// Runs one file of tests, and fails with its output.
+async fn passes_in(world: &World, file: &str) {
     assert!(
         Path::new(FOLDER).join("node_modules").is_dir(),
         "the SDK clients are not installed in {FOLDER}/node_modules: run `make test`, which installs them"
     );
-    let world = World::start().await;
-    // One shopper logs in many times a second here.
-    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
     let node = Command::new("node")
         .args(["--test", "--test-reporter=spec", file])
         .current_dir(FOLDER)
@@ -48,12 +61,14 @@ async fn passes(file: &str) {
         .env("PUBLIC_CLIENT", PUBLIC_CLIENT)
         .env("PRIVATE_CLIENT", PRIVATE_CLIENT)
         .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
+        .env("TOKEN_SECONDS", "4")
+        .env("LIFETIMES", "30")
         .env("SHOPPER_LOGIN", LOGIN)
         .env("SHOPPER_PASSWORD", PASSWORD)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(120), node)
+    let output = tokio::time::timeout(Duration::from_secs(240), node)
         .await
         .unwrap_or_else(|_| panic!("{file} hangs"))
         .unwrap_or_else(|error| panic!("node cannot be started ({error}): run `make test`, which installs it"));

@@ -258,7 +258,7 @@ pub fn products(rest: &str) -> String {
     format!("/product/shopper-products/v1/organizations/{ORGANIZATION}/products{rest}")
 }
 
-fn configuration(url: &str) -> String {
+pub fn configuration(url: &str) -> String {
     let tenant = |organization: &str, sites: &str| {
         format!(
             r#"

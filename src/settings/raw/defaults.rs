@@ -3,7 +3,7 @@
 //! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
 //! have one for what only the operator can know.
 
-use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Timeouts};
+use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts};
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
@@ -36,7 +36,26 @@ impl AccountManager {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { refresh_ahead: "5m".to_owned(), idle_timeout: "30m".to_owned(), capacity: 100_000 }
+        Self {
+            refresh_ahead: "5m".to_owned(),
+            idle_timeout: "30m".to_owned(),
+            capacity: 100_000,
+            proactive_per_minute: 0,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            kind: StoreKind::Memory,
+            url: None,
+            ca: None,
+            encryption_key: None,
+            previous_encryption_key: None,
+            key_prefix: "shopper-gateway".to_owned(),
+            timeout: "50ms".to_owned(),
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 
 use prometheus::IntGauge;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation,
-    TlsCertificates, TlsMode,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError,
+    ScriptInvocation, TlsCertificates, TlsMode,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -59,8 +59,8 @@ pub(super) struct Link {
 }
 
 enum Target {
-    Standalone(Client),
-    Cluster(ClusterClient),
+    Standalone(Box<Client>),
+    Cluster(Box<ClusterClient>),
     Sentinel(Box<Mutex<SentinelClient>>),
 }
 
@@ -68,6 +68,24 @@ enum Target {
 enum Live {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+enum Work<'w> {
+    Command(&'w Cmd),
+    Script(&'w ScriptInvocation<'w>),
+}
+
+impl Work<'_> {
+    async fn run<T: FromRedisValue>(self, live: Live) -> Result<T, RedisError> {
+        match (self, live) {
+            (Self::Command(command), Live::One(mut connection)) => command.query_async(&mut connection).await,
+            (Self::Command(command), Live::Cluster(mut connection)) => command.query_async(&mut connection).await,
+            (Self::Script(script), Live::One(mut connection)) => script.invoke_async(&mut connection).await,
+            (Self::Script(script), Live::Cluster(mut connection)) => script.invoke_async(&mut connection).await,
+        }
+    }
 }
 
 impl std::fmt::Debug for Link {
@@ -90,27 +108,19 @@ impl Link {
 
     /// Runs one command. It is sent a second time if the connection turned out to be broken.
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        self.run(async |live| match live {
-            Live::One(mut connection) => command.query_async(&mut connection).await,
-            Live::Cluster(mut connection) => command.query_async(&mut connection).await,
-        })
-        .await
+        self.run(Work::Command(command)).await
     }
 
     /// Runs one script, loading it where it is not known yet.
     pub(super) async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        self.run(async |live| match live {
-            Live::One(mut connection) => script.invoke_async(&mut connection).await,
-            Live::Cluster(mut connection) => script.invoke_async(&mut connection).await,
-        })
-        .await
+        self.run(Work::Script(script)).await
     }
 
-    async fn run<T>(&self, attempt: impl AsyncFn(Live) -> Result<T, RedisError>) -> Result<T, StoreError> {
-        let mut was_fresh = false;
+    async fn run<T: FromRedisValue>(&self, work: Work<'_>) -> Result<T, StoreError> {
+        let mut is_second = false;
         loop {
             let (live, is_fresh) = self.live().await?;
-            match tokio::time::timeout(self.timeout, attempt(live)).await {
+            match tokio::time::timeout(self.timeout, work.run(live)).await {
                 Ok(Ok(value)) => {
                     self.note(true);
                     return Ok(value);
@@ -118,11 +128,11 @@ impl Link {
                 Ok(Err(error)) if is_connection_lost(&error) => {
                     self.forget().await;
                     // A connection just made that breaks at once is no accident of an old one.
-                    if is_fresh || was_fresh {
+                    if is_fresh || is_second {
                         self.note(false);
                         return Err(StoreError::Unavailable);
                     }
-                    was_fresh = true;
+                    is_second = true;
                 }
                 Ok(Err(error)) => {
                     // The library's text may quote arguments; the kind does not.
@@ -171,7 +181,9 @@ impl Link {
             if is_up {
                 tracing::info!("the session store answers again");
             } else {
-                tracing::error!("the session store cannot be reached; tokens that are still valid pass, refreshes wait");
+                tracing::error!(
+                    "the session store cannot be reached; tokens that are still valid pass, refreshes wait"
+                );
             }
         }
         self.gauge.set(i64::from(is_up));
@@ -191,15 +203,16 @@ impl Target {
                     Some(certificates) => Client::build_with_tls(info, certificates),
                     None => Client::open(info),
                 };
-                client.map(Self::Standalone).map_err(url_error)
+                client.map(|client| Self::Standalone(Box::new(client))).map_err(url_error)
             }
             RedisTopology::Cluster(urls) => {
                 let nodes = urls.iter().map(|url| url.expose_secret().to_owned());
-                let mut builder = ClusterClient::builder(nodes).retries(2).connection_timeout(settings.timeout * CONNECT_FACTOR);
+                let mut builder =
+                    ClusterClient::builder(nodes).retries(2).connection_timeout(settings.timeout * CONNECT_FACTOR);
                 if let Some(certificates) = certificates {
                     builder = builder.certs(certificates);
                 }
-                builder.build().map(Self::Cluster).map_err(url_error)
+                builder.build().map(|client| Self::Cluster(Box::new(client))).map_err(url_error)
             }
             RedisTopology::Sentinel { sentinels, master, database, username, password, tls } => {
                 let address = |(host, port): &(String, u16)| {
@@ -240,7 +253,9 @@ impl Target {
                 .set_response_timeout(Some(timeout))
         };
         match self {
-            Self::Standalone(client) => client.get_multiplexed_async_connection_with_config(&config()).await.map(Live::One),
+            Self::Standalone(client) => {
+                client.get_multiplexed_async_connection_with_config(&config()).await.map(Live::One)
+            }
             Self::Cluster(client) => client.get_async_connection().await.map(Live::Cluster),
             Self::Sentinel(client) => {
                 client.lock().await.get_async_connection_with_config(&config()).await.map(Live::One)

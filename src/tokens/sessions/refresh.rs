@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
@@ -127,8 +126,7 @@ impl Sessions {
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
     async fn exchange(&self, session: &Arc<Session>, fence: Fence) -> Outcome {
-        let (Some(issuer), Some(client)) =
-            (self.issuers.get(&session.owner.organization), self.client_of(session))
+        let (Some(issuer), Some(client)) = (self.issuers.get(&session.owner.organization), self.client_of(session))
         else {
             // The client was taken out of the configuration: nobody can refresh its sessions.
             self.unlock(session, fence).await;
@@ -153,7 +151,7 @@ impl Sessions {
                 ));
                 self.write(session, renewed, fence).await
             }
-            Err(error) if is_refused(&error) => self.refused(session, fence, error).await,
+            Err(error) if error.refuses_refresh_token() => self.refused(session, fence, error).await,
             Err(error) => {
                 self.unlock(session, fence).await;
                 Err(SessionError::Slas(error))
@@ -223,16 +221,5 @@ impl Sessions {
     async fn unlock(&self, session: &Session, fence: Fence) {
         // A lock that is not given back ends with its lease.
         let _ = self.store.unlock(session, fence).await;
-    }
-}
-
-/// Whether SLAS refused the refresh token itself. A client that it does not know is our own
-/// configuration's fault, and no reason to end anybody's session.
-fn is_refused(error: &ExchangeError) -> bool {
-    match error {
-        ExchangeError::Rejected { status, code } => {
-            code != "invalid_client" && (code == "invalid_grant" || *status == StatusCode::BAD_REQUEST || *status == StatusCode::UNAUTHORIZED)
-        }
-        _ => false,
     }
 }

@@ -1,0 +1,274 @@
+//! A fleet: replicas as processes of their own, one Redis, one Salesforce.
+
+use std::{net::SocketAddr, time::Duration};
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use salesforce_simulator::{Effect, Fault, Seed, Simulator};
+
+use crate::{
+    redis::{KEY, OTHER_KEY, Redis, in_redis},
+    replica::Replica,
+    world::{
+        LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, customers, eventually, install_cryptography, login_target,
+        products,
+    },
+};
+
+const PRODUCTS: &str = "?ids=a&siteId=RefArch";
+
+struct Fleet {
+    simulator: Simulator,
+    redis: Redis,
+    replicas: Vec<Replica>,
+    client: Client,
+}
+
+impl Fleet {
+    async fn of(replicas: usize) -> Self {
+        Self::with(replicas, |_| {}).await
+    }
+
+    async fn with(count: usize, change: impl Fn(&mut toml::Table)) -> Self {
+        install_cryptography();
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let redis = Redis::start().await;
+        let mut replicas = Vec::new();
+        for _ in 0..count {
+            let (salesforce, store) = (simulator.url(), redis.url());
+            let start = Replica::start(&salesforce, |config| {
+                in_redis(config, &store);
+                change(config);
+            });
+            replicas.push(start.await);
+        }
+        Self { simulator, redis, replicas, client: Client::builder().no_proxy().build().unwrap() }
+    }
+
+    fn address(&self, replica: usize) -> SocketAddr {
+        self.replicas[replica].address
+    }
+
+    fn read(&self, replica: usize, token: &str) -> RequestBuilder {
+        self.client.get(format!("http://{}{}", self.address(replica), products(PRODUCTS))).bearer_auth(token)
+    }
+
+    async fn status(&self, replica: usize, token: &str) -> StatusCode {
+        self.read(replica, token).send().await.unwrap().status()
+    }
+
+    async fn guest(&self, replica: usize, client: &str) -> String {
+        let url = format!("http://{}{}", self.address(replica), login_target(client));
+        let answer = self.client.post(url).body(r#"{"type":"guest"}"#).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        token_of(&answer)
+    }
+
+    async fn log_in(&self, replica: usize, client: &str) -> String {
+        let url = format!("http://{}{}", self.address(replica), login_target(client));
+        let request = self.client.post(url).basic_auth(LOGIN, Some(PASSWORD)).body(r#"{"type":"credentials"}"#);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        token_of(&answer)
+    }
+
+    async fn log_out(&self, replica: usize, token: &str) {
+        let url = format!("http://{}{}", self.address(replica), customers("/customers/actions/logout?siteId=RefArch"));
+        let answer = self.client.request(Method::DELETE, url).bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 204);
+    }
+}
+
+fn token_of(answer: &reqwest::Response) -> String {
+    answer.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
+}
+
+async fn outlive(seconds: u64) {
+    tokio::time::sleep(Duration::from_millis(seconds * 1000 + 100)).await;
+}
+
+#[tokio::test]
+async fn two_replicas_and_two_hundred_requests_are_one_refresh() {
+    let fleet = Fleet::of(2).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
+    for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
+        let token = fleet.guest(0, client).await;
+        outlive(3).await;
+        fleet.simulator.clear_ledger();
+        fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
+        let requests = (0..200).map(|number| fleet.read(number % 2, &token).send());
+        let mut tokens = Vec::new();
+        for answer in futures::future::join_all(requests).await {
+            let answer = answer.unwrap();
+            assert_eq!(answer.status(), 200);
+            tokens.push(token_of(&answer));
+        }
+        tokens.dedup();
+        assert_eq!(tokens.len(), 1, "everybody gets the same token");
+        assert_eq!(fleet.simulator.count("slas", "token:refresh_token"), 1, "{client}");
+        fleet.simulator.clear_faults();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_lock_holder_loses_no_session() {
+    let mut fleet = Fleet::with(2, |config| {
+        config.insert("timeouts".into(), "exchange = \"2s\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    outlive(2).await;
+    // The first refresh hangs before SLAS has done anything; its replica is killed in mid-refresh.
+    fleet.simulator.clear_ledger();
+    fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1));
+    let doomed = tokio::spawn(fleet.read(0, &token).send());
+    eventually("the refresh is under way", async || fleet.simulator.count("slas", "token:refresh_token") == 1).await;
+    fleet.replicas[0].kill();
+    assert!(doomed.await.unwrap().is_err());
+    // The other takes over once the lease has run out.
+    let answer = fleet.read(1, &token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_ne!(token_of(&answer), token);
+}
+
+#[tokio::test]
+async fn a_logout_is_known_everywhere_within_a_second() {
+    let fleet = Fleet::of(2).await;
+    let token = fleet.log_in(0, PUBLIC_CLIENT).await;
+    assert_eq!(fleet.status(0, &token).await, 200);
+    assert_eq!(fleet.status(1, &token).await, 200, "the other replica knows the session by now");
+    fleet.log_out(0, &token).await;
+    assert_eq!(fleet.status(0, &token).await, 401);
+    eventually("the other replica refuses the token", async || fleet.status(1, &token).await == 401).await;
+
+    // A replica that never saw the token asks the store first.
+    let late = fleet.guest(0, PUBLIC_CLIENT).await;
+    fleet.log_out(0, &late).await;
+    assert_eq!(fleet.status(1, &late).await, 401);
+}
+
+#[tokio::test]
+async fn what_one_replica_sees_used_is_idle_on_none() {
+    let fleet = Fleet::with(2, |config| {
+        config.insert("sessions".into(), "idle_timeout = \"4s\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 8);
+    let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    for _ in 0..9 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(fleet.status(1, &token).await, 200);
+    }
+    // The login's replica has not seen the session for longer than the idle time.
+    let answer = fleet.read(0, &token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_ne!(token_of(&answer), token, "the session goes on");
+}
+
+#[tokio::test]
+async fn nothing_stands_in_redis_in_clear() {
+    let fleet = Fleet::of(1).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let mut secrets = vec![LOGIN.to_owned(), PASSWORD.to_owned(), KEY.to_owned()];
+    for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
+        secrets.push(fleet.guest(0, client).await);
+    }
+    let token = fleet.log_in(0, PUBLIC_CLIENT).await;
+    outlive(2).await;
+    secrets.push(token_of(&fleet.read(0, &token).send().await.unwrap()));
+    let dump = fleet.redis.dump().await;
+    assert!(dump.lines().count() >= 6, "there is something to look at:\n{dump}");
+    fleet.log_out(0, &token).await;
+    let dump = format!("{dump}{}", fleet.redis.dump().await);
+    // Refresh tokens, as SLAS gave them.
+    for entry in fleet.simulator.ledger() {
+        if let Some((_, rest)) = entry.body.split_once("refresh_token=") {
+            secrets.push(rest.split('&').next().unwrap().to_owned());
+        }
+    }
+    secrets.push(token);
+    for secret in secrets {
+        assert!(!dump.contains(&secret), "{secret} stands in Redis");
+        let signature = secret.rsplit('.').next().unwrap();
+        assert!(!dump.contains(signature), "{signature} stands in Redis");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_rotated_without_losing_a_session() {
+    let mut fleet = Fleet::of(1).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    fleet.replicas.clear();
+    let rotate = |previous: Option<&str>| {
+        let url = fleet.redis.url();
+        let previous = previous.map(|key| format!("previous_encryption_key = \"{key}\"")).unwrap_or_default();
+        move |config: &mut toml::Table| {
+            in_redis(config, &url);
+            let store = config["store"].as_table_mut().unwrap();
+            store.insert("encryption_key".into(), OTHER_KEY.into());
+            store.extend(previous.parse::<toml::Table>().unwrap());
+        }
+    };
+    outlive(2).await;
+    let rotating = Replica::start(&fleet.simulator.url(), rotate(Some(KEY))).await;
+    let read = |replica: &Replica| {
+        fleet.client.get(format!("http://{}{}", replica.address, products(PRODUCTS))).bearer_auth(&token).send()
+    };
+    assert_eq!(read(&rotating).await.unwrap().status(), 200);
+    drop(rotating);
+    outlive(2).await;
+    let rotated = Replica::start(&fleet.simulator.url(), rotate(None)).await;
+    let answer = read(&rotated).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_ne!(token_of(&answer), token);
+}
+
+#[tokio::test]
+async fn redis_dies_and_returns_and_nothing_is_lost() {
+    let mut fleet = Fleet::of(2).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
+    let valid = fleet.guest(0, PUBLIC_CLIENT).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let ended = fleet.guest(0, PUBLIC_CLIENT).await;
+    outlive(2).await;
+    fleet.redis.kill();
+    for replica in [0, 1] {
+        for _ in 0..20 {
+            assert_eq!(fleet.status(replica, &valid).await, 200, "a valid token needs no store");
+        }
+        let answer = fleet.read(replica, &ended).send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
+        assert!(answer.headers().contains_key("retry-after"));
+        let readyz = fleet.client.get(format!("http://{}/readyz", fleet.replicas[replica].admin)).send().await.unwrap();
+        assert_eq!(readyz.status(), 200, "readiness does not flap");
+        let metrics =
+            fleet.client.get(format!("http://{}/metrics", fleet.replicas[replica].admin)).send().await.unwrap();
+        assert!(metrics.text().await.unwrap().contains("shopper_gateway_store_up 0"));
+    }
+    let during = fleet.guest(0, PUBLIC_CLIENT).await;
+    fleet.redis.restart().await;
+    eventually("the session is there again", async || fleet.status(1, &ended).await == 200).await;
+    outlive(2).await;
+    eventually("a login during the outage became a session", async || {
+        let answer = fleet.read(1, &during).send().await.unwrap();
+        answer.headers().contains_key("authorization")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_paused_redis_holds_nobody_with_a_valid_token() {
+    let fleet = Fleet::with(1, |config| {
+        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
+    })
+    .await;
+    let valid = fleet.guest(0, PUBLIC_CLIENT).await;
+    fleet.redis.pause();
+    for _ in 0..20 {
+        assert_eq!(fleet.status(0, &valid).await, 200);
+    }
+    fleet.redis.resume();
+    assert_eq!(fleet.status(0, &valid).await, 200);
+}

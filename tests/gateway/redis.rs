@@ -1,0 +1,133 @@
+//! A real redis-server of a test's own, on a free port, gone with the test.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::world::eventually;
+
+/// 32 bytes in base64.
+pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+
+/// A running redis-server.
+pub struct Redis {
+    pub port: u16,
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Redis {
+    pub async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let process = spawn(port, &folder);
+        let redis = Self { port, folder, process };
+        redis.answers().await;
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// The whole server at once, as a power cut does. What it was told to keep, it keeps.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub async fn restart(&mut self) {
+        self.process = spawn(self.port, &self.folder);
+        self.answers().await;
+    }
+
+    /// Stops answering without closing anything.
+    pub fn pause(&self) {
+        signal(self.process.id(), "STOP");
+    }
+
+    pub fn resume(&self) {
+        signal(self.process.id(), "CONT");
+    }
+
+    /// Everything that stands in it, names and values, as text.
+    pub async fn dump(&self) -> String {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let names: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
+        let mut all = String::new();
+        for name in names {
+            let kind: String = redis::cmd("TYPE").arg(&name).query_async(&mut connection).await.unwrap();
+            let value: redis::Value = match kind.as_str() {
+                "string" => redis::cmd("GET").arg(&name).query_async(&mut connection).await.unwrap(),
+                "hash" => redis::cmd("HGETALL").arg(&name).query_async(&mut connection).await.unwrap(),
+                "set" => redis::cmd("SMEMBERS").arg(&name).query_async(&mut connection).await.unwrap(),
+                "stream" => {
+                    redis::cmd("XRANGE").arg(&name).arg("-").arg("+").query_async(&mut connection).await.unwrap()
+                }
+                kind => panic!("a {kind} under {name}"),
+            };
+            all.push_str(&format!("{name} = {}\n", text(&value)));
+        }
+        all
+    }
+
+    async fn answers(&self) {
+        eventually("redis-server answers", async || TcpStream::connect(("127.0.0.1", self.port)).is_ok()).await;
+        // A restarted server first reads what it kept.
+        let client = redis::Client::open(self.url()).unwrap();
+        eventually("redis-server has loaded", async || {
+            let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
+            redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+        })
+        .await;
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It may be stopped or gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The configuration of a gateway that uses the Redis at `url`.
+pub fn in_redis(config: &mut toml::Table, url: &str) {
+    let store = format!(
+        "kind = \"redis\"\nurl = \"{url}\"\nencryption_key = \"{KEY}\"\ntimeout = \"2s\"\nkey_prefix = \"test\""
+    );
+    config.insert("store".into(), store.parse::<toml::Table>().unwrap().into());
+}
+
+fn spawn(port: u16, folder: &tempfile::TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+        .args(["--appendfsync", "always", "--dir", folder.path().to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is there: make test installs it")
+}
+
+pub fn signal(process: u32, name: &str) {
+    let done = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap();
+    assert!(done.success());
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+fn text(value: &redis::Value) -> String {
+    match value {
+        redis::Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        redis::Value::Array(values) | redis::Value::Set(values) => {
+            values.iter().map(text).collect::<Vec<_>>().join(" ")
+        }
+        redis::Value::Map(pairs) => {
+            pairs.iter().map(|(name, value)| format!("{} {}", text(name), text(value))).collect::<Vec<_>>().join(" ")
+        }
+        value => format!("{value:?}"),
+    }
+}

@@ -1,0 +1,67 @@
+//! A gateway as a process of its own: the real binary, which can be killed.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+};
+
+use reqwest::Client;
+
+use crate::world::{configuration, eventually};
+
+/// A running `shopper-gateway serve`.
+pub struct Replica {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Replica {
+    /// A gateway in front of the Salesforce at `url`.
+    pub async fn start(url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        let (address, admin) = (free(), free());
+        let mut table: toml::Table = configuration(url).parse().unwrap();
+        table.insert(
+            "server".into(),
+            format!("listen = [\"{address}\"]\nthreads = 2").parse::<toml::Table>().unwrap().into(),
+        );
+        table.insert("admin".into(), format!("listen = \"{admin}\"").parse::<toml::Table>().unwrap().into());
+        change(&mut table);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, table.to_string()).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_shopper-gateway"))
+            .args(["serve", "-c", path.to_str().unwrap()])
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let replica = Self { address, admin, process, _folder: folder };
+        let client = Client::builder().no_proxy().build().unwrap();
+        eventually("the replica is ready", async || {
+            let readyz = client.get(format!("http://{admin}/readyz")).send().await;
+            readyz.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+        replica
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,286 @@
+//! Sessions that outlive their tokens, in one process.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use salesforce_simulator::{Effect, Fault, ResetAt};
+
+use crate::world::{Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, login_target, products};
+
+const PRODUCTS: &str = "?ids=a&siteId=RefArch";
+
+/// Tokens of a few seconds, so that a test sees many lives.
+async fn short_lived(seconds: u64) -> World {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.shopper_token_seconds = seconds);
+    world
+}
+
+/// Waits until a token that lives `seconds` has ended.
+async fn outlive(seconds: u64) {
+    tokio::time::sleep(Duration::from_millis(seconds * 1000 + 100)).await;
+}
+
+fn read(world: &World, token: &str) -> RequestBuilder {
+    world.get(&products(PRODUCTS)).bearer_auth(token)
+}
+
+fn logout(world: &World, token: &str) -> RequestBuilder {
+    world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch")).bearer_auth(token)
+}
+
+fn handed_over(answer: &Answer) -> Option<String> {
+    answer.header("authorization").map(|value| value.strip_prefix("Bearer ").unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn an_ended_token_is_renewed_and_handed_over() {
+    let world = short_lived(2).await;
+    for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
+        let first = world.guest(client).await.token();
+        let fresh = world.send(read(&world, &first)).await;
+        assert_eq!((fresh.status.as_u16(), handed_over(&fresh)), (200, None), "a fresh token needs no other");
+        outlive(2).await;
+        world.simulator.clear_ledger();
+        let renewed = world.send(read(&world, &first)).await;
+        assert_eq!(renewed.status, 200, "{}", renewed.text());
+        let second = handed_over(&renewed).expect("a new token");
+        assert_ne!(second, first);
+        assert_eq!(renewed.header("cache-control"), Some("no-store"), "no cache may keep a token");
+        let forwarded = world.forwarded("shopper-products.getProducts").pop().unwrap();
+        assert_eq!(forwarded.header("authorization"), Some(format!("Bearer {second}").as_str()));
+        assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
+
+        // The new token is as good as any, and the old one still gets it.
+        assert_eq!(handed_over(&world.send(read(&world, &second)).await), None);
+        assert_eq!(handed_over(&world.send(read(&world, &first)).await), Some(second));
+        assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
+    }
+}
+
+#[tokio::test]
+async fn many_requests_with_one_ending_token_are_one_refresh() {
+    let world = short_lived(2).await;
+    for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
+        let token = world.guest(client).await.token();
+        outlive(2).await;
+        world.simulator.clear_ledger();
+        world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token"));
+        let answers = futures::future::join_all((0..200).map(|_| world.send(read(&world, &token)))).await;
+        let mut tokens: Vec<_> = answers.iter().map(|answer| handed_over(answer).expect("a new token")).collect();
+        tokens.dedup();
+        assert_eq!(tokens.len(), 1, "all get the same token");
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1, "{client}");
+        world.simulator.clear_faults();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_aborts_no_refresh() {
+    let world = short_lived(2).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    outlive(2).await;
+    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 500 }).flow("token:refresh_token").times(1));
+    let impatient = read(&world, &token).timeout(Duration::from_millis(100)).send().await;
+    assert!(impatient.is_err(), "the caller hung up");
+    let patient = world.send(read(&world, &token)).await;
+    assert_eq!(patient.status, 200, "{}", patient.text());
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
+}
+
+#[tokio::test]
+async fn a_passing_failure_of_slas_destroys_no_session() {
+    let world = short_lived(2).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    outlive(2).await;
+    let failures = [
+        (Effect::Status { code: 500, retry_after: None, body: None }, (503, "slas_unavailable")),
+        (Effect::Status { code: 503, retry_after: None, body: Some("<html>".into()) }, (503, "slas_unavailable")),
+        (Effect::Status { code: 429, retry_after: Some("7".into()), body: None }, (429, "slas_rate_limited")),
+        (Effect::Reset { at: ResetAt::Before }, (503, "slas_unavailable")),
+        (
+            Effect::Status { code: 401, retry_after: None, body: Some(r#"{"error":"invalid_client"}"#.into()) },
+            (503, "slas_unavailable"),
+        ),
+    ];
+    for (effect, expected) in failures {
+        world.simulator.inject(Fault::on("slas", effect.clone()).flow("token:refresh_token").times(1));
+        let answer = world.send(read(&world, &token)).await;
+        assert_eq!(answer.refusal(), expected, "{effect:?}");
+        assert!(answer.header("retry-after").is_some(), "{effect:?}");
+    }
+    assert_eq!(world.send(read(&world, &token)).await.status, 200, "the session is still there");
+}
+
+#[tokio::test]
+async fn a_token_that_still_lives_passes_when_slas_fails() {
+    let world = short_lived(8).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    // Due, but not ended.
+    tokio::time::sleep(Duration::from_millis(6200)).await;
+    world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
+    let answer = world.send(read(&world, &token)).await;
+    assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None));
+    world.simulator.clear_faults();
+    let answer = world.send(read(&world, &token)).await;
+    assert!(answer.status == 200 && handed_over(&answer).is_some(), "and is renewed when it is back");
+}
+
+#[tokio::test]
+async fn a_refused_refresh_token_ends_the_session() {
+    let world = short_lived(2).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    outlive(2).await;
+    let refused = Effect::Status { code: 400, retry_after: None, body: Some(r#"{"error":"invalid_grant"}"#.into()) };
+    world.simulator.inject(Fault::on("slas", refused).flow("token:refresh_token").times(1));
+    assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
+    world.simulator.clear_ledger();
+    let after = world.send(read(&world, &token)).await;
+    assert_eq!(after.status, 401, "{}", after.text());
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0, "nobody asks again");
+}
+
+#[tokio::test]
+async fn a_password_change_drops_the_session() {
+    let world = short_lived(2).await;
+    let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
+    let (token, id) = (login.token(), login.json()["customerId"].as_str().unwrap().to_owned());
+    let change = world
+        .request(Method::PUT, &customers(&format!("/customers/{id}/password?siteId=RefArch")))
+        .bearer_auth(&token)
+        .header("content-type", "application/json")
+        .body(format!(r#"{{"currentPassword":"{PASSWORD}","password":"N3w!Passw0rd"}}"#));
+    let changed = world.send(change).await;
+    assert_eq!(changed.status, 204, "{}", changed.text());
+    outlive(2).await;
+    assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
+}
+
+#[tokio::test]
+async fn an_idle_session_is_over() {
+    let world = World::with(|config| {
+        config.insert("sessions".into(), "idle_timeout = \"3s\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let (used, idle) = (world.guest(PUBLIC_CLIENT).await.token(), world.guest(PUBLIC_CLIENT).await.token());
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.send(read(&world, &used)).await.status, 200, "a session in use goes on");
+    }
+    world.simulator.clear_ledger();
+    assert_eq!(world.send(read(&world, &idle)).await.refusal(), (401, "token_expired"));
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0);
+}
+
+#[tokio::test]
+async fn a_refresh_tokens_own_end_is_absolute() {
+    let world = short_lived(2).await;
+    world.simulator.set(|behaviour| behaviour.guest_refresh_token_seconds = 3);
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.send(read(&world, &token)).await;
+    }
+    let refreshes = world.simulator.count("slas", "token:refresh_token");
+    world.simulator.clear_ledger();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let answer = world.send(read(&world, &token)).await;
+    assert_eq!(answer.refusal().0, 401, "after {refreshes} refreshes: {}", answer.text());
+}
+
+#[tokio::test]
+async fn a_session_is_nobodys_but_its_owners() {
+    let world = short_lived(2).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let claims: serde_json::Value = {
+        use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+    };
+    let usid = claims["sub"].as_str().unwrap().rsplit_once("usid:").unwrap().1.to_owned();
+    // The same shopper's session at SLAS, signed rightly, but not a token that was given out here.
+    let forged = world.mint(|spec| {
+        spec.usid = Some(usid);
+        spec.lifetime_seconds = Some(-100);
+    });
+    world.simulator.clear_ledger();
+    assert_eq!(world.send(read(&world, &forged)).await.refusal(), (401, "token_expired"));
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0);
+}
+
+#[tokio::test]
+async fn a_logout_through_slas_ends_the_session_here_too() {
+    let world = World::start().await;
+    let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let other = world.log_in(PRIVATE_CLIENT, LOGIN, PASSWORD).await;
+    let refresh = world.simulator.ledger();
+    assert!(!refresh.is_empty());
+    let slas = |hint: &str| {
+        format!(
+            "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/logout?client_id={PUBLIC_CLIENT}&channel_id=RefArch&refresh_token=x{hint}"
+        )
+    };
+    // SLAS refuses: nothing ends here.
+    let refused = world.send(world.get(&slas("")).bearer_auth(login.token())).await;
+    assert!(refused.status.is_client_error(), "{}", refused.text());
+    assert_eq!(world.send(read(&world, &login.token())).await.status, 200);
+    // SLAS agrees: every session of this shopper ends.
+    let agreed = Effect::Status { code: 200, retry_after: None, body: Some("{}".into()) };
+    world.simulator.inject(Fault::on("slas", agreed).flow("logout"));
+    assert_eq!(world.send(world.get(&slas("&hint=all-sessions")).bearer_auth(login.token())).await.status, 200);
+    for token in [login.token(), other.token()] {
+        assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_invalid"));
+    }
+}
+
+#[tokio::test]
+async fn password_logins_of_one_shopper_are_queued_and_each_answered_for_itself() {
+    let world = World::start().await;
+    let logins = (0..3).map(|_| world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD));
+    let answers = futures::future::join_all(logins).await;
+    let mut tokens: Vec<_> = answers
+        .iter()
+        .map(|answer| {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            answer.token()
+        })
+        .collect();
+    tokens.sort();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 3, "each login has its own token");
+    let ledger = world.simulator.ledger();
+    let conflicts = ledger.iter().filter(|entry| entry.flow == "login" && entry.status == Some(409)).count();
+    assert_eq!(conflicts, 0, "queued, not sent into a conflict");
+}
+
+#[tokio::test]
+async fn a_conflict_is_waited_out_once() {
+    let world = World::start().await;
+    let conflict = Effect::Status { code: 409, retry_after: None, body: None };
+    world.simulator.inject(Fault::on("slas", conflict.clone()).flow("login").times(1));
+    let answer = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    world.simulator.inject(Fault::on("slas", conflict).flow("login").times(2));
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), (409, "login_conflict"));
+}
+
+#[tokio::test]
+async fn a_removed_refresh_of_an_ended_token_works_too() {
+    let world = short_lived(2).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    outlive(2).await;
+    let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
+    let answer = world.send(refresh).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_ne!(answer.token(), token);
+    assert_eq!(world.send(logout(&world, &answer.token())).await.status, 204);
+    for token in [token, answer.token()] {
+        assert_eq!(
+            world.send(read(&world, &token)).await.refusal(),
+            (401, "token_invalid"),
+            "both tokens of the session"
+        );
+    }
+}
