@@ -3,7 +3,8 @@
 //! Owns the verdict over a shopper token and remembers it by the SHA-256 of the whole token, so that
 //! a token is verified once and not once a request. A remembered verdict ends with the token and with
 //! the key set that gave it; what an operation asks (scopes, organization, site) is not part of it and
-//! is checked on each request anew.
+//! is checked on each request anew. A verified token is named by the SHA-256 of its signed part alone:
+//! ECDSA has two signatures for one text, and a logout must end both.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,15 +26,20 @@ pub const LEEWAY_SECONDS: u64 = 30;
 /// How many verdicts are remembered.
 const REMEMBERED: usize = 100_000;
 
-/// SHA-256 of a whole token: its key wherever a token must be recognised.
+/// SHA-256 of a token's signed part: its name wherever a token must be recognised. Only the name of a
+/// token that verified says anything.
 pub type TokenDigest = [u8; 32];
 
-/// The digest of a token.
+/// The name of a token, whichever of its signatures it has.
 #[must_use]
 pub fn token_digest(token: &str) -> TokenDigest {
-    let mut key = [0; 32];
-    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    key
+    sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed))
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    bytes
 }
 
 /// Why a token speaks for nobody.
@@ -73,7 +79,7 @@ pub enum TokenError {
 pub struct VerifiedToken {
     /// Who it speaks for.
     pub shopper: Arc<Shopper>,
-    /// Its digest.
+    /// Its name.
     pub digest: TokenDigest,
 }
 
@@ -81,13 +87,14 @@ pub struct VerifiedToken {
 #[derive(Debug)]
 pub struct ShopperVerifier {
     rings: HashMap<OrganizationId, Arc<KeyRing>>,
-    verdicts: Cache<TokenDigest, Verdict>,
+    /// By the SHA-256 of the whole token, signature included.
+    verdicts: Cache<[u8; 32], Verdict>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Clone)]
 struct Verdict {
-    shopper: Arc<Shopper>,
+    token: VerifiedToken,
     generation: u64,
 }
 
@@ -129,44 +136,44 @@ impl ShopperVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
-        let key = token_digest(token);
+        let key = sha256(token);
         let now = unix_now();
         let verdict = match self.remembered_verdict(&key) {
-            Some(shopper) => {
+            Some(verified) => {
                 self.count("cached");
-                Ok(shopper)
+                Ok(verified)
             }
             None => self.verify_anew(token, key, organization, now).await.inspect_err(|_| self.count("rejected")),
         };
-        let shopper = verdict?;
-        if now >= shopper.expires_at.saturating_add(LEEWAY_SECONDS) {
+        let verified = verdict?;
+        if now >= verified.shopper.expires_at.saturating_add(LEEWAY_SECONDS) {
             self.verdicts.remove(&key);
             return Err(TokenError::Expired);
         }
-        if shopper.organization != *organization {
+        if verified.shopper.organization != *organization {
             return Err(TokenError::OrganizationWrong);
         }
-        Ok(VerifiedToken { shopper, digest: key })
+        Ok(verified)
     }
 
-    fn remembered_verdict(&self, key: &TokenDigest) -> Option<Arc<Shopper>> {
+    fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
         let verdict = self.verdicts.get(key)?;
-        let current = self.rings.get(&verdict.shopper.organization)?.generation();
-        (verdict.generation == current).then_some(verdict.shopper)
+        let current = self.rings.get(&verdict.token.shopper.organization)?.generation();
+        (verdict.generation == current).then_some(verdict.token)
     }
 
     async fn verify_anew(
         &self,
         token: &str,
-        key: TokenDigest,
+        key: [u8; 32],
         organization: &OrganizationId,
         now: u64,
-    ) -> Result<Arc<Shopper>, TokenError> {
+    ) -> Result<VerifiedToken, TokenError> {
         let (shopper, generation) = self.read(token, organization, now).await?;
-        let shopper = Arc::new(shopper);
+        let verified = VerifiedToken { shopper: Arc::new(shopper), digest: token_digest(token) };
         self.count("verified");
-        self.verdicts.insert(key, Verdict { shopper: Arc::clone(&shopper), generation });
-        Ok(shopper)
+        self.verdicts.insert(key, Verdict { token: verified.clone(), generation });
+        Ok(verified)
     }
 
     /// Verifies everything that stays true for as long as the token lives.
