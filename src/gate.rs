@@ -256,6 +256,12 @@ impl Gate {
             }
             Presented::Nothing => return Err(Refusal::TokenMissing),
         };
+        if jwt::claims_to_be_of_account_manager(token.expose_secret())
+            && let Some(tenant) = self.tenants.get(&route.organization)
+        {
+            self.system_client(tenant, token.expose_secret()).await?;
+            return Err(Refusal::TokenKindWrong(NeededToken::Shopper));
+        }
         let verified = self.verify_shopper(token.expose_secret(), &route.organization).await?;
         Ok((Arc::clone(&verified.shopper), verified))
     }
