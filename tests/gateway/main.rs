@@ -10,3 +10,4 @@ mod admin;
 mod forwarding;
 mod logins;
 mod sdk;
+mod tokens;
