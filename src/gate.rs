@@ -156,7 +156,7 @@ impl Gate {
                 (Some(Arc::clone(found.operation)), organization)
             }
             Err(NoMatch::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
-            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if slas::is_slas_path(path) => {
+            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if for_slas.is_some() || slas::is_slas_path(path) => {
                 return Err(Refusal::OperationNotAllowed);
             }
             Err(NoMatch::Unknown | NoMatch::MethodNotPublished) => match self.policy.unknown_operations {
