@@ -9,5 +9,6 @@ mod world;
 mod admin;
 mod forwarding;
 mod logins;
+mod operations;
 mod sdk;
 mod tokens;
