@@ -168,7 +168,7 @@ impl Gate {
                 (Some(Arc::clone(found.operation)), organization)
             }
             Err(NoMatch::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
-            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if slas::is_slas_path(path) => {
+            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if for_slas.is_some() || slas::is_slas_path(path) => {
                 return Err(Refusal::OperationNotAllowed);
             }
             Err(NoMatch::Unknown | NoMatch::MethodNotPublished) => match self.policy.unknown_operations {
@@ -264,11 +264,20 @@ impl Gate {
 
     /// The shopper of the request's own token, which may have ended.
     async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, Refusal> {
-        match Presented::read(&head.headers)? {
-            Presented::Bearer(token) => self.verify_shopper(token.expose_secret(), &route.organization).await,
-            Presented::Basic(_) => Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into())),
-            Presented::Nothing => Err(Refusal::TokenMissing),
+        let token = match Presented::read(&head.headers)? {
+            Presented::Bearer(token) => token,
+            Presented::Basic(_) => {
+                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
+            }
+            Presented::Nothing => return Err(Refusal::TokenMissing),
+        };
+        if jwt::claims_to_be_of_account_manager(token.expose_secret())
+            && let Some(tenant) = self.tenants.get(&route.organization)
+        {
+            self.system_client(tenant, token.expose_secret()).await?;
+            return Err(Refusal::TokenKindWrong(NeededToken::Shopper));
         }
+        self.verify_shopper(token.expose_secret(), &route.organization).await
     }
 
     async fn verify_shopper(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, Refusal> {

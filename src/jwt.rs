@@ -16,15 +16,22 @@ use serde::{
 /// Longest token that is looked at, bytes. SLAS's are about 1,100; a larger one is refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// SHA-256 of a whole token: what it is recognised by wherever the token itself must not stand.
+/// SHA-256 of a token's signed part: its name wherever a token must be recognised and itself must not
+/// stand. Only the name of a token that verified says anything.
 pub type TokenDigest = [u8; 32];
 
-/// The digest of a token.
+/// The name of a token, whichever of its two signatures it has.
 #[must_use]
 pub fn token_digest(token: &str) -> TokenDigest {
-    let mut key = [0; 32];
-    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    key
+    sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed))
+}
+
+/// SHA-256 of a text.
+#[must_use]
+pub fn sha256(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    bytes
 }
 
 /// Why a text is not a token that could be verified at all.

@@ -25,7 +25,7 @@ use crate::{
     salesforce::{account_manager::AccountManager, exchange::ExchangeError, slas::Slas},
 };
 
-/// How long after one fetch an unknown key id may cause the next. SLAS allows 25 fetches a minute.
+/// How long after a fetch for an unknown key id the next one may be made. SLAS allows 25 fetches a minute.
 const UNKNOWN_KEY_COOL_DOWN: Duration = Duration::from_secs(30);
 /// How often a ring without keys tries again.
 const EMPTY_RETRY: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ pub struct KeyRing {
     issuer: Issuer,
     tenant: String,
     keys: ArcSwap<KeySet>,
-    last_attempt: Mutex<Option<Attempt>>,
+    attempts: Mutex<Attempts>,
     metrics: Arc<Metrics>,
 }
 
@@ -86,6 +86,14 @@ pub enum NoKey {
     /// The issuer could not be asked.
     #[error("the issuer's keys cannot be had at the moment")]
     Unavailable,
+}
+
+#[derive(Debug, Default)]
+struct Attempts {
+    last: Option<Attempt>,
+    /// When an unknown key id last caused one. The ring's own renewals do not count: a key that is
+    /// first used just after one must not wait for the end of the cool-down.
+    for_unknown: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +118,7 @@ impl KeyRing {
             issuer,
             tenant: tenant.to_owned(),
             keys: ArcSwap::from_pointee(KeySet::default()),
-            last_attempt: Mutex::new(None),
+            attempts: Mutex::default(),
             metrics,
         })
     }
@@ -141,8 +149,8 @@ impl KeyRing {
         if let Some(key) = self.keys.load().keys.get(kid) {
             return Ok(Arc::clone(key));
         }
-        let ring = Arc::clone(self);
-        let fetched = tokio::spawn(async move { ring.fetch_unless_recent().await }).await.unwrap_or(false);
+        let (ring, wanted) = (Arc::clone(self), kid.to_owned());
+        let fetched = tokio::spawn(async move { ring.fetch_unless_recent(&wanted).await }).await.unwrap_or(false);
         match self.keys.load().keys.get(kid) {
             Some(key) => Ok(Arc::clone(key)),
             None if fetched => Err(NoKey::Unknown),
@@ -173,24 +181,33 @@ impl KeyRing {
     }
 
     /// Fetches unless someone just did; says whether the last attempt succeeded.
-    async fn fetch_unless_recent(&self) -> bool {
-        let mut last = self.last_attempt.lock().await;
-        // A ring without keys has its own pace: it must fill as soon as the issuer is back.
-        let cool_down = if self.is_filled() { UNKNOWN_KEY_COOL_DOWN } else { EMPTY_RETRY };
-        if let Some(attempt) = *last
-            && attempt.at.elapsed() < cool_down
-        {
-            return attempt.succeeded;
+    async fn fetch_unless_recent(&self, kid: &str) -> bool {
+        let mut attempts = self.attempts.lock().await;
+        // Whoever held the lock before may have brought the key.
+        if self.keys.load().keys.contains_key(kid) {
+            return true;
         }
-        self.fetch_locked(&mut last).await
+        // A ring without keys has its own pace: it must fill as soon as the issuer is back.
+        let (since, cool_down) = if self.is_filled() {
+            (attempts.for_unknown, UNKNOWN_KEY_COOL_DOWN)
+        } else {
+            (attempts.last.map(|attempt| attempt.at), EMPTY_RETRY)
+        };
+        if since.is_some_and(|at| at.elapsed() < cool_down) {
+            return attempts.last.is_some_and(|attempt| attempt.succeeded);
+        }
+        if self.is_filled() {
+            attempts.for_unknown = Some(Instant::now());
+        }
+        self.fetch_locked(&mut attempts).await
     }
 
     async fn fetch_now(&self) -> bool {
-        let mut last = self.last_attempt.lock().await;
-        self.fetch_locked(&mut last).await
+        let mut attempts = self.attempts.lock().await;
+        self.fetch_locked(&mut attempts).await
     }
 
-    async fn fetch_locked(&self, last: &mut Option<Attempt>) -> bool {
+    async fn fetch_locked(&self, attempts: &mut Attempts) -> bool {
         let result = self.issuer.fetch().await;
         let succeeded = result.is_ok();
         match result {
@@ -205,7 +222,7 @@ impl KeyRing {
                 tracing::warn!(tenant = self.tenant, issuer = self.issuer.name(), %error, "key set not fetched; the one in use stays");
             }
         }
-        *last = Some(Attempt { at: Instant::now(), succeeded });
+        attempts.last = Some(Attempt { at: Instant::now(), succeeded });
         succeeded
     }
 }
@@ -273,6 +290,8 @@ fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::crypto;
+
     use super::*;
 
     const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
@@ -301,5 +320,24 @@ mod tests {
         for document in ["", "{}", "[]", "<html>", r#"{"keys":{}}"#, r#"{"keys":[{"kty":"EC"}]}"#] {
             assert!(KeySet::read(document.as_bytes(), Algorithm::ES256).is_none(), "{document}");
         }
+    }
+    /// Keys that other implementations took, and should not have: see `tests/vectors/README.md`.
+    #[test]
+    fn a_key_that_does_not_fit_verifies_nothing() {
+        type Vector = (String, serde_json::Value, String, bool);
+        let vectors: Vec<Vector> = serde_json::from_str(include_str!("../tests/vectors/jwk.json")).unwrap();
+        let mut accepted = 0;
+        for (comment, key, token, valid) in vectors {
+            let algorithm = if key["n"].is_string() { Algorithm::RS256 } else { Algorithm::ES256 };
+            let (signed, signature) = token.rsplit_once('.').unwrap();
+            let set = KeySet::read(serde_json::json!({"keys": [key]}).to_string().as_bytes(), algorithm);
+            let genuine = set.is_some_and(|set| {
+                let verifies = |key: &Arc<DecodingKey>| crypto::verify(signature, signed.as_bytes(), key, algorithm);
+                set.keys.values().any(|key| verifies(key).unwrap_or(false))
+            });
+            assert_eq!(genuine, valid, "{comment}");
+            accepted += usize::from(genuine);
+        }
+        assert_eq!(accepted, 1);
     }
 }

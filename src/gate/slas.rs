@@ -6,11 +6,13 @@
 
 use super::path::RequestPath;
 
-/// Whether a path lies below `/shopper/auth/`, where only listed operations are let through.
+/// Whether a path lies below `/shopper/auth/`, in any case of its letters, where only listed operations
+/// are let through.
 #[must_use]
 pub fn is_slas_path(path: &RequestPath<'_>) -> bool {
     let mut segments = path.segments().iter().map(|segment| segment.decoded());
-    segments.next() == Some("shopper") && segments.next() == Some("auth")
+    let mut next_is = |name: &str| segments.next().is_some_and(|segment| segment.eq_ignore_ascii_case(name));
+    next_is("shopper") && next_is("auth")
 }
 
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tests {
         let is = |path| is_slas_path(&RequestPath::parse(path).unwrap());
         assert!(is("/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/anything"));
         assert!(is("/shopper/auth"));
+        assert!(is("/Shopper/AUTH/v1"));
         assert!(!is("/shopper/auth-admin/v1/tenants/zzrf_001"));
         assert!(!is("/customer/shopper/auth"));
     }

@@ -3,7 +3,8 @@
 //! Owns the verdict over a shopper token and remembers it by the SHA-256 of the whole token, so that
 //! a token is verified once and not once a request. A remembered verdict ends with
 //! the key set that gave it; what an operation asks (scopes, organization, site) is not part of it and
-//! is checked on each request anew, and so is its end.
+//! is checked on each request anew, and so is its end. A verified token is named by the SHA-256 of its
+//! signed part alone: ECDSA has two signatures for one text, and a logout must end both.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use super::{Shopper, isb::Isb};
 use crate::{
     clock::unix_now,
-    jwt::{Malformed, TokenDigest, Unverifiable, Unverified, token_digest},
+    jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256, token_digest},
     keys::{KeyRing, NoKey},
     metrics::Metrics,
     names::{ClientId, OrganizationId, Scopes, TenantId, Usid},
@@ -58,7 +59,7 @@ pub enum TokenError {
 pub struct VerifiedToken {
     /// Who it speaks for.
     pub shopper: Arc<Shopper>,
-    /// Its digest.
+    /// Its name.
     pub digest: TokenDigest,
 }
 
@@ -74,13 +75,14 @@ impl VerifiedToken {
 #[derive(Debug)]
 pub struct ShopperVerifier {
     rings: HashMap<OrganizationId, Arc<KeyRing>>,
-    verdicts: Cache<TokenDigest, Verdict>,
+    /// By the SHA-256 of the whole token, signature included.
+    verdicts: Cache<[u8; 32], Verdict>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Clone)]
 struct Verdict {
-    shopper: Arc<Shopper>,
+    token: VerifiedToken,
     generation: u64,
 }
 
@@ -123,40 +125,40 @@ impl ShopperVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
-        let key = token_digest(token);
+        let key = sha256(token);
         let now = unix_now();
         let verdict = match self.remembered_verdict(&key) {
-            Some(shopper) => {
+            Some(verified) => {
                 self.count("cached");
-                Ok(shopper)
+                Ok(verified)
             }
             None => self.verify_anew(token, key, organization, now).await.inspect_err(|_| self.count("rejected")),
         };
-        let shopper = verdict?;
-        if shopper.organization != *organization {
+        let verified = verdict?;
+        if verified.shopper.organization != *organization {
             return Err(TokenError::OrganizationWrong);
         }
-        Ok(VerifiedToken { shopper, digest: key })
+        Ok(verified)
     }
 
-    fn remembered_verdict(&self, key: &TokenDigest) -> Option<Arc<Shopper>> {
+    fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
         let verdict = self.verdicts.get(key)?;
-        let current = self.rings.get(&verdict.shopper.organization)?.generation();
-        (verdict.generation == current).then_some(verdict.shopper)
+        let current = self.rings.get(&verdict.token.shopper.organization)?.generation();
+        (verdict.generation == current).then_some(verdict.token)
     }
 
     async fn verify_anew(
         &self,
         token: &str,
-        key: TokenDigest,
+        key: [u8; 32],
         organization: &OrganizationId,
         now: u64,
-    ) -> Result<Arc<Shopper>, TokenError> {
+    ) -> Result<VerifiedToken, TokenError> {
         let (shopper, generation) = self.read(token, organization, now).await?;
-        let shopper = Arc::new(shopper);
+        let verified = VerifiedToken { shopper: Arc::new(shopper), digest: token_digest(token) };
         self.count("verified");
-        self.verdicts.insert(key, Verdict { shopper: Arc::clone(&shopper), generation });
-        Ok(shopper)
+        self.verdicts.insert(key, Verdict { token: verified.clone(), generation });
+        Ok(verified)
     }
 
     /// Verifies everything that stays true for as long as the token lives.

@@ -12,5 +12,7 @@ mod admin;
 mod fleet;
 mod forwarding;
 mod logins;
+mod operations;
 mod sdk;
 mod sessions;
+mod tokens;

@@ -1,0 +1,72 @@
+//! Other implementations' mistakes, as published: see `tests/vectors/README.md`.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto, jwk::Jwk};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shopper_gateway::jwt::{Malformed, Unverifiable, Unverified};
+
+#[derive(Deserialize)]
+struct Point {
+    x: String,
+    y: String,
+    cases: Vec<(String, String, String, bool)>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: Value,
+    cases: Vec<(String, String, bool)>,
+}
+
+fn key(jwk: Value) -> DecodingKey {
+    let jwk: Jwk = serde_json::from_value(jwk).unwrap();
+    DecodingKey::from_jwk(&jwk).unwrap()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|place| u8::from_str_radix(&hex[place..place + 2], 16).unwrap()).collect()
+}
+
+/// Whether the signature of a compact JWS is genuine, as the gateway reads it. The payloads of the
+/// vectors are no claims: that they are refused for this tells that the signature was not.
+fn is_genuine(token: &str, key: &DecodingKey, algorithm: Algorithm) -> bool {
+    match Unverified::read(token, algorithm).map(|unverified| unverified.verify::<Vec<Value>>(key)) {
+        Ok(Ok(_)) | Ok(Err(Unverifiable::Malformed(Malformed::ClaimsUnreadable))) => true,
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+#[test]
+fn signatures_of_es256() {
+    crate::world::install_cryptography();
+    let keys: Vec<Point> = serde_json::from_str(include_str!("../../vectors/es256_signatures.json")).unwrap();
+    let mut seen = [0, 0];
+    for Point { x, y, cases } in keys {
+        let key = key(json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}));
+        for (comment, message, signature, valid) in cases {
+            let signature = URL_SAFE_NO_PAD.encode(bytes(&signature));
+            let genuine = crypto::verify(&signature, &bytes(&message), &key, Algorithm::ES256).unwrap_or(false);
+            assert_eq!(genuine, valid, "{comment}: {message} {signature}");
+            seen[usize::from(valid)] += 1;
+        }
+    }
+    assert!(seen[0] > 80 && seen[1] > 20, "{seen:?}");
+}
+
+#[test]
+fn compact_tokens() {
+    let keys: Vec<Key> = serde_json::from_str(include_str!("../../vectors/jws.json")).unwrap();
+    let mut seen = [0, 0];
+    for Key { key: jwk, cases } in keys {
+        let algorithm = jwk["alg"].as_str().unwrap().parse().unwrap();
+        let key = key(jwk);
+        for (comment, token, valid) in cases {
+            // An empty payload is a good JWS and no token.
+            let valid = valid && !token.contains("..");
+            assert_eq!(is_genuine(&token, &key, algorithm), valid, "{comment}: {token}");
+            seen[usize::from(valid)] += 1;
+        }
+    }
+    assert!(seen[0] > 50 && seen[1] > 5, "{seen:?}");
+}
