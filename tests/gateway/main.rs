@@ -10,5 +10,6 @@ mod admin;
 mod forwarding;
 mod logins;
 mod operations;
+mod paths;
 mod sdk;
 mod tokens;
