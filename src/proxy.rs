@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     gate::{
-        Decision, Gate, Route,
+        Decision, Gate, Route, admission,
         forward::{self, CORRELATION_ID, HeaderEdits},
         operations::SecurityKind,
         refusal::{LargePart, Refusal},
@@ -73,7 +73,7 @@ impl Proxy {
 
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
     async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let route = match self.gate.route(head(session)) {
+        let route = match admit_bytes(session).and_then(|()| self.gate.route(head(session))) {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
                 if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
@@ -358,6 +358,14 @@ impl ProxyHttp for Proxy {
 /// The request's head, as the gate takes it.
 fn head(session: &Session) -> &Parts {
     session.req_header()
+}
+
+/// Refuses what the library has repaired before anybody sees the head. HTTP/2 frames leave nothing to repair.
+fn admit_bytes(session: &Session) -> Result<(), Refusal> {
+    match session.as_downstream().as_http1() {
+        Some(connection) => admission::admit_bytes(&connection.get_headers_raw_bytes()),
+        None => Ok(()),
+    }
 }
 
 fn declared_length(session: &Session) -> Option<usize> {

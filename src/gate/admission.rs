@@ -26,6 +26,37 @@ const PROTECTED_FIELDS: [&str; 8] = [
     "_sfdc_client_auth",
 ];
 
+/// Refuses a head whose bytes the HTTP library repairs in silence, so that [`admit`] would not see it:
+/// line ends without carriage return, a fragment behind the target, and `Content-Length` beside
+/// `Transfer-Encoding`, of which it keeps one.
+///
+/// # Errors
+/// [`Refusal::Ambiguous`].
+pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
+    let ambiguous = |why: &str| Err(Refusal::Ambiguous(why.to_owned()));
+    let (mut target_seen, mut length_seen, mut coding_seen) = (false, false, false);
+    for line in head.strip_suffix(b"\n").unwrap_or(head).split(|&byte| byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\r").filter(|line| !line.contains(&b'\r')) else {
+            return ambiguous("A line of the request's head does not end in carriage return and line feed.");
+        };
+        if !target_seen {
+            // Empty lines before the request line are to be passed over (RFC 9112, 2.2).
+            target_seen = !line.is_empty();
+            if line.contains(&b'#') {
+                return ambiguous("The request target has a fragment.");
+            }
+            continue;
+        }
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        length_seen |= name.eq_ignore_ascii_case(b"content-length");
+        coding_seen |= name.eq_ignore_ascii_case(b"transfer-encoding");
+    }
+    if length_seen && coding_seen {
+        return ambiguous("The request has both Transfer-Encoding and Content-Length.");
+    }
+    Ok(())
+}
+
 /// Refuses a head that has more than one reading or is too large.
 ///
 /// # Errors
@@ -35,7 +66,7 @@ pub fn admit(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
     method(&head.method)?;
     target(&head.uri)?;
     host(head)?;
-    framing(&head.headers)?;
+    framing(head)?;
     connection(&head.headers)?;
     if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
         return Err(Refusal::CredentialsConflicting);
@@ -66,11 +97,14 @@ fn method(method: &Method) -> Result<(), Refusal> {
 }
 
 fn target(uri: &Uri) -> Result<(), Refusal> {
-    if uri.path().starts_with('/') {
-        Ok(())
-    } else {
-        Err(Refusal::RequestInvalid("The request target is not a path.".into()))
+    if !uri.path().starts_with('/') {
+        return Err(Refusal::RequestInvalid("The request target is not a path.".into()));
     }
+    // The path's own rules are stricter; of a query, any other reader must see the same bytes.
+    if uri.query().is_some_and(|query| !query.is_ascii()) {
+        return Err(Refusal::Ambiguous("The query has a character that must be escaped.".into()));
+    }
+    Ok(())
 }
 
 fn host(head: &Parts) -> Result<(), Refusal> {
@@ -112,7 +146,11 @@ fn is_authority(text: &[u8]) -> bool {
     host_valid && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+fn framing(head: &Parts) -> Result<(), Refusal> {
+    let headers = &head.headers;
+    if headers.keys().any(|name| matches!(name.as_str(), "content_length" | "transfer_encoding")) {
+        return Err(Refusal::Ambiguous("The request has a field that some servers read as its framing.".into()));
+    }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.next().is_some() {
@@ -129,6 +167,9 @@ fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     if coding.is_some() && length.is_some() {
         return Err(Refusal::Ambiguous("The request has both Transfer-Encoding and Content-Length.".into()));
+    }
+    if coding.is_some() && head.version == Version::HTTP_10 {
+        return Err(Refusal::Ambiguous("A request of HTTP/1.0 has no Transfer-Encoding.".into()));
     }
     Ok(())
 }
@@ -201,11 +242,36 @@ mod tests {
             &[("transfer-encoding", "identity")],
             &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
             &[("transfer-encoding", "chunked"), ("content-length", "5")],
+            &[("content-length", "5"), ("content_length", "5")],
+            &[("transfer_encoding", "chunked")],
         ] {
             assert!(refused(&[&[("host", "a")], fields].concat()), "{fields:?}");
         }
         assert!(!refused(&[("host", "a"), ("content-length", "5")]));
         assert!(!refused(&[("host", "a"), ("transfer-encoding", "Chunked")]));
+    }
+
+    #[test]
+    fn what_the_library_repairs_is_refused() {
+        for good in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nPOST / HTTP/1.1\r\nContent-Length: 5\r\nX: a#b\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-Content-Length: 5\r\n\r\n",
+        ] {
+            assert_eq!(admit_bytes(good.as_bytes()), Ok(()), "{good:?}");
+        }
+        for bad in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nX: a\rb\r\n\r\n",
+            "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding:x\r\ncontent-LENGTH:\r\n\r\n",
+        ] {
+            assert!(matches!(admit_bytes(bad.as_bytes()), Err(Refusal::Ambiguous(_))), "{bad:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod fleet;
 mod forwarding;
 mod logins;
 mod operations;
+mod paths;
 mod sdk;
 mod sessions;
 mod tokens;
