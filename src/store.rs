@@ -174,7 +174,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// Gives the right back.
     async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError>;
 
-    /// Writes a new version over the one before it, and finds the session by its new token too.
+    /// Writes a new version over the one before it, finds the session by its new token too, and gives
+    /// the right to refresh back.
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError>;
 
     /// Notes that a session was used.

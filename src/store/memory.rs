@@ -119,12 +119,15 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn replace(&self, session: Arc<Session>, _fence: Fence) -> Result<Written, StoreError> {
+    async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
         let Some(kept) = self.kept(&session) else { return Ok(Written::Outdated) };
         let forgotten = {
             let mut state = kept.state.lock();
             if state.session.version + 1 != session.version {
                 return Ok(Written::Outdated);
+            }
+            if state.locked.is_some_and(|(own, _)| own == fence) {
+                state.locked = None;
             }
             let before = std::mem::replace(&mut state.session, Arc::clone(&session));
             before.tokens.iter().copied().filter(|token| !session.tokens.contains(token)).collect::<Vec<_>>()

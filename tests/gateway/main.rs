@@ -16,4 +16,5 @@ mod operations;
 mod paths;
 mod sdk;
 mod sessions;
+mod store;
 mod tokens;

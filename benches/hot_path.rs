@@ -1,0 +1,261 @@
+//! The hot path, piece by piece: what one request costs on top of forwarding it.
+//!
+//! `make bench` runs it. Compare figures of one run only: machines differ, and so do hours.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::{
+    collections::HashMap,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use criterion::{BatchSize, Criterion};
+use http::{HeaderValue, Method, Request};
+use salesforce_simulator::{Effect, Fault, Seed, ShopperTokenSpec, Simulator};
+use secrecy::{ExposeSecret, SecretString};
+use shopper_gateway::{
+    app::App,
+    gate::{forward, operations::Operations, path::RequestPath},
+    jwt::token_digest,
+    keys::{Issuer, KeyRing},
+    metrics::Metrics,
+    names::OrganizationId,
+    salesforce::{
+        slas::{Slas, TokenAnswer},
+        transport::Transport,
+    },
+    settings::Settings,
+    shopper::{
+        Shopper,
+        verify::{ShopperVerifier, VerifiedToken},
+    },
+    store::memory::MemoryStore,
+    tokens::sessions::{self, Sessions},
+};
+use tokio::runtime::Runtime;
+
+/// Sessions held for the measure of memory.
+const HELD: usize = 100_000;
+
+fn main() {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first and only provider");
+    let runtime = Runtime::new().unwrap();
+    let bench = runtime.block_on(Bench::new());
+    let mut criterion =
+        Criterion::default().sample_size(50).measurement_time(Duration::from_secs(3)).configure_from_args();
+
+    route_match(&mut criterion);
+    header_edits(&mut criterion);
+    verification(&mut criterion, &runtime, &bench);
+    standing(&mut criterion, &runtime, &bench);
+    criterion.final_summary();
+
+    memory(&runtime, &bench);
+    runtime.block_on(refresh_latency());
+}
+
+/// A simulator, a verifier with its keys, and sessions.
+struct Bench {
+    simulator: Simulator,
+    verifier: Arc<ShopperVerifier>,
+    sessions: Arc<Sessions>,
+    organization: OrganizationId,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let settings = settings(&simulator.url());
+        let metrics = Arc::new(Metrics::new("bench", "bench").unwrap());
+        let tenant = &settings.tenants[0];
+        let transport = Transport::new(&settings.timeouts, None, Arc::clone(&metrics)).unwrap();
+        let slas = Slas::new(transport, &tenant.api, &tenant.organization);
+        let ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), Arc::clone(&metrics));
+        tokio::spawn(Arc::clone(&ring).keep_fresh());
+        while !ring.is_filled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let rings = HashMap::from([(tenant.organization.clone(), ring)]);
+        let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
+        let issuer = sessions::Issuer { slas, clients: tenant.slas_clients.clone() };
+        let sessions = Sessions::new(
+            Arc::new(MemoryStore::new(HELD * 2)),
+            HashMap::from([(tenant.organization.clone(), issuer)]),
+            Arc::clone(&verifier),
+            settings.sessions.clone(),
+            settings.timeouts.exchange,
+            metrics,
+        );
+        Self { simulator, verifier, sessions, organization: tenant.organization.clone() }
+    }
+
+    fn mint(&self) -> String {
+        self.simulator.mint_shopper_token(ShopperTokenSpec::default())
+    }
+
+    async fn verify(&self, token: &str) -> VerifiedToken {
+        self.verifier.verify(token, &self.organization).await.unwrap()
+    }
+}
+
+fn route_match(criterion: &mut Criterion) {
+    let operations = Operations::published().unwrap();
+    let target = "/checkout/shopper-baskets/v2/organizations/f_ecom_zzrf_001/baskets/654f4e886f03492d82d61c427b/items";
+    criterion.bench_function("route match", |bencher| {
+        bencher.iter(|| {
+            let path = RequestPath::parse(black_box(target)).unwrap();
+            black_box(operations.find(&Method::POST, &path).unwrap().operation.name.len())
+        });
+    });
+}
+
+fn header_edits(criterion: &mut Criterion) {
+    let request = Request::builder()
+        .header("host", "shop.example")
+        .header("authorization", "Bearer x")
+        .header("accept", "application/json")
+        .header("content-type", "application/json")
+        .header("user-agent", "commerce-sdk-isomorphic@5.6.0")
+        .header("x-forwarded-for", "192.0.2.1")
+        .body(())
+        .unwrap();
+    let (host, id) = (HeaderValue::from_static("api.example"), HeaderValue::from_static("8bd2b1f0"));
+    criterion.bench_function("header edits", |bencher| {
+        bencher.iter(|| black_box(forward::request_edits(black_box(request.headers()), &host, &id)));
+    });
+}
+
+fn verification(criterion: &mut Criterion, runtime: &Runtime, bench: &Bench) {
+    let seen = bench.mint();
+    runtime.block_on(bench.verify(&seen));
+    criterion.bench_function("verification, token seen before", |bencher| {
+        bencher.iter(|| runtime.block_on(async { black_box(bench.verify(black_box(&seen)).await) }));
+    });
+    criterion.bench_function("verification, token never seen", |bencher| {
+        bencher.iter_batched(
+            || bench.mint(),
+            |token| runtime.block_on(async { black_box(bench.verify(&token).await) }),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+/// A verified token without a session against one whose session is known and fresh.
+fn standing(criterion: &mut Criterion, runtime: &Runtime, bench: &Bench) {
+    let (plain, held) = (bench.mint(), bench.mint());
+    let (plain, held) = runtime.block_on(async {
+        let (plain, held) = (bench.verify(&plain).await, bench.verify(&held).await);
+        let site = "RefArch".parse().unwrap();
+        bench.sessions.begin(&site, &held, &answer("refresh")).await;
+        (plain, held)
+    });
+    for (name, token) in [("standing, plain verified token", plain), ("standing, session known and fresh", held)] {
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                runtime.block_on(async { black_box(bench.sessions.standing(black_box(&token)).await.is_ok()) })
+            });
+        });
+    }
+}
+
+fn answer(refresh_token: &str) -> TokenAnswer {
+    TokenAnswer {
+        access_token: SecretString::from("unused here: the verified token names it"),
+        refresh_token: Some(SecretString::from(refresh_token)),
+        expires_in: 1800,
+        refresh_token_expires_in: Some(3600),
+    }
+}
+
+/// Bytes of resident memory that a held session takes beyond those of its tokens.
+fn memory(runtime: &Runtime, bench: &Bench) {
+    let refresh = "r".repeat(200);
+    let token = runtime.block_on(async { bench.verify(&bench.mint()).await });
+    let site = "RefArch".parse().unwrap();
+    let (before, mut tokens) = (resident_bytes(), 0);
+    runtime.block_on(async {
+        for number in 0..HELD {
+            let text = format!("{number:08}{}", "a".repeat(1_100));
+            let usid = format!("00000000-0000-4000-8000-{number:012}").parse().unwrap();
+            let shopper = Arc::new(Shopper { usid, ..(*token.shopper).clone() });
+            let verified = VerifiedToken { shopper, digest: token_digest(&text) };
+            let answer = TokenAnswer { access_token: SecretString::from(text), ..answer(&refresh) };
+            tokens += answer.access_token.expose_secret().len() + refresh.len();
+            bench.sessions.begin(&site, &verified, &answer).await;
+        }
+    });
+    let used = resident_bytes() - before;
+    println!(
+        "\nmemory: {HELD} sessions held, {} bytes each beyond {} bytes of tokens",
+        (used - tokens) / HELD,
+        tokens / HELD
+    );
+}
+
+/// What the operating system says of this process (proc(5), `statm`: pages of 4 KiB).
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// From a request with an ended token to its answer, when SLAS takes 50 ms.
+async fn refresh_latency() {
+    const SLAS_TAKES: Duration = Duration::from_millis(50);
+    let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let app = App::build(settings(&simulator.url())).unwrap();
+    let (address, admin) = (app.public_addresses().next().unwrap(), app.admin_address());
+    let running = tokio::spawn(app.run(std::future::pending()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    while !client.get(format!("http://{admin}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let customers = "customer/shopper-customers/v1/organizations/f_ecom_zzrf_001/customers";
+    let login = format!(
+        "http://{address}/{customers}/actions/login?siteId=RefArch&clientId=11111111-1111-4111-8111-111111111111"
+    );
+    let read = format!(
+        "http://{address}/product/shopper-products/v1/organizations/f_ecom_zzrf_001/products?ids=a&siteId=RefArch"
+    );
+    let mut tokens = Vec::new();
+    for _ in 0..100 {
+        let answer = client.post(&login).body(r#"{"type":"guest"}"#).send().await.unwrap();
+        tokens.push(answer.headers()["authorization"].to_str().unwrap().to_owned());
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    simulator.inject(Fault::on("slas", Effect::Delay { ms: 50 }).flow("token:refresh_token"));
+    let mut took = Vec::new();
+    let mut fresh = Vec::new();
+    for token in tokens {
+        let begin = Instant::now();
+        let answer = client.get(&read).header("authorization", &token).send().await.unwrap();
+        took.push(begin.elapsed());
+        let renewed = answer.headers()["authorization"].clone();
+        let begin = Instant::now();
+        client.get(&read).header("authorization", renewed).send().await.unwrap();
+        fresh.push(begin.elapsed());
+    }
+    took.sort();
+    fresh.sort();
+    let (median, forwarded) = (took[took.len() / 2], fresh[fresh.len() / 2]);
+    println!(
+        "refresh: an ended token's request takes {median:?} at the median when SLAS takes {SLAS_TAKES:?}; \
+         one with a fresh token {forwarded:?}; so {:?} until it is forwarded",
+        median.saturating_sub(forwarded)
+    );
+    running.abort();
+}
+
+fn settings(simulator: &str) -> Settings {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo.toml");
+    let environment = [
+        ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:0"),
+        ("SHOPPER_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0"),
+        ("SHOPPER_GATEWAY__TENANTS__0__API", simulator),
+        ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", simulator),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Settings::load_with(&path, environment).unwrap().settings
+}

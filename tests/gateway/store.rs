@@ -1,0 +1,210 @@
+//! What every store promises, asked of both.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use shopper_gateway::{
+    clock::unix_now,
+    metrics::Metrics,
+    settings::{RedisStore as Configured, RedisTopology},
+    store::{
+        Cursor, Fence, Found, Lock, Owner, Session, SessionId, SessionStore, Written, memory::MemoryStore,
+        redis::RedisStore,
+    },
+};
+
+use crate::{
+    redis::Redis,
+    world::{eventually, install_cryptography},
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+fn session(number: u8) -> Arc<Session> {
+    Arc::new(Session {
+        id: SessionId([number; 16]),
+        owner: Owner {
+            organization: "f_ecom_zzrf_001".parse().unwrap(),
+            site: "RefArch".parse().unwrap(),
+            client: "c1".parse().unwrap(),
+            usid: "u1".parse().unwrap(),
+            customer: Some("customer".parse().unwrap()),
+            registered: true,
+        },
+        access_token: SecretString::from("access"),
+        access_ends_at: unix_now() + 1800,
+        access_life: 1800,
+        refresh_token: SecretString::from("refresh"),
+        ends_at: unix_now() + 3600,
+        tokens: vec![[number; 32]],
+        version: 0,
+    })
+}
+
+fn renewed(session: &Session, token: u8) -> Arc<Session> {
+    let access = SecretString::from(format!("access {token}"));
+    Arc::new(session.renewed(access, unix_now() + 1800, 1800, [token; 32], Some(SecretString::from("rotated")), None))
+}
+
+/// Asks the same of a store in memory and of one in Redis.
+async fn of_both(ask: impl AsyncFn(&dyn SessionStore)) {
+    ask(&MemoryStore::new(1000)).await;
+    let redis = Redis::start().await;
+    ask(&in_redis(&redis)).await;
+}
+
+fn in_redis(redis: &Redis) -> RedisStore {
+    install_cryptography();
+    let settings = Configured {
+        topology: RedisTopology::Standalone(SecretString::from(redis.url())),
+        ca: None,
+        encryption_key: SecretSlice::from(vec![7; 32]),
+        previous_encryption_key: None,
+        key_prefix: "test".into(),
+        timeout: Duration::from_secs(2),
+    };
+    RedisStore::new(&settings, &Metrics::new("test", "test").unwrap()).unwrap()
+}
+
+async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
+    match store.lock(session, LEASE).await.unwrap() {
+        Lock::Yours(fence) => fence,
+        lock => panic!("{lock:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_found_by_its_tokens_only() {
+    of_both(async |store| {
+        store.insert(session(1), 77).await.unwrap();
+        let Found::Session(found, used_at) = store.find(&[1; 32]).await.unwrap() else { panic!() };
+        assert_eq!((found.id, found.refresh_token.expose_secret(), used_at), (SessionId([1; 16]), "refresh", 77));
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Nothing));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_has_the_lock_until_it_is_given_back_or_the_lease_ends() {
+    of_both(async |store| {
+        let session = session(1);
+        store.insert(Arc::clone(&session), 1).await.unwrap();
+        let first = locked(store, &session).await;
+        assert_eq!(store.lock(&session, LEASE).await.unwrap(), Lock::Taken);
+        let other = Fence { owner: [9; 16], ..first };
+        store.unlock(&session, other).await.unwrap();
+        assert_eq!(store.lock(&session, LEASE).await.unwrap(), Lock::Taken, "nobody gives back another's lock");
+        store.unlock(&session, first).await.unwrap();
+        let Lock::Yours(second) = store.lock(&session, Duration::from_millis(50)).await.unwrap() else { panic!() };
+        assert!(second.number > first.number);
+        eventually("the lease ends", async || store.lock(&session, LEASE).await.unwrap() != Lock::Taken).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_version_is_written_over_its_predecessor_only_and_gives_the_lock_back() {
+    of_both(async |store| {
+        let session = session(1);
+        store.insert(Arc::clone(&session), 1).await.unwrap();
+        let fence = locked(store, &session).await;
+        let next = renewed(&session, 2);
+        assert_eq!(store.replace(Arc::clone(&next), fence).await.unwrap(), Written::Yes);
+        for token in [[1; 32], [2; 32]] {
+            let Found::Session(found, _) = store.find(&token).await.unwrap() else { panic!() };
+            assert_eq!((found.version, found.refresh_token.expose_secret()), (1, "rotated"));
+        }
+        // The next refresh does not wait for the lease of the last.
+        let fence = locked(store, &next).await;
+        assert_eq!(store.replace(renewed(&session, 3), fence).await.unwrap(), Written::Outdated);
+        let Found::Session(found, _) = store.find(&[1; 32]).await.unwrap() else { panic!() };
+        assert_eq!(found.version, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_and_the_recent_tokens_find_a_session() {
+    of_both(async |store| {
+        let mut newest = session(1);
+        store.insert(Arc::clone(&newest), 1).await.unwrap();
+        for token in 2..30 {
+            let fence = locked(store, &newest).await;
+            newest = renewed(&newest, token);
+            assert_eq!(store.replace(Arc::clone(&newest), fence).await.unwrap(), Written::Yes);
+        }
+        assert_eq!(newest.tokens.len(), 9);
+        for token in [1, 22, 29] {
+            assert!(matches!(store.find(&[token; 32]).await.unwrap(), Found::Session(found, _) if found.version == 28));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_ended_stays_refused() {
+    of_both(async |store| {
+        let (one, other) = (session(1), session(2));
+        for session in [&one, &other] {
+            store.insert(Arc::clone(session), 1).await.unwrap();
+        }
+        let fence = locked(store, &one).await;
+        store.replace(renewed(&one, 3), fence).await.unwrap();
+        // By one who has not seen the refresh.
+        store.end(&one).await.unwrap();
+        for token in [[1; 32], [3; 32]] {
+            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
+        }
+        assert_eq!(store.lock(&one, LEASE).await.unwrap(), Lock::Gone);
+        assert_eq!(store.replace(renewed(&one, 4), fence).await.unwrap(), Written::Outdated);
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Session(..)));
+
+        store.insert(session(5), 1).await.unwrap();
+        store.end_all(&other.owner.organization, other.owner.customer.as_ref().unwrap()).await.unwrap();
+        for token in [[2; 32], [5; 32]] {
+            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
+        }
+        store.refuse(&[6; 32]).await.unwrap();
+        assert!(matches!(store.find(&[6; 32]).await.unwrap(), Found::Ended));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_later_use_counts() {
+    of_both(async |store| {
+        let session = session(1);
+        store.insert(Arc::clone(&session), 10).await.unwrap();
+        for used_at in [20, 15] {
+            store.touch(&session, used_at).await.unwrap();
+        }
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(_, 20)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn turns_come_one_after_the_other() {
+    of_both(async |store| {
+        let turn = async |who: &[u8]| store.turn(who, Duration::from_secs(10), Duration::from_secs(15)).await.unwrap();
+        assert_eq!(turn(b"ada").await, Some(Duration::ZERO));
+        assert!(turn(b"ada").await.is_some_and(|wait| wait > Duration::from_secs(5)));
+        assert_eq!(turn(b"ada").await, None, "that would be too long, so no turn is taken");
+        assert_eq!(turn(b"bob").await, Some(Duration::ZERO));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_learn_what_was_ended_after_they_came() {
+    let redis = Redis::start().await;
+    let (one, other) = (in_redis(&redis), in_redis(&redis));
+    one.refuse(&[1; 32]).await.unwrap();
+    let mut cursor = Cursor::default();
+    assert!(other.ended_since(&mut cursor).await.unwrap().is_empty());
+    one.insert(session(2), 1).await.unwrap();
+    one.end(&session(2)).await.unwrap();
+    one.refuse(&[3; 32]).await.unwrap();
+    assert_eq!(other.ended_since(&mut cursor).await.unwrap(), [[2; 32], [3; 32]]);
+    assert!(other.ended_since(&mut cursor).await.unwrap().is_empty());
+}
