@@ -12,4 +12,5 @@ mod logins;
 mod operations;
 mod paths;
 mod sdk;
+mod smuggling;
 mod tokens;
