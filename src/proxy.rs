@@ -16,6 +16,7 @@ use http::{
     Method, StatusCode,
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, EXPECT},
     request::Parts,
+    uri::PathAndQuery,
 };
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
@@ -267,7 +268,12 @@ impl ProxyHttp for Proxy {
         if let Some(authorization) = context.forward.as_ref().and_then(|forward| forward.credential.authorization()) {
             request.insert_header(AUTHORIZATION, authorization)?;
         }
-        if let Some(target) = context.route.as_ref().and_then(|route| route.upstream_target.as_ref()) {
+        let own_target = context.route.as_ref().and_then(|route| route.upstream_target.as_deref());
+        // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
+        let head = session.req_header();
+        let in_full = !head.raw_path().starts_with(b"/");
+        let path = head.uri.path_and_query().filter(|_| in_full).map(PathAndQuery::as_str);
+        if let Some(target) = own_target.or(path) {
             request.set_raw_path(target.as_bytes())?;
         }
         context.sent_upstream();
@@ -282,6 +288,9 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols unasked");
+        }
+        if !forward::is_framed_once(&response.headers) {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's answer has more than one length");
         }
         let HeaderEdits { remove, set } = forward::response_edits(&response.headers, &context.correlation_id);
         for name in remove {

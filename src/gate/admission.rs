@@ -27,11 +27,11 @@ const PROTECTED_FIELDS: [&str; 8] = [
 ];
 
 /// Refuses a head whose bytes the HTTP library repairs in silence, so that [`admit`] would not see it:
-/// line ends without carriage return, a fragment behind the target, and `Content-Length` beside
-/// `Transfer-Encoding`, of which it keeps one.
+/// line ends without carriage return, a target that is no path or has a fragment, and `Content-Length`
+/// beside `Transfer-Encoding`, of which it keeps one.
 ///
 /// # Errors
-/// [`Refusal::Ambiguous`].
+/// [`Refusal::Ambiguous`], [`Refusal::RequestInvalid`].
 pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
     let ambiguous = |why: &str| Err(Refusal::Ambiguous(why.to_owned()));
     let (mut target_seen, mut length_seen, mut coding_seen) = (false, false, false);
@@ -44,6 +44,10 @@ pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
             target_seen = !line.is_empty();
             if line.contains(&b'#') {
                 return ambiguous("The request target has a fragment.");
+            }
+            let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or(b"/");
+            if !target.starts_with(b"/") && !target.windows(3).any(|three| three == b"://") {
+                return Err(Refusal::RequestInvalid("The request target is not a path.".into()));
             }
             continue;
         }
@@ -66,7 +70,7 @@ pub fn admit(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
     method(&head.method)?;
     target(&head.uri)?;
     host(head)?;
-    framing(head)?;
+    framing(&head.headers)?;
     connection(&head.headers)?;
     if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
         return Err(Refusal::CredentialsConflicting);
@@ -146,8 +150,7 @@ fn is_authority(text: &[u8]) -> bool {
     host_valid && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn framing(head: &Parts) -> Result<(), Refusal> {
-    let headers = &head.headers;
+fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.keys().any(|name| matches!(name.as_str(), "content_length" | "transfer_encoding")) {
         return Err(Refusal::Ambiguous("The request has a field that some servers read as its framing.".into()));
     }
@@ -167,9 +170,6 @@ fn framing(head: &Parts) -> Result<(), Refusal> {
     }
     if coding.is_some() && length.is_some() {
         return Err(Refusal::Ambiguous("The request has both Transfer-Encoding and Content-Length.".into()));
-    }
-    if coding.is_some() && head.version == Version::HTTP_10 {
-        return Err(Refusal::Ambiguous("A request of HTTP/1.0 has no Transfer-Encoding.".into()));
     }
     Ok(())
 }
@@ -272,6 +272,11 @@ mod tests {
         ] {
             assert!(matches!(admit_bytes(bad.as_bytes()), Err(Refusal::Ambiguous(_))), "{bad:?}");
         }
+        for target in ["*", "a", "a:80", "?a", "a/b:/c"] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(matches!(admit_bytes(head.as_bytes()), Err(Refusal::RequestInvalid(_))), "{target}");
+        }
+        assert_eq!(admit_bytes(b"GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(()));
     }
 
     #[test]

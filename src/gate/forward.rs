@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, COOKIE, TE, TRAILER, UPGRADE, VIA},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
 use secrecy::{ExposeSecret, SecretString};
@@ -159,13 +159,24 @@ pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> Head
             }
         }
     }
-    for name in [ERROR_HEADER, TRAILER, UPGRADE] {
+    for name in [ERROR_HEADER, TRAILER, UPGRADE, HeaderName::from_static("keep-alive")] {
         if headers.contains_key(&name) {
             edits.remove.push(name);
         }
     }
     edits.set.push((CORRELATION_ID, correlation_id.clone()));
     edits
+}
+
+/// Whether an answer says in one way only where it ends (RFC 9112, 6.3).
+#[must_use]
+pub fn is_framed_once(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let length =
+        lengths.next().is_none_or(|length| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit));
+    let coding = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    length && coding && lengths.next().is_none() && codings.next().is_none()
 }
 
 /// Whether a client sent one of the on-behalf fields, in any spelling.
@@ -260,5 +271,22 @@ mod tests {
             headers(&[("connection", "close, X-Internal"), ("x-internal", "1"), ("x-shopper-gateway-error", "no")]);
         let edits = response_edits(&answer, &HeaderValue::from_static("id"));
         assert_eq!(edits.remove, [HeaderName::from_static("x-internal"), ERROR_HEADER]);
+    }
+
+    #[test]
+    fn an_answer_has_one_length() {
+        for fields in [&[][..], &[("content-length", "2")], &[("transfer-encoding", "Chunked")]] {
+            assert!(is_framed_once(&headers(fields)), "{fields:?}");
+        }
+        for fields in [
+            &[("content-length", "2"), ("content-length", "2")][..],
+            &[("content-length", "2, 2")],
+            &[("content-length", "+2")],
+            &[("content-length", "")],
+            &[("transfer-encoding", "gzip")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert!(!is_framed_once(&headers(fields)), "{fields:?}");
+        }
     }
 }

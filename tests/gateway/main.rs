@@ -16,5 +16,6 @@ mod operations;
 mod paths;
 mod sdk;
 mod sessions;
+mod smuggling;
 mod store;
 mod tokens;

@@ -174,7 +174,7 @@ impl World {
         self.client.get(format!("http://{}/metrics", self.gateway.admin)).send().await.unwrap().text().await.unwrap()
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         eventually("the gateway is ready", async || {
             let readyz = self.client.get(format!("http://{}/readyz", self.gateway.admin)).send().await;
             readyz.is_ok_and(|answer| answer.status() == StatusCode::OK)

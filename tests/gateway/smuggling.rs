@@ -1,0 +1,571 @@
+//! One request in is at most one request out, in strict HTTP/1.1, whatever came in; and of an answer
+//! only what is meant for the caller.
+
+mod upstream;
+
+use std::time::Duration;
+
+use reqwest::Client;
+use salesforce_simulator::Seed;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use self::upstream::{RawUpstream, Received};
+use crate::world::{Gateway, World, baskets, install_cryptography, products};
+
+const AMBIGUOUS: (&str, &str) = ("400", "request_ambiguous");
+const INVALID: (&str, &str) = ("400", "request_invalid");
+/// Refused by the HTTP library itself, before anything of ours.
+const NO_HTTP: (&str, &str) = ("400", "none");
+
+/// A world whose APIs are a [`RawUpstream`]; the simulator only signs.
+struct Wire {
+    world: World,
+    upstream: RawUpstream,
+    token: String,
+}
+
+/// All that came back on one connection.
+#[derive(Debug)]
+struct Back {
+    text: String,
+    closed: bool,
+}
+
+impl Back {
+    /// Status and code of the first answer.
+    fn refusal(&self) -> (&str, &str) {
+        let first = self.text.split("\r\n\r\n").next().unwrap();
+        let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("no answer");
+        let code = first.split("x-shopper-gateway-error: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        (status, code.unwrap_or("none"))
+    }
+
+    fn answers(&self) -> usize {
+        self.text.matches("HTTP/1.1 ").count()
+    }
+}
+
+impl Wire {
+    async fn start() -> Self {
+        install_cryptography();
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let upstream = RawUpstream::start(simulator.slas_jwks().to_string()).await;
+        let gateway = Gateway::start(&upstream.url(), |_| {}).await;
+        let world = World { simulator, gateway, client: Client::builder().no_proxy().build().unwrap() };
+        world.ready().await;
+        let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-standard".into()]));
+        Self { world, upstream, token }
+    }
+
+    /// Sends bytes and reads until the gateway closes, or is silent for a while.
+    async fn send(&self, bytes: &[u8]) -> Back {
+        let mut stream = TcpStream::connect(self.world.gateway.address).await.unwrap();
+        // The gateway may refuse before it has read everything.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        let closed = loop {
+            match tokio::time::timeout(Duration::from_millis(700), stream.read(&mut chunk)).await {
+                Ok(Ok(0) | Err(_)) => break true,
+                Ok(Ok(read)) => answer.extend_from_slice(&chunk[..read]),
+                Err(_) => break false,
+            }
+        };
+        Back { text: String::from_utf8_lossy(&answer).into_owned(), closed }
+    }
+
+    /// The request line of a read and the credential; further fields and the end are the test's.
+    fn get(&self) -> String {
+        format!("GET {} HTTP/1.1\r\nAuthorization: Bearer {}\r\n", products("/a1"), self.token)
+    }
+
+    fn post(&self) -> String {
+        format!("POST {} HTTP/1.1\r\nAuthorization: Bearer {}\r\n", baskets(""), self.token)
+    }
+
+    /// A good request, to stand behind a bad one.
+    fn another(&self) -> String {
+        format!("{}Host: a\r\n\r\n", self.get().replace("/a1", "/smuggled"))
+    }
+
+    /// Sends bytes, and a good request behind them: the answer is this refusal and the connection's
+    /// end, and nothing arrives.
+    async fn refused(&self, what: &str, bytes: impl AsRef<[u8]>, expected: (&str, &str)) {
+        let bytes = [bytes.as_ref(), self.another().as_bytes()].concat();
+        let back = self.send(&bytes).await;
+        let shown = String::from_utf8_lossy(&bytes).replace(&self.token, "…");
+        assert_eq!(back.refusal(), expected, "{what}: {shown:?}: {back:?}");
+        assert!(back.closed && back.answers() == 1, "{what}: {shown:?}: {back:?}");
+        assert!(back.text.contains("\r\nConnection: close\r\n"), "{what}: {back:?}");
+        assert!(!back.text.contains(&self.token), "{what}: the answer repeats the token");
+        let received = self.upstream.received();
+        assert!(received.is_empty(), "{what}: {received:?}");
+    }
+
+    /// Sends bytes: they arrive as one strict request, which is returned.
+    async fn arrives(&self, what: &str, bytes: impl AsRef<[u8]>) -> Received {
+        let back = self.send(bytes.as_ref()).await;
+        assert_eq!(back.refusal(), ("200", "none"), "{what}: {back:?}");
+        let mut received = self.upstream.received();
+        assert_eq!(received.len(), 1, "{what}: {received:?}");
+        let request = received.remove(0);
+        assert_eq!(request.fault, None, "{what}: {request:?}");
+        assert_eq!(request.field("authorization"), [format!("Bearer {}", self.token)], "{what}");
+        assert_eq!(request.field("host"), [self.upstream.address().to_string()], "{what}");
+        request
+    }
+}
+
+#[tokio::test]
+async fn a_body_has_one_length() {
+    let wire = Wire::start().await;
+    let body = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (fields, expected) in [
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", AMBIGUOUS),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5", AMBIGUOUS),
+        ("transfer-encoding: Chunked\r\nCONTENT-LENGTH: 45", AMBIGUOUS),
+        ("Content-Length: 5\r\nTransfer-Encoding: identity", NO_HTTP),
+        ("Content-Length: 5\r\nTransfer-Encoding:", NO_HTTP),
+        ("Content-Length: +5\r\nTransfer-Encoding: chunked", AMBIGUOUS),
+        ("Content-Length: 5\r\nContent-Length: 6", NO_HTTP),
+        ("Content-Length: 5\r\nContent-Length: 5", AMBIGUOUS),
+        ("Content-Length: 5\r\nContent-Length:", NO_HTTP),
+        ("Content-Length: 5, 5", AMBIGUOUS),
+        ("Content-Length: 5, 6", NO_HTTP),
+        ("Content-Length: 5,", NO_HTTP),
+        ("Content-Length: +5", NO_HTTP),
+        ("Content-Length: -5", NO_HTTP),
+        ("Content-Length: -0", NO_HTTP),
+        ("Content-Length: 0x5", NO_HTTP),
+        ("Content-Length: 5_0", NO_HTTP),
+        ("Content-Length: 5 0", NO_HTTP),
+        ("Content-Length: 5e0", NO_HTTP),
+        ("Content-Length: 5.0", NO_HTTP),
+        ("Content-Length:", NO_HTTP),
+        ("Content-Length: five", NO_HTTP),
+        ("Content-Length: 99999999999999999999", NO_HTTP),
+        ("Content-Length: 5\r\nContent_Length: 6", AMBIGUOUS),
+        ("Content-Length: 5\r\nTransfer_Encoding: chunked", AMBIGUOUS),
+        ("Transfer-Encoding: identity", NO_HTTP),
+        ("Transfer-Encoding: gzip", NO_HTTP),
+        ("Transfer-Encoding: xchunked", NO_HTTP),
+        ("Transfer-Encoding: chunked, chunked", AMBIGUOUS),
+        ("Transfer-Encoding: gzip, chunked", AMBIGUOUS),
+        ("Transfer-Encoding: chunked, identity", NO_HTTP),
+        ("Transfer-Encoding: chunked,", NO_HTTP),
+        ("Transfer-Encoding: , chunked", AMBIGUOUS),
+        ("Transfer-Encoding: chunked;a=b", NO_HTTP),
+        ("Transfer-Encoding: \"chunked\"", NO_HTTP),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", NO_HTTP),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", AMBIGUOUS),
+        ("Transfer-Encoding:\u{b}chunked", NO_HTTP),
+        ("Transfer-Encoding: chunked\u{0}", NO_HTTP),
+        ("Transfer-Encoding : chunked", NO_HTTP),
+        ("Content-Length : 5", NO_HTTP),
+        (" Transfer-Encoding: chunked", NO_HTTP),
+        ("Transfer-Encoding:\r\n chunked", NO_HTTP),
+        ("Content-Length: 5\r\n\tTransfer-Encoding: chunked", NO_HTTP),
+    ] {
+        wire.refused(fields, format!("{}Host: a\r\n{fields}\r\n\r\n{body}", wire.post()), expected).await;
+    }
+    let of_http_10 = wire.post().replace("HTTP/1.1", "HTTP/1.0");
+    let chunked = format!("{of_http_10}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+    wire.refused("a transfer coding in HTTP/1.0", chunked, NO_HTTP).await;
+}
+
+#[tokio::test]
+async fn a_head_has_one_reading() {
+    let wire = Wire::start().await;
+    let get = wire.get();
+    let line = get.split("\r\n").next().unwrap();
+    let with_line = |line: &str| format!("{line}\r\n{}Host: a\r\n\r\n", get.split_once("\r\n").unwrap().1);
+    for (what, bytes, expected) in [
+        ("bare LF behind the request line", format!("{}Host: a\r\n\r\n", get.replacen("\r\n", "\n", 1)), AMBIGUOUS),
+        ("bare LF behind a field", format!("{get}Host: a\nX: b\r\n\r\n"), AMBIGUOUS),
+        ("bare LF hiding a field", format!("{get}Host: a\r\nX: b\nTransfer-Encoding: chunked\r\n\r\n"), AMBIGUOUS),
+        ("bare LFs only", format!("{}Host: a\n\n", get.replace("\r\n", "\n")), AMBIGUOUS),
+        ("bare CR in a value", format!("{get}Host: a\r\nX: b\rc\r\n\r\n"), NO_HTTP),
+        ("bare CR behind a field", format!("{get}Host: a\rX: b\r\n\r\n"), NO_HTTP),
+        ("NUL in a value", format!("{get}Host: a\r\nX: b\u{0}c\r\n\r\n"), NO_HTTP),
+        ("a folded field", format!("{get}Host: a\r\nX: b\r\n c\r\n\r\n"), NO_HTTP),
+        ("a folded first field", get.replacen("\r\n", "\r\n ", 1) + "Host: a\r\n\r\n", NO_HTTP),
+        ("a space before the colon", format!("{get}Host: a\r\nX : b\r\n\r\n"), NO_HTTP),
+        (
+            "a space before the credential's colon",
+            get.replace("Authorization:", "Authorization :") + "Host: a\r\n\r\n",
+            NO_HTTP,
+        ),
+        ("no colon", format!("{get}Host: a\r\nX\r\n\r\n"), NO_HTTP),
+        ("no name", format!("{get}Host: a\r\n: b\r\n\r\n"), NO_HTTP),
+        ("a name that is none", format!("{get}Host: a\r\nX[y]: b\r\n\r\n"), NO_HTTP),
+        ("a name beyond ASCII", format!("{get}Host: a\r\nXé: b\r\n\r\n"), NO_HTTP),
+        ("two spaces", with_line(&line.replacen(' ', "  ", 1)), NO_HTTP),
+        ("a tab", with_line(&line.replacen(' ', "\t", 1)), NO_HTTP),
+        ("HTTP/1.2", with_line(&line.replace("/1.1", "/1.2")), NO_HTTP),
+        ("HTTP/2.0", with_line(&line.replace("/1.1", "/2.0")), NO_HTTP),
+        ("http/1.1", with_line(&line.replace("HTTP", "http")), NO_HTTP),
+        ("HTTP/01.1", with_line(&line.replace("/1.1", "/01.1")), NO_HTTP),
+        ("no version", with_line(line.trim_end_matches(" HTTP/1.1")), NO_HTTP),
+        ("a fragment", with_line(&line.replace("/a1", "/a1#b")), AMBIGUOUS),
+        ("a raw character in the query", with_line(&line.replace("/a1", "/a1?a=é")), AMBIGUOUS),
+    ] {
+        wire.refused(what, bytes, expected).await;
+    }
+    for raw in [&b"\xff"[..], b"\xc3\x28", b"\x80"] {
+        let target = [products("/a1").as_bytes(), raw].concat();
+        let bytes = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        wire.refused("bytes that are not UTF-8 in the target", bytes, NO_HTTP).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let wire = Wire::start().await;
+    let get = wire.get();
+    for (host, expected) in [
+        ("", INVALID),
+        ("Host:", INVALID),
+        ("Host: a\r\nHost: a", NO_HTTP),
+        ("Host: a\r\nhost: b", NO_HTTP),
+        ("Host: a, b", INVALID),
+        ("Host: a b", INVALID),
+        ("Host: a/b", INVALID),
+        ("Host: http://a", INVALID),
+        ("Host: u@a", NO_HTTP),
+        ("Host: a:", INVALID),
+        ("Host: a:b", INVALID),
+        ("Host: a:99999", INVALID),
+        ("Host: a#b", INVALID),
+        ("Host: a?b", INVALID),
+        ("Host: [::1", INVALID),
+        ("Host: a\\b", INVALID),
+        ("Host: é", INVALID),
+        ("Host: %61", INVALID),
+    ] {
+        let fields = if host.is_empty() { String::new() } else { format!("{host}\r\n") };
+        wire.refused(host, format!("{get}{fields}\r\n"), expected).await;
+    }
+    for host in ["a", "a.example:8080", "[::1]:80", "127.0.0.1", "A.Example"] {
+        wire.arrives(host, format!("{get}Host: {host}\r\nConnection: close\r\n\r\n")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_target_is_a_path() {
+    let wire = Wire::start().await;
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    let path = products("/a1");
+    let with = |target: &str| get.replacen(&path, target, 1);
+    for (target, expected) in [
+        ("*".to_owned(), INVALID),
+        (format!("http://b{path}"), NO_HTTP),
+        (format!("http://u@a{path}"), NO_HTTP),
+        (format!("http://a:81{path}"), NO_HTTP),
+        (format!("http:{path}"), NO_HTTP),
+        (format!("//a{path}"), AMBIGUOUS),
+        ("a:80".to_owned(), INVALID),
+        ("?a=b".to_owned(), INVALID),
+        (path[1..].to_owned(), INVALID),
+    ] {
+        wire.refused(&target, with(&target), expected).await;
+    }
+    for target in [format!("http://a{path}"), format!("HTTP://a{path}"), path.clone()] {
+        let request = wire.arrives(&target, with(&target)).await;
+        assert_eq!(request.line(), format!("GET {path} HTTP/1.1"));
+    }
+}
+
+#[tokio::test]
+async fn only_an_operations_methods_are_let_in() {
+    let wire = Wire::start().await;
+    for method in ["TRACE", "TRACK", "DEBUG", "PROPFIND", "LINK", "PURGE", "FOO", "get", "Get", "GETX", "G", "PRI"] {
+        wire.refused(method, format!("{}Host: a\r\n\r\n", wire.get().replacen("GET", method, 1)), INVALID).await;
+    }
+    for method in ["G(T", "GE\u{e9}T", "\u{0}"] {
+        wire.refused(method, format!("{}Host: a\r\n\r\n", wire.get().replacen("GET", method, 1)), NO_HTTP).await;
+    }
+    let tunnel = format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nAuthorization: Bearer {}\r\n\r\n", wire.token);
+    wire.refused("CONNECT", tunnel, ("405", "none")).await;
+}
+
+#[tokio::test]
+async fn what_must_arrive_cannot_be_nominated_away() {
+    let wire = Wire::start().await;
+    let get = wire.get();
+    for option in [
+        "Authorization",
+        "authorization",
+        "close, Authorization",
+        "keep-alive,AUTHORIZATION",
+        "Host",
+        "Content-Length",
+        "Content-Type",
+        "Cookie",
+        "correlation-id",
+        "X-On-Behalf-Of",
+        "x_on_behalf_of",
+        "X-Shopper-Gateway-A",
+        "X-Forwarded-For",
+        "x-slas-client-auth",
+        "_sfdc_client_auth",
+    ] {
+        let bytes = format!("{get}Host: a\r\nConnection: {option}\r\n\r\n");
+        wire.refused(option, bytes, INVALID).await;
+        let second = format!("{get}Host: a\r\nConnection: keep-alive\r\nConnection: {option}\r\n\r\n");
+        wire.refused(option, second, INVALID).await;
+    }
+    let request = wire
+        .arrives(
+            "fields of this hop",
+            format!(
+                "{get}Host: a\r\nConnection: close, Private, Upgrade, HTTP2-Settings, TE\r\nPrivate: 1\r\nKeep-Alive: timeout=5\r\n\
+                 Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic YTpi\r\nTE: trailers\r\nTrailer: X\r\n\
+                 Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nPublic: 2\r\n\r\n"
+            ),
+        )
+        .await;
+    for gone in [
+        "connection",
+        "private",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+        "http2-settings",
+    ] {
+        assert!(request.field(gone).is_empty(), "{gone} arrived: {}", request.head);
+    }
+    assert_eq!(request.field("public"), ["2"]);
+}
+
+#[tokio::test]
+async fn legal_oddities_arrive_strictly() {
+    let wire = Wire::start().await;
+    let chunked = format!("{}Host: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n", wire.post());
+    for (what, body) in [
+        ("chunks", "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"),
+        ("upper-case sizes", "B\r\nhello world\r\n0\r\n\r\n"),
+        ("zeros before a size", "000b\r\nhello world\r\n000\r\n\r\n"),
+        ("chunk extensions", "b;a=b;c\r\nhello world\r\n0;d\r\n\r\n"),
+        ("trailers", "b\r\nhello world\r\n0\r\nAuthorization: Bearer x\r\nContent-Length: 3\r\nHost: b\r\n\r\n"),
+    ] {
+        let request = wire.arrives(what, format!("{chunked}{body}")).await;
+        assert_eq!(request.body, "hello world", "{what}");
+        assert_eq!(request.field("transfer-encoding"), ["chunked"], "{what}");
+    }
+    for coding in ["\tchunked", "  chunked \t", "Chunked", "CHUNKED"] {
+        let bytes = chunked.replace(" chunked", &format!(" {coding}")) + "5\r\nhello\r\n0\r\n\r\n";
+        assert_eq!(wire.arrives(coding, bytes).await.body, "hello");
+    }
+    for (what, bytes) in [
+        ("an empty line before", format!("\r\n{}Host: a\r\nConnection: close\r\n\r\n", wire.get())),
+        ("HTTP/1.0", format!("{}Host: a\r\n\r\n", wire.get().replace("HTTP/1.1", "HTTP/1.0"))),
+        ("HTTP/1.0 without Host", format!("{}\r\n", wire.get().replace("HTTP/1.1", "HTTP/1.0"))),
+        (
+            "names in any case",
+            format!("{}hOST: a\r\ncONNECTION: close\r\n\r\n", wire.get().replace("Authorization", "aUTHORIZATION")),
+        ),
+    ] {
+        assert_eq!(wire.arrives(what, bytes).await.body, "", "{what}");
+    }
+    for length in ["5", "05", "  5\t"] {
+        let bytes = format!("{}Host: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\nhello", wire.post());
+        assert_eq!(wire.arrives(length, bytes).await.body, "hello");
+    }
+    // A read may have a body; it is this request's and no other's.
+    let inner = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", products("/smuggled"));
+    let bytes = format!("{}Host: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}", wire.get(), inner.len());
+    assert_eq!(wire.arrives("a read with a body", bytes).await.body, inner);
+}
+
+#[tokio::test]
+async fn a_broken_body_is_never_delivered_as_whole() {
+    let wire = Wire::start().await;
+    let chunked = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n", wire.post());
+    for body in [
+        "5\r\nhello\r\n",
+        "5\r\nhello",
+        "5\r\nhello\r\n0\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5_0\r\nhello\r\n0\r\n\r\n",
+        "g\r\nhello\r\n0\r\n\r\n",
+        "FFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello!!\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\rhello\r\n0\r\n\r\n",
+    ] {
+        let another = wire.another();
+        let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+        stream.write_all(format!("{chunked}{body}").as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Whatever follows must not be taken for a request.
+        let _ = stream.write_all(another.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let received = wire.upstream.received();
+        assert!(received.len() <= 1, "{body:?}: {received:?}");
+        assert!(received.iter().all(|request| request.fault.is_some()), "{body:?}: {received:?}");
+    }
+    let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+    let short = format!("{}Host: a\r\nContent-Length: 10\r\n\r\nhello", wire.post());
+    stream.write_all(short.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let received = wire.upstream.received();
+    assert!(received.iter().all(|request| request.fault.is_some()), "{received:?}");
+}
+
+#[tokio::test]
+async fn sizes_are_limited() {
+    let wire = Wire::start().await;
+    let path = products("/a1");
+    let get = format!("{}Host: a\r\nConnection: close\r\n", wire.get());
+    let fields = |count: usize| get.clone() + &"X: y\r\n".repeat(count) + "\r\n";
+    let target = |length: usize| {
+        let long = format!("{path}?q={}", "a".repeat(length - path.len() - 3));
+        format!("{}\r\n", get.replacen(&path, &long, 1))
+    };
+    let head = |length: usize| format!("{get}X: {}\r\n\r\n", "a".repeat(length));
+    let large = "request_too_large";
+    for (what, bytes, expected) in [
+        ("8,193 bytes of target", target(8193), ("414", large)),
+        ("60,000 bytes of target", target(60_000), ("414", large)),
+        ("101 fields", fields(98), ("431", large)),
+        ("200 fields", fields(197), ("431", large)),
+        ("64 KiB of head", head(65_536), ("431", large)),
+        ("300 fields", fields(297), NO_HTTP),
+    ] {
+        let back = wire.send(bytes.as_bytes()).await;
+        assert_eq!((back.refusal(), back.answers()), (expected, 1), "{what}: {back:?}");
+        assert!(wire.upstream.received().is_empty(), "{what}");
+    }
+    let endless = wire.send(head(2_000_000).as_bytes()).await;
+    assert!(endless.closed && wire.upstream.received().is_empty(), "{endless:?}");
+    for (what, bytes) in
+        [("8,192 bytes of target", target(8192)), ("100 fields", fields(97)), ("60,000 bytes of head", head(60_000))]
+    {
+        wire.arrives(what, bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_on_one_connection_stay_apart() {
+    let wire = Wire::start().await;
+    let first = format!("{}Host: a\r\nContent-Length: 5\r\n\r\nhello", wire.post());
+    let back = wire.send(format!("{first}{}", wire.another()).as_bytes()).await;
+    let received = wire.upstream.received();
+    assert_eq!(back.answers(), received.len(), "{back:?} {received:?}");
+    assert!(received.iter().all(|request| request.fault.is_none()), "{received:?}");
+    assert_eq!(received[0].body, "hello");
+    // A body that a refusal did not wait for is not the next request.
+    let inner = wire.another();
+    let refused = format!("POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
+    let back = wire.send(refused.as_bytes()).await;
+    assert_eq!((back.refusal(), back.answers()), (("404", "operation_unknown"), 1), "{back:?}");
+    assert!(wire.upstream.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_write_is_never_sent_twice() {
+    let wire = Wire::start().await;
+    let read = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    for length in ["", "Content-Length: 2\r\n"] {
+        let body = if length.is_empty() { "" } else { "{}" };
+        let write = format!("{}Host: a\r\nConnection: close\r\n{length}\r\n{body}", wire.post());
+        // A connection in the pool, which the API closes when it has read the next request.
+        wire.arrives("a read", &read).await;
+        wire.upstream.answer("");
+        let back = wire.send(write.as_bytes()).await;
+        assert_eq!(back.refusal(), ("502", "upstream_unavailable"), "{back:?}");
+        let received = wire.upstream.received();
+        assert_eq!(received.len(), 1, "{received:?}");
+        wire.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+    }
+}
+
+#[tokio::test]
+async fn of_an_answer_only_the_callers_part_goes_on() {
+    let wire = Wire::start().await;
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    wire.upstream.answer(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive, X-Internal, x-debug\r\nX-Internal: secret\r\n\
+         X-Debug: secret\r\nKeep-Alive: timeout=5\r\nX-Shopper-Gateway-Error: forged\r\nTrailer: X\r\nUpgrade: h2c\r\n\
+         Correlation-Id: forged\r\nX-Public: yes\r\n\r\n{}",
+    );
+    let back = wire.send(get.as_bytes()).await;
+    assert_eq!(back.refusal(), ("200", "none"), "{back:?}");
+    for gone in ["secret", "X-Internal", "X-Debug", "forged", "Trailer", "Upgrade", "Keep-Alive"] {
+        assert!(!back.text.contains(gone), "{gone}: {back:?}");
+    }
+    assert!(back.text.contains("X-Public: yes\r\n"), "{back:?}");
+    wire.upstream.received();
+}
+
+#[tokio::test]
+async fn an_answer_has_one_reading() {
+    let wire = Wire::start().await;
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    let unavailable = ("502", "upstream_unavailable");
+    for (what, answer) in [
+        (
+            "an upgrade that nobody asked for",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ),
+        (
+            "an upgrade and an answer",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+        ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
+        ("one length twice", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}"),
+        ("a list of lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n{}"),
+        ("a length with a sign", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n{}"),
+        ("another transfer coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}"),
+        ("a status of four digits", "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\n{}"),
+        ("a status of two digits", "HTTP/1.1 99 OK\r\nContent-Length: 2\r\n\r\n{}"),
+        ("another protocol", "ICY 200 OK\r\n\r\n{}"),
+        ("another version", "HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+        ("noise", "garbage\r\n\r\n"),
+        ("nothing", ""),
+    ] {
+        wire.upstream.answer(answer);
+        let back = wire.send(get.as_bytes()).await;
+        assert_eq!((back.refusal(), back.answers()), (unavailable, 1), "{what}: {back:?}");
+    }
+    for (what, answer) in [
+        ("CL and TE", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
+        (
+            "a second answer behind",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
+        ),
+        (
+            "trailers",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Shopper-Gateway-Error: forged\r\n\r\n",
+        ),
+        (
+            "an early hint",
+            "HTTP/1.1 103 Early Hints\r\nX-Shopper-Gateway-Error: forged\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+    ] {
+        wire.upstream.answer(answer);
+        let back = wire.send(get.as_bytes()).await;
+        assert!(back.text.contains("HTTP/1.1 200 OK\r\n") && back.text.contains("{}"), "{what}: {back:?}");
+        assert!(!back.text.contains("forged") && !back.text.contains("Content-Length: 9"), "{what}: {back:?}");
+        wire.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext");
+        let next = wire.send(get.as_bytes()).await;
+        assert!(next.text.starts_with("HTTP/1.1 200 OK") && next.text.ends_with("\r\n\r\nnext"), "{what}: {next:?}");
+    }
+}
