@@ -135,6 +135,17 @@ impl Route {
         matches!(self.kind(), OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin)
     }
 
+    /// Whether it is for an endpoint that Salesforce removed, so that the gateway asks SLAS instead.
+    #[must_use]
+    pub fn is_deprecated(&self) -> bool {
+        matches!(
+            self.kind(),
+            OperationKind::DeprecatedLogin
+                | OperationKind::DeprecatedLogout
+                | OperationKind::DeprecatedTrustedSystemLogin
+        )
+    }
+
     fn kind(&self) -> OperationKind {
         self.operation.as_ref().map_or(OperationKind::Standard, |operation| operation.kind)
     }

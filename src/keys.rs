@@ -27,8 +27,8 @@ use crate::{
 
 /// How long after a fetch for an unknown key id the next one may be made. SLAS allows 25 fetches a minute.
 const UNKNOWN_KEY_COOL_DOWN: Duration = Duration::from_secs(30);
-/// How often a ring without keys tries again.
-const EMPTY_RETRY: Duration = Duration::from_secs(2);
+/// How often a ring without keys tries again, whoever asks: 20 times a minute.
+const EMPTY_RETRY: Duration = Duration::from_secs(3);
 /// How often a ring with keys is renewed; up to a quarter is taken off at random.
 const RENEWAL: Duration = Duration::from_secs(6 * 60 * 60);
 
@@ -161,10 +161,15 @@ impl KeyRing {
     /// Keeps the ring fresh for ever: fills it as soon as the issuer answers, renews it every few hours.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
-            let filled = self.fetch_now().await;
+            self.fetch_in_time().await;
             self.record_age();
-            let wait =
-                if filled || self.is_filled() { RENEWAL.mul_f64(1.0 - 0.25 * random_fraction()) } else { EMPTY_RETRY };
+            let wait = if self.is_filled() {
+                RENEWAL.mul_f64(1.0 - 0.25 * random_fraction())
+            } else {
+                // What requests have tried meanwhile counts: the issuer allows so many calls a minute in all.
+                let tried = self.attempts.lock().await.last.map_or(EMPTY_RETRY, |attempt| attempt.at.elapsed());
+                EMPTY_RETRY.saturating_sub(tried)
+            };
             let next = Instant::now() + wait;
             while Instant::now() < next {
                 tokio::time::sleep((next - Instant::now()).min(Duration::from_secs(15))).await;
@@ -202,9 +207,13 @@ impl KeyRing {
         self.fetch_locked(&mut attempts).await
     }
 
-    async fn fetch_now(&self) -> bool {
+    /// Fetches, but for a ring without keys that somebody just tried to fill.
+    async fn fetch_in_time(&self) {
         let mut attempts = self.attempts.lock().await;
-        self.fetch_locked(&mut attempts).await
+        let is_early = attempts.last.is_some_and(|attempt| attempt.at.elapsed() < EMPTY_RETRY);
+        if self.is_filled() || !is_early {
+            self.fetch_locked(&mut attempts).await;
+        }
     }
 
     async fn fetch_locked(&self, attempts: &mut Attempts) -> bool {

@@ -98,14 +98,14 @@ pub(crate) fn answer(world: &World, inbound: &Inbound) -> Answer {
 fn dispatch(call: &Call<'_>) -> Outcome {
     let (api, name) = call.operation.name.split_once('.').unwrap_or_default();
     let stateful = match api {
-        "shopper-customers-v1" => match customers::answer(call, name) {
+        "shopper-customers" => match customers::answer(call, name) {
             None => product_lists::answer(call, name),
             some => some,
         },
         "shopper-baskets-v1" | "shopper-baskets-v2" => baskets::answer(call, name),
-        "shopper-orders-v1" => orders::shopper(call, name),
-        "orders-v1" => orders::system(call, name),
-        "shopper-products-v1" | "shopper-search-v1" => catalog::answer(call, name),
+        "shopper-orders" => orders::shopper(call, name),
+        "orders" => orders::system(call, name),
+        "shopper-products" | "shopper-search" => catalog::answer(call, name),
         _ => None,
     };
     stateful.unwrap_or_else(|| Ok(echo(call.inbound, call.operation.name)))

@@ -117,8 +117,8 @@ pub(super) struct Tenant {
     /// Its sites, which SLAS calls channels.
     #[schemars(required, example = json!(["RefArch", "RefArchGlobal"]))]
     pub(super) sites: Option<List>,
-    /// The gateway's own client of Account Manager. Absent: the gateway obtains no system tokens of
-    /// its own, which the deprecated logins and callers with a certificate need.
+    /// The gateway's own client of Account Manager, whose tokens trusted systems present. Absent: the
+    /// organization has no system operations.
     pub(super) account_manager: Option<AccountManager>,
     /// The SLAS clients that the deprecated logins and the SLAS paths may use.
     #[serde(default)]

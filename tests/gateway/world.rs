@@ -164,10 +164,7 @@ impl World {
     /// What reached an API, by operation.
     pub fn forwarded(&self, operation: &str) -> Vec<salesforce_simulator::LedgerEntry> {
         let ledger = self.simulator.ledger();
-        ledger
-            .into_iter()
-            .filter(|entry| entry.service == "api" && entry.flow.replace("-v1.", ".") == operation.replace("-v1.", "."))
-            .collect()
+        ledger.into_iter().filter(|entry| entry.service == "api" && entry.flow == operation).collect()
     }
 
     pub async fn metrics(&self) -> String {

@@ -29,7 +29,7 @@ async fn an_operation_without_state_echoes() {
     assert_eq!(response.headers()["x-correlation-id"], "c-1");
     let (status, echo) = read(response).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(echo["operation"], "shopper-seo-v1.getUrlMapping");
+    assert_eq!(echo["operation"], "shopper-seo.getUrlMapping");
     assert_eq!((&echo["method"], &echo["path"]), (&json!("GET"), &json!(SEO)));
     assert_eq!(echo["query"], json!({"siteId": "RefArch", "urlSegment": "/x"}));
     assert_eq!(echo["headers"]["correlation-id"], "c-1");

@@ -71,14 +71,21 @@ fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: 
     Some(caller)
 }
 
+/// What the metrics call those who are no trusted system; none of these may share its name.
+const KINDS_OF_CALLERS: [&str; 5] = ["guest", "registered", "slas", "reported", "none"];
+
 /// A label of metrics: short, and of few characters.
 fn label(name: String, keys: &mut Keys<'_>) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=40).contains(&name.len()) && name.bytes().all(plain) {
-        return Some(name);
+    if !(1..=40).contains(&name.len()) || !name.bytes().all(plain) {
+        keys.error("name", "expected 1 to 40 small letters, digits or hyphens, e.g. experience-cloud");
+        return None;
     }
-    keys.error("name", "expected 1 to 40 small letters, digits or hyphens, e.g. experience-cloud");
-    None
+    if KINDS_OF_CALLERS.contains(&name.as_str()) {
+        keys.error("name", "the metrics call another kind of caller so; choose another name");
+        return None;
+    }
+    Some(name)
 }
 
 fn identity(
@@ -194,4 +201,20 @@ fn look_twice(caller: &Caller, tenants: &[Draft], keys: &mut Keys<'_>) {
 
 fn hint(meant: Option<&str>) -> String {
     meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_not_called_what_the_metrics_call_others() {
+        for (name, fits) in
+            [("experience-cloud", true), ("guest", false), ("none", false), ("Guest", false), ("", false)]
+        {
+            let mut findings = Findings::default();
+            let label = label(name.to_owned(), &mut Keys::new("callers[0]", &mut findings));
+            assert_eq!((label.is_some(), findings.is_flawed("callers[0].name")), (fits, !fits), "{name}");
+        }
+    }
 }
