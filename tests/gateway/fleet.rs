@@ -232,6 +232,20 @@ async fn redis_dies_and_returns_and_nothing_is_lost() {
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let ended = fleet.guest(0, PUBLIC_CLIENT).await;
     outlive(2).await;
+    // Shoppers with a valid token notice nothing of what follows.
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = [0, 1].map(|replica| {
+        let (request, stopped) = (fleet.read(replica, &valid), stopped.clone());
+        tokio::spawn(async move {
+            let (mut sent, mut failed) = (0, 0);
+            while !*stopped.borrow() {
+                let answer = request.try_clone().unwrap().send().await;
+                sent += 1;
+                failed += usize::from(!answer.is_ok_and(|answer| answer.status() == 200));
+            }
+            (sent, failed)
+        })
+    });
     fleet.redis.kill();
     for replica in [0, 1] {
         for _ in 0..20 {
@@ -256,6 +270,11 @@ async fn redis_dies_and_returns_and_nothing_is_lost() {
         answer.headers().contains_key("authorization")
     })
     .await;
+    stop.send(true).unwrap();
+    for task in load {
+        let (sent, failed) = task.await.unwrap();
+        assert!(sent > 20 && failed == 0, "{failed} of {sent} requests failed");
+    }
 }
 
 #[tokio::test]

@@ -15,18 +15,65 @@ pub const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 /// A running redis-server.
 pub struct Redis {
     pub port: u16,
+    arguments: Vec<String>,
     folder: tempfile::TempDir,
     process: Child,
 }
 
 impl Redis {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        let process = spawn(port, &folder);
-        let redis = Self { port, folder, process };
+        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let process = spawn(port, &folder, &arguments);
+        let redis = Self { port, arguments, folder, process };
         redis.answers().await;
         redis
+    }
+
+    /// A cluster of one node, which has all the slots.
+    pub async fn cluster() -> Self {
+        let redis = Self::start_with(&["--cluster-enabled", "yes"]).await;
+        redis.run::<()>(redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383)).await;
+        eventually("the cluster is complete", async || {
+            redis.run::<String>(redis::cmd("CLUSTER").arg("INFO")).await.contains("cluster_state:ok")
+        })
+        .await;
+        redis
+    }
+
+    /// A Sentinel that watches the master `shop`, and names another within a second or two.
+    pub async fn sentinel(master: &Self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let configuration = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor shop 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 2000\n",
+            master.port
+        );
+        let path = folder.path().join("sentinel.conf");
+        std::fs::write(&path, configuration).unwrap();
+        let process = Command::new("redis-server")
+            .args([path.to_str().unwrap(), "--sentinel"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sentinel = Self { port, arguments: Vec::new(), folder, process };
+        sentinel.answers().await;
+        sentinel
+    }
+
+    /// One command, on a connection of its own.
+    pub async fn run<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        command.query_async(&mut connection).await.unwrap()
     }
 
     pub fn url(&self) -> String {
@@ -40,7 +87,7 @@ impl Redis {
     }
 
     pub async fn restart(&mut self) {
-        self.process = spawn(self.port, &self.folder);
+        self.process = spawn(self.port, &self.folder, &self.arguments);
         self.answers().await;
     }
 
@@ -78,7 +125,7 @@ impl Redis {
     async fn answers(&self) {
         eventually("redis-server answers", async || TcpStream::connect(("127.0.0.1", self.port)).is_ok()).await;
         // A restarted server first reads what it kept.
-        let client = redis::Client::open(self.url()).unwrap();
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         eventually("redis-server has loaded", async || {
             let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
             redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
@@ -103,10 +150,11 @@ pub fn in_redis(config: &mut toml::Table, url: &str) {
     config.insert("store".into(), store.parse::<toml::Table>().unwrap().into());
 }
 
-fn spawn(port: u16, folder: &tempfile::TempDir) -> Child {
+fn spawn(port: u16, folder: &tempfile::TempDir, arguments: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
         .args(["--appendfsync", "always", "--dir", folder.path().to_str().unwrap()])
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -5,7 +5,9 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
 
-use crate::world::{Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, login_target, products};
+use crate::world::{
+    Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, eventually, login_target, products,
+};
 
 const PRODUCTS: &str = "?ids=a&siteId=RefArch";
 
@@ -283,4 +285,23 @@ async fn a_removed_refresh_of_an_ended_token_works_too() {
             "both tokens of the session"
         );
     }
+}
+
+#[tokio::test]
+async fn sessions_in_use_are_renewed_ahead_where_that_is_configured() {
+    let world = World::with(|config| {
+        config.insert("sessions".into(), "proactive_per_minute = 60".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    let idle = World::start().await;
+    for world in [&world, &idle] {
+        // Due after twelve seconds; a gateway looks every fifteen.
+        world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 16);
+        world.guest(PUBLIC_CLIENT).await;
+    }
+    eventually("the session was renewed without a request", async || {
+        world.simulator.count("slas", "token:refresh_token") == 1
+    })
+    .await;
+    assert_eq!(idle.simulator.count("slas", "token:refresh_token"), 0, "off by default");
 }

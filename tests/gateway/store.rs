@@ -1,4 +1,4 @@
-//! What every store promises, asked of both.
+//! What every store promises, asked of each.
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,17 +46,24 @@ fn renewed(session: &Session, token: u8) -> Arc<Session> {
     Arc::new(session.renewed(access, unix_now() + 1800, 1800, [token; 32], Some(SecretString::from("rotated")), None))
 }
 
-/// Asks the same of a store in memory and of one in Redis.
-async fn of_both(ask: impl AsyncFn(&dyn SessionStore)) {
+/// Asks the same of a store in memory, of one in Redis, and of one in a cluster.
+async fn of_each(ask: impl AsyncFn(&dyn SessionStore)) {
     ask(&MemoryStore::new(1000)).await;
     let redis = Redis::start().await;
     ask(&in_redis(&redis)).await;
+    let cluster = Redis::cluster().await;
+    let node = SecretString::from(format!("redis://127.0.0.1:{}", cluster.port));
+    ask(&reached(RedisTopology::Cluster(vec![node]))).await;
 }
 
 fn in_redis(redis: &Redis) -> RedisStore {
+    reached(RedisTopology::Standalone(SecretString::from(redis.url())))
+}
+
+fn reached(topology: RedisTopology) -> RedisStore {
     install_cryptography();
     let settings = Configured {
-        topology: RedisTopology::Standalone(SecretString::from(redis.url())),
+        topology,
         ca: None,
         encryption_key: SecretSlice::from(vec![7; 32]),
         previous_encryption_key: None,
@@ -75,7 +82,7 @@ async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
 
 #[tokio::test]
 async fn a_session_is_found_by_its_tokens_only() {
-    of_both(async |store| {
+    of_each(async |store| {
         store.insert(session(1), 77).await.unwrap();
         let Found::Session(found, used_at) = store.find(&[1; 32]).await.unwrap() else { panic!() };
         assert_eq!((found.id, found.refresh_token.expose_secret(), used_at), (SessionId([1; 16]), "refresh", 77));
@@ -86,7 +93,7 @@ async fn a_session_is_found_by_its_tokens_only() {
 
 #[tokio::test]
 async fn one_has_the_lock_until_it_is_given_back_or_the_lease_ends() {
-    of_both(async |store| {
+    of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
         let first = locked(store, &session).await;
@@ -104,7 +111,7 @@ async fn one_has_the_lock_until_it_is_given_back_or_the_lease_ends() {
 
 #[tokio::test]
 async fn a_new_version_is_written_over_its_predecessor_only_and_gives_the_lock_back() {
-    of_both(async |store| {
+    of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
         let fence = locked(store, &session).await;
@@ -125,7 +132,7 @@ async fn a_new_version_is_written_over_its_predecessor_only_and_gives_the_lock_b
 
 #[tokio::test]
 async fn the_first_and_the_recent_tokens_find_a_session() {
-    of_both(async |store| {
+    of_each(async |store| {
         let mut newest = session(1);
         store.insert(Arc::clone(&newest), 1).await.unwrap();
         for token in 2..30 {
@@ -143,7 +150,7 @@ async fn the_first_and_the_recent_tokens_find_a_session() {
 
 #[tokio::test]
 async fn what_is_ended_stays_refused() {
-    of_both(async |store| {
+    of_each(async |store| {
         let (one, other) = (session(1), session(2));
         for session in [&one, &other] {
             store.insert(Arc::clone(session), 1).await.unwrap();
@@ -172,7 +179,7 @@ async fn what_is_ended_stays_refused() {
 
 #[tokio::test]
 async fn a_later_use_counts() {
-    of_both(async |store| {
+    of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 10).await.unwrap();
         for used_at in [20, 15] {
@@ -185,7 +192,7 @@ async fn a_later_use_counts() {
 
 #[tokio::test]
 async fn turns_come_one_after_the_other() {
-    of_both(async |store| {
+    of_each(async |store| {
         let turn = async |who: &[u8]| store.turn(who, Duration::from_secs(10), Duration::from_secs(15)).await.unwrap();
         assert_eq!(turn(b"ada").await, Some(Duration::ZERO));
         assert!(turn(b"ada").await.is_some_and(|wait| wait > Duration::from_secs(5)));
@@ -207,4 +214,35 @@ async fn replicas_learn_what_was_ended_after_they_came() {
     one.refuse(&[3; 32]).await.unwrap();
     assert_eq!(other.ended_since(&mut cursor).await.unwrap(), [[2; 32], [3; 32]]);
     assert!(other.ended_since(&mut cursor).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn sentinels_name_the_next_master() {
+    let mut master = Redis::start().await;
+    let follower = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+    let sentinel = Redis::sentinel(&master).await;
+    let store = reached(RedisTopology::Sentinel {
+        sentinels: vec![("127.0.0.1".into(), sentinel.port)],
+        master: "shop".into(),
+        database: 0,
+        username: None,
+        password: None,
+        tls: false,
+    });
+    eventually("the follower follows and the Sentinel knows it", async || {
+        let replicas = sentinel.run::<redis::Value>(redis::cmd("SENTINEL").arg("REPLICAS").arg("shop")).await;
+        let link = follower.run::<String>(redis::cmd("INFO").arg("replication")).await;
+        format!("{replicas:?}").contains(&follower.port.to_string()) && link.contains("master_link_status:up")
+    })
+    .await;
+    store.insert(session(1), 1).await.unwrap();
+    eventually("the session reached the follower", async || {
+        follower.run::<i64>(&redis::cmd("DBSIZE")).await == master.run::<i64>(&redis::cmd("DBSIZE")).await
+    })
+    .await;
+    master.kill();
+    eventually("the store goes on with the next master", async || {
+        store.touch(&session(1), 2).await.is_ok() && matches!(store.find(&[1; 32]).await, Ok(Found::Session(_, 2)))
+    })
+    .await;
 }
