@@ -40,6 +40,15 @@ enum Slot {
     Ended(u64),
 }
 
+impl Slot {
+    fn kept(self) -> Option<Arc<Kept>> {
+        match self {
+            Self::Session(kept) => Some(kept),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Kept {
     used_at: AtomicU64,
@@ -51,6 +60,7 @@ struct State {
     session: Arc<Session>,
     locked: Option<(Fence, Instant)>,
     fences: u64,
+    has_ended: bool,
 }
 
 impl MemoryStore {
@@ -61,17 +71,14 @@ impl MemoryStore {
     }
 
     fn kept(&self, session: &Session) -> Option<Arc<Kept>> {
-        session.tokens.iter().rev().find_map(|token| match self.by_token.get(token) {
-            Some(Slot::Session(kept)) => Some(kept),
-            Some(Slot::Ended(_)) | None => None,
-        })
+        session.tokens.iter().rev().find_map(|token| self.by_token.get(token)?.kept())
     }
 }
 
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
-        let state = State { session: Arc::clone(&session), locked: None, fences: 0 };
+        let state = State { session: Arc::clone(&session), locked: None, fences: 0, has_ended: false };
         let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
         for token in &session.tokens {
             self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
@@ -121,19 +128,17 @@ impl SessionStore for MemoryStore {
 
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
         let Some(kept) = self.kept(&session) else { return Ok(Written::Outdated) };
-        let forgotten = {
-            let mut state = kept.state.lock();
-            if state.session.version + 1 != session.version {
-                return Ok(Written::Outdated);
-            }
-            if state.locked.is_some_and(|(own, _)| own == fence) {
-                state.locked = None;
-            }
-            let before = std::mem::replace(&mut state.session, Arc::clone(&session));
-            before.tokens.iter().copied().filter(|token| !session.tokens.contains(token)).collect::<Vec<_>>()
-        };
-        for token in forgotten {
-            self.by_token.remove(&token);
+        // Held to the end: a logout comes before all of this or after it.
+        let mut state = kept.state.lock();
+        if state.has_ended || state.session.version + 1 != session.version {
+            return Ok(Written::Outdated);
+        }
+        if state.locked.is_some_and(|(own, _)| own == fence) {
+            state.locked = None;
+        }
+        let before = std::mem::replace(&mut state.session, Arc::clone(&session));
+        for forgotten in before.tokens.iter().filter(|token| !session.tokens.contains(token)) {
+            self.by_token.remove(forgotten);
         }
         for token in &session.tokens {
             self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
@@ -150,25 +155,28 @@ impl SessionStore for MemoryStore {
 
     async fn end(&self, session: &Session) -> Result<(), StoreError> {
         let until = unix_now() + ENDED_FOR.as_secs();
-        let newest = self.kept(session).map(|kept| Arc::clone(&kept.state.lock().session));
-        let newer = newest.iter().flat_map(|newest| newest.tokens.iter());
-        for token in session.tokens.iter().chain(newer) {
-            self.by_token.insert(*token, Slot::Ended(until));
+        let refuse = |tokens: &[TokenDigest]| {
+            for token in tokens {
+                self.by_token.insert(*token, Slot::Ended(until));
+            }
+        };
+        if let Some(kept) = self.kept(session) {
+            // A refresh may have given out more tokens than the caller knows.
+            let mut state = kept.state.lock();
+            state.has_ended = true;
+            refuse(&state.session.tokens);
         }
+        refuse(&session.tokens);
         Ok(())
     }
 
     async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError> {
-        let mut sessions = Vec::new();
-        for (_, slot) in self.by_token.iter() {
-            let Slot::Session(kept) = slot else { continue };
+        let all: Vec<Arc<Kept>> = self.by_token.iter().filter_map(|(_, slot)| slot.kept()).collect();
+        for kept in all {
             let session = Arc::clone(&kept.state.lock().session);
             if session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer) {
-                sessions.push(session);
+                self.end(&session).await?;
             }
-        }
-        for session in sessions {
-            self.end(&session).await?;
         }
         Ok(())
     }
@@ -201,7 +209,8 @@ impl SessionStore for MemoryStore {
         let held = AtomicUsize::new(0);
         self.by_token.retain(|token, slot| match slot {
             Slot::Session(kept) => {
-                let state = kept.state.lock();
+                // Whoever has it locked may be waiting for us: it is in use, so it lives.
+                let Some(state) = kept.state.try_lock() else { return true };
                 let used_at = kept.used_at.load(Ordering::Relaxed);
                 let lives = state.session.ends_at > now && used_at.saturating_add(idle.as_secs()) > now;
                 if lives && state.session.tokens.first() == Some(token) {

@@ -225,14 +225,23 @@ impl SessionStore for RedisStore {
 
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
-        // First the way to it, so that the new token is found the moment it is given out.
-        if let Some(newest) = session.tokens.last() {
-            self.point(&[*newest], session.id, session.ends_at).await?;
-        }
         let mut script = REPLACE.key(self.session_key(session.id));
         script.key(self.lock_key(session.id)).arg(session.version - 1).arg(fence.number).arg(&fence.owner);
         script.arg(sealed).arg(session.ends_at * 1000);
-        Ok(if self.script::<i64>(&script).await? == 1 { Written::Yes } else { Written::Outdated })
+        if self.script::<i64>(&script).await? != 1 {
+            return Ok(Written::Outdated);
+        }
+        // A logout meanwhile has refused these tokens, which must not be undone: hence NX. The login's own token
+        // is kept for as long as the session: a caller who never changes it must not lose its way.
+        if let Some(newest) = session.tokens.last() {
+            let mut point = cmd("SET");
+            point.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.ends_at);
+            self.link.query::<redis::Value>(&point).await?;
+        }
+        if let Some(first) = session.tokens.first() {
+            self.link.query::<()>(cmd("EXPIREAT").arg(self.token_key(first)).arg(session.ends_at)).await?;
+        }
+        Ok(Written::Yes)
     }
 
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {

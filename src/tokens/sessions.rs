@@ -234,8 +234,11 @@ impl Sessions {
             self.used(&in_use, now).await;
             return Ok(Standing::Own);
         }
-        if self.is_idle(&in_use, now).await {
-            return if is_over { Err(SessionError::Lapsed) } else { Ok(Standing::Own) };
+        match self.is_idle(&in_use, now).await {
+            Ok(false) => {}
+            Ok(true) | Err(_) if !is_over => return Ok(Standing::Own),
+            Ok(true) => return Err(SessionError::Lapsed),
+            Err(error) => return Err(error.into()),
         }
         let renewed = if session.access_ends_at > now + ahead {
             self.count("hit");
@@ -271,7 +274,7 @@ impl Sessions {
             Known::Ended => return Err(SessionError::LoggedOut),
             Known::Nothing(_) => return Err(SessionError::Lapsed),
         };
-        if self.is_idle(&in_use, now).await {
+        if self.is_idle(&in_use, now).await? {
             return Err(SessionError::Lapsed);
         }
         let session = in_use.session.load_full();
@@ -443,22 +446,19 @@ impl Sessions {
         Ok(known)
     }
 
-    /// Whether nobody used it for too long. What other replicas saw counts as well.
-    async fn is_idle(&self, in_use: &InUse, now: u64) -> bool {
+    /// Whether nobody used it for too long. What other replicas saw counts as well, so the store is asked
+    /// before that is said.
+    async fn is_idle(&self, in_use: &InUse, now: u64) -> Result<bool, StoreError> {
         let idle = self.settings.idle_timeout.as_secs();
         let is_idle = |used_at: u64| used_at.saturating_add(idle) <= now;
         if !is_idle(in_use.used_at.load(Ordering::Relaxed)) {
-            return false;
+            return Ok(false);
         }
         let session = in_use.session.load_full();
-        let Some(token) = session.tokens.last() else { return true };
-        match self.store.find(token).await {
-            Ok(Found::Session(_, used_at)) => {
-                in_use.used_at.fetch_max(used_at, Ordering::Relaxed);
-                is_idle(used_at)
-            }
-            _ => true,
-        }
+        let Some(token) = session.tokens.last() else { return Ok(true) };
+        let Found::Session(_, used_at) = self.store.find(token).await? else { return Ok(true) };
+        in_use.used_at.fetch_max(used_at, Ordering::Relaxed);
+        Ok(is_idle(used_at))
     }
 
     /// Notes a use, and tells the store now and then.
