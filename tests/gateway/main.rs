@@ -14,6 +14,7 @@ mod forwarding;
 mod logins;
 mod operations;
 mod paths;
+mod refusals;
 mod sdk;
 mod sessions;
 mod smuggling;

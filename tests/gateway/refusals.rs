@@ -1,0 +1,320 @@
+//! Every no of the gateway as the caller sees it: status, fields, words.
+//!
+//! All of them can be produced over the wire, so all snapshots are of what was on the wire. A new
+//! refusal does not compile here until it has its case.
+
+use std::collections::BTreeSet;
+
+use reqwest::{Method, RequestBuilder};
+use salesforce_simulator::{Effect, Fault, ResetAt};
+use shopper_gateway::gate::refusal::{LargePart, NeededToken, Refusal};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    redis::{Redis, in_redis},
+    world::{
+        Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, PUBLIC_CLIENT, World, baskets,
+        customers, login_target, products,
+    },
+};
+
+/// What no answer may hold.
+const SECRETS: [&str; 5] =
+    [PASSWORD, "account-manager-secret", "private-client-secret", "strict-client-secret", "s3cret-refresh"];
+
+/// The file that a refusal's snapshot is kept in.
+fn name(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Ambiguous(_) => "ambiguous",
+        Refusal::RequestInvalid(_) => "request_invalid",
+        Refusal::CredentialsConflicting => "credentials_conflicting",
+        Refusal::TokenMissing => "token_missing",
+        Refusal::TokenInvalid(_) => "token_invalid",
+        Refusal::TokenExpired => "token_expired",
+        Refusal::LoginRejected { login: Some(_) } => "login_rejected",
+        Refusal::LoginRejected { login: None } => "login_rejected_without_login",
+        Refusal::CallerUnknown => "caller_unknown",
+        Refusal::TokenWrongOrganization => "token_wrong_organization",
+        Refusal::TokenWrongSite => "token_wrong_site",
+        Refusal::TokenKindWrong(NeededToken::Shopper) => "token_kind_wrong_shopper",
+        Refusal::TokenKindWrong(NeededToken::OnBehalf) => "token_kind_wrong_on_behalf",
+        Refusal::TokenKindWrong(NeededToken::AgentOnBehalf) => "token_kind_wrong_agent_on_behalf",
+        Refusal::TokenKindWrong(NeededToken::System) => "token_kind_wrong_system",
+        Refusal::ScopeMissing(_) => "scope_missing",
+        Refusal::CallerNotAllowed => "caller_not_allowed",
+        Refusal::OperationNotAllowed => "operation_not_allowed",
+        Refusal::OperationUnknown => "operation_unknown",
+        Refusal::LoginConflict => "login_conflict",
+        Refusal::TooLarge(LargePart::Body) => "too_large_body",
+        Refusal::TooLarge(LargePart::Target) => "too_large_target",
+        Refusal::TooLarge(LargePart::Head) => "too_large_head",
+        Refusal::SlasRateLimited { retry_after: Some(_) } => "slas_rate_limited",
+        Refusal::SlasRateLimited { retry_after: None } => "slas_rate_limited_without_time",
+        Refusal::UpstreamUnavailable => "upstream_unavailable",
+        Refusal::UpstreamTimeout => "upstream_timeout",
+        Refusal::KeysUnavailable => "keys_unavailable",
+        Refusal::SlasUnavailable => "slas_unavailable",
+        Refusal::StoreUnavailable => "store_unavailable",
+    }
+}
+
+/// Holds an answer against the rules for all refusals and against its snapshot.
+fn check(refusal: &Refusal, answer: &Answer, token: &str) {
+    let (what, status) = (name(refusal), answer.status.as_u16());
+    let shown = snapshot(answer);
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+    assert_eq!(answer.header("x-shopper-gateway-error"), Some(shopper_gateway::gate::reply::code(refusal)), "{what}");
+    let problem = answer.json();
+    let members: BTreeSet<&str> = problem.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(members, BTreeSet::from(["detail", "title", "type"]), "{what}");
+    let challenge = answer.header("www-authenticate");
+    assert_eq!(challenge.is_some(), status == 401 || *what == *"scope_missing", "{what}: {challenge:?}");
+    assert_eq!(answer.header("retry-after").is_some(), matches!(status, 429 | 503), "{what}");
+    for secret in SECRETS.iter().chain([&token]) {
+        assert!(secret.is_empty() || !shown.contains(secret), "{what} tells a secret");
+    }
+    insta::assert_snapshot!(what, shown);
+}
+
+/// The answer as text, without what differs each time.
+fn snapshot(answer: &Answer) -> String {
+    let mut fields: Vec<String> = answer
+        .headers
+        .iter()
+        .map(|(name, value)| match name.as_str() {
+            "correlation-id" | "date" => format!("{name}: …"),
+            _ => format!("{name}: {}", value.to_str().unwrap()),
+        })
+        .collect();
+    fields.sort();
+    let body: serde_json::Value = answer.json();
+    format!("{}\n{}\n\n{}", answer.status, fields.join("\n"), serde_json::to_string_pretty(&body).unwrap())
+}
+
+fn good(world: &World) -> RequestBuilder {
+    world.get(&products("?ids=a&siteId=RefArch"))
+}
+
+#[tokio::test]
+async fn what_the_gate_refuses() {
+    let world = World::start().await;
+    let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
+    let expired = world.mint(|spec| spec.lifetime_seconds = Some(-3600));
+    let system = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.products"], "zzrf_001", 600);
+    let nobody = world.simulator.mint_account_manager_token("nobody", &["sfcc.orders"], "zzrf_001", 600);
+    let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1");
+    let catalogs = format!("/product/catalogs/v1/organizations/{ORGANIZATION}/catalogs");
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let tampered = format!("{signed}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]);
+    let agent = {
+        let operations = shopper_gateway::gate::operations::Operations::published().unwrap();
+        let of_agents = operations.iter().find(|operation| {
+            let kind = operation.security.first().map(|security| security.kind.as_str());
+            kind == Some("shopper_taob") && operation.method.as_str() == "POST"
+        });
+        of_agents.unwrap().template.replace("{organizationId}", ORGANIZATION).replace(['{', '}'], "")
+    };
+    let on_behalf_of_shopper = {
+        let operations = shopper_gateway::gate::operations::Operations::published().unwrap();
+        let of_systems = operations.iter().find(|operation| {
+            operation.security.first().map(|security| security.kind.as_str()) == Some("shopper_tsob")
+        });
+        let operation = of_systems.unwrap();
+        let target = operation.template.replace("{organizationId}", ORGANIZATION).replace(['{', '}'], "");
+        world.request(operation.method.as_str().parse().unwrap(), &target)
+    };
+    for (refusal, request) in [
+        (Refusal::Ambiguous(String::new()), world.get(&products("/a/../b%2F..")).bearer_auth(&token)),
+        (Refusal::RequestInvalid(String::new()), world.get(&products("?siteId=a.b")).bearer_auth(&token)),
+        (Refusal::CredentialsConflicting, good(&world).bearer_auth(&token).basic_auth("a", Some(PASSWORD))),
+        (Refusal::TokenMissing, good(&world)),
+        (Refusal::TokenInvalid(String::new()), good(&world).bearer_auth(tampered)),
+        (Refusal::TokenExpired, good(&world).bearer_auth(expired)),
+        (
+            Refusal::LoginRejected { login: Some(String::new()) },
+            world
+                .post(&login_target(PUBLIC_CLIENT))
+                .basic_auth(LOGIN, Some("s3cret-refresh"))
+                .body(r#"{"type":"credentials"}"#),
+        ),
+        (
+            Refusal::LoginRejected { login: None },
+            world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"credentials"}"#),
+        ),
+        (Refusal::CallerUnknown, world.get(&order).bearer_auth(nobody)),
+        (
+            Refusal::TokenWrongOrganization,
+            world.get(&products("?ids=a").replace(ORGANIZATION, OTHER_ORGANIZATION)).bearer_auth(&token),
+        ),
+        (Refusal::TokenWrongSite, world.get(&products("?ids=a&siteId=RefArchGlobal")).bearer_auth(&token)),
+        (Refusal::TokenKindWrong(NeededToken::Shopper), good(&world).bearer_auth(&system)),
+        (Refusal::TokenKindWrong(NeededToken::OnBehalf), on_behalf_of_shopper.bearer_auth(&token)),
+        (Refusal::TokenKindWrong(NeededToken::AgentOnBehalf), world.post(&agent).bearer_auth(&token)),
+        (Refusal::TokenKindWrong(NeededToken::System), world.get(&order).bearer_auth(&token)),
+        (Refusal::ScopeMissing("a".parse().unwrap()), world.post(&baskets("?siteId=RefArch")).bearer_auth(&token)),
+        (Refusal::CallerNotAllowed, world.get(&catalogs).bearer_auth(&system)),
+        (
+            Refusal::OperationNotAllowed,
+            world.get(&format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/anything")),
+        ),
+        (Refusal::OperationUnknown, world.get("/unknown").bearer_auth(&token)),
+        (
+            Refusal::TooLarge(LargePart::Body),
+            world.post(&baskets("?siteId=RefArch")).bearer_auth(&token).body(vec![b' '; 1024 * 1024 + 1]),
+        ),
+        (Refusal::TooLarge(LargePart::Target), world.get(&products(&format!("?ids={}", "a".repeat(9000))))),
+        (Refusal::TooLarge(LargePart::Head), good(&world).header("x-large", "a".repeat(66_000))),
+    ] {
+        check(&refusal, &world.send(request).await, &token);
+    }
+}
+
+#[tokio::test]
+async fn what_others_failures_become() {
+    let status = |code: u16, retry_after: Option<&str>| Effect::Status {
+        code,
+        retry_after: retry_after.map(str::to_owned),
+        body: Some(r#"{"error":"s3cret-refresh"}"#.into()),
+    };
+    let slas = |effect: Effect, flow: &str| Fault::on("slas", effect).flow(flow);
+    let wait = Some(std::time::Duration::ZERO);
+    for (refusal, fault) in [
+        (Refusal::LoginConflict, slas(status(409, None), "login")),
+        (Refusal::SlasRateLimited { retry_after: wait }, slas(status(429, Some("17")), "authorize:guest")),
+        (Refusal::SlasRateLimited { retry_after: None }, slas(status(429, None), "authorize:guest")),
+        (Refusal::SlasUnavailable, slas(status(500, None), "authorize:guest")),
+        (Refusal::KeysUnavailable, slas(status(500, None), "jwks")),
+        (Refusal::UpstreamUnavailable, Fault::on("api", Effect::Reset { at: ResetAt::Before })),
+        (Refusal::UpstreamTimeout, Fault::on("api", Effect::Hang)),
+    ] {
+        let world = World::with(|config| {
+            config.insert("timeouts".into(), "upstream = '1s'".parse::<toml::Table>().unwrap().into());
+        })
+        .await;
+        let unknown = world.mint(|spec| spec.kid = Some("unknown".into()));
+        let token = world.mint(|_| {});
+        world.simulator.inject(fault);
+        let request = match refusal {
+            Refusal::LoginConflict => world
+                .post(&login_target(PUBLIC_CLIENT))
+                .basic_auth(LOGIN, Some(PASSWORD))
+                .body(r#"{"type":"credentials"}"#),
+            Refusal::KeysUnavailable => good(&world).bearer_auth(&unknown),
+            Refusal::UpstreamUnavailable | Refusal::UpstreamTimeout => good(&world).bearer_auth(&token),
+            _ => world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"guest"}"#),
+        };
+        check(&refusal, &world.send(request).await, &token);
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_store_becomes() {
+    let mut redis = Redis::start().await;
+    let url = redis.url();
+    let world = World::with(|config| in_redis(config, &url)).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    redis.kill();
+    let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
+    check(&Refusal::StoreUnavailable, &world.send(refresh).await, &token);
+}
+
+/// Sends on a connection that stays, and reads one answer. An answer to HEAD has no body.
+async fn exchange(stream: &mut TcpStream, request: &str) -> (String, String) {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap_or_else(|error| panic!("{error} behind {request:.60}")));
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head
+        .to_ascii_lowercase()
+        .split("content-length: ")
+        .nth(1)
+        .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse().unwrap());
+    let mut body = vec![0; if request.starts_with("HEAD") { 0 } else { length }];
+    stream.read_exact(&mut body).await.unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_connection_usable() {
+    let world = World::start().await;
+    let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let authorization = format!("Authorization: Bearer {token}\r\n");
+    let allowed = products("?ids=a&siteId=RefArch");
+    let large = format!(
+        "POST {} HTTP/1.1\r\nHost: a\r\n{authorization}Content-Length: 1100000\r\n\r\n{}",
+        baskets("?siteId=RefArch"),
+        " ".repeat(1_100_000)
+    );
+    let small = "POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nGET ".to_owned();
+    let chunked =
+        "POST /unknown HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nGET \r\n0\r\n\r\n".to_owned();
+    for (status, request) in [
+        (401, get(&allowed, "")),
+        (401, get(&allowed, "Authorization: Bearer a.b.c\r\n")),
+        (400, get(&allowed, "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n")),
+        (403, get(&products("?siteId=RefArchGlobal"), &authorization)),
+        (404, get("/unknown", "")),
+        (404, small),
+        (404, chunked),
+        (413, large),
+        (414, get(&products(&format!("?ids={}", "a".repeat(9000))), "")),
+        (431, get(&allowed, &"X: y\r\n".repeat(120))),
+    ] {
+        let (head, body) = exchange(&mut stream, &request).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.contains("\r\nConnection: keep-alive\r\n") && body.starts_with('{'), "{head}{body}");
+        let (head, body) = exchange(&mut stream, &get(&allowed, &authorization)).await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && body.starts_with('{'), "behind {status}: {head}{body}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_no_body() {
+    let world = World::start().await;
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    for target in
+        [products("?ids=a"), "/unknown".to_owned(), format!("/shopper/auth/v1/organizations/{ORGANIZATION}/a")]
+    {
+        let request = |method: &str| format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (head, body) = exchange(&mut stream, &request("HEAD")).await;
+        assert!(body.is_empty() && head.starts_with("HTTP/1.1 40"), "{head}");
+        // The next answer begins where the last head ended: there was no body.
+        let (of_get, body) = exchange(&mut stream, &request("OPTIONS")).await;
+        assert!(of_get.starts_with("HTTP/1.1 40") && body.starts_with('{'), "{of_get}{body}");
+        let length = |head: &str| {
+            head.split("Content-Length: ").nth(1).map(|rest| rest.split("\r\n").next().unwrap().to_owned())
+        };
+        assert_eq!(length(&head), Some(body.len().to_string()), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_names_what_would_help_and_no_more() {
+    let world = World::start().await;
+    let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
+    let challenge = async |request: RequestBuilder| {
+        let answer = world.send(request).await;
+        answer.header("www-authenticate").map(str::to_owned)
+    };
+    let bearer = r#"Bearer realm="shopper-gateway""#;
+    assert_eq!(challenge(good(&world)).await.unwrap(), bearer);
+    assert_eq!(
+        challenge(good(&world).bearer_auth("a.b.c")).await.unwrap(),
+        format!(r#"{bearer}, error="invalid_token""#)
+    );
+    let scope = challenge(world.post(&baskets("?siteId=RefArch")).bearer_auth(&token)).await.unwrap();
+    assert!(scope.starts_with(&format!(r#"{bearer}, error="insufficient_scope", scope="sfcc."#)), "{scope}");
+    assert!(scope.contains("sfcc.shopper-baskets-orders.rw"), "{scope}");
+    let wrong_site = world.get(&products("?siteId=RefArchGlobal")).bearer_auth(&token);
+    assert_eq!(challenge(wrong_site).await, None);
+    let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
+    assert_eq!(challenge(logout).await.unwrap(), bearer);
+}
