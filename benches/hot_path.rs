@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     hint::black_box,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -53,7 +54,7 @@ fn main() {
     criterion.final_summary();
 
     memory(&runtime, &bench);
-    runtime.block_on(refresh_latency());
+    runtime.block_on(round_trips());
 }
 
 /// A simulator, a verifier with its keys, and sessions.
@@ -200,52 +201,99 @@ fn resident_bytes() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// From a request with an ended token to its answer, when SLAS takes 50 ms.
-async fn refresh_latency() {
-    const SLAS_TAKES: Duration = Duration::from_millis(50);
+/// Whole requests through a gateway: what a known session adds, and what a refresh takes.
+async fn round_trips() {
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    simulator.set(|behaviour| behaviour.ledger_entries = 0);
     let app = App::build(settings(&simulator.url())).unwrap();
     let (address, admin) = (app.public_addresses().next().unwrap(), app.admin_address());
     let running = tokio::spawn(app.run(std::future::pending()));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    while !client.get(format!("http://{admin}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200) {
+    let shop = Shop { client: reqwest::Client::builder().no_proxy().build().unwrap(), address };
+    let readyz = format!("http://{admin}/readyz");
+    while !shop.client.get(&readyz).send().await.is_ok_and(|answer| answer.status() == 200) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let customers = "customer/shopper-customers/v1/organizations/f_ecom_zzrf_001/customers";
-    let login = format!(
-        "http://{address}/{customers}/actions/login?siteId=RefArch&clientId=11111111-1111-4111-8111-111111111111"
+    known_session(&simulator, &shop).await;
+    refresh(&simulator, &shop).await;
+    running.abort();
+}
+
+/// Requests through a gateway at an address.
+struct Shop {
+    client: reqwest::Client,
+    address: SocketAddr,
+}
+
+impl Shop {
+    async fn guest(&self) -> String {
+        let customers = "customer/shopper-customers/v1/organizations/f_ecom_zzrf_001/customers";
+        let client = "11111111-1111-4111-8111-111111111111";
+        let url = format!("http://{}/{customers}/actions/login?siteId=RefArch&clientId={client}", self.address);
+        let answer = self.client.post(url).body(r#"{"type":"guest"}"#).send().await.unwrap();
+        answer.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
+    }
+
+    /// One read with this token: how long it took, and the token it gave.
+    async fn read(&self, token: &str) -> (Duration, Option<String>) {
+        let products = "product/shopper-products/v1/organizations/f_ecom_zzrf_001/products";
+        let url = format!("http://{}/{products}?ids=a&siteId=RefArch", self.address);
+        let begin = Instant::now();
+        let answer = self.client.get(url).bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let renewed = answer.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        answer.bytes().await.unwrap();
+        (begin.elapsed(), renewed.map(|value| value.trim_start_matches("Bearer ").to_owned()))
+    }
+}
+
+/// A request whose session is known and fresh against one with a plain verified token, turn by turn.
+async fn known_session(simulator: &Simulator, shop: &Shop) {
+    const ROUNDS: usize = 5_000;
+    let (held, plain) = (shop.guest().await, simulator.mint_shopper_token(ShopperTokenSpec::default()));
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        for turn in 0..2 {
+            // Each goes first as often as the other.
+            if (round + turn) % 2 == 0 {
+                with.push(shop.read(&held).await.0);
+            } else {
+                without.push(shop.read(&plain).await.0);
+            }
+        }
+    }
+    let (with, without) = (median(with), median(without));
+    let ratio = with.as_secs_f64() / without.as_secs_f64();
+    println!(
+        "session: a request takes {with:?} with a known, fresh session and {without:?} with a plain verified token: ratio {ratio:.3}"
     );
-    let read = format!(
-        "http://{address}/product/shopper-products/v1/organizations/f_ecom_zzrf_001/products?ids=a&siteId=RefArch"
-    );
+}
+
+/// From an ended token to the forwarded request, when SLAS takes 50 ms.
+async fn refresh(simulator: &Simulator, shop: &Shop) {
+    simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let mut tokens = Vec::new();
     for _ in 0..100 {
-        let answer = client.post(&login).body(r#"{"type":"guest"}"#).send().await.unwrap();
-        tokens.push(answer.headers()["authorization"].to_str().unwrap().to_owned());
+        tokens.push(shop.guest().await);
     }
     tokio::time::sleep(Duration::from_millis(2500)).await;
+    simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
     simulator.inject(Fault::on("slas", Effect::Delay { ms: 50 }).flow("token:refresh_token"));
-    let mut took = Vec::new();
-    let mut fresh = Vec::new();
+    let (mut ended, mut fresh) = (Vec::new(), Vec::new());
     for token in tokens {
-        let begin = Instant::now();
-        let answer = client.get(&read).header("authorization", &token).send().await.unwrap();
-        took.push(begin.elapsed());
-        let renewed = answer.headers()["authorization"].clone();
-        let begin = Instant::now();
-        client.get(&read).header("authorization", renewed).send().await.unwrap();
-        fresh.push(begin.elapsed());
+        let (took, renewed) = shop.read(&token).await;
+        ended.push(took);
+        fresh.push(shop.read(&renewed.expect("a new token")).await.0);
     }
-    took.sort();
-    fresh.sort();
-    let (median, forwarded) = (took[took.len() / 2], fresh[fresh.len() / 2]);
+    let (ended, fresh) = (median(ended), median(fresh));
+    let until = ended.saturating_sub(fresh);
     println!(
-        "refresh: an ended token's request takes {median:?} at the median when SLAS takes {SLAS_TAKES:?}; \
-         one with a fresh token {forwarded:?}; so {:?} until it is forwarded",
-        median.saturating_sub(forwarded)
+        "refresh: {until:?} from an ended token to the forwarded request when SLAS takes 50 ms ({ended:?} in all, {fresh:?} with a fresh token)"
     );
-    running.abort();
+}
+
+fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort();
+    durations[durations.len() / 2]
 }
 
 fn settings(simulator: &str) -> Settings {

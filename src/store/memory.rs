@@ -58,7 +58,8 @@ struct Kept {
 #[derive(Debug)]
 struct State {
     session: Arc<Session>,
-    locked: Option<(Fence, Instant)>,
+    /// Seldom there, so it takes no room when it is not.
+    locked: Option<Box<(Fence, Instant)>>,
     fences: u64,
     has_ended: bool,
 }
@@ -107,19 +108,19 @@ impl SessionStore for MemoryStore {
         let Some(kept) = self.kept(session) else { return Ok(Lock::Gone) };
         let mut state = kept.state.lock();
         let now = Instant::now();
-        if state.locked.is_some_and(|(_, until)| until > now) {
+        if state.locked.as_ref().is_some_and(|lock| lock.1 > now) {
             return Ok(Lock::Taken);
         }
         state.fences += 1;
         let fence = Fence { number: state.fences, owner };
-        state.locked = Some((fence, now + lease));
+        state.locked = Some(Box::new((fence, now + lease)));
         Ok(Lock::Yours(fence))
     }
 
     async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError> {
         if let Some(kept) = self.kept(session) {
             let mut state = kept.state.lock();
-            if state.locked.is_some_and(|(own, _)| own == fence) {
+            if state.locked.as_ref().is_some_and(|lock| lock.0 == fence) {
                 state.locked = None;
             }
         }
@@ -133,7 +134,7 @@ impl SessionStore for MemoryStore {
         if state.has_ended || state.session.version + 1 != session.version {
             return Ok(Written::Outdated);
         }
-        if state.locked.is_some_and(|(own, _)| own == fence) {
+        if state.locked.as_ref().is_some_and(|lock| lock.0 == fence) {
             state.locked = None;
         }
         let before = std::mem::replace(&mut state.session, Arc::clone(&session));

@@ -51,6 +51,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const NOTHING_FOR: u64 = 60;
 /// A session used within this time counts as in use for proactive renewal, seconds.
 const IN_USE: u64 = 5 * 60;
+/// Beside a store in memory, one of so many of its sessions is also known here.
+const MEMORY_SHARE: u64 = 8;
+/// At least so many tokens are known.
+const LEAST_KNOWN: usize = 1000;
 /// How long a login that the store did not take is offered to it again.
 const INSERT_TRIES: u32 = 60;
 
@@ -161,7 +165,9 @@ impl Sessions {
         exchange: Duration,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let capacity = usize::try_from(settings.capacity).unwrap_or(usize::MAX);
+        // What is in the same process is soon asked for; what is not is kept here in full.
+        let share = if store.is_shared() { 1 } else { MEMORY_SHARE };
+        let capacity = usize::try_from(settings.capacity / share).unwrap_or(usize::MAX).max(LEAST_KNOWN);
         Arc::new(Self {
             store,
             issuers,
@@ -186,7 +192,7 @@ impl Sessions {
         let now = unix_now();
         let session = Arc::new(Session {
             id: SessionId(id),
-            owner: owner(shopper, site),
+            owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
             access_ends_at: shopper.expires_at,
             access_life: answer.expires_in,
@@ -491,6 +497,20 @@ impl Sessions {
         }
     }
 
+    /// The owner that a shopper is. Names that many sessions share are shared in memory as well.
+    fn owner(&self, shopper: &Shopper, site: &SiteId) -> Owner {
+        let issuer = self.issuers.get_key_value(&shopper.organization);
+        let client = issuer.and_then(|(_, issuer)| issuer.clients.iter().find(|client| client.id == shopper.client));
+        Owner {
+            organization: issuer.map_or(&shopper.organization, |(organization, _)| organization).clone(),
+            site: shopper.site.as_ref().filter(|own| *own != site).unwrap_or(site).clone(),
+            client: client.map_or(&shopper.client, |client| &client.id).clone(),
+            usid: shopper.usid.clone(),
+            customer: shopper.customer.clone(),
+            registered: shopper.registered,
+        }
+    }
+
     fn client_of(&self, session: &Session) -> Option<&SlasClient> {
         let issuer = self.issuers.get(&session.owner.organization)?;
         issuer.clients.iter().find(|client| client.id == session.owner.client)
@@ -504,17 +524,6 @@ impl Sessions {
 
     fn count(&self, result: &'static str) {
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
-    }
-}
-
-fn owner(shopper: &Shopper, site: &SiteId) -> Owner {
-    Owner {
-        organization: shopper.organization.clone(),
-        site: shopper.site.clone().unwrap_or_else(|| site.clone()),
-        client: shopper.client.clone(),
-        usid: shopper.usid.clone(),
-        customer: shopper.customer.clone(),
-        registered: shopper.registered,
     }
 }
 

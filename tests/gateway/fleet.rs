@@ -89,10 +89,11 @@ async fn outlive(seconds: u64) {
 #[tokio::test]
 async fn two_replicas_and_two_hundred_requests_are_one_refresh() {
     let fleet = Fleet::of(2).await;
-    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
+        fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
         let token = fleet.guest(0, client).await;
         outlive(3).await;
+        fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         fleet.simulator.clear_ledger();
         fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
         let requests = (0..200).map(|number| fleet.read(number % 2, &token).send());

@@ -11,16 +11,22 @@ use crate::world::{
 
 const PRODUCTS: &str = "?ids=a&siteId=RefArch";
 
-/// Tokens of a few seconds, so that a test sees many lives.
-async fn short_lived(seconds: u64) -> World {
-    let world = World::start().await;
+fn lifetime(world: &World, seconds: u64) {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = seconds);
-    world
 }
 
-/// Waits until a token that lives `seconds` has ended.
-async fn outlive(seconds: u64) {
-    tokio::time::sleep(Duration::from_millis(seconds * 1000 + 100)).await;
+/// A guest's token that has ended. Those after it live long, however slow the machine.
+async fn ended(world: &World, client: &str) -> String {
+    lifetime(world, 2);
+    let token = world.guest(client).await.token();
+    outlive(world).await;
+    token
+}
+
+/// Waits until a token of two seconds has ended, and lets later ones live long.
+async fn outlive(world: &World) {
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    lifetime(world, 600);
 }
 
 fn read(world: &World, token: &str) -> RequestBuilder {
@@ -37,12 +43,12 @@ fn handed_over(answer: &Answer) -> Option<String> {
 
 #[tokio::test]
 async fn an_ended_token_is_renewed_and_handed_over() {
-    let world = short_lived(2).await;
+    let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
-        let first = world.guest(client).await.token();
-        let fresh = world.send(read(&world, &first)).await;
-        assert_eq!((fresh.status.as_u16(), handed_over(&fresh)), (200, None), "a fresh token needs no other");
-        outlive(2).await;
+        let fresh = world.guest(client).await.token();
+        let answer = world.send(read(&world, &fresh)).await;
+        assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None), "a fresh token needs no other");
+        let first = ended(&world, client).await;
         world.simulator.clear_ledger();
         let renewed = world.send(read(&world, &first)).await;
         assert_eq!(renewed.status, 200, "{}", renewed.text());
@@ -62,10 +68,9 @@ async fn an_ended_token_is_renewed_and_handed_over() {
 
 #[tokio::test]
 async fn many_requests_with_one_ending_token_are_one_refresh() {
-    let world = short_lived(2).await;
+    let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
-        let token = world.guest(client).await.token();
-        outlive(2).await;
+        let token = ended(&world, client).await;
         world.simulator.clear_ledger();
         world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token"));
         let answers = futures::future::join_all((0..200).map(|_| world.send(read(&world, &token)))).await;
@@ -80,9 +85,8 @@ async fn many_requests_with_one_ending_token_are_one_refresh() {
 
 #[tokio::test]
 async fn a_caller_who_hangs_up_aborts_no_refresh() {
-    let world = short_lived(2).await;
-    let token = world.guest(PUBLIC_CLIENT).await.token();
-    outlive(2).await;
+    let world = World::start().await;
+    let token = ended(&world, PUBLIC_CLIENT).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 500 }).flow("token:refresh_token").times(1));
     let impatient = read(&world, &token).timeout(Duration::from_millis(100)).send().await;
     assert!(impatient.is_err(), "the caller hung up");
@@ -93,9 +97,8 @@ async fn a_caller_who_hangs_up_aborts_no_refresh() {
 
 #[tokio::test]
 async fn a_passing_failure_of_slas_destroys_no_session() {
-    let world = short_lived(2).await;
-    let token = world.guest(PUBLIC_CLIENT).await.token();
-    outlive(2).await;
+    let world = World::start().await;
+    let token = ended(&world, PUBLIC_CLIENT).await;
     let failures = [
         (Effect::Status { code: 500, retry_after: None, body: None }, (503, "slas_unavailable")),
         (Effect::Status { code: 503, retry_after: None, body: Some("<html>".into()) }, (503, "slas_unavailable")),
@@ -117,10 +120,11 @@ async fn a_passing_failure_of_slas_destroys_no_session() {
 
 #[tokio::test]
 async fn a_token_that_still_lives_passes_when_slas_fails() {
-    let world = short_lived(8).await;
+    let world = World::start().await;
+    lifetime(&world, 24);
     let token = world.guest(PUBLIC_CLIENT).await.token();
     // Due, but not ended.
-    tokio::time::sleep(Duration::from_millis(6200)).await;
+    tokio::time::sleep(Duration::from_millis(18_200)).await;
     world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
     let answer = world.send(read(&world, &token)).await;
     assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None));
@@ -131,9 +135,8 @@ async fn a_token_that_still_lives_passes_when_slas_fails() {
 
 #[tokio::test]
 async fn a_refused_refresh_token_ends_the_session() {
-    let world = short_lived(2).await;
-    let token = world.guest(PUBLIC_CLIENT).await.token();
-    outlive(2).await;
+    let world = World::start().await;
+    let token = ended(&world, PUBLIC_CLIENT).await;
     let refused = Effect::Status { code: 400, retry_after: None, body: Some(r#"{"error":"invalid_grant"}"#.into()) };
     world.simulator.inject(Fault::on("slas", refused).flow("token:refresh_token").times(1));
     assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
@@ -145,7 +148,8 @@ async fn a_refused_refresh_token_ends_the_session() {
 
 #[tokio::test]
 async fn a_password_change_drops_the_session() {
-    let world = short_lived(2).await;
+    let world = World::start().await;
+    lifetime(&world, 2);
     let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
     let (token, id) = (login.token(), login.json()["customerId"].as_str().unwrap().to_owned());
     let change = world
@@ -155,21 +159,22 @@ async fn a_password_change_drops_the_session() {
         .body(format!(r#"{{"currentPassword":"{PASSWORD}","password":"N3w!Passw0rd"}}"#));
     let changed = world.send(change).await;
     assert_eq!(changed.status, 204, "{}", changed.text());
-    outlive(2).await;
+    outlive(&world).await;
     assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
 }
 
 #[tokio::test]
 async fn an_idle_session_is_over() {
     let world = World::with(|config| {
-        config.insert("sessions".into(), "idle_timeout = \"3s\"".parse::<toml::Table>().unwrap().into());
+        config.insert("sessions".into(), "idle_timeout = \"6s\"".parse::<toml::Table>().unwrap().into());
     })
     .await;
-    world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    lifetime(&world, 2);
     let (used, idle) = (world.guest(PUBLIC_CLIENT).await.token(), world.guest(PUBLIC_CLIENT).await.token());
-    for _ in 0..4 {
+    for _ in 0..7 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(world.send(read(&world, &used)).await.status, 200, "a session in use goes on");
+        lifetime(&world, 4);
     }
     world.simulator.clear_ledger();
     assert_eq!(world.send(read(&world, &idle)).await.refusal(), (401, "token_expired"));
@@ -178,7 +183,8 @@ async fn an_idle_session_is_over() {
 
 #[tokio::test]
 async fn a_refresh_tokens_own_end_is_absolute() {
-    let world = short_lived(2).await;
+    let world = World::start().await;
+    lifetime(&world, 2);
     world.simulator.set(|behaviour| behaviour.guest_refresh_token_seconds = 3);
     let token = world.guest(PUBLIC_CLIENT).await.token();
     for _ in 0..4 {
@@ -194,7 +200,7 @@ async fn a_refresh_tokens_own_end_is_absolute() {
 
 #[tokio::test]
 async fn a_session_is_nobodys_but_its_owners() {
-    let world = short_lived(2).await;
+    let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let claims: serde_json::Value = {
         use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -270,9 +276,8 @@ async fn a_conflict_is_waited_out_once() {
 
 #[tokio::test]
 async fn a_removed_refresh_of_an_ended_token_works_too() {
-    let world = short_lived(2).await;
-    let token = world.guest(PUBLIC_CLIENT).await.token();
-    outlive(2).await;
+    let world = World::start().await;
+    let token = ended(&world, PUBLIC_CLIENT).await;
     let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
     let answer = world.send(refresh).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
