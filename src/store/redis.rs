@@ -195,9 +195,8 @@ impl SessionStore for RedisStore {
             if found == ENDED {
                 return Ok(Found::Ended);
             }
-            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else {
-                return Ok(Found::Nothing);
-            };
+            // Under the other key it may stand that the session was ended.
+            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else { continue };
             if age > 0 {
                 // Found under the previous key: stand under the current one too, before that key goes.
                 self.point(&session.tokens, session.id, session.ends_at).await?;

@@ -54,12 +54,16 @@ async fn of_both(ask: impl AsyncFn(&dyn SessionStore)) {
 }
 
 fn in_redis(redis: &Redis) -> RedisStore {
+    under_keys(redis, 7, None)
+}
+
+fn under_keys(redis: &Redis, current: u8, previous: Option<u8>) -> RedisStore {
     install_cryptography();
     let settings = Configured {
         topology: RedisTopology::Standalone(SecretString::from(redis.url())),
         ca: None,
-        encryption_key: SecretSlice::from(vec![7; 32]),
-        previous_encryption_key: None,
+        encryption_key: SecretSlice::from(vec![current; 32]),
+        previous_encryption_key: previous.map(|key| SecretSlice::from(vec![key; 32])),
         key_prefix: "test".into(),
         timeout: Duration::from_secs(2),
     };
@@ -207,4 +211,14 @@ async fn replicas_learn_what_was_ended_after_they_came() {
     one.refuse(&[3; 32]).await.unwrap();
     assert_eq!(other.ended_since(&mut cursor).await.unwrap(), [[2; 32], [3; 32]]);
     assert!(other.ended_since(&mut cursor).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_another_key_holds_ended_is_ended() {
+    let redis = Redis::start().await;
+    let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
+    before.insert(session(1), 1).await.unwrap();
+    assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Session(..)), "it stands under both keys from now on");
+    before.end(&session(1)).await.unwrap();
+    assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Ended));
 }
