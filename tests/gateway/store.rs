@@ -222,3 +222,14 @@ async fn what_another_key_holds_ended_is_ended() {
     before.end(&session(1)).await.unwrap();
     assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Ended));
 }
+
+#[tokio::test]
+async fn news_that_cannot_be_read_hide_no_others() {
+    let redis = Redis::start().await;
+    let (one, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
+    let mut cursor = Cursor::default();
+    assert!(one.ended_since(&mut cursor).await.unwrap().is_empty());
+    stranger.refuse(&[5; 32]).await.unwrap();
+    one.refuse(&[6; 32]).await.unwrap();
+    assert_eq!(one.ended_since(&mut cursor).await.unwrap(), [[6; 32]]);
+}
