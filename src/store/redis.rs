@@ -69,6 +69,16 @@ static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: the customer's sessions. ARGV: id, its end in s. The set lasts as long as the longest of them.
+static ENLIST: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('SADD', KEYS[1], ARGV[1])
+         local ends = redis.call('TIME')[1] + redis.call('TTL', KEYS[1])
+         if ends < tonumber(ARGV[2]) then redis.call('EXPIREAT', KEYS[1], ARGV[2]) end
+         return 1",
+    )
+});
+
 /// KEYS: session. ARGV: last use. An older use never replaces a later one, and a gone session stays gone.
 static TOUCH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -148,6 +158,14 @@ impl RedisStore {
         Ok(())
     }
 
+    /// Lets a session be found by its customer, under the current key.
+    async fn enlist(&self, session: &Session) -> Result<(), StoreError> {
+        let Some(customer) = &session.owner.customer else { return Ok(()) };
+        let who = format!("{}|{customer}", session.owner.organization);
+        let mut script = ENLIST.key(format!("{}:u:{}", self.prefix, self.seals.name("u", who.as_bytes())));
+        self.script(script.arg(&session.id.0).arg(session.ends_at)).await
+    }
+
     async fn refuse_all(&self, tokens: &[TokenDigest]) -> Result<(), StoreError> {
         for token in tokens {
             let refuse = cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(ENDED_FOR.as_secs()).to_owned();
@@ -179,12 +197,7 @@ impl SessionStore for RedisStore {
         put.arg("u").arg(used_at);
         self.link.query::<()>(&put).await?;
         self.link.query::<()>(cmd("EXPIREAT").arg(&key).arg(session.ends_at)).await?;
-        if let Some(customer) = &session.owner.customer
-            && let Some(set) = self.customer_keys(&session.owner.organization, customer).first()
-        {
-            self.link.query::<()>(cmd("SADD").arg(set).arg(&session.id.0)).await?;
-            self.link.query::<()>(cmd("EXPIREAT").arg(set).arg(session.ends_at)).await?;
-        }
+        self.enlist(&session).await?;
         self.point(&session.tokens, session.id, session.ends_at).await
     }
 
@@ -224,10 +237,12 @@ impl SessionStore for RedisStore {
 
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
-        // First the way to it, so that the new token is found the moment it is given out.
-        if let Some(newest) = session.tokens.last() {
-            self.point(&[*newest], session.id, session.ends_at).await?;
+        // First the ways to it, so that the new token is found the moment it is given out. The login's own
+        // token and the customer must go on leading to a session whose end has moved.
+        if let [first, .., newest] = session.tokens[..] {
+            self.point(&[first, newest], session.id, session.ends_at).await?;
         }
+        self.enlist(&session).await?;
         let mut script = REPLACE.key(self.session_key(session.id));
         script.key(self.lock_key(session.id)).arg(session.version - 1).arg(fence.number).arg(&fence.owner);
         script.arg(sealed).arg(session.ends_at * 1000);

@@ -233,3 +233,38 @@ async fn news_that_cannot_be_read_hide_no_others() {
     one.refuse(&[6; 32]).await.unwrap();
     assert_eq!(one.ended_since(&mut cursor).await.unwrap(), [[6; 32]]);
 }
+
+#[tokio::test]
+async fn what_finds_a_session_lasts_as_long_as_its_newest_refresh_token() {
+    let redis = Redis::start().await;
+    let store = in_redis(&redis);
+    let (now, brief) = (unix_now(), unix_now() + 1);
+    let mut first = (*session(1)).clone();
+    first.ends_at = brief;
+    store.insert(Arc::new(first.clone()), 1).await.unwrap();
+    let fence = locked(&store, &first).await;
+    let later = first.renewed("access".into(), now + 1800, 1800, [2; 32], Some("rotated".into()), Some(now + 3600));
+    store.replace(Arc::new(later), fence).await.unwrap();
+    let mut other = (*session(3)).clone();
+    other.ends_at = brief;
+    store.insert(Arc::new(other), 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    for token in [[1; 32], [2; 32]] {
+        assert!(matches!(store.find(&token).await.unwrap(), Found::Session(..)), "also the login's own");
+    }
+    store.end_all(&first.owner.organization, first.owner.customer.as_ref().unwrap()).await.unwrap();
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended), "another session's end hides none");
+}
+
+#[tokio::test]
+async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
+    let redis = Redis::start().await;
+    under_keys(&redis, 1, None).insert(session(1), 1).await.unwrap();
+    let rotating = under_keys(&redis, 2, Some(1));
+    assert!(matches!(rotating.find(&[1; 32]).await.unwrap(), Found::Session(..)));
+    let fence = locked(&rotating, &session(1)).await;
+    rotating.replace(renewed(&session(1), 9), fence).await.unwrap();
+    let (rotated, owner) = (under_keys(&redis, 2, None), session(1).owner.clone());
+    rotated.end_all(&owner.organization, owner.customer.as_ref().unwrap()).await.unwrap();
+    assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), Found::Ended));
+}
