@@ -71,6 +71,10 @@ impl MemoryStore {
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
+        let has_ended = |token| matches!(self.by_token.get(token), Some(Slot::Ended(_)));
+        if session.tokens.iter().any(has_ended) {
+            return Ok(());
+        }
         let state = State { session: Arc::clone(&session), locked: None, fences: 0 };
         let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
         for token in &session.tokens {

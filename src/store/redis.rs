@@ -190,6 +190,12 @@ impl RedisStore {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
+        for token in &session.tokens {
+            let found = self.link.query::<Option<Vec<u8>>>(cmd("GET").arg(self.token_key(token))).await?;
+            if found.as_deref() == Some(ENDED) {
+                return Ok(());
+            }
+        }
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
         let key = self.session_key(session.id);
         let mut put = cmd("HSET");

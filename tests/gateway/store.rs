@@ -268,3 +268,14 @@ async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
     rotated.end_all(&owner.organization, owner.customer.as_ref().unwrap()).await.unwrap();
     assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), Found::Ended));
 }
+
+#[tokio::test]
+async fn a_late_insert_brings_nothing_back() {
+    of_both(async |store| {
+        store.end(&session(1)).await.unwrap();
+        store.insert(session(1), 1).await.unwrap();
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
+        assert_eq!(store.lock(&session(1), LEASE).await.unwrap(), Lock::Gone);
+    })
+    .await;
+}
