@@ -51,6 +51,7 @@ struct State {
     session: Arc<Session>,
     locked: Option<(Fence, Instant)>,
     fences: u64,
+    ended: bool,
 }
 
 impl MemoryStore {
@@ -75,7 +76,7 @@ impl SessionStore for MemoryStore {
         if session.tokens.iter().any(has_ended) {
             return Ok(());
         }
-        let state = State { session: Arc::clone(&session), locked: None, fences: 0 };
+        let state = State { session: Arc::clone(&session), locked: None, fences: 0, ended: false };
         let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
         for token in &session.tokens {
             self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
@@ -127,7 +128,7 @@ impl SessionStore for MemoryStore {
         let Some(kept) = self.kept(&session) else { return Ok(Written::Outdated) };
         let forgotten = {
             let mut state = kept.state.lock();
-            if state.session.version + 1 != session.version {
+            if state.ended || state.session.version + 1 != session.version {
                 return Ok(Written::Outdated);
             }
             if state.locked.is_some_and(|(own, _)| own == fence) {
@@ -142,6 +143,11 @@ impl SessionStore for MemoryStore {
         for token in &session.tokens {
             self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
         }
+        // An end in between put its refusals where the session stands again now.
+        if kept.state.lock().ended {
+            self.end(&session).await?;
+            return Ok(Written::Outdated);
+        }
         Ok(Written::Yes)
     }
 
@@ -154,7 +160,11 @@ impl SessionStore for MemoryStore {
 
     async fn end(&self, session: &Session) -> Result<(), StoreError> {
         let until = unix_now() + ENDED_FOR.as_secs();
-        let newest = self.kept(session).map(|kept| Arc::clone(&kept.state.lock().session));
+        let newest = self.kept(session).map(|kept| {
+            let mut state = kept.state.lock();
+            state.ended = true;
+            Arc::clone(&state.session)
+        });
         let newer = newest.iter().flat_map(|newest| newest.tokens.iter());
         for token in session.tokens.iter().chain(newer) {
             self.by_token.insert(*token, Slot::Ended(until));

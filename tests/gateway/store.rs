@@ -279,3 +279,19 @@ async fn a_late_insert_brings_nothing_back() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
+    for _ in 0..5_000 {
+        let store = Arc::new(MemoryStore::new(100));
+        store.insert(session(1), 1).await.unwrap();
+        let fence = locked(&*store, &session(1)).await;
+        let writing = Arc::clone(&store);
+        let written = tokio::spawn(async move { writing.replace(renewed(&session(1), 2), fence).await.unwrap() });
+        store.end(&session(1)).await.unwrap();
+        let _ = written.await.unwrap();
+        for token in [[1; 32], [2; 32]] {
+            assert!(!matches!(store.find(&token).await.unwrap(), Found::Session(..)));
+        }
+    }
+}
