@@ -234,8 +234,11 @@ impl Sessions {
             self.used(&in_use, now).await;
             return Ok(Standing::Own);
         }
-        if self.is_idle(&in_use, now).await {
-            return if is_over { Err(SessionError::Lapsed) } else { Ok(Standing::Own) };
+        match self.is_idle(&in_use, now).await {
+            Ok(false) => {}
+            Ok(true) if is_over => return Err(SessionError::Lapsed),
+            Err(error) if is_over => return Err(error.into()),
+            Ok(true) | Err(_) => return Ok(Standing::Own),
         }
         let renewed = if session.access_ends_at > now + ahead {
             self.count("hit");
@@ -271,7 +274,7 @@ impl Sessions {
             Known::Ended => return Err(SessionError::LoggedOut),
             Known::Nothing(_) => return Err(SessionError::Lapsed),
         };
-        if self.is_idle(&in_use, now).await {
+        if self.is_idle(&in_use, now).await? {
             return Err(SessionError::Lapsed);
         }
         let session = in_use.session.load_full();
@@ -444,21 +447,21 @@ impl Sessions {
     }
 
     /// Whether nobody used it for too long. What other replicas saw counts as well.
-    async fn is_idle(&self, in_use: &InUse, now: u64) -> bool {
+    async fn is_idle(&self, in_use: &InUse, now: u64) -> Result<bool, StoreError> {
         let idle = self.settings.idle_timeout.as_secs();
         let is_idle = |used_at: u64| used_at.saturating_add(idle) <= now;
         if !is_idle(in_use.used_at.load(Ordering::Relaxed)) {
-            return false;
+            return Ok(false);
         }
         let session = in_use.session.load_full();
-        let Some(token) = session.tokens.last() else { return true };
-        match self.store.find(token).await {
-            Ok(Found::Session(_, used_at)) => {
+        let Some(token) = session.tokens.last() else { return Ok(true) };
+        Ok(match self.store.find(token).await? {
+            Found::Session(_, used_at) => {
                 in_use.used_at.fetch_max(used_at, Ordering::Relaxed);
                 is_idle(used_at)
             }
-            _ => true,
-        }
+            Found::Ended | Found::Nothing => true,
+        })
     }
 
     /// Notes a use, and tells the store now and then.

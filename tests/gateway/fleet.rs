@@ -272,3 +272,23 @@ async fn a_paused_redis_holds_nobody_with_a_valid_token() {
     fleet.redis.resume();
     assert_eq!(fleet.status(0, &valid).await, 200);
 }
+
+#[tokio::test]
+async fn without_the_store_nobody_says_that_a_session_is_idle() {
+    let fleet = Fleet::with(2, |config| {
+        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
+        config.insert("sessions".into(), "idle_timeout = \"4s\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 6);
+    let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    for _ in 0..7 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(fleet.status(1, &token).await, 200);
+    }
+    fleet.redis.pause();
+    let answer = fleet.read(0, &token).send().await.unwrap();
+    fleet.redis.resume();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
+}
