@@ -8,10 +8,10 @@
 mod refresh;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -383,10 +383,11 @@ impl Sessions {
     pub async fn sweep(&self) {
         let now = unix_now();
         let idle = self.settings.idle_timeout;
-        let known = AtomicUsize::new(0);
+        let seen = Mutex::new(HashSet::new());
         self.known.retain(|_, entry| match entry {
             Known::Session(in_use) => {
-                known.fetch_add(1, Ordering::Relaxed);
+                // A session has an entry for each of its tokens.
+                seen.lock().insert(in_use.session.load().id);
                 in_use.session.load().ends_at > now
                     && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
             }
@@ -394,7 +395,7 @@ impl Sessions {
             // Forgotten by capacity only: the store remembers for as long as a token may live.
             Known::Ended => true,
         });
-        let held = self.store.sweep(now, idle).await.unwrap_or(known.into_inner());
+        let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
         self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 

@@ -292,3 +292,17 @@ async fn without_the_store_nobody_says_that_a_session_is_idle() {
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
 }
+
+#[tokio::test]
+async fn a_refreshed_session_counts_once() {
+    let fleet = Fleet::of(1).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let token = fleet.guest(0, PRIVATE_CLIENT).await;
+    for _ in 0..3 {
+        outlive(2).await;
+        assert_eq!(fleet.status(0, &token).await, 200);
+    }
+    let metrics = fleet.client.get(format!("http://{}/metrics", fleet.replicas[0].admin)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.lines().any(|line| line == "shopper_gateway_sessions 1"), "{metrics}");
+}
