@@ -53,6 +53,8 @@ const NOTHING_FOR: u64 = 60;
 const IN_USE: u64 = 5 * 60;
 /// How long a login that the store did not take is offered to it again.
 const INSERT_TRIES: u32 = 60;
+/// How long an end that the store did not take is offered to it again.
+const END_TRIES: u32 = 3600;
 
 /// The sessions of this gateway.
 #[derive(Debug)]
@@ -290,7 +292,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::LoggedOut`] and [`SessionError::Lapsed`] if it was over before, [`SessionError::Store`]
-    /// if other replicas could not be told: here it is over then.
+    /// if other replicas could not be told yet: here it is over then.
     pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, SessionError> {
         let now = unix_now();
         let in_use = match self.known(token, now).await {
@@ -300,17 +302,20 @@ impl Sessions {
             Ok(Known::Nothing(_)) => None,
             Err(error) => {
                 self.known.insert(token.digest, Known::Ended);
+                self.end_later(token.digest, None);
                 return Err(error.into());
             }
         };
         self.known.insert(token.digest, Known::Ended);
         let Some(in_use) = in_use else {
-            self.store.refuse(&token.digest).await?;
+            let refused = self.store.refuse(&token.digest).await;
+            refused.inspect_err(|_| self.end_later(token.digest, None))?;
             return Ok(None);
         };
         let session = in_use.session.load_full();
         self.forget(&session);
-        self.store.end(&session).await?;
+        let ended = self.store.end(&session).await;
+        ended.inspect_err(|_| self.end_later(token.digest, Some(Arc::clone(&session))))?;
         Ok(self.client_of(&session).map(|client| EndedSession {
             client,
             site: session.owner.site.clone(),
@@ -318,6 +323,29 @@ impl Sessions {
             refresh_token: session.refresh_token.clone(),
             registered: session.owner.registered,
         }))
+    }
+
+    /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
+    /// tries again would learn that all is done, while other replicas still accept it.
+    fn end_later(&self, token: TokenDigest, session: Option<Arc<Session>>) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            for _ in 0..END_TRIES {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let ended = match (&session, store.find(&token).await) {
+                    (Some(session), _) => store.end(session).await,
+                    (None, Ok(Found::Session(session, _))) => store.end(&session).await,
+                    (None, Ok(Found::Nothing)) => store.refuse(&token).await,
+                    (None, Ok(Found::Ended)) => Ok(()),
+                    (None, Err(error)) => Err(error),
+                };
+                if ended.is_ok() {
+                    tracing::info!("an ended session was ended in the store late");
+                    return;
+                }
+            }
+            tracing::error!("an ended session was never ended in the store");
+        });
     }
 
     /// Ends every session of a token's customer, everywhere.

@@ -306,3 +306,25 @@ async fn a_refreshed_session_counts_once() {
     let metrics = metrics.text().await.unwrap();
     assert!(metrics.lines().any(|line| line == "shopper_gateway_sessions 1"), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_logout_while_redis_is_away_is_not_lost() {
+    let fleet = Fleet::with(2, |config| {
+        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
+    })
+    .await;
+    for known in [true, false] {
+        let token = fleet.guest(0, PUBLIC_CLIENT).await;
+        assert_eq!(fleet.status(1, &token).await, 200);
+        let seen_by = usize::from(!known);
+        fleet.redis.pause();
+        let target = customers("/customers/actions/logout?siteId=RefArch");
+        let url = format!("http://{}{target}", fleet.address(seen_by));
+        let answer = fleet.client.request(Method::DELETE, url).bearer_auth(&token).send().await.unwrap();
+        fleet.redis.resume();
+        assert_eq!(answer.status(), 503);
+        for replica in [0, 1] {
+            eventually("every replica refuses it", async || fleet.status(replica, &token).await == 401).await;
+        }
+    }
+}
