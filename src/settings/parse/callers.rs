@@ -9,6 +9,8 @@ use crate::{
     settings::{Caller, CallerIdentity, finding::Findings, finding::nearest, raw},
 };
 
+/// What the metric's label `caller` says of those who are no caller.
+const TAKEN: [&str; 5] = ["none", "guest", "registered", "slas", "reported"];
 const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 
 /// The callers; `None` in the place of a wrong one.
@@ -73,6 +75,10 @@ fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: 
 
 /// A label of metrics: short, and of few characters.
 fn label(name: String, keys: &mut Keys<'_>) -> Option<String> {
+    if TAKEN.contains(&name.as_str()) {
+        keys.error("name", "metrics and logs call others by this word; expected a name of its own");
+        return None;
+    }
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=40).contains(&name.len()) && name.bytes().all(plain) {
         return Some(name);
