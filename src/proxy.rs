@@ -130,7 +130,11 @@ impl Proxy {
             Ok::<_, Box<Error>>(Ok(()))
         };
         match tokio::time::timeout(self.timeouts.client_body, read).await {
-            Ok(result) => Ok(result?.map(|()| body.freeze())),
+            Ok(Ok(result)) => Ok(result.map(|()| body.freeze())),
+            Ok(Err(_)) => {
+                session.set_keepalive(None);
+                Ok(Err(Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into())))
+            }
             Err(_) => Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into()))),
         }
     }

@@ -162,7 +162,8 @@ pub enum StoreError {
 /// A place for sessions. Every method may be called by several gateways at a time.
 #[async_trait]
 pub trait SessionStore: fmt::Debug + Send + Sync {
-    /// Puts in a new session, found by all its tokens.
+    /// Puts in a new session, found by all its tokens. One that was ended meanwhile stays ended: a login is
+    /// offered again when the store did not take it at first.
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError>;
 
     /// What is known of a token.

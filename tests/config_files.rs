@@ -682,6 +682,7 @@ fn what_must_hold_between_keys() {
     assert_eq!(with_caller("'*'", "[]"), ["callers[0].operations"]);
     assert_eq!(with_caller("'on_behalf'", "''"), ["callers[0].may"]);
     assert_eq!(with_caller("'c'", "'a label that is, well, none'"), ["callers[0].name"]);
+    assert_eq!(with_caller("'c'", "'guest'"), ["callers[0].name"], "metrics call shoppers so");
     assert_eq!(with_caller("may", "sites = ['Other']\nmay"), ["callers[0].sites"]);
     assert_eq!(of(format!("{caller}{caller}")), ["callers[1].account_manager_client_id", "callers[1].name"]);
     assert_eq!(of(format!("{caller}{}", caller.replace("= 'c'", "= 'd'"))), ["callers[1].account_manager_client_id"]);

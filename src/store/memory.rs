@@ -19,7 +19,7 @@ use quick_cache::sync::Cache;
 use super::{Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionStore, StoreError, Written, random_bytes};
 use crate::{
     clock::unix_now,
-    jwt::TokenDigest,
+    jwt::{TokenDigest, sha256},
     names::{CustomerId, OrganizationId},
 };
 
@@ -30,7 +30,8 @@ const MOST_TURNS: usize = 10_000;
 #[derive(Debug)]
 pub struct MemoryStore {
     by_token: Cache<TokenDigest, Slot>,
-    turns: Mutex<HashMap<Vec<u8>, Instant>>,
+    /// By the SHA-256 of who waits: a login id may have thousands of bytes.
+    turns: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,6 +80,10 @@ impl MemoryStore {
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
+        let has_ended = |token| matches!(self.by_token.get(token), Some(Slot::Ended(_)));
+        if session.tokens.iter().any(has_ended) {
+            return Ok(());
+        }
         let state = State { session: Arc::clone(&session), locked: None, fences: 0, has_ended: false };
         let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
         for token in &session.tokens {
@@ -192,17 +197,18 @@ impl SessionStore for MemoryStore {
     }
 
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError> {
+        let who = sha256(who);
         let now = Instant::now();
         let mut turns = self.turns.lock();
         if turns.len() >= MOST_TURNS {
             turns.retain(|_, next| *next > now);
         }
-        let free_at = turns.get(who).copied().filter(|next| *next > now).unwrap_or(now);
+        let free_at = turns.get(&who).copied().filter(|next| *next > now).unwrap_or(now);
         let wait = free_at - now;
         if wait > longest {
             return Ok(None);
         }
-        turns.insert(who.to_vec(), free_at + window);
+        turns.insert(who, free_at + window);
         Ok(Some(wait))
     }
 
@@ -226,5 +232,20 @@ impl SessionStore for MemoryStore {
 
     fn is_shared(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_is_not_kept_in_full() {
+        let store = MemoryStore::new(1);
+        for number in 0..100_u8 {
+            store.turn(&vec![number; 12_000], Duration::ZERO, Duration::ZERO).await.unwrap();
+        }
+        let kept: usize = store.turns.lock().keys().map(|who| size_of_val(who.as_slice())).sum();
+        assert_eq!(kept, 100 * 32);
     }
 }

@@ -8,10 +8,10 @@
 mod refresh;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +57,8 @@ const MEMORY_SHARE: u64 = 8;
 const LEAST_KNOWN: usize = 1000;
 /// How long a login that the store did not take is offered to it again.
 const INSERT_TRIES: u32 = 60;
+/// How long an end that the store did not take is offered to it again.
+const END_TRIES: u32 = 3600;
 
 /// The sessions of this gateway.
 #[derive(Debug)]
@@ -296,7 +298,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::LoggedOut`] and [`SessionError::Lapsed`] if it was over before, [`SessionError::Store`]
-    /// if other replicas could not be told: here it is over then.
+    /// if other replicas could not be told yet: here it is over then.
     pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, SessionError> {
         let now = unix_now();
         let in_use = match self.known(token, now).await {
@@ -306,17 +308,20 @@ impl Sessions {
             Ok(Known::Nothing(_)) => None,
             Err(error) => {
                 self.known.insert(token.digest, Known::Ended);
+                self.end_later(token.digest, None);
                 return Err(error.into());
             }
         };
         self.known.insert(token.digest, Known::Ended);
         let Some(in_use) = in_use else {
-            self.store.refuse(&token.digest).await?;
+            let refused = self.store.refuse(&token.digest).await;
+            refused.inspect_err(|_| self.end_later(token.digest, None))?;
             return Ok(None);
         };
         let session = in_use.session.load_full();
         self.forget(&session);
-        self.store.end(&session).await?;
+        let ended = self.store.end(&session).await;
+        ended.inspect_err(|_| self.end_later(token.digest, Some(Arc::clone(&session))))?;
         Ok(self.client_of(&session).map(|client| EndedSession {
             client,
             site: session.owner.site.clone(),
@@ -324,6 +329,29 @@ impl Sessions {
             refresh_token: session.refresh_token.clone(),
             registered: session.owner.registered,
         }))
+    }
+
+    /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
+    /// tries again would learn that all is done, while other replicas still accept it.
+    fn end_later(&self, token: TokenDigest, session: Option<Arc<Session>>) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            for _ in 0..END_TRIES {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let ended = match (&session, store.find(&token).await) {
+                    (Some(session), _) => store.end(session).await,
+                    (None, Ok(Found::Session(session, _))) => store.end(&session).await,
+                    (None, Ok(Found::Nothing)) => store.refuse(&token).await,
+                    (None, Ok(Found::Ended)) => Ok(()),
+                    (None, Err(error)) => Err(error),
+                };
+                if ended.is_ok() {
+                    tracing::info!("an ended session was ended in the store late");
+                    return;
+                }
+            }
+            tracing::error!("an ended session was never ended in the store");
+        });
     }
 
     /// Ends every session of a token's customer, everywhere.
@@ -389,10 +417,11 @@ impl Sessions {
     pub async fn sweep(&self) {
         let now = unix_now();
         let idle = self.settings.idle_timeout;
-        let known = AtomicUsize::new(0);
+        let seen = Mutex::new(HashSet::new());
         self.known.retain(|_, entry| match entry {
             Known::Session(in_use) => {
-                known.fetch_add(1, Ordering::Relaxed);
+                // A session has an entry for each of its tokens.
+                seen.lock().insert(in_use.session.load().id);
                 in_use.session.load().ends_at > now
                     && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
             }
@@ -400,7 +429,7 @@ impl Sessions {
             // Forgotten by capacity only: the store remembers for as long as a token may live.
             Known::Ended => true,
         });
-        let held = self.store.sweep(now, idle).await.unwrap_or(known.into_inner());
+        let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
         self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 

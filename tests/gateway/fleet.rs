@@ -292,3 +292,59 @@ async fn a_paused_redis_holds_nobody_with_a_valid_token() {
     fleet.redis.resume();
     assert_eq!(fleet.status(0, &valid).await, 200);
 }
+
+#[tokio::test]
+async fn without_the_store_nobody_says_that_a_session_is_idle() {
+    let fleet = Fleet::with(2, |config| {
+        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
+        config.insert("sessions".into(), "idle_timeout = \"4s\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 6);
+    let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    for _ in 0..7 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(fleet.status(1, &token).await, 200);
+    }
+    fleet.redis.pause();
+    let answer = fleet.read(0, &token).send().await.unwrap();
+    fleet.redis.resume();
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
+}
+
+#[tokio::test]
+async fn a_refreshed_session_counts_once() {
+    let fleet = Fleet::of(1).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let token = fleet.guest(0, PRIVATE_CLIENT).await;
+    for _ in 0..3 {
+        outlive(2).await;
+        assert_eq!(fleet.status(0, &token).await, 200);
+    }
+    let metrics = fleet.client.get(format!("http://{}/metrics", fleet.replicas[0].admin)).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.lines().any(|line| line == "shopper_gateway_sessions 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_logout_while_redis_is_away_is_not_lost() {
+    let fleet = Fleet::with(2, |config| {
+        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
+    })
+    .await;
+    for known in [true, false] {
+        let token = fleet.guest(0, PUBLIC_CLIENT).await;
+        assert_eq!(fleet.status(1, &token).await, 200);
+        let seen_by = usize::from(!known);
+        fleet.redis.pause();
+        let target = customers("/customers/actions/logout?siteId=RefArch");
+        let url = format!("http://{}{target}", fleet.address(seen_by));
+        let answer = fleet.client.request(Method::DELETE, url).bearer_auth(&token).send().await.unwrap();
+        fleet.redis.resume();
+        assert_eq!(answer.status(), 503);
+        for replica in [0, 1] {
+            eventually("every replica refuses it", async || fleet.status(replica, &token).await == 401).await;
+        }
+    }
+}

@@ -186,3 +186,13 @@ async fn the_trusted_systems_login_is_known_in_both_spellings() {
         assert!(answer.header("deprecation").is_some());
     }
 }
+
+#[tokio::test]
+async fn a_broken_body_is_the_callers_fault() {
+    let world = World::start().await;
+    let head = format!("POST {} HTTP/1.1\r\nHost: a\r\n", login_target(PUBLIC_CLIENT));
+    let answer = world.raw(format!("{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n0\r\n\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("x-shopper-gateway-error: request_invalid"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+}

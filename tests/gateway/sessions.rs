@@ -310,3 +310,19 @@ async fn sessions_in_use_are_renewed_ahead_where_that_is_configured() {
     .await;
     assert_eq!(idle.simulator.count("slas", "token:refresh_token"), 0, "off by default");
 }
+
+#[tokio::test]
+async fn a_refresh_gives_nobody_another_shoppers_token() {
+    let world = World::start().await;
+    for wrong in [world.mint(|_| {}), "no.token.either".to_owned()] {
+        let token = ended(&world, PRIVATE_CLIENT).await;
+        let body = format!(r#"{{"access_token":"{wrong}","expires_in":1800}}"#);
+        let answered = Effect::Status { code: 200, retry_after: None, body: Some(body) };
+        world.simulator.inject(Fault::on("slas", answered).flow("token:refresh_token").times(1));
+        world.simulator.clear_ledger();
+        let refused = world.send(read(&world, &token)).await;
+        assert_eq!((refused.refusal(), handed_over(&refused)), ((503, "slas_unavailable"), None));
+        assert!(world.forwarded("shopper-products.getProducts").is_empty(), "nor does it go upstream");
+        assert_eq!(world.send(read(&world, &token)).await.status, 200, "the session stays");
+    }
+}

@@ -57,16 +57,24 @@ async fn of_each(ask: impl AsyncFn(&dyn SessionStore)) {
 }
 
 fn in_redis(redis: &Redis) -> RedisStore {
-    reached(RedisTopology::Standalone(SecretString::from(redis.url())))
+    under_keys(redis, 7, None)
+}
+
+fn under_keys(redis: &Redis, current: u8, previous: Option<u8>) -> RedisStore {
+    sealed(RedisTopology::Standalone(SecretString::from(redis.url())), current, previous)
 }
 
 fn reached(topology: RedisTopology) -> RedisStore {
+    sealed(topology, 7, None)
+}
+
+fn sealed(topology: RedisTopology, current: u8, previous: Option<u8>) -> RedisStore {
     install_cryptography();
     let settings = Configured {
         topology,
         ca: None,
-        encryption_key: SecretSlice::from(vec![7; 32]),
-        previous_encryption_key: None,
+        encryption_key: SecretSlice::from(vec![current; 32]),
+        previous_encryption_key: previous.map(|key| SecretSlice::from(vec![key; 32])),
         key_prefix: "test".into(),
         timeout: Duration::from_secs(2),
     };
@@ -245,4 +253,87 @@ async fn sentinels_name_the_next_master() {
         store.touch(&session(1), 2).await.is_ok() && matches!(store.find(&[1; 32]).await, Ok(Found::Session(_, 2)))
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_another_key_holds_ended_is_ended() {
+    let redis = Redis::start().await;
+    let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
+    before.insert(session(1), 1).await.unwrap();
+    assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Session(..)), "it stands under both keys from now on");
+    before.end(&session(1)).await.unwrap();
+    assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Ended));
+}
+
+#[tokio::test]
+async fn news_that_cannot_be_read_hide_no_others() {
+    let redis = Redis::start().await;
+    let (one, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
+    let mut cursor = Cursor::default();
+    assert!(one.ended_since(&mut cursor).await.unwrap().is_empty());
+    stranger.refuse(&[5; 32]).await.unwrap();
+    one.refuse(&[6; 32]).await.unwrap();
+    assert_eq!(one.ended_since(&mut cursor).await.unwrap(), [[6; 32]]);
+}
+
+#[tokio::test]
+async fn what_finds_a_session_lasts_as_long_as_its_newest_refresh_token() {
+    let redis = Redis::start().await;
+    let store = in_redis(&redis);
+    let (now, brief) = (unix_now(), unix_now() + 1);
+    let mut first = (*session(1)).clone();
+    first.ends_at = brief;
+    store.insert(Arc::new(first.clone()), 1).await.unwrap();
+    let fence = locked(&store, &first).await;
+    let later = first.renewed("access".into(), now + 1800, 1800, [2; 32], Some("rotated".into()), Some(now + 3600));
+    store.replace(Arc::new(later), fence).await.unwrap();
+    let mut other = (*session(3)).clone();
+    other.ends_at = brief;
+    store.insert(Arc::new(other), 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    for token in [[1; 32], [2; 32]] {
+        assert!(matches!(store.find(&token).await.unwrap(), Found::Session(..)), "also the login's own");
+    }
+    store.end_all(&first.owner.organization, first.owner.customer.as_ref().unwrap()).await.unwrap();
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended), "another session's end hides none");
+}
+
+#[tokio::test]
+async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
+    let redis = Redis::start().await;
+    under_keys(&redis, 1, None).insert(session(1), 1).await.unwrap();
+    let rotating = under_keys(&redis, 2, Some(1));
+    assert!(matches!(rotating.find(&[1; 32]).await.unwrap(), Found::Session(..)));
+    let fence = locked(&rotating, &session(1)).await;
+    rotating.replace(renewed(&session(1), 9), fence).await.unwrap();
+    let (rotated, owner) = (under_keys(&redis, 2, None), session(1).owner.clone());
+    rotated.end_all(&owner.organization, owner.customer.as_ref().unwrap()).await.unwrap();
+    assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), Found::Ended));
+}
+
+#[tokio::test]
+async fn a_late_insert_brings_nothing_back() {
+    of_each(async |store| {
+        store.end(&session(1)).await.unwrap();
+        store.insert(session(1), 1).await.unwrap();
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
+        assert_eq!(store.lock(&session(1), LEASE).await.unwrap(), Lock::Gone);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
+    for _ in 0..5_000 {
+        let store = Arc::new(MemoryStore::new(100));
+        store.insert(session(1), 1).await.unwrap();
+        let fence = locked(&*store, &session(1)).await;
+        let writing = Arc::clone(&store);
+        let written = tokio::spawn(async move { writing.replace(renewed(&session(1), 2), fence).await.unwrap() });
+        store.end(&session(1)).await.unwrap();
+        let _ = written.await.unwrap();
+        for token in [[1; 32], [2; 32]] {
+            assert!(!matches!(store.find(&token).await.unwrap(), Found::Session(..)));
+        }
+    }
 }

@@ -13,10 +13,11 @@ use std::{
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
-use super::{InUse, Known, SessionError, Sessions, digest_of};
+use super::{InUse, Known, SessionError, Sessions, digest_of, owns};
 use crate::{
     clock::unix_now,
     salesforce::exchange::ExchangeError,
+    shopper::verify::TokenError,
     store::{Fence, Found, Lock, Session, StoreError, Written},
 };
 
@@ -137,9 +138,19 @@ impl Sessions {
                 let digest = digest_of(&answer.access_token);
                 let token = answer.access_token.expose_secret();
                 let ends_at = match self.verifier.verify(token, &session.owner.organization).await {
-                    Ok(verified) => verified.shopper.expires_at,
-                    // SLAS gave it over a verified connection; whether it verifies is checked where it is used.
-                    Err(_) => unix_now().saturating_add(answer.expires_in),
+                    Ok(verified) if owns(&verified.shopper, &session.owner) => verified.shopper.expires_at,
+                    // SLAS gave it over a verified connection, and the refresh token before it may be void: what
+                    // cannot be verified just now is kept.
+                    Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => {
+                        unix_now().saturating_add(answer.expires_in)
+                    }
+                    Ok(_) | Err(_) => {
+                        tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with another token than its shopper's");
+                        self.unlock(session, fence).await;
+                        return Err(SessionError::Slas(ExchangeError::Malformed(
+                            "a token of another shopper, or none",
+                        )));
+                    }
                 };
                 let renewed = Arc::new(session.renewed(
                     answer.access_token,
