@@ -233,7 +233,9 @@ impl Gate {
                 Decision::Forward(Forward { credential, reported: None, logout })
             }
             Err(refusal) if self.policy.mode == PolicyMode::Report && refusal != Refusal::CredentialsConflicting => {
-                Decision::Forward(Forward { credential: Credential::reported(), reported: Some(refusal), logout: None })
+                let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
+                let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
+                Decision::Forward(Forward { credential, reported: Some(refusal), logout: None })
             }
             Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
         }

@@ -269,8 +269,13 @@ impl ProxyHttp for Proxy {
         for (name, value) in edits.set {
             request.insert_header(name, value)?;
         }
-        if let Some(authorization) = context.forward.as_ref().and_then(|forward| forward.credential.authorization()) {
-            request.insert_header(AUTHORIZATION, authorization)?;
+        if let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) {
+            if credential.is_left_behind() {
+                request.remove_header(&AUTHORIZATION);
+            }
+            if let Some(authorization) = credential.authorization() {
+                request.insert_header(AUTHORIZATION, authorization)?;
+            }
         }
         let own_target = context.route.as_ref().and_then(|route| route.upstream_target.as_deref());
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.

@@ -192,14 +192,11 @@ fn connection(headers: &HeaderMap) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::Request;
 
     use super::*;
 
     fn limits() -> Limits {
-        let _ = Duration::ZERO;
         Limits { body: 1024, head: 1024, fields: 10, target: 100 }
     }
 

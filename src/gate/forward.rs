@@ -51,7 +51,7 @@ enum Origin {
     Session(Arc<Shopper>, SecretString),
     Caller(Arc<Caller>),
     Slas,
-    Reported,
+    Reported { without_credential: bool },
 }
 
 impl Credential {
@@ -79,10 +79,17 @@ impl Credential {
         Self(Origin::Slas)
     }
 
-    /// What the policy refuses and, in report mode, only reports.
+    /// What the policy refuses and, in report mode, only reports. A Basic credential is left behind on
+    /// the way to an API: it would be a trusted system's own secret.
     #[must_use]
-    pub(super) fn reported() -> Self {
-        Self(Origin::Reported)
+    pub(super) fn reported(without_credential: bool) -> Self {
+        Self(Origin::Reported { without_credential })
+    }
+
+    /// Whether the `Authorization` received stays here.
+    #[must_use]
+    pub fn is_left_behind(&self) -> bool {
+        matches!(self.0, Origin::Reported { without_credential: true })
     }
 
     /// The `Authorization` that goes upstream, and to the caller, in place of the one received.
@@ -90,7 +97,7 @@ impl Credential {
     pub fn authorization(&self) -> Option<HeaderValue> {
         match &self.0 {
             Origin::Session(_, token) => bearer(token),
-            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported => None,
+            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported { .. } => None,
         }
     }
 
@@ -102,7 +109,7 @@ impl Credential {
             Origin::Shopper(_) | Origin::Session(..) => "guest",
             Origin::Caller(caller) => &caller.settings.name,
             Origin::Slas => "slas",
-            Origin::Reported => "reported",
+            Origin::Reported { .. } => "reported",
         }
     }
 }

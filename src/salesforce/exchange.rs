@@ -47,9 +47,24 @@ pub enum ExchangeError {
     NoRandomness(#[from] NoRandomness),
 }
 
+/// RFC 6749's `error`, or SLAS's own `message`.
 #[derive(Deserialize)]
 struct OAuthError {
-    error: String,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+impl OAuthError {
+    /// The error's code. SLAS's refusals of a refresh token come with a sentence in place of it.
+    fn code(self) -> Option<String> {
+        let message = self.message.unwrap_or_default().to_ascii_lowercase();
+        if message.contains("invalid refresh_token") || message.contains("credentials changed") {
+            return Some("invalid_grant".to_owned());
+        }
+        self.error.map(|error| error.to_ascii_lowercase())
+    }
 }
 
 impl ExchangeError {
@@ -62,7 +77,7 @@ impl ExchangeError {
             status if status.is_client_error() => {
                 let code = serde_json::from_slice::<OAuthError>(&answer.body)
                     .ok()
-                    .map(|body| body.error.to_ascii_lowercase())
+                    .and_then(OAuthError::code)
                     .filter(|code| {
                         code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
                     })
@@ -87,15 +102,10 @@ impl ExchangeError {
     }
 
     /// Whether a refresh token was refused for good. A client that the service does not know is the
-    /// configuration's fault, and no reason to end anybody's session.
+    /// configuration's fault, and a firewall's page nobody's: neither is a reason to end a session.
     #[must_use]
     pub fn refuses_refresh_token(&self) -> bool {
-        match self {
-            Self::Rejected { status, code } if code != "invalid_client" => {
-                code == "invalid_grant" || matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED)
-            }
-            _ => false,
-        }
+        matches!(self, Self::Rejected { code, .. } if code == "invalid_grant")
     }
 }
 
@@ -132,7 +142,9 @@ mod tests {
     #[test]
     fn an_unknown_client_ends_no_session() {
         assert!(ExchangeError::of(&answer(400, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());
-        assert!(ExchangeError::of(&answer(401, "{}")).refuses_refresh_token());
+        assert!(ExchangeError::of(&answer(400, r#"{"message":"invalid refresh_token"}"#)).refuses_refresh_token());
+        assert!(!ExchangeError::of(&answer(401, "{}")).refuses_refresh_token());
+        assert!(!ExchangeError::of(&answer(400, "<html>")).refuses_refresh_token());
         assert!(!ExchangeError::of(&answer(401, r#"{"error":"invalid_client"}"#)).refuses_refresh_token());
         assert!(!ExchangeError::of(&answer(404, "")).refuses_refresh_token());
         assert!(!ExchangeError::of(&answer(500, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());

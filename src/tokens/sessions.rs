@@ -51,6 +51,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const NOTHING_FOR: u64 = 60;
 /// A session used within this time counts as in use for proactive renewal, seconds.
 const IN_USE: u64 = 5 * 60;
+/// How long a request with a valid token waits for a refresh.
+const VALID_WAITS: Duration = Duration::from_millis(500);
+/// For so many seconds after a failure, a valid token asks for no refresh.
+const FAILED_FOR: u64 = 5;
 /// Beside a store in memory, one of so many of its sessions is also known here.
 const MEMORY_SHARE: u64 = 8;
 /// At least so many tokens are known.
@@ -99,6 +103,8 @@ struct InUse {
     used_at: AtomicU64,
     /// The last use that the store was told of.
     told_at: AtomicU64,
+    /// When a refresh failed, or took longer than a valid token waits.
+    failed_at: AtomicU64,
 }
 
 /// What a verified token is good for.
@@ -147,7 +153,12 @@ pub struct EndedSession<'s> {
 
 impl InUse {
     fn new(session: Arc<Session>, used_at: u64) -> Self {
-        Self { session: ArcSwap::from(session), used_at: AtomicU64::new(used_at), told_at: AtomicU64::new(used_at) }
+        Self {
+            session: ArcSwap::from(session),
+            used_at: AtomicU64::new(used_at),
+            told_at: AtomicU64::new(used_at),
+            failed_at: AtomicU64::new(0),
+        }
     }
 
     /// How long before its end the newest token is renewed: never more than a quarter of its life.
@@ -251,8 +262,13 @@ impl Sessions {
         let renewed = if session.access_ends_at > now + ahead {
             self.count("hit");
             Ok(Arc::clone(&session))
-        } else {
+        } else if is_over {
             self.renew(&in_use, session.version).await
+        } else {
+            match self.renew_without_delay(&in_use, session.version, now).await {
+                Some(renewed) => renewed,
+                None => return Ok(Standing::Own),
+            }
         };
         match renewed {
             Ok(newest) => {
@@ -269,6 +285,24 @@ impl Sessions {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A refresh for a token that is still valid: it waits a moment, and not at all while SLAS or the store
+    /// are known to fail. The refresh itself goes on.
+    async fn renew_without_delay(
+        self: &Arc<Self>,
+        in_use: &Arc<InUse>,
+        seen: u64,
+        now: u64,
+    ) -> Option<Result<Arc<Session>, SessionError>> {
+        if in_use.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now {
+            return None;
+        }
+        let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen)).await.ok();
+        if !matches!(renewed, Some(Ok(_))) {
+            in_use.failed_at.store(now, Ordering::Relaxed);
+        }
+        renewed
     }
 
     /// A token that ends later than this one, for a caller who asks for just that.

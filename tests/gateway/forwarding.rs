@@ -126,3 +126,16 @@ async fn a_stop_lets_requests_in_flight_finish() {
     assert_eq!(answer.headers()["connection"], "close");
     assert!(client.get(format!("http://{address}/")).send().await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn report_mode_sends_no_trusted_systems_secret_upstream() {
+    let world = World::with(|config| {
+        config.insert("policy".into(), "mode = \"report\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    let orders = "/checkout/orders/v1/organizations/f_ecom_zzrf_001/orders";
+    let request = world.get(orders).basic_auth("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb", Some("caller-secret"));
+    world.send(request).await;
+    let forwarded = world.forwarded("orders.getOrders").pop().expect("forwarded, though refused");
+    assert_eq!(forwarded.header("authorization"), None);
+}

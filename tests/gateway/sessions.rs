@@ -129,8 +129,13 @@ async fn a_token_that_still_lives_passes_when_slas_fails() {
     let answer = world.send(read(&world, &token)).await;
     assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None));
     world.simulator.clear_faults();
-    let answer = world.send(read(&world, &token)).await;
-    assert!(answer.status == 200 && handed_over(&answer).is_some(), "and is renewed when it is back");
+    // It is left in peace for a moment; then, or once the token has ended, it is asked again.
+    eventually("the session is renewed when SLAS is back", async || {
+        let answer = world.send(read(&world, &token)).await;
+        assert_eq!(answer.status, 200);
+        handed_over(&answer).is_some()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -196,6 +201,7 @@ async fn a_refresh_tokens_own_end_is_absolute() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let answer = world.send(read(&world, &token)).await;
     assert_eq!(answer.refusal().0, 401, "after {refreshes} refreshes: {}", answer.text());
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0, "SLAS is not asked with what has ended");
 }
 
 #[tokio::test]
@@ -325,4 +331,22 @@ async fn a_refresh_gives_nobody_another_shoppers_token() {
         assert!(world.forwarded("shopper-products.getProducts").is_empty(), "nor does it go upstream");
         assert_eq!(world.send(read(&world, &token)).await.status, 200, "the session stays");
     }
+}
+
+#[tokio::test]
+async fn a_valid_token_does_not_wait_for_a_slas_that_hangs() {
+    let world = World::with(|config| {
+        config.insert("timeouts".into(), "exchange = \"60s\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    lifetime(&world, 24);
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    tokio::time::sleep(Duration::from_millis(18_200)).await;
+    world.simulator.inject(Fault::on("slas", Effect::Hang).flow("token:refresh_token"));
+    for _ in 0..3 {
+        let answer = tokio::time::timeout(Duration::from_secs(20), world.send(read(&world, &token))).await;
+        let answer = answer.expect("long before the exchange gives up");
+        assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None));
+    }
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1, "and asks once");
 }

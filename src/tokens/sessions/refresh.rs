@@ -221,12 +221,14 @@ impl Sessions {
 
     /// The session as the store has it now.
     async fn newest(&self, session: &Session) -> Outcome {
-        let token = session.tokens.first().ok_or(SessionError::Lapsed)?;
-        match self.store.find(token).await? {
-            Found::Session(newest, _) if newest.id == session.id => Ok(newest),
-            Found::Ended => Err(SessionError::LoggedOut),
-            Found::Session(..) | Found::Nothing => Err(SessionError::Lapsed),
+        for token in session.tokens.iter().rev() {
+            match self.store.find(token).await? {
+                Found::Session(newest, _) if newest.id == session.id => return Ok(newest),
+                Found::Ended => return Err(SessionError::LoggedOut),
+                Found::Session(..) | Found::Nothing => {}
+            }
         }
+        Err(SessionError::Lapsed)
     }
 
     async fn unlock(&self, session: &Session, fence: Fence) {
