@@ -5,10 +5,11 @@
 //! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
 
+mod keep;
 mod refresh;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -36,21 +37,15 @@ use crate::{
         Shopper,
         verify::{ShopperVerifier, VerifiedToken},
     },
-    store::{Cursor, Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
+    store::{Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
 };
 
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
 const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
 /// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
 const REGISTERED_REFRESH_SECONDS: u64 = 90 * 24 * 3600;
-/// How often a replica asks what others ended.
-const NEWS_EVERY: Duration = Duration::from_millis(300);
-/// How often what has ended by itself is dropped.
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// A token without a session is asked for again after this many seconds.
 const NOTHING_FOR: u64 = 60;
-/// A session used within this time counts as in use for proactive renewal, seconds.
-const IN_USE: u64 = 5 * 60;
 /// How long a request with a valid token waits for a refresh.
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
@@ -414,81 +409,6 @@ impl Sessions {
     pub async fn turn(&self, who: &str, window: Duration, longest: Duration) -> Option<Duration> {
         // Without the store nobody queues: SLAS's own conflict is then waited out.
         self.store.turn(who.as_bytes(), window, longest).await.unwrap_or(Some(Duration::ZERO))
-    }
-
-    /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
-    pub async fn keep(self: Arc<Self>) {
-        let mut cursor = Cursor::default();
-        let mut swept_at = tokio::time::Instant::now();
-        loop {
-            tokio::time::sleep(NEWS_EVERY).await;
-            if self.store.is_shared() {
-                self.learn(&mut cursor).await;
-            }
-            if swept_at.elapsed() >= SWEEP_EVERY {
-                swept_at = tokio::time::Instant::now();
-                self.sweep().await;
-                self.renew_ahead();
-            }
-        }
-    }
-
-    async fn learn(&self, cursor: &mut Cursor) {
-        let began = cursor.0.is_empty();
-        let Ok(ended) = self.store.ended_since(cursor).await else { return };
-        if began && !cursor.0.is_empty() {
-            // Whatever was learnt before the cursor began may have ended unseen.
-            self.known.clear();
-        }
-        for digest in ended {
-            if self.known.peek(&digest).is_some() {
-                self.known.insert(digest, Known::Ended);
-            }
-        }
-    }
-
-    /// Drops what has ended by itself, and measures how many sessions are held.
-    pub async fn sweep(&self) {
-        let now = unix_now();
-        let idle = self.settings.idle_timeout;
-        let seen = Mutex::new(HashSet::new());
-        self.known.retain(|_, entry| match entry {
-            Known::Session(in_use) => {
-                // A session has an entry for each of its tokens.
-                seen.lock().insert(in_use.session.load().id);
-                in_use.session.load().ends_at > now
-                    && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
-            }
-            Known::Nothing(at) => at.saturating_add(NOTHING_FOR) > now,
-            // Forgotten by capacity only: the store remembers for as long as a token may live.
-            Known::Ended => true,
-        });
-        let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
-        self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
-    }
-
-    /// Renews sessions that are in use and due, within the configured number a minute.
-    fn renew_ahead(self: &Arc<Self>) {
-        let rounds = u32::try_from(60 / SWEEP_EVERY.as_secs()).unwrap_or(1);
-        let budget = self.settings.proactive_per_minute.div_ceil(rounds);
-        let now = unix_now();
-        let due = self.known.iter().filter_map(|(_, known)| match known {
-            Known::Session(in_use) => {
-                let session = in_use.session.load_full();
-                let is_due = session.access_ends_at <= now + InUse::ahead(&session, self.settings.refresh_ahead);
-                let is_used = in_use.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
-                (is_due && is_used).then_some((in_use, session.version))
-            }
-            Known::Nothing(_) | Known::Ended => None,
-        });
-        for (in_use, version) in due.take(budget as usize) {
-            let sessions = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Err(error) = sessions.renew(&in_use, version).await {
-                    tracing::debug!(%error, "a session was not renewed ahead");
-                }
-            });
-        }
     }
 
     /// What is known of a token, asking the store where this process has not seen it. Once a token's

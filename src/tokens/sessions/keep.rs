@@ -1,0 +1,106 @@
+//! What happens to sessions without a request: news of other replicas, sweeping, renewal ahead.
+//!
+//! Owns the one background task of sessions and its pace. It ends nothing that still lives and renews nothing
+//! that nobody uses.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::{InUse, Known, NOTHING_FOR, Sessions};
+use crate::{clock::unix_now, store::Cursor};
+
+/// How often a replica asks what others ended.
+const NEWS_EVERY: Duration = Duration::from_millis(300);
+/// How often what has ended by itself is dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// A session used within this time counts as in use for proactive renewal, seconds.
+const IN_USE: u64 = 5 * 60;
+/// So many sweeps are a minute.
+const ROUNDS: u32 = 4;
+
+impl Sessions {
+    /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
+    pub async fn keep(self: Arc<Self>) {
+        let mut cursor = Cursor::default();
+        let mut swept_at = tokio::time::Instant::now();
+        let mut round = 0;
+        loop {
+            tokio::time::sleep(NEWS_EVERY).await;
+            if self.store.is_shared() {
+                self.learn(&mut cursor).await;
+            }
+            if swept_at.elapsed() >= SWEEP_EVERY {
+                swept_at = tokio::time::Instant::now();
+                self.sweep().await;
+                round = (round + 1) % ROUNDS;
+                self.renew_ahead(round);
+            }
+        }
+    }
+
+    async fn learn(&self, cursor: &mut Cursor) {
+        let began = cursor.0.is_empty();
+        let Ok(ended) = self.store.ended_since(cursor).await else { return };
+        if began && !cursor.0.is_empty() {
+            // Whatever was learnt before the cursor began may have ended unseen.
+            self.known.clear();
+        }
+        for digest in ended {
+            if self.known.peek(&digest).is_some() {
+                self.known.insert(digest, Known::Ended);
+            }
+        }
+    }
+
+    /// Drops what has ended by itself, and measures how many sessions are held.
+    pub async fn sweep(&self) {
+        let now = unix_now();
+        let idle = self.settings.idle_timeout;
+        let seen = Mutex::new(HashSet::new());
+        self.known.retain(|_, entry| match entry {
+            Known::Session(in_use) => {
+                // A session has an entry for each of its tokens.
+                seen.lock().insert(in_use.session.load().id);
+                in_use.session.load().ends_at > now
+                    && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
+            }
+            Known::Nothing(at) => at.saturating_add(NOTHING_FOR) > now,
+            // Forgotten by capacity only: the store remembers for as long as a token may live.
+            Known::Ended => true,
+        });
+        let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
+        self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
+    }
+
+    /// Renews sessions that are in use and due, within the configured number a minute.
+    fn renew_ahead(self: &Arc<Self>, round: u32) {
+        // The minute's number in equal shares; the first round has what is left over.
+        let a_minute = self.settings.proactive_per_minute;
+        let share = a_minute / ROUNDS + if round == 0 { a_minute % ROUNDS } else { 0 };
+        let now = unix_now();
+        let mut due = HashMap::new();
+        for (_, known) in self.known.iter() {
+            let Known::Session(in_use) = known else { continue };
+            let session = in_use.session.load_full();
+            let is_due = session.access_ends_at <= now + InUse::ahead(&session, self.settings.refresh_ahead);
+            let is_used = in_use.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
+            if is_due && is_used && due.len() < share as usize {
+                // Once a session, by however many of its tokens it is known.
+                due.insert(session.id, (in_use, session.version));
+            }
+        }
+        for (in_use, version) in due.into_values() {
+            let sessions = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = sessions.renew(&in_use, version).await {
+                    tracing::debug!(%error, "a session was not renewed ahead");
+                }
+            });
+        }
+    }
+}
