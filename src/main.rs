@@ -13,6 +13,7 @@ use shopper_gateway::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
     },
+    proxy::tls::ListenerTls,
     settings::{self, Settings},
     telemetry,
 };
@@ -121,6 +122,9 @@ fn check(file: &ConfigFile) -> Result<(), String> {
         print(&format!("warning: {}: {}\n", warning.path, warning.problem))?;
     }
     let (operations, _) = app::policy(&loaded.settings).map_err(|error| error.to_string())?;
+    if let Some(files) = &loaded.settings.server.tls {
+        ListenerTls::read(files).map_err(|error| error.to_string())?;
+    }
     print(&format!(
         "{}: ok: {} organizations, {} callers, {} operations\n",
         file.config.display(),
