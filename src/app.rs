@@ -353,7 +353,8 @@ fn server_conf(settings: &Settings) -> ServerConf {
     ServerConf {
         threads: settings.server.threads,
         upstream_keepalive_pool_size: 512,
-        max_retries: 2,
+        // Attempts at one request: other addresses, or a connection that had just been closed.
+        max_retries: 3,
         ..ServerConf::default()
     }
 }
