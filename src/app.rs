@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use pingora::{
     apps::HttpServerOptions,
-    listeners::{ListenerConfig, tls::TlsSettings},
+    listeners::ListenerConfig,
     proxy::ProxyServiceBuilder,
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
@@ -34,7 +34,10 @@ use crate::{
     keys::{Issuer, KeyRing},
     metrics::Metrics,
     names::OrganizationId,
-    proxy::{Proxy, Upstream, UpstreamError},
+    proxy::{
+        Proxy, Upstream, UpstreamError,
+        tls::{ListenerTls, TlsFileError},
+    },
     salesforce::{
         account_manager::AccountManager,
         customers::Customers,
@@ -65,6 +68,7 @@ pub struct App {
     upstreams: HashMap<OrganizationId, Arc<Upstream>>,
     rings: Vec<Arc<KeyRing>>,
     public: Vec<Bound>,
+    tls: Option<ListenerTls>,
     admin: Bound,
     in_flight: Arc<InFlight>,
 }
@@ -107,8 +111,8 @@ pub enum AppError {
         source: UpstreamError,
     },
     /// Certificate or key cannot be used.
-    #[error("server.tls: {0}")]
-    Tls(String),
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
     /// The session store cannot be used at all.
     #[error(transparent)]
     Store(#[from] LinkError),
@@ -127,6 +131,7 @@ impl App {
         let public = settings.server.listen.iter().map(|address| bind("server.listen", *address));
         let public = public.collect::<Result<Vec<_>, _>>()?;
         let admin = bind("admin.listen", settings.admin.listen)?;
+        let tls = settings.server.tls.as_ref().map(ListenerTls::read).transpose()?;
 
         let metrics = Arc::new(Metrics::new(
             env!("CARGO_PKG_VERSION"),
@@ -171,7 +176,7 @@ impl App {
             timeouts: settings.timeouts.clone(),
             metrics,
         });
-        Ok(Self { settings, gate, upstreams, rings, public, admin, in_flight: Arc::default() })
+        Ok(Self { settings, gate, upstreams, rings, public, tls, admin, in_flight: Arc::default() })
     }
 
     /// The public addresses, with the ports that were bound.
@@ -189,7 +194,7 @@ impl App {
     /// the drain time, and the listeners close.
     ///
     /// # Errors
-    /// [`AppError::Tls`] if the listener's files cannot be used.
+    /// [`AppError::Tls`] if the TLS listener cannot be set up.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings));
         let mut background: Vec<_> =
@@ -210,8 +215,8 @@ impl App {
         for bound in self.public {
             let name = bound.address.to_string();
             let mut endpoint = ListenerConfig::tcp(name.clone());
-            if let Some(tls) = &self.settings.server.tls {
-                endpoint = endpoint.tls(tls_settings(tls)?);
+            if let Some(tls) = &self.tls {
+                endpoint = endpoint.tls(tls.settings()?);
             }
             public.add_listener(endpoint);
             public_fds.add(name, bound.listener.into_raw_fd());
@@ -349,25 +354,8 @@ fn server_conf(settings: &Settings) -> ServerConf {
     ServerConf {
         threads: settings.server.threads,
         upstream_keepalive_pool_size: 512,
-        max_retries: 2,
+        // Attempts at one request: other addresses, or a connection that had just been closed.
+        max_retries: 3,
         ..ServerConf::default()
     }
-}
-
-fn tls_settings(tls: &settings::Tls) -> Result<TlsSettings, AppError> {
-    let unusable = |error: &dyn std::fmt::Display| AppError::Tls(error.to_string());
-    let text = |path: &std::path::Path| {
-        path.to_str().map(str::to_owned).ok_or_else(|| AppError::Tls(format!("{}: not a UTF-8 path", path.display())))
-    };
-    // Read once here, so that files that do not fit are an error and not the library's panic.
-    crate::proxy::tls::certified_key(&tls.certificate, &tls.private_key).map_err(|error| unusable(&error))?;
-    let mut settings = TlsSettings::intermediate(&text(&tls.certificate)?, &text(&tls.private_key)?)
-        .map_err(|error| unusable(&error))?;
-    settings.enable_h2();
-    if let Some(authorities) = &tls.client_ca {
-        settings.set_client_cert_verifier(
-            crate::proxy::tls::client_verifier(authorities).map_err(|error| unusable(&error))?,
-        );
-    }
-    Ok(settings)
 }

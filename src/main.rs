@@ -13,6 +13,7 @@ use shopper_gateway::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
     },
+    proxy::tls::ListenerTls,
     settings::{self, Settings},
     telemetry,
 };
@@ -91,28 +92,28 @@ fn serve(file: &ConfigFile) -> Result<(), String> {
         .build()
         .map_err(|error| format!("the runtime cannot start: {error}"))?;
     runtime.block_on(async {
+        let stop = stop_signal()?;
         let app = App::build(loaded.settings).map_err(|error| error.to_string())?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
-        app.run(stop_signal()).await.map_err(|error| error.to_string())
+        app.run(stop).await.map_err(|error| error.to_string())
     })
 }
 
-async fn stop_signal() {
+/// Completes on SIGTERM or Ctrl-C. The handlers stand as soon as this returns, so that neither ends the
+/// process without a word, however early it comes.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+    let handler = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
+    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        // Without handlers the signals' default action stops the process.
-        _ => std::future::pending().await,
-    }
+    })
 }
 
 fn check(file: &ConfigFile) -> Result<(), String> {
@@ -121,6 +122,9 @@ fn check(file: &ConfigFile) -> Result<(), String> {
         print(&format!("warning: {}: {}\n", warning.path, warning.problem))?;
     }
     let (operations, _) = app::policy(&loaded.settings).map_err(|error| error.to_string())?;
+    if let Some(files) = &loaded.settings.server.tls {
+        ListenerTls::read(files).map_err(|error| error.to_string())?;
+    }
     print(&format!(
         "{}: ok: {} organizations, {} callers, {} operations\n",
         file.config.display(),

@@ -23,7 +23,7 @@ use pingora::{
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
     proxy::{FailToProxy, ProxyHttp, Session},
-    upstreams::peer::HttpPeer,
+    upstreams::peer::{HttpPeer, Peer as _},
 };
 
 pub use self::{
@@ -337,6 +337,21 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         self.close_if_draining(session);
         Ok(())
+    }
+
+    /// Nothing of the request has been sent, so the API's next address may have it, whatever it is.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let address = peer.address().as_inet().copied();
+        if let (Some(upstream), Some(address)) = (&context.upstream, address) {
+            error.set_retry(upstream.avoid(address));
+        }
+        error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {

@@ -3,22 +3,121 @@
 //!
 //! Owns what only a process of its own can show; what a configuration means is in `config_files.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that meets the unexpected has failed"
+)]
 
 use std::{
     ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::ffi::OsStrExt,
-    process::{Command, Output},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
+
+use salesforce_simulator::Seed;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
+/// Memory that a gateway without load may hold.
+const IDLE_MEBIBYTES: u64 = 40;
+/// Long enough for anything that comes at all.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `shopper-gateway check` of the demo's configuration, with these variables as the whole environment.
 fn check<'a>(environment: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_shopper-gateway"))
-        .args(["check", "-c", concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml")])
-        .env_clear()
-        .envs(environment)
-        .output()
-        .unwrap()
+    run("check", environment)
+}
+
+/// A subcommand with the demo's configuration.
+fn run<'a>(subcommand: &str, environment: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args([subcommand, "-c", DEMO]).env_clear().envs(environment).output().unwrap()
+}
+
+/// A `serve` whose lines on standard error are read; killed when dropped.
+struct Serving {
+    process: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Serving {
+    /// The demo's gateway on free ports, with these variables too.
+    fn start<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let free = [
+            ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:0"),
+            ("SHOPPER_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0"),
+            ("SHOPPER_GATEWAY__LOG__FORMAT", "json"),
+        ];
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "-c", DEMO]).env_clear().envs(free).envs(environment);
+        let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// The address that the line with this message tells.
+    fn address(&mut self, message: &str) -> SocketAddr {
+        for line in self.lines.by_ref() {
+            let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+            if line["message"] == message {
+                return line["address"].as_str().unwrap().parse().unwrap();
+            }
+        }
+        panic!("it never said {message:?}");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let mut ended = None;
+        eventually("the process has ended", || {
+            ended = self.process.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().code()
+    }
+
+    fn resident_mebibytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kibibytes: u64 = line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap();
+        kibibytes / 1024
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it never came to be that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The status of a GET.
+fn status(address: SocketAddr, target: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -52,4 +151,145 @@ fn check_reads_the_environment_of_the_process() {
         assert!(shown.contains(expected), "{expected} not in:\n{shown}");
     }
     assert!(!shown.contains("PLANTED") && !shown.contains("ANOTHER_PROGRAM") && wrong.stdout.is_empty(), "{shown}");
+}
+
+#[test]
+fn the_demo_shows_every_step() {
+    let folder = Path::new(BINARY).parent().unwrap();
+    let demo: PathBuf = folder.join("examples/demo");
+    let output = Command::new(&demo).arg("--once").output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    let steps = [
+        "Starting a simulated Salesforce",
+        "Starting the gateway in front of it",
+        "1. A guest logs in by the removed endpoint",
+        "HTTP/1.1 200 OK",
+        "uthorization: Bearer ",
+        "2. The guest's token is verified and forwarded",
+        "HTTP/1.1 200 OK",
+        "3. A registered shopper logs in",
+        "HTTP/1.1 200 OK",
+        "4. Her profile",
+        "HTTP/1.1 200 OK",
+        "5. Her basket",
+        "HTTP/1.1 200 OK",
+        "6. Without a token the gateway refuses",
+        "HTTP/1.1 401 Unauthorized",
+        "token_missing",
+        "Done",
+    ];
+    let mut rest = shown.as_str();
+    for step in steps {
+        let Some((_, after)) = rest.split_once(step) else { panic!("{step:?} is not next in:\n{shown}") };
+        rest = after;
+    }
+}
+
+#[test]
+fn serve_says_every_error_of_its_configuration() {
+    let output = run(
+        "serve",
+        [
+            ("SHOPPER_GATEWAY__SERVER__THRAEDS", OsStr::new("4")),
+            ("SHOPPER_GATEWAY__TIMEOUTS__UPSTREAM", OsStr::new("soon")),
+            ("SHOPPER_GATEWAY__TENANTS__0__API", OsStr::new("ftp://a")),
+        ],
+    );
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let shown = text(&output.stderr);
+    for key in ["SERVER__THRAEDS", "TIMEOUTS__UPSTREAM", "TENANTS__0__API"] {
+        assert!(shown.contains(key), "{key} not in:\n{shown}");
+    }
+    assert!(output.stdout.is_empty() && !shown.contains("panicked"), "{shown}");
+}
+
+#[test]
+fn serve_names_the_key_of_an_address_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (variable, other, key) in [
+        ("SHOPPER_GATEWAY__SERVER__LISTEN", "SHOPPER_GATEWAY__ADMIN__LISTEN", "server.listen: "),
+        ("SHOPPER_GATEWAY__ADMIN__LISTEN", "SHOPPER_GATEWAY__SERVER__LISTEN", "admin.listen: "),
+    ] {
+        let output = run("serve", [(variable, OsStr::new(&address)), (other, OsStr::new("127.0.0.1:0"))]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let shown = text(&output.stderr);
+        let line = shown.lines().last().unwrap();
+        assert!(line.starts_with(key) && line.contains(&address), "{shown}");
+    }
+}
+
+#[test]
+fn files_of_the_listener_are_checked_before_anything_is_served() {
+    let environment = [
+        ("SHOPPER_GATEWAY__SERVER__TLS__CERTIFICATE", OsStr::new(DEMO)),
+        ("SHOPPER_GATEWAY__SERVER__TLS__PRIVATE_KEY", OsStr::new("/dev/null")),
+        ("SHOPPER_GATEWAY__SERVER__LISTEN", OsStr::new("127.0.0.1:0")),
+        ("SHOPPER_GATEWAY__ADMIN__LISTEN", OsStr::new("127.0.0.1:0")),
+    ];
+    for subcommand in ["check", "serve"] {
+        let output = run(subcommand, environment);
+        assert_eq!(output.status.code(), Some(1), "{subcommand}: {output:?}");
+        let shown = text(&output.stderr);
+        assert!(shown.contains("server.tls."), "{shown}");
+        assert!(!shown.contains("listening") && !shown.contains("panicked"), "{shown}");
+    }
+}
+
+#[test]
+fn routes_prints_a_line_for_each_operation() {
+    let output = run("routes", []);
+    assert!(output.status.success(), "{output:?}");
+    let shown = text(&output.stdout);
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(lines.len(), 1 + 422);
+    assert_eq!(lines[0], ["METHOD", "PATH", "OPERATION", "WHO MAY CALL", "UPSTREAM CREDENTIAL"]);
+    assert!(lines.iter().all(|line| line.len() == 5 && line.iter().all(|field| !field.is_empty())));
+}
+
+#[test]
+fn schema_is_a_json_schema() {
+    let output = Command::new(BINARY).arg("schema").output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(schema["$schema"].is_string() && schema["properties"]["tenants"].is_object());
+}
+
+#[test]
+fn wrong_usage_is_told_from_a_failed_start() {
+    for arguments in [&[][..], &["serve"], &["serve", "-c"], &["walk"], &["routes", "--json"]] {
+        assert_eq!(Command::new(BINARY).args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+    }
+    let missing = Command::new(BINARY).args(["serve", "-c", "/nowhere.toml"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("/nowhere.toml"), "{missing:?}");
+}
+
+#[test]
+fn serve_ends_well_on_either_signal_also_before_it_is_ready() {
+    for signal in ["-TERM", "-INT"] {
+        let mut serving = Serving::start([("SHOPPER_GATEWAY__TENANTS__0__API", "http://127.0.0.1:9")]);
+        let admin = serving.address("listening for operators");
+        assert_eq!((status(admin, "/livez"), status(admin, "/readyz")), (200, 503));
+        serving.signal(signal);
+        assert_eq!(serving.code(), Some(0), "{signal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_load_is_small() {
+    let simulator = salesforce_simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), Seed::default()).await.unwrap();
+    let url = simulator.url();
+    let mut serving = Serving::start([
+        ("SHOPPER_GATEWAY__TENANTS__0__API", url.as_str()),
+        ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", url.as_str()),
+    ]);
+    let admin = serving.address("listening for operators");
+    eventually("it is ready", || status(admin, "/readyz") == 200);
+    let mebibytes = serving.resident_mebibytes();
+    println!("idle: {mebibytes} MiB resident");
+    assert!(mebibytes < IDLE_MEBIBYTES, "{mebibytes} MiB");
+    serving.signal("-TERM");
+    assert_eq!(serving.code(), Some(0));
 }

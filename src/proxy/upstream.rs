@@ -2,9 +2,11 @@
 //!
 //! Owns name resolution and the connection options. The address is only ever the configured one.
 //! Resolution runs off the request's path once a first answer is there; if a later one fails, the last
-//! good addresses stay in use.
+//! good addresses stay in use. An address that takes no connection is left out for a while: a name
+//! often has addresses of a family that this machine has no way to.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -31,6 +33,8 @@ use crate::settings::Timeouts;
 
 /// How long resolved addresses are used before they are asked for again.
 const ADDRESSES_FOR: Duration = Duration::from_secs(30);
+/// How long an address that took no connection is left out, if there are others.
+const AVOIDED_FOR: Duration = Duration::from_secs(10);
 /// Streams that share one HTTP/2 connection.
 const STREAMS_PER_CONNECTION: usize = 100;
 
@@ -42,10 +46,13 @@ pub struct Upstream {
     tls: bool,
     authority: HeaderValue,
     authorities: Option<Arc<CaType>>,
+    /// Keeps its connections apart from those to the same server that were verified by others.
+    group: u64,
     timeouts: Timeouts,
     resolved: ArcSwap<Resolved>,
     resolving: AtomicBool,
     turn: AtomicUsize,
+    refused: ArcSwap<Vec<(SocketAddr, Instant)>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,15 +93,18 @@ impl Upstream {
         };
         let bracketed = url.host_str().ok_or(UpstreamError::Host)?;
         let authority = url.port().map_or_else(|| bracketed.to_owned(), |port| format!("{bracketed}:{port}"));
+        let authorities = authorities.map(read_authorities).transpose()?;
         Ok(Self {
+            group: group(authorities.as_deref()),
             port: url.port_or_known_default().ok_or(UpstreamError::Host)?,
             tls: url.scheme() == "https",
             authority: HeaderValue::from_str(&authority).map_err(|_| UpstreamError::Host)?,
-            authorities: authorities.map(read_authorities).transpose()?,
+            authorities,
             timeouts: timeouts.clone(),
             resolved: ArcSwap::default(),
             resolving: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
+            refused: ArcSwap::default(),
             host,
         })
     }
@@ -112,6 +122,7 @@ impl Upstream {
     pub async fn peer(self: &Arc<Self>, answer_within: Duration) -> Result<Box<HttpPeer>, Unresolved> {
         let address = self.address().await?;
         let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
+        peer.group_key = self.group;
         let options = &mut peer.options;
         options.connection_timeout = Some(self.timeouts.connect);
         options.total_connection_timeout = Some(self.timeouts.connect * 2);
@@ -146,7 +157,22 @@ impl Upstream {
         }
         let resolved = self.resolved.load();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        resolved.addresses.get(turn % resolved.addresses.len().max(1)).copied().ok_or(Unresolved)
+        let mut in_turn = (0..resolved.addresses.len()).map(|step| (turn + step) % resolved.addresses.len());
+        let next = in_turn.clone().find(|index| !self.is_avoided(&resolved.addresses[*index])).or(in_turn.next());
+        next.map(|index| resolved.addresses[index]).ok_or(Unresolved)
+    }
+
+    /// Leaves out an address that took no connection. True if there is another one to try.
+    pub fn avoid(&self, address: SocketAddr) -> bool {
+        self.refused.rcu(|refused| {
+            let others = refused.iter().filter(|(other, at)| *other != address && at.elapsed() < AVOIDED_FOR);
+            others.copied().chain([(address, Instant::now())]).collect::<Vec<_>>()
+        });
+        self.resolved.load().addresses.iter().any(|other| !self.is_avoided(other))
+    }
+
+    fn is_avoided(&self, address: &SocketAddr) -> bool {
+        self.refused.load().iter().any(|(refused, at)| refused == address && at.elapsed() < AVOIDED_FOR)
     }
 
     async fn resolve(&self) {
@@ -165,6 +191,15 @@ impl Upstream {
     }
 }
 
+/// The library shares connections by address and name alone, whoever vouched for them.
+fn group(authorities: Option<&CaType>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for authority in authorities.into_iter().flatten() {
+        authority.borrow_raw_cert().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 fn read_authorities(path: &Path) -> Result<Arc<CaType>, UpstreamError> {
     let unusable = || UpstreamError::Authorities { path: path.to_owned() };
     let mut checked = RootCertStore::empty();
@@ -176,4 +211,40 @@ fn read_authorities(path: &Path) -> Result<Arc<CaType>, UpstreamError> {
         authorities.push(WrappedX509::new(certificate.to_vec(), parse_x509));
     }
     if authorities.is_empty() { Err(unusable()) } else { Ok(Arc::from(authorities)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream() -> Arc<Upstream> {
+        let timeouts = Timeouts {
+            upstream: Duration::from_secs(1),
+            upstream_admin: Duration::from_secs(1),
+            connect: Duration::from_secs(1),
+            exchange: Duration::from_secs(1),
+            client_head: Duration::from_secs(1),
+            client_body: Duration::from_secs(1),
+            idle: Duration::from_secs(1),
+            drain: Duration::from_secs(1),
+        };
+        Arc::new(Upstream::new(&"https://api.example".parse().unwrap(), None, &timeouts).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_address_that_takes_no_connection_is_left_out_while_there_are_others() {
+        let upstream = upstream();
+        let [one, two]: [SocketAddr; 2] = ["[2001:db8::1]:443".parse().unwrap(), "192.0.2.1:443".parse().unwrap()];
+        upstream.resolved.store(Arc::new(Resolved { addresses: vec![one, two], at: Some(Instant::now()) }));
+        let mut seen = [upstream.address().await.unwrap(), upstream.address().await.unwrap()];
+        seen.sort();
+        assert_eq!(seen, [two, one], "each in turn");
+
+        assert!(upstream.avoid(one), "there is another to try");
+        for _ in 0..4 {
+            assert_eq!(upstream.address().await, Ok(two));
+        }
+        assert!(!upstream.avoid(two), "there is none left to try");
+        assert!(upstream.address().await.is_ok(), "but a later request tries again");
+    }
 }

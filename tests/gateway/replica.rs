@@ -52,6 +52,24 @@ impl Replica {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+
+    /// SIGTERM, as orchestrators send it.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The exit code, once the process has ended.
+    pub async fn wait(&mut self) -> Option<i32> {
+        let mut code = None;
+        eventually("the replica has ended", async || {
+            let ended = self.process.try_wait().unwrap();
+            code = ended.and_then(|status| status.code());
+            ended.is_some()
+        })
+        .await;
+        code
+    }
 }
 
 impl Drop for Replica {

@@ -1,0 +1,214 @@
+//! HTTP/2 on both sides: callers without TLS (prior knowledge), and an API that speaks nothing else.
+
+mod api;
+
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, Version};
+use salesforce_simulator::{Effect, Fault, Seed};
+
+use self::api::Http2Api;
+use crate::{
+    replica::Replica,
+    tls::authority::{Authority, text},
+    world::{
+        Answer, Gateway, LOGIN, PASSWORD, PUBLIC_CLIENT, World, baskets, customers, install_cryptography, products,
+    },
+};
+
+/// A world whose client speaks HTTP/2 at once.
+async fn world(change: impl FnOnce(&mut toml::Table)) -> World {
+    let mut world = World::with(change).await;
+    world.client = client();
+    world
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().http2_prior_knowledge().build().unwrap()
+}
+
+async fn send(world: &World, request: RequestBuilder) -> Answer {
+    let answer = world.send(request).await;
+    for name in ["connection", "transfer-encoding", "keep-alive"] {
+        assert_eq!(answer.header(name), None, "{name} means nothing in HTTP/2");
+    }
+    answer
+}
+
+#[tokio::test]
+async fn logins_and_requests_work_over_http_2_in_clear() {
+    let world = world(|_| {}).await;
+    let version = world.get("/").send().await.unwrap().version();
+    assert_eq!(version, Version::HTTP_2);
+    for login in [world.guest(PUBLIC_CLIENT).await, world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await] {
+        assert_eq!(login.status, 200, "{}", login.text());
+        let basket = world
+            .post(&baskets("?siteId=RefArch&locale=en-US"))
+            .bearer_auth(login.token())
+            .header("cookie", "a=1")
+            .header("cookie", "b=2; c=3")
+            .header("x-forwarded-for", "192.0.2.1")
+            .header("te", "trailers")
+            .body(r#"{ "currency" : "USD" }"#);
+        let answer = send(&world, basket).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let entry = world.forwarded("shopper-baskets-v1.createBasket").pop().unwrap();
+        assert_eq!(entry.body, r#"{ "currency" : "USD" }"#);
+        assert_eq!(entry.query, "siteId=RefArch&locale=en-US");
+        let cookies: Vec<_> = entry.headers.iter().filter(|(name, _)| name == "cookie").collect();
+        assert_eq!(cookies.len(), 1, "{cookies:?}");
+        assert_eq!(entry.header("cookie"), Some("a=1; b=2; c=3"));
+        let hosts: Vec<_> = entry.headers.iter().filter(|(name, _)| name == "host").map(|(_, value)| value).collect();
+        assert_eq!(hosts, [&world.simulator.address().to_string()]);
+        assert_eq!((entry.header("x-forwarded-for"), entry.header("te")), (None, None));
+    }
+}
+
+#[tokio::test]
+async fn refusals_leave_the_connection_to_its_other_streams() {
+    let world = world(|config| {
+        config.insert("limits".into(), "body = 100000\nhead = 16384".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let post = || world.post(&baskets("?siteId=RefArch"));
+    let long = "x".repeat(100_001);
+    let refused: [(RequestBuilder, (u16, &str)); 6] = [
+        (post().body("{}"), (401, "token_missing")),
+        (post().bearer_auth("x").body("{}"), (401, "token_invalid")),
+        (world.get("/nothing"), (404, "operation_unknown")),
+        (post().bearer_auth(&token).body(long.clone()), (413, "request_too_large")),
+        (world.post(&crate::world::login_target(PUBLIC_CLIENT)).body(long.clone()), (413, "request_too_large")),
+        (post().header("x-long", "x".repeat(20_000)), (431, "request_too_large")),
+    ];
+    let slow = Fault::on("api", Effect::Delay { ms: 1500 }).flow("getProduct");
+    world.simulator.inject(slow);
+    let waiting = world.get(&products("/25518447M")).query(&[("siteId", "RefArch")]).bearer_auth(&token).send();
+    let waiting = tokio::spawn(waiting);
+    for (request, expected) in refused {
+        let answer = send(&world, request).await;
+        assert_eq!(answer.refusal(), expected, "{}", answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert!(answer.json()["type"].is_string());
+    }
+    // Two names for the host: refused by the HTTP library itself.
+    let ambiguous = post().header("host", "another.example").bearer_auth(&token).body("{}").send().await.unwrap();
+    assert_eq!(ambiguous.status(), 400);
+    assert!(world.forwarded("shopper-baskets-v1.createBasket").is_empty());
+    assert_ne!(waiting.await.unwrap().unwrap().status().as_u16() / 100, 5);
+    let basket = send(&world, post().bearer_auth(&token).body("{}")).await;
+    assert_eq!(basket.status, 200);
+}
+
+#[tokio::test]
+async fn streams_of_one_connection_do_not_wait_for_each_other() {
+    let world = world(|_| {}).await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let read = |id: &str| world.get(&products(&format!("?ids={id}&siteId=RefArch"))).bearer_auth(&token);
+    world.simulator.inject(Fault::on("api", Effect::Hang).flow("getProducts").times(1));
+    let hanging = tokio::spawn(read("hanging").send());
+    crate::world::eventually("the first request hangs", async || {
+        !world.forwarded("shopper-products.getProducts").is_empty()
+    })
+    .await;
+    let ids: Vec<String> = (0..90).map(|number| format!("p{number}")).collect();
+    let answers = futures::future::join_all(ids.iter().map(|id| send(&world, read(id)))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let entries = world.forwarded("shopper-products.getProducts");
+    for id in ids {
+        let query = format!("ids={id}&siteId=RefArch");
+        assert_eq!(entries.iter().filter(|entry| entry.query == query).count(), 1, "{id}");
+    }
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn a_stop_finishes_the_streams_in_flight() {
+    install_cryptography();
+    let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    for client in [client(), Client::builder().no_proxy().build().unwrap()] {
+        let mut replica = Replica::start(&simulator.url(), |_| {}).await;
+        let jwks = "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/jwks";
+        let url = format!("http://{}{jwks}", replica.address);
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+        simulator.inject(Fault::on("slas", Effect::Delay { ms: 2500 }));
+        let waiting: Vec<_> = (0..10).map(|_| tokio::spawn(client.get(&url).send())).collect();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        replica.terminate();
+        for answer in waiting {
+            let answer = answer.await.unwrap().unwrap();
+            assert_eq!(answer.status(), 200);
+            let text = answer.text().await.unwrap();
+            assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
+        }
+        assert_eq!(replica.wait().await, Some(0));
+        simulator.clear_faults();
+    }
+}
+
+/// A gateway whose API speaks HTTP/2 over TLS and nothing else.
+async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesforce_simulator::Simulator) {
+    let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let url = format!("https://localhost:{}", api.address.port());
+    let gateway = Gateway::start(&simulator.url(), |config| {
+        for tenant in config["tenants"].as_array_mut().unwrap() {
+            let tenant = tenant.as_table_mut().unwrap();
+            tenant.insert("api".into(), url.clone().into());
+            tenant.insert("api_ca".into(), text(&authority.certificate).into());
+        }
+    })
+    .await;
+    (gateway, simulator)
+}
+
+#[tokio::test]
+async fn an_api_in_http_2_is_asked_in_its_own_name() {
+    install_cryptography();
+    let authority = Authority::new();
+    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), false).await;
+    let (gateway, _simulator) = in_front_of(&api, &authority).await;
+    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
+        scopes: Some(vec!["sfcc.shopper-baskets-orders.rw".into()]),
+        ..Default::default()
+    });
+    for client in [client(), Client::builder().no_proxy().build().unwrap()] {
+        let request = client
+            .post(format!("http://{}{}", gateway.address, baskets("?siteId=RefArch")))
+            .bearer_auth(&token)
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body("{}");
+        let answer = request.send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (200, "{}"));
+        let (head, body) = api.received().pop().unwrap();
+        assert_eq!(head.version(), Version::HTTP_2);
+        let expected = format!("https://localhost:{}{}", api.address.port(), baskets("?siteId=RefArch"));
+        assert_eq!(head.uri().to_string(), expected);
+        assert_eq!(head.headers().get("host"), None);
+        assert_eq!(head.headers()["cookie"], "a=1; b=2");
+        assert_eq!(head.headers()["authorization"], format!("Bearer {token}"));
+        assert_eq!(body, b"{}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_the_api_resets_never_looks_complete() {
+    install_cryptography();
+    let authority = Authority::new();
+    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), true).await;
+    let (gateway, _simulator) = in_front_of(&api, &authority).await;
+    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
+        scopes: Some(vec!["sfcc.shopper-customers.login".into(), "sfcc.shopper-myaccount".into()]),
+        ..Default::default()
+    });
+    for client in [client(), Client::builder().no_proxy().build().unwrap()] {
+        let target = customers("/customers/guest-1?siteId=RefArch");
+        let request = client.get(format!("http://{}{target}", gateway.address)).bearer_auth(&token);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        answer.text().await.unwrap_err();
+        assert_eq!(api.received().len(), 1, "nothing is repeated");
+    }
+}

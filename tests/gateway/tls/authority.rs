@@ -1,0 +1,108 @@
+//! Certificate authorities for a test, by `openssl`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use reqwest::{Certificate, ClientBuilder, Identity};
+
+/// The extensions, so that none depends on how this machine's openssl is configured.
+const EXTENSIONS: &str = "[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1
+[client]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = clientAuth
+subjectAltName = DNS:caller.example
+";
+
+/// One that signs; its files live as long as it does.
+pub struct Authority {
+    folder: tempfile::TempDir,
+    pub certificate: PathBuf,
+    private_key: PathBuf,
+}
+
+/// A certificate and its key, PEM.
+pub struct Issued {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("extensions"), EXTENSIONS).unwrap();
+        let issued = request(folder.path(), "authority", &[]);
+        Self { folder, certificate: issued.certificate, private_key: issued.private_key }
+    }
+
+    /// For `localhost` and 127.0.0.1.
+    pub fn server(&self) -> Issued {
+        self.issue("server")
+    }
+
+    pub fn client(&self) -> Issued {
+        self.issue("client")
+    }
+
+    /// A client's settings that trust this authority and no other.
+    pub fn trusted(&self) -> ClientBuilder {
+        crate::world::install_cryptography();
+        let pem = fs::read(&self.certificate).unwrap();
+        ClientBuilder::new().no_proxy().tls_certs_only([Certificate::from_pem(&pem).unwrap()])
+    }
+
+    fn issue(&self, kind: &str) -> Issued {
+        let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key)];
+        request(self.folder.path(), kind, &own)
+    }
+}
+
+impl Issued {
+    pub fn identity(&self) -> Identity {
+        let pem = [fs::read(&self.certificate).unwrap(), fs::read(&self.private_key).unwrap()].concat();
+        Identity::from_pem(&pem).unwrap()
+    }
+
+    /// `[server.tls]` with it.
+    pub fn listener(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        table.insert("certificate".into(), text(&self.certificate).into());
+        table.insert("private_key".into(), text(&self.private_key).into());
+        table
+    }
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn request(folder: &Path, kind: &str, signer: &[&str]) -> Issued {
+    let issued =
+        Issued { certificate: folder.join(format!("{kind}.pem")), private_key: folder.join(format!("{kind}.key")) };
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args([
+            "-subj",
+            &format!("/CN={} of {}", kind, folder.file_name().unwrap().display()),
+            "-config",
+            text(&folder.join("extensions")),
+        ])
+        .args(["-extensions", kind, "-out", text(&issued.certificate), "-keyout", text(&issued.private_key)])
+        .args(signer)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    issued
+}
