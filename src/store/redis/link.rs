@@ -6,7 +6,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -48,7 +51,10 @@ pub enum LinkError {
 }
 
 /// A connection that is made when it is needed and again when it broke.
-pub(super) struct Link {
+#[derive(Clone)]
+pub(super) struct Link(Arc<State>);
+
+struct State {
     target: Target,
     timeout: Duration,
     live: RwLock<Option<Live>>,
@@ -90,20 +96,20 @@ impl Work<'_> {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("is_up", &self.is_up).finish_non_exhaustive()
+        f.debug_struct("Link").field("is_up", &self.0.is_up).finish_non_exhaustive()
     }
 }
 
 impl Link {
     pub(super) fn new(settings: &RedisStore, metrics: &Metrics) -> Result<Self, LinkError> {
-        Ok(Self {
+        Ok(Self(Arc::new(State {
             target: Target::new(settings)?,
             timeout: settings.timeout,
             live: RwLock::new(None),
             failed_at: Mutex::new(None),
             is_up: AtomicBool::new(true),
             gauge: metrics.store_up.clone(),
-        })
+        })))
     }
 
     /// Runs one command. It is sent a second time if the connection turned out to be broken.
@@ -120,7 +126,7 @@ impl Link {
         let mut is_second = false;
         loop {
             let (live, is_fresh) = self.live().await?;
-            match tokio::time::timeout(self.timeout, work.run(live)).await {
+            match tokio::time::timeout(self.0.timeout, work.run(live)).await {
                 Ok(Ok(value)) => {
                     self.note(true);
                     return Ok(value);
@@ -141,7 +147,7 @@ impl Link {
                 }
                 Err(_) => {
                     self.forget().await;
-                    *self.failed_at.lock().await = Some(Instant::now());
+                    *self.0.failed_at.lock().await = Some(Instant::now());
                     self.note(false);
                     return Err(StoreError::Unavailable);
                 }
@@ -149,35 +155,47 @@ impl Link {
         }
     }
 
-    /// The connection, and whether it was made just now.
+    /// The connection, and whether it was made just now. Making it may take longer than a command: it goes on
+    /// for those who come later, while nobody waits longer than for a command.
     async fn live(&self) -> Result<(Live, bool), StoreError> {
-        if let Some(live) = &*self.live.read().await {
+        if let Some(live) = &*self.0.live.read().await {
             return Ok((live.clone(), false));
         }
-        let mut failed_at = self.failed_at.lock().await;
-        if let Some(live) = &*self.live.read().await {
+        let link = self.clone();
+        let connecting = tokio::spawn(async move { link.connect().await });
+        match tokio::time::timeout(self.0.timeout, connecting).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(_)) | Err(_) => Err(StoreError::Unavailable),
+        }
+    }
+
+    /// Makes the connection, unless another has or just failed to.
+    async fn connect(&self) -> Result<(Live, bool), StoreError> {
+        let mut failed_at = self.0.failed_at.lock().await;
+        if let Some(live) = &*self.0.live.read().await {
             return Ok((live.clone(), false));
         }
         if failed_at.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
             return Err(StoreError::Unavailable);
         }
-        let made = tokio::time::timeout(self.timeout * CONNECT_FACTOR, self.target.connect(self.timeout)).await;
+        let timeout = self.0.timeout;
+        let made = tokio::time::timeout(timeout * CONNECT_FACTOR, self.0.target.connect(timeout)).await;
         let Ok(Ok(live)) = made else {
             *failed_at = Some(Instant::now());
             self.note(false);
             return Err(StoreError::Unavailable);
         };
         *failed_at = None;
-        *self.live.write().await = Some(live.clone());
+        *self.0.live.write().await = Some(live.clone());
         Ok((live, true))
     }
 
     async fn forget(&self) {
-        *self.live.write().await = None;
+        *self.0.live.write().await = None;
     }
 
     fn note(&self, is_up: bool) {
-        if self.is_up.swap(is_up, Ordering::Relaxed) != is_up {
+        if self.0.is_up.swap(is_up, Ordering::Relaxed) != is_up {
             if is_up {
                 tracing::info!("the session store answers again");
             } else {
@@ -186,7 +204,7 @@ impl Link {
                 );
             }
         }
-        self.gauge.set(i64::from(is_up));
+        self.0.gauge.set(i64::from(is_up));
     }
 }
 
