@@ -1,6 +1,6 @@
 //! A shopper: who a verified SLAS token speaks for.
 //!
-//! A [`Shopper`] comes only from [`verify`](crate::shopper::verify), so whoever holds one holds a
+//! A [`Shopper`] comes only from [`verify`], so whoever holds one holds a
 //! verified token's claims.
 
 pub mod isb;

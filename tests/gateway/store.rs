@@ -1,6 +1,6 @@
 //! What every store promises, asked of each.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use shopper_gateway::{
@@ -15,6 +15,7 @@ use shopper_gateway::{
 
 use crate::{
     redis::Redis,
+    tls::authority::{Authority, text},
     world::{eventually, install_cryptography},
 };
 
@@ -69,10 +70,14 @@ fn reached(topology: RedisTopology) -> RedisStore {
 }
 
 fn sealed(topology: RedisTopology, current: u8, previous: Option<u8>) -> RedisStore {
+    trusting(topology, None, current, previous)
+}
+
+fn trusting(topology: RedisTopology, ca: Option<PathBuf>, current: u8, previous: Option<u8>) -> RedisStore {
     install_cryptography();
     let settings = Configured {
         topology,
-        ca: None,
+        ca,
         encryption_key: SecretSlice::from(vec![current; 32]),
         previous_encryption_key: previous.map(|key| SecretSlice::from(vec![key; 32])),
         key_prefix: "test".into(),
@@ -336,4 +341,61 @@ async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
             assert!(!matches!(store.find(&token).await.unwrap(), Found::Session(..)));
         }
     }
+}
+
+#[tokio::test]
+async fn a_user_a_database_and_a_prefix_are_kept_to() {
+    let redis = Redis::start().await;
+    let rules = ["ON", ">pa ss", "~test:*", "-@all"];
+    let commands = "GET SET DEL EXPIREAT PEXPIREAT TTL HSET HGET HMGET HINCRBY EXISTS SADD SREM SMEMBERS XADD XRANGE \
+                    XREVRANGE EVAL EVALSHA SCRIPT TIME PING HELLO CLIENT SELECT";
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("gateway").arg(&rules);
+    for command in commands.split_whitespace() {
+        user.arg(format!("+{}", command.to_lowercase()));
+    }
+    redis.run::<()>(&user).await;
+    redis.run::<()>(redis::cmd("ACL").arg("SETUSER").arg("default").arg("-@write")).await;
+    let of = |password: &str| {
+        let url = format!("redis://gateway:{password}@127.0.0.1:{}/3", redis.port);
+        reached(RedisTopology::Standalone(SecretString::from(url)))
+    };
+    let store = of("pa%20ss");
+    store.insert(session(1), 1).await.unwrap();
+    let fence = locked(&store, &session(1)).await;
+    assert_eq!(store.replace(renewed(&session(1), 2), fence).await.unwrap(), Written::Yes);
+    store.touch(&session(1), 2).await.unwrap();
+    store.turn(b"ada", Duration::from_secs(1), Duration::from_secs(1)).await.unwrap();
+    store.end(&session(1)).await.unwrap();
+    assert!(redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db3:"));
+    assert!(!redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db0:"));
+    assert!(of("wrong").find(&[1; 32]).await.is_err());
+}
+
+#[tokio::test]
+async fn redis_is_reached_by_tls_and_verified() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let issued = authority.server();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        text(&issued.certificate),
+        "--tls-key-file",
+        text(&issued.private_key),
+        "--tls-ca-cert-file",
+        text(&authority.certificate),
+        "--tls-auth-clients",
+        "no",
+    ];
+    let _redis = Redis::start_with(&arguments).await;
+    let of = |authority: &Authority| {
+        let url = SecretString::from(format!("rediss://localhost:{port}/0"));
+        trusting(RedisTopology::Standalone(url), Some(authority.certificate.clone()), 7, None)
+    };
+    let store = of(&authority);
+    store.insert(session(1), 1).await.unwrap();
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(..)));
+    assert!(of(&stranger).find(&[1; 32]).await.is_err(), "signed by another authority");
 }
