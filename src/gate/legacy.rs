@@ -103,9 +103,13 @@ impl Gate {
         })?;
         match body.r#type.as_str() {
             "guest" => self.guest_login(&login, &head.headers).await,
-            "credentials" => match Presented::read(&head.headers)? {
-                Presented::Basic(credentials) => self.password_login(&login, credentials).await,
-                Presented::Bearer(_) | Presented::Nothing => Err(Refusal::LoginRejected { login: None }),
+            "credentials" => match Presented::read(&head.headers) {
+                Ok(Presented::Basic(credentials)) => self.password_login(&login, credentials).await,
+                // What cannot be read is no login and password either.
+                Ok(Presented::Bearer(_) | Presented::Nothing) | Err(Refusal::TokenInvalid(_)) => {
+                    Err(Refusal::LoginRejected { login: None })
+                }
+                Err(refusal) => Err(refusal),
             },
             "refresh" => self.refresh_login(&login, route, head).await,
             _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),

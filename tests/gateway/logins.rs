@@ -53,6 +53,12 @@ async fn a_wrong_password_is_refused_in_the_old_shape() {
     }
     let without = world.send(world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"credentials"}"#)).await;
     assert_eq!(without.refusal(), (401, "login_rejected"));
+    // Latin-1, no user, no base64, another scheme.
+    for value in ["Basic /Pz8OnB3", "Basic OnB3", "Basic !", "Bearer x", "Digest x"] {
+        let request = world.post(&login_target(PUBLIC_CLIENT)).header("authorization", value);
+        let answer = world.send(request.body(r#"{"type":"credentials"}"#)).await;
+        assert_eq!(answer.refusal(), (401, "login_rejected"), "{value}");
+    }
 }
 
 #[tokio::test]
