@@ -82,7 +82,7 @@ impl Bench {
         let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
         let issuer = sessions::Issuer { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
-            Arc::new(MemoryStore::new(HELD * 4)),
+            Arc::new(MemoryStore::new(HELD)),
             HashMap::from([(tenant.organization.clone(), issuer)]),
             Arc::clone(&verifier),
             settings.sessions.clone(),

@@ -334,9 +334,7 @@ fn tenant_parts(
 fn store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
     Ok(match &settings.store {
         settings::Store::Memory => {
-            // A session in use is looked for by two or three of its tokens; those unused make room first.
-            let tokens = settings.sessions.capacity.saturating_mul(4);
-            Arc::new(MemoryStore::new(usize::try_from(tokens).unwrap_or(usize::MAX)))
+            Arc::new(MemoryStore::new(usize::try_from(settings.sessions.capacity).unwrap_or(usize::MAX)))
         }
         settings::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),
     })

@@ -1,7 +1,7 @@
 //! Sessions in this process: bounded, without a dependency, gone with the process.
 //!
-//! Owns the map from token to session. When it is full, the sessions least used make room. The lock
-//! has a lease here too, so that both stores behave alike.
+//! Owns the map from token to session. When there are too many, the sessions longest unused make room at
+//! the next sweep. The lock has a lease here too, so that both stores behave alike.
 
 use std::{
     collections::HashMap,
@@ -16,19 +16,26 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
-use super::{Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionStore, StoreError, Written, random_bytes};
+use super::{
+    Cursor, ENDED_FOR, Fence, Found, Lock, RECENT_TOKENS, Session, SessionStore, StoreError, Written, random_bytes,
+};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, sha256},
     names::{CustomerId, OrganizationId},
 };
 
+/// Slots for each session of the capacity: twice its tokens and one for what was ended, because sessions
+/// above the capacity stay until the next sweep.
+const SLOTS: usize = 2 * (RECENT_TOKENS + 2);
 /// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
 const MOST_TURNS: usize = 10_000;
 
 /// Sessions in this process.
 #[derive(Debug)]
 pub struct MemoryStore {
+    /// Most sessions that outlast a sweep.
+    capacity: usize,
     by_token: Cache<TokenDigest, Slot>,
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
@@ -66,10 +73,27 @@ struct State {
 }
 
 impl MemoryStore {
-    /// An empty store for about `capacity` tokens.
+    /// An empty store for `capacity` sessions.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { by_token: Cache::new(capacity), turns: Mutex::default() }
+        Self { capacity, by_token: Cache::new(capacity.saturating_mul(SLOTS)), turns: Mutex::default() }
+    }
+
+    /// Drops the sessions longest unused, with all their tokens.
+    fn drop_oldest(&self, excess: usize) {
+        let all: Vec<Arc<Kept>> = self.by_token.iter().filter_map(|(_, slot)| slot.kept()).collect();
+        let mut ages: Vec<(u64, Arc<Session>)> = Vec::with_capacity(all.len());
+        for kept in all {
+            let session = Arc::clone(&kept.state.lock().session);
+            ages.push((kept.used_at.load(Ordering::Relaxed), session));
+        }
+        ages.sort_unstable_by_key(|(used_at, session)| (*used_at, session.id.0));
+        ages.dedup_by_key(|(_, session)| session.id);
+        for (_, session) in ages.into_iter().take(excess) {
+            for token in &session.tokens {
+                self.by_token.remove(token);
+            }
+        }
     }
 
     fn kept(&self, session: &Session) -> Option<Arc<Kept>> {
@@ -227,7 +251,17 @@ impl SessionStore for MemoryStore {
             }
             Slot::Ended(until) => *until > now,
         });
-        Some(held.into_inner())
+        let held = held.into_inner();
+        let excess = held.saturating_sub(self.capacity);
+        if excess > 0 {
+            tracing::warn!(
+                excess,
+                capacity = self.capacity,
+                "more sessions than sessions.capacity; the longest unused are dropped"
+            );
+            self.drop_oldest(excess);
+        }
+        Some(held - excess)
     }
 
     fn is_shared(&self) -> bool {

@@ -399,3 +399,34 @@ async fn redis_is_reached_by_tls_and_verified() {
     assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(..)));
     assert!(of(&stranger).find(&[1; 32]).await.is_err(), "signed by another authority");
 }
+
+#[tokio::test]
+async fn in_memory_the_sessions_longest_unused_make_room_and_busy_ones_keep_all_their_tokens() {
+    let store = MemoryStore::new(100);
+    for number in 0..150 {
+        let mut newest = session(number);
+        store.insert(Arc::clone(&newest), u64::from(number)).await.unwrap();
+        for token in 1..9 {
+            let fence = locked(&store, &newest).await;
+            let access = SecretString::from("access");
+            let mut digest = [number; 32];
+            digest[0] = token;
+            digest[1] = 255;
+            newest = Arc::new(newest.renewed(access, unix_now() + 1800, 1800, digest, None, None));
+            store.replace(Arc::clone(&newest), fence).await.unwrap();
+        }
+        if number == 99 {
+            assert_eq!(store.sweep(0, LEASE).await, Some(100));
+        }
+    }
+    assert_eq!(store.sweep(0, LEASE).await, Some(100));
+    for number in 0..150 {
+        let mut newest = [number; 32];
+        newest[0] = 8;
+        newest[1] = 255;
+        for token in [[number; 32], newest] {
+            let is_held = matches!(store.find(&token).await.unwrap(), Found::Session(..));
+            assert_eq!(is_held, number >= 50, "session {number}");
+        }
+    }
+}
