@@ -68,7 +68,7 @@ struct State {
     session: Arc<Session>,
     /// Seldom there, so it takes no room when it is not.
     locked: Option<Box<(Fence, Instant)>>,
-    fences: u64,
+    fences: u32,
     has_ended: bool,
 }
 
@@ -140,8 +140,8 @@ impl SessionStore for MemoryStore {
         if state.locked.as_ref().is_some_and(|lock| lock.1 > now) {
             return Ok(Lock::Taken);
         }
-        state.fences += 1;
-        let fence = Fence { number: state.fences, owner };
+        state.fences = state.fences.saturating_add(1);
+        let fence = Fence { number: state.fences.into(), owner };
         state.locked = Some(Box::new((fence, now + lease)));
         Ok(Lock::Yours(fence))
     }

@@ -51,7 +51,7 @@ const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
 /// Beside a store in memory, one of so many of its sessions is also known here.
-const MEMORY_SHARE: u64 = 8;
+const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
 const LEAST_KNOWN: usize = 1000;
 /// How long a login that the store did not take is offered to it again.
