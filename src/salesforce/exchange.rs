@@ -89,12 +89,6 @@ impl ExchangeError {
         }
     }
 
-    /// Whether the same request can never succeed.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::Rejected { .. })
-    }
-
     /// Whether a shopper's login and password were refused.
     #[must_use]
     pub fn refuses_credentials(&self) -> bool {
@@ -133,9 +127,8 @@ mod tests {
     fn only_a_no_is_final() {
         let rejected = ExchangeError::of(&answer(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
         assert_eq!(rejected.to_string(), "rejected with 400 Bad Request invalid_grant");
-        assert!(rejected.is_final());
         for (status, body) in [(409, ""), (429, ""), (500, ""), (503, "<html>"), (302, "")] {
-            assert!(!ExchangeError::of(&answer(status, body)).is_final(), "{status}");
+            assert!(!matches!(ExchangeError::of(&answer(status, body)), ExchangeError::Rejected { .. }), "{status}");
         }
     }
 
