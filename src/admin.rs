@@ -2,17 +2,40 @@
 //!
 //! Owns what an orchestrator and an operator may ask. It decides nothing and changes nothing.
 
+mod page;
+mod report;
+mod status;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{
-    HeaderValue, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+    request::Parts,
 };
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde::Serialize;
+use url::form_urlencoded;
 
+use self::{
+    report::{Filter, Report},
+    status::Status,
+};
 use crate::{gate::Gate, in_flight::InFlight};
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// How `/status` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Html,
+    Json,
+    Csv,
+}
 
 /// What operators may ask.
 #[derive(Debug)]
@@ -29,17 +52,6 @@ struct Readiness {
     draining: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Status {
-    version: &'static str,
-    readiness: Readiness,
-    organizations: Vec<String>,
-    operations: usize,
-    callers: Vec<String>,
-    requests_in_flight: usize,
-    tokens_remembered: usize,
-}
-
 impl Admin {
     /// Answers for this gate.
     #[must_use]
@@ -52,30 +64,43 @@ impl Admin {
         Readiness { ready: keys && !draining, keys, draining }
     }
 
-    fn status(&self) -> Status {
-        let mut organizations: Vec<_> = self.gate.tenants.keys().map(ToString::to_string).collect();
-        organizations.sort();
-        Status {
-            version: env!("CARGO_PKG_VERSION"),
-            readiness: self.readiness(),
-            organizations,
-            operations: self.gate.operations.iter().len(),
-            callers: self.gate.callers.iter().map(|caller| caller.settings.name.clone()).collect(),
-            requests_in_flight: self.in_flight.count(),
-            tokens_remembered: self.gate.shoppers.remembered(),
-        }
+    /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
+    /// whether the `Accept` field asks for HTML, as browsers do.
+    async fn status(&self, head: &Parts) -> Response<Vec<u8>> {
+        self.measure().await;
+        let query = head.uri.query().unwrap_or_default();
+        let filter = Filter::read(query);
+        let status = Status::of(self, Report::of(&self.gate.migration, &filter));
+        let mut answer = match Format::asked_for(query, &head.headers) {
+            Some(Format::Json) => json(StatusCode::OK, &status),
+            Some(Format::Csv) => match status.migration.csv() {
+                Ok(csv) => answer(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv),
+                Err(error) => failed("the report cannot be written", &error),
+            },
+            Some(Format::Html) => match page::page(&self.gate, &status, &filter) {
+                Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
+                Err(error) => failed("the page cannot be written", &error),
+            },
+            None => answer(StatusCode::BAD_REQUEST, "text/plain", b"format: html, json or csv\n".to_vec()),
+        };
+        let headers = answer.headers_mut();
+        headers.insert(VARY, HeaderValue::from(ACCEPT));
+        headers.extend(page::SECURITY_POLICY.clone().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+        answer
     }
 
-    async fn metrics(&self) -> Response<Vec<u8>> {
+    /// Brings those figures up to date that are not counted as they change.
+    async fn measure(&self) {
         self.gate.sessions.sweep().await;
         let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
         self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
+    }
+
+    async fn metrics(&self) -> Response<Vec<u8>> {
+        self.measure().await;
         match self.gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
-            Err(error) => {
-                tracing::error!(%error, "metrics cannot be written");
-                answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", b"metrics cannot be written\n".to_vec())
-            }
+            Err(error) => failed("metrics cannot be written", &error),
         }
     }
 }
@@ -95,10 +120,33 @@ impl ServeHttp for Admin {
                 json(status, &readiness)
             }
             "/metrics" => self.metrics().await,
-            "/status" => json(StatusCode::OK, &self.status()),
+            "/status" => self.status(head).await,
             _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status\n".to_vec()),
         }
     }
+}
+
+impl Format {
+    /// `None` for a format that there is not.
+    fn asked_for(query: &str, headers: &HeaderMap) -> Option<Self> {
+        let format = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "format");
+        match format.as_ref().map(|(_, format)| &**format) {
+            Some("html") => Some(Self::Html),
+            Some("json") => Some(Self::Json),
+            Some("csv") => Some(Self::Csv),
+            Some(_) => None,
+            None => {
+                let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+                Some(if accepts.contains("text/html") { Self::Html } else { Self::Json })
+            }
+        }
+    }
+}
+
+/// Not expected: what is written here is written to memory.
+fn failed(what: &'static str, error: &dyn std::error::Error) -> Response<Vec<u8>> {
+    tracing::error!(%error, "{what}");
+    answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", what.as_bytes().to_vec())
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
@@ -113,5 +161,9 @@ fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Resp
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // No page of anybody else may embed or read it, in a browser that can reach this listener.
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }

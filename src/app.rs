@@ -35,6 +35,7 @@ use crate::{
     in_flight::InFlight,
     keys::{Issuer, KeyRing},
     metrics::Metrics,
+    migration::Migration,
     names::OrganizationId,
     proxy::{
         Proxy, Upstream, UpstreamError,
@@ -194,6 +195,7 @@ impl App {
             sessions,
             machine: MachineTokens::new(Arc::clone(&metrics))?,
             on_behalf,
+            migration: migration(&settings),
             replacements: replay::pace(),
             audit: Arc::new(Audit::new(settings.log.pseudonym_key.as_ref())?),
             policy: settings.policy.clone(),
@@ -359,13 +361,31 @@ fn tenant_parts(
     Ok((parts, slas_ring, system_ring))
 }
 
-fn store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
+/// The services of every organization, each with the keys of its SLAS. Nothing is asked yet.
+///
+/// # Errors
+/// [`AppError::Transport`].
+pub fn services(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Vec<(Tenant, Arc<KeyRing>)>, AppError> {
+    let of = |tenant| tenant_parts(tenant, settings, metrics).map(|(tenant, slas_ring, _)| (tenant, slas_ring));
+    settings.tenants.iter().map(of).collect()
+}
+
+/// The configured session store.
+///
+/// # Errors
+/// [`AppError::Store`].
+pub fn store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
     Ok(match &settings.store {
         settings::Store::Memory => {
             Arc::new(MemoryStore::new(usize::try_from(settings.sessions.capacity).unwrap_or(usize::MAX)))
         }
         settings::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),
     })
+}
+
+fn migration(settings: &Settings) -> Migration {
+    let clients = |tenant: &'_ settings::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
+    Migration::new(settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant))))
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<Bound, AppError> {

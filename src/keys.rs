@@ -67,6 +67,12 @@ impl Issuer {
     }
 }
 
+/// How many keys of a published set this issuer's tokens could be verified with.
+#[must_use]
+pub fn count_usable(issuer: &Issuer, document: &[u8]) -> usize {
+    KeySet::read(document, issuer.algorithm()).map_or(0, |set| set.keys.len())
+}
+
 /// The keys of one issuer.
 #[derive(Debug)]
 pub struct KeyRing {

@@ -10,7 +10,7 @@
 //! - F4 [`shopper`]: who a verified shopper token speaks for
 //! - F3 [`keys`], [`store`], [`telemetry`]: the issuers' public keys; where sessions live; logs
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
-//! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`]: configuration, counters, who did what, what a drain waits for
+//! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`], [`migration`]: configuration, counters, who did what, what a drain waits for, who is still to move
 //! - F0 [`names`], [`clock`]: identifiers, time
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod in_flight;
 pub mod jwt;
 pub mod keys;
 pub mod metrics;
+pub mod migration;
 pub mod names;
 pub mod proxy;
 pub mod salesforce;

@@ -4,12 +4,15 @@
 //! Label values come from closed sets only: names of the configuration and of the policy table,
 //! or words written here; never anything that a client can choose.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    proto::MetricType,
 };
 
+/// Stands before every name.
+const PREFIX: &str = "shopper_gateway_";
 /// Seconds, for whole requests and for exchanges.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Seconds, for the time spent in the gateway itself.
@@ -48,8 +51,39 @@ pub struct Metrics {
     pub token_requests: IntCounterVec,
     /// Sessions held.
     pub sessions: IntGauge,
+    /// Requests that SLAS takes from a tenant in the minute under way, as it said last.
+    pub slas_rate_limit_remaining: IntGaugeVec,
+    /// Changes of the configuration while running, by outcome.
+    pub config_reloads: IntCounterVec,
+    /// When the configuration in use was taken over, seconds since 1970.
+    pub config_last_reload_success: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
+    /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
+    pub tls_certificate_not_after: IntGaugeVec,
+}
+
+/// What one series of the registry says at the moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    labels: BTreeMap<String, String>,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Reading {
+    /// The value of a label; empty if it has no such label, as in Prometheus.
+    #[must_use]
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// The value as a number of things.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not negative")]
+    pub fn count(&self) -> u64 {
+        self.value.max(0.0) as u64
+    }
 }
 
 impl Metrics {
@@ -58,7 +92,7 @@ impl Metrics {
     /// # Errors
     /// Only if two metrics were given one name, which the tests would show.
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new_custom(Some("shopper_gateway".to_owned()), None)?;
+        let registry = Registry::new_custom(Some(PREFIX.trim_end_matches('_').to_owned()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
@@ -85,6 +119,17 @@ impl Metrics {
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
+        let config_reloads =
+            counters("config_reloads_total", "Changes of the configuration while running", &["outcome"])?;
+        for outcome in ["ok", "failed"] {
+            // What has not happened yet is 0, so that its first time is an increase.
+            config_reloads.with_label_values(&[outcome]);
+        }
+        let config_last_reload_success = IntGauge::new(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was taken over, seconds since 1970",
+        )?;
+        registry.register(Box::new(config_last_reload_success.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -120,7 +165,19 @@ impl Metrics {
                 &["kind", "result"],
             )?,
             sessions,
+            slas_rate_limit_remaining: gauges(
+                "slas_rate_limit_remaining",
+                "Requests that SLAS takes in the minute under way",
+                &["tenant"],
+            )?,
+            config_reloads,
+            config_last_reload_success,
             store_up,
+            tls_certificate_not_after: gauges(
+                "tls_certificate_not_after_seconds",
+                "When the listener's certificate ends, seconds since 1970",
+                &[],
+            )?,
             registry,
         })
     }
@@ -133,6 +190,25 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok((text, prometheus::TEXT_FORMAT))
+    }
+
+    /// The series of a gauge or counter, by its name without the prefix: none if it is not registered or not set yet.
+    #[must_use]
+    pub fn readings(&self, name: &str) -> Vec<Reading> {
+        let families = self.registry.gather();
+        let series = families.iter().filter(|family| family.name().strip_prefix(PREFIX) == Some(name));
+        let series =
+            series.flat_map(|family| family.get_metric().iter().map(move |one| (family.get_field_type(), one)));
+        let readings = series.filter_map(|(kind, one)| {
+            let value = match kind {
+                MetricType::GAUGE => one.get_gauge().get_value(),
+                MetricType::COUNTER => one.get_counter().get_value(),
+                _ => return None,
+            };
+            let labels = one.get_label().iter().map(|label| (label.name().to_owned(), label.value().to_owned()));
+            Some(Reading { labels: labels.collect(), value })
+        });
+        readings.collect()
     }
 
     /// Counts and times one call to SLAS or Account Manager.

@@ -30,7 +30,8 @@ use crate::{
     audit::{Event, Trail},
     clock::random_fraction,
     jwt::bearer,
-    names::{CustomerId, Scopes, SiteId},
+    migration::Endpoint,
+    names::{ClientId, CustomerId, Scopes, SiteId},
     salesforce::{
         exchange::ExchangeError,
         pkce::Pkce,
@@ -106,7 +107,7 @@ impl Gate {
         trail: &mut Trail,
     ) -> Result<Reply, Refusal> {
         let head = asked.head;
-        let client = self.client_of(tenant, route, "login");
+        let client = self.client_of(tenant, route, Endpoint::Login);
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site, correlation_id: asked.correlation_id };
         let body: LoginBody = read(asked.body.as_ref(), "a type, e.g. {\"type\": \"guest\"}")?;
@@ -139,7 +140,7 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         let verified = self.shopper_of(route, head).await?;
         super::check_site(&verified.shopper, route.site.as_ref())?;
-        self.count_legacy("logout", Some(&verified.shopper.client), tenant);
+        self.count_legacy(Endpoint::Logout, Some(&verified.shopper.client), tenant);
         let ended = self.sessions.end(&verified).await.map_err(|error| super::refusal_of_session(&error))?;
         // SLAS logs out registered shoppers only; a guest's tokens are forgotten, which is all there is to do.
         if let Some(ended) = ended.filter(|ended| ended.registered) {
@@ -175,7 +176,7 @@ impl Gate {
             "login and clientId, e.g. {\"login\": \"ada@example.com\", \"clientId\": \"…\"}",
         )?;
         let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
-        self.count_legacy("trusted_system_login", counted.map(|client| &client.id), tenant);
+        self.count_legacy(Endpoint::TrustedSystemLogin, counted.map(|client| &client.id), tenant);
         let site = self.site_of(tenant, route)?;
         let named = Named { login: body.login, idp: ECOM.to_owned() };
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
@@ -315,12 +316,7 @@ impl Gate {
         })
     }
 
-    fn client_of<'t>(
-        &self,
-        tenant: &'t Tenant,
-        route: &Route,
-        endpoint: &'static str,
-    ) -> Result<&'t SlasClient, Refusal> {
+    fn client_of<'t>(&self, tenant: &'t Tenant, route: &Route, endpoint: Endpoint) -> Result<&'t SlasClient, Refusal> {
         let asked = route.client_id.as_deref();
         let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == asked);
         self.count_legacy(endpoint, client.map(|client| &client.id), tenant);
@@ -335,11 +331,10 @@ impl Gate {
         })
     }
 
-    fn count_legacy(&self, endpoint: &'static str, client: Option<&crate::names::ClientId>, tenant: &Tenant) {
+    fn count_legacy(&self, endpoint: Endpoint, client: Option<&ClientId>, tenant: &Tenant) {
         // Only configured clients become label values: a caller cannot choose new ones.
-        let known = client.filter(|client| tenant.settings.slas_clients.iter().any(|own| own.id == **client));
-        let label = known.map_or("unknown", |client| client.as_str());
-        self.metrics.legacy_requests.with_label_values(&[endpoint, label]).inc();
+        let label = self.migration.note(&tenant.settings.organization, client, endpoint);
+        self.metrics.legacy_requests.with_label_values(&[endpoint.as_str(), label]).inc();
     }
 }
 

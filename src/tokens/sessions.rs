@@ -197,6 +197,12 @@ impl Sessions {
         })
     }
 
+    /// Whether other gateways share them.
+    #[must_use]
+    pub fn are_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     /// Begins the session of a login. `token` is the answer's access token, verified. An answer
     /// without a refresh token (a trusted agent's) gives no session.
     ///

@@ -21,6 +21,7 @@ mod refusals;
 mod sdk;
 mod sessions;
 mod smuggling;
+mod status;
 mod store;
 mod streaming;
 mod tls;

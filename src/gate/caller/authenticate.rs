@@ -23,7 +23,7 @@ use crate::{
     jwt,
     names::Scopes,
     salesforce::account_manager::AccountManager,
-    system::{SystemClient, SystemTokenError},
+    system::SystemClient,
     tokens::machine::{ClientCredentials, SystemTokenFailure},
 };
 
@@ -203,12 +203,7 @@ impl Gate {
         let Some(systems) = &tenant.systems else {
             return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
         };
-        systems.verify(token, &tenant.settings.tenant).await.map_err(|error| match error {
-            SystemTokenError::Invalid => Refusal::TokenInvalid(error.to_string()),
-            SystemTokenError::Expired => Refusal::TokenExpired,
-            SystemTokenError::TenantWrong => Refusal::TokenWrongOrganization,
-            SystemTokenError::KeysUnavailable => Refusal::KeysUnavailable,
-        })
+        systems.verify(token, &tenant.settings.tenant).await.map_err(Refusal::of_system_verdict)
     }
 }
 
