@@ -46,7 +46,7 @@ build-tools:
 	$(call apt,cmake:cmake make:make gcc:gcc g++:g++)
 
 test-tools:
-	$(call apt,redis-server:redis-server node:nodejs npm:npm curl:curl openssl:openssl chromium:chromium)
+	$(call apt,redis-server:redis-server node:nodejs npm:npm curl:curl openssl:openssl chromium:chromium man:man-db groff:groff-base)
 	@cargo nextest --version >/dev/null 2>&1 || { \
 	  echo "Installing cargo-nextest $(NEXTEST)"; cargo install --locked --quiet cargo-nextest --version $(NEXTEST); }
 

@@ -3,6 +3,7 @@
 //! The modules stand on floors; each imports lower floors only, which `tests/floors.rs` checks. A request
 //! goes down the floors once and comes back as a value.
 //!
+//! - F9 [`command`]: the command line
 //! - F8 [`app`]: settings in, a running gateway out; the only place where the parts meet
 //! - F7 [`proxy`], [`admin`]: the two listeners; only `proxy` writes to a client
 //! - F6 [`gate`]: one request in, one decision out: the table of contents of the product
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod clock;
+pub mod command;
 pub mod gate;
 pub mod in_flight;
 pub mod jwt;
