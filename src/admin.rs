@@ -1,7 +1,8 @@
-//! The operators' listener: `/livez`, `/readyz`, `/metrics`, `/status`; never on the public one.
+//! The operators' listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/log-level`; never on the public one.
 //!
-//! Owns what an orchestrator and an operator may ask. It decides nothing and changes nothing.
+//! Owns what an orchestrator and an operator may ask. It decides nothing, and changes nothing but the log's level.
 
+mod log_level;
 mod page;
 mod report;
 mod status;
@@ -92,8 +93,15 @@ impl Admin {
     /// Brings those figures up to date that are not counted as they change.
     async fn measure(&self) {
         self.gate.sessions.sweep().await;
-        let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
-        self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
+        let (sessions, on_behalf) = self.gate.sessions.at_hand();
+        let system = usize::try_from(self.gate.machine.held()).unwrap_or(usize::MAX);
+        let verified = self.gate.shoppers.remembered();
+        for (kind, held) in
+            [("verified", verified), ("session", sessions), ("on_behalf", on_behalf), ("system", system)]
+        {
+            let held = i64::try_from(held).unwrap_or(i64::MAX);
+            self.gate.metrics.token_cache_entries.with_label_values(&[kind]).set(held);
+        }
     }
 
     async fn metrics(&self) -> Response<Vec<u8>> {
@@ -108,6 +116,9 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        if session.req_header().uri.path() == "/log-level" && session.req_header().method != Method::HEAD {
+            return log_level::answer_to(session, &self.gate.audit).await;
+        }
         let head = session.req_header();
         if head.method != Method::GET && head.method != Method::HEAD {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec());
@@ -121,7 +132,7 @@ impl ServeHttp for Admin {
             }
             "/metrics" => self.metrics().await,
             "/status" => self.status(head).await,
-            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status\n".to_vec()),
+            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status /log-level\n".to_vec()),
         }
     }
 }

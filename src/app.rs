@@ -38,7 +38,7 @@ use crate::{
     migration::Migration,
     names::OrganizationId,
     proxy::{
-        Proxy, Upstream, UpstreamError,
+        AccessLog, Proxy, Upstream, UpstreamError,
         tls::{ListenerTls, TlsFileError},
     },
     salesforce::{
@@ -233,6 +233,7 @@ impl App {
             self.upstreams,
             self.settings.timeouts.clone(),
             Arc::clone(&self.in_flight),
+            AccessLog::new(&self.settings.log),
         );
         let mut options = HttpServerOptions::default();
         options.h2c = true;

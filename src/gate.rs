@@ -22,6 +22,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use http::request::Parts;
 use secrecy::ExposeSecret;
+use tracing::Instrument;
 
 use self::{
     caller::{Callers, certificate::PeerCertificate},
@@ -44,6 +45,7 @@ use crate::{
         Shopper,
         verify::{ShopperVerifier, VerifiedToken},
     },
+    spans,
     system::SystemVerifier,
     tokens::{
         machine::MachineTokens,
@@ -363,12 +365,13 @@ impl Gate {
     }
 
     async fn verify_shopper(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, Refusal> {
-        self.shoppers.verify(token, organization).await.map_err(Refusal::of_shopper_token)
+        let verified = self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await;
+        verified.map_err(Refusal::of_shopper_token)
     }
 
     /// The token that goes upstream for a shopper who may: the one received, or its session's newest.
     async fn credential_of(&self, verified: VerifiedToken) -> Result<Credential, Refusal> {
-        match self.sessions.standing(&verified).await {
+        match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
             Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
             Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
             Err(error) => Err(refusal_of_session(&error)),

@@ -18,11 +18,13 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use tracing::Instrument;
 
 use crate::{
     clock::{random_fraction, unix_now},
     metrics::Metrics,
     salesforce::{account_manager::AccountManager, exchange::ExchangeError, slas::Slas},
+    waiting,
 };
 
 /// How long after a fetch for an unknown key id the next one may be made. SLAS allows 25 fetches a minute.
@@ -156,7 +158,8 @@ impl KeyRing {
             return Ok(Arc::clone(key));
         }
         let (ring, wanted) = (Arc::clone(self), kid.to_owned());
-        let fetched = tokio::spawn(async move { ring.fetch_unless_recent(&wanted).await }).await.unwrap_or(false);
+        let fetch = tokio::spawn(async move { ring.fetch_unless_recent(&wanted).await }.in_current_span());
+        let fetched = waiting::on_others(fetch).await.unwrap_or(false);
         match self.keys.load().keys.get(kid) {
             Some(key) => Ok(Arc::clone(key)),
             None if fetched => Err(NoKey::Unknown),

@@ -9,10 +9,10 @@
 //! - F6 [`gate`]: one request in, one decision out: the table of contents of the product
 //! - F5 [`system`], [`tokens`]: trusted systems' tokens; the tokens that the gateway holds
 //! - F4 [`shopper`]: who a verified shopper token speaks for
-//! - F3 [`keys`], [`store`], [`telemetry`]: the issuers' public keys; where sessions live; logs
+//! - F3 [`keys`], [`store`], [`telemetry`]: the issuers' public keys; where sessions live; logs and traces
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
-//! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`], [`migration`]: configuration, counters, who did what, what a drain waits for, who is still to move
-//! - F0 [`names`], [`clock`]: identifiers, time
+//! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`], [`migration`], [`spans`]: configuration, counters, who did what, what a drain waits for, who is still to move, what a trace shows
+//! - F0 [`names`], [`clock`], [`waiting`]: identifiers, time, others' time
 
 pub mod admin;
 pub mod app;
@@ -30,7 +30,9 @@ pub mod proxy;
 pub mod salesforce;
 pub mod settings;
 pub mod shopper;
+pub mod spans;
 pub mod store;
 pub mod system;
 pub mod telemetry;
 pub mod tokens;
+pub mod waiting;

@@ -4,12 +4,16 @@
 //! Label values come from closed sets only: names of the configuration and of the policy table,
 //! or words written here; never anything that a client can choose.
 
+mod requests;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     proto::MetricType,
 };
+
+pub use self::requests::{Answered, Requests};
 
 /// Stands before every name.
 const PREFIX: &str = "shopper_gateway_";
@@ -20,11 +24,11 @@ const OVERHEAD_SECONDS: &[f64] =
     &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 /// Every metric of the gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     /// Requests answered, by tenant, API, operation, kind of caller, status and source of the answer.
-    pub requests: IntCounterVec,
+    pub requests: Requests,
     /// Whole requests, from the first byte read to the last byte written, seconds.
     pub request_duration: Histogram,
     /// Upstream's part of forwarded requests: from the request sent to the answer's head, seconds.
@@ -135,11 +139,7 @@ impl Metrics {
             .set(1);
 
         Ok(Self {
-            requests: counters(
-                "requests_total",
-                "Requests answered",
-                &["tenant", "api", "operation", "caller", "status", "source"],
-            )?,
+            requests: Requests::new(&registry)?,
             request_duration: histogram("request_duration_seconds", "Whole requests", SECONDS)?,
             upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", SECONDS)?,
             overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_SECONDS)?,

@@ -4,11 +4,16 @@
 //! a value. Refusals are written as ordinary answers, because the library's own error answers
 //! would close the caller's connection and say nothing of use.
 
+mod access;
 mod context;
 pub mod tls;
 mod upstream;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -25,8 +30,10 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, Session},
     upstreams::peer::{HttpPeer, Peer as _},
 };
+use tracing::Instrument;
 
 pub use self::{
+    access::AccessLog,
     context::Context,
     upstream::{Unresolved, Upstream, UpstreamError},
 };
@@ -44,6 +51,7 @@ use crate::{
     names::OrganizationId,
     salesforce::exchange,
     settings::Timeouts,
+    waiting,
 };
 
 /// Largest body of a deprecated login that is read: it is one short JSON object.
@@ -59,6 +67,7 @@ pub struct Proxy {
     timeouts: Timeouts,
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
+    log: AccessLog,
 }
 
 impl Proxy {
@@ -69,9 +78,10 @@ impl Proxy {
         upstreams: HashMap<OrganizationId, Arc<Upstream>>,
         timeouts: Timeouts,
         in_flight: Arc<InFlight>,
+        log: AccessLog,
     ) -> Self {
         let metrics = Arc::clone(&gate.metrics);
-        Self { gate, upstreams, timeouts, metrics, in_flight }
+        Self { gate, upstreams, timeouts, metrics, in_flight, log }
     }
 
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
@@ -91,7 +101,7 @@ impl Proxy {
             return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
         }
         let body = if context.route.as_ref().is_some_and(Route::wants_body) {
-            match self.read_body(session).await? {
+            match waiting::on_others(self.read_body(session)).await? {
                 Ok(body) => Some(body),
                 Err(refusal) => return self.refuse(session, context, &refusal).await,
             }
@@ -112,10 +122,7 @@ impl Proxy {
                 context.forward = Some(decided);
                 Ok(false)
             }
-            Decision::Answer(reply) => {
-                context.exchanged();
-                self.answer(session, context, reply).await
-            }
+            Decision::Answer(reply) => self.answer(session, context, reply).await,
         }
     }
 
@@ -173,11 +180,14 @@ impl Proxy {
         session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
         session.as_downstream_mut().set_total_drain_timeout(Some(DRAIN_REFUSED));
         self.close_if_draining(session);
-        session.write_response_header(Box::new(header), without_body).await?;
-        if !without_body {
-            session.write_response_body(Some(reply.body), true).await?;
-        }
-        Ok(true)
+        waiting::on_others(async {
+            session.write_response_header(Box::new(header), without_body).await?;
+            if !without_body {
+                session.write_response_body(Some(reply.body), true).await?;
+            }
+            Ok(true)
+        })
+        .await
     }
 
     fn count_refusal(&self, context: &mut Context, refusal: &Refusal, reported: bool) {
@@ -231,7 +241,7 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        context.correlate(session.req_header().headers.get(CORRELATION_ID));
+        context.begin(session.req_header());
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.timeouts.idle.as_secs().max(1)));
@@ -242,7 +252,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        self.admit(session, context).await
+        let span = context.span.clone();
+        let (answered, waited) = waiting::measured(self.admit(session, context).instrument(span)).await;
+        context.admitted(waited);
+        answered
     }
 
     async fn request_body_filter(
@@ -280,6 +293,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
+        let began = Instant::now();
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
         let edits =
@@ -306,7 +320,9 @@ impl ProxyHttp for Proxy {
         if let Some(target) = own_target.or(path) {
             request.set_raw_path(target.as_bytes())?;
         }
-        context.sent_upstream();
+        for (name, value) in context.sent_upstream(began) {
+            request.insert_header(name, value)?;
+        }
         Ok(())
     }
 
@@ -316,6 +332,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        let began = Instant::now();
         if exchange::refuses_token(response.status) && self.replace_credential(session, context).await {
             return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
         }
@@ -349,7 +366,7 @@ impl ProxyHttp for Proxy {
             }
         }
         context.status = Some(response.status);
-        context.answered_upstream(&self.metrics);
+        context.answered_upstream(began, &self.metrics);
         Ok(())
     }
 
@@ -420,7 +437,7 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
         self.in_flight.leave();
-        context.record(session.req_header(), &self.metrics);
+        context.record(session.req_header(), &self.metrics, &self.log);
     }
 
     /// Our own line tells of failures, without path, query and header.

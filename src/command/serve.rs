@@ -5,7 +5,7 @@ use crate::{app::App, telemetry};
 
 pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
     let loaded = load(file)?;
-    telemetry::start(&loaded.settings.log).map_err(|error| Failure::Other(format!("log.audit_file: {error}")))?;
+    let exporter = telemetry::start(&loaded.settings.log, &loaded.settings.traces).map_err(Failure::of)?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
@@ -14,7 +14,7 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let stop = stop_signal()?;
         let app = App::build(loaded.settings).map_err(Failure::of)?;
         for address in app.public_addresses() {
@@ -22,7 +22,11 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
         app.run(stop).await.map_err(Failure::of)
-    })
+    });
+    if let Some(exporter) = exporter {
+        exporter.stop();
+    }
+    result
 }
 
 /// Completes on SIGTERM or Ctrl-C. The handlers stand as soon as this returns, so that neither ends the

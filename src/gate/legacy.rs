@@ -40,6 +40,7 @@ use crate::{
     settings::SlasClient,
     shopper::Shopper,
     tokens::{on_behalf::ECOM, sessions::SessionError},
+    waiting,
 };
 
 /// When the endpoints became deprecated (RFC 9745): 1 July 2022, the date of their API description.
@@ -223,7 +224,8 @@ impl Gate {
                 Ok(code) => break (code, pkce),
                 Err(ExchangeError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
                     may_wait = false;
-                    tokio::time::sleep(LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction())).await;
+                    let window = LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction());
+                    waiting::on_others(tokio::time::sleep(window)).await;
                 }
                 Err(error) if error.refuses_credentials() => {
                     return Err(Refusal::LoginRejected { login: Some(login_id) });
@@ -245,7 +247,7 @@ impl Gate {
         let who = format!("{}|{}", login.tenant.settings.organization, login_id.to_lowercase());
         let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.timeouts.exchange);
         let wait = self.sessions.turn(&who, LOGIN_WINDOW, longest).await.ok_or(Refusal::LoginConflict)?;
-        tokio::time::sleep(wait).await;
+        waiting::on_others(tokio::time::sleep(wait)).await;
         Ok(())
     }
 

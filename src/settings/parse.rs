@@ -15,8 +15,10 @@ mod log;
 mod routes;
 mod store;
 mod tenants;
+mod traces;
 mod value;
 
+pub use log::is_log_level;
 pub use value::is_loopback;
 use value::{Keys, MINUTE};
 
@@ -47,6 +49,7 @@ pub(super) fn settings(
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);
     let log = log::log(file.log, &surroundings, findings);
+    let traces = traces::traces(&file.traces, findings);
     let store = store::store(file.store, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
     Some(Settings {
@@ -58,6 +61,7 @@ pub(super) fn settings(
         timeouts: timeouts?,
         limits: limits?,
         log: log?,
+        traces: traces?,
         store: store?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
         routes: routes?,

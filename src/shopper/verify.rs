@@ -188,6 +188,7 @@ impl ShopperVerifier {
     }
 
     fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
         self.metrics.token_verifications.with_label_values(&[result]).inc();
     }
 }

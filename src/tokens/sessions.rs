@@ -539,6 +539,7 @@ impl Sessions {
     }
 
     fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
     }
 }

@@ -14,6 +14,7 @@ mod fleet;
 mod forwarding;
 mod http2;
 mod logins;
+mod metrics;
 mod on_behalf;
 mod operations;
 mod paths;

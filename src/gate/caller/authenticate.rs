@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use secrecy::ExposeSecret;
+use tracing::Instrument;
 
 use super::{Caller, certificate::PeerCertificate};
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     jwt,
     names::Scopes,
     salesforce::account_manager::AccountManager,
+    spans,
     system::SystemClient,
     tokens::machine::{ClientCredentials, SystemTokenFailure},
 };
@@ -169,7 +171,8 @@ impl Gate {
     ) -> Result<SystemLease, SystemTokenFailure> {
         let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
         let of = &tenant.settings.tenant;
-        let (slot, token) = self.machine.token_with_any(account_manager, of, credentials, alternatives).await?;
+        let token = self.machine.token_with_any(account_manager, of, credentials, alternatives);
+        let (slot, token) = token.instrument(spans::cache("system")).await?;
         Ok(SystemLease { credentials: credentials.clone(), slot, token })
     }
 
@@ -182,8 +185,11 @@ impl Gate {
         };
         let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
         let credentials = ClientCredentials { client: own.client_id.clone(), secret: own.client_secret.clone() };
-        let (slot, outcome) =
-            self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
+        let (slot, outcome) = self
+            .machine
+            .token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes)
+            .instrument(spans::cache("system"))
+            .await;
         match outcome {
             Ok(token) => Ok(SystemLease { credentials, slot, token }),
             Err(SystemTokenFailure::Unavailable { retry_after }) => {
@@ -203,7 +209,11 @@ impl Gate {
         let Some(systems) = &tenant.systems else {
             return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
         };
-        systems.verify(token, &tenant.settings.tenant).await.map_err(Refusal::of_system_verdict)
+        systems
+            .verify(token, &tenant.settings.tenant)
+            .instrument(spans::verify("account_manager"))
+            .await
+            .map_err(Refusal::of_system_verdict)
     }
 }
 

@@ -3,7 +3,9 @@
 //! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
 //! have one for what only the operator can know.
 
-use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts};
+use super::{
+    AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts, Traces,
+};
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
@@ -83,7 +85,19 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Json, audit_file: None, pseudonym_key: None }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Json,
+            audit_file: None,
+            pseudonym_key: None,
+            one_success_in: 1,
+        }
+    }
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, one_in: 1 }
     }
 }
 
