@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{
     clock::unix_now,
     jwt::{Unverifiable, Unverified},
-    keys::{KeyRing, NoKey},
+    keys::{KeyRing, NoKey, Source},
     names::{ClientId, Scopes, TenantId},
 };
 
@@ -91,7 +91,13 @@ impl SystemVerifier {
     /// [`SystemTokenError`].
     pub async fn verify(&self, token: &str, tenant: &TenantId) -> Result<SystemClient, SystemTokenError> {
         let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
-        let key = self.ring.key(unverified.kid()).await.map_err(|error| match error {
+        let source = match unverified.claimed_issuer() {
+            Some(issuer) if self.issuers.contains(&issuer) => {
+                Source::Presented { issued_at: unverified.claimed_issue() }
+            }
+            _ => Source::Foreign,
+        };
+        let key = self.ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => SystemTokenError::Invalid,
             NoKey::Unavailable => SystemTokenError::KeysUnavailable,
         })?;

@@ -219,7 +219,7 @@ impl Gate {
     async fn begin_session(&self, login: &Login<'_>, answer: &TokenAnswer) -> Result<Arc<Shopper>, Refusal> {
         let organization = &login.tenant.settings.organization;
         let verified =
-            self.shoppers.verify(answer.access_token.expose_secret(), organization).await.map_err(|error| {
+            self.shoppers.verify_issued(answer.access_token.expose_secret(), organization).await.map_err(|error| {
                 tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
                 Refusal::SlasUnavailable
             })?;

@@ -11,6 +11,7 @@ use super::{
 };
 
 mod callers;
+mod keys;
 mod routes;
 mod store;
 mod tenants;
@@ -47,6 +48,7 @@ pub(super) fn settings(
     let limits = limits(&file.limits, findings);
     let log = log(file.log, findings);
     let store = store::store(file.store, &surroundings, findings);
+    let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
     Some(Settings {
         server: server?,
@@ -58,6 +60,7 @@ pub(super) fn settings(
         limits: limits?,
         log: log?,
         store: store?,
+        keys: keys?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
         routes: routes?,
     })

@@ -12,6 +12,7 @@ mod admin;
 mod fleet;
 mod forwarding;
 mod http2;
+mod keys;
 mod logins;
 mod operations;
 mod paths;
