@@ -137,6 +137,9 @@ impl App {
             env!("CARGO_PKG_VERSION"),
             option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown"),
         )?);
+        if let Some(tls) = &tls {
+            metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
+        }
         let (operations, callers) = policy(&settings)?;
         let mut tenants = HashMap::new();
         let mut upstreams = HashMap::new();

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub sessions: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
+    /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
+    pub tls_certificate_not_after: IntGaugeVec,
 }
 
 impl Metrics {
@@ -121,6 +123,11 @@ impl Metrics {
             )?,
             sessions,
             store_up,
+            tls_certificate_not_after: gauges(
+                "tls_certificate_not_after_seconds",
+                "When the listener's certificate ends, seconds since 1970",
+                &[],
+            )?,
             registry,
         })
     }

@@ -12,6 +12,7 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::settings::Tls;
 
@@ -40,6 +41,7 @@ pub enum TlsFileError {
 #[derive(Debug)]
 pub struct ListenerTls {
     shown: Arc<SingleCertAndKey>,
+    not_after: i64,
     clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -50,8 +52,16 @@ impl ListenerTls {
     /// [`TlsFileError`].
     pub fn read(files: &Tls) -> Result<Self, TlsFileError> {
         let shown = certified_key(&files.certificate, &files.private_key)?;
+        let not_after = shown.cert.iter().map(|certificate| not_after(certificate, &files.certificate));
+        let not_after = not_after.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
         let clients = files.client_ca.as_deref().map(client_verifier).transpose()?;
-        Ok(Self { shown: Arc::new(SingleCertAndKey::from(shown)), clients })
+        Ok(Self { shown: Arc::new(SingleCertAndKey::from(shown)), not_after, clients })
+    }
+
+    /// When the first certificate of the chain ends, seconds since 1970.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
     }
 
     /// The library's settings for one address: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
@@ -78,6 +88,13 @@ fn certified_key(certificate: &Path, private_key: &Path) -> Result<CertifiedKey,
     let key = PrivateKeyDer::from_pem_file(private_key)
         .map_err(|error| unusable("server.tls.private_key", private_key, &error))?;
     CertifiedKey::from_der(chain, key, provider).map_err(TlsFileError::Mismatch)
+}
+
+/// Seconds since 1970.
+fn not_after(certificate: &CertificateDer<'_>, path: &Path) -> Result<i64, TlsFileError> {
+    let parsed = X509Certificate::from_der(certificate);
+    let (_, parsed) = parsed.map_err(|error| unusable("server.tls.certificate", path, &error))?;
+    Ok(parsed.validity().not_after.timestamp())
 }
 
 /// Asks for a client certificate of these authorities, and takes callers without one too.
