@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::{
     admin::Admin,
+    clock::unix_now,
     gate::{
         Gate, Tenant,
         caller::{CallerError, Callers},
@@ -137,6 +138,7 @@ impl App {
             env!("CARGO_PKG_VERSION"),
             option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown"),
         )?);
+        metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
         if let Some(tls) = &tls {
             metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
         }

@@ -65,7 +65,8 @@ async fn the_end_of_the_certificate_is_told() {
     let authority = Authority::new();
     let issued = authority.server();
     let world = World::with(|config| tls(config, issued.listener())).await;
-    let end = format!("date +%s -d \"$(openssl x509 -noout -enddate -in {} | cut -d= -f2)\"", text(&issued.certificate));
+    let end =
+        format!("date +%s -d \"$(openssl x509 -noout -enddate -in {} | cut -d= -f2)\"", text(&issued.certificate));
     let end = String::from_utf8(Command::new("sh").args(["-c", &end]).output().unwrap().stdout).unwrap();
     let metrics = world.metrics().await;
     let told = metrics.lines().find_map(|line| line.strip_prefix(METRIC)).unwrap_or_else(|| panic!("{metrics}"));
