@@ -1,7 +1,7 @@
 """The Debian package: built, installed, started as its unit says, asked, stopped and removed.
 
 The installation is a real one, by dpkg with its scripts, but into a copy of this machine that only this test sees: an
-overlay in a mount namespace of its own. So it needs root. No systemd runs there: the test does what the unit says.
+overlay in a mount namespace of its own. That needs root, or sudo. No systemd runs there: the test does what the unit says.
 """
 
 import configparser
@@ -9,6 +9,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import subprocess
 import unittest
 
 import running
@@ -17,6 +18,8 @@ import shop
 PRIVATE_CLIENT = "22222222-2222-4222-8222-222222222222"
 UNIT = "/usr/lib/systemd/system/shopper-gateway.service"
 CREDENTIALS = "/run/credentials/shopper-gateway.service"
+# What stands before a command that only root may run.
+ROOT = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
 # What `systemd-analyze security` may find at most, in tenths: 0 is best, 100 is none.
 EXPOSURE = 15
 
@@ -39,7 +42,7 @@ class Package(unittest.TestCase):
         self.remove()
 
     def install(self):
-        shutil.copy(self.package, self.room.root / "tmp" / "shopper-gateway.deb")
+        self.room.write("/tmp/shopper-gateway.deb", self.package.read_bytes())
         self.room.run("dpkg", "--install", "/tmp/shopper-gateway.deb")
         self.assertIn("shopper-gateway", self.room.run("getent", "passwd", "shopper-gateway"))
         modes = self.room.run("stat", "-c", "%a %U:%G %n", "/etc/shopper-gateway/secrets", "/etc/shopper-gateway/tls")
@@ -55,10 +58,8 @@ class Package(unittest.TestCase):
         self.room.run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", UNIT)
 
     def configure(self, simulator):
-        secrets = self.room.root / "etc/shopper-gateway/secrets"
-        (secrets / "slas").write_text("private-client-secret\n")
-        with (self.room.root / "etc/shopper-gateway/gateway.toml").open("a") as config:
-            config.write(f"""
+        self.room.write("/etc/shopper-gateway/secrets/slas", b"private-client-secret\n")
+        tenant = f"""
 [[tenants]]
 organization_id = "{running.ORGANIZATION}"
 api = "{simulator}"
@@ -67,7 +68,8 @@ sites = ["RefArch"]
 client_id = "{PRIVATE_CLIENT}"
 client_secret = {{ file = "{CREDENTIALS}/secret_slas" }}
 redirect_uri = "http://localhost:3000/callback"
-""")
+"""
+        self.room.write("/etc/shopper-gateway/gateway.toml", tenant.encode(), "--append")
         # What LoadCredential does.
         self.room.run("install", "-d", "-m", "0500", "-o", "shopper-gateway", CREDENTIALS)
         self.room.run("install", "-m", "0400", "-o", "shopper-gateway", "/etc/shopper-gateway/secrets/slas",
@@ -76,7 +78,7 @@ redirect_uri = "http://localhost:3000/callback"
     def serve(self):
         unit = configparser.RawConfigParser(strict=False)
         unit.optionxform = str
-        unit.read(f"{self.room.root}{UNIT}")
+        unit.read_string(self.room.run("cat", UNIT))
         service = unit["Service"]
         command = ["setpriv", f"--reuid={service['User']}", f"--regid={service['Group']}", "--init-groups",
                    "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--",
@@ -95,10 +97,10 @@ redirect_uri = "http://localhost:3000/callback"
 
     def remove(self):
         self.room.run("dpkg", "--purge", "shopper-gateway")
-        for path in ["usr/bin/shopper-gateway", UNIT[1:], "etc/shopper-gateway/gateway.toml", "etc/shopper-gateway/tls"]:
-            self.assertFalse((self.room.root / path).exists(), path)
-        secret = self.room.root / "etc/shopper-gateway/secrets/slas"
-        self.assertTrue(secret.exists(), "a secret is the administrator's to remove")
+        for path in ["/usr/bin/shopper-gateway", UNIT, "/etc/shopper-gateway/gateway.toml", "/etc/shopper-gateway/tls"]:
+            self.room.run("test", "!", "-e", path)
+        # A secret is the administrator's to remove.
+        self.room.run("test", "-e", "/etc/shopper-gateway/secrets/slas")
 
 
 def build(folder):
@@ -123,12 +125,10 @@ class Room:
         mounts = (f"mount -t tmpfs room {self.folder} && cd {self.folder} && mkdir upper work root"
                   " && mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root"
                   " && for kernels in proc sys dev; do mount --rbind /$kernels root/$kernels; done"
-                  " && echo furnished && exec sleep 3600")
-        self.holder = running.Program("unshare", "--mount", "--propagation", "private", "sh", "-c", mounts)
-        self.holder.said("furnished")
-        # As seen from outside the namespace.
-        self.root = pathlib.Path(f"/proc/{self.holder.process.pid}/root{self.folder}/root")
-        self.enter = ["nsenter", f"--target={self.holder.process.pid}", "--mount", "chroot", f"{self.folder}/root"]
+                  " && echo furnished by $$ && exec sleep 3600")
+        self.holder = running.Program(*ROOT, "unshare", "--mount", "--propagation", "private", "sh", "-c", mounts)
+        holder = self.holder.said(r"furnished by (\d+)").group(1)
+        self.enter = [*ROOT, "nsenter", f"--target={holder}", "--mount", "chroot", f"{self.folder}/root"]
         return self
 
     def __exit__(self, *_):
@@ -139,6 +139,9 @@ class Room:
 
     def start(self, *command):
         return running.Program(*self.enter, *command)
+
+    def write(self, path, content, *how):
+        subprocess.run([*self.enter, "tee", *how, path], input=content, stdout=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":
