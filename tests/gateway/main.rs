@@ -9,10 +9,12 @@ mod replica;
 mod world;
 
 mod admin;
+mod callers;
 mod fleet;
 mod forwarding;
 mod http2;
 mod logins;
+mod on_behalf;
 mod operations;
 mod paths;
 mod refusals;
