@@ -1,7 +1,7 @@
 """What callers do, for the metrics: every kind of request whose figures the dashboard shows, over and over.
 
-Owns the calls and what must happen to them. Provokes what is rare: refusals, sessions that are renewed, an exchange that
-fails, an error of Salesforce's, a reload.
+Owns the calls and what must happen to them. Provokes what is rare: refusals, sessions that are renewed, exchanges and
+requests that fail.
 """
 
 import base64
@@ -15,6 +15,13 @@ LOGIN = f"/customer/shopper-customers/v1/organizations/{ORGANIZATION}/customers/
 PRODUCTS = f"/product/shopper-products/v1/organizations/{ORGANIZATION}/products?ids=701642812398M&siteId=RefArch"
 ORDERS = f"/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch"
 
+
+def basic(credentials):
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
+
+
+SHOPPER = basic("shopper@example.com:Passw0rd!shopper")
+CALLER = basic("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb:caller-secret")
 # Seconds that a token lives which shall be renewed.
 SHORT_LIFE = 2
 
@@ -54,6 +61,9 @@ class Shop:
         self.expect(401, "GET", PRODUCTS)
         self.expect(401, "GET", PRODUCTS, bearer="no.token.atall")
         self.expect(200, "GET", ORDERS, bearer=self.system_token())
+        # The same caller by its Basic credentials, for itself and for a shopper: tokens that the gateway gets.
+        self.expect(200, "GET", ORDERS, headers={"Authorization": CALLER})
+        self.expect(200, "GET", PRODUCTS, headers={"Authorization": CALLER, "X-On-Behalf-Of": "second@example.com"})
         self.control("POST", "faults", fault("api", "shopper-products.getProducts", 500))
         self.expect(500, "GET", PRODUCTS, bearer=token)
         self.control("POST", "faults", fault("slas", "authorize:guest", 503))
@@ -75,16 +85,14 @@ class Shop:
         return headers["authorization"].removeprefix("Bearer ")
 
     def registered(self):
-        basic = base64.b64encode(b"shopper@example.com:Passw0rd!shopper").decode()
-        self.expect(200, "POST", LOGIN, body='{"type":"credentials"}', headers={"Authorization": f"Basic {basic}"})
+        self.expect(200, "POST", LOGIN, body='{"type":"credentials"}', headers={"Authorization": SHOPPER})
 
     def system_token(self):
         """The token of the demo's caller, by the simulator's own hand."""
         status, _, body = self.client.send(
             "POST", f"{self.simulator}/dwsso/oauth2/access_token",
             "grant_type=client_credentials&scope=SALESFORCE_COMMERCE_API:zzrf_001%20sfcc.orders",
-            {"Authorization": "Basic " + base64.b64encode(b"bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb:caller-secret").decode(),
-             "Content-Type": "application/x-www-form-urlencoded"})
+            {"Authorization": CALLER, "Content-Type": "application/x-www-form-urlencoded"})
         assert status == 200, body
         return json.loads(body)["access_token"]
 

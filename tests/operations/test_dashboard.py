@@ -103,6 +103,11 @@ class Dashboard(unittest.TestCase):
         self.assertEqual(asked["job"], ["shopper-gateway"])
         self.assertIn(running.ORGANIZATION, asked["tenant"])
 
+    def test_every_kind_of_token_is_seen(self):
+        metric = "shopper_gateway_token_requests_total"
+        for kind in ["session", "system", "on_behalf"]:
+            running.eventually(f"{kind} is counted", lambda k=kind: self.numbers(f'{metric}{{kind="{k}"}}'))
+
     def test_the_rules_run_and_know_their_metrics(self):
         groups = self.ask("rules")["groups"]
         self.assertEqual(len(groups), RULES.count("- name: "))
