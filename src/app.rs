@@ -34,7 +34,7 @@ use crate::{
         replay,
     },
     in_flight::InFlight,
-    keys::{Issuer, KeyRing},
+    keys::{Folder, FolderError, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     names::OrganizationId,
     proxy::{
@@ -126,6 +126,9 @@ pub enum AppError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     Randomness(#[from] aws_lc_rs::error::Unspecified),
+    /// The folder of key sets cannot be used.
+    #[error("keys.folder: {0}")]
+    Keys(#[from] FolderError),
     /// A metric is registered twice, which the tests exclude.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -152,6 +155,9 @@ impl App {
             metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
         }
         let (operations, callers) = policy(&settings)?;
+        let store = store(&settings, &metrics)?;
+        let folder = settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new);
+        let keeping = Keeping { store: Arc::clone(&store), folder, max_age: settings.keys.max_age };
         let mut tenants = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut shopper_rings = HashMap::new();
@@ -160,7 +166,7 @@ impl App {
         let mut agents = HashMap::new();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
-            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &metrics)?;
+            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, &metrics)?;
             let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
@@ -176,7 +182,7 @@ impl App {
         }
         let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(&metrics)));
         let sessions = Sessions::new(
-            store(&settings, &metrics)?,
+            store,
             issuers,
             Arc::clone(&shoppers),
             settings.sessions.clone(),
@@ -251,8 +257,10 @@ impl App {
             public.add_listener(endpoint);
             public_fds.add(name, bound.listener.into_raw_fd());
         }
-        let mut admin =
-            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.gate), Arc::clone(&self.in_flight)));
+        let mut admin = Service::new(
+            "admin".to_owned(),
+            Admin::new(Arc::clone(&self.gate), self.rings, Arc::clone(&self.in_flight)),
+        );
         let mut admin_fds = Fds::new();
         admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
         admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());
@@ -342,11 +350,12 @@ type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
 fn tenant_parts(
     tenant: &settings::Tenant,
     settings: &Settings,
+    keeping: &Keeping,
     metrics: &Arc<Metrics>,
 ) -> Result<TenantParts, AppError> {
     let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), Arc::clone(metrics))?;
     let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
-    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), Arc::clone(metrics));
+    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
     let mut system_ring = None;
     let mut systems = None;
     let mut manager = None;
@@ -355,7 +364,8 @@ fn tenant_parts(
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
         manager = Some(account_manager.clone());
-        let ring = KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), Arc::clone(metrics));
+        let ring =
+            KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
         systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
         system_ring = Some(ring);
     }

@@ -21,6 +21,7 @@ use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 mod environment;
 mod finding;
+mod guarded;
 mod layers;
 mod load;
 mod parse;
@@ -30,6 +31,7 @@ mod secret;
 mod shape;
 
 pub use finding::{ConfigErrors, Finding};
+pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;
 pub use parse::is_loopback;
 pub use schema::schema;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub log: Log,
     /// Where sessions live.
     pub store: Store,
+    /// How long the issuers' keys are good.
+    pub keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     pub policy: Policy,
     /// Operations of the merchant's own.
@@ -273,6 +277,15 @@ pub struct RedisStore {
     pub key_prefix: String,
     /// Longest wait for one command.
     pub timeout: Duration,
+}
+
+/// How long the issuers' public keys are good, and where they outlive the process.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The age from which a key set verifies nothing.
+    pub max_age: Duration,
+    /// Where key sets are kept on this machine, if anywhere.
+    pub folder: Option<PathBuf>,
 }
 
 /// How Redis is reached.

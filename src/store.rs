@@ -1,9 +1,11 @@
 //! Where sessions live: what every store can do, and what a session is.
 //!
 //! Owns the contract between sessions and the two stores, and its guarantees: a change is written only over
-//! the version that was read, a lock ends by itself, and what was ended stays refused everywhere.
+//! the version that was read, a lock ends by itself, and what was ended stays refused everywhere. What else
+//! replicas share goes through it too: turns, budgets, and values that must outlive a process.
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
+pub mod budget;
 pub mod memory;
 pub mod redis;
 mod seal;
@@ -13,6 +15,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use self::budget::{Budget, Taken};
 use crate::{
     jwt::TokenDigest,
     names::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
@@ -217,6 +220,19 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// How long to wait for one's turn where only one may go in each `window`; `None` if that would
     /// be longer than `longest`, and then no turn is taken.
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError>;
+
+    /// Spends `amount` of the budget `what`, which all gateways that share the store spend together, if `leave`
+    /// would still be there afterwards: who matters less leaves more. `what` and `budget` belong together.
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError>;
+
+    /// Keeps a small value for `life`, in place of an earlier one of this name.
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;
+
+    /// The value kept under this name, exactly as a gateway wrote it.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] also if somebody else wrote it, or under another name.
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Drops what has ended by itself or was not used within `idle`; a store that does so by itself need not.
     /// Says how many sessions are held, where that is known.

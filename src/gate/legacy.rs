@@ -274,7 +274,7 @@ impl Gate {
     ) -> Result<Arc<Shopper>, Refusal> {
         let organization = &login.tenant.settings.organization;
         let verified =
-            self.shoppers.verify(answer.access_token.expose_secret(), organization).await.map_err(|error| {
+            self.shoppers.verify_issued(answer.access_token.expose_secret(), organization).await.map_err(|error| {
                 tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
                 Refusal::SlasUnavailable
             })?;

@@ -2,6 +2,8 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header::LOCATION};
 use reqwest::RequestBuilder;
@@ -230,8 +232,22 @@ impl Slas {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let answer = self.send("jwks", self.transport.client().get(self.url("/jwks"))).await?;
+        let answer = self.send("jwks", self.transport.client().get(self.jwks_url())).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+    }
+
+    /// Where its key set is.
+    #[must_use]
+    pub fn jwks_url(&self) -> String {
+        self.url("/jwks")
+    }
+
+    /// Whether SLAS answers at all within this time: `GET /userinfo` without a credential, whose 401 is a good
+    /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
+        let answer = self.send("sign_of_life", request).await;
+        answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
     }
 
     async fn token(

@@ -11,6 +11,7 @@ use super::{
 };
 
 mod callers;
+mod keys;
 mod log;
 mod routes;
 mod store;
@@ -48,6 +49,7 @@ pub(super) fn settings(
     let limits = limits(&file.limits, findings);
     let log = log::log(file.log, &surroundings, findings);
     let store = store::store(file.store, &surroundings, findings);
+    let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
     Some(Settings {
         server: server?,
@@ -59,6 +61,7 @@ pub(super) fn settings(
         limits: limits?,
         log: log?,
         store: store?,
+        keys: keys?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
         routes: routes?,
     })

@@ -53,6 +53,9 @@ pub(super) struct File {
     /// Where sessions live.
     #[serde(default)]
     pub(super) store: Store,
+    /// The public keys of SLAS and Account Manager, which verify tokens.
+    #[serde(default)]
+    pub(super) keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     #[serde(default)]
     pub(super) policy: Policy,
@@ -330,6 +333,20 @@ pub(super) enum StoreKind {
     Memory,
     /// In Redis or Valkey: sessions survive a restart, and replicas share them.
     Redis,
+}
+
+/// The public keys of SLAS and Account Manager, which verify tokens.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    /// How long a key set is good while its issuer cannot be asked; then its tokens are answered 503. From 24 hours to
+    /// 30 days.
+    #[schemars(example = &"72h")]
+    pub(super) max_age: String,
+    /// Folder in which key sets outlive the process, so that a restart during an outage of SLAS still verifies. Nobody
+    /// but the gateway's user may write in it; made if only it is missing. With a store of kind `redis` they are kept there too.
+    #[schemars(with = "Option<String>", example = &"/var/lib/shopper-gateway/keys")]
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// What happens to requests that the policy refuses or does not know.

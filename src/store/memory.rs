@@ -18,6 +18,7 @@ use quick_cache::sync::Cache;
 
 use super::{
     Claim, Cursor, ENDED_FOR, Fence, Found, Lock, RECENT_TOKENS, Session, SessionStore, StoreError, Written,
+    budget::{Budget, Levels, Taken},
     random_bytes,
 };
 use crate::{
@@ -31,6 +32,8 @@ use crate::{
 const SLOTS: usize = 2 * (RECENT_TOKENS + 2);
 /// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
 const MOST_TURNS: usize = 10_000;
+/// How many values are kept at a time; beyond it no more are taken.
+const MOST_VALUES: usize = 1_000;
 
 /// Sessions in this process.
 #[derive(Debug)]
@@ -41,6 +44,14 @@ pub struct MemoryStore {
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
     claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
+    budgets: Levels,
+    values: Mutex<HashMap<[u8; 32], Value>>,
+}
+
+#[derive(Debug)]
+struct Value {
+    bytes: Vec<u8>,
+    ends_at: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -83,6 +94,8 @@ impl MemoryStore {
             by_token: Cache::new(capacity.saturating_mul(SLOTS)),
             turns: Mutex::default(),
             claims: Mutex::default(),
+            budgets: Levels::default(),
+            values: Mutex::default(),
         }
     }
 
@@ -264,6 +277,27 @@ impl SessionStore for MemoryStore {
         }
         turns.insert(who, free_at + window);
         Ok(Some(wait))
+    }
+
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
+        Ok(self.budgets.take(what, budget, amount, leave))
+    }
+
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+        let (name, now) = (sha256(name), Instant::now());
+        let mut values = self.values.lock();
+        values.retain(|_, value| value.ends_at > now);
+        if values.len() >= MOST_VALUES && !values.contains_key(&name) {
+            return Err(StoreError::Broken("there is no room for another value"));
+        }
+        values.insert(name, Value { bytes: value.to_vec(), ends_at: now + life });
+        Ok(())
+    }
+
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = self.values.lock();
+        let value = values.get(&sha256(name)).filter(|value| value.ends_at > Instant::now());
+        Ok(value.map(|value| value.bytes.clone()))
     }
 
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {

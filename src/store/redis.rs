@@ -13,6 +13,8 @@
 //! | `{prefix}:ended` | stream of sealed token digests that are refused from now on |
 //! | `{prefix}:w:{hash of login}` | when the login's next turn is |
 //! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
+//! | `{prefix}:b:{hash of budget}` | when the budget is full again |
+//! | `{prefix}:k:{hash of name}` | a sealed value that outlives a process |
 
 mod link;
 mod wire;
@@ -28,7 +30,9 @@ use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 use self::link::Link;
 pub use self::link::LinkError;
 use super::{
-    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written, random_bytes,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written,
+    budget::{Budget, Taken},
+    random_bytes,
     seal::Seals,
 };
 use crate::{
@@ -99,6 +103,21 @@ static TURN: LazyLock<Script> = LazyLock::new(|| {
          if free - now > tonumber(ARGV[2]) then return -1 end
          redis.call('SET', KEYS[1], free + ARGV[1], 'PX', free - now + ARGV[1])
          return free - now",
+    )
+});
+
+/// KEYS: budget. ARGV: the time of the amount, of what may be spent, and of the whole, in µs. Gives the wait in µs, 0 if
+/// it was spent. After a failover to a server whose clock is behind, no more than the whole is missing.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local time = redis.call('TIME')
+         local now = time[1] * 1000000 + time[2]
+         local missing = tonumber(redis.call('GET', KEYS[1]) or '0') - now
+         missing = math.min(math.max(missing, 0), tonumber(ARGV[3]))
+         local after = missing + tonumber(ARGV[1])
+         if after > tonumber(ARGV[2]) then return after - tonumber(ARGV[2]) end
+         redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.max(math.ceil(after / 1000), 1))
+         return 0",
     )
 });
 
@@ -358,6 +377,29 @@ impl SessionStore for RedisStore {
         Ok(u64::try_from(wait).ok().map(Duration::from_millis))
     }
 
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
+        let mut script = TAKE.key(format!("{}:b:{}", self.prefix, self.seals.name("b", what)));
+        script.arg(microseconds(budget.time_of(amount))).arg(microseconds(budget.room(leave)));
+        let wait: u64 = self.script(script.arg(microseconds(budget.room(0)))).await?;
+        Ok(if wait == 0 { Taken::Yes } else { Taken::NotFor(Duration::from_micros(wait)) })
+    }
+
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+        let key = format!("{}:k:{}", self.prefix, self.seals.name("k", name));
+        let sealed = self.seals.seal(&kept_place(name), value)?;
+        self.link.query(cmd("SET").arg(key).arg(sealed).arg("PX").arg(milliseconds(life).max(1))).await
+    }
+
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        for hash in self.seals.names("k", name) {
+            let key = format!("{}:k:{hash}", self.prefix);
+            if let Some(sealed) = self.link.query::<Option<Vec<u8>>>(cmd("GET").arg(key)).await? {
+                return self.seals.open(&kept_place(name), &sealed).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     async fn sweep(&self, _now: u64, _idle: Duration) -> Option<usize> {
         None
     }
@@ -369,4 +411,13 @@ impl SessionStore for RedisStore {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a kept value is sealed for: no session's seal opens as one.
+fn kept_place(name: &[u8]) -> Vec<u8> {
+    [b"kept/".as_slice(), name].concat()
 }

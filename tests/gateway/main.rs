@@ -13,6 +13,7 @@ mod callers;
 mod fleet;
 mod forwarding;
 mod http2;
+mod keys;
 mod logins;
 mod on_behalf;
 mod operations;

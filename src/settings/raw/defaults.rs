@@ -3,7 +3,9 @@
 //! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
 //! have one for what only the operator can know.
 
-use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts};
+use super::{
+    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts,
+};
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
@@ -56,6 +58,12 @@ impl Default for Store {
             key_prefix: "shopper-gateway".to_owned(),
             timeout: "50ms".to_owned(),
         }
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { max_age: "72h".to_owned(), folder: None }
     }
 }
 

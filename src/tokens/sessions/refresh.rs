@@ -129,7 +129,7 @@ impl Sessions {
             Ok(answer) => {
                 let digest = digest_of(&answer.access_token);
                 let token = answer.access_token.expose_secret();
-                let ends_at = match self.verifier.verify(token, &session.owner.organization).await {
+                let ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
                     Ok(verified) if owns(&verified.shopper, &session.owner) => verified.shopper.expires_at,
                     // SLAS gave it over a verified connection, and the refresh token before it may be void: what
                     // cannot be verified just now is kept.
