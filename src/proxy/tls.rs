@@ -22,6 +22,7 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
+use x509_cert::{Certificate, der::Decode};
 
 use crate::{gate::caller::certificate::PeerCertificate, settings::Tls};
 
@@ -50,6 +51,8 @@ pub enum TlsFileError {
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
     shown: Arc<Shown>,
+    /// When the first certificate of the chain ends, seconds since 1970.
+    not_after: i64,
     clients: Arc<Clients>,
 }
 
@@ -67,15 +70,24 @@ impl ListenerTls {
     /// # Errors
     /// [`TlsFileError`].
     pub fn read(files: &Tls) -> Result<Self, TlsFileError> {
-        let shown = Shown(ArcSwap::from_pointee(certified_key(&files.certificate, &files.private_key)?));
+        let shown = certified_key(&files.certificate, &files.private_key)?;
+        let not_after = shown.cert.iter().map(|certificate| not_after(certificate, &files.certificate));
+        let not_after = not_after.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
+        let shown = Shown(ArcSwap::from_pointee(shown));
         let clients = Clients(ArcSwap::from_pointee(client_verifier(files.client_ca.as_deref())?));
-        Ok(Self { shown: Arc::new(shown), clients: Arc::new(clients) })
+        Ok(Self { shown: Arc::new(shown), not_after, clients: Arc::new(clients) })
     }
 
     /// Uses what another one has read, from the next handshake on.
     pub fn take_over(&self, other: &Self) {
         self.shown.0.store(other.shown.0.load_full());
         self.clients.0.store(other.clients.0.load_full());
+    }
+
+    /// When the first certificate of the chain ends that was read here, seconds since 1970.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
     }
 
     /// The library's settings for one address: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
@@ -164,6 +176,14 @@ fn certified_key(certificate: &Path, private_key: &Path) -> Result<CertifiedKey,
     let key = PrivateKeyDer::from_pem_file(private_key)
         .map_err(|error| unusable("server.tls.private_key", private_key, &error))?;
     CertifiedKey::from_der(chain, key, provider).map_err(TlsFileError::Mismatch)
+}
+
+/// Seconds since 1970.
+fn not_after(certificate: &CertificateDer<'_>, path: &Path) -> Result<i64, TlsFileError> {
+    let parsed = Certificate::from_der(certificate);
+    let parsed = parsed.map_err(|error| unusable("server.tls.certificate", path, &error))?;
+    let end = parsed.tbs_certificate().validity().not_after.to_unix_duration().as_secs();
+    Ok(i64::try_from(end).unwrap_or(i64::MAX))
 }
 
 /// Asks for a client certificate of these authorities, and takes callers without one too; asks for none without them.
