@@ -25,10 +25,12 @@ use tokio::sync::watch;
 
 use crate::{
     admin::Admin,
+    audit::Audit,
     gate::{
         Gate, Tenant,
         caller::{CallerError, Callers},
         operations::{MerchantRoute, Operations, RouteRefusal, Security, SecurityKind, TableError},
+        replay,
     },
     in_flight::InFlight,
     keys::{Folder, FolderError, Issuer, Keeping, KeyRing},
@@ -52,7 +54,11 @@ use crate::{
         redis::{LinkError, RedisStore},
     },
     system::SystemVerifier,
-    tokens::sessions::{self, Sessions},
+    tokens::{
+        machine::MachineTokens,
+        on_behalf::{Agent, OnBehalfTokens},
+        sessions::{self, Sessions},
+    },
 };
 
 /// How often the drain looks whether the last request is done.
@@ -116,6 +122,9 @@ pub enum AppError {
     /// The session store cannot be used at all.
     #[error(transparent)]
     Store(#[from] LinkError),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness")]
+    Randomness(#[from] aws_lc_rs::error::Unspecified),
     /// The folder of key sets cannot be used.
     #[error("keys.folder: {0}")]
     Keys(#[from] FolderError),
@@ -149,6 +158,7 @@ impl App {
         let mut shopper_rings = HashMap::new();
         let mut rings = Vec::new();
         let mut issuers = HashMap::new();
+        let mut agents = HashMap::new();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, &metrics)?;
@@ -156,6 +166,9 @@ impl App {
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             issuers.insert(organization.clone(), issuer);
+            if let Some(client) = tenant.acting_client() {
+                agents.insert(organization.clone(), Agent { slas: parts.slas.clone(), client: client.clone() });
+            }
             rings.push(Arc::clone(&slas_ring));
             rings.extend(system_ring);
             upstreams.insert(organization.clone(), Arc::new(upstream));
@@ -171,12 +184,24 @@ impl App {
             settings.timeouts.exchange,
             Arc::clone(&metrics),
         );
+        let on_behalf = OnBehalfTokens::new(
+            agents,
+            Arc::clone(&sessions),
+            Arc::clone(&shoppers),
+            settings.timeouts.upstream,
+            settings.timeouts.exchange,
+            Arc::clone(&metrics),
+        );
         let gate = Arc::new(Gate {
             operations,
             tenants,
             callers,
             shoppers,
             sessions,
+            machine: MachineTokens::new(Arc::clone(&metrics))?,
+            on_behalf,
+            replacements: replay::pace(),
+            audit: Arc::new(Audit::new(settings.log.pseudonym_key.as_ref())?),
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),
             timeouts: settings.timeouts.clone(),
@@ -328,17 +353,20 @@ fn tenant_parts(
     let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
     let mut system_ring = None;
     let mut systems = None;
+    let mut manager = None;
     if let Some(own) = &tenant.account_manager {
         let transport = Transport::new(&settings.timeouts, None, Arc::clone(metrics))?;
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
+        manager = Some(account_manager.clone());
         let ring =
             KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
         systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
         system_ring = Some(ring);
     }
     let customers = Customers::new(transport, &tenant.api, &tenant.organization);
-    Ok((Tenant { settings: tenant.clone(), slas, customers, systems }, slas_ring, system_ring))
+    let parts = Tenant { settings: tenant.clone(), slas, customers, account_manager: manager, systems };
+    Ok((parts, slas_ring, system_ring))
 }
 
 fn store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {

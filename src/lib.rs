@@ -11,11 +11,12 @@
 //! - F4 [`keys`]: the issuers' public keys
 //! - F3 [`store`], [`telemetry`]: where sessions live, and what replicas share; logs
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
-//! - F1 [`settings`], [`metrics`], [`in_flight`]: configuration, counters, what a drain waits for
+//! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`]: configuration, counters, who did what, what a drain waits for
 //! - F0 [`names`], [`clock`]: identifiers, time
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod clock;
 pub mod gate;
 pub mod in_flight;

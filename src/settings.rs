@@ -117,6 +117,14 @@ pub struct Tenant {
     pub register_sessions: bool,
 }
 
+impl Tenant {
+    /// The client that acts on behalf of shoppers, if there is one.
+    #[must_use]
+    pub fn acting_client(&self) -> Option<&SlasClient> {
+        self.slas_clients.iter().find(|client| Some(&client.id) == self.on_behalf_client.as_ref())
+    }
+}
+
 /// The gateway's own system client.
 #[derive(Debug, Clone)]
 pub struct AccountManager {
@@ -171,6 +179,8 @@ pub enum CallerIdentity {
     AccountManagerClient(ClientId),
     /// By a client certificate with this subject (RFC 4514).
     CertificateSubject(String),
+    /// By a client certificate with this among its alternative names: `DNS:…`, `URI:…`, `email:…`.
+    CertificateSan(String),
 }
 
 /// How long sessions live.
@@ -227,6 +237,10 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Where the audit log goes instead of among the other lines.
+    pub audit_file: Option<PathBuf>,
+    /// Makes the pseudonyms of shoppers in it: 32 bytes.
+    pub pseudonym_key: Option<SecretSlice<u8>>,
 }
 
 /// How log lines look.

@@ -55,6 +55,9 @@ pub struct Session {
     pub ends_at: u64,
     /// Digests of access tokens given out: the login's own, then the most recent, oldest first.
     pub tokens: Vec<TokenDigest>,
+    /// Whether the first of them is no token but a name that the gateway gave, under which it finds the session
+    /// again. A name is free again when its session has ended; a token is refused.
+    pub is_named: bool,
     /// Counts the refreshes.
     pub version: u64,
 }
@@ -102,8 +105,15 @@ impl Session {
             refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
             ends_at: ends_at.unwrap_or(self.ends_at),
             tokens,
+            is_named: self.is_named,
             version: self.version + 1,
         }
+    }
+
+    /// Its name and its access tokens.
+    #[must_use]
+    pub fn names_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
+        self.tokens.split_at(usize::from(self.is_named && !self.tokens.is_empty()))
     }
 }
 
@@ -137,6 +147,10 @@ pub enum Lock {
     /// The session is not there any more.
     Gone,
 }
+
+/// The right to make what is not there yet, for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim(pub [u8; 16]);
 
 /// Whether a new version was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +196,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// the right to refresh back.
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError>;
 
+    /// Asks for the right to make the session of a name that has none. `None` if somebody else has it.
+    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError>;
+
+    /// Gives that right back.
+    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError>;
+
     /// Notes that a session was used.
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError>;
 
@@ -194,7 +214,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// Refuses a token that has no session here.
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError>;
 
-    /// The tokens refused since the cursor's last move. An empty cursor begins now.
+    /// The tokens refused, and names free again, since the cursor's last move. An empty cursor begins now.
     async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError>;
 
     /// How long to wait for one's turn where only one may go in each `window`; `None` if that would

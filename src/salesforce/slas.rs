@@ -154,6 +154,31 @@ impl Slas {
         self.token("client_credentials", client, &form).await
     }
 
+    /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
+    /// is refused; with another identity provider the shopper is created. The refresh token must be used by the same
+    /// client.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; an unknown login is [`ExchangeError::Rejected`] with 400, the same shopper within 3 seconds is
+    /// [`ExchangeError::Conflict`].
+    pub async fn trusted_system(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        idp: &str,
+        login: &str,
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("hint", "ts_ext_on_behalf_of"),
+            ("login_id", login),
+            ("idp_origin", idp),
+            ("channel_id", site.as_str()),
+            ("client_id", client.id.as_str()),
+        ];
+        self.token_at("/trusted-system/token", "trusted_system", client, &form).await
+    }
+
     /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards.
     ///
     /// # Errors
@@ -226,7 +251,17 @@ impl Slas {
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
-        let mut request = self.transport.client().post(self.url("/token")).form(form);
+        self.token_at("/token", flow, client, form).await
+    }
+
+    async fn token_at(
+        &self,
+        path: &str,
+        flow: &'static str,
+        client: &SlasClient,
+        form: &[(&str, &str)],
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let mut request = self.transport.client().post(self.url(path)).form(form);
         if let Some(secret) = &client.secret {
             request = request.basic_auth(&client.id, Some(secret.expose_secret()));
         }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Cursor, ENDED_FOR, Fence, Found, Lock, RECENT_TOKENS, Session, SessionStore, StoreError, Written,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, RECENT_TOKENS, Session, SessionStore, StoreError, Written,
     budget::{Budget, Levels, Taken},
     random_bytes,
 };
@@ -43,6 +43,7 @@ pub struct MemoryStore {
     by_token: Cache<TokenDigest, Slot>,
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
+    claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
     budgets: Levels,
     values: Mutex<HashMap<[u8; 32], Value>>,
 }
@@ -92,6 +93,7 @@ impl MemoryStore {
             capacity,
             by_token: Cache::new(capacity.saturating_mul(SLOTS)),
             turns: Mutex::default(),
+            claims: Mutex::default(),
             budgets: Levels::default(),
             values: Mutex::default(),
         }
@@ -194,6 +196,25 @@ impl SessionStore for MemoryStore {
         Ok(Written::Yes)
     }
 
+    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        let (claim, now) = (Claim(random_bytes()?), Instant::now());
+        let mut claims = self.claims.lock();
+        claims.retain(|_, (_, until)| *until > now);
+        if claims.contains_key(name) {
+            return Ok(None);
+        }
+        claims.insert(*name, (claim, now + lease));
+        Ok(Some(claim))
+    }
+
+    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError> {
+        let mut claims = self.claims.lock();
+        if claims.get(name).is_some_and(|(owner, _)| *owner == claim) {
+            claims.remove(name);
+        }
+        Ok(())
+    }
+
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {
         if let Some(kept) = self.kept(session) {
             kept.used_at.fetch_max(used_at, Ordering::Relaxed);
@@ -203,7 +224,11 @@ impl SessionStore for MemoryStore {
 
     async fn end(&self, session: &Session) -> Result<(), StoreError> {
         let until = unix_now() + ENDED_FOR.as_secs();
-        let refuse = |tokens: &[TokenDigest]| {
+        let refuse = |session: &Session| {
+            let (names, tokens) = session.names_and_tokens();
+            for name in names {
+                self.by_token.remove(name);
+            }
             for token in tokens {
                 self.by_token.insert(*token, Slot::Ended(until));
             }
@@ -212,9 +237,9 @@ impl SessionStore for MemoryStore {
             // A refresh may have given out more tokens than the caller knows.
             let mut state = kept.state.lock();
             state.has_ended = true;
-            refuse(&state.session.tokens);
+            refuse(&state.session);
         }
-        refuse(&session.tokens);
+        refuse(session);
         Ok(())
     }
 

@@ -40,6 +40,7 @@ fn session(number: u8) -> Arc<Session> {
         refresh_token: SecretString::from("refresh"),
         ends_at: unix_now() + 3600,
         tokens: vec![[number; 32]],
+        is_named: false,
         version: 0,
     })
 }

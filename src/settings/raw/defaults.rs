@@ -91,7 +91,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Json }
+        Self { level: "info".to_owned(), format: LogFormat::Json, audit_file: None, pseudonym_key: None }
     }
 }
 
