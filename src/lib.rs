@@ -11,11 +11,12 @@
 //! - F3 [`keys`], [`store`], [`telemetry`]: the issuers' public keys; where sessions live; logs
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
 //! - F1 [`settings`], [`metrics`], [`in_flight`]: configuration, counters, what a drain waits for
-//! - F0 [`names`], [`clock`]: identifiers, time
+//! - F0 [`names`], [`clock`], [`descriptors`]: identifiers, time, what the system lets the process open
 
 pub mod admin;
 pub mod app;
 pub mod clock;
+pub mod descriptors;
 pub mod gate;
 pub mod in_flight;
 pub mod jwt;

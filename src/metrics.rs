@@ -50,6 +50,10 @@ pub struct Metrics {
     pub sessions: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
+    /// Connections of clients that are open.
+    pub connections: IntGauge,
+    /// Connections of clients that the gateway closed for their behaviour, by reason.
+    pub connections_cut: IntCounterVec,
 }
 
 impl Metrics {
@@ -85,6 +89,8 @@ impl Metrics {
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
+        let connections = IntGauge::new("connections", "Connections of clients that are open")?;
+        registry.register(Box::new(connections.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -121,6 +127,12 @@ impl Metrics {
             )?,
             sessions,
             store_up,
+            connections,
+            connections_cut: counters(
+                "connections_cut_total",
+                "Connections of clients closed for their behaviour or their number",
+                &["reason"],
+            )?,
             registry,
         })
     }

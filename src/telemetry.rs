@@ -10,6 +10,9 @@ use crate::settings::{Log, LogFormat};
 
 /// Beginnings of targets that write request heads, paths or raw bytes below `WARN`.
 const CAPPED_TARGETS: [&str; 8] = ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio"];
+/// Beginnings of targets that have a line at `ERROR` for whoever hangs up in the middle of a head. What the
+/// operator should know of requests stands in our own lines.
+const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
 /// Starts logging to standard error. Does nothing if the process logs already.
 pub fn start(log: &Log) {
@@ -29,5 +32,8 @@ pub fn start(log: &Log) {
 
 /// Whether an event may be written at all, whatever the configured level.
 fn is_safe(event: &Metadata<'_>) -> bool {
+    if SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent)) {
+        return false;
+    }
     *event.level() <= Level::WARN || !CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped))
 }

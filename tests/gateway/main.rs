@@ -10,6 +10,7 @@ mod world;
 
 mod admin;
 mod fleet;
+mod floods;
 mod forwarding;
 mod http2;
 mod logins;
@@ -18,6 +19,7 @@ mod paths;
 mod refusals;
 mod sdk;
 mod sessions;
+mod slow;
 mod smuggling;
 mod store;
 mod streaming;
