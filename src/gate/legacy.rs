@@ -52,9 +52,15 @@ const LOGIN_WINDOW: Duration = Duration::from_millis(1100);
 /// The locale of a guest whose browser names none: B2C Commerce's fallback locale.
 const DEFAULT_LOCALE: &str = "default";
 
-#[derive(Deserialize)]
-struct LoginBody {
-    r#type: String,
+/// What a deprecated login's body asks for; it has nothing else that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginKind {
+    /// A guest.
+    Guest,
+    /// A registered shopper, by the login and password of the `Authorization` field.
+    Credentials,
+    /// The shopper of an earlier token.
+    Refresh,
 }
 
 #[derive(Serialize)]
@@ -82,6 +88,31 @@ pub fn as_deprecated(mut reply: Reply) -> Reply {
     reply
 }
 
+impl LoginKind {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`Refusal::RequestInvalid`].
+    pub fn read(body: &[u8]) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Body {
+            r#type: String,
+        }
+        // JSON is UTF-8 (RFC 8259, 8.1) also where the library passes over it; and it would read a structure
+        // from an array.
+        let text = std::str::from_utf8(body).ok().filter(|text| text.trim_start().starts_with('{'));
+        let body: Body = text.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {
+            Refusal::RequestInvalid("The body must be JSON with a type, e.g. {\"type\": \"guest\"}.".into())
+        })?;
+        match body.r#type.as_str() {
+            "guest" => Ok(Self::Guest),
+            "credentials" => Ok(Self::Credentials),
+            "refresh" => Ok(Self::Refresh),
+            _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),
+        }
+    }
+}
+
 impl Gate {
     /// `shopper-customers.authorizeCustomer`: a guest's or registered shopper's login, or a refresh.
     ///
@@ -98,12 +129,9 @@ impl Gate {
         let client = self.client_of(tenant, route, "login");
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site, correlation_id };
-        let body: LoginBody = body.and_then(|body| serde_json::from_slice(body).ok()).ok_or_else(|| {
-            Refusal::RequestInvalid("The body must be JSON with a type, e.g. {\"type\": \"guest\"}.".into())
-        })?;
-        match body.r#type.as_str() {
-            "guest" => self.guest_login(&login, &head.headers).await,
-            "credentials" => match Presented::read(&head.headers) {
+        match LoginKind::read(body.map_or(&[], |body| body))? {
+            LoginKind::Guest => self.guest_login(&login, &head.headers).await,
+            LoginKind::Credentials => match Presented::read(&head.headers) {
                 Ok(Presented::Basic(credentials)) => self.password_login(&login, credentials).await,
                 // What cannot be read is no login and password either.
                 Ok(Presented::Bearer(_) | Presented::Nothing) | Err(Refusal::TokenInvalid(_)) => {
@@ -111,8 +139,7 @@ impl Gate {
                 }
                 Err(refusal) => Err(refusal),
             },
-            "refresh" => self.refresh_login(&login, route, head).await,
-            _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),
+            LoginKind::Refresh => self.refresh_login(&login, route, head).await,
         }
     }
 
@@ -331,6 +358,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_LANGUAGE, HeaderValue::from_static(value));
         preferred_locale(&headers)
+    }
+
+    #[test]
+    fn a_logins_body_is_an_object_in_utf_8_with_one_type() {
+        assert_eq!(LoginKind::read(b" {\"x\": [1], \"type\": \"guest\"}\r\n"), Ok(LoginKind::Guest));
+        for body in [
+            &b""[..],
+            b"{}",
+            b"{\"type\": \"admin\"}",
+            b"{\"type\": \"guest\", \"type\": \"credentials\"}",
+            b"[\"guest\"]",
+            b"{\"x\": \"\xff\", \"type\": \"guest\"}",
+        ] {
+            assert!(LoginKind::read(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
     }
 
     #[test]
