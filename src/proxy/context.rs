@@ -31,6 +31,10 @@ pub struct Context {
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
+    /// Whether it has been sent a second time, with another token.
+    pub(super) replayed: bool,
+    /// Whether the failure that is about to be reported is nothing but the wish for that.
+    pub(super) may_replay: bool,
     /// The refusal to answer with when the library reports a failure that we caused.
     pub(super) failure: Option<Refusal>,
     pub(super) status: Option<StatusCode>,
@@ -51,6 +55,8 @@ impl Context {
             upstream: None,
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
+            replayed: false,
+            may_replay: false,
             failure: None,
             status: None,
             code: None,

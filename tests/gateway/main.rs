@@ -9,11 +9,14 @@ mod replica;
 mod world;
 
 mod admin;
+mod callers;
 mod fleet;
 mod floods;
 mod forwarding;
 mod http2;
+mod keys;
 mod logins;
+mod on_behalf;
 mod operations;
 mod paths;
 mod refusals;

@@ -26,6 +26,8 @@ struct Wire<'a> {
     refresh_token: &'a str,
     ends_at: u64,
     tokens: Vec<String>,
+    #[serde(default)]
+    is_named: bool,
     version: u64,
 }
 
@@ -45,6 +47,7 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
         refresh_token: session.refresh_token.expose_secret(),
         ends_at: session.ends_at,
         tokens: session.tokens.iter().map(|token| URL_SAFE_NO_PAD.encode(token)).collect(),
+        is_named: session.is_named,
         version: session.version,
     };
     serde_json::to_vec(&wire).map_err(|_| StoreError::Broken("a session cannot be written"))
@@ -70,6 +73,7 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
         refresh_token: SecretString::from(wire.refresh_token),
         ends_at: wire.ends_at,
         tokens: tokens.ok_or_else(unreadable)?,
+        is_named: wire.is_named,
         version: wire.version,
     })
 }
