@@ -94,6 +94,8 @@ pub struct Route {
     pub site: Option<SiteId>,
     /// `clientId` of the query, as sent.
     pub client_id: Option<String>,
+    /// Whether it came below PWA Kit's prefix, where storefronts leave their client's secret to the proxy.
+    pub for_storefront: bool,
     /// Path and query to send upstream, where they differ from those received.
     pub upstream_target: Option<String>,
     /// Largest body, bytes.
@@ -202,6 +204,7 @@ impl Gate {
             organization,
             site: site(&query)?,
             client_id: query.single("clientId").map_err(ambiguous)?.map(|id| id.into_owned()),
+            for_storefront: for_slas.is_some(),
             upstream_target,
             body_limit: body_limit.max(self.limits.body),
         })
@@ -209,7 +212,7 @@ impl Gate {
 
     /// Says what is done with a request: forward it, or answer it here.
     ///
-    /// `body` is there where [`Route::wants_body`] asked for it.
+    /// `body` is there where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
     pub async fn decide(&self, route: &Route, head: &Parts, body: Option<Bytes>, correlation_id: &str) -> Decision {
         let tenant = match self.tenants.get(&route.organization) {
             Some(tenant) => tenant,
@@ -227,18 +230,26 @@ impl Gate {
             let reply = result.unwrap_or_else(|refusal| Reply::refusal(&refusal));
             return Decision::Answer(legacy::as_deprecated(reply));
         }
+        if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
+            return self.decide_slas(tenant, route, operation, head, body.as_ref()).await;
+        }
         match self.authorize(tenant, route, head).await {
             Ok(credential) => {
                 let logout = self.logout_of(route, head).await;
                 Decision::Forward(Forward { credential, reported: None, logout })
             }
-            Err(refusal) if self.policy.mode == PolicyMode::Report && refusal != Refusal::CredentialsConflicting => {
-                let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
-                let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
-                Decision::Forward(Forward { credential, reported: Some(refusal), logout: None })
-            }
-            Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+            Err(refusal) => self.refused(route, head, refusal),
         }
+    }
+
+    /// A refusal, or in report mode what is forwarded in spite of it.
+    fn refused(&self, route: &Route, head: &Parts, refusal: Refusal) -> Decision {
+        if self.policy.mode == PolicyMode::Enforce || refusal == Refusal::CredentialsConflicting {
+            return Decision::Answer(Reply::refusal(&refusal));
+        }
+        let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
+        let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
+        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None })
     }
 
     /// The credential under which a request may go upstream.
@@ -254,9 +265,6 @@ impl Gate {
             check_site(&verified.shopper, route.site.as_ref())?;
             return self.credential_of(verified).await;
         };
-        if operation.kind == OperationKind::Slas && operation.security.is_empty() {
-            return Ok(Credential::of_slas());
-        }
         let token = match Presented::read(&head.headers)? {
             Presented::Bearer(token) => token,
             Presented::Basic(_) if accepts_system(operation) => return Err(Refusal::CallerUnknown),

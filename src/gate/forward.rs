@@ -21,7 +21,7 @@ pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id")
 
 /// Fields that only proxies in front of an application may set: a client's own are lies.
 /// Compared with `_` read as `-`, as many servers do.
-const NEVER_FROM_CLIENTS: [&str; 14] = [
+const NEVER_FROM_CLIENTS: [&str; 16] = [
     "forwarded",
     "x-real-ip",
     "x-original-url",
@@ -36,6 +36,9 @@ const NEVER_FROM_CLIENTS: [&str; 14] = [
     "client-ip",
     "proxy",
     "proxy-authorization",
+    // A SLAS client's proof beside another credential: the gateway's alone to add.
+    "x-slas-client-auth",
+    "-sfdc-client-auth",
 ];
 
 /// The same by their beginnings.
@@ -51,6 +54,7 @@ enum Origin {
     Session(Arc<Shopper>, SecretString),
     Caller(Arc<Caller>),
     Slas,
+    SlasClient(HeaderName, HeaderValue),
     Reported { without_credential: bool },
 }
 
@@ -79,6 +83,12 @@ impl Credential {
         Self(Origin::Slas)
     }
 
+    /// A private SLAS client's own, in the field where SLAS expects it, beside whatever else SLAS checks.
+    #[must_use]
+    pub(super) fn of_slas_client(field: HeaderName, value: HeaderValue) -> Self {
+        Self(Origin::SlasClient(field, value))
+    }
+
     /// What the policy refuses and, in report mode, only reports. A Basic credential is left behind on
     /// the way to an API: it would be a trusted system's own secret.
     #[must_use]
@@ -97,7 +107,20 @@ impl Credential {
     pub fn authorization(&self) -> Option<HeaderValue> {
         match &self.0 {
             Origin::Session(_, token) => bearer(token),
-            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported { .. } => None,
+            Origin::Shopper(_)
+            | Origin::Caller(_)
+            | Origin::Slas
+            | Origin::SlasClient(..)
+            | Origin::Reported { .. } => None,
+        }
+    }
+
+    /// The field that proves a SLAS client to SLAS, and to nobody else: it is no part of any answer.
+    #[must_use]
+    pub fn client_proof(&self) -> Option<(&HeaderName, &HeaderValue)> {
+        match &self.0 {
+            Origin::SlasClient(field, value) => Some((field, value)),
+            _ => None,
         }
     }
 
@@ -108,7 +131,7 @@ impl Credential {
             Origin::Shopper(shopper) | Origin::Session(shopper, _) if shopper.registered => "registered",
             Origin::Shopper(_) | Origin::Session(..) => "guest",
             Origin::Caller(caller) => &caller.settings.name,
-            Origin::Slas => "slas",
+            Origin::Slas | Origin::SlasClient(..) => "slas",
             Origin::Reported { .. } => "reported",
         }
     }
@@ -252,6 +275,11 @@ mod tests {
             "TE",
             "Trailer",
             "correlation_id",
+            "X-SLAS-Client-Auth",
+            "x_slas_client_auth",
+            "_sfdc_client_auth",
+            "-sfdc-client-auth",
+            "_SFDC-Client_Auth",
         ] {
             let removed = edits(&[(name, "x")]).remove;
             assert_eq!(removed, [HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).unwrap()], "{name}");

@@ -1,10 +1,30 @@
-//! Paths of SLAS itself, which go to SLAS as they came.
+//! Paths of SLAS itself: what is added to a request for SLAS, and what is kept from its answer.
 //!
-//! Owns what counts as such a path. The operations that are let through are those of the policy table;
-//! everything else below SLAS's base is refused, whatever the policy says of unknown operations:
-//! a deny-list here has been the hole in more than one proxy.
+//! Owns what counts as such a path and in which order its rules apply. The operations that are let
+//! through are those of the policy table; everything else below SLAS's base is refused, whatever the
+//! policy says of unknown operations: a deny-list here has been the hole in more than one proxy.
 
-use super::path::RequestPath;
+mod answer;
+mod client;
+mod form;
+
+use bytes::Bytes;
+use http::{Method, request::Parts};
+
+pub use self::{
+    answer::{AnswerEdits, answer_edits},
+    client::what_is_added,
+};
+use super::{
+    Decision, Forward, Gate, Route, Tenant, forward,
+    operations::{Operation, OperationKind},
+    path::RequestPath,
+    refusal::Refusal,
+    reply::Reply,
+};
+
+/// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
+pub const MAX_FORM_BYTES: usize = 64 * 1024;
 
 /// Whether a path lies below `/shopper/auth/`, in any case of its letters, where only listed operations
 /// are let through.
@@ -13,6 +33,49 @@ pub fn is_slas_path(path: &RequestPath<'_>) -> bool {
     let mut segments = path.segments().iter().map(|segment| segment.decoded());
     let mut next_is = |name: &str| segments.next().is_some_and(|segment| segment.eq_ignore_ascii_case(name));
     next_is("shopper") && next_is("auth")
+}
+
+impl Gate {
+    /// Whether a request's body must be read before it can be decided about: the form that names the
+    /// client whose credential may be missing.
+    #[must_use]
+    pub fn holds_form(&self, route: &Route, head: &Parts) -> bool {
+        let Some((operation, tenant)) = route.operation.as_ref().zip(self.tenants.get(&route.organization)) else {
+            return false;
+        };
+        is_slas_own(operation)
+            && head.method == Method::POST
+            && form::is_form(&head.headers)
+            && client::wants_form(&tenant.settings, operation, head)
+    }
+
+    /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
+    pub(super) async fn decide_slas(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        operation: &Operation,
+        head: &Parts,
+        body: Option<&Bytes>,
+    ) -> Decision {
+        if forward::asks_on_behalf(&head.headers) {
+            return self.refused(route, head, Refusal::CallerNotAllowed);
+        }
+        match client::credential(&tenant.settings, route, operation, head, body) {
+            Ok(credential) => {
+                let logout = self.logout_of(route, head).await;
+                Decision::Forward(Forward { credential, reported: None, logout })
+            }
+            // Only what has two readings is refused here, which report mode does as well.
+            Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+        }
+    }
+}
+
+/// Whether an operation is SLAS's and asks for no token that the gateway verifies.
+#[must_use]
+pub(super) fn is_slas_own(operation: &Operation) -> bool {
+    operation.kind == OperationKind::Slas && operation.security.is_empty()
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ pub struct Context {
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
+    /// The whole body was read before the request went upstream.
+    pub(super) is_held: bool,
+    /// The answer's body stays here.
+    pub(super) drops_answer: bool,
     /// The refusal to answer with when the library reports a failure that we caused.
     pub(super) failure: Option<Refusal>,
     pub(super) status: Option<StatusCode>,
@@ -51,6 +55,8 @@ impl Context {
             upstream: None,
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
+            is_held: false,
+            drops_answer: false,
             failure: None,
             status: None,
             code: None,

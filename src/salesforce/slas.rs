@@ -2,8 +2,9 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -15,9 +16,19 @@ use super::{
     transport::{Answer, Purpose, Transport},
 };
 use crate::{
-    names::{OrganizationId, SiteId, Usid},
+    names::{ClientId, OrganizationId, SiteId, Usid},
     settings::SlasClient,
 };
+
+/// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
+/// `/authorize`).
+pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
+/// The field in which a private client proves itself where `Authorization` is the agent's
+/// (`/trusted-agent/token`).
+pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
+
+/// What `/passwordless/login` says of a login that no shopper has.
+pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 
 /// SLAS of one organization.
 #[derive(Debug, Clone)]
@@ -233,19 +244,27 @@ impl Slas {
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
 fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuilder {
     match &client.secret {
-        Some(secret) if client.strict_client_auth => {
-            request.header("x-slas-client-auth", bare_credentials(client.id.as_str(), secret))
-        }
+        Some(secret) if client.strict_client_auth => request.header(CLIENT_AUTH, bare_credentials(&client.id, secret)),
         _ => request,
     }
 }
 
 /// `base64(clientId:clientSecret)`, without the word "Basic".
-fn bare_credentials(client_id: &str, secret: &SecretString) -> http::HeaderValue {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let text = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
+#[must_use]
+pub fn bare_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("", client_id, secret)
+}
+
+/// The same as RFC 7617 writes it, for `Authorization`.
+#[must_use]
+pub fn basic_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("Basic ", client_id, secret)
+}
+
+fn credentials(word: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    let encoded = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
     // Base64's alphabet is always a valid header value.
-    let mut value = http::HeaderValue::from_str(&text).unwrap_or(http::HeaderValue::from_static(""));
+    let mut value = HeaderValue::from_str(&format!("{word}{encoded}")).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
 }
@@ -293,7 +312,7 @@ mod tests {
 
     fn redirect(status: u16, location: &'static str) -> Answer {
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, http::HeaderValue::from_static(location));
+        headers.insert(LOCATION, HeaderValue::from_static(location));
         Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
     }
 

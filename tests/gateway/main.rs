@@ -18,6 +18,7 @@ mod paths;
 mod refusals;
 mod sdk;
 mod sessions;
+mod slas;
 mod smuggling;
 mod store;
 mod streaming;
