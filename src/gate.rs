@@ -126,6 +126,8 @@ pub struct Forward {
 #[derive(Debug)]
 pub struct Logout {
     token: VerifiedToken,
+    /// Path and query that name the refresh token that is valid now, where the caller's is not.
+    pub target: Option<String>,
     /// `hint=all-sessions`.
     everywhere: bool,
 }
@@ -231,7 +233,7 @@ impl Gate {
             return Decision::Answer(legacy::as_deprecated(reply));
         }
         if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
-            return self.decide_slas(tenant, route, operation, head, body.as_ref()).await;
+            return self.decide_slas(tenant, route, operation, head, body, correlation_id).await;
         }
         match self.authorize(tenant, route, head).await {
             Ok(credential) => {
@@ -323,7 +325,7 @@ impl Gate {
         let token = self.shopper_of(route, head).await.ok()?;
         let query = Query::parse(head.uri.query()).ok()?;
         let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
-        Some(Logout { token, everywhere })
+        Some(Logout { token, target: None, everywhere })
     }
 
     /// Ends here what SLAS has ended.

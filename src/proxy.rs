@@ -293,7 +293,8 @@ impl ProxyHttp for Proxy {
             // The body is here already: nobody waits for a 100 (Continue).
             request.remove_header(&EXPECT);
         }
-        let own_target = context.route.as_ref().and_then(|route| route.upstream_target.as_deref());
+        let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
+        let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
         let head = session.req_header();
         let in_full = !head.raw_path().starts_with(b"/");
@@ -328,7 +329,9 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
-        if let Some(edits) = operation.and_then(|operation| slas::answer_edits(operation, response)) {
+        if let Some(edits) =
+            operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
+        {
             context.drops_answer = edits.drops_body;
             if let Some(status) = edits.status {
                 response.set_status(status)?;

@@ -4,6 +4,7 @@
 //! the version that was read, a lock ends by itself, and what was ended stays refused everywhere.
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
+mod handed;
 pub mod memory;
 pub mod redis;
 mod seal;
@@ -13,6 +14,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 use crate::{
     jwt::TokenDigest,
     names::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
@@ -52,6 +54,8 @@ pub struct Session {
     pub ends_at: u64,
     /// Digests of access tokens given out: the login's own, then the most recent, oldest first.
     pub tokens: Vec<TokenDigest>,
+    /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
+    pub handed: Option<Box<HandedTokens>>,
     /// Counts the refreshes.
     pub version: u64,
 }
@@ -99,8 +103,27 @@ impl Session {
             refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
             ends_at: ends_at.unwrap_or(self.ends_at),
             tokens,
+            handed: self.handed.clone(),
             version: self.version + 1,
         }
+    }
+
+    /// The session with one more refresh token in a caller's hands, in place of the one that was presented.
+    #[must_use]
+    pub fn handing(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
+        let handed = self.handed.take().map(|handed| *handed).unwrap_or_default();
+        self.handed = Some(Box::new(handed.with(name, presented, now)));
+        self
+    }
+
+    /// The refresh tokens in callers' hands.
+    pub fn handed(&self) -> impl Iterator<Item = &Handed> {
+        self.handed.iter().flat_map(|handed| handed.iter())
+    }
+
+    /// Everything under which it is found: its access tokens, and the refresh tokens in callers' hands.
+    pub fn names(&self) -> impl Iterator<Item = &TokenDigest> {
+        self.tokens.iter().chain(self.handed().map(|handed| &handed.name))
     }
 }
 
@@ -162,7 +185,7 @@ pub enum StoreError {
 /// A place for sessions. Every method may be called by several gateways at a time.
 #[async_trait]
 pub trait SessionStore: fmt::Debug + Send + Sync {
-    /// Puts in a new session, found by all its tokens. One that was ended meanwhile stays ended: a login is
+    /// Puts in a new session, found by all its names. One that was ended meanwhile stays ended: a login is
     /// offered again when the store did not take it at first.
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError>;
 
@@ -198,7 +221,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// be longer than `longest`, and then no turn is taken.
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError>;
 
-    /// Drops what has ended by itself or was not used within `idle`; a store that does so by itself need not.
+    /// Drops what has ended by itself or was not used within `idle`, unless a caller holds a refresh token of
+    /// it, which would be void without it; a store that does so by itself need not.
     /// Says how many sessions are held, where that is known.
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize>;
 

@@ -176,6 +176,16 @@ pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlati
     edits
 }
 
+/// The fields of a request that concern the connection it came by (RFC 9110, 7.6.1), for those who send it on
+/// without the proxy.
+pub fn of_this_hop(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let nominated = options.flat_map(|options| options.split(','));
+    let nominated = nominated.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+    let always = [CONNECTION, TRANSFER_ENCODING, UPGRADE, HeaderName::from_static("keep-alive")];
+    nominated.chain(always).collect()
+}
+
 /// The edits of Salesforce's answer: what concerned only the hop between, and the gateway's own names.
 #[must_use]
 pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> HeaderEdits {

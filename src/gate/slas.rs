@@ -7,10 +7,12 @@
 mod answer;
 mod client;
 mod form;
+mod login;
 
 use bytes::Bytes;
 use http::{Method, request::Parts};
 
+use self::login::Login;
 pub use self::{
     answer::{AnswerEdits, answer_edits},
     client::what_is_added,
@@ -46,7 +48,8 @@ impl Gate {
         is_slas_own(operation)
             && head.method == Method::POST
             && form::is_form(&head.headers)
-            && client::wants_form(&tenant.settings, operation, head)
+            && (login::is_registered(&tenant.settings, operation)
+                || client::wants_form(&tenant.settings, operation, head))
     }
 
     /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
@@ -56,19 +59,30 @@ impl Gate {
         route: &Route,
         operation: &Operation,
         head: &Parts,
-        body: Option<&Bytes>,
+        body: Option<Bytes>,
+        correlation_id: &str,
     ) -> Decision {
         if forward::asks_on_behalf(&head.headers) {
             return self.refused(route, head, Refusal::CallerNotAllowed);
         }
-        match client::credential(&tenant.settings, route, operation, head, body) {
-            Ok(credential) => {
-                let logout = self.logout_of(route, head).await;
-                Decision::Forward(Forward { credential, reported: None, logout })
-            }
+        let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
+            Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
-            Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
+        if let Some(form) = body.filter(|_| login::is_registered(&tenant.settings, operation)) {
+            let login = Login { tenant, operation, head, form, credential, correlation_id };
+            let reply = self.registered_login(&login).await;
+            return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
         }
+        let mut logout = self.logout_of(route, head).await;
+        if let Some(logout) = logout.as_mut().filter(|_| tenant.settings.register_sessions) {
+            match self.logout_target(route, head, &logout.token).await {
+                Ok(target) => logout.target = target,
+                Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+            }
+        }
+        Decision::Forward(Forward { credential, reported: None, logout })
     }
 }
 

@@ -92,7 +92,7 @@ impl Context {
 
     /// The gateway answered by itself, perhaps after asking SLAS: that time is not its own.
     pub(super) fn exchanged(&mut self) {
-        let asked_others = self.route.as_ref().is_some_and(Route::is_deprecated);
+        let asked_others = self.is_held || self.route.as_ref().is_some_and(Route::is_deprecated);
         if !asked_others {
             self.decided_after = Some(self.began.elapsed());
         }

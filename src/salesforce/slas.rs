@@ -215,6 +215,16 @@ impl Slas {
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 
+    /// A caller's own request for a token, and SLAS's answer as it came, whatever it says. `rest` is what
+    /// follows `/oauth2` in the target.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Transport`] if no whole answer came.
+    pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
+        let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
+        self.send("passed", request).await
+    }
+
     async fn token(
         &self,
         flow: &'static str,

@@ -5,6 +5,7 @@
 //! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
 
+mod handed;
 mod keep;
 mod refresh;
 
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::handed::HandedSession;
 use self::refresh::Flight;
 use crate::{
     clock::unix_now,
@@ -193,22 +195,33 @@ impl Sessions {
     ///
     /// If the store cannot take it, the login succeeds all the same and the store is asked again for a while.
     pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
-        let Some(refresh_token) = answer.refresh_token.clone() else { return };
-        let Ok(id) = random_bytes() else { return };
+        if let Some(session) = self.session_of(site, token, answer) {
+            self.insert(token, session).await;
+        }
+    }
+
+    /// The session of a login, not begun yet.
+    fn session_of(&self, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) -> Option<Session> {
+        let refresh_token = answer.refresh_token.clone()?;
+        let id = random_bytes().ok()?;
         let shopper = &token.shopper;
         let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
-        let now = unix_now();
-        let session = Arc::new(Session {
+        Some(Session {
             id: SessionId(id),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
             access_ends_at: shopper.expires_at,
             access_life: answer.expires_in,
             refresh_token,
-            ends_at: now.saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
+            ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
             tokens: vec![token.digest],
+            handed: None,
             version: 0,
-        });
+        })
+    }
+
+    async fn insert(self: &Arc<Self>, token: &VerifiedToken, session: Session) {
+        let (session, now) = (Arc::new(session), unix_now());
         self.known.insert(token.digest, Known::Session(Arc::new(InUse::new(Arc::clone(&session), now))));
         if let Err(error) = self.store.insert(Arc::clone(&session), now).await {
             tracing::warn!(%error, "a session could not be stored; trying again");

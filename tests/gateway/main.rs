@@ -16,6 +16,7 @@ mod logins;
 mod operations;
 mod paths;
 mod refusals;
+mod registered;
 mod sdk;
 mod sessions;
 mod slas;

@@ -5,9 +5,8 @@
 //! stored on its way.
 
 use http::{
-    HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH},
-    response::Parts,
 };
 
 use super::is_slas_own;
@@ -36,20 +35,13 @@ pub struct AnswerEdits {
 
 /// The changes to an answer, if it is one of SLAS that needs any.
 #[must_use]
-pub fn answer_edits(operation: &Operation, answer: &Parts) -> Option<AnswerEdits> {
+pub fn answer_edits(operation: &Operation, status: StatusCode, headers: &HeaderMap) -> Option<AnswerEdits> {
     if !is_slas_own(operation) {
         return None;
     }
-    match (operation.id.as_str(), answer.status) {
-        ("authorizePasswordlessCustomer", StatusCode::OK | SHOPPER_UNKNOWN) => Some(alike(answer)),
-        (
-            "getAccessToken"
-            | "getPasswordLessAccessToken"
-            | "getSessionBridgeAccessToken"
-            | "getTrustedAgentAccessToken"
-            | "getTrustedSystemAccessToken",
-            _,
-        ) => {
+    match (operation.id.as_str(), status) {
+        ("authorizePasswordlessCustomer", StatusCode::OK | SHOPPER_UNKNOWN) => Some(alike(headers)),
+        _ if gives_tokens(operation) => {
             let no_store = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
             Some(AnswerEdits {
                 header: HeaderEdits { remove: Vec::new(), set: vec![no_store] },
@@ -60,14 +52,28 @@ pub fn answer_edits(operation: &Operation, answer: &Parts) -> Option<AnswerEdits
     }
 }
 
+/// Whether an operation of SLAS answers with tokens.
+#[must_use]
+pub(super) fn gives_tokens(operation: &Operation) -> bool {
+    let gives = matches!(
+        operation.id.as_str(),
+        "getAccessToken"
+            | "getPasswordLessAccessToken"
+            | "getSessionBridgeAccessToken"
+            | "getTrustedAgentAccessToken"
+            | "getTrustedSystemAccessToken"
+    );
+    gives && is_slas_own(operation)
+}
+
 /// The empty 200 that says nothing, by the order of its fields neither: all are taken out, and those that
 /// may stay set anew.
-fn alike(answer: &Parts) -> AnswerEdits {
-    let remove: Vec<HeaderName> = answer.headers.keys().cloned().collect();
+fn alike(headers: &HeaderMap) -> AnswerEdits {
+    let remove: Vec<HeaderName> = headers.keys().cloned().collect();
     let mut kept: Vec<&HeaderName> = remove.iter().filter(|name| tells_nothing(name)).collect();
     kept.sort_unstable_by_key(|name| name.as_str());
     let mut set = vec![(CONTENT_LENGTH, HeaderValue::from_static("0"))];
-    set.extend(kept.into_iter().filter_map(|name| Some((name.clone(), answer.headers.get(name)?.clone()))));
+    set.extend(kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))));
     AnswerEdits { status: Some(StatusCode::OK), drops_body: true, header: HeaderEdits { remove, set } }
 }
 

@@ -112,7 +112,10 @@ fn lacks_client(presented: &Result<Presented, Refusal>) -> bool {
 }
 
 /// The client that a request names in its query or form.
-fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, Refusal> {
+///
+/// # Errors
+/// [`Refusal::Ambiguous`] if they name two.
+pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, Refusal> {
     let query = Query::parse(head.uri.query()).map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
     let in_query = query.single("client_id").map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
     let in_query = in_query.filter(|id| !id.is_empty());

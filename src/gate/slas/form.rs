@@ -10,6 +10,8 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::gate::{
     path::{Ambiguity, Query},
     refusal::Refusal,
@@ -17,6 +19,9 @@ use crate::gate::{
 
 /// The media type of SLAS's requests (RFC 6749, appendix B).
 const FORM: &str = "application/x-www-form-urlencoded";
+
+/// All but RFC 3986's unreserved characters.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Whether a body is a form that can be read as it is.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
@@ -50,6 +55,16 @@ impl<'b> Form<'b> {
     }
 }
 
+/// The form with another value in a field that stands in it, and all else byte for byte.
+pub(super) fn replaced(text: &str, name: &str, value: &str) -> String {
+    let is_it = |pair: &str| Query::parse(Some(pair)).is_ok_and(|pair| matches!(pair.single(name), Ok(Some(_))));
+    let pairs = text.split('&').map(|pair| match is_it(pair) {
+        true => Cow::Owned(format!("{name}={}", utf8_percent_encode(value, RESERVED))),
+        false => Cow::Borrowed(pair),
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
 fn refusal(ambiguity: Ambiguity) -> Refusal {
     Refusal::Ambiguous(match ambiguity {
         Ambiguity::RepeatedParameter => "a field of the form that decides about identity is repeated".to_owned(),
@@ -80,6 +95,15 @@ mod tests {
         let mut packed = headers(&[FORM]);
         packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert!(!is_form(&packed));
+    }
+
+    #[test]
+    fn one_field_is_replaced_and_nothing_else() {
+        let swapped = |text| replaced(text, "refresh_token", "a.b-c+d");
+        assert_eq!(swapped("x=%zz&refresh%5Ftoken=old&y=a+b&&"), "x=%zz&refresh_token=a.b-c%2Bd&y=a+b&&");
+        assert_eq!(swapped("refresh_tokens=1&a=refresh_token"), "refresh_tokens=1&a=refresh_token");
+        assert_eq!(swapped("refresh_token"), "refresh_token=a.b-c%2Bd");
+        assert_eq!(swapped(""), "");
     }
 
     #[test]
