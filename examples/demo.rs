@@ -196,7 +196,9 @@ fn settings(simulator: &str) -> Outcome<Settings> {
         .map_err(|errors| errors.to_string())?;
     let mut log = loaded.settings.log.clone();
     "warn".clone_into(&mut log.level);
-    telemetry::start(&log);
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    log.audit_file = target.is_dir().then(|| target.join("demo-audit.jsonl"));
+    telemetry::start(&log)?;
     Ok(loaded.settings)
 }
 

@@ -25,13 +25,15 @@ use tokio::sync::watch;
 
 use crate::{
     admin::Admin,
+    audit::Audit,
     gate::{
         Gate, Tenant,
         caller::{CallerError, Callers},
         operations::{MerchantRoute, Operations, RouteRefusal, Security, SecurityKind, TableError},
+        replay,
     },
     in_flight::InFlight,
-    keys::{Issuer, KeyRing},
+    keys::{Folder, FolderError, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     names::OrganizationId,
     proxy::{
@@ -52,7 +54,11 @@ use crate::{
         redis::{LinkError, RedisStore},
     },
     system::SystemVerifier,
-    tokens::sessions::{self, Sessions},
+    tokens::{
+        machine::MachineTokens,
+        on_behalf::{Agent, OnBehalfTokens},
+        sessions::{self, Sessions},
+    },
 };
 
 /// How often the drain looks whether the last request is done.
@@ -116,6 +122,12 @@ pub enum AppError {
     /// The session store cannot be used at all.
     #[error(transparent)]
     Store(#[from] LinkError),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness")]
+    Randomness(#[from] aws_lc_rs::error::Unspecified),
+    /// The folder of key sets cannot be used.
+    #[error("keys.folder: {0}")]
+    Keys(#[from] FolderError),
     /// A metric is registered twice, which the tests exclude.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -138,18 +150,25 @@ impl App {
             option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown"),
         )?);
         let (operations, callers) = policy(&settings)?;
+        let store = store(&settings, &metrics)?;
+        let folder = settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new);
+        let keeping = Keeping { store: Arc::clone(&store), folder, max_age: settings.keys.max_age };
         let mut tenants = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut shopper_rings = HashMap::new();
         let mut rings = Vec::new();
         let mut issuers = HashMap::new();
+        let mut agents = HashMap::new();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
-            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &metrics)?;
+            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, &metrics)?;
             let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             issuers.insert(organization.clone(), issuer);
+            if let Some(client) = tenant.acting_client() {
+                agents.insert(organization.clone(), Agent { slas: parts.slas.clone(), client: client.clone() });
+            }
             rings.push(Arc::clone(&slas_ring));
             rings.extend(system_ring);
             upstreams.insert(organization.clone(), Arc::new(upstream));
@@ -158,10 +177,18 @@ impl App {
         }
         let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(&metrics)));
         let sessions = Sessions::new(
-            store(&settings, &metrics)?,
+            store,
             issuers,
             Arc::clone(&shoppers),
             settings.sessions.clone(),
+            settings.timeouts.exchange,
+            Arc::clone(&metrics),
+        );
+        let on_behalf = OnBehalfTokens::new(
+            agents,
+            Arc::clone(&sessions),
+            Arc::clone(&shoppers),
+            settings.timeouts.upstream,
             settings.timeouts.exchange,
             Arc::clone(&metrics),
         );
@@ -171,6 +198,10 @@ impl App {
             callers,
             shoppers,
             sessions,
+            machine: MachineTokens::new(Arc::clone(&metrics))?,
+            on_behalf,
+            replacements: replay::pace(),
+            audit: Arc::new(Audit::new(settings.log.pseudonym_key.as_ref())?),
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),
             timeouts: settings.timeouts.clone(),
@@ -221,8 +252,10 @@ impl App {
             public.add_listener(endpoint);
             public_fds.add(name, bound.listener.into_raw_fd());
         }
-        let mut admin =
-            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.gate), Arc::clone(&self.in_flight)));
+        let mut admin = Service::new(
+            "admin".to_owned(),
+            Admin::new(Arc::clone(&self.gate), self.rings, Arc::clone(&self.in_flight)),
+        );
         let mut admin_fds = Fds::new();
         admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
         admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());
@@ -312,23 +345,28 @@ type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
 fn tenant_parts(
     tenant: &settings::Tenant,
     settings: &Settings,
+    keeping: &Keeping,
     metrics: &Arc<Metrics>,
 ) -> Result<TenantParts, AppError> {
     let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), Arc::clone(metrics))?;
     let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
-    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), Arc::clone(metrics));
+    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
     let mut system_ring = None;
     let mut systems = None;
+    let mut manager = None;
     if let Some(own) = &tenant.account_manager {
         let transport = Transport::new(&settings.timeouts, None, Arc::clone(metrics))?;
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
-        let ring = KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), Arc::clone(metrics));
+        manager = Some(account_manager.clone());
+        let ring =
+            KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
         systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
         system_ring = Some(ring);
     }
     let customers = Customers::new(transport, &tenant.api, &tenant.organization);
-    Ok((Tenant { settings: tenant.clone(), slas, customers, systems }, slas_ring, system_ring))
+    let parts = Tenant { settings: tenant.clone(), slas, customers, account_manager: manager, systems };
+    Ok((parts, slas_ring, system_ring))
 }
 
 fn store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {

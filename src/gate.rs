@@ -9,9 +9,11 @@ pub mod caller;
 pub mod credentials;
 pub mod forward;
 pub mod legacy;
+mod on_behalf;
 pub mod operations;
 pub mod path;
 pub mod refusal;
+pub mod replay;
 pub mod reply;
 pub mod slas;
 
@@ -22,7 +24,7 @@ use http::request::Parts;
 use secrecy::ExposeSecret;
 
 use self::{
-    caller::Callers,
+    caller::{Callers, certificate::PeerCertificate},
     credentials::Presented,
     forward::Credential,
     operations::{NoMatch, Operation, OperationKind, Operations, Security, SecurityKind},
@@ -31,17 +33,23 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    jwt,
+    audit::{Audit, Event, Place, Trail},
+    jwt::{self, TokenDigest},
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
-    salesforce::{customers::Customers, slas::Slas},
+    salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
     settings::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
     shopper::{
         Shopper,
         verify::{ShopperVerifier, TokenError, VerifiedToken},
     },
-    system::{SystemClient, SystemTokenError, SystemVerifier},
-    tokens::sessions::{SessionError, Sessions, Standing},
+    system::SystemVerifier,
+    tokens::{
+        machine::MachineTokens,
+        on_behalf::OnBehalfTokens,
+        pace::Pace,
+        sessions::{SessionError, Sessions, Standing},
+    },
 };
 
 /// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
@@ -60,6 +68,14 @@ pub struct Gate {
     pub shoppers: Arc<ShopperVerifier>,
     /// Sessions of the logins performed here.
     pub sessions: Arc<Sessions>,
+    /// System tokens of trusted systems and of the gateway's own.
+    pub machine: Arc<MachineTokens>,
+    /// Tokens on behalf of shoppers.
+    pub on_behalf: Arc<OnBehalfTokens>,
+    /// How often a token that an API refused is replaced.
+    pub replacements: Pace<TokenDigest>,
+    /// Who did what, for whom.
+    pub audit: Arc<Audit>,
     /// What happens to refused and unknown requests.
     pub policy: Policy,
     /// Sizes.
@@ -79,8 +95,23 @@ pub struct Tenant {
     pub slas: Slas,
     /// Its Shopper Customers API.
     pub customers: Customers,
+    /// Its Account Manager, where one is configured.
+    pub account_manager: Option<AccountManager>,
     /// Verifies system tokens, where an Account Manager is configured.
     pub systems: Option<SystemVerifier>,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// Its head.
+    pub head: &'a Parts,
+    /// Its body, where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
+    pub body: Option<Bytes>,
+    /// What ties it to log lines.
+    pub correlation_id: &'a str,
+    /// The client certificate that its connection showed and the listener verified.
+    pub certificate: Option<&'a PeerCertificate>,
 }
 
 /// What a request asks for.
@@ -212,40 +243,63 @@ impl Gate {
         })
     }
 
-    /// Says what is done with a request: forward it, or answer it here.
-    ///
-    /// `body` is there where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
-    pub async fn decide(&self, route: &Route, head: &Parts, body: Option<Bytes>, correlation_id: &str) -> Decision {
+    /// Says what is done with a request: forward it, or answer it here. Whatever is worth a line of the audit log gets it.
+    pub async fn decide(&self, route: &Route, asked: &Asked<'_>) -> Decision {
+        let mut trail = Trail::default();
+        let decision = self.decide_and_tell(route, asked, &mut trail).await;
+        let result = match &decision {
+            Decision::Forward(Forward { reported: Some(refusal), .. }) => reply::code(refusal),
+            Decision::Forward(_) => "ok",
+            Decision::Answer(reply) => reply.code.unwrap_or("ok"),
+        };
+        let place = Place {
+            organization: route.organization.as_str(),
+            site: route.site.as_ref().map(SiteId::as_str),
+            operation: route.operation.as_ref().map_or("none", |operation| &operation.name),
+            correlation_id: asked.correlation_id,
+        };
+        self.audit.record(&trail, place, result);
+        decision
+    }
+
+    async fn decide_and_tell(&self, route: &Route, asked: &Asked<'_>, trail: &mut Trail) -> Decision {
         let tenant = match self.tenants.get(&route.organization) {
             Some(tenant) => tenant,
             None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
         };
         let answered_here = match route.kind() {
-            OperationKind::DeprecatedLogin => {
-                Some(self.deprecated_login(tenant, route, head, body.as_ref(), correlation_id).await)
+            OperationKind::DeprecatedLogin => Some(self.deprecated_login(tenant, route, asked, trail).await),
+            OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, asked.head).await),
+            OperationKind::DeprecatedTrustedSystemLogin => {
+                Some(self.deprecated_trusted_system_login(tenant, route, asked, trail).await)
             }
-            OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, head).await),
-            OperationKind::DeprecatedTrustedSystemLogin => Some(Err(Refusal::OperationNotAllowed)),
             OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
         };
         if let Some(result) = answered_here {
-            let reply = result.unwrap_or_else(|refusal| Reply::refusal(&refusal));
+            let reply = result.unwrap_or_else(|refusal| {
+                caller::refused(&refusal, trail);
+                Reply::refusal(&refusal)
+            });
             return Decision::Answer(legacy::as_deprecated(reply));
         }
-        if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
-            return self.decide_slas(tenant, route, operation, head, body, correlation_id).await;
+        let own = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation));
+        if let Some(operation) = own.filter(|_| !on_behalf::is_asked(&asked.head.headers)) {
+            return self.decide_slas(tenant, route, operation, asked).await;
         }
-        match self.authorize(tenant, route, head).await {
+        match self.authorize(tenant, route, asked, trail).await {
             Ok(credential) => {
-                let logout = self.logout_of(route, head).await;
+                let logout = self.logout_of(route, asked.head).await;
                 Decision::Forward(Forward { credential, reported: None, logout })
             }
-            Err(refusal) => self.refused(route, head, refusal),
+            Err(refusal) => {
+                caller::refused(&refusal, trail);
+                self.refuse_or_report(route, asked.head, refusal)
+            }
         }
     }
 
-    /// A refusal, or in report mode what is forwarded in spite of it.
-    fn refused(&self, route: &Route, head: &Parts, refusal: Refusal) -> Decision {
+    /// In report mode a refused request goes on, unless it has two credentials.
+    fn refuse_or_report(&self, route: &Route, head: &Parts, refusal: Refusal) -> Decision {
         if self.policy.mode == PolicyMode::Enforce || refusal == Refusal::CredentialsConflicting {
             return Decision::Answer(Reply::refusal(&refusal));
         }
@@ -255,9 +309,16 @@ impl Gate {
     }
 
     /// The credential under which a request may go upstream.
-    async fn authorize(&self, tenant: &Tenant, route: &Route, head: &Parts) -> Result<Credential, Refusal> {
-        if forward::asks_on_behalf(&head.headers) {
-            return Err(Refusal::CallerNotAllowed);
+    async fn authorize(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Result<Credential, Refusal> {
+        let head = asked.head;
+        if on_behalf::is_asked(&head.headers) {
+            return self.authorize_on_behalf(tenant, route, asked, trail).await;
         }
         let Some(operation) = &route.operation else {
             if self.policy.unknown_operations == UnknownOperations::Deny {
@@ -267,22 +328,23 @@ impl Gate {
             check_site(&verified.shopper, route.site.as_ref())?;
             return self.credential_of(verified).await;
         };
-        let token = match Presented::read(&head.headers)? {
-            Presented::Bearer(token) => token,
-            Presented::Basic(_) if accepts_system(operation) => return Err(Refusal::CallerUnknown),
-            Presented::Basic(_) => {
-                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
-            }
-            Presented::Nothing => return Err(Refusal::TokenMissing),
+        let is_system = match Presented::read(&head.headers)? {
+            Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
+            Presented::Basic(_) => operation.accepts_system(),
+            Presented::Nothing => operation.accepts_system() && self.is_certified(head, asked.certificate),
         };
-        if jwt::claims_to_be_of_account_manager(token.expose_secret()) {
-            let client = self.system_client(tenant, token.expose_secret()).await?;
-            self.authorize_system(&client, route, operation)
-        } else {
-            let verified = self.verify_shopper(token.expose_secret(), &route.organization).await?;
-            authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
-            self.credential_of(verified).await
+        if is_system {
+            let trusted = self.trusted(tenant, route, asked, trail).await?;
+            return self.authorize_system(tenant, trusted, route, operation).await;
         }
+        let verified = self.shopper_of(route, head).await?;
+        authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
+        if verified.shopper.marks.taob {
+            trail.event = Some(Event::Agent);
+            let customer = verified.shopper.customer.as_ref();
+            trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
+        }
+        self.credential_of(verified).await
     }
 
     /// The shopper of the request's own token, which may have ended.
@@ -339,37 +401,6 @@ impl Gate {
             tracing::warn!(%error, "a logout could not be told to other replicas");
         }
     }
-
-    async fn system_client(&self, tenant: &Tenant, token: &str) -> Result<SystemClient, Refusal> {
-        let Some(systems) = &tenant.systems else {
-            return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
-        };
-        systems.verify(token, &tenant.settings.tenant).await.map_err(|error| match error {
-            SystemTokenError::Invalid => Refusal::TokenInvalid(error.to_string()),
-            SystemTokenError::Expired => Refusal::TokenExpired,
-            SystemTokenError::TenantWrong => Refusal::TokenWrongOrganization,
-            SystemTokenError::KeysUnavailable => Refusal::KeysUnavailable,
-        })
-    }
-
-    fn authorize_system(
-        &self,
-        client: &SystemClient,
-        route: &Route,
-        operation: &Operation,
-    ) -> Result<Credential, Refusal> {
-        let Some(security) = operation.security.iter().find(|security| security.kind == SecurityKind::System) else {
-            return Err(Refusal::TokenKindWrong(needed_by(operation)));
-        };
-        let caller = self.callers.by_client(&client.client).ok_or(Refusal::CallerUnknown)?;
-        if !caller.may_system(operation, &route.organization, route.site.as_ref()) {
-            return Err(Refusal::CallerNotAllowed);
-        }
-        if !security.scopes.is_empty() && !security.scopes.intersects(&client.scopes) {
-            return Err(Refusal::ScopeMissing(security.scopes.clone()));
-        }
-        Ok(Credential::of_caller(Arc::clone(caller)))
-    }
 }
 
 /// Whether a shopper's verified token is enough for an operation.
@@ -397,10 +428,6 @@ fn check_site(shopper: &Shopper, site: Option<&SiteId>) -> Result<(), Refusal> {
         (Some(own), Some(asked)) if own != asked => Err(Refusal::TokenWrongSite),
         _ => Ok(()),
     }
-}
-
-fn accepts_system(operation: &Operation) -> bool {
-    operation.security.iter().any(|security| security.kind == SecurityKind::System)
 }
 
 /// The kind of token that an operation needs, for the words of the refusal.

@@ -7,7 +7,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny},
@@ -32,6 +34,14 @@ pub fn sha256(text: impl AsRef<[u8]>) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest(&SHA256, text.as_ref()).as_ref());
     bytes
+}
+
+/// `Bearer` and a token, marked so that no library prints it.
+#[must_use]
+pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Why a text is not a token that could be verified at all.
@@ -150,6 +160,16 @@ impl<'a> Unverified<'a> {
             iss: String,
         }
         serde_json::from_slice::<Issuer>(&self.payload).ok().map(|claims| claims.iss)
+    }
+
+    /// When the token says that it was issued, before verification. Good only for choosing whether to ask for keys.
+    #[must_use]
+    pub fn claimed_issue(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Issue {
+            iat: u64,
+        }
+        serde_json::from_slice::<Issue>(&self.payload).ok().map(|claims| claims.iat)
     }
 
     /// Checks the signature and only then hands out the claims.

@@ -84,7 +84,7 @@ fn load(file: &ConfigFile) -> Result<settings::Loaded, String> {
 
 fn serve(file: &ConfigFile) -> Result<(), String> {
     let loaded = load(file)?;
-    telemetry::start(&loaded.settings.log);
+    telemetry::start(&loaded.settings.log).map_err(|error| format!("log.audit_file: {error}"))?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }

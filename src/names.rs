@@ -114,6 +114,9 @@ name! {
     }
 }
 
+/// Stands before the tenant in the scope that ties a token of Account Manager to it.
+pub const TENANT_SCOPE: &str = "SALESFORCE_COMMERCE_API:";
+
 impl OrganizationId {
     /// The organization of a tenant.
     #[must_use]

@@ -32,7 +32,8 @@ pub use self::{
 };
 use crate::{
     gate::{
-        Decision, Gate, admission,
+        Asked, Decision, Gate, admission,
+        caller::certificate::PeerCertificate,
         forward::{self, CORRELATION_ID, HeaderEdits},
         operations::SecurityKind,
         refusal::{LargePart, Refusal},
@@ -42,6 +43,7 @@ use crate::{
     in_flight::InFlight,
     metrics::Metrics,
     names::OrganizationId,
+    salesforce::exchange,
     settings::Timeouts,
 };
 
@@ -104,7 +106,10 @@ impl Proxy {
             None => None,
         };
         let Some(route) = &context.route else { return Ok(false) };
-        let decision = self.gate.decide(route, head(session), body, context.correlation_text()).await;
+        let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+        let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
+        let asked = Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate };
+        let decision = self.gate.decide(route, &asked).await;
         match decision {
             Decision::Forward(decided) => {
                 context.upstream = self.upstreams.get(&route.organization).map(Arc::clone);
@@ -197,6 +202,20 @@ impl Proxy {
         }
     }
 
+    /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
+    /// with it, which is once, and only while all that was read of its body is still held.
+    async fn replace_credential(&self, session: &Session, context: &mut Context) -> bool {
+        let (Some(route), Some(forward)) = (&context.route, &mut context.forward) else { return false };
+        if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
+            return false;
+        }
+        let Some(credential) = self.gate.replacement(route, &forward.credential).await else { return false };
+        forward.credential = credential;
+        context.replayed = true;
+        context.may_replay = true;
+        true
+    }
+
     /// How long the API may take to begin its answer.
     fn answer_within(&self, context: &Context) -> Duration {
         let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
@@ -254,6 +273,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        // A replay sends the body from its beginning.
+        context.body_bytes = 0;
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
         upstream.peer(self.answer_within(context)).await.map_err(|Unresolved| {
@@ -308,10 +329,13 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if exchange::refuses_token(response.status) && self.replace_credential(session, context).await {
+            return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
+        }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols unasked");
         }
@@ -345,7 +369,7 @@ impl ProxyHttp for Proxy {
             }
         }
         if let Some(forward) = &context.forward {
-            if let Some(authorization) = forward.credential.authorization() {
+            if let Some(authorization) = forward.credential.handed_over() {
                 // The caller's own to keep, and nobody else's: no cache on the way may store it.
                 response.insert_header(AUTHORIZATION, authorization)?;
                 response.insert_header(CACHE_CONTROL, "no-store")?;
@@ -383,6 +407,27 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         self.close_if_draining(session);
         Ok(())
+    }
+
+    /// An API that refused a token has done nothing with the request, so it may have it again, whatever it is. Anything
+    /// else is sent again only where the library holds that for safe: never a POST.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let held = !session.as_downstream().retry_buffer_truncated();
+        if std::mem::take(&mut context.may_replay) {
+            error.set_retry(held);
+        } else if held && session.req_header().method.is_idempotent() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
     }
 
     /// Nothing of the request has been sent, so the API's next address may have it, whatever it is.

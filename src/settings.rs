@@ -21,6 +21,7 @@ use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 mod environment;
 mod finding;
+mod guarded;
 mod layers;
 mod load;
 mod parse;
@@ -30,6 +31,7 @@ mod secret;
 mod shape;
 
 pub use finding::{ConfigErrors, Finding};
+pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;
 pub use parse::is_loopback;
 pub use schema::schema;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub log: Log,
     /// Where sessions live.
     pub store: Store,
+    /// How long the issuers' keys are good.
+    pub keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     pub policy: Policy,
     /// Operations of the merchant's own.
@@ -113,6 +117,14 @@ pub struct Tenant {
     pub register_sessions: bool,
 }
 
+impl Tenant {
+    /// The client that acts on behalf of shoppers, if there is one.
+    #[must_use]
+    pub fn acting_client(&self) -> Option<&SlasClient> {
+        self.slas_clients.iter().find(|client| Some(&client.id) == self.on_behalf_client.as_ref())
+    }
+}
+
 /// The gateway's own system client.
 #[derive(Debug, Clone)]
 pub struct AccountManager {
@@ -167,6 +179,8 @@ pub enum CallerIdentity {
     AccountManagerClient(ClientId),
     /// By a client certificate with this subject (RFC 4514).
     CertificateSubject(String),
+    /// By a client certificate with this among its alternative names: `DNS:…`, `URI:…`, `email:…`.
+    CertificateSan(String),
 }
 
 /// How long sessions live.
@@ -223,6 +237,10 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Where the audit log goes instead of among the other lines.
+    pub audit_file: Option<PathBuf>,
+    /// Makes the pseudonyms of shoppers in it: 32 bytes.
+    pub pseudonym_key: Option<SecretSlice<u8>>,
 }
 
 /// How log lines look.
@@ -259,6 +277,15 @@ pub struct RedisStore {
     pub key_prefix: String,
     /// Longest wait for one command.
     pub timeout: Duration,
+}
+
+/// How long the issuers' public keys are good, and where they outlive the process.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The age from which a key set verifies nothing.
+    pub max_age: Duration,
+    /// Where key sets are kept on this machine, if anywhere.
+    pub folder: Option<PathBuf>,
 }
 
 /// How Redis is reached.

@@ -1,9 +1,11 @@
 //! Where sessions live: what every store can do, and what a session is.
 //!
 //! Owns the contract between sessions and the two stores, and its guarantees: a change is written only over
-//! the version that was read, a lock ends by itself, and what was ended stays refused everywhere.
+//! the version that was read, a lock ends by itself, and what was ended stays refused everywhere. What else
+//! replicas share goes through it too: turns, budgets, and values that must outlive a process.
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
+pub mod budget;
 mod handed;
 pub mod memory;
 pub mod redis;
@@ -14,6 +16,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use self::budget::{Budget, Taken};
 pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 use crate::{
     jwt::TokenDigest,
@@ -54,6 +57,9 @@ pub struct Session {
     pub ends_at: u64,
     /// Digests of access tokens given out: the login's own, then the most recent, oldest first.
     pub tokens: Vec<TokenDigest>,
+    /// Whether the first of them is no token but a name that the gateway gave, under which it finds the session
+    /// again. A name is free again when its session has ended; a token is refused.
+    pub is_named: bool,
     /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
     pub handed: Option<Box<HandedTokens>>,
     /// Counts the refreshes.
@@ -103,6 +109,7 @@ impl Session {
             refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
             ends_at: ends_at.unwrap_or(self.ends_at),
             tokens,
+            is_named: self.is_named,
             handed: self.handed.clone(),
             version: self.version + 1,
         }
@@ -121,9 +128,15 @@ impl Session {
         self.handed.iter().flat_map(|handed| handed.iter())
     }
 
-    /// Everything under which it is found: its access tokens, and the refresh tokens in callers' hands.
+    /// Everything under which it is found: its name, its access tokens, and the refresh tokens in callers' hands.
     pub fn names(&self) -> impl Iterator<Item = &TokenDigest> {
         self.tokens.iter().chain(self.handed().map(|handed| &handed.name))
+    }
+
+    /// Its name and its access tokens.
+    #[must_use]
+    pub fn names_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
+        self.tokens.split_at(usize::from(self.is_named && !self.tokens.is_empty()))
     }
 }
 
@@ -157,6 +170,10 @@ pub enum Lock {
     /// The session is not there any more.
     Gone,
 }
+
+/// The right to make what is not there yet, for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim(pub [u8; 16]);
 
 /// Whether a new version was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +219,12 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// the right to refresh back.
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError>;
 
+    /// Asks for the right to make the session of a name that has none. `None` if somebody else has it.
+    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError>;
+
+    /// Gives that right back.
+    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError>;
+
     /// Notes that a session was used.
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError>;
 
@@ -214,12 +237,25 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// Refuses a token that has no session here.
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError>;
 
-    /// The tokens refused since the cursor's last move. An empty cursor begins now.
+    /// The tokens refused, and names free again, since the cursor's last move. An empty cursor begins now.
     async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError>;
 
     /// How long to wait for one's turn where only one may go in each `window`; `None` if that would
     /// be longer than `longest`, and then no turn is taken.
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError>;
+
+    /// Spends `amount` of the budget `what`, which all gateways that share the store spend together, if `leave`
+    /// would still be there afterwards: who matters less leaves more. `what` and `budget` belong together.
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError>;
+
+    /// Keeps a small value for `life`, in place of an earlier one of this name.
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;
+
+    /// The value kept under this name, exactly as a gateway wrote it.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] also if somebody else wrote it, or under another name.
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Drops what has ended by itself or was not used within `idle`, unless a caller holds a refresh token of
     /// it, which would be void without it; a store that does so by itself need not.

@@ -2,24 +2,28 @@
 //!
 //! Owns the check of a system token: RS256 under Account Manager's keys, issuer, times, and the tenant
 //! among its scopes. What a client may do at this gateway is the configuration's to say, not the token's alone.
+//! The claims of a token that verified are remembered by the SHA-256 of the whole token, until the key set changes; its
+//! times and tenant are checked on each request anew.
 
 use std::sync::Arc;
 
+use quick_cache::sync::Cache;
 use serde::Deserialize;
 
 use crate::{
     clock::unix_now,
-    jwt::{Unverifiable, Unverified},
-    keys::{KeyRing, NoKey},
-    names::{ClientId, Scopes, TenantId},
+    jwt::{Unverifiable, Unverified, sha256},
+    keys::{KeyRing, NoKey, Source},
+    names::{ClientId, Scopes, TENANT_SCOPE, TenantId},
 };
+
+/// How many tokens of trusted systems are remembered.
+const REMEMBERED: usize = 1000;
 
 /// How far the clocks of Account Manager and of this machine may differ, seconds.
 const LEEWAY_SECONDS: u64 = 30;
 /// The issuer that Account Manager's production tokens name.
 const PUBLISHED_ISSUER: &str = "https://account.demandware.com:443/dwsso/oauth2";
-/// Stands before the tenant in the scope that ties a token to it.
-const TENANT_SCOPE: &str = "SALESFORCE_COMMERCE_API:";
 
 /// Who a verified system token speaks for.
 #[derive(Debug, Clone)]
@@ -28,6 +32,9 @@ pub struct SystemClient {
     pub client: ClientId,
     /// What it may do, the tenant's own scope included.
     pub scopes: Scopes,
+    /// When its token ends, and from when on it counts, seconds since 1970.
+    expires_at: u64,
+    not_before: Option<u64>,
 }
 
 /// Why a system token speaks for nobody.
@@ -48,13 +55,15 @@ pub enum SystemTokenError {
 }
 
 /// Verifies system tokens of one Account Manager.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SystemVerifier {
     ring: Arc<KeyRing>,
     issuers: Vec<String>,
+    /// By the SHA-256 of the whole token: whose it is, and the generation of the keys that verified it.
+    verdicts: Cache<[u8; 32], (Arc<SystemClient>, u64)>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Claims {
     iss: String,
     sub: String,
@@ -66,7 +75,7 @@ struct Claims {
 }
 
 /// A list, as Account Manager writes it, or one text, as RFC 9068 does.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum ScopeClaim {
     List(Vec<String>),
@@ -82,16 +91,33 @@ impl SystemVerifier {
         if on_this_machine {
             issuers.push(PUBLISHED_ISSUER.to_owned());
         }
-        Self { ring, issuers }
+        Self { ring, issuers, verdicts: Cache::new(REMEMBERED) }
     }
 
     /// Who a token speaks for, for this tenant.
     ///
     /// # Errors
     /// [`SystemTokenError`].
-    pub async fn verify(&self, token: &str, tenant: &TenantId) -> Result<SystemClient, SystemTokenError> {
+    pub async fn verify(&self, token: &str, tenant: &TenantId) -> Result<Arc<SystemClient>, SystemTokenError> {
+        let name = sha256(token);
+        let client = match self.verdicts.get(&name) {
+            Some((client, generation)) if self.ring.generation() == Some(generation) => client,
+            _ => self.verify_anew(token, name).await?,
+        };
+        client.check(tenant, unix_now())?;
+        Ok(client)
+    }
+
+    async fn verify_anew(&self, token: &str, name: [u8; 32]) -> Result<Arc<SystemClient>, SystemTokenError> {
+        let generation = self.ring.generation();
         let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
-        let key = self.ring.key(unverified.kid()).await.map_err(|error| match error {
+        let source = match unverified.claimed_issuer() {
+            Some(issuer) if self.issuers.contains(&issuer) => {
+                Source::Presented { issued_at: unverified.claimed_issue() }
+            }
+            _ => Source::Foreign,
+        };
+        let key = self.ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => SystemTokenError::Invalid,
             NoKey::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
@@ -99,29 +125,41 @@ impl SystemVerifier {
             tracing::debug!(%error, "system token refused");
             SystemTokenError::Invalid
         })?;
-        self.client(&claims, tenant, unix_now())
+        let client = Arc::new(self.client(&claims)?);
+        // Where the key set changed meanwhile, the next one decides.
+        if let Some(generation) = generation.filter(|generation| self.ring.generation() == Some(*generation)) {
+            self.verdicts.insert(name, (Arc::clone(&client), generation));
+        }
+        Ok(client)
     }
 
-    fn client(&self, claims: &Claims, tenant: &TenantId, now: u64) -> Result<SystemClient, SystemTokenError> {
+    fn client(&self, claims: &Claims) -> Result<SystemClient, SystemTokenError> {
         if !self.issuers.contains(&claims.iss) || claims.sub != claims.aud {
             return Err(SystemTokenError::Invalid);
         }
-        if now >= claims.exp.saturating_add(LEEWAY_SECONDS) {
-            return Err(SystemTokenError::Expired);
-        }
-        if claims.nbf.is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
-            return Err(SystemTokenError::Invalid);
-        }
-        let client: ClientId = claims.sub.parse().map_err(|_| SystemTokenError::Invalid)?;
         let scopes: Result<Scopes, _> = match &claims.scope {
             ScopeClaim::List(list) => list.iter().map(|scope| scope.parse()).collect(),
             ScopeClaim::Text(text) => text.parse(),
         };
-        let scopes = scopes.map_err(|_| SystemTokenError::Invalid)?;
-        if !names_tenant(&scopes, tenant) {
-            return Err(SystemTokenError::TenantWrong);
+        Ok(SystemClient {
+            client: claims.sub.parse().map_err(|_| SystemTokenError::Invalid)?,
+            scopes: scopes.map_err(|_| SystemTokenError::Invalid)?,
+            expires_at: claims.exp,
+            not_before: claims.nbf,
+        })
+    }
+}
+
+impl SystemClient {
+    /// Whether its token counts now, for this tenant.
+    fn check(&self, tenant: &TenantId, now: u64) -> Result<(), SystemTokenError> {
+        if now >= self.expires_at.saturating_add(LEEWAY_SECONDS) {
+            return Err(SystemTokenError::Expired);
         }
-        Ok(SystemClient { client, scopes })
+        if self.not_before.is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
+            return Err(SystemTokenError::Invalid);
+        }
+        if names_tenant(&self.scopes, tenant) { Ok(()) } else { Err(SystemTokenError::TenantWrong) }
     }
 }
 

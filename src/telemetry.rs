@@ -1,33 +1,64 @@
 //! Logs: where lines go and how they look.
 //!
 //! Owns the one set-up of the process's log. Libraries that print raw heads and paths at their lower
-//! levels are capped here, in code: no `RUST_LOG` can switch them on.
+//! levels are capped here, in code: no `RUST_LOG` can switch them on. The audit log is no matter of levels: its lines
+//! are written whatever the filter says, always as JSON, and to a file of their own if one is configured.
 
-use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, Layer, filter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use std::{fs::OpenOptions, io};
 
-use crate::settings::{Log, LogFormat};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+use crate::{
+    audit,
+    settings::{Log, LogFormat},
+};
 
 /// Beginnings of targets that write request heads, paths or raw bytes below `WARN`.
 const CAPPED_TARGETS: [&str; 8] = ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio"];
 
-/// Starts logging to standard error. Does nothing if the process logs already.
-pub fn start(log: &Log) {
+/// Starts logging to standard error, and the audit log to its file. Does nothing if the process logs already.
+///
+/// # Errors
+/// If the audit log's file cannot be written.
+pub fn start(log: &Log) -> io::Result<()> {
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&log.level));
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines =
-        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.compact().boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines.with_filter(filter::filter_fn(is_safe)));
+    let lines = lines.with_filter(filter).with_filter(filter::filter_fn(is_safe));
+    let audit = match &log.audit_file {
+        Some(file) => audit_lines(OpenOptions::new().append(true).create(true).open(file)?),
+        None => audit_lines(io::stderr),
+    };
+    let subscriber = tracing_subscriber::registry().with(lines).with(audit);
     if let Err(error) = subscriber.try_init() {
         tracing::debug!(%error, "logging was started before");
     }
+    Ok(())
 }
 
-/// Whether an event may be written at all, whatever the configured level.
+fn audit_lines<S, W>(writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines =
+        fmt::layer().with_writer(writer).json().flatten_event(true).with_current_span(false).with_span_list(false);
+    lines.with_filter(filter::filter_fn(|event| event.target() == audit::TARGET)).boxed()
+}
+
+/// Whether an event may be written among the ordinary lines at all, whatever the configured level.
 fn is_safe(event: &Metadata<'_>) -> bool {
-    *event.level() <= Level::WARN || !CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped))
+    let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
+    event.target() != audit::TARGET && (*event.level() <= Level::WARN || !is_capped)
 }

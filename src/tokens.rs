@@ -1,3 +1,7 @@
 //! The tokens that the gateway itself holds.
 
+pub mod flights;
+pub mod machine;
+pub mod on_behalf;
+pub mod pace;
 pub mod sessions;

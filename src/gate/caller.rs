@@ -1,9 +1,15 @@
 //! Trusted systems: who they are and what the configuration lets them do.
 //!
-//! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified.
+//! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified: that is
+//! [`authenticate`]'s, and what a client certificate says is [`certificate`]'s.
+
+mod authenticate;
+pub mod certificate;
 
 use std::{collections::HashMap, sync::Arc};
 
+pub(super) use self::authenticate::refused;
+use self::certificate::{CertificateName, InvalidCertificateName, PeerCertificate};
 use super::operations::{InvalidGlob, Operation, OperationGlob};
 use crate::{
     names::{ClientId, OrganizationId, SiteId},
@@ -22,26 +28,40 @@ pub struct Caller {
 #[derive(Debug, Default)]
 pub struct Callers {
     by_client: HashMap<ClientId, Arc<Caller>>,
+    by_certificate: Vec<(CertificateName, Arc<Caller>)>,
     all: Vec<Arc<Caller>>,
 }
 
-/// A glob of a caller that is none.
+/// What is wrong with a caller of the configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("callers[{caller}].operations[{position}]: {reason}")]
-pub struct CallerError {
-    /// Position of the caller.
-    pub caller: usize,
-    /// Position of the glob.
-    pub position: usize,
-    /// What is wrong with it.
-    pub reason: InvalidGlob,
+pub enum CallerError {
+    /// A glob that is none.
+    #[error("callers[{caller}].operations[{position}]: {reason}")]
+    Operation {
+        /// Position of the caller.
+        caller: usize,
+        /// Position of the glob.
+        position: usize,
+        /// What is wrong with it.
+        reason: InvalidGlob,
+    },
+    /// A certificate's name that is none.
+    #[error("callers[{caller}].{key}: {reason}")]
+    Certificate {
+        /// Position of the caller.
+        caller: usize,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: InvalidCertificateName,
+    },
 }
 
 impl Callers {
-    /// Reads the callers' globs.
+    /// Reads the callers' globs and certificate names.
     ///
     /// # Errors
-    /// Every glob that is none.
+    /// Every one that is none.
     pub fn new(settings: &[settings::Caller]) -> Result<Self, Vec<CallerError>> {
         let mut callers = Self::default();
         let mut errors = Vec::new();
@@ -50,22 +70,43 @@ impl Callers {
             for (position, glob) in caller.operations.iter().enumerate() {
                 match OperationGlob::parse(glob) {
                     Ok(glob) => operations.push(glob),
-                    Err(reason) => errors.push(CallerError { caller: index, position, reason }),
+                    Err(reason) => errors.push(CallerError::Operation { caller: index, position, reason }),
                 }
             }
             let caller = Arc::new(Caller { settings: caller.clone(), operations });
-            if let CallerIdentity::AccountManagerClient(client) = &caller.settings.identity {
-                callers.by_client.insert(client.clone(), Arc::clone(&caller));
+            let (key, name) = match &caller.settings.identity {
+                CallerIdentity::AccountManagerClient(client) => {
+                    callers.by_client.insert(client.clone(), Arc::clone(&caller));
+                    callers.all.push(caller);
+                    continue;
+                }
+                CallerIdentity::CertificateSubject(subject) => {
+                    ("certificate_subject", CertificateName::subject(subject))
+                }
+                CallerIdentity::CertificateSan(name) => ("certificate_san", CertificateName::alternative(name)),
+            };
+            match name {
+                Ok(name) => callers.by_certificate.push((name, Arc::clone(&caller))),
+                Err(reason) => errors.push(CallerError::Certificate { caller: index, key, reason }),
             }
             callers.all.push(caller);
         }
         if errors.is_empty() { Ok(callers) } else { Err(errors) }
     }
 
-    /// The caller that presents a token of this Account Manager client.
+    /// The caller that presents a token, or the credentials, of this Account Manager client.
     #[must_use]
-    pub fn by_client(&self, client: &ClientId) -> Option<&Arc<Caller>> {
+    pub fn by_client(&self, client: &str) -> Option<&Arc<Caller>> {
         self.by_client.get(client)
+    }
+
+    /// The caller that presents this certificate, which the listener has verified. A certificate that bears the names
+    /// of two callers is nobody's.
+    #[must_use]
+    pub fn by_certificate(&self, certificate: &PeerCertificate) -> Option<&Arc<Caller>> {
+        let mut named =
+            self.by_certificate.iter().filter(|(name, _)| certificate.bears(name)).map(|(_, caller)| caller);
+        named.next().filter(|_| named.next().is_none())
     }
 
     /// All callers, in the configuration's order.
@@ -79,6 +120,12 @@ impl Caller {
     #[must_use]
     pub fn may_system(&self, operation: &Operation, organization: &OrganizationId, site: Option<&SiteId>) -> bool {
         self.settings.may_system && self.covers(operation, organization, site)
+    }
+
+    /// Whether it may call an operation of this organization and site on behalf of a shopper.
+    #[must_use]
+    pub fn may_on_behalf(&self, operation: &Operation, organization: &OrganizationId, site: &SiteId) -> bool {
+        self.settings.may_on_behalf && self.covers(operation, organization, Some(site))
     }
 
     /// The globs of its operations.

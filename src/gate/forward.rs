@@ -11,10 +11,17 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::{caller::Caller, reply::ERROR_HEADER};
-use crate::shopper::Shopper;
+use crate::{
+    jwt::bearer,
+    shopper::Shopper,
+    tokens::{
+        machine::{ClientCredentials, Slot, SystemToken},
+        on_behalf::OnBehalfToken,
+    },
+};
 
 /// The request's and the answer's field that ties both to a log line.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
@@ -48,11 +55,21 @@ const NEVER_FROM_CLIENTS_PREFIXES: [&str; 3] = ["x-forwarded-", "x-on-behalf-of"
 #[derive(Debug, Clone)]
 pub struct Credential(Origin);
 
+/// A system token of the gateway's own getting, and what it takes to get another.
 #[derive(Debug, Clone)]
-enum Origin {
+pub struct SystemLease {
+    pub(super) credentials: ClientCredentials,
+    pub(super) slot: Slot,
+    pub(super) token: Arc<SystemToken>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
     Shopper(Arc<Shopper>),
     Session(Arc<Shopper>, SecretString),
     Caller(Arc<Caller>),
+    Machine(Arc<Caller>, SystemLease),
+    OnBehalf(Arc<Caller>, OnBehalfToken),
     Slas,
     SlasClient(HeaderName, HeaderValue),
     Reported { without_credential: bool },
@@ -75,6 +92,23 @@ impl Credential {
     #[must_use]
     pub(super) fn of_caller(caller: Arc<Caller>) -> Self {
         Self(Origin::Caller(caller))
+    }
+
+    /// A system token that the gateway got, for a trusted system that has none of its own.
+    #[must_use]
+    pub(super) fn of_machine(caller: Arc<Caller>, lease: SystemLease) -> Self {
+        Self(Origin::Machine(caller, lease))
+    }
+
+    /// A token on behalf of a shopper, in place of the trusted system's own credential.
+    #[must_use]
+    pub(super) fn on_behalf(caller: Arc<Caller>, token: OnBehalfToken) -> Self {
+        Self(Origin::OnBehalf(caller, token))
+    }
+
+    /// Where it comes from.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.0
     }
 
     /// Whatever SLAS itself checks on one of its own paths.
@@ -102,11 +136,13 @@ impl Credential {
         matches!(self.0, Origin::Reported { without_credential: true })
     }
 
-    /// The `Authorization` that goes upstream, and to the caller, in place of the one received.
+    /// The `Authorization` that goes upstream in place of the one received, if any.
     #[must_use]
     pub fn authorization(&self) -> Option<HeaderValue> {
         match &self.0 {
             Origin::Session(_, token) => bearer(token),
+            Origin::Machine(_, lease) => Some(lease.token.authorization.clone()),
+            Origin::OnBehalf(_, token) => bearer(&token.token),
             Origin::Shopper(_)
             | Origin::Caller(_)
             | Origin::Slas
@@ -124,25 +160,39 @@ impl Credential {
         }
     }
 
+    /// The `Authorization` that is the caller's own to keep: the newest token of its session. What the gateway got for a
+    /// trusted system stays here.
+    #[must_use]
+    pub fn handed_over(&self) -> Option<HeaderValue> {
+        match &self.0 {
+            Origin::Session(_, token) => bearer(token),
+            Origin::Shopper(_)
+            | Origin::Caller(_)
+            | Origin::Machine(..)
+            | Origin::OnBehalf(..)
+            | Origin::Slas
+            | Origin::SlasClient(..)
+            | Origin::Reported { .. } => None,
+        }
+    }
+
+    /// Whether the gateway put it in, so that another one can be put in its place.
+    #[must_use]
+    pub fn is_injected(&self) -> bool {
+        matches!(self.0, Origin::Session(..) | Origin::Machine(..) | Origin::OnBehalf(..))
+    }
+
     /// Who sent the request, for metrics and logs: a kind, or the name of a configured caller.
     #[must_use]
     pub fn caller_label(&self) -> &str {
         match &self.0 {
             Origin::Shopper(shopper) | Origin::Session(shopper, _) if shopper.registered => "registered",
             Origin::Shopper(_) | Origin::Session(..) => "guest",
-            Origin::Caller(caller) => &caller.settings.name,
+            Origin::Caller(caller) | Origin::Machine(caller, _) | Origin::OnBehalf(caller, _) => &caller.settings.name,
             Origin::Slas | Origin::SlasClient(..) => "slas",
             Origin::Reported { .. } => "reported",
         }
     }
-}
-
-/// `Bearer` and a token, marked so that no library prints it.
-#[must_use]
-pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// Changes to a request's header before it goes upstream.
@@ -219,12 +269,6 @@ pub fn is_framed_once(headers: &HeaderMap) -> bool {
     length && coding && lengths.next().is_none() && codings.next().is_none()
 }
 
-/// Whether a client sent one of the on-behalf fields, in any spelling.
-#[must_use]
-pub fn asks_on_behalf(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| starts_like(name.as_str(), "x-on-behalf-of"))
-}
-
 fn is_never_from_clients(name: &str) -> bool {
     NEVER_FROM_CLIENTS.iter().any(|never| is_twin_of(name, never))
         || NEVER_FROM_CLIENTS_PREFIXES.iter().any(|prefix| starts_like(name, prefix))
@@ -244,7 +288,8 @@ fn is_twin_of(name: &str, other: &str) -> bool {
     name.len() == other.len() && starts_like(name, other)
 }
 
-fn starts_like(name: &str, prefix: &str) -> bool {
+/// Whether a field's name begins so, to a server that reads `_` as `-`.
+pub(super) fn starts_like(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len()
         && name.bytes().zip(prefix.bytes()).all(|(own, wanted)| own == wanted || (own == b'_' && wanted == b'-'))
 }

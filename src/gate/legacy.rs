@@ -19,15 +19,18 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Gate, Route, Tenant,
+    Asked, Gate, Route, Tenant,
     credentials::{BasicCredentials, Presented},
-    forward::bearer,
+    on_behalf::Named,
+    operations::{Operation, SecurityKind},
     refusal::Refusal,
     reply::Reply,
 };
 use crate::{
+    audit::{Event, Trail},
     clock::random_fraction,
-    names::{CustomerId, SiteId},
+    jwt::bearer,
+    names::{CustomerId, Scopes, SiteId},
     salesforce::{
         exchange::ExchangeError,
         pkce::Pkce,
@@ -35,7 +38,7 @@ use crate::{
     },
     settings::SlasClient,
     shopper::Shopper,
-    tokens::sessions::SessionError,
+    tokens::{on_behalf::ECOM, sessions::SessionError},
 };
 
 /// When the endpoints became deprecated (RFC 9745): 1 July 2022, the date of their API description.
@@ -55,6 +58,14 @@ const DEFAULT_LOCALE: &str = "default";
 #[derive(Deserialize)]
 struct LoginBody {
     r#type: String,
+}
+
+/// `TrustedSystemAuthRequest`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TrustedSystemLoginBody {
+    login: SecretString,
+    client_id: String,
 }
 
 #[derive(Serialize)]
@@ -91,20 +102,20 @@ impl Gate {
         &self,
         tenant: &Tenant,
         route: &Route,
-        head: &Parts,
-        body: Option<&Bytes>,
-        correlation_id: &str,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
     ) -> Result<Reply, Refusal> {
+        let head = asked.head;
         let client = self.client_of(tenant, route, "login");
         let site = self.site_of(tenant, route)?;
-        let login = Login { tenant, client: client?, site, correlation_id };
-        let body: LoginBody = body.and_then(|body| serde_json::from_slice(body).ok()).ok_or_else(|| {
-            Refusal::RequestInvalid("The body must be JSON with a type, e.g. {\"type\": \"guest\"}.".into())
-        })?;
+        let login = Login { tenant, client: client?, site, correlation_id: asked.correlation_id };
+        let body: LoginBody = read(asked.body.as_ref(), "a type, e.g. {\"type\": \"guest\"}")?;
+        trail.event = (body.r#type != "refresh").then_some(Event::Login);
+        trail.who = Some(login.client.id.to_string());
         match body.r#type.as_str() {
-            "guest" => self.guest_login(&login, &head.headers).await,
+            "guest" => self.guest_login(&login, &head.headers, trail).await,
             "credentials" => match Presented::read(&head.headers) {
-                Ok(Presented::Basic(credentials)) => self.password_login(&login, credentials).await,
+                Ok(Presented::Basic(credentials)) => self.password_login(&login, credentials, trail).await,
                 // What cannot be read is no login and password either.
                 Ok(Presented::Bearer(_) | Presented::Nothing) | Err(Refusal::TokenInvalid(_)) => {
                     Err(Refusal::LoginRejected { login: None })
@@ -141,7 +152,40 @@ impl Gate {
         Ok(Reply::empty(StatusCode::NO_CONTENT))
     }
 
-    async fn guest_login(&self, login: &Login<'_>, headers: &HeaderMap) -> Result<Reply, Refusal> {
+    /// `shopper-customers.authorizeTrustedSystem`: a registered shopper's login by a trusted system. The tenant's client
+    /// for acting on behalf performs it, so the public `clientId` of the body only says who is still to move.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) async fn deprecated_trusted_system_login(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Result<Reply, Refusal> {
+        trail.event = Some(Event::Login);
+        let operation = route.operation.as_deref().ok_or(Refusal::OperationUnknown)?;
+        let scopes = system_scopes(operation);
+        let trusted = self.trusted(tenant, route, asked, trail).await?;
+        self.prove(tenant, &trusted, &scopes).await?;
+        trusted.has_one_of(&scopes)?;
+        let body: TrustedSystemLoginBody = read(
+            asked.body.as_ref(),
+            "login and clientId, e.g. {\"login\": \"ada@example.com\", \"clientId\": \"…\"}",
+        )?;
+        let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
+        self.count_legacy("trusted_system_login", counted.map(|client| &client.id), tenant);
+        let site = self.site_of(tenant, route)?;
+        let named = Named { login: body.login, idp: ECOM.to_owned() };
+        let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
+        let shopper = &token.verified.shopper;
+        let document =
+            self.document_of(tenant, site, shopper, &asked.head.headers, &token.token, asked.correlation_id).await?;
+        Ok(with_token(document, &token.token))
+    }
+
+    async fn guest_login(&self, login: &Login<'_>, headers: &HeaderMap, trail: &mut Trail) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
         let answer = if login.client.secret.is_some() {
             slas.guest_of_private_client(login.client, login.site).await
@@ -153,13 +197,19 @@ impl Gate {
             }
         };
         let answer = answer.map_err(|error| refused_by_slas("guest", &error))?;
-        let shopper = self.begin_session(login, &answer).await?;
+        let shopper = self.begin_session(login, &answer, trail).await?;
         guest_document(&shopper, headers).map(|document| with_token(document, &answer.access_token))
     }
 
-    async fn password_login(&self, login: &Login<'_>, credentials: BasicCredentials) -> Result<Reply, Refusal> {
+    async fn password_login(
+        &self,
+        login: &Login<'_>,
+        credentials: BasicCredentials,
+        trail: &mut Trail,
+    ) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
         let login_id = credentials.user.clone();
+        trail.shopper = Some(self.audit.pseudonym(login.tenant.settings.organization.as_str(), &login_id));
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
         let deadline = Instant::now() + self.timeouts.upstream;
@@ -183,7 +233,7 @@ impl Gate {
         drop(credentials);
         let answer = slas.redeem(login.client, login.site, &code, &pkce).await;
         let answer = answer.map_err(|error| refused_by_slas("redeem", &error))?;
-        let shopper = self.begin_session(login, &answer).await?;
+        let shopper = self.begin_session(login, &answer, trail).await?;
         let document = self.document(login, &shopper, &HeaderMap::new(), &answer.access_token).await?;
         Ok(with_token(document, &answer.access_token))
     }
@@ -216,18 +266,24 @@ impl Gate {
     }
 
     /// Verifies the token that SLAS gave, like anyone else's, and keeps its refresh token.
-    async fn begin_session(&self, login: &Login<'_>, answer: &TokenAnswer) -> Result<Arc<Shopper>, Refusal> {
+    async fn begin_session(
+        &self,
+        login: &Login<'_>,
+        answer: &TokenAnswer,
+        trail: &mut Trail,
+    ) -> Result<Arc<Shopper>, Refusal> {
         let organization = &login.tenant.settings.organization;
         let verified =
-            self.shoppers.verify(answer.access_token.expose_secret(), organization).await.map_err(|error| {
+            self.shoppers.verify_issued(answer.access_token.expose_secret(), organization).await.map_err(|error| {
                 tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
                 Refusal::SlasUnavailable
             })?;
         self.sessions.begin(login.site, &verified, answer).await;
+        let customer = verified.shopper.customer.as_ref();
+        trail.shopper = customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()));
         Ok(verified.shopper)
     }
 
-    /// The Customer document: Salesforce's for a registered shopper, three fields for a guest.
     async fn document(
         &self,
         login: &Login<'_>,
@@ -235,13 +291,26 @@ impl Gate {
         headers: &HeaderMap,
         access_token: &SecretString,
     ) -> Result<Bytes, Refusal> {
+        self.document_of(login.tenant, login.site, shopper, headers, access_token, login.correlation_id).await
+    }
+
+    /// The Customer document: Salesforce's for a registered shopper, three fields for a guest.
+    async fn document_of(
+        &self,
+        tenant: &Tenant,
+        site: &SiteId,
+        shopper: &Shopper,
+        headers: &HeaderMap,
+        access_token: &SecretString,
+        correlation_id: &str,
+    ) -> Result<Bytes, Refusal> {
         if !shopper.registered {
             return guest_document(shopper, headers);
         }
         let customer = customer_of(shopper)?;
-        let document = login.tenant.customers.customer(login.site, customer, access_token, login.correlation_id).await;
+        let document = tenant.customers.customer(site, customer, access_token, correlation_id).await;
         document.map_err(|error| {
-            tracing::warn!(%error, organization = %login.tenant.settings.organization, "the profile of a logged-in shopper cannot be read");
+            tracing::warn!(%error, organization = %tenant.settings.organization, "the profile of a logged-in shopper cannot be read");
             Refusal::of_api(&error)
         })
     }
@@ -272,6 +341,18 @@ impl Gate {
         let label = known.map_or("unknown", |client| client.as_str());
         self.metrics.legacy_requests.with_label_values(&[endpoint, label]).inc();
     }
+}
+
+/// A body of few fields, or what it should have been.
+fn read<T: for<'b> Deserialize<'b>>(body: Option<&Bytes>, expected: &str) -> Result<T, Refusal> {
+    body.and_then(|body| serde_json::from_slice(body).ok())
+        .ok_or_else(|| Refusal::RequestInvalid(format!("The body must be JSON with {expected}.")))
+}
+
+/// The scopes, any one of which a trusted system needs for an operation.
+fn system_scopes(operation: &Operation) -> Scopes {
+    let of_systems = operation.security.iter().find(|security| security.kind == SecurityKind::System);
+    of_systems.map(|security| security.scopes.clone()).unwrap_or_default()
 }
 
 fn refused_by_slas(flow: &'static str, error: &ExchangeError) -> Refusal {

@@ -288,6 +288,19 @@ impl Operations {
 }
 
 impl Operation {
+    /// Whether a system token is enough for it.
+    #[must_use]
+    pub fn accepts_system(&self) -> bool {
+        self.security.iter().any(|security| security.kind == SecurityKind::System)
+    }
+
+    /// Whether an API of Salesforce's asks for a shopper's token here, so that one on behalf of a shopper makes sense.
+    #[must_use]
+    pub fn wants_shopper(&self) -> bool {
+        matches!(self.kind, OperationKind::Standard | OperationKind::Merchant)
+            && self.security.iter().any(|security| security.kind != SecurityKind::System)
+    }
+
     fn of_merchant(route: MerchantRoute) -> Result<Self, TableError> {
         let (api, id) = route.name.split_once('.').unwrap_or((MERCHANT_API, &route.name));
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';

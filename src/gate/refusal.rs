@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::{
     names::Scopes,
     salesforce::{exchange::ExchangeError, transport::TransportError},
+    tokens::machine::SystemTokenFailure,
 };
 
 /// Why a request is not carried out.
@@ -32,6 +33,8 @@ pub enum Refusal {
     },
     /// Nobody configured this trusted system.
     CallerUnknown,
+    /// Account Manager refused the credentials of a trusted system.
+    AccountManagerRejected,
     /// The token is of another organization than the path.
     TokenWrongOrganization,
     /// The token is of another site than the request.
@@ -46,6 +49,8 @@ pub enum Refusal {
     OperationNotAllowed,
     /// The operation, or its organization, is not known here.
     OperationUnknown,
+    /// No shopper has the login on whose behalf a trusted system asks.
+    ShopperUnknown,
     /// SLAS's conflict window did not open in time.
     LoginConflict,
     /// A part of the request is larger than allowed.
@@ -55,6 +60,11 @@ pub enum Refusal {
         /// How long to wait, if SLAS said so.
         retry_after: Option<Duration>,
     },
+    /// A trusted system asks too often.
+    CallerRateLimited {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// No connection to the API, or a broken answer.
     UpstreamUnavailable,
     /// No answer of the API in time.
@@ -63,6 +73,11 @@ pub enum Refusal {
     KeysUnavailable,
     /// SLAS does not answer as it should.
     SlasUnavailable,
+    /// Account Manager does not answer as it should.
+    AccountManagerUnavailable {
+        /// When it will be asked again, if that is known.
+        retry_after: Option<Duration>,
+    },
     /// The session store does not answer.
     StoreUnavailable,
 }
@@ -103,6 +118,18 @@ impl Refusal {
             | ExchangeError::Transport(_)
             | ExchangeError::Malformed(_)
             | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
+        }
+    }
+
+    /// What it means for a request of a trusted system that there is no system token.
+    #[must_use]
+    pub fn of_system_token(failure: &SystemTokenFailure) -> Self {
+        match failure {
+            SystemTokenFailure::CredentialsRefused | SystemTokenFailure::ScopeRefused => Self::AccountManagerRejected,
+            SystemTokenFailure::TooManyGuesses { retry_after } => Self::CallerRateLimited { retry_after: *retry_after },
+            SystemTokenFailure::Unavailable { retry_after } => {
+                Self::AccountManagerUnavailable { retry_after: Some(*retry_after) }
+            }
         }
     }
 

@@ -81,7 +81,7 @@ impl Reply {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if matches!(verdict.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after(refusal).as_secs().max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after(refusal))));
         }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         Self { status: verdict.status, headers, body: Bytes::from(body), code: Some(verdict.code) }
@@ -153,6 +153,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "unauthorized",
             "The caller is none of the trusted systems of this gateway.".into(),
         ),
+        Refusal::AccountManagerRejected => as_verdict(
+            StatusCode::UNAUTHORIZED,
+            "account_manager_rejected",
+            "Unauthorized",
+            "unauthorized",
+            "Account Manager refused the client id or secret of this caller.".into(),
+        ),
         Refusal::TokenWrongOrganization => as_verdict(
             StatusCode::FORBIDDEN,
             "token_wrong_organization",
@@ -202,6 +209,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "not-found",
             "No operation of an organization that this gateway serves has this method and path.".into(),
         ),
+        Refusal::ShopperUnknown => as_verdict(
+            StatusCode::NOT_FOUND,
+            "shopper_unknown",
+            "Not Found",
+            "not-found",
+            "No shopper has the login named in X-On-Behalf-Of or in the body.".into(),
+        ),
         Refusal::LoginConflict => as_verdict(
             StatusCode::CONFLICT,
             "login_conflict",
@@ -237,6 +251,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "too-many-requests",
             "The shopper login service takes no more requests at the moment.".into(),
         ),
+        Refusal::CallerRateLimited { .. } => as_verdict(
+            StatusCode::TOO_MANY_REQUESTS,
+            "caller_rate_limited",
+            "Too Many Requests",
+            "too-many-requests",
+            "This caller asks too often. Wait for the time in Retry-After.".into(),
+        ),
         Refusal::UpstreamUnavailable => as_verdict(
             StatusCode::BAD_GATEWAY,
             "upstream_unavailable",
@@ -264,6 +285,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "Service Unavailable",
             "service-unavailable",
             "The shopper login service does not answer as it should. Try again in a moment.".into(),
+        ),
+        Refusal::AccountManagerUnavailable { .. } => as_verdict(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "account_manager_unavailable",
+            "Service Unavailable",
+            "service-unavailable",
+            "Account Manager does not answer as it should. Try again in a moment.".into(),
         ),
         Refusal::StoreUnavailable => as_verdict(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -299,15 +327,25 @@ fn challenge(refusal: &Refusal, status: StatusCode) -> Option<HeaderValue> {
         Refusal::ScopeMissing(scopes) => {
             format!(r#"Bearer realm="shopper-gateway", error="insufficient_scope", scope="{scopes}""#).into()
         }
+        Refusal::AccountManagerRejected | Refusal::CallerUnknown => {
+            r#"Bearer realm="shopper-gateway", Basic realm="shopper-gateway""#.into()
+        }
         _ if status == StatusCode::UNAUTHORIZED => r#"Bearer realm="shopper-gateway""#.into(),
         _ => return None,
     };
     HeaderValue::from_str(&text).ok()
 }
 
+/// Seconds, rounded up: who comes back too early has come for nothing.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
 fn retry_after(refusal: &Refusal) -> Duration {
     match refusal {
-        Refusal::SlasRateLimited { retry_after: Some(wait) } => *wait,
+        Refusal::SlasRateLimited { retry_after: Some(wait) }
+        | Refusal::AccountManagerUnavailable { retry_after: Some(wait) }
+        | Refusal::CallerRateLimited { retry_after: wait } => *wait,
         _ => RETRY_SOON,
     }
 }

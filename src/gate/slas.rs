@@ -9,7 +9,6 @@ mod client;
 mod form;
 mod login;
 
-use bytes::Bytes;
 use http::{Method, request::Parts};
 
 use self::login::Login;
@@ -18,10 +17,9 @@ pub use self::{
     client::what_is_added,
 };
 use super::{
-    Decision, Forward, Gate, Route, Tenant, forward,
+    Asked, Decision, Forward, Gate, Route, Tenant,
     operations::{Operation, OperationKind},
     path::RequestPath,
-    refusal::Refusal,
     reply::Reply,
 };
 
@@ -58,19 +56,15 @@ impl Gate {
         tenant: &Tenant,
         route: &Route,
         operation: &Operation,
-        head: &Parts,
-        body: Option<Bytes>,
-        correlation_id: &str,
+        asked: &Asked<'_>,
     ) -> Decision {
-        if forward::asks_on_behalf(&head.headers) {
-            return self.refused(route, head, Refusal::CallerNotAllowed);
-        }
+        let Asked { head, body, correlation_id, .. } = asked;
         let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
             Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
             Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
         };
-        if let Some(form) = body.filter(|_| login::is_registered(&tenant.settings, operation)) {
+        if let Some(form) = body.clone().filter(|_| login::is_registered(&tenant.settings, operation)) {
             let login = Login { tenant, operation, head, form, credential, correlation_id };
             let reply = self.registered_login(&login).await;
             return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));

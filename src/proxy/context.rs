@@ -35,6 +35,10 @@ pub struct Context {
     pub(super) is_held: bool,
     /// The answer's body stays here.
     pub(super) drops_answer: bool,
+    /// Whether it has been sent a second time, with another token.
+    pub(super) replayed: bool,
+    /// Whether the failure that is about to be reported is nothing but the wish for that.
+    pub(super) may_replay: bool,
     /// The refusal to answer with when the library reports a failure that we caused.
     pub(super) failure: Option<Refusal>,
     pub(super) status: Option<StatusCode>,
@@ -57,6 +61,8 @@ impl Context {
             body_bytes: 0,
             is_held: false,
             drops_answer: false,
+            replayed: false,
+            may_replay: false,
             failure: None,
             status: None,
             code: None,

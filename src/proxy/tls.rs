@@ -2,9 +2,13 @@
 //!
 //! The library would read them itself, later, and panic over what it does not like.
 
-use std::{path::Path, sync::Arc};
+use std::{any::Any, path::Path, sync::Arc};
 
-use pingora::listeners::tls::TlsSettings;
+use async_trait::async_trait;
+use pingora::{
+    listeners::{TlsAccept, tls::TlsSettings},
+    protocols::tls::TlsRef,
+};
 use rustls::{
     RootCertStore,
     crypto::CryptoProvider,
@@ -13,7 +17,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use crate::settings::Tls;
+use crate::{gate::caller::certificate::PeerCertificate, settings::Tls};
 
 /// Why a file cannot be used. Each text begins with the key of the file.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +64,11 @@ impl ListenerTls {
     /// [`TlsFileError::Setup`].
     pub fn settings(&self) -> Result<TlsSettings, TlsFileError> {
         // Its paths are unused beside a resolver.
-        let mut settings = TlsSettings::intermediate("", "").map_err(|error| TlsFileError::Setup(error.to_string()))?;
+        let settings = match &self.clients {
+            Some(_) => TlsSettings::with_callbacks(Box::new(ReadCertificate)),
+            None => TlsSettings::intermediate("", ""),
+        };
+        let mut settings = settings.map_err(|error| TlsFileError::Setup(error.to_string()))?;
         let shown: Arc<SingleCertAndKey> = Arc::clone(&self.shown);
         settings.set_cert_resolver(shown);
         settings.enable_h2();
@@ -68,6 +76,17 @@ impl ListenerTls {
             settings.set_client_cert_verifier(Arc::clone(verifier));
         }
         Ok(settings)
+    }
+}
+
+/// Keeps the names of a client's certificate beside its connection, once the handshake has verified it.
+struct ReadCertificate;
+
+#[async_trait]
+impl TlsAccept for ReadCertificate {
+    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        let certificate = PeerCertificate::read(tls.peer_certificate_der()?)?;
+        Some(Arc::new(certificate))
     }
 }
 

@@ -2,15 +2,39 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use url::Url;
 
 use super::{
     exchange::ExchangeError,
     transport::{Purpose, Transport},
 };
+use crate::names::{ClientId, Scopes};
 
 const JWKS_PATH: &str = "/dwsso/oauth2/connect/jwk_uri";
+const TOKEN_PATH: &str = "/dwsso/oauth2/access_token";
 const ISSUER_PATH: &str = "/dwsso/oauth2";
+
+/// A token answer (RFC 6749, 5.1). What the gateway does not use is left out.
+#[derive(Debug, Deserialize)]
+pub struct SystemTokenAnswer {
+    /// The system token.
+    pub access_token: SecretString,
+    /// Its life, seconds; Account Manager says 1799.
+    pub expires_in: u64,
+    /// What was granted, where that is said.
+    #[serde(default)]
+    scope: Option<String>,
+}
+
+impl SystemTokenAnswer {
+    /// The scopes granted: those asked for, where the answer names none (RFC 6749, 5.1).
+    #[must_use]
+    pub fn granted(&self, asked: &Scopes) -> Scopes {
+        self.scope.as_ref().and_then(|scope| scope.parse().ok()).unwrap_or_else(|| asked.clone())
+    }
+}
 
 /// Account Manager at one address.
 #[derive(Debug, Clone)]
@@ -35,15 +59,53 @@ impl AccountManager {
         format!("{}://{host}:{port}{ISSUER_PATH}", self.url.scheme())
     }
 
+    /// Where its key set is.
+    #[must_use]
+    pub fn jwks_url(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(JWKS_PATH);
+        url
+    }
+
     /// Its key set, as it came.
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let mut url = self.url.clone();
-        url.set_path(JWKS_PATH);
         let purpose = Purpose { service: "account_manager", flow: "jwks" };
-        let answer = self.transport.send(purpose, self.transport.client().get(url)).await?;
+        let answer = self.transport.send(purpose, self.transport.client().get(self.jwks_url())).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+    }
+
+    /// A token of a client's own (`client_credentials`). Every scope must be one that the client has: one that is
+    /// not fails the whole exchange.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; a wrong secret is [`ExchangeError::Rejected`] with `invalid_client`, a scope that the client
+    /// has not is `invalid_scope`.
+    pub async fn client_credentials(
+        &self,
+        client: &ClientId,
+        secret: &SecretString,
+        scopes: &Scopes,
+    ) -> Result<SystemTokenAnswer, ExchangeError> {
+        let purpose = Purpose { service: "account_manager", flow: "client_credentials" };
+        let request = self
+            .transport
+            .client()
+            .post(self.url(TOKEN_PATH))
+            .basic_auth(client, Some(secret.expose_secret()))
+            .form(&[("grant_type", "client_credentials"), ("scope", &scopes.to_string())]);
+        let answer = self.transport.send(purpose, request).await?;
+        if answer.status != StatusCode::OK {
+            return Err(ExchangeError::of(&answer));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| ExchangeError::Malformed("a token answer without its fields"))
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(path);
+        url
     }
 }

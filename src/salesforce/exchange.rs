@@ -95,12 +95,34 @@ impl ExchangeError {
         matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
     }
 
+    /// Whether the client itself was refused: unknown, or with a wrong secret.
+    #[must_use]
+    pub fn refuses_client(&self) -> bool {
+        match self {
+            Self::Rejected { status, code } => *status == StatusCode::UNAUTHORIZED || code == "invalid_client",
+            _ => false,
+        }
+    }
+
+    /// Whether a login id was refused that the request was otherwise right about: 400, and not for its client.
+    #[must_use]
+    pub fn refuses_login(&self) -> bool {
+        matches!(self, Self::Rejected { status: StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND, .. })
+            && !self.refuses_client()
+    }
+
     /// Whether a refresh token was refused for good. A client that the service does not know is the
     /// configuration's fault, and a firewall's page nobody's: neither is a reason to end a session.
     #[must_use]
     pub fn refuses_refresh_token(&self) -> bool {
         matches!(self, Self::Rejected { code, .. } if code == "invalid_grant")
     }
+}
+
+/// Whether an API's answer says that it takes no such token (RFC 6750, 3.1).
+#[must_use]
+pub fn refuses_token(status: StatusCode) -> bool {
+    status == StatusCode::UNAUTHORIZED
 }
 
 /// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.

@@ -2,6 +2,8 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
@@ -163,6 +165,31 @@ impl Slas {
         self.token("client_credentials", client, &form).await
     }
 
+    /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
+    /// is refused; with another identity provider the shopper is created. The refresh token must be used by the same
+    /// client.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; an unknown login is [`ExchangeError::Rejected`] with 400, the same shopper within 3 seconds is
+    /// [`ExchangeError::Conflict`].
+    pub async fn trusted_system(
+        &self,
+        client: &SlasClient,
+        site: &SiteId,
+        idp: &str,
+        login: &str,
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("hint", "ts_ext_on_behalf_of"),
+            ("login_id", login),
+            ("idp_origin", idp),
+            ("channel_id", site.as_str()),
+            ("client_id", client.id.as_str()),
+        ];
+        self.token_at("/trusted-system/token", "trusted_system", client, &form).await
+    }
+
     /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards.
     ///
     /// # Errors
@@ -211,7 +238,7 @@ impl Slas {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let answer = self.send("jwks", self.transport.client().get(self.url("/jwks"))).await?;
+        let answer = self.send("jwks", self.transport.client().get(self.jwks_url())).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 
@@ -225,13 +252,37 @@ impl Slas {
         self.send("passed", request).await
     }
 
+    /// Where its key set is.
+    #[must_use]
+    pub fn jwks_url(&self) -> String {
+        self.url("/jwks")
+    }
+
+    /// Whether SLAS answers at all within this time: `GET /userinfo` without a credential, whose 401 is a good
+    /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
+        let answer = self.send("sign_of_life", request).await;
+        answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
+    }
+
     async fn token(
         &self,
         flow: &'static str,
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
-        let mut request = self.transport.client().post(self.url("/token")).form(form);
+        self.token_at("/token", flow, client, form).await
+    }
+
+    async fn token_at(
+        &self,
+        path: &str,
+        flow: &'static str,
+        client: &SlasClient,
+        form: &[(&str, &str)],
+    ) -> Result<TokenAnswer, ExchangeError> {
+        let mut request = self.transport.client().post(self.url(path)).form(form);
         if let Some(secret) = &client.secret {
             request = request.basic_auth(&client.id, Some(secret.expose_secret()));
         }

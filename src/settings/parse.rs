@@ -7,10 +7,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Limits, Log, Policy, Server, Sessions, Settings, Timeouts, Tls, finding::Findings, raw, secret::Surroundings,
+    Admin, Limits, Policy, Server, Sessions, Settings, Timeouts, Tls, finding::Findings, raw, secret::Surroundings,
 };
 
 mod callers;
+mod keys;
+mod log;
 mod routes;
 mod store;
 mod tenants;
@@ -45,8 +47,9 @@ pub(super) fn settings(
     let sessions = sessions(&file.sessions, findings);
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);
-    let log = log(file.log, findings);
+    let log = log::log(file.log, &surroundings, findings);
     let store = store::store(file.store, &surroundings, findings);
+    let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
     Some(Settings {
         server: server?,
@@ -58,6 +61,7 @@ pub(super) fn settings(
         limits: limits?,
         log: log?,
         store: store?,
+        keys: keys?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
         routes: routes?,
     })
@@ -169,23 +173,4 @@ fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {
         keys.error("target", "greater than limits.head, which includes it");
     }
     Some(Limits { body: body?, head: head?, fields: raw.fields, target: target? })
-}
-
-fn log(raw: raw::Log, findings: &mut Findings) -> Option<Log> {
-    let mut keys = Keys::new("log", findings);
-    let is_level = |text: &str| {
-        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text))
-    };
-    let is_directive = |part: &str| match part.rsplit_once('=') {
-        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
-        None => is_level(part.trim()),
-    };
-    if !raw.level.split(',').all(is_directive) {
-        keys.error(
-            "level",
-            "expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas",
-        );
-        return None;
-    }
-    Some(Log { level: raw.level, format: raw.format })
 }

@@ -53,6 +53,9 @@ pub(super) struct File {
     /// Where sessions live.
     #[serde(default)]
     pub(super) store: Store,
+    /// The public keys of SLAS and Account Manager, which verify tokens.
+    #[serde(default)]
+    pub(super) keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     #[serde(default)]
     pub(super) policy: Policy,
@@ -170,8 +173,8 @@ pub(super) struct SlasClient {
     pub(super) strict_client_auth: bool,
 }
 
-/// A trusted system. It proves who it is by exactly one of `account_manager_client_id` and
-/// `certificate_subject`.
+/// A trusted system. It proves who it is by exactly one of `account_manager_client_id`, `certificate_subject` and
+/// `certificate_san`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caller {
@@ -185,6 +188,10 @@ pub(super) struct Caller {
     /// `server.tls.client_ca`.
     #[schemars(example = &"CN=oms.example.com,O=Example,C=DE")]
     pub(super) certificate_subject: Option<String>,
+    /// An alternative name of the client certificate it presents: `DNS:…`, `URI:…` or `email:…`; needs
+    /// `server.tls.client_ca`.
+    #[schemars(example = &"URI:spiffe://example.com/oms")]
+    pub(super) certificate_san: Option<String>,
     /// What it may do: `system` (call system operations), `on_behalf` (act on behalf of shoppers),
     /// `create_shoppers` (the same for shoppers of other identity providers, which creates them).
     #[schemars(required, example = json!(["system", "on_behalf"]))]
@@ -280,6 +287,13 @@ pub(super) struct Log {
     /// How log lines look.
     #[schemars(example = &"json")]
     pub(super) format: LogFormat,
+    /// File that the audit log is added to. Absent: among the other lines, on standard error.
+    #[schemars(with = "Option<String>", example = &"/var/log/shopper-gateway/audit.jsonl")]
+    pub(super) audit_file: Option<PathBuf>,
+    /// Makes the pseudonyms of shoppers in the audit log: 32 bytes in base64 (`openssl rand -base64 32`), the same for
+    /// all replicas. Absent: a random one for each process.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
+    pub(super) pseudonym_key: Option<Secret>,
 }
 
 /// Where sessions live.
@@ -319,6 +333,20 @@ pub(super) enum StoreKind {
     Memory,
     /// In Redis or Valkey: sessions survive a restart, and replicas share them.
     Redis,
+}
+
+/// The public keys of SLAS and Account Manager, which verify tokens.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    /// How long a key set is good while its issuer cannot be asked; then its tokens are answered 503. From 24 hours to
+    /// 30 days.
+    #[schemars(example = &"72h")]
+    pub(super) max_age: String,
+    /// Folder in which key sets outlive the process, so that a restart during an outage of SLAS still verifies. Nobody
+    /// but the gateway's user may write in it; made if only it is missing. With a store of kind `redis` they are kept there too.
+    #[schemars(with = "Option<String>", example = &"/var/lib/shopper-gateway/keys")]
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// What happens to requests that the policy refuses or does not know.

@@ -55,6 +55,17 @@ impl Surroundings<'_> {
         Some(file)
     }
 
+    /// The file of this key, which need not be there yet, but its folder.
+    pub(super) fn writable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+        let file = self.folder.join(file);
+        let folder = file.parent().filter(|folder| folder.is_dir());
+        if folder.is_none() || file.is_dir() {
+            findings.error(path, format!("{}: expected a file in a folder that exists", file.display()));
+            return None;
+        }
+        Some(file)
+    }
+
     /// The file of this key, which must be readable, and not by others.
     pub(super) fn private(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
         let file = self.folder.join(file);

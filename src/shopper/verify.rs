@@ -15,7 +15,7 @@ use super::{Shopper, isb::Isb};
 use crate::{
     clock::unix_now,
     jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256, token_digest},
-    keys::{KeyRing, NoKey},
+    keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
     names::{ClientId, OrganizationId, Scopes, TenantId, Usid},
 };
@@ -80,10 +80,17 @@ pub struct ShopperVerifier {
     metrics: Arc<Metrics>,
 }
 
+/// Who gave the token to this gateway.
+#[derive(Debug, Clone, Copy)]
+enum Given {
+    BySlas,
+    ByAnyone,
+}
+
 #[derive(Debug, Clone)]
 struct Verdict {
     token: VerifiedToken,
-    generation: u64,
+    generation: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -119,12 +126,29 @@ impl ShopperVerifier {
         self.verdicts.len()
     }
 
-    /// Who a token speaks for, in this organization. Its end is the caller's to judge: a session may
-    /// outlive it.
+    /// Who a token that was presented speaks for, in this organization. Its end is the caller's to judge: a session
+    /// may outlive it.
     ///
     /// # Errors
     /// [`TokenError`].
     pub async fn verify(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+        self.verify_from(token, organization, Given::ByAnyone).await
+    }
+
+    /// The same of a token that SLAS has just given to this gateway. A key that nobody knows is fetched at once.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn verify_issued(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+        self.verify_from(token, organization, Given::BySlas).await
+    }
+
+    async fn verify_from(
+        &self,
+        token: &str,
+        organization: &OrganizationId,
+        given: Given,
+    ) -> Result<VerifiedToken, TokenError> {
         let key = sha256(token);
         let now = unix_now();
         let verdict = match self.remembered_verdict(&key) {
@@ -132,7 +156,9 @@ impl ShopperVerifier {
                 self.count("cached");
                 Ok(verified)
             }
-            None => self.verify_anew(token, key, organization, now).await.inspect_err(|_| self.count("rejected")),
+            None => {
+                self.verify_anew(token, key, organization, given, now).await.inspect_err(|_| self.count("rejected"))
+            }
         };
         let verified = verdict?;
         if verified.shopper.organization != *organization {
@@ -143,8 +169,8 @@ impl ShopperVerifier {
 
     fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
         let verdict = self.verdicts.get(key)?;
-        let current = self.rings.get(&verdict.token.shopper.organization)?.generation();
-        (verdict.generation == current).then_some(verdict.token)
+        let current = self.rings.get(&verdict.token.shopper.organization)?.generation()?;
+        (verdict.generation == Some(current)).then_some(verdict.token)
     }
 
     async fn verify_anew(
@@ -152,9 +178,10 @@ impl ShopperVerifier {
         token: &str,
         key: [u8; 32],
         organization: &OrganizationId,
+        given: Given,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let (shopper, generation) = self.read(token, organization, now).await?;
+        let (shopper, generation) = self.read(token, organization, given, now).await?;
         let verified = VerifiedToken { shopper: Arc::new(shopper), digest: token_digest(token) };
         self.count("verified");
         self.verdicts.insert(key, Verdict { token: verified.clone(), generation });
@@ -162,18 +189,26 @@ impl ShopperVerifier {
     }
 
     /// Verifies everything that stays true for as long as the token lives.
-    async fn read(&self, token: &str, organization: &OrganizationId, now: u64) -> Result<(Shopper, u64), TokenError> {
+    async fn read(
+        &self,
+        token: &str,
+        organization: &OrganizationId,
+        given: Given,
+        now: u64,
+    ) -> Result<(Shopper, Option<u64>), TokenError> {
         let own = self.rings.get(organization).ok_or(TokenError::OrganizationWrong)?;
         let unverified = Unverified::read(token, own.algorithm())?;
         // A token of another organization that this gateway serves is verified with that one's keys, so
         // that the caller learns "wrong organization" and not "invalid".
-        let ring = unverified
-            .claimed_issuer()
-            .and_then(|issuer| organization_of(&issuer))
-            .and_then(|claimed| self.rings.get(&claimed))
-            .unwrap_or(own);
+        let claimed = unverified.claimed_issuer().and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
+        let ring = claimed.unwrap_or(own);
+        let source = match given {
+            Given::BySlas => Source::Issuer,
+            Given::ByAnyone if claimed.is_none() => Source::Foreign,
+            Given::ByAnyone => Source::Presented { issued_at: unverified.claimed_issue() },
+        };
         let generation = ring.generation();
-        let key = ring.key(unverified.kid()).await.map_err(|error| match error {
+        let key = ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => TokenError::KeyUnknown,
             NoKey::Unavailable => TokenError::KeysUnavailable,
         })?;

@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Cursor, ENDED_FOR, Fence, Found, Lock, MOST_HANDED, RECENT_TOKENS, Session, SessionStore, StoreError, Written,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, MOST_HANDED, RECENT_TOKENS, Session, SessionStore, StoreError,
+    Written,
+    budget::{Budget, Levels, Taken},
     random_bytes,
 };
 use crate::{
@@ -31,6 +33,8 @@ use crate::{
 const SLOTS: usize = 2 * (RECENT_TOKENS + 2 + MOST_HANDED);
 /// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
 const MOST_TURNS: usize = 10_000;
+/// How many values are kept at a time; beyond it no more are taken.
+const MOST_VALUES: usize = 1_000;
 
 /// Sessions in this process.
 #[derive(Debug)]
@@ -40,6 +44,15 @@ pub struct MemoryStore {
     by_token: Cache<TokenDigest, Slot>,
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
+    claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
+    budgets: Levels,
+    values: Mutex<HashMap<[u8; 32], Value>>,
+}
+
+#[derive(Debug)]
+struct Value {
+    bytes: Vec<u8>,
+    ends_at: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -77,7 +90,14 @@ impl MemoryStore {
     /// An empty store for `capacity` sessions.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, by_token: Cache::new(capacity.saturating_mul(SLOTS)), turns: Mutex::default() }
+        Self {
+            capacity,
+            by_token: Cache::new(capacity.saturating_mul(SLOTS)),
+            turns: Mutex::default(),
+            claims: Mutex::default(),
+            budgets: Levels::default(),
+            values: Mutex::default(),
+        }
     }
 
     /// Drops the sessions longest unused, with all their tokens.
@@ -177,6 +197,25 @@ impl SessionStore for MemoryStore {
         Ok(Written::Yes)
     }
 
+    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        let (claim, now) = (Claim(random_bytes()?), Instant::now());
+        let mut claims = self.claims.lock();
+        claims.retain(|_, (_, until)| *until > now);
+        if claims.contains_key(name) {
+            return Ok(None);
+        }
+        claims.insert(*name, (claim, now + lease));
+        Ok(Some(claim))
+    }
+
+    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError> {
+        let mut claims = self.claims.lock();
+        if claims.get(name).is_some_and(|(owner, _)| *owner == claim) {
+            claims.remove(name);
+        }
+        Ok(())
+    }
+
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {
         if let Some(kept) = self.kept(session) {
             kept.used_at.fetch_max(used_at, Ordering::Relaxed);
@@ -187,7 +226,11 @@ impl SessionStore for MemoryStore {
     async fn end(&self, session: &Session) -> Result<(), StoreError> {
         let until = unix_now() + ENDED_FOR.as_secs();
         let refuse = |session: &Session| {
-            for token in &session.tokens {
+            let (names, tokens) = session.names_and_tokens();
+            for name in names {
+                self.by_token.remove(name);
+            }
+            for token in tokens {
                 self.by_token.insert(*token, Slot::Ended(until));
             }
             // A refresh token is for SLAS to refuse, which has ended the session too.
@@ -239,6 +282,27 @@ impl SessionStore for MemoryStore {
         }
         turns.insert(who, free_at + window);
         Ok(Some(wait))
+    }
+
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
+        Ok(self.budgets.take(what, budget, amount, leave))
+    }
+
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+        let (name, now) = (sha256(name), Instant::now());
+        let mut values = self.values.lock();
+        values.retain(|_, value| value.ends_at > now);
+        if values.len() >= MOST_VALUES && !values.contains_key(&name) {
+            return Err(StoreError::Broken("there is no room for another value"));
+        }
+        values.insert(name, Value { bytes: value.to_vec(), ends_at: now + life });
+        Ok(())
+    }
+
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = self.values.lock();
+        let value = values.get(&sha256(name)).filter(|value| value.ends_at > Instant::now());
+        Ok(value.map(|value| value.bytes.clone()))
     }
 
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {

@@ -12,6 +12,9 @@
 //! | `{prefix}:u:{hash of customer}` | set of the customer's session ids |
 //! | `{prefix}:ended` | stream of sealed token digests that are refused from now on |
 //! | `{prefix}:w:{hash of login}` | when the login's next turn is |
+//! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
+//! | `{prefix}:b:{hash of budget}` | when the budget is full again |
+//! | `{prefix}:k:{hash of name}` | a sealed value that outlives a process |
 
 mod link;
 mod wire;
@@ -27,7 +30,9 @@ use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 use self::link::Link;
 pub use self::link::LinkError;
 use super::{
-    Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written, random_bytes,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written,
+    budget::{Budget, Taken},
+    random_bytes,
     seal::Seals,
 };
 use crate::{
@@ -101,6 +106,21 @@ static TURN: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: budget. ARGV: the time of the amount, of what may be spent, and of the whole, in µs. Gives the wait in µs, 0 if
+/// it was spent. After a failover to a server whose clock is behind, no more than the whole is missing.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local time = redis.call('TIME')
+         local now = time[1] * 1000000 + time[2]
+         local missing = tonumber(redis.call('GET', KEYS[1]) or '0') - now
+         missing = math.min(math.max(missing, 0), tonumber(ARGV[3]))
+         local after = missing + tonumber(ARGV[1])
+         if after > tonumber(ARGV[2]) then return after - tonumber(ARGV[2]) end
+         redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.max(math.ceil(after / 1000), 1))
+         return 0",
+    )
+});
+
 /// Sessions in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -136,6 +156,10 @@ impl RedisStore {
         format!("{}:t:{}", self.prefix, self.seals.name("t", token))
     }
 
+    fn claim_key(&self, name: &TokenDigest) -> String {
+        format!("{}:c:{}", self.prefix, self.seals.name("c", name))
+    }
+
     fn customer_keys(&self, organization: &OrganizationId, customer: &CustomerId) -> Vec<String> {
         let who = format!("{organization}|{customer}");
         self.seals.names("u", who.as_bytes()).map(|name| format!("{}:u:{name}", self.prefix)).collect()
@@ -167,12 +191,16 @@ impl RedisStore {
         self.script(script.arg(&session.id.0).arg(session.ends_at)).await
     }
 
-    async fn refuse_all(&self, tokens: &[TokenDigest]) -> Result<(), StoreError> {
+    /// Refuses tokens, frees names, and tells the other gateways of both.
+    async fn refuse_all(&self, names: &[TokenDigest], tokens: &[TokenDigest]) -> Result<(), StoreError> {
         for token in tokens {
             let refuse = cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(ENDED_FOR.as_secs()).to_owned();
             self.link.query::<()>(&refuse).await?;
         }
-        let sealed = self.seals.seal(b"ended", tokens.as_flattened())?;
+        for name in names {
+            self.link.query::<()>(cmd("DEL").arg(self.token_key(name))).await?;
+        }
+        let sealed = self.seals.seal(b"ended", [names, tokens].concat().as_flattened())?;
         let oldest = unix_now().saturating_sub(ENDED_FOR.as_secs()) * 1000;
         let mut tell = cmd("XADD");
         tell.arg(self.ended_key()).arg("MINID").arg("~").arg(oldest).arg("*").arg("d").arg(sealed);
@@ -269,6 +297,19 @@ impl SessionStore for RedisStore {
         Ok(Written::Yes)
     }
 
+    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        let claim = Claim(random_bytes()?);
+        let mut take = cmd("SET");
+        take.arg(self.claim_key(name)).arg(&claim.0).arg("NX").arg("PX").arg(milliseconds(lease));
+        let taken: Option<String> = self.link.query(&take).await?;
+        Ok(taken.map(|_| claim))
+    }
+
+    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError> {
+        let mut script = UNLOCK.key(self.claim_key(name));
+        self.script(script.arg(&claim.0)).await
+    }
+
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {
         let mut script = TOUCH.key(self.session_key(session.id));
         self.script(script.arg(used_at)).await
@@ -276,11 +317,12 @@ impl SessionStore for RedisStore {
 
     async fn end(&self, session: &Session) -> Result<(), StoreError> {
         // A refresh elsewhere may have given out more tokens than the caller knows.
-        let mut tokens = session.tokens.clone();
+        let (names, known) = session.names_and_tokens();
+        let mut tokens = known.to_vec();
         if let Some((newest, _)) = self.session(session.id).await? {
             tokens.extend(newest.tokens.iter().filter(|token| !session.tokens.contains(token)));
         }
-        self.refuse_all(&tokens).await?;
+        self.refuse_all(names, &tokens).await?;
         // Refresh tokens in callers' hands lead nowhere now, and expire.
         self.link.query::<()>(cmd("DEL").arg(self.session_key(session.id))).await?;
         self.link.query::<()>(cmd("DEL").arg(self.lock_key(session.id))).await?;
@@ -305,7 +347,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError> {
-        self.refuse_all(&[*token]).await
+        self.refuse_all(&[], &[*token]).await
     }
 
     async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError> {
@@ -342,6 +384,29 @@ impl SessionStore for RedisStore {
         Ok(u64::try_from(wait).ok().map(Duration::from_millis))
     }
 
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
+        let mut script = TAKE.key(format!("{}:b:{}", self.prefix, self.seals.name("b", what)));
+        script.arg(microseconds(budget.time_of(amount))).arg(microseconds(budget.room(leave)));
+        let wait: u64 = self.script(script.arg(microseconds(budget.room(0)))).await?;
+        Ok(if wait == 0 { Taken::Yes } else { Taken::NotFor(Duration::from_micros(wait)) })
+    }
+
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+        let key = format!("{}:k:{}", self.prefix, self.seals.name("k", name));
+        let sealed = self.seals.seal(&kept_place(name), value)?;
+        self.link.query(cmd("SET").arg(key).arg(sealed).arg("PX").arg(milliseconds(life).max(1))).await
+    }
+
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        for hash in self.seals.names("k", name) {
+            let key = format!("{}:k:{hash}", self.prefix);
+            if let Some(sealed) = self.link.query::<Option<Vec<u8>>>(cmd("GET").arg(key)).await? {
+                return self.seals.open(&kept_place(name), &sealed).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     async fn sweep(&self, _now: u64, _idle: Duration) -> Option<usize> {
         None
     }
@@ -353,4 +418,13 @@ impl SessionStore for RedisStore {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a kept value is sealed for: no session's seal opens as one.
+fn kept_place(name: &[u8]) -> Vec<u8> {
+    [b"kept/".as_slice(), name].concat()
 }

@@ -7,6 +7,7 @@
 
 mod handed;
 mod keep;
+mod named;
 mod refresh;
 
 use std::{
@@ -19,12 +20,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::handed::HandedSession;
-use self::refresh::Flight;
+use self::refresh::Outcome;
+use super::flights::Flights;
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, token_digest},
@@ -68,7 +69,7 @@ pub struct Sessions {
     issuers: HashMap<OrganizationId, Issuer>,
     verifier: Arc<ShopperVerifier>,
     known: Cache<TokenDigest, Known>,
-    flights: Mutex<HashMap<SessionId, Flight>>,
+    flights: Arc<Flights<SessionId, Outcome>>,
     settings: settings::Sessions,
     /// How long a refresh may take, at most.
     exchange: Duration,
@@ -95,7 +96,7 @@ enum Known {
 
 /// A session as this process last saw it.
 #[derive(Debug)]
-struct InUse {
+pub(super) struct InUse {
     session: ArcSwap<Session>,
     used_at: AtomicU64,
     /// The last use that the store was told of.
@@ -158,6 +159,14 @@ impl InUse {
         }
     }
 
+    fn note_failure(&self, now: u64) {
+        self.failed_at.store(now, Ordering::Relaxed);
+    }
+
+    fn has_just_failed(&self, now: u64) -> bool {
+        self.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now
+    }
+
     /// How long before its end the newest token is renewed: never more than a quarter of its life.
     fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
         refresh_ahead.as_secs().min(session.access_life / 4)
@@ -183,7 +192,7 @@ impl Sessions {
             issuers,
             verifier,
             known: Cache::new(capacity),
-            flights: Mutex::default(),
+            flights: Flights::new(),
             settings,
             exchange,
             metrics,
@@ -195,34 +204,42 @@ impl Sessions {
     ///
     /// If the store cannot take it, the login succeeds all the same and the store is asked again for a while.
     pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
-        if let Some(session) = self.session_of(site, token, answer) {
-            self.insert(token, session).await;
+        if let Some(session) = self.session_of(site, token, answer, None) {
+            self.put(session).await;
         }
     }
 
-    /// The session of a login, not begun yet.
-    fn session_of(&self, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) -> Option<Session> {
-        let refresh_token = answer.refresh_token.clone()?;
-        let id = random_bytes().ok()?;
+    /// The session of a login, not begun yet; `None` if the answer has no refresh token.
+    fn session_of(
+        &self,
+        site: &SiteId,
+        token: &VerifiedToken,
+        answer: &TokenAnswer,
+        name: Option<&TokenDigest>,
+    ) -> Option<Session> {
         let shopper = &token.shopper;
         let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
         Some(Session {
-            id: SessionId(id),
+            id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
             access_ends_at: shopper.expires_at,
             access_life: answer.expires_in,
-            refresh_token,
+            refresh_token: answer.refresh_token.clone()?,
             ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
-            tokens: vec![token.digest],
+            tokens: name.copied().into_iter().chain([token.digest]).collect(),
+            is_named: name.is_some(),
             handed: None,
             version: 0,
         })
     }
 
-    async fn insert(self: &Arc<Self>, token: &VerifiedToken, session: Session) {
+    async fn put(self: &Arc<Self>, session: Session) -> Arc<InUse> {
         let (session, now) = (Arc::new(session), unix_now());
-        self.known.insert(token.digest, Known::Session(Arc::new(InUse::new(Arc::clone(&session), now))));
+        let in_use = Arc::new(InUse::new(Arc::clone(&session), now));
+        for digest in &session.tokens {
+            self.known.insert(*digest, Known::Session(Arc::clone(&in_use)));
+        }
         if let Err(error) = self.store.insert(Arc::clone(&session), now).await {
             tracing::warn!(%error, "a session could not be stored; trying again");
             let sessions = Arc::clone(self);
@@ -237,6 +254,7 @@ impl Sessions {
                 tracing::error!("a session was never stored; it ends with its access token");
             });
         }
+        in_use
     }
 
     /// What a verified token is good for, renewing its session if that is due.
@@ -303,12 +321,12 @@ impl Sessions {
         seen: u64,
         now: u64,
     ) -> Option<Result<Arc<Session>, SessionError>> {
-        if in_use.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now {
+        if in_use.has_just_failed(now) {
             return None;
         }
         let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen)).await.ok();
-        if !matches!(renewed, Some(Ok(_))) {
-            in_use.failed_at.store(now, Ordering::Relaxed);
+        if renewed.is_none() {
+            in_use.note_failure(now);
         }
         renewed
     }

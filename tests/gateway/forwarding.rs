@@ -134,7 +134,7 @@ async fn report_mode_sends_no_trusted_systems_secret_upstream() {
     })
     .await;
     let orders = "/checkout/orders/v1/organizations/f_ecom_zzrf_001/orders";
-    let request = world.get(orders).basic_auth("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb", Some("caller-secret"));
+    let request = world.get(orders).basic_auth("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb", Some("another-secret"));
     world.send(request).await;
     let forwarded = world.forwarded("orders.getOrders").pop().expect("forwarded, though refused");
     assert_eq!(forwarded.header("authorization"), None);

@@ -9,10 +9,13 @@ mod replica;
 mod world;
 
 mod admin;
+mod callers;
 mod fleet;
 mod forwarding;
 mod http2;
+mod keys;
 mod logins;
+mod on_behalf;
 mod operations;
 mod paths;
 mod refusals;

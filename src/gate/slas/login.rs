@@ -131,7 +131,7 @@ impl Gate {
             return;
         }
         let Ok(tokens) = serde_json::from_slice::<TokenAnswer>(&answer.body) else { return };
-        match self.shoppers.verify(tokens.access_token.expose_secret(), organization).await {
+        match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
             Ok(verified) => {
                 let shopper = &verified.shopper;
                 let is_ours = login.tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);

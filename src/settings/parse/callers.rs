@@ -36,6 +36,7 @@ pub(super) fn callers(
             let key = match caller.identity {
                 CallerIdentity::AccountManagerClient(_) => "account_manager_client_id",
                 CallerIdentity::CertificateSubject(_) => "certificate_subject",
+                CallerIdentity::CertificateSan(_) => "certificate_san",
             };
             keys.error(key, "another caller has this one; join the two entries");
         }
@@ -46,8 +47,13 @@ pub(super) fn callers(
 
 fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> Option<Caller> {
     let name = keys.required("name", raw.name).and_then(|name| label(name, keys));
-    let identity =
-        identity(raw.account_manager_client_id.as_deref(), raw.certificate_subject, client_certificates, keys);
+    let identity = identity(
+        raw.account_manager_client_id.as_deref(),
+        raw.certificate_subject,
+        raw.certificate_san,
+        client_certificates,
+        keys,
+    );
     let may = keys.required("may", raw.may).map(|list| rights(list, keys));
     let organizations =
         keys.required("organizations", raw.organizations).map(|list| organizations(list, tenants, keys));
@@ -91,34 +97,41 @@ fn label(name: String, keys: &mut Keys<'_>) -> Option<String> {
 fn identity(
     client: Option<&str>,
     subject: Option<String>,
+    san: Option<String>,
     client_certificates: bool,
     keys: &mut Keys<'_>,
 ) -> Option<CallerIdentity> {
-    match (client, subject) {
-        (Some(client), None) => {
+    match (client, subject, san) {
+        (Some(client), None, None) => {
             keys.name::<ClientId>("account_manager_client_id", client).map(CallerIdentity::AccountManagerClient)
         }
-        (None, Some(subject)) => {
-            if !subject.contains('=') {
-                keys.error(
-                    "certificate_subject",
-                    "not a subject in the form of RFC 4514; expected e.g. CN=oms.example.com,O=Example",
-                );
-                return None;
-            }
-            if !client_certificates {
-                keys.error("certificate_subject", "no client certificate is asked for; set server.tls.client_ca");
-            }
+        (None, Some(subject), None) => {
+            check_client_certificates("certificate_subject", client_certificates, keys);
             Some(CallerIdentity::CertificateSubject(subject))
         }
-        (Some(_), Some(_)) => {
+        (None, None, Some(san)) => {
+            check_client_certificates("certificate_san", client_certificates, keys);
+            Some(CallerIdentity::CertificateSan(san))
+        }
+        (Some(_), Some(_), _) => {
             keys.error("certificate_subject", "given beside account_manager_client_id; keep one of them");
             None
         }
-        (None, None) => {
-            keys.error("account_manager_client_id", "missing; expected this or certificate_subject");
+        (_, _, Some(_)) => {
+            keys.error("certificate_san", "given beside another proof of who it is; keep one of them");
             None
         }
+        (None, None, None) => {
+            keys.error("account_manager_client_id", "missing; expected this, certificate_subject or certificate_san");
+            None
+        }
+    }
+}
+
+/// What such a name says is read where certificates are.
+fn check_client_certificates(key: &str, client_certificates: bool, keys: &mut Keys<'_>) {
+    if !client_certificates {
+        keys.error(key, "no client certificate is asked for; set server.tls.client_ca");
     }
 }
 
@@ -184,12 +197,12 @@ fn look_twice(caller: &Caller, tenants: &[Draft], keys: &mut Keys<'_>) {
     if caller.may_create_shoppers && !caller.may_on_behalf {
         keys.warn("may", "create_shoppers has no effect without on_behalf");
     }
-    if caller.may_system && matches!(caller.identity, CallerIdentity::CertificateSubject(_)) {
+    if caller.may_system && !matches!(caller.identity, CallerIdentity::AccountManagerClient(_)) {
         let silent = tenants.iter().filter(|tenant| !tenant.has_account_manager);
         for organization in silent.filter_map(|tenant| tenant.organization.as_ref()) {
             if caller.organizations.contains(organization) {
                 keys.warn(
-                    "certificate_subject",
+                    "may",
                     format!(
                         "{organization} has no account_manager, whose token this caller's system calls would carry"
                     ),

@@ -87,7 +87,8 @@ fn address(url: Secret, surroundings: &Surroundings<'_>, findings: &mut Findings
     }
 }
 
-fn key(
+/// 32 bytes, given in base64.
+pub(super) fn key(
     path: &str,
     secret: Secret,
     surroundings: &Surroundings<'_>,

@@ -3,7 +3,9 @@
 //! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
 //! have one for what only the operator can know.
 
-use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts};
+use super::{
+    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts,
+};
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
@@ -59,6 +61,12 @@ impl Default for Store {
     }
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self { max_age: "72h".to_owned(), folder: None }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -83,7 +91,7 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Json }
+        Self { level: "info".to_owned(), format: LogFormat::Json, audit_file: None, pseudonym_key: None }
     }
 }
 

@@ -26,6 +26,8 @@ struct Wire<'a> {
     refresh_token: &'a str,
     ends_at: u64,
     tokens: Vec<String>,
+    #[serde(default)]
+    is_named: bool,
     /// Each with the time at which it was superseded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     handed: Option<Vec<(String, Option<u64>)>>,
@@ -48,6 +50,7 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
         refresh_token: session.refresh_token.expose_secret(),
         ends_at: session.ends_at,
         tokens: session.tokens.iter().map(|token| URL_SAFE_NO_PAD.encode(token)).collect(),
+        is_named: session.is_named,
         handed: session.handed.as_deref().map(|handed| handed.iter().map(handed_text).collect()),
         version: session.version,
     };
@@ -83,6 +86,7 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
         refresh_token: SecretString::from(wire.refresh_token),
         ends_at: wire.ends_at,
         tokens: tokens.ok_or_else(unreadable)?,
+        is_named: wire.is_named,
         handed,
         version: wire.version,
     })

@@ -48,9 +48,9 @@ impl HandedSession {
 impl Sessions {
     /// Begins the session of a login whose answer goes to the caller as it is.
     pub async fn begin_handed(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
-        if let Some(session) = self.session_of(site, token, answer) {
+        if let Some(session) = self.session_of(site, token, answer, None) {
             let name = name_of(&session.refresh_token);
-            self.insert(token, session.handing(name, None, unix_now())).await;
+            self.put(session.handing(name, None, unix_now())).await;
         }
     }
 

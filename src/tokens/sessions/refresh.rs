@@ -11,7 +11,6 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use tokio::sync::watch;
 
 use super::{InUse, Known, SessionError, Sessions, digest_of, owns};
 use crate::{
@@ -19,6 +18,7 @@ use crate::{
     salesforce::{exchange::ExchangeError, slas::TokenAnswer},
     shopper::verify::TokenError,
     store::{Fence, Found, Lock, Session, StoreError, Written},
+    tokens::flights::Joined,
 };
 
 /// A lease outlives the exchange by this much: time to write the result.
@@ -33,10 +33,8 @@ const WRITE_EVERY: Duration = Duration::from_millis(500);
 /// How much of that the caller waits for.
 const WRITE_TRIES_WAITED: u32 = 3;
 
+/// The session after its refresh.
 pub(super) type Outcome = Result<Arc<Session>, SessionError>;
-
-/// A refresh under way, and where its outcome will be.
-pub(super) type Flight = watch::Receiver<Option<Outcome>>;
 
 impl Sessions {
     /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
@@ -46,31 +44,25 @@ impl Sessions {
             self.count("coalesced");
             return Ok(session);
         }
-        let mut flight = {
-            let mut flights = self.flights.lock();
-            match flights.get(&session.id) {
-                Some(flight) => {
-                    self.count("coalesced");
-                    flight.clone()
-                }
-                None => {
-                    let (land, flight) = watch::channel(None);
-                    flights.insert(session.id, flight.clone());
-                    let (sessions, in_use) = (Arc::clone(self), Arc::clone(in_use));
-                    tokio::spawn(async move {
-                        let outcome = sessions.fly(&in_use, &session).await;
-                        sessions.count(if outcome.is_ok() { "miss" } else { "error" });
-                        sessions.flights.lock().remove(&session.id);
-                        // Nobody may be waiting any more.
-                        let _ = land.send(Some(outcome));
-                    });
-                    flight
-                }
-            }
-        };
-        match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(SessionError::Lapsed)),
-            Err(_) => Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))),
+        let (outcome, joined) = self.flights.join(&session.id, || self.flight(in_use, &session)).await;
+        if joined == Joined::Later {
+            self.count("coalesced");
+        }
+        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
+    }
+
+    /// The same for nobody who waits.
+    pub(super) fn renew_behind(self: &Arc<Self>, in_use: &Arc<InUse>) {
+        let session = in_use.session.load_full();
+        self.flights.begin(&session.id, || self.flight(in_use, &session));
+    }
+
+    fn flight(self: &Arc<Self>, in_use: &Arc<InUse>, session: &Arc<Session>) -> impl Future<Output = Outcome> + use<> {
+        let (sessions, in_use, session) = (Arc::clone(self), Arc::clone(in_use), Arc::clone(session));
+        async move {
+            let outcome = sessions.fly(&in_use, &session).await;
+            sessions.count(if outcome.is_ok() { "miss" } else { "error" });
+            outcome
         }
     }
 
@@ -85,7 +77,7 @@ impl Sessions {
                 }
             }
             Err(SessionError::Over(_) | SessionError::LoggedOut) => self.forget(session),
-            Err(_) => {}
+            Err(_) => in_use.note_failure(unix_now()),
         }
         outcome
     }
@@ -153,7 +145,7 @@ impl Sessions {
     pub(super) async fn renewed(&self, session: &Session, answer: TokenAnswer) -> Option<Session> {
         let digest = digest_of(&answer.access_token);
         let token = answer.access_token.expose_secret();
-        let ends_at = match self.verifier.verify(token, &session.owner.organization).await {
+        let ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
             Ok(verified) if owns(&verified.shopper, &session.owner) => verified.shopper.expires_at,
             // SLAS gave it over a verified connection, and the refresh token before it may be void: what
             // cannot be verified just now is kept.

@@ -1,0 +1,145 @@
+//! The audit log: who did what, for which shopper, with which result. One JSON line each.
+//!
+//! Owns the shape of a line, and that no shopper stands in it in clear: a shopper is named by a keyed hash, the same
+//! for the same shopper as long as the key is the same. Refuses to know where the lines go: they have a target of their
+//! own, which [`telemetry`](crate::telemetry) leads to its sink.
+
+use aws_lc_rs::{hmac, rand};
+use secrecy::{ExposeSecret, SecretSlice};
+
+/// The target of audit lines.
+pub const TARGET: &str = "shopper_gateway::audit";
+/// Bytes of a pseudonym that are written: enough that no two shoppers of an organization share one.
+const PSEUDONYM_BYTES: usize = 16;
+
+/// Writes audit lines.
+pub struct Audit {
+    key: hmac::Key,
+}
+
+/// What an audit line tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody logged in, or tried to.
+    Login,
+    /// A trusted system acted on behalf of a shopper.
+    OnBehalf,
+    /// A trusted agent acted on behalf of a shopper.
+    Agent,
+    /// Somebody who is no trusted system, or may not do this, asked as one.
+    CallerRefused,
+    /// An operator changed what the gateway does.
+    Admin,
+}
+
+/// A shopper, named so that only who has the key can tell whom it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pseudonym(String);
+
+/// What is known of an event while a request is being decided.
+#[derive(Debug, Clone, Default)]
+pub struct Trail {
+    /// What happened; nothing worth a line if absent.
+    pub event: Option<Event>,
+    /// Who did it: a caller's name, a client id, or a kind.
+    pub who: Option<String>,
+    /// For which shopper.
+    pub shopper: Option<Pseudonym>,
+}
+
+/// Where an event took place.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The organization.
+    pub organization: &'a str,
+    /// The site, where the request named one.
+    pub site: Option<&'a str>,
+    /// The operation.
+    pub operation: &'a str,
+    /// Ties the line to the access log and to Salesforce's own.
+    pub correlation_id: &'a str,
+}
+
+impl Event {
+    /// Its name in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::OnBehalf => "on_behalf",
+            Self::Agent => "agent",
+            Self::CallerRefused => "caller_refused",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl Audit {
+    /// An audit log whose pseudonyms are made with this key; without one, with a key of this process alone, so that
+    /// nobody can compare them with those of another.
+    ///
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub fn new(key: Option<&SecretSlice<u8>>) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let mut random = [0; 32];
+        rand::fill(&mut random)?;
+        let key = key.map_or(&random[..], |key| key.expose_secret());
+        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, key) })
+    }
+
+    /// The pseudonym of a customer id or login id of an organization.
+    #[must_use]
+    pub fn pseudonym(&self, organization: &str, shopper: &str) -> Pseudonym {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(organization.as_bytes());
+        context.update(&[0]);
+        context.update(shopper.as_bytes());
+        let tag = context.sign();
+        let bytes = tag.as_ref().iter().take(PSEUDONYM_BYTES);
+        Pseudonym(bytes.fold(String::with_capacity(2 * PSEUDONYM_BYTES), |mut text, byte| {
+            for digit in [byte >> 4, byte & 15] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
+            text
+        }))
+    }
+
+    /// Writes the line of an event, if there was one. `result` is `ok`, the code of a refusal, or the status that
+    /// Salesforce answered with.
+    pub fn record(&self, trail: &Trail, place: Place<'_>, result: &str) {
+        let Some(event) = trail.event else { return };
+        let Place { organization, site, operation, correlation_id } = place;
+        let (event, who) = (event.as_str(), trail.who.as_deref());
+        let shopper = trail.shopper.as_ref().map(|shopper| shopper.0.as_str());
+        tracing::info!(target: TARGET, event, who, organization, site, operation, shopper, result, correlation_id);
+    }
+}
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audit").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pseudonym_depends_on_key_organization_and_shopper() {
+        let key = |byte: u8| SecretSlice::from(vec![byte; 32]);
+        let (one, other) = (Audit::new(Some(&key(1))).unwrap(), Audit::new(Some(&key(2))).unwrap());
+        let pseudonym = one.pseudonym("f_ecom_zzrf_001", "ada@example.com");
+        assert_eq!(pseudonym.0.len(), 32);
+        assert_eq!(pseudonym, Audit::new(Some(&key(1))).unwrap().pseudonym("f_ecom_zzrf_001", "ada@example.com"));
+        assert_ne!(pseudonym, other.pseudonym("f_ecom_zzrf_001", "ada@example.com"));
+        assert_ne!(pseudonym, one.pseudonym("f_ecom_zzrf_002", "ada@example.com"));
+        assert_ne!(one.pseudonym("a", "bc"), one.pseudonym("ab", "c"));
+    }
+
+    #[test]
+    fn without_a_key_nobody_can_compare() {
+        let (one, other) = (Audit::new(None).unwrap(), Audit::new(None).unwrap());
+        assert_ne!(one.pseudonym("o", "s"), other.pseudonym("o", "s"));
+    }
+}

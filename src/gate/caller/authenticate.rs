@@ -1,0 +1,230 @@
+//! Who a trusted system proves to be, and the system token that its request carries upstream.
+//!
+//! Owns the three proofs: a bearer token of Account Manager, Basic credentials of a client of Account Manager, which
+//! are proved by exchanging them, and a client certificate. A credential of a caller's own is never forwarded but as
+//! the verified bearer token that it came as.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use secrecy::ExposeSecret;
+
+use super::{Caller, certificate::PeerCertificate};
+use crate::{
+    audit::{Event, Trail},
+    gate::{
+        Asked, Gate, Route, Tenant,
+        credentials::{BasicCredentials, Presented},
+        forward::{Credential, SystemLease},
+        needed_by,
+        operations::{Operation, SecurityKind},
+        refusal::{NeededToken, Refusal},
+    },
+    jwt,
+    names::Scopes,
+    salesforce::account_manager::AccountManager,
+    system::{SystemClient, SystemTokenError},
+    tokens::machine::{ClientCredentials, SystemTokenFailure},
+};
+
+/// A trusted system that has said who it is, and how it proves it.
+#[derive(Debug)]
+pub(in crate::gate) struct Trusted {
+    /// The configured caller.
+    pub(in crate::gate) caller: Arc<Caller>,
+    /// Its proof.
+    pub(in crate::gate) proof: Proof,
+}
+
+/// The proof of a caller.
+#[derive(Debug)]
+pub(in crate::gate) enum Proof {
+    /// A verified token of its own.
+    Bearer(Arc<SystemClient>),
+    /// Credentials that Account Manager has still to accept.
+    Basic(ClientCredentials),
+    /// A certificate that the listener verified.
+    Certificate,
+}
+
+impl Trusted {
+    /// Whether the caller's own token has one of these scopes, where it brought one.
+    pub(in crate::gate) fn has_one_of(&self, scopes: &Scopes) -> Result<(), Refusal> {
+        match &self.proof {
+            Proof::Bearer(client) if !scopes.intersects(&client.scopes) => Err(Refusal::ScopeMissing(scopes.clone())),
+            Proof::Bearer(_) | Proof::Basic(_) | Proof::Certificate => Ok(()),
+        }
+    }
+}
+
+impl Gate {
+    /// The trusted system that a request is of. What it says is proved, but for Basic credentials, which the first
+    /// exchange proves: see [`Gate::system_lease`].
+    pub(in crate::gate) async fn trusted(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Result<Trusted, Refusal> {
+        match Presented::read(&asked.head.headers)? {
+            Presented::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
+                let client = self.system_client(tenant, token.expose_secret()).await?;
+                trail.who = Some(client.client.to_string());
+                let caller = self.callers.by_client(client.client.as_str()).ok_or(Refusal::CallerUnknown)?;
+                trail.who = Some(caller.settings.name.clone());
+                Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Bearer(client) })
+            }
+            Presented::Bearer(token) => {
+                self.verify_shopper(token.expose_secret(), &route.organization).await?;
+                Err(Refusal::TokenKindWrong(NeededToken::System))
+            }
+            Presented::Basic(credentials) => self.claimed(credentials, trail),
+            Presented::Nothing => match asked.certificate {
+                Some(certificate) => self.certified(certificate, trail),
+                None => Err(Refusal::TokenMissing),
+            },
+        }
+    }
+
+    /// Whether a request without an `Authorization` field is of a caller that its certificate names.
+    pub(in crate::gate) fn is_certified(&self, head: &Parts, certificate: Option<&PeerCertificate>) -> bool {
+        matches!(Presented::read(&head.headers), Ok(Presented::Nothing))
+            && certificate.is_some_and(|certificate| self.callers.by_certificate(certificate).is_some())
+    }
+
+    fn claimed(&self, credentials: BasicCredentials, trail: &mut Trail) -> Result<Trusted, Refusal> {
+        // Only a configured client's credentials are shown to Account Manager at all.
+        let caller = self.callers.by_client(&credentials.user).ok_or(Refusal::CallerUnknown)?;
+        trail.who = Some(caller.settings.name.clone());
+        let client = credentials.user.parse().map_err(|_| Refusal::CallerUnknown)?;
+        let credentials = ClientCredentials { client, secret: credentials.password };
+        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Basic(credentials) })
+    }
+
+    fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
+        let caller = self.callers.by_certificate(certificate).ok_or(Refusal::CallerUnknown)?;
+        trail.who = Some(caller.settings.name.clone());
+        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
+    }
+
+    /// The credential under which a trusted system's request to a system operation goes upstream.
+    pub(in crate::gate) async fn authorize_system(
+        &self,
+        tenant: &Tenant,
+        trusted: Trusted,
+        route: &Route,
+        operation: &Operation,
+    ) -> Result<Credential, Refusal> {
+        let Some(security) = operation.security.iter().find(|security| security.kind == SecurityKind::System) else {
+            return Err(Refusal::TokenKindWrong(needed_by(operation)));
+        };
+        let may = trusted.caller.may_system(operation, &route.organization, route.site.as_ref());
+        let lacks = |scopes: &Scopes| !security.scopes.is_empty() && !security.scopes.intersects(scopes);
+        let scope_missing = || Refusal::ScopeMissing(security.scopes.clone());
+        let allowed = if may { Ok(()) } else { Err(Refusal::CallerNotAllowed) };
+        match trusted.proof {
+            Proof::Bearer(client) => {
+                allowed?;
+                if lacks(&client.scopes) { Err(scope_missing()) } else { Ok(Credential::of_caller(trusted.caller)) }
+            }
+            // First who it is, then what it may: nobody learns the second without the first.
+            Proof::Basic(credentials) => match self.system_lease(tenant, &credentials, &security.scopes).await {
+                Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
+                Err(failure) => Err(Refusal::of_system_token(&failure)),
+                Ok(lease) => allowed.map(|()| Credential::of_machine(trusted.caller, lease)),
+            },
+            Proof::Certificate => {
+                allowed?;
+                let lease = self.own_lease(tenant).await?;
+                if lacks(&lease.token.scopes) {
+                    return Err(scope_missing());
+                }
+                Ok(Credential::of_machine(trusted.caller, lease))
+            }
+        }
+    }
+
+    /// Proves a caller that has only claimed to be one: Basic credentials, by a token with one of these scopes.
+    pub(in crate::gate) async fn prove(
+        &self,
+        tenant: &Tenant,
+        trusted: &Trusted,
+        scopes: &Scopes,
+    ) -> Result<(), Refusal> {
+        let Proof::Basic(credentials) = &trusted.proof else { return Ok(()) };
+        let proved = self.system_lease(tenant, credentials, scopes).await;
+        proved.map(|_| ()).map_err(|failure| match failure {
+            SystemTokenFailure::ScopeRefused => Refusal::ScopeMissing(scopes.clone()),
+            failure => Refusal::of_system_token(&failure),
+        })
+    }
+
+    /// Proves Basic credentials, and gives a system token of theirs with one of these scopes.
+    pub(in crate::gate) async fn system_lease(
+        &self,
+        tenant: &Tenant,
+        credentials: &ClientCredentials,
+        alternatives: &Scopes,
+    ) -> Result<SystemLease, SystemTokenFailure> {
+        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
+        let of = &tenant.settings.tenant;
+        let (slot, token) = self.machine.token_with_any(account_manager, of, credentials, alternatives).await?;
+        Ok(SystemLease { credentials: credentials.clone(), slot, token })
+    }
+
+    /// The gateway's own system token, for callers that have none.
+    async fn own_lease(&self, tenant: &Tenant) -> Result<SystemLease, Refusal> {
+        let none = || {
+            let organization = &tenant.settings.organization;
+            tracing::error!(%organization, "no system token of the gateway's own: see tenants.account_manager");
+            Refusal::AccountManagerUnavailable { retry_after: None }
+        };
+        let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
+        let credentials = ClientCredentials { client: own.client_id.clone(), secret: own.client_secret.clone() };
+        let (slot, outcome) =
+            self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
+        match outcome {
+            Ok(token) => Ok(SystemLease { credentials, slot, token }),
+            Err(SystemTokenFailure::Unavailable { retry_after }) => {
+                Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) })
+            }
+            // Our own credentials or scopes are wrong: nothing that the caller could do better.
+            Err(_) => Err(none()),
+        }
+    }
+
+    /// The client of Account Manager that a bearer token is of.
+    pub(in crate::gate) async fn system_client(
+        &self,
+        tenant: &Tenant,
+        token: &str,
+    ) -> Result<Arc<SystemClient>, Refusal> {
+        let Some(systems) = &tenant.systems else {
+            return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
+        };
+        systems.verify(token, &tenant.settings.tenant).await.map_err(|error| match error {
+            SystemTokenError::Invalid => Refusal::TokenInvalid(error.to_string()),
+            SystemTokenError::Expired => Refusal::TokenExpired,
+            SystemTokenError::TenantWrong => Refusal::TokenWrongOrganization,
+            SystemTokenError::KeysUnavailable => Refusal::KeysUnavailable,
+        })
+    }
+}
+
+fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::settings::AccountManager)> {
+    tenant.account_manager.as_ref().zip(tenant.settings.account_manager.as_ref())
+}
+
+/// Whether a refusal is of somebody who asked as a trusted system.
+pub(in crate::gate) fn refused(refusal: &Refusal, trail: &mut Trail) {
+    if matches!(
+        refusal,
+        Refusal::CallerUnknown
+            | Refusal::CallerNotAllowed
+            | Refusal::CallerRateLimited { .. }
+            | Refusal::AccountManagerRejected
+    ) {
+        trail.event = Some(Event::CallerRefused);
+    }
+}

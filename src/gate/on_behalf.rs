@@ -1,0 +1,156 @@
+//! Requests of trusted systems on behalf of a shopper: `X-On-Behalf-Of`.
+//!
+//! Owns the reading of these fields and the order of the questions: who asks, whether he may, for whom; only then is a
+//! token obtained. What the token allows is checked like any shopper's.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Asked, Gate, Route, Tenant, authorize_shopper,
+    caller::Caller,
+    forward::{Credential, starts_like},
+    operations::Operation,
+    refusal::Refusal,
+};
+use crate::{
+    audit::{Event, Trail},
+    names::{Scopes, SiteId},
+    tokens::on_behalf::{ECOM, GUEST, OnBehalfError, OnBehalfOf, OnBehalfToken},
+};
+
+/// Names the shopper's login.
+const LOGIN: HeaderName = HeaderName::from_static("x-on-behalf-of");
+/// Names the identity provider that knows the login; B2C Commerce itself if absent.
+const IDP: HeaderName = HeaderName::from_static("x-on-behalf-of-idp");
+/// Longest login id, bytes; B2C Commerce takes 256 characters.
+const MAX_LOGIN_BYTES: usize = 1024;
+
+/// The shopper that a request names.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) login: SecretString,
+    pub(super) idp: String,
+}
+
+/// Whether a request has one of these fields, in any spelling.
+pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()))
+}
+
+impl Named {
+    /// Reads the fields: each at most once, in its one spelling.
+    fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let known = [&LOGIN, &IDP];
+        if headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()) && !known.contains(&name)) {
+            return Err(Refusal::Ambiguous("a field like X-On-Behalf-Of in another spelling".into()));
+        }
+        let login = single(headers, &LOGIN)?.ok_or_else(|| {
+            Refusal::RequestInvalid("X-On-Behalf-Of-Idp needs X-On-Behalf-Of with the shopper's login.".into())
+        })?;
+        if login.is_empty() || login.len() > MAX_LOGIN_BYTES || login.chars().any(char::is_control) {
+            return Err(Refusal::RequestInvalid("X-On-Behalf-Of must be one login id.".into()));
+        }
+        let idp = single(headers, &IDP)?.unwrap_or(ECOM);
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !(1..=64).contains(&idp.len()) || !idp.bytes().all(is_word) {
+            return Err(Refusal::RequestInvalid("X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into()));
+        }
+        Ok(Self { login: SecretString::from(login), idp: idp.to_owned() })
+    }
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Refusal::Ambiguous(format!("{name} stands twice")));
+    }
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(|text| Some(text.trim())).map_err(|_| Refusal::RequestInvalid(format!("{name} is not UTF-8.")))
+}
+
+impl Gate {
+    /// The credential for an operation that a trusted system asks for on behalf of a shopper.
+    pub(super) async fn authorize_on_behalf(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Result<Credential, Refusal> {
+        trail.event = Some(Event::OnBehalf);
+        let trusted = self.trusted(tenant, route, asked, trail).await.map_err(|refusal| match refusal {
+            // Whoever is no trusted system may not name a shopper, whatever else may be wrong with him.
+            Refusal::TokenMissing | Refusal::TokenKindWrong(_) => Refusal::CallerNotAllowed,
+            refusal => refusal,
+        })?;
+        self.prove(tenant, &trusted, &Scopes::default()).await?;
+        let operation = route.operation.as_deref().filter(|operation| operation.wants_shopper());
+        let operation = operation.ok_or(Refusal::CallerNotAllowed)?;
+        let named = Named::read(&asked.head.headers)?;
+        let site = self.site_for(tenant, route)?;
+        let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
+        authorize_shopper(&token.verified.shopper, operation, Some(site))?;
+        Ok(Credential::on_behalf(trusted.caller, token))
+    }
+
+    /// A token on behalf of a shopper, for a proven caller who may.
+    pub(super) async fn on_behalf_token(
+        &self,
+        tenant: &Tenant,
+        caller: &Caller,
+        operation: &Operation,
+        site: &SiteId,
+        named: Named,
+        trail: &mut Trail,
+    ) -> Result<OnBehalfToken, Refusal> {
+        let organization = &tenant.settings.organization;
+        let is_foreign = named.idp != ECOM;
+        if !caller.may_on_behalf(operation, organization, site) || (is_foreign && !caller.settings.may_create_shoppers)
+        {
+            return Err(Refusal::CallerNotAllowed);
+        }
+        let is_guest = !is_foreign && named.login.expose_secret().eq_ignore_ascii_case(GUEST);
+        let whose = Arc::new(OnBehalfOf {
+            organization: organization.clone(),
+            site: site.clone(),
+            idp: named.idp,
+            login: if is_guest { SecretString::from(GUEST) } else { named.login },
+            guest_of: is_guest.then(|| caller.settings.name.clone()),
+        });
+        let token = self.on_behalf.token(&whose).await;
+        let subject = match &token {
+            Ok(token) => token.verified.shopper.customer.as_ref().map(|customer| customer.as_str()),
+            Err(_) => Some(whose.login.expose_secret()),
+        };
+        trail.shopper = subject.map(|subject| self.audit.pseudonym(organization.as_str(), subject));
+        token.map_err(|error| refusal_of(&error))
+    }
+
+    /// The site of a request on behalf: its own, or the only one that the organization has.
+    fn site_for<'t>(&self, tenant: &'t Tenant, route: &Route) -> Result<&'t SiteId, Refusal> {
+        let sites = &tenant.settings.sites;
+        let site = match (&route.site, sites.as_slice()) {
+            (Some(asked), _) => sites.iter().find(|site| *site == asked),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        site.ok_or_else(|| {
+            Refusal::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
+        })
+    }
+}
+
+fn refusal_of(error: &OnBehalfError) -> Refusal {
+    match error {
+        OnBehalfError::NoClient => {
+            Refusal::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
+        }
+        OnBehalfError::ShopperUnknown => Refusal::ShopperUnknown,
+        OnBehalfError::Slas(error) => Refusal::of_slas(error),
+        OnBehalfError::Store(_) => Refusal::StoreUnavailable,
+    }
+}

@@ -1,0 +1,140 @@
+//! Flights: one piece of work at a time under each key, whoever asks for it and however many.
+//!
+//! Owns who works and who waits. The work runs in a task of its own, so that a caller who hangs up does not abort what
+//! others wait for, or what cannot be done twice. Knows nothing of tokens.
+
+use std::{collections::HashMap, fmt, future::Future, hash::Hash, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// Work under way, by key.
+pub struct Flights<K, T> {
+    under_way: Mutex<HashMap<K, watch::Receiver<Option<T>>>>,
+}
+
+/// Whether work was begun for this caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// It was begun for this one.
+    First,
+    /// It was under way already.
+    Later,
+}
+
+/// Takes a flight off the list when it ends, also by a panic.
+struct Landing<K: Eq + Hash, T> {
+    flights: Arc<Flights<K, T>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        self.flights.under_way.lock().remove(&self.key);
+    }
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// No work under way.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { under_way: Mutex::default() })
+    }
+
+    /// Begins the work under a key, unless it is under way, and waits for its outcome: `None` if it was
+    /// abandoned. What is begun is finished, whether somebody still waits or not.
+    pub async fn join<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (Option<T>, Joined)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (mut outcome, joined) = self.board(key, work);
+        let landed = outcome.wait_for(Option::is_some).await;
+        (landed.ok().and_then(|outcome| outcome.clone()), joined)
+    }
+
+    /// Begins the work under a key, unless it is under way, and does not wait.
+    pub fn begin<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.board(key, work);
+    }
+
+    fn board<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (watch::Receiver<Option<T>>, Joined)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut under_way = self.under_way.lock();
+        if let Some(outcome) = under_way.get(key) {
+            return (outcome.clone(), Joined::Later);
+        }
+        let (land, outcome) = watch::channel(None);
+        under_way.insert(key.clone(), outcome.clone());
+        drop(under_way);
+        let landing = Landing { flights: Arc::clone(self), key: key.clone() };
+        let work = work();
+        tokio::spawn(async move {
+            let outcome = work.await;
+            drop(landing);
+            // Nobody may be waiting any more.
+            let _ = land.send(Some(outcome));
+        });
+        (outcome, Joined::First)
+    }
+}
+
+impl<K, T> fmt::Debug for Flights<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("under_way", &self.under_way.lock().len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_ask_and_one_works() {
+        let (flights, worked) = (Flights::new(), Arc::new(AtomicUsize::new(0)));
+        let ask = || {
+            let worked = Arc::clone(&worked);
+            flights.join(&"key", move || async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                worked.fetch_add(1, Ordering::Relaxed) + 1
+            })
+        };
+        let outcomes = futures::future::join_all((0..100).map(|_| ask())).await;
+        assert!(outcomes.iter().all(|(outcome, _)| *outcome == Some(1)));
+        assert_eq!(outcomes.iter().filter(|(_, joined)| *joined == Joined::First).count(), 1);
+        assert_eq!(ask().await.0, Some(2), "the next begins anew");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_aborts_nothing() {
+        let (flights, (tell, told)) = (Flights::new(), tokio::sync::oneshot::channel());
+        let work = || async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            tell.send(()).unwrap();
+        };
+        let hung_up = tokio::time::timeout(Duration::from_millis(1), flights.join(&1, work)).await;
+        assert!(hung_up.is_err());
+        told.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn abandoned_work_blocks_nobody() {
+        let flights = Flights::new();
+        let (outcome, _) = flights.join(&1, || async { panic!("on purpose") }).await;
+        assert_eq!(outcome, None::<u8>);
+        assert_eq!(flights.join(&1, || async { 2 }).await.0, Some(2));
+    }
+}

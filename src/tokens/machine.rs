@@ -1,0 +1,382 @@
+//! System tokens: Account Manager's answers to client credentials, held for as long as they are good.
+//!
+//! Owns when a client's credentials are exchanged, and how often at most. One exchange serves all who ask for
+//! the same client, tenant and scopes; renewal runs behind the requests from about three quarters of a token's life; a
+//! token is kept when its renewal fails, and is over when its time is. Failures are remembered by their kind: what
+//! Account Manager has refused is not asked again soon, and what failed is asked again later and later.
+//!
+//! A token is found only by the very credentials that got it: their keyed hash is part of its name, so that
+//! neither does a cached token excuse a wrong secret nor does a secret stand in a key.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::{hmac, rand};
+use http::HeaderValue;
+use moka::{Expiry, sync::Cache};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    flights::{Flights, Joined},
+    pace::Pace,
+};
+use crate::{
+    clock::random_fraction,
+    jwt::{TokenDigest, bearer, sha256, token_digest},
+    metrics::Metrics,
+    names::{ClientId, Scope, Scopes, TENANT_SCOPE, TenantId},
+    salesforce::{
+        account_manager::{AccountManager, SystemTokenAnswer},
+        exchange::ExchangeError,
+    },
+};
+
+/// Most tokens held, of all clients, tenants and sets of scopes.
+const MOST_TOKENS: u64 = 10_000;
+/// Most failures remembered.
+const MOST_FAILURES: u64 = 10_000;
+/// Renewal begins at this part of a token's life, and up to [`RENEWAL_SPREAD`] later: replicas that began
+/// together must not renew together.
+const RENEWAL_FROM: f64 = 0.75;
+const RENEWAL_SPREAD: f64 = 0.05;
+/// How long a wrong secret, or a client that Account Manager does not know, is not asked again.
+const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(60);
+/// How long a scope that the client has not is not asked for again.
+const SCOPE_REFUSED_FOR: Duration = Duration::from_secs(300);
+/// Between two attempts when Account Manager fails: doubled each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// So many refused secrets of one client in a row, and then one a while: guessing is not for free.
+const GUESSES: u32 = 10;
+const A_GUESS_EACH: Duration = Duration::from_secs(6);
+
+/// A client of Account Manager and its secret.
+#[derive(Debug, Clone)]
+pub struct ClientCredentials {
+    /// The client.
+    pub client: ClientId,
+    /// Its secret, as presented; nobody has checked it yet.
+    pub secret: SecretString,
+}
+
+/// A system token that the gateway got.
+#[derive(Debug)]
+pub struct SystemToken {
+    /// `Bearer` and the token.
+    pub authorization: HeaderValue,
+    /// The token's name.
+    pub digest: TokenDigest,
+    /// What it may do.
+    pub scopes: Scopes,
+    ends_at: Instant,
+    renew_at: Instant,
+}
+
+/// What a token is held under: whose, for what, and by which credentials. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Slot {
+    tenant: TenantId,
+    client: ClientId,
+    /// Keyed hash of client and secret.
+    credentials: [u8; 32],
+    scopes: String,
+}
+
+impl Slot {
+    /// A name of the slot; no secret can be read from it.
+    #[must_use]
+    pub fn digest(&self) -> TokenDigest {
+        let names = format!("system|{}|{}|{}|", self.tenant, self.client, self.scopes);
+        sha256([names.as_bytes(), &self.credentials].concat())
+    }
+}
+
+/// Why there is no system token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SystemTokenFailure {
+    /// Account Manager refused the client or its secret.
+    #[error("Account Manager refused the client credentials")]
+    CredentialsRefused,
+    /// The client has not this scope.
+    #[error("the client has none of the scopes asked for")]
+    ScopeRefused,
+    /// Too many wrong secrets were tried for this client.
+    #[error("too many wrong secrets were tried for this client")]
+    TooManyGuesses {
+        /// When another one may be tried.
+        retry_after: Duration,
+    },
+    /// Account Manager could not be asked, or has just failed.
+    #[error("Account Manager does not answer as it should")]
+    Unavailable {
+        /// When it will be asked again.
+        retry_after: Duration,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Remembered {
+    failure: SystemTokenFailure,
+    until: Instant,
+    /// How often in a row.
+    times: u32,
+}
+
+type Outcome = Result<Arc<SystemToken>, SystemTokenFailure>;
+
+/// The system tokens of every tenant.
+#[derive(Debug)]
+pub struct MachineTokens {
+    held: Cache<Slot, Arc<SystemToken>>,
+    failures: Cache<Slot, Remembered>,
+    guesses: Pace<ClientId>,
+    flights: Arc<Flights<Slot, Outcome>>,
+    hashes: hmac::Key,
+    metrics: Arc<Metrics>,
+}
+
+/// A token leaves the cache at its end, a failure when it is forgotten.
+struct AtItsEnd;
+
+impl Expiry<Slot, Arc<SystemToken>> for AtItsEnd {
+    fn expire_after_create(&self, _: &Slot, token: &Arc<SystemToken>, now: Instant) -> Option<Duration> {
+        Some(token.ends_at.saturating_duration_since(now))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Slot,
+        token: &Arc<SystemToken>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(token.ends_at.saturating_duration_since(now))
+    }
+}
+
+impl SystemToken {
+    fn new(answer: &SystemTokenAnswer, asked: &Scopes, asked_at: Instant) -> Option<Self> {
+        let life = Duration::from_secs(answer.expires_in);
+        Some(Self {
+            authorization: bearer(&answer.access_token)?,
+            digest: token_digest(answer.access_token.expose_secret()),
+            scopes: answer.granted(asked),
+            ends_at: asked_at + life,
+            renew_at: asked_at + life.mul_f64(RENEWAL_FROM + RENEWAL_SPREAD * random_fraction()),
+        })
+    }
+}
+
+impl MachineTokens {
+    /// No token yet.
+    ///
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub fn new(metrics: Arc<Metrics>) -> Result<Arc<Self>, aws_lc_rs::error::Unspecified> {
+        let mut key = [0; 32];
+        rand::fill(&mut key)?;
+        Ok(Arc::new(Self {
+            held: Cache::builder().max_capacity(MOST_TOKENS).expire_after(AtItsEnd).build(),
+            failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(SCOPE_REFUSED_FOR).build(),
+            guesses: Pace::new(GUESSES, A_GUESS_EACH),
+            flights: Flights::new(),
+            hashes: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            metrics,
+        }))
+    }
+
+    /// How many tokens are held.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.run_pending_tasks();
+        self.held.entry_count()
+    }
+
+    /// A token of these credentials for a tenant, with these scopes, and the slot that it is held under.
+    ///
+    /// # Errors
+    /// [`SystemTokenFailure`].
+    pub async fn token(
+        self: &Arc<Self>,
+        account_manager: &AccountManager,
+        tenant: &TenantId,
+        credentials: &ClientCredentials,
+        scopes: &Scopes,
+    ) -> (Slot, Outcome) {
+        let slot = self.slot(tenant, credentials, scopes);
+        let outcome = self.in_slot(account_manager, credentials, &slot).await;
+        (slot, outcome)
+    }
+
+    /// A token with any one of these scopes: they are alternatives, and a client may have just one of them.
+    ///
+    /// # Errors
+    /// [`SystemTokenFailure`]; [`SystemTokenFailure::ScopeRefused`] if the client has none of them.
+    pub async fn token_with_any(
+        self: &Arc<Self>,
+        account_manager: &AccountManager,
+        tenant: &TenantId,
+        credentials: &ClientCredentials,
+        alternatives: &Scopes,
+    ) -> Result<(Slot, Arc<SystemToken>), SystemTokenFailure> {
+        if alternatives.is_empty() {
+            let (slot, outcome) = self.token(account_manager, tenant, credentials, &Scopes::default()).await;
+            return outcome.map(|token| (slot, token));
+        }
+        for scope in alternatives.iter() {
+            let scopes: Scopes = [scope.clone()].into_iter().collect();
+            match self.token(account_manager, tenant, credentials, &scopes).await {
+                (_, Err(SystemTokenFailure::ScopeRefused)) => {}
+                (slot, outcome) => return outcome.map(|token| (slot, token)),
+            }
+        }
+        Err(SystemTokenFailure::ScopeRefused)
+    }
+
+    /// A fresh token in place of one that was refused, dropping exactly that one.
+    ///
+    /// # Errors
+    /// [`SystemTokenFailure`].
+    pub async fn replace(
+        self: &Arc<Self>,
+        account_manager: &AccountManager,
+        credentials: &ClientCredentials,
+        slot: &Slot,
+        refused: &TokenDigest,
+    ) -> Outcome {
+        if self.held.get(slot).is_some_and(|token| token.digest == *refused) {
+            self.held.invalidate(slot);
+        }
+        self.in_slot(account_manager, credentials, slot).await
+    }
+
+    async fn in_slot(
+        self: &Arc<Self>,
+        account_manager: &AccountManager,
+        credentials: &ClientCredentials,
+        slot: &Slot,
+    ) -> Outcome {
+        let now = Instant::now();
+        if let Some(token) = self.held.get(slot).filter(|token| token.ends_at > now) {
+            self.count("hit");
+            if token.renew_at <= now && !self.has_just_failed(slot, now) {
+                self.flights.begin(slot, || {
+                    Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), slot.clone())
+                });
+            }
+            return Ok(token);
+        }
+        if let Some(remembered) = self.failures.get(slot).filter(|remembered| remembered.until > now) {
+            self.count("error");
+            return Err(remembered.failure_at(now));
+        }
+        let (outcome, joined) = self
+            .flights
+            .join(slot, || Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), slot.clone()))
+            .await;
+        let outcome = outcome.unwrap_or(Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE }));
+        self.count(match (&outcome, joined) {
+            (Err(_), _) => "error",
+            (Ok(_), Joined::First) => "miss",
+            (Ok(_), Joined::Later) => "coalesced",
+        });
+        outcome
+    }
+
+    /// One exchange, whose outcome is remembered either way.
+    async fn exchange(
+        self: Arc<Self>,
+        account_manager: AccountManager,
+        credentials: ClientCredentials,
+        slot: Slot,
+    ) -> Outcome {
+        // Credentials that have proved right are not held up by somebody else's guesses.
+        if !self.held.contains_key(&slot)
+            && let Err(retry_after) = self.guesses.may(&slot.client)
+        {
+            return Err(SystemTokenFailure::TooManyGuesses { retry_after });
+        }
+        let Ok(scopes) = slot.scopes.parse::<Scopes>() else { return Err(SystemTokenFailure::ScopeRefused) };
+        let asked_at = Instant::now();
+        let answer = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
+        let token = answer.and_then(|answer| {
+            SystemToken::new(&answer, &scopes, asked_at)
+                .ok_or(ExchangeError::Malformed("a token that is no header value"))
+        });
+        match token {
+            Ok(token) => {
+                let token = Arc::new(token);
+                self.failures.invalidate(&slot);
+                self.held.insert(slot, Arc::clone(&token));
+                Ok(token)
+            }
+            Err(error) => {
+                tracing::warn!(client = %slot.client, tenant = %slot.tenant, %error, "no system token");
+                Err(self.remember(slot, &error))
+            }
+        }
+    }
+
+    fn remember(&self, slot: Slot, error: &ExchangeError) -> SystemTokenFailure {
+        let times = self.failures.get(&slot).map_or(0, |remembered| remembered.times.saturating_add(1));
+        let pause = LONGEST_PAUSE
+            .min(FIRST_PAUSE * 2_u32.saturating_pow(times.min(16)))
+            .mul_f64(1.0 + 0.25 * random_fraction());
+        let (failure, lasts) = match error {
+            ExchangeError::Rejected { code, .. } if code == "invalid_scope" => {
+                (SystemTokenFailure::ScopeRefused, SCOPE_REFUSED_FOR)
+            }
+            ExchangeError::Rejected { .. } if error.refuses_client() => {
+                self.guesses.count(&slot.client);
+                (SystemTokenFailure::CredentialsRefused, CLIENT_REFUSED_FOR)
+            }
+            ExchangeError::RateLimited { retry_after: Some(wait) } => {
+                (SystemTokenFailure::Unavailable { retry_after: *wait }, *wait)
+            }
+            _ => (SystemTokenFailure::Unavailable { retry_after: pause }, pause),
+        };
+        // Where the client's secret was changed at Account Manager, its token is over as well (fail closed).
+        if failure == SystemTokenFailure::CredentialsRefused {
+            self.held.invalidate(&slot);
+        }
+        self.failures.insert(slot, Remembered { failure: failure.clone(), until: Instant::now() + lasts, times });
+        failure
+    }
+
+    fn has_just_failed(&self, slot: &Slot, now: Instant) -> bool {
+        self.failures.get(slot).is_some_and(|remembered| remembered.until > now)
+    }
+
+    fn slot(&self, tenant: &TenantId, credentials: &ClientCredentials, scopes: &Scopes) -> Slot {
+        let mut hash = hmac::Context::with_key(&self.hashes);
+        hash.update(credentials.client.as_str().as_bytes());
+        // No client id holds a colon.
+        hash.update(b":");
+        hash.update(credentials.secret.expose_secret().as_bytes());
+        let mut name = [0; 32];
+        name.copy_from_slice(hash.sign().as_ref());
+        let mut words: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
+        words.sort_unstable();
+        let mut scopes = format!("{TENANT_SCOPE}{tenant}");
+        for word in words {
+            scopes.push(' ');
+            scopes.push_str(word);
+        }
+        Slot { tenant: tenant.clone(), client: credentials.client.clone(), credentials: name, scopes }
+    }
+
+    fn count(&self, result: &'static str) {
+        self.metrics.token_requests.with_label_values(&["system", result]).inc();
+    }
+}
+
+impl Remembered {
+    fn failure_at(&self, now: Instant) -> SystemTokenFailure {
+        match &self.failure {
+            SystemTokenFailure::Unavailable { .. } => SystemTokenFailure::Unavailable { retry_after: self.until - now },
+            other => other.clone(),
+        }
+    }
+}

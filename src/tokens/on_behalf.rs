@@ -1,0 +1,313 @@
+//! Tokens on behalf of shoppers (TSOB), for trusted systems that may act for them.
+//!
+//! Owns whose token is asked for, and how one that is not there comes to be: by one call to SLAS for all who ask, in
+//! this process and among replicas, inside SLAS's window of three seconds for one shopper. Once it is there it is a
+//! session like any other, found by a name made of who and where; it is refreshed by its refresh token and the
+//! client that began it, and nobody's token ever serves another name.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use moka::sync::Cache;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    flights::{Flights, Joined},
+    sessions::{SessionError, Sessions},
+};
+use crate::{
+    clock::random_fraction,
+    jwt::TokenDigest,
+    metrics::Metrics,
+    names::{OrganizationId, SiteId},
+    salesforce::{
+        exchange::ExchangeError,
+        slas::{Slas, TokenAnswer},
+    },
+    settings::SlasClient,
+    shopper::verify::{ShopperVerifier, VerifiedToken},
+    store::StoreError,
+};
+
+/// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.
+pub const ECOM: &str = "ecom";
+/// The login that stands for a guest.
+pub const GUEST: &str = "guest";
+
+/// SLAS refuses a second token for one shopper within three seconds. This is a little more, because what is sent three
+/// seconds apart may arrive closer.
+const WINDOW: Duration = Duration::from_millis(3100);
+/// How long SLAS's no is not asked for again: about the time in which it would be a conflict anyway.
+const REFUSED_FOR: Duration = Duration::from_secs(4);
+/// Most refusals remembered.
+const MOST_REFUSALS: u64 = 10_000;
+/// How often one looks whether another replica has got the token.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// On whose behalf, and where.
+#[derive(Debug, Clone)]
+pub struct OnBehalfOf {
+    /// The organization.
+    pub organization: OrganizationId,
+    /// The site.
+    pub site: SiteId,
+    /// The identity provider that knows the login, e.g. [`ECOM`].
+    pub idp: String,
+    /// The login id.
+    pub login: SecretString,
+    /// Tells the guests of one trusted system from another's; nothing for a shopper with a login of his own.
+    pub guest_of: Option<String>,
+}
+
+/// A living token on behalf of a shopper.
+#[derive(Debug, Clone)]
+pub struct OnBehalfToken {
+    /// The token.
+    pub token: SecretString,
+    /// Who it speaks for.
+    pub verified: VerifiedToken,
+    /// The name it is held under.
+    pub name: TokenDigest,
+    whose: Arc<OnBehalfOf>,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OnBehalfError {
+    /// The tenant has no private client for it.
+    #[error("the organization has no client that acts on behalf of shoppers")]
+    NoClient,
+    /// SLAS knows no such login.
+    #[error("no shopper has this login")]
+    ShopperUnknown,
+    /// SLAS could not be asked or refused the client.
+    #[error("no token on behalf of the shopper: {0}")]
+    Slas(ExchangeError),
+    /// The store could not be asked when that was needed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Who obtains tokens on behalf of shoppers in one organization.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Its SLAS.
+    pub slas: Slas,
+    /// The private client.
+    pub client: SlasClient,
+}
+
+type Outcome = Result<OnBehalfToken, OnBehalfError>;
+
+/// The tokens on behalf of shoppers of every organization.
+#[derive(Debug)]
+pub struct OnBehalfTokens {
+    agents: HashMap<OrganizationId, Agent>,
+    sessions: Arc<Sessions>,
+    verifier: Arc<ShopperVerifier>,
+    flights: Arc<Flights<TokenDigest, Outcome>>,
+    refused: Cache<TokenDigest, OnBehalfError>,
+    /// How long one request may wait for all of it.
+    patience: Duration,
+    /// Time limit of one call to SLAS.
+    exchange: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl OnBehalfTokens {
+    /// Tokens that `agents` obtain, kept among `sessions`. `patience` is what a request may wait in all, `exchange`
+    /// the time limit of one call to SLAS.
+    #[must_use]
+    pub fn new(
+        agents: HashMap<OrganizationId, Agent>,
+        sessions: Arc<Sessions>,
+        verifier: Arc<ShopperVerifier>,
+        patience: Duration,
+        exchange: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            agents,
+            sessions,
+            verifier,
+            flights: Flights::new(),
+            refused: Cache::builder().max_capacity(MOST_REFUSALS).time_to_live(REFUSED_FOR).build(),
+            patience,
+            exchange,
+            metrics,
+        })
+    }
+
+    /// A living token on behalf of a shopper.
+    ///
+    /// # Errors
+    /// [`OnBehalfError`].
+    pub async fn token(self: &Arc<Self>, whose: &Arc<OnBehalfOf>) -> Outcome {
+        let agent = self.agents.get(&whose.organization).ok_or(OnBehalfError::NoClient)?;
+        let name = name(agent, whose);
+        // Without the store there may still be one that this process knows; without that, SLAS is asked.
+        if let Ok(Some(in_use)) = self.sessions.named(&name).await {
+            match self.sessions.newest_of(&in_use).await {
+                Ok(newest) => {
+                    self.count("hit");
+                    return self.verified(whose, &name, newest).await;
+                }
+                Err(error) => self.over(&name, error)?,
+            }
+        }
+        if let Some(refused) = self.refused.get(&name) {
+            self.count("error");
+            return Err(refused);
+        }
+        let work = || {
+            let (tokens, agent, whose) = (Arc::clone(self), agent.clone(), whose.clone());
+            async move { tokens.obtain(&agent, &whose, &name).await }
+        };
+        let (outcome, joined) = self.flights.join(&name, work).await;
+        let abandoned = OnBehalfError::Store(StoreError::Broken("obtaining a token was abandoned"));
+        let outcome = outcome.unwrap_or(Err(abandoned));
+        self.count(match (&outcome, joined) {
+            (Err(_), _) => "error",
+            (Ok(_), Joined::First) => "miss",
+            (Ok(_), Joined::Later) => "coalesced",
+        });
+        outcome
+    }
+
+    /// A fresh token in place of one that an API refused. Exactly that one is dropped.
+    ///
+    /// # Errors
+    /// [`OnBehalfError`].
+    pub async fn replace(self: &Arc<Self>, refused: &OnBehalfToken) -> Outcome {
+        let OnBehalfToken { verified, name, whose, .. } = refused;
+        if let Some(in_use) = self.sessions.named(name).await? {
+            match self.sessions.replace_refused(&in_use, &verified.digest).await {
+                Ok(newest) => return self.verified(whose, name, newest).await,
+                Err(error) => self.over(name, error)?,
+            }
+        }
+        self.token(whose).await
+    }
+
+    /// Whether a session's failure means that a new one must be begun, or that nothing can be done now.
+    fn over(&self, name: &TokenDigest, error: SessionError) -> Result<(), OnBehalfError> {
+        match error {
+            SessionError::Lapsed | SessionError::LoggedOut | SessionError::Over(_) => {
+                self.sessions.forget_name(name);
+                Ok(())
+            }
+            SessionError::Slas(error) => Err(OnBehalfError::Slas(error)),
+            SessionError::Store(error) => Err(OnBehalfError::Store(error)),
+        }
+    }
+
+    /// Gets a token that nobody here has: from another replica that is about to get it, or from SLAS.
+    async fn obtain(&self, agent: &Agent, whose: &Arc<OnBehalfOf>, name: &TokenDigest) -> Outcome {
+        let deadline = Instant::now() + self.patience;
+        let claim = loop {
+            match self.sessions.claim(name).await {
+                Ok(Some(claim)) => break Some(claim),
+                Ok(None) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+                // Whoever has it takes too long, or nobody can tell: better one call too many than none.
+                Ok(None) | Err(_) => break None,
+            }
+            if let Some(token) = self.made_elsewhere(whose, name).await {
+                return token;
+            }
+        };
+        let outcome = match self.made_elsewhere(whose, name).await {
+            Some(token) => token,
+            None => self.ask(agent, whose, name, deadline).await,
+        };
+        if let Some(claim) = claim {
+            self.sessions.release(name, claim).await;
+        }
+        outcome
+    }
+
+    /// The token that another replica got meanwhile.
+    async fn made_elsewhere(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest) -> Option<Outcome> {
+        let in_use = self.sessions.named(name).await.ok()??;
+        let newest = self.sessions.newest_of(&in_use).await.ok()?;
+        Some(self.verified(whose, name, newest).await)
+    }
+
+    /// Asks SLAS, in this shopper's turn; a conflict, with whoever else asked for him, is waited out.
+    async fn ask(&self, agent: &Agent, whose: &Arc<OnBehalfOf>, name: &TokenDigest, deadline: Instant) -> Outcome {
+        let login = whose.login.expose_secret();
+        if whose.guest_of.is_none() {
+            let who = format!("tsob|{}|{}|{}", whose.organization, whose.idp, login.to_lowercase());
+            let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.exchange);
+            let wait = self.sessions.turn(&who, WINDOW, longest).await;
+            tokio::time::sleep(wait.ok_or(OnBehalfError::Slas(ExchangeError::Conflict))?).await;
+        }
+        loop {
+            match agent.slas.trusted_system(&agent.client, &whose.site, &whose.idp, login).await {
+                Ok(answer) => return self.keep(whose, name, answer).await,
+                Err(ExchangeError::Conflict) if Instant::now() + WINDOW + self.exchange < deadline => {
+                    tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
+                }
+                Err(error) => {
+                    let error = if whose.idp == ECOM && error.refuses_login() {
+                        OnBehalfError::ShopperUnknown
+                    } else {
+                        tracing::warn!(organization = %whose.organization, %error, "no token on behalf of a shopper");
+                        OnBehalfError::Slas(error)
+                    };
+                    self.refused.insert(*name, error.clone());
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn keep(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, answer: TokenAnswer) -> Outcome {
+        let token = self.verified(whose, name, answer.access_token.clone()).await?;
+        if !token.verified.shopper.marks.tsob {
+            tracing::error!(organization = %whose.organization, "SLAS gave a token on behalf that does not say so");
+            return Err(OnBehalfError::Slas(ExchangeError::Malformed("a token without the mark tsob")));
+        }
+        self.sessions.begin_named(name, &whose.site, &token.verified, &answer).await;
+        Ok(token)
+    }
+
+    async fn verified(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, token: SecretString) -> Outcome {
+        match self.verifier.verify(token.expose_secret(), &whose.organization).await {
+            Ok(verified) => Ok(OnBehalfToken { token, verified, name: *name, whose: Arc::clone(whose) }),
+            Err(error) => {
+                tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
+                Err(OnBehalfError::Slas(ExchangeError::Malformed("a token that does not verify")))
+            }
+        }
+    }
+
+    fn count(&self, result: &'static str) {
+        self.metrics.token_requests.with_label_values(&["on_behalf", result]).inc();
+    }
+}
+
+/// The name of a session on behalf: where, for whom and by which client. Each part ends with a byte that none of them
+/// can hold, so that no two of them share a name.
+fn name(agent: &Agent, whose: &OnBehalfOf) -> TokenDigest {
+    let mut context = Context::new(&SHA256);
+    let parts = [
+        "on behalf",
+        whose.organization.as_str(),
+        whose.site.as_str(),
+        agent.client.id.as_str(),
+        &whose.idp,
+        whose.login.expose_secret(),
+        whose.guest_of.as_deref().unwrap_or_default(),
+    ];
+    for part in parts {
+        context.update(part.as_bytes());
+        context.update(&[0]);
+    }
+    let mut name = [0; 32];
+    name.copy_from_slice(context.finish().as_ref());
+    name
+}

@@ -1,0 +1,112 @@
+//! Sessions that the gateway finds by a name of its own: those of shoppers on whose behalf trusted systems act.
+//!
+//! Owns the way from a name to a living token. Who may ask for which name, and how a session that is not there
+//! comes to be, is [`on_behalf`](super::super::on_behalf)'s affair.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::{InUse, Known, SessionError, Sessions, refresh::Outcome};
+use crate::{
+    clock::unix_now,
+    jwt::TokenDigest,
+    names::SiteId,
+    salesforce::slas::TokenAnswer,
+    shopper::verify::VerifiedToken,
+    store::{Claim, Found, StoreError},
+};
+
+impl Sessions {
+    /// Begins a session under a name; `None` if the answer has no refresh token.
+    pub(in crate::tokens) async fn begin_named(
+        self: &Arc<Self>,
+        name: &TokenDigest,
+        site: &SiteId,
+        token: &VerifiedToken,
+        answer: &TokenAnswer,
+    ) -> Option<Arc<InUse>> {
+        let session = self.session_of(site, token, answer, Some(name))?;
+        Some(self.put(session).await)
+    }
+
+    /// The session of a name, asking the store where this process has not seen it.
+    pub(in crate::tokens) async fn named(&self, name: &TokenDigest) -> Result<Option<Arc<InUse>>, StoreError> {
+        if let Some(Known::Session(in_use)) = self.known.get(name) {
+            return Ok(Some(in_use));
+        }
+        match self.store.find(name).await? {
+            Found::Session(session, used_at) => {
+                let in_use = Arc::new(InUse::new(session, used_at));
+                self.known.insert(*name, Known::Session(Arc::clone(&in_use)));
+                Ok(Some(in_use))
+            }
+            Found::Ended | Found::Nothing => Ok(None),
+        }
+    }
+
+    /// A living token of a named session. One that is due is renewed behind the request; only one that has ended
+    /// is waited for.
+    pub(in crate::tokens) async fn newest_of(
+        self: &Arc<Self>,
+        in_use: &Arc<InUse>,
+    ) -> Result<SecretString, SessionError> {
+        let now = unix_now();
+        let session = in_use.session.load_full();
+        if self.is_idle(in_use, now).await.unwrap_or(false) {
+            return Err(SessionError::Lapsed);
+        }
+        self.used(in_use, now).await;
+        let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
+        if session.access_ends_at > now {
+            if session.access_ends_at <= now + ahead && !in_use.has_just_failed(now) {
+                self.renew_behind(in_use);
+            }
+            return Ok(session.access_token.clone());
+        }
+        newest(self.renew(in_use, session.version).await)
+    }
+
+    /// A fresh token in place of one that was refused. Exactly that one is dropped: where a newer one is there already,
+    /// it is that.
+    pub(in crate::tokens) async fn replace_refused(
+        self: &Arc<Self>,
+        in_use: &Arc<InUse>,
+        refused: &TokenDigest,
+    ) -> Result<SecretString, SessionError> {
+        let session = in_use.session.load_full();
+        if session.tokens.last() != Some(refused) && session.access_ends_at > unix_now() {
+            return Ok(session.access_token.clone());
+        }
+        newest(self.renew(in_use, session.version).await)
+    }
+
+    /// A fresh token of the session whose token was refused, if that session is known here.
+    ///
+    /// # Errors
+    /// [`SessionError`]; [`SessionError::Lapsed`] if no session of this token is known.
+    pub async fn after_refusal(self: &Arc<Self>, refused: &TokenDigest) -> Result<SecretString, SessionError> {
+        let Some(Known::Session(in_use)) = self.known.get(refused) else { return Err(SessionError::Lapsed) };
+        self.replace_refused(&in_use, refused).await
+    }
+
+    /// Ends a named session that its own shopper or SLAS has ended, so that the name is free again.
+    pub(in crate::tokens) fn forget_name(&self, name: &TokenDigest) {
+        self.known.remove(name);
+    }
+
+    /// Asks for the right to make the session of a name.
+    pub(in crate::tokens) async fn claim(&self, name: &TokenDigest) -> Result<Option<Claim>, StoreError> {
+        self.store.claim(name, self.exchange * 4).await
+    }
+
+    /// Gives that right back.
+    pub(in crate::tokens) async fn release(&self, name: &TokenDigest, claim: Claim) {
+        // A right that is not given back ends with its lease.
+        let _ = self.store.release(name, claim).await;
+    }
+}
+
+fn newest(session: Outcome) -> Result<SecretString, SessionError> {
+    session.map(|session| session.access_token.clone())
+}

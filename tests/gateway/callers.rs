@@ -1,0 +1,236 @@
+//! Trusted systems at system operations: by a bearer token, by Basic credentials, by a certificate (see `tls`).
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reqwest::{RequestBuilder, StatusCode};
+use salesforce_simulator::{Effect, Fault, LedgerEntry};
+
+use crate::world::{CALLER_CLIENT, ORGANIZATION, OTHER_ORGANIZATION, World, customers, products};
+
+pub const CALLER_SECRET: &str = "caller-secret";
+
+fn order() -> String {
+    format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch")
+}
+
+fn reset_token() -> String {
+    customers("/customers/password/actions/create-reset-token?siteId=RefArch")
+}
+
+fn exchanges(world: &World) -> Vec<LedgerEntry> {
+    let ledger = world.simulator.ledger();
+    ledger.into_iter().filter(|entry| entry.service == "account_manager" && entry.flow == "access_token").collect()
+}
+
+fn basic(request: RequestBuilder) -> RequestBuilder {
+    request.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET))
+}
+
+#[tokio::test]
+async fn basic_credentials_are_exchanged_once_and_never_forwarded() {
+    let world = World::start().await;
+    for _ in 0..3 {
+        let answer = world.send(basic(world.get(&order()))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(answer.header("authorization"), None, "the system token stays here");
+    }
+    assert_eq!(exchanges(&world).len(), 1);
+    let scope = &exchanges(&world)[0].body;
+    assert!(scope.contains("SALESFORCE_COMMERCE_API%3Azzrf_001+sfcc.orders"), "{scope}");
+    assert!(!scope.contains("sfcc.orders.rw"), "any one scope is enough: {scope}");
+    for forwarded in world.forwarded("orders.getOrders") {
+        assert!(forwarded.header("authorization").unwrap().starts_with("Bearer "));
+    }
+}
+
+#[tokio::test]
+async fn all_who_ask_at_once_share_one_exchange() {
+    let world = World::start().await;
+    world.simulator.inject(Fault::on("account_manager", Effect::Delay { ms: 100 }).flow("access_token"));
+    let answers = join_all((0..100).map(|_| world.send(basic(world.get(&order()))))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
+    assert_eq!(exchanges(&world).len(), 1);
+    let metrics = world.metrics().await;
+    assert!(
+        metrics.contains(r#"shopper_gateway_token_requests_total{kind="system",result="coalesced"} 99"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_cached_token_excuses_no_wrong_secret() {
+    let world = World::start().await;
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
+    for _ in 0..3 {
+        let answer = world.send(world.get(&order()).basic_auth(CALLER_CLIENT, Some("wrong"))).await;
+        assert_eq!(answer.refusal(), (401, "account_manager_rejected"));
+    }
+    assert_eq!(exchanges(&world).len(), 2, "the wrong secret was shown to Account Manager once");
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn guessing_secrets_is_slowed_down_and_hurts_nobody_else() {
+    let world = World::start().await;
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
+    let mut limited = None;
+    for guess in 0..30 {
+        let answer = world.send(world.get(&order()).basic_auth(CALLER_CLIENT, Some(format!("guess-{guess}")))).await;
+        match answer.refusal() {
+            (401, "account_manager_rejected") => assert_eq!(limited, None),
+            (429, "caller_rate_limited") => limited = Some(answer.header("retry-after").unwrap().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(limited.is_some());
+    assert!(exchanges(&world).len() < 15, "{}", exchanges(&world).len());
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK, "its token is held");
+}
+
+#[tokio::test]
+async fn who_is_not_configured_is_never_shown_to_account_manager() {
+    let world = World::start().await;
+    let own = ("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", "account-manager-secret");
+    for (user, password) in [("nobody", "x"), own, ("a b", "x")] {
+        let answer = world.send(world.get(&order()).basic_auth(user, Some(password))).await;
+        assert_eq!(answer.refusal(), (401, "caller_unknown"), "{user}");
+        assert!(answer.header("www-authenticate").unwrap().contains("Basic realm="));
+    }
+    assert_eq!(exchanges(&world).len(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_does_what_it_may_and_no_more() {
+    let world = World::with(|config| {
+        let caller = config["callers"][0].as_table_mut().unwrap();
+        caller.insert("sites".into(), toml::Value::Array(vec!["RefArch".into()]));
+        caller["operations"] = toml::Value::Array(vec!["orders.getOrders".into(), "products.*".into()]);
+    })
+    .await;
+    let token = |scopes: &[&str]| world.simulator.mint_account_manager_token(CALLER_CLIENT, scopes, "zzrf_001", 600);
+    let bearer = |target: &str, scopes: &[&str]| world.get(target).bearer_auth(token(scopes));
+    let other_site = order().replace("RefArch", "RefArchGlobal");
+    let one_order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1");
+    for (request, refusal) in [
+        (bearer(&order(), &["sfcc.orders"]), None),
+        (bearer(&other_site, &["sfcc.orders"]), Some((403, "caller_not_allowed"))),
+        (basic(world.get(&other_site)), Some((403, "caller_not_allowed"))),
+        (bearer(&one_order, &["sfcc.orders"]), Some((403, "caller_not_allowed"))),
+        (basic(world.get(&one_order)), Some((403, "caller_not_allowed"))),
+        (bearer(&order(), &["sfcc.products"]), Some((403, "scope_missing"))),
+        (bearer(&products("?ids=a&siteId=RefArch"), &["sfcc.products"]), Some((403, "token_kind_wrong"))),
+    ] {
+        let answer = world.send(request).await;
+        let expected = refusal.unwrap_or((200, "none"));
+        assert_eq!(answer.refusal(), expected, "{}", answer.text());
+    }
+    let elsewhere = order().replace(ORGANIZATION, OTHER_ORGANIZATION).replace("RefArch", "SiteGenesis");
+    let of_both = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_002", 600);
+    assert_eq!(world.send(world.get(&elsewhere).bearer_auth(of_both)).await.refusal(), (403, "caller_not_allowed"));
+    assert_eq!(world.send(bearer(&elsewhere, &["sfcc.orders"])).await.refusal(), (403, "token_wrong_organization"));
+}
+
+#[tokio::test]
+async fn a_scope_that_the_client_has_not_is_found_out_once() {
+    let world = World::with(|config| {
+        config["callers"].as_array_mut().unwrap()[0]["operations"] = toml::Value::Array(vec!["*".into()]);
+    })
+    .await;
+    let catalogs = format!("/product/catalogs/v1/organizations/{ORGANIZATION}/catalogs");
+    for _ in 0..3 {
+        let answer = world.send(basic(world.get(&catalogs))).await;
+        assert_eq!(answer.refusal(), (403, "scope_missing"), "{}", answer.text());
+    }
+    let scopes = exchanges(&world).len();
+    assert!((1..=2).contains(&scopes), "each alternative was tried once: {scopes}");
+}
+
+#[tokio::test]
+async fn a_system_token_is_renewed_behind_the_requests() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.account_manager_token_seconds = 5);
+    for _ in 0..60 {
+        let answer = world.send(basic(world.get(&order()))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let exchanged = exchanges(&world).len();
+    assert!((2..=4).contains(&exchanged), "{exchanged} exchanges in six seconds");
+    let metrics = world.metrics().await;
+    assert!(metrics.contains(r#"shopper_gateway_token_requests_total{kind="system",result="miss"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_token_is_kept_while_account_manager_fails_and_over_when_its_time_is() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.account_manager_token_seconds = 5);
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
+    let down = Effect::Status { code: 500, retry_after: None, body: None };
+    world.simulator.inject(Fault::on("account_manager", down).flow("access_token"));
+    tokio::time::sleep(Duration::from_millis(3300)).await;
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK, "due, but still good");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before = exchanges(&world).len();
+    let answers = join_all((0..50).map(|_| world.send(basic(world.get(&order()))))).await;
+    for answer in &answers {
+        assert_eq!(answer.refusal(), (503, "account_manager_unavailable"));
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert!(exchanges(&world).len() - before <= 1, "what has just failed is not asked by everybody");
+    world.simulator.clear_faults();
+    crate::world::eventually("it works again", async || {
+        world.send(basic(world.get(&order()))).await.status == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_password_reset_pair_works_for_a_caller() {
+    let world = World::start().await;
+    let token =
+        world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.shopper-customers.login"], "zzrf_001", 600);
+    let mint = |request: RequestBuilder| {
+        request.header("content-type", "application/json").body(format!(r#"{{"login":"{}"}}"#, crate::world::LOGIN))
+    };
+    for (number, request) in
+        [world.post(&reset_token()).bearer_auth(token), basic(world.post(&reset_token()))].into_iter().enumerate()
+    {
+        let answer = world.send(mint(request)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        let reset = answer.json()["resetToken"].as_str().unwrap().to_owned();
+        let body = serde_json::json!({
+            "login": crate::world::LOGIN, "resetToken": reset, "newPassword": format!("N3w!password{number}"),
+        });
+        let target = customers("/customers/password/actions/reset?siteId=RefArch");
+        let request = basic(world.post(&target)).header("content-type", "application/json").body(body.to_string());
+        let answer = world.send(request).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text());
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let login =
+            world.log_in(crate::world::PUBLIC_CLIENT, crate::world::LOGIN, &format!("N3w!password{number}")).await;
+        assert_eq!(login.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_system_token_is_dropped_and_the_request_sent_again() {
+    let world = World::start().await;
+    let refused = || Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
+    let once = Fault { remaining: Some(1), ..Fault::on("api", refused()) };
+    world.simulator.inject(once);
+    assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
+    assert_eq!(exchanges(&world).len(), 2, "another token");
+    let sent = world.forwarded("orders.getOrders");
+    let tokens: Vec<_> = sent.iter().map(|entry| entry.header("authorization").unwrap()).collect();
+    assert_eq!((tokens.len(), tokens[0] == tokens[1], tokens[1] == tokens[2]), (3, true, false));
+
+    // An API that refuses everything gets its answer through, and makes no storm of exchanges.
+    world.simulator.inject(Fault::on("api", refused()));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for answer in join_all((0..40).map(|_| world.send(basic(world.get(&order()))))).await {
+        assert_eq!((answer.status.as_u16(), answer.header("x-shopper-gateway-error")), (401, None));
+    }
+    assert!(exchanges(&world).len() <= 4, "{}", exchanges(&world).len());
+}

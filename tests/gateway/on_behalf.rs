@@ -1,0 +1,410 @@
+//! Trusted systems on behalf of shoppers.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use salesforce_simulator::{Effect, Fault, LedgerEntry};
+
+use crate::{
+    callers::CALLER_SECRET,
+    redis::{Redis, in_redis},
+    world::{
+        CALLER_CLIENT, Gateway, LOGIN, ORGANIZATION, PRIVATE_CLIENT, PUBLIC_CLIENT, World, baskets, customers,
+        eventually, products,
+    },
+};
+
+const SECOND: &str = "second@example.com";
+
+fn tsob(world: &World) -> Vec<LedgerEntry> {
+    let ledger = world.simulator.ledger();
+    ledger.into_iter().filter(|entry| entry.service == "slas" && entry.flow.starts_with("trusted-system")).collect()
+}
+
+fn on_behalf(request: RequestBuilder, login: &str) -> RequestBuilder {
+    request.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).header("X-On-Behalf-Of", login)
+}
+
+fn search() -> String {
+    products("?ids=793775362380M&siteId=RefArch")
+}
+
+/// The claims of the token that went upstream.
+fn claims(entry: &LedgerEntry) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let token = entry.header("authorization").unwrap().strip_prefix("Bearer ").unwrap();
+    String::from_utf8(URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_shoppers_token_goes_upstream_and_nothing_of_the_caller() {
+    let world = World::start().await;
+    for _ in 0..3 {
+        let answer = world.send(on_behalf(world.get(&search()), LOGIN)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(answer.header("authorization"), None, "the shopper's token stays here");
+    }
+    assert_eq!(tsob(&world).len(), 1, "one call to SLAS");
+    let forwarded = world.forwarded("shopper-products.getProducts");
+    assert_eq!(forwarded.len(), 3);
+    for entry in forwarded {
+        let claims = claims(&entry);
+        assert!(claims.contains("tsob:ts_ext_on_behalf_of") && claims.contains(LOGIN), "{claims}");
+        for (name, value) in &entry.headers {
+            assert!(!name.starts_with("x-on-behalf-of") && !value.contains(CALLER_SECRET), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_shopper_has_a_token_of_his_own() {
+    let world = World::start().await;
+    let ask = async |login: &str| {
+        assert_eq!(world.send(on_behalf(world.get(&search()), login)).await.status, StatusCode::OK);
+        claims(world.forwarded("shopper-products.getProducts").last().unwrap())
+    };
+    for login in [LOGIN, SECOND, LOGIN, SECOND] {
+        let claims = ask(login).await;
+        assert!(claims.contains(&format!("upn:{login}")), "{claims}");
+    }
+    assert_eq!(tsob(&world).len(), 2);
+    let elsewhere = search().replace("RefArch", "RefArchGlobal");
+    assert_eq!(world.send(on_behalf(world.get(&elsewhere), LOGIN)).await.status, StatusCode::OK);
+    assert!(claims(world.forwarded("shopper-products.getProducts").last().unwrap()).contains("chid:RefArchGlobal"));
+    assert_eq!(tsob(&world).len(), 3, "and one for each site, when SLAS's window has passed");
+}
+
+#[tokio::test]
+async fn a_thousand_first_requests_are_one_call() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let world = World::with(|config| in_redis(config, &url)).await;
+    let second = Gateway::start(&world.simulator.url(), |config| in_redis(config, &url)).await;
+    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("trusted-system"));
+    let requests = (0..1000).map(|number| {
+        let address = if number % 2 == 0 { world.gateway.address } else { second.address };
+        let request = world.client.get(format!("http://{address}{}", search()));
+        world.send(on_behalf(request, LOGIN))
+    });
+    for answer in join_all(requests).await {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    assert_eq!(tsob(&world).len(), 1);
+}
+
+#[tokio::test]
+async fn an_order_on_behalf_of_a_shopper() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.orders_need_complete_baskets = false);
+    let json = |request: RequestBuilder, body: &str| {
+        on_behalf(request.header("content-type", "application/json").body(body.to_owned()), LOGIN)
+    };
+    let basket = world.send(json(world.post(&baskets("?siteId=RefArch")), "{}")).await;
+    assert_eq!(basket.status, StatusCode::OK, "{}", basket.text());
+    let basket = basket.json()["basketId"].as_str().unwrap().to_owned();
+    let items = r#"[{"productId":"793775362380M","quantity":1}]"#;
+    let added = world.send(json(world.post(&baskets(&format!("/{basket}/items?siteId=RefArch"))), items)).await;
+    assert_eq!(added.status, StatusCode::OK, "{}", added.text());
+    let orders = format!("/checkout/shopper-orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
+    let order = world.send(json(world.post(&orders), &format!(r#"{{"basketId":"{basket}"}}"#))).await;
+    assert_eq!(order.status, StatusCode::OK, "{}", order.text());
+    assert_eq!(order.json()["customerInfo"]["email"], LOGIN, "{}", order.text());
+    assert_eq!(tsob(&world).len(), 1);
+}
+
+#[tokio::test]
+async fn who_may_not_is_refused_whatever_he_spells() {
+    let world = World::start().await;
+    let shopper = world.mint(|_| {});
+    let caller = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600);
+    let stranger = world.simulator.mint_account_manager_token("nobody", &["sfcc.orders"], "zzrf_001", 600);
+    let get = || world.get(&search());
+    for (request, refusal) in [
+        (get().header("X-On-Behalf-Of", LOGIN), (403, "caller_not_allowed")),
+        (get().bearer_auth(&shopper).header("X-On-Behalf-Of", LOGIN), (403, "caller_not_allowed")),
+        (get().bearer_auth(&shopper).header("x_on_behalf_of", LOGIN), (403, "caller_not_allowed")),
+        (get().bearer_auth(&shopper).header("X-On-Behalf_Of-Idp", "google"), (403, "caller_not_allowed")),
+        (get().bearer_auth(&shopper).header("X-On-Behalf-Of-Anything", "x"), (403, "caller_not_allowed")),
+        (get().bearer_auth(&stranger).header("X-On-Behalf-Of", LOGIN), (401, "caller_unknown")),
+        (
+            get().basic_auth(CALLER_CLIENT, Some("wrong")).header("X-On-Behalf-Of", LOGIN),
+            (401, "account_manager_rejected"),
+        ),
+        (get().bearer_auth(&caller).header("x_on_behalf_of", LOGIN), (400, "request_ambiguous")),
+        (
+            get().bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN).header("x_on_behalf_of", SECOND),
+            (400, "request_ambiguous"),
+        ),
+        (
+            get().bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN).header("X-On-Behalf-Of", SECOND),
+            (400, "request_ambiguous"),
+        ),
+        (get().bearer_auth(&caller).header("X-On-Behalf-Of-Idp", "ecom"), (400, "request_invalid")),
+        (get().bearer_auth(&caller).header("X-On-Behalf-Of", ""), (400, "request_invalid")),
+        (
+            get().bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN).header("X-On-Behalf-Of-Idp", "a b"),
+            (400, "request_invalid"),
+        ),
+        (
+            get().bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN).header("X-On-Behalf-Of-Idp", "google"),
+            (403, "caller_not_allowed"),
+        ),
+        (get().bearer_auth(&caller).header("X-On-Behalf-Of", "nobody@example.com"), (404, "shopper_unknown")),
+        (world.get(&products("?ids=a")).bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN), (400, "request_invalid")),
+        (
+            world.get(&products("?ids=a&siteId=Nowhere")).bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN),
+            (400, "request_invalid"),
+        ),
+    ] {
+        let answer = world.send(request).await;
+        assert_eq!(answer.refusal(), refusal, "{}", answer.text());
+    }
+    assert!(world.forwarded("shopper-products.getProducts").is_empty());
+    assert_eq!(tsob(&world).len(), 1, "only the unknown login was asked for");
+
+    let system = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
+    let answer = world.send(world.get(&system).bearer_auth(&caller).header("X-On-Behalf-Of", LOGIN)).await;
+    assert_eq!(answer.refusal(), (403, "caller_not_allowed"), "a system operation is nobody's in particular");
+}
+
+#[tokio::test]
+async fn other_identity_providers_need_a_permission_of_their_own() {
+    let world = World::with(|config| {
+        config["callers"].as_array_mut().unwrap()[0]["may"] =
+            toml::Value::Array(vec!["on_behalf".into(), "create_shoppers".into()]);
+    })
+    .await;
+    let request = on_behalf(world.get(&search()), "ada@gmail.example").header("X-On-Behalf-Of-Idp", "google");
+    let answer = world.send(request).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let claims = claims(&world.forwarded("shopper-products.getProducts")[0]);
+    assert!(claims.contains("uido:google"), "{claims}");
+    // The same login at B2C Commerce itself is somebody else, or nobody.
+    let answer = world.send(on_behalf(world.get(&search()), "ada@gmail.example")).await;
+    assert_eq!(answer.refusal(), (404, "shopper_unknown"));
+}
+
+#[tokio::test]
+async fn a_guest_of_one_caller_is_not_anothers() {
+    let world = World::with(|config| {
+        let callers = config["callers"].as_array_mut().unwrap();
+        let mut other = callers[0].clone();
+        other["name"] = "other".into();
+        other["account_manager_client_id"] = "cccccccc-cccc-4ccc-8ccc-cccccccccccc".into();
+        callers.push(other);
+    })
+    .await;
+    let other = world.simulator.mint_account_manager_token(
+        "cccccccc-cccc-4ccc-8ccc-cccccccccccc",
+        &["sfcc.orders"],
+        "zzrf_001",
+        600,
+    );
+    for login in ["guest", "Guest"] {
+        assert_eq!(world.send(on_behalf(world.get(&search()), login)).await.status, StatusCode::OK);
+    }
+    let request = world.get(&search()).bearer_auth(other).header("X-On-Behalf-Of", "guest");
+    assert_eq!(world.send(request).await.status, StatusCode::OK);
+    let forwarded = world.forwarded("shopper-products.getProducts");
+    let customer =
+        |entry: &LedgerEntry| claims(entry).split("gcid:").nth(1).unwrap().split("::").next().unwrap().to_owned();
+    assert_eq!(customer(&forwarded[0]), customer(&forwarded[1]));
+    assert_ne!(customer(&forwarded[0]), customer(&forwarded[2]));
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_by_its_refresh_token_and_the_same_client() {
+    let world = World::with(|config| {
+        config.insert("sessions".into(), "refresh_ahead = '1s'".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
+    for _ in 0..60 {
+        let answer = world.send(on_behalf(world.get(&search()), LOGIN)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(tsob(&world).len(), 1);
+    let ledger = world.simulator.ledger();
+    let refreshes: Vec<_> = ledger.iter().filter(|entry| entry.flow == "token:refresh_token").collect();
+    assert!((1..=4).contains(&refreshes.len()), "{}", refreshes.len());
+    assert!(refreshes.iter().all(|entry| entry.body.contains(PRIVATE_CLIENT)));
+}
+
+#[tokio::test]
+async fn a_conflict_is_waited_out() {
+    let world = World::start().await;
+    let conflict = Effect::Status { code: 409, retry_after: None, body: Some("{}".into()) };
+    world.simulator.inject(Fault { remaining: Some(1), ..Fault::on("slas", conflict).flow("trusted-system") });
+    let answer = world.send(on_behalf(world.get(&search()), LOGIN)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(tsob(&world).len(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_and_small_bodies_are_sent_again() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.tsob_window_ms = 100);
+    let refused = || Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
+    let once = || Fault { remaining: Some(1), ..Fault::on("api", refused()) };
+    let json = |request: RequestBuilder, body: String| {
+        on_behalf(request.header("content-type", "application/json").body(body), LOGIN)
+    };
+    let basket = world.send(json(world.post(&baskets("?siteId=RefArch")), "{}".into())).await.json();
+    let items = baskets(&format!("/{}/items?siteId=RefArch", basket["basketId"].as_str().unwrap()));
+    let post = |padding: usize| {
+        let item = r#"{"productId":"793775362380M","quantity":1,"c_padding":"#;
+        json(world.post(&items), format!("[{item}\"{}\"}}]", "a".repeat(padding)))
+    };
+    for (pause, request, status) in [
+        (0, on_behalf(world.get(&search()), LOGIN), 200),
+        (1100, post(0), 200),
+        (1100, post(60_000), 200),
+        // Within a second of a replacement there is no other.
+        (0, on_behalf(world.get(&search()), LOGIN), 401),
+        // More than is held: the caller gets the API's own answer, and must decide by himself.
+        (1100, post(200_000), 401),
+    ] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        world.simulator.clear_faults();
+        world.simulator.inject(once());
+        let answer = world.send(request).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+        assert_eq!(answer.header("x-shopper-gateway-error"), None);
+    }
+    let added = world.forwarded("shopper-baskets-v1.addItemToBasket");
+    assert_eq!(
+        added.iter().map(|entry| entry.status).collect::<Vec<_>>(),
+        [Some(401), Some(200), Some(401), Some(200), Some(401)]
+    );
+    assert_eq!(added[2].body_length, added[3].body_length, "the whole body was sent again");
+    assert_eq!(tsob(&world).len(), 1, "the refresh token is good for another token");
+}
+
+#[tokio::test]
+async fn a_session_that_ended_at_slas_is_begun_anew() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| {
+        behaviour.shopper_token_seconds = 2;
+        behaviour.tsob_window_ms = 100;
+    });
+    assert_eq!(world.send(on_behalf(world.get(&search()), LOGIN)).await.status, StatusCode::OK);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let gone = Effect::Status { code: 400, retry_after: None, body: Some(r#"{"error":"invalid_grant"}"#.into()) };
+    world.simulator.inject(Fault { remaining: Some(1), ..Fault::on("slas", gone).flow("token:refresh_token") });
+    let answer = world.send(on_behalf(world.get(&search()), LOGIN)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(tsob(&world).len(), 2);
+}
+
+#[tokio::test]
+async fn the_deprecated_login_in_both_spellings() {
+    let world = World::start().await;
+    let caller =
+        world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.shopper-customers.login"], "zzrf_001", 600);
+    let body = format!(r#"{{"login":"{LOGIN}","clientId":"{PUBLIC_CLIENT}"}}"#);
+    let mut tokens = Vec::new();
+    for path in ["/customers/trusted-system/actions/login", "/trusted-system/actions/login"] {
+        let target = customers(&format!("{path}?siteId=RefArch"));
+        for request in [
+            world.post(&target).bearer_auth(&caller),
+            world.post(&target).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)),
+        ] {
+            let answer = world.send(request.header("content-type", "application/json").body(body.clone())).await;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+            let document = answer.json();
+            assert_eq!(
+                (&document["authType"], &document["login"]),
+                (&"registered".into(), &LOGIN.into()),
+                "{document}"
+            );
+            assert!(answer.header("deprecation").is_some() && answer.header("sunset").is_some());
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            tokens.push(answer.token());
+        }
+    }
+    assert_eq!(tsob(&world).len(), 1, "SLAS's window of three seconds is nothing that an old app would know of");
+    let answer = world.send(world.get(&search()).bearer_auth(&tokens[0])).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let metrics = world.metrics().await;
+    let counted = format!(r#"legacy_requests_total{{client_id="{PUBLIC_CLIENT}",endpoint="trusted_system_login"}} 4"#);
+    assert!(metrics.contains(&counted), "{metrics}");
+
+    let target = customers("/trusted-system/actions/login?siteId=RefArch");
+    let without_scope = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600);
+    for (request, body, refusal) in [
+        (world.post(&target), body.clone(), (401, "token_missing")),
+        (world.post(&target).bearer_auth(&without_scope), body.clone(), (403, "scope_missing")),
+        (world.post(&target).bearer_auth(world.mint(|_| {})), body.clone(), (403, "token_kind_wrong")),
+        (world.post(&target).bearer_auth(&caller), "{}".into(), (400, "request_invalid")),
+        (
+            world.post(&target.replace("RefArch", "Nowhere")).bearer_auth(&caller),
+            body.clone(),
+            (400, "request_invalid"),
+        ),
+        (world.post(&target).bearer_auth(&caller), body.replace(LOGIN, "nobody@example.com"), (404, "shopper_unknown")),
+    ] {
+        let answer = world.send(request.header("content-type", "application/json").body(body)).await;
+        assert_eq!(answer.refusal(), refusal, "{}", answer.text());
+        assert!(answer.header("deprecation").is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_the_deprecated_login_outlives_its_time_and_ends_with_its_logout() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| {
+        behaviour.shopper_token_seconds = 3;
+        behaviour.tsob_window_ms = 100;
+    });
+    let target = customers("/trusted-system/actions/login?siteId=RefArch");
+    let log_in = async || {
+        let request = world.post(&target).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+        let body = format!(r#"{{"login":"{LOGIN}","clientId":"{PUBLIC_CLIENT}"}}"#);
+        world.send(request.header("content-type", "application/json").body(body)).await.token()
+    };
+    let token = log_in().await;
+    tokio::time::sleep(Duration::from_millis(3300)).await;
+    let answer = world.send(world.get(&search()).bearer_auth(&token)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert!(answer.header("authorization").is_some(), "a token of the caller's own keeping is handed over");
+    let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
+    let ended = world.send(logout.bearer_auth(&token)).await;
+    assert_eq!(ended.status, StatusCode::NO_CONTENT, "{}", ended.text());
+    assert_eq!(world.send(world.get(&search()).bearer_auth(&token)).await.refusal().0, 401);
+    eventually("the name is free again", async || {
+        world.send(on_behalf(world.get(&search()), LOGIN)).await.status == StatusCode::OK
+    })
+    .await;
+    assert_eq!(tsob(&world).len(), 2);
+}
+
+#[tokio::test]
+async fn agents_on_behalf_are_told_from_systems() {
+    let world = World::start().await;
+    let operations = shopper_gateway::gate::operations::Operations::published().unwrap();
+    let kind = |wanted: &str| {
+        let found = operations
+            .iter()
+            .find(|operation| operation.security.first().map(|security| security.kind.as_str()) == Some(wanted));
+        let operation = found.unwrap();
+        let target = operation.template.replace("{organizationId}", ORGANIZATION).replace(['{', '}'], "");
+        let method: Method = operation.method.as_str().parse().unwrap();
+        let scope = operation.security[0].scopes.iter().next().unwrap().to_string();
+        (method, target, scope)
+    };
+    for (wanted, mark, other) in [("shopper_taob", "taob", "tsob"), ("shopper_tsob", "tsob", "taob")] {
+        let (method, target, scope) = kind(wanted);
+        let token = |mark: &str| {
+            world.mint(|spec| {
+                spec.scopes = Some(vec![scope.clone()]);
+                spec.marks = vec![(mark.into(), "x".into())];
+            })
+        };
+        let answer = world.send(world.request(method.clone(), &target).bearer_auth(token(other))).await;
+        assert_eq!(answer.refusal(), (403, "token_kind_wrong"));
+        let answer = world.send(world.request(method, &target).bearer_auth(token(mark))).await;
+        assert_eq!(answer.header("x-shopper-gateway-error"), None, "{}", answer.text());
+    }
+}
