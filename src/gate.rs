@@ -35,6 +35,7 @@ use self::{
 use crate::{
     audit::{Audit, Event, Place, Trail},
     jwt::{self, TokenDigest},
+    keys::KeyRing,
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
@@ -64,6 +65,8 @@ pub struct Gate {
     pub tenants: HashMap<OrganizationId, Tenant>,
     /// Trusted systems.
     pub callers: Callers,
+    /// The issuers' keys, all of them.
+    pub rings: Vec<Arc<KeyRing>>,
     /// Verifies shopper tokens.
     pub shoppers: Arc<ShopperVerifier>,
     /// Sessions of the logins performed here.

@@ -119,6 +119,26 @@ impl KeyRing {
         })
     }
 
+    /// Whether another ring is of the same tenant and issuer at the same address.
+    #[must_use]
+    pub fn is_twin_of(&self, other: &Self) -> bool {
+        self.tenant == other.tenant
+            && self.issuer.name() == other.issuer.name()
+            && self.issuer.address() == other.issuer.address()
+    }
+
+    /// Whether its sets outlive the process in these places, and are good for as long.
+    #[must_use]
+    pub fn is_kept_as(&self, keeping: &Keeping) -> bool {
+        self.shelf.is_kept_as(keeping)
+    }
+
+    /// Takes over the set that a twin has in use, as old as it is.
+    pub fn inherit(&self, twin: &Self) {
+        self.in_use.store(twin.in_use.load_full());
+        self.tried.send_replace(*twin.tried.borrow());
+    }
+
     /// The algorithm of the issuer's tokens.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
