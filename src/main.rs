@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use shopper_gateway::{
     app::{self, App},
+    descriptors,
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
@@ -87,6 +88,16 @@ fn serve(file: &ConfigFile) -> Result<(), String> {
     telemetry::start(&loaded.settings.log).map_err(|error| format!("log.audit_file: {error}"))?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
+    }
+    let connections = loaded.settings.limits.connections as u64;
+    if let Some(descriptors) = descriptors::raise_limit().filter(|most| *most < connections * 2) {
+        tracing::warn!(
+            key = "limits.connections",
+            connections,
+            descriptors,
+            "each connection may take two descriptors, and the system allows this process fewer: raise its hard limit \
+             (LimitNOFILE of systemd, ulimit -Hn)"
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(loaded.settings.server.threads)

@@ -4,7 +4,11 @@
 //! a value. Refusals are written as ordinary answers, because the library's own error answers
 //! would close the caller's connection and say nothing of use.
 
+mod connection;
 mod context;
+mod entrance;
+mod listener;
+mod places;
 pub mod tls;
 mod upstream;
 
@@ -26,8 +30,11 @@ use pingora::{
     upstreams::peer::{HttpPeer, Peer as _},
 };
 
+use self::connection::HeadClock;
 pub use self::{
     context::Context,
+    entrance::Entrance,
+    listener::{Reception, http2_options},
     upstream::{Unresolved, Upstream, UpstreamError},
 };
 use crate::{
@@ -202,6 +209,12 @@ impl Proxy {
         }
     }
 
+    /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
+    fn body_takes_too_long(&self, context: &Context) -> bool {
+        let seconds = context.body_bytes / self.gate.limits.body_rate;
+        context.elapsed() > self.timeouts.client_body + Duration::from_secs(seconds as u64)
+    }
+
     /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
     /// with it, which is once, and only while all that was read of its body is still held.
     async fn replace_credential(&self, session: &Session, context: &mut Context) -> bool {
@@ -240,13 +253,16 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        if let Some(clock) = HeadClock::of(session.as_downstream()) {
+            clock.head_arrived();
+        }
         context.correlate(session.req_header().headers.get(CORRELATION_ID));
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.timeouts.idle.as_secs().max(1)));
         }
         session.set_read_timeout(Some(self.timeouts.client_body));
-        session.set_write_timeout(Some(self.timeouts.client_body));
+        session.set_write_timeout(Some(self.timeouts.client_write));
         Ok(())
     }
 
@@ -258,7 +274,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut Context,
     ) -> Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len);
@@ -268,6 +284,10 @@ impl ProxyHttp for Proxy {
                 ErrorType::Custom("body too large"),
                 "the body is larger than the operation allows",
             );
+        }
+        if !end && self.body_takes_too_long(context) {
+            context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
+            return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
         Ok(())
     }

@@ -84,16 +84,17 @@ impl Context {
         };
         self.correlation_id = match received.filter(plain) {
             Some(value) => value.clone(),
-            None => {
-                let mut text = Uuid::encode_buffer();
-                HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text))
-                    .unwrap_or(HeaderValue::from_static(NONE))
-            }
+            None => new_correlation_id(),
         };
     }
 
     pub(super) fn correlation_text(&self) -> &str {
         self.correlation_id.to_str().unwrap_or(NONE)
+    }
+
+    /// Since the request's head arrived.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The gateway answered by itself, perhaps after asking SLAS: that time is not its own.
@@ -164,4 +165,17 @@ impl Context {
             None => Cow::Borrowed(NONE),
         }
     }
+}
+
+/// A correlation id for what came without one.
+pub(super) fn new_correlation_id() -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static(NONE))
+}
+
+/// Counts what was answered without becoming a request, and writes its line.
+pub(super) fn record_unread(status: &str, code: &'static str, correlation_id: &HeaderValue, metrics: &Metrics) {
+    metrics.requests.with_label_values(&[NONE, NONE, NONE, NONE, status, "gateway"]).inc();
+    let correlation_id = correlation_id.to_str().unwrap_or(NONE);
+    tracing::info!(target: "shopper_gateway::access", status, code, correlation_id, "no request");
 }

@@ -22,6 +22,8 @@ use crate::{
     settings::SlasClient,
 };
 
+/// How many more requests SLAS takes from the tenant in this minute.
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-1m-remaining");
 /// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
 /// `/authorize`).
 pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
@@ -36,6 +38,7 @@ pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 #[derive(Debug, Clone)]
 pub struct Slas {
     transport: Transport,
+    organization: OrganizationId,
     base: String,
 }
 
@@ -75,7 +78,8 @@ impl Slas {
     #[must_use]
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
-        Self { transport, base: format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2") }
+        let base = format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2");
+        Self { transport, organization: organization.clone(), base }
     }
 
     /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
@@ -294,7 +298,12 @@ impl Slas {
     }
 
     async fn send(&self, flow: &'static str, request: RequestBuilder) -> Result<Answer, ExchangeError> {
-        Ok(self.transport.send(Purpose { service: "slas", flow }, request).await?)
+        let answer = self.transport.send(Purpose { service: "slas", flow }, request).await?;
+        if let Some(left) = answer.headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok()) {
+            let gauge = &self.transport.metrics().slas_rate_limit_remaining;
+            gauge.with_label_values(&[self.organization.as_str()]).set(left);
+        }
+        Ok(answer)
     }
 
     fn url(&self, path: &str) -> String {
