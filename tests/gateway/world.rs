@@ -257,6 +257,13 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     panic!("it never came to be that {what}");
 }
 
+/// A change of the configuration: logins at SLAS become sessions.
+pub fn register_sessions(table: &mut toml::Table) {
+    for tenant in table["tenants"].as_array_mut().unwrap() {
+        tenant.as_table_mut().unwrap().insert("register_sessions".into(), true.into());
+    }
+}
+
 pub fn login_target(client: &str) -> String {
     customers(&format!("/customers/actions/login?siteId=RefArch&clientId={client}"))
 }
