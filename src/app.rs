@@ -26,6 +26,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     admin::Admin,
     audit::Audit,
+    clock::unix_now,
     gate::{
         Gate, Tenant,
         caller::{CallerError, Callers},
@@ -149,6 +150,10 @@ impl App {
             env!("CARGO_PKG_VERSION"),
             option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown"),
         )?);
+        metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
+        if let Some(tls) = &tls {
+            metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
+        }
         let (operations, callers) = policy(&settings)?;
         let store = store(&settings, &metrics)?;
         let folder = settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new);

@@ -1,6 +1,7 @@
 //! The command line: `serve`, `check`, `routes`, `schema`.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -13,6 +14,7 @@ use shopper_gateway::{
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
+        slas::what_is_added,
     },
     proxy::tls::ListenerTls,
     settings::{self, Settings},
@@ -160,7 +162,7 @@ fn route_table(operations: &Operations, callers: &Callers) -> String {
             &operation.template,
             &operation.name,
             &who_may_call(operation, callers),
-            upstream_credential(operation),
+            &upstream_credential(operation),
         ];
         table.push_str(&line.join("\t"));
         table.push('\n');
@@ -187,12 +189,15 @@ fn who_may_call(operation: &Operation, callers: &Callers) -> String {
     alternatives.collect::<Vec<_>>().join(" | ")
 }
 
-fn upstream_credential(operation: &Operation) -> &'static str {
+fn upstream_credential(operation: &Operation) -> Cow<'static, str> {
     match operation.kind {
         OperationKind::DeprecatedLogin
         | OperationKind::DeprecatedLogout
-        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS",
-        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => "the caller's own, as received",
+        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => match what_is_added(operation) {
+            Some(added) => format!("the caller's own, as received; if it has none, {added}").into(),
+            None => "the caller's own, as received".into(),
+        },
     }
 }
 

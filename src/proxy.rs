@@ -39,12 +39,13 @@ pub use self::{
 };
 use crate::{
     gate::{
-        Asked, Decision, Gate, Route, admission,
+        Asked, Decision, Gate, admission,
         caller::certificate::PeerCertificate,
         forward::{self, CORRELATION_ID, HeaderEdits},
         operations::SecurityKind,
         refusal::{LargePart, Refusal},
         reply::Reply,
+        slas,
     },
     in_flight::InFlight,
     metrics::Metrics,
@@ -97,13 +98,19 @@ impl Proxy {
         if declared_length(session).is_some_and(|length| length > body_limit) {
             return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
         }
-        let body = if context.route.as_ref().is_some_and(Route::wants_body) {
-            match self.read_body(session).await? {
+        let wanted = context.route.as_ref().and_then(|route| {
+            if route.wants_body() {
+                return Some(MAX_LOGIN_BODY_BYTES);
+            }
+            context.is_held = self.gate.holds_form(route, head(session));
+            context.is_held.then_some(slas::MAX_FORM_BYTES)
+        });
+        let body = match wanted {
+            Some(most) => match self.read_body(session, most).await? {
                 Ok(body) => Some(body),
                 Err(refusal) => return self.refuse(session, context, &refusal).await,
-            }
-        } else {
-            None
+            },
+            None => None,
         };
         let Some(route) = &context.route else { return Ok(false) };
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
@@ -126,15 +133,17 @@ impl Proxy {
         }
     }
 
-    /// Reads the whole body of a request that the gateway answers itself.
-    async fn read_body(&self, session: &mut Session) -> Result<Result<Bytes, Refusal>> {
+    /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream.
+    async fn read_body(&self, session: &mut Session, most: usize) -> Result<Result<Bytes, Refusal>> {
+        // Without it what is read now would be missing upstream.
+        session.enable_retry_buffering();
         if session.req_header().headers.contains_key(EXPECT) {
             session.as_downstream_mut().write_continue_response().await?;
         }
         let mut body = BytesMut::new();
         let read = async {
             while let Some(chunk) = session.as_downstream_mut().read_request_body().await? {
-                if body.len() + chunk.len() > MAX_LOGIN_BODY_BYTES {
+                if body.len() + chunk.len() > most {
                     return Ok(Err(Refusal::TooLarge(LargePart::Body)));
                 }
                 body.extend_from_slice(&chunk);
@@ -317,8 +326,16 @@ impl ProxyHttp for Proxy {
             if let Some(authorization) = credential.authorization() {
                 request.insert_header(AUTHORIZATION, authorization)?;
             }
+            if let Some((field, proof)) = credential.client_proof() {
+                request.insert_header(field, proof)?;
+            }
         }
-        let own_target = context.route.as_ref().and_then(|route| route.upstream_target.as_deref());
+        if context.is_held {
+            // The body is here already: nobody waits for a 100 (Continue).
+            request.remove_header(&EXPECT);
+        }
+        let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
+        let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
         let head = session.req_header();
         let in_full = !head.raw_path().starts_with(b"/");
@@ -355,6 +372,22 @@ impl ProxyHttp for Proxy {
         if response.status.is_informational() {
             return Ok(());
         }
+        let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
+        if let Some(edits) =
+            operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
+        {
+            context.drops_answer = edits.drops_body;
+            if let Some(status) = edits.status {
+                response.set_status(status)?;
+                response.set_reason_phrase(None)?;
+            }
+            for name in edits.header.remove {
+                response.remove_header(&name);
+            }
+            for (name, value) in edits.header.set {
+                response.insert_header(name, value)?;
+            }
+        }
         if let Some(forward) = &context.forward {
             if let Some(authorization) = forward.credential.handed_over() {
                 // The caller's own to keep, and nobody else's: no cache on the way may store it.
@@ -371,6 +404,19 @@ impl ProxyHttp for Proxy {
         context.status = Some(response.status);
         context.answered_upstream(&self.metrics);
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if context.drops_answer {
+            *body = None;
+        }
+        Ok(None)
     }
 
     async fn response_filter(

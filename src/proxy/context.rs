@@ -31,6 +31,10 @@ pub struct Context {
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
+    /// The whole body was read before the request went upstream.
+    pub(super) is_held: bool,
+    /// The answer's body stays here.
+    pub(super) drops_answer: bool,
     /// Whether it has been sent a second time, with another token.
     pub(super) replayed: bool,
     /// Whether the failure that is about to be reported is nothing but the wish for that.
@@ -55,6 +59,8 @@ impl Context {
             upstream: None,
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
+            is_held: false,
+            drops_answer: false,
             replayed: false,
             may_replay: false,
             failure: None,
@@ -93,7 +99,7 @@ impl Context {
 
     /// The gateway answered by itself, perhaps after asking SLAS: that time is not its own.
     pub(super) fn exchanged(&mut self) {
-        let asked_others = self.route.as_ref().is_some_and(Route::is_deprecated);
+        let asked_others = self.is_held || self.route.as_ref().is_some_and(Route::is_deprecated);
         if !asked_others {
             self.decided_after = Some(self.began.elapsed());
         }
