@@ -89,6 +89,7 @@ impl Admin {
         }
         let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
         self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
+        self.gate.metrics.ready.set(i64::from(self.readiness().ready));
         match self.gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
             Err(error) => {
