@@ -4,18 +4,27 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test deploy-test bench lint deb rules sbom licences build-tools test-tools deploy-tools sdk-packages \
-  deploy-requirements
+.PHONY: help demo test fuzz deploy-test bench lint deb rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+  sdk-packages deploy-requirements
 
 NEXTEST := 0.9.143
 CARGO_DEB := 3.8.0
 CARGO_DENY := 0.20.2
 CYCLONEDX := 0.5.9
+FUZZ := 0.13.2
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # What the tests of deploy/ use and the machine need not have: Python packages, Prometheus.
 DEPLOY_TOOLS := $(TARGET)/deploy-tools
 # Where the bill of materials and the licences go.
 SUPPLY := $(TARGET)/supply
+# Seconds for each fuzz target: by `make fuzz`, and by `make test`.
+FUZZ_SECONDS := 20
+TEST_FUZZ_SECONDS := 3
+# The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.
+FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
+# The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
+# build scripts of common crates run again when that word changes.
+CARGO_FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz cargo fuzz
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # $(call apt,command:package …) installs the packages whose command is missing.
@@ -49,6 +58,7 @@ test: build-tools test-tools sdk-packages lint ## Run every test and check
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
 	$(MAKE) --no-print-directory deploy-test
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(TEST_FUZZ_SECONDS)
 
 deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools it is for: Prometheus, dpkg, systemd, kustomize, ...
 	cargo test --workspace --no-run --quiet
@@ -57,8 +67,18 @@ deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools i
 
 lint: build-tools ## Check format, lints and documentation links
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS each
+	cd fuzz && $(CARGO_FUZZ) build $(FUZZ_BUILD)
+	@cd fuzz && for target in $$($(CARGO_FUZZ) list --fuzz-dir .); do \
+	  echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; mkdir -p corpus/$$target; \
+	  $(CARGO_FUZZ) run $(FUZZ_BUILD) $$target corpus/$$target seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
+	    >corpus/$$target.log 2>&1 || { tail -n 40 corpus/$$target.log; exit 1; }; \
+	done
 
 bench: build-tools ## Measure the hot path
 	cargo bench --bench hot_path
@@ -116,6 +136,10 @@ deploy-requirements: deploy-tools ## Pin what tests/operations/requirements.in n
 	"$(DEPLOY_TOOLS)/bin/pip" install --quiet pip-tools
 	"$(DEPLOY_TOOLS)/bin/pip-compile" --quiet --upgrade --generate-hashes --strip-extras --no-header \
 	  --output-file tests/operations/requirements.txt tests/operations/requirements.in
+
+fuzz-tools:
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	  echo "Installing cargo-fuzz $(FUZZ)"; cargo install --locked --quiet cargo-fuzz --version $(FUZZ); }
 
 sdk-packages: tests/sdk/node_modules/.installed
 

@@ -15,13 +15,13 @@ use std::{
 
 use parking_lot::Mutex;
 use pingora::{
-    apps::HttpServerOptions,
-    listeners::ListenerConfig,
-    proxy::ProxyServiceBuilder,
+    apps::{HttpServerApp as _, HttpServerOptions},
+    listeners::{ListenerConfig, tls::TlsSettings},
+    proxy::http_proxy,
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     admin::Admin,
@@ -38,7 +38,7 @@ use crate::{
     metrics::Metrics,
     names::OrganizationId,
     proxy::{
-        Proxy, Upstream, UpstreamError,
+        Entrance, Proxy, Reception, Upstream, UpstreamError, http2_options,
         tls::{ListenerTls, TlsFileError},
     },
     salesforce::{
@@ -230,7 +230,7 @@ impl App {
     /// the drain time, and the listeners close.
     ///
     /// # Errors
-    /// [`AppError::Tls`] if the TLS listener cannot be set up.
+    /// [`AppError::Tls`], [`AppError::Listen`] if a listener cannot be set up.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings));
         let mut background: Vec<_> =
@@ -246,16 +246,18 @@ impl App {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut public = ProxyServiceBuilder::new(&conf, proxy).name("public").server_options(options).build();
-        let mut public_fds = Fds::new();
+        let mut public = http_proxy(&conf, proxy);
+        public.server_options = Some(options);
+        public.h2_options = Some(http2_options(&self.settings.limits));
+        let public = Arc::new(Entrance(Arc::new(public)));
+        let reception = Reception::new(&self.settings, &self.gate.metrics);
+        let (stop_public, public_stopped) = watch::channel(false);
+        let mut serving = JoinSet::new();
         for bound in self.public {
-            let name = bound.address.to_string();
-            let mut endpoint = ListenerConfig::tcp(name.clone());
-            if let Some(tls) = &self.tls {
-                endpoint = endpoint.tls(tls.settings()?);
-            }
-            public.add_listener(endpoint);
-            public_fds.add(name, bound.listener.into_raw_fd());
+            let tls = self.tls.as_ref().map(ListenerTls::settings).transpose()?.map(TlsSettings::build);
+            let (app, stopped) = (Arc::clone(&public), public_stopped.clone());
+            let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
+            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, app, stopped).map_err(failed)?);
         }
         let mut admin = Service::new(
             "admin".to_owned(),
@@ -265,14 +267,10 @@ impl App {
         admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
         admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());
 
-        let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         background.push(tokio::spawn(async move {
             admin.start_service(Some(Arc::new(Mutex::new(admin_fds))), admin_stopped, 1).await;
         }));
-        let serving = tokio::spawn(async move {
-            public.start_service(Some(Arc::new(Mutex::new(public_fds))), public_stopped, 1).await;
-        });
 
         stop.await;
         tracing::info!(in_flight = self.in_flight.count(), "stopping: not ready from now on");
@@ -281,12 +279,14 @@ impl App {
         tokio::time::sleep(LAME_DUCK.min(self.settings.timeouts.drain)).await;
         // A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
+        while serving.join_next().await.is_some() {}
+        // Connections that rest between two requests are closed.
+        public.http_cleanup().await;
         while self.in_flight.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         let left = self.in_flight.count();
         let _ = stop_admin.send(true);
-        serving.abort();
         for task in background {
             task.abort();
         }

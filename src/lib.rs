@@ -12,12 +12,13 @@
 //! - F3 [`store`], [`telemetry`]: where sessions live, and what replicas share; logs
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
 //! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`]: configuration, counters, who did what, what a drain waits for
-//! - F0 [`names`], [`clock`]: identifiers, time
+//! - F0 [`names`], [`clock`], [`descriptors`]: identifiers, time, what the system lets the process open
 
 pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod clock;
+pub mod descriptors;
 pub mod gate;
 pub mod in_flight;
 pub mod jwt;

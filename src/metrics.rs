@@ -60,6 +60,10 @@ pub struct Metrics {
     pub store_up: IntGauge,
     /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
     pub tls_certificate_not_after: IntGaugeVec,
+    /// Connections of clients that are open.
+    pub connections: IntGauge,
+    /// Connections of clients that the gateway closed for their behaviour, by reason.
+    pub connections_cut: IntCounterVec,
 }
 
 impl Metrics {
@@ -108,6 +112,8 @@ impl Metrics {
             "When the configuration in use was taken over, seconds since 1970",
         )?;
         registry.register(Box::new(config_last_reload_success.clone()))?;
+        let connections = IntGauge::new("connections", "Connections of clients that are open")?;
+        registry.register(Box::new(connections.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -156,6 +162,12 @@ impl Metrics {
                 "tls_certificate_not_after_seconds",
                 "When the listener's certificate ends, seconds since 1970",
                 &[],
+            )?,
+            connections,
+            connections_cut: counters(
+                "connections_cut_total",
+                "Connections of clients closed for their behaviour or their number",
+                &["reason"],
             )?,
             registry,
         })

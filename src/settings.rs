@@ -207,10 +207,13 @@ pub struct Timeouts {
     pub connect: Duration,
     /// One exchange with SLAS or Account Manager.
     pub exchange: Duration,
-    /// A client's whole request head.
+    /// A client's whole request head; on a new connection from its beginning.
     pub client_head: Duration,
-    /// A client's whole request body, where the gateway reads it.
+    /// A client's whole request body, where the gateway reads it; else each wait for more of it, and
+    /// the time before [`Limits::body_rate`] counts.
     pub client_body: Duration,
+    /// A client taking one part of an answer.
+    pub client_write: Duration,
     /// A connection, of either side, without a request.
     pub idle: Duration,
     /// Requests in flight at a stop.
@@ -222,12 +225,18 @@ pub struct Timeouts {
 pub struct Limits {
     /// Request body, bytes, unless the operation says more.
     pub body: usize,
+    /// Least rate of a request body, bytes a second.
+    pub body_rate: usize,
     /// Request head, bytes.
     pub head: usize,
     /// Request header fields.
     pub fields: usize,
     /// Request target, bytes.
     pub target: usize,
+    /// Connections of clients open at a time.
+    pub connections: usize,
+    /// Of these from one address; `None`: no limit.
+    pub connections_per_address: Option<usize>,
 }
 
 /// Logging.

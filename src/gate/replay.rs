@@ -49,7 +49,11 @@ impl Gate {
                 let digest = crate::jwt::token_digest(secrecy::ExposeSecret::expose_secret(token));
                 Credential::of_session(shopper.clone(), self.sessions.after_refusal(&digest).await.ok()?)
             }
-            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported { .. } => return None,
+            Origin::Shopper(_)
+            | Origin::Caller(_)
+            | Origin::Slas
+            | Origin::SlasClient(..)
+            | Origin::Reported { .. } => return None,
         };
         tracing::warn!(organization = %route.organization, caller = fresh.caller_label(), "an API refused a token of the gateway's; replaced");
         Some(fresh)
@@ -62,6 +66,8 @@ fn whose(credential: &Credential) -> Option<TokenDigest> {
         Origin::Machine(_, lease) => Some(lease.slot.digest()),
         Origin::OnBehalf(_, token) => Some(token.name),
         Origin::Session(shopper, _) => Some(sha256(format!("session|{}", shopper.usid))),
-        Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported { .. } => None,
+        Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::SlasClient(..) | Origin::Reported { .. } => {
+            None
+        }
     }
 }

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header::LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -17,12 +18,21 @@ use super::{
     transport::{Answer, Purpose, Transport},
 };
 use crate::{
-    names::{OrganizationId, SiteId, Usid},
+    names::{ClientId, OrganizationId, SiteId, Usid},
     settings::SlasClient,
 };
 
 /// How many more requests SLAS takes from the tenant in this minute.
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-1m-remaining");
+/// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
+/// `/authorize`).
+pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
+/// The field in which a private client proves itself where `Authorization` is the agent's
+/// (`/trusted-agent/token`).
+pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
+
+/// What `/passwordless/login` says of a login that no shopper has.
+pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 
 /// SLAS of one organization.
 #[derive(Debug, Clone)]
@@ -236,6 +246,16 @@ impl Slas {
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 
+    /// A caller's own request for a token, and SLAS's answer as it came, whatever it says. `rest` is what
+    /// follows `/oauth2` in the target.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Transport`] if no whole answer came.
+    pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
+        let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
+        self.send("passed", request).await
+    }
+
     /// Where its key set is.
     #[must_use]
     pub fn jwks_url(&self) -> String {
@@ -294,19 +314,27 @@ impl Slas {
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
 fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuilder {
     match &client.secret {
-        Some(secret) if client.strict_client_auth => {
-            request.header("x-slas-client-auth", bare_credentials(client.id.as_str(), secret))
-        }
+        Some(secret) if client.strict_client_auth => request.header(CLIENT_AUTH, bare_credentials(&client.id, secret)),
         _ => request,
     }
 }
 
 /// `base64(clientId:clientSecret)`, without the word "Basic".
-fn bare_credentials(client_id: &str, secret: &SecretString) -> http::HeaderValue {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let text = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
+#[must_use]
+pub fn bare_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("", client_id, secret)
+}
+
+/// The same as RFC 7617 writes it, for `Authorization`.
+#[must_use]
+pub fn basic_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("Basic ", client_id, secret)
+}
+
+fn credentials(word: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    let encoded = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
     // Base64's alphabet is always a valid header value.
-    let mut value = http::HeaderValue::from_str(&text).unwrap_or(http::HeaderValue::from_static(""));
+    let mut value = HeaderValue::from_str(&format!("{word}{encoded}")).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
 }
@@ -354,7 +382,7 @@ mod tests {
 
     fn redirect(status: u16, location: &'static str) -> Answer {
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, http::HeaderValue::from_static(location));
+        headers.insert(LOCATION, HeaderValue::from_static(location));
         Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
     }
 

@@ -93,8 +93,9 @@ struct Verdict {
     generation: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Claims {
+/// What a shopper's access token says; of the whole only what the gateway judges by.
+#[derive(Debug, Deserialize)]
+pub struct Claims {
     iss: String,
     aud: String,
     sub: String,
@@ -219,7 +220,7 @@ impl ShopperVerifier {
         if claims.nbf.or(claims.iat).is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
             return Err(TokenError::NotYetValid);
         }
-        Ok((shopper(&claims)?, generation.max(ring.generation())))
+        Ok((claims.shopper()?, generation.max(ring.generation())))
     }
 
     fn count(&self, result: &'static str) {
@@ -227,30 +228,35 @@ impl ShopperVerifier {
     }
 }
 
-/// The claims as a shopper: issuer, audience and subject must name one tenant.
-fn shopper(claims: &Claims) -> Result<Shopper, TokenError> {
-    let organization = organization_of(&claims.iss).ok_or(TokenError::IssuerWrong)?;
-    let (_, environment_and_tenant) = claims.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
-    if claims.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
-        return Err(TokenError::IssuerWrong);
+impl Claims {
+    /// The claims as a shopper: issuer, audience and subject must name one tenant.
+    ///
+    /// # Errors
+    /// [`TokenError::IssuerWrong`], [`TokenError::NotAShoppers`].
+    pub fn shopper(&self) -> Result<Shopper, TokenError> {
+        let organization = organization_of(&self.iss).ok_or(TokenError::IssuerWrong)?;
+        let (_, environment_and_tenant) = self.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
+        if self.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
+            return Err(TokenError::IssuerWrong);
+        }
+        let (tenant, client, usid) = subject(&self.sub).ok_or(TokenError::NotAShoppers)?;
+        if tenant != organization.tenant() {
+            return Err(TokenError::IssuerWrong);
+        }
+        let isb: Isb = self.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
+        let scopes: Scopes = self.scp.parse().map_err(|_| TokenError::NotAShoppers)?;
+        Ok(Shopper {
+            organization,
+            client,
+            usid,
+            registered: isb.registered_customer.is_some(),
+            customer: isb.registered_customer.or(isb.guest_customer),
+            site: isb.site,
+            scopes,
+            marks: isb.marks,
+            expires_at: self.exp,
+        })
     }
-    let (tenant, client, usid) = subject(&claims.sub).ok_or(TokenError::NotAShoppers)?;
-    if tenant != organization.tenant() {
-        return Err(TokenError::IssuerWrong);
-    }
-    let isb: Isb = claims.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
-    let scopes: Scopes = claims.scp.parse().map_err(|_| TokenError::NotAShoppers)?;
-    Ok(Shopper {
-        organization,
-        client,
-        usid,
-        registered: isb.registered_customer.is_some(),
-        customer: isb.registered_customer.or(isb.guest_customer),
-        site: isb.site,
-        scopes,
-        marks: isb.marks,
-        expires_at: claims.exp,
-    })
 }
 
 /// `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.
@@ -287,7 +293,7 @@ mod tests {
 
     #[test]
     fn one_tenant_everywhere() {
-        let shopper = shopper(&claims()).unwrap();
+        let shopper = claims().shopper().unwrap();
         assert_eq!(shopper.organization.as_str(), "f_ecom_zzrf_001");
         assert_eq!((shopper.client.as_str(), shopper.usid.as_str()), ("c1", "u1"));
         assert_eq!((shopper.customer.unwrap().as_str(), shopper.registered), ("g1", false));
@@ -308,12 +314,12 @@ mod tests {
         for (position, change) in changes.iter().enumerate() {
             let mut claims = claims();
             change(&mut claims);
-            assert_eq!(shopper(&claims).unwrap_err(), TokenError::IssuerWrong, "change {position}");
+            assert_eq!(claims.shopper().unwrap_err(), TokenError::IssuerWrong, "change {position}");
         }
         let mut development = claims();
         development.iss = "slas/dev/zzrf_001".into();
         development.aud = "commercecloud/dev/zzrf_001".into();
-        assert!(shopper(&development).is_ok());
+        assert!(development.shopper().is_ok());
     }
 
     #[test]

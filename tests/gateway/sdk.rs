@@ -7,7 +7,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
-use crate::world::{LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World};
+use crate::world::{LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
 
@@ -62,6 +62,8 @@ async fn passes_in(world: &World, file: &str) {
         .env("REDIRECT_URI", "http://localhost:3000/callback")
         .env("PUBLIC_CLIENT", PUBLIC_CLIENT)
         .env("PRIVATE_CLIENT", PRIVATE_CLIENT)
+        .env("STRICT_CLIENT", STRICT_CLIENT)
+        .env("CALLBACK_URI", "http://localhost:3000/delivery")
         .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
         .env("TOKEN_SECONDS", "4")
         .env("LIFETIMES", "30")

@@ -76,6 +76,7 @@ impl Default for Timeouts {
             exchange: "3s".to_owned(),
             client_head: "10s".to_owned(),
             client_body: "30s".to_owned(),
+            client_write: "30s".to_owned(),
             idle: "60s".to_owned(),
             drain: "25s".to_owned(),
         }
@@ -85,7 +86,15 @@ impl Default for Timeouts {
 impl Default for Limits {
     fn default() -> Self {
         let size = |text: &str| Size::Text(text.to_owned());
-        Self { body: size("1MiB"), head: size("64KiB"), fields: 100, target: size("8KiB") }
+        Self {
+            body: size("1MiB"),
+            body_rate: size("1KiB"),
+            head: size("64KiB"),
+            fields: 100,
+            target: size("8KiB"),
+            connections: 10_000,
+            connections_per_address: 0,
+        }
     }
 }
 

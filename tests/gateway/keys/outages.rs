@@ -67,6 +67,21 @@ async fn a_gateway_is_ready_soon_after_its_issuer_takes_connections_again() {
 }
 
 #[tokio::test]
+async fn a_fetch_that_began_in_an_outage_holds_up_nothing_after_it() {
+    let shop = Shop::open().await;
+    shop.loses_its_keys(&Effect::Hang);
+    let patient = |config: &mut toml::Table| {
+        config.insert("timeouts".into(), "exchange = \"1m\"".parse::<toml::Table>().unwrap().into());
+    };
+    let gateway = shop.alive(patient).await;
+    eventually("it asked in vain for a sign of life", async || shop.simulator.count("slas", "userinfo") >= 2).await;
+    shop.simulator.clear_faults();
+    let back = Instant::now();
+    eventually("it is ready", async || shop.is_ready(&gateway).await).await;
+    assert!(back.elapsed() < SOON, "ready after {:?}", back.elapsed());
+}
+
+#[tokio::test]
 async fn readiness_names_whose_keys_are_missing() {
     let shop = Shop::open().await;
     shop.simulator.inject(Fault::on("account_manager", status(503)));
