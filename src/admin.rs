@@ -92,6 +92,7 @@ impl Admin {
         }
         let remembered = i64::try_from(gate.shoppers.remembered()).unwrap_or(i64::MAX);
         gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
+        gate.metrics.ready.set(i64::from(self.readiness().ready));
         match gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
             Err(error) => {
