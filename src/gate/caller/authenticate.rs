@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use secrecy::ExposeSecret;
 
 use super::{Caller, certificate::PeerCertificate};
@@ -85,12 +84,6 @@ impl Gate {
                 None => Err(Refusal::TokenMissing),
             },
         }
-    }
-
-    /// Whether a request without an `Authorization` field is of a caller that its certificate names.
-    pub(in crate::gate) fn is_certified(&self, head: &Parts, certificate: Option<&PeerCertificate>) -> bool {
-        matches!(Presented::read(&head.headers), Ok(Presented::Nothing))
-            && certificate.is_some_and(|certificate| self.callers.by_certificate(certificate).is_some())
     }
 
     fn claimed(&self, credentials: BasicCredentials, trail: &mut Trail) -> Result<Trusted, Refusal> {
