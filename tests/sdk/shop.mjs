@@ -15,6 +15,8 @@ export const shopper = { username: given("SHOPPER_LOGIN"), password: given("SHOP
 export const publicClient = given("PUBLIC_CLIENT");
 export const privateClient = given("PRIVATE_CLIENT");
 export const privateClientSecret = given("PRIVATE_CLIENT_SECRET");
+/** A trusted system's proofs, as values of Authorization. */
+export const caller = { "bearer token": `Bearer ${given("CALLER_TOKEN")}`, secret: `Basic ${given("CALLER_BASIC")}` };
 export const product = "793775362380M";
 
 /** Both kinds of SLAS client; an app of the removed logins cannot tell which one its `clientId` is. */
