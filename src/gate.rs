@@ -13,7 +13,7 @@ mod on_behalf;
 pub mod operations;
 pub mod path;
 pub mod refusal;
-pub mod replay;
+mod replay;
 pub mod reply;
 pub mod slas;
 
@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     audit::{Audit, Event, Place, Trail},
-    jwt::{self, TokenDigest},
+    jwt,
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
@@ -47,7 +47,6 @@ use crate::{
     tokens::{
         machine::MachineTokens,
         on_behalf::OnBehalfTokens,
-        pace::Pace,
         sessions::{SessionError, Sessions, Standing},
     },
 };
@@ -72,8 +71,6 @@ pub struct Gate {
     pub machine: Arc<MachineTokens>,
     /// Tokens on behalf of shoppers.
     pub on_behalf: Arc<OnBehalfTokens>,
-    /// How often a token that an API refused is replaced.
-    pub replacements: Pace<TokenDigest>,
     /// Who did what, for whom.
     pub audit: Arc<Audit>,
     /// What happens to refused and unknown requests.
@@ -263,6 +260,10 @@ impl Gate {
             None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
         };
         let answered_here = match route.kind() {
+            // They act for nobody but whoever logs in, or names him in the body.
+            _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
+                Some(Err(Refusal::CallerNotAllowed))
+            }
             OperationKind::DeprecatedLogin => Some(self.deprecated_login(tenant, route, asked, trail).await),
             OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, asked.head).await),
             OperationKind::DeprecatedTrustedSystemLogin => {
@@ -336,6 +337,7 @@ impl Gate {
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
         if verified.shopper.marks.taob {
             trail.event = Some(Event::Agent);
+            trail.who = Some(verified.shopper.agent.as_deref().unwrap_or("agent").to_owned());
             let customer = verified.shopper.customer.as_ref();
             trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
         }

@@ -214,6 +214,7 @@ fn shopper(claims: &Claims) -> Result<Shopper, TokenError> {
         site: isb.site,
         scopes,
         marks: isb.marks,
+        agent: isb.agent,
         expires_at: claims.exp,
     })
 }

@@ -23,7 +23,7 @@ use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::refresh::Outcome;
-use super::flights::Flights;
+use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, token_digest},
@@ -51,6 +51,8 @@ const NOTHING_FOR: u64 = 60;
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
+/// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
+const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 /// Beside a store in memory, one of so many of its sessions is also known here.
 const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
@@ -68,6 +70,7 @@ pub struct Sessions {
     verifier: Arc<ShopperVerifier>,
     known: Cache<TokenDigest, Known>,
     flights: Arc<Flights<SessionId, Outcome>>,
+    replacements: Pace<SessionId>,
     settings: settings::Sessions,
     /// How long a refresh may take, at most.
     exchange: Duration,
@@ -191,6 +194,7 @@ impl Sessions {
             verifier,
             known: Cache::new(capacity),
             flights: Flights::new(),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
             settings,
             exchange,
             metrics,

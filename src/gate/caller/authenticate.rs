@@ -96,6 +96,7 @@ impl Gate {
     }
 
     fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
+        trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
         let caller = self.callers.by_certificate(certificate).ok_or(Refusal::CallerUnknown)?;
         trail.who = Some(caller.settings.name.clone());
         Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
@@ -148,6 +149,8 @@ impl Gate {
         let Proof::Basic(credentials) = &trusted.proof else { return Ok(()) };
         let proved = self.system_lease(tenant, credentials, scopes).await;
         proved.map(|_| ()).map_err(|failure| match failure {
+            // Account Manager refused nothing but the tenant: the client is not of this organization.
+            SystemTokenFailure::ScopeRefused if scopes.is_empty() => Refusal::CallerNotAllowed,
             SystemTokenFailure::ScopeRefused => Refusal::ScopeMissing(scopes.clone()),
             failure => Refusal::of_system_token(&failure),
         })

@@ -59,6 +59,12 @@ impl PeerCertificate {
         (!subject.is_empty() || !alternatives.is_empty()).then_some(Self { subject, alternatives })
     }
 
+    /// Its subject in the form of RFC 4514; empty if it has alternative names alone.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
     /// Whether it bears a name.
     #[must_use]
     pub fn bears(&self, name: &CertificateName) -> bool {
