@@ -12,12 +12,13 @@ use http::{
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde::Serialize;
 
-use crate::{gate::Gate, in_flight::InFlight};
+use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
 
 /// What operators may ask.
 #[derive(Debug)]
 pub struct Admin {
     gate: Arc<Gate>,
+    rings: Vec<Arc<KeyRing>>,
     in_flight: Arc<InFlight>,
 }
 
@@ -26,7 +27,19 @@ pub struct Admin {
 struct Readiness {
     ready: bool,
     keys: bool,
+    /// The rings without usable keys. Those of Account Manager do not keep a gateway from being ready: shoppers
+    /// can be served without.
+    keys_missing: Vec<Ring>,
     draining: bool,
+}
+
+/// Whose keys a ring has.
+#[derive(Debug, Serialize)]
+struct Ring {
+    tenant: String,
+    issuer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,6 +47,7 @@ struct Status {
     version: &'static str,
     readiness: Readiness,
     organizations: Vec<String>,
+    keys: Vec<Ring>,
     operations: usize,
     callers: Vec<String>,
     requests_in_flight: usize,
@@ -43,13 +57,14 @@ struct Status {
 impl Admin {
     /// Answers for this gate.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, in_flight: Arc<InFlight>) -> Self {
-        Self { gate, in_flight }
+    pub fn new(gate: Arc<Gate>, rings: Vec<Arc<KeyRing>>, in_flight: Arc<InFlight>) -> Self {
+        Self { gate, rings, in_flight }
     }
 
     fn readiness(&self) -> Readiness {
         let (keys, draining) = (self.gate.shoppers.has_all_keys(), self.in_flight.is_draining());
-        Readiness { ready: keys && !draining, keys, draining }
+        let keys_missing = self.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
+        Readiness { ready: keys && !draining, keys, keys_missing, draining }
     }
 
     fn status(&self) -> Status {
@@ -59,6 +74,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION"),
             readiness: self.readiness(),
             organizations,
+            keys: self.rings.iter().map(|ring| Ring::of(ring)).collect(),
             operations: self.gate.operations.iter().len(),
             callers: self.gate.callers.iter().map(|caller| caller.settings.name.clone()).collect(),
             requests_in_flight: self.in_flight.count(),
@@ -68,6 +84,9 @@ impl Admin {
 
     async fn metrics(&self) -> Response<Vec<u8>> {
         self.gate.sessions.sweep().await;
+        for ring in &self.rings {
+            ring.record_age();
+        }
         let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
         self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
         match self.gate.metrics.render() {
@@ -76,6 +95,16 @@ impl Admin {
                 tracing::error!(%error, "metrics cannot be written");
                 answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", b"metrics cannot be written\n".to_vec())
             }
+        }
+    }
+}
+
+impl Ring {
+    fn of(ring: &KeyRing) -> Self {
+        Self {
+            tenant: ring.tenant().to_owned(),
+            issuer: ring.issuer(),
+            age_seconds: ring.age().map(|age| age.as_secs()),
         }
     }
 }

@@ -15,28 +15,29 @@ use std::{
 
 use parking_lot::Mutex;
 use pingora::{
-    apps::HttpServerOptions,
-    listeners::ListenerConfig,
-    proxy::ProxyServiceBuilder,
+    apps::{HttpServerApp as _, HttpServerOptions},
+    listeners::{ListenerConfig, tls::TlsSettings},
+    proxy::http_proxy,
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     admin::Admin,
     audit::Audit,
+    clock::unix_now,
     gate::{
         Gate, Tenant,
         caller::{CallerError, Callers},
         operations::{MerchantRoute, Operations, RouteRefusal, Security, SecurityKind, TableError},
     },
     in_flight::InFlight,
-    keys::{Issuer, KeyRing},
+    keys::{Folder, FolderError, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     names::OrganizationId,
     proxy::{
-        Proxy, Upstream, UpstreamError,
+        Entrance, Proxy, Reception, Upstream, UpstreamError, http2_options,
         tls::{ListenerTls, TlsFileError},
     },
     salesforce::{
@@ -124,6 +125,9 @@ pub enum AppError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     Randomness(#[from] aws_lc_rs::error::Unspecified),
+    /// The folder of key sets cannot be used.
+    #[error("keys.folder: {0}")]
+    Keys(#[from] FolderError),
     /// A metric is registered twice, which the tests exclude.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -145,7 +149,14 @@ impl App {
             env!("CARGO_PKG_VERSION"),
             option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown"),
         )?);
+        metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
+        if let Some(tls) = &tls {
+            metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
+        }
         let (operations, callers) = policy(&settings)?;
+        let store = store(&settings, &metrics)?;
+        let folder = settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new);
+        let keeping = Keeping { store: Arc::clone(&store), folder, max_age: settings.keys.max_age };
         let mut tenants = HashMap::new();
         let mut upstreams = HashMap::new();
         let mut shopper_rings = HashMap::new();
@@ -154,7 +165,7 @@ impl App {
         let mut agents = HashMap::new();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
-            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &metrics)?;
+            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, &metrics)?;
             let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
@@ -170,7 +181,7 @@ impl App {
         }
         let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(&metrics)));
         let sessions = Sessions::new(
-            store(&settings, &metrics)?,
+            store,
             issuers,
             Arc::clone(&shoppers),
             settings.sessions.clone(),
@@ -217,7 +228,7 @@ impl App {
     /// the drain time, and the listeners close.
     ///
     /// # Errors
-    /// [`AppError::Tls`] if the TLS listener cannot be set up.
+    /// [`AppError::Tls`], [`AppError::Listen`] if a listener cannot be set up.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings));
         let mut background: Vec<_> =
@@ -233,31 +244,31 @@ impl App {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut public = ProxyServiceBuilder::new(&conf, proxy).name("public").server_options(options).build();
-        let mut public_fds = Fds::new();
+        let mut public = http_proxy(&conf, proxy);
+        public.server_options = Some(options);
+        public.h2_options = Some(http2_options(&self.settings.limits));
+        let public = Arc::new(Entrance(Arc::new(public)));
+        let reception = Reception::new(&self.settings, &self.gate.metrics);
+        let (stop_public, public_stopped) = watch::channel(false);
+        let mut serving = JoinSet::new();
         for bound in self.public {
-            let name = bound.address.to_string();
-            let mut endpoint = ListenerConfig::tcp(name.clone());
-            if let Some(tls) = &self.tls {
-                endpoint = endpoint.tls(tls.settings()?);
-            }
-            public.add_listener(endpoint);
-            public_fds.add(name, bound.listener.into_raw_fd());
+            let tls = self.tls.as_ref().map(ListenerTls::settings).transpose()?.map(TlsSettings::build);
+            let (app, stopped) = (Arc::clone(&public), public_stopped.clone());
+            let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
+            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, app, stopped).map_err(failed)?);
         }
-        let mut admin =
-            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.gate), Arc::clone(&self.in_flight)));
+        let mut admin = Service::new(
+            "admin".to_owned(),
+            Admin::new(Arc::clone(&self.gate), self.rings, Arc::clone(&self.in_flight)),
+        );
         let mut admin_fds = Fds::new();
         admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
         admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());
 
-        let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         background.push(tokio::spawn(async move {
             admin.start_service(Some(Arc::new(Mutex::new(admin_fds))), admin_stopped, 1).await;
         }));
-        let serving = tokio::spawn(async move {
-            public.start_service(Some(Arc::new(Mutex::new(public_fds))), public_stopped, 1).await;
-        });
 
         stop.await;
         tracing::info!(in_flight = self.in_flight.count(), "stopping: not ready from now on");
@@ -266,12 +277,14 @@ impl App {
         tokio::time::sleep(LAME_DUCK.min(self.settings.timeouts.drain)).await;
         // A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
+        while serving.join_next().await.is_some() {}
+        // Connections that rest between two requests are closed.
+        public.http_cleanup().await;
         while self.in_flight.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
         let left = self.in_flight.count();
         let _ = stop_admin.send(true);
-        serving.abort();
         for task in background {
             task.abort();
         }
@@ -335,11 +348,12 @@ type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
 fn tenant_parts(
     tenant: &settings::Tenant,
     settings: &Settings,
+    keeping: &Keeping,
     metrics: &Arc<Metrics>,
 ) -> Result<TenantParts, AppError> {
     let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), Arc::clone(metrics))?;
     let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
-    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), Arc::clone(metrics));
+    let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
     let mut system_ring = None;
     let mut systems = None;
     let mut manager = None;
@@ -348,7 +362,8 @@ fn tenant_parts(
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
         manager = Some(account_manager.clone());
-        let ring = KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), Arc::clone(metrics));
+        let ring =
+            KeyRing::new(Issuer::AccountManager(account_manager), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
         systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
         system_ring = Some(ring);
     }

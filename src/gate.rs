@@ -103,7 +103,7 @@ pub struct Tenant {
 pub struct Asked<'a> {
     /// Its head.
     pub head: &'a Parts,
-    /// Its body, where [`Route::wants_body`] asked for it.
+    /// Its body, where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
     pub body: Option<Bytes>,
     /// What ties it to log lines.
     pub correlation_id: &'a str,
@@ -122,6 +122,8 @@ pub struct Route {
     pub site: Option<SiteId>,
     /// `clientId` of the query, as sent.
     pub client_id: Option<String>,
+    /// Whether it came below PWA Kit's prefix, where storefronts leave their client's secret to the proxy.
+    pub for_storefront: bool,
     /// Path and query to send upstream, where they differ from those received.
     pub upstream_target: Option<String>,
     /// Largest body, bytes.
@@ -152,6 +154,8 @@ pub struct Forward {
 #[derive(Debug)]
 pub struct Logout {
     token: VerifiedToken,
+    /// Path and query that name the refresh token that is valid now, where the caller's is not.
+    pub target: Option<String>,
     /// `hint=all-sessions`.
     everywhere: bool,
 }
@@ -230,6 +234,7 @@ impl Gate {
             organization,
             site: site(&query)?,
             client_id: query.single("clientId").map_err(ambiguous)?.map(|id| id.into_owned()),
+            for_storefront: for_slas.is_some(),
             upstream_target,
             body_limit: body_limit.max(self.limits.body),
         })
@@ -278,6 +283,10 @@ impl Gate {
             });
             return Decision::Answer(legacy::as_deprecated(reply));
         }
+        let own = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation));
+        if let Some(operation) = own.filter(|_| !on_behalf::is_asked(&asked.head.headers)) {
+            return self.decide_slas(tenant, route, operation, asked).await;
+        }
         match self.authorize(tenant, route, asked, trail).await {
             Ok(credential) => {
                 let logout = self.logout_of(route, asked.head).await;
@@ -320,9 +329,6 @@ impl Gate {
             check_site(&verified.shopper, route.site.as_ref())?;
             return self.credential_of(verified).await;
         };
-        if operation.kind == OperationKind::Slas && operation.security.is_empty() {
-            return Ok(Credential::of_slas());
-        }
         let is_system = match Presented::read(&head.headers)? {
             Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
             Presented::Basic(_) => operation.accepts_system(),
@@ -384,7 +390,7 @@ impl Gate {
         let token = self.shopper_of(route, head).await.ok()?;
         let query = Query::parse(head.uri.query()).ok()?;
         let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
-        Some(Logout { token, everywhere })
+        Some(Logout { token, target: None, everywhere })
     }
 
     /// Ends here what SLAS has ended.

@@ -1,6 +1,7 @@
 //! The command line: `serve`, `check`, `routes`, `schema`.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -9,9 +10,11 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use shopper_gateway::{
     app::{self, App},
+    descriptors,
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
+        slas::what_is_added,
     },
     proxy::tls::ListenerTls,
     settings::{self, Settings},
@@ -86,6 +89,16 @@ fn serve(file: &ConfigFile) -> Result<(), String> {
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
+    let connections = loaded.settings.limits.connections as u64;
+    if let Some(descriptors) = descriptors::raise_limit().filter(|most| *most < connections * 2) {
+        tracing::warn!(
+            key = "limits.connections",
+            connections,
+            descriptors,
+            "each connection may take two descriptors, and the system allows this process fewer: raise its hard limit \
+             (LimitNOFILE of systemd, ulimit -Hn)"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(loaded.settings.server.threads)
         .enable_all()
@@ -149,7 +162,7 @@ fn route_table(operations: &Operations, callers: &Callers) -> String {
             &operation.template,
             &operation.name,
             &who_may_call(operation, callers),
-            upstream_credential(operation),
+            &upstream_credential(operation),
         ];
         table.push_str(&line.join("\t"));
         table.push('\n');
@@ -176,12 +189,15 @@ fn who_may_call(operation: &Operation, callers: &Callers) -> String {
     alternatives.collect::<Vec<_>>().join(" | ")
 }
 
-fn upstream_credential(operation: &Operation) -> &'static str {
+fn upstream_credential(operation: &Operation) -> Cow<'static, str> {
     match operation.kind {
         OperationKind::DeprecatedLogin
         | OperationKind::DeprecatedLogout
-        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS",
-        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => "the caller's own, as received",
+        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => match what_is_added(operation) {
+            Some(added) => format!("the caller's own, as received; if it has none, {added}").into(),
+            None => "the caller's own, as received".into(),
+        },
     }
 }
 

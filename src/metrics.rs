@@ -48,8 +48,20 @@ pub struct Metrics {
     pub token_requests: IntCounterVec,
     /// Sessions held.
     pub sessions: IntGauge,
+    /// Requests that SLAS takes from a tenant in the minute under way, as it said last.
+    pub slas_rate_limit_remaining: IntGaugeVec,
+    /// Changes of the configuration while running, by outcome.
+    pub config_reloads: IntCounterVec,
+    /// When the configuration in use was taken over, seconds since 1970.
+    pub config_last_reload_success: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
+    /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
+    pub tls_certificate_not_after: IntGaugeVec,
+    /// Connections of clients that are open.
+    pub connections: IntGauge,
+    /// Connections of clients that the gateway closed for their behaviour, by reason.
+    pub connections_cut: IntCounterVec,
 }
 
 impl Metrics {
@@ -85,6 +97,19 @@ impl Metrics {
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
+        let config_reloads =
+            counters("config_reloads_total", "Changes of the configuration while running", &["outcome"])?;
+        for outcome in ["ok", "failed"] {
+            // What has not happened yet is 0, so that its first time is an increase.
+            config_reloads.with_label_values(&[outcome]);
+        }
+        let config_last_reload_success = IntGauge::new(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was taken over, seconds since 1970",
+        )?;
+        registry.register(Box::new(config_last_reload_success.clone()))?;
+        let connections = IntGauge::new("connections", "Connections of clients that are open")?;
+        registry.register(Box::new(connections.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -120,7 +145,25 @@ impl Metrics {
                 &["kind", "result"],
             )?,
             sessions,
+            slas_rate_limit_remaining: gauges(
+                "slas_rate_limit_remaining",
+                "Requests that SLAS takes in the minute under way",
+                &["tenant"],
+            )?,
+            config_reloads,
+            config_last_reload_success,
             store_up,
+            tls_certificate_not_after: gauges(
+                "tls_certificate_not_after_seconds",
+                "When the listener's certificate ends, seconds since 1970",
+                &[],
+            )?,
+            connections,
+            connections_cut: counters(
+                "connections_cut_total",
+                "Connections of clients closed for their behaviour or their number",
+                &["reason"],
+            )?,
             registry,
         })
     }

@@ -4,7 +4,11 @@
 //! a value. Refusals are written as ordinary answers, because the library's own error answers
 //! would close the caller's connection and say nothing of use.
 
+mod connection;
 mod context;
+mod entrance;
+mod listener;
+mod places;
 pub mod tls;
 mod upstream;
 
@@ -26,18 +30,22 @@ use pingora::{
     upstreams::peer::{HttpPeer, Peer as _},
 };
 
+use self::connection::HeadClock;
 pub use self::{
     context::Context,
+    entrance::Entrance,
+    listener::{Reception, http2_options},
     upstream::{Unresolved, Upstream, UpstreamError},
 };
 use crate::{
     gate::{
-        Asked, Decision, Gate, Route, admission,
+        Asked, Decision, Gate, admission,
         caller::certificate::PeerCertificate,
         forward::{self, CORRELATION_ID, HeaderEdits},
         operations::SecurityKind,
         refusal::{LargePart, Refusal},
         reply::Reply,
+        slas,
     },
     in_flight::InFlight,
     metrics::Metrics,
@@ -90,13 +98,19 @@ impl Proxy {
         if declared_length(session).is_some_and(|length| length > body_limit) {
             return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
         }
-        let body = if context.route.as_ref().is_some_and(Route::wants_body) {
-            match self.read_body(session).await? {
+        let wanted = context.route.as_ref().and_then(|route| {
+            if route.wants_body() {
+                return Some(MAX_LOGIN_BODY_BYTES);
+            }
+            context.is_held = self.gate.holds_form(route, head(session));
+            context.is_held.then_some(slas::MAX_FORM_BYTES)
+        });
+        let body = match wanted {
+            Some(most) => match self.read_body(session, most).await? {
                 Ok(body) => Some(body),
                 Err(refusal) => return self.refuse(session, context, &refusal).await,
-            }
-        } else {
-            None
+            },
+            None => None,
         };
         let Some(route) = &context.route else { return Ok(false) };
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
@@ -119,15 +133,17 @@ impl Proxy {
         }
     }
 
-    /// Reads the whole body of a request that the gateway answers itself.
-    async fn read_body(&self, session: &mut Session) -> Result<Result<Bytes, Refusal>> {
+    /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream.
+    async fn read_body(&self, session: &mut Session, most: usize) -> Result<Result<Bytes, Refusal>> {
+        // Without it what is read now would be missing upstream.
+        session.enable_retry_buffering();
         if session.req_header().headers.contains_key(EXPECT) {
             session.as_downstream_mut().write_continue_response().await?;
         }
         let mut body = BytesMut::new();
         let read = async {
             while let Some(chunk) = session.as_downstream_mut().read_request_body().await? {
-                if body.len() + chunk.len() > MAX_LOGIN_BODY_BYTES {
+                if body.len() + chunk.len() > most {
                     return Ok(Err(Refusal::TooLarge(LargePart::Body)));
                 }
                 body.extend_from_slice(&chunk);
@@ -193,6 +209,12 @@ impl Proxy {
         }
     }
 
+    /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
+    fn body_takes_too_long(&self, context: &Context) -> bool {
+        let seconds = context.body_bytes / self.gate.limits.body_rate;
+        context.elapsed() > self.timeouts.client_body + Duration::from_secs(seconds as u64)
+    }
+
     /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
     /// with it, which is once, and only while all that was read of its body is still held.
     async fn replace_credential(&self, session: &Session, context: &mut Context) -> bool {
@@ -231,13 +253,16 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        if let Some(clock) = HeadClock::of(session.as_downstream()) {
+            clock.head_arrived();
+        }
         context.correlate(session.req_header().headers.get(CORRELATION_ID));
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.timeouts.idle.as_secs().max(1)));
         }
         session.set_read_timeout(Some(self.timeouts.client_body));
-        session.set_write_timeout(Some(self.timeouts.client_body));
+        session.set_write_timeout(Some(self.timeouts.client_write));
         Ok(())
     }
 
@@ -249,7 +274,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         context: &mut Context,
     ) -> Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len);
@@ -259,6 +284,10 @@ impl ProxyHttp for Proxy {
                 ErrorType::Custom("body too large"),
                 "the body is larger than the operation allows",
             );
+        }
+        if !end && self.body_takes_too_long(context) {
+            context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
+            return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
         Ok(())
     }
@@ -297,8 +326,16 @@ impl ProxyHttp for Proxy {
             if let Some(authorization) = credential.authorization() {
                 request.insert_header(AUTHORIZATION, authorization)?;
             }
+            if let Some((field, proof)) = credential.client_proof() {
+                request.insert_header(field, proof)?;
+            }
         }
-        let own_target = context.route.as_ref().and_then(|route| route.upstream_target.as_deref());
+        if context.is_held {
+            // The body is here already: nobody waits for a 100 (Continue).
+            request.remove_header(&EXPECT);
+        }
+        let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
+        let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
         let head = session.req_header();
         let in_full = !head.raw_path().starts_with(b"/");
@@ -335,6 +372,22 @@ impl ProxyHttp for Proxy {
         if response.status.is_informational() {
             return Ok(());
         }
+        let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
+        if let Some(edits) =
+            operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
+        {
+            context.drops_answer = edits.drops_body;
+            if let Some(status) = edits.status {
+                response.set_status(status)?;
+                response.set_reason_phrase(None)?;
+            }
+            for name in edits.header.remove {
+                response.remove_header(&name);
+            }
+            for (name, value) in edits.header.set {
+                response.insert_header(name, value)?;
+            }
+        }
         if let Some(forward) = &context.forward {
             if let Some(authorization) = forward.credential.handed_over() {
                 // The caller's own to keep, and nobody else's: no cache on the way may store it.
@@ -351,6 +404,19 @@ impl ProxyHttp for Proxy {
         context.status = Some(response.status);
         context.answered_upstream(&self.metrics);
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if context.drops_answer {
+            *body = None;
+        }
+        Ok(None)
     }
 
     async fn response_filter(

@@ -21,6 +21,7 @@ use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 mod environment;
 mod finding;
+mod guarded;
 mod layers;
 mod load;
 mod parse;
@@ -30,6 +31,7 @@ mod secret;
 mod shape;
 
 pub use finding::{ConfigErrors, Finding};
+pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;
 pub use parse::is_loopback;
 pub use schema::schema;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub log: Log,
     /// Where sessions live.
     pub store: Store,
+    /// How long the issuers' keys are good.
+    pub keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     pub policy: Policy,
     /// Operations of the merchant's own.
@@ -203,10 +207,13 @@ pub struct Timeouts {
     pub connect: Duration,
     /// One exchange with SLAS or Account Manager.
     pub exchange: Duration,
-    /// A client's whole request head.
+    /// A client's whole request head; on a new connection from its beginning.
     pub client_head: Duration,
-    /// A client's whole request body, where the gateway reads it.
+    /// A client's whole request body, where the gateway reads it; else each wait for more of it, and
+    /// the time before [`Limits::body_rate`] counts.
     pub client_body: Duration,
+    /// A client taking one part of an answer.
+    pub client_write: Duration,
     /// A connection, of either side, without a request.
     pub idle: Duration,
     /// Requests in flight at a stop.
@@ -218,12 +225,18 @@ pub struct Timeouts {
 pub struct Limits {
     /// Request body, bytes, unless the operation says more.
     pub body: usize,
+    /// Least rate of a request body, bytes a second.
+    pub body_rate: usize,
     /// Request head, bytes.
     pub head: usize,
     /// Request header fields.
     pub fields: usize,
     /// Request target, bytes.
     pub target: usize,
+    /// Connections of clients open at a time.
+    pub connections: usize,
+    /// Of these from one address; `None`: no limit.
+    pub connections_per_address: Option<usize>,
 }
 
 /// Logging.
@@ -273,6 +286,15 @@ pub struct RedisStore {
     pub key_prefix: String,
     /// Longest wait for one command.
     pub timeout: Duration,
+}
+
+/// How long the issuers' public keys are good, and where they outlive the process.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The age from which a key set verifies nothing.
+    pub max_age: Duration,
+    /// Where key sets are kept on this machine, if anywhere.
+    pub folder: Option<PathBuf>,
 }
 
 /// How Redis is reached.

@@ -22,6 +22,9 @@ use crate::{
 
 /// Beginnings of targets that write request heads, paths or raw bytes below `WARN`.
 const CAPPED_TARGETS: [&str; 8] = ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio"];
+/// Beginnings of targets that have a line at `ERROR` for whoever hangs up in the middle of a head. What the
+/// operator should know of requests stands in our own lines.
+const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
 /// Starts logging to standard error, and the audit log to its file. Does nothing if the process logs already.
 ///
@@ -59,6 +62,7 @@ where
 
 /// Whether an event may be written among the ordinary lines at all, whatever the configured level.
 fn is_safe(event: &Metadata<'_>) -> bool {
+    let is_silent = SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
     let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
-    event.target() != audit::TARGET && (*event.level() <= Level::WARN || !is_capped)
+    event.target() != audit::TARGET && !is_silent && (*event.level() <= Level::WARN || !is_capped)
 }

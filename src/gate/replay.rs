@@ -31,7 +31,11 @@ impl Gate {
                 let refused = token_digest(token.expose_secret());
                 Credential::of_session(shopper.clone(), self.sessions.after_refusal(&refused).await?)
             }
-            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported { .. } => return None,
+            Origin::Shopper(_)
+            | Origin::Caller(_)
+            | Origin::Slas
+            | Origin::SlasClient(..)
+            | Origin::Reported { .. } => return None,
         };
         tracing::warn!(organization = %route.organization, caller = fresh.caller_label(), "an API refused a token of the gateway's; replaced");
         Some(fresh)

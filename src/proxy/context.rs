@@ -31,6 +31,10 @@ pub struct Context {
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
+    /// The whole body was read before the request went upstream.
+    pub(super) is_held: bool,
+    /// The answer's body stays here.
+    pub(super) drops_answer: bool,
     /// Whether it has been sent a second time, with another token.
     pub(super) replayed: bool,
     /// Whether the failure that is about to be reported is nothing but the wish for that.
@@ -55,6 +59,8 @@ impl Context {
             upstream: None,
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
+            is_held: false,
+            drops_answer: false,
             replayed: false,
             may_replay: false,
             failure: None,
@@ -78,11 +84,7 @@ impl Context {
         };
         self.correlation_id = match received.filter(plain) {
             Some(value) => value.clone(),
-            None => {
-                let mut text = Uuid::encode_buffer();
-                HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text))
-                    .unwrap_or(HeaderValue::from_static(NONE))
-            }
+            None => new_correlation_id(),
         };
     }
 
@@ -90,9 +92,14 @@ impl Context {
         self.correlation_id.to_str().unwrap_or(NONE)
     }
 
+    /// Since the request's head arrived.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// The gateway answered by itself, perhaps after asking SLAS: that time is not its own.
     pub(super) fn exchanged(&mut self) {
-        let asked_others = self.route.as_ref().is_some_and(Route::is_deprecated);
+        let asked_others = self.is_held || self.route.as_ref().is_some_and(Route::is_deprecated);
         if !asked_others {
             self.decided_after = Some(self.began.elapsed());
         }
@@ -158,4 +165,17 @@ impl Context {
             None => Cow::Borrowed(NONE),
         }
     }
+}
+
+/// A correlation id for what came without one.
+pub(super) fn new_correlation_id() -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static(NONE))
+}
+
+/// Counts what was answered without becoming a request, and writes its line.
+pub(super) fn record_unread(status: &str, code: &'static str, correlation_id: &HeaderValue, metrics: &Metrics) {
+    metrics.requests.with_label_values(&[NONE, NONE, NONE, NONE, status, "gateway"]).inc();
+    let correlation_id = correlation_id.to_str().unwrap_or(NONE);
+    tracing::info!(target: "shopper_gateway::access", status, code, correlation_id, "no request");
 }

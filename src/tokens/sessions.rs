@@ -5,6 +5,7 @@
 //! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
 
+mod handed;
 mod keep;
 mod named;
 mod refresh;
@@ -22,6 +23,7 @@ use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::handed::HandedSession;
 use self::refresh::Outcome;
 use super::{flights::Flights, pace::Pace};
 use crate::{
@@ -211,16 +213,17 @@ impl Sessions {
         }
     }
 
+    /// The session of a login, not begun yet; `None` if the answer has no refresh token.
     fn session_of(
         &self,
         site: &SiteId,
         token: &VerifiedToken,
         answer: &TokenAnswer,
         name: Option<&TokenDigest>,
-    ) -> Option<Arc<Session>> {
+    ) -> Option<Session> {
         let shopper = &token.shopper;
         let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
-        Some(Arc::new(Session {
+        Some(Session {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
@@ -230,12 +233,13 @@ impl Sessions {
             ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
             tokens: name.copied().into_iter().chain([token.digest]).collect(),
             is_named: name.is_some(),
+            handed: None,
             version: 0,
-        }))
+        })
     }
 
-    async fn put(self: &Arc<Self>, session: Arc<Session>) -> Arc<InUse> {
-        let now = unix_now();
+    async fn put(self: &Arc<Self>, session: Session) -> Arc<InUse> {
+        let (session, now) = (Arc::new(session), unix_now());
         let in_use = Arc::new(InUse::new(Arc::clone(&session), now));
         for digest in &session.tokens {
             self.known.insert(*digest, Known::Session(Arc::clone(&in_use)));

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{
     callers::CALLER_SECRET,
-    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World},
+    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World},
 };
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
@@ -82,6 +82,8 @@ async fn passes_in(world: &World, file: &str) {
         .env("REDIRECT_URI", "http://localhost:3000/callback")
         .env("PUBLIC_CLIENT", PUBLIC_CLIENT)
         .env("PRIVATE_CLIENT", PRIVATE_CLIENT)
+        .env("STRICT_CLIENT", STRICT_CLIENT)
+        .env("CALLBACK_URI", "http://localhost:3000/delivery")
         .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
         .env("CALLER_TOKEN", token)
         .env("CALLER_BASIC", STANDARD.encode(format!("{CALLER_CLIENT}:{CALLER_SECRET}")))

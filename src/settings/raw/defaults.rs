@@ -3,7 +3,9 @@
 //! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
 //! have one for what only the operator can know.
 
-use super::{AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts};
+use super::{
+    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts,
+};
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
@@ -59,6 +61,12 @@ impl Default for Store {
     }
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self { max_age: "72h".to_owned(), folder: None }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -68,6 +76,7 @@ impl Default for Timeouts {
             exchange: "3s".to_owned(),
             client_head: "10s".to_owned(),
             client_body: "30s".to_owned(),
+            client_write: "30s".to_owned(),
             idle: "60s".to_owned(),
             drain: "25s".to_owned(),
         }
@@ -77,7 +86,15 @@ impl Default for Timeouts {
 impl Default for Limits {
     fn default() -> Self {
         let size = |text: &str| Size::Text(text.to_owned());
-        Self { body: size("1MiB"), head: size("64KiB"), fields: 100, target: size("8KiB") }
+        Self {
+            body: size("1MiB"),
+            body_rate: size("1KiB"),
+            head: size("64KiB"),
+            fields: 100,
+            target: size("8KiB"),
+            connections: 10_000,
+            connections_per_address: 0,
+        }
     }
 }
 
