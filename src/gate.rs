@@ -13,7 +13,7 @@ mod on_behalf;
 pub mod operations;
 pub mod path;
 pub mod refusal;
-pub mod replay;
+mod replay;
 pub mod reply;
 pub mod slas;
 
@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     audit::{Audit, Event, Place, Trail},
-    jwt::{self, TokenDigest},
+    jwt,
     keys::KeyRing,
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
@@ -48,7 +48,6 @@ use crate::{
     tokens::{
         machine::MachineTokens,
         on_behalf::OnBehalfTokens,
-        pace::Pace,
         sessions::{SessionError, Sessions, Standing},
     },
 };
@@ -75,8 +74,6 @@ pub struct Gate {
     pub machine: Arc<MachineTokens>,
     /// Tokens on behalf of shoppers.
     pub on_behalf: Arc<OnBehalfTokens>,
-    /// How often a token that an API refused is replaced.
-    pub replacements: Pace<TokenDigest>,
     /// Who did what, for whom.
     pub audit: Arc<Audit>,
     /// What happens to refused and unknown requests.
@@ -271,6 +268,10 @@ impl Gate {
             None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
         };
         let answered_here = match route.kind() {
+            // They act for nobody but whoever logs in, or names him in the body.
+            _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
+                Some(Err(Refusal::CallerNotAllowed))
+            }
             OperationKind::DeprecatedLogin => Some(self.deprecated_login(tenant, route, asked, trail).await),
             OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, asked.head).await),
             OperationKind::DeprecatedTrustedSystemLogin => {
@@ -334,7 +335,8 @@ impl Gate {
         let is_system = match Presented::read(&head.headers)? {
             Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
             Presented::Basic(_) => operation.accepts_system(),
-            Presented::Nothing => operation.accepts_system() && self.is_certified(head, asked.certificate),
+            // Who shows a certificate to a system operation asks as a trusted system, whether it is one or not.
+            Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
         };
         if is_system {
             let trusted = self.trusted(tenant, route, asked, trail).await?;
@@ -344,6 +346,7 @@ impl Gate {
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
         if verified.shopper.marks.taob {
             trail.event = Some(Event::Agent);
+            trail.who = Some(verified.shopper.agent.as_deref().unwrap_or("agent").to_owned());
             let customer = verified.shopper.customer.as_ref();
             trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
         }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{AppError, policy};
 use crate::{
     audit::Audit,
-    gate::{Gate, Tenant, replay},
+    gate::{Gate, Tenant},
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     proxy::{Serving, Upstream},
@@ -116,7 +116,6 @@ impl Parts {
             sessions,
             machine: Arc::clone(&lasting.machine),
             on_behalf,
-            replacements: replay::pace(),
             audit,
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),

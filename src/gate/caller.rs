@@ -55,6 +55,14 @@ pub enum CallerError {
         /// What is wrong with it.
         reason: InvalidCertificateName,
     },
+    /// A certificate's name that an earlier caller has, perhaps in another spelling: it would be nobody's.
+    #[error("callers[{caller}].{key}: another caller has this one; join the two entries")]
+    CertificateTaken {
+        /// Position of the caller.
+        caller: usize,
+        /// The key.
+        key: &'static str,
+    },
 }
 
 impl Callers {
@@ -86,6 +94,9 @@ impl Callers {
                 CallerIdentity::CertificateSan(name) => ("certificate_san", CertificateName::alternative(name)),
             };
             match name {
+                Ok(name) if callers.by_certificate.iter().any(|(other, _)| *other == name) => {
+                    errors.push(CallerError::CertificateTaken { caller: index, key });
+                }
                 Ok(name) => callers.by_certificate.push((name, Arc::clone(&caller))),
                 Err(reason) => errors.push(CallerError::Certificate { caller: index, key, reason }),
             }

@@ -25,7 +25,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use self::handed::HandedSession;
 use self::refresh::Outcome;
-use super::flights::Flights;
+use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, token_digest},
@@ -53,6 +53,8 @@ const NOTHING_FOR: u64 = 60;
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
+/// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
+const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 /// Beside a store in memory, one of so many of its sessions is also known here.
 const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
@@ -72,6 +74,7 @@ pub struct Sessions {
     flights: Arc<Flights<SessionId, Outcome>>,
     /// How far the news of other replicas have been read.
     news: Arc<tokio::sync::Mutex<Cursor>>,
+    replacements: Pace<SessionId>,
     settings: settings::Sessions,
     /// How long a refresh may take, at most.
     exchange: Duration,
@@ -196,6 +199,7 @@ impl Sessions {
             known: Arc::new(Cache::new(capacity)),
             flights: Flights::new(),
             news: Arc::default(),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
             settings,
             exchange,
             metrics,
@@ -215,6 +219,7 @@ impl Sessions {
             known: Arc::clone(&before.known),
             flights: Arc::clone(&before.flights),
             news: Arc::clone(&before.news),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
             settings: self.settings.clone(),
             exchange: self.exchange,
             metrics: Arc::clone(&self.metrics),

@@ -8,7 +8,9 @@ mod redis;
 mod replica;
 mod world;
 
+mod abuse;
 mod admin;
+mod audit;
 mod callers;
 mod fleet;
 mod floods;

@@ -20,6 +20,11 @@ pub struct Replica {
 impl Replica {
     /// A gateway in front of the Salesforce at `url`.
     pub async fn start(url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        Self::start_logging("warn", url, change).await
+    }
+
+    /// The same with this `RUST_LOG`.
+    pub async fn start_logging(level: &str, url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
         let (address, admin) = (free(), free());
         let mut table: toml::Table = configuration(url).parse().unwrap();
         table.insert(
@@ -33,7 +38,7 @@ impl Replica {
         std::fs::write(&path, table.to_string()).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_shopper-gateway"))
             .args(["serve", "-c", path.to_str().unwrap()])
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", level)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

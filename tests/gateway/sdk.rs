@@ -5,10 +5,15 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::process::Command;
 
-use crate::world::{
-    LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World, register_sessions,
+use crate::{
+    callers::CALLER_SECRET,
+    world::{
+        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World,
+        register_sessions,
+    },
 };
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
@@ -39,6 +44,20 @@ async fn the_isomorphic_sdk_5_goes_on_when_the_gateway_renews_its_session() {
 }
 
 #[tokio::test]
+async fn shops_of_the_removed_logins_work_from_end_to_end() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    passes_in(&world, "use-cases.test.mjs").await;
+    // A caller's own credentials stay here, whatever they were sent with.
+    for entry in world.simulator.ledger().iter().filter(|entry| entry.service != "account_manager") {
+        assert!(!format!("{:?}{}", entry.headers, entry.body).contains(CALLER_SECRET), "{}", entry.flow);
+        assert!(entry.header("x-on-behalf-of").is_none(), "{}", entry.flow);
+    }
+    let on_behalf = world.simulator.count("slas", "trusted-system");
+    assert!((1..=5).contains(&on_behalf), "one token, used by all: {on_behalf}");
+}
+
+#[tokio::test]
 async fn an_app_that_never_refreshes_keeps_its_basket_for_thirty_lives_of_its_token() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
@@ -62,6 +81,8 @@ async fn passes_in(world: &World, file: &str) {
         Path::new(FOLDER).join("node_modules").is_dir(),
         "the SDK clients are not installed in {FOLDER}/node_modules: run `make test`, which installs them"
     );
+    let scopes = ["sfcc.shopper-customers.login", "sfcc.orders.rw"];
+    let token = world.simulator.mint_account_manager_token(CALLER_CLIENT, &scopes, "zzrf_001", 600);
     let node = Command::new("node")
         .args(["--test", "--test-reporter=spec", file])
         .current_dir(FOLDER)
@@ -77,6 +98,8 @@ async fn passes_in(world: &World, file: &str) {
         .env("STRICT_CLIENT", STRICT_CLIENT)
         .env("CALLBACK_URI", "http://localhost:3000/delivery")
         .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
+        .env("CALLER_TOKEN", token)
+        .env("CALLER_BASIC", STANDARD.encode(format!("{CALLER_CLIENT}:{CALLER_SECRET}")))
         .env("TOKEN_SECONDS", "4")
         .env("LIFETIMES", "30")
         .env("SHOPPER_LOGIN", LOGIN)

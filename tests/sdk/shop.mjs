@@ -17,6 +17,8 @@ export const publicClient = given("PUBLIC_CLIENT");
 export const privateClient = given("PRIVATE_CLIENT");
 export const strictClient = given("STRICT_CLIENT");
 export const privateClientSecret = given("PRIVATE_CLIENT_SECRET");
+/** A trusted system's proofs, as values of Authorization. */
+export const caller = { "bearer token": `Bearer ${given("CALLER_TOKEN")}`, secret: `Basic ${given("CALLER_BASIC")}` };
 export const product = "793775362380M";
 
 /** Both kinds of SLAS client; an app of the removed logins cannot tell which one its `clientId` is. */

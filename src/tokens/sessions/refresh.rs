@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 use super::{InUse, Known, SessionError, Sessions, digest_of, owns};
 use crate::{
     clock::unix_now,
+    jwt::TokenDigest,
     salesforce::{exchange::ExchangeError, slas::TokenAnswer},
     shopper::verify::TokenError,
     store::{Fence, Found, Lock, Session, StoreError, Written},
@@ -51,7 +52,26 @@ impl Sessions {
         outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
     }
 
-    /// The same for nobody who waits.
+    /// The session with another newest token than the one that was refused, or as it was if that was replaced a moment
+    /// ago.
+    pub(super) async fn renew_refused(self: &Arc<Self>, in_use: &Arc<InUse>, refused: &TokenDigest) -> Outcome {
+        let work = || {
+            let (sessions, in_use, refused) = (Arc::clone(self), Arc::clone(in_use), *refused);
+            async move {
+                let session = in_use.session.load_full();
+                let is_good = match session.tokens.last() == Some(&refused) {
+                    true => sessions.replacements.take(&session.id).is_err(),
+                    false => session.access_ends_at > unix_now(),
+                };
+                if is_good { Ok(session) } else { sessions.flight(&in_use, &session).await }
+            }
+        };
+        let id = in_use.session.load().id;
+        let (outcome, _) = self.flights.join(&id, work).await;
+        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
+    }
+
+    /// The same as [`Sessions::renew`] for nobody who waits.
     pub(super) fn renew_behind(self: &Arc<Self>, in_use: &Arc<InUse>) {
         let session = in_use.session.load_full();
         self.flights.begin(&session.id, || self.flight(in_use, &session));
