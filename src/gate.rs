@@ -20,7 +20,7 @@ pub mod slas;
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use secrecy::ExposeSecret;
 
 use self::{
@@ -151,6 +151,8 @@ pub struct Forward {
     pub reported: Option<Refusal>,
     /// The logout that it is, to be followed here once SLAS has confirmed it.
     pub logout: Option<Logout>,
+    /// The login that it is, for the audit log once SLAS has answered.
+    pub login: Option<Trail>,
 }
 
 /// A logout on its way to SLAS.
@@ -250,16 +252,32 @@ impl Gate {
         let result = match &decision {
             Decision::Forward(Forward { reported: Some(refusal), .. }) => reply::code(refusal),
             Decision::Forward(_) => "ok",
-            Decision::Answer(reply) => reply.code.unwrap_or("ok"),
+            Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
         };
+        self.tell(route, asked.correlation_id, &trail, result);
+        decision
+    }
+
+    /// Writes the line of a login that SLAS has answered, or that came to nothing.
+    pub fn tell_login(
+        &self,
+        route: &Route,
+        correlation_id: &str,
+        login: &Trail,
+        code: Option<&str>,
+        status: Option<StatusCode>,
+    ) {
+        self.tell(route, correlation_id, login, result_of(code, status));
+    }
+
+    fn tell(&self, route: &Route, correlation_id: &str, trail: &Trail, result: &str) {
         let place = Place {
             organization: route.organization.as_str(),
             site: route.site.as_ref().map(SiteId::as_str),
             operation: route.operation.as_ref().map_or("none", |operation| &operation.name),
-            correlation_id: asked.correlation_id,
+            correlation_id,
         };
-        self.audit.record(&trail, place, result);
-        decision
+        self.audit.record(trail, place, result);
     }
 
     async fn decide_and_tell(&self, route: &Route, asked: &Asked<'_>, trail: &mut Trail) -> Decision {
@@ -288,12 +306,12 @@ impl Gate {
         }
         let own = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation));
         if let Some(operation) = own.filter(|_| !on_behalf::is_asked(&asked.head.headers)) {
-            return self.decide_slas(tenant, route, operation, asked).await;
+            return self.decide_slas(tenant, route, operation, asked, trail).await;
         }
         match self.authorize(tenant, route, asked, trail).await {
             Ok(credential) => {
                 let logout = self.logout_of(route, asked.head).await;
-                Decision::Forward(Forward { credential, reported: None, logout })
+                Decision::Forward(Forward { credential, reported: None, logout, login: None })
             }
             Err(refusal) => {
                 caller::refused(&refusal, trail);
@@ -309,7 +327,7 @@ impl Gate {
         }
         let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
         let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
-        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None })
+        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None })
     }
 
     /// The credential under which a request may go upstream.
@@ -406,6 +424,16 @@ impl Gate {
         if let Err(error) = ended {
             tracing::warn!(%error, "a logout could not be told to other replicas");
         }
+    }
+}
+
+/// How a request ended, for the audit log: well, by a refusal, or by Salesforce's own status.
+fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
+    match (code, &status) {
+        (Some(code), _) => code,
+        (None, Some(status)) if status.is_success() || status.is_redirection() => "ok",
+        (None, Some(status)) if status.is_client_error() => "rejected",
+        (None, _) => "failed",
     }
 }
 

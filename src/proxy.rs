@@ -494,6 +494,12 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
         self.in_flight.leave();
+        if let (Some(route), Some(login)) =
+            (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
+        {
+            let gate = &context.serving.gate;
+            gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
+        }
         context.record(session.req_header(), &self.metrics);
     }
 

@@ -22,6 +22,7 @@ use super::{
     path::RequestPath,
     reply::Reply,
 };
+use crate::audit::Trail;
 
 /// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
 pub const MAX_FORM_BYTES: usize = 64 * 1024;
@@ -57,8 +58,10 @@ impl Gate {
         route: &Route,
         operation: &Operation,
         asked: &Asked<'_>,
+        trail: &mut Trail,
     ) -> Decision {
         let Asked { head, body, correlation_id, .. } = asked;
+        let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
         let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
             Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
@@ -67,6 +70,7 @@ impl Gate {
         if let Some(form) = body.clone().filter(|_| login::is_registered(&tenant.settings, operation)) {
             let login = Login { tenant, operation, head, form, credential, correlation_id };
             let reply = self.registered_login(&login).await;
+            *trail = login_of.unwrap_or_default();
             return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
         }
         let mut logout = self.logout_of(route, head).await;
@@ -76,7 +80,7 @@ impl Gate {
                 Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
             }
         }
-        Decision::Forward(Forward { credential, reported: None, logout })
+        Decision::Forward(Forward { credential, reported: None, logout, login: login_of })
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     callers::CALLER_SECRET,
     replica::Replica,
     world::{
-        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PUBLIC_CLIENT, customers, eventually, install_cryptography,
-        login_target, products,
+        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, customers, eventually,
+        install_cryptography, login_target, products,
     },
 };
 
@@ -299,4 +299,36 @@ async fn lines_of_requests_at_once_do_not_mix() {
     ids.sort();
     ids.dedup();
     assert_eq!((ids.len(), audited.lines().len()), (400, 400));
+}
+
+#[tokio::test]
+async fn logins_at_slas_have_their_outcome() {
+    let audited = Audited::start().await;
+    let token = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token");
+    let guest = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];
+    let ask = async |secret: &str, form: &[(&str, &str)], id: &str| {
+        let request = audited.request(Method::POST, &token).basic_auth(PRIVATE_CLIENT, Some(secret)).form(form);
+        let answer = request.header("correlation-id", id).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, body) = ask("private-client-secret", &guest, "good").await;
+    assert_eq!(status, 200);
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(ask("wrong", &guest, "wrong").await.0, 401);
+    for (id, result) in [("good", "ok"), ("wrong", "rejected")] {
+        eventually("the line is written", async || !audited.of(id).is_empty()).await;
+        let lines = audited.of(id);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = &lines[0];
+        assert_eq!(
+            (&line["event"], &line["who"], &line["result"]),
+            (&json!("login"), &json!(PRIVATE_CLIENT), &json!(result))
+        );
+        assert_eq!(line["operation"], "auth.getAccessToken");
+    }
+    for secret in
+        ["private-client-secret", answer["access_token"].as_str().unwrap(), answer["refresh_token"].as_str().unwrap()]
+    {
+        assert!(!audited.text().contains(secret));
+    }
 }

@@ -13,6 +13,7 @@ use super::{
     is_slas_own,
 };
 use crate::{
+    audit::{Event, Trail},
     gate::{Route, credentials::Presented, forward::Credential, operations::Operation, path::Query, refusal::Refusal},
     salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
     settings::{SlasClient, Tenant},
@@ -65,6 +66,27 @@ pub fn what_is_added(operation: &Operation) -> Option<&'static str> {
         Place::Strict => Some("x-slas-client-auth of the strict client that is named"),
         Place::Nowhere => None,
     }
+}
+
+/// The login that a request for SLAS is, if it is one, as the audit log tells of it: by which client.
+pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: Option<&Bytes>) -> Option<Trail> {
+    let grant = body.and_then(|body| Form::read(body).ok()?.single("grant_type").ok()?.map(|grant| grant.into_owned()));
+    let is_login = match operation.id.as_str() {
+        "getAccessToken" => grant.as_deref() != Some("refresh_token"),
+        "authenticateCustomer"
+        | "getPasswordLessAccessToken"
+        | "getSessionBridgeAccessToken"
+        | "getTrustedSystemAccessToken"
+        | "getTrustedAgentAccessToken" => is_slas_own(operation),
+        _ => false,
+    };
+    let by = || match Presented::read(&head.headers) {
+        Ok(Presented::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
+        _ => named(head, body).ok().flatten(),
+    };
+    // Only what is configured is told: the rest is anybody's text.
+    let known = |name: String| tenant.slas_clients.iter().any(|client| client.id.as_str() == name).then_some(name);
+    is_login.then(|| Trail { event: Some(Event::Login), who: by().and_then(known), shopper: None })
 }
 
 /// Whether the form must be read to know which client's credential is missing.
