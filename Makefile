@@ -4,9 +4,27 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint build-tools test-tools sdk-packages
+.PHONY: help demo test fuzz deploy-test bench lint deb rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+  sdk-packages deploy-requirements
 
 NEXTEST := 0.9.143
+CARGO_DEB := 3.8.0
+CARGO_DENY := 0.20.2
+CYCLONEDX := 0.5.9
+FUZZ := 0.13.2
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# What the tests of deploy/ use and the machine need not have: Python packages, Prometheus.
+DEPLOY_TOOLS := $(TARGET)/deploy-tools
+# Where the bill of materials and the licences go.
+SUPPLY := $(TARGET)/supply
+# Seconds for each fuzz target: by `make fuzz`, and by `make test`.
+FUZZ_SECONDS := 20
+TEST_FUZZ_SECONDS := 3
+# The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.
+FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
+# The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
+# build scripts of common crates run again when that word changes.
+CARGO_FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz cargo fuzz
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # $(call apt,command:package …) installs the packages whose command is missing.
@@ -21,6 +39,12 @@ define apt
 	fi
 endef
 
+# $(call tool,crate,version) installs a subcommand of cargo that is missing.
+define tool
+	@cargo $(1:cargo-%=%) --version >/dev/null 2>&1 || { \
+	  echo "Installing $(1) $(2)"; cargo install --locked --quiet $(1) --version $(2); }
+endef
+
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 16
 
@@ -33,22 +57,89 @@ demo: build-tools ## Start a simulated Salesforce and the gateway, run sample ca
 test: build-tools test-tools sdk-packages lint ## Run every test and check
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
+	$(MAKE) --no-print-directory deploy-test
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(TEST_FUZZ_SECONDS)
+
+deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools it is for: Prometheus, dpkg, systemd, kustomize, ...
+	cargo test --workspace --no-run --quiet
+	PATH="$(DEPLOY_TOOLS)/bin:$$PATH" BINARIES="$(TARGET)/debug" \
+	  "$(DEPLOY_TOOLS)/bin/python" -W error::ResourceWarning -m unittest discover -s tests/operations
 
 lint: build-tools ## Check format, lints and documentation links
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
+fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS each
+	cd fuzz && $(CARGO_FUZZ) build $(FUZZ_BUILD)
+	@cd fuzz && for target in $$($(CARGO_FUZZ) list --fuzz-dir .); do \
+	  echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; mkdir -p corpus/$$target; \
+	  $(CARGO_FUZZ) run $(FUZZ_BUILD) $$target corpus/$$target seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
+	    >corpus/$$target.log 2>&1 || { tail -n 40 corpus/$$target.log; exit 1; }; \
+	done
+
 bench: build-tools ## Measure the hot path
 	cargo bench --bench hot_path
+
+deb: build-tools ## Make the Debian package, in target/debian
+	$(call tool,cargo-deb,$(CARGO_DEB))
+	cargo deb --locked
+
+rules: ## Bring deploy/prometheus' rules into deploy/kubernetes
+	deploy/prometheus/prometheus-rule.sh > deploy/kubernetes/components/monitoring/prometheus-rule.yaml
+
+sbom: ## Write the bill of materials (CycloneDX), in target/supply
+	$(call tool,cargo-cyclonedx,$(CYCLONEDX))
+	@mkdir -p "$(SUPPLY)"
+	cargo cyclonedx --quiet --format json --spec-version 1.5
+	@mv shopper-gateway.cdx.json simulator/salesforce-simulator.cdx.json "$(SUPPLY)"
+
+licences: ## Check the licences of everything built in, and list them in target/supply
+	$(call tool,cargo-deny,$(CARGO_DENY))
+	@mkdir -p "$(SUPPLY)"
+	cargo deny --offline --log-level error check licenses bans sources
+	@cargo deny --offline list --layout license --format json > "$(SUPPLY)/licences.json"
 
 build-tools:
 	$(call apt,cmake:cmake make:make gcc:gcc g++:g++)
 
 test-tools:
 	$(call apt,redis-server:redis-server node:nodejs npm:npm curl:curl openssl:openssl chromium:chromium man:man-db groff:groff-base)
-	@cargo nextest --version >/dev/null 2>&1 || { \
-	  echo "Installing cargo-nextest $(NEXTEST)"; cargo install --locked --quiet cargo-nextest --version $(NEXTEST); }
+	$(call tool,cargo-nextest,$(NEXTEST))
+
+deploy-tools: $(DEPLOY_TOOLS)/.installed $(DEPLOY_TOOLS)/bin/prometheus
+	$(call apt,systemd-analyze:systemd docker-compose:docker-compose readelf:binutils)
+	$(call tool,cargo-deb,$(CARGO_DEB))
+	$(call tool,cargo-deny,$(CARGO_DENY))
+	$(call tool,cargo-cyclonedx,$(CYCLONEDX))
+
+$(DEPLOY_TOOLS)/.installed: tests/operations/requirements.txt
+	$(call apt,python3:python3)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
+	@echo "Installing the Python packages of tests/operations"
+	python3 -m venv "$(DEPLOY_TOOLS)"
+	"$(DEPLOY_TOOLS)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# Unpacked, not installed: Debian's package would start a Prometheus on this machine.
+$(DEPLOY_TOOLS)/bin/prometheus: | $(DEPLOY_TOOLS)/.installed
+	@echo "Unpacking Prometheus (apt)"
+	@mkdir -p "$(DEPLOY_TOOLS)/prometheus"
+	cd "$(DEPLOY_TOOLS)/prometheus" && { apt-get download -qq prometheus || { $(SUDO) apt-get update -qq && apt-get download -qq prometheus; }; } \
+	  && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+	@ln -sf ../prometheus/usr/bin/promtool ../prometheus/usr/bin/prometheus "$(DEPLOY_TOOLS)/bin/"
+
+deploy-requirements: deploy-tools ## Pin what tests/operations/requirements.in names anew
+	"$(DEPLOY_TOOLS)/bin/pip" install --quiet pip-tools
+	"$(DEPLOY_TOOLS)/bin/pip-compile" --quiet --upgrade --generate-hashes --strip-extras --no-header \
+	  --output-file tests/operations/requirements.txt tests/operations/requirements.in
+
+fuzz-tools:
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+	  echo "Installing cargo-fuzz $(FUZZ)"; cargo install --locked --quiet cargo-fuzz --version $(FUZZ); }
 
 sdk-packages: tests/sdk/node_modules/.installed
 

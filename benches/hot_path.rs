@@ -20,7 +20,7 @@ use shopper_gateway::{
     app::App,
     gate::{forward, operations::Operations, path::RequestPath},
     jwt::token_digest,
-    keys::{Issuer, KeyRing},
+    keys::{Issuer, Keeping, KeyRing},
     metrics::Metrics,
     names::OrganizationId,
     salesforce::{
@@ -73,7 +73,9 @@ impl Bench {
         let tenant = &settings.tenants[0];
         let transport = Transport::new(&settings.timeouts, None, Arc::clone(&metrics)).unwrap();
         let slas = Slas::new(transport, &tenant.api, &tenant.organization);
-        let ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), Arc::clone(&metrics));
+        let store = Arc::new(MemoryStore::new(HELD));
+        let keeping = Keeping { store, folder: None, max_age: settings.keys.max_age };
+        let ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), &keeping, Arc::clone(&metrics));
         tokio::spawn(Arc::clone(&ring).keep_fresh());
         while !ring.is_filled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -82,7 +84,7 @@ impl Bench {
         let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
         let issuer = sessions::Issuer { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
-            Arc::new(MemoryStore::new(HELD)),
+            keeping.store,
             HashMap::from([(tenant.organization.clone(), issuer)]),
             Arc::clone(&verifier),
             settings.sessions.clone(),

@@ -9,6 +9,7 @@ mod status;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
@@ -26,7 +27,7 @@ use self::{
     report::{Filter, Report},
     status::Status,
 };
-use crate::{gate::Gate, in_flight::InFlight};
+use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -41,7 +42,7 @@ enum Format {
 /// What operators may ask.
 #[derive(Debug)]
 pub struct Admin {
-    gate: Arc<Gate>,
+    gate: Arc<ArcSwap<Gate>>,
     in_flight: Arc<InFlight>,
 }
 
@@ -50,35 +51,50 @@ pub struct Admin {
 struct Readiness {
     ready: bool,
     keys: bool,
+    /// The rings without usable keys. Those of Account Manager do not keep a gateway from being ready: shoppers
+    /// can be served without.
+    keys_missing: Vec<Ring>,
     draining: bool,
 }
 
+/// Whose keys a ring has.
+#[derive(Debug, Serialize)]
+struct Ring {
+    tenant: String,
+    issuer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+}
+
 impl Admin {
-    /// Answers for this gate.
+    /// Answers for the gate that serves at the moment.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, in_flight: Arc<InFlight>) -> Self {
+    pub fn new(gate: Arc<ArcSwap<Gate>>, in_flight: Arc<InFlight>) -> Self {
         Self { gate, in_flight }
     }
 
     fn readiness(&self) -> Readiness {
-        let (keys, draining) = (self.gate.shoppers.has_all_keys(), self.in_flight.is_draining());
-        Readiness { ready: keys && !draining, keys, draining }
+        let gate = self.gate.load();
+        let (keys, draining) = (gate.shoppers.has_all_keys(), self.in_flight.is_draining());
+        let keys_missing = gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
+        Readiness { ready: keys && !draining, keys, keys_missing, draining }
     }
 
     /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
     /// whether the `Accept` field asks for HTML, as browsers do.
     async fn status(&self, head: &Parts) -> Response<Vec<u8>> {
-        self.measure().await;
+        let gate = self.gate.load_full();
+        self.measure(&gate).await;
         let query = head.uri.query().unwrap_or_default();
         let filter = Filter::read(query);
-        let status = Status::of(self, Report::of(&self.gate.migration, &filter));
+        let status = Status::of(self, &gate, Report::of(&gate.migration, &filter));
         let mut answer = match Format::asked_for(query, &head.headers) {
             Some(Format::Json) => json(StatusCode::OK, &status),
             Some(Format::Csv) => match status.migration.csv() {
                 Ok(csv) => answer(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv),
                 Err(error) => failed("the report cannot be written", &error),
             },
-            Some(Format::Html) => match page::page(&self.gate, &status, &filter) {
+            Some(Format::Html) => match page::page(&gate, &status, &filter) {
                 Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
                 Err(error) => failed("the page cannot be written", &error),
             },
@@ -91,24 +107,39 @@ impl Admin {
     }
 
     /// Brings those figures up to date that are not counted as they change.
-    async fn measure(&self) {
-        self.gate.sessions.sweep().await;
-        let (sessions, on_behalf) = self.gate.sessions.at_hand();
-        let system = usize::try_from(self.gate.machine.held()).unwrap_or(usize::MAX);
-        let verified = self.gate.shoppers.remembered();
+    async fn measure(&self, gate: &Gate) {
+        gate.sessions.sweep().await;
+        for ring in &gate.rings {
+            ring.record_age();
+        }
+        gate.metrics.ready.set(i64::from(self.readiness().ready));
+        let (sessions, on_behalf) = gate.sessions.at_hand();
+        let system = usize::try_from(gate.machine.held()).unwrap_or(usize::MAX);
+        let verified = gate.shoppers.remembered();
         for (kind, held) in
             [("verified", verified), ("session", sessions), ("on_behalf", on_behalf), ("system", system)]
         {
             let held = i64::try_from(held).unwrap_or(i64::MAX);
-            self.gate.metrics.token_cache_entries.with_label_values(&[kind]).set(held);
+            gate.metrics.token_cache_entries.with_label_values(&[kind]).set(held);
         }
     }
 
     async fn metrics(&self) -> Response<Vec<u8>> {
-        self.measure().await;
-        match self.gate.metrics.render() {
+        let gate = self.gate.load_full();
+        self.measure(&gate).await;
+        match gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
             Err(error) => failed("metrics cannot be written", &error),
+        }
+    }
+}
+
+impl Ring {
+    fn of(ring: &KeyRing) -> Self {
+        Self {
+            tenant: ring.tenant().to_owned(),
+            issuer: ring.issuer(),
+            age_seconds: ring.age().map(|age| age.as_secs()),
         }
     }
 }
@@ -117,7 +148,7 @@ impl Admin {
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         if session.req_header().uri.path() == "/log-level" && session.req_header().method != Method::HEAD {
-            return log_level::answer_to(session, &self.gate.audit).await;
+            return log_level::answer_to(session, &self.gate.load_full().audit).await;
         }
         let head = session.req_header();
         if head.method != Method::GET && head.method != Method::HEAD {

@@ -11,6 +11,13 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[must_use]
+pub fn unix_now_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A random number in 0.0..1.0; 0.5 if the operating system has no randomness.
 #[must_use]
 pub fn random_fraction() -> f64 {

@@ -162,6 +162,16 @@ impl<'a> Unverified<'a> {
         serde_json::from_slice::<Issuer>(&self.payload).ok().map(|claims| claims.iss)
     }
 
+    /// When the token says that it was issued, before verification. Good only for choosing whether to ask for keys.
+    #[must_use]
+    pub fn claimed_issue(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Issue {
+            iat: u64,
+        }
+        serde_json::from_slice::<Issue>(&self.payload).ok().map(|claims| claims.iat)
+    }
+
     /// Checks the signature and only then hands out the claims.
     ///
     /// # Errors

@@ -61,10 +61,16 @@ pub struct Metrics {
     pub config_reloads: IntCounterVec,
     /// When the configuration in use was taken over, seconds since 1970.
     pub config_last_reload_success: IntGauge,
+    /// Whether requests should come here.
+    pub ready: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
     /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
     pub tls_certificate_not_after: IntGaugeVec,
+    /// Connections of clients that are open.
+    pub connections: IntGauge,
+    /// Connections of clients that the gateway closed for their behaviour, by reason.
+    pub connections_cut: IntCounterVec,
 }
 
 /// What one series of the registry says at the moment.
@@ -120,6 +126,8 @@ impl Metrics {
         registry.register(Box::new(token_exchange_duration.clone()))?;
         let sessions = IntGauge::new("sessions", "Sessions held")?;
         registry.register(Box::new(sessions.clone()))?;
+        let ready = IntGauge::new("ready", "Whether requests should come here")?;
+        registry.register(Box::new(ready.clone()))?;
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
@@ -134,6 +142,8 @@ impl Metrics {
             "When the configuration in use was taken over, seconds since 1970",
         )?;
         registry.register(Box::new(config_last_reload_success.clone()))?;
+        let connections = IntGauge::new("connections", "Connections of clients that are open")?;
+        registry.register(Box::new(connections.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -172,11 +182,18 @@ impl Metrics {
             )?,
             config_reloads,
             config_last_reload_success,
+            ready,
             store_up,
             tls_certificate_not_after: gauges(
                 "tls_certificate_not_after_seconds",
                 "When the listener's certificate ends, seconds since 1970",
                 &[],
+            )?,
+            connections,
+            connections_cut: counters(
+                "connections_cut_total",
+                "Connections of clients closed for their behaviour or their number",
+                &["reason"],
             )?,
             registry,
         })

@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -37,7 +40,7 @@ pub struct Migration {
 }
 
 /// A client, nothing for the unknown ones, and its use of each endpoint.
-type OfClient = (Option<ClientId>, [Row; Endpoint::ALL.len()]);
+type OfClient = (Option<ClientId>, Arc<[Row; Endpoint::ALL.len()]>);
 
 /// A row of the report: a client that has used an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,14 +82,24 @@ impl Endpoint {
 }
 
 impl Migration {
-    /// A report with nothing in it yet, for these clients.
+    /// The report for these clients, going on from the one before: what both know is counted in one place, so that requests
+    /// under way during a reload are counted too.
     #[must_use]
-    pub fn new(clients: impl IntoIterator<Item = (OrganizationId, Vec<ClientId>)>) -> Self {
+    pub fn new(clients: impl IntoIterator<Item = (OrganizationId, Vec<ClientId>)>, before: Option<&Self>) -> Self {
+        let counted = |organization: &OrganizationId, client: &Option<ClientId>| {
+            let rows = before?.rows.get(organization)?;
+            rows.iter().find(|(own, _)| own == client).map(|(_, endpoints)| Arc::clone(endpoints))
+        };
         let rows = clients.into_iter().map(|(organization, clients)| {
             let with_unknown = clients.into_iter().map(Some).chain([None]);
-            (organization, with_unknown.map(|client| (client, Default::default())).collect())
+            let of_organization = with_unknown.map(|client| {
+                let endpoints = counted(&organization, &client).unwrap_or_default();
+                (client, endpoints)
+            });
+            let of_organization = of_organization.collect();
+            (organization, of_organization)
         });
-        Self { since: unix_now(), rows: rows.collect() }
+        Self { since: before.map_or_else(unix_now, |before| before.since), rows: rows.collect() }
     }
 
     /// Notes a use, and says under which name it is counted: the client's own if it is configured for the
@@ -106,7 +119,7 @@ impl Migration {
         for (organization, rows) in &self.rows {
             for (client, endpoints) in rows {
                 let client_id = client.as_ref().map_or(UNKNOWN, ClientId::as_str);
-                for (endpoint, row) in Endpoint::ALL.into_iter().zip(endpoints) {
+                for (endpoint, row) in Endpoint::ALL.into_iter().zip(endpoints.iter()) {
                     let counted = row.uses.load(Ordering::Acquire);
                     if counted > 0 {
                         let (first_seen, last_seen) =
@@ -139,7 +152,7 @@ mod tests {
         let [organization, other]: [OrganizationId; 2] =
             ["f_ecom_zzrf_001", "f_ecom_zzrf_002"].map(|text| text.parse().unwrap());
         let known: ClientId = "known".parse().unwrap();
-        let migration = Migration::new([(organization.clone(), vec![known.clone()])]);
+        let migration = Migration::new([(organization.clone(), vec![known.clone()])], None);
         assert!(migration.uses().is_empty());
         assert_eq!(migration.note(&organization, Some(&known), Endpoint::Login), "known");
         for number in 0..1000 {
@@ -152,6 +165,24 @@ mod tests {
             migration.uses().into_iter().map(|one| (one.client_id, one.endpoint.as_str(), one.uses)).collect();
         uses.sort_unstable();
         assert_eq!(uses, [("known", "login", 1), (UNKNOWN, "login", 1000), (UNKNOWN, "logout", 1)]);
+    }
+
+    #[test]
+    fn a_reload_loses_no_count() {
+        let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
+        let clients =
+            |names: &[&str]| [(organization.clone(), names.iter().map(|name| name.parse().unwrap()).collect())];
+        let client = |name: &str| name.parse::<ClientId>().unwrap();
+        let before = Migration::new(clients(&["stays", "goes"]), None);
+        before.note(&organization, Some(&client("stays")), Endpoint::Login);
+        before.note(&organization, Some(&client("goes")), Endpoint::Login);
+        let after = Migration::new(clients(&["comes", "stays"]), Some(&before));
+        // A request that began before the reload ends after it.
+        before.note(&organization, Some(&client("stays")), Endpoint::Login);
+        after.note(&organization, Some(&client("comes")), Endpoint::Login);
+        let mut uses: Vec<_> = after.uses().into_iter().map(|one| (one.client_id, one.uses)).collect();
+        uses.sort_unstable();
+        assert_eq!((uses, after.since), (vec![("comes", 1), ("stays", 2)], before.since));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::Method;
 use schemars::JsonSchema;
-use secrecy::{SecretSlice, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -21,6 +21,7 @@ use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
 mod environment;
 mod finding;
+mod guarded;
 mod layers;
 mod load;
 mod parse;
@@ -30,6 +31,7 @@ mod secret;
 mod shape;
 
 pub use finding::{ConfigErrors, Finding};
+pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;
 pub use parse::{is_log_level, is_loopback};
 pub use schema::schema;
@@ -57,6 +59,8 @@ pub struct Settings {
     pub traces: Traces,
     /// Where sessions live.
     pub store: Store,
+    /// How long the issuers' keys are good.
+    pub keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     pub policy: Policy,
     /// Operations of the merchant's own.
@@ -205,10 +209,13 @@ pub struct Timeouts {
     pub connect: Duration,
     /// One exchange with SLAS or Account Manager.
     pub exchange: Duration,
-    /// A client's whole request head.
+    /// A client's whole request head; on a new connection from its beginning.
     pub client_head: Duration,
-    /// A client's whole request body, where the gateway reads it.
+    /// A client's whole request body, where the gateway reads it; else each wait for more of it, and
+    /// the time before [`Limits::body_rate`] counts.
     pub client_body: Duration,
+    /// A client taking one part of an answer.
+    pub client_write: Duration,
     /// A connection, of either side, without a request.
     pub idle: Duration,
     /// Requests in flight at a stop.
@@ -220,12 +227,18 @@ pub struct Timeouts {
 pub struct Limits {
     /// Request body, bytes, unless the operation says more.
     pub body: usize,
+    /// Least rate of a request body, bytes a second.
+    pub body_rate: usize,
     /// Request head, bytes.
     pub head: usize,
     /// Request header fields.
     pub fields: usize,
     /// Request target, bytes.
     pub target: usize,
+    /// Connections of clients open at a time.
+    pub connections: usize,
+    /// Of these from one address; `None`: no limit.
+    pub connections_per_address: Option<usize>,
 }
 
 /// Logging.
@@ -244,7 +257,7 @@ pub struct Log {
 }
 
 /// Traces.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traces {
     /// The collector's address, without the path of traces; absent: none are made.
     pub endpoint: Option<Url>,
@@ -263,12 +276,24 @@ pub enum LogFormat {
 }
 
 /// Where sessions live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Store {
     /// In this process.
     Memory,
     /// In Redis or Valkey, shared by replicas.
     Redis(Box<RedisStore>),
+}
+
+impl PartialEq for RedisStore {
+    fn eq(&self, other: &Self) -> bool {
+        let keys = |store: &Self| {
+            let previous = store.previous_encryption_key.as_ref().map(|key| key.expose_secret().to_vec());
+            (store.encryption_key.expose_secret().to_vec(), previous)
+        };
+        self.topology == other.topology
+            && keys(self) == keys(other)
+            && (&self.ca, &self.key_prefix, self.timeout) == (&other.ca, &other.key_prefix, other.timeout)
+    }
 }
 
 /// Sessions in Redis or Valkey.
@@ -286,6 +311,33 @@ pub struct RedisStore {
     pub key_prefix: String,
     /// Longest wait for one command.
     pub timeout: Duration,
+}
+
+/// How long the issuers' public keys are good, and where they outlive the process.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The age from which a key set verifies nothing.
+    pub max_age: Duration,
+    /// Where key sets are kept on this machine, if anywhere.
+    pub folder: Option<PathBuf>,
+}
+
+impl PartialEq for RedisTopology {
+    fn eq(&self, other: &Self) -> bool {
+        let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
+        match (self, other) {
+            (Self::Standalone(own), Self::Standalone(other)) => exposed(own) == exposed(other),
+            (Self::Cluster(own), Self::Cluster(other)) => own.iter().map(exposed).eq(other.iter().map(exposed)),
+            (
+                Self::Sentinel { sentinels, master, database, username, password, tls },
+                Self::Sentinel { sentinels: s, master: m, database: d, username: u, password: p, tls: t },
+            ) => {
+                (sentinels, master, database, username, tls) == (s, m, d, u, t)
+                    && password.as_ref().map(exposed) == p.as_ref().map(exposed)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How Redis is reached.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::{
     clock::unix_now,
     jwt::{Unverifiable, Unverified, sha256},
-    keys::{KeyRing, NoKey},
+    keys::{KeyRing, NoKey, Source},
     names::{ClientId, Scopes, TENANT_SCOPE, TenantId},
 };
 
@@ -101,7 +101,7 @@ impl SystemVerifier {
     pub async fn verify(&self, token: &str, tenant: &TenantId) -> Result<Arc<SystemClient>, SystemTokenError> {
         let name = sha256(token);
         let client = match self.verdicts.get(&name) {
-            Some((client, generation)) if generation == self.ring.generation() => client,
+            Some((client, generation)) if self.ring.generation() == Some(generation) => client,
             _ => self.verify_anew(token, name).await?,
         };
         client.check(tenant, unix_now())?;
@@ -111,7 +111,13 @@ impl SystemVerifier {
     async fn verify_anew(&self, token: &str, name: [u8; 32]) -> Result<Arc<SystemClient>, SystemTokenError> {
         let generation = self.ring.generation();
         let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
-        let key = self.ring.key(unverified.kid()).await.map_err(|error| match error {
+        let source = match unverified.claimed_issuer() {
+            Some(issuer) if self.issuers.contains(&issuer) => {
+                Source::Presented { issued_at: unverified.claimed_issue() }
+            }
+            _ => Source::Foreign,
+        };
+        let key = self.ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => SystemTokenError::Invalid,
             NoKey::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
@@ -120,7 +126,10 @@ impl SystemVerifier {
             SystemTokenError::Invalid
         })?;
         let client = Arc::new(self.client(&claims)?);
-        self.verdicts.insert(name, (Arc::clone(&client), generation.max(self.ring.generation())));
+        // Where the key set changed meanwhile, the next one decides.
+        if let Some(generation) = generation.filter(|generation| self.ring.generation() == Some(*generation)) {
+            self.verdicts.insert(name, (Arc::clone(&client), generation));
+        }
         Ok(client)
     }
 

@@ -29,6 +29,9 @@ use crate::{
 /// Beginnings of targets that write request heads, paths or raw bytes below `WARN`.
 const CAPPED_TARGETS: [&str; 9] =
     ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio", "opentelemetry"];
+/// Beginnings of targets that have a line at `ERROR` for whoever hangs up in the middle of a head. What the
+/// operator should know of requests stands in our own lines.
+const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
 /// Why the log or the traces cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -96,9 +99,10 @@ where
 
 /// Whether an event may be written among the ordinary lines at all, whatever the configured level.
 fn is_safe(event: &Metadata<'_>) -> bool {
+    let is_silent = SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
     let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
     // Lines name no spans: where no traces are exported, nobody asks for any, and none is made.
-    event.is_event() && event.target() != audit::TARGET && (*event.level() <= Level::WARN || !is_capped)
+    event.is_event() && event.target() != audit::TARGET && !is_silent && (*event.level() <= Level::WARN || !is_capped)
 }
 
 #[cfg(test)]

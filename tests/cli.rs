@@ -14,9 +14,10 @@ mod serving;
 
 use std::{
     ffi::OsStr,
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -80,6 +81,54 @@ fn check_reads_the_environment_of_the_process() {
         assert!(shown.contains(expected), "{expected} not in:\n{shown}");
     }
     assert!(!shown.contains("PLANTED") && !shown.contains("ANOTHER_PROGRAM") && wrong.stdout.is_empty(), "{shown}");
+}
+
+#[test]
+fn check_names_every_certificate_that_no_caller_could_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let mut configuration = fs::read_to_string(DEMO).unwrap();
+    for key in ["certificate", "private_key", "client_ca"] {
+        let path = file(key, "read after all this");
+        configuration = configuration.replace("[admin]", &format!("tls.{key} = \"{}\"\n[admin]", path.display()));
+    }
+    let names = [
+        "certificate_subject = 'oms.example.com'",
+        "certificate_subject = 'CN=oms, O=Example'",
+        "certificate_san = 'oms.example.com'",
+        "certificate_san = 'IP:192.0.2.1'",
+        "certificate_subject = 'CN=a\\,b,O=Example'",
+        "certificate_subject = 'cn=a\\2cb,o=Example'",
+        "certificate_san = 'DNS:OMS.example.com'",
+        "certificate_san = 'DNS:oms.example.com'",
+    ];
+    for (number, name) in names.iter().enumerate() {
+        configuration.push_str(&format!(
+            "\n[[callers]]\nname = \"caller-{number}\"\n{name}\nmay = [\"system\"]\norganizations = [\"f_ecom_zzrf_001\"]\noperations = [\"orders.*\"]\n"
+        ));
+    }
+    let path = file("gateway.toml", &configuration);
+    let output = Command::new(BINARY).args(["check", "-c", path.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let shown = text(&output.stderr);
+    let errors: Vec<&str> = shown.lines().collect();
+    let expected = [
+        "callers[1].certificate_subject: not a subject",
+        "callers[2].certificate_subject: not a subject",
+        "callers[3].certificate_san: not an alternative name",
+        "callers[4].certificate_san: not an alternative name",
+        "callers[6].certificate_subject: another caller has this one",
+        "callers[8].certificate_san: another caller has this one",
+    ];
+    assert_eq!(errors.len(), expected.len(), "{shown}");
+    for (error, expected) in errors.iter().zip(expected) {
+        assert!(error.contains(expected), "{expected:?} is not in {error:?}");
+    }
 }
 
 #[test]

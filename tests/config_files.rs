@@ -692,6 +692,12 @@ fn what_must_hold_between_keys() {
     assert_eq!(of("[server]\nlisten = []".to_owned()), ["server.listen"]);
     assert_eq!(of("[limits]\nhead = 1024".to_owned()), ["limits.target"]);
     assert_eq!(of("[sessions]\nrefresh_ahead = '29m 30s'".to_owned()), ["sessions.refresh_ahead"]);
+    for max_age in ["23h", "31d", "0s", "long"] {
+        assert_eq!(of(format!("[keys]\nmax_age = '{max_age}'")), ["keys.max_age"], "{max_age}");
+    }
+    for max_age in ["24h", "30d"] {
+        assert!(load(&format!("{MINIMAL}[keys]\nmax_age = '{max_age}'"), &[]).is_ok(), "{max_age}");
+    }
     let free =
         load(&format!("{MINIMAL}[server]\nlisten = '127.0.0.1:0,127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'"), &[]);
     assert_eq!(free.unwrap().settings.server.listen.len(), 2);
@@ -726,4 +732,20 @@ fn origins_have_nothing_behind_the_port() {
         let text = MINIMAL.replace("https://kv7kzm78.api.commercecloud.salesforce.com", api);
         assert_eq!(paths(&text), ["tenants[0].api"], "{api}");
     }
+}
+
+#[test]
+fn a_folder_for_keys_is_one_that_nobody_else_can_write() {
+    let place = TempDir::new().unwrap();
+    let in_folder = |folder: &str| load_in(place.path(), &format!("{MINIMAL}[keys]\nfolder = '{folder}'"), &[]);
+    let refused = |folder: &str| in_folder(folder).unwrap_err().errors[0].to_string();
+    assert_eq!(in_folder("state").unwrap().settings.keys.folder, Some(place.path().join("state")), "made at the start");
+    assert!(!place.path().join("state").exists(), "but not by a check");
+    assert!(refused("no/state").contains("there is no folder"));
+    assert!(refused("gateway.toml").contains("is no folder"));
+    fs::create_dir(place.path().join("open")).unwrap();
+    fs::set_permissions(place.path().join("open"), Permissions::from_mode(0o775)).unwrap();
+    let problem = refused("open");
+    assert!(problem.starts_with("keys.folder: ") && problem.contains("chmod go-w"), "{problem}");
+    assert!(in_folder("open/state").is_ok());
 }

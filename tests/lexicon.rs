@@ -57,6 +57,17 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
+/// Names that traits of the proxy library demand.
+const DEMANDED: [&str; 7] = [
+    "get_ssl",
+    "get_ssl_digest",
+    "get_timing_digest",
+    "get_read_pending_time",
+    "get_write_pending_time",
+    "get_proxy_digest",
+    "get_socket_digest",
+];
+
 /// The first word of a name that the lexicon bars.
 fn barred(name: &str) -> Option<String> {
     let section = LEXICON.split_once(LAST_SECTION).unwrap().1;
@@ -66,7 +77,7 @@ fn barred(name: &str) -> Option<String> {
     let words = words(name);
     let product = |position: usize| position > 0 && words[position] == "manager" && words[position - 1] == "account";
     let found = (0..words.len()).find(|&position| barred.contains(&words[position]) && !product(position));
-    let getter = || name.starts_with("get_").then(|| "get_".to_owned());
+    let getter = || (name.starts_with("get_") && !DEMANDED.contains(&name)).then(|| "get_".to_owned());
     found.map(|position| words[position].clone()).or_else(getter)
 }
 

@@ -144,7 +144,7 @@ mod tests {
     fn report(query: &str) -> Vec<(String, &'static str)> {
         let organization = |text: &str| text.parse().unwrap();
         let client = |text: &str| text.parse().unwrap();
-        let migration = Migration::new([(organization("f_ecom_zzrf_001"), vec![client("-one"), client("two")])]);
+        let migration = Migration::new([(organization("f_ecom_zzrf_001"), vec![client("-one"), client("two")])], None);
         for (one, endpoint) in [("-one", Endpoint::Login), ("two", Endpoint::Login), ("two", Endpoint::Logout)] {
             migration.note(&organization("f_ecom_zzrf_001"), Some(&client(one)), endpoint);
         }
@@ -169,7 +169,7 @@ mod tests {
     fn no_field_is_a_formula() {
         let organization: crate::names::OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         let client: crate::names::ClientId = "-one".parse().unwrap();
-        let migration = Migration::new([(organization.clone(), vec![client.clone()])]);
+        let migration = Migration::new([(organization.clone(), vec![client.clone()])], None);
         migration.note(&organization, Some(&client), Endpoint::Login);
         let csv = String::from_utf8(Report::of(&migration, &Filter::default()).csv().unwrap()).unwrap();
         assert!(csv.contains("f_ecom_zzrf_001,'-one,login,1,2"), "{csv}");

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Admin, Readiness, report::Report};
 use crate::{
     clock::unix_now,
-    gate::{Tenant, caller::Caller},
+    gate::{Gate, Tenant, caller::Caller},
     metrics::Reading,
     settings::{PolicyMode, UnknownOperations},
 };
@@ -101,8 +101,7 @@ pub(super) struct CallerStatus {
 
 impl Status {
     /// The state at this moment.
-    pub(super) fn of(admin: &Admin, migration: Report) -> Self {
-        let gate = &admin.gate;
+    pub(super) fn of(admin: &Admin, gate: &Gate, migration: Report) -> Self {
         let read = |name: &str| gate.metrics.readings(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =

@@ -92,7 +92,7 @@ async fn ask_store(settings: &Settings, metrics: &Metrics) -> Option<Finding> {
     let what = "session store, Redis".to_owned();
     Some(
         timed(what, async {
-            let store = app::store(settings, metrics).map_err(|error| error.to_string())?;
+            let store = app::session_store(settings, metrics).map_err(|error| error.to_string())?;
             // The first command also connects, which may take longer than a command may.
             let deadline = Instant::now() + settings.timeouts.connect;
             loop {

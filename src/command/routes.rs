@@ -1,11 +1,14 @@
 //! `routes`: the effective policy table, one line an operation.
 
+use std::borrow::Cow;
+
 use super::{ConfigFile, Failure, load, terminal::Terminal};
 use crate::{
     app,
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
+        slas::what_is_added,
     },
 };
 
@@ -24,7 +27,7 @@ fn route_table(operations: &Operations, callers: &Callers) -> String {
             &operation.template,
             &operation.name,
             &who_may_call(operation, callers),
-            upstream_credential(operation),
+            &upstream_credential(operation),
         ];
         table.push_str(&line.join("\t"));
         table.push('\n');
@@ -51,11 +54,14 @@ fn who_may_call(operation: &Operation, callers: &Callers) -> String {
     alternatives.collect::<Vec<_>>().join(" | ")
 }
 
-fn upstream_credential(operation: &Operation) -> &'static str {
+fn upstream_credential(operation: &Operation) -> Cow<'static, str> {
     match operation.kind {
         OperationKind::DeprecatedLogin
         | OperationKind::DeprecatedLogout
-        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS",
-        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => "the caller's own, as received",
+        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => match what_is_added(operation) {
+            Some(added) => format!("the caller's own, as received; if it has none, {added}").into(),
+            None => "the caller's own, as received".into(),
+        },
     }
 }

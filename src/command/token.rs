@@ -135,13 +135,16 @@ fn ask_issuer(
     let metrics = Arc::new(Metrics::new("", "").map_err(Failure::of)?);
     let tenants = app::services(settings, &metrics).map_err(Failure::of)?;
     let named: Vec<_> = tenants.iter().filter(|(tenant, _)| claimed.names(&tenant.settings.tenant)).collect();
-    let Some((tenant, ring)) = named.first() else {
+    let Some((tenant, rings)) = named.first() else {
         judgement.signature = Signature::Unchecked("it is of no configured organization");
         let code = reply::code(&Refusal::TokenWrongOrganization);
         judgement.against.push((code, "it is of none of the organizations of this configuration".to_owned()));
         return Ok(());
     };
     judgement.organization = Some(tenant.settings.organization.clone());
+    for ring in rings {
+        runtime.spawn(Arc::clone(ring).keep_fresh());
+    }
     let refusal = if claimed.is_system {
         judgement.caller = callers.by_client(claimed.text("sub").unwrap_or_default()).cloned();
         if judgement.caller.is_none() {
@@ -159,7 +162,7 @@ fn ask_issuer(
             Err(error) => Some(Some((Refusal::of_system_verdict(error), error.to_string()))),
         }
     } else {
-        let verdict = runtime.block_on(verify_shopper(token, &tenant.settings.organization, ring, &metrics));
+        let verdict = runtime.block_on(verify_shopper(token, &tenant.settings.organization, rings, &metrics));
         match verdict {
             Ok(()) => None,
             Err(TokenError::KeysUnavailable) => Some(None),
@@ -185,11 +188,12 @@ fn ask_issuer(
 async fn verify_shopper(
     token: &str,
     organization: &OrganizationId,
-    ring: &Arc<KeyRing>,
+    rings: &[Arc<KeyRing>],
     metrics: &Arc<Metrics>,
 ) -> Result<(), TokenError> {
-    let rings = [(organization.clone(), Arc::clone(ring))];
-    let verifier = ShopperVerifier::new(rings.into_iter().collect(), Arc::clone(metrics));
+    // That of SLAS is the first.
+    let rings = rings.iter().take(1).map(|ring| (organization.clone(), Arc::clone(ring)));
+    let verifier = ShopperVerifier::new(rings.collect(), Arc::clone(metrics));
     verifier.verify(token, organization).await.map(|_| ())
 }
 

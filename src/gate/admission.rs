@@ -197,7 +197,15 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        Limits { body: 1024, head: 1024, fields: 10, target: 100 }
+        Limits {
+            body: 1024,
+            body_rate: 1024,
+            head: 1024,
+            fields: 10,
+            target: 100,
+            connections: 10,
+            connections_per_address: None,
+        }
     }
 
     fn head(fields: &[(&str, &str)]) -> Parts {

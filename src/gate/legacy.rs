@@ -39,7 +39,7 @@ use crate::{
     },
     settings::SlasClient,
     shopper::Shopper,
-    tokens::{on_behalf::ECOM, sessions::SessionError},
+    tokens::sessions::SessionError,
     waiting,
 };
 
@@ -57,9 +57,15 @@ const LOGIN_WINDOW: Duration = Duration::from_millis(1100);
 /// The locale of a guest whose browser names none: B2C Commerce's fallback locale.
 const DEFAULT_LOCALE: &str = "default";
 
-#[derive(Deserialize)]
-struct LoginBody {
-    r#type: String,
+/// What a deprecated login's body asks for; it has nothing else that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginKind {
+    /// A guest.
+    Guest,
+    /// A registered shopper, by the login and password of the `Authorization` field.
+    Credentials,
+    /// The shopper of an earlier token.
+    Refresh,
 }
 
 /// `TrustedSystemAuthRequest`.
@@ -95,6 +101,26 @@ pub fn as_deprecated(mut reply: Reply) -> Reply {
     reply
 }
 
+impl LoginKind {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`Refusal::RequestInvalid`].
+    pub fn read(body: &[u8]) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Body {
+            r#type: String,
+        }
+        let body: Body = read(body, "a type, e.g. {\"type\": \"guest\"}")?;
+        match body.r#type.as_str() {
+            "guest" => Ok(Self::Guest),
+            "credentials" => Ok(Self::Credentials),
+            "refresh" => Ok(Self::Refresh),
+            _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),
+        }
+    }
+}
+
 impl Gate {
     /// `shopper-customers.authorizeCustomer`: a guest's or registered shopper's login, or a refresh.
     ///
@@ -111,12 +137,12 @@ impl Gate {
         let client = self.client_of(tenant, route, Endpoint::Login);
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site, correlation_id: asked.correlation_id };
-        let body: LoginBody = read(asked.body.as_ref(), "a type, e.g. {\"type\": \"guest\"}")?;
-        trail.event = (body.r#type != "refresh").then_some(Event::Login);
+        let kind = LoginKind::read(asked.body.as_deref().unwrap_or_default())?;
+        trail.event = (kind != LoginKind::Refresh).then_some(Event::Login);
         trail.who = Some(login.client.id.to_string());
-        match body.r#type.as_str() {
-            "guest" => self.guest_login(&login, &head.headers, trail).await,
-            "credentials" => match Presented::read(&head.headers) {
+        match kind {
+            LoginKind::Guest => self.guest_login(&login, &head.headers, trail).await,
+            LoginKind::Credentials => match Presented::read(&head.headers) {
                 Ok(Presented::Basic(credentials)) => self.password_login(&login, credentials, trail).await,
                 // What cannot be read is no login and password either.
                 Ok(Presented::Bearer(_) | Presented::Nothing) | Err(Refusal::TokenInvalid(_)) => {
@@ -124,8 +150,7 @@ impl Gate {
                 }
                 Err(refusal) => Err(refusal),
             },
-            "refresh" => self.refresh_login(&login, route, head).await,
-            _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),
+            LoginKind::Refresh => self.refresh_login(&login, route, head).await,
         }
     }
 
@@ -173,13 +198,13 @@ impl Gate {
         self.prove(tenant, &trusted, &scopes).await?;
         trusted.has_one_of(&scopes)?;
         let body: TrustedSystemLoginBody = read(
-            asked.body.as_ref(),
+            asked.body.as_deref().unwrap_or_default(),
             "login and clientId, e.g. {\"login\": \"ada@example.com\", \"clientId\": \"…\"}",
         )?;
         let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
         self.count_legacy(Endpoint::TrustedSystemLogin, counted.map(|client| &client.id), tenant);
         let site = self.site_of(tenant, route)?;
-        let named = Named { login: body.login, idp: ECOM.to_owned() };
+        let named = Named::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
         let shopper = &token.verified.shopper;
         let document =
@@ -211,7 +236,7 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
         let login_id = credentials.user.clone();
-        trail.shopper = Some(self.audit.pseudonym(login.tenant.settings.organization.as_str(), &login_id));
+        trail.shopper = Some(self.audit.pseudonym_of_login(login.tenant.settings.organization.as_str(), &login_id));
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
         let deadline = Instant::now() + self.timeouts.upstream;
@@ -277,7 +302,7 @@ impl Gate {
     ) -> Result<Arc<Shopper>, Refusal> {
         let organization = &login.tenant.settings.organization;
         let verified =
-            self.shoppers.verify(answer.access_token.expose_secret(), organization).await.map_err(|error| {
+            self.shoppers.verify_issued(answer.access_token.expose_secret(), organization).await.map_err(|error| {
                 tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
                 Refusal::SlasUnavailable
             })?;
@@ -341,8 +366,10 @@ impl Gate {
 }
 
 /// A body of few fields, or what it should have been.
-fn read<T: for<'b> Deserialize<'b>>(body: Option<&Bytes>, expected: &str) -> Result<T, Refusal> {
-    body.and_then(|body| serde_json::from_slice(body).ok())
+fn read<T: for<'b> Deserialize<'b>>(body: &[u8], expected: &str) -> Result<T, Refusal> {
+    // JSON is UTF-8 (RFC 8259, 8.1) also where the library passes over it; and it would read a structure from an array.
+    let text = std::str::from_utf8(body).ok().filter(|text| text.trim_start().starts_with('{'));
+    text.and_then(|text| serde_json::from_str(text).ok())
         .ok_or_else(|| Refusal::RequestInvalid(format!("The body must be JSON with {expected}.")))
 }
 
@@ -409,6 +436,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_LANGUAGE, HeaderValue::from_static(value));
         preferred_locale(&headers)
+    }
+
+    #[test]
+    fn a_logins_body_is_an_object_in_utf_8_with_one_type() {
+        assert_eq!(LoginKind::read(b" {\"x\": [1], \"type\": \"guest\"}\r\n"), Ok(LoginKind::Guest));
+        for body in [
+            &b""[..],
+            b"{}",
+            b"{\"type\": \"admin\"}",
+            b"{\"type\": \"guest\", \"type\": \"credentials\"}",
+            b"[\"guest\"]",
+            b"{\"x\": \"\xff\", \"type\": \"guest\"}",
+        ] {
+            assert!(LoginKind::read(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
     }
 
     #[test]

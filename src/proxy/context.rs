@@ -13,10 +13,7 @@ use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
 use tracing::Span;
 use uuid::Uuid;
 
-use super::{
-    access::{AccessLog, Line},
-    upstream::Upstream,
-};
+use super::{Serving, access::Line, upstream::Upstream};
 use crate::{
     gate::{Forward, Route, forward::CORRELATION_ID, refusal::Refusal},
     metrics::{Answered, Metrics},
@@ -32,11 +29,17 @@ const NONE: &str = "none";
 /// One request on its way.
 #[derive(Debug)]
 pub struct Context {
+    /// By what it is served, to its end.
+    pub(super) serving: Arc<Serving>,
     pub(super) route: Option<Route>,
     pub(super) forward: Option<Forward>,
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
+    /// The whole body was read before the request went upstream.
+    pub(super) is_held: bool,
+    /// The answer's body stays here.
+    pub(super) drops_answer: bool,
     /// Whether it has been sent a second time, with another token.
     pub(super) replayed: bool,
     /// Whether the failure that is about to be reported is nothing but the wish for that.
@@ -58,13 +61,16 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(serving: Arc<Serving>) -> Self {
         Self {
+            serving,
             route: None,
             forward: None,
             upstream: None,
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
+            is_held: false,
+            drops_answer: false,
             replayed: false,
             may_replay: false,
             failure: None,
@@ -97,16 +103,17 @@ impl Context {
         };
         self.correlation_id = match received.filter(plain) {
             Some(value) => value.clone(),
-            None => {
-                let mut text = Uuid::encode_buffer();
-                HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text))
-                    .unwrap_or(HeaderValue::from_static(NONE))
-            }
+            None => new_correlation_id(),
         };
     }
 
     pub(super) fn correlation_text(&self) -> &str {
         self.correlation_id.to_str().unwrap_or(NONE)
+    }
+
+    /// Since the request's head arrived.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// It has been decided, and answered if it stays here. What it waited for others is not the gateway's own time.
@@ -144,7 +151,7 @@ impl Context {
     }
 
     /// Counts the request, ends its span and writes its line.
-    pub(super) fn record(&self, head: &Parts, metrics: &Metrics, log: &AccessLog) {
+    pub(super) fn record(&self, head: &Parts, metrics: &Metrics) {
         let total = self.began.elapsed();
         let status = self.status.map_or(0, |status| status.as_u16());
         let status_text = self.status.as_ref().map_or(NONE, StatusCode::as_str);
@@ -175,7 +182,7 @@ impl Context {
             correlation_id: self.correlation_text(),
         };
         self.end_span(&line);
-        log.write(&line);
+        self.serving.log.write(&line);
     }
 
     fn end_span(&self, line: &Line<'_>) {
@@ -204,4 +211,18 @@ impl Context {
 /// The method is a closed set once the request is admitted; before, it may be anything.
 fn method(head: &Parts) -> &str {
     if head.method.as_str().len() <= 7 { head.method.as_str() } else { NONE }
+}
+
+/// A correlation id for what came without one.
+pub(super) fn new_correlation_id() -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static(NONE))
+}
+
+/// Counts what was answered without becoming a request, and writes its line.
+pub(super) fn record_unread(status: &str, code: &'static str, correlation_id: &HeaderValue, metrics: &Metrics) {
+    let (tenant, api, operation, caller) = (NONE, NONE, NONE, NONE);
+    metrics.requests.count(Answered { tenant, api, operation, caller, status, source: "gateway" });
+    let correlation_id = correlation_id.to_str().unwrap_or(NONE);
+    tracing::info!(target: "shopper_gateway::access", status, code, correlation_id, "no request");
 }

@@ -59,13 +59,21 @@ impl AccountManager {
         format!("{}://{host}:{port}{ISSUER_PATH}", self.url.scheme())
     }
 
+    /// Where its key set is.
+    #[must_use]
+    pub fn jwks_url(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(JWKS_PATH);
+        url
+    }
+
     /// Its key set, as it came.
     ///
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
         let purpose = Purpose { service: "account_manager", flow: "jwks" };
-        let answer = self.transport.send(purpose, self.transport.client().get(self.url(JWKS_PATH))).await?;
+        let answer = self.transport.send(purpose, self.transport.client().get(self.jwks_url())).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 

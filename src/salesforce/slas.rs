@@ -2,8 +2,11 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -15,14 +18,27 @@ use super::{
     transport::{Answer, Purpose, Transport},
 };
 use crate::{
-    names::{OrganizationId, SiteId, Usid},
+    names::{ClientId, OrganizationId, SiteId, Usid},
     settings::SlasClient,
 };
+
+/// How many more requests SLAS takes from the tenant in this minute.
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-1m-remaining");
+/// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
+/// `/authorize`).
+pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
+/// The field in which a private client proves itself where `Authorization` is the agent's
+/// (`/trusted-agent/token`).
+pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
+
+/// What `/passwordless/login` says of a login that no shopper has.
+pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 
 /// SLAS of one organization.
 #[derive(Debug, Clone)]
 pub struct Slas {
     transport: Transport,
+    organization: OrganizationId,
     base: String,
 }
 
@@ -62,7 +78,8 @@ impl Slas {
     #[must_use]
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
-        Self { transport, base: format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2") }
+        let base = format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2");
+        Self { transport, organization: organization.clone(), base }
     }
 
     /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
@@ -225,8 +242,32 @@ impl Slas {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let answer = self.send("jwks", self.transport.client().get(self.url("/jwks"))).await?;
+        let answer = self.send("jwks", self.transport.client().get(self.jwks_url())).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+    }
+
+    /// A caller's own request for a token, and SLAS's answer as it came, whatever it says. `rest` is what
+    /// follows `/oauth2` in the target.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Transport`] if no whole answer came.
+    pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
+        let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
+        self.send("passed", request).await
+    }
+
+    /// Where its key set is.
+    #[must_use]
+    pub fn jwks_url(&self) -> String {
+        self.url("/jwks")
+    }
+
+    /// Whether SLAS answers at all within this time: `GET /userinfo` without a credential, whose 401 is a good
+    /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
+        let answer = self.send("sign_of_life", request).await;
+        answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
     }
 
     async fn token(
@@ -257,7 +298,12 @@ impl Slas {
     }
 
     async fn send(&self, flow: &'static str, request: RequestBuilder) -> Result<Answer, ExchangeError> {
-        Ok(self.transport.send(Purpose { service: "slas", flow }, request).await?)
+        let answer = self.transport.send(Purpose { service: "slas", flow }, request).await?;
+        if let Some(left) = answer.headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok()) {
+            let gauge = &self.transport.metrics().slas_rate_limit_remaining;
+            gauge.with_label_values(&[self.organization.as_str()]).set(left);
+        }
+        Ok(answer)
     }
 
     fn url(&self, path: &str) -> String {
@@ -268,19 +314,27 @@ impl Slas {
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
 fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuilder {
     match &client.secret {
-        Some(secret) if client.strict_client_auth => {
-            request.header("x-slas-client-auth", bare_credentials(client.id.as_str(), secret))
-        }
+        Some(secret) if client.strict_client_auth => request.header(CLIENT_AUTH, bare_credentials(&client.id, secret)),
         _ => request,
     }
 }
 
 /// `base64(clientId:clientSecret)`, without the word "Basic".
-fn bare_credentials(client_id: &str, secret: &SecretString) -> http::HeaderValue {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let text = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
+#[must_use]
+pub fn bare_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("", client_id, secret)
+}
+
+/// The same as RFC 7617 writes it, for `Authorization`.
+#[must_use]
+pub fn basic_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("Basic ", client_id, secret)
+}
+
+fn credentials(word: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    let encoded = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
     // Base64's alphabet is always a valid header value.
-    let mut value = http::HeaderValue::from_str(&text).unwrap_or(http::HeaderValue::from_static(""));
+    let mut value = HeaderValue::from_str(&format!("{word}{encoded}")).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
 }
@@ -328,7 +382,7 @@ mod tests {
 
     fn redirect(status: u16, location: &'static str) -> Answer {
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, http::HeaderValue::from_static(location));
+        headers.insert(LOCATION, HeaderValue::from_static(location));
         Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
     }
 

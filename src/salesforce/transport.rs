@@ -109,6 +109,12 @@ impl Transport {
         &self.client
     }
 
+    /// Where the calls are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Sends a request and reads the whole answer, counted and timed under its purpose.
     ///
     /// # Errors

@@ -66,9 +66,22 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
         let text = fs::read_to_string(path).map_err(|error| unreadable(path, error.kind()))?;
-        let file = text.parse().map_err(|error| malformed(path, &text, &error))?;
+        Self::read(path, &text, environment)
+    }
+
+    /// Reads the text of a configuration, which is said to be that of the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once.
+    pub fn read(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigErrors> {
+        let file = text.parse().map_err(|error| malformed(path, text, &error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        from_text(&text, &Value::Table(file), folder, &environment.into_iter().collect())
+        from_text(text, &Value::Table(file), folder, &environment.into_iter().collect())
     }
 }
 

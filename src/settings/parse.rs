@@ -11,6 +11,7 @@ use super::{
 };
 
 mod callers;
+mod keys;
 mod log;
 mod routes;
 mod store;
@@ -51,6 +52,7 @@ pub(super) fn settings(
     let log = log::log(file.log, &surroundings, findings);
     let traces = traces::traces(&file.traces, findings);
     let store = store::store(file.store, &surroundings, findings);
+    let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
     Some(Settings {
         server: server?,
@@ -63,6 +65,7 @@ pub(super) fn settings(
         log: log?,
         traces: traces?,
         store: store?,
+        keys: keys?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
         routes: routes?,
     })
@@ -148,6 +151,7 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
     let exchange = duration("exchange", &raw.exchange);
     let client_head = duration("client_head", &raw.client_head);
     let client_body = duration("client_body", &raw.client_body);
+    let client_write = duration("client_write", &raw.client_write);
     let idle = duration("idle", &raw.idle);
     let drain = duration("drain", &raw.drain);
     Some(Timeouts {
@@ -157,6 +161,7 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
         exchange: exchange?,
         client_head: client_head?,
         client_body: client_body?,
+        client_write: client_write?,
         idle: idle?,
         drain: drain?,
     })
@@ -165,6 +170,7 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
 fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {
     let mut keys = Keys::new("limits", findings);
     let body = keys.size("body", &raw.body, 1 << 30);
+    let body_rate = keys.size("body_rate", &raw.body_rate, 1 << 30);
     // Pingora reads no head of more than 1 MiB.
     let head = keys.size("head", &raw.head, 1 << 20);
     let target = keys.size("target", &raw.target, 1 << 20);
@@ -173,5 +179,16 @@ fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {
     {
         keys.error("target", "greater than limits.head, which includes it");
     }
-    Some(Limits { body: body?, head: head?, fields: raw.fields, target: target? })
+    if raw.connections_per_address > raw.connections {
+        keys.error("connections_per_address", "greater than limits.connections, so that it would limit nothing");
+    }
+    Some(Limits {
+        body: body?,
+        body_rate: body_rate?,
+        head: head?,
+        fields: raw.fields,
+        target: target?,
+        connections: raw.connections,
+        connections_per_address: Some(raw.connections_per_address).filter(|limit| *limit > 0),
+    })
 }

@@ -56,6 +56,9 @@ pub(super) struct File {
     /// Where sessions live.
     #[serde(default)]
     pub(super) store: Store,
+    /// The public keys of SLAS and Account Manager, which verify tokens.
+    #[serde(default)]
+    pub(super) keys: Keys,
     /// What happens to requests that the policy refuses or does not know.
     #[serde(default)]
     pub(super) policy: Policy,
@@ -243,12 +246,17 @@ pub(super) struct Timeouts {
     /// One exchange with SLAS or Account Manager.
     #[schemars(example = &"3s")]
     pub(super) exchange: String,
-    /// Until a client has sent its whole request head.
+    /// Until a client has sent its whole request head: from the beginning of its connection, TLS
+    /// handshake included, and later from the head's first byte.
     #[schemars(example = &"10s")]
     pub(super) client_head: String,
-    /// Until a client has sent its whole request body, where the gateway reads it.
+    /// Until a client has sent its whole request body, where the gateway reads it; else each wait for
+    /// more of it.
     #[schemars(example = &"30s")]
     pub(super) client_body: String,
+    /// Until a client has taken one part of an answer, of 64 KiB at most.
+    #[schemars(example = &"30s")]
+    pub(super) client_write: String,
     /// How long a connection, of either side, may be without a request.
     #[schemars(example = &"60s")]
     pub(super) idle: String,
@@ -265,6 +273,9 @@ pub(super) struct Limits {
     /// Request body, unless the operation says more.
     #[schemars(example = &"1MiB")]
     pub(super) body: Size,
+    /// Least rate of a request body, a second, once it has taken longer than timeouts.client_body.
+    #[schemars(example = &"1KiB")]
+    pub(super) body_rate: Size,
     /// Request head: request line and header fields.
     #[schemars(example = &"64KiB")]
     pub(super) head: Size,
@@ -274,6 +285,13 @@ pub(super) struct Limits {
     /// Request target: path and query.
     #[schemars(example = &"8KiB")]
     pub(super) target: Size,
+    /// Connections of clients open at a time; further ones are closed at once. Each takes a file
+    /// descriptor, and one more while its request is forwarded.
+    #[schemars(range(min = 1, max = 1_000_000), example = 10_000)]
+    pub(super) connections: usize,
+    /// Of these from one address; 0: no limit. Behind a load balancer all connections are its own.
+    #[schemars(range(max = 1_000_000), example = 100)]
+    pub(super) connections_per_address: usize,
 }
 
 /// Logging.
@@ -348,6 +366,20 @@ pub(super) enum StoreKind {
     Memory,
     /// In Redis or Valkey: sessions survive a restart, and replicas share them.
     Redis,
+}
+
+/// The public keys of SLAS and Account Manager, which verify tokens.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    /// How long a key set is good while its issuer cannot be asked; then its tokens are answered 503. From 24 hours to
+    /// 30 days.
+    #[schemars(example = &"72h")]
+    pub(super) max_age: String,
+    /// Folder in which key sets outlive the process, so that a restart during an outage of SLAS still verifies. Nobody
+    /// but the gateway's user may write in it; made if only it is missing. With a store of kind `redis` they are kept there too.
+    #[schemars(with = "Option<String>", example = &"/var/lib/shopper-gateway/keys")]
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// What happens to requests that the policy refuses or does not know.

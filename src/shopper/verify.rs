@@ -15,7 +15,7 @@ use super::{Shopper, isb::Isb};
 use crate::{
     clock::unix_now,
     jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256, token_digest},
-    keys::{KeyRing, NoKey},
+    keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
     names::{ClientId, OrganizationId, Scopes, TenantId, Usid},
 };
@@ -80,14 +80,22 @@ pub struct ShopperVerifier {
     metrics: Arc<Metrics>,
 }
 
+/// Who gave the token to this gateway.
+#[derive(Debug, Clone, Copy)]
+enum Given {
+    BySlas,
+    ByAnyone,
+}
+
 #[derive(Debug, Clone)]
 struct Verdict {
     token: VerifiedToken,
-    generation: u64,
+    generation: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Claims {
+/// What a shopper's access token says; of the whole only what the gateway judges by.
+#[derive(Debug, Deserialize)]
+pub struct Claims {
     iss: String,
     aud: String,
     sub: String,
@@ -119,12 +127,29 @@ impl ShopperVerifier {
         self.verdicts.len()
     }
 
-    /// Who a token speaks for, in this organization. Its end is the caller's to judge: a session may
-    /// outlive it.
+    /// Who a token that was presented speaks for, in this organization. Its end is the caller's to judge: a session
+    /// may outlive it.
     ///
     /// # Errors
     /// [`TokenError`].
     pub async fn verify(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+        self.verify_from(token, organization, Given::ByAnyone).await
+    }
+
+    /// The same of a token that SLAS has just given to this gateway. A key that nobody knows is fetched at once.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn verify_issued(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+        self.verify_from(token, organization, Given::BySlas).await
+    }
+
+    async fn verify_from(
+        &self,
+        token: &str,
+        organization: &OrganizationId,
+        given: Given,
+    ) -> Result<VerifiedToken, TokenError> {
         let key = sha256(token);
         let now = unix_now();
         let verdict = match self.remembered_verdict(&key) {
@@ -132,7 +157,9 @@ impl ShopperVerifier {
                 self.count("cached");
                 Ok(verified)
             }
-            None => self.verify_anew(token, key, organization, now).await.inspect_err(|_| self.count("rejected")),
+            None => {
+                self.verify_anew(token, key, organization, given, now).await.inspect_err(|_| self.count("rejected"))
+            }
         };
         let verified = verdict?;
         if verified.shopper.organization != *organization {
@@ -143,8 +170,8 @@ impl ShopperVerifier {
 
     fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
         let verdict = self.verdicts.get(key)?;
-        let current = self.rings.get(&verdict.token.shopper.organization)?.generation();
-        (verdict.generation == current).then_some(verdict.token)
+        let current = self.rings.get(&verdict.token.shopper.organization)?.generation()?;
+        (verdict.generation == Some(current)).then_some(verdict.token)
     }
 
     async fn verify_anew(
@@ -152,9 +179,10 @@ impl ShopperVerifier {
         token: &str,
         key: [u8; 32],
         organization: &OrganizationId,
+        given: Given,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let (shopper, generation) = self.read(token, organization, now).await?;
+        let (shopper, generation) = self.read(token, organization, given, now).await?;
         let verified = VerifiedToken { shopper: Arc::new(shopper), digest: token_digest(token) };
         self.count("verified");
         self.verdicts.insert(key, Verdict { token: verified.clone(), generation });
@@ -162,18 +190,26 @@ impl ShopperVerifier {
     }
 
     /// Verifies everything that stays true for as long as the token lives.
-    async fn read(&self, token: &str, organization: &OrganizationId, now: u64) -> Result<(Shopper, u64), TokenError> {
+    async fn read(
+        &self,
+        token: &str,
+        organization: &OrganizationId,
+        given: Given,
+        now: u64,
+    ) -> Result<(Shopper, Option<u64>), TokenError> {
         let own = self.rings.get(organization).ok_or(TokenError::OrganizationWrong)?;
         let unverified = Unverified::read(token, own.algorithm())?;
         // A token of another organization that this gateway serves is verified with that one's keys, so
         // that the caller learns "wrong organization" and not "invalid".
-        let ring = unverified
-            .claimed_issuer()
-            .and_then(|issuer| organization_of(&issuer))
-            .and_then(|claimed| self.rings.get(&claimed))
-            .unwrap_or(own);
+        let claimed = unverified.claimed_issuer().and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
+        let ring = claimed.unwrap_or(own);
+        let source = match given {
+            Given::BySlas => Source::Issuer,
+            Given::ByAnyone if claimed.is_none() => Source::Foreign,
+            Given::ByAnyone => Source::Presented { issued_at: unverified.claimed_issue() },
+        };
         let generation = ring.generation();
-        let key = ring.key(unverified.kid()).await.map_err(|error| match error {
+        let key = ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => TokenError::KeyUnknown,
             NoKey::Unavailable => TokenError::KeysUnavailable,
         })?;
@@ -184,7 +220,7 @@ impl ShopperVerifier {
         if claims.nbf.or(claims.iat).is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
             return Err(TokenError::NotYetValid);
         }
-        Ok((shopper(&claims)?, generation.max(ring.generation())))
+        Ok((claims.shopper()?, generation.max(ring.generation())))
     }
 
     fn count(&self, result: &'static str) {
@@ -200,33 +236,39 @@ impl ShopperVerifier {
 /// [`TokenError`].
 pub fn check_claims(payload: &[u8]) -> Result<(), TokenError> {
     let claims: Claims = serde_json::from_slice(payload).map_err(|_| TokenError::NotAShoppers)?;
-    shopper(&claims).map(|_| ())
+    claims.shopper().map(|_| ())
 }
 
-/// The claims as a shopper: issuer, audience and subject must name one tenant.
-fn shopper(claims: &Claims) -> Result<Shopper, TokenError> {
-    let organization = organization_of(&claims.iss).ok_or(TokenError::IssuerWrong)?;
-    let (_, environment_and_tenant) = claims.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
-    if claims.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
-        return Err(TokenError::IssuerWrong);
+impl Claims {
+    /// The claims as a shopper: issuer, audience and subject must name one tenant.
+    ///
+    /// # Errors
+    /// [`TokenError::IssuerWrong`], [`TokenError::NotAShoppers`].
+    pub fn shopper(&self) -> Result<Shopper, TokenError> {
+        let organization = organization_of(&self.iss).ok_or(TokenError::IssuerWrong)?;
+        let (_, environment_and_tenant) = self.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
+        if self.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
+            return Err(TokenError::IssuerWrong);
+        }
+        let (tenant, client, usid) = subject(&self.sub).ok_or(TokenError::NotAShoppers)?;
+        if tenant != organization.tenant() {
+            return Err(TokenError::IssuerWrong);
+        }
+        let isb: Isb = self.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
+        let scopes: Scopes = self.scp.parse().map_err(|_| TokenError::NotAShoppers)?;
+        Ok(Shopper {
+            organization,
+            client,
+            usid,
+            registered: isb.registered_customer.is_some(),
+            customer: isb.registered_customer.or(isb.guest_customer),
+            site: isb.site,
+            scopes,
+            marks: isb.marks,
+            agent: isb.agent,
+            expires_at: self.exp,
+        })
     }
-    let (tenant, client, usid) = subject(&claims.sub).ok_or(TokenError::NotAShoppers)?;
-    if tenant != organization.tenant() {
-        return Err(TokenError::IssuerWrong);
-    }
-    let isb: Isb = claims.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
-    let scopes: Scopes = claims.scp.parse().map_err(|_| TokenError::NotAShoppers)?;
-    Ok(Shopper {
-        organization,
-        client,
-        usid,
-        registered: isb.registered_customer.is_some(),
-        customer: isb.registered_customer.or(isb.guest_customer),
-        site: isb.site,
-        scopes,
-        marks: isb.marks,
-        expires_at: claims.exp,
-    })
 }
 
 /// `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.
@@ -263,7 +305,7 @@ mod tests {
 
     #[test]
     fn one_tenant_everywhere() {
-        let shopper = shopper(&claims()).unwrap();
+        let shopper = claims().shopper().unwrap();
         assert_eq!(shopper.organization.as_str(), "f_ecom_zzrf_001");
         assert_eq!((shopper.client.as_str(), shopper.usid.as_str()), ("c1", "u1"));
         assert_eq!((shopper.customer.unwrap().as_str(), shopper.registered), ("g1", false));
@@ -284,12 +326,12 @@ mod tests {
         for (position, change) in changes.iter().enumerate() {
             let mut claims = claims();
             change(&mut claims);
-            assert_eq!(shopper(&claims).unwrap_err(), TokenError::IssuerWrong, "change {position}");
+            assert_eq!(claims.shopper().unwrap_err(), TokenError::IssuerWrong, "change {position}");
         }
         let mut development = claims();
         development.iss = "slas/dev/zzrf_001".into();
         development.aud = "commercecloud/dev/zzrf_001".into();
-        assert!(shopper(&development).is_ok());
+        assert!(development.shopper().is_ok());
     }
 
     #[test]

@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, RECENT_TOKENS, Session, SessionStore, StoreError, Written,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, MOST_HANDED, RECENT_TOKENS, Session, SessionStore, StoreError,
+    Written,
+    budget::{Budget, Levels, Taken},
     random_bytes,
 };
 use crate::{
@@ -26,11 +28,13 @@ use crate::{
     names::{CustomerId, OrganizationId},
 };
 
-/// Slots for each session of the capacity: twice its tokens and one for what was ended, because sessions
+/// Slots for each session of the capacity: twice its names and one for what was ended, because sessions
 /// above the capacity stay until the next sweep.
-const SLOTS: usize = 2 * (RECENT_TOKENS + 2);
+const SLOTS: usize = 2 * (RECENT_TOKENS + 2 + MOST_HANDED);
 /// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
 const MOST_TURNS: usize = 10_000;
+/// How many values are kept at a time; beyond it no more are taken.
+const MOST_VALUES: usize = 1_000;
 
 /// Sessions in this process.
 #[derive(Debug)]
@@ -41,6 +45,14 @@ pub struct MemoryStore {
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
     claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
+    budgets: Levels,
+    values: Mutex<HashMap<[u8; 32], Value>>,
+}
+
+#[derive(Debug)]
+struct Value {
+    bytes: Vec<u8>,
+    ends_at: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -83,6 +95,8 @@ impl MemoryStore {
             by_token: Cache::new(capacity.saturating_mul(SLOTS)),
             turns: Mutex::default(),
             claims: Mutex::default(),
+            budgets: Levels::default(),
+            values: Mutex::default(),
         }
     }
 
@@ -97,8 +111,8 @@ impl MemoryStore {
         ages.sort_unstable_by_key(|(used_at, session)| (*used_at, session.id.0));
         ages.dedup_by_key(|(_, session)| session.id);
         for (_, session) in ages.into_iter().take(excess) {
-            for token in &session.tokens {
-                self.by_token.remove(token);
+            for name in session.names() {
+                self.by_token.remove(name);
             }
         }
     }
@@ -117,8 +131,8 @@ impl SessionStore for MemoryStore {
         }
         let state = State { session: Arc::clone(&session), locked: None, fences: 0, has_ended: false };
         let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
-        for token in &session.tokens {
-            self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
+        for name in session.names() {
+            self.by_token.insert(*name, Slot::Session(Arc::clone(&kept)));
         }
         Ok(())
     }
@@ -174,11 +188,11 @@ impl SessionStore for MemoryStore {
             state.locked = None;
         }
         let before = std::mem::replace(&mut state.session, Arc::clone(&session));
-        for forgotten in before.tokens.iter().filter(|token| !session.tokens.contains(token)) {
+        for forgotten in before.names().filter(|before| !session.names().any(|name| name == *before)) {
             self.by_token.remove(forgotten);
         }
-        for token in &session.tokens {
-            self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
+        for name in session.names() {
+            self.by_token.insert(*name, Slot::Session(Arc::clone(&kept)));
         }
         Ok(Written::Yes)
     }
@@ -218,6 +232,10 @@ impl SessionStore for MemoryStore {
             }
             for token in tokens {
                 self.by_token.insert(*token, Slot::Ended(until));
+            }
+            // A refresh token is for SLAS to refuse, which has ended the session too.
+            for handed in session.handed() {
+                self.by_token.remove(&handed.name);
             }
         };
         if let Some(kept) = self.kept(session) {
@@ -266,6 +284,27 @@ impl SessionStore for MemoryStore {
         Ok(Some(wait))
     }
 
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
+        Ok(self.budgets.take(what, budget, amount, leave))
+    }
+
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+        let (name, now) = (sha256(name), Instant::now());
+        let mut values = self.values.lock();
+        values.retain(|_, value| value.ends_at > now);
+        if values.len() >= MOST_VALUES && !values.contains_key(&name) {
+            return Err(StoreError::Broken("there is no room for another value"));
+        }
+        values.insert(name, Value { bytes: value.to_vec(), ends_at: now + life });
+        Ok(())
+    }
+
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = self.values.lock();
+        let value = values.get(&sha256(name)).filter(|value| value.ends_at > Instant::now());
+        Ok(value.map(|value| value.bytes.clone()))
+    }
+
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {
         let held = AtomicUsize::new(0);
         self.by_token.retain(|token, slot| match slot {
@@ -273,7 +312,8 @@ impl SessionStore for MemoryStore {
                 // Whoever has it locked may be waiting for us: it is in use, so it lives.
                 let Some(state) = kept.state.try_lock() else { return true };
                 let used_at = kept.used_at.load(Ordering::Relaxed);
-                let lives = state.session.ends_at > now && used_at.saturating_add(idle.as_secs()) > now;
+                let is_used = used_at.saturating_add(idle.as_secs()) > now || state.session.handed.is_some();
+                let lives = state.session.ends_at > now && is_used;
                 if lives && state.session.tokens.first() == Some(token) {
                     held.fetch_add(1, Ordering::Relaxed);
                 }

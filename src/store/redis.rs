@@ -6,13 +6,15 @@
 //!
 //! | name | value |
 //! |---|---|
-//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended |
+//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended; refresh tokens in callers' hands too |
 //! | `{prefix}:{id}:s` | hash: `r` the sealed session, `v` its version, `f` the last lock's number, `w` the last writer's, `u` last use |
 //! | `{prefix}:{id}:l` | whose lock it is, for the length of the lease |
 //! | `{prefix}:u:{hash of customer}` | set of the customer's session ids |
 //! | `{prefix}:ended` | stream of sealed token digests that are refused from now on |
 //! | `{prefix}:w:{hash of login}` | when the login's next turn is |
 //! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
+//! | `{prefix}:b:{hash of budget}` | when the budget is full again |
+//! | `{prefix}:k:{hash of name}` | a sealed value that outlives a process |
 
 mod link;
 mod wire;
@@ -28,7 +30,9 @@ use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 use self::link::Link;
 pub use self::link::LinkError;
 use super::{
-    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written, random_bytes,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written,
+    budget::{Budget, Taken},
+    random_bytes,
     seal::Seals,
 };
 use crate::{
@@ -102,6 +106,21 @@ static TURN: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: budget. ARGV: the time of the amount, of what may be spent, and of the whole, in µs. Gives the wait in µs, 0 if
+/// it was spent. After a failover to a server whose clock is behind, no more than the whole is missing.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local time = redis.call('TIME')
+         local now = time[1] * 1000000 + time[2]
+         local missing = tonumber(redis.call('GET', KEYS[1]) or '0') - now
+         missing = math.min(math.max(missing, 0), tonumber(ARGV[3]))
+         local after = missing + tonumber(ARGV[1])
+         if after > tonumber(ARGV[2]) then return after - tonumber(ARGV[2]) end
+         redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.max(math.ceil(after / 1000), 1))
+         return 0",
+    )
+});
+
 /// Sessions in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -154,10 +173,11 @@ impl RedisStore {
         Ok(Some((Arc::new(session), used_at.unwrap_or(0))))
     }
 
-    /// Lets a session be found by these tokens for as long as it lives.
-    async fn point(&self, tokens: &[TokenDigest], id: SessionId, ends_at: u64) -> Result<(), StoreError> {
-        for token in tokens {
-            let point = cmd("SET").arg(self.token_key(token)).arg(&id.0).arg("EXAT").arg(ends_at).to_owned();
+    /// Lets a session be found by its names for as long as it lives.
+    async fn point(&self, session: &Session) -> Result<(), StoreError> {
+        for name in session.names() {
+            let (key, id) = (self.token_key(name), session.id.0);
+            let point = cmd("SET").arg(key).arg(&id).arg("EXAT").arg(session.ends_at).to_owned();
             self.link.query::<()>(&point).await?;
         }
         Ok(())
@@ -213,7 +233,7 @@ impl SessionStore for RedisStore {
         self.link.query::<()>(&put).await?;
         self.link.query::<()>(cmd("EXPIREAT").arg(&key).arg(session.ends_at)).await?;
         self.enlist(&session).await?;
-        self.point(&session.tokens, session.id, session.ends_at).await
+        self.point(&session).await
     }
 
     async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError> {
@@ -227,7 +247,7 @@ impl SessionStore for RedisStore {
             let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else { continue };
             if age > 0 {
                 // Found under the previous key: stand under the current one too, before that key goes.
-                self.point(&session.tokens, session.id, session.ends_at).await?;
+                self.point(&session).await?;
             }
             return Ok(Found::Session(session, used_at));
         }
@@ -268,6 +288,11 @@ impl SessionStore for RedisStore {
         if let Some(first) = session.tokens.first() {
             self.link.query::<()>(cmd("EXPIREAT").arg(self.token_key(first)).arg(session.ends_at)).await?;
         }
+        for handed in session.handed().filter(|handed| handed.superseded_at.is_none()) {
+            let key = self.token_key(&handed.name);
+            let point = cmd("SET").arg(key).arg(&session.id.0).arg("EXAT").arg(session.ends_at).to_owned();
+            self.link.query::<()>(&point).await?;
+        }
         self.enlist(&session).await?;
         Ok(Written::Yes)
     }
@@ -298,6 +323,7 @@ impl SessionStore for RedisStore {
             tokens.extend(newest.tokens.iter().filter(|token| !session.tokens.contains(token)));
         }
         self.refuse_all(names, &tokens).await?;
+        // Refresh tokens in callers' hands lead nowhere now, and expire.
         self.link.query::<()>(cmd("DEL").arg(self.session_key(session.id))).await?;
         self.link.query::<()>(cmd("DEL").arg(self.lock_key(session.id))).await?;
         if let Some(customer) = &session.owner.customer {
@@ -358,6 +384,29 @@ impl SessionStore for RedisStore {
         Ok(u64::try_from(wait).ok().map(Duration::from_millis))
     }
 
+    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
+        let mut script = TAKE.key(format!("{}:b:{}", self.prefix, self.seals.name("b", what)));
+        script.arg(microseconds(budget.time_of(amount))).arg(microseconds(budget.room(leave)));
+        let wait: u64 = self.script(script.arg(microseconds(budget.room(0)))).await?;
+        Ok(if wait == 0 { Taken::Yes } else { Taken::NotFor(Duration::from_micros(wait)) })
+    }
+
+    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+        let key = format!("{}:k:{}", self.prefix, self.seals.name("k", name));
+        let sealed = self.seals.seal(&kept_place(name), value)?;
+        self.link.query(cmd("SET").arg(key).arg(sealed).arg("PX").arg(milliseconds(life).max(1))).await
+    }
+
+    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        for hash in self.seals.names("k", name) {
+            let key = format!("{}:k:{hash}", self.prefix);
+            if let Some(sealed) = self.link.query::<Option<Vec<u8>>>(cmd("GET").arg(key)).await? {
+                return self.seals.open(&kept_place(name), &sealed).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     async fn sweep(&self, _now: u64, _idle: Duration) -> Option<usize> {
         None
     }
@@ -369,4 +418,13 @@ impl SessionStore for RedisStore {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a kept value is sealed for: no session's seal opens as one.
+fn kept_place(name: &[u8]) -> Vec<u8> {
+    [b"kept/".as_slice(), name].concat()
 }

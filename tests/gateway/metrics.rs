@@ -16,9 +16,12 @@ use crate::{
     },
 };
 
+/// A label and its words.
+type Label = (&'static str, &'static [&'static str]);
+
 /// Name without the prefix, labels, and the words that each label may have; none: names of the configuration or of the
 /// policy table, or a number.
-const CONTRACT: &[(&str, &[(&str, &[&str])])] = &[
+const CONTRACT: &[(&str, &[Label])] = &[
     (
         "requests_total",
         &[

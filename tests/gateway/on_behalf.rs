@@ -31,7 +31,7 @@ fn search() -> String {
 }
 
 /// The claims of the token that went upstream.
-fn claims(entry: &LedgerEntry) -> String {
+pub fn claims(entry: &LedgerEntry) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let token = entry.header("authorization").unwrap().strip_prefix("Bearer ").unwrap();
     String::from_utf8(URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()

@@ -18,7 +18,7 @@ use crate::world::{Gateway, World, baskets, install_cryptography, products};
 const AMBIGUOUS: (&str, &str) = ("400", "request_ambiguous");
 const INVALID: (&str, &str) = ("400", "request_invalid");
 /// Refused by the HTTP library itself, before anything of ours.
-const NO_HTTP: (&str, &str) = ("400", "none");
+const NO_HTTP: (&str, &str) = ("400", "request_invalid");
 
 /// A world whose APIs are a [`RawUpstream`]; the simulator only signs.
 struct Wire {
@@ -100,6 +100,7 @@ impl Wire {
         assert_eq!(back.refusal(), expected, "{what}: {shown:?}: {back:?}");
         assert!(back.closed && back.answers() == 1, "{what}: {shown:?}: {back:?}");
         assert!(back.text.contains("\r\nConnection: close\r\n"), "{what}: {back:?}");
+        assert!(back.text.contains("\r\ncorrelation-id: "), "{what}: {back:?}");
         assert!(!back.text.contains(&self.token), "{what}: the answer repeats the token");
         let received = self.upstream.received();
         assert!(received.is_empty(), "{what}: {received:?}");
@@ -288,7 +289,7 @@ async fn only_an_operations_methods_are_let_in() {
         wire.refused(method, format!("{}Host: a\r\n\r\n", wire.get().replacen("GET", method, 1)), NO_HTTP).await;
     }
     let tunnel = format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nAuthorization: Bearer {}\r\n\r\n", wire.token);
-    wire.refused("CONNECT", tunnel, ("405", "none")).await;
+    wire.refused("CONNECT", tunnel, ("400", "request_invalid")).await;
 }
 
 #[tokio::test]

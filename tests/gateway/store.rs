@@ -5,10 +5,13 @@ use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use shopper_gateway::{
     clock::unix_now,
+    jwt::TokenDigest,
     metrics::Metrics,
     settings::{RedisStore as Configured, RedisTopology},
     store::{
-        Cursor, Fence, Found, Lock, Owner, Session, SessionId, SessionStore, Written, memory::MemoryStore,
+        Cursor, Fence, Found, HandedTokens, Lock, Owner, SUPERSEDED_FOR, Session, SessionId, SessionStore, Written,
+        budget::{Budget, Taken},
+        memory::MemoryStore,
         redis::RedisStore,
     },
 };
@@ -39,6 +42,7 @@ fn session(number: u8) -> Arc<Session> {
         ends_at: unix_now() + 3600,
         tokens: vec![[number; 32]],
         is_named: false,
+        handed: None,
         version: 0,
     })
 }
@@ -87,6 +91,10 @@ fn trusting(topology: RedisTopology, ca: Option<PathBuf>, current: u8, previous:
     RedisStore::new(&settings, &Metrics::new("test", "test").unwrap()).unwrap()
 }
 
+fn accepts(session: &Session, name: &TokenDigest, now: u64) -> bool {
+    session.handed.as_deref().unwrap_or(&HandedTokens::default()).accepts(name, now)
+}
+
 async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
     match store.lock(session, LEASE).await.unwrap() {
         Lock::Yours(fence) => fence,
@@ -103,6 +111,52 @@ async fn a_session_is_found_by_its_tokens_only() {
         assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Nothing));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
+    of_each(async |store| {
+        let now = unix_now();
+        let first = Arc::new(Session::clone(&session(1)).handing([101; 32], None, now));
+        store.insert(Arc::clone(&first), 1).await.unwrap();
+        let handed = async |name: u8| match store.find(&[name; 32]).await.unwrap() {
+            Found::Session(found, _) => Some(accepts(&found, &[name; 32], now)),
+            Found::Ended | Found::Nothing => None,
+        };
+        assert_eq!((handed(101).await, handed(1).await, handed(102).await), (Some(true), Some(false), None));
+
+        // The gateway's own refresh hands nothing over.
+        let fence = locked(store, &first).await;
+        let second = renewed(&first, 2);
+        assert_eq!(store.replace(Arc::clone(&second), fence).await.unwrap(), Written::Yes);
+        assert_eq!(handed(101).await, Some(true));
+        // A caller's does.
+        let fence = locked(store, &second).await;
+        let third = Arc::new(Session::clone(&renewed(&second, 3)).handing([102; 32], Some(&[101; 32]), now));
+        assert_eq!(store.replace(Arc::clone(&third), fence).await.unwrap(), Written::Yes);
+        assert_eq!((handed(101).await, handed(102).await), (Some(true), Some(true)));
+        let Found::Session(found, _) = store.find(&[102; 32]).await.unwrap() else { panic!() };
+        assert_eq!(found.handed, third.handed);
+        assert!(!accepts(&found, &[101; 32], now + SUPERSEDED_FOR), "for a minute");
+        assert!(accepts(&found, &[102; 32], now + SUPERSEDED_FOR), "and the last for good");
+
+        store.end(&first).await.unwrap();
+        assert_eq!((handed(101).await, handed(102).await), (None, None));
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_in_a_callers_hands_is_kept_however_long_it_idles() {
+    let store = MemoryStore::new(1000);
+    let now = unix_now();
+    store.insert(Arc::new(Session::clone(&session(1)).handing([101; 32], None, now)), now).await.unwrap();
+    store.insert(session(2), now).await.unwrap();
+    assert_eq!(store.sweep(now + 3000, LEASE).await, Some(1));
+    assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Session(..)));
+    assert_eq!(store.sweep(now + 3600, LEASE).await, Some(0), "until its refresh token ends");
+    assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Nothing));
 }
 
 #[tokio::test]
@@ -214,6 +268,95 @@ async fn turns_come_one_after_the_other() {
         assert_eq!(turn(b"bob").await, Some(Duration::ZERO));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_budget_is_spent_once_and_comes_back() {
+    of_each(async |store| {
+        let slow = Budget { size: 5, refill: Duration::from_secs(60) };
+        let take = async |what: &[u8], amount, leave| store.take(what, slow, amount, leave).await.unwrap();
+        assert_eq!(take(b"a", 2, 2).await, Taken::Yes);
+        let Taken::NotFor(wait) = take(b"a", 2, 2).await else { panic!("the reserve is for others") };
+        assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60), "{wait:?}");
+        assert_eq!(take(b"a", 3, 0).await, Taken::Yes);
+        assert!(matches!(take(b"a", 1, 0).await, Taken::NotFor(_)));
+        assert_eq!(take(b"b", 5, 0).await, Taken::Yes, "another budget is its own");
+        assert!(matches!(take(b"c", 6, 0).await, Taken::NotFor(_)), "more than the whole");
+        assert_eq!(take(b"c", 5, 0).await, Taken::Yes, "and that took nothing");
+        let quick = Budget { size: 2, refill: Duration::from_millis(100) };
+        assert_eq!(store.take(b"d", quick, 2, 0).await.unwrap(), Taken::Yes);
+        eventually("it comes back", async || store.take(b"d", quick, 2, 0).await.unwrap() == Taken::Yes).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn gateways_spend_one_budget() {
+    let redis = Redis::start().await;
+    let (one, other) = (in_redis(&redis), in_redis(&redis));
+    let budget = Budget { size: 50, refill: Duration::from_secs(60) };
+    let spend = async |store: &RedisStore| {
+        let mut taken = 0;
+        while store.take(b"a", budget, 1, 0).await.unwrap() == Taken::Yes {
+            taken += 1;
+        }
+        taken
+    };
+    let (by_one, by_other) = tokio::join!(spend(&one), spend(&other));
+    assert_eq!(by_one + by_other, 50);
+}
+
+#[tokio::test]
+async fn a_budget_whose_server_had_another_clock_comes_back_in_its_own_time() {
+    let redis = Redis::start().await;
+    let store = in_redis(&redis);
+    let budget = Budget { size: 2, refill: Duration::from_millis(200) };
+    assert_eq!(store.take(b"a", budget, 1, 0).await.unwrap(), Taken::Yes);
+    let name: Vec<String> = redis.run(redis::cmd("KEYS").arg("test:b:*")).await;
+    redis.run::<()>(redis::cmd("SET").arg(&name[0]).arg((unix_now() + 86_400) * 1_000_000)).await;
+    let Taken::NotFor(wait) = store.take(b"a", budget, 1, 0).await.unwrap() else { panic!() };
+    assert!(wait <= Duration::from_millis(200), "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_value_is_kept_for_its_life_under_its_name() {
+    of_each(async |store| {
+        assert_eq!(store.kept(b"a").await.unwrap(), None);
+        for value in [b"one".as_slice(), b"two"] {
+            store.keep(b"a", value, LEASE).await.unwrap();
+            assert_eq!(store.kept(b"a").await.unwrap().unwrap(), value);
+        }
+        assert_eq!(store.kept(b"b").await.unwrap(), None);
+        store.keep(b"c", b"brief", Duration::from_millis(20)).await.unwrap();
+        eventually("it is gone", async || store.kept(b"c").await.unwrap().is_none()).await;
+        assert_eq!(store.kept(b"a").await.unwrap().unwrap(), b"two");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_somebody_else_wrote_is_no_value() {
+    let redis = Redis::start().await;
+    let (store, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
+    store.keep(b"a", b"genuine", LEASE).await.unwrap();
+    let names = async || redis.run::<Vec<String>>(redis::cmd("KEYS").arg("test:k:*")).await;
+    let a = names().await.remove(0);
+    store.keep(b"b", b"other", LEASE).await.unwrap();
+    let b = names().await.into_iter().find(|name| *name != a).unwrap();
+    stranger.keep(b"s", b"planted", LEASE).await.unwrap();
+    let s = names().await.into_iter().find(|name| *name != a && *name != b).unwrap();
+    let genuine: Vec<u8> = redis.run(redis::cmd("GET").arg(&a)).await;
+    assert!(!redis.dump().await.contains("genuine"));
+    for other in [&b, &s] {
+        let bytes: Vec<u8> = redis.run(redis::cmd("GET").arg(other)).await;
+        redis.run::<()>(redis::cmd("SET").arg(&a).arg(bytes)).await;
+        assert!(store.kept(b"a").await.is_err(), "sealed for another place, or by another key");
+    }
+    redis.run::<()>(redis::cmd("SET").arg(&a).arg("genuine")).await;
+    assert!(store.kept(b"a").await.is_err());
+    redis.run::<()>(redis::cmd("SET").arg(&a).arg(genuine)).await;
+    assert_eq!(store.kept(b"a").await.unwrap().unwrap(), b"genuine");
+    assert_eq!(under_keys(&redis, 3, Some(1)).kept(b"a").await.unwrap().unwrap(), b"genuine", "after a rotation");
 }
 
 #[tokio::test]
@@ -367,6 +510,9 @@ async fn a_user_a_database_and_a_prefix_are_kept_to() {
     assert_eq!(store.replace(renewed(&session(1), 2), fence).await.unwrap(), Written::Yes);
     store.touch(&session(1), 2).await.unwrap();
     store.turn(b"ada", Duration::from_secs(1), Duration::from_secs(1)).await.unwrap();
+    store.take(b"slas", Budget { size: 1, refill: LEASE }, 1, 0).await.unwrap();
+    store.keep(b"keys", b"value", LEASE).await.unwrap();
+    assert_eq!(store.kept(b"keys").await.unwrap().unwrap(), b"value");
     store.end(&session(1)).await.unwrap();
     assert!(redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db3:"));
     assert!(!redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db0:"));

@@ -88,7 +88,7 @@ async fn chunk(response: &mut Response) -> Option<Bytes> {
 }
 
 /// A request body that a test sends piece by piece.
-struct Pieces(mpsc::UnboundedReceiver<Bytes>);
+pub struct Pieces(pub mpsc::UnboundedReceiver<Bytes>);
 
 impl Body for Pieces {
     type Data = Bytes;

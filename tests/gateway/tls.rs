@@ -1,9 +1,10 @@
 //! TLS on both sides: the listener, and an API that is another gateway behind its listener.
 
 pub mod authority;
+mod callers;
 mod relay;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Version};
 use shopper_gateway::{app::App, settings::Settings};
@@ -57,6 +58,23 @@ async fn the_listener_speaks_both_versions_of_http() {
     let stranger = Authority::new().trusted().build().unwrap();
     assert!(stranger.get(url(&world.gateway, "/")).send().await.unwrap_err().is_connect());
     assert!(!world.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.contains("HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn the_end_of_the_certificate_is_told() {
+    const METRIC: &str = "shopper_gateway_tls_certificate_not_after_seconds ";
+    let authority = Authority::new();
+    let issued = authority.server();
+    let world = World::with(|config| tls(config, issued.listener())).await;
+    let end =
+        format!("date +%s -d \"$(openssl x509 -noout -enddate -in {} | cut -d= -f2)\"", text(&issued.certificate));
+    let end = String::from_utf8(Command::new("sh").args(["-c", &end]).output().unwrap().stdout).unwrap();
+    let metrics = world.metrics().await;
+    let told = metrics.lines().find_map(|line| line.strip_prefix(METRIC)).unwrap_or_else(|| panic!("{metrics}"));
+    assert_eq!(told, end.trim());
+
+    let plain = World::start().await;
+    assert!(!plain.metrics().await.contains(METRIC), "without TLS nothing ends");
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use secrecy::ExposeSecret;
 use tracing::Instrument;
 
@@ -89,12 +88,6 @@ impl Gate {
         }
     }
 
-    /// Whether a request without an `Authorization` field is of a caller that its certificate names.
-    pub(in crate::gate) fn is_certified(&self, head: &Parts, certificate: Option<&PeerCertificate>) -> bool {
-        matches!(Presented::read(&head.headers), Ok(Presented::Nothing))
-            && certificate.is_some_and(|certificate| self.callers.by_certificate(certificate).is_some())
-    }
-
     fn claimed(&self, credentials: BasicCredentials, trail: &mut Trail) -> Result<Trusted, Refusal> {
         // Only a configured client's credentials are shown to Account Manager at all.
         let caller = self.callers.by_client(&credentials.user).ok_or(Refusal::CallerUnknown)?;
@@ -105,6 +98,7 @@ impl Gate {
     }
 
     fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
+        trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
         let caller = self.callers.by_certificate(certificate).ok_or(Refusal::CallerUnknown)?;
         trail.who = Some(caller.settings.name.clone());
         Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
@@ -157,6 +151,8 @@ impl Gate {
         let Proof::Basic(credentials) = &trusted.proof else { return Ok(()) };
         let proved = self.system_lease(tenant, credentials, scopes).await;
         proved.map(|_| ()).map_err(|failure| match failure {
+            // Account Manager refused nothing but the tenant: the client is not of this organization.
+            SystemTokenFailure::ScopeRefused if scopes.is_empty() => Refusal::CallerNotAllowed,
             SystemTokenFailure::ScopeRefused => Refusal::ScopeMissing(scopes.clone()),
             failure => Refusal::of_system_token(&failure),
         })

@@ -4,7 +4,7 @@
 //! have one for what only the operator can know.
 
 use super::{
-    AccountManager, Admin, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts, Traces,
+    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts, Traces,
 };
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
@@ -61,6 +61,12 @@ impl Default for Store {
     }
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self { max_age: "72h".to_owned(), folder: None }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -70,6 +76,7 @@ impl Default for Timeouts {
             exchange: "3s".to_owned(),
             client_head: "10s".to_owned(),
             client_body: "30s".to_owned(),
+            client_write: "30s".to_owned(),
             idle: "60s".to_owned(),
             drain: "25s".to_owned(),
         }
@@ -79,7 +86,15 @@ impl Default for Timeouts {
 impl Default for Limits {
     fn default() -> Self {
         let size = |text: &str| Size::Text(text.to_owned());
-        Self { body: size("1MiB"), head: size("64KiB"), fields: 100, target: size("8KiB") }
+        Self {
+            body: size("1MiB"),
+            body_rate: size("1KiB"),
+            head: size("64KiB"),
+            fields: 100,
+            target: size("8KiB"),
+            connections: 10_000,
+            connections_per_address: 0,
+        }
     }
 }
 

@@ -1,0 +1,31 @@
+//! Configurations: settings or findings, each with its key, and no value of a secret.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use shopper_gateway::settings::Settings;
+
+const SECRET: &str = "N0t-T0-Be-Sh0wn";
+
+fuzz_target!(|text: &str| {
+    // Files that a configuration names would be read.
+    if text.contains("/dev") || text.contains("/proc") {
+        return;
+    }
+    let variables = [
+        ("SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET".to_owned(), SECRET.to_owned()),
+        ("SECRET".to_owned(), SECRET.to_owned()),
+    ];
+    match Settings::read(Path::new("/nonexistent/gateway.toml"), text, variables) {
+        Ok(loaded) => {
+            assert!(!loaded.settings.tenants.is_empty());
+            assert!(!format!("{loaded:?}").contains(SECRET));
+        }
+        Err(errors) => {
+            assert!(!errors.errors.is_empty());
+            assert!(errors.errors.iter().all(|finding| !finding.path.is_empty() && !finding.problem.is_empty()));
+            assert!(!format!("{errors} {errors:?}").contains(SECRET));
+        }
+    }
+});

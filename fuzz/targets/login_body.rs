@@ -1,0 +1,22 @@
+//! Bodies of the deprecated logins: one of three words, or a refusal.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shopper_gateway::gate::{
+    legacy::LoginKind,
+    reply::{self, Reply},
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    match LoginKind::read(bytes) {
+        Ok(_) => {
+            let body: serde_json::Value = serde_json::from_slice(bytes).expect("what is accepted is JSON");
+            let kind = body.get("type").and_then(serde_json::Value::as_str);
+            assert!(matches!(kind, Some("guest" | "credentials" | "refresh")), "{body}");
+        }
+        Err(refusal) => {
+            assert_eq!(reply::code(&refusal), "request_invalid");
+            assert!(Reply::refusal(&refusal).status.is_client_error());
+        }
+    }
+});

@@ -1,0 +1,258 @@
+//! One client's connection, between the socket or TLS and the HTTP library.
+//!
+//! Owns what the library does not look after: it tells the [`HeadClock`] of bytes, follows the
+//! [`Frames`] of HTTP/2, and says in our words what the library says by itself. Refuses to know what
+//! the requests are.
+
+mod clock;
+mod frames;
+mod unread;
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use http::StatusCode;
+use pingora::{
+    http::ResponseHeader,
+    protocols::{
+        ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+        TimingDigest, UniqueID, UniqueIDType,
+        raw_connect::ProxyDigest,
+        tls::{SslDigest, TlsRef},
+    },
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+
+pub(crate) use self::clock::HeadClock;
+use self::frames::{Flood, Frames, Owed};
+use crate::{
+    gate::refusal::{LargePart, Refusal},
+    metrics::Metrics,
+};
+
+/// A head and a short body leave in one packet.
+const WRITE_BUFFER_BYTES: usize = 1460;
+
+/// A client's connection.
+pub(crate) struct Connection {
+    io: BufWriter<Stream>,
+    clock: Arc<HeadClock>,
+    protocol: Protocol,
+    /// Most bytes of a head in HTTP/1.1, and how many have arrived.
+    head_limit: usize,
+    head_bytes: usize,
+    /// What goes out instead of the library's own answer, and how much of it has.
+    instead: Option<(Vec<u8>, usize)>,
+    carried: Arc<ProxyDigest>,
+    metrics: Arc<Metrics>,
+}
+
+enum Protocol {
+    Unknown,
+    Http1,
+    Http2(Frames),
+}
+
+impl Connection {
+    /// Over `io`, which has shaken hands. The library itself would take in a head of 1 MiB; here it ends
+    /// after `head_limit` bytes.
+    pub(crate) fn new(
+        io: Stream,
+        clock: Arc<HeadClock>,
+        head_limit: usize,
+        metrics: Arc<Metrics>,
+    ) -> pingora::Result<Self> {
+        // The library hands this to every request of the connection; it is the one place for data of our own.
+        let carried = ProxyDigest::new(
+            Box::new(ResponseHeader::build(StatusCode::OK, Some(0))?),
+            Some(Box::new(Arc::clone(&clock))),
+        );
+        Ok(Self {
+            io: BufWriter::with_capacity(WRITE_BUFFER_BYTES, io),
+            clock,
+            protocol: Protocol::Unknown,
+            head_limit,
+            head_bytes: 0,
+            instead: None,
+            carried: Arc::new(carried),
+            metrics,
+        })
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if matches!(self.protocol, Protocol::Unknown) {
+            self.protocol = if Frames::begin_with(bytes) { Protocol::Http2(Frames::new()) } else { Protocol::Http1 };
+        }
+        let Protocol::Http2(frames) = &mut self.protocol else {
+            if self.clock.bytes_arrived() {
+                self.head_bytes = 0;
+            }
+            self.head_bytes += bytes.len();
+            return Ok(());
+        };
+        match frames.follow(bytes) {
+            Ok(Owed::Nothing) => self.clock.rest(),
+            Ok(Owed::Same) if self.clock.is_head_owed() => {}
+            Ok(Owed::Same | Owed::Anew) => self.clock.begin(),
+            Err(Flood) => {
+                self.metrics.connections_cut.with_label_values(&["flood"]).inc();
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a flood of HTTP/2 frames"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is written now is the library's own: no request has got as far as us.
+    fn is_unread(&self) -> bool {
+        matches!(self.protocol, Protocol::Http1) && self.clock.is_head_owed()
+    }
+
+    fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((answer, written)) = self.instead.as_mut().filter(|(answer, written)| *written < answer.len()) {
+            match ready!(Pin::new(&mut self.io).poll_write(context, &answer[*written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => *written += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_unread() && self.head_bytes > self.head_limit {
+            let too_large = unread::answer(&Refusal::TooLarge(LargePart::Head), &self.metrics);
+            self.instead = Some((too_large, 0));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the head is too large")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        Poll::Ready(self.arrived(&buffer.filled()[before..]))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.instead.is_some() || self.is_unread() {
+            if self.instead.is_none() {
+                self.instead = Some((unread::answer(&unread::meant(bytes), &self.metrics), 0));
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(context))?;
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(context))?;
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.instead.is_some() || self.is_unread() {
+            let first = bytes.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            return self.poll_write(context, first);
+        }
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+impl Drop for Connection {
+    /// The library leaves an answer after which it closes to this; a full socket has no more time.
+    fn drop(&mut self) {
+        let _ = Pin::new(self).poll_flush(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // Whoever has gone does not read it.
+        let _ = self.flush().await;
+        Shutdown::shutdown(self.io.get_mut().as_mut()).await;
+    }
+}
+
+#[async_trait]
+impl Peek for Connection {
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        self.io.get_mut().try_peek(buffer).await
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.io.get_ref().id()
+    }
+}
+
+impl Ssl for Connection {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.io.get_ref().get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.io.get_ref().get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.io.get_ref().selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.io.get_ref().get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.io.get_ref().get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.io.get_ref().get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.carried))
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.io.get_ref().get_socket_digest()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Connection").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}

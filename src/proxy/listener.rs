@@ -1,0 +1,166 @@
+//! From a listening socket to requests: accepting, places, TLS handshake, and the end of the patience.
+//!
+//! Owns what happens before there is a request. The library's own loop has no bound on connections,
+//! waits a minute for a handshake and a minute for each byte of a head, and has an error line for
+//! whoever hangs up.
+
+use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
+
+use pingora::{
+    apps::ServerApp,
+    listeners::tls::Acceptor,
+    protocols::{GetSocketDigest, SocketDigest, Stream, http::v2::server::H2Options, l4},
+    server::ShutdownWatch,
+};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{
+    connection::{Connection, HeadClock},
+    places::Places,
+};
+use crate::{
+    metrics::Metrics,
+    settings::{Limits, Settings},
+};
+
+/// Connections that the system keeps for us until they are accepted.
+const BACKLOG: i32 = 65_535;
+/// A pause when no connection can be accepted, usually for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Requests that one HTTP/2 connection may have under way.
+const STREAMS: u32 = 100;
+/// How much of a head is read beyond `limits.head`, so that the gate refuses it, and says why.
+const HEAD_ROOM_BYTES: usize = 16 * 1024;
+/// What one HTTP/2 stream may have waiting for its reader; with [`STREAMS`], 6.4 MB a connection.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What holds for every public listener.
+#[derive(Debug)]
+pub struct Reception {
+    head_within: Duration,
+    head_limit: usize,
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reception {
+    /// By the configuration.
+    #[must_use]
+    pub fn new(settings: &Settings, metrics: &Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            head_within: settings.timeouts.client_head,
+            head_limit: settings.limits.head + HEAD_ROOM_BYTES,
+            places: Places::new(&settings.limits, metrics.connections.clone()),
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Serves a listener until `stop` turns true. Connections that are open then go on by themselves.
+    ///
+    /// # Errors
+    /// If the socket cannot be listened on.
+    pub fn serve<A: ServerApp + Send + Sync + 'static>(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        tls: Option<Acceptor>,
+        app: Arc<A>,
+        stop: ShutdownWatch,
+    ) -> io::Result<impl Future<Output = ()> + Send> {
+        rustix::net::listen(&listener, BACKLOG)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(self.accept(listener, tls.map(Arc::new), app, stop))
+    }
+
+    async fn accept<A: ServerApp + Send + Sync + 'static>(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Option<Arc<Acceptor>>,
+        app: Arc<A>,
+        mut stop: ShutdownWatch,
+    ) {
+        let mut failing = false;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let (socket, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "no connection can be accepted; trying again");
+                    }
+                    failing = true;
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            failing = false;
+            match self.places.take(client.ip()) {
+                Ok(place) => {
+                    let (reception, tls, app, stop) = (Arc::clone(&self), tls.clone(), Arc::clone(&app), stop.clone());
+                    tokio::spawn(async move {
+                        reception.receive(socket, client, tls, app, stop).await;
+                        drop(place);
+                    });
+                }
+                Err(no_place) => self.cut(no_place.label()),
+            }
+        }
+    }
+
+    async fn receive<A: ServerApp>(
+        &self,
+        socket: TcpStream,
+        client: SocketAddr,
+        tls: Option<Arc<Acceptor>>,
+        app: Arc<A>,
+        stop: ShutdownWatch,
+    ) {
+        let clock = Arc::new(HeadClock::new(self.head_within));
+        // A connection that is gone already says so when it is read.
+        let _ = socket.set_nodelay(true);
+        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(client.into()));
+        let mut stream = l4::stream::Stream::from(socket);
+        stream.set_socket_digest(digest);
+        let stream: Stream = match tls {
+            None => Box::new(stream),
+            Some(tls) => tokio::select! {
+                handshake = tls.tls_handshake(stream) => match handshake {
+                    Ok(stream) => Box::new(stream),
+                    Err(_) => return self.cut("handshake_failed"),
+                },
+                () = clock.overdue() => return self.cut("slow_handshake"),
+            },
+        };
+        let connection = Connection::new(stream, Arc::clone(&clock), self.head_limit, Arc::clone(&self.metrics));
+        let Ok(connection) = connection else { return };
+        tokio::select! {
+            biased;
+            _ = app.process_new(Box::new(connection), &stop) => {}
+            // Owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
+            () = clock.overdue() => self.cut("slow_head"),
+        }
+    }
+
+    fn cut(&self, reason: &'static str) {
+        self.metrics.connections_cut.with_label_values(&[reason]).inc();
+    }
+}
+
+/// What the gateway tells an HTTP/2 client, and bears from it.
+#[must_use]
+pub fn http2_options(limits: &Limits) -> H2Options {
+    let mut options = H2Options::new();
+    options
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(limits.head + HEAD_ROOM_BYTES).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    options
+}

@@ -1,0 +1,235 @@
+//! HTTP/2 as attackers speak it: frames that are cheap to send and dear to receive. None of them hurts
+//! a good client on another connection, and none makes the gateway's memory grow without bound.
+
+#![allow(clippy::print_stdout, reason = "the figures are worth reading")]
+
+mod peer;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::Client;
+use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
+
+use self::peer::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    frame, get, post,
+};
+use crate::{
+    replica::Replica,
+    world::{eventually, install_cryptography, products},
+};
+
+/// How long an attack goes on that the gateway should end.
+const UNTIL_ENDED: Duration = Duration::from_secs(30);
+/// How long another one goes on.
+const A_WHILE: Duration = Duration::from_secs(3);
+/// How many connections an attack takes.
+const ATTACKERS: usize = 4;
+/// What an attack may cost.
+const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+const MEBIBYTE: u64 = 1024 * 1024;
+
+struct Stage {
+    replica: Replica,
+    _simulator: Simulator,
+    url: String,
+    token: String,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        install_cryptography();
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let replica = Replica::start(&simulator.url(), |_| {}).await;
+        let url = format!("http://{}{}", replica.address, products("/793775362380M?siteId=RefArch"));
+        let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
+        Self { replica, _simulator: simulator, url, token }
+    }
+
+    /// Lets attackers do the same over and over, each on a connection, while a good client goes on.
+    /// `repeat` gives what is sent together, and then, after a moment, the next. Says how many of the
+    /// connections the gateway ended.
+    async fn attack<const PARTS: usize>(
+        &self,
+        what: &str,
+        longest: Duration,
+        begin: Vec<u8>,
+        repeat: impl Fn(u32) -> [Vec<u8>; PARTS] + Send + Sync + 'static,
+    ) -> usize {
+        let good = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+        let good_http1 = Client::builder().no_proxy().build().unwrap();
+        let ask = async || {
+            let answer = good.get(&self.url).bearer_auth(&self.token).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{what}");
+            answer.bytes().await.unwrap();
+        };
+        for _ in 0..50 {
+            ask().await;
+        }
+        let before = self.replica.resident_bytes();
+        let over = Arc::new(AtomicBool::new(false));
+        let (ended, repeat) = (Arc::new(AtomicUsize::new(0)), Arc::new(repeat));
+        let mut attackers = Vec::new();
+        for _ in 0..ATTACKERS {
+            let mut peer = Peer::connect(self.replica.address).await;
+            let (begin, repeat, over, ended) =
+                (begin.clone(), Arc::clone(&repeat), Arc::clone(&over), Arc::clone(&ended));
+            attackers.push(tokio::spawn(async move {
+                let mut alive = peer.send(&begin).await;
+                let mut number = 0;
+                while alive && !over.load(Ordering::Relaxed) {
+                    for part in repeat(number) {
+                        alive = peer.send(&part).await;
+                        if PARTS > 1 {
+                            tokio::time::sleep(Duration::from_millis(3)).await;
+                        }
+                    }
+                    number += 1;
+                }
+                let is_ended = !alive || peer.is_closed().await;
+                ended.fetch_add(usize::from(is_ended), Ordering::Relaxed);
+            }));
+        }
+        let mut peak = before;
+        let began = Instant::now();
+        while began.elapsed() < longest && ended.load(Ordering::Relaxed) < ATTACKERS {
+            ask().await;
+            peak = peak.max(self.replica.resident_bytes());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        over.store(true, Ordering::Relaxed);
+        for attacker in attackers {
+            attacker.await.unwrap();
+        }
+        ask().await;
+        let status = format!("http://{}/status", self.replica.admin);
+        eventually("no request is left behind", async || {
+            let status = good_http1.get(&status).send().await.unwrap().text().await.unwrap();
+            status.contains("\"requests_in_flight\":0")
+        })
+        .await;
+        let grown = peak - before;
+        let ended = ended.load(Ordering::Relaxed);
+        println!("{what}: {ended} of {ATTACKERS} connections ended, {} MiB more memory", grown / MEBIBYTE);
+        assert!(grown <= MEMORY_BYTES, "{what}: {} MiB more memory", grown / MEBIBYTE);
+        ended
+    }
+}
+
+fn stream(number: u32) -> u32 {
+    number * 2 + 1
+}
+
+#[tokio::test]
+async fn cancelled_requests_end_the_connection() {
+    let stage = Stage::set().await;
+    let head = get(&products("/793775362380M?siteId=RefArch"), &stage.token);
+    let begun = move |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
+    let cancelled = |stream| frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+    let at_once = begun.clone();
+    let at_once = move |number| [[at_once(stream(number)), cancelled(stream(number))].concat()];
+    assert_eq!(stage.attack("cancelled at once", UNTIL_ENDED, Vec::new(), at_once).await, ATTACKERS);
+
+    // The gateway has begun with these.
+    let later = begun.clone();
+    let later = move |number| [later(stream(number)), cancelled(stream(number))];
+    assert_eq!(stage.attack("cancelled a moment later", UNTIL_ENDED, Vec::new(), later).await, ATTACKERS);
+
+    // What clients do whose users go elsewhere.
+    let sometimes = move |number| {
+        let streams = [0, 1, 2].map(|one| stream(number * 3 + one));
+        [streams.map(&begun).concat(), cancelled(streams[2])]
+    };
+    assert_eq!(stage.attack("cancelled now and then", A_WHILE, Vec::new(), sometimes).await, 0);
+}
+
+#[tokio::test]
+async fn requests_that_the_gateway_is_made_to_reset_end_the_connection() {
+    let stage = Stage::set().await;
+    let path = products("/793775362380M?siteId=RefArch");
+    // A window update of nothing is an error of its stream (CVE-2025-8671).
+    let token = stage.token.clone();
+    let made_you_reset = move |number| {
+        let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream(number), &get(&path, &token));
+        frames.extend(frame(WINDOW_UPDATE, 0, stream(number), &[0; 4]));
+        [frames]
+    };
+    assert_eq!(stage.attack("made you reset", UNTIL_ENDED, Vec::new(), made_you_reset).await, ATTACKERS);
+}
+
+#[tokio::test]
+async fn a_head_without_end_ends_the_connection() {
+    let stage = Stage::set().await;
+    let begin = || frame(HEADERS, 0, 1, &get("/", "x"));
+    let literal = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'a'; 256]].concat();
+    let pieces: [(&str, Vec<u8>); 3] = [
+        ("empty continuation", Vec::new()),
+        ("continuation", literal.repeat(60)),
+        ("continuation of nothing", vec![0x82; 16_000]),
+    ];
+    for (what, piece) in pieces {
+        let ended =
+            stage.attack(what, UNTIL_ENDED, begin(), move |_| [frame(CONTINUATION, 0, 1, &piece).repeat(8)]).await;
+        assert_eq!(ended, ATTACKERS, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_unpacks_to_much_more_is_not_unpacked() {
+    let stage = Stage::set().await;
+    // A field of 4,000 bytes goes into the table, and each byte of later heads stands for it.
+    let mut first = get("/", "x");
+    first.extend([0x40, 0x01, b'a', 0x7f, 0xa1, 0x1e]);
+    first.extend([b'a'; 4000]);
+    let begin = frame(HEADERS, END_HEADERS | END_STREAM, 1, &first);
+    let mut bomb = get("/", "x");
+    bomb.extend([0xbe; 16_000]);
+    stage
+        .attack("HPACK bomb", A_WHILE, begin, move |number| {
+            [frame(HEADERS, END_HEADERS | END_STREAM, stream(number + 1), &bomb)]
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn frames_that_ask_for_nothing_end_the_connection() {
+    let stage = Stage::set().await;
+    let settings = [0, 4, 0, 1, 0, 0].to_vec();
+    let kinds: [(&str, Vec<u8>); 5] = [
+        ("settings", frame(SETTINGS, 0, 0, &settings)),
+        ("pings", frame(PING, 0, 0, &[0; 8])),
+        ("priorities", frame(PRIORITY, 0, 3, &[0, 0, 0, 1, 1])),
+        ("unknown", frame(0x77, 0, 0, &[])),
+        ("acknowledged pings", frame(PING, 1, 0, &[0; 8])),
+    ];
+    for (what, one) in kinds {
+        let ended = stage.attack(what, UNTIL_ENDED, Vec::new(), move |_| [one.repeat(100)]).await;
+        assert_eq!(ended, ATTACKERS, "{what}");
+    }
+    let begin = frame(HEADERS, END_HEADERS, 1, &post(&products("?siteId=RefArch"), &stage.token));
+    let ended = stage.attack("empty data", UNTIL_ENDED, begin, |_| [frame(DATA, 0, 1, &[]).repeat(100)]).await;
+    assert_eq!(ended, ATTACKERS);
+    stage
+        .attack("window updates", A_WHILE, Vec::new(), |_| [frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(100)])
+        .await;
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_are_refused() {
+    let stage = Stage::set().await;
+    let body = post("/checkout/shopper-baskets/v1/organizations/f_ecom_zzrf_001/baskets?siteId=RefArch", &stage.token);
+    // Requests without an end, each with a part of a body.
+    stage
+        .attack("open streams", A_WHILE, Vec::new(), move |number| {
+            let mut frames = frame(HEADERS, END_HEADERS, stream(number), &body);
+            frames.extend(frame(DATA, 0, stream(number), &[b'a'; 600]));
+            [frames]
+        })
+        .await;
+}

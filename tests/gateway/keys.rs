@@ -1,0 +1,139 @@
+//! The issuers' keys when the issuers do not answer: starts, restarts, rotations, outages, and made-up key ids.
+
+mod outages;
+mod restarts;
+mod rotations;
+
+use reqwest::{Client, StatusCode};
+use salesforce_simulator::{Effect, Fault, Seed, ShopperTokenSpec, Simulator};
+use serde_json::Value;
+
+use crate::world::{CALLER_CLIENT, Gateway, ORGANIZATION, eventually, install_cryptography, products};
+
+const SERVED: (u16, Option<&str>) = (200, None);
+const UNAVAILABLE: (u16, Option<&str>) = (503, Some("keys_unavailable"));
+const INVALID: (u16, Option<&str>) = (401, Some("token_invalid"));
+/// Where the key sets of the first organization are.
+const JWKS: &str = "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/jwks";
+
+fn status(code: u16) -> Effect {
+    Effect::Status { code, retry_after: None, body: None }
+}
+
+/// A Salesforce that gateways come to and leave.
+struct Shop {
+    simulator: Simulator,
+    client: Client,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    async fn at(address: &str) -> Self {
+        install_cryptography();
+        let simulator = salesforce_simulator::start(address.parse().unwrap(), Seed::default()).await.unwrap();
+        Self { simulator, client: Client::builder().no_proxy().build().unwrap() }
+    }
+
+    /// Neither issuer gives its keys any more.
+    fn loses_its_keys(&self, effect: &Effect) {
+        for service in ["slas", "account_manager"] {
+            self.simulator.inject(Fault::on(service, effect.clone()));
+        }
+    }
+
+    /// How often the first organization's key set was asked for.
+    fn fetches(&self) -> usize {
+        self.simulator.ledger().iter().filter(|entry| entry.path == JWKS).count()
+    }
+
+    fn shopper(&self, change: impl FnOnce(&mut ShopperTokenSpec)) -> String {
+        let mut spec = ShopperTokenSpec::default();
+        change(&mut spec);
+        self.simulator.mint_shopper_token(spec)
+    }
+
+    fn of_key(&self, kid: &str) -> String {
+        self.shopper(|spec| spec.kid = Some(kid.to_owned()))
+    }
+
+    fn system(&self) -> String {
+        self.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600)
+    }
+
+    /// Status and code of what a gateway answers to a shopper's token.
+    async fn present(&self, gateway: &Gateway, token: &str) -> (u16, Option<&'static str>) {
+        self.ask(gateway, &products("?ids=a&siteId=RefArch"), token).await
+    }
+
+    /// The same for a system's token, where the order asked for does not exist.
+    async fn present_system(&self, gateway: &Gateway, token: &str) -> (u16, Option<&'static str>) {
+        let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1?siteId=RefArch");
+        self.ask(gateway, &order, token).await
+    }
+
+    async fn ask(&self, gateway: &Gateway, target: &str, token: &str) -> (u16, Option<&'static str>) {
+        let request = self.client.get(format!("http://{}{target}", gateway.address)).bearer_auth(token);
+        let answer = request.send().await.unwrap();
+        let code = answer.headers().get("x-shopper-gateway-error").map(|code| code.to_str().unwrap());
+        let known =
+            [UNAVAILABLE, INVALID].into_iter().find_map(|(_, known)| known.filter(|known| Some(*known) == code));
+        assert_eq!(known, code, "another refusal than this test knows");
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(answer.headers().contains_key("retry-after"));
+            assert!(!answer.headers().contains_key("www-authenticate"));
+        }
+        (answer.status().as_u16(), known)
+    }
+
+    async fn readiness(&self, gateway: &Gateway) -> (StatusCode, Value) {
+        let url = format!("http://{}/readyz", gateway.admin);
+        let answer = self.client.get(url).send().await.unwrap();
+        (answer.status(), answer.json_body().await)
+    }
+
+    async fn is_ready(&self, gateway: &Gateway) -> bool {
+        let answer = self.client.get(format!("http://{}/readyz", gateway.admin)).send().await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    }
+
+    /// The rings of a gateway that have no keys, as `tenant/issuer`.
+    async fn missing(&self, gateway: &Gateway) -> Vec<String> {
+        let missing = self.readiness(gateway).await.1["keys_missing"].clone();
+        let name = |ring: &Value| format!("{}/{}", ring["tenant"].as_str().unwrap(), ring["issuer"].as_str().unwrap());
+        missing.as_array().unwrap().iter().map(name).collect()
+    }
+
+    /// A gateway that answers, ready or not.
+    async fn alive(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
+        let gateway = Gateway::start(&self.simulator.url(), change).await;
+        let livez = format!("http://{}/livez", gateway.admin);
+        eventually("the gateway is alive", async || self.client.get(&livez).send().await.is_ok()).await;
+        gateway
+    }
+
+    /// A gateway with the keys of every issuer.
+    async fn ready(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
+        let gateway = self.alive(change).await;
+        eventually("it has all keys", async || self.missing(&gateway).await.is_empty()).await;
+        gateway
+    }
+
+    async fn metric(&self, gateway: &Gateway, line: &str) -> Option<f64> {
+        let url = format!("http://{}/metrics", gateway.admin);
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+    }
+}
+
+trait JsonBody {
+    async fn json_body(self) -> Value;
+}
+
+impl JsonBody for reqwest::Response {
+    async fn json_body(self) -> Value {
+        serde_json::from_slice(&self.bytes().await.unwrap()).unwrap()
+    }
+}

@@ -1,0 +1,191 @@
+//! Gateways that start while an issuer is down, and how they get ready.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use salesforce_simulator::{Effect, Fault, ResetAt};
+
+use super::{SERVED, Shop, UNAVAILABLE, status};
+use crate::{
+    redis::{Redis, in_redis},
+    world::{Gateway, eventually},
+};
+
+/// An outage longer than the gateway's first attempts, so that it waits in earnest.
+const OUTAGE: Duration = Duration::from_secs(7);
+/// Ready two seconds after the issuer's return, and as much again for a slow machine.
+const SOON: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn a_gateway_is_ready_soon_after_its_issuer_is_back() {
+    let effects = [
+        status(500),
+        status(429),
+        Effect::Hang,
+        Effect::Reset { at: ResetAt::Before },
+        Effect::Garbage { html: true },
+        Effect::HugeBody { bytes: 20 * 1024 * 1024 },
+    ];
+    let outage = async |effect: Effect| {
+        let shop = Shop::open().await;
+        let kind = format!("{effect:?}");
+        shop.loses_its_keys(&effect);
+        let gateway = shop.alive(|_| {}).await;
+        let token = shop.shopper(|_| {});
+        let start = Instant::now();
+        while start.elapsed() < OUTAGE {
+            assert_eq!(shop.present(&gateway, &token).await, UNAVAILABLE, "{kind}");
+            assert!(!shop.is_ready(&gateway).await, "{kind}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(shop.fetches() <= 12, "{kind}: {} fetches", shop.fetches());
+        shop.simulator.clear_faults();
+        let back = Instant::now();
+        eventually("it is ready", async || shop.is_ready(&gateway).await).await;
+        assert!(back.elapsed() < SOON, "{kind}: ready after {:?}", back.elapsed());
+        assert_eq!(shop.present(&gateway, &token).await, SERVED, "{kind}");
+    };
+    futures::future::join_all(effects.into_iter().map(outage)).await;
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_soon_after_its_issuer_takes_connections_again() {
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gateway = {
+        crate::world::install_cryptography();
+        Gateway::start(&format!("http://{place}"), |_| {}).await
+    };
+    tokio::time::sleep(OUTAGE).await;
+    let shop = Shop::at(&place.to_string()).await;
+    let back = Instant::now();
+    eventually("it is ready", async || shop.is_ready(&gateway).await).await;
+    assert!(back.elapsed() < SOON, "ready after {:?}", back.elapsed());
+    assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, SERVED);
+}
+
+#[tokio::test]
+async fn a_fetch_that_began_in_an_outage_holds_up_nothing_after_it() {
+    let shop = Shop::open().await;
+    shop.loses_its_keys(&Effect::Hang);
+    let patient = |config: &mut toml::Table| {
+        config.insert("timeouts".into(), "exchange = \"1m\"".parse::<toml::Table>().unwrap().into());
+    };
+    let gateway = shop.alive(patient).await;
+    eventually("it asked in vain for a sign of life", async || shop.simulator.count("slas", "userinfo") >= 2).await;
+    shop.simulator.clear_faults();
+    let back = Instant::now();
+    eventually("it is ready", async || shop.is_ready(&gateway).await).await;
+    assert!(back.elapsed() < SOON, "ready after {:?}", back.elapsed());
+}
+
+#[tokio::test]
+async fn readiness_names_whose_keys_are_missing() {
+    let shop = Shop::open().await;
+    shop.simulator.inject(Fault::on("account_manager", status(503)));
+    let mut fault = Fault::on("slas", status(503));
+    fault.path_prefix = Some("/shopper/auth/v1/organizations/f_ecom_zzrf_002".into());
+    shop.simulator.inject(fault);
+    let gateway = shop.alive(|_| {}).await;
+    let expected = ["zzrf_001/account_manager", "zzrf_002/slas", "zzrf_002/account_manager"];
+    eventually("the first organization's keys are there", async || shop.missing(&gateway).await == expected).await;
+    assert!(!shop.is_ready(&gateway).await);
+    assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, SERVED);
+    assert_eq!(shop.present_system(&gateway, &shop.system()).await, UNAVAILABLE);
+
+    shop.simulator.clear_faults();
+    shop.simulator.inject(Fault::on("account_manager", status(503)));
+    eventually("shoppers can be served", async || shop.is_ready(&gateway).await).await;
+    assert_eq!(shop.missing(&gateway).await, ["zzrf_001/account_manager", "zzrf_002/account_manager"]);
+    shop.simulator.clear_faults();
+    eventually("nothing is missing", async || shop.missing(&gateway).await.is_empty()).await;
+    assert_eq!(shop.present_system(&gateway, &shop.system()).await, (404, None));
+}
+
+#[tokio::test]
+async fn gateways_share_what_slas_allows() {
+    let shop = Shop::open().await;
+    let redis = Redis::start().await;
+    shop.simulator.set(|behaviour| behaviour.jwks_requests_per_minute = 10_000);
+    // SLAS lives, but its key set does not: nothing cheaper tells when it is back.
+    shop.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
+    let start = Instant::now();
+    let mut gateways = Vec::new();
+    for _ in 0..6 {
+        gateways.push(shop.alive(|config| in_redis(config, &redis.url())).await);
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (fetches, most) = (shop.fetches(), 11 + start.elapsed().as_secs() / 6);
+    assert!(fetches >= 10 && fetches as u64 <= most, "{fetches} fetches by six gateways, at most {most} are allowed");
+}
+
+#[tokio::test]
+async fn each_gateway_has_a_small_allowance_while_the_store_is_down() {
+    let shop = Shop::open().await;
+    let mut redis = Redis::start().await;
+    redis.kill();
+    shop.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
+    let gateway = shop.alive(|config| in_redis(config, &redis.url())).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(shop.fetches(), 2);
+    shop.simulator.clear_faults();
+    drop(gateway);
+}
+
+#[tokio::test]
+async fn attempts_are_counted_by_their_outcome() {
+    let shop = Shop::open().await;
+    let gateway = shop.ready(|_| {}).await;
+    let count = async |outcome: &str| {
+        let line = format!("shopper_gateway_jwks_refreshes_total{{outcome=\"{outcome}\"}}");
+        shop.metric(&gateway, &line).await.unwrap_or(0.0)
+    };
+    assert_eq!((count("ok").await, count("failed").await), (4.0, 0.0));
+    shop.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
+    assert_eq!(shop.present(&gateway, &shop.of_key("unknown")).await, UNAVAILABLE);
+    assert_eq!((count("ok").await, count("failed").await), (4.0, 1.0));
+    let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"zzrf_001\"}";
+    eventually("the age grows", async || shop.metric(&gateway, age).await.is_some_and(|age| age >= 1.0)).await;
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// How many lines about SLAS of the first organization say this.
+    fn count(&self, words: &str) -> usize {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let of_it = |line: &&str| ["slas", "zzrf_001", words].iter().all(|word| line.contains(word));
+        text.lines().filter(of_it).count()
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let shop = Shop::open().await;
+    shop.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
+    let gateway = shop.alive(|_| {}).await;
+    eventually("several attempts have failed", async || shop.fetches() >= 3).await;
+    assert_eq!((lines.count("key set not fetched"), lines.count("key set fetched again")), (1, 0));
+    shop.simulator.clear_faults();
+    eventually("it is ready", async || shop.is_ready(&gateway).await).await;
+    assert_eq!((lines.count("key set not fetched"), lines.count("key set fetched again")), (1, 1));
+}

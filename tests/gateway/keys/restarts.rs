@@ -1,0 +1,221 @@
+//! Gateways that start while the issuers are down, with what an earlier one kept; and what was not kept by one.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use salesforce_simulator::{Effect, ResetAt};
+use serde_json::{Value, json};
+use shopper_gateway::{app::App, clock::unix_now_ms, settings::Settings};
+use tempfile::TempDir;
+
+use super::{SERVED, Shop, UNAVAILABLE, status};
+use crate::{
+    redis::{Redis, in_redis},
+    world::{configuration, eventually},
+};
+
+const ALL: [&str; 4] = ["zzrf_001/slas", "zzrf_001/account_manager", "zzrf_002/slas", "zzrf_002/account_manager"];
+const HOUR_MS: u64 = 3_600_000;
+
+/// The configuration of a gateway that keeps its keys in this folder.
+fn in_folder(folder: &Path) -> impl FnOnce(&mut toml::Table) {
+    let keys = format!("folder = \"{}\"", folder.display());
+    move |config| {
+        config.insert("keys".into(), keys.parse::<toml::Table>().unwrap().into());
+    }
+}
+
+/// A folder in which a gateway kept the keys of a shop, which has lost them since.
+struct Kept {
+    shop: Shop,
+    folder: TempDir,
+}
+
+impl Kept {
+    async fn new() -> Self {
+        let (shop, folder) = (Shop::open().await, tempfile::tempdir().unwrap());
+        let gateway = shop.ready(in_folder(folder.path())).await;
+        let kept = Self { shop, folder };
+        eventually("four key sets are kept", async || kept.files().iter().all(|file| file.exists())).await;
+        gateway.stop().await;
+        kept.shop.loses_its_keys(&status(503));
+        kept
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let names = ["slas-zzrf_001", "account_manager-zzrf_001", "slas-zzrf_002", "account_manager-zzrf_002"];
+        names.iter().map(|name| self.folder.path().join(format!("{name}.json"))).collect()
+    }
+
+    fn document(&self) -> Value {
+        serde_json::from_slice(&fs::read(&self.files()[0]).unwrap()).unwrap()
+    }
+
+    fn write(&self, document: &Value) {
+        fs::write(&self.files()[0], document.to_string()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_restart_during_an_outage_verifies_with_the_keys_of_the_folder() {
+    let kept = Kept::new().await;
+    let shop = &kept.shop;
+    for effect in [status(503), status(429), Effect::Hang, Effect::Reset { at: ResetAt::Before }] {
+        shop.simulator.clear_faults();
+        shop.loses_its_keys(&effect);
+        let gateway = shop.ready(in_folder(kept.folder.path())).await;
+        assert!(shop.is_ready(&gateway).await, "{effect:?}");
+        assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, SERVED, "{effect:?}");
+    }
+    // Account Manager has no orders, but the API has.
+    shop.simulator.clear_faults();
+    shop.loses_its_keys(&status(503));
+    let gateway = shop.ready(in_folder(kept.folder.path())).await;
+    assert_eq!(shop.present_system(&gateway, &shop.system()).await, (404, None));
+}
+
+#[tokio::test]
+async fn a_restart_during_an_outage_verifies_with_the_keys_of_the_store() {
+    let shop = Shop::open().await;
+    let redis = Redis::start().await;
+    let first = shop.ready(|config| in_redis(config, &redis.url())).await;
+    let kept = async || redis.run::<Vec<String>>(redis::cmd("KEYS").arg("test:k:*")).await;
+    eventually("four key sets are kept", async || kept().await.len() == 4).await;
+    first.stop().await;
+    let stands = redis.dump().await;
+    assert!(!stands.contains(&shop.simulator.slas_kid()) && !stands.contains("zzrf_001"), "sealed: {stands}");
+
+    shop.loses_its_keys(&Effect::Hang);
+    let second = shop.ready(|config| in_redis(config, &redis.url())).await;
+    assert_eq!(shop.present(&second, &shop.shopper(|_| {})).await, SERVED);
+    assert_eq!(shop.present_system(&second, &shop.system()).await, (404, None));
+
+    // Whoever can write to Redis cannot make a key of this: not by changing it, and not by moving it.
+    let names = kept().await;
+    let mut values: Vec<Vec<u8>> = Vec::new();
+    for name in &names {
+        values.push(redis.run(redis::cmd("GET").arg(name)).await);
+    }
+    for (position, name) in names.iter().enumerate() {
+        let moved = &values[(position + 1) % values.len()];
+        redis.run::<()>(redis::cmd("SET").arg(name).arg(moved)).await;
+    }
+    let third = shop.alive(|config| in_redis(config, &redis.url())).await;
+    assert_eq!(shop.missing(&third).await, ALL);
+    for (name, value) in names.iter().zip(&values) {
+        let mut changed = value.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        redis.run::<()>(redis::cmd("SET").arg(name).arg(changed)).await;
+    }
+    let fourth = shop.alive(|config| in_redis(config, &redis.url())).await;
+    assert_eq!(shop.missing(&fourth).await, ALL);
+    // They look again, so that another gateway can help them.
+    for (name, value) in names.iter().zip(&values) {
+        redis.run::<()>(redis::cmd("SET").arg(name).arg(value)).await;
+    }
+    for gateway in [&third, &fourth] {
+        eventually("it has all keys", async || shop.missing(gateway).await.is_empty()).await;
+        assert_eq!(shop.present(gateway, &shop.shopper(|_| {})).await, SERVED);
+    }
+}
+
+#[tokio::test]
+async fn without_a_place_to_keep_them_a_restart_during_an_outage_has_no_keys() {
+    let shop = Shop::open().await;
+    shop.ready(|_| {}).await.stop().await;
+    shop.loses_its_keys(&status(503));
+    let gateway = shop.alive(|_| {}).await;
+    assert_eq!(shop.missing(&gateway).await, ALL);
+    assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, UNAVAILABLE);
+    assert_eq!(shop.present_system(&gateway, &shop.system()).await, UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_of_this_issuer_and_young_is_refused() {
+    let kept = Kept::new().await;
+    let genuine = kept.document();
+    let with = |name: &str, value: Value| {
+        let mut document = genuine.clone();
+        document[name] = value;
+        document
+    };
+    let algorithm = {
+        let mut document = genuine.clone();
+        document["keys"] = json!([kept.shop.simulator.account_manager_jwks()["keys"][0]]);
+        document
+    };
+    let now = unix_now_ms();
+    for (what, document) in [
+        ("another tenant's", with("tenant", "zzrf_002".into())),
+        ("another address's", with("address", "https://evil.example/jwks".into())),
+        ("another issuer's", with("issuer", "account_manager".into())),
+        ("another format", with("format", 2.into())),
+        ("too old", with("read_at", (now - 72 * HOUR_MS).into())),
+        ("from the future", with("read_at", (now + 3 * HOUR_MS).into())),
+        ("without keys", with("keys", json!([]))),
+        ("with another algorithm's key", algorithm),
+        ("nothing", Value::Null),
+    ] {
+        kept.write(&document);
+        let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
+        let expected = &ALL[..1];
+        eventually("the others are restored", async || kept.shop.missing(&gateway).await == expected).await;
+        assert_eq!(kept.shop.present(&gateway, &kept.shop.shopper(|_| {})).await, UNAVAILABLE, "{what}");
+    }
+    let text = genuine.to_string();
+    fs::write(&kept.files()[0], &text[..text.len() / 2]).unwrap();
+    let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
+    eventually("the others are restored", async || kept.shop.missing(&gateway).await == ALL[..1]).await;
+
+    kept.write(&genuine);
+    let gateway = kept.shop.ready(in_folder(kept.folder.path())).await;
+    assert_eq!(kept.shop.present(&gateway, &kept.shop.shopper(|_| {})).await, SERVED, "the genuine one is taken");
+}
+
+#[tokio::test]
+async fn a_file_that_others_could_have_written_is_refused() {
+    let kept = Kept::new().await;
+    fs::set_permissions(&kept.files()[0], Permissions::from_mode(0o666)).unwrap();
+    let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
+    eventually("the others are restored", async || kept.shop.missing(&gateway).await == ALL[..1]).await;
+    assert_eq!(kept.shop.present(&gateway, &kept.shop.shopper(|_| {})).await, UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_folder_that_others_can_write_prevents_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let mut table: toml::Table = configuration("http://127.0.0.1:1").parse().unwrap();
+    in_folder(folder.path())(&mut table);
+    let path = place.path().join("gateway.toml");
+    fs::write(&path, table.to_string()).unwrap();
+    let settings = Settings::load_with(&path, []).unwrap().settings;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let refused = Settings::load_with(&path, []).unwrap_err().to_string();
+    assert!(refused.contains("keys.folder") && refused.contains("chmod go-w"), "{refused}");
+    crate::world::install_cryptography();
+    let refused = App::build(settings).unwrap_err().to_string();
+    assert!(refused.starts_with("keys.folder: ") && refused.contains("(mode 0777)"), "{refused}");
+}
+
+#[tokio::test]
+async fn keys_too_old_verify_nothing_not_even_what_they_verified_before() {
+    let kept = Kept::new().await;
+    let mut document = kept.document();
+    document["read_at"] = (unix_now_ms() - 72 * HOUR_MS + 4000).into();
+    kept.write(&document);
+    let shop = &kept.shop;
+    let gateway = shop.ready(in_folder(kept.folder.path())).await;
+    let token = shop.shopper(|_| {});
+    assert_eq!(shop.present(&gateway, &token).await, SERVED);
+    let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"zzrf_001\"}";
+    assert!(shop.metric(&gateway, age).await.unwrap() >= 72.0 * 3600.0 - 5.0, "restored keys do not become fresh");
+    eventually("they are too old", async || shop.present(&gateway, &token).await == UNAVAILABLE).await;
+    assert_eq!(shop.missing(&gateway).await, ALL[..1]);
+    assert!(!shop.is_ready(&gateway).await);
+    shop.simulator.clear_faults();
+    eventually("there are new ones", async || shop.present(&gateway, &token).await == SERVED).await;
+}

@@ -1,0 +1,285 @@
+//! Clients that take their time: heads, bodies and answers in drops, handshakes that never end, and
+//! more connections than there are places.
+//!
+//! `SLOW_CONNECTIONS` scales the test of many of them, e.g. 5000, and makes it strict.
+
+#![allow(clippy::print_stdout, reason = "the figures are worth reading")]
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Version};
+use salesforce_simulator::{Effect, Fault, Seed};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+use crate::{
+    replica::Replica,
+    streaming::Pieces,
+    tls::authority::Authority,
+    world::{PUBLIC_CLIENT, World, baskets, eventually, install_cryptography, products},
+};
+
+/// Far more than any of these tests should take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Empty SETTINGS, then the beginning of a HEADERS frame.
+const HALF_A_HEAD: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 60, 1, 0, 0, 0, 0, 1, 0x82];
+
+async fn world(timeouts: &str, limits: &str) -> World {
+    World::with(|config| {
+        config.insert("timeouts".into(), timeouts.parse::<toml::Table>().unwrap().into());
+        config.insert("limits".into(), limits.parse::<toml::Table>().unwrap().into());
+    })
+    .await
+}
+
+async fn metric(world: &World, name: &str) -> f64 {
+    let metrics = world.metrics().await;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("shopper_gateway_{name} ")));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// Sends drops for ever and completes when the gateway closes.
+async fn closed(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, drop: &[u8]) {
+    let closed = async {
+        let mut buffer = [0; 4096];
+        loop {
+            let step = Duration::from_millis(100);
+            match tokio::time::timeout(step, stream.read(&mut buffer)).await {
+                Ok(Ok(0) | Err(_)) => return,
+                Ok(Ok(_)) => {}
+                Err(_) if stream.write_all(drop).await.is_err() => return,
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("the gateway never closes");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_ends_the_connection() {
+    let world = world("client_head = \"1s\"", "").await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let target = products("/793775362380M?siteId=RefArch");
+    let whole = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let half_h2 = [PREFACE, HALF_A_HEAD].concat();
+    let cases: [(&[u8], &[u8]); 7] = [
+        (b"", b""),
+        (b"", b"G"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX-A: ", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", b"X: y\r\n"),
+        (PREFACE, b""),
+        (&half_h2, b""),
+        (&half_h2, b"\0"),
+    ];
+    for (begin, drop) in cases {
+        let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        closed(stream, drop).await;
+    }
+    assert!(metric(&world, "connections_cut_total{reason=\"slow_head\"}").await >= 7.0);
+
+    // A second head in drops, on a connection that has served one.
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    stream.write_all(whole.as_bytes()).await.unwrap();
+    let mut answer = [0; 16_384];
+    let read = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+    stream.write_all(b"GET / HTTP/1.1\r\nX-A: ").await.unwrap();
+    closed(stream, b"a").await;
+}
+
+#[tokio::test]
+async fn a_head_is_not_kept_beyond_its_limit() {
+    let world = world("client_head = \"60s\"", "head = \"16KiB\"").await;
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: ").await.unwrap();
+    let mut sent = 0;
+    // In pieces, so that the answer is not lost with what nobody reads any more.
+    let answer = loop {
+        let _ = stream.write_all(&[b'a'; 1024]).await;
+        sent += 1024;
+        let mut answer = vec![0; 4096];
+        if let Ok(read) = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut answer)).await {
+            answer.truncate(read.unwrap());
+            break String::from_utf8(answer).unwrap();
+        }
+    };
+    assert!((16 * 1024..64 * 1024).contains(&sent), "{sent}");
+    assert!(answer.starts_with("HTTP/1.1 431 ") && answer.contains("x-shopper-gateway-error: request_too_large"));
+    assert!(answer.contains("correlation-id: "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_in_use_may_rest_longer_than_a_head_may_take() {
+    let world = world("client_head = \"1s\"", "").await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let builder = || Client::builder().no_proxy().pool_max_idle_per_host(1);
+    for client in [builder().build().unwrap(), builder().http2_prior_knowledge().build().unwrap()] {
+        let url = format!("http://{}{}", world.gateway.address, products("/793775362380M?siteId=RefArch"));
+        let slow = Fault::on("api", Effect::Delay { ms: 2500 }).flow("getProduct").times(1);
+        world.simulator.inject(slow);
+        for rest in [0, 2500] {
+            tokio::time::sleep(Duration::from_millis(rest)).await;
+            let response = client.get(&url).bearer_auth(&token).send().await.unwrap();
+            assert_eq!(response.status(), 200);
+            response.bytes().await.unwrap();
+        }
+    }
+    assert!(metric(&world, "connections_cut_total{reason=\"slow_head\"}").await < 1.0, "nobody was cut");
+}
+
+#[tokio::test]
+async fn a_handshake_takes_no_longer_than_a_head() {
+    install_cryptography();
+    let authority = Authority::new();
+    let listener = authority.server().listener();
+    let world = World::with(|config| {
+        config.insert("timeouts".into(), "client_head = \"1s\"".parse::<toml::Table>().unwrap().into());
+        config["server"].as_table_mut().unwrap().insert("tls".into(), listener.into());
+    })
+    .await;
+    let connect = || TcpStream::connect(world.gateway.address);
+    closed(connect().await.unwrap(), b"").await;
+    let mut begun = connect().await.unwrap();
+    begun.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
+    closed(begun, b"\0").await;
+    assert!(metric(&world, "connections_cut_total{reason=\"slow_handshake\"}").await >= 2.0);
+    let mut noise = connect().await.unwrap();
+    noise.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    closed(noise, b"").await;
+    assert!(metric(&world, "connections_cut_total{reason=\"handshake_failed\"}").await >= 1.0);
+    let url = format!("https://localhost:{}/", world.gateway.address.port());
+    let trusted = authority.trusted().build().unwrap();
+    let response = trusted.get(url).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.version()), (404, Version::HTTP_2));
+}
+
+#[tokio::test]
+async fn a_body_in_drops_is_refused() {
+    let world = world("client_body = \"1s\"", "body_rate = \"1KiB\"").await;
+    let builder = || Client::builder().no_proxy();
+    for client in [builder().build().unwrap(), builder().http2_prior_knowledge().build().unwrap()] {
+        for (piece, count, expected) in [("a", 200, 400), (&"a".repeat(1000), 20, 200)] {
+            let token = world.guest(PUBLIC_CLIENT).await.token();
+            let (pieces, body) = mpsc::unbounded_channel();
+            let piece = bytes::Bytes::from(piece.to_owned());
+            tokio::spawn(async move {
+                let _ = pieces.send("{\"a\":\"".into());
+                for _ in 0..count {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    // Whoever has answered takes no more.
+                    let _ = pieces.send(piece.clone());
+                }
+                let _ = pieces.send("\"}".into());
+            });
+            let url = format!("http://{}{}", world.gateway.address, baskets("?siteId=RefArch"));
+            let request = client.post(&url).bearer_auth(&token).body(reqwest::Body::wrap(Pieces(body)));
+            let response = tokio::time::timeout(PATIENCE, request.send()).await.unwrap().unwrap();
+            let status = response.status();
+            let text = response.text().await.unwrap();
+            assert_eq!(status, expected, "{text}");
+            assert_eq!(text.contains("did not arrive in time"), expected == 400, "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_left() {
+    let world = world("client_write = \"1s\"\nidle = \"1s\"", "").await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    drop(world.client);
+    let world = World { client: Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap(), ..world };
+    world.simulator.inject(Fault::on("api", Effect::HugeBody { bytes: 50_000_000 }).flow("getProduct"));
+    let target = products("/793775362380M?siteId=RefArch");
+    let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let url = format!("http://{}{target}", world.gateway.address);
+    let client = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let unread = client.get(url).bearer_auth(&token).send().await.unwrap();
+    eventually("two answers are under way", async || world.forwarded("shopper-products.getProduct").len() == 2).await;
+    eventually("both are given up", async || metric(&world, "connections").await < 1.0).await;
+    drop((stream, unread));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    for (limits, reason) in
+        [("connections = 3", "too_many"), ("connections = 50\nconnections_per_address = 3", "too_many_of_address")]
+    {
+        let world = world("", limits).await;
+        eventually("nobody is connected", async || metric(&world, "connections").await < 1.0).await;
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(TcpStream::connect(world.gateway.address).await.unwrap());
+        }
+        eventually("three are connected", async || metric(&world, "connections").await > 2.0).await;
+        let mut fourth = TcpStream::connect(world.gateway.address).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(5), fourth.read(&mut [0; 16])).await.unwrap();
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        assert!(metric(&world, &format!("connections_cut_total{{reason=\"{reason}\"}}")).await > 0.0);
+        held.pop();
+        eventually("there is a place again", async || world.get("/").send().await.is_ok()).await;
+    }
+}
+
+/// How good requests fare: their number that failed, and a high percentile of what they took.
+async fn fare(client: &Client, url: &str, token: &str) -> (usize, Duration) {
+    let (mut failed, mut took) = (0, Vec::new());
+    for _ in 0..300 {
+        let began = Instant::now();
+        let answer = client.get(url).bearer_auth(token).send().await;
+        failed += usize::from(!answer.is_ok_and(|answer| answer.status() == 200));
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    (failed, took[took.len() * 95 / 100])
+}
+
+#[tokio::test]
+async fn many_slow_connections_hurt_nobody_else() {
+    let wanted = std::env::var("SLOW_CONNECTIONS").ok();
+    let count: usize = wanted.as_ref().map_or(500, |count| count.parse().unwrap());
+    // Beside other tests the machine is busy with those.
+    let (times, floor) = if wanted.is_some() { (3, 50) } else { (10, 250) };
+    install_cryptography();
+    let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let replica = Replica::start(&simulator.url(), |_| {}).await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
+    let url = format!("http://{}{}", replica.address, products("/793775362380M?siteId=RefArch"));
+    fare(&client, &url, &token).await;
+    let (failed_before, before) = fare(&client, &url, &token).await;
+    let memory_before = replica.resident_bytes();
+
+    let began = Instant::now();
+    let mut slow = Vec::new();
+    for number in 0..count {
+        let mut stream = TcpStream::connect(replica.address).await.unwrap();
+        let begin: &[u8] = match number % 4 {
+            0 => b"",
+            1 => PREFACE,
+            _ => b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        };
+        stream.write_all(begin).await.unwrap();
+        slow.push(tokio::spawn(closed(stream, if number % 4 < 2 { b"" } else { b"a" })));
+    }
+    let (failed, during) = fare(&client, &url, &token).await;
+    let memory = replica.resident_bytes().saturating_sub(memory_before) / count as u64;
+    for slow in slow {
+        slow.await.unwrap();
+    }
+    println!(
+        "{count} slow connections: p95 {before:?} before, {during:?} during; {memory} bytes each; all closed after {:?}",
+        began.elapsed()
+    );
+    assert_eq!((failed_before, failed), (0, 0));
+    let (_, after) = fare(&client, &url, &token).await;
+    let calm = before.max(after);
+    assert!(during < (calm * times).max(Duration::from_millis(floor)), "{calm:?} in peace, {during:?} during");
+    assert!(memory < 64 * 1024, "{memory} bytes for each");
+}

@@ -1,0 +1,93 @@
+"""Dockerfile and compose file, as far as they can be judged without an engine and without a registry.
+
+Linted and parsed by their own tools; that the build's context has what the build reads, that the image has the libraries
+that the binary asks for, and that the compose file's parts fit together, is looked up in the real things.
+"""
+
+import json
+import re
+import unittest
+
+import yaml
+
+import running
+
+DOCKERFILE = running.DEPLOY / "Dockerfile"
+COMPOSE = running.DEPLOY / "compose.yaml"
+# What gcr.io/distroless/cc-debian12 has of shared libraries that a Rust program may ask for.
+LIBRARIES = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+
+
+class Images(unittest.TestCase):
+    """What deploy/Dockerfile makes."""
+
+    def test_the_linter_has_nothing_to_say(self):
+        running.tool("hadolint", "--failure-threshold", "style", DOCKERFILE)
+
+    def test_the_compiler_is_the_project_s(self):
+        channel = re.search(r'^channel = "(.+)"$', (running.ROOT / "rust-toolchain.toml").read_text(), re.M).group(1)
+        self.assertIn(f"ARG RUST={channel}\n", DOCKERFILE.read_text())
+
+    def test_the_context_has_what_the_build_reads(self):
+        lines = (running.ROOT / ".dockerignore").read_text().split("\n")
+        self.assertIn("*", lines)
+        kept = [running.ROOT / line[1:] for line in lines if line.startswith("!")]
+        read = {running.ROOT / "Cargo.toml", running.ROOT / "Cargo.lock"}
+        for binary in ["shopper-gateway", "salesforce-simulator"]:
+            # Cargo's own list of what went into it.
+            text = (running.BINARIES / f"{binary}.d").read_text().split(": ", 1)[1]
+            read |= {running.ROOT / path for path in text.split()}
+        # The manifest names them, so that Cargo wants to see them.
+        benches = json.loads(running.tool("cargo", "metadata", "--no-deps", "--format-version=1", cwd=running.ROOT))
+        read |= {running.ROOT / target["src_path"] for package in benches["packages"] for target in package["targets"]
+                 if target["kind"] == ["bench"]}
+        self.assertGreater(len(read), 80)
+        missing = [path for path in read if not any(path == keep or keep in path.parents for keep in kept)]
+        self.assertEqual(missing, [])
+
+    def test_the_image_has_the_libraries(self):
+        for binary in ["shopper-gateway", "salesforce-simulator"]:
+            needed = set(re.findall(r"NEEDED.*\[(.+)\]", running.tool("readelf", "-d", running.BINARIES / binary)))
+            self.assertLessEqual(needed, LIBRARIES)
+
+
+class Compose(unittest.TestCase):
+    """What deploy/compose.yaml starts."""
+
+    def setUp(self):
+        # Merged and checked by the tool; the anchors are gone.
+        self.services = yaml.safe_load(running.tool("docker-compose", "-f", COMPOSE, "config"))["services"]
+
+    def test_all_are_there_and_only_this_machine_reaches_them(self):
+        self.assertEqual(set(self.services), {"gateway", "simulator", "redis", "prometheus", "grafana"})
+        for name, service in self.services.items():
+            self.assertTrue(service["read_only"], name)
+            self.assertEqual(service["cap_drop"], ["ALL"], name)
+            for port in service.get("ports", []):
+                self.assertTrue(str(port).startswith("127.0.0.1:"), f"{name}: {port}")
+
+    def test_what_is_mounted_is_there(self):
+        sources = re.findall(r"- (\./[^:]+):", COMPOSE.read_text())
+        self.assertGreater(len(sources), 3)
+        for source in sources:
+            self.assertTrue((running.DEPLOY / source).exists(), source)
+
+    def test_the_gateway_takes_its_configuration(self):
+        config = running.DEPLOY / "compose" / "gateway.toml"
+        running.tool(running.BINARIES / "shopper-gateway", "check", "-c", config,
+                     env=self.services["gateway"]["environment"])
+
+    def test_they_find_each_other(self):
+        config = (running.DEPLOY / "compose" / "gateway.toml").read_text()
+        scrape = yaml.safe_load((running.DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"][0]
+        grafana = running.DEPLOY / "grafana" / "provisioning"
+        source = yaml.safe_load((grafana / "datasources" / "prometheus.yaml").read_text())["datasources"][0]["url"]
+        provider = yaml.safe_load((grafana / "dashboards" / "files.yaml").read_text())["providers"][0]
+        addresses = re.findall(r"//([\w-]+:\d+)", config) + scrape["static_configs"][0]["targets"] + [source[7:]]
+        own = {"simulator:8081", "redis:6379", "gateway:9090", "prometheus:9090"}
+        self.assertEqual({address for address in addresses if not address.startswith("localhost")}, own)
+        self.assertIn(f"{provider['options']['path']}/dashboard.json", COMPOSE.read_text())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,151 @@
+"""The Debian package: built, installed, started as its unit says, asked, stopped and removed.
+
+The installation is a real one, by dpkg with its scripts, but into a copy of this machine that only this test sees: an
+overlay in a mount namespace of its own. That needs root, or sudo. No systemd runs there: the test does what the unit says.
+"""
+
+import configparser
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import unittest
+
+import running
+import shop
+
+PRIVATE_CLIENT = "22222222-2222-4222-8222-222222222222"
+UNIT = "/usr/lib/systemd/system/shopper-gateway.service"
+CREDENTIALS = "/run/credentials/shopper-gateway.service"
+# What stands before a command that only root may run.
+ROOT = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
+# What `systemd-analyze security` may find at most, in tenths: 0 is best, 100 is none.
+EXPOSURE = 15
+
+
+class Package(unittest.TestCase):
+    """Its life, in order; each step needs the one before."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = pathlib.Path(cls.enterClassContext(running.folder()))
+        cls.package = build(folder)
+        cls.room = cls.enterClassContext(Room(folder))
+
+    def test_its_life(self):
+        self.install()
+        self.unit_is_sound()
+        with running.simulator() as simulator:
+            self.configure(simulator)
+            self.serve()
+        self.remove()
+
+    def install(self):
+        self.room.write("/tmp/shopper-gateway.deb", self.package.read_bytes())
+        self.room.run("dpkg", "--install", "/tmp/shopper-gateway.deb")
+        self.assertIn("shopper-gateway", self.room.run("getent", "passwd", "shopper-gateway"))
+        modes = self.room.run("stat", "-c", "%a %U:%G %n", "/etc/shopper-gateway/secrets", "/etc/shopper-gateway/tls")
+        self.assertEqual(modes.split("\n")[:2], [
+            "700 root:root /etc/shopper-gateway/secrets", "750 root:shopper-gateway /etc/shopper-gateway/tls"])
+        # Not configured, so not started, and it says what is missing.
+        with self.assertRaisesRegex(AssertionError, "tenants"):
+            self.room.run("shopper-gateway", "check", "-c", "/etc/shopper-gateway/gateway.toml")
+
+    def unit_is_sound(self):
+        said = self.room.run("sh", "-c", f"systemd-analyze verify {UNIT} 2>&1")
+        self.assertNotIn("shopper-gateway", said)
+        self.room.run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", UNIT)
+
+    def configure(self, simulator):
+        self.room.write("/etc/shopper-gateway/secrets/slas", b"private-client-secret\n")
+        tenant = f"""
+[[tenants]]
+organization_id = "{running.ORGANIZATION}"
+api = "{simulator}"
+sites = ["RefArch"]
+[[tenants.slas_clients]]
+client_id = "{PRIVATE_CLIENT}"
+client_secret = {{ file = "{CREDENTIALS}/secret_slas" }}
+redirect_uri = "http://localhost:3000/callback"
+"""
+        self.room.write("/etc/shopper-gateway/gateway.toml", tenant.encode(), "--append")
+        # What StateDirectory and LoadCredential do.
+        self.room.run("install", "-d", "-m", "0700", "-o", "shopper-gateway", "/var/lib/shopper-gateway")
+        self.room.run("install", "-d", "-m", "0500", "-o", "shopper-gateway", CREDENTIALS)
+        self.room.run("install", "-m", "0400", "-o", "shopper-gateway", "/etc/shopper-gateway/secrets/slas",
+                      f"{CREDENTIALS}/secret_slas")
+
+    def serve(self):
+        unit = configparser.RawConfigParser(strict=False)
+        unit.optionxform = str
+        unit.read_string(self.room.run("cat", UNIT))
+        service = unit["Service"]
+        command = ["setpriv", f"--reuid={service['User']}", f"--regid={service['Group']}", "--init-groups",
+                   "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--",
+                   "env", "-i", service["Environment"], f"CREDENTIALS_DIRECTORY={CREDENTIALS}",
+                   "SHOPPER_GATEWAY__SERVER__LISTEN=127.0.0.1:0", "SHOPPER_GATEWAY__ADMIN__LISTEN=127.0.0.1:0",
+                   *shlex.split(service["ExecStart"])]
+        with self.room.start(*command) as gateway:
+            admin = gateway.said(r'"listening for operators"[^\n]*"address":"([^"]+)"').group(1)
+            address = gateway.said(r'"listening"[^\n]*"address":"([^"]+)"').group(1)
+            client = running.Client()
+            running.eventually("it is ready", lambda: client.send("GET", f"http://{admin}/readyz")[0] == 200)
+            login = shop.LOGIN.replace(running.PUBLIC_CLIENT, PRIVATE_CLIENT)
+            status, _, body = client.send("POST", f"http://{address}{login}", '{"type":"guest"}')
+            self.assertEqual(status, 200, body)
+            self.assertEqual(gateway.end(), 0)
+            self.assertIn(".json", self.room.run("ls", "/var/lib/shopper-gateway/keys"))
+
+    def remove(self):
+        self.room.run("dpkg", "--purge", "shopper-gateway")
+        for path in ["/usr/bin/shopper-gateway", UNIT, "/etc/shopper-gateway/gateway.toml", "/etc/shopper-gateway/tls",
+                     "/var/lib/shopper-gateway"]:
+            self.room.run("test", "!", "-e", path)
+        # A secret is the administrator's to remove.
+        self.room.run("test", "-e", "/etc/shopper-gateway/secrets/slas")
+
+
+def build(folder):
+    """The package of the binary that the tests use: the same files and scripts as a release."""
+    release = folder / "target" / "release"
+    release.mkdir(parents=True)
+    shutil.copy(running.BINARIES / "shopper-gateway", release)
+    package = folder / "shopper-gateway.deb"
+    running.tool("cargo", "deb", "--no-build", "--no-strip", "--fast", "--output", package, cwd=running.ROOT,
+                 env={**os.environ, "CARGO_TARGET_DIR": str(folder / "target")})
+    return package
+
+
+class Room:
+    """A writable copy of this machine's files that is gone at the end."""
+
+    def __init__(self, folder):
+        self.folder = folder / "room"
+
+    def __enter__(self):
+        self.folder.mkdir()
+        mounts = (f"mount -t tmpfs room {self.folder} && cd {self.folder} && mkdir upper work root"
+                  " && mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root"
+                  " && for kernels in proc sys dev; do mount --rbind /$kernels root/$kernels; done"
+                  " && echo furnished by $$ && exec sleep 3600")
+        self.holder = running.Program(*ROOT, "unshare", "--mount", "--propagation", "private", "sh", "-c", mounts)
+        holder = self.holder.said(r"furnished by (\d+)").group(1)
+        self.enter = [*ROOT, "nsenter", f"--target={holder}", "--mount", "chroot", f"{self.folder}/root"]
+        return self
+
+    def __exit__(self, *_):
+        self.holder.end()
+
+    def run(self, *command):
+        return running.tool(*self.enter, *command)
+
+    def start(self, *command):
+        return running.Program(*self.enter, *command)
+
+    def write(self, path, content, *how):
+        subprocess.run([*self.enter, "tee", *how, path], input=content, stdout=subprocess.DEVNULL, check=True)
+
+
+if __name__ == "__main__":
+    unittest.main()

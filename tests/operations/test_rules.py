@@ -1,0 +1,63 @@
+"""The rules of deploy/prometheus, judged by promtool, and the runbooks that their alerts name."""
+
+import datetime
+import re
+import unittest
+
+import yaml
+
+import running
+
+FOLDER = running.DEPLOY / "prometheus"
+RULES = FOLDER / "shopper-gateway.rules.yaml"
+TESTS = sorted(FOLDER.glob("*.test.yaml"))
+ALERTS = {
+    rule["alert"]: rule
+    for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
+}
+
+
+class Rules(unittest.TestCase):
+    """What they say and when."""
+
+    def test_promtool_accepts_them(self):
+        running.tool("promtool", "check", "rules", RULES)
+        running.tool("promtool", "check", "config", "--syntax-only", FOLDER / "prometheus.yaml")
+
+    def test_promtool_sees_them_fire_and_stay_silent(self):
+        running.tool("promtool", "test", "rules", *TESTS)
+
+    def test_every_alert_is_seen_to_fire(self):
+        fired, silent = set(), set()
+        for case in (case for path in TESTS for case in yaml.safe_load(path.read_text())["tests"]):
+            for expected in case["alert_rule_test"]:
+                (fired if expected["exp_alerts"] else silent).add(expected["alertname"])
+        self.assertEqual(set(ALERTS), fired)
+        self.assertEqual(set(ALERTS), silent)
+
+    def test_every_alert_says_how_bad_it_is_and_has_a_runbook(self):
+        self.assertGreater(len(ALERTS), 15)
+        operations = (running.ROOT / "docs" / "OPERATIONS.md").read_text()
+        # What GitHub and its like make of a heading.
+        anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+                   for title in re.findall(r"^#+ (.+)$", operations, re.M)}
+        named = set()
+        for name, alert in ALERTS.items():
+            self.assertIn(alert["labels"]["severity"], {"page", "ticket", "info"}, name)
+            self.assertTrue(alert["annotations"]["summary"], name)
+            file, anchor = alert["annotations"]["runbook"].split("#")
+            self.assertEqual(file, "docs/OPERATIONS.md")
+            self.assertIn(anchor, anchors, f"{name} has no runbook")
+            named.add(anchor)
+        written = {anchor for anchor in anchors if anchor.startswith("shoppergateway")}
+        self.assertEqual(written, named, "a runbook without its alert")
+
+    def test_the_sunset_is_that_of_the_answers(self):
+        source = (running.ROOT / "src" / "gate" / "legacy.rs").read_text()
+        sunset = re.search(r'const SUNSET: .*from_static\("(.+)"\)', source).group(1)
+        moment = datetime.datetime.strptime(sunset, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=datetime.timezone.utc)
+        self.assertIn(f"expr: vector({moment.timestamp():.0f})", RULES.read_text())
+
+
+if __name__ == "__main__":
+    unittest.main()
