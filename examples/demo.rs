@@ -15,7 +15,11 @@ use std::{
 };
 
 use salesforce_simulator::Seed;
-use shopper_gateway::{app::App, settings::Settings, telemetry};
+use shopper_gateway::{
+    app::{App, Stop},
+    settings::Settings,
+    telemetry,
+};
 use tokio::{process::Command, sync::oneshot};
 
 const PUBLIC_CLIENT: &str = "11111111-1111-4111-8111-111111111111";
@@ -58,6 +62,7 @@ async fn main() -> Outcome<()> {
     let running = tokio::spawn(app.run(async {
         // Either the demo says so or it is gone.
         let _ = stopped.await;
+        Stop::Ended
     }));
     wait_until_ready(admin).await?;
     println!("  shop:      http://{gateway}");

@@ -35,6 +35,7 @@ use self::{
 use crate::{
     audit::{Audit, Event, Place, Trail},
     jwt,
+    keys::KeyRing,
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
@@ -63,6 +64,8 @@ pub struct Gate {
     pub tenants: HashMap<OrganizationId, Tenant>,
     /// Trusted systems.
     pub callers: Callers,
+    /// The issuers' keys, all of them.
+    pub rings: Vec<Arc<KeyRing>>,
     /// Verifies shopper tokens.
     pub shoppers: Arc<ShopperVerifier>,
     /// Sessions of the logins performed here.

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub config_reloads: IntCounterVec,
     /// When the configuration in use was taken over, seconds since 1970.
     pub config_last_reload_success: IntGauge,
+    /// Whether requests should come here.
+    pub ready: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
     /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
@@ -94,6 +96,8 @@ impl Metrics {
         registry.register(Box::new(token_exchange_duration.clone()))?;
         let sessions = IntGauge::new("sessions", "Sessions held")?;
         registry.register(Box::new(sessions.clone()))?;
+        let ready = IntGauge::new("ready", "Whether requests should come here")?;
+        registry.register(Box::new(ready.clone()))?;
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
@@ -152,6 +156,7 @@ impl Metrics {
             )?,
             config_reloads,
             config_last_reload_success,
+            ready,
             store_up,
             tls_certificate_not_after: gauges(
                 "tls_certificate_not_after_seconds",

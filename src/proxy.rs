@@ -14,6 +14,7 @@ mod upstream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -59,32 +60,37 @@ const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
 /// How long a refused request's body is read and thrown away, so that the caller can read the answer.
 const DRAIN_REFUSED: Duration = Duration::from_secs(2);
 
+/// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
+#[derive(Debug)]
+pub struct Serving {
+    /// What decides.
+    pub gate: Arc<Gate>,
+    /// Where requests go, one for each of the gate's organizations.
+    pub upstreams: HashMap<OrganizationId, Arc<Upstream>>,
+    /// Times.
+    pub timeouts: Timeouts,
+}
+
 /// The proxy in front of every organization's API.
 #[derive(Debug)]
 pub struct Proxy {
-    gate: Arc<Gate>,
-    upstreams: HashMap<OrganizationId, Arc<Upstream>>,
-    timeouts: Timeouts,
+    serving: Arc<ArcSwap<Serving>>,
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
 }
 
 impl Proxy {
-    /// A proxy that asks `gate` and sends to `upstreams`, one for each of the gate's organizations.
+    /// A proxy that serves each request by what is in `serving` when it begins.
     #[must_use]
-    pub fn new(
-        gate: Arc<Gate>,
-        upstreams: HashMap<OrganizationId, Arc<Upstream>>,
-        timeouts: Timeouts,
-        in_flight: Arc<InFlight>,
-    ) -> Self {
-        let metrics = Arc::clone(&gate.metrics);
-        Self { gate, upstreams, timeouts, metrics, in_flight }
+    pub fn new(serving: Arc<ArcSwap<Serving>>, in_flight: Arc<InFlight>) -> Self {
+        let metrics = Arc::clone(&serving.load().gate.metrics);
+        Self { serving, metrics, in_flight }
     }
 
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
     async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let route = match admit_bytes(session).and_then(|()| self.gate.route(head(session))) {
+        let serving = Arc::clone(&context.serving);
+        let route = match admit_bytes(session).and_then(|()| serving.gate.route(head(session))) {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
                 if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
@@ -102,11 +108,11 @@ impl Proxy {
             if route.wants_body() {
                 return Some(MAX_LOGIN_BODY_BYTES);
             }
-            context.is_held = self.gate.holds_form(route, head(session));
+            context.is_held = serving.gate.holds_form(route, head(session));
             context.is_held.then_some(slas::MAX_FORM_BYTES)
         });
         let body = match wanted {
-            Some(most) => match self.read_body(session, most).await? {
+            Some(most) => match self.read_body(session, most, serving.timeouts.client_body).await? {
                 Ok(body) => Some(body),
                 Err(refusal) => return self.refuse(session, context, &refusal).await,
             },
@@ -116,10 +122,10 @@ impl Proxy {
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
         let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
         let asked = Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate };
-        let decision = self.gate.decide(route, &asked).await;
+        let decision = serving.gate.decide(route, &asked).await;
         match decision {
             Decision::Forward(decided) => {
-                context.upstream = self.upstreams.get(&route.organization).map(Arc::clone);
+                context.upstream = serving.upstreams.get(&route.organization).map(Arc::clone);
                 if let Some(refusal) = &decided.reported {
                     self.count_refusal(context, refusal, true);
                 }
@@ -134,7 +140,7 @@ impl Proxy {
     }
 
     /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream.
-    async fn read_body(&self, session: &mut Session, most: usize) -> Result<Result<Bytes, Refusal>> {
+    async fn read_body(&self, session: &mut Session, most: usize, within: Duration) -> Result<Result<Bytes, Refusal>> {
         // Without it what is read now would be missing upstream.
         session.enable_retry_buffering();
         if session.req_header().headers.contains_key(EXPECT) {
@@ -150,7 +156,7 @@ impl Proxy {
             }
             Ok::<_, Box<Error>>(Ok(()))
         };
-        match tokio::time::timeout(self.timeouts.client_body, read).await {
+        match tokio::time::timeout(within, read).await {
             Ok(Ok(result)) => Ok(result.map(|()| body.freeze())),
             Ok(Err(_)) => {
                 session.set_keepalive(None);
@@ -211,8 +217,9 @@ impl Proxy {
 
     /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
     fn body_takes_too_long(&self, context: &Context) -> bool {
-        let seconds = context.body_bytes / self.gate.limits.body_rate;
-        context.elapsed() > self.timeouts.client_body + Duration::from_secs(seconds as u64)
+        let Serving { gate, timeouts, .. } = &*context.serving;
+        let seconds = context.body_bytes / gate.limits.body_rate;
+        context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
     }
 
     /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
@@ -222,7 +229,7 @@ impl Proxy {
         if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
             return false;
         }
-        let Some(credential) = self.gate.replacement(route, &forward.credential).await else { return false };
+        let Some(credential) = context.serving.gate.replacement(route, &forward.credential).await else { return false };
         forward.credential = credential;
         context.replayed = true;
         context.may_replay = true;
@@ -236,7 +243,8 @@ impl Proxy {
             !operation.security.is_empty()
                 && operation.security.iter().all(|security| security.kind == SecurityKind::System)
         });
-        if is_admin { self.timeouts.upstream_admin } else { self.timeouts.upstream }
+        let timeouts = &context.serving.timeouts;
+        if is_admin { timeouts.upstream_admin } else { timeouts.upstream }
     }
 }
 
@@ -246,7 +254,7 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Context {
         self.in_flight.enter();
-        Context::new()
+        Context::new(self.serving.load_full())
     }
 
     /// No module of the library is used; compression is Salesforce's and the client's affair.
@@ -259,10 +267,10 @@ impl ProxyHttp for Proxy {
         context.correlate(session.req_header().headers.get(CORRELATION_ID));
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.timeouts.idle.as_secs().max(1)));
+            session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
         }
-        session.set_read_timeout(Some(self.timeouts.client_body));
-        session.set_write_timeout(Some(self.timeouts.client_write));
+        session.set_read_timeout(Some(context.serving.timeouts.client_body));
+        session.set_write_timeout(Some(context.serving.timeouts.client_write));
         Ok(())
     }
 
@@ -398,7 +406,7 @@ impl ProxyHttp for Proxy {
                 && !response.status.is_client_error()
                 && !response.status.is_server_error()
             {
-                self.gate.follow_logout(logout).await;
+                context.serving.gate.follow_logout(logout).await;
             }
         }
         context.status = Some(response.status);

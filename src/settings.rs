@@ -13,7 +13,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::Method;
 use schemars::JsonSchema;
-use secrecy::{SecretSlice, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -263,12 +263,24 @@ pub enum LogFormat {
 }
 
 /// Where sessions live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Store {
     /// In this process.
     Memory,
     /// In Redis or Valkey, shared by replicas.
     Redis(Box<RedisStore>),
+}
+
+impl PartialEq for RedisStore {
+    fn eq(&self, other: &Self) -> bool {
+        let keys = |store: &Self| {
+            let previous = store.previous_encryption_key.as_ref().map(|key| key.expose_secret().to_vec());
+            (store.encryption_key.expose_secret().to_vec(), previous)
+        };
+        self.topology == other.topology
+            && keys(self) == keys(other)
+            && (&self.ca, &self.key_prefix, self.timeout) == (&other.ca, &other.key_prefix, other.timeout)
+    }
 }
 
 /// Sessions in Redis or Valkey.
@@ -295,6 +307,24 @@ pub struct Keys {
     pub max_age: Duration,
     /// Where key sets are kept on this machine, if anywhere.
     pub folder: Option<PathBuf>,
+}
+
+impl PartialEq for RedisTopology {
+    fn eq(&self, other: &Self) -> bool {
+        let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
+        match (self, other) {
+            (Self::Standalone(own), Self::Standalone(other)) => exposed(own) == exposed(other),
+            (Self::Cluster(own), Self::Cluster(other)) => own.iter().map(exposed).eq(other.iter().map(exposed)),
+            (
+                Self::Sentinel { sentinels, master, database, username, password, tls },
+                Self::Sentinel { sentinels: s, master: m, database: d, username: u, password: p, tls: t },
+            ) => {
+                (sentinels, master, database, username, tls) == (s, m, d, u, t)
+                    && password.as_ref().map(exposed) == p.as_ref().map(exposed)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How Redis is reached.

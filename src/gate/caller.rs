@@ -1,7 +1,7 @@
 //! Trusted systems: who they are and what the configuration lets them do.
 //!
 //! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified: that is
-//! [`authenticate`]'s, and what a client certificate says is [`certificate`]'s.
+//! `authenticate`'s, and what a client certificate says is `certificate`'s.
 
 mod authenticate;
 pub mod certificate;

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderValue, StatusCode, request::Parts};
 use uuid::Uuid;
 
-use super::upstream::Upstream;
+use super::{Serving, upstream::Upstream};
 use crate::{
     gate::{Forward, Route, refusal::Refusal},
     metrics::Metrics,
@@ -26,6 +26,8 @@ const NONE: &str = "none";
 /// One request on its way.
 #[derive(Debug)]
 pub struct Context {
+    /// By what it is served, to its end.
+    pub(super) serving: Arc<Serving>,
     pub(super) route: Option<Route>,
     pub(super) forward: Option<Forward>,
     pub(super) upstream: Option<Arc<Upstream>>,
@@ -52,8 +54,9 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(serving: Arc<Serving>) -> Self {
         Self {
+            serving,
             route: None,
             forward: None,
             upstream: None,

@@ -273,7 +273,7 @@ impl OnBehalfTokens {
     }
 
     async fn verified(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, token: SecretString) -> Outcome {
-        match self.verifier.verify(token.expose_secret(), &whose.organization).await {
+        match self.verifier.verify_issued(token.expose_secret(), &whose.organization).await {
             Ok(verified) => Ok(OnBehalfToken { token, verified, name: *name, whose: Arc::clone(whose) }),
             Err(error) => {
                 tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");

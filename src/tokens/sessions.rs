@@ -40,7 +40,7 @@ use crate::{
         Shopper,
         verify::{ShopperVerifier, VerifiedToken},
     },
-    store::{Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
+    store::{Cursor, Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
 };
 
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
@@ -70,8 +70,10 @@ pub struct Sessions {
     store: Arc<dyn SessionStore>,
     issuers: HashMap<OrganizationId, Issuer>,
     verifier: Arc<ShopperVerifier>,
-    known: Cache<TokenDigest, Known>,
+    known: Arc<Cache<TokenDigest, Known>>,
     flights: Arc<Flights<SessionId, Outcome>>,
+    /// How far the news of other replicas have been read.
+    news: Arc<tokio::sync::Mutex<Cursor>>,
     replacements: Pace<SessionId>,
     settings: settings::Sessions,
     /// How long a refresh may take, at most.
@@ -80,7 +82,7 @@ pub struct Sessions {
 }
 
 /// SLAS of one organization and the clients that sessions may be of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Issuer {
     /// Its SLAS.
     pub slas: Slas,
@@ -194,12 +196,33 @@ impl Sessions {
             store,
             issuers,
             verifier,
-            known: Cache::new(capacity),
+            known: Arc::new(Cache::new(capacity)),
             flights: Flights::new(),
+            news: Arc::default(),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
             settings,
             exchange,
             metrics,
+        })
+    }
+
+    /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
+    #[must_use]
+    pub fn after(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        if !Arc::ptr_eq(&self.store, &before.store) {
+            return self;
+        }
+        Arc::new(Self {
+            store: Arc::clone(&self.store),
+            issuers: self.issuers.clone(),
+            verifier: Arc::clone(&self.verifier),
+            known: Arc::clone(&before.known),
+            flights: Arc::clone(&before.flights),
+            news: Arc::clone(&before.news),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            settings: self.settings.clone(),
+            exchange: self.exchange,
+            metrics: Arc::clone(&self.metrics),
         })
     }
 

@@ -23,6 +23,7 @@ mod operations;
 mod paths;
 mod refusals;
 mod registered;
+mod reload;
 mod sdk;
 mod sessions;
 mod slas;

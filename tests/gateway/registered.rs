@@ -11,7 +11,7 @@ use crate::{
     replica::Replica,
     world::{
         Answer, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, install_cryptography,
-        products,
+        products, register_sessions,
     },
 };
 
@@ -25,14 +25,8 @@ fn slas(rest: &str) -> String {
     format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/{rest}")
 }
 
-fn register(table: &mut toml::Table) {
-    for tenant in table["tenants"].as_array_mut().unwrap() {
-        tenant.as_table_mut().unwrap().insert("register_sessions".into(), true.into());
-    }
-}
-
 async fn world() -> World {
-    let mut world = World::with(register).await;
+    let mut world = World::with(register_sessions).await;
     world.client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
     world
 }
@@ -220,6 +214,9 @@ async fn the_answer_is_slas_own_whatever_it_is() {
             answer.text()
         );
         assert!(answer.header("x-ratelimit-1m-limit").is_some(), "SLAS's own fields");
+        for name in ["date", "content-length", "content-type", "correlation-id"] {
+            assert_eq!(answer.headers.get_all(name).iter().count(), 1, "{name}");
+        }
         assert!(answer.json().get(if status == 200 { "id_token" } else { "error" }).is_some());
     }
     // What the caller sent arrived as it was, but for what no caller may say.
@@ -426,7 +423,7 @@ impl Pair {
         for _ in 0..2 {
             let change = |config: &mut toml::Table| {
                 in_redis(config, &redis.url());
-                register(config);
+                register_sessions(config);
             };
             replicas.push(Replica::start(&simulator.url(), change).await);
         }

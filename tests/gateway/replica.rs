@@ -14,7 +14,7 @@ pub struct Replica {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     process: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Replica {
@@ -42,7 +42,7 @@ impl Replica {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let replica = Self { address, admin, process, _folder: folder };
+        let replica = Self { address, admin, process, folder };
         let client = Client::builder().no_proxy().build().unwrap();
         eventually("the replica is ready", async || {
             let readyz = client.get(format!("http://{admin}/readyz")).send().await;
@@ -59,6 +59,17 @@ impl Replica {
         line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
     }
 
+    /// Where its configuration is.
+    pub fn configuration(&self) -> std::path::PathBuf {
+        self.folder.path().join("gateway.toml")
+    }
+
+    /// Sends it a signal by name, e.g. `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -67,8 +78,7 @@ impl Replica {
 
     /// SIGTERM, as orchestrators send it.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
     }
 
     /// The exit code, once the process has ended.

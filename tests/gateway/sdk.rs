@@ -10,7 +10,10 @@ use tokio::process::Command;
 
 use crate::{
     callers::CALLER_SECRET,
-    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World},
+    world::{
+        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World,
+        register_sessions,
+    },
 };
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
@@ -28,6 +31,16 @@ async fn the_node_sdk_2_keeps_its_removed_logins() {
 #[tokio::test]
 async fn the_isomorphic_sdk_5_logs_in_to_slas_through_the_gateway() {
     passes("isomorphic-5.test.mjs").await;
+}
+
+#[tokio::test]
+async fn the_isomorphic_sdk_5_goes_on_when_the_gateway_renews_its_session() {
+    let world = World::with(register_sessions).await;
+    world.simulator.set(|behaviour| {
+        behaviour.enforce_windows = false;
+        behaviour.shopper_token_seconds = 4;
+    });
+    passes_in(&world, "isomorphic-5-sessions.test.mjs").await;
 }
 
 #[tokio::test]

@@ -139,3 +139,26 @@ fn vouched(place: Place, client: &SlasClient) -> Option<Credential> {
     };
     Some(Credential::of_slas_client(field, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+
+    #[test]
+    fn debug_tells_no_secret() {
+        let client = SlasClient {
+            id: "c1".parse().unwrap(),
+            secret: Some(SecretString::from("s3cret")),
+            redirect_uri: "http://localhost:3000/callback".to_owned(),
+            strict_client_auth: true,
+        };
+        for place in [Place::Authorization, Place::BesideTheAgent, Place::Strict] {
+            let credential = vouched(place, &client).unwrap();
+            let shown = format!("{credential:?} {:?}", credential.client_proof());
+            assert!(!shown.contains("s3cret") && !shown.contains("YzE6"), "{shown}");
+        }
+        assert!(vouched(Place::Nowhere, &client).is_none());
+    }
+}
