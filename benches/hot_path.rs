@@ -24,6 +24,7 @@ use shopper_gateway::{
     metrics::Metrics,
     names::OrganizationId,
     salesforce::{
+        guard::Guard,
         slas::{Slas, TokenAnswer},
         transport::Transport,
     },
@@ -71,7 +72,9 @@ impl Bench {
         let settings = settings(&simulator.url());
         let metrics = Arc::new(Metrics::new("bench", "bench").unwrap());
         let tenant = &settings.tenants[0];
-        let transport = Transport::new(&settings.timeouts, None, Arc::clone(&metrics)).unwrap();
+        let transport =
+            Transport::new(&settings.timeouts, None, Guard::new("bench", Arc::clone(&metrics)), Arc::clone(&metrics))
+                .unwrap();
         let slas = Slas::new(transport, &tenant.api, &tenant.organization);
         let store = Arc::new(MemoryStore::new(HELD));
         let keeping = Keeping { store, folder: None, max_age: settings.keys.max_age };

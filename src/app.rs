@@ -44,6 +44,7 @@ use crate::{
     salesforce::{
         account_manager::AccountManager,
         customers::Customers,
+        guard::Guard,
         slas::Slas,
         transport::{Transport, TransportSetupError},
     },
@@ -56,8 +57,10 @@ use crate::{
     },
     system::SystemVerifier,
     tokens::{
+        budget::SlasBudget,
         machine::MachineTokens,
         on_behalf::{Agent, OnBehalfTokens},
+        recovery,
         sessions::{self, Sessions},
     },
 };
@@ -74,6 +77,7 @@ pub struct App {
     gate: Arc<Gate>,
     upstreams: HashMap<OrganizationId, Arc<Upstream>>,
     rings: Vec<Arc<KeyRing>>,
+    budgets: Vec<SlasBudget>,
     public: Vec<Bound>,
     tls: Option<ListenerTls>,
     admin: Bound,
@@ -164,6 +168,7 @@ impl App {
         let mut rings = Vec::new();
         let mut issuers = HashMap::new();
         let mut agents = HashMap::new();
+        let mut budgets = Vec::new();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, &metrics)?;
@@ -174,6 +179,12 @@ impl App {
             if let Some(client) = tenant.acting_client() {
                 agents.insert(organization.clone(), Agent { slas: parts.slas.clone(), client: client.clone() });
             }
+            budgets.push(SlasBudget::new(
+                Arc::clone(&store),
+                Arc::clone(parts.slas.guard()),
+                &tenant.tenant,
+                tenant.slas_requests_per_minute,
+            ));
             rings.push(Arc::clone(&slas_ring));
             rings.extend(system_ring);
             upstreams.insert(organization.clone(), Arc::new(upstream));
@@ -212,7 +223,7 @@ impl App {
             timeouts: settings.timeouts.clone(),
             metrics,
         });
-        Ok(Self { settings, gate, upstreams, rings, public, tls, admin, in_flight: Arc::default() })
+        Ok(Self { settings, gate, upstreams, rings, budgets, public, tls, admin, in_flight: Arc::default() })
     }
 
     /// The public addresses, with the ports that were bound.
@@ -236,6 +247,10 @@ impl App {
         let mut background: Vec<_> =
             self.rings.iter().map(|ring| tokio::spawn(Arc::clone(ring).keep_fresh())).collect();
         background.push(tokio::spawn(Arc::clone(&self.gate.sessions).keep()));
+        background.extend(self.budgets.into_iter().map(|budget| tokio::spawn(budget.keep())));
+        let exchange = self.settings.timeouts.exchange;
+        let services = self.gate.tenants.values().map(|tenant| tenant.slas.clone());
+        background.extend(services.map(|slas| tokio::spawn(recovery::watch(slas, exchange))));
 
         let proxy = Proxy::new(
             Arc::clone(&self.gate),
@@ -353,14 +368,15 @@ fn tenant_parts(
     keeping: &Keeping,
     metrics: &Arc<Metrics>,
 ) -> Result<TenantParts, AppError> {
-    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), Arc::clone(metrics))?;
+    let guard = || Guard::new(tenant.organization.as_str(), Arc::clone(metrics));
+    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), guard(), Arc::clone(metrics))?;
     let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
     let slas_ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), keeping, Arc::clone(metrics));
     let mut system_ring = None;
     let mut systems = None;
     let mut manager = None;
     if let Some(own) = &tenant.account_manager {
-        let transport = Transport::new(&settings.timeouts, None, Arc::clone(metrics))?;
+        let transport = Transport::new(&settings.timeouts, None, guard(), Arc::clone(metrics))?;
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
         manager = Some(account_manager.clone());

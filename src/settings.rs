@@ -115,6 +115,8 @@ pub struct Tenant {
     pub on_behalf_client: Option<ClientId>,
     /// Whether logins through SLAS paths become sessions.
     pub register_sessions: bool,
+    /// Calls a minute that SLAS takes of it, of all gateways together.
+    pub slas_requests_per_minute: u32,
 }
 
 impl Tenant {

@@ -117,6 +117,7 @@ impl Refusal {
             | ExchangeError::Failed(_)
             | ExchangeError::Transport(_)
             | ExchangeError::Malformed(_)
+            | ExchangeError::NotAsked
             | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
         }
     }

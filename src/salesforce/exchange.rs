@@ -42,6 +42,9 @@ pub enum ExchangeError {
     /// An answer came that is none of the contract's.
     #[error("answered in a way the contract does not know: {0}")]
     Malformed(&'static str),
+    /// Nothing was sent: the service has failed too often to be asked just now.
+    #[error("not asked, because it fails again and again")]
+    NotAsked,
     /// Nothing could be sent.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -89,6 +92,24 @@ impl ExchangeError {
         }
     }
 
+    /// Whether the same call might succeed a moment later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed(status) => matches!(
+                *status,
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            ),
+            Self::Transport(error) => matches!(error, TransportError::Unreachable | TransportError::Broken),
+            Self::Rejected { .. }
+            | Self::Conflict
+            | Self::RateLimited { .. }
+            | Self::Malformed(_)
+            | Self::NotAsked
+            | Self::NoRandomness(_) => false,
+        }
+    }
+
     /// Whether a shopper's login and password were refused.
     #[must_use]
     pub fn refuses_credentials(&self) -> bool {
@@ -126,7 +147,7 @@ pub fn refuses_token(status: StatusCode) -> bool {
 }
 
 /// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 

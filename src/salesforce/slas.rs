@@ -2,10 +2,10 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header::LOCATION};
+use http::{HeaderMap, StatusCode, header::LOCATION};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{
     exchange::ExchangeError,
+    guard::{Class, Guard},
     pkce::Pkce,
     transport::{Answer, Purpose, Transport},
 };
@@ -21,14 +22,10 @@ use crate::{
     settings::SlasClient,
 };
 
-/// How many more requests SLAS takes from the tenant in this minute.
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-1m-remaining");
-
 /// SLAS of one organization.
 #[derive(Debug, Clone)]
 pub struct Slas {
     transport: Transport,
-    organization: OrganizationId,
     base: String,
 }
 
@@ -69,7 +66,7 @@ impl Slas {
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
         let base = format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2");
-        Self { transport, organization: organization.clone(), base }
+        Self { transport, base }
     }
 
     /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
@@ -90,8 +87,9 @@ impl Slas {
             ("hint", "guest"),
             ("code_challenge", pkce.challenge()),
         ]);
-        let answer = self.send("authorize_guest", with_strict_auth(request, client)).await?;
-        authorization_code(&answer, &client.redirect_uri)
+        let purpose = of_slas("authorize_guest", Class::Login);
+        let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
+        self.transport.exchange(purpose, with_strict_auth(request, client), code).await
     }
 
     /// `POST /login`: a registered shopper's code.
@@ -116,8 +114,8 @@ impl Slas {
                 ("redirect_uri", &client.redirect_uri),
                 ("code_challenge", pkce.challenge()),
             ]);
-        let answer = self.send("login", with_strict_auth(request, client)).await?;
-        authorization_code(&answer, &client.redirect_uri)
+        let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
+        self.transport.exchange(of_slas("login", Class::Login), with_strict_auth(request, client), code).await
     }
 
     /// `POST /token` with `authorization_code_pkce`. A private client proves itself as well, and
@@ -143,7 +141,7 @@ impl Slas {
         if let Some(usid) = &code.usid {
             form.push(("usid", usid.as_str()));
         }
-        self.token("authorization_code_pkce", client, &form).await
+        self.token(of_slas("authorization_code_pkce", Class::Login), client, &form).await
     }
 
     /// `POST /token` with `client_credentials`: a new guest of a private client.
@@ -156,7 +154,7 @@ impl Slas {
         site: &SiteId,
     ) -> Result<TokenAnswer, ExchangeError> {
         let form = [("grant_type", "client_credentials"), ("channel_id", site.as_str())];
-        self.token("client_credentials", client, &form).await
+        self.token(of_slas("client_credentials", Class::Login).repeatable(), client, &form).await
     }
 
     /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
@@ -181,10 +179,11 @@ impl Slas {
             ("channel_id", site.as_str()),
             ("client_id", client.id.as_str()),
         ];
-        self.token_at("/trusted-system/token", "trusted_system", client, &form).await
+        self.token_at("/trusted-system/token", of_slas("trusted_system", Class::Login), client, &form).await
     }
 
-    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards.
+    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards. Of [`Class::Refresh`] or
+    /// [`Class::Ahead`]: what nobody asked for yet leaves more of the tenant's budget to others.
     ///
     /// # Errors
     /// [`ExchangeError`].
@@ -193,6 +192,7 @@ impl Slas {
         client: &SlasClient,
         site: &SiteId,
         refresh_token: &SecretString,
+        class: Class,
     ) -> Result<TokenAnswer, ExchangeError> {
         let form = [
             ("grant_type", "refresh_token"),
@@ -200,7 +200,7 @@ impl Slas {
             ("client_id", client.id.as_str()),
             ("channel_id", site.as_str()),
         ];
-        self.token("refresh_token", client, &form).await
+        self.token(of_slas("refresh_token", class), client, &form).await
     }
 
     /// `GET /logout` of a registered shopper.
@@ -220,11 +220,11 @@ impl Slas {
                 ("channel_id", site.as_str()),
                 ("refresh_token", refresh_token.expose_secret()),
             ]);
-        let answer = self.send("logout", request).await?;
-        match answer.status {
+        let confirmation = |answer: &Answer| match answer.status {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::SEE_OTHER => Ok(()),
-            _ => Err(ExchangeError::of(&answer)),
-        }
+            _ => Err(ExchangeError::of(answer)),
+        };
+        self.transport.exchange(of_slas("logout", Class::Login), request, confirmation).await
     }
 
     /// `GET /jwks`, as it came. At most 25 calls a minute are allowed.
@@ -232,7 +232,8 @@ impl Slas {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let answer = self.send("jwks", self.transport.client().get(self.jwks_url())).await?;
+        let request = self.transport.client().get(self.jwks_url());
+        let answer = self.transport.send(of_slas("jwks", Class::Upkeep), request).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 
@@ -246,23 +247,29 @@ impl Slas {
     /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
     pub async fn answers(&self, within: Duration) -> bool {
         let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
-        let answer = self.send("sign_of_life", request).await;
+        let answer = self.transport.send(of_slas("sign_of_life", Class::Upkeep), request).await;
         answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// What is known of it without asking.
+    #[must_use]
+    pub fn guard(&self) -> &Arc<Guard> {
+        self.transport.guard()
     }
 
     async fn token(
         &self,
-        flow: &'static str,
+        purpose: Purpose,
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
-        self.token_at("/token", flow, client, form).await
+        self.token_at("/token", purpose, client, form).await
     }
 
     async fn token_at(
         &self,
         path: &str,
-        flow: &'static str,
+        purpose: Purpose,
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
@@ -270,25 +277,21 @@ impl Slas {
         if let Some(secret) = &client.secret {
             request = request.basic_auth(&client.id, Some(secret.expose_secret()));
         }
-        let answer = self.send(flow, request).await?;
-        if answer.status != StatusCode::OK {
-            return Err(ExchangeError::of(&answer));
-        }
-        serde_json::from_slice(&answer.body).map_err(|_| ExchangeError::Malformed("a token answer without its fields"))
-    }
-
-    async fn send(&self, flow: &'static str, request: RequestBuilder) -> Result<Answer, ExchangeError> {
-        let answer = self.transport.send(Purpose { service: "slas", flow }, request).await?;
-        if let Some(left) = answer.headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok()) {
-            let gauge = &self.transport.metrics().slas_rate_limit_remaining;
-            gauge.with_label_values(&[self.organization.as_str()]).set(left);
-        }
-        Ok(answer)
+        let token = |answer: &Answer| match answer.status {
+            StatusCode::OK => serde_json::from_slice(&answer.body)
+                .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
+            _ => Err(ExchangeError::of(answer)),
+        };
+        self.transport.exchange(purpose, request, token).await
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+}
+
+fn of_slas(flow: &'static str, class: Class) -> Purpose {
+    Purpose::new("slas", flow, class)
 }
 
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.

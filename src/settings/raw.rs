@@ -133,6 +133,10 @@ pub(super) struct Tenant {
     /// Whether logins through the SLAS paths become sessions of the gateway.
     #[serde(default)]
     pub(super) register_sessions: bool,
+    /// Requests a minute that SLAS takes of the organization; all gateways that share a store stay below it together.
+    /// Default: what Salesforce documents, 24000 for a production instance (`f_ecom_…_prd`) and 500 for any other.
+    #[schemars(range(min = 1, max = 1_000_000), example = 24_000)]
+    pub(super) slas_requests_per_minute: Option<u32>,
 }
 
 /// The gateway's own client of Account Manager.

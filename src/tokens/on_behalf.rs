@@ -252,13 +252,17 @@ impl OnBehalfTokens {
                     tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
                 }
                 Err(error) => {
+                    let is_final = matches!(error, ExchangeError::Rejected { .. });
                     let error = if whose.idp == ECOM && error.refuses_login() {
                         OnBehalfError::ShopperUnknown
                     } else {
                         tracing::warn!(organization = %whose.organization, %error, "no token on behalf of a shopper");
                         OnBehalfError::Slas(error)
                     };
-                    self.refused.insert(*name, error.clone());
+                    // What may pass is asked again: whether SLAS is in a state to be asked, its guard knows.
+                    if is_final {
+                        self.refused.insert(*name, error.clone());
+                    }
                     return Err(error);
                 }
             }

@@ -9,6 +9,7 @@ mod replica;
 mod world;
 
 mod admin;
+mod budgets;
 mod callers;
 mod fleet;
 mod floods;
@@ -18,6 +19,7 @@ mod keys;
 mod logins;
 mod on_behalf;
 mod operations;
+mod outages;
 mod paths;
 mod refusals;
 mod sdk;

@@ -264,6 +264,7 @@ organization_id = "{organization}"
 api = "{url}"
 sites = [{sites}]
 on_behalf_client = "{PRIVATE_CLIENT}"
+slas_requests_per_minute = 24000
 [tenants.account_manager]
 url = "{url}"
 client_id = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"

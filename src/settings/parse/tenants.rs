@@ -12,6 +12,10 @@ use crate::{
     settings::{AccountManager, Caller, SlasClient, Tenant, finding::Findings, raw, secret::Surroundings},
 };
 
+/// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
+const SLAS_ON_PRODUCTION: u32 = 24_000;
+const SLAS_ELSEWHERE: u32 = 500;
+
 /// What of a tenant could be understood.
 pub(super) struct Draft {
     pub(super) organization: Option<OrganizationId>,
@@ -96,6 +100,11 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
                 slas_clients,
                 on_behalf_client,
                 register_sessions: raw.register_sessions,
+                slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(if organization.is_production() {
+                    SLAS_ON_PRODUCTION
+                } else {
+                    SLAS_ELSEWHERE
+                }),
             })
         }
         _ => None,

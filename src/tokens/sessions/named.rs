@@ -12,7 +12,7 @@ use crate::{
     clock::unix_now,
     jwt::TokenDigest,
     names::SiteId,
-    salesforce::slas::TokenAnswer,
+    salesforce::{guard::Class, slas::TokenAnswer},
     shopper::verify::VerifiedToken,
     store::{Claim, Found, StoreError},
 };
@@ -64,7 +64,7 @@ impl Sessions {
             }
             return Ok(session.access_token.clone());
         }
-        newest(self.renew(in_use, session.version).await)
+        newest(self.renew(in_use, session.version, Class::Refresh).await)
     }
 
     /// A fresh token in place of one that was refused. Exactly that one is dropped: where a newer one is there already,
@@ -78,7 +78,7 @@ impl Sessions {
         if session.tokens.last() != Some(refused) && session.access_ends_at > unix_now() {
             return Ok(session.access_token.clone());
         }
-        newest(self.renew(in_use, session.version).await)
+        newest(self.renew(in_use, session.version, Class::Refresh).await)
     }
 
     /// A fresh token of the session whose token was refused, if that session is known here.
