@@ -29,8 +29,9 @@ use crate::{
     clock::unix_now,
     gate::{
         Gate, Tenant,
+        bounds::{self, Bounds},
         caller::{CallerError, Callers},
-        operations::{MerchantRoute, Operations, RouteRefusal, Security, SecurityKind, TableError},
+        operations::{InvalidGlob, MerchantRoute, Operations, RouteRefusal, Security, SecurityKind, TableError},
         replay,
     },
     in_flight::InFlight,
@@ -159,6 +160,7 @@ impl App {
             metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
         }
         let (operations, callers) = policy(&settings)?;
+        let bounds = Bounds::new(&settings).map_err(|errors| AppError::Policy(not_globs(&errors)))?;
         let store = store(&settings, &metrics)?;
         let folder = settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new);
         let keeping = Keeping { store: Arc::clone(&store), folder, max_age: settings.keys.max_age };
@@ -177,7 +179,8 @@ impl App {
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             issuers.insert(organization.clone(), issuer);
             if let Some(client) = tenant.acting_client() {
-                agents.insert(organization.clone(), Agent { slas: parts.slas.clone(), client: client.clone() });
+                let (slas, client) = (parts.slas.clone(), client.clone());
+                agents.insert(organization.clone(), Agent { slas, client, waiting: bounds.logins(&organization) });
             }
             budgets.push(SlasBudget::new(
                 Arc::clone(&store),
@@ -217,6 +220,7 @@ impl App {
             machine: MachineTokens::new(Arc::clone(&metrics))?,
             on_behalf,
             replacements: replay::pace(),
+            bounds,
             audit: Arc::new(Audit::new(settings.log.pseudonym_key.as_ref())?),
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),
@@ -344,7 +348,20 @@ pub fn policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
             }
         }
     }
+    match bounds::globs(&settings.load.low_priority) {
+        Ok(globs) => findings.extend(globs.iter().enumerate().filter_map(|(position, glob)| {
+            let is_none = operations.matching(glob).next().is_none();
+            is_none.then(|| {
+                format!("load.low_priority[{position}]: {glob} is no operation; `shopper-gateway routes` lists them")
+            })
+        })),
+        Err(errors) => findings.extend(not_globs(&errors)),
+    }
     if findings.is_empty() { Ok((operations, callers)) } else { Err(AppError::Policy(findings)) }
+}
+
+fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<String> {
+    errors.iter().map(|(position, error)| format!("load.low_priority[{position}]: {error}")).collect()
 }
 
 fn merchant_route(route: &settings::Route) -> MerchantRoute {

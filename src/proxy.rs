@@ -108,7 +108,9 @@ impl Proxy {
         let Some(route) = &context.route else { return Ok(false) };
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
         let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
-        let asked = Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate };
+        let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let asked =
+            Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate, address };
         let decision = self.gate.decide(route, &asked).await;
         match decision {
             Decision::Forward(decided) => {
@@ -354,6 +356,9 @@ impl ProxyHttp for Proxy {
         }
         if response.status.is_informational() {
             return Ok(());
+        }
+        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
+            self.gate.heed(route, forward, response.status, &response.headers);
         }
         if let Some(forward) = &context.forward {
             if let Some(authorization) = forward.credential.handed_over() {

@@ -146,6 +146,18 @@ pub fn refuses_token(status: StatusCode) -> bool {
     status == StatusCode::UNAUTHORIZED
 }
 
+/// Whether SLAS refused a login and password on its own path.
+#[must_use]
+pub fn refuses_password(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+/// The same of a one-time code.
+#[must_use]
+pub fn refuses_code(status: StatusCode) -> bool {
+    refuses_password(status) || status == StatusCode::BAD_REQUEST
+}
+
 /// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)

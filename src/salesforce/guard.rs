@@ -10,7 +10,10 @@ mod purse;
 mod quota;
 mod repeats;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -138,6 +141,20 @@ impl Guard {
             self.tell(&circuits[circuit]);
         }
         if class.is_budgeted() { self.purse.take(class).await.map_err(limited) } else { Ok(()) }
+    }
+
+    /// Whether SLAS may be sent a client's own request now; then it counts against the budget. Its failures are the
+    /// client's to see, so no circuit keeps it from SLAS.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub async fn admit_forwarded(&self) -> Result<(), Duration> {
+        {
+            let mut state = self.state.lock();
+            let State { quota, pace, .. } = &mut *state;
+            quota.admit(Class::Login, Instant::now(), pace)?;
+        }
+        self.purse.take(Class::Login).await
     }
 
     /// Learns from what became of a call that began at `began`.

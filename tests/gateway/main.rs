@@ -16,6 +16,7 @@ mod floods;
 mod forwarding;
 mod http2;
 mod keys;
+mod limits;
 mod logins;
 mod on_behalf;
 mod operations;

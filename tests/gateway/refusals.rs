@@ -62,6 +62,7 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::SlasUnavailable => "slas_unavailable",
         Refusal::AccountManagerUnavailable { .. } => "account_manager_unavailable",
         Refusal::StoreUnavailable => "store_unavailable",
+        Refusal::Overloaded => "overloaded",
     }
 }
 
@@ -91,6 +92,8 @@ fn snapshot(answer: &Answer) -> String {
         .iter()
         .map(|(name, value)| match name.as_str() {
             "correlation-id" | "date" => format!("{name}: …"),
+            // How long exactly depends on what went before.
+            "retry-after" if answer.refusal().1 == "caller_rate_limited" => format!("{name}: …"),
             _ => format!("{name}: {}", value.to_str().unwrap()),
         })
         .collect();
@@ -213,6 +216,33 @@ async fn what_others_failures_become() {
         };
         check(&refusal, &world.send(request).await, &token);
     }
+}
+
+#[tokio::test]
+async fn what_is_too_much() {
+    let world = World::with(|config| {
+        config.insert("logins".into(), "failed_per_address_and_login = 1".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    let token = world.mint(|_| {});
+    world.simulator.set(|behaviour| behaviour.load_status = Some("THROTTLE".into()));
+    assert_eq!(world.send(good(&world).bearer_auth(&token)).await.status, 200, "nothing was said before");
+    check(&Refusal::Overloaded, &world.send(good(&world).bearer_auth(&token)).await, &token);
+
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, "s3cret-refresh").await.status, 401);
+    let limited = Refusal::CallerRateLimited { retry_after: std::time::Duration::ZERO };
+    let second = world.post(&login_target(PUBLIC_CLIENT)).basic_auth(LOGIN, Some(PASSWORD));
+    let second = world.send(second.body(r#"{"type":"credentials"}"#)).await;
+    check(&limited, &second, &token);
+
+    let taken = Effect::Status { code: 429, retry_after: Some("17".into()), body: None };
+    world.simulator.inject(Fault::on("slas", taken).flow("authorize:guest").times(1));
+    let (of_slas, our_own) = (world.guest(PUBLIC_CLIENT).await, world.guest(PUBLIC_CLIENT).await);
+    check(&Refusal::SlasRateLimited { retry_after: Some(std::time::Duration::ZERO) }, &of_slas, &token);
+    assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
+    assert_eq!((our_own.refusal(), &our_own.body), (of_slas.refusal(), &of_slas.body));
+    let wait: u64 = our_own.header("retry-after").unwrap().parse().unwrap();
+    assert!((5..=17).contains(&wait), "{wait}");
 }
 
 #[tokio::test]

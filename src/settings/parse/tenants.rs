@@ -193,9 +193,13 @@ fn slas_clients(
             None => Some(None),
         };
         let client = match (id, secret, redirect_uri) {
-            (Some(id), Some(secret), Some(redirect_uri)) => {
-                Some(SlasClient { id, secret, redirect_uri, strict_client_auth: raw.strict_client_auth })
-            }
+            (Some(id), Some(secret), Some(redirect_uri)) => Some(SlasClient {
+                id,
+                secret,
+                redirect_uri,
+                strict_client_auth: raw.strict_client_auth,
+                requests_per_second: raw.requests_per_second,
+            }),
             _ => None,
         };
         clients.all = clients.all.zip(client).map(|(mut all, client)| {
