@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::{
     HeaderValue, Method, Response, StatusCode,
@@ -17,8 +18,7 @@ use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
 /// What operators may ask.
 #[derive(Debug)]
 pub struct Admin {
-    gate: Arc<Gate>,
-    rings: Vec<Arc<KeyRing>>,
+    gate: Arc<ArcSwap<Gate>>,
     in_flight: Arc<InFlight>,
 }
 
@@ -55,41 +55,45 @@ struct Status {
 }
 
 impl Admin {
-    /// Answers for this gate.
+    /// Answers for the gate that serves at the moment.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, rings: Vec<Arc<KeyRing>>, in_flight: Arc<InFlight>) -> Self {
-        Self { gate, rings, in_flight }
+    pub fn new(gate: Arc<ArcSwap<Gate>>, in_flight: Arc<InFlight>) -> Self {
+        Self { gate, in_flight }
     }
 
     fn readiness(&self) -> Readiness {
-        let (keys, draining) = (self.gate.shoppers.has_all_keys(), self.in_flight.is_draining());
-        let keys_missing = self.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
+        let gate = self.gate.load();
+        let (keys, draining) = (gate.shoppers.has_all_keys(), self.in_flight.is_draining());
+        let keys_missing = gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
         Readiness { ready: keys && !draining, keys, keys_missing, draining }
     }
 
     fn status(&self) -> Status {
-        let mut organizations: Vec<_> = self.gate.tenants.keys().map(ToString::to_string).collect();
+        let gate = self.gate.load();
+        let mut organizations: Vec<_> = gate.tenants.keys().map(ToString::to_string).collect();
         organizations.sort();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             readiness: self.readiness(),
             organizations,
-            keys: self.rings.iter().map(|ring| Ring::of(ring)).collect(),
-            operations: self.gate.operations.iter().len(),
-            callers: self.gate.callers.iter().map(|caller| caller.settings.name.clone()).collect(),
+            keys: gate.rings.iter().map(|ring| Ring::of(ring)).collect(),
+            operations: gate.operations.iter().len(),
+            callers: gate.callers.iter().map(|caller| caller.settings.name.clone()).collect(),
             requests_in_flight: self.in_flight.count(),
-            tokens_remembered: self.gate.shoppers.remembered(),
+            tokens_remembered: gate.shoppers.remembered(),
         }
     }
 
     async fn metrics(&self) -> Response<Vec<u8>> {
-        self.gate.sessions.sweep().await;
-        for ring in &self.rings {
+        let gate = self.gate.load_full();
+        gate.sessions.sweep().await;
+        for ring in &gate.rings {
             ring.record_age();
         }
-        let remembered = i64::try_from(self.gate.shoppers.remembered()).unwrap_or(i64::MAX);
-        self.gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
-        match self.gate.metrics.render() {
+        let remembered = i64::try_from(gate.shoppers.remembered()).unwrap_or(i64::MAX);
+        gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
+        gate.metrics.ready.set(i64::from(self.readiness().ready));
+        match gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
             Err(error) => {
                 tracing::error!(%error, "metrics cannot be written");

@@ -41,7 +41,7 @@ pub struct Pseudonym(String);
 pub struct Trail {
     /// What happened; nothing worth a line if absent.
     pub event: Option<Event>,
-    /// Who did it: a caller's name, a client id, or a kind.
+    /// Who did it: a caller's name, a client id, an agent or a certificate's subject; unknown if absent.
     pub who: Option<String>,
     /// For which shopper.
     pub shopper: Option<Pseudonym>,
@@ -104,12 +104,18 @@ impl Audit {
         }))
     }
 
+    /// The pseudonym of a login id, whose case does not matter.
+    #[must_use]
+    pub fn pseudonym_of_login(&self, organization: &str, login: &str) -> Pseudonym {
+        self.pseudonym(organization, &login.to_lowercase())
+    }
+
     /// Writes the line of an event, if there was one. `result` is `ok`, the code of a refusal, or the status that
     /// Salesforce answered with.
     pub fn record(&self, trail: &Trail, place: Place<'_>, result: &str) {
         let Some(event) = trail.event else { return };
         let Place { organization, site, operation, correlation_id } = place;
-        let (event, who) = (event.as_str(), trail.who.as_deref());
+        let (event, who) = (event.as_str(), trail.who.as_deref().unwrap_or("unknown"));
         let shopper = trail.shopper.as_ref().map(|shopper| shopper.0.as_str());
         tracing::info!(target: TARGET, event, who, organization, site, operation, shopper, result, correlation_id);
     }

@@ -14,14 +14,14 @@ mod on_behalf;
 pub mod operations;
 pub mod path;
 pub mod refusal;
-pub mod replay;
+mod replay;
 pub mod reply;
 pub mod slas;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use secrecy::ExposeSecret;
 
 use self::{
@@ -36,7 +36,8 @@ use self::{
 };
 use crate::{
     audit::{Audit, Event, Place, Trail},
-    jwt::{self, TokenDigest},
+    jwt,
+    keys::KeyRing,
     metrics::Metrics,
     names::{OrganizationId, Scopes, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
@@ -49,7 +50,6 @@ use crate::{
     tokens::{
         machine::MachineTokens,
         on_behalf::OnBehalfTokens,
-        pace::Pace,
         sessions::{SessionError, Sessions, Standing},
     },
 };
@@ -66,6 +66,8 @@ pub struct Gate {
     pub tenants: HashMap<OrganizationId, Tenant>,
     /// Trusted systems.
     pub callers: Callers,
+    /// The issuers' keys, all of them.
+    pub rings: Vec<Arc<KeyRing>>,
     /// Verifies shopper tokens.
     pub shoppers: Arc<ShopperVerifier>,
     /// Sessions of the logins performed here.
@@ -74,8 +76,6 @@ pub struct Gate {
     pub machine: Arc<MachineTokens>,
     /// Tokens on behalf of shoppers.
     pub on_behalf: Arc<OnBehalfTokens>,
-    /// How often a token that an API refused is replaced.
-    pub replacements: Pace<TokenDigest>,
     /// Who did what, for whom.
     pub audit: Arc<Audit>,
     /// What is refused for being too much.
@@ -110,7 +110,7 @@ pub struct Tenant {
 pub struct Asked<'a> {
     /// Its head.
     pub head: &'a Parts,
-    /// Its body, where [`Route::wants_body`] asked for it.
+    /// Its body, where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
     pub body: Option<Bytes>,
     /// What ties it to log lines.
     pub correlation_id: &'a str,
@@ -131,6 +131,8 @@ pub struct Route {
     pub site: Option<SiteId>,
     /// `clientId` of the query, as sent.
     pub client_id: Option<String>,
+    /// Whether it came below PWA Kit's prefix, where storefronts leave their client's secret to the proxy.
+    pub for_storefront: bool,
     /// Path and query to send upstream, where they differ from those received.
     pub upstream_target: Option<String>,
     /// Largest body, bytes.
@@ -157,12 +159,16 @@ pub struct Forward {
     pub logout: Option<Logout>,
     /// What it was let in with.
     pub admission: Admission,
+    /// The login that it is, for the audit log once SLAS has answered.
+    pub login: Option<Trail>,
 }
 
 /// A logout on its way to SLAS.
 #[derive(Debug)]
 pub struct Logout {
     token: VerifiedToken,
+    /// Path and query that name the refresh token that is valid now, where the caller's is not.
+    pub target: Option<String>,
     /// `hint=all-sessions`.
     everywhere: bool,
 }
@@ -246,6 +252,7 @@ impl Gate {
             organization,
             site: site(&query)?,
             client_id: query.single("clientId").map_err(ambiguous)?.map(|id| id.into_owned()),
+            for_storefront: for_slas.is_some(),
             upstream_target,
             body_limit: body_limit.max(self.limits.body),
         })
@@ -258,16 +265,32 @@ impl Gate {
         let result = match &decision {
             Decision::Forward(Forward { reported: Some(refusal), .. }) => reply::code(refusal),
             Decision::Forward(_) => "ok",
-            Decision::Answer(reply) => reply.code.unwrap_or("ok"),
+            Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
         };
+        self.tell(route, asked.correlation_id, &trail, result);
+        decision
+    }
+
+    /// Writes the line of a login that SLAS has answered, or that came to nothing.
+    pub fn tell_login(
+        &self,
+        route: &Route,
+        correlation_id: &str,
+        login: &Trail,
+        code: Option<&str>,
+        status: Option<StatusCode>,
+    ) {
+        self.tell(route, correlation_id, login, result_of(code, status));
+    }
+
+    fn tell(&self, route: &Route, correlation_id: &str, trail: &Trail, result: &str) {
         let place = Place {
             organization: route.organization.as_str(),
             site: route.site.as_ref().map(SiteId::as_str),
             operation: route.operation.as_ref().map_or("none", |operation| &operation.name),
-            correlation_id: asked.correlation_id,
+            correlation_id,
         };
-        self.audit.record(&trail, place, result);
-        decision
+        self.audit.record(trail, place, result);
     }
 
     async fn decide_and_tell(&self, route: &Route, asked: &Asked<'_>, trail: &mut Trail) -> Decision {
@@ -279,6 +302,10 @@ impl Gate {
             return Decision::Answer(Reply::refusal(&refusal));
         }
         let answered_here = match route.kind() {
+            // They act for nobody but whoever logs in, or names him in the body.
+            _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
+                Some(Err(Refusal::CallerNotAllowed))
+            }
             OperationKind::DeprecatedLogin => Some(self.deprecated_login(tenant, route, asked, trail).await),
             OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, asked.head).await),
             OperationKind::DeprecatedTrustedSystemLogin => {
@@ -293,11 +320,15 @@ impl Gate {
             });
             return Decision::Answer(legacy::as_deprecated(reply));
         }
+        let own = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation));
+        if let Some(operation) = own.filter(|_| !on_behalf::is_asked(&asked.head.headers)) {
+            return self.decide_slas(tenant, route, operation, asked, trail).await;
+        }
         match self.authorize(tenant, route, asked, trail).await {
             Ok(credential) => match self.bounds.admit(tenant, route, asked, &credential).await {
                 Ok(admission) => {
                     let logout = self.logout_of(route, asked.head).await;
-                    Decision::Forward(Forward { credential, reported: None, logout, admission })
+                    Decision::Forward(Forward { credential, reported: None, logout, login: None, admission })
                 }
                 Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
             },
@@ -315,12 +346,8 @@ impl Gate {
         }
         let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
         let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
-        Decision::Forward(Forward {
-            credential,
-            reported: Some(refusal),
-            logout: None,
-            admission: Admission::default(),
-        })
+        let admission = Admission::default();
+        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
     }
 
     /// The credential under which a request may go upstream.
@@ -343,13 +370,11 @@ impl Gate {
             check_site(&verified.shopper, route.site.as_ref())?;
             return self.credential_of(verified).await;
         };
-        if operation.kind == OperationKind::Slas && operation.security.is_empty() {
-            return Ok(Credential::of_slas());
-        }
         let is_system = match Presented::read(&head.headers)? {
             Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
             Presented::Basic(_) => operation.accepts_system(),
-            Presented::Nothing => operation.accepts_system() && self.is_certified(head, asked.certificate),
+            // Who shows a certificate to a system operation asks as a trusted system, whether it is one or not.
+            Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
         };
         if is_system {
             let trusted = self.trusted(tenant, route, asked, trail).await?;
@@ -359,6 +384,7 @@ impl Gate {
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
         if verified.shopper.marks.taob {
             trail.event = Some(Event::Agent);
+            trail.who = Some(verified.shopper.agent.as_deref().unwrap_or("agent").to_owned());
             let customer = verified.shopper.customer.as_ref();
             trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
         }
@@ -405,7 +431,7 @@ impl Gate {
         let token = self.shopper_of(route, head).await.ok()?;
         let query = Query::parse(head.uri.query()).ok()?;
         let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
-        Some(Logout { token, everywhere })
+        Some(Logout { token, target: None, everywhere })
     }
 
     /// Ends here what SLAS has ended.
@@ -418,6 +444,16 @@ impl Gate {
         if let Err(error) = ended {
             tracing::warn!(%error, "a logout could not be told to other replicas");
         }
+    }
+}
+
+/// How a request ended, for the audit log: well, by a refusal, or by Salesforce's own status.
+fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
+    match (code, &status) {
+        (Some(code), _) => code,
+        (None, Some(status)) if status.is_success() || status.is_redirection() => "ok",
+        (None, Some(status)) if status.is_client_error() => "rejected",
+        (None, _) => "failed",
     }
 }
 

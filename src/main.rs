@@ -1,6 +1,7 @@
 //! The command line: `serve`, `check`, `routes`, `schema`.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -8,11 +9,16 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use shopper_gateway::{
-    app::{self, App},
+    app::{
+        self, App,
+        handover::{self, Inherited},
+        signals::Signals,
+    },
     descriptors,
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
+        slas::what_is_added,
     },
     proxy::tls::ListenerTls,
     settings::{self, Settings},
@@ -82,6 +88,7 @@ fn load(file: &ConfigFile) -> Result<settings::Loaded, String> {
 }
 
 fn serve(file: &ConfigFile) -> Result<(), String> {
+    let inherited = Inherited::from_environment().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let loaded = load(file)?;
     telemetry::start(&loaded.settings.log).map_err(|error| format!("log.audit_file: {error}"))?;
     for warning in &loaded.warnings {
@@ -103,27 +110,20 @@ fn serve(file: &ConfigFile) -> Result<(), String> {
         .build()
         .map_err(|error| format!("the runtime cannot start: {error}"))?;
     runtime.block_on(async {
-        let stop = stop_signal()?;
-        let app = App::build(loaded.settings).map_err(|error| error.to_string())?;
+        let signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let app = App::build_on(loaded.settings, inherited).map_err(|error| error.to_string())?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
+        let live = app.live();
+        let sockets = app.sockets().map_err(|error| format!("the listening sockets: {error}"))?;
+        tokio::spawn(async move {
+            live.ready().await;
+            handover::tell_ready();
+        });
+        let stop = signals.obey(app.live(), sockets, || Settings::load(&file.config));
         app.run(stop).await.map_err(|error| error.to_string())
-    })
-}
-
-/// Completes on SIGTERM or Ctrl-C. The handlers stand as soon as this returns, so that neither ends the
-/// process without a word, however early it comes.
-fn stop_signal() -> Result<impl Future<Output = ()>, String> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let handler = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
-    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
     })
 }
 
@@ -160,7 +160,7 @@ fn route_table(operations: &Operations, callers: &Callers) -> String {
             &operation.template,
             &operation.name,
             &who_may_call(operation, callers),
-            upstream_credential(operation),
+            &upstream_credential(operation),
         ];
         table.push_str(&line.join("\t"));
         table.push('\n');
@@ -187,12 +187,15 @@ fn who_may_call(operation: &Operation, callers: &Callers) -> String {
     alternatives.collect::<Vec<_>>().join(" | ")
 }
 
-fn upstream_credential(operation: &Operation) -> &'static str {
+fn upstream_credential(operation: &Operation) -> Cow<'static, str> {
     match operation.kind {
         OperationKind::DeprecatedLogin
         | OperationKind::DeprecatedLogout
-        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS",
-        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => "the caller's own, as received",
+        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => match what_is_added(operation) {
+            Some(added) => format!("the caller's own, as received; if it has none, {added}").into(),
+            None => "the caller's own, as received".into(),
+        },
     }
 }
 

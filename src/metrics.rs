@@ -56,6 +56,8 @@ pub struct Metrics {
     pub config_reloads: IntCounterVec,
     /// When the configuration in use was taken over, seconds since 1970.
     pub config_last_reload_success: IntGauge,
+    /// Whether requests should come here.
+    pub ready: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
     /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
@@ -96,6 +98,8 @@ impl Metrics {
         registry.register(Box::new(token_exchange_duration.clone()))?;
         let sessions = IntGauge::new("sessions", "Sessions held")?;
         registry.register(Box::new(sessions.clone()))?;
+        let ready = IntGauge::new("ready", "Whether requests should come here")?;
+        registry.register(Box::new(ready.clone()))?;
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
@@ -155,6 +159,7 @@ impl Metrics {
             circuit_state: gauges("circuit_state", "Circuits that are open; 0: all are closed", &["service"])?,
             config_reloads,
             config_last_reload_success,
+            ready,
             store_up,
             tls_certificate_not_after: gauges(
                 "tls_certificate_not_after_seconds",

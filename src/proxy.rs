@@ -14,6 +14,7 @@ mod upstream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -39,12 +40,13 @@ pub use self::{
 };
 use crate::{
     gate::{
-        Asked, Decision, Gate, Route, admission,
+        Asked, Decision, Gate, admission,
         caller::certificate::PeerCertificate,
         forward::{self, CORRELATION_ID, HeaderEdits},
         operations::SecurityKind,
         refusal::{LargePart, Refusal},
         reply::Reply,
+        slas,
     },
     in_flight::InFlight,
     metrics::Metrics,
@@ -58,32 +60,37 @@ const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
 /// How long a refused request's body is read and thrown away, so that the caller can read the answer.
 const DRAIN_REFUSED: Duration = Duration::from_secs(2);
 
+/// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
+#[derive(Debug)]
+pub struct Serving {
+    /// What decides.
+    pub gate: Arc<Gate>,
+    /// Where requests go, one for each of the gate's organizations.
+    pub upstreams: HashMap<OrganizationId, Arc<Upstream>>,
+    /// Times.
+    pub timeouts: Timeouts,
+}
+
 /// The proxy in front of every organization's API.
 #[derive(Debug)]
 pub struct Proxy {
-    gate: Arc<Gate>,
-    upstreams: HashMap<OrganizationId, Arc<Upstream>>,
-    timeouts: Timeouts,
+    serving: Arc<ArcSwap<Serving>>,
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
 }
 
 impl Proxy {
-    /// A proxy that asks `gate` and sends to `upstreams`, one for each of the gate's organizations.
+    /// A proxy that serves each request by what is in `serving` when it begins.
     #[must_use]
-    pub fn new(
-        gate: Arc<Gate>,
-        upstreams: HashMap<OrganizationId, Arc<Upstream>>,
-        timeouts: Timeouts,
-        in_flight: Arc<InFlight>,
-    ) -> Self {
-        let metrics = Arc::clone(&gate.metrics);
-        Self { gate, upstreams, timeouts, metrics, in_flight }
+    pub fn new(serving: Arc<ArcSwap<Serving>>, in_flight: Arc<InFlight>) -> Self {
+        let metrics = Arc::clone(&serving.load().gate.metrics);
+        Self { serving, metrics, in_flight }
     }
 
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
     async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let route = match admit_bytes(session).and_then(|()| self.gate.route(head(session))) {
+        let serving = Arc::clone(&context.serving);
+        let route = match admit_bytes(session).and_then(|()| serving.gate.route(head(session))) {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
                 if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
@@ -97,13 +104,19 @@ impl Proxy {
         if declared_length(session).is_some_and(|length| length > body_limit) {
             return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
         }
-        let body = if context.route.as_ref().is_some_and(Route::wants_body) {
-            match self.read_body(session).await? {
+        let wanted = context.route.as_ref().and_then(|route| {
+            if route.wants_body() {
+                return Some(MAX_LOGIN_BODY_BYTES);
+            }
+            context.is_held = serving.gate.holds_form(route, head(session));
+            context.is_held.then_some(slas::MAX_FORM_BYTES)
+        });
+        let body = match wanted {
+            Some(most) => match self.read_body(session, most, serving.timeouts.client_body).await? {
                 Ok(body) => Some(body),
                 Err(refusal) => return self.refuse(session, context, &refusal).await,
-            }
-        } else {
-            None
+            },
+            None => None,
         };
         let Some(route) = &context.route else { return Ok(false) };
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
@@ -111,10 +124,10 @@ impl Proxy {
         let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
         let asked =
             Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate, address };
-        let decision = self.gate.decide(route, &asked).await;
+        let decision = serving.gate.decide(route, &asked).await;
         match decision {
             Decision::Forward(decided) => {
-                context.upstream = self.upstreams.get(&route.organization).map(Arc::clone);
+                context.upstream = serving.upstreams.get(&route.organization).map(Arc::clone);
                 if let Some(refusal) = &decided.reported {
                     self.count_refusal(context, refusal, true);
                 }
@@ -128,22 +141,24 @@ impl Proxy {
         }
     }
 
-    /// Reads the whole body of a request that the gateway answers itself.
-    async fn read_body(&self, session: &mut Session) -> Result<Result<Bytes, Refusal>> {
+    /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream.
+    async fn read_body(&self, session: &mut Session, most: usize, within: Duration) -> Result<Result<Bytes, Refusal>> {
+        // Without it what is read now would be missing upstream.
+        session.enable_retry_buffering();
         if session.req_header().headers.contains_key(EXPECT) {
             session.as_downstream_mut().write_continue_response().await?;
         }
         let mut body = BytesMut::new();
         let read = async {
             while let Some(chunk) = session.as_downstream_mut().read_request_body().await? {
-                if body.len() + chunk.len() > MAX_LOGIN_BODY_BYTES {
+                if body.len() + chunk.len() > most {
                     return Ok(Err(Refusal::TooLarge(LargePart::Body)));
                 }
                 body.extend_from_slice(&chunk);
             }
             Ok::<_, Box<Error>>(Ok(()))
         };
-        match tokio::time::timeout(self.timeouts.client_body, read).await {
+        match tokio::time::timeout(within, read).await {
             Ok(Ok(result)) => Ok(result.map(|()| body.freeze())),
             Ok(Err(_)) => {
                 session.set_keepalive(None);
@@ -204,8 +219,9 @@ impl Proxy {
 
     /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
     fn body_takes_too_long(&self, context: &Context) -> bool {
-        let seconds = context.body_bytes / self.gate.limits.body_rate;
-        context.elapsed() > self.timeouts.client_body + Duration::from_secs(seconds as u64)
+        let Serving { gate, timeouts, .. } = &*context.serving;
+        let seconds = context.body_bytes / gate.limits.body_rate;
+        context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
     }
 
     /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
@@ -215,7 +231,7 @@ impl Proxy {
         if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
             return false;
         }
-        let Some(credential) = self.gate.replacement(route, &forward.credential).await else { return false };
+        let Some(credential) = context.serving.gate.replacement(route, &forward.credential).await else { return false };
         forward.credential = credential;
         context.replayed = true;
         context.may_replay = true;
@@ -229,7 +245,8 @@ impl Proxy {
             !operation.security.is_empty()
                 && operation.security.iter().all(|security| security.kind == SecurityKind::System)
         });
-        if is_admin { self.timeouts.upstream_admin } else { self.timeouts.upstream }
+        let timeouts = &context.serving.timeouts;
+        if is_admin { timeouts.upstream_admin } else { timeouts.upstream }
     }
 }
 
@@ -239,7 +256,7 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Context {
         self.in_flight.enter();
-        Context::new()
+        Context::new(self.serving.load_full())
     }
 
     /// No module of the library is used; compression is Salesforce's and the client's affair.
@@ -252,10 +269,10 @@ impl ProxyHttp for Proxy {
         context.correlate(session.req_header().headers.get(CORRELATION_ID));
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.timeouts.idle.as_secs().max(1)));
+            session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
         }
-        session.set_read_timeout(Some(self.timeouts.client_body));
-        session.set_write_timeout(Some(self.timeouts.client_write));
+        session.set_read_timeout(Some(context.serving.timeouts.client_body));
+        session.set_write_timeout(Some(context.serving.timeouts.client_write));
         Ok(())
     }
 
@@ -319,8 +336,16 @@ impl ProxyHttp for Proxy {
             if let Some(authorization) = credential.authorization() {
                 request.insert_header(AUTHORIZATION, authorization)?;
             }
+            if let Some((field, proof)) = credential.client_proof() {
+                request.insert_header(field, proof)?;
+            }
         }
-        let own_target = context.route.as_ref().and_then(|route| route.upstream_target.as_deref());
+        if context.is_held {
+            // The body is here already: nobody waits for a 100 (Continue).
+            request.remove_header(&EXPECT);
+        }
+        let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
+        let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
         // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
         let head = session.req_header();
         let in_full = !head.raw_path().starts_with(b"/");
@@ -358,7 +383,23 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            self.gate.heed(route, forward, response.status, &response.headers);
+            context.serving.gate.heed(route, forward, response.status, &response.headers);
+        }
+        let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
+        if let Some(edits) =
+            operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
+        {
+            context.drops_answer = edits.drops_body;
+            if let Some(status) = edits.status {
+                response.set_status(status)?;
+                response.set_reason_phrase(None)?;
+            }
+            for name in edits.header.remove {
+                response.remove_header(&name);
+            }
+            for (name, value) in edits.header.set {
+                response.insert_header(name, value)?;
+            }
         }
         if let Some(forward) = &context.forward {
             if let Some(authorization) = forward.credential.handed_over() {
@@ -370,12 +411,25 @@ impl ProxyHttp for Proxy {
                 && !response.status.is_client_error()
                 && !response.status.is_server_error()
             {
-                self.gate.follow_logout(logout).await;
+                context.serving.gate.follow_logout(logout).await;
             }
         }
         context.status = Some(response.status);
         context.answered_upstream(&self.metrics);
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if context.drops_answer {
+            *body = None;
+        }
+        Ok(None)
     }
 
     async fn response_filter(
@@ -445,6 +499,12 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
         self.in_flight.leave();
+        if let (Some(route), Some(login)) =
+            (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
+        {
+            let gate = &context.serving.gate;
+            gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
+        }
         context.record(session.req_header(), &self.metrics);
     }
 

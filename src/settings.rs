@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use http::Method;
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use secrecy::{SecretSlice, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -143,6 +143,8 @@ pub struct AccountManager {
     pub client_id: ClientId,
     /// Its secret.
     pub client_secret: SecretString,
+    /// The secret before, while it is being replaced.
+    pub previous_client_secret: Option<SecretString>,
     /// Scopes to ask for, without the tenant's own.
     pub scopes: Scopes,
 }
@@ -154,6 +156,8 @@ pub struct SlasClient {
     pub id: ClientId,
     /// Its secret; absent for a public client.
     pub secret: Option<SecretString>,
+    /// The secret before, while it is being replaced.
+    pub previous_secret: Option<SecretString>,
     /// The redirect URI registered with SLAS, sent exactly as written.
     pub redirect_uri: String,
     /// Whether SLAS demands `x-slas-client-auth` from it.
@@ -264,7 +268,7 @@ pub struct Load {
 }
 
 /// How many logins may wait, and fail; 0 is no limit, but for `waiting`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logins {
     /// Deprecated logins of one organization under way at a time.
     pub waiting: usize,
@@ -300,12 +304,24 @@ pub enum LogFormat {
 }
 
 /// Where sessions live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Store {
     /// In this process.
     Memory,
     /// In Redis or Valkey, shared by replicas.
     Redis(Box<RedisStore>),
+}
+
+impl PartialEq for RedisStore {
+    fn eq(&self, other: &Self) -> bool {
+        let keys = |store: &Self| {
+            let previous = store.previous_encryption_key.as_ref().map(|key| key.expose_secret().to_vec());
+            (store.encryption_key.expose_secret().to_vec(), previous)
+        };
+        self.topology == other.topology
+            && keys(self) == keys(other)
+            && (&self.ca, &self.key_prefix, self.timeout) == (&other.ca, &other.key_prefix, other.timeout)
+    }
 }
 
 /// Sessions in Redis or Valkey.
@@ -332,6 +348,24 @@ pub struct Keys {
     pub max_age: Duration,
     /// Where key sets are kept on this machine, if anywhere.
     pub folder: Option<PathBuf>,
+}
+
+impl PartialEq for RedisTopology {
+    fn eq(&self, other: &Self) -> bool {
+        let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
+        match (self, other) {
+            (Self::Standalone(own), Self::Standalone(other)) => exposed(own) == exposed(other),
+            (Self::Cluster(own), Self::Cluster(other)) => own.iter().map(exposed).eq(other.iter().map(exposed)),
+            (
+                Self::Sentinel { sentinels, master, database, username, password, tls },
+                Self::Sentinel { sentinels: s, master: m, database: d, username: u, password: p, tls: t },
+            ) => {
+                (sentinels, master, database, username, tls) == (s, m, d, u, t)
+                    && password.as_ref().map(exposed) == p.as_ref().map(exposed)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How Redis is reached.

@@ -27,6 +27,8 @@ pub struct Shopper {
     pub scopes: Scopes,
     /// On whose behalf it was issued.
     pub marks: Marks,
+    /// The trusted agent who acts for the shopper (`agent`), as Account Manager calls him.
+    pub agent: Option<Box<str>>,
     /// When it ends, seconds since 1970.
     pub expires_at: u64,
 }

@@ -6,6 +6,7 @@
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
 pub mod budget;
+mod handed;
 pub mod memory;
 pub mod redis;
 mod seal;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use self::budget::{Budget, Taken};
+pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 use crate::{
     jwt::TokenDigest,
     names::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
@@ -58,6 +60,8 @@ pub struct Session {
     /// Whether the first of them is no token but a name that the gateway gave, under which it finds the session
     /// again. A name is free again when its session has ended; a token is refused.
     pub is_named: bool,
+    /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
+    pub handed: Option<Box<HandedTokens>>,
     /// Counts the refreshes.
     pub version: u64,
 }
@@ -106,8 +110,27 @@ impl Session {
             ends_at: ends_at.unwrap_or(self.ends_at),
             tokens,
             is_named: self.is_named,
+            handed: self.handed.clone(),
             version: self.version + 1,
         }
+    }
+
+    /// The session with one more refresh token in a caller's hands, in place of the one that was presented.
+    #[must_use]
+    pub fn handing(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
+        let handed = self.handed.take().map(|handed| *handed).unwrap_or_default();
+        self.handed = Some(Box::new(handed.with(name, presented, now)));
+        self
+    }
+
+    /// The refresh tokens in callers' hands.
+    pub fn handed(&self) -> impl Iterator<Item = &Handed> {
+        self.handed.iter().flat_map(|handed| handed.iter())
+    }
+
+    /// Everything under which it is found: its name, its access tokens, and the refresh tokens in callers' hands.
+    pub fn names(&self) -> impl Iterator<Item = &TokenDigest> {
+        self.tokens.iter().chain(self.handed().map(|handed| &handed.name))
     }
 
     /// Its name and its access tokens.
@@ -179,7 +202,7 @@ pub enum StoreError {
 /// A place for sessions. Every method may be called by several gateways at a time.
 #[async_trait]
 pub trait SessionStore: fmt::Debug + Send + Sync {
-    /// Puts in a new session, found by all its tokens. One that was ended meanwhile stays ended: a login is
+    /// Puts in a new session, found by all its names. One that was ended meanwhile stays ended: a login is
     /// offered again when the store did not take it at first.
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError>;
 
@@ -234,7 +257,8 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// [`StoreError::Broken`] also if somebody else wrote it, or under another name.
     async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Drops what has ended by itself or was not used within `idle`; a store that does so by itself need not.
+    /// Drops what has ended by itself or was not used within `idle`, unless a caller holds a refresh token of
+    /// it, which would be void without it; a store that does so by itself need not.
     /// Says how many sessions are held, where that is known.
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize>;
 

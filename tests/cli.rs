@@ -15,7 +15,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -154,6 +154,54 @@ fn check_reads_the_environment_of_the_process() {
 }
 
 #[test]
+fn check_names_every_certificate_that_no_caller_could_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let mut configuration = fs::read_to_string(DEMO).unwrap();
+    for key in ["certificate", "private_key", "client_ca"] {
+        let path = file(key, "read after all this");
+        configuration = configuration.replace("[admin]", &format!("tls.{key} = \"{}\"\n[admin]", path.display()));
+    }
+    let names = [
+        "certificate_subject = 'oms.example.com'",
+        "certificate_subject = 'CN=oms, O=Example'",
+        "certificate_san = 'oms.example.com'",
+        "certificate_san = 'IP:192.0.2.1'",
+        "certificate_subject = 'CN=a\\,b,O=Example'",
+        "certificate_subject = 'cn=a\\2cb,o=Example'",
+        "certificate_san = 'DNS:OMS.example.com'",
+        "certificate_san = 'DNS:oms.example.com'",
+    ];
+    for (number, name) in names.iter().enumerate() {
+        configuration.push_str(&format!(
+            "\n[[callers]]\nname = \"caller-{number}\"\n{name}\nmay = [\"system\"]\norganizations = [\"f_ecom_zzrf_001\"]\noperations = [\"orders.*\"]\n"
+        ));
+    }
+    let path = file("gateway.toml", &configuration);
+    let output = Command::new(BINARY).args(["check", "-c", path.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let shown = text(&output.stderr);
+    let errors: Vec<&str> = shown.lines().collect();
+    let expected = [
+        "callers[1].certificate_subject: not a subject",
+        "callers[2].certificate_subject: not a subject",
+        "callers[3].certificate_san: not an alternative name",
+        "callers[4].certificate_san: not an alternative name",
+        "callers[6].certificate_subject: another caller has this one",
+        "callers[8].certificate_san: another caller has this one",
+    ];
+    assert_eq!(errors.len(), expected.len(), "{shown}");
+    for (error, expected) in errors.iter().zip(expected) {
+        assert!(error.contains(expected), "{expected:?} is not in {error:?}");
+    }
+}
+
+#[test]
 fn the_demo_shows_every_step() {
     let folder = Path::new(BINARY).parent().unwrap();
     let demo: PathBuf = folder.join("examples/demo");
@@ -174,7 +222,11 @@ fn the_demo_shows_every_step() {
         "HTTP/1.1 200 OK",
         "5. Her basket",
         "HTTP/1.1 200 OK",
-        "6. Without a token the gateway refuses",
+        "6. A trusted system with its Account Manager client",
+        "HTTP/1.1 200 OK",
+        "7. The same on behalf of the shopper",
+        "HTTP/1.1 200 OK",
+        "8. Without a token the gateway refuses",
         "HTTP/1.1 401 Unauthorized",
         "token_missing",
         "Done",

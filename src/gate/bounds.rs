@@ -39,7 +39,7 @@ use super::{
 use crate::{
     names::OrganizationId,
     salesforce::exchange::{refuses_code, refuses_password},
-    settings::Settings,
+    settings::{Logins, Settings},
 };
 
 /// APIs that are never left out under load: whoever has come that far is about to buy.
@@ -52,6 +52,7 @@ pub struct Bounds {
     low_priority: Vec<OperationGlob>,
     rates: Rates,
     attempts: Attempts,
+    logins: Logins,
     proxies: Proxies,
 }
 
@@ -81,22 +82,28 @@ enum Counts {
 }
 
 impl Bounds {
-    /// The bounds of the configuration; nothing is used up yet.
+    /// The bounds of the configuration. Nothing is used up yet, but what failed at logins under bounds that stay as
+    /// they were `before`.
     ///
     /// # Errors
     /// The position of each glob of `load.low_priority` that is none.
-    pub fn new(settings: &Settings) -> Result<Self, Vec<(usize, InvalidGlob)>> {
+    pub fn new(settings: &Settings, before: Option<&Self>) -> Result<Self, Vec<(usize, InvalidGlob)>> {
         let of_organization = || OfOrganization {
             load: Load::default(),
             seats: Seats::new(settings.load.concurrency, settings.load.queue),
             logins: Arc::new(Semaphore::new(settings.logins.waiting)),
+        };
+        let attempts = match before.filter(|before| before.logins == settings.logins) {
+            Some(before) => before.attempts.clone(),
+            None => Attempts::new(&settings.logins),
         };
         let organizations = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), of_organization()));
         Ok(Self {
             organizations: organizations.collect(),
             low_priority: globs(&settings.load.low_priority)?,
             rates: Rates::new(settings),
-            attempts: Attempts::new(&settings.logins),
+            attempts,
+            logins: settings.logins.clone(),
             proxies: Proxies(settings.server.trusted_proxies.clone()),
         })
     }
@@ -194,7 +201,14 @@ impl Gate {
         {
             tenant.slas.guard().heed(status, headers);
         }
-        if let Some(attempt) = forward.admission.attempt.take() {
+        forward.admission.end(route, status);
+    }
+}
+
+impl Admission {
+    /// Says what SLAS made of it, if it is a login.
+    pub(super) fn end(&mut self, route: &Route, status: StatusCode) {
+        if let Some(attempt) = self.attempt.take() {
             attempt.end(match counts(route) {
                 Some(Counts::Always) => true,
                 Some(Counts::Code) => refuses_code(status),

@@ -1,7 +1,7 @@
 //! Trusted systems: who they are and what the configuration lets them do.
 //!
 //! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified: that is
-//! [`authenticate`]'s, and what a client certificate says is [`certificate`]'s.
+//! `authenticate`'s, and what a client certificate says is `certificate`'s.
 
 mod authenticate;
 pub mod certificate;
@@ -55,6 +55,14 @@ pub enum CallerError {
         /// What is wrong with it.
         reason: InvalidCertificateName,
     },
+    /// A certificate's name that an earlier caller has, perhaps in another spelling: it would be nobody's.
+    #[error("callers[{caller}].{key}: another caller has this one; join the two entries")]
+    CertificateTaken {
+        /// Position of the caller.
+        caller: usize,
+        /// The key.
+        key: &'static str,
+    },
 }
 
 impl Callers {
@@ -86,6 +94,9 @@ impl Callers {
                 CallerIdentity::CertificateSan(name) => ("certificate_san", CertificateName::alternative(name)),
             };
             match name {
+                Ok(name) if callers.by_certificate.iter().any(|(other, _)| *other == name) => {
+                    errors.push(CallerError::CertificateTaken { caller: index, key });
+                }
                 Ok(name) => callers.by_certificate.push((name, Arc::clone(&caller))),
                 Err(reason) => errors.push(CallerError::Certificate { caller: index, key, reason }),
             }

@@ -28,7 +28,7 @@ pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id")
 
 /// Fields that only proxies in front of an application may set: a client's own are lies.
 /// Compared with `_` read as `-`, as many servers do.
-const NEVER_FROM_CLIENTS: [&str; 14] = [
+const NEVER_FROM_CLIENTS: [&str; 16] = [
     "forwarded",
     "x-real-ip",
     "x-original-url",
@@ -43,6 +43,9 @@ const NEVER_FROM_CLIENTS: [&str; 14] = [
     "client-ip",
     "proxy",
     "proxy-authorization",
+    // A SLAS client's proof beside another credential: the gateway's alone to add.
+    "x-slas-client-auth",
+    "-sfdc-client-auth",
 ];
 
 /// The same by their beginnings.
@@ -68,6 +71,7 @@ pub(super) enum Origin {
     Machine(Arc<Caller>, SystemLease),
     OnBehalf(Arc<Caller>, OnBehalfToken),
     Slas,
+    SlasClient(HeaderName, HeaderValue),
     Reported { without_credential: bool },
 }
 
@@ -113,6 +117,12 @@ impl Credential {
         Self(Origin::Slas)
     }
 
+    /// A private SLAS client's own, in the field where SLAS expects it, beside whatever else SLAS checks.
+    #[must_use]
+    pub(super) fn of_slas_client(field: HeaderName, value: HeaderValue) -> Self {
+        Self(Origin::SlasClient(field, value))
+    }
+
     /// What the policy refuses and, in report mode, only reports. A Basic credential is left behind on
     /// the way to an API: it would be a trusted system's own secret.
     #[must_use]
@@ -133,7 +143,20 @@ impl Credential {
             Origin::Session(_, token) => bearer(token),
             Origin::Machine(_, lease) => Some(lease.token.authorization.clone()),
             Origin::OnBehalf(_, token) => bearer(&token.token),
-            Origin::Shopper(_) | Origin::Caller(_) | Origin::Slas | Origin::Reported { .. } => None,
+            Origin::Shopper(_)
+            | Origin::Caller(_)
+            | Origin::Slas
+            | Origin::SlasClient(..)
+            | Origin::Reported { .. } => None,
+        }
+    }
+
+    /// The field that proves a SLAS client to SLAS, and to nobody else: it is no part of any answer.
+    #[must_use]
+    pub fn client_proof(&self) -> Option<(&HeaderName, &HeaderValue)> {
+        match &self.0 {
+            Origin::SlasClient(field, value) => Some((field, value)),
+            _ => None,
         }
     }
 
@@ -148,6 +171,7 @@ impl Credential {
             | Origin::Machine(..)
             | Origin::OnBehalf(..)
             | Origin::Slas
+            | Origin::SlasClient(..)
             | Origin::Reported { .. } => None,
         }
     }
@@ -165,7 +189,7 @@ impl Credential {
             Origin::Shopper(shopper) | Origin::Session(shopper, _) if shopper.registered => "registered",
             Origin::Shopper(_) | Origin::Session(..) => "guest",
             Origin::Caller(caller) | Origin::Machine(caller, _) | Origin::OnBehalf(caller, _) => &caller.settings.name,
-            Origin::Slas => "slas",
+            Origin::Slas | Origin::SlasClient(..) => "slas",
             Origin::Reported { .. } => "reported",
         }
     }
@@ -200,6 +224,16 @@ pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlati
         edits.set.push((COOKIE, joined));
     }
     edits
+}
+
+/// The fields of a request that concern the connection it came by (RFC 9110, 7.6.1), for those who send it on
+/// without the proxy.
+pub fn of_this_hop(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let nominated = options.flat_map(|options| options.split(','));
+    let nominated = nominated.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+    let always = [CONNECTION, TRANSFER_ENCODING, UPGRADE, HeaderName::from_static("keep-alive")];
+    nominated.chain(always).collect()
 }
 
 /// The edits of Salesforce's answer: what concerned only the hop between, and the gateway's own names.
@@ -296,6 +330,11 @@ mod tests {
             "TE",
             "Trailer",
             "correlation_id",
+            "X-SLAS-Client-Auth",
+            "x_slas_client_auth",
+            "_sfdc_client_auth",
+            "-sfdc-client-auth",
+            "_SFDC-Client_Auth",
         ] {
             let removed = edits(&[(name, "x")]).remove;
             assert_eq!(removed, [HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).unwrap()], "{name}");

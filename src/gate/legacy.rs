@@ -38,7 +38,7 @@ use crate::{
     },
     settings::SlasClient,
     shopper::Shopper,
-    tokens::{on_behalf::ECOM, sessions::SessionError},
+    tokens::sessions::SessionError,
 };
 
 /// When the endpoints became deprecated (RFC 9745): 1 July 2022, the date of their API description.
@@ -209,7 +209,7 @@ impl Gate {
         let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
         self.count_legacy("trusted_system_login", counted.map(|client| &client.id), tenant);
         let site = self.site_of(tenant, route)?;
-        let named = Named { login: body.login, idp: ECOM.to_owned() };
+        let named = Named::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
         let shopper = &token.verified.shopper;
         let document =
@@ -241,7 +241,7 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
         let login_id = credentials.user.clone();
-        trail.shopper = Some(self.audit.pseudonym(login.tenant.settings.organization.as_str(), &login_id));
+        trail.shopper = Some(self.audit.pseudonym_of_login(login.tenant.settings.organization.as_str(), &login_id));
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
         let deadline = Instant::now() + self.timeouts.upstream;

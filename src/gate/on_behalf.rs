@@ -31,8 +31,8 @@ const MAX_LOGIN_BYTES: usize = 1024;
 /// The shopper that a request names.
 #[derive(Debug)]
 pub(super) struct Named {
-    pub(super) login: SecretString,
-    pub(super) idp: String,
+    login: SecretString,
+    idp: String,
 }
 
 /// Whether a request has one of these fields, in any spelling.
@@ -50,16 +50,32 @@ impl Named {
         let login = single(headers, &LOGIN)?.ok_or_else(|| {
             Refusal::RequestInvalid("X-On-Behalf-Of-Idp needs X-On-Behalf-Of with the shopper's login.".into())
         })?;
-        if login.is_empty() || login.len() > MAX_LOGIN_BYTES || login.chars().any(char::is_control) {
-            return Err(Refusal::RequestInvalid("X-On-Behalf-Of must be one login id.".into()));
-        }
         let idp = single(headers, &IDP)?.unwrap_or(ECOM);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if !(1..=64).contains(&idp.len()) || !idp.bytes().all(is_word) {
             return Err(Refusal::RequestInvalid("X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into()));
         }
-        Ok(Self { login: SecretString::from(login), idp: idp.to_owned() })
+        let login = read_login(login, "X-On-Behalf-Of")?;
+        Ok(Self { login, idp: idp.to_owned() })
     }
+
+    /// A shopper that B2C Commerce itself knows, named by the body's `login`. A guest has none.
+    pub(super) fn registered(login: &SecretString) -> Result<Self, Refusal> {
+        let login = read_login(login.expose_secret(), "The body's login")?;
+        if login.expose_secret().eq_ignore_ascii_case(GUEST) {
+            return Err(Refusal::ShopperUnknown);
+        }
+        Ok(Self { login, idp: ECOM.to_owned() })
+    }
+}
+
+/// A login id as it is sent to SLAS, and told from others by its bytes.
+fn read_login(text: &str, what: &str) -> Result<SecretString, Refusal> {
+    let login = text.trim();
+    if login.is_empty() || login.len() > MAX_LOGIN_BYTES || login.chars().any(char::is_control) {
+        return Err(Refusal::RequestInvalid(format!("{what} must be one login id.")));
+    }
+    Ok(SecretString::from(login))
 }
 
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
@@ -122,11 +138,13 @@ impl Gate {
             guest_of: is_guest.then(|| caller.settings.name.clone()),
         });
         let token = self.on_behalf.token(&whose).await;
-        let subject = match &token {
-            Ok(token) => token.verified.shopper.customer.as_ref().map(|customer| customer.as_str()),
-            Err(_) => Some(whose.login.expose_secret()),
+        trail.shopper = match &token {
+            Ok(OnBehalfToken { verified, .. }) => {
+                let customer = verified.shopper.customer.as_ref();
+                customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()))
+            }
+            Err(_) => Some(self.audit.pseudonym_of_login(organization.as_str(), whose.login.expose_secret())),
         };
-        trail.shopper = subject.map(|subject| self.audit.pseudonym(organization.as_str(), subject));
         token.map_err(|error| refusal_of(&error))
     }
 

@@ -1,10 +1,31 @@
-//! Paths of SLAS itself, which go to SLAS as they came.
+//! Paths of SLAS itself: what is added to a request for SLAS, and what is kept from its answer.
 //!
-//! Owns what counts as such a path. The operations that are let through are those of the policy table;
-//! everything else below SLAS's base is refused, whatever the policy says of unknown operations:
-//! a deny-list here has been the hole in more than one proxy.
+//! Owns what counts as such a path and in which order its rules apply. The operations that are let
+//! through are those of the policy table; everything else below SLAS's base is refused, whatever the
+//! policy says of unknown operations: a deny-list here has been the hole in more than one proxy.
 
-use super::path::RequestPath;
+mod answer;
+mod client;
+mod form;
+mod login;
+
+use http::{Method, request::Parts};
+
+use self::login::Login;
+pub use self::{
+    answer::{AnswerEdits, answer_edits},
+    client::what_is_added,
+};
+use super::{
+    Asked, Decision, Forward, Gate, Route, Tenant,
+    operations::{Operation, OperationKind},
+    path::RequestPath,
+    reply::Reply,
+};
+use crate::audit::Trail;
+
+/// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
+pub const MAX_FORM_BYTES: usize = 64 * 1024;
 
 /// Whether a path lies below `/shopper/auth/`, in any case of its letters, where only listed operations
 /// are let through.
@@ -13,6 +34,67 @@ pub fn is_slas_path(path: &RequestPath<'_>) -> bool {
     let mut segments = path.segments().iter().map(|segment| segment.decoded());
     let mut next_is = |name: &str| segments.next().is_some_and(|segment| segment.eq_ignore_ascii_case(name));
     next_is("shopper") && next_is("auth")
+}
+
+impl Gate {
+    /// Whether a request's body must be read before it can be decided about: the form that names the
+    /// client whose credential may be missing.
+    #[must_use]
+    pub fn holds_form(&self, route: &Route, head: &Parts) -> bool {
+        let Some((operation, tenant)) = route.operation.as_ref().zip(self.tenants.get(&route.organization)) else {
+            return false;
+        };
+        is_slas_own(operation)
+            && head.method == Method::POST
+            && form::is_form(&head.headers)
+            && (login::is_registered(&tenant.settings, operation)
+                || client::wants_form(&tenant.settings, operation, head))
+    }
+
+    /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
+    pub(super) async fn decide_slas(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        operation: &Operation,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Decision {
+        let Asked { head, body, correlation_id, .. } = asked;
+        let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
+        let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
+            Ok(credential) => credential,
+            // Only what has two readings is refused here, which report mode does as well.
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
+        let mut admission = match self.bounds.admit(tenant, route, asked, &credential).await {
+            Ok(admission) => admission,
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
+        if let Some(form) = body.clone().filter(|_| login::is_registered(&tenant.settings, operation)) {
+            let login = Login { tenant, operation, head, form, credential, correlation_id };
+            let reply = self.registered_login(&login).await;
+            *trail = login_of.unwrap_or_default();
+            if let Ok(reply) = &reply {
+                admission.end(route, reply.status);
+            }
+            return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
+        }
+        let mut logout = self.logout_of(route, head).await;
+        if let Some(logout) = logout.as_mut().filter(|_| tenant.settings.register_sessions) {
+            match self.logout_target(route, head, &logout.token).await {
+                Ok(target) => logout.target = target,
+                Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+            }
+        }
+        Decision::Forward(Forward { credential, reported: None, logout, login: login_of, admission })
+    }
+}
+
+/// Whether an operation is SLAS's and asks for no token that the gateway verifies.
+#[must_use]
+pub(super) fn is_slas_own(operation: &Operation) -> bool {
+    operation.kind == OperationKind::Slas && operation.security.is_empty()
 }
 
 #[cfg(test)]

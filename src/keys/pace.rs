@@ -4,13 +4,14 @@
 //! key ids turns the gateway into a flood. Nothing in an unverified token proves that its key exists, so:
 //!
 //! - A stranger's token may cause one fetch in 30 seconds.
-//! - One more is held in reserve, for a key id that looks as the issuer's do, after a fetch that succeeded: noise a
-//!   moment ago does not delay a rotation. It comes out of the same long-run rate, two in a minute.
+//! - One more is held in reserve, for a token that says it was issued after the last reading, with a key id that looks
+//!   as the issuer's do: noise a moment ago does not delay a rotation. It comes out of the same long-run rate, two in
+//!   a minute, and is there only if the last fetch succeeded.
 //! - A token that the issuer itself gave to this gateway over its verified connection proves a rotation. Nobody else's
 //!   tokens use that up.
 //! - A key id that was looked for in vain is no reason again for 30 seconds, doubled each time up to ten minutes.
 //!
-//! Who makes up key ids that look right can use up the reserve; a key that its issuer did not announce is then
+//! Who makes up such tokens can use up the reserve; a key that its issuer did not announce is then
 //! accepted from strangers within 30 seconds, and at once when a login or refresh through this gateway brings it.
 
 use std::time::{Duration, Instant};
@@ -53,10 +54,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Whether this one may; then it counts. `resembles`: the key id looks as the issuer's do; `failing`: the last
-    /// fetch failed, whatever for.
-    pub(super) fn admits(&mut self, source: Source, resembles: bool, failing: bool, now: Instant) -> bool {
-        let leave = u32::from(failing || !resembles);
+    /// Whether this one may; then it counts. `promising`: the token may be of a key newer than those in use;
+    /// `failing`: the last fetch failed, whatever for.
+    pub(super) fn admits(&mut self, source: Source, promising: bool, failing: bool, now: Instant) -> bool {
+        let leave = u32::from(failing || !promising);
         match source {
             Source::Foreign => false,
             Source::Issuer if !failing => {

@@ -119,6 +119,26 @@ impl KeyRing {
         })
     }
 
+    /// Whether another ring is of the same tenant and issuer at the same address.
+    #[must_use]
+    pub fn is_twin_of(&self, other: &Self) -> bool {
+        self.tenant == other.tenant
+            && self.issuer.name() == other.issuer.name()
+            && self.issuer.address() == other.issuer.address()
+    }
+
+    /// Whether its sets outlive the process in these places, and are good for as long.
+    #[must_use]
+    pub fn is_kept_as(&self, keeping: &Keeping) -> bool {
+        self.shelf.is_kept_as(keeping)
+    }
+
+    /// Takes over the set that a twin has in use, as old as it is.
+    pub fn inherit(&self, twin: &Self) {
+        self.in_use.store(twin.in_use.load_full());
+        self.tried.send_replace(*twin.tried.borrow());
+    }
+
     /// The algorithm of the issuer's tokens.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
@@ -231,8 +251,8 @@ impl KeyRing {
                 return Ok(key);
             }
         }
-        let resembles = self.in_use.load().set.resembles(kid);
-        if !search.pace.admits(source, resembles, self.is_failing(), now) {
+        let promising = self.is_promising(kid, source);
+        if !search.pace.admits(source, promising, self.is_failing(), now) {
             return Err(self.in_doubt(source));
         }
         let fetched = self.fetch(&mut search, Purpose::Unknown).await;
@@ -245,6 +265,15 @@ impl KeyRing {
             (None, Fetched::Nothing) => Err(NoKey::Unavailable),
             (None, Fetched::NotAllowed) => Err(self.in_doubt(source)),
         }
+    }
+
+    /// Whether a token with this key id looks as if it were of a key newer than those in use. Tokens tell time in whole
+    /// seconds: one of the reading's own second is given the benefit of the doubt when that is over.
+    fn is_promising(&self, kid: &str, source: Source) -> bool {
+        let in_use = self.in_use.load();
+        let (Some(read), Source::Presented { issued_at: Some(at) }) = (in_use.read, source) else { return false };
+        let is_later = at > read.unix() || at == read.unix() && read.age() >= Duration::from_secs(1);
+        is_later && in_use.set.resembles(kid)
     }
 
     /// The answer without asking anybody: a token that says it was issued after the last reading may be genuine.

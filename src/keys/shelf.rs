@@ -61,6 +61,15 @@ struct Kept {
 }
 
 impl Shelf {
+    /// Whether its places are these, and its sets good for as long.
+    pub(super) fn is_kept_as(&self, keeping: &Keeping) -> bool {
+        let same_folder = match (&self.keeping.folder, &keeping.folder) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        same_folder && Arc::ptr_eq(&self.keeping.store, &keeping.store) && self.keeping.max_age == keeping.max_age
+    }
+
     pub(super) fn new(keeping: Keeping, issuer: &Issuer, tenant: &str) -> Self {
         Self {
             keeping,

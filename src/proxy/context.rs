@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderValue, StatusCode, request::Parts};
 use uuid::Uuid;
 
-use super::upstream::Upstream;
+use super::{Serving, upstream::Upstream};
 use crate::{
     gate::{Forward, Route, refusal::Refusal},
     metrics::Metrics,
@@ -26,11 +26,17 @@ const NONE: &str = "none";
 /// One request on its way.
 #[derive(Debug)]
 pub struct Context {
+    /// By what it is served, to its end.
+    pub(super) serving: Arc<Serving>,
     pub(super) route: Option<Route>,
     pub(super) forward: Option<Forward>,
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
+    /// The whole body was read before the request went upstream.
+    pub(super) is_held: bool,
+    /// The answer's body stays here.
+    pub(super) drops_answer: bool,
     /// Whether it has been sent a second time, with another token.
     pub(super) replayed: bool,
     /// Whether the failure that is about to be reported is nothing but the wish for that.
@@ -48,13 +54,16 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(serving: Arc<Serving>) -> Self {
         Self {
+            serving,
             route: None,
             forward: None,
             upstream: None,
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
+            is_held: false,
+            drops_answer: false,
             replayed: false,
             may_replay: false,
             failure: None,
@@ -93,7 +102,7 @@ impl Context {
 
     /// The gateway answered by itself, perhaps after asking SLAS: that time is not its own.
     pub(super) fn exchanged(&mut self) {
-        let asked_others = self.route.as_ref().is_some_and(Route::is_deprecated);
+        let asked_others = self.is_held || self.route.as_ref().is_some_and(Route::is_deprecated);
         if !asked_others {
             self.decided_after = Some(self.began.elapsed());
         }

@@ -13,6 +13,9 @@ use super::{
     transport::{Answer, TransportError},
 };
 
+/// Longest wait that a service is believed to want.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 /// Why an exchange gave no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
@@ -160,7 +163,14 @@ pub fn refuses_code(status: StatusCode) -> bool {
 
 /// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -212,5 +222,7 @@ mod tests {
             ExchangeError::of(&limited),
             ExchangeError::RateLimited { retry_after: Some(Duration::from_secs(30)) }
         );
+        limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("18446744073709551615"));
+        assert_eq!(ExchangeError::of(&limited), ExchangeError::RateLimited { retry_after: Some(LONGEST_WAIT) });
     }
 }

@@ -4,8 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -18,9 +19,19 @@ use super::{
     transport::{Answer, Purpose, Transport},
 };
 use crate::{
-    names::{OrganizationId, SiteId, Usid},
+    names::{ClientId, OrganizationId, SiteId, Usid},
     settings::SlasClient,
 };
+
+/// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
+/// `/authorize`).
+pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
+/// The field in which a private client proves itself where `Authorization` is the agent's
+/// (`/trusted-agent/token`).
+pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
+
+/// What `/passwordless/login` says of a login that no shopper has.
+pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 
 /// SLAS of one organization.
 #[derive(Debug, Clone)]
@@ -237,6 +248,16 @@ impl Slas {
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 
+    /// A caller's own request for a token, and SLAS's answer as it came, whatever it says. `rest` is what
+    /// follows `/oauth2` in the target.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Transport`] if no whole answer came. The guard is not asked: see [`Guard::admit_forwarded`].
+    pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
+        let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
+        Ok(self.transport.send(of_slas("passed", Class::Login), request).await?)
+    }
+
     /// Where its key set is.
     #[must_use]
     pub fn jwks_url(&self) -> String {
@@ -273,20 +294,32 @@ impl Slas {
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
-        let mut request = self.transport.client().post(self.url(path)).form(form);
-        if let Some(secret) = &client.secret {
-            request = request.basic_auth(&client.id, Some(secret.expose_secret()));
-        }
-        let token = |answer: &Answer| match answer.status {
-            StatusCode::OK => serde_json::from_slice(&answer.body)
-                .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
-            _ => Err(ExchangeError::of(answer)),
+        let ask = |secret: Option<&SecretString>| {
+            let request = self.transport.client().post(self.url(path)).form(form);
+            let request = match secret {
+                Some(secret) => request.basic_auth(&client.id, Some(secret.expose_secret())),
+                None => request,
+            };
+            self.transport.exchange(purpose, request, token_answer)
         };
-        self.transport.exchange(purpose, request, token).await
+        let outcome = ask(client.secret.as_ref()).await;
+        // While a secret is being replaced, nobody knows which of the two SLAS takes at the moment.
+        match (&outcome, &client.previous_secret) {
+            (Err(error), Some(previous)) if error.refuses_client() => ask(Some(previous)).await,
+            _ => outcome,
+        }
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+}
+
+fn token_answer(answer: &Answer) -> Result<TokenAnswer, ExchangeError> {
+    match answer.status {
+        StatusCode::OK => serde_json::from_slice(&answer.body)
+            .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
+        _ => Err(ExchangeError::of(answer)),
     }
 }
 
@@ -297,19 +330,27 @@ fn of_slas(flow: &'static str, class: Class) -> Purpose {
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
 fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuilder {
     match &client.secret {
-        Some(secret) if client.strict_client_auth => {
-            request.header("x-slas-client-auth", bare_credentials(client.id.as_str(), secret))
-        }
+        Some(secret) if client.strict_client_auth => request.header(CLIENT_AUTH, bare_credentials(&client.id, secret)),
         _ => request,
     }
 }
 
 /// `base64(clientId:clientSecret)`, without the word "Basic".
-fn bare_credentials(client_id: &str, secret: &SecretString) -> http::HeaderValue {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let text = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
+#[must_use]
+pub fn bare_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("", client_id, secret)
+}
+
+/// The same as RFC 7617 writes it, for `Authorization`.
+#[must_use]
+pub fn basic_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    credentials("Basic ", client_id, secret)
+}
+
+fn credentials(word: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+    let encoded = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
     // Base64's alphabet is always a valid header value.
-    let mut value = http::HeaderValue::from_str(&text).unwrap_or(http::HeaderValue::from_static(""));
+    let mut value = HeaderValue::from_str(&format!("{word}{encoded}")).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
 }
@@ -357,7 +398,7 @@ mod tests {
 
     fn redirect(status: u16, location: &'static str) -> Answer {
         let mut headers = HeaderMap::new();
-        headers.insert(LOCATION, http::HeaderValue::from_static(location));
+        headers.insert(LOCATION, HeaderValue::from_static(location));
         Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
     }
 

@@ -163,6 +163,9 @@ pub(super) struct AccountManager {
     /// Its secret.
     #[schemars(required, example = secret_example())]
     pub(super) client_secret: Option<Secret>,
+    /// The secret before, while it is being replaced: tried where Account Manager refuses `client_secret`.
+    #[schemars(example = secret_example())]
+    pub(super) previous_client_secret: Option<Secret>,
     /// Scopes to ask for; the scope that names the tenant is added by itself.
     #[serde(default = "AccountManager::scopes")]
     #[schemars(example = json!(["sfcc.shopper-customers.login"]))]
@@ -179,6 +182,9 @@ pub(super) struct SlasClient {
     /// Its secret. Absent: a public client.
     #[schemars(example = secret_example())]
     pub(super) client_secret: Option<Secret>,
+    /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`.
+    #[schemars(example = secret_example())]
+    pub(super) previous_client_secret: Option<Secret>,
     /// The redirect URI registered with SLAS; sent exactly as written here.
     #[schemars(required, example = &"http://localhost:3000/callback")]
     pub(super) redirect_uri: Option<String>,

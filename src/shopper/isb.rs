@@ -24,6 +24,8 @@ pub struct Isb {
     pub site: Option<SiteId>,
     /// `tsob`, `taob`.
     pub marks: Marks,
+    /// `agent`: who acts for the shopper; counts where a mark would.
+    pub agent: Option<Box<str>>,
 }
 
 /// The claim is not such a list.
@@ -71,6 +73,7 @@ impl FromStr for Isb {
                 "chid" => isb.site = Some(name(value)?),
                 "tsob" => isb.marks.tsob = isb.names_a_customer(),
                 "taob" => isb.marks.taob = isb.names_a_customer(),
+                "agent" => isb.agent = isb.names_a_customer().then(|| value.into()),
                 _ => {}
             }
         }

@@ -254,6 +254,7 @@ impl Claims {
             site: isb.site,
             scopes,
             marks: isb.marks,
+            agent: isb.agent,
             expires_at: self.exp,
         })
     }

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, RECENT_TOKENS, Session, SessionStore, StoreError, Written,
+    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, MOST_HANDED, RECENT_TOKENS, Session, SessionStore, StoreError,
+    Written,
     budget::{Budget, Levels, Taken},
     random_bytes,
 };
@@ -27,9 +28,9 @@ use crate::{
     names::{CustomerId, OrganizationId},
 };
 
-/// Slots for each session of the capacity: twice its tokens and one for what was ended, because sessions
+/// Slots for each session of the capacity: twice its names and one for what was ended, because sessions
 /// above the capacity stay until the next sweep.
-const SLOTS: usize = 2 * (RECENT_TOKENS + 2);
+const SLOTS: usize = 2 * (RECENT_TOKENS + 2 + MOST_HANDED);
 /// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
 const MOST_TURNS: usize = 10_000;
 /// How many values are kept at a time; beyond it no more are taken.
@@ -110,8 +111,8 @@ impl MemoryStore {
         ages.sort_unstable_by_key(|(used_at, session)| (*used_at, session.id.0));
         ages.dedup_by_key(|(_, session)| session.id);
         for (_, session) in ages.into_iter().take(excess) {
-            for token in &session.tokens {
-                self.by_token.remove(token);
+            for name in session.names() {
+                self.by_token.remove(name);
             }
         }
     }
@@ -130,8 +131,8 @@ impl SessionStore for MemoryStore {
         }
         let state = State { session: Arc::clone(&session), locked: None, fences: 0, has_ended: false };
         let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
-        for token in &session.tokens {
-            self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
+        for name in session.names() {
+            self.by_token.insert(*name, Slot::Session(Arc::clone(&kept)));
         }
         Ok(())
     }
@@ -187,11 +188,11 @@ impl SessionStore for MemoryStore {
             state.locked = None;
         }
         let before = std::mem::replace(&mut state.session, Arc::clone(&session));
-        for forgotten in before.tokens.iter().filter(|token| !session.tokens.contains(token)) {
+        for forgotten in before.names().filter(|before| !session.names().any(|name| name == *before)) {
             self.by_token.remove(forgotten);
         }
-        for token in &session.tokens {
-            self.by_token.insert(*token, Slot::Session(Arc::clone(&kept)));
+        for name in session.names() {
+            self.by_token.insert(*name, Slot::Session(Arc::clone(&kept)));
         }
         Ok(Written::Yes)
     }
@@ -231,6 +232,10 @@ impl SessionStore for MemoryStore {
             }
             for token in tokens {
                 self.by_token.insert(*token, Slot::Ended(until));
+            }
+            // A refresh token is for SLAS to refuse, which has ended the session too.
+            for handed in session.handed() {
+                self.by_token.remove(&handed.name);
             }
         };
         if let Some(kept) = self.kept(session) {
@@ -307,7 +312,8 @@ impl SessionStore for MemoryStore {
                 // Whoever has it locked may be waiting for us: it is in use, so it lives.
                 let Some(state) = kept.state.try_lock() else { return true };
                 let used_at = kept.used_at.load(Ordering::Relaxed);
-                let lives = state.session.ends_at > now && used_at.saturating_add(idle.as_secs()) > now;
+                let is_used = used_at.saturating_add(idle.as_secs()) > now || state.session.handed.is_some();
+                let lives = state.session.ends_at > now && is_used;
                 if lives && state.session.tokens.first() == Some(token) {
                     held.fetch_add(1, Ordering::Relaxed);
                 }

@@ -6,7 +6,7 @@
 //!
 //! | name | value |
 //! |---|---|
-//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended |
+//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended; refresh tokens in callers' hands too |
 //! | `{prefix}:{id}:s` | hash: `r` the sealed session, `v` its version, `f` the last lock's number, `w` the last writer's, `u` last use |
 //! | `{prefix}:{id}:l` | whose lock it is, for the length of the lease |
 //! | `{prefix}:u:{hash of customer}` | set of the customer's session ids |
@@ -173,10 +173,11 @@ impl RedisStore {
         Ok(Some((Arc::new(session), used_at.unwrap_or(0))))
     }
 
-    /// Lets a session be found by these tokens for as long as it lives.
-    async fn point(&self, tokens: &[TokenDigest], id: SessionId, ends_at: u64) -> Result<(), StoreError> {
-        for token in tokens {
-            let point = cmd("SET").arg(self.token_key(token)).arg(&id.0).arg("EXAT").arg(ends_at).to_owned();
+    /// Lets a session be found by its names for as long as it lives.
+    async fn point(&self, session: &Session) -> Result<(), StoreError> {
+        for name in session.names() {
+            let (key, id) = (self.token_key(name), session.id.0);
+            let point = cmd("SET").arg(key).arg(&id).arg("EXAT").arg(session.ends_at).to_owned();
             self.link.query::<()>(&point).await?;
         }
         Ok(())
@@ -232,7 +233,7 @@ impl SessionStore for RedisStore {
         self.link.query::<()>(&put).await?;
         self.link.query::<()>(cmd("EXPIREAT").arg(&key).arg(session.ends_at)).await?;
         self.enlist(&session).await?;
-        self.point(&session.tokens, session.id, session.ends_at).await
+        self.point(&session).await
     }
 
     async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError> {
@@ -246,7 +247,7 @@ impl SessionStore for RedisStore {
             let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else { continue };
             if age > 0 {
                 // Found under the previous key: stand under the current one too, before that key goes.
-                self.point(&session.tokens, session.id, session.ends_at).await?;
+                self.point(&session).await?;
             }
             return Ok(Found::Session(session, used_at));
         }
@@ -287,6 +288,11 @@ impl SessionStore for RedisStore {
         if let Some(first) = session.tokens.first() {
             self.link.query::<()>(cmd("EXPIREAT").arg(self.token_key(first)).arg(session.ends_at)).await?;
         }
+        for handed in session.handed().filter(|handed| handed.superseded_at.is_none()) {
+            let key = self.token_key(&handed.name);
+            let point = cmd("SET").arg(key).arg(&session.id.0).arg("EXAT").arg(session.ends_at).to_owned();
+            self.link.query::<()>(&point).await?;
+        }
         self.enlist(&session).await?;
         Ok(Written::Yes)
     }
@@ -317,6 +323,7 @@ impl SessionStore for RedisStore {
             tokens.extend(newest.tokens.iter().filter(|token| !session.tokens.contains(token)));
         }
         self.refuse_all(names, &tokens).await?;
+        // Refresh tokens in callers' hands lead nowhere now, and expire.
         self.link.query::<()>(cmd("DEL").arg(self.session_key(session.id))).await?;
         self.link.query::<()>(cmd("DEL").arg(self.lock_key(session.id))).await?;
         if let Some(customer) = &session.owner.customer {

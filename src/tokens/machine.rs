@@ -17,6 +17,7 @@ use aws_lc_rs::{hmac, rand};
 use http::HeaderValue;
 use moka::{Expiry, sync::Cache};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     flights::{Flights, Joined},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::random_fraction,
-    jwt::{TokenDigest, bearer, sha256, token_digest},
+    jwt::{TokenDigest, bearer, token_digest},
     metrics::Metrics,
     names::{ClientId, Scope, Scopes, TENANT_SCOPE, TenantId},
     salesforce::{
@@ -51,6 +52,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// So many refused secrets of one client in a row, and then one a while: guessing is not for free.
 const GUESSES: u32 = 10;
 const A_GUESS_EACH: Duration = Duration::from_secs(6);
+/// So many secrets of one client that have not proved right are tried at a time; others wait so long for their turn.
+const TRIALS: usize = 8;
+const TRIAL_WAITS: Duration = Duration::from_secs(3);
+/// Longest life of a token that is believed; Account Manager gives half an hour.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// At most one replacement of a refused token in this time, so that an API that refuses everything makes no storm.
+const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 
 /// A client of Account Manager and its secret.
 #[derive(Debug, Clone)]
@@ -82,15 +90,6 @@ pub struct Slot {
     /// Keyed hash of client and secret.
     credentials: [u8; 32],
     scopes: String,
-}
-
-impl Slot {
-    /// A name of the slot; no secret can be read from it.
-    #[must_use]
-    pub fn digest(&self) -> TokenDigest {
-        let names = format!("system|{}|{}|{}|", self.tenant, self.client, self.scopes);
-        sha256([names.as_bytes(), &self.credentials].concat())
-    }
 }
 
 /// Why there is no system token.
@@ -132,6 +131,10 @@ pub struct MachineTokens {
     held: Cache<Slot, Arc<SystemToken>>,
     failures: Cache<Slot, Remembered>,
     guesses: Pace<ClientId>,
+    trials: Cache<ClientId, Arc<Semaphore>>,
+    /// Keyed hashes of credentials that Account Manager has taken.
+    proved: Cache<[u8; 32], ()>,
+    replacements: Pace<Slot>,
     flights: Arc<Flights<Slot, Outcome>>,
     hashes: hmac::Key,
     metrics: Arc<Metrics>,
@@ -158,7 +161,7 @@ impl Expiry<Slot, Arc<SystemToken>> for AtItsEnd {
 
 impl SystemToken {
     fn new(answer: &SystemTokenAnswer, asked: &Scopes, asked_at: Instant) -> Option<Self> {
-        let life = Duration::from_secs(answer.expires_in);
+        let life = Duration::from_secs(answer.expires_in).min(LONGEST_LIFE);
         Some(Self {
             authorization: bearer(&answer.access_token)?,
             digest: token_digest(answer.access_token.expose_secret()),
@@ -181,6 +184,9 @@ impl MachineTokens {
             held: Cache::builder().max_capacity(MOST_TOKENS).expire_after(AtItsEnd).build(),
             failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(SCOPE_REFUSED_FOR).build(),
             guesses: Pace::new(GUESSES, A_GUESS_EACH),
+            trials: Cache::new(MOST_TOKENS),
+            proved: Cache::new(MOST_TOKENS),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
             flights: Flights::new(),
             hashes: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
@@ -235,21 +241,33 @@ impl MachineTokens {
         Err(SystemTokenFailure::ScopeRefused)
     }
 
-    /// A fresh token in place of one that was refused, dropping exactly that one.
-    ///
-    /// # Errors
-    /// [`SystemTokenFailure`].
+    /// Another token in place of one that an API refused: the one that somebody else got meanwhile, or a fresh one for all
+    /// who were refused. Drops exactly the refused one, and no more than one a second; `None` if there is no other.
     pub async fn replace(
         self: &Arc<Self>,
         account_manager: &AccountManager,
         credentials: &ClientCredentials,
         slot: &Slot,
         refused: &TokenDigest,
-    ) -> Outcome {
-        if self.held.get(slot).is_some_and(|token| token.digest == *refused) {
-            self.held.invalidate(slot);
-        }
-        self.in_slot(account_manager, credentials, slot).await
+    ) -> Option<Arc<SystemToken>> {
+        let work = || {
+            let (tokens, account_manager) = (Arc::clone(self), account_manager.clone());
+            let (credentials, slot, refused) = (credentials.clone(), slot.clone(), *refused);
+            async move {
+                match tokens.held.get(&slot) {
+                    Some(held) if held.digest != refused => return Ok(held),
+                    Some(_) => tokens
+                        .replacements
+                        .take(&slot)
+                        .map_err(|retry_after| SystemTokenFailure::Unavailable { retry_after })?,
+                    None => {}
+                }
+                tokens.held.invalidate(&slot);
+                tokens.exchange(account_manager, credentials, slot).await
+            }
+        };
+        let (outcome, _) = self.flights.join(slot, work).await;
+        outcome?.ok().filter(|token| token.digest != *refused)
     }
 
     async fn in_slot(
@@ -292,12 +310,12 @@ impl MachineTokens {
         credentials: ClientCredentials,
         slot: Slot,
     ) -> Outcome {
-        // Credentials that have proved right are not held up by somebody else's guesses.
-        if !self.held.contains_key(&slot)
-            && let Err(retry_after) = self.guesses.may(&slot.client)
-        {
-            return Err(SystemTokenFailure::TooManyGuesses { retry_after });
+        // Whoever looked before the last flight landed finds here what it brought.
+        if let Some(token) = self.held.get(&slot).filter(|token| token.renew_at > Instant::now()) {
+            return Ok(token);
         }
+        // Credentials that have proved right are not held up by somebody else's guesses.
+        let _trial = if self.proved.contains_key(&slot.credentials) { None } else { Some(self.trial(&slot).await?) };
         let Ok(scopes) = slot.scopes.parse::<Scopes>() else { return Err(SystemTokenFailure::ScopeRefused) };
         let asked_at = Instant::now();
         let answer = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
@@ -309,6 +327,7 @@ impl MachineTokens {
             Ok(token) => {
                 let token = Arc::new(token);
                 self.failures.invalidate(&slot);
+                self.proved.insert(slot.credentials, ());
                 self.held.insert(slot, Arc::clone(&token));
                 Ok(token)
             }
@@ -319,6 +338,16 @@ impl MachineTokens {
                 Err(self.remember(slot, &error))
             }
         }
+    }
+
+    /// A turn to try a secret that has not proved right.
+    async fn trial(&self, slot: &Slot) -> Result<OwnedSemaphorePermit, SystemTokenFailure> {
+        let turns = self.trials.get_with_by_ref(&slot.client, || Arc::new(Semaphore::new(TRIALS)));
+        let turn = tokio::time::timeout(TRIAL_WAITS, turns.acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(SystemTokenFailure::TooManyGuesses { retry_after: A_GUESS_EACH }) };
+        // Those who were tried meanwhile count.
+        self.guesses.may(&slot.client).map_err(|retry_after| SystemTokenFailure::TooManyGuesses { retry_after })?;
+        Ok(turn)
     }
 
     fn remember(&self, slot: Slot, error: &ExchangeError) -> SystemTokenFailure {
@@ -342,6 +371,7 @@ impl MachineTokens {
         // Where the client's secret was changed at Account Manager, its token is over as well (fail closed).
         if failure == SystemTokenFailure::CredentialsRefused {
             self.held.invalidate(&slot);
+            self.proved.invalidate(&slot.credentials);
         }
         self.failures.insert(slot, Remembered { failure: failure.clone(), until: Instant::now() + lasts, times });
         failure

@@ -188,19 +188,16 @@ impl OnBehalfTokens {
         outcome
     }
 
-    /// A fresh token in place of one that an API refused. Exactly that one is dropped.
-    ///
-    /// # Errors
-    /// [`OnBehalfError`].
-    pub async fn replace(self: &Arc<Self>, refused: &OnBehalfToken) -> Outcome {
+    /// Another token in place of one that an API refused, dropping exactly that one; `None` if there is no other.
+    pub async fn replace(self: &Arc<Self>, refused: &OnBehalfToken) -> Option<OnBehalfToken> {
         let OnBehalfToken { verified, name, whose, .. } = refused;
-        if let Some(in_use) = self.sessions.named(name).await? {
+        if let Some(in_use) = self.sessions.named(name).await.ok()? {
             match self.sessions.replace_refused(&in_use, &verified.digest).await {
-                Ok(newest) => return self.verified(whose, name, newest).await,
-                Err(error) => self.over(name, error)?,
+                Ok(newest) => return self.verified(whose, name, newest?).await.ok(),
+                Err(error) => self.over(name, error).ok()?,
             }
         }
-        self.token(whose).await
+        self.token(whose).await.ok()
     }
 
     /// Whether a session's failure means that a new one must be begun, or that nothing can be done now.
@@ -221,7 +218,7 @@ impl OnBehalfTokens {
         let claim = loop {
             match self.sessions.claim(name).await {
                 Ok(Some(claim)) => break Some(claim),
-                Ok(None) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+                Ok(None) if Instant::now() + self.exchange < deadline => tokio::time::sleep(LOOK_EVERY).await,
                 // Whoever has it takes too long, or nobody can tell: better one call too many than none.
                 Ok(None) | Err(_) => break None,
             }
@@ -290,7 +287,7 @@ impl OnBehalfTokens {
     }
 
     async fn verified(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, token: SecretString) -> Outcome {
-        match self.verifier.verify(token.expose_secret(), &whose.organization).await {
+        match self.verifier.verify_issued(token.expose_secret(), &whose.organization).await {
             Ok(verified) => Ok(OnBehalfToken { token, verified, name: *name, whose: Arc::clone(whose) }),
             Err(error) => {
                 tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");

@@ -40,6 +40,16 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Pace<K> {
         if level <= self.burst { Ok(()) } else { Err(level - self.burst) }
     }
 
+    /// Counts one that may come.
+    ///
+    /// # Errors
+    /// How long to wait; nothing is counted then.
+    pub fn take(&self, who: &K) -> Result<(), Duration> {
+        self.may(who)?;
+        self.count(who);
+        Ok(())
+    }
+
     /// Counts one.
     pub fn count(&self, who: &K) {
         let now = Instant::now();

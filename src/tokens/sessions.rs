@@ -5,6 +5,7 @@
 //! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
 
+mod handed;
 mod keep;
 mod named;
 mod refresh;
@@ -22,8 +23,9 @@ use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::handed::HandedSession;
 use self::refresh::Outcome;
-use super::flights::Flights;
+use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, token_digest},
@@ -39,7 +41,7 @@ use crate::{
         Shopper,
         verify::{ShopperVerifier, VerifiedToken},
     },
-    store::{Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
+    store::{Cursor, Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
 };
 
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
@@ -52,6 +54,8 @@ const NOTHING_FOR: u64 = 60;
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
+/// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
+const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 /// Beside a store in memory, one of so many of its sessions is also known here.
 const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
@@ -67,8 +71,11 @@ pub struct Sessions {
     store: Arc<dyn SessionStore>,
     issuers: HashMap<OrganizationId, Issuer>,
     verifier: Arc<ShopperVerifier>,
-    known: Cache<TokenDigest, Known>,
+    known: Arc<Cache<TokenDigest, Known>>,
     flights: Arc<Flights<SessionId, Outcome>>,
+    /// How far the news of other replicas have been read.
+    news: Arc<tokio::sync::Mutex<Cursor>>,
+    replacements: Pace<SessionId>,
     settings: settings::Sessions,
     /// How long a refresh may take, at most.
     exchange: Duration,
@@ -76,7 +83,7 @@ pub struct Sessions {
 }
 
 /// SLAS of one organization and the clients that sessions may be of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Issuer {
     /// Its SLAS.
     pub slas: Slas,
@@ -190,11 +197,33 @@ impl Sessions {
             store,
             issuers,
             verifier,
-            known: Cache::new(capacity),
+            known: Arc::new(Cache::new(capacity)),
             flights: Flights::new(),
+            news: Arc::default(),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
             settings,
             exchange,
             metrics,
+        })
+    }
+
+    /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
+    #[must_use]
+    pub fn after(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        if !Arc::ptr_eq(&self.store, &before.store) {
+            return self;
+        }
+        Arc::new(Self {
+            store: Arc::clone(&self.store),
+            issuers: self.issuers.clone(),
+            verifier: Arc::clone(&self.verifier),
+            known: Arc::clone(&before.known),
+            flights: Arc::clone(&before.flights),
+            news: Arc::clone(&before.news),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            settings: self.settings.clone(),
+            exchange: self.exchange,
+            metrics: Arc::clone(&self.metrics),
         })
     }
 
@@ -208,16 +237,17 @@ impl Sessions {
         }
     }
 
+    /// The session of a login, not begun yet; `None` if the answer has no refresh token.
     fn session_of(
         &self,
         site: &SiteId,
         token: &VerifiedToken,
         answer: &TokenAnswer,
         name: Option<&TokenDigest>,
-    ) -> Option<Arc<Session>> {
+    ) -> Option<Session> {
         let shopper = &token.shopper;
         let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
-        Some(Arc::new(Session {
+        Some(Session {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
@@ -227,12 +257,13 @@ impl Sessions {
             ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
             tokens: name.copied().into_iter().chain([token.digest]).collect(),
             is_named: name.is_some(),
+            handed: None,
             version: 0,
-        }))
+        })
     }
 
-    async fn put(self: &Arc<Self>, session: Arc<Session>) -> Arc<InUse> {
-        let now = unix_now();
+    async fn put(self: &Arc<Self>, session: Session) -> Arc<InUse> {
+        let (session, now) = (Arc::new(session), unix_now());
         let in_use = Arc::new(InUse::new(Arc::clone(&session), now));
         for digest in &session.tokens {
             self.known.insert(*digest, Known::Session(Arc::clone(&in_use)));

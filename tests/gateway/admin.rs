@@ -22,6 +22,7 @@ async fn operators_learn_what_happens() {
         r#"shopper_gateway_token_verifications_total{result="cached"} 2"#,
         r#"shopper_gateway_token_exchanges_total{flow="authorize_guest",outcome="ok",service="slas"} 2"#,
         "shopper_gateway_sessions 2",
+        "shopper_gateway_ready 1",
         r#"shopper_gateway_config_reloads_total{outcome="failed"} 0"#,
         r#"shopper_gateway_config_reloads_total{outcome="ok"} 0"#,
         "shopper_gateway_config_last_reload_success_timestamp_seconds ",

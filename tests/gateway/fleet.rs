@@ -1,5 +1,7 @@
 //! A fleet: replicas as processes of their own, one Redis, one Salesforce.
 
+mod on_behalf;
+
 use std::{net::SocketAddr, time::Duration};
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    callers::CALLER_SECRET,
     redis::{Redis, in_redis},
     world::{
         Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, PUBLIC_CLIENT, World, baskets,
@@ -92,7 +93,7 @@ fn snapshot(answer: &Answer) -> String {
         .iter()
         .map(|(name, value)| match name.as_str() {
             "correlation-id" | "date" => format!("{name}: …"),
-            // How long exactly depends on what went before.
+            // What is left of a wait that is running.
             "retry-after" if answer.refusal().1 == "caller_rate_limited" => format!("{name}: …"),
             _ => format!("{name}: {}", value.to_str().unwrap()),
         })
@@ -153,6 +154,8 @@ async fn what_the_gate_refuses() {
             world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"credentials"}"#),
         ),
         (Refusal::CallerUnknown, world.get(&order).bearer_auth(nobody)),
+        (Refusal::AccountManagerRejected, world.get(&order).basic_auth(CALLER_CLIENT, Some("s3cret-refresh"))),
+        (Refusal::ShopperUnknown, good(&world).bearer_auth(&system).header("X-On-Behalf-Of", "nobody@example.com")),
         (
             Refusal::TokenWrongOrganization,
             world.get(&products("?ids=a").replace(ORGANIZATION, OTHER_ORGANIZATION)).bearer_auth(&token),
@@ -220,20 +223,11 @@ async fn what_others_failures_become() {
 
 #[tokio::test]
 async fn what_is_too_much() {
-    let world = World::with(|config| {
-        config.insert("logins".into(), "failed_per_address_and_login = 1".parse::<toml::Table>().unwrap().into());
-    })
-    .await;
+    let world = World::start().await;
     let token = world.mint(|_| {});
     world.simulator.set(|behaviour| behaviour.load_status = Some("THROTTLE".into()));
     assert_eq!(world.send(good(&world).bearer_auth(&token)).await.status, 200, "nothing was said before");
     check(&Refusal::Overloaded, &world.send(good(&world).bearer_auth(&token)).await, &token);
-
-    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, "s3cret-refresh").await.status, 401);
-    let limited = Refusal::CallerRateLimited { retry_after: std::time::Duration::ZERO };
-    let second = world.post(&login_target(PUBLIC_CLIENT)).basic_auth(LOGIN, Some(PASSWORD));
-    let second = world.send(second.body(r#"{"type":"credentials"}"#)).await;
-    check(&limited, &second, &token);
 
     let taken = Effect::Status { code: 429, retry_after: Some("17".into()), body: None };
     world.simulator.inject(Fault::on("slas", taken).flow("authorize:guest").times(1));
@@ -243,6 +237,28 @@ async fn what_is_too_much() {
     assert_eq!((our_own.refusal(), &our_own.body), (of_slas.refusal(), &of_slas.body));
     let wait: u64 = our_own.header("retry-after").unwrap().parse().unwrap();
     assert!((5..=17).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn what_account_manager_says_becomes() {
+    let world = World::start().await;
+    let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
+    let ask = async |secret: &str| world.send(world.get(&orders).basic_auth(CALLER_CLIENT, Some(secret))).await;
+    let down = Effect::Status { code: 503, retry_after: Some("17".into()), body: Some(PASSWORD.into()) };
+    world.simulator.inject(Fault::on("account_manager", down).flow("access_token"));
+    check(&Refusal::AccountManagerUnavailable { retry_after: None }, &ask(CALLER_SECRET).await, CALLER_SECRET);
+    world.simulator.clear_faults();
+    let limited = Refusal::CallerRateLimited { retry_after: std::time::Duration::ZERO };
+    for guess in 0.. {
+        let answer = ask(&format!("s3cret-refresh-{guess}")).await;
+        if answer.refusal() == (429, "caller_rate_limited") {
+            let wait: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=6).contains(&wait), "{wait}");
+            check(&limited, &answer, CALLER_SECRET);
+            break;
+        }
+        assert!(guess < 20, "nobody is slowed down");
+    }
 }
 
 #[tokio::test]

@@ -14,12 +14,17 @@ pub struct Replica {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     process: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Replica {
     /// A gateway in front of the Salesforce at `url`.
     pub async fn start(url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        Self::start_logging("warn", url, change).await
+    }
+
+    /// The same with this `RUST_LOG`.
+    pub async fn start_logging(level: &str, url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
         let (address, admin) = (free(), free());
         let mut table: toml::Table = configuration(url).parse().unwrap();
         table.insert(
@@ -33,11 +38,11 @@ impl Replica {
         std::fs::write(&path, table.to_string()).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_shopper-gateway"))
             .args(["serve", "-c", path.to_str().unwrap()])
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", level)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let replica = Self { address, admin, process, _folder: folder };
+        let replica = Self { address, admin, process, folder };
         let client = Client::builder().no_proxy().build().unwrap();
         eventually("the replica is ready", async || {
             let readyz = client.get(format!("http://{admin}/readyz")).send().await;
@@ -54,6 +59,17 @@ impl Replica {
         line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
     }
 
+    /// Where its configuration is.
+    pub fn configuration(&self) -> std::path::PathBuf {
+        self.folder.path().join("gateway.toml")
+    }
+
+    /// Sends it a signal by name, e.g. `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -62,8 +78,7 @@ impl Replica {
 
     /// SIGTERM, as orchestrators send it.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
     }
 
     /// The exit code, once the process has ended.

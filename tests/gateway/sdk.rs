@@ -5,9 +5,16 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::process::Command;
 
-use crate::world::{LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World};
+use crate::{
+    callers::CALLER_SECRET,
+    world::{
+        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World,
+        register_sessions,
+    },
+};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
 
@@ -24,6 +31,30 @@ async fn the_node_sdk_2_keeps_its_removed_logins() {
 #[tokio::test]
 async fn the_isomorphic_sdk_5_logs_in_to_slas_through_the_gateway() {
     passes("isomorphic-5.test.mjs").await;
+}
+
+#[tokio::test]
+async fn the_isomorphic_sdk_5_goes_on_when_the_gateway_renews_its_session() {
+    let world = World::with(register_sessions).await;
+    world.simulator.set(|behaviour| {
+        behaviour.enforce_windows = false;
+        behaviour.shopper_token_seconds = 4;
+    });
+    passes_in(&world, "isomorphic-5-sessions.test.mjs").await;
+}
+
+#[tokio::test]
+async fn shops_of_the_removed_logins_work_from_end_to_end() {
+    let world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    passes_in(&world, "use-cases.test.mjs").await;
+    // A caller's own credentials stay here, whatever they were sent with.
+    for entry in world.simulator.ledger().iter().filter(|entry| entry.service != "account_manager") {
+        assert!(!format!("{:?}{}", entry.headers, entry.body).contains(CALLER_SECRET), "{}", entry.flow);
+        assert!(entry.header("x-on-behalf-of").is_none(), "{}", entry.flow);
+    }
+    let on_behalf = world.simulator.count("slas", "trusted-system");
+    assert!((1..=5).contains(&on_behalf), "one token, used by all: {on_behalf}");
 }
 
 #[tokio::test]
@@ -50,6 +81,8 @@ async fn passes_in(world: &World, file: &str) {
         Path::new(FOLDER).join("node_modules").is_dir(),
         "the SDK clients are not installed in {FOLDER}/node_modules: run `make test`, which installs them"
     );
+    let scopes = ["sfcc.shopper-customers.login", "sfcc.orders.rw"];
+    let token = world.simulator.mint_account_manager_token(CALLER_CLIENT, &scopes, "zzrf_001", 600);
     let node = Command::new("node")
         .args(["--test", "--test-reporter=spec", file])
         .current_dir(FOLDER)
@@ -62,7 +95,11 @@ async fn passes_in(world: &World, file: &str) {
         .env("REDIRECT_URI", "http://localhost:3000/callback")
         .env("PUBLIC_CLIENT", PUBLIC_CLIENT)
         .env("PRIVATE_CLIENT", PRIVATE_CLIENT)
+        .env("STRICT_CLIENT", STRICT_CLIENT)
+        .env("CALLBACK_URI", "http://localhost:3000/delivery")
         .env("PRIVATE_CLIENT_SECRET", "private-client-secret")
+        .env("CALLER_TOKEN", token)
+        .env("CALLER_BASIC", STANDARD.encode(format!("{CALLER_CLIENT}:{CALLER_SECRET}")))
         .env("TOKEN_SECONDS", "4")
         .env("LIFETIMES", "30")
         .env("SHOPPER_LOGIN", LOGIN)

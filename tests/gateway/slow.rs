@@ -1,7 +1,7 @@
 //! Clients that take their time: heads, bodies and answers in drops, handshakes that never end, and
 //! more connections than there are places.
 //!
-//! `SLOW_CONNECTIONS` scales the test of many of them, e.g. 5000.
+//! `SLOW_CONNECTIONS` scales the test of many of them, e.g. 5000, and makes it strict.
 
 #![allow(clippy::print_stdout, reason = "the figures are worth reading")]
 
@@ -242,7 +242,10 @@ async fn fare(client: &Client, url: &str, token: &str) -> (usize, Duration) {
 
 #[tokio::test]
 async fn many_slow_connections_hurt_nobody_else() {
-    let count: usize = std::env::var("SLOW_CONNECTIONS").map_or(500, |count| count.parse().unwrap());
+    let wanted = std::env::var("SLOW_CONNECTIONS").ok();
+    let count: usize = wanted.as_ref().map_or(500, |count| count.parse().unwrap());
+    // Beside other tests the machine is busy with those.
+    let (times, floor) = if wanted.is_some() { (3, 50) } else { (10, 250) };
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let replica = Replica::start(&simulator.url(), |_| {}).await;
@@ -275,6 +278,8 @@ async fn many_slow_connections_hurt_nobody_else() {
         began.elapsed()
     );
     assert_eq!((failed_before, failed), (0, 0));
-    assert!(during < (before * 3).max(Duration::from_millis(50)), "{before:?} before, {during:?} during");
+    let (_, after) = fare(&client, &url, &token).await;
+    let calm = before.max(after);
+    assert!(during < (calm * times).max(Duration::from_millis(floor)), "{calm:?} in peace, {during:?} during");
     assert!(memory < 64 * 1024, "{memory} bytes for each");
 }

@@ -5,10 +5,11 @@ use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use shopper_gateway::{
     clock::unix_now,
+    jwt::TokenDigest,
     metrics::Metrics,
     settings::{RedisStore as Configured, RedisTopology},
     store::{
-        Cursor, Fence, Found, Lock, Owner, Session, SessionId, SessionStore, Written,
+        Cursor, Fence, Found, HandedTokens, Lock, Owner, SUPERSEDED_FOR, Session, SessionId, SessionStore, Written,
         budget::{Budget, Taken},
         memory::MemoryStore,
         redis::RedisStore,
@@ -41,6 +42,7 @@ fn session(number: u8) -> Arc<Session> {
         ends_at: unix_now() + 3600,
         tokens: vec![[number; 32]],
         is_named: false,
+        handed: None,
         version: 0,
     })
 }
@@ -89,6 +91,10 @@ fn trusting(topology: RedisTopology, ca: Option<PathBuf>, current: u8, previous:
     RedisStore::new(&settings, &Metrics::new("test", "test").unwrap()).unwrap()
 }
 
+fn accepts(session: &Session, name: &TokenDigest, now: u64) -> bool {
+    session.handed.as_deref().unwrap_or(&HandedTokens::default()).accepts(name, now)
+}
+
 async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
     match store.lock(session, LEASE).await.unwrap() {
         Lock::Yours(fence) => fence,
@@ -105,6 +111,52 @@ async fn a_session_is_found_by_its_tokens_only() {
         assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Nothing));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
+    of_each(async |store| {
+        let now = unix_now();
+        let first = Arc::new(Session::clone(&session(1)).handing([101; 32], None, now));
+        store.insert(Arc::clone(&first), 1).await.unwrap();
+        let handed = async |name: u8| match store.find(&[name; 32]).await.unwrap() {
+            Found::Session(found, _) => Some(accepts(&found, &[name; 32], now)),
+            Found::Ended | Found::Nothing => None,
+        };
+        assert_eq!((handed(101).await, handed(1).await, handed(102).await), (Some(true), Some(false), None));
+
+        // The gateway's own refresh hands nothing over.
+        let fence = locked(store, &first).await;
+        let second = renewed(&first, 2);
+        assert_eq!(store.replace(Arc::clone(&second), fence).await.unwrap(), Written::Yes);
+        assert_eq!(handed(101).await, Some(true));
+        // A caller's does.
+        let fence = locked(store, &second).await;
+        let third = Arc::new(Session::clone(&renewed(&second, 3)).handing([102; 32], Some(&[101; 32]), now));
+        assert_eq!(store.replace(Arc::clone(&third), fence).await.unwrap(), Written::Yes);
+        assert_eq!((handed(101).await, handed(102).await), (Some(true), Some(true)));
+        let Found::Session(found, _) = store.find(&[102; 32]).await.unwrap() else { panic!() };
+        assert_eq!(found.handed, third.handed);
+        assert!(!accepts(&found, &[101; 32], now + SUPERSEDED_FOR), "for a minute");
+        assert!(accepts(&found, &[102; 32], now + SUPERSEDED_FOR), "and the last for good");
+
+        store.end(&first).await.unwrap();
+        assert_eq!((handed(101).await, handed(102).await), (None, None));
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_in_a_callers_hands_is_kept_however_long_it_idles() {
+    let store = MemoryStore::new(1000);
+    let now = unix_now();
+    store.insert(Arc::new(Session::clone(&session(1)).handing([101; 32], None, now)), now).await.unwrap();
+    store.insert(session(2), now).await.unwrap();
+    assert_eq!(store.sweep(now + 3000, LEASE).await, Some(1));
+    assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Session(..)));
+    assert_eq!(store.sweep(now + 3600, LEASE).await, Some(0), "until its refresh token ends");
+    assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Nothing));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! TLS on both sides: the listener, and an API that is another gateway behind its listener.
 
 pub mod authority;
+mod callers;
 mod relay;
 
 use std::{fs, path::Path, process::Command, time::Duration};

@@ -1,11 +1,14 @@
 //! A gateway in front of a simulated Salesforce, both in this process, on free ports.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 use serde_json::Value;
-use shopper_gateway::{app::App, settings::Settings};
+use shopper_gateway::{
+    app::{App, AppError, Live, Stop},
+    settings::Settings,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -61,9 +64,11 @@ pub struct World {
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    live: Arc<Live>,
+    table: toml::Table,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A whole answer.
@@ -204,20 +209,30 @@ impl Gateway {
         let mut table: toml::Table = configuration(url).parse().unwrap();
         change(&mut table);
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("gateway.toml");
-        std::fs::write(&path, table.to_string()).unwrap();
-        let loaded = Settings::load_with(&path, []).unwrap_or_else(|errors| panic!("{errors}"));
-        let app = App::build(loaded.settings).unwrap_or_else(|error| panic!("{error}"));
+        let app = App::build(settings(&folder, &table)).unwrap_or_else(|error| panic!("{error}"));
+        let live = app.live();
         let address = app.public_addresses().next().unwrap();
         let admin = app.admin_address();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
+                Stop::Ended
             };
             app.run(stopped).await.unwrap();
         });
-        Self { address, admin, stop: Some(stop), running, _folder: folder }
+        Self { address, admin, live, table, stop: Some(stop), running, folder }
+    }
+
+    /// Takes a changed configuration over, as SIGHUP does.
+    pub fn reload(&mut self, change: impl FnOnce(&mut toml::Table)) -> Result<Vec<&'static str>, AppError> {
+        let mut table = self.table.clone();
+        change(&mut table);
+        let reloaded = self.live.reload(settings(&self.folder, &table));
+        if reloaded.is_ok() {
+            self.table = table;
+        }
+        reloaded
     }
 
     /// Stops as SIGTERM does, and returns when the gateway has.
@@ -225,6 +240,12 @@ impl Gateway {
         let _ = self.stop.take().unwrap().send(());
         (&mut self.running).await.unwrap();
     }
+}
+
+fn settings(folder: &tempfile::TempDir, table: &toml::Table) -> Settings {
+    let path = folder.path().join("gateway.toml");
+    std::fs::write(&path, table.to_string()).unwrap();
+    Settings::load_with(&path, []).unwrap_or_else(|errors| panic!("{errors}")).settings
 }
 
 /// Waits for a condition, for at most 20 seconds.
@@ -236,6 +257,13 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it never came to be that {what}");
+}
+
+/// A change of the configuration: logins at SLAS become sessions.
+pub fn register_sessions(table: &mut toml::Table) {
+    for tenant in table["tenants"].as_array_mut().unwrap() {
+        tenant.as_table_mut().unwrap().insert("register_sessions".into(), true.into());
+    }
 }
 
 pub fn login_target(client: &str) -> String {

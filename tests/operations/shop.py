@@ -6,8 +6,10 @@ requests that fail.
 
 import base64
 import json
+import socket
 import threading
 import time
+import urllib.parse
 
 from running import ORGANIZATION, PUBLIC_CLIENT
 
@@ -59,6 +61,7 @@ class Shop:
             self.expect(200, "GET", PRODUCTS, bearer=token)
         self.registered()
         self.expect(401, "GET", PRODUCTS)
+        self.stranger()
         self.expect(401, "GET", PRODUCTS, bearer="no.token.atall")
         self.expect(200, "GET", ORDERS, bearer=self.system_token())
         # The same caller by its Basic credentials, for itself and for a shopper: tokens that the gateway gets.
@@ -86,6 +89,12 @@ class Shop:
 
     def registered(self):
         self.expect(200, "POST", LOGIN, body='{"type":"credentials"}', headers={"Authorization": SHOPPER})
+
+    def stranger(self):
+        """Somebody who speaks no TLS, and is cut off."""
+        address = urllib.parse.urlsplit(self.gateway)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
 
     def system_token(self):
         """The token of the demo's caller, by the simulator's own hand."""

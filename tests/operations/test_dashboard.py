@@ -121,6 +121,14 @@ class Dashboard(unittest.TestCase):
         self.assertGreater(len(named), 10)
         self.assertEqual(named - known, NOT_SAID_YET)
 
+    def test_every_metric_is_shown(self):
+        text = self.plain.send("GET", f"http://{self.admin}/metrics")[2]
+        families = set(re.findall(r"^# TYPE (\S+)", text, re.M))
+        self.assertGreater(len(families), 20)
+        shown = " ".join(expression for _, expression in queries()) + RULES
+        missing = {family for family in families if not re.search(rf"\b{family}(_bucket|_count)?\b", shown)}
+        self.assertEqual(missing, set())
+
     def test_the_scrape_is_clean(self):
         text = self.plain.send("GET", f"http://{self.admin}/metrics")[2]
         running.tool("promtool", "check", "metrics", input=text)

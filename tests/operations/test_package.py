@@ -70,7 +70,8 @@ client_secret = {{ file = "{CREDENTIALS}/secret_slas" }}
 redirect_uri = "http://localhost:3000/callback"
 """
         self.room.write("/etc/shopper-gateway/gateway.toml", tenant.encode(), "--append")
-        # What LoadCredential does.
+        # What StateDirectory and LoadCredential do.
+        self.room.run("install", "-d", "-m", "0700", "-o", "shopper-gateway", "/var/lib/shopper-gateway")
         self.room.run("install", "-d", "-m", "0500", "-o", "shopper-gateway", CREDENTIALS)
         self.room.run("install", "-m", "0400", "-o", "shopper-gateway", "/etc/shopper-gateway/secrets/slas",
                       f"{CREDENTIALS}/secret_slas")
@@ -94,10 +95,12 @@ redirect_uri = "http://localhost:3000/callback"
             status, _, body = client.send("POST", f"http://{address}{login}", '{"type":"guest"}')
             self.assertEqual(status, 200, body)
             self.assertEqual(gateway.end(), 0)
+            self.assertIn(".json", self.room.run("ls", "/var/lib/shopper-gateway/keys"))
 
     def remove(self):
         self.room.run("dpkg", "--purge", "shopper-gateway")
-        for path in ["/usr/bin/shopper-gateway", UNIT, "/etc/shopper-gateway/gateway.toml", "/etc/shopper-gateway/tls"]:
+        for path in ["/usr/bin/shopper-gateway", UNIT, "/etc/shopper-gateway/gateway.toml", "/etc/shopper-gateway/tls",
+                     "/var/lib/shopper-gateway"]:
             self.room.run("test", "!", "-e", path)
         # A secret is the administrator's to remove.
         self.room.run("test", "-e", "/etc/shopper-gateway/secrets/slas")

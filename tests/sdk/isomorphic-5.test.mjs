@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { test } from "node:test";
 import {
+  callbackURI,
   claimsOf,
   gateway,
   parametersOf,
@@ -17,6 +18,7 @@ import {
   redirectURI,
   refusalOf,
   shopper,
+  strictClient,
 } from "./shop.mjs";
 
 const { ResponseError, ShopperBasketsV2, ShopperCustomers, ShopperLogin, ShopperProducts, helpers } = createRequire(
@@ -117,14 +119,17 @@ test("a wrong password is SLAS's own refusal", async () => {
   assert.equal(response.headers.get("x-shopper-gateway-error"), null, "the gateway answered, not SLAS");
 });
 
-// A server's own secret. The same below the prefix that PWA Kit's storefronts put before SLAS's paths.
-for (const [way, proxy] of [
-  ["SLAS's paths", gateway],
-  ["PWA Kit's prefix", `${gateway}/mobify/slas/private`],
+// A server's own secret; and what PWA Kit's storefronts with `useSLASPrivateClient` send in its place, below
+// the prefix that they put before SLAS's paths.
+const storefront = `${gateway}/mobify/slas/private`;
+const placeholder = "_PLACEHOLDER_PROXY-PWA_KIT_SLAS_CLIENT_SECRET";
+for (const [way, proxy, clientSecret] of [
+  ["with its own secret, by SLAS's paths", gateway, privateClientSecret],
+  ["with its own secret, by PWA Kit's prefix", storefront, privateClientSecret],
+  ["with PWA Kit's placeholder", storefront, placeholder],
 ]) {
-  test(`a private client with its own secret logs in by ${way}, refreshes and logs out`, async () => {
+  test(`a private client logs in ${way}, refreshes and logs out`, async () => {
     const slasClient = slasOf(privateClient, proxy);
-    const clientSecret = privateClientSecret;
     const guest = await helpers.loginGuestUserPrivate({
       slasClient,
       parameters: {},
@@ -156,13 +161,39 @@ for (const [way, proxy] of [
   });
 }
 
-test("a wrong client secret stays wrong", async () => {
-  const login = helpers.loginGuestUserPrivate({
-    slasClient: slasOf(privateClient),
-    parameters: {},
-    credentials: { clientSecret: "wrong" },
+for (const clientSecret of ["wrong", placeholder]) {
+  test(`the client secret "${clientSecret}" stays wrong on SLAS's own paths`, async () => {
+    const login = helpers.loginGuestUserPrivate({
+      slasClient: slasOf(privateClient),
+      parameters: {},
+      credentials: { clientSecret },
+    });
+    assert.equal((await refusalOf(login)).response.status, 401);
   });
-  assert.equal((await refusalOf(login)).response.status, 401);
+}
+
+test("a storefront's strict client logs a shopper in without knowing its secret", async () => {
+  const answer = await helpers.loginRegisteredUserB2C({
+    slasClient: slasOf(strictClient, storefront),
+    credentials: { ...shopper, clientSecret: placeholder },
+    parameters: { redirectURI },
+  });
+  isTokenAnswer(answer, strictClient);
+});
+
+test("a passwordless login tells nobody who is a shopper", async () => {
+  const ask = (userid) =>
+    helpers.authorizePasswordless({
+      slasClient: slasOf(privateClient, storefront),
+      credentials: { clientSecret: placeholder },
+      parameters: { userid, mode: "callback", callbackURI },
+    });
+  const answers = await Promise.all([shopper.username, "nobody@example.com"].map(ask));
+  for (const answer of answers) {
+    assert.deepEqual([answer.status, await answer.text()], [200, ""]);
+  }
+  const fields = answers.map((answer) => [...answer.headers.keys()].sort());
+  assert.deepEqual(fields[0], fields[1]);
 });
 
 test("a call without a token is refused as the SDK expects it", async () => {

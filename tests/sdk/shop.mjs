@@ -11,10 +11,14 @@ function given(name) {
 
 export const gateway = given("GATEWAY_URL");
 export const redirectURI = given("REDIRECT_URI");
+export const callbackURI = given("CALLBACK_URI");
 export const shopper = { username: given("SHOPPER_LOGIN"), password: given("SHOPPER_PASSWORD") };
 export const publicClient = given("PUBLIC_CLIENT");
 export const privateClient = given("PRIVATE_CLIENT");
+export const strictClient = given("STRICT_CLIENT");
 export const privateClientSecret = given("PRIVATE_CLIENT_SECRET");
+/** A trusted system's proofs, as values of Authorization. */
+export const caller = { "bearer token": `Bearer ${given("CALLER_TOKEN")}`, secret: `Basic ${given("CALLER_BASIC")}` };
 export const product = "793775362380M";
 
 /** Both kinds of SLAS client; an app of the removed logins cannot tell which one its `clientId` is. */

@@ -33,7 +33,9 @@ pub(super) fn token(world: &World, organization: &str, inbound: &Inbound) -> Out
         }
         "refresh_token" => {
             let client = clients::trusted(world, organization, inbound, &fields)?;
-            refresh(world, organization, client, &fields)
+            // Storefronts that keep tokens in cookies have their server send it in a header field.
+            let shown = fields.value("refresh_token").or(inbound.header("sfdc_refresh_token"));
+            refresh(world, organization, client, &fields, shown.unwrap_or_default())
         }
         _ => Err(Answer::slas(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Bad or missing grant_type.")),
     }
@@ -96,9 +98,8 @@ fn guest(world: &World, organization: &str, client: &SlasClient, fields: &Fields
 }
 
 /// Public clients get a new refresh token and lose the old one; private clients keep theirs.
-fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fields) -> Outcome {
+fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fields, name: &str) -> Outcome {
     let site = clients::site(world, organization, fields)?;
-    let name = fields.text("refresh_token");
     let known = world.sessions().refresh(name);
     let refresh = known
         .filter(|refresh| {

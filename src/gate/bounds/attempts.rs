@@ -28,7 +28,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 type Name = [u8; 32];
 
 /// What failed, by whom and for whom.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Attempts {
     of_address: Option<Meter>,
     of_both: Option<Meter>,

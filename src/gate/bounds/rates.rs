@@ -82,7 +82,11 @@ impl Rates {
             Origin::Shopper(shopper) | Origin::Session(shopper, _) if !self.clients.is_empty() => {
                 self.clients.get(&(shopper.organization.clone(), shopper.client.clone()))
             }
-            Origin::Shopper(_) | Origin::Session(..) | Origin::Slas | Origin::Reported { .. } => None,
+            Origin::Shopper(_)
+            | Origin::Session(..)
+            | Origin::Slas
+            | Origin::SlasClient(..)
+            | Origin::Reported { .. } => None,
         };
         rate.map_or(Ok(()), Rate::take)
     }

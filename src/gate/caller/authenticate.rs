@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use secrecy::ExposeSecret;
 
 use super::{Caller, certificate::PeerCertificate};
@@ -87,12 +86,6 @@ impl Gate {
         }
     }
 
-    /// Whether a request without an `Authorization` field is of a caller that its certificate names.
-    pub(in crate::gate) fn is_certified(&self, head: &Parts, certificate: Option<&PeerCertificate>) -> bool {
-        matches!(Presented::read(&head.headers), Ok(Presented::Nothing))
-            && certificate.is_some_and(|certificate| self.callers.by_certificate(certificate).is_some())
-    }
-
     fn claimed(&self, credentials: BasicCredentials, trail: &mut Trail) -> Result<Trusted, Refusal> {
         // Only a configured client's credentials are shown to Account Manager at all.
         let caller = self.callers.by_client(&credentials.user).ok_or(Refusal::CallerUnknown)?;
@@ -103,6 +96,7 @@ impl Gate {
     }
 
     fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
+        trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
         let caller = self.callers.by_certificate(certificate).ok_or(Refusal::CallerUnknown)?;
         trail.who = Some(caller.settings.name.clone());
         Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
@@ -155,6 +149,8 @@ impl Gate {
         let Proof::Basic(credentials) = &trusted.proof else { return Ok(()) };
         let proved = self.system_lease(tenant, credentials, scopes).await;
         proved.map(|_| ()).map_err(|failure| match failure {
+            // Account Manager refused nothing but the tenant: the client is not of this organization.
+            SystemTokenFailure::ScopeRefused if scopes.is_empty() => Refusal::CallerNotAllowed,
             SystemTokenFailure::ScopeRefused => Refusal::ScopeMissing(scopes.clone()),
             failure => Refusal::of_system_token(&failure),
         })
@@ -181,17 +177,22 @@ impl Gate {
             Refusal::AccountManagerUnavailable { retry_after: None }
         };
         let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
-        let credentials = ClientCredentials { client: own.client_id.clone(), secret: own.client_secret.clone() };
-        let (slot, outcome) =
-            self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
-        match outcome {
-            Ok(token) => Ok(SystemLease { credentials, slot, token }),
-            Err(SystemTokenFailure::Unavailable { retry_after }) => {
-                Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) })
+        // While a secret is being replaced, nobody knows which of the two Account Manager takes at the moment.
+        for secret in [Some(&own.client_secret), own.previous_client_secret.as_ref()].into_iter().flatten() {
+            let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
+            let (slot, outcome) =
+                self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
+            match outcome {
+                Ok(token) => return Ok(SystemLease { credentials, slot, token }),
+                Err(SystemTokenFailure::CredentialsRefused) => {}
+                Err(SystemTokenFailure::Unavailable { retry_after }) => {
+                    return Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) });
+                }
+                Err(_) => break,
             }
-            // Our own credentials or scopes are wrong: nothing that the caller could do better.
-            Err(_) => Err(none()),
         }
+        // Our own credentials or scopes are wrong: nothing that the caller could do better.
+        Err(none())
     }
 
     /// The client of Account Manager that a bearer token is of.

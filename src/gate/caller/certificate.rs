@@ -1,7 +1,7 @@
 //! The names in a client certificate: its subject (RFC 4514) and its alternative names (RFC 5280, 4.2.1.6).
 //!
 //! Owns when a name of the configuration is a name of a certificate: subjects are compared part by part, so that
-//! spelling and spaces do not matter and order and kind do. Refuses to know whether a certificate is genuine: the
+//! escapes and the case of keywords do not matter and order, kind and value do. Refuses to know whether a certificate is genuine: the
 //! listener has verified it under `server.tls.client_ca`, or there is none.
 
 use std::str::FromStr;
@@ -57,6 +57,12 @@ impl PeerCertificate {
             Ok(None) | Err(_) => Vec::new(),
         };
         (!subject.is_empty() || !alternatives.is_empty()).then_some(Self { subject, alternatives })
+    }
+
+    /// Its subject in the form of RFC 4514; empty if it has alternative names alone.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
     }
 
     /// Whether it bears a name.

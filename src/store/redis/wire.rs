@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     jwt::TokenDigest,
-    store::{Owner, Session, SessionId, StoreError},
+    store::{Handed, HandedTokens, Owner, Session, SessionId, StoreError},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -28,6 +28,9 @@ struct Wire<'a> {
     tokens: Vec<String>,
     #[serde(default)]
     is_named: bool,
+    /// Each with the time at which it was superseded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handed: Option<Vec<(String, Option<u64>)>>,
     version: u64,
 }
 
@@ -48,6 +51,7 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
         ends_at: session.ends_at,
         tokens: session.tokens.iter().map(|token| URL_SAFE_NO_PAD.encode(token)).collect(),
         is_named: session.is_named,
+        handed: session.handed.as_deref().map(|handed| handed.iter().map(handed_text).collect()),
         version: session.version,
     };
     serde_json::to_vec(&wire).map_err(|_| StoreError::Broken("a session cannot be written"))
@@ -57,6 +61,15 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
 pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|_| unreadable())?;
     let tokens = wire.tokens.iter().map(|text| digest(text)).collect::<Option<Vec<_>>>();
+    let read_handed =
+        |(name, superseded_at): (String, Option<u64>)| Some(Handed { name: digest(&name)?, superseded_at });
+    let handed = match wire.handed {
+        Some(handed) => {
+            let handed = handed.into_iter().map(read_handed).collect::<Option<HandedTokens>>();
+            Some(Box::new(handed.ok_or_else(unreadable)?))
+        }
+        None => None,
+    };
     Ok(Session {
         id,
         owner: Owner {
@@ -74,8 +87,13 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
         ends_at: wire.ends_at,
         tokens: tokens.ok_or_else(unreadable)?,
         is_named: wire.is_named,
+        handed,
         version: wire.version,
     })
+}
+
+fn handed_text(handed: &Handed) -> (String, Option<u64>) {
+    (URL_SAFE_NO_PAD.encode(handed.name), handed.superseded_at)
 }
 
 fn digest(text: &str) -> Option<TokenDigest> {

@@ -26,13 +26,12 @@ const ROUNDS: u32 = 4;
 impl Sessions {
     /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
     pub async fn keep(self: Arc<Self>) {
-        let mut cursor = Cursor::default();
         let mut swept_at = tokio::time::Instant::now();
         let mut round = 0;
         loop {
             tokio::time::sleep(NEWS_EVERY).await;
             if self.store.is_shared() {
-                self.learn(&mut cursor).await;
+                self.learn(&mut *self.news.lock().await).await;
             }
             if swept_at.elapsed() >= SWEEP_EVERY {
                 swept_at = tokio::time::Instant::now();

@@ -14,8 +14,12 @@ use crate::{
     names::SiteId,
     salesforce::{guard::Class, slas::TokenAnswer},
     shopper::verify::VerifiedToken,
-    store::{Claim, Found, StoreError},
+    store::{Claim, Found, Session, StoreError},
 };
+
+/// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds
+/// up the others for no longer, and they still have time for a call of their own.
+const CLAIMED_EXCHANGES: u32 = 2;
 
 impl Sessions {
     /// Begins a session under a name; `None` if the answer has no refresh token.
@@ -67,27 +71,22 @@ impl Sessions {
         newest(self.renew(in_use, session.version, Class::Refresh).await)
     }
 
-    /// A fresh token in place of one that was refused. Exactly that one is dropped: where a newer one is there already,
-    /// it is that.
+    /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all
+    /// who were refused. No more than one a second is fetched for it; `None` if there is no other.
     pub(in crate::tokens) async fn replace_refused(
         self: &Arc<Self>,
         in_use: &Arc<InUse>,
         refused: &TokenDigest,
-    ) -> Result<SecretString, SessionError> {
-        let session = in_use.session.load_full();
-        if session.tokens.last() != Some(refused) && session.access_ends_at > unix_now() {
-            return Ok(session.access_token.clone());
-        }
-        newest(self.renew(in_use, session.version, Class::Refresh).await)
+    ) -> Result<Option<SecretString>, SessionError> {
+        let is_refused = |session: &Session| session.tokens.last() == Some(refused);
+        let session = self.renew_refused(in_use, refused).await?;
+        Ok((!is_refused(&session)).then(|| session.access_token.clone()))
     }
 
-    /// A fresh token of the session whose token was refused, if that session is known here.
-    ///
-    /// # Errors
-    /// [`SessionError`]; [`SessionError::Lapsed`] if no session of this token is known.
-    pub async fn after_refusal(self: &Arc<Self>, refused: &TokenDigest) -> Result<SecretString, SessionError> {
-        let Some(Known::Session(in_use)) = self.known.get(refused) else { return Err(SessionError::Lapsed) };
-        self.replace_refused(&in_use, refused).await
+    /// The same for a session that is known here by the refused token.
+    pub async fn after_refusal(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
+        let Some(Known::Session(in_use)) = self.known.get(refused) else { return None };
+        self.replace_refused(&in_use, refused).await.ok()?
     }
 
     /// Ends a named session that its own shopper or SLAS has ended, so that the name is free again.
@@ -97,7 +96,7 @@ impl Sessions {
 
     /// Asks for the right to make the session of a name.
     pub(in crate::tokens) async fn claim(&self, name: &TokenDigest) -> Result<Option<Claim>, StoreError> {
-        self.store.claim(name, self.exchange * 4).await
+        self.store.claim(name, self.exchange * CLAIMED_EXCHANGES).await
     }
 
     /// Gives that right back.

@@ -15,16 +15,17 @@ use secrecy::ExposeSecret;
 use super::{InUse, Known, SessionError, Sessions, digest_of, owns};
 use crate::{
     clock::unix_now,
-    salesforce::{exchange::ExchangeError, guard::Class},
+    jwt::TokenDigest,
+    salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
     shopper::verify::TokenError,
     store::{Fence, Found, Lock, Session, StoreError, Written},
     tokens::flights::Joined,
 };
 
 /// A lease outlives the exchange by this much: time to write the result.
-const LEASE_MARGIN: Duration = Duration::from_secs(2);
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(2);
 /// How often one looks whether somebody else's refresh is done.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// After a refusal, how long a refresh of an overtaken lock may still turn up with the reason.
 const OVERTAKEN_GRACE: Duration = Duration::from_secs(1);
 /// How long a new version is offered to a store that does not take it.
@@ -51,7 +52,26 @@ impl Sessions {
         outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
     }
 
-    /// The same for nobody who waits.
+    /// The session with another newest token than the one that was refused, or as it was if that was replaced a moment
+    /// ago.
+    pub(super) async fn renew_refused(self: &Arc<Self>, in_use: &Arc<InUse>, refused: &TokenDigest) -> Outcome {
+        let work = || {
+            let (sessions, in_use, refused) = (Arc::clone(self), Arc::clone(in_use), *refused);
+            async move {
+                let session = in_use.session.load_full();
+                let is_good = match session.tokens.last() == Some(&refused) {
+                    true => sessions.replacements.take(&session.id).is_err(),
+                    false => session.access_ends_at > unix_now(),
+                };
+                if is_good { Ok(session) } else { sessions.flight(&in_use, &session, Class::Refresh).await }
+            }
+        };
+        let id = in_use.session.load().id;
+        let (outcome, _) = self.flights.join(&id, work).await;
+        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
+    }
+
+    /// The same as [`Sessions::renew`] for nobody who waits.
     pub(super) fn renew_behind(self: &Arc<Self>, in_use: &Arc<InUse>) {
         let session = in_use.session.load_full();
         self.flights.begin(&session.id, || self.flight(in_use, &session, Class::Ahead));
@@ -131,34 +151,13 @@ impl Sessions {
             return Err(SessionError::Lapsed);
         };
         match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, class).await {
-            Ok(answer) => {
-                let digest = digest_of(&answer.access_token);
-                let token = answer.access_token.expose_secret();
-                let ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
-                    Ok(verified) if owns(&verified.shopper, &session.owner) => verified.shopper.expires_at,
-                    // SLAS gave it over a verified connection, and the refresh token before it may be void: what
-                    // cannot be verified just now is kept.
-                    Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => {
-                        unix_now().saturating_add(answer.expires_in)
-                    }
-                    Ok(_) | Err(_) => {
-                        tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with another token than its shopper's");
-                        self.unlock(session, fence).await;
-                        return Err(SessionError::Slas(ExchangeError::Malformed(
-                            "a token of another shopper, or none",
-                        )));
-                    }
-                };
-                let renewed = Arc::new(session.renewed(
-                    answer.access_token,
-                    ends_at,
-                    answer.expires_in,
-                    digest,
-                    answer.refresh_token,
-                    answer.refresh_token_expires_in.map(|life| unix_now().saturating_add(life)),
-                ));
-                self.write(session, renewed, fence).await
-            }
+            Ok(answer) => match self.renewed(session, answer).await {
+                Some(renewed) => self.write(session, Arc::new(renewed), fence).await,
+                None => {
+                    self.unlock(session, fence).await;
+                    Err(SessionError::Slas(ExchangeError::Malformed("a token of another shopper, or none")))
+                }
+            },
             Err(error) if error.refuses_refresh_token() => self.refused(session, fence, error).await,
             Err(error) => {
                 self.unlock(session, fence).await;
@@ -167,8 +166,32 @@ impl Sessions {
         }
     }
 
+    /// The session with what SLAS answered to its refresh token; `None` if that is another shopper's, or nobody's.
+    pub(super) async fn renewed(&self, session: &Session, answer: TokenAnswer) -> Option<Session> {
+        let digest = digest_of(&answer.access_token);
+        let token = answer.access_token.expose_secret();
+        let ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
+            Ok(verified) if owns(&verified.shopper, &session.owner) => verified.shopper.expires_at,
+            // SLAS gave it over a verified connection, and the refresh token before it may be void: what
+            // cannot be verified just now is kept.
+            Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => unix_now().saturating_add(answer.expires_in),
+            Ok(_) | Err(_) => {
+                tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with another token than its shopper's");
+                return None;
+            }
+        };
+        Some(session.renewed(
+            answer.access_token,
+            ends_at,
+            answer.expires_in,
+            digest,
+            answer.refresh_token,
+            answer.refresh_token_expires_in.map(|life| unix_now().saturating_add(life)),
+        ))
+    }
+
     /// Writes the new version. What SLAS has already rotated is not given up while this process lives.
-    async fn write(&self, session: &Arc<Session>, renewed: Arc<Session>, fence: Fence) -> Outcome {
+    pub(super) async fn write(&self, session: &Arc<Session>, renewed: Arc<Session>, fence: Fence) -> Outcome {
         for attempt in 0..WRITE_TRIES {
             match self.store.replace(Arc::clone(&renewed), fence).await {
                 Ok(Written::Yes) => return Ok(renewed),
@@ -196,7 +219,7 @@ impl Sessions {
 
     /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
     /// rotated it already and writes that a moment later.
-    async fn refused(&self, session: &Arc<Session>, fence: Fence, error: ExchangeError) -> Outcome {
+    pub(super) async fn refused(&self, session: &Arc<Session>, fence: Fence, error: ExchangeError) -> Outcome {
         let overtaken = fence.number > session.version + 1;
         let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
         loop {
@@ -217,7 +240,7 @@ impl Sessions {
     }
 
     /// The session as the store has it now.
-    async fn newest(&self, session: &Session) -> Outcome {
+    pub(super) async fn newest(&self, session: &Session) -> Outcome {
         for token in session.tokens.iter().rev() {
             match self.store.find(token).await? {
                 Found::Session(newest, _) if newest.id == session.id => return Ok(newest),
@@ -228,7 +251,7 @@ impl Sessions {
         Err(SessionError::Lapsed)
     }
 
-    async fn unlock(&self, session: &Session, fence: Fence) {
+    pub(super) async fn unlock(&self, session: &Session, fence: Fence) {
         // A lock that is not given back ends with its lease.
         let _ = self.store.unlock(session, fence).await;
     }

@@ -43,7 +43,7 @@ impl Authority {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("extensions"), EXTENSIONS).unwrap();
-        let issued = request(folder.path(), "authority", &[]);
+        let issued = request(folder.path(), "authority", "authority", &subject(folder.path(), "authority"), &[]);
         Self { folder, certificate: issued.certificate, private_key: issued.private_key }
     }
 
@@ -56,6 +56,15 @@ impl Authority {
         self.issue("client")
     }
 
+    /// For a client with this subject (as `openssl -subj` takes it) and these alternative names.
+    pub fn client_named(&self, subject: &str, names: &str) -> Issued {
+        let folder = self.folder.path();
+        let file = format!("client-{}", fs::read_dir(folder).unwrap().count());
+        fs::write(folder.join("extensions"), EXTENSIONS.replace("DNS:caller.example", names)).unwrap();
+        let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key), "-utf8"];
+        request(folder, &file, "client", subject, &own)
+    }
+
     /// A client's settings that trust this authority and no other.
     pub fn trusted(&self) -> ClientBuilder {
         crate::world::install_cryptography();
@@ -65,8 +74,12 @@ impl Authority {
 
     fn issue(&self, kind: &str) -> Issued {
         let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key)];
-        request(self.folder.path(), kind, &own)
+        request(self.folder.path(), kind, kind, &subject(self.folder.path(), kind), &own)
     }
+}
+
+fn subject(folder: &Path, kind: &str) -> String {
+    format!("/CN={kind} of {}", folder.file_name().unwrap().display())
 }
 
 impl Issued {
@@ -88,18 +101,13 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn request(folder: &Path, kind: &str, signer: &[&str]) -> Issued {
+fn request(folder: &Path, file: &str, extensions: &str, subject: &str, signer: &[&str]) -> Issued {
     let issued =
-        Issued { certificate: folder.join(format!("{kind}.pem")), private_key: folder.join(format!("{kind}.key")) };
+        Issued { certificate: folder.join(format!("{file}.pem")), private_key: folder.join(format!("{file}.key")) };
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args([
-            "-subj",
-            &format!("/CN={} of {}", kind, folder.file_name().unwrap().display()),
-            "-config",
-            text(&folder.join("extensions")),
-        ])
-        .args(["-extensions", kind, "-out", text(&issued.certificate), "-keyout", text(&issued.private_key)])
+        .args(["-subj", subject, "-config", text(&folder.join("extensions"))])
+        .args(["-extensions", extensions, "-out", text(&issued.certificate), "-keyout", text(&issued.private_key)])
         .args(signer)
         .output()
         .unwrap();

@@ -1,0 +1,59 @@
+//! Why a gateway cannot start, or a configuration cannot be taken over.
+
+use std::{io, net::SocketAddr};
+
+use crate::{
+    gate::operations::TableError,
+    keys::FolderError,
+    names::OrganizationId,
+    proxy::{UpstreamError, tls::TlsFileError},
+    salesforce::transport::TransportSetupError,
+    store::redis::LinkError,
+};
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen {
+        /// Key of the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Routes or callers do not fit the policy table.
+    #[error("{}", .0.join("\n"))]
+    Policy(Vec<String>),
+    /// The policy table itself is broken, which the tests exclude.
+    #[error("the policy table: {0}")]
+    Table(#[from] TableError),
+    /// The client for Salesforce's services cannot be made.
+    #[error(transparent)]
+    Transport(#[from] TransportSetupError),
+    /// An API cannot be sent to.
+    #[error("{organization}: {source}")]
+    Upstream {
+        /// The organization.
+        organization: OrganizationId,
+        /// What is wrong.
+        source: UpstreamError,
+    },
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFileError),
+    /// The session store cannot be used at all.
+    #[error(transparent)]
+    Store(#[from] LinkError),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness")]
+    Randomness(#[from] aws_lc_rs::error::Unspecified),
+    /// The folder of key sets cannot be used.
+    #[error("keys.folder: {0}")]
+    Keys(#[from] FolderError),
+    /// A metric is registered twice, which the tests exclude.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}

@@ -1,0 +1,126 @@
+//! Listening sockets from one process to the next, so that a new program takes over and no connection is refused.
+//!
+//! Owns both ends. The old process starts its program anew, as it now lies on the disk, and leaves it the listening
+//! sockets in the way of systemd's socket activation (`LISTEN_FDS`). The new one says on its standard output when it is
+//! ready; only then does the old one stop accepting. A new process that never gets ready is ended, and nothing has changed.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use listenfd::ListenFd;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// What a new process writes when it is ready.
+const READY: &str = "ready";
+/// Tells a new process that somebody waits for that word.
+const TOLD_ON_STDOUT: &str = "SHOPPER_GATEWAY_TELL_READY";
+/// The first descriptor of socket activation.
+const FIRST_FD: i32 = 3;
+/// How long a new process may take to get ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The program and its arguments, as they were when this process started.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+/// Sockets that this process was started with.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<(SocketAddr, TcpListener)>);
+
+/// Why no other process took over. This one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// The program cannot be started.
+    #[error("the new process cannot be started: {0}")]
+    Start(#[from] io::Error),
+    /// It ended, or said nothing in time.
+    #[error("the new process did not get ready; its log says why")]
+    NotReady,
+}
+
+impl Program {
+    /// This process's own. To be asked for early: the file behind it may be replaced while it runs.
+    ///
+    /// # Errors
+    /// If the operating system does not tell.
+    pub fn own() -> io::Result<Self> {
+        Ok(Self { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
+    }
+
+    /// Starts it anew with these sockets, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub async fn take_over(&self, sockets: Vec<TcpListener>) -> Result<u32, HandoverError> {
+        let mut command = std::process::Command::new(&self.path);
+        command.args(&self.arguments).stdout(Stdio::piped()).env("LISTEN_FDS", sockets.len().to_string());
+        command.env(TOLD_ON_STDOUT, "1").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
+        let mappings = (FIRST_FD..)
+            .zip(sockets)
+            .map(|(child_fd, socket)| FdMapping { parent_fd: OwnedFd::from(socket), child_fd });
+        command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
+        let mut child = Command::from(command).spawn()?;
+        let Some(id) = child.id() else { return Err(HandoverError::NotReady) };
+        match tokio::time::timeout(READY_WITHIN, is_ready(&mut child)).await {
+            Ok(true) => Ok(id),
+            Ok(false) | Err(_) => {
+                // It may have ended by itself.
+                let _ = child.kill().await;
+                Err(HandoverError::NotReady)
+            }
+        }
+    }
+}
+
+async fn is_ready(child: &mut Child) -> bool {
+    let Some(output) = child.stdout.take() else { return false };
+    let mut lines = BufReader::new(output).lines();
+    matches!(lines.next_line().await, Ok(Some(line)) if line == READY)
+}
+
+/// Tells whoever started this process, and waits for it, that it is ready.
+pub fn tell_ready() {
+    if env::var_os(TOLD_ON_STDOUT).is_some() {
+        // Whoever has stopped waiting has ended this process, or soon will.
+        let _ = io::Write::write_all(&mut io::stdout(), format!("{READY}\n").as_bytes());
+        let _ = io::Write::flush(&mut io::stdout());
+    }
+}
+
+impl Inherited {
+    /// The listening sockets that this process was started with, by a predecessor or by systemd.
+    ///
+    /// # Errors
+    /// If one of them is no listening TCP socket.
+    pub fn from_environment() -> io::Result<Self> {
+        let mut given = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..given.len() {
+            if let Some(socket) = given.take_tcp_listener(index)? {
+                sockets.push((socket.local_addr()?, socket));
+            }
+        }
+        Ok(Self(sockets))
+    }
+
+    /// The socket of an address, if it is among them.
+    pub(super) fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let position = self.0.iter().position(|(bound, _)| *bound == address)?;
+        Some(self.0.swap_remove(position).1)
+    }
+}

@@ -1,0 +1,225 @@
+//! What one configuration makes of the gateway.
+//!
+//! Owns how the parts are put together, and what of an earlier configuration goes on: whatever has state that a
+//! reload must not lose and that the change does not concern. Calls nobody.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    AppError,
+    policy::{not_globs, policy},
+};
+use parking_lot::Mutex;
+use url::Url;
+
+use crate::{
+    audit::Audit,
+    gate::{Gate, Tenant, bounds::Bounds},
+    keys::{Folder, Issuer, Keeping, KeyRing},
+    metrics::Metrics,
+    names::OrganizationId,
+    proxy::{Serving, Upstream},
+    salesforce::{
+        account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
+    },
+    settings::{self, Settings},
+    shopper::verify::ShopperVerifier,
+    store::{SessionStore, memory::MemoryStore, redis::RedisStore},
+    system::SystemVerifier,
+    tokens::{
+        budget::SlasBudget,
+        machine::MachineTokens,
+        on_behalf::{Agent, OnBehalfTokens},
+        sessions::{self, Sessions},
+    },
+};
+
+/// What no reload concerns.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    pub(super) metrics: Arc<Metrics>,
+    /// By the credentials that got them: a changed secret finds none of its predecessor's.
+    machine: Arc<MachineTokens>,
+    /// With a key of this process alone, for as long as none is configured.
+    audit: Arc<Audit>,
+    /// What is known of each service at its address: an outage goes on whatever is changed here.
+    guards: Mutex<HashMap<(OrganizationId, Url), Arc<Guard>>>,
+}
+
+/// What a configuration made.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) settings: Settings,
+    pub(super) serving: Arc<Serving>,
+    keeping: Keeping,
+}
+
+impl Lasting {
+    pub(super) fn new() -> Result<Self, AppError> {
+        let commit = option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown");
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), commit)?);
+        let machine = MachineTokens::new(Arc::clone(&metrics))?;
+        Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?), guards: Mutex::default() })
+    }
+
+    fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<Guard> {
+        let guard = || Guard::new(organization.as_str(), Arc::clone(&self.metrics));
+        let mut guards = self.guards.lock();
+        Arc::clone(guards.entry((organization.clone(), address.clone())).or_insert_with(guard))
+    }
+}
+
+impl Parts {
+    /// Puts the parts of a configuration together. Nothing of `before` is changed, so that it stays good if this fails.
+    pub(super) fn build(settings: Settings, lasting: &Lasting, before: Option<&Self>) -> Result<Self, AppError> {
+        let metrics = &lasting.metrics;
+        let (operations, callers) = policy(&settings)?;
+        let before_bounds = before.map(|before| &before.serving.gate.bounds);
+        let bounds = Bounds::new(&settings, before_bounds).map_err(|errors| AppError::Policy(not_globs(&errors)))?;
+        let keeping = keeping(&settings, metrics, before)?;
+        let mut tenants = HashMap::new();
+        let mut upstreams = HashMap::new();
+        let mut shopper_rings = HashMap::new();
+        let mut rings = Vec::new();
+        let mut issuers = HashMap::new();
+        let mut agents = HashMap::new();
+        for tenant in &settings.tenants {
+            let organization = tenant.organization.clone();
+            let old_rings = before.map_or(&[][..], |before| &before.serving.gate.rings);
+            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, lasting, old_rings)?;
+            let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
+                .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
+            let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
+            issuers.insert(organization.clone(), issuer);
+            if let Some(client) = tenant.acting_client() {
+                let (slas, client) = (parts.slas.clone(), client.clone());
+                agents.insert(organization.clone(), Agent { slas, client, waiting: bounds.logins(&organization) });
+            }
+            rings.push(Arc::clone(&slas_ring));
+            rings.extend(system_ring);
+            upstreams.insert(organization.clone(), Arc::new(upstream));
+            shopper_rings.insert(organization.clone(), slas_ring);
+            tenants.insert(organization, parts);
+        }
+        // Verdicts over tokens are given anew after each reload: a key or an issuer may have gone.
+        let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(metrics)));
+        let exchange = settings.timeouts.exchange;
+        let sessions = Sessions::new(
+            Arc::clone(&keeping.store),
+            issuers,
+            Arc::clone(&shoppers),
+            settings.sessions.clone(),
+            exchange,
+            Arc::clone(metrics),
+        );
+        let sessions = match before {
+            Some(before) => sessions.after(&before.serving.gate.sessions),
+            None => sessions,
+        };
+        let on_behalf = OnBehalfTokens::new(
+            agents,
+            Arc::clone(&sessions),
+            Arc::clone(&shoppers),
+            settings.timeouts.upstream,
+            exchange,
+            Arc::clone(metrics),
+        );
+        let audit = match &settings.log.pseudonym_key {
+            Some(key) => Arc::new(Audit::new(Some(key))?),
+            None => Arc::clone(&lasting.audit),
+        };
+        let gate = Arc::new(Gate {
+            operations,
+            tenants,
+            callers,
+            rings,
+            shoppers,
+            sessions,
+            machine: Arc::clone(&lasting.machine),
+            on_behalf,
+            bounds,
+            audit,
+            policy: settings.policy.clone(),
+            limits: settings.limits.clone(),
+            timeouts: settings.timeouts.clone(),
+            metrics: Arc::clone(metrics),
+        });
+        let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone() });
+        Ok(Self { settings, serving, keeping })
+    }
+
+    /// The budget of each organization at SLAS.
+    pub(super) fn budgets(&self) -> impl Iterator<Item = SlasBudget> {
+        self.serving.gate.tenants.values().map(|tenant| {
+            let (store, guard) = (Arc::clone(&self.keeping.store), Arc::clone(tenant.slas.guard()));
+            SlasBudget::new(store, guard, &tenant.settings.tenant, tenant.settings.slas_requests_per_minute)
+        })
+    }
+}
+
+/// Where key sets outlive the process.
+fn keeping(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Result<Keeping, AppError> {
+    let store = store(settings, metrics, before)?;
+    let folder = match before.filter(|before| before.settings.keys.folder == settings.keys.folder) {
+        Some(before) => before.keeping.folder.clone(),
+        None => settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new),
+    };
+    Ok(Keeping { store, folder, max_age: settings.keys.max_age })
+}
+
+/// The store of the configuration; the one from before where nothing of it changed, and sessions in memory in any case.
+fn store(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Result<Arc<dyn SessionStore>, AppError> {
+    if let Some(before) = before.filter(|before| before.settings.store == settings.store) {
+        return Ok(Arc::clone(&before.keeping.store));
+    }
+    Ok(match &settings.store {
+        settings::Store::Memory => {
+            Arc::new(MemoryStore::new(usize::try_from(settings.sessions.capacity).unwrap_or(usize::MAX)))
+        }
+        settings::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),
+    })
+}
+
+type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
+
+fn tenant_parts(
+    tenant: &settings::Tenant,
+    settings: &Settings,
+    keeping: &Keeping,
+    lasting: &Lasting,
+    old_rings: &[Arc<KeyRing>],
+) -> Result<TenantParts, AppError> {
+    let metrics = &lasting.metrics;
+    let ring = |issuer: Issuer| {
+        let ring = KeyRing::new(issuer, tenant.tenant.as_str(), keeping, Arc::clone(metrics));
+        // The keys that are known stay in use; a gateway must not lose them by a change of something else.
+        match old_rings.iter().find(|old| old.is_twin_of(&ring)) {
+            Some(old) if old.is_kept_as(keeping) => Arc::clone(old),
+            Some(old) => {
+                ring.inherit(old);
+                ring
+            }
+            None => ring,
+        }
+    };
+    let guard = lasting.guard(&tenant.organization, &tenant.api);
+    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), guard, Arc::clone(metrics))?;
+    let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
+    let slas_ring = ring(Issuer::Slas(slas.clone()));
+    let mut system_ring = None;
+    let mut systems = None;
+    let mut manager = None;
+    if let Some(own) = &tenant.account_manager {
+        let guard = lasting.guard(&tenant.organization, &own.url);
+        let transport = Transport::new(&settings.timeouts, None, guard, Arc::clone(metrics))?;
+        let account_manager = AccountManager::new(transport, own.url.clone());
+        let issuer = account_manager.issuer();
+        manager = Some(account_manager.clone());
+        let ring = ring(Issuer::AccountManager(account_manager));
+        systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
+        system_ring = Some(ring);
+    }
+    let customers = Customers::new(transport, &tenant.api, &tenant.organization);
+    let parts = Tenant { settings: tenant.clone(), slas, customers, account_manager: manager, systems };
+    Ok((parts, slas_ring, system_ring))
+}

@@ -1,0 +1,244 @@
+//! Logins that callers perform at SLAS through this gateway, where the tenant wants them to be sessions.
+//!
+//! Owns what is done with a request for tokens then: it is sent on here and not by the proxy, because its
+//! answer must be kept before the caller has it. Request and answer are the caller's and SLAS's own: all that
+//! is changed is a refresh token that the gateway has renewed behind the caller's back.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
+    request::Parts,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    answer::{answer_edits, gives_tokens},
+    form::{self, Form},
+};
+use crate::{
+    gate::{
+        Gate, Route, Tenant,
+        credentials::Presented,
+        forward::{self, Credential},
+        operations::Operation,
+        path::Query,
+        refusal::Refusal,
+        reply::Reply,
+    },
+    names::SiteId,
+    salesforce::{
+        exchange::ExchangeError,
+        slas::{Slas, TokenAnswer},
+        transport::Answer,
+    },
+    settings,
+    shopper::verify::VerifiedToken,
+    tokens::sessions::{HandedSession, SessionError},
+};
+
+/// The field of forms and queries with a refresh token.
+const REFRESH_TOKEN: &str = "refresh_token";
+/// The header field in which servers of storefronts that keep tokens in cookies send it instead.
+const REFRESH_TOKEN_HEADER: HeaderName = HeaderName::from_static("sfdc_refresh_token");
+
+/// A request for tokens.
+pub(super) struct Login<'r> {
+    pub(super) tenant: &'r Tenant,
+    pub(super) operation: &'r Operation,
+    pub(super) head: &'r Parts,
+    pub(super) form: Bytes,
+    pub(super) credential: Credential,
+    pub(super) correlation_id: &'r str,
+}
+
+/// The same as it is sent to SLAS.
+#[derive(Clone)]
+struct Passed {
+    slas: Slas,
+    rest: String,
+    headers: HeaderMap,
+    form: Bytes,
+}
+
+/// Whether the answers of an operation become sessions.
+pub(super) fn is_registered(tenant: &settings::Tenant, operation: &Operation) -> bool {
+    tenant.register_sessions && gives_tokens(operation)
+}
+
+impl Gate {
+    /// Sends a request for tokens to SLAS, keeps what it answers, and answers the same.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) async fn registered_login(&self, login: &Login<'_>) -> Result<Reply, Refusal> {
+        let form = Form::read(&login.form)?;
+        let site = form.single("channel_id")?.and_then(|site| site.parse::<SiteId>().ok());
+        let passed = login.passed();
+        let answered = match self.handed_session(login, &form, site.as_ref()).await? {
+            Some(handed) => {
+                let passed = passed.clone();
+                let exchange = move |valid| async move { passed.with(&valid).send().await };
+                self.sessions.refresh_handed(handed, exchange).await
+            }
+            None => Ok(None),
+        };
+        let answer = match answered {
+            Ok(Some(answer)) => return Ok(login.reply(&answer)),
+            // There is no session: what the caller brings is for SLAS to judge.
+            Ok(None) => passed.send().await.map_err(|error| Refusal::of_api(&error))?,
+            Err(SessionError::Slas(error)) => return Err(Refusal::of_api(&error)),
+            Err(_) => return Err(Refusal::StoreUnavailable),
+        };
+        self.register(login, site, &answer).await;
+        Ok(login.reply(&answer))
+    }
+
+    /// The session whose refresh token a request presents, under the name of the same client and site.
+    async fn handed_session(
+        &self,
+        login: &Login<'_>,
+        form: &Form<'_>,
+        site: Option<&SiteId>,
+    ) -> Result<Option<HandedSession>, Refusal> {
+        if login.operation.id != "getAccessToken" || form.single("grant_type")?.as_deref() != Some(REFRESH_TOKEN) {
+            return Ok(None);
+        }
+        let in_form = form.single(REFRESH_TOKEN)?;
+        let in_header = login.refresh_token_header()?;
+        let presented = match (in_form.as_deref(), in_header) {
+            (Some(form), Some(header)) if form != header => {
+                return Err(Refusal::Ambiguous("the form and the header name different refresh tokens".into()));
+            }
+            (form, header) => form.or(header).map(SecretString::from),
+        };
+        let client = match Presented::read(&login.head.headers) {
+            Ok(Presented::Basic(basic)) => Some(basic.user),
+            _ => super::client::named(login.head, Some(&login.form))?,
+        };
+        let client = client.and_then(|client| client.parse().ok());
+        let (Some(presented), Some(client), Some(site)) = (presented, client, site) else { return Ok(None) };
+        let organization = &login.tenant.settings.organization;
+        let found = self.sessions.of_handed(organization, &client, site, &presented).await;
+        found.map_err(|_| Refusal::StoreUnavailable)
+    }
+
+    /// Begins the session of an answer with tokens of a configured client. Whatever is wrong with it, the
+    /// caller gets SLAS's answer.
+    async fn register(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Answer) {
+        let organization = &login.tenant.settings.organization;
+        if answer.status != StatusCode::OK {
+            return;
+        }
+        let Ok(tokens) = serde_json::from_slice::<TokenAnswer>(&answer.body) else { return };
+        match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
+            Ok(verified) => {
+                let shopper = &verified.shopper;
+                let is_ours = login.tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
+                if let Some(site) = shopper.site.clone().or(site).filter(|_| is_ours) {
+                    self.sessions.begin_handed(&site, &verified, &tokens).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, %organization, "a login at SLAS becomes no session"),
+        }
+    }
+
+    /// The target of a logout with the refresh token that is valid now in place of the caller's, where that
+    /// differs: SLAS would not know the caller's any more.
+    ///
+    /// # Errors
+    /// [`Refusal::Ambiguous`], [`Refusal::StoreUnavailable`].
+    pub(super) async fn logout_target(
+        &self,
+        route: &Route,
+        head: &Parts,
+        token: &VerifiedToken,
+    ) -> Result<Option<String>, Refusal> {
+        let ambiguous = |ambiguity: crate::gate::path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
+        let text = head.uri.query().unwrap_or_default();
+        let query = Query::parse(Some(text)).map_err(ambiguous)?;
+        let presented = query.single(REFRESH_TOKEN).map_err(ambiguous)?.map(|token| SecretString::from(&*token));
+        let site = query.single("channel_id").map_err(ambiguous)?.and_then(|site| site.parse::<SiteId>().ok());
+        let (Some(presented), Some(site)) = (presented, site) else { return Ok(None) };
+        let found = self.sessions.of_handed(&route.organization, &token.shopper.client, &site, &presented).await;
+        let handed = found.map_err(|_| Refusal::StoreUnavailable)?.filter(|handed| handed.is_of(&token.shopper));
+        Ok(handed.map(|handed| {
+            let target = route.upstream_target.as_deref().unwrap_or(head.uri.path());
+            let path = target.split('?').next().unwrap_or_default();
+            format!("{path}?{}", form::replaced(text, REFRESH_TOKEN, handed.refresh_token().expose_secret()))
+        }))
+    }
+}
+
+impl Login<'_> {
+    fn refresh_token_header(&self) -> Result<Option<&str>, Refusal> {
+        let mut values = self.head.headers.get_all(REFRESH_TOKEN_HEADER).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        match (value.to_str(), values.next()) {
+            (Ok(value), None) => Ok(Some(value)),
+            _ => Err(Refusal::Ambiguous("the header names more than one refresh token".into())),
+        }
+    }
+
+    /// The request as the proxy would send it, with the client's proof where it is due.
+    fn passed(&self) -> Passed {
+        let mut headers = self.head.headers.clone();
+        let correlation_id = HeaderValue::from_str(self.correlation_id).unwrap_or(HeaderValue::from_static("none"));
+        let edits = forward::request_edits(&headers, &HeaderValue::from_static(""), &correlation_id);
+        for name in edits.remove.into_iter().chain(forward::of_this_hop(&headers)) {
+            headers.remove(name);
+        }
+        for (name, value) in edits.set {
+            headers.insert(name, value);
+        }
+        // The client of this call writes its own; the answer must be readable here.
+        for name in [HOST, CONTENT_LENGTH, EXPECT] {
+            headers.remove(name);
+        }
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some((field, proof)) = self.credential.client_proof() {
+            headers.insert(field, proof.clone());
+        }
+        let below = self.operation.template.split_once("/oauth2").map_or("", |(_, below)| below);
+        let rest = match self.head.uri.query() {
+            Some(query) => format!("{below}?{query}"),
+            None => below.to_owned(),
+        };
+        Passed { slas: self.tenant.slas.clone(), rest, headers, form: self.form.clone() }
+    }
+
+    /// SLAS's answer for the caller.
+    fn reply(&self, answer: &Answer) -> Reply {
+        let mut headers = answer.headers.clone();
+        let edits = forward::response_edits(&headers, &HeaderValue::from_static(""));
+        for name in edits.remove.into_iter().chain([CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]) {
+            headers.remove(name);
+        }
+        let edits = answer_edits(self.operation, answer.status, &headers).unwrap_or_default();
+        for (name, value) in edits.header.set {
+            headers.insert(name, value);
+        }
+        Reply { status: answer.status, headers, body: answer.body.clone(), code: None }
+    }
+}
+
+impl Passed {
+    /// The same with the refresh token that is valid now, wherever the caller wrote its own.
+    fn with(mut self, valid: &SecretString) -> Self {
+        let valid = valid.expose_secret();
+        if let Ok(text) = std::str::from_utf8(&self.form) {
+            self.form = form::replaced(text, REFRESH_TOKEN, valid).into();
+        }
+        if let Some(field) = self.headers.get_mut(REFRESH_TOKEN_HEADER)
+            && let Ok(mut value) = HeaderValue::from_str(valid)
+        {
+            value.set_sensitive(true);
+            *field = value;
+        }
+        self
+    }
+
+    async fn send(self) -> Result<Answer, ExchangeError> {
+        self.slas.pass(&self.rest, self.headers, self.form).await
+    }
+}

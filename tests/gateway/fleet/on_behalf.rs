@@ -1,0 +1,134 @@
+//! Trusted systems on behalf of shoppers, at several gateways that share a Redis.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reqwest::{RequestBuilder, StatusCode};
+use salesforce_simulator::{Effect, Fault};
+
+use super::{Fleet, PRODUCTS, outlive, token_of};
+use crate::{
+    callers::CALLER_SECRET,
+    world::{CALLER_CLIENT, LOGIN, PUBLIC_CLIENT, customers, eventually, products},
+};
+
+const SECOND: &str = "second@example.com";
+
+impl Fleet {
+    fn on_behalf(&self, replica: usize, login: &str) -> RequestBuilder {
+        let request = self.client.get(format!("http://{}{}", self.address(replica), products(PRODUCTS)));
+        request.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).header("X-On-Behalf-Of", login)
+    }
+
+    async fn works(&self, replica: usize, login: &str) {
+        let answer = self.on_behalf(replica, login).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+    }
+
+    fn tsob(&self) -> usize {
+        self.simulator.count("slas", "trusted-system")
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_renew_a_token_once() {
+    let fleet = Fleet::of(2).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
+    // In use all the time: renewed in its last second, by whoever sees it first.
+    for _ in 0..90 {
+        for replica in [0, 1] {
+            fleet.works(replica, LOGIN).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let refreshes = fleet.simulator.count("slas", "token:refresh_token");
+    let most = usize::try_from(fleet.simulator.ledger().last().unwrap().time_ms / 3000).unwrap();
+    assert!((2..=most).contains(&refreshes), "{refreshes} refreshes, at most {most}");
+    // Ended while nobody used it: one refresh for all who come then.
+    outlive(5).await;
+    fleet.simulator.clear_ledger();
+    fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
+    let requests = (0..200).map(|number| fleet.on_behalf(number % 2, LOGIN).send());
+    for answer in join_all(requests).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    assert_eq!(fleet.simulator.count("slas", "token:refresh_token"), 1);
+    assert_eq!(fleet.tsob(), 0, "the session goes on");
+}
+
+#[tokio::test]
+async fn a_logout_at_one_replica_frees_the_name_at_the_other() {
+    let fleet = Fleet::of(2).await;
+    fleet.simulator.set(|behaviour| behaviour.tsob_window_ms = 100);
+    let url =
+        format!("http://{}{}", fleet.address(0), customers("/customers/trusted-system/actions/login?siteId=RefArch"));
+    let login = fleet.client.post(url).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+    let body = format!(r#"{{"login":"{LOGIN}","clientId":"{PUBLIC_CLIENT}"}}"#);
+    let answer = login.header("content-type", "application/json").body(body).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let token = token_of(&answer);
+    fleet.works(1, LOGIN).await;
+    assert_eq!(fleet.tsob(), 1, "both use the one token");
+    fleet.log_out(0, &token).await;
+    eventually("the other replica refuses the token", async || fleet.status(1, &token).await == 401).await;
+    for replica in [1, 0] {
+        fleet.works(replica, LOGIN).await;
+    }
+    assert_eq!(fleet.tsob(), 2, "one new session, for both");
+    let sent = fleet.simulator.ledger();
+    let fresh = sent.iter().rev().find(|entry| entry.service == "api").unwrap().header("authorization").unwrap();
+    assert_ne!(fresh, format!("Bearer {token}"));
+}
+
+#[tokio::test]
+async fn redis_dies_and_nobody_on_behalf_notices() {
+    let mut fleet = Fleet::of(2).await;
+    for replica in [0, 1] {
+        fleet.works(replica, LOGIN).await;
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = [0, 1].map(|replica| {
+        let (request, stopped) = (fleet.on_behalf(replica, LOGIN), stopped.clone());
+        tokio::spawn(async move {
+            let (mut sent, mut failed) = (0, 0);
+            while !*stopped.borrow() {
+                let answer = request.try_clone().unwrap().send().await;
+                sent += 1;
+                failed += usize::from(!answer.is_ok_and(|answer| answer.status() == 200));
+            }
+            (sent, failed)
+        })
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fleet.redis.kill();
+    // Who has not been asked for before needs no Redis either: SLAS is asked.
+    fleet.works(0, SECOND).await;
+    fleet.works(0, SECOND).await;
+    assert_eq!(fleet.tsob(), 2, "and its token is held");
+    fleet.works(1, "guest").await;
+    fleet.redis.restart().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.send(true).unwrap();
+    for task in load {
+        let (sent, failed) = task.await.unwrap();
+        assert!(sent > 20 && failed == 0, "{failed} of {sent} requests failed");
+    }
+}
+
+#[tokio::test]
+async fn whoever_dies_while_getting_a_token_holds_nobody_up() {
+    let mut fleet = Fleet::of(3).await;
+    fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("trusted-system").times(1));
+    let doomed = tokio::spawn(fleet.on_behalf(0, LOGIN).send());
+    eventually("the call is under way", async || fleet.tsob() == 1).await;
+    fleet.replicas[0].kill();
+    assert!(doomed.await.unwrap().is_err());
+    // An API has ten seconds by default, so a caller waits that long.
+    let within = Duration::from_secs(10);
+    let requests = (0..20).map(|number| fleet.on_behalf(1 + number % 2, LOGIN).timeout(within).send());
+    for answer in join_all(requests).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+    assert_eq!(fleet.tsob(), 2, "one more call for all");
+}

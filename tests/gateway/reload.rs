@@ -1,0 +1,230 @@
+//! Changes while the gateway runs: another configuration, another certificate, another program.
+
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::{Client, StatusCode};
+use salesforce_simulator::{Effect, Fault, Seed, Simulator};
+
+use crate::{
+    callers::CALLER_SECRET,
+    replica::Replica,
+    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, PUBLIC_CLIENT, World, eventually, install_cryptography, products},
+};
+
+fn orders() -> String {
+    format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch")
+}
+
+fn search() -> String {
+    products("?ids=793775362380M&siteId=RefArch")
+}
+
+#[tokio::test]
+async fn what_is_held_survives_and_what_is_changed_is_in_force() {
+    let mut world = World::start().await;
+    world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let basic = |world: &World, target: &str| world.get(target).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+    assert_eq!(world.send(basic(&world, &orders())).await.status, StatusCode::OK);
+    let on_behalf = basic(&world, &search()).header("X-On-Behalf-Of", LOGIN);
+    assert_eq!(world.send(on_behalf).await.status, StatusCode::OK);
+    // From now on nothing can be got anew.
+    let down = || Effect::Status { code: 503, retry_after: None, body: None };
+    world.simulator.inject(Fault::on("account_manager", down()));
+    world.simulator.inject(Fault::on("slas", down()).flow("trusted-system"));
+    world.simulator.inject(Fault::on("slas", down()).flow("jwks"));
+
+    let waiting = world.gateway.reload(|config| {
+        config["callers"][0]["operations"] = toml::Value::Array(vec!["shopper-*".into(), "orders.getOrders".into()]);
+    });
+    assert_eq!(waiting.unwrap(), Vec::<&str>::new());
+    assert_eq!(world.send(basic(&world, &orders())).await.status, StatusCode::OK, "the system token is kept");
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    let answer = world.send(world.get(&search()).bearer_auth(&token)).await;
+    assert_eq!(answer.status, StatusCode::OK, "the session is kept: {}", answer.text());
+    let on_behalf = basic(&world, &search()).header("X-On-Behalf-Of", LOGIN);
+    assert_eq!(world.send(on_behalf).await.status, StatusCode::OK, "and the one on behalf");
+    let one = orders().replace("?", "/1?");
+    assert_eq!(world.send(basic(&world, &one)).await.refusal(), (403, "caller_not_allowed"), "the change is in force");
+
+    world.gateway.reload(|config| config["callers"] = toml::Value::Array(Vec::new())).unwrap();
+    assert_eq!(world.send(basic(&world, &orders())).await.refusal(), (401, "caller_unknown"));
+    assert_eq!(world.send(world.get(&search()).bearer_auth(&token)).await.status, StatusCode::OK);
+    let metrics = world.metrics().await;
+    assert!(metrics.contains(r#"shopper_gateway_config_reloads_total{outcome="ok"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_only_a_start_reads_is_named() {
+    let mut world = World::start().await;
+    let waiting = world.gateway.reload(|config| {
+        config["server"]["threads"] = 3.into();
+        config.insert("sessions".into(), "capacity = 5\nidle_timeout = '5m'".parse::<toml::Table>().unwrap().into());
+    });
+    assert_eq!(waiting.unwrap(), ["server.threads", "sessions.capacity"]);
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_changes_nothing() {
+    let mut world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let refused = world.gateway.reload(|config| {
+        config["callers"][0]["operations"] = toml::Value::Array(vec!["no-such-api.*".into()]);
+    });
+    assert!(refused.is_err());
+    assert_eq!(world.send(world.get(&search()).bearer_auth(&token)).await.status, StatusCode::OK);
+    let order = world.get(&orders()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+    assert_eq!(world.send(order).await.status, StatusCode::OK);
+    assert!(world.metrics().await.contains(r#"shopper_gateway_config_reloads_total{outcome="failed"} 1"#));
+}
+
+/// Sends requests one after the other, on a few connections, until it is stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    failed: Arc<parking_lot::Mutex<Vec<String>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(url: &str, token: &str) -> Self {
+        let load = Self { stop: Arc::default(), sent: Arc::default(), failed: Arc::default(), tasks: Vec::new() };
+        let tasks = (0..4).map(|_| {
+            let (stop, sent, failed) = (Arc::clone(&load.stop), Arc::clone(&load.sent), Arc::clone(&load.failed));
+            let request = Client::builder().no_proxy().build().unwrap().get(url).bearer_auth(token);
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let request = request.try_clone().unwrap();
+                    // An idempotent request may be sent once more, as a client may that finds its connection closed.
+                    let answer = match request.try_clone().unwrap().send().await {
+                        Ok(answer) => Ok(answer),
+                        Err(_) => request.send().await,
+                    };
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    match answer {
+                        Ok(answer) if answer.status() == StatusCode::OK => {}
+                        Ok(answer) => failed.lock().push(answer.status().to_string()),
+                        Err(error) => failed.lock().push(format!("{error:?}")),
+                    }
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        Self { tasks, ..load }
+    }
+
+    async fn until(&self, more: usize) {
+        let goal = self.sent.load(Ordering::Relaxed) + more;
+        eventually("requests go on", async || self.sent.load(Ordering::Relaxed) >= goal).await;
+    }
+
+    async fn end(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        (self.sent.load(Ordering::Relaxed), self.failed.lock().clone())
+    }
+}
+
+async fn simulator() -> Simulator {
+    install_cryptography();
+    salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap()
+}
+
+async fn metric(replica: &Replica, line: &str) -> bool {
+    let client = Client::builder().no_proxy().build().unwrap();
+    let metrics = client.get(format!("http://{}/metrics", replica.admin)).send().await;
+    match metrics {
+        Ok(metrics) => metrics.text().await.unwrap_or_default().contains(line),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn hang_ups_under_load_lose_no_request() {
+    let simulator = simulator().await;
+    let replica = Replica::start(&simulator.url(), |_| {}).await;
+    let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
+    let load = Load::start(&format!("http://{}{}", replica.address, search()), &token);
+    let good = fs::read_to_string(replica.configuration()).unwrap();
+    for round in 1..=5 {
+        load.until(50).await;
+        replica.signal("HUP");
+        let line = format!(r#"config_reloads_total{{outcome="ok"}} {round}"#);
+        eventually("the configuration is taken over", async || metric(&replica, &line).await).await;
+        fs::write(replica.configuration(), "[server\n").unwrap();
+        replica.signal("HUP");
+        let line = format!(r#"config_reloads_total{{outcome="failed"}} {round}"#);
+        eventually("the wrong one is noted", async || metric(&replica, &line).await).await;
+        fs::write(replica.configuration(), &good).unwrap();
+    }
+    let (sent, failed) = load.end().await;
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+}
+
+#[tokio::test]
+async fn another_process_takes_over_under_load_and_no_request_is_lost() {
+    let simulator = simulator().await;
+    let mut replica = Replica::start(&simulator.url(), |_| {}).await;
+    let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
+    let load = Load::start(&format!("http://{}{}", replica.address, search()), &token);
+    load.until(50).await;
+    replica.signal("QUIT");
+    assert_eq!(replica.wait().await, Some(0), "the old process has ended");
+    load.until(50).await;
+    let (sent, failed) = load.end().await;
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+    end_whoever_has(&replica).await;
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_start_takes_nothing_over() {
+    let simulator = simulator().await;
+    let replica = Replica::start(&simulator.url(), |_| {}).await;
+    let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
+    let load = Load::start(&format!("http://{}{}", replica.address, search()), &token);
+    fs::write(replica.configuration(), "[server\n").unwrap();
+    replica.signal("QUIT");
+    load.until(300).await;
+    let (sent, failed) = load.end().await;
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+    assert!(metric(&replica, "shopper_gateway_build_info").await);
+}
+
+/// Ends the process that took over, which is no child of ours: it has this configuration file on its command line.
+async fn end_whoever_has(replica: &Replica) {
+    let path = replica.configuration();
+    let pattern = path.to_str().unwrap().to_owned();
+    let found = Command::new("pkill").args(["-TERM", "-f", &pattern]).status().unwrap();
+    assert!(found.success(), "somebody serves");
+    eventually("it has ended", async || !metric(replica, "shopper_gateway_build_info").await).await;
+}
+
+#[tokio::test]
+async fn while_a_secret_is_replaced_both_are_tried() {
+    let world = World::with(|config| {
+        let tenant = &mut config["tenants"][0];
+        let account_manager = tenant["account_manager"].as_table_mut().unwrap();
+        let secret = account_manager.insert("client_secret".into(), "not-yet-known".into()).unwrap();
+        account_manager.insert("previous_client_secret".into(), secret);
+        let client = tenant["slas_clients"][1].as_table_mut().unwrap();
+        let secret = client.insert("client_secret".into(), "not-yet-known".into()).unwrap();
+        client.insert("previous_client_secret".into(), secret);
+    })
+    .await;
+    let answer = world.guest(crate::world::PRIVATE_CLIENT).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let on_behalf = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).header("X-On-Behalf-Of", LOGIN);
+    assert_eq!(world.send(on_behalf).await.status, StatusCode::OK);
+    let tries = world.simulator.count("slas", "token:client_credentials");
+    assert_eq!(tries, 2, "the new one first");
+}
