@@ -4,10 +4,7 @@
 //! configured time limits, by the very clients that `serve` uses; nothing is changed there. No answer is shown, only what
 //! became of it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -53,8 +50,8 @@ pub(super) fn check(settings: &Settings, terminal: &Terminal) -> Result<(), Fail
 }
 
 async fn ask(settings: &Settings) -> Result<Vec<Finding>, Failure> {
-    let metrics = Arc::new(Metrics::new("", "").map_err(Failure::of)?);
-    let tenants = app::services(settings, &metrics).map_err(Failure::of)?;
+    let metrics = Metrics::new("", "").map_err(Failure::of)?;
+    let tenants = app::services(settings).map_err(Failure::of)?;
     let of_tenants = tenants.iter().enumerate().map(|(index, (tenant, _))| ask_services(index, tenant));
     let (of_tenants, store) = tokio::join!(join_all(of_tenants), ask_store(settings, &metrics));
     Ok(of_tenants.into_iter().flatten().chain(store).collect())
