@@ -10,12 +10,11 @@ pub mod traces;
 
 use std::{fs::OpenOptions, io};
 
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Dispatch, Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter,
+    EnvFilter, Layer, Registry, filter,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
-    registry::LookupSpan,
     reload,
     util::SubscriberInitExt,
 };
@@ -61,35 +60,37 @@ pub fn start(log: &Log, traces: &Traces) -> Result<Option<Exporter>, TelemetryEr
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.compact().boxed(),
     };
-    let lines = guarded(lines, filter);
     let audit = match &log.audit_file {
         Some(file) => audit_lines(OpenOptions::new().append(true).create(true).open(file)?),
         None => audit_lines(io::stderr),
     };
     let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces)).transpose()?;
-    let exported = exporter.as_ref().map(Exporter::layer);
-    let subscriber = tracing_subscriber::registry().with(lines).with(audit).with(exported);
-    match subscriber.try_init() {
+    match assemble(lines, filter, audit, exporter.as_ref()).try_init() {
         Ok(()) => level::keep(handle, at_start),
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
     Ok(exporter)
 }
 
-/// The ordinary lines, at the level that is set and never beyond what is safe.
-fn guarded<S>(
-    lines: Box<dyn Layer<S> + Send + Sync>,
-    filter: reload::Layer<EnvFilter, S>,
-) -> impl Layer<S> + Send + Sync
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-{
-    lines.with_filter(filter).with_filter(filter::filter_fn(is_safe))
+type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// The ordinary lines at the level that is set and never beyond what is safe, the audit log, and spans where somebody wants
+/// them. Each layer has a filter of its own, and a layer that is not wanted is not there at all: one without a filter would
+/// make every line that nobody writes be asked about each time that it is not written.
+fn assemble(
+    lines: AnyLayer,
+    filter: reload::Layer<EnvFilter, Registry>,
+    audit: AnyLayer,
+    exporter: Option<&Exporter>,
+) -> Dispatch {
+    let lines = lines.with_filter(filter).with_filter(filter::filter_fn(is_safe)).boxed();
+    let layers: Vec<AnyLayer> =
+        [lines, audit].into_iter().chain(exporter.map(|exporter| exporter.layer().boxed())).collect();
+    Dispatch::new(tracing_subscriber::registry().with(layers))
 }
 
-fn audit_lines<S, W>(writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn audit_lines<W>(writer: W) -> AnyLayer
 where
-    S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines =
@@ -111,13 +112,17 @@ mod tests {
     use crate::spans;
 
     #[test]
-    fn without_a_collector_no_span_is_made_at_any_level() {
-        let (filter, _handle) = reload::Layer::new(EnvFilter::new("trace"));
-        let lines = guarded(fmt::layer().with_writer(io::sink).boxed(), filter);
-        let subscriber = tracing_subscriber::registry().with(lines).with(audit_lines(io::sink));
-        tracing::subscriber::with_default(subscriber, || {
-            assert!(spans::request("GET", "id").is_disabled());
-            assert!(spans::verify("slas").is_disabled() && spans::exchange("slas", "login").is_disabled());
-        });
+    fn without_a_collector_no_span_is_made_at_any_level_nor_even_asked_about() {
+        for level in ["info", "trace"] {
+            let (filter, _handle) = reload::Layer::new(EnvFilter::new(level));
+            let lines = fmt::layer().with_writer(io::sink).boxed();
+            let dispatch = assemble(lines, filter, audit_lines(io::sink), None);
+            tracing::dispatcher::with_default(&dispatch, || {
+                for span in [spans::request("GET", "id"), spans::verify("slas"), spans::exchange("slas", "login")] {
+                    assert!(span.is_disabled());
+                    assert!(dispatch.register_callsite(span.metadata().unwrap()).is_never(), "at {level}");
+                }
+            });
+        }
     }
 }
