@@ -469,7 +469,6 @@ async fn an_unknown_shopper_is_answered_like_a_known_one() {
     let reset = Effect::Status { code: 404, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault::on("slas", reset).flow("password:reset").times(1));
     assert_eq!(world.send(world.post(&slas("password/reset")).form(&form)).await.status, 404);
-    // The last, for SLAS is asked for nothing more until its time to wait is over.
     let refused = Effect::Status { code: 429, retry_after: Some("7".into()), body: None };
     world.simulator.inject(Fault::on("slas", refused).flow("passwordless:login").times(1));
     assert_eq!(world.send(world.post(&slas("passwordless/login")).form(&form)).await.status, 429);
