@@ -12,12 +12,14 @@
 //! - F3 [`store`], [`telemetry`]: where sessions live, and what replicas share; logs
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
 //! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`]: configuration, counters, who did what, what a drain waits for
-//! - F0 [`names`], [`clock`], [`descriptors`]: identifiers, time, what the system lets the process open
+//! - F0 [`names`], [`clock`], [`descriptors`], [`core_dumps`]: identifiers, time, what the system lets the process open and what
+//!   it keeps of its memory
 
 pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod clock;
+pub mod core_dumps;
 pub mod descriptors;
 pub mod gate;
 pub mod in_flight;

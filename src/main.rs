@@ -14,7 +14,7 @@ use shopper_gateway::{
         handover::{self, Inherited},
         signals::Signals,
     },
-    descriptors,
+    core_dumps, descriptors,
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
@@ -71,6 +71,10 @@ fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return failed("another cryptography provider is installed already");
     }
+    // Every command reads secrets.
+    if let Err(error) = core_dumps::forbid() {
+        return failed(&format!("core dumps cannot be switched off: {error}"));
+    }
     let result = match CommandLine::parse().command {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
@@ -90,7 +94,7 @@ fn load(file: &ConfigFile) -> Result<settings::Loaded, String> {
 fn serve(file: &ConfigFile) -> Result<(), String> {
     let inherited = Inherited::from_environment().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let loaded = load(file)?;
-    telemetry::start(&loaded.settings.log).map_err(|error| format!("log.audit_file: {error}"))?;
+    let logs = telemetry::start(&loaded.settings.log).map_err(|error| format!("log.audit_file: {error}"))?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
@@ -117,6 +121,7 @@ fn serve(file: &ConfigFile) -> Result<(), String> {
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
         let live = app.live();
+        live.show(logs.lost()).map_err(|error| error.to_string())?;
         let sockets = app.sockets().map_err(|error| format!("the listening sockets: {error}"))?;
         tokio::spawn(async move {
             live.ready().await;

@@ -26,6 +26,7 @@ mod registered;
 mod reload;
 mod sdk;
 mod sessions;
+mod shortages;
 mod slas;
 mod slow;
 mod smuggling;
