@@ -250,7 +250,7 @@ impl Sessions {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
-            access_ends_at: shopper.expires_at,
+            access_ends_at: ends_at(shopper.expires_at, answer.expires_in),
             access_life: answer.expires_in,
             refresh_token: answer.refresh_token.clone()?,
             ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
@@ -566,6 +566,14 @@ impl Sessions {
     fn count(&self, result: &'static str) {
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
     }
+}
+
+/// When a token ends that SLAS has just given, by the gateway's clock. It says so itself, by SLAS's clock; where the two
+/// differ by much, its life counts, which needs no clock in common (RFC 6749, 5.1): else a token could look ended as soon
+/// as it is here, and each request would renew it.
+fn ends_at(says: u64, life: u64) -> u64 {
+    let now = unix_now();
+    if life == 0 { says } else { says.clamp(now.saturating_add(life / 2), now.saturating_add(life)) }
 }
 
 /// Whether a token speaks for the owner of a session: organization, client, shopper and site alike.

@@ -12,6 +12,7 @@ mod abuse;
 mod admin;
 mod audit;
 mod callers;
+mod faults;
 mod fleet;
 mod floods;
 mod forwarding;
