@@ -26,6 +26,7 @@ mod refusals;
 mod registered;
 mod reload;
 mod sdk;
+mod secrets;
 mod sessions;
 mod shortages;
 mod slas;
