@@ -53,6 +53,8 @@ const NOTHING_FOR: u64 = 60;
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
+/// Seconds before its end in which a token may be renewed, from which on sessions spread over them.
+const WORTH_SPREADING: u64 = 30;
 /// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
 const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 /// Beside a store in memory, one of so many of its sessions is also known here.
@@ -172,9 +174,13 @@ impl InUse {
         self.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now
     }
 
-    /// How long before its end the newest token is renewed: never more than a quarter of its life.
+    /// How long before its end the newest token is renewed: never more than a quarter of its life. Where that is long, each
+    /// session has a time of its own in it, so that shoppers who came together do not renew together.
     fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
-        refresh_ahead.as_secs().min(session.access_life / 4)
+        let ahead = refresh_ahead.as_secs().min(session.access_life / 4);
+        let SessionId([.., high, low]) = session.id;
+        let spread = if ahead < WORTH_SPREADING { 0 } else { ahead / 2 };
+        ahead - spread * u64::from(u16::from_be_bytes([high, low])) / (u64::from(u16::MAX) + 1)
     }
 }
 
