@@ -47,6 +47,12 @@ pub(super) struct File {
     /// Every size limit, in bytes or with a unit (KiB, MiB, GiB).
     #[serde(default)]
     pub(super) limits: Limits,
+    /// How much is asked of an organization's APIs, and what is left out first.
+    #[serde(default)]
+    pub(super) load: Load,
+    /// How many logins may wait, and fail.
+    #[serde(default)]
+    pub(super) logins: Logins,
     /// What is logged, and how.
     #[serde(default)]
     pub(super) log: Log,
@@ -76,6 +82,10 @@ pub(super) struct Server {
     pub(super) threads: Option<usize>,
     /// TLS on every public address. Absent: plain HTTP.
     pub(super) tls: Option<Tls>,
+    /// Networks of proxies in front of the gateway whose X-Forwarded-For is believed, for the limits per address. Empty:
+    /// nobody's, and the address is that of the connection.
+    #[schemars(example = json!(["10.0.0.0/8", "2001:db8:1::/48"]))]
+    pub(super) trusted_proxies: List,
 }
 
 /// TLS on every public address.
@@ -133,6 +143,10 @@ pub(super) struct Tenant {
     /// Whether logins through the SLAS paths become sessions of the gateway.
     #[serde(default)]
     pub(super) register_sessions: bool,
+    /// Requests a minute that SLAS takes of the organization; all gateways that share a store stay below it together.
+    /// Default: what Salesforce documents, 24000 for a production instance (`f_ecom_…_prd`) and 500 for any other.
+    #[schemars(range(min = 1, max = 1_000_000), example = 24_000)]
+    pub(super) slas_requests_per_minute: Option<u32>,
 }
 
 /// The gateway's own client of Account Manager.
@@ -149,6 +163,9 @@ pub(super) struct AccountManager {
     /// Its secret.
     #[schemars(required, example = secret_example())]
     pub(super) client_secret: Option<Secret>,
+    /// The secret before, while it is being replaced: tried where Account Manager refuses `client_secret`.
+    #[schemars(example = secret_example())]
+    pub(super) previous_client_secret: Option<Secret>,
     /// Scopes to ask for; the scope that names the tenant is added by itself.
     #[serde(default = "AccountManager::scopes")]
     #[schemars(example = json!(["sfcc.shopper-customers.login"]))]
@@ -165,12 +182,18 @@ pub(super) struct SlasClient {
     /// Its secret. Absent: a public client.
     #[schemars(example = secret_example())]
     pub(super) client_secret: Option<Secret>,
+    /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`.
+    #[schemars(example = secret_example())]
+    pub(super) previous_client_secret: Option<Secret>,
     /// The redirect URI registered with SLAS; sent exactly as written here.
     #[schemars(required, example = &"http://localhost:3000/callback")]
     pub(super) redirect_uri: Option<String>,
     /// Whether SLAS demands the client's credential at login too (header `x-slas-client-auth`).
     #[serde(default)]
     pub(super) strict_client_auth: bool,
+    /// How often a second its shoppers may ask together, counted by each gateway for itself. Absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000), example = 500)]
+    pub(super) requests_per_second: Option<u32>,
 }
 
 /// A trusted system. It proves who it is by exactly one of `account_manager_client_id`, `certificate_subject` and
@@ -206,6 +229,9 @@ pub(super) struct Caller {
     /// Operations it may call, `{api}.{operation}`; `*` stands for any text.
     #[schemars(required, example = json!(["orders.*", "shopper-customers.getResetPasswordToken"]))]
     pub(super) operations: Option<List>,
+    /// How often a second it may ask, counted by each gateway for itself. Absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000), example = 50)]
+    pub(super) requests_per_second: Option<u32>,
 }
 
 /// How long sessions of shoppers live.
@@ -289,6 +315,40 @@ pub(super) struct Limits {
     /// Of these from one address; 0: no limit. Behind a load balancer all connections are its own.
     #[schemars(range(max = 1_000_000), example = 100)]
     pub(super) connections_per_address: usize,
+}
+
+/// How much is asked of an organization's APIs, and what is left out first.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Load {
+    /// Operations that are left out first while Salesforce says that it is under load, or the seats run short:
+    /// `{api}.{operation}`, `*` stands for any text. Never baskets, orders and SLAS.
+    #[schemars(example = json!(["shopper-search.*", "shopper-products.*", "shopper-seo.*"]))]
+    pub(super) low_priority: List,
+    /// Requests of one organization that are upstream at a time.
+    #[schemars(range(min = 1, max = 1_000_000), example = 2000)]
+    pub(super) concurrency: usize,
+    /// How long a request may wait to be one of them.
+    #[schemars(example = &"100ms")]
+    pub(super) queue: String,
+}
+
+/// How many logins may wait, and fail. Those that fail are counted by each gateway for itself; 0: no limit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Logins {
+    /// Deprecated logins of one organization that are under way at a time; further ones are refused at once.
+    #[schemars(range(min = 1, max = 1_000_000), example = 256)]
+    pub(super) waiting: usize,
+    /// Logins a minute of one client address that may fail; see server.trusted_proxies.
+    #[schemars(range(max = 1_000_000), example = 60)]
+    pub(super) failed_per_address: u32,
+    /// Logins a minute with one login id from one address that may fail.
+    #[schemars(range(max = 1_000_000), example = 5)]
+    pub(super) failed_per_address_and_login: u32,
+    /// Logins a minute with one login id, from everywhere, that may fail. Whoever can fail so often keeps its owner out.
+    #[schemars(range(max = 1_000_000), example = 100)]
+    pub(super) failed_per_login: u32,
 }
 
 /// Logging.

@@ -173,8 +173,10 @@ mod tests {
         let client = SlasClient {
             id: "c1".parse().unwrap(),
             secret: Some(SecretString::from("s3cret")),
+            previous_secret: None,
             redirect_uri: "http://localhost:3000/callback".to_owned(),
             strict_client_auth: true,
+            requests_per_second: None,
         };
         for place in [Place::Authorization, Place::BesideTheAgent, Place::Strict] {
             let credential = vouched(place, &client).unwrap();
