@@ -62,7 +62,11 @@ pub(super) fn settings(
         log: log?,
         store: store?,
         keys: keys?,
-        policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
+        policy: Policy {
+            mode: file.policy.mode,
+            unknown_operations: file.policy.unknown_operations,
+            deprecated_logins: file.policy.deprecated_logins,
+        },
         routes: routes?,
     })
 }

@@ -6,7 +6,7 @@
 use super::{
     AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts,
 };
-use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
+use crate::settings::{DeprecatedLogins, LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
     fn default() -> Self {
@@ -106,6 +106,10 @@ impl Default for Log {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { mode: PolicyMode::Enforce, unknown_operations: UnknownOperations::Deny }
+        Self {
+            mode: PolicyMode::Enforce,
+            unknown_operations: UnknownOperations::Deny,
+            deprecated_logins: DeprecatedLogins::Allow,
+        }
     }
 }
