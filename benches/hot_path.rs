@@ -24,6 +24,7 @@ use shopper_gateway::{
     metrics::Metrics,
     names::OrganizationId,
     salesforce::{
+        account_manager::AccountManager,
         slas::{Slas, TokenAnswer},
         transport::Transport,
     },
@@ -33,10 +34,17 @@ use shopper_gateway::{
         verify::{ShopperVerifier, VerifiedToken},
     },
     store::memory::MemoryStore,
-    tokens::sessions::{self, Sessions},
+    system::SystemVerifier,
+    tokens::{
+        on_behalf::{Agent, ECOM, OnBehalfOf, OnBehalfTokens},
+        sessions::{self, Sessions},
+    },
 };
 use tokio::runtime::Runtime;
 
+/// A trusted system of the demo, and a shopper of the simulator.
+const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
+const LOGIN: &str = "shopper@example.com";
 /// Sessions held for the measure of memory.
 const HELD: usize = 100_000;
 
@@ -51,6 +59,7 @@ fn main() {
     header_edits(&mut criterion);
     verification(&mut criterion, &runtime, &bench);
     standing(&mut criterion, &runtime, &bench);
+    trusted_systems(&mut criterion, &runtime, &bench);
     criterion.final_summary();
 
     memory(&runtime, &bench);
@@ -62,6 +71,8 @@ struct Bench {
     simulator: Simulator,
     verifier: Arc<ShopperVerifier>,
     sessions: Arc<Sessions>,
+    systems: SystemVerifier,
+    on_behalf: Arc<OnBehalfTokens>,
     organization: OrganizationId,
 }
 
@@ -82,6 +93,18 @@ impl Bench {
         }
         let rings = HashMap::from([(tenant.organization.clone(), ring)]);
         let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
+        let manager = tenant.account_manager.as_ref().unwrap();
+        let transport = Transport::new(&settings.timeouts, None, Arc::clone(&metrics)).unwrap();
+        let manager = AccountManager::new(transport, manager.url.clone());
+        let name = manager.issuer();
+        let ring =
+            KeyRing::new(Issuer::AccountManager(manager), tenant.tenant.as_str(), &keeping, Arc::clone(&metrics));
+        tokio::spawn(Arc::clone(&ring).keep_fresh());
+        while !ring.is_filled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let systems = SystemVerifier::new(ring, name, true);
+        let agent = Agent { slas: slas.clone(), client: tenant.acting_client().unwrap().clone() };
         let issuer = sessions::Issuer { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
             keeping.store,
@@ -89,9 +112,17 @@ impl Bench {
             Arc::clone(&verifier),
             settings.sessions.clone(),
             settings.timeouts.exchange,
+            Arc::clone(&metrics),
+        );
+        let on_behalf = OnBehalfTokens::new(
+            HashMap::from([(tenant.organization.clone(), agent)]),
+            Arc::clone(&sessions),
+            Arc::clone(&verifier),
+            settings.timeouts.upstream,
+            settings.timeouts.exchange,
             metrics,
         );
-        Self { simulator, verifier, sessions, organization: tenant.organization.clone() }
+        Self { simulator, verifier, sessions, systems, on_behalf, organization: tenant.organization.clone() }
     }
 
     fn mint(&self) -> String {
@@ -163,6 +194,28 @@ fn standing(criterion: &mut Criterion, runtime: &Runtime, bench: &Bench) {
     }
 }
 
+/// What a request on behalf adds to a plain one: the caller's token, and the shopper's.
+fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Bench) {
+    let token = bench.simulator.mint_account_manager_token(CALLER, &["sfcc.orders"], "zzrf_001", 3600);
+    let tenant = bench.organization.tenant();
+    criterion.bench_function("system token, seen before", |bencher| {
+        bencher.iter(|| {
+            runtime.block_on(async { black_box(bench.systems.verify(black_box(&token), &tenant).await.is_ok()) })
+        });
+    });
+    let whose = Arc::new(OnBehalfOf {
+        organization: bench.organization.clone(),
+        site: "RefArch".parse().unwrap(),
+        idp: ECOM.to_owned(),
+        login: SecretString::from(LOGIN),
+        guest_of: None,
+    });
+    runtime.block_on(bench.on_behalf.token(&whose)).unwrap();
+    criterion.bench_function("on behalf, token held", |bencher| {
+        bencher.iter(|| runtime.block_on(async { black_box(bench.on_behalf.token(black_box(&whose)).await.is_ok()) }));
+    });
+}
+
 fn answer(refresh_token: &str) -> TokenAnswer {
     TokenAnswer {
         access_token: SecretString::from("unused here: the verified token names it"),
@@ -216,6 +269,7 @@ async fn round_trips() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     known_session(&simulator, &shop).await;
+    on_behalf(&simulator, &shop).await;
     refresh(&simulator, &shop).await;
     running.abort();
 }
@@ -237,10 +291,19 @@ impl Shop {
 
     /// One read with this token: how long it took, and the token it gave.
     async fn read(&self, token: &str) -> (Duration, Option<String>) {
+        self.read_as(token, None).await
+    }
+
+    /// The same, perhaps on behalf of a shopper.
+    async fn read_as(&self, token: &str, login: Option<&str>) -> (Duration, Option<String>) {
         let products = "product/shopper-products/v1/organizations/f_ecom_zzrf_001/products";
         let url = format!("http://{}/{products}?ids=a&siteId=RefArch", self.address);
+        let mut request = self.client.get(url).bearer_auth(token);
+        if let Some(login) = login {
+            request = request.header("x-on-behalf-of", login);
+        }
         let begin = Instant::now();
-        let answer = self.client.get(url).bearer_auth(token).send().await.unwrap();
+        let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 200);
         let renewed = answer.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         answer.bytes().await.unwrap();
@@ -267,6 +330,29 @@ async fn known_session(simulator: &Simulator, shop: &Shop) {
     let ratio = with.as_secs_f64() / without.as_secs_f64();
     println!(
         "session: a request takes {with:?} with a known, fresh session and {without:?} with a plain verified token: ratio {ratio:.3}"
+    );
+}
+
+/// A request on behalf of a shopper whose token is held, of a caller with a bearer token, against one with a plain
+/// verified token, turn by turn.
+async fn on_behalf(simulator: &Simulator, shop: &Shop) {
+    const ROUNDS: usize = 5_000;
+    let caller = simulator.mint_account_manager_token(CALLER, &["sfcc.orders"], "zzrf_001", 3600);
+    let plain = simulator.mint_shopper_token(ShopperTokenSpec::default());
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        for turn in 0..2 {
+            if (round + turn) % 2 == 0 {
+                with.push(shop.read_as(&caller, Some(LOGIN)).await.0);
+            } else {
+                without.push(shop.read(&plain).await.0);
+            }
+        }
+    }
+    let (with, without) = (median(with), median(without));
+    let ratio = with.as_secs_f64() / without.as_secs_f64();
+    println!(
+        "on behalf: a request takes {with:?} on behalf of a shopper whose token is held and {without:?} with a plain verified token: ratio {ratio:.3}"
     );
 }
 

@@ -25,6 +25,8 @@ use tokio::{process::Command, sync::oneshot};
 const PUBLIC_CLIENT: &str = "11111111-1111-4111-8111-111111111111";
 const LOGIN: &str = "shopper@example.com";
 const PASSWORD: &str = "Passw0rd!shopper";
+const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
+const CALLER_SECRET: &str = "caller-secret";
 /// Longer values (tokens) are cut in what is shown, never in what is sent.
 const SHOWN: usize = 100;
 
@@ -131,11 +133,23 @@ impl Walk {
             &[],
         )
         .await?;
+        let basket = self
+            .call(
+                "Her basket",
+                &format!("{baskets}?siteId=RefArch"),
+                &token,
+                &["-X", "POST", json[0], json[1], "-d", "{}"],
+            )
+            .await?
+            .field("basketId")?;
+        let caller = format!("{CALLER}:{CALLER_SECRET}");
+        let orders = "/checkout/orders/v1/organizations/f_ecom_zzrf_001/orders?siteId=RefArch";
+        self.call("A trusted system with its Account Manager client: all orders", orders, "", &["-u", &caller]).await?;
         self.call(
-            "Her basket",
-            &format!("{baskets}?siteId=RefArch"),
-            &token,
-            &["-X", "POST", json[0], json[1], "-d", "{}"],
+            "The same on behalf of the shopper: her basket, without her password",
+            &format!("{baskets}/{basket}?siteId=RefArch"),
+            "",
+            &["-u", &caller, "-H", &format!("X-On-Behalf-Of: {LOGIN}")],
         )
         .await?;
         self.call(

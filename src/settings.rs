@@ -134,6 +134,8 @@ pub struct AccountManager {
     pub client_id: ClientId,
     /// Its secret.
     pub client_secret: SecretString,
+    /// The secret before, while it is being replaced.
+    pub previous_client_secret: Option<SecretString>,
     /// Scopes to ask for, without the tenant's own.
     pub scopes: Scopes,
 }
@@ -145,6 +147,8 @@ pub struct SlasClient {
     pub id: ClientId,
     /// Its secret; absent for a public client.
     pub secret: Option<SecretString>,
+    /// The secret before, while it is being replaced.
+    pub previous_secret: Option<SecretString>,
     /// The redirect URI registered with SLAS, sent exactly as written.
     pub redirect_uri: String,
     /// Whether SLAS demands `x-slas-client-auth` from it.

@@ -286,11 +286,22 @@ impl Slas {
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
-        let mut request = self.transport.client().post(self.url(path)).form(form);
-        if let Some(secret) = &client.secret {
-            request = request.basic_auth(&client.id, Some(secret.expose_secret()));
+        let ask = |secret: Option<&SecretString>| {
+            let request = self.transport.client().post(self.url(path)).form(form);
+            let request = match secret {
+                Some(secret) => request.basic_auth(&client.id, Some(secret.expose_secret())),
+                None => request,
+            };
+            self.send(flow, request)
+        };
+        let mut answer = ask(client.secret.as_ref()).await?;
+        // While a secret is being replaced, nobody knows which of the two SLAS takes at the moment.
+        if let Some(previous) = &client.previous_secret
+            && answer.status != StatusCode::OK
+            && ExchangeError::of(&answer).refuses_client()
+        {
+            answer = ask(Some(previous)).await?;
         }
-        let answer = self.send(flow, request).await?;
         if answer.status != StatusCode::OK {
             return Err(ExchangeError::of(&answer));
         }

@@ -150,6 +150,9 @@ pub(super) struct AccountManager {
     /// Its secret.
     #[schemars(with = "Secret", example = secret_example())]
     pub(super) client_secret: Option<Secret>,
+    /// The secret before, while it is being replaced: tried where Account Manager refuses `client_secret`.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
+    pub(super) previous_client_secret: Option<Secret>,
     /// Scopes to ask for, all in one token, without `SALESFORCE_COMMERCE_API:…`, which is added by itself.
     #[serde(default = "AccountManager::scopes")]
     #[schemars(example = json!(["sfcc.shopper-customers.login"]))]
@@ -167,6 +170,10 @@ pub(super) struct SlasClient {
     /// alone, as a storefront's proxy is meant to let them; see docs/OPERATIONS.md#paths-of-slas.
     #[schemars(example = secret_example())]
     pub(super) client_secret: Option<Secret>,
+    /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`. Not in what is added on
+    /// the SLAS paths.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
+    pub(super) previous_client_secret: Option<Secret>,
     /// The redirect URI registered with SLAS; sent exactly as written.
     #[schemars(required, example = &"http://localhost:3000/callback")]
     pub(super) redirect_uri: Option<String>,

@@ -208,3 +208,23 @@ async fn end_whoever_has(replica: &Replica) {
     assert!(found.success(), "somebody serves");
     eventually("it has ended", async || !metric(replica, "shopper_gateway_build_info").await).await;
 }
+
+#[tokio::test]
+async fn while_a_secret_is_replaced_both_are_tried() {
+    let world = World::with(|config| {
+        let tenant = &mut config["tenants"][0];
+        let account_manager = tenant["account_manager"].as_table_mut().unwrap();
+        let secret = account_manager.insert("client_secret".into(), "not-yet-known".into()).unwrap();
+        account_manager.insert("previous_client_secret".into(), secret);
+        let client = tenant["slas_clients"][1].as_table_mut().unwrap();
+        let secret = client.insert("client_secret".into(), "not-yet-known".into()).unwrap();
+        client.insert("previous_client_secret".into(), secret);
+    })
+    .await;
+    let answer = world.guest(crate::world::PRIVATE_CLIENT).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let on_behalf = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).header("X-On-Behalf-Of", LOGIN);
+    assert_eq!(world.send(on_behalf).await.status, StatusCode::OK);
+    let tries = world.simulator.count("slas", "token:client_credentials");
+    assert_eq!(tries, 2, "the new one first");
+}

@@ -177,17 +177,22 @@ impl Gate {
             Refusal::AccountManagerUnavailable { retry_after: None }
         };
         let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
-        let credentials = ClientCredentials { client: own.client_id.clone(), secret: own.client_secret.clone() };
-        let (slot, outcome) =
-            self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
-        match outcome {
-            Ok(token) => Ok(SystemLease { credentials, slot, token }),
-            Err(SystemTokenFailure::Unavailable { retry_after }) => {
-                Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) })
+        // While a secret is being replaced, nobody knows which of the two Account Manager takes at the moment.
+        for secret in [Some(&own.client_secret), own.previous_client_secret.as_ref()].into_iter().flatten() {
+            let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
+            let (slot, outcome) =
+                self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
+            match outcome {
+                Ok(token) => return Ok(SystemLease { credentials, slot, token }),
+                Err(SystemTokenFailure::CredentialsRefused) => {}
+                Err(SystemTokenFailure::Unavailable { retry_after }) => {
+                    return Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) });
+                }
+                Err(_) => break,
             }
-            // Our own credentials or scopes are wrong: nothing that the caller could do better.
-            Err(_) => Err(none()),
         }
+        // Our own credentials or scopes are wrong: nothing that the caller could do better.
+        Err(none())
     }
 
     /// The client of Account Manager that a bearer token is of.

@@ -173,6 +173,7 @@ mod tests {
         let client = SlasClient {
             id: "c1".parse().unwrap(),
             secret: Some(SecretString::from("s3cret")),
+            previous_secret: None,
             redirect_uri: "http://localhost:3000/callback".to_owned(),
             strict_client_auth: true,
         };

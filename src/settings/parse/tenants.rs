@@ -118,6 +118,7 @@ fn account_manager(
     findings: &mut Findings,
 ) -> Option<AccountManager> {
     let client_secret = secret(table, raw.client_secret, surroundings, findings);
+    let previous_client_secret = previous_secret(table, raw.previous_client_secret, surroundings, findings);
     let mut keys = Keys::new(table, findings);
     let url = keys.origin("url", &raw.url, "https://account.demandware.com");
     let client_id = keys.required_name("client_id", raw.client_id.as_deref());
@@ -126,7 +127,13 @@ fn account_manager(
         keys.error("scopes", "leave out SALESFORCE_COMMERCE_API:…; the gateway adds it, for this tenant");
     }
     let client_secret = keys.required("client_secret", client_secret)??;
-    Some(AccountManager { url: url?, client_id: client_id?, client_secret, scopes })
+    Some(AccountManager {
+        url: url?,
+        client_id: client_id?,
+        client_secret,
+        previous_client_secret: previous_client_secret?,
+        scopes,
+    })
 }
 
 /// The secret under a table's `client_secret`: `None` if there is none, `Some(None)` after an error.
@@ -137,6 +144,19 @@ fn secret(
     findings: &mut Findings,
 ) -> Option<Option<SecretString>> {
     raw.map(|raw| surroundings.secret(&format!("{table}.client_secret"), raw, findings))
+}
+
+/// The secret under a table's `previous_client_secret`; `None` only after an error.
+fn previous_secret(
+    table: &str,
+    raw: Option<raw::Secret>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Option<SecretString>> {
+    match raw {
+        Some(raw) => surroundings.secret(&format!("{table}.previous_client_secret"), raw, findings).map(Some),
+        None => Some(None),
+    }
 }
 
 /// The SLAS clients of one tenant.
@@ -161,6 +181,7 @@ fn slas_clients(
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("{tenant}.slas_clients[{position}]");
         let secret = secret(&table, raw.client_secret, surroundings, findings);
+        let previous = previous_secret(&table, raw.previous_client_secret, surroundings, findings);
         let mut keys = Keys::new(&table, findings);
         let id: Option<ClientId> = keys.required_name("client_id", raw.client_id.as_deref());
         let redirect_uri = keys.required("redirect_uri", raw.redirect_uri);
@@ -171,6 +192,9 @@ fn slas_clients(
                 "strict_client_auth",
                 "a public client has nothing to authenticate with; give it a client_secret",
             );
+        }
+        if !is_private && previous.as_ref().is_some_and(Option::is_some) {
+            keys.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
         }
         clients.are_all_named &= id.is_some();
         if let Some(id) = &id {
@@ -183,9 +207,10 @@ fn slas_clients(
             Some(secret) => secret.map(Some),
             None => Some(None),
         };
-        let client = match (id, secret, redirect_uri) {
-            (Some(id), Some(secret), Some(redirect_uri)) => {
-                Some(SlasClient { id, secret, redirect_uri, strict_client_auth: raw.strict_client_auth })
+        let client = match (id, secret, previous, redirect_uri) {
+            (Some(id), Some(secret), Some(previous_secret), Some(redirect_uri)) => {
+                let strict_client_auth = raw.strict_client_auth;
+                Some(SlasClient { id, secret, previous_secret, redirect_uri, strict_client_auth })
             }
             _ => None,
         };
