@@ -11,7 +11,8 @@ use crate::{
     gate::{Gate, Tenant},
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
-    proxy::{Serving, Upstream},
+    migration::Migration,
+    proxy::{AccessLog, Serving, Upstream},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas, transport::Transport},
     settings::{self, Settings},
     shopper::verify::ShopperVerifier,
@@ -116,15 +117,49 @@ impl Parts {
             sessions,
             machine: Arc::clone(&lasting.machine),
             on_behalf,
+            migration: migration(&settings, before),
             audit,
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),
             timeouts: settings.timeouts.clone(),
             metrics: Arc::clone(metrics),
         });
-        let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone() });
+        let log = AccessLog::new(&settings.log);
+        let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
         Ok(Self { settings, serving, keeping })
     }
+}
+
+/// An organization's services, and the rings that verify its tokens.
+pub type WithRings = (Tenant, Vec<Arc<KeyRing>>);
+
+/// The services of every organization as `serve` would use them, each with the rings of its SLAS and, if it has one, its
+/// Account Manager. Nothing is asked yet, and nothing of what others keep is used.
+///
+/// # Errors
+/// [`AppError::Transport`].
+pub fn services(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Vec<WithRings>, AppError> {
+    let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: settings.keys.max_age };
+    let of = |tenant| {
+        let (parts, slas_ring, system_ring) = tenant_parts(tenant, settings, &keeping, metrics, &[])?;
+        Ok((parts, std::iter::once(slas_ring).chain(system_ring).collect()))
+    };
+    settings.tenants.iter().map(of).collect()
+}
+
+/// The store of a configuration that nothing came before.
+///
+/// # Errors
+/// [`AppError::Store`].
+pub fn session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
+    store(settings, metrics, None)
+}
+
+/// Who is still to move; what has been counted goes on.
+fn migration(settings: &Settings, before: Option<&Parts>) -> Migration {
+    let clients = |tenant: &settings::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
+    let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
+    Migration::new(tenants, before.map(|before| &before.serving.gate.migration))
 }
 
 /// Where key sets outlive the process.

@@ -9,8 +9,9 @@ use std::{path::Path, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use reqwest::{Certificate, Client, RequestBuilder, redirect::Policy};
+use tracing::Instrument;
 
-use crate::{metrics::Metrics, settings::Timeouts};
+use crate::{metrics::Metrics, settings::Timeouts, spans, waiting};
 
 /// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -120,7 +121,8 @@ impl Transport {
     /// [`TransportError`]; an HTTP status, whichever, is no error here.
     pub async fn send(&self, purpose: Purpose, request: RequestBuilder) -> Result<Answer, TransportError> {
         let start = Instant::now();
-        let result = read_whole(request).await;
+        let span = spans::exchange(purpose.service, purpose.flow);
+        let result = waiting::on_others(read_whole(request).instrument(span.clone())).await;
         let outcome = match &result {
             Ok(answer) => match answer.status.as_u16() {
                 200..=399 => "ok",
@@ -132,6 +134,7 @@ impl Transport {
             Err(TransportError::Timeout) => "timeout",
             Err(_) => "unreachable",
         };
+        span.record("outcome", outcome);
         self.metrics.exchange(purpose.service, purpose.flow, outcome, start.elapsed());
         result
     }

@@ -16,8 +16,10 @@ mod log;
 mod routes;
 mod store;
 mod tenants;
+mod traces;
 mod value;
 
+pub use log::is_log_level;
 pub use value::is_loopback;
 use value::{Keys, MINUTE};
 
@@ -48,6 +50,7 @@ pub(super) fn settings(
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);
     let log = log::log(file.log, &surroundings, findings);
+    let traces = traces::traces(&file.traces, findings);
     let store = store::store(file.store, &surroundings, findings);
     let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
@@ -60,6 +63,7 @@ pub(super) fn settings(
         timeouts: timeouts?,
         limits: limits?,
         log: log?,
+        traces: traces?,
         store: store?,
         keys: keys?,
         policy: Policy {

@@ -283,6 +283,7 @@ impl OnBehalfTokens {
     }
 
     fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["on_behalf", result]).inc();
     }
 }

@@ -7,19 +7,19 @@ use serde_json::Value;
 
 /// A table of the configuration: `[server]`, `[[tenants]]`.
 #[derive(Debug)]
-pub struct Section {
+pub(super) struct Section {
     /// `tenants.slas_clients`.
-    pub path: String,
+    pub(super) path: String,
     is_array: bool,
     description: String,
-    pub keys: Vec<Key>,
+    pub(super) keys: Vec<Key>,
 }
 
 /// A key of it.
 #[derive(Debug)]
-pub struct Key {
+pub(super) struct Key {
     /// `tenants.slas_clients.client_id`.
-    pub path: String,
+    pub(super) path: String,
     /// `TENANTS__0__SLAS_CLIENTS__0__CLIENT_ID`.
     variable: String,
     kind: String,
@@ -28,7 +28,7 @@ pub struct Key {
 }
 
 /// All that the page says below its head.
-pub fn tables(schema: &Value, base: &str) -> String {
+pub(super) fn tables(schema: &Value, base: &str) -> String {
     let mut page = String::from("## Kinds of values\n\n");
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         let is_table = definition["properties"].is_object();
@@ -49,7 +49,7 @@ pub fn tables(schema: &Value, base: &str) -> String {
 }
 
 /// The sections and their keys, in the order of `config/base.toml`.
-pub fn sections(schema: &Value, base: &str) -> Vec<Section> {
+pub(super) fn sections(schema: &Value, base: &str) -> Vec<Section> {
     let mut found = Vec::new();
     let root = Section { path: String::new(), is_array: false, description: String::new(), keys: Vec::new() };
     collect(schema, schema, root, "", &mut found);

@@ -4,7 +4,7 @@
 //! have one for what only the operator can know.
 
 use super::{
-    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts,
+    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts, Traces,
 };
 use crate::settings::{DeprecatedLogins, LogFormat, PolicyMode, UnknownOperations};
 
@@ -100,7 +100,19 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Json, audit_file: None, pseudonym_key: None }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Json,
+            audit_file: None,
+            pseudonym_key: None,
+            one_success_in: 1,
+        }
+    }
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, one_in: 1 }
     }
 }
 
