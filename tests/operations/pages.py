@@ -21,7 +21,7 @@ SHELL = ["bash", "--noprofile", "--norc"]
 MARK = "\x1e"
 # Folders of this repository that commands name files in.
 NAMED = re.compile(r"(?<![\w./-])(?:config|deploy|docs|simulator|tests)/[\w./-]*\w")
-# The same for what programs write and nobody shows.
+# Seconds that a page may take at most.
 LIMIT = 300
 
 
@@ -58,12 +58,17 @@ def look_at(block):
         assert target in targets, f"line {block.line}: make has no target {target}"
 
 
+def at(addresses, text):
+    """The text with the addresses where the programs really are."""
+    for documented, actual in addresses.items():
+        text = text.replace(documented, actual)
+    return text
+
+
 def run(page, folder, addresses, path):
     """Runs a page in a folder, with other addresses than it names and this PATH; returns how many blocks ran."""
-    for documented, actual in addresses.items():
-        page = page.replace(documented, actual)
     commands, expected = [], {}
-    for block in blocks(page):
+    for block in blocks(at(addresses, page)):
         if block.kind == "run":
             commands.append(block)
         elif block.kind == "output":

@@ -40,6 +40,8 @@ class Documents(unittest.TestCase):
         with running.folder() as folder:
             for what in ("config", "deploy"):
                 shutil.copytree(running.ROOT / what, pathlib.Path(folder) / what)
+            for file in pathlib.Path(folder, "config").glob("*.toml"):
+                file.write_text(pages.at(addresses, file.read_text()))
             return pages.run(read(name), folder, addresses, self.path)
 
     def test_readme(self):
