@@ -45,7 +45,7 @@ class Documents(unittest.TestCase):
             return pages.run(read(name), folder, addresses, self.path)
 
     def test_readme(self):
-        self.assertGreater(self.run_page("README.md", self.demo), 4)
+        self.assertGreater(self.run_page("README.md", self.demo), 3)
 
     def test_configuration(self):
         self.assertGreater(self.run_page("docs/CONFIGURATION.md", self.demo), 0)
