@@ -25,6 +25,7 @@ use shopper_gateway::{
     names::OrganizationId,
     salesforce::{
         account_manager::AccountManager,
+        guard::Guard,
         slas::{Slas, TokenAnswer},
         transport::Transport,
     },
@@ -36,6 +37,7 @@ use shopper_gateway::{
     store::memory::MemoryStore,
     system::SystemVerifier,
     tokens::{
+        budget::SlasBudget,
         on_behalf::{Agent, ECOM, OnBehalfOf, OnBehalfTokens},
         sessions::{self, Sessions},
     },
@@ -47,6 +49,8 @@ const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
 const LOGIN: &str = "shopper@example.com";
 /// Sessions held for the measure of memory.
 const HELD: usize = 100_000;
+/// Requests a minute that SLAS takes: as many as there are.
+const SLAS_TAKES: u32 = 1_000_000;
 
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first and only provider");
@@ -82,8 +86,9 @@ impl Bench {
         let settings = settings(&simulator.url());
         let metrics = Arc::new(Metrics::new("bench", "bench").unwrap());
         let tenant = &settings.tenants[0];
-        let transport = Transport::new(&settings.timeouts, None, Arc::clone(&metrics)).unwrap();
-        let slas = Slas::new(transport, &tenant.api, &tenant.organization);
+        let guard = Guard::new("bench", Arc::clone(&metrics));
+        let transport = || Transport::new(&settings.timeouts, None, Arc::clone(&guard), Arc::clone(&metrics)).unwrap();
+        let slas = Slas::new(transport(), &tenant.api, &tenant.organization);
         let store = Arc::new(MemoryStore::new(HELD));
         let keeping = Keeping { store, folder: None, max_age: settings.keys.max_age };
         let ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), &keeping, Arc::clone(&metrics));
@@ -91,11 +96,12 @@ impl Bench {
         while !ring.is_filled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let store = Arc::clone(&keeping.store);
+        tokio::spawn(SlasBudget::new(store, Arc::clone(slas.guard()), &tenant.tenant, SLAS_TAKES).keep());
         let rings = HashMap::from([(tenant.organization.clone(), ring)]);
         let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
         let manager = tenant.account_manager.as_ref().unwrap();
-        let transport = Transport::new(&settings.timeouts, None, Arc::clone(&metrics)).unwrap();
-        let manager = AccountManager::new(transport, manager.url.clone());
+        let manager = AccountManager::new(transport(), manager.url.clone());
         let name = manager.issuer();
         let ring =
             KeyRing::new(Issuer::AccountManager(manager), tenant.tenant.as_str(), &keeping, Arc::clone(&metrics));
@@ -104,7 +110,7 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let systems = SystemVerifier::new(ring, name, true);
-        let agent = Agent { slas: slas.clone(), client: tenant.acting_client().unwrap().clone() };
+        let agent = Agent { slas: slas.clone(), client: tenant.acting_client().unwrap().clone(), waiting: None };
         let issuer = sessions::Issuer { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
             keeping.store,

@@ -5,6 +5,7 @@
 //! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
 
 pub mod admission;
+pub mod bounds;
 pub mod caller;
 pub mod credentials;
 pub mod forward;
@@ -17,7 +18,7 @@ mod replay;
 pub mod reply;
 pub mod slas;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
@@ -25,6 +26,7 @@ use secrecy::ExposeSecret;
 use tracing::Instrument;
 
 use self::{
+    bounds::{Admission, Bounds},
     caller::{Callers, certificate::PeerCertificate},
     credentials::Presented,
     forward::Credential,
@@ -81,6 +83,8 @@ pub struct Gate {
     pub migration: Migration,
     /// Who did what, for whom.
     pub audit: Arc<Audit>,
+    /// What is refused for being too much.
+    pub bounds: Bounds,
     /// What happens to refused and unknown requests.
     pub policy: Policy,
     /// Sizes.
@@ -117,6 +121,8 @@ pub struct Asked<'a> {
     pub correlation_id: &'a str,
     /// The client certificate that its connection showed and the listener verified.
     pub certificate: Option<&'a PeerCertificate>,
+    /// The address that its connection comes from, if it is known.
+    pub address: Option<IpAddr>,
 }
 
 /// What a request asks for.
@@ -156,6 +162,8 @@ pub struct Forward {
     pub reported: Option<Refusal>,
     /// The logout that it is, to be followed here once SLAS has confirmed it.
     pub logout: Option<Logout>,
+    /// What it was let in with.
+    pub admission: Admission,
     /// The login that it is, for the audit log once SLAS has answered.
     pub login: Option<Trail>,
 }
@@ -186,6 +194,11 @@ impl Route {
                 | OperationKind::DeprecatedLogout
                 | OperationKind::DeprecatedTrustedSystemLogin
         )
+    }
+
+    /// Whether it asks for this operation of whichever API.
+    fn is(&self, id: &str) -> bool {
+        self.operation.as_ref().is_some_and(|operation| operation.id == id)
     }
 
     fn kind(&self) -> OperationKind {
@@ -290,6 +303,9 @@ impl Gate {
             Some(tenant) => tenant,
             None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
         };
+        if let Err(refusal) = self.bounds.shed(route) {
+            return Decision::Answer(Reply::refusal(&refusal));
+        }
         let answered_here = match route.kind() {
             // They act for nobody but whoever logs in, or names him in the body.
             _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
@@ -314,10 +330,13 @@ impl Gate {
             return self.decide_slas(tenant, route, operation, asked, trail).await;
         }
         match self.authorize(tenant, route, asked, trail).await {
-            Ok(credential) => {
-                let logout = self.logout_of(route, asked.head).await;
-                Decision::Forward(Forward { credential, reported: None, logout, login: None })
-            }
+            Ok(credential) => match self.bounds.admit(tenant, route, asked, &credential).await {
+                Ok(admission) => {
+                    let logout = self.logout_of(route, asked.head).await;
+                    Decision::Forward(Forward { credential, reported: None, logout, login: None, admission })
+                }
+                Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+            },
             Err(refusal) => {
                 caller::refused(&refusal, trail);
                 self.refuse_or_report(route, asked.head, refusal)
@@ -332,7 +351,8 @@ impl Gate {
         }
         let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
         let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
-        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None })
+        let admission = Admission::default();
+        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
     }
 
     /// The credential under which a request may go upstream.

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub sessions: IntGauge,
     /// Requests that SLAS takes from a tenant in the minute under way, as it said last.
     pub slas_rate_limit_remaining: IntGaugeVec,
+    /// Circuits that are open, of all tenants and classes of calls, by service; 0: all are closed.
+    pub circuit_state: IntGaugeVec,
     /// Changes of the configuration while running, by outcome.
     pub config_reloads: IntCounterVec,
     /// When the configuration in use was taken over, seconds since 1970.
@@ -180,6 +182,7 @@ impl Metrics {
                 "Requests that SLAS takes in the minute under way",
                 &["tenant"],
             )?,
+            circuit_state: gauges("circuit_state", "Circuits that are open; 0: all are closed", &["service"])?,
             config_reloads,
             config_last_reload_success,
             ready,

@@ -124,6 +124,12 @@ impl OrganizationId {
         Self(Arc::from(format!("f_ecom_{tenant}")))
     }
 
+    /// Whether it is a production instance: the last part of its name, behind the realm's, is `prd`.
+    #[must_use]
+    pub fn is_production(&self) -> bool {
+        self.0.ends_with("_prd")
+    }
+
     /// The tenant: what stands behind `f_ecom_`.
     #[must_use]
     pub fn tenant(&self) -> TenantId {

@@ -133,7 +133,9 @@ impl Proxy {
         let Some(route) = &context.route else { return Ok(false) };
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
         let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
-        let asked = Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate };
+        let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let asked =
+            Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate, address };
         let decision = serving.gate.decide(route, &asked).await;
         match decision {
             Decision::Forward(decided) => {
@@ -398,6 +400,9 @@ impl ProxyHttp for Proxy {
         }
         if response.status.is_informational() {
             return Ok(());
+        }
+        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
+            context.serving.gate.heed(route, forward, response.status, &response.headers);
         }
         let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
         if let Some(edits) =

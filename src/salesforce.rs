@@ -1,11 +1,13 @@
 //! Salesforce's services as wire contracts: what to send, and what may come back.
 //!
 //! Owns the shapes of requests and answers of SLAS, Account Manager and the one Shopper API call
-//! that the gateway makes for itself. Refuses to cache, to retry and to choose: that is for those who call.
+//! that the gateway makes for itself, and whether one of them may be made just now (`guard`). Refuses to cache and to
+//! choose: that is for those who call.
 
 pub mod account_manager;
 pub mod customers;
 pub mod exchange;
+pub mod guard;
 pub mod pkce;
 pub mod slas;
 pub mod transport;

@@ -12,6 +12,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::Method;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,10 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Every size limit.
     pub limits: Limits,
+    /// How much is asked of an organization's APIs.
+    pub load: Load,
+    /// How many logins may wait, and fail.
+    pub logins: Logins,
     /// Logging.
     pub log: Log,
     /// Traces.
@@ -76,6 +81,8 @@ pub struct Server {
     pub threads: usize,
     /// TLS on every public address, if configured.
     pub tls: Option<Tls>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Files of the TLS listener.
@@ -117,6 +124,8 @@ pub struct Tenant {
     pub on_behalf_client: Option<ClientId>,
     /// Whether logins through SLAS paths become sessions.
     pub register_sessions: bool,
+    /// Calls a minute that SLAS takes of it, of all gateways together.
+    pub slas_requests_per_minute: u32,
 }
 
 impl Tenant {
@@ -155,6 +164,8 @@ pub struct SlasClient {
     pub redirect_uri: String,
     /// Whether SLAS demands `x-slas-client-auth` from it.
     pub strict_client_auth: bool,
+    /// How often a second its shoppers may ask together; `None`: no limit.
+    pub requests_per_second: Option<u32>,
 }
 
 /// A trusted system.
@@ -176,6 +187,8 @@ pub struct Caller {
     pub sites: Vec<SiteId>,
     /// Globs over operation names.
     pub operations: Vec<String>,
+    /// How often a second it may ask; `None`: no limit.
+    pub requests_per_second: Option<u32>,
 }
 
 /// How a trusted system proves who it is.
@@ -243,6 +256,30 @@ pub struct Limits {
     pub connections: usize,
     /// Of these from one address; `None`: no limit.
     pub connections_per_address: Option<usize>,
+}
+
+/// How much is asked of an organization's APIs, and what is left out first.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Globs over the operations that matter least.
+    pub low_priority: Vec<String>,
+    /// Requests of one organization upstream at a time.
+    pub concurrency: usize,
+    /// How long a request may wait to be one of them.
+    pub queue: Duration,
+}
+
+/// How many logins may wait, and fail; 0 is no limit, but for `waiting`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logins {
+    /// Deprecated logins of one organization under way at a time.
+    pub waiting: usize,
+    /// Failed logins a minute of one address.
+    pub failed_per_address: u32,
+    /// Failed logins a minute of one login id from one address.
+    pub failed_per_address_and_login: u32,
+    /// Failed logins a minute of one login id from everywhere.
+    pub failed_per_login: u32,
 }
 
 /// Logging.

@@ -525,6 +525,19 @@ fn every_key_can_come_from_the_environment() {
 }
 
 #[test]
+fn networks_limits_and_globs_have_their_meaning() {
+    let text = |proxies: &str| format!("[server]\ntrusted_proxies = {proxies}\n{MINIMAL}");
+    let settings = load(&text(r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]"#), &[]).unwrap().settings;
+    let shown: Vec<_> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]);
+    assert_eq!(paths(&text(r#"["10.0.0.0/33", "proxy.internal"]"#)).len(), 2);
+    assert_eq!(settings.tenants[0].slas_requests_per_minute, 500);
+    let production = load(&MINIMAL.replace("zzrf_001", "zzrf_prd"), &[]).unwrap().settings;
+    assert_eq!(production.tenants[0].slas_requests_per_minute, 24_000);
+    assert_eq!((settings.logins.waiting, settings.load.concurrency), (256, 2000));
+}
+
+#[test]
 fn two_variables_for_one_key_are_an_error() {
     let text = with_secret("{ env = 'SLAS' }");
     let whole = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET";

@@ -20,6 +20,7 @@ use crate::{
     keys::KeyRing,
     proxy::{Serving, tls::ListenerTls},
     settings::Settings,
+    tokens::recovery,
 };
 
 /// How often one looks whether the keys are there.
@@ -36,11 +37,13 @@ pub struct Live {
     upkeep: Mutex<Upkeep>,
 }
 
-/// The tasks that keep rings and sessions fresh.
+/// The tasks that keep rings and sessions fresh, and SLAS's budgets.
 #[derive(Debug, Default)]
 struct Upkeep {
     rings: Vec<(Arc<KeyRing>, AbortHandle)>,
     sessions: Option<AbortHandle>,
+    /// What keeps each organization's budget and its way back after an outage.
+    services: Vec<AbortHandle>,
 }
 
 impl Live {
@@ -121,12 +124,20 @@ impl Live {
         if let Some(before) = upkeep.sessions.replace(sessions) {
             before.abort();
         }
+        let mut services: Vec<_> =
+            self.parts.lock().budgets().map(|budget| tokio::spawn(budget.keep()).abort_handle()).collect();
+        for tenant in gate.tenants.values() {
+            let recovery = recovery::watch(tenant.slas.clone(), gate.timeouts.exchange);
+            services.push(tokio::spawn(recovery).abort_handle());
+        }
+        std::mem::replace(&mut upkeep.services, services).iter().for_each(AbortHandle::abort);
     }
 
     /// Ends all tasks.
     pub(super) fn rest(&self) {
         let upkeep = std::mem::take(&mut *self.upkeep.lock());
-        for task in upkeep.rings.into_iter().map(|(_, task)| task).chain(upkeep.sessions) {
+        let rings = upkeep.rings.into_iter().map(|(_, task)| task);
+        for task in rings.chain(upkeep.sessions).chain(upkeep.services) {
             task.abort();
         }
     }

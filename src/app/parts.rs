@@ -5,20 +5,30 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{AppError, policy};
+use super::{
+    AppError,
+    policy::{not_globs, policy},
+};
+use parking_lot::Mutex;
+use url::Url;
+
 use crate::{
     audit::Audit,
-    gate::{Gate, Tenant},
+    gate::{Gate, Tenant, bounds::Bounds},
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     migration::Migration,
+    names::OrganizationId,
     proxy::{AccessLog, Serving, Upstream},
-    salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas, transport::Transport},
+    salesforce::{
+        account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
+    },
     settings::{self, Settings},
     shopper::verify::ShopperVerifier,
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
     system::SystemVerifier,
     tokens::{
+        budget::SlasBudget,
         machine::MachineTokens,
         on_behalf::{Agent, OnBehalfTokens},
         sessions::{self, Sessions},
@@ -33,6 +43,8 @@ pub(super) struct Lasting {
     machine: Arc<MachineTokens>,
     /// With a key of this process alone, for as long as none is configured.
     audit: Arc<Audit>,
+    /// What is known of each service at its address: an outage goes on whatever is changed here.
+    guards: Mutex<HashMap<(OrganizationId, Url), Arc<Guard>>>,
 }
 
 /// What a configuration made.
@@ -48,7 +60,13 @@ impl Lasting {
         let commit = option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown");
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), commit)?);
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
-        Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?) })
+        Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?), guards: Mutex::default() })
+    }
+
+    fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<Guard> {
+        let guard = || Guard::new(organization.as_str(), Arc::clone(&self.metrics));
+        let mut guards = self.guards.lock();
+        Arc::clone(guards.entry((organization.clone(), address.clone())).or_insert_with(guard))
     }
 }
 
@@ -57,6 +75,8 @@ impl Parts {
     pub(super) fn build(settings: Settings, lasting: &Lasting, before: Option<&Self>) -> Result<Self, AppError> {
         let metrics = &lasting.metrics;
         let (operations, callers) = policy(&settings)?;
+        let before_bounds = before.map(|before| &before.serving.gate.bounds);
+        let bounds = Bounds::new(&settings, before_bounds).map_err(|errors| AppError::Policy(not_globs(&errors)))?;
         let keeping = keeping(&settings, metrics, before)?;
         let mut tenants = HashMap::new();
         let mut upstreams = HashMap::new();
@@ -67,13 +87,14 @@ impl Parts {
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let old_rings = before.map_or(&[][..], |before| &before.serving.gate.rings);
-            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, metrics, old_rings)?;
+            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, lasting, old_rings)?;
             let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             issuers.insert(organization.clone(), issuer);
             if let Some(client) = tenant.acting_client() {
-                agents.insert(organization.clone(), Agent { slas: parts.slas.clone(), client: client.clone() });
+                let (slas, client) = (parts.slas.clone(), client.clone());
+                agents.insert(organization.clone(), Agent { slas, client, waiting: bounds.logins(&organization) });
             }
             rings.push(Arc::clone(&slas_ring));
             rings.extend(system_ring);
@@ -118,6 +139,7 @@ impl Parts {
             machine: Arc::clone(&lasting.machine),
             on_behalf,
             migration: migration(&settings, before),
+            bounds,
             audit,
             policy: settings.policy.clone(),
             limits: settings.limits.clone(),
@@ -128,6 +150,14 @@ impl Parts {
         let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
         Ok(Self { settings, serving, keeping })
     }
+
+    /// The budget of each organization at SLAS.
+    pub(super) fn budgets(&self) -> impl Iterator<Item = SlasBudget> {
+        self.serving.gate.tenants.values().map(|tenant| {
+            let (store, guard) = (Arc::clone(&self.keeping.store), Arc::clone(tenant.slas.guard()));
+            SlasBudget::new(store, guard, &tenant.settings.tenant, tenant.settings.slas_requests_per_minute)
+        })
+    }
 }
 
 /// An organization's services, and the rings that verify its tokens.
@@ -137,11 +167,12 @@ pub type WithRings = (Tenant, Vec<Arc<KeyRing>>);
 /// Account Manager. Nothing is asked yet, and nothing of what others keep is used.
 ///
 /// # Errors
-/// [`AppError::Transport`].
-pub fn services(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Vec<WithRings>, AppError> {
+/// [`AppError::Transport`], [`AppError::Randomness`].
+pub fn services(settings: &Settings) -> Result<Vec<WithRings>, AppError> {
+    let lasting = Lasting::new()?;
     let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: settings.keys.max_age };
     let of = |tenant| {
-        let (parts, slas_ring, system_ring) = tenant_parts(tenant, settings, &keeping, metrics, &[])?;
+        let (parts, slas_ring, system_ring) = tenant_parts(tenant, settings, &keeping, &lasting, &[])?;
         Ok((parts, std::iter::once(slas_ring).chain(system_ring).collect()))
     };
     settings.tenants.iter().map(of).collect()
@@ -191,9 +222,10 @@ fn tenant_parts(
     tenant: &settings::Tenant,
     settings: &Settings,
     keeping: &Keeping,
-    metrics: &Arc<Metrics>,
+    lasting: &Lasting,
     old_rings: &[Arc<KeyRing>],
 ) -> Result<TenantParts, AppError> {
+    let metrics = &lasting.metrics;
     let ring = |issuer: Issuer| {
         let ring = KeyRing::new(issuer, tenant.tenant.as_str(), keeping, Arc::clone(metrics));
         // The keys that are known stay in use; a gateway must not lose them by a change of something else.
@@ -206,14 +238,16 @@ fn tenant_parts(
             None => ring,
         }
     };
-    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), Arc::clone(metrics))?;
+    let guard = lasting.guard(&tenant.organization, &tenant.api);
+    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), guard, Arc::clone(metrics))?;
     let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
     let slas_ring = ring(Issuer::Slas(slas.clone()));
     let mut system_ring = None;
     let mut systems = None;
     let mut manager = None;
     if let Some(own) = &tenant.account_manager {
-        let transport = Transport::new(&settings.timeouts, None, Arc::clone(metrics))?;
+        let guard = lasting.guard(&tenant.organization, &own.url);
+        let transport = Transport::new(&settings.timeouts, None, guard, Arc::clone(metrics))?;
         let account_manager = AccountManager::new(transport, own.url.clone());
         let issuer = account_manager.issuer();
         manager = Some(account_manager.clone());

@@ -3,8 +3,9 @@
 use super::AppError;
 use crate::{
     gate::{
+        bounds,
         caller::{CallerError, Callers},
-        operations::{MerchantRoute, Operations, RouteRefusal, Security, SecurityKind},
+        operations::{InvalidGlob, MerchantRoute, Operations, RouteRefusal, Security, SecurityKind},
     },
     settings::{self, RouteSecurity, Settings},
 };
@@ -39,7 +40,21 @@ pub fn policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
             }
         }
     }
+    match bounds::globs(&settings.load.low_priority) {
+        Ok(globs) => findings.extend(globs.iter().enumerate().filter_map(|(position, glob)| {
+            let is_none = operations.matching(glob).next().is_none();
+            is_none.then(|| {
+                format!("load.low_priority[{position}]: {glob} is no operation; `shopper-gateway routes` lists them")
+            })
+        })),
+        Err(errors) => findings.extend(not_globs(&errors)),
+    }
     if findings.is_empty() { Ok((operations, callers)) } else { Err(AppError::Policy(findings)) }
+}
+
+/// What is wrong with `load.low_priority`.
+pub(super) fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<String> {
+    errors.iter().map(|(position, error)| format!("load.low_priority[{position}]: {error}")).collect()
 }
 
 fn merchant_route(route: &settings::Route) -> MerchantRoute {

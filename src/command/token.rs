@@ -133,7 +133,7 @@ fn ask_issuer(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
     let metrics = Arc::new(Metrics::new("", "").map_err(Failure::of)?);
-    let tenants = app::services(settings, &metrics).map_err(Failure::of)?;
+    let tenants = app::services(settings).map_err(Failure::of)?;
     let named: Vec<_> = tenants.iter().filter(|(tenant, _)| claimed.names(&tenant.settings.tenant)).collect();
     let Some((tenant, rings)) = named.first() else {
         judgement.signature = Signature::Unchecked("it is of no configured organization");

@@ -133,6 +133,7 @@ impl Gate {
         asked: &Asked<'_>,
         trail: &mut Trail,
     ) -> Result<Reply, Refusal> {
+        let _waiting = self.bounds.waiting_login(route)?;
         let head = asked.head;
         let client = self.client_of(tenant, route, Endpoint::Login);
         self.performs_logins()?;
@@ -144,7 +145,12 @@ impl Gate {
         match kind {
             LoginKind::Guest => self.guest_login(&login, &head.headers, trail).await,
             LoginKind::Credentials => match Presented::read(&head.headers) {
-                Ok(Presented::Basic(credentials)) => self.password_login(&login, credentials, trail).await,
+                Ok(Presented::Basic(credentials)) => {
+                    let attempt = self.bounds.attempt(route, asked, Some(&credentials.user))?;
+                    let result = self.password_login(&login, credentials, trail).await;
+                    attempt.end(matches!(result, Err(Refusal::LoginRejected { .. })));
+                    result
+                }
                 // What cannot be read is no login and password either.
                 Ok(Presented::Bearer(_) | Presented::Nothing) | Err(Refusal::TokenInvalid(_)) => {
                     Err(Refusal::LoginRejected { login: None })
@@ -198,6 +204,7 @@ impl Gate {
         let trusted = self.trusted(tenant, route, asked, trail).await?;
         self.prove(tenant, &trusted, &scopes).await?;
         trusted.has_one_of(&scopes)?;
+        self.bounds.caller(&trusted.caller)?;
         let body: TrustedSystemLoginBody = read(
             asked.body.as_deref().unwrap_or_default(),
             "login and clientId, e.g. {\"login\": \"ada@example.com\", \"clientId\": \"…\"}",

@@ -169,6 +169,7 @@ fn refusal_of(error: &OnBehalfError) -> Refusal {
         OnBehalfError::NoClient => {
             Refusal::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
         }
+        OnBehalfError::TooMany => Refusal::Overloaded,
         OnBehalfError::ShopperUnknown => Refusal::ShopperUnknown,
         OnBehalfError::Slas(error) => Refusal::of_slas(error),
         OnBehalfError::Store(_) => Refusal::StoreUnavailable,

@@ -62,7 +62,7 @@ pub enum Refusal {
         /// How long to wait, if SLAS said so.
         retry_after: Option<Duration>,
     },
-    /// A trusted system asks too often.
+    /// Whoever asks does so too often, or failed to log in too often.
     CallerRateLimited {
         /// How long to wait.
         retry_after: Duration,
@@ -82,6 +82,8 @@ pub enum Refusal {
     },
     /// The session store does not answer.
     StoreUnavailable,
+    /// More is asked than can be served just now.
+    Overloaded,
 }
 
 /// The kind of token that an operation needs.
@@ -119,6 +121,7 @@ impl Refusal {
             | ExchangeError::Failed(_)
             | ExchangeError::Transport(_)
             | ExchangeError::Malformed(_)
+            | ExchangeError::NotAsked
             | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
         }
     }

@@ -300,6 +300,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "service-unavailable",
             "Sessions cannot be read or written at the moment. Try again in a moment.".into(),
         ),
+        Refusal::Overloaded => as_verdict(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Service Unavailable",
+            "service-unavailable",
+            "More is asked than can be served at the moment. Try again in a moment.".into(),
+        ),
     }
 }
 

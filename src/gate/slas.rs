@@ -67,10 +67,17 @@ impl Gate {
             // Only what has two readings is refused here, which report mode does as well.
             Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
         };
+        let mut admission = match self.bounds.admit(tenant, route, asked, &credential).await {
+            Ok(admission) => admission,
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
         if let Some(form) = body.clone().filter(|_| login::is_registered(&tenant.settings, operation)) {
             let login = Login { tenant, operation, head, form, credential, correlation_id };
             let reply = self.registered_login(&login).await;
             *trail = login_of.unwrap_or_default();
+            if let Ok(reply) = &reply {
+                admission.end(route, reply.status);
+            }
             return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
         }
         let mut logout = self.logout_of(route, head).await;
@@ -80,7 +87,7 @@ impl Gate {
                 Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
             }
         }
-        Decision::Forward(Forward { credential, reported: None, logout, login: login_of })
+        Decision::Forward(Forward { credential, reported: None, logout, login: login_of, admission })
     }
 }
 

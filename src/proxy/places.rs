@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 
-use crate::settings::Limits;
+use crate::{gate::bounds::address::owner, settings::Limits};
 
 /// All places.
 #[derive(Debug)]
@@ -101,14 +101,6 @@ impl NoPlace {
             Self::Any => "too_many",
             Self::ForAddress => "too_many_of_address",
         }
-    }
-}
-
-/// What one client has to itself: an IPv4 address, or the /64 that an IPv6 address is of.
-fn owner(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -8,7 +8,8 @@ use url::Url;
 
 use super::{
     exchange::ExchangeError,
-    transport::{Purpose, Transport},
+    guard::Class,
+    transport::{Answer, Purpose, Transport},
 };
 use crate::names::{ClientId, Scopes};
 
@@ -72,7 +73,7 @@ impl AccountManager {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let purpose = Purpose { service: "account_manager", flow: "jwks" };
+        let purpose = Purpose::new("account_manager", "jwks", Class::Upkeep);
         let answer = self.transport.send(purpose, self.transport.client().get(self.jwks_url())).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
@@ -89,18 +90,19 @@ impl AccountManager {
         secret: &SecretString,
         scopes: &Scopes,
     ) -> Result<SystemTokenAnswer, ExchangeError> {
-        let purpose = Purpose { service: "account_manager", flow: "client_credentials" };
+        let purpose = Purpose::new("account_manager", "client_credentials", Class::System).repeatable();
         let request = self
             .transport
             .client()
             .post(self.url(TOKEN_PATH))
             .basic_auth(client, Some(secret.expose_secret()))
             .form(&[("grant_type", "client_credentials"), ("scope", &scopes.to_string())]);
-        let answer = self.transport.send(purpose, request).await?;
-        if answer.status != StatusCode::OK {
-            return Err(ExchangeError::of(&answer));
-        }
-        serde_json::from_slice(&answer.body).map_err(|_| ExchangeError::Malformed("a token answer without its fields"))
+        let token = |answer: &Answer| match answer.status {
+            StatusCode::OK => serde_json::from_slice(&answer.body)
+                .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
+            _ => Err(ExchangeError::of(answer)),
+        };
+        self.transport.exchange(purpose, request, token).await
     }
 
     fn url(&self, path: &str) -> Url {

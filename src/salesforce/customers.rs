@@ -9,7 +9,8 @@ use url::Url;
 
 use super::{
     exchange::ExchangeError,
-    transport::{Purpose, Transport},
+    guard::Class,
+    transport::{Answer, Purpose, Transport},
 };
 use crate::names::{CustomerId, OrganizationId, SiteId};
 
@@ -50,7 +51,11 @@ impl Customers {
             .bearer_auth(access_token.expose_secret())
             .header(ACCEPT, "application/json")
             .header("correlation-id", correlation_id);
-        let answer = self.transport.send(Purpose { service: "api", flow: "customer" }, request).await?;
-        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+        let purpose = Purpose::new("api", "customer", Class::Profile).repeatable();
+        let document = |answer: &Answer| match answer.status {
+            StatusCode::OK => Ok(answer.body.clone()),
+            _ => Err(ExchangeError::of(answer)),
+        };
+        self.transport.exchange(purpose, request, document).await
     }
 }

@@ -45,6 +45,9 @@ pub enum ExchangeError {
     /// An answer came that is none of the contract's.
     #[error("answered in a way the contract does not know: {0}")]
     Malformed(&'static str),
+    /// Nothing was sent: the service has failed too often to be asked just now.
+    #[error("not asked, because it fails again and again")]
+    NotAsked,
     /// Nothing could be sent.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -92,6 +95,24 @@ impl ExchangeError {
         }
     }
 
+    /// Whether the same call might succeed a moment later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed(status) => matches!(
+                *status,
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            ),
+            Self::Transport(error) => matches!(error, TransportError::Unreachable | TransportError::Broken),
+            Self::Rejected { .. }
+            | Self::Conflict
+            | Self::RateLimited { .. }
+            | Self::Malformed(_)
+            | Self::NotAsked
+            | Self::NoRandomness(_) => false,
+        }
+    }
+
     /// Whether a shopper's login and password were refused.
     #[must_use]
     pub fn refuses_credentials(&self) -> bool {
@@ -128,8 +149,20 @@ pub fn refuses_token(status: StatusCode) -> bool {
     status == StatusCode::UNAUTHORIZED
 }
 
+/// Whether SLAS refused a login and password on its own path.
+#[must_use]
+pub fn refuses_password(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+/// The same of a one-time code.
+#[must_use]
+pub fn refuses_code(status: StatusCode) -> bool {
+    refuses_password(status) || status == StatusCode::BAD_REQUEST
+}
+
 /// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers
         .get(RETRY_AFTER)?
         .to_str()

@@ -2,7 +2,7 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use url::Url;
 
 use super::{
     exchange::ExchangeError,
+    guard::{Class, Guard},
     pkce::Pkce,
     transport::{Answer, Purpose, Transport},
 };
@@ -22,8 +23,6 @@ use crate::{
     settings::SlasClient,
 };
 
-/// How many more requests SLAS takes from the tenant in this minute.
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-1m-remaining");
 /// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
 /// `/authorize`).
 pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
@@ -38,7 +37,6 @@ pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 #[derive(Debug, Clone)]
 pub struct Slas {
     transport: Transport,
-    organization: OrganizationId,
     base: String,
 }
 
@@ -79,7 +77,7 @@ impl Slas {
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
         let base = format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2");
-        Self { transport, organization: organization.clone(), base }
+        Self { transport, base }
     }
 
     /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
@@ -100,8 +98,9 @@ impl Slas {
             ("hint", "guest"),
             ("code_challenge", pkce.challenge()),
         ]);
-        let answer = self.send("authorize_guest", with_strict_auth(request, client)).await?;
-        authorization_code(&answer, &client.redirect_uri)
+        let purpose = of_slas("authorize_guest", Class::Login);
+        let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
+        self.transport.exchange(purpose, with_strict_auth(request, client), code).await
     }
 
     /// `POST /login`: a registered shopper's code.
@@ -126,8 +125,8 @@ impl Slas {
                 ("redirect_uri", &client.redirect_uri),
                 ("code_challenge", pkce.challenge()),
             ]);
-        let answer = self.send("login", with_strict_auth(request, client)).await?;
-        authorization_code(&answer, &client.redirect_uri)
+        let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
+        self.transport.exchange(of_slas("login", Class::Login), with_strict_auth(request, client), code).await
     }
 
     /// `POST /token` with `authorization_code_pkce`. A private client proves itself as well, and
@@ -153,7 +152,7 @@ impl Slas {
         if let Some(usid) = &code.usid {
             form.push(("usid", usid.as_str()));
         }
-        self.token("authorization_code_pkce", client, &form).await
+        self.token(of_slas("authorization_code_pkce", Class::Login), client, &form).await
     }
 
     /// `POST /token` with `client_credentials`: a new guest of a private client.
@@ -166,7 +165,7 @@ impl Slas {
         site: &SiteId,
     ) -> Result<TokenAnswer, ExchangeError> {
         let form = [("grant_type", "client_credentials"), ("channel_id", site.as_str())];
-        self.token("client_credentials", client, &form).await
+        self.token(of_slas("client_credentials", Class::Login).repeatable(), client, &form).await
     }
 
     /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
@@ -191,10 +190,11 @@ impl Slas {
             ("channel_id", site.as_str()),
             ("client_id", client.id.as_str()),
         ];
-        self.token_at("/trusted-system/token", "trusted_system", client, &form).await
+        self.token_at("/trusted-system/token", of_slas("trusted_system", Class::Login), client, &form).await
     }
 
-    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards.
+    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards. Of [`Class::Refresh`] or
+    /// [`Class::Ahead`]: what nobody asked for yet leaves more of the tenant's budget to others.
     ///
     /// # Errors
     /// [`ExchangeError`].
@@ -203,6 +203,7 @@ impl Slas {
         client: &SlasClient,
         site: &SiteId,
         refresh_token: &SecretString,
+        class: Class,
     ) -> Result<TokenAnswer, ExchangeError> {
         let form = [
             ("grant_type", "refresh_token"),
@@ -210,7 +211,7 @@ impl Slas {
             ("client_id", client.id.as_str()),
             ("channel_id", site.as_str()),
         ];
-        self.token("refresh_token", client, &form).await
+        self.token(of_slas("refresh_token", class), client, &form).await
     }
 
     /// `GET /logout` of a registered shopper.
@@ -230,11 +231,11 @@ impl Slas {
                 ("channel_id", site.as_str()),
                 ("refresh_token", refresh_token.expose_secret()),
             ]);
-        let answer = self.send("logout", request).await?;
-        match answer.status {
+        let confirmation = |answer: &Answer| match answer.status {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::SEE_OTHER => Ok(()),
-            _ => Err(ExchangeError::of(&answer)),
-        }
+            _ => Err(ExchangeError::of(answer)),
+        };
+        self.transport.exchange(of_slas("logout", Class::Login), request, confirmation).await
     }
 
     /// `GET /jwks`, as it came. At most 25 calls a minute are allowed.
@@ -242,7 +243,8 @@ impl Slas {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let answer = self.send("jwks", self.transport.client().get(self.jwks_url())).await?;
+        let request = self.transport.client().get(self.jwks_url());
+        let answer = self.transport.send(of_slas("jwks", Class::Upkeep), request).await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
     }
 
@@ -250,10 +252,10 @@ impl Slas {
     /// follows `/oauth2` in the target.
     ///
     /// # Errors
-    /// [`ExchangeError::Transport`] if no whole answer came.
+    /// [`ExchangeError::Transport`] if no whole answer came. The guard is not asked: see [`Guard::admit_forwarded`].
     pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
         let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
-        self.send("passed", request).await
+        Ok(self.transport.send(of_slas("passed", Class::Login), request).await?)
     }
 
     /// Where its key set is.
@@ -266,23 +268,29 @@ impl Slas {
     /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
     pub async fn answers(&self, within: Duration) -> bool {
         let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
-        let answer = self.send("sign_of_life", request).await;
+        let answer = self.transport.send(of_slas("sign_of_life", Class::Upkeep), request).await;
         answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// What is known of it without asking.
+    #[must_use]
+    pub fn guard(&self) -> &Arc<Guard> {
+        self.transport.guard()
     }
 
     async fn token(
         &self,
-        flow: &'static str,
+        purpose: Purpose,
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
-        self.token_at("/token", flow, client, form).await
+        self.token_at("/token", purpose, client, form).await
     }
 
     async fn token_at(
         &self,
         path: &str,
-        flow: &'static str,
+        purpose: Purpose,
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenAnswer, ExchangeError> {
@@ -292,34 +300,31 @@ impl Slas {
                 Some(secret) => request.basic_auth(&client.id, Some(secret.expose_secret())),
                 None => request,
             };
-            self.send(flow, request)
+            self.transport.exchange(purpose, request, token_answer)
         };
-        let mut answer = ask(client.secret.as_ref()).await?;
+        let outcome = ask(client.secret.as_ref()).await;
         // While a secret is being replaced, nobody knows which of the two SLAS takes at the moment.
-        if let Some(previous) = &client.previous_secret
-            && answer.status != StatusCode::OK
-            && ExchangeError::of(&answer).refuses_client()
-        {
-            answer = ask(Some(previous)).await?;
+        match (&outcome, &client.previous_secret) {
+            (Err(error), Some(previous)) if error.refuses_client() => ask(Some(previous)).await,
+            _ => outcome,
         }
-        if answer.status != StatusCode::OK {
-            return Err(ExchangeError::of(&answer));
-        }
-        serde_json::from_slice(&answer.body).map_err(|_| ExchangeError::Malformed("a token answer without its fields"))
-    }
-
-    async fn send(&self, flow: &'static str, request: RequestBuilder) -> Result<Answer, ExchangeError> {
-        let answer = self.transport.send(Purpose { service: "slas", flow }, request).await?;
-        if let Some(left) = answer.headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok()) {
-            let gauge = &self.transport.metrics().slas_rate_limit_remaining;
-            gauge.with_label_values(&[self.organization.as_str()]).set(left);
-        }
-        Ok(answer)
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+}
+
+fn token_answer(answer: &Answer) -> Result<TokenAnswer, ExchangeError> {
+    match answer.status {
+        StatusCode::OK => serde_json::from_slice(&answer.body)
+            .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
+        _ => Err(ExchangeError::of(answer)),
+    }
+}
+
+fn of_slas(flow: &'static str, class: Class) -> Purpose {
+    Purpose::new("slas", flow, class)
 }
 
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.

@@ -1,25 +1,40 @@
 //! The gateway's own calls to Salesforce over HTTP: bounded in time and size, verified, unredirected.
 //!
-//! Owns the client's settings. Redirects are never followed (SLAS answers logins by 303, and the
-//! code is in its `Location`), nothing is retried, no proxy of the environment is used, and an answer
-//! larger than [`MAX_ANSWER_BYTES`] is cut off unread.
+//! Owns the client's settings, and the one way that every exchange takes: first the [`Guard`], then the wire, then the
+//! guard learns what came of it. Redirects are never followed (SLAS answers logins by 303, and the code is in its
+//! `Location`), no proxy of the environment is used, and an answer larger than [`MAX_ANSWER_BYTES`] is cut off unread.
+//! What may be sent twice is sent once more after a failure, if the guard's budget allows it and the time for the
+//! exchange is not over.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use reqwest::{Certificate, Client, RequestBuilder, redirect::Policy};
 use tracing::Instrument;
 
-use crate::{metrics::Metrics, settings::Timeouts, spans, waiting};
+use super::{
+    exchange::ExchangeError,
+    guard::{Class, Guard},
+};
+use crate::{clock::random_fraction, metrics::Metrics, settings::Timeouts, spans, waiting};
 
 /// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Shortest wait before a call is repeated; up to twice as much is added at random.
+const BEFORE_REPEAT: Duration = Duration::from_millis(50);
 
 /// A connection pool to Salesforce's services.
 #[derive(Debug, Clone)]
 pub struct Transport {
     client: Client,
+    guard: Arc<Guard>,
+    /// Time limit of one exchange, repeat included.
+    within: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -34,13 +49,27 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// What a call was for, as the metrics name it.
+/// What a call is for: how the metrics name it, and how it is treated.
 #[derive(Debug, Clone, Copy)]
 pub struct Purpose {
-    /// `slas`, `account_manager` or `api`.
-    pub service: &'static str,
-    /// The flow, e.g. `refresh_token`.
-    pub flow: &'static str,
+    service: &'static str,
+    flow: &'static str,
+    class: Class,
+    is_repeatable: bool,
+}
+
+impl Purpose {
+    /// A call to `slas`, `account_manager` or `api`, of a flow such as `refresh_token`.
+    #[must_use]
+    pub fn new(service: &'static str, flow: &'static str, class: Class) -> Self {
+        Self { service, flow, class, is_repeatable: false }
+    }
+
+    /// The same, for what may be sent twice: it changes nothing, or makes something that nobody has to know.
+    #[must_use]
+    pub fn repeatable(self) -> Self {
+        Self { is_repeatable: true, ..self }
+    }
 }
 
 /// Why there is no whole answer.
@@ -84,6 +113,7 @@ impl Transport {
     pub fn new(
         timeouts: &Timeouts,
         authorities: Option<&Path>,
+        guard: Arc<Guard>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, TransportSetupError> {
         let mut builder = Client::builder()
@@ -100,7 +130,7 @@ impl Transport {
                 .map_err(|source| TransportSetupError::AuthorityFile { path: path.display().to_string(), source })?;
             builder = builder.tls_certs_only(Certificate::from_pem_bundle(&pem)?);
         }
-        Ok(Self { client: builder.build()?, metrics })
+        Ok(Self { client: builder.build()?, guard, within: timeouts.exchange, metrics })
     }
 
     /// The client to build requests with.
@@ -109,13 +139,54 @@ impl Transport {
         &self.client
     }
 
-    /// Where the calls are counted.
+    /// What is asked before each exchange.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
     }
 
-    /// Sends a request and reads the whole answer, counted and timed under its purpose.
+    /// Makes a guarded call and reads its answer, within the time for one exchange.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]: what the guard refuses, what did not arrive, and what `read` makes of the answer.
+    pub async fn exchange<T>(
+        &self,
+        purpose: Purpose,
+        request: RequestBuilder,
+        read: impl Fn(&Answer) -> Result<T, ExchangeError>,
+    ) -> Result<T, ExchangeError> {
+        let deadline = Instant::now() + self.within;
+        let again = if purpose.is_repeatable { request.try_clone() } else { None };
+        self.guard.count();
+        let first = self.attempt(purpose, request, &read).await;
+        let (Err(error), Some(again)) = (&first, again) else { return first };
+        let pause = BEFORE_REPEAT.mul_f64(1.0 + 2.0 * random_fraction());
+        if !error.may_pass() || Instant::now() + pause >= deadline || !self.guard.may_repeat() {
+            return first;
+        }
+        waiting::on_others(tokio::time::sleep(pause)).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.attempt(purpose, again.timeout(left), &read).await
+    }
+
+    async fn attempt<T>(
+        &self,
+        purpose: Purpose,
+        request: RequestBuilder,
+        read: &impl Fn(&Answer) -> Result<T, ExchangeError>,
+    ) -> Result<T, ExchangeError> {
+        if let Err(error) = waiting::on_others(self.guard.admit(purpose.class)).await {
+            self.metrics.token_exchanges.with_label_values(&[purpose.service, purpose.flow, "not_sent"]).inc();
+            return Err(error);
+        }
+        let began = Instant::now();
+        let answer = self.send(purpose, request).await;
+        let outcome = answer.map_err(ExchangeError::from).and_then(|answer| read(&answer));
+        self.guard.learn(purpose.class, began, &outcome);
+        outcome
+    }
+
+    /// Sends a request and reads the whole answer, counted and timed under its purpose, and unguarded.
     ///
     /// # Errors
     /// [`TransportError`]; an HTTP status, whichever, is no error here.
@@ -136,6 +207,11 @@ impl Transport {
         };
         span.record("outcome", outcome);
         self.metrics.exchange(purpose.service, purpose.flow, outcome, start.elapsed());
+        if let Ok(answer) = &result
+            && purpose.class.is_budgeted()
+        {
+            self.guard.heed(answer.status, &answer.headers);
+        }
         result
     }
 }

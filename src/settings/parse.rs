@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Limits, Policy, Server, Sessions, Settings, Timeouts, Tls, finding::Findings, raw, secret::Surroundings,
+    Admin, Limits, Load, Logins, Policy, Server, Sessions, Settings, Timeouts, Tls, finding::Findings, raw,
+    secret::Surroundings,
 };
 
 mod callers;
@@ -49,6 +50,9 @@ pub(super) fn settings(
     let sessions = sessions(&file.sessions, findings);
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);
+    let load = load(file.load, findings);
+    let raw::Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login } = file.logins;
+    let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
     let log = log::log(file.log, &surroundings, findings);
     let traces = traces::traces(&file.traces, findings);
     let store = store::store(file.store, &surroundings, findings);
@@ -62,6 +66,8 @@ pub(super) fn settings(
         sessions: sessions?,
         timeouts: timeouts?,
         limits: limits?,
+        load: load?,
+        logins,
         log: log?,
         traces: traces?,
         store: store?,
@@ -96,7 +102,12 @@ fn server(raw: raw::Server, surroundings: &Surroundings<'_>, findings: &mut Find
         None => Some(None),
     };
     let threads = raw.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
-    Some(Server { listen, threads, tls: tls? })
+    let mut keys = Keys::new("server", findings);
+    let networks = raw.trusted_proxies.into_texts();
+    let networks = networks.iter().enumerate();
+    let trusted_proxies =
+        networks.filter_map(|(position, text)| keys.network(&format!("trusted_proxies[{position}]"), text));
+    Some(Server { listen, threads, tls: tls?, trusted_proxies: trusted_proxies.collect() })
 }
 
 fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Tls> {
@@ -169,6 +180,11 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
         idle: idle?,
         drain: drain?,
     })
+}
+
+fn load(raw: raw::Load, findings: &mut Findings) -> Option<Load> {
+    let queue = Keys::new("load", findings).duration("queue", &raw.queue, MINUTE)?;
+    Some(Load { low_priority: raw.low_priority.into_texts(), concurrency: raw.concurrency, queue })
 }
 
 fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {

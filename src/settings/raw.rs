@@ -48,6 +48,12 @@ pub(super) struct File {
     /// Every limit of size and number.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// How much is asked of an organization's APIs, and what is left out first.
+    #[serde(default)]
+    pub(super) load: Load,
+    /// How many logins may wait, and fail.
+    #[serde(default)]
+    pub(super) logins: Logins,
     /// What is logged, and how.
     #[serde(default)]
     pub(super) log: Log,
@@ -80,6 +86,11 @@ pub(super) struct Server {
     pub(super) threads: Option<usize>,
     /// TLS on every public address. Absent: plain HTTP, HTTP/1.1 and h2c.
     pub(super) tls: Option<Tls>,
+    /// Networks of proxies in front of the gateway whose `X-Forwarded-For` is believed, for the limits per address: the
+    /// client is the last address in it that is none of theirs. Empty: nobody's, and the address is that of the
+    /// connection. An IPv6 client counts with its /64.
+    #[schemars(example = json!(["10.0.0.0/8", "2001:db8:1::/48"]))]
+    pub(super) trusted_proxies: List,
 }
 
 /// TLS on every public address.
@@ -137,6 +148,10 @@ pub(super) struct Tenant {
     /// docs/OPERATIONS.md#logins-at-slas-as-sessions before turning it on or off.
     #[serde(default)]
     pub(super) register_sessions: bool,
+    /// Requests a minute that SLAS takes of the organization; all gateways that share a store stay below it together.
+    /// Default: what Salesforce documents, 24,000 for a production instance (`f_ecom_…_prd`) and 500 for any other.
+    #[schemars(range(min = 1, max = 1_000_000), example = 24_000)]
+    pub(super) slas_requests_per_minute: Option<u32>,
 }
 
 /// The gateway's own client of Account Manager.
@@ -183,6 +198,10 @@ pub(super) struct SlasClient {
     /// Whether SLAS demands `x-slas-client-auth` from it at login too; private clients only.
     #[serde(default)]
     pub(super) strict_client_auth: bool,
+    /// How often a second its shoppers may ask together; then 429 `caller_rate_limited`. Counted by each gateway for
+    /// itself. Absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000), example = 500)]
+    pub(super) requests_per_second: Option<u32>,
 }
 
 /// A trusted system. It proves who it is by exactly one of `account_manager_client_id`, `certificate_subject` and
@@ -220,6 +239,10 @@ pub(super) struct Caller {
     /// versions. `shopper-gateway routes` lists the names.
     #[schemars(with = "List", example = json!(["orders.*", "shopper-customers.getResetPasswordToken"]))]
     pub(super) operations: Option<List>,
+    /// How often a second it may ask; then 429 `caller_rate_limited`. Counted by each gateway for itself. Absent: no
+    /// limit.
+    #[schemars(range(min = 1, max = 1_000_000), example = 50)]
+    pub(super) requests_per_second: Option<u32>,
 }
 
 /// How long sessions of shoppers live.
@@ -305,6 +328,43 @@ pub(super) struct Limits {
     /// connections all come from a few addresses; set it, e.g. to 100, where clients connect themselves.
     #[schemars(range(max = 1_000_000), example = 100)]
     pub(super) connections_per_address: usize,
+}
+
+/// How much is asked of an organization's APIs, and what is left out first.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Load {
+    /// Operations that are left out first, with 503 `overloaded`: a growing part of them while Salesforce says that it
+    /// is under load, and where less than a quarter of `load.concurrency` is free. Globs as in `callers.operations`.
+    /// Baskets, orders and SLAS never are, whatever stands here. In report mode too.
+    #[schemars(example = json!(["shopper-search.*", "shopper-products.*", "shopper-seo.*"]))]
+    pub(super) low_priority: List,
+    /// Requests of one organization that are upstream at a time.
+    #[schemars(range(min = 1, max = 1_000_000), example = 2000)]
+    pub(super) concurrency: usize,
+    /// How long a request may wait to be one of them; then 503 `overloaded`. While such waits are in vain, nobody
+    /// waits. At most 1 minute.
+    #[schemars(with = "kinds::Duration", example = &"100ms")]
+    pub(super) queue: String,
+}
+
+/// How many logins may wait, and fail. Those that fail are counted by each gateway for itself; 0: no limit.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Logins {
+    /// Deprecated logins of one organization that are under way at a time; further ones get 503 `overloaded` at once.
+    #[schemars(range(min = 1, max = 1_000_000), example = 256)]
+    pub(super) waiting: usize,
+    /// Logins a minute of one client address that may fail; then 429 `caller_rate_limited`. What succeeds does not
+    /// count. Behind a load balancer set `server.trusted_proxies`, or all clients are one.
+    #[schemars(range(max = 1_000_000), example = 60)]
+    pub(super) failed_per_address: u32,
+    /// The same for one login id from one address.
+    #[schemars(range(max = 1_000_000), example = 5)]
+    pub(super) failed_per_address_and_login: u32,
+    /// The same for one login id from everywhere. Whoever can fail so often keeps its owner out.
+    #[schemars(range(max = 1_000_000), example = 100)]
+    pub(super) failed_per_login: u32,
 }
 
 /// Logging.

@@ -331,6 +331,8 @@ impl MachineTokens {
                 self.held.insert(slot, Arc::clone(&token));
                 Ok(token)
             }
+            // The guard knows when it will be asked again; that is no failure of these credentials.
+            Err(ExchangeError::NotAsked) => Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE }),
             Err(error) => {
                 tracing::warn!(client = %slot.client, tenant = %slot.tenant, %error, "no system token");
                 Err(self.remember(slot, &error))

@@ -14,6 +14,7 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
 
 use super::{
     flights::{Flights, Joined},
@@ -84,6 +85,9 @@ pub enum OnBehalfError {
     /// SLAS knows no such login.
     #[error("no shopper has this login")]
     ShopperUnknown,
+    /// Too many logins of the organization wait for SLAS already.
+    #[error("too many logins wait already")]
+    TooMany,
     /// SLAS could not be asked or refused the client.
     #[error("no token on behalf of the shopper: {0}")]
     Slas(ExchangeError),
@@ -99,6 +103,8 @@ pub struct Agent {
     pub slas: Slas,
     /// The private client.
     pub client: SlasClient,
+    /// How many logins may wait for SLAS at a time; `None`: no limit.
+    pub waiting: Option<Arc<Semaphore>>,
 }
 
 type Outcome = Result<OnBehalfToken, OnBehalfError>;
@@ -165,7 +171,11 @@ impl OnBehalfTokens {
         }
         let work = || {
             let (tokens, agent, whose) = (Arc::clone(self), agent.clone(), whose.clone());
-            async move { tokens.obtain(&agent, &whose, &name).await }
+            async move {
+                let waiting = agent.waiting.as_ref().map(|waiting| waiting.try_acquire()).transpose();
+                let _waiting = waiting.map_err(|_| OnBehalfError::TooMany)?;
+                tokens.obtain(&agent, &whose, &name).await
+            }
         };
         let (outcome, joined) = self.flights.join(&name, work).await;
         let abandoned = OnBehalfError::Store(StoreError::Broken("obtaining a token was abandoned"));
@@ -249,13 +259,17 @@ impl OnBehalfTokens {
                     tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
                 }
                 Err(error) => {
+                    let is_final = matches!(error, ExchangeError::Rejected { .. });
                     let error = if whose.idp == ECOM && error.refuses_login() {
                         OnBehalfError::ShopperUnknown
                     } else {
                         tracing::warn!(organization = %whose.organization, %error, "no token on behalf of a shopper");
                         OnBehalfError::Slas(error)
                     };
-                    self.refused.insert(*name, error.clone());
+                    // What may pass is asked again: whether SLAS is in a state to be asked, its guard knows.
+                    if is_final {
+                        self.refused.insert(*name, error.clone());
+                    }
                     return Err(error);
                 }
             }

@@ -33,6 +33,7 @@ use crate::{
     names::{OrganizationId, SiteId},
     salesforce::{
         exchange::ExchangeError,
+        guard::Class,
         slas::{Slas, TokenAnswer},
     },
     settings::{self, SlasClient},
@@ -322,7 +323,7 @@ impl Sessions {
             self.count("hit");
             Ok(Arc::clone(&session))
         } else if is_over {
-            self.renew(&in_use, session.version).await
+            self.renew(&in_use, session.version, Class::Refresh).await
         } else {
             match self.renew_without_delay(&in_use, session.version, now).await {
                 Some(renewed) => renewed,
@@ -357,7 +358,7 @@ impl Sessions {
         if in_use.has_just_failed(now) {
             return None;
         }
-        let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen)).await.ok();
+        let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen, Class::Refresh)).await.ok();
         if renewed.is_none() {
             in_use.note_failure(now);
         }
@@ -381,7 +382,7 @@ impl Sessions {
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
         let has_newer = session.tokens.last() != Some(&token.digest) && session.access_ends_at > now + ahead;
-        let newest = if has_newer { session } else { self.renew(&in_use, session.version).await? };
+        let newest = if has_newer { session } else { self.renew(&in_use, session.version, Class::Refresh).await? };
         self.used(&in_use, now).await;
         Ok(newest.access_token.clone())
     }

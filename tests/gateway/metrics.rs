@@ -48,7 +48,10 @@ const CONTRACT: &[(&str, &[Label])] = &[
         &[
             ("service", SERVICES),
             ("flow", &[]),
-            ("outcome", &["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable"]),
+            (
+                "outcome",
+                &["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "not_sent"],
+            ),
         ],
     ),
     ("token_exchange_duration_seconds", &[("service", SERVICES), ("flow", &[]), ("le", &[])]),

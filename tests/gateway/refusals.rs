@@ -63,6 +63,7 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::SlasUnavailable => "slas_unavailable",
         Refusal::AccountManagerUnavailable { .. } => "account_manager_unavailable",
         Refusal::StoreUnavailable => "store_unavailable",
+        Refusal::Overloaded => "overloaded",
     }
 }
 
@@ -218,6 +219,24 @@ async fn what_others_failures_become() {
         };
         check(&refusal, &world.send(request).await, &token);
     }
+}
+
+#[tokio::test]
+async fn what_is_too_much() {
+    let world = World::start().await;
+    let token = world.mint(|_| {});
+    world.simulator.set(|behaviour| behaviour.load_status = Some("THROTTLE".into()));
+    assert_eq!(world.send(good(&world).bearer_auth(&token)).await.status, 200, "nothing was said before");
+    check(&Refusal::Overloaded, &world.send(good(&world).bearer_auth(&token)).await, &token);
+
+    let taken = Effect::Status { code: 429, retry_after: Some("17".into()), body: None };
+    world.simulator.inject(Fault::on("slas", taken).flow("authorize:guest").times(1));
+    let (of_slas, our_own) = (world.guest(PUBLIC_CLIENT).await, world.guest(PUBLIC_CLIENT).await);
+    check(&Refusal::SlasRateLimited { retry_after: Some(std::time::Duration::ZERO) }, &of_slas, &token);
+    assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
+    assert_eq!((our_own.refusal(), &our_own.body), (of_slas.refusal(), &of_slas.body));
+    let wait: u64 = our_own.header("retry-after").unwrap().parse().unwrap();
+    assert!((5..=17).contains(&wait), "{wait}");
 }
 
 #[tokio::test]

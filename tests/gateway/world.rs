@@ -26,7 +26,7 @@ pub const LOGIN: &str = "shopper@example.com";
 pub const PASSWORD: &str = "Passw0rd!shopper";
 
 /// Header fields that an answer may have. A field that is not here is a leak.
-const ALLOWED_ANSWER_FIELDS: [&str; 22] = [
+const ALLOWED_ANSWER_FIELDS: [&str; 24] = [
     "authorization",
     "cache-control",
     "connection",
@@ -38,6 +38,8 @@ const ALLOWED_ANSWER_FIELDS: [&str; 22] = [
     "link",
     "location",
     "retry-after",
+    "sfdc_load",
+    "sfdc_load_status",
     "sunset",
     "www-authenticate",
     "x-correlation-id",
@@ -292,6 +294,7 @@ organization_id = "{organization}"
 api = "{url}"
 sites = [{sites}]
 on_behalf_client = "{PRIVATE_CLIENT}"
+slas_requests_per_minute = 24000
 [tenants.account_manager]
 url = "{url}"
 client_id = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"

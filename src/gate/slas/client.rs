@@ -176,6 +176,7 @@ mod tests {
             previous_secret: None,
             redirect_uri: "http://localhost:3000/callback".to_owned(),
             strict_client_auth: true,
+            requests_per_second: None,
         };
         for place in [Place::Authorization, Place::BesideTheAgent, Place::Strict] {
             let credential = vouched(place, &client).unwrap();

@@ -72,6 +72,7 @@ fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: 
         organizations: organizations?,
         sites,
         operations: operations?,
+        requests_per_second: raw.requests_per_second,
     };
     look_twice(&caller, tenants, keys);
     Some(caller)

@@ -12,6 +12,10 @@ use crate::{
     settings::{AccountManager, Caller, SlasClient, Tenant, finding::Findings, raw, secret::Surroundings},
 };
 
+/// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
+const SLAS_ON_PRODUCTION: u32 = 24_000;
+const SLAS_ELSEWHERE: u32 = 500;
+
 /// What of a tenant could be understood.
 pub(super) struct Draft {
     pub(super) organization: Option<OrganizationId>,
@@ -96,6 +100,11 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
                 slas_clients,
                 on_behalf_client,
                 register_sessions: raw.register_sessions,
+                slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(if organization.is_production() {
+                    SLAS_ON_PRODUCTION
+                } else {
+                    SLAS_ELSEWHERE
+                }),
             })
         }
         _ => None,
@@ -208,10 +217,14 @@ fn slas_clients(
             None => Some(None),
         };
         let client = match (id, secret, previous, redirect_uri) {
-            (Some(id), Some(secret), Some(previous_secret), Some(redirect_uri)) => {
-                let strict_client_auth = raw.strict_client_auth;
-                Some(SlasClient { id, secret, previous_secret, redirect_uri, strict_client_auth })
-            }
+            (Some(id), Some(secret), Some(previous_secret), Some(redirect_uri)) => Some(SlasClient {
+                id,
+                secret,
+                previous_secret,
+                redirect_uri,
+                strict_client_auth: raw.strict_client_auth,
+                requests_per_second: raw.requests_per_second,
+            }),
             _ => None,
         };
         clients.all = clients.all.zip(client).map(|(mut all, client)| {

@@ -3,8 +3,13 @@
 //! Owns their spelling and the words of their errors. Refuses to repeat the value in an error: a text
 //! at the wrong place may be a secret.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::{
@@ -130,6 +135,14 @@ impl<'f> Keys<'f> {
     pub(super) fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let expected = "not an IP address with a port; expected e.g. 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080";
         text.trim().parse().map_err(|_| self.error(key, expected)).ok()
+    }
+
+    /// A network, or one address as a network of its own.
+    pub(super) fn network(&mut self, key: &str, text: &str) -> Option<IpNet> {
+        let text = text.trim();
+        let expected = "not a network; expected e.g. 10.0.0.0/8, 2001:db8:1::/48 or 192.0.2.7";
+        let one = |_| text.parse().map(|address: IpAddr| IpNet::from(address));
+        text.parse().or_else(one).map_err(|_| self.error(key, expected)).ok()
     }
 
     /// Scheme, host and port of a server; warns of one to which secrets would travel in clear.

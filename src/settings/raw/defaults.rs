@@ -4,7 +4,8 @@
 //! have one for what only the operator can know.
 
 use super::{
-    AccountManager, Admin, Keys, Limits, List, Log, Policy, Server, Sessions, Size, Store, StoreKind, Timeouts, Traces,
+    AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Policy, Server, Sessions, Size, Store, StoreKind,
+    Timeouts, Traces,
 };
 use crate::settings::{DeprecatedLogins, LogFormat, PolicyMode, UnknownOperations};
 
@@ -16,7 +17,12 @@ impl Default for List {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: List::Array(vec!["127.0.0.1:8080".to_owned()]), threads: None, tls: None }
+        Self {
+            listen: List::Array(vec!["127.0.0.1:8080".to_owned()]),
+            threads: None,
+            tls: None,
+            trusted_proxies: List::default(),
+        }
     }
 }
 
@@ -95,6 +101,19 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_address: 0,
         }
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        let low_priority = ["shopper-search.*", "shopper-products.*", "shopper-seo.*"].map(str::to_owned);
+        Self { low_priority: List::Array(low_priority.to_vec()), concurrency: 2000, queue: "100ms".to_owned() }
+    }
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self { waiting: 256, failed_per_address: 60, failed_per_address_and_login: 5, failed_per_login: 100 }
     }
 }
 

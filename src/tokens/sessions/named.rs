@@ -12,7 +12,7 @@ use crate::{
     clock::unix_now,
     jwt::TokenDigest,
     names::SiteId,
-    salesforce::slas::TokenAnswer,
+    salesforce::{guard::Class, slas::TokenAnswer},
     shopper::verify::VerifiedToken,
     store::{Claim, Found, Session, StoreError},
 };
@@ -68,7 +68,7 @@ impl Sessions {
             }
             return Ok(session.access_token.clone());
         }
-        newest(self.renew(in_use, session.version).await)
+        newest(self.renew(in_use, session.version, Class::Refresh).await)
     }
 
     /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all

@@ -16,7 +16,7 @@ use super::{InUse, Known, SessionError, Sessions, digest_of, owns};
 use crate::{
     clock::unix_now,
     jwt::TokenDigest,
-    salesforce::{exchange::ExchangeError, slas::TokenAnswer},
+    salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
     shopper::verify::TokenError,
     store::{Fence, Found, Lock, Session, StoreError, Written},
     tokens::flights::Joined,
@@ -39,13 +39,13 @@ pub(super) type Outcome = Result<Arc<Session>, SessionError>;
 
 impl Sessions {
     /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
-    pub(super) async fn renew(self: &Arc<Self>, in_use: &Arc<InUse>, seen: u64) -> Outcome {
+    pub(super) async fn renew(self: &Arc<Self>, in_use: &Arc<InUse>, seen: u64, class: Class) -> Outcome {
         let session = in_use.session.load_full();
         if session.version > seen {
             self.count("coalesced");
             return Ok(session);
         }
-        let (outcome, joined) = self.flights.join(&session.id, || self.flight(in_use, &session)).await;
+        let (outcome, joined) = self.flights.join(&session.id, || self.flight(in_use, &session, class)).await;
         if joined == Joined::Later {
             self.count("coalesced");
         }
@@ -63,7 +63,7 @@ impl Sessions {
                     true => sessions.replacements.take(&session.id).is_err(),
                     false => session.access_ends_at > unix_now(),
                 };
-                if is_good { Ok(session) } else { sessions.flight(&in_use, &session).await }
+                if is_good { Ok(session) } else { sessions.flight(&in_use, &session, Class::Refresh).await }
             }
         };
         let id = in_use.session.load().id;
@@ -74,21 +74,26 @@ impl Sessions {
     /// The same as [`Sessions::renew`] for nobody who waits.
     pub(super) fn renew_behind(self: &Arc<Self>, in_use: &Arc<InUse>) {
         let session = in_use.session.load_full();
-        self.flights.begin(&session.id, || self.flight(in_use, &session));
+        self.flights.begin(&session.id, || self.flight(in_use, &session, Class::Ahead));
     }
 
-    fn flight(self: &Arc<Self>, in_use: &Arc<InUse>, session: &Arc<Session>) -> impl Future<Output = Outcome> + use<> {
+    fn flight(
+        self: &Arc<Self>,
+        in_use: &Arc<InUse>,
+        session: &Arc<Session>,
+        class: Class,
+    ) -> impl Future<Output = Outcome> + use<> {
         let (sessions, in_use, session) = (Arc::clone(self), Arc::clone(in_use), Arc::clone(session));
         async move {
-            let outcome = sessions.fly(&in_use, &session).await;
+            let outcome = sessions.fly(&in_use, &session, class).await;
             sessions.count(if outcome.is_ok() { "miss" } else { "error" });
             outcome
         }
     }
 
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
-    async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>) -> Outcome {
-        let outcome = self.refresh_or_wait(session).await;
+    async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, class: Class) -> Outcome {
+        let outcome = self.refresh_or_wait(session, class).await;
         match &outcome {
             Ok(newest) => {
                 in_use.session.store(Arc::clone(newest));
@@ -102,7 +107,7 @@ impl Sessions {
         outcome
     }
 
-    async fn refresh_or_wait(&self, session: &Arc<Session>) -> Outcome {
+    async fn refresh_or_wait(&self, session: &Arc<Session>, class: Class) -> Outcome {
         let lease = self.exchange + LEASE_MARGIN;
         let patience = Instant::now() + lease * 2;
         loop {
@@ -120,7 +125,7 @@ impl Sessions {
                         self.unlock(session, fence).await;
                         return Ok(newest);
                     }
-                    return self.exchange(&newest, fence).await;
+                    return self.exchange(&newest, fence, class).await;
                 }
                 Lock::Gone => return Err(self.newest(session).await.err().unwrap_or(SessionError::Lapsed)),
                 Lock::Taken => {
@@ -138,14 +143,14 @@ impl Sessions {
     }
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
-    async fn exchange(&self, session: &Arc<Session>, fence: Fence) -> Outcome {
+    async fn exchange(&self, session: &Arc<Session>, fence: Fence, class: Class) -> Outcome {
         let (Some(issuer), Some(client)) = (self.issuers.get(&session.owner.organization), self.client_of(session))
         else {
             // The client was taken out of the configuration: nobody can refresh its sessions.
             self.unlock(session, fence).await;
             return Err(SessionError::Lapsed);
         };
-        match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token).await {
+        match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, class).await {
             Ok(answer) => match self.renewed(session, answer).await {
                 Some(renewed) => self.write(session, Arc::new(renewed), fence).await,
                 None => {

@@ -1,0 +1,250 @@
+//! Bounds: what is refused for being too much, whoever asks and however rightly.
+//!
+//! Owns the order of the questions, and what each organization and each client has used up. It refuses at once and
+//! early, so that a refusal costs nothing; it never waits but for a seat. Report mode does not lift a bound: they
+//! protect what report mode would only watch.
+//!
+//! - `load`: what Salesforce says of its own load, and what is left out for it
+//! - `seats`: how many requests are upstream at a time
+//! - `rates`: how often a caller or a SLAS client may ask
+//! - `attempts`: how many logins may fail
+//! - `address`: whose address a request is counted under
+
+pub mod address;
+mod attempts;
+mod load;
+mod rates;
+mod seats;
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::{HeaderMap, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use self::{
+    address::Proxies,
+    attempts::{Attempt, Attempts},
+    load::Load,
+    rates::Rates,
+    seats::Seats,
+};
+use super::{
+    Asked, Forward, Gate, Route, Tenant,
+    caller::Caller,
+    credentials::Presented,
+    forward::Credential,
+    operations::{InvalidGlob, OperationGlob, OperationKind},
+    refusal::Refusal,
+};
+use crate::{
+    names::OrganizationId,
+    salesforce::exchange::{refuses_code, refuses_password},
+    settings::{Logins, Settings},
+};
+
+/// APIs that are never left out under load: whoever has come that far is about to buy.
+const NEVER_LOW: [&str; 4] = ["shopper-baskets", "shopper-orders", "orders", "auth"];
+
+/// All bounds of a gateway.
+#[derive(Debug)]
+pub struct Bounds {
+    organizations: HashMap<OrganizationId, OfOrganization>,
+    low_priority: Vec<OperationGlob>,
+    rates: Rates,
+    attempts: Attempts,
+    logins: Logins,
+    proxies: Proxies,
+}
+
+#[derive(Debug)]
+struct OfOrganization {
+    load: Load,
+    seats: Seats,
+    logins: Arc<Semaphore>,
+}
+
+/// What a request was let in with, for as long as it is under way.
+#[derive(Debug, Default)]
+pub struct Admission {
+    seat: Option<OwnedSemaphorePermit>,
+    attempt: Option<Attempt>,
+}
+
+/// What of SLAS's own operations counts as a failed login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    /// A refused password.
+    Password,
+    /// A refused one-time code, which may be 400 as well.
+    Code,
+    /// Every call: it sends somebody a message.
+    Always,
+}
+
+impl Bounds {
+    /// The bounds of the configuration. Nothing is used up yet, but what failed at logins under bounds that stay as
+    /// they were `before`.
+    ///
+    /// # Errors
+    /// The position of each glob of `load.low_priority` that is none.
+    pub fn new(settings: &Settings, before: Option<&Self>) -> Result<Self, Vec<(usize, InvalidGlob)>> {
+        let of_organization = || OfOrganization {
+            load: Load::default(),
+            seats: Seats::new(settings.load.concurrency, settings.load.queue),
+            logins: Arc::new(Semaphore::new(settings.logins.waiting)),
+        };
+        let attempts = match before.filter(|before| before.logins == settings.logins) {
+            Some(before) => before.attempts.clone(),
+            None => Attempts::new(&settings.logins),
+        };
+        let organizations = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), of_organization()));
+        Ok(Self {
+            organizations: organizations.collect(),
+            low_priority: globs(&settings.load.low_priority)?,
+            rates: Rates::new(settings),
+            attempts,
+            logins: settings.logins.clone(),
+            proxies: Proxies(settings.server.trusted_proxies.clone()),
+        })
+    }
+
+    /// Leaves out what matters least while Salesforce says that it is under load.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`].
+    pub(super) fn shed(&self, route: &Route) -> Result<(), Refusal> {
+        let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
+        if own.load.is_high() && self.is_low(route) && own.load.sheds() { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+
+    /// The room for logins of one organization that wait for SLAS, which those on behalf of shoppers share.
+    #[must_use]
+    pub fn logins(&self, organization: &OrganizationId) -> Option<Arc<Semaphore>> {
+        self.organizations.get(organization).map(|own| Arc::clone(&own.logins))
+    }
+
+    /// Whether a trusted system may ask; then it counts.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`].
+    pub(super) fn caller(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.rates.admit_caller(caller).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
+    }
+
+    /// Counts one among the logins that wait for SLAS, until it is dropped.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] if too many do.
+    pub(super) fn waiting_login(&self, route: &Route) -> Result<Option<SemaphorePermit<'_>>, Refusal> {
+        let own = self.organizations.get(&route.organization);
+        own.map(|own| own.logins.try_acquire().map_err(|_| Refusal::Overloaded)).transpose()
+    }
+
+    /// Begins a password login; see [`Attempt::end`].
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`].
+    pub(super) fn attempt(&self, route: &Route, asked: &Asked<'_>, login: Option<&str>) -> Result<Attempt, Refusal> {
+        let address = asked.address.map(|peer| self.proxies.client(peer, &asked.head.headers));
+        let begun = self.attempts.begin(&route.organization, address, login);
+        begun.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
+    }
+
+    /// Lets a decided request go upstream.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`], [`Refusal::SlasRateLimited`], [`Refusal::Overloaded`].
+    pub(super) async fn admit(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        credential: &Credential,
+    ) -> Result<Admission, Refusal> {
+        self.rates.admit(credential).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+        let mut admission = Admission::default();
+        if is_budgeted(route) {
+            if counts(route).is_some() {
+                let login = match Presented::read(&asked.head.headers) {
+                    Ok(Presented::Basic(credentials)) if route.is("authenticateCustomer") => Some(credentials.user),
+                    _ => None,
+                };
+                admission.attempt = Some(self.attempt(route, asked, login.as_deref())?);
+            }
+            let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
+            tenant.slas.guard().admit_forwarded().await.map_err(limited)?;
+        }
+        if let Some(own) = self.organizations.get(&route.organization) {
+            let seat = own.seats.take(|| self.is_low(route)).await;
+            admission.seat = Some(seat.ok_or(Refusal::Overloaded)?);
+        }
+        Ok(admission)
+    }
+
+    fn is_low(&self, route: &Route) -> bool {
+        route.operation.as_ref().is_some_and(|operation| {
+            matches!(operation.kind, OperationKind::Standard | OperationKind::Merchant)
+                && !NEVER_LOW.iter().any(|never| operation.api.starts_with(never))
+                && self.low_priority.iter().any(|glob| glob.matches(operation))
+        })
+    }
+}
+
+impl Gate {
+    /// Learns from an API's answer, or SLAS's, what it says of its load and limits, and how a login ended.
+    pub fn heed(&self, route: &Route, forward: &mut Forward, status: StatusCode, headers: &HeaderMap) {
+        if let Some(own) = self.bounds.organizations.get(&route.organization) {
+            own.load.heed(headers);
+        }
+        if is_budgeted(route)
+            && let Some(tenant) = self.tenants.get(&route.organization)
+        {
+            tenant.slas.guard().heed(status, headers);
+        }
+        forward.admission.end(route, status);
+    }
+}
+
+impl Admission {
+    /// Says what SLAS made of it, if it is a login.
+    pub(super) fn end(&mut self, route: &Route, status: StatusCode) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(match counts(route) {
+                Some(Counts::Always) => true,
+                Some(Counts::Code) => refuses_code(status),
+                Some(Counts::Password) | None => refuses_password(status),
+            });
+        }
+    }
+}
+
+/// Reads globs over operations.
+///
+/// # Errors
+/// The position of each that is none.
+pub fn globs(texts: &[String]) -> Result<Vec<OperationGlob>, Vec<(usize, InvalidGlob)>> {
+    let (mut globs, mut errors) = (Vec::new(), Vec::new());
+    for (position, text) in texts.iter().enumerate() {
+        match OperationGlob::parse(text) {
+            Ok(glob) => globs.push(glob),
+            Err(error) => errors.push((position, error)),
+        }
+    }
+    if errors.is_empty() { Ok(globs) } else { Err(errors) }
+}
+
+/// Whether a request spends of what SLAS takes of the tenant. Its published documents have a limit of their own.
+fn is_budgeted(route: &Route) -> bool {
+    route.kind() == OperationKind::Slas && !route.is("getJwksUri") && !route.is("getWellknownOpenidConfiguration")
+}
+
+/// Codes of `/token` and secrets of clients are too long to be guessed, and a storefront's server has many of them
+/// refused without guessing: they do not count.
+fn counts(route: &Route) -> Option<Counts> {
+    match route.operation.as_ref()?.id.as_str() {
+        "authenticateCustomer" => Some(Counts::Password),
+        "getPasswordLessAccessToken" | "resetPassword" | "verifyOtp" => Some(Counts::Code),
+        "authorizePasswordlessCustomer" | "getPasswordResetToken" | "requestOtp" => Some(Counts::Always),
+        _ => None,
+    }
+}

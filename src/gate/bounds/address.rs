@@ -1,0 +1,104 @@
+//! Whose address a request is counted under.
+//!
+//! Owns the reading of `X-Forwarded-For`, which anybody can write: it is believed only as far as proxies wrote it that the
+//! operator named. The address is used for counting and for nothing else; it decides no right, and is not logged.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies in front of the gateway that say truly whom they speak for.
+#[derive(Debug)]
+pub(super) struct Proxies(pub(super) Vec<IpNet>);
+
+impl Proxies {
+    /// The client: whoever has the connection, or the last address of `X-Forwarded-For` that is none of these proxies.
+    /// What cannot be read ends the list, so that it counts for the proxy that wrote it.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let fields = headers.get_all(FORWARDED_FOR).into_iter().rev();
+        let said = fields.flat_map(|field| field.to_str().unwrap_or_default().rsplit(','));
+        for text in said {
+            if !self.includes(client) {
+                break;
+            }
+            let Some(before) = address(text) else { break };
+            client = before;
+        }
+        client
+    }
+
+    fn includes(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let alone = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = alone.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+/// What one client has to itself: an IPv4 address, or the /64 that an IPv6 address is of.
+#[must_use]
+pub fn owner(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn client(proxies: &[&str], peer: &str, fields: &[&str]) -> String {
+        let proxies = Proxies(proxies.iter().map(|network| network.parse().unwrap()).collect());
+        let fields = fields.iter().map(|field| (FORWARDED_FOR, HeaderValue::from_str(field).unwrap()));
+        proxies.client(peer.parse().unwrap(), &fields.collect()).to_string()
+    }
+
+    #[test]
+    fn nobody_is_believed_who_was_not_named() {
+        assert_eq!(client(&[], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client(&["10.0.0.0/8"], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &[]), "10.1.1.1");
+    }
+
+    #[test]
+    fn the_last_stranger_is_the_client_whatever_he_wrote_himself() {
+        let proxies = ["10.0.0.0/8", "2001:db8:1::/48"];
+        for (fields, expected) in [
+            (&["198.51.100.7"][..], "198.51.100.7"),
+            (&["1.1.1.1, 198.51.100.7"], "198.51.100.7"),
+            (&["1.1.1.1", "198.51.100.7, 10.2.2.2"], "198.51.100.7"),
+            (&["1.1.1.1, 198.51.100.7", "10.2.2.2 , 2001:db8:1::5"], "198.51.100.7"),
+            (&["10.9.9.9, 10.2.2.2"], "10.9.9.9"),
+            (&["198.51.100.7:4711"], "198.51.100.7"),
+            (&["[2001:db8::7]:4711"], "2001:db8::7"),
+            (&["[2001:db8::7]"], "2001:db8::7"),
+            (&["::ffff:198.51.100.7"], "198.51.100.7"),
+            (&["198.51.100.7, unknown"], "10.1.1.1"),
+            (&["198.51.100.7, unknown, 10.2.2.2"], "10.2.2.2"),
+            (&["198.51.100.7,"], "10.1.1.1"),
+        ] {
+            assert_eq!(client(&proxies, "::ffff:10.1.1.1", fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        let owner = |text: &str| owner(text.parse().unwrap());
+        assert_eq!(owner("2001:db8::1"), owner("2001:db8::ffff:1:1:1"));
+        assert_ne!(owner("2001:db8::1"), owner("2001:db8:0:1::1"));
+        assert_eq!(owner("::ffff:192.0.2.1"), owner("192.0.2.1"));
+        assert_ne!(owner("192.0.2.1"), owner("192.0.2.2"));
+    }
+}

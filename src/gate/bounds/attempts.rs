@@ -1,0 +1,185 @@
+//! How many logins may fail: for one address, for one login id from one address, and for one login id.
+//!
+//! Owns the counting, in this gateway alone. An attempt counts when it begins, so that a thousand at once are a thousand,
+//! and what succeeded is given back: who logs in rightly uses up nothing, however often. The trade-off: a bound on a login
+//! id alone lets anybody keep its owner out by failing on purpose, and none lets a thousand addresses guess. So the
+//! bound for a login id from one address is low, and the one for it from everywhere is high.
+//!
+//! Bounded: what is counted least is forgotten first, which can only let somebody pass.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use moka::{
+    ops::compute::{CompResult, Op},
+    sync::Cache,
+};
+
+use super::address::owner;
+use crate::{jwt::sha256, names::OrganizationId, settings::Logins};
+
+/// Most addresses, and most login ids, that are counted at a time.
+const CAPACITY: u64 = 100_000;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A name under which failures are counted; no login id can be read from it.
+type Name = [u8; 32];
+
+/// What failed, by whom and for whom.
+#[derive(Debug, Clone)]
+pub(super) struct Attempts {
+    of_address: Option<Meter>,
+    of_both: Option<Meter>,
+    of_login: Option<Meter>,
+}
+
+/// So many a minute for each of many.
+#[derive(Debug, Clone)]
+struct Meter {
+    /// When nothing of it will be used up any more.
+    free_at: Cache<Name, Instant>,
+    each: Duration,
+    room: Duration,
+}
+
+/// A login under way, counted as failed until it has succeeded.
+#[derive(Debug)]
+#[must_use = "an attempt that is not ended counts as failed"]
+pub(in crate::gate) struct Attempt(Vec<(Meter, Name)>);
+
+impl Meter {
+    fn new(per_minute: u32) -> Option<Self> {
+        let each = MINUTE.checked_div(per_minute)?;
+        let free_at = Cache::builder().max_capacity(CAPACITY).time_to_idle(2 * MINUTE).build();
+        Some(Self { free_at, each, room: MINUTE })
+    }
+
+    fn take(&self, name: &Name) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut refused = Duration::ZERO;
+        let result = self.free_at.entry_by_ref(name).and_compute_with(|entry| {
+            let free_at = entry.map_or(now, moka::Entry::into_value).max(now) + self.each;
+            let used = free_at - now;
+            if used > self.room {
+                refused = used - self.room;
+                Op::Nop
+            } else {
+                Op::Put(free_at)
+            }
+        });
+        match result {
+            CompResult::Unchanged(_) | CompResult::StillNone(_) => Err(refused),
+            CompResult::Inserted(_) | CompResult::ReplacedWith(_) | CompResult::Removed(_) => Ok(()),
+        }
+    }
+
+    fn give_back(&self, name: &Name) {
+        self.free_at.entry_by_ref(name).and_compute_with(|entry| match entry {
+            Some(entry) => Op::Put(entry.into_value().checked_sub(self.each).unwrap_or_else(Instant::now)),
+            None => Op::Nop,
+        });
+    }
+}
+
+impl Attempts {
+    pub(super) fn new(logins: &Logins) -> Self {
+        Self {
+            of_address: Meter::new(logins.failed_per_address),
+            of_both: Meter::new(logins.failed_per_address_and_login),
+            of_login: Meter::new(logins.failed_per_login),
+        }
+    }
+
+    /// Begins an attempt, as far as it is known by whom and for whom.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn begin(
+        &self,
+        organization: &OrganizationId,
+        address: Option<IpAddr>,
+        login: Option<&str>,
+    ) -> Result<Attempt, Duration> {
+        let address = address.map(|address| owner(address).to_string());
+        let login = login.map(str::to_lowercase);
+        let name = |parts: &[&str]| sha256(parts.join("\0"));
+        let organization = organization.as_str();
+        let both = address.as_deref().zip(login.as_deref());
+        let named = [
+            (&self.of_address, address.as_deref().map(|address| name(&[organization, "a", address]))),
+            (&self.of_both, both.map(|(address, login)| name(&[organization, "b", address, login]))),
+            (&self.of_login, login.as_deref().map(|login| name(&[organization, "l", login]))),
+        ];
+        let mut attempt = Attempt(Vec::with_capacity(named.len()));
+        for (meter, name) in named {
+            let (Some(meter), Some(name)) = (meter, name) else { continue };
+            if let Err(wait) = meter.take(&name) {
+                // What was not tried did not fail.
+                attempt.end(false);
+                return Err(wait);
+            }
+            attempt.0.push((meter.clone(), name));
+        }
+        Ok(attempt)
+    }
+}
+
+impl Attempt {
+    /// Says how it ended.
+    pub(in crate::gate) fn end(self, failed: bool) {
+        if !failed {
+            self.0.iter().for_each(|(meter, name)| meter.give_back(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: &str = "192.0.2.1";
+
+    fn attempts(failed_per_address: u32, failed_per_address_and_login: u32, failed_per_login: u32) -> Attempts {
+        Attempts::new(&Logins { waiting: 1, failed_per_address, failed_per_address_and_login, failed_per_login })
+    }
+
+    fn begin(attempts: &Attempts, address: &str, login: &str) -> Result<Attempt, Duration> {
+        attempts.begin(&"f_ecom_zzrf_001".parse().unwrap(), Some(address.parse().unwrap()), Some(login))
+    }
+
+    /// How many of so many failures are let through.
+    fn failures(attempts: &Attempts, whose: impl Fn(usize) -> (String, String)) -> usize {
+        let tried = (0..200).map(whose).filter(|(address, login)| {
+            begin(attempts, address, login).inspect_err(|wait| assert!(*wait <= MINUTE)).is_ok()
+        });
+        tried.count()
+    }
+
+    #[test]
+    fn each_of_the_bounds_holds() {
+        let one = |_| (HERE.to_owned(), "Ada".to_owned());
+        let many_logins = |number| (HERE.to_owned(), format!("login-{number}"));
+        let many_addresses = |number| (format!("192.0.2.{number}"), "ada".to_owned());
+        let one_network = |number| (format!("2001:db8::{number}"), format!("login-{number}"));
+        assert_eq!(failures(&attempts(60, 5, 100), one), 5);
+        assert_eq!(failures(&attempts(60, 5, 100), many_logins), 60);
+        assert_eq!(failures(&attempts(60, 5, 100), many_addresses), 100);
+        assert_eq!(failures(&attempts(60, 5, 100), one_network), 60);
+        assert_eq!(failures(&attempts(0, 0, 0), one), 200, "0 is no bound");
+    }
+
+    #[test]
+    fn what_succeeds_is_never_too_much() {
+        let attempts = attempts(10, 2, 10);
+        for _ in 0..1000 {
+            begin(&attempts, HERE, "ada").unwrap().end(false);
+        }
+        begin(&attempts, HERE, "ada").unwrap().end(true);
+        drop(begin(&attempts, HERE, "ada").unwrap());
+        let wait = begin(&attempts, HERE, "ADA").unwrap_err();
+        assert!(wait > Duration::from_secs(25), "{wait:?}");
+        begin(&attempts, HERE, "bob").unwrap().end(false);
+    }
+}

@@ -1,0 +1,189 @@
+//! How many more requests SLAS takes of a tenant, as its own answers say.
+//!
+//! Owns the reading of `X-RateLimit-1M-*`, `X-RateLimit-5M-*` and `Retry-After`. The limit is the tenant's, whoever asks: other
+//! gateways and applications spend of it too, so what SLAS says counts beside our own budget. After a 429 nobody
+//! asks until it is over, and then one at a time, until SLAS takes a request again.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode};
+
+use super::{Class, circuit::Pace};
+use crate::{clock::unix_now, salesforce::exchange::retry_after};
+
+/// After a 429 that says no time.
+const UNSAID: Duration = Duration::from_secs(1);
+/// Longest time that is believed.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Smaller numbers are seconds from now, larger ones a time since 1970.
+const EPOCH_FROM: u64 = 1_000_000_000;
+
+/// What SLAS said last.
+#[derive(Debug, Default)]
+pub(super) struct Quota {
+    minute: Window,
+    five_minutes: Window,
+    closed_until: Option<Instant>,
+    /// Whether a 429 came, and nothing else since.
+    is_cautious: bool,
+}
+
+/// One of its windows.
+#[derive(Debug, Default)]
+struct Window {
+    limit: u32,
+    remaining: Option<u32>,
+    ends_at: Option<Instant>,
+}
+
+impl Window {
+    fn heed(&mut self, headers: &HeaderMap, name: &str, longest: Duration, now: Instant) {
+        let number = |part: &str| -> Option<u64> {
+            headers.get(format!("x-ratelimit-{name}-{part}"))?.to_str().ok()?.trim().parse().ok()
+        };
+        let count = |part| number(part).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        let (Some(limit), Some(remaining)) = (count("limit"), count("remaining")) else { return };
+        let ends_in = number("reset").map(|reset| match reset {
+            time if time >= EPOCH_FROM => time.saturating_sub(unix_now()),
+            seconds => seconds,
+        });
+        self.limit = limit;
+        self.remaining = Some(remaining);
+        self.ends_at = Some(now + ends_in.map_or(longest, Duration::from_secs).min(longest));
+    }
+
+    /// How long a class has to wait: of what is left, logins may have all, refreshes leave a tenth of the limit and
+    /// those ahead of time a half.
+    fn wait(&self, class: Class, now: Instant) -> Option<Duration> {
+        let reserve = match class {
+            Class::Refresh => self.limit / 10,
+            Class::Ahead => self.limit / 2,
+            Class::Login | Class::System | Class::Profile | Class::Upkeep => 0,
+        };
+        let left = self.ends_at.filter(|end| *end > now)?.duration_since(now);
+        (self.remaining? <= reserve).then_some(left)
+    }
+}
+
+impl Quota {
+    /// Whether SLAS would take a request of this class now.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn admit(&self, class: Class, now: Instant, pace: &mut Pace) -> Result<(), Duration> {
+        if let Some(wait) =
+            self.closed_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
+        {
+            return Err(wait);
+        }
+        if let Some(wait) = self.minute.wait(class, now).max(self.five_minutes.wait(class, now)) {
+            return Err(wait);
+        }
+        if self.is_cautious { pace.may(now) } else { Ok(()) }
+    }
+
+    /// Learns from an answer. True if it is the first of those that say no.
+    pub(super) fn heed(&mut self, status: StatusCode, headers: &HeaderMap, now: Instant) -> bool {
+        self.minute.heed(headers, "1m", Duration::from_secs(60), now);
+        self.five_minutes.heed(headers, "5m", Duration::from_secs(300), now);
+        if status != StatusCode::TOO_MANY_REQUESTS {
+            // One that was under way while another was refused does not lift what that one was told.
+            if self.closed_until.is_none_or(|until| until <= now) {
+                self.is_cautious = false;
+            }
+            return false;
+        }
+        let said = retry_after(headers);
+        let reset = self.minute.wait(Class::Login, now).max(self.five_minutes.wait(Class::Login, now));
+        let until = now + said.or(reset).unwrap_or(UNSAID).clamp(UNSAID, LONGEST);
+        self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
+        !std::mem::replace(&mut self.is_cautious, true)
+    }
+
+    /// How many requests of the minute under way are left.
+    pub(super) fn remaining(&self) -> Option<u32> {
+        self.minute.remaining
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn minute(remaining: &'static str, reset: &'static str) -> HeaderMap {
+        headers(&[
+            ("x-ratelimit-1m-limit", "500"),
+            ("x-ratelimit-1m-remaining", remaining),
+            ("x-ratelimit-1m-reset", reset),
+        ])
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn nobody_asks_before_the_time_is_over_and_then_one_at_a_time() {
+        let (mut quota, mut pace, start) = (Quota::default(), Pace::default(), Instant::now());
+        assert!(quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), start));
+        assert!(!quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "1")]), start), "said already");
+        for class in [Class::Login, Class::Refresh, Class::Ahead] {
+            assert_eq!(quota.admit(class, start + seconds(29), &mut pace), Err(seconds(1)), "{class:?}");
+        }
+        quota.heed(StatusCode::OK, &HeaderMap::new(), start + seconds(10));
+        let later = start + seconds(30);
+        assert_eq!(quota.admit(Class::Login, later, &mut pace), Ok(()));
+        assert_eq!(quota.admit(Class::Login, later, &mut pace), Err(seconds(1)));
+        quota.heed(StatusCode::OK, &HeaderMap::new(), later);
+        assert!((0..5).all(|_| quota.admit(Class::Login, later, &mut pace).is_ok()));
+    }
+
+    #[test]
+    fn the_less_there_is_the_fewer_may() {
+        let (mut quota, mut pace, now) = (Quota::default(), Pace::default(), Instant::now());
+        let may = |quota: &Quota, pace: &mut Pace, at| {
+            [Class::Login, Class::Refresh, Class::Ahead].map(|class| quota.admit(class, at, pace).is_ok())
+        };
+        for (remaining, expected) in
+            [("251", [true, true, true]), ("250", [true, true, false]), ("50", [true, false, false]), ("0", [false; 3])]
+        {
+            quota.heed(StatusCode::OK, &minute(remaining, "20"), now);
+            assert_eq!(may(&quota, &mut pace, now), expected, "{remaining}");
+        }
+        assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(20)));
+        assert_eq!(may(&quota, &mut pace, now + seconds(20)), [true; 3], "the next minute");
+    }
+
+    #[test]
+    fn a_429_without_a_time_waits_for_the_window_or_a_second() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        for (headers, expected) in [
+            (HeaderMap::new(), 1),
+            (minute("0", "12"), 12),
+            (minute("0", "99999"), 60),
+            (headers(&[("retry-after", "0")]), 1),
+            (headers(&[("retry-after", "99999999")]), 3600),
+        ] {
+            let mut quota = Quota::default();
+            quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers, now);
+            assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(expected)), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_reset_may_be_a_time_of_day() {
+        let (mut quota, now) = (Quota::default(), Instant::now());
+        let at = HeaderValue::from(unix_now() + 30);
+        let mut fields = minute("0", "1");
+        fields.insert("x-ratelimit-1m-reset", at);
+        quota.heed(StatusCode::OK, &fields, now);
+        let wait = quota.admit(Class::Login, now, &mut Pace::default()).unwrap_err();
+        assert!((seconds(28)..=seconds(30)).contains(&wait), "{wait:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! The calls that SLAS takes of a tenant, shared by all gateways.
+//!
+//! Owns the figures and the way of sharing: the budget lies in the store, and each gateway takes a twentieth of it in hand
+//! at a time, so that the store is asked once for many calls and never by a request that needs none. While the store
+//! cannot be reached, each gateway goes on with a quarter, so that four of them stay below the limit. Who is
+//! served first when it runs short: logins, then refreshes, then refreshes ahead of time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    names::TenantId,
+    salesforce::guard::{Class, Guard},
+    store::{
+        SessionStore,
+        budget::{Budget, Level, Taken},
+    },
+};
+
+/// Of a minute's calls one fifth may be made at once; the others come back during the minute. So there are never
+/// more than the limit in any minute, wherever SLAS's own minutes begin.
+const AT_ONCE: u32 = 5;
+/// Parts that the whole is taken in hand in.
+const HANDFULS: u32 = 20;
+/// Gateways that may go on alone without exceeding the limit together.
+const ALONE: u32 = 4;
+
+/// The budget of one tenant, as one gateway sees it.
+#[derive(Debug)]
+pub struct SlasBudget {
+    store: Arc<dyn SessionStore>,
+    guard: Arc<Guard>,
+    what: Vec<u8>,
+    shared: Budget,
+    own: Budget,
+    alone: Level,
+}
+
+impl SlasBudget {
+    /// So many calls a minute, of all gateways together; this one's go through `guard`.
+    #[must_use]
+    pub fn new(store: Arc<dyn SessionStore>, guard: Arc<Guard>, tenant: &TenantId, per_minute: u32) -> Self {
+        let shared = whole(per_minute);
+        let own = whole((per_minute / ALONE).max(1));
+        Self { store, guard, what: format!("slas|{tenant}").into_bytes(), shared, own, alone: Level::default() }
+    }
+
+    /// Fills the guard's purse whenever it is empty, for ever.
+    pub async fn keep(mut self) {
+        loop {
+            let class = self.guard.purse().wanted().await;
+            match self.take(class).await {
+                (Taken::Yes, calls) => self.guard.purse().put(class, calls),
+                (Taken::NotFor(wait), _) => self.guard.purse().nothing(class, wait),
+            }
+        }
+    }
+
+    async fn take(&mut self, class: Class) -> (Taken, u32) {
+        let calls = handful(self.shared);
+        match self.store.take(&self.what, self.shared, calls, left_by(class, self.shared)).await {
+            Ok(taken) => (taken, calls),
+            Err(_) => {
+                let calls = handful(self.own);
+                (self.alone.take(self.own, calls, left_by(class, self.own), Instant::now()), calls)
+            }
+        }
+    }
+}
+
+fn whole(per_minute: u32) -> Budget {
+    let size = (per_minute / AT_ONCE).max(1);
+    let rest = per_minute.saturating_sub(size).max(1);
+    Budget { size, refill: Duration::from_secs(60) / rest }
+}
+
+fn handful(budget: Budget) -> u32 {
+    (budget.size / HANDFULS).max(1)
+}
+
+/// What a class leaves for those that matter more.
+fn left_by(class: Class, budget: Budget) -> u32 {
+    match class {
+        Class::Ahead => budget.size / 2,
+        Class::Refresh => budget.size / 4,
+        Class::Login | Class::System | Class::Profile | Class::Upkeep => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metrics::Metrics, store::memory::MemoryStore};
+
+    fn budget(store: &Arc<dyn SessionStore>, per_minute: u32) -> SlasBudget {
+        let metrics = Arc::new(Metrics::new("test", "test").unwrap());
+        let tenant = "zzrf_001".parse().unwrap();
+        SlasBudget::new(Arc::clone(store), Guard::new("f_ecom_zzrf_001", metrics), &tenant, per_minute)
+    }
+
+    async fn taken(budget: &mut SlasBudget, class: Class) -> u32 {
+        let mut all = 0;
+        while let (Taken::Yes, calls) = budget.take(class).await {
+            all += calls;
+        }
+        all
+    }
+
+    #[test]
+    fn no_minute_has_more_calls_than_the_limit() {
+        for per_minute in [1, 2, 7, 500, 24_000] {
+            let (budget, mut level, start) = (whole(per_minute), Level::default(), Instant::now());
+            let mut taken = 0;
+            for tick in 0..600 {
+                while level.take(budget, 1, 0, start + Duration::from_millis(100 * tick)) == Taken::Yes {
+                    taken += 1;
+                }
+            }
+            assert!(taken <= per_minute.max(2) && taken >= per_minute / 2, "{taken} of {per_minute}");
+        }
+    }
+
+    #[tokio::test]
+    async fn gateways_share_it_and_leave_some_to_logins() {
+        let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new(1));
+        // So slow that nothing comes back meanwhile: 100 at once.
+        let (mut one, mut other) = (budget(&store, 500), budget(&store, 500));
+        assert!((50..60).contains(&taken(&mut one, Class::Ahead).await));
+        assert!((25..35).contains(&taken(&mut other, Class::Refresh).await));
+        assert!((25..35).contains(&taken(&mut one, Class::Login).await));
+        assert!(taken(&mut other, Class::Login).await < 10);
+    }
+}

@@ -1,0 +1,337 @@
+//! What is too much: logins that wait, logins that fail, callers and clients that ask too often, an API under load.
+
+use std::time::{Duration, Instant};
+
+use reqwest::RequestBuilder;
+use salesforce_simulator::{Effect, Fault, ResetAt};
+
+use crate::world::{
+    Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, baskets, eventually,
+    login_target, products,
+};
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const OVERLOADED: (u16, &str) = (503, "overloaded");
+const TOO_OFTEN: (u16, &str) = (429, "caller_rate_limited");
+
+/// A world with some keys of one table.
+async fn with(table: &str, keys: &str) -> World {
+    World::with(|config| set(config, table, keys)).await
+}
+
+fn set(config: &mut toml::Table, table: &str, keys: &str) {
+    let entry = config.entry(table).or_insert_with(|| toml::Table::new().into());
+    entry.as_table_mut().unwrap().extend(keys.parse::<toml::Table>().unwrap());
+}
+
+fn read(world: &World, token: &str) -> RequestBuilder {
+    world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token)
+}
+
+fn slas(path: &str) -> String {
+    format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2{path}")
+}
+
+async fn timed(request: impl Future<Output = Answer>) -> (Answer, Duration) {
+    let began = Instant::now();
+    let answer = request.await;
+    (answer, began.elapsed())
+}
+
+fn refused(answers: &[Answer], refusal: (u16, &str)) -> usize {
+    let refused = answers.iter().filter(|answer| answer.refusal() == refusal);
+    refused.inspect(|answer| assert!(answer.header("retry-after").is_some())).count()
+}
+
+#[tokio::test]
+async fn logins_that_wait_are_bounded_and_the_rest_is_refused_at_once() {
+    let world = with("logins", "waiting = 16").await;
+    let valid = world.guest(PUBLIC_CLIENT).await.token();
+    let slow = Duration::from_secs(2);
+    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: slow.as_millis() as u64 }));
+    let logins = futures::future::join_all((0..40).map(|_| timed(world.guest(PRIVATE_CLIENT))));
+    let shopping = async {
+        let began = Instant::now();
+        let mut reads = 0;
+        while began.elapsed() < slow / 2 {
+            assert_eq!(world.send(read(&world, &valid)).await.status, 200);
+            reads += 1;
+        }
+        reads
+    };
+    let (logins, reads) = futures::join!(logins, shopping);
+    assert!(reads > 10, "{reads}");
+    let (let_in, refused): (Vec<_>, Vec<_>) = logins.into_iter().partition(|(answer, _)| answer.status == 200);
+    assert_eq!((let_in.len(), refused.len()), (16, 24));
+    for (answer, took) in refused {
+        assert_eq!(answer.refusal(), OVERLOADED);
+        assert!(answer.header("retry-after").is_some() && took < slow, "{took:?}");
+    }
+    world.simulator.clear_faults();
+    assert_eq!(world.guest(PRIVATE_CLIENT).await.status, 200, "there is room again");
+}
+
+#[tokio::test]
+async fn logins_on_behalf_of_shoppers_wait_in_the_same_room() {
+    let world = with("logins", "waiting = 1").await;
+    let on_behalf = |login: &str| {
+        let request = world.get(&products("?ids=a&siteId=RefArch")).basic_auth(CALLER_CLIENT, Some("caller-secret"));
+        world.send(request.header("x-on-behalf-of", login.to_owned()))
+    };
+    assert_eq!(on_behalf(LOGIN).await.status, 200);
+    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 1500 }));
+    let (waits, login, held) = futures::join!(
+        on_behalf("second@example.com"),
+        async {
+            eventually("the other waits", async || world.simulator.count("slas", "trusted-system") == 2).await;
+            world.guest(PRIVATE_CLIENT).await
+        },
+        on_behalf(LOGIN),
+    );
+    assert_eq!((waits.status.as_u16(), login.refusal()), (200, OVERLOADED));
+    assert_eq!(held.status, 200, "a token that is there does not wait");
+}
+
+#[tokio::test]
+async fn under_load_what_matters_least_is_left_out_and_never_a_basket() {
+    let world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let basket = async || {
+        let request = world
+            .post(&baskets("?siteId=RefArch"))
+            .bearer_auth(&token)
+            .header("content-type", "application/json")
+            .body("{}");
+        world.send(request).await.status
+    };
+    let reads = async |count| {
+        let reads = (0..count).map(|_| world.send(read(&world, &token)));
+        refused(&futures::future::join_all(reads).await, OVERLOADED)
+    };
+    assert_eq!(reads(20).await, 0);
+    world.simulator.set(|behaviour| (behaviour.load, behaviour.load_status) = (Some(85), Some("WARN".into())));
+    basket().await;
+    let shed = reads(100).await;
+    assert!((35..=56).contains(&shed), "about the half: {shed}");
+    world.simulator.set(|behaviour| (behaviour.load, behaviour.load_status) = (Some(93), Some("THROTTLE".into())));
+    basket().await;
+    world.simulator.clear_ledger();
+    let shed = reads(100).await;
+    assert!(shed >= 90, "{shed}");
+    assert!(world.forwarded("shopper-products.getProducts").len() <= 100 - shed, "it does not even go upstream");
+    assert_ne!(basket().await, 503);
+    assert_eq!(world.guest(PUBLIC_CLIENT).await.status, 200, "nor is a login left out");
+    world.simulator.set(|behaviour| (behaviour.load, behaviour.load_status) = (None, None));
+    eventually("all is served again", async || reads(10).await == 0).await;
+}
+
+#[tokio::test]
+async fn at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not_wait() {
+    let world = with("load", "concurrency = 8\nqueue = \"50ms\"\nlow_priority = []").await;
+    let token = world.mint(|_| {});
+    let upstream = Duration::from_millis(200);
+    world.simulator.inject(Fault::on("api", Effect::Delay { ms: upstream.as_millis() as u64 }));
+    // So many ask again and again, as soon as they were answered; who is refused, a moment later.
+    let (world, token) = (&world, &token);
+    let load = async |clients: usize| {
+        let end = Instant::now() + Duration::from_secs(4);
+        let client = |_| async move {
+            let mut answers = Vec::new();
+            while Instant::now() < end {
+                answers.push(timed(world.send(read(world, token))).await);
+                if answers.last().unwrap().0.status == 503 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            answers
+        };
+        let answers = futures::future::join_all((0..clients).map(client)).await;
+        answers.into_iter().flatten().partition::<Vec<_>, _>(|(answer, _)| answer.status == 200)
+    };
+    let (peak, _) = load(8).await;
+    let (served, shed) = load(16).await;
+    assert!(served.len() * 10 >= peak.len() * 9, "{} served of {}", served.len(), peak.len());
+    assert!(shed.len() > 50, "{}", shed.len());
+    let mut waits: Vec<_> = shed.iter().map(|(_, took)| *took).collect();
+    waits.sort();
+    assert!(waits[waits.len() / 2] < upstream / 2, "{:?}", waits[waits.len() / 2]);
+    for (answer, _) in shed {
+        assert_eq!(answer.refusal(), OVERLOADED);
+        assert!(answer.header("retry-after").is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_storm_upstream_is_not_made_worse() {
+    let world = World::start().await;
+    let token = world.mint(|_| {});
+    let storm = Effect::Status { code: 503, retry_after: None, body: Some("{}".into()) };
+    for effect in [storm, Effect::Reset { at: ResetAt::Before }, Effect::Reset { at: ResetAt::MidBody }] {
+        // Connections that were used before are tempting to try again on.
+        futures::future::join_all((0..20).map(|_| world.send(read(&world, &token)))).await;
+        world.simulator.inject(Fault::on("api", effect.clone()));
+        world.simulator.clear_ledger();
+        for _ in 0..10 {
+            let requests = (0..20).map(|_| async { read(&world, &token).send().await.map(|answer| answer.status()) });
+            for answer in futures::future::join_all(requests).await {
+                assert!(answer.is_ok_and(|status| status.is_server_error() || status == 200), "{effect:?}");
+            }
+        }
+        let sent = world.forwarded("shopper-products.getProducts").len();
+        assert!((200..=240).contains(&sent), "{effect:?}: {sent} for 200 requests");
+        world.simulator.clear_faults();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_and_a_client_have_their_rates() {
+    let world = World::with(|config| {
+        let caller = &mut config["callers"].as_array_mut().unwrap()[0];
+        caller.as_table_mut().unwrap().insert("requests_per_second".into(), 3.into());
+        let client = &mut config["tenants"].as_array_mut().unwrap()[0]["slas_clients"].as_array_mut().unwrap()[0];
+        client.as_table_mut().unwrap().insert("requests_per_second".into(), 3.into());
+    })
+    .await;
+    let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1");
+    let order = |secret| world.get(&order).basic_auth(CALLER_CLIENT, Some(secret));
+    for _ in 0..5 {
+        let answer = world.send(order("wrong")).await;
+        assert_eq!(answer.refusal().1, "account_manager_rejected", "who has proved nothing uses up nothing");
+    }
+    assert_ne!(world.send(order("caller-secret")).await.refusal(), TOO_OFTEN);
+    let [limited, other] = [PUBLIC_CLIENT, PRIVATE_CLIENT].map(|client| world.guest(client));
+    let (limited, other) = (limited.await.token(), other.await.token());
+    for (request, bounded) in
+        [(order("caller-secret"), true), (read(&world, &limited), true), (read(&world, &other), false)]
+    {
+        let began = Instant::now();
+        let requests = (0..30).map(|_| world.send(request.try_clone().unwrap()));
+        let too_often = refused(&futures::future::join_all(requests).await, TOO_OFTEN);
+        let most = 3 + (3.0 * began.elapsed().as_secs_f64()) as usize + 1;
+        assert!(if bounded { too_often >= 30 - most.min(30) && too_often > 0 } else { too_often == 0 }, "{too_often}");
+    }
+    eventually("the caller may again", async || world.send(order("caller-secret")).await.refusal() != TOO_OFTEN).await;
+}
+
+/// A password login from an address behind a proxy that is trusted.
+fn log_in(world: &World, address: &str, login: &str, password: &str) -> RequestBuilder {
+    let request = world.post(&login_target(PUBLIC_CLIENT)).basic_auth(login, Some(password));
+    request.header(FORWARDED_FOR, address).body(r#"{"type":"credentials"}"#)
+}
+
+async fn behind_a_proxy() -> World {
+    let world = World::with(|config| {
+        set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]");
+        set(config, "logins", "failed_per_address = 30\nfailed_per_login = 8");
+    })
+    .await;
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    world
+}
+
+#[tokio::test]
+async fn a_thousand_guesses_of_one_source_are_stopped_before_slas() {
+    let world = behind_a_proxy().await;
+    let began = Instant::now();
+    let mut refusals = 0;
+    for round in 0..4 {
+        let guesses = (0..250).map(|number| {
+            world.send(log_in(&world, "198.51.100.7", &format!("shopper-{round}-{number}@example.com"), "guess"))
+        });
+        let answers = futures::future::join_all(guesses).await;
+        refusals += refused(&answers, TOO_OFTEN);
+        // Others are served meanwhile, and each login goes to SLAS.
+        let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
+        assert_eq!(good.status, 200, "{}", good.text());
+    }
+    let most = 30 + began.elapsed().as_secs() as usize / 2 + 1;
+    let guessed = world.simulator.count("slas", "login") - 4;
+    assert!(guessed <= most, "{guessed} guesses reached SLAS");
+    assert_eq!(refusals, 1000 - guessed);
+    let others = ["a", "b", "c"].map(|login| world.send(log_in(&world, "198.51.100.7", login, "guess")));
+    futures::future::join_all(others).await;
+    let right = world.send(log_in(&world, "198.51.100.7", LOGIN, PASSWORD)).await;
+    assert_eq!(right.refusal(), TOO_OFTEN, "the source is stopped, whatever it tries");
+}
+
+#[tokio::test]
+async fn guesses_at_one_login_are_few_from_one_address_and_more_from_everywhere() {
+    let world = behind_a_proxy().await;
+    let guess = async |address: &str| world.send(log_in(&world, address, LOGIN, "guess")).await.refusal().1.to_owned();
+    for _ in 0..5 {
+        assert_eq!(guess("198.51.100.7").await, "login_rejected");
+    }
+    assert_eq!(guess("198.51.100.7").await, "caller_rate_limited");
+    let owner = async || world.send(log_in(&world, "203.0.113.1", LOGIN, PASSWORD)).await;
+    assert_eq!(owner().await.status, 200, "its owner comes from elsewhere");
+    let mut more = 0;
+    while guess(&format!("2001:db8:{more}::1")).await == "login_rejected" {
+        more += 1;
+    }
+    // Three are left, and one comes back in seven seconds and a half.
+    assert!((3..=8).contains(&more), "{more} more from everywhere");
+    assert_eq!(owner().await.refusal(), TOO_OFTEN, "which is the price");
+}
+
+#[tokio::test]
+async fn the_address_is_the_connections_where_no_proxy_is_trusted() {
+    let world = with("logins", "failed_per_address = 3").await;
+    for number in 0..3 {
+        let login = format!("shopper-{number}@example.com");
+        let answer = world.send(log_in(&world, &format!("198.51.100.{number}"), &login, "guess")).await;
+        assert_eq!(answer.refusal().1, "login_rejected");
+    }
+    let answer = world.send(log_in(&world, "198.51.100.99", "shopper-4@example.com", "guess")).await;
+    assert_eq!(answer.refusal(), TOO_OFTEN, "whoever he says that he is");
+}
+
+#[tokio::test]
+async fn logins_through_slas_paths_are_counted_alike() {
+    let world = behind_a_proxy().await;
+    let form = |address: &str, target: &str, body: &str| {
+        let request = world.post(&slas(target)).header(FORWARDED_FOR, address.to_owned());
+        request.header("content-type", "application/x-www-form-urlencoded").body(body.to_owned())
+    };
+    let whose = format!(
+        "client_id={PUBLIC_CLIENT}&channel_id=RefArch&redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcallback&code_challenge={}",
+        "c".repeat(43)
+    );
+    let login =
+        |address: &str, login: &str| form(address, "/login", &whose).basic_auth(login.to_owned(), Some("guess"));
+    for _ in 0..5 {
+        let answer = world.send(login("198.51.100.7", LOGIN)).await;
+        assert_eq!(answer.refusal(), (401, "none"), "SLAS's own: {}", answer.text());
+    }
+    assert_eq!(world.send(login("198.51.100.7", LOGIN)).await.refusal(), TOO_OFTEN);
+    // A code that is guessed, and a message that is sent, count for the address.
+    for (address, target) in [("198.51.100.20", "/passwordless/token"), ("198.51.100.21", "/passwordless/login")] {
+        let mut answers = Vec::new();
+        for _ in 0..40 {
+            answers.push(world.send(form(address, target, "pwdless_login_token=00000000&user_id=a")).await);
+        }
+        let stopped = refused(&answers, TOO_OFTEN);
+        assert!((5..=10).contains(&stopped), "{target}: {stopped}");
+    }
+    // The key set is everybody's.
+    for _ in 0..3 {
+        let keys = world.get(&slas("/jwks")).header(FORWARDED_FOR, "198.51.100.20");
+        assert_eq!(world.send(keys).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_slas_says_of_its_limits_counts_on_its_own_paths_too() {
+    let world = World::start().await;
+    let limited = Effect::Status { code: 429, retry_after: Some("3".into()), body: Some("{}".into()) };
+    world.simulator.inject(Fault::on("slas", limited).flow("authorize:guest").times(1));
+    let authorize = || world.get(&slas("/authorize?hint=guest"));
+    let first = world.send(authorize()).await;
+    assert_eq!((first.status.as_u16(), first.header("x-shopper-gateway-error")), (429, None), "SLAS's own");
+    world.simulator.clear_ledger();
+    let (again, login) = (world.send(authorize()).await, world.guest(PUBLIC_CLIENT).await);
+    for answer in [again, login] {
+        assert_eq!(answer.refusal(), (429, "slas_rate_limited"));
+    }
+    assert!(world.simulator.ledger().iter().all(|entry| entry.flow != "authorize:guest"));
+    eventually("it is over", async || world.guest(PUBLIC_CLIENT).await.status == 200).await;
+}
