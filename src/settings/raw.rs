@@ -51,7 +51,7 @@ pub(super) struct File {
     /// How much is asked of an organization's APIs, and what is left out first.
     #[serde(default)]
     pub(super) load: Load,
-    /// How many logins may wait, and fail.
+    /// How many logins may wait, and fail. Those that fail are counted by each gateway for itself; 0: no limit.
     #[serde(default)]
     pub(super) logins: Logins,
     /// What is logged, and how.
