@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz deploy-test bench lint deb rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo test fuzz deploy-test bench lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages deploy-requirements
 
 NEXTEST := 0.9.143
@@ -86,6 +86,9 @@ bench: build-tools ## Measure the hot path
 deb: build-tools ## Make the Debian package, in target/debian
 	$(call tool,cargo-deb,$(CARGO_DEB))
 	cargo deb --locked
+
+docs: build-tools ## Write the tables of docs/CONFIGURATION.md anew, from the types
+	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs the_page_is_what_the_types_say
 
 rules: ## Bring deploy/prometheus' rules into deploy/kubernetes
 	deploy/prometheus/prometheus-rule.sh > deploy/kubernetes/components/monitoring/prometheus-rule.yaml

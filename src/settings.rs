@@ -412,15 +412,18 @@ pub struct Policy {
     pub mode: PolicyMode,
     /// What happens to operations that no table knows.
     pub unknown_operations: UnknownOperations,
+    /// Whether the deprecated logins are still performed.
+    pub deprecated_logins: DeprecatedLogins,
 }
 
 /// Whether refusals are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyMode {
-    /// Refuse.
+    /// Refusals are carried out.
     Enforce,
-    /// Decide, count and log, but forward.
+    /// Decided, counted and logged, but forwarded. Refused all the same: what has two readings or two credentials, is too
+    /// large, is a SLAS path outside the allow-list, or is of no organization served here.
     Report,
 }
 
@@ -430,8 +433,20 @@ pub enum PolicyMode {
 pub enum UnknownOperations {
     /// 404 `operation_unknown`.
     Deny,
-    /// Forward with a verified token of the path's organization, whatever its scopes.
+    /// Forwarded with a verified shopper token of the path's organization, whatever its scopes. Not for SLAS's paths, which
+    /// are always an allow-list.
     Forward,
+}
+
+/// Whether the deprecated logins are still performed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeprecatedLogins {
+    /// Performed against SLAS.
+    Allow,
+    /// Counted, and refused with 403 `operation_not_allowed`, in report mode too. Sessions go on, and logouts are
+    /// performed.
+    Refuse,
 }
 
 /// An operation of the merchant's own.

@@ -231,6 +231,17 @@ fn routes_prints_a_line_for_each_operation() {
 }
 
 #[test]
+fn routes_says_that_nobody_may_use_logins_that_are_switched_off() {
+    let switched_off = [("SHOPPER_GATEWAY__POLICY__DEPRECATED_LOGINS", OsStr::new("refuse"))];
+    for (environment, expected) in [(&switched_off[..], 3), (&[][..], 0)] {
+        let output = run("routes", environment.iter().copied());
+        let table = text(&output.stdout);
+        let refused = table.lines().filter(|line| line.contains("nobody; refused by policy.deprecated_logins"));
+        assert_eq!(refused.count(), expected, "{table}");
+    }
+}
+
+#[test]
 fn schema_is_a_json_schema() {
     let output = Command::new(BINARY).arg("schema").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");

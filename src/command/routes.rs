@@ -10,23 +10,24 @@ use crate::{
         operations::{Operation, OperationKind, Operations, SecurityKind},
         slas::what_is_added,
     },
+    settings::{DeprecatedLogins, Policy},
 };
 
 pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = load(file)?;
     let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
-    terminal.print(&route_table(&operations, &callers))
+    terminal.print(&route_table(&operations, &callers, &loaded.settings.policy))
 }
 
 /// One line an operation, tab-separated, under a line of headings.
-fn route_table(operations: &Operations, callers: &Callers) -> String {
+fn route_table(operations: &Operations, callers: &Callers, policy: &Policy) -> String {
     let mut table = "METHOD\tPATH\tOPERATION\tWHO MAY CALL\tUPSTREAM CREDENTIAL\n".to_owned();
     for operation in operations.iter() {
         let line = [
             operation.method.as_str(),
             &operation.template,
             &operation.name,
-            &who_may_call(operation, callers),
+            &who_may_call(operation, callers, policy),
             &upstream_credential(operation),
         ];
         table.push_str(&line.join("\t"));
@@ -35,7 +36,12 @@ fn route_table(operations: &Operations, callers: &Callers) -> String {
     table
 }
 
-fn who_may_call(operation: &Operation, callers: &Callers) -> String {
+fn who_may_call(operation: &Operation, callers: &Callers, policy: &Policy) -> String {
+    let is_login =
+        matches!(operation.kind, OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin);
+    if is_login && policy.deprecated_logins == DeprecatedLogins::Refuse {
+        return "nobody; refused by policy.deprecated_logins".to_owned();
+    }
     if operation.security.is_empty() {
         return "anyone; SLAS checks the request's own credential".to_owned();
     }

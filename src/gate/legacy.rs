@@ -37,7 +37,7 @@ use crate::{
         pkce::Pkce,
         slas::{ShopperCredentials, TokenAnswer},
     },
-    settings::SlasClient,
+    settings::{DeprecatedLogins, SlasClient},
     shopper::Shopper,
     tokens::sessions::SessionError,
     waiting,
@@ -136,6 +136,7 @@ impl Gate {
         let _waiting = self.bounds.waiting_login(route)?;
         let head = asked.head;
         let client = self.client_of(tenant, route, Endpoint::Login);
+        self.performs_logins()?;
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site, correlation_id: asked.correlation_id };
         let kind = LoginKind::read(asked.body.as_deref().unwrap_or_default())?;
@@ -210,6 +211,7 @@ impl Gate {
         )?;
         let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
         self.count_legacy(Endpoint::TrustedSystemLogin, counted.map(|client| &client.id), tenant);
+        self.performs_logins()?;
         let site = self.site_of(tenant, route)?;
         let named = Named::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
@@ -363,6 +365,14 @@ impl Gate {
         tenant.settings.sites.iter().find(|site| Some(*site) == route.site.as_ref()).ok_or_else(|| {
             Refusal::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
         })
+    }
+
+    /// Asked when the request is counted already: who is still to move is worth knowing all the more.
+    fn performs_logins(&self) -> Result<(), Refusal> {
+        match self.policy.deprecated_logins {
+            DeprecatedLogins::Allow => Ok(()),
+            DeprecatedLogins::Refuse => Err(Refusal::OperationNotAllowed),
+        }
     }
 
     fn count_legacy(&self, endpoint: Endpoint, client: Option<&ClientId>, tenant: &Tenant) {

@@ -72,7 +72,11 @@ pub(super) fn settings(
         traces: traces?,
         store: store?,
         keys: keys?,
-        policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },
+        policy: Policy {
+            mode: file.policy.mode,
+            unknown_operations: file.policy.unknown_operations,
+            deprecated_logins: file.policy.deprecated_logins,
+        },
         routes: routes?,
     })
 }

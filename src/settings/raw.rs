@@ -3,7 +3,7 @@
 //!
 //! Owns the spelling of every key, its default and its description; the comments on the fields below
 //! are what operators read in the schema. Refuses to know what the texts mean: `parse` does. A key
-//! that must be given is an `Option` marked as required, so that its absence is one finding of many
+//! that must be given is an `Option` that the schema requires, so that its absence is one finding of many
 //! and not the end of reading.
 
 use std::path::PathBuf;
@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use super::{LogFormat, PolicyMode, RouteSecurity, UnknownOperations};
+use super::{DeprecatedLogins, LogFormat, PolicyMode, RouteSecurity, UnknownOperations};
 
 mod defaults;
+mod kinds;
 
 /// Configuration of shopper-gateway.
 ///
@@ -28,7 +29,7 @@ pub(super) struct File {
     /// The public listener, which shoppers' applications and trusted systems call.
     #[serde(default)]
     pub(super) server: Server,
-    /// The listener for operators: /metrics, /livez, /readyz, /status.
+    /// The listener for operators: `/metrics`, `/livez`, `/readyz`, `/status`.
     #[serde(default)]
     pub(super) admin: Admin,
     /// The organizations that this gateway serves; at least one.
@@ -41,16 +42,16 @@ pub(super) struct File {
     /// How long sessions of shoppers live.
     #[serde(default)]
     pub(super) sessions: Sessions,
-    /// Every time limit, as durations with a unit: `250ms`, `10s`, `1m 30s`.
+    /// Every time limit; each above zero and at most 1 hour.
     #[serde(default)]
     pub(super) timeouts: Timeouts,
-    /// Every size limit, in bytes or with a unit (KiB, MiB, GiB).
+    /// Every limit of size and number.
     #[serde(default)]
     pub(super) limits: Limits,
     /// How much is asked of an organization's APIs, and what is left out first.
     #[serde(default)]
     pub(super) load: Load,
-    /// How many logins may wait, and fail.
+    /// How many logins may wait, and fail. Those that fail are counted by each gateway for itself; 0: no limit.
     #[serde(default)]
     pub(super) logins: Logins,
     /// What is logged, and how.
@@ -77,16 +78,17 @@ pub(super) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Server {
-    /// Addresses to listen on, IP and port; port 0 takes a free one.
+    /// Addresses to listen on.
     #[schemars(example = json!(["127.0.0.1:8080", "[::1]:8080"]))]
     pub(super) listen: List,
     /// Worker threads. Default: one for each core.
     #[schemars(range(min = 1, max = 1024), example = 4)]
     pub(super) threads: Option<usize>,
-    /// TLS on every public address. Absent: plain HTTP.
+    /// TLS on every public address. Absent: plain HTTP, HTTP/1.1 and h2c.
     pub(super) tls: Option<Tls>,
-    /// Networks of proxies in front of the gateway whose X-Forwarded-For is believed, for the limits per address. Empty:
-    /// nobody's, and the address is that of the connection.
+    /// Networks of proxies in front of the gateway whose `X-Forwarded-For` is believed, for the limits per address: the
+    /// client is the last address in it that is none of theirs. Empty: nobody's, and the address is that of the
+    /// connection. An IPv6 client counts with its /64.
     #[schemars(example = json!(["10.0.0.0/8", "2001:db8:1::/48"]))]
     pub(super) trusted_proxies: List,
 }
@@ -95,15 +97,15 @@ pub(super) struct Server {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
-    /// File with the certificate chain, PEM.
-    #[schemars(required, with = "String", example = &"/etc/shopper-gateway/tls/certificate.pem")]
+    /// Certificate chain, PEM.
+    #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/certificate.pem")]
     pub(super) certificate: Option<PathBuf>,
-    /// File with the private key, PEM; refused when others can read it.
-    #[schemars(required, with = "String", example = &"/etc/shopper-gateway/tls/private-key.pem")]
+    /// Private key, PEM; refused when others can read it (`chmod 0400`; `0440` will do).
+    #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/private-key.pem")]
     pub(super) private_key: Option<PathBuf>,
-    /// File with the authorities that may sign client certificates, PEM. Absent: no client
-    /// certificate is asked for.
-    #[schemars(with = "Option<String>", example = &"/etc/shopper-gateway/tls/client-ca.pem")]
+    /// Authorities that may sign client certificates, PEM. A certificate of others fails the handshake; none at all is
+    /// accepted. Absent: none is asked for.
+    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/client-ca.pem")]
     pub(super) client_ca: Option<PathBuf>,
 }
 
@@ -111,9 +113,8 @@ pub(super) struct Tls {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
-    /// Its address, IP and port; never one of the public ones. It asks for no credential, so keep it
-    /// where only operators reach it.
-    #[schemars(example = &"127.0.0.1:9090")]
+    /// Never one of the public addresses. It asks for no credential: let only operators reach it.
+    #[schemars(with = "kinds::Address", example = &"127.0.0.1:9090")]
     pub(super) listen: String,
 }
 
@@ -121,33 +122,34 @@ pub(super) struct Admin {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tenant {
-    /// The organization, as in the paths of the Shopper APIs.
-    #[schemars(required, example = &"f_ecom_zzrf_001")]
+    /// The organization, as in the paths of the APIs: `f_ecom_{realm}_{instance}`.
+    #[schemars(with = "kinds::Id", example = &"f_ecom_zzrf_001")]
     pub(super) organization_id: Option<String>,
-    /// Where its Shopper APIs and SLAS are: scheme, host and port.
-    #[schemars(required, example = &"https://kv7kzm78.api.commercecloud.salesforce.com")]
+    /// Where its Shopper APIs and SLAS are.
+    #[schemars(with = "kinds::Url", example = &"https://kv7kzm78.api.commercecloud.salesforce.com")]
     pub(super) api: Option<String>,
-    /// File with the certificate authorities for `api`, PEM, instead of the system's.
-    #[schemars(with = "Option<String>", example = &"/etc/shopper-gateway/tls/api-ca.pem")]
+    /// Authorities for `api`, PEM, instead of the system's.
+    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/api-ca.pem")]
     pub(super) api_ca: Option<PathBuf>,
-    /// Its sites, which SLAS calls channels.
-    #[schemars(required, example = json!(["RefArch", "RefArchGlobal"]))]
+    /// Its sites, which SLAS calls channels; at least one.
+    #[schemars(with = "List", example = json!(["RefArch", "RefArchGlobal"]))]
     pub(super) sites: Option<List>,
-    /// The gateway's own client of Account Manager, whose tokens trusted systems present. Absent: the
-    /// organization has no system operations.
+    /// The Account Manager of the organization, and the gateway's own client there. Absent: no trusted system is
+    /// recognised but by its certificate.
     pub(super) account_manager: Option<AccountManager>,
     /// The SLAS clients that the deprecated logins and the SLAS paths may use.
     #[serde(default)]
     pub(super) slas_clients: Vec<SlasClient>,
     /// The private client that obtains tokens on behalf of shoppers. Default: the private client, if
     /// there is exactly one.
-    #[schemars(example = &"22222222-2222-4222-8222-222222222222")]
+    #[schemars(with = "Option<kinds::Id>", example = &"22222222-2222-4222-8222-222222222222")]
     pub(super) on_behalf_client: Option<String>,
-    /// Whether logins through the SLAS paths become sessions of the gateway.
+    /// Whether logins through the SLAS paths become sessions of the gateway; see
+    /// docs/OPERATIONS.md#logins-at-slas-as-sessions before turning it on or off.
     #[serde(default)]
     pub(super) register_sessions: bool,
     /// Requests a minute that SLAS takes of the organization; all gateways that share a store stay below it together.
-    /// Default: what Salesforce documents, 24000 for a production instance (`f_ecom_…_prd`) and 500 for any other.
+    /// Default: what Salesforce documents, 24,000 for a production instance (`f_ecom_…_prd`) and 500 for any other.
     #[schemars(range(min = 1, max = 1_000_000), example = 24_000)]
     pub(super) slas_requests_per_minute: Option<u32>,
 }
@@ -156,20 +158,20 @@ pub(super) struct Tenant {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountManager {
-    /// Where Account Manager is: scheme, host and port.
+    /// Where it is. Its keys verify the tokens that callers present.
     #[serde(default = "AccountManager::url")]
-    #[schemars(example = &"https://account.demandware.com")]
+    #[schemars(with = "kinds::Url", example = &"https://account.demandware.com")]
     pub(super) url: String,
-    /// The id of the client.
-    #[schemars(required, example = &"aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")]
+    /// The gateway's own client, whose tokens go upstream for callers that show a certificate.
+    #[schemars(with = "kinds::Id", example = &"aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")]
     pub(super) client_id: Option<String>,
     /// Its secret.
-    #[schemars(required, example = secret_example())]
+    #[schemars(with = "Secret", example = secret_example())]
     pub(super) client_secret: Option<Secret>,
     /// The secret before, while it is being replaced: tried where Account Manager refuses `client_secret`.
-    #[schemars(example = secret_example())]
+    #[schemars(with = "Option<Secret>", example = secret_example())]
     pub(super) previous_client_secret: Option<Secret>,
-    /// Scopes to ask for; the scope that names the tenant is added by itself.
+    /// Scopes to ask for, all in one token, without `SALESFORCE_COMMERCE_API:…`, which is added by itself.
     #[serde(default = "AccountManager::scopes")]
     #[schemars(example = json!(["sfcc.shopper-customers.login"]))]
     pub(super) scopes: List,
@@ -179,22 +181,25 @@ pub(super) struct AccountManager {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SlasClient {
-    /// Its id.
-    #[schemars(required, example = &"11111111-1111-4111-8111-111111111111")]
+    /// The id of a SLAS client that the deprecated logins and requests for SLAS may name.
+    #[schemars(with = "kinds::Id", example = &"11111111-1111-4111-8111-111111111111")]
     pub(super) client_id: Option<String>,
-    /// Its secret. Absent: a public client.
+    /// Its secret. Absent: a public client. With it, whoever reaches the gateway can use the client's logins by its id
+    /// alone, as a storefront's proxy is meant to let them; see docs/OPERATIONS.md#paths-of-slas.
     #[schemars(example = secret_example())]
     pub(super) client_secret: Option<Secret>,
-    /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`.
-    #[schemars(example = secret_example())]
+    /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`. Not in what is added on
+    /// the SLAS paths.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
     pub(super) previous_client_secret: Option<Secret>,
-    /// The redirect URI registered with SLAS; sent exactly as written here.
+    /// The redirect URI registered with SLAS; sent exactly as written.
     #[schemars(required, example = &"http://localhost:3000/callback")]
     pub(super) redirect_uri: Option<String>,
-    /// Whether SLAS demands the client's credential at login too (header `x-slas-client-auth`).
+    /// Whether SLAS demands `x-slas-client-auth` from it at login too; private clients only.
     #[serde(default)]
     pub(super) strict_client_auth: bool,
-    /// How often a second its shoppers may ask together, counted by each gateway for itself. Absent: no limit.
+    /// How often a second its shoppers may ask together; then 429 `caller_rate_limited`. Counted by each gateway for
+    /// itself. Absent: no limit.
     #[schemars(range(min = 1, max = 1_000_000), example = 500)]
     pub(super) requests_per_second: Option<u32>,
 }
@@ -204,35 +209,38 @@ pub(super) struct SlasClient {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Caller {
-    /// Its name in logs and metrics: small letters, digits and hyphens.
+    /// Its name in logs and metrics: 1 to 40 small letters, digits and hyphens.
     #[schemars(required, example = &"experience-cloud")]
     pub(super) name: Option<String>,
-    /// The Account Manager client whose bearer token, or Basic credentials, it presents.
-    #[schemars(example = &"bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")]
+    /// The Account Manager client whose bearer token, or Basic credentials, the caller presents. Exactly one of this,
+    /// `certificate_subject` and `certificate_san`.
+    #[schemars(with = "Option<kinds::Id>", example = &"bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")]
     pub(super) account_manager_client_id: Option<String>,
-    /// The subject of the client certificate it presents, in the form of RFC 4514; needs
-    /// `server.tls.client_ca`.
+    /// The whole subject of the client certificate it presents, in the form of RFC 4514 (the last part of the
+    /// certificate first); needs `server.tls.client_ca`.
     #[schemars(example = &"CN=oms.example.com,O=Example,C=DE")]
     pub(super) certificate_subject: Option<String>,
-    /// An alternative name of the client certificate it presents: `DNS:…`, `URI:…` or `email:…`; needs
+    /// One alternative name of the client certificate it presents: `DNS:…`, `URI:…` or `email:…`; needs
     /// `server.tls.client_ca`.
     #[schemars(example = &"URI:spiffe://example.com/oms")]
     pub(super) certificate_san: Option<String>,
-    /// What it may do: `system` (call system operations), `on_behalf` (act on behalf of shoppers),
-    /// `create_shoppers` (the same for shoppers of other identity providers, which creates them).
-    #[schemars(required, example = json!(["system", "on_behalf"]))]
+    /// At least one of `system` (call system operations), `on_behalf` (act on behalf of shoppers), `create_shoppers`
+    /// (the same for shoppers of other identity providers, which creates them).
+    #[schemars(with = "List", example = json!(["system", "on_behalf"]))]
     pub(super) may: Option<List>,
-    /// Organizations it may name.
-    #[schemars(required, example = json!(["f_ecom_zzrf_001"]))]
+    /// Organizations it may name, each one of `[[tenants]]`.
+    #[schemars(with = "List", example = json!(["f_ecom_zzrf_001"]))]
     pub(super) organizations: Option<List>,
-    /// Sites it may name. Absent or empty: all of those organizations.
+    /// Sites it may name. Empty: all of those organizations. What names no site may be called either way.
     #[serde(default)]
     #[schemars(example = json!(["RefArch"]))]
     pub(super) sites: List,
-    /// Operations it may call, `{api}.{operation}`; `*` stands for any text.
-    #[schemars(required, example = json!(["orders.*", "shopper-customers.getResetPasswordToken"]))]
+    /// Operations it may call, `{api}.{operation}`; `*` stands for any text, an API without its version for all its
+    /// versions. `shopper-gateway routes` lists the names.
+    #[schemars(with = "List", example = json!(["orders.*", "shopper-customers.getResetPasswordToken"]))]
     pub(super) operations: Option<List>,
-    /// How often a second it may ask, counted by each gateway for itself. Absent: no limit.
+    /// How often a second it may ask; then 429 `caller_rate_limited`. Counted by each gateway for itself. Absent: no
+    /// limit.
     #[schemars(range(min = 1, max = 1_000_000), example = 50)]
     pub(super) requests_per_second: Option<u32>,
 }
@@ -241,14 +249,14 @@ pub(super) struct Caller {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Sessions {
-    /// A token this close to its end is refreshed by the next request; less than the 30 minutes that
-    /// tokens live.
-    #[schemars(example = &"5m")]
+    /// A token this close to its end is refreshed by the next request, but never before three quarters of its life are
+    /// over. At most 29 minutes.
+    #[schemars(with = "kinds::Duration", example = &"5m")]
     pub(super) refresh_ahead: String,
-    /// A session ends this long after its last use.
-    #[schemars(example = &"30m")]
+    /// A session ends this long after its last use. At most 90 days.
+    #[schemars(with = "kinds::Duration", example = &"30m")]
     pub(super) idle_timeout: String,
-    /// Most sessions held in memory; beyond, those longest unused are forgotten.
+    /// Most sessions held in memory; beyond, those longest unused are forgotten within seconds.
     #[schemars(range(min = 1, max = 100_000_000), example = 100_000)]
     pub(super) capacity: u64,
     /// Refreshes a minute that may run before anyone asks, for sessions used in the last minutes; 0: none.
@@ -260,35 +268,34 @@ pub(super) struct Sessions {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Timeouts {
-    /// Until the first byte of an answer of a Shopper API.
-    #[schemars(example = &"10s")]
+    /// Each wait for the answer of a Shopper API: for its beginning, and between its parts.
+    #[schemars(with = "kinds::Duration", example = &"10s")]
     pub(super) upstream: String,
-    /// Until the first byte of an answer of an Admin (system) API.
-    #[schemars(example = &"60s")]
+    /// The same where an operation accepts nothing but system tokens.
+    #[schemars(with = "kinds::Duration", example = &"60s")]
     pub(super) upstream_admin: String,
-    /// Connecting to any server.
-    #[schemars(example = &"3s")]
+    /// Connecting to any server, and resolving its name.
+    #[schemars(with = "kinds::Duration", example = &"3s")]
     pub(super) connect: String,
-    /// One exchange with SLAS or Account Manager.
-    #[schemars(example = &"3s")]
+    /// One call of the gateway to SLAS, Account Manager or the Shopper Customers API.
+    #[schemars(with = "kinds::Duration", example = &"3s")]
     pub(super) exchange: String,
-    /// Until a client has sent its whole request head: from the beginning of its connection, TLS
-    /// handshake included, and later from the head's first byte.
-    #[schemars(example = &"10s")]
+    /// A client's whole request head: on a new connection from its beginning, TLS handshake included, later from the
+    /// head's first byte. Then the connection is closed.
+    #[schemars(with = "kinds::Duration", example = &"10s")]
     pub(super) client_head: String,
-    /// Until a client has sent its whole request body, where the gateway reads it; else each wait for
-    /// more of it.
-    #[schemars(example = &"30s")]
+    /// A client's whole body, where the gateway answers itself; elsewhere each wait for more of it, and the time after
+    /// which `limits.body_rate` counts.
+    #[schemars(with = "kinds::Duration", example = &"30s")]
     pub(super) client_body: String,
-    /// Until a client has taken one part of an answer, of 64 KiB at most.
-    #[schemars(example = &"30s")]
+    /// A client taking one part of an answer, of 64 KiB at most. Then the connection is closed (HTTP/2: the stream).
+    #[schemars(with = "kinds::Duration", example = &"30s")]
     pub(super) client_write: String,
     /// How long a connection, of either side, may be without a request.
-    #[schemars(example = &"60s")]
+    #[schemars(with = "kinds::Duration", example = &"60s")]
     pub(super) idle: String,
-    /// How long requests in flight may take at a stop; keep it below the grace period of what stops
-    /// the gateway.
-    #[schemars(example = &"25s")]
+    /// What requests in flight may take at a stop. Keep it below the grace period of what stops the gateway.
+    #[schemars(with = "kinds::Duration", example = &"25s")]
     pub(super) drain: String,
 }
 
@@ -296,26 +303,29 @@ pub(super) struct Timeouts {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
-    /// Request body, unless the operation says more.
+    /// Request body, unless the operation allows more. At most 1 GiB.
     #[schemars(example = &"1MiB")]
     pub(super) body: Size,
-    /// Least rate of a request body, a second, once it has taken longer than timeouts.client_body.
+    /// Least rate of a request body, a second: a body may take `timeouts.client_body`, and a second more for each of
+    /// these that have arrived.
     #[schemars(example = &"1KiB")]
     pub(super) body_rate: Size,
-    /// Request head: request line and header fields.
+    /// Request head: target and header fields. At most 1 MiB.
     #[schemars(example = &"64KiB")]
     pub(super) head: Size,
     /// Number of request header fields.
     #[schemars(range(min = 1, max = 256), example = 100)]
     pub(super) fields: usize,
-    /// Request target: path and query.
+    /// Request target: path and query. Not more than `limits.head`.
     #[schemars(example = &"8KiB")]
     pub(super) target: Size,
-    /// Connections of clients open at a time; further ones are closed at once. Each takes a file
-    /// descriptor, and one more while its request is forwarded.
+    /// Connections of clients open at a time; further ones are closed at once. Each takes a file descriptor, and one
+    /// more while its request is forwarded: the gateway raises its own limit as far as the system lets it, and warns
+    /// where that is not enough.
     #[schemars(range(min = 1, max = 1_000_000), example = 10_000)]
     pub(super) connections: usize,
-    /// Of these from one address; 0: no limit. Behind a load balancer all connections are its own.
+    /// Of these from one client address (IPv6: from one /64); 0: no limit. Leave it at 0 behind a load balancer, whose
+    /// connections all come from a few addresses; set it, e.g. to 100, where clients connect themselves.
     #[schemars(range(max = 1_000_000), example = 100)]
     pub(super) connections_per_address: usize,
 }
@@ -324,15 +334,17 @@ pub(super) struct Limits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Load {
-    /// Operations that are left out first while Salesforce says that it is under load, or the seats run short:
-    /// `{api}.{operation}`, `*` stands for any text. Never baskets, orders and SLAS.
+    /// Operations that are left out first, with 503 `overloaded`: a growing part of them while Salesforce says that it
+    /// is under load, and where less than a quarter of `load.concurrency` is free. Globs as in `callers.operations`.
+    /// Baskets, orders and SLAS never are, whatever stands here. In report mode too.
     #[schemars(example = json!(["shopper-search.*", "shopper-products.*", "shopper-seo.*"]))]
     pub(super) low_priority: List,
     /// Requests of one organization that are upstream at a time.
     #[schemars(range(min = 1, max = 1_000_000), example = 2000)]
     pub(super) concurrency: usize,
-    /// How long a request may wait to be one of them.
-    #[schemars(example = &"100ms")]
+    /// How long a request may wait to be one of them; then 503 `overloaded`. While such waits are in vain, nobody
+    /// waits. At most 1 minute.
+    #[schemars(with = "kinds::Duration", example = &"100ms")]
     pub(super) queue: String,
 }
 
@@ -340,16 +352,17 @@ pub(super) struct Load {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Logins {
-    /// Deprecated logins of one organization that are under way at a time; further ones are refused at once.
+    /// Deprecated logins of one organization that are under way at a time; further ones get 503 `overloaded` at once.
     #[schemars(range(min = 1, max = 1_000_000), example = 256)]
     pub(super) waiting: usize,
-    /// Logins a minute of one client address that may fail; see server.trusted_proxies.
+    /// Logins a minute of one client address that may fail; then 429 `caller_rate_limited`. What succeeds does not
+    /// count. Behind a load balancer set `server.trusted_proxies`, or all clients are one.
     #[schemars(range(max = 1_000_000), example = 60)]
     pub(super) failed_per_address: u32,
-    /// Logins a minute with one login id from one address that may fail.
+    /// The same for one login id from one address.
     #[schemars(range(max = 1_000_000), example = 5)]
     pub(super) failed_per_address_and_login: u32,
-    /// Logins a minute with one login id, from everywhere, that may fail. Whoever can fail so often keeps its owner out.
+    /// The same for one login id from everywhere. Whoever can fail so often keeps its owner out.
     #[schemars(range(max = 1_000_000), example = 100)]
     pub(super) failed_per_login: u32,
 }
@@ -358,21 +371,23 @@ pub(super) struct Logins {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
-    /// `off`, `error`, `warn`, `info`, `debug` or `trace`, alone or as `target=level`, separated by
-    /// commas. The environment variable RUST_LOG wins.
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`, alone or as `target=level`, separated by commas. `RUST_LOG`
+    /// wins. What libraries print of raw heads and paths stays off at any level.
     #[schemars(example = &"info", example = &"info,shopper_gateway=debug")]
     pub(super) level: String,
-    /// How log lines look.
+    /// How log lines look. They go to standard error.
     #[schemars(example = &"json")]
     pub(super) format: LogFormat,
-    /// File that the audit log is added to. Absent: among the other lines, on standard error.
-    #[schemars(with = "Option<String>", example = &"/var/log/shopper-gateway/audit.jsonl")]
+    /// File that the audit log is added to, always as JSON and at any `log.level`. Absent: standard error, among the
+    /// other lines, with the target `shopper_gateway::audit`.
+    #[schemars(with = "Option<kinds::File>", example = &"/var/log/shopper-gateway/audit.jsonl")]
     pub(super) audit_file: Option<PathBuf>,
     /// Makes the pseudonyms of shoppers in the audit log: 32 bytes in base64 (`openssl rand -base64 32`), the same for
-    /// all replicas. Absent: a random one for each process.
+    /// all replicas. Absent: a random one for each process, so that no two runs can be compared.
     #[schemars(with = "Option<Secret>", example = secret_example())]
     pub(super) pseudonym_key: Option<Secret>,
-    /// Of successful requests, one in so many gets a line in the access log; refusals and failures all do.
+    /// Of successful requests, one in so many gets a line in the access log. Refusals (reported ones too) and failures
+    /// always do.
     #[schemars(range(min = 1, max = 1_000_000), example = 100)]
     pub(super) one_success_in: u32,
 }
@@ -381,10 +396,12 @@ pub(super) struct Log {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Traces {
-    /// Where the collector takes OTLP over HTTP; `/v1/traces` is added. Absent: no traces are made.
-    #[schemars(example = &"http://127.0.0.1:4318")]
+    /// Where the collector takes OTLP over HTTP; `/v1/traces` is added. Absent: no traces are made, and a caller's
+    /// `traceparent` goes upstream as it came. A credential for the collector goes into `OTEL_EXPORTER_OTLP_HEADERS`.
+    #[schemars(with = "Option<kinds::Url>", example = &"http://127.0.0.1:4318")]
     pub(super) endpoint: Option<String>,
-    /// Of the traces that begin here, one in so many is exported; whoever hands one over has decided about it.
+    /// Of the traces that begin here, one in so many is exported. Whoever hands one over in `traceparent` has decided
+    /// about it.
     #[schemars(range(min = 1, max = 1_000_000), example = 100)]
     pub(super) one_in: u32,
 }
@@ -393,17 +410,19 @@ pub(super) struct Traces {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Store {
-    /// The kind of store.
+    /// The kind of store. The other keys are for `redis`.
     #[schemars(example = &"redis")]
     pub(super) kind: StoreKind,
-    /// Where Redis or Valkey is: `redis://host:6379/0`, `rediss://` for TLS, `redis+cluster://host1:6379,host2:6379`,
-    /// `redis+sentinel://host1:26379,host2:26379/{master}/0`; an ACL user stands in front of the host.
+    /// `redis://host:6379/0`, `rediss://` for TLS, `redis+cluster://host1:6379,host2:6379`,
+    /// `redis+sentinel://host1:26379,host2:26379/master/0`; an ACL user and password stand in front of the host. Needed
+    /// for `redis`.
     #[schemars(with = "Option<Secret>", example = &"rediss://gateway:password@redis.internal:6379/0")]
     pub(super) url: Option<Secret>,
     /// Authorities that may sign its certificate, PEM. Absent: the system's.
-    #[schemars(with = "Option<String>", example = &"/etc/shopper-gateway/redis-ca.pem")]
+    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/redis-ca.pem")]
     pub(super) ca: Option<PathBuf>,
-    /// Seals what is stored: 32 bytes in base64 (`openssl rand -base64 32`), the same for all replicas.
+    /// Seals what is stored: 32 bytes in base64 (`openssl rand -base64 32`), the same for all replicas. Needed for
+    /// `redis`.
     #[schemars(with = "Option<Secret>", example = secret_example())]
     pub(super) encryption_key: Option<Secret>,
     /// The key before, while it is being replaced: what it sealed is still read.
@@ -413,7 +432,7 @@ pub(super) struct Store {
     #[schemars(example = &"shopper-gateway")]
     pub(super) key_prefix: String,
     /// Longest wait for one command.
-    #[schemars(example = &"50ms")]
+    #[schemars(with = "kinds::Duration", example = &"50ms")]
     pub(super) timeout: String,
 }
 
@@ -432,13 +451,14 @@ pub(super) enum StoreKind {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Keys {
-    /// How long a key set is good while its issuer cannot be asked; then its tokens are answered 503. From 24 hours to
-    /// 30 days.
-    #[schemars(example = &"72h")]
+    /// How long a key set is good while its issuer cannot be asked; then its tokens get 503 `keys_unavailable`. From 24
+    /// hours to 30 days.
+    #[schemars(with = "kinds::Duration", example = &"72h")]
     pub(super) max_age: String,
-    /// Folder in which key sets outlive the process, so that a restart during an outage of SLAS still verifies. Nobody
-    /// but the gateway's user may write in it; made if only it is missing. With a store of kind `redis` they are kept there too.
-    #[schemars(with = "Option<String>", example = &"/var/lib/shopper-gateway/keys")]
+    /// Where key sets outlive the process, so that a restart during an outage of SLAS still verifies. Refused when
+    /// anybody but root or the gateway's user can write in it; made with mode 0700 if only it is missing. With a store
+    /// of kind `redis` they are kept there as well, sealed.
+    #[schemars(with = "Option<kinds::Folder>", example = &"/var/lib/shopper-gateway/keys")]
     pub(super) folder: Option<PathBuf>,
 }
 
@@ -452,30 +472,33 @@ pub(super) struct Policy {
     /// What happens to operations that no table knows.
     #[schemars(example = &"deny")]
     pub(super) unknown_operations: UnknownOperations,
+    /// Whether the deprecated logins are still performed.
+    #[schemars(example = &"allow")]
+    pub(super) deprecated_logins: DeprecatedLogins,
 }
 
 /// An operation of the merchant's own.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Route {
-    /// Its name, `{api}.{operation}`, in logs, metrics and `callers`.
+    /// `{api}.{operation}`, in logs, metrics and `callers.operations`.
     #[schemars(required, example = &"loyalty.getPoints")]
     pub(super) name: Option<String>,
-    /// GET, HEAD, POST, PUT, PATCH or DELETE.
+    /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH` or `DELETE`.
     #[schemars(required, example = &"GET")]
     pub(super) method: Option<String>,
-    /// Its path, with `{organizationId}` and other parameters as whole segments.
+    /// With `{organizationId}` and other parameters as whole segments.
     #[schemars(required, example = &"/custom/loyalty/v1/organizations/{organizationId}/points/{id}")]
     pub(super) path: Option<String>,
     /// Who may call it.
-    #[schemars(required, example = &"shopper")]
+    #[schemars(with = "RouteSecurity", example = &"shopper")]
     pub(super) security: Option<RouteSecurity>,
-    /// Any one of these scopes is enough.
-    #[schemars(required, example = json!(["c_loyalty"]))]
+    /// Any one of these is enough; at least one.
+    #[schemars(with = "List", example = json!(["c_loyalty"]))]
     pub(super) scopes: Option<List>,
 }
 
-/// Several texts: an array, or one text that separates them by commas.
+/// Several texts: an array, or one text with commas, `"RefArch,RefArchGlobal"`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum List {
@@ -485,7 +508,7 @@ pub(super) enum List {
     Text(String),
 }
 
-/// A size in bytes, or with a unit.
+/// Bytes as a number, or with a unit: `64KiB`, `1MiB`, `1GiB`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Size {
@@ -495,7 +518,9 @@ pub(super) enum Size {
     Text(String),
 }
 
-/// A secret: where it is, or itself.
+/// `{ file = "…" }`, `{ env = "NAME" }`, or a text, which is warned of; as variables `…__CLIENT_SECRET__FILE`,
+/// `…__CLIENT_SECRET__ENV` or `…__CLIENT_SECRET`. A file that others can read or its group can write is refused (`chmod
+/// 0400`; `0440` will do); one newline at its end is ignored. No error shows a value.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Secret {
@@ -513,9 +538,9 @@ pub(super) enum Secret {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Elsewhere {
-    /// A file that holds nothing else; one newline at its end is ignored. Refused when others can
-    /// read it. Relative paths start at the folder of the configuration file.
-    #[schemars(with = "Option<String>", example = &"/run/secrets/account-manager")]
+    /// A file that holds nothing else; one newline at its end is ignored. Refused when others can read it, or its group can
+    /// write it (`chmod 0400`; `0440` will do).
+    #[schemars(with = "Option<kinds::File>", example = &"/run/secrets/account-manager")]
     pub(super) file: Option<PathBuf>,
     /// The name of an environment variable.
     #[schemars(example = &"ACCOUNT_MANAGER_SECRET")]

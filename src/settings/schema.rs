@@ -19,11 +19,11 @@ pub fn schema() -> Json {
     schema
 }
 
-/// The name of a type as a title: `AccountManager` becomes `Account manager`.
+/// The name of a type as a title: `AccountManager` becomes `Account manager`, `URL` stays.
 fn in_words(name: &str) -> String {
     let mut words = String::new();
-    for (position, character) in name.char_indices() {
-        if position > 0 && character.is_ascii_uppercase() {
+    for character in name.chars() {
+        if words.ends_with(|before: char| before.is_ascii_lowercase()) && character.is_ascii_uppercase() {
             words.push(' ');
             words.push(character.to_ascii_lowercase());
         } else {

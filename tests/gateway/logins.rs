@@ -3,8 +3,8 @@
 use reqwest::Method;
 
 use crate::world::{
-    LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World, baskets, customers,
-    login_target, products,
+    CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, World, baskets,
+    customers, login_target, products,
 };
 
 #[tokio::test]
@@ -201,4 +201,47 @@ async fn a_broken_body_is_the_callers_fault() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("x-shopper-gateway-error: request_invalid"), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
+async fn logins_that_are_switched_off_are_counted_and_refused_while_their_sessions_go_on() {
+    for mode in ["enforce", "report"] {
+        let mut world = World::start().await;
+        let token = world.guest(PUBLIC_CLIENT).await.token();
+        let switched_off = format!("mode = '{mode}'\ndeprecated_logins = 'refuse'");
+        let change = |config: &mut toml::Table| {
+            config.insert("policy".into(), switched_off.parse::<toml::Table>().unwrap().into());
+        };
+        assert_eq!(world.gateway.reload(change).unwrap(), Vec::<&str>::new());
+
+        let by_caller = world
+            .post(&customers("/customers/trusted-system/actions/login?siteId=RefArch"))
+            .basic_auth(CALLER_CLIENT, Some("caller-secret"))
+            .body(format!(r#"{{"login":"{LOGIN}","clientId":"{PUBLIC_CLIENT}"}}"#));
+        let before = world.simulator.count("slas", "token:authorization_code_pkce");
+        for answer in [
+            world.guest(PUBLIC_CLIENT).await,
+            world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await,
+            world.guest("unknown-client").await,
+            world.send(by_caller).await,
+        ] {
+            assert_eq!(answer.refusal(), (403, "operation_not_allowed"), "{mode}: {answer:?}");
+            assert!(answer.header("sunset").is_some() && answer.header("link").is_some(), "{answer:?}");
+        }
+        assert_eq!(world.simulator.count("slas", "token:authorization_code_pkce"), before, "{mode}");
+        let metrics = world.metrics().await;
+        for (endpoint, client, count) in
+            [("login", PUBLIC_CLIENT, 3), ("login", "unknown", 1), ("trusted_system_login", PUBLIC_CLIENT, 1)]
+        {
+            let expected = format!(
+                "shopper_gateway_legacy_requests_total{{client_id=\"{client}\",endpoint=\"{endpoint}\"}} {count}"
+            );
+            assert!(metrics.contains(&expected), "{mode}: {expected}");
+        }
+
+        let products = world.send(world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token)).await;
+        assert_eq!(products.status, 200, "{mode}: {}", products.text());
+        let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
+        assert_eq!(world.send(logout.bearer_auth(&token)).await.status, 204, "{mode}");
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Policy, Server, Sessions, Size, Store, StoreKind,
     Timeouts, Traces,
 };
-use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
+use crate::settings::{DeprecatedLogins, LogFormat, PolicyMode, UnknownOperations};
 
 impl Default for List {
     fn default() -> Self {
@@ -137,6 +137,10 @@ impl Default for Traces {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { mode: PolicyMode::Enforce, unknown_operations: UnknownOperations::Deny }
+        Self {
+            mode: PolicyMode::Enforce,
+            unknown_operations: UnknownOperations::Deny,
+            deprecated_logins: DeprecatedLogins::Allow,
+        }
     }
 }

@@ -1,0 +1,67 @@
+//! `docs/CONFIGURATION.md` is what the types of the configuration say: the page below its head is made from their schema.
+//!
+//! `make docs` writes it; without that this test only compares.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected fails")]
+
+mod page;
+
+use std::{env, fs, path::Path};
+
+use shopper_gateway::settings::schema;
+
+const BASE: &str = include_str!("../../config/base.toml");
+/// Ends the head, which is written by hand.
+const MARK: &str = "<!-- From here on made from src/settings/raw.rs by `make docs`. -->\n\n";
+/// Set by `make docs`.
+const WRITE: &str = "WRITE_CONFIGURATION_PAGE";
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[test]
+fn the_page_is_what_the_types_say() {
+    let name = "docs/CONFIGURATION.md";
+    let written = read(name);
+    let (head, tables) = written.split_once(MARK).unwrap_or_else(|| panic!("{name} lacks the line {MARK}"));
+    let expected = page::tables(&schema(), BASE);
+    if env::var_os(WRITE).is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        return fs::write(path, format!("{head}{MARK}{expected}")).unwrap();
+    }
+    let first = tables.lines().zip(expected.lines()).find(|(is, should_be)| is != should_be);
+    assert_eq!(tables, expected, "{name} is not what the types say; `make docs` writes it anew. First: {first:#?}");
+}
+
+#[test]
+fn every_key_is_on_the_page_once() {
+    let sections = page::sections(&schema(), BASE);
+    let mut paths: Vec<_> = sections.iter().flat_map(|section| &section.keys).map(|key| key.path.as_str()).collect();
+    assert!(paths.len() > 60 && paths.contains(&"tenants.slas_clients.redirect_uri"), "{paths:?}");
+    let all = paths.len();
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), all);
+    let first: Vec<_> = sections.iter().map(|section| section.path.as_str()).take(2).collect();
+    assert_eq!(first, ["server", "server.tls"], "not in the order of config/base.toml");
+}
+
+#[test]
+fn links_of_the_page_lead_somewhere() {
+    let page = read("docs/CONFIGURATION.md");
+    let links: Vec<_> = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(links.iter().any(|link| link.starts_with("OPERATIONS.md#")), "{links:?}");
+    for link in links {
+        let (name, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = read(&format!("docs/{name}"));
+        let mut anchors = target.lines().filter(|line| line.starts_with('#')).map(|heading| {
+            let words = heading.trim_start_matches(['#', ' ']).to_lowercase().replace(' ', "-");
+            words
+                .chars()
+                .filter(|character| character.is_alphanumeric() || "-_".contains(*character))
+                .collect::<String>()
+        });
+        assert!(anchor.is_empty() || anchors.any(|heading| heading == anchor), "{link} leads nowhere");
+    }
+}

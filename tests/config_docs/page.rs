@@ -1,0 +1,195 @@
+//! The tables of `docs/CONFIGURATION.md`, made from the JSON Schema of the configuration.
+//!
+//! Owns how a key looks on the page. All texts are the schema's, which are the comments, kinds and defaults of
+//! `src/settings/raw.rs`; the order is that of `config/base.toml`, for a schema has none.
+
+use serde_json::Value;
+
+/// A table of the configuration: `[server]`, `[[tenants]]`.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// `tenants.slas_clients`.
+    pub(super) path: String,
+    is_array: bool,
+    description: String,
+    pub(super) keys: Vec<Key>,
+}
+
+/// A key of it.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// `tenants.slas_clients.client_id`.
+    pub(super) path: String,
+    /// `TENANTS__0__SLAS_CLIENTS__0__CLIENT_ID`.
+    variable: String,
+    kind: String,
+    default: String,
+    meaning: String,
+}
+
+/// All that the page says below its head.
+pub(super) fn tables(schema: &Value, base: &str) -> String {
+    let mut page = String::from("## Kinds of values\n\n");
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        let is_table = definition["properties"].is_object();
+        if !is_table && choices(definition).is_empty() {
+            page += &format!("- **{}**: {}\n", kind_name(name), description(definition));
+        }
+    }
+    page += "\n## Keys\n";
+    for section in sections(schema, base) {
+        let brackets = if section.is_array { ("[[", "]]") } else { ("[", "]") };
+        page += &format!("\n### `{}{}{}`\n\n{}\n\n", brackets.0, section.path, brackets.1, section.description);
+        page += "| key | variable | kind | default | meaning |\n|---|---|---|---|---|\n";
+        for Key { path, variable, kind, default, meaning } in section.keys {
+            page += &format!("| `{path}` | `{variable}` | {kind} | {default} | {meaning} |\n");
+        }
+    }
+    page
+}
+
+/// The sections and their keys, in the order of `config/base.toml`.
+pub(super) fn sections(schema: &Value, base: &str) -> Vec<Section> {
+    let mut found = Vec::new();
+    let root = Section { path: String::new(), is_array: false, description: String::new(), keys: Vec::new() };
+    collect(schema, schema, root, "", &mut found);
+    let order = order(base);
+    let place = |path: &str| order.iter().position(|known| known == path).unwrap_or(order.len());
+    for section in &mut found {
+        section.keys.sort_by_key(|key| place(&key.path));
+    }
+    found.sort_by_key(|section| place(&section.path));
+    found
+}
+
+/// The paths of all sections and keys as `config/base.toml` has them, examples included.
+fn order(base: &str) -> Vec<String> {
+    let mut section = String::new();
+    let mut order = Vec::new();
+    for line in base.lines().map(|line| line.trim_start_matches(['#', ' '])) {
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']).to_owned();
+            order.push(section.clone());
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            order.push(format!("{section}.{key}"));
+        }
+    }
+    order
+}
+
+/// Adds the section and those below it.
+fn collect(schema: &Value, table: &Value, mut section: Section, variable: &str, found: &mut Vec<Section>) {
+    let needed = table["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let join =
+        |above: &str, by: &str, name: &str| if above.is_empty() { name.to_owned() } else { [above, by, name].concat() };
+    for (name, property) in table["properties"].as_object().unwrap() {
+        let path = join(&section.path, ".", name);
+        let mut variable = join(variable, "__", &name.to_uppercase());
+        let is_array = property["items"].is_object();
+        let below = resolved(schema, if is_array { &property["items"] } else { property });
+        if below["properties"].is_object() {
+            if is_array {
+                variable += "__0";
+            }
+            let section = Section { path, is_array, description: description(property), keys: Vec::new() };
+            collect(schema, below, section, &variable, found);
+        } else {
+            let needed = needed.iter().any(|needed| needed == name);
+            section.keys.push(key(property, below, path, variable, needed));
+        }
+    }
+    if !section.path.is_empty() {
+        found.push(section);
+    }
+}
+
+fn key(property: &Value, resolved: &Value, path: String, variable: String, needed: bool) -> Key {
+    let kind = kind(property, resolved);
+    let default = match &property["default"] {
+        _ if needed => "**needed**".to_owned(),
+        Value::Null => "—".to_owned(),
+        Value::String(text) => format!("`{text}`"),
+        Value::Array(elements) if elements.is_empty() => "empty".to_owned(),
+        value => format!("`{value}`"),
+    };
+    let mut meaning = description(property);
+    for (choice, description) in choices(resolved) {
+        meaning += &format!(" `{choice}`: {description}");
+    }
+    if let Some(range) = range(property) {
+        meaning += &format!(" {range}");
+    }
+    // Of a secret, a number and a choice the page says enough.
+    let speaks = !["secret", "integer"].contains(&kind.as_str()) && choices(resolved).is_empty();
+    if let Some(example) = property["examples"].get(0).filter(|_| speaks && !default.starts_with('`')) {
+        let example = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+        meaning += &format!(" E.g. `{example}`.");
+    }
+    Key { path, variable, kind, default, meaning }
+}
+
+/// What the value is, in one word; of a choice the values themselves.
+fn kind(property: &Value, resolved: &Value) -> String {
+    let choices: Vec<_> = choices(resolved).iter().map(|(choice, _)| format!("`{choice}`")).collect();
+    match (property["$ref"].as_str(), property["type"].as_str()) {
+        _ if !choices.is_empty() => choices.join(" or "),
+        (Some(reference), _) => kind_name(reference.rsplit('/').next().unwrap()),
+        (None, Some("string")) => "text".to_owned(),
+        (None, Some("boolean")) => "truth value".to_owned(),
+        (None, Some(other)) => other.to_owned(),
+        (None, None) => panic!("{property} has no kind"),
+    }
+}
+
+/// `Duration` is `duration`, `URL` stays.
+fn kind_name(name: &str) -> String {
+    if name.chars().all(char::is_uppercase) { name.to_owned() } else { name.to_lowercase() }
+}
+
+/// The values of a choice, and what each means.
+fn choices(node: &Value) -> Vec<(&str, String)> {
+    let choices = node["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+    choices.iter().filter_map(|choice| Some((choice["const"].as_str()?, description(choice)))).collect()
+}
+
+fn range(property: &Value) -> Option<String> {
+    let most = grouped(property["maximum"].as_u64()?);
+    match property["minimum"].as_u64() {
+        None | Some(0) => Some(format!("At most {most}.")),
+        Some(least) => Some(format!("{} to {most}.", grouped(least))),
+    }
+}
+
+/// `1000000` as `1,000,000`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (position, digit) in digits.char_indices() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A description in one line, with `docs/PAGE.md#section` as a link.
+fn description(node: &Value) -> String {
+    let text = node["description"].as_str().unwrap_or_else(|| panic!("{node} has no description"));
+    let words = text.split_whitespace().map(|word| match word.strip_prefix("docs/") {
+        Some(rest) => {
+            let target = rest.trim_end_matches([',', '.', ';', ':']);
+            let (page, end) = (target.split('#').next().unwrap(), &rest[target.len()..]);
+            format!("[{page}]({target}){end}")
+        }
+        None => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn resolved<'a>(schema: &'a Value, node: &'a Value) -> &'a Value {
+    match node["$ref"].as_str() {
+        Some(reference) => schema.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => node,
+    }
+}

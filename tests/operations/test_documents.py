@@ -1,0 +1,91 @@
+"""The commands of the documents do what the documents say.
+
+README.md's first command starts the demo, which the other pages ask too; docs/MIGRATION.md starts a gateway of its own.
+"""
+
+import os
+import shutil
+import pathlib
+import unittest
+
+import pages
+import running
+
+DEMO = "make demo"
+# Addresses that the pages name. A machine of tests may have something else there.
+SHOP, OPERATORS, SALESFORCE = "127.0.0.1:8080", "127.0.0.1:9090", "127.0.0.1:8081"
+
+
+def read(name):
+    return (running.ROOT / name).read_text()
+
+
+class Documents(unittest.TestCase):
+    """Each page, from top to bottom."""
+
+    @classmethod
+    def setUpClass(cls):
+        assert f"\n{DEMO} " in read("README.md"), f"README.md does not begin with {DEMO}"
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(running.BINARIES.parent)}
+        demo = cls.enterClassContext(running.Program(*DEMO.split(), cwd=running.ROOT, env=environment))
+        demo.said("Everything stays up")
+        cls.demo = {
+            SHOP: demo.said(r"shop: +http://(\S+)").group(1),
+            OPERATORS: demo.said(r"operators: +http://([^/\s]+)").group(1),
+            SALESFORCE: demo.said(r"http://(\S+)  \(what it offers").group(1),
+        }
+        cls.path = f"{running.BINARIES}:{os.environ['PATH']}"
+
+    def run_page(self, name, addresses):
+        with running.folder() as folder:
+            for what in ("config", "deploy"):
+                shutil.copytree(running.ROOT / what, pathlib.Path(folder) / what)
+            for file in pathlib.Path(folder, "config").glob("*.toml"):
+                file.write_text(pages.at(addresses, file.read_text()))
+            return pages.run(read(name), folder, addresses, self.path)
+
+    def test_readme(self):
+        self.assertGreater(self.run_page("README.md", self.demo), 3)
+
+    def test_configuration(self):
+        self.assertGreater(self.run_page("docs/CONFIGURATION.md", self.demo), 0)
+
+    def test_operations(self):
+        self.assertGreater(self.run_page("docs/OPERATIONS.md", self.demo), 3)
+
+    def test_migration(self):
+        own = {address: f"127.0.0.1:{running.free_port()}" for address in self.demo}
+        self.assertGreater(self.run_page("docs/MIGRATION.md", own), 10)
+
+
+class Pages(unittest.TestCase):
+    """What would be wrong with a page is found."""
+
+    def run_page(self, *blocks):
+        page = "".join(f"{comment}\n```{language}\n{text}\n```\n\n" for comment, language, text in blocks)
+        with running.folder() as folder:
+            return pages.run(page, folder, {"1.2.3.4": "5.6.7.8"}, os.environ["PATH"])
+
+    def test_a_page_in_order_is_run(self):
+        ran = self.run_page(
+            ("", "sh", "ADDRESS=1.2.3.4"),
+            ("", "sh", "echo one; echo two three; echo $ADDRESS"), ("<!-- output -->", "", "…\ntwo …\n1.2.3.4"),
+            ("<!-- elsewhere: needs a cluster -->", "sh", "kubectl apply -k deploy/kubernetes/overlays/demo && make deb"),
+            ("", "toml", "this is = no command"))
+        self.assertEqual(ran, 2)
+
+    def test_what_is_not_so_is_told_with_its_line(self):
+        run, output, elsewhere = "", "<!-- output -->", "<!-- elsewhere: a reason -->"
+        for blocks, expected in [
+            ([(run, "sh", "true"), (run, "sh", "cat nothing")], r"line 8: exit code 1\n.*No such file"),
+            ([(run, "sh", "false; true")], "line 3: exit code 1"),
+            ([(run, "sh", "echo $UNSET")], "unbound variable"),
+            ([(run, "sh", "echo no"), (output, "", "yes")], "line 8: the page shows\nyes\nbut it is\nno"),
+            ([(run, "sh", "echo yes; echo no"), (output, "", "yes")], "but it is\nyes\nno"),
+            ([(elsewhere, "sh", "if")], "syntax error"),
+            ([(elsewhere, "sh", "kubectl apply -k deploy/nowhere")], "line 3: there is no deploy/nowhere"),
+            ([(elsewhere, "sh", "make nothing")], "line 3: make has no target nothing"),
+            ([("<!-- elsewhere -->", "sh", "true")], "line 3: what is meant"),
+        ]:
+            with self.subTest(expected), self.assertRaisesRegex(AssertionError, f"(?s){expected}"):
+                self.run_page(*blocks)
