@@ -17,7 +17,10 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 
 use self::terminal::Terminal;
-use crate::settings::{self, ConfigErrors, Loaded, Settings};
+use crate::{
+    core_dumps,
+    settings::{self, ConfigErrors, Loaded, Settings},
+};
 
 /// Exit code for whatever was asked for and did not come to be; clap's own for wrong usage is 2.
 const FAILED: u8 = 1;
@@ -159,7 +162,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => error.exit(),
     };
     let terminal = Terminal::new(line.color);
-    let result = match line.command {
+    // Every command reads secrets.
+    let no_dumps = core_dumps::forbid();
+    let no_dumps = no_dumps.map_err(|error| Failure::Other(format!("core dumps cannot be switched off: {error}")));
+    let result = no_dumps.and_then(|()| match line.command {
         Command::Serve(file) => serve::serve(&file),
         Command::Check { file, online } => check::check(&file, online, &terminal),
         Command::Routes(file) => routes::routes(&file, &terminal),
@@ -167,7 +173,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(TokenCommand::Inspect { config }) => token::inspect(config.as_deref(), &terminal),
         Command::Completions { shell } => manual::completions(shell, &terminal),
         Command::Man => manual::page(&terminal),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -202,6 +202,14 @@ impl Metrics {
         })
     }
 
+    /// Shows a counter that was there before this registry.
+    ///
+    /// # Errors
+    /// If it is shown already.
+    pub fn show(&self, counter: IntCounterVec) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(counter))
+    }
+
     /// Everything in Prometheus's text format, and its content type.
     ///
     /// # Errors
@@ -236,6 +244,15 @@ impl Metrics {
         self.token_exchanges.with_label_values(&[service, flow, outcome]).inc();
         self.token_exchange_duration.with_label_values(&[service, flow]).observe(took.as_secs_f64());
     }
+}
+
+/// Lines of the log that were lost, by log. Of the process and on no registry yet, because logging begins first.
+///
+/// # Errors
+/// Only if its name were none, which the tests would show.
+pub fn log_lines_lost() -> Result<IntCounterVec, prometheus::Error> {
+    let name = Opts::new("log_lines_lost_total", "Lines of the log that nobody took in time");
+    IntCounterVec::new(name, &["log"])
 }
 
 #[cfg(test)]

@@ -4,12 +4,23 @@
 //! levels are capped here, in code: no `RUST_LOG` can switch them on. The audit log is no matter of levels: its lines
 //! are written whatever the filter says, always as JSON, and to a file of their own if one is configured. The level can be
 //! changed while the process runs ([`level`]); spans go to a collector if one is configured ([`traces`]).
+//!
+//! Whoever logs never waits for who reads: lines go through a [`Sink`] each. Audit lines have one of their own, with more
+//! room, so that no flood of other lines displaces them.
 
 pub mod level;
+mod panics;
+mod sink;
 pub mod traces;
 
-use std::{fs::OpenOptions, io};
+use std::{
+    fs::OpenOptions,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use prometheus::IntCounterVec;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, filter,
@@ -20,9 +31,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::traces::Exporter;
+use self::{sink::Sink, traces::Exporter};
 use crate::{
-    audit,
+    audit, metrics,
     settings::{Log, LogFormat, Traces},
 };
 
@@ -33,39 +44,86 @@ const CAPPED_TARGETS: [&str; 9] =
 /// operator should know of requests stands in our own lines.
 const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
+/// Lines that may wait for who reads standard error: some megabytes.
+const WAITING_LINES: usize = 8 * 1024;
+/// Audit lines that may wait: minutes of a busy shop's logins, some megabytes.
+const WAITING_AUDIT_LINES: usize = 16 * 1024;
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The logs and traces of a process. When this is dropped, what waits is written, as far as that takes no longer than a
+/// second each.
+#[derive(Debug)]
+pub struct Telemetry {
+    sinks: [Arc<Sink>; 2],
+    lost: IntCounterVec,
+    exporter: Option<Exporter>,
+}
+
+impl Telemetry {
+    /// Lines that were lost because nobody took them in time.
+    #[must_use]
+    pub fn lost(&self) -> IntCounterVec {
+        self.lost.clone()
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(exporter) = self.exporter.take() {
+            exporter.stop();
+        }
+        let deadline = Instant::now() + LAST_LINES;
+        for sink in &self.sinks {
+            sink.flush(deadline);
+        }
+    }
+}
+
 /// Why the log or the traces cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The audit log's file cannot be written.
     #[error("log.audit_file: {0}")]
     AuditFile(#[from] io::Error),
+    /// The counter of lost lines cannot be made, which the tests exclude.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The exporter of traces cannot be made.
     #[error("traces.endpoint: {0}")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Starts logging to standard error, the audit log to its file, and the export of traces where one is configured. Does
-/// nothing to the log if the process logs already.
+/// Starts logging to standard error, the audit log to its file, and the export of traces where one is configured; panics
+/// are logged too. Does nothing to the log if the process logs already.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &Log, traces: &Traces) -> Result<Option<Exporter>, TelemetryError> {
+pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
+    let lost = metrics::log_lines_lost()?;
+    let [lines_lost, audit_lost] = ["log", "audit"].map(|name| lost.with_label_values(&[name]));
+    let sink = Arc::new(Sink::new("log", io::stderr(), WAITING_LINES, lines_lost)?);
+    let audit_sink = match &log.audit_file {
+        Some(file) => {
+            let file = OpenOptions::new().append(true).create(true).open(file)?;
+            Sink::new("audit", file, WAITING_AUDIT_LINES, audit_lost)?
+        }
+        None => Sink::new("audit", io::stderr(), WAITING_AUDIT_LINES, audit_lost)?,
+    };
+    let audit_sink = Arc::new(audit_sink);
     let from_environment = EnvFilter::try_from_default_env().ok().zip(std::env::var(EnvFilter::DEFAULT_ENV).ok());
     let (filter, at_start) = match from_environment {
         Some((filter, text)) => (filter, text),
         None => (EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")), log.level.clone()),
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+    let lines = fmt::layer().with_writer(Arc::clone(&sink)).with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.compact().boxed(),
     };
     let lines = guarded(lines, filter);
-    let audit = match &log.audit_file {
-        Some(file) => audit_lines(OpenOptions::new().append(true).create(true).open(file)?),
-        None => audit_lines(io::stderr),
-    };
+    let audit = audit_lines(Arc::clone(&audit_sink));
     let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces)).transpose()?;
     let exported = exporter.as_ref().map(Exporter::layer);
     let subscriber = tracing_subscriber::registry().with(lines).with(audit).with(exported);
@@ -73,7 +131,8 @@ pub fn start(log: &Log, traces: &Traces) -> Result<Option<Exporter>, TelemetryEr
         Ok(()) => level::keep(handle, at_start),
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
-    Ok(exporter)
+    panics::log();
+    Ok(Telemetry { sinks: [sink, audit_sink], lost, exporter })
 }
 
 /// The ordinary lines, at the level that is set and never beyond what is safe.

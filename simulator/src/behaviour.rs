@@ -14,6 +14,8 @@ pub struct Behaviour {
     pub registered_refresh_token_seconds: u64,
     /// Lifetime of a trusted agent's shopper token.
     pub trusted_agent_token_seconds: u64,
+    /// How far the clock of tokens is ahead of this machine's; negative: behind it.
+    pub clock_ahead_seconds: i64,
     /// `exp - iat` of an Account Manager token; `expires_in` answers one less.
     pub account_manager_token_seconds: u64,
     /// Lifetime of an authorization code.
@@ -49,6 +51,7 @@ impl Default for Behaviour {
             guest_refresh_token_seconds: 30 * 86_400,
             registered_refresh_token_seconds: 90 * 86_400,
             trusted_agent_token_seconds: 900,
+            clock_ahead_seconds: 0,
             account_manager_token_seconds: 1800,
             code_seconds: 60,
             one_time_token_seconds: 1800,

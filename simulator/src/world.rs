@@ -101,6 +101,12 @@ impl World {
         now.max(last + 1)
     }
 
+    /// The issuers' time, seconds since 1970.
+    pub(crate) fn now(&self) -> i64 {
+        let now = i64::try_from(clock::seconds()).unwrap_or(i64::MAX);
+        now.saturating_add(self.behaviour().clock_ahead_seconds)
+    }
+
     /// The issuer Account Manager writes. The published one names host and port, so this does.
     pub(crate) fn account_manager_issuer(&self) -> String {
         format!("{}/dwsso/oauth2", self.url())
@@ -154,6 +160,7 @@ impl World {
             isb: &isb.unwrap_or_default(),
             scopes: &spec.scopes.clone().or_else(own).unwrap_or_default(),
             lifetime_seconds: spec.lifetime_seconds.unwrap_or_else(|| i64::try_from(lifetime).unwrap_or(i64::MAX)),
+            now: self.now(),
             serial: self.serial(),
             do_not_track: spec.do_not_track,
         }
@@ -174,7 +181,7 @@ impl World {
         scopes: &[String],
         lifetime_seconds: i64,
     ) -> String {
-        let now = i64::try_from(clock::seconds()).unwrap_or(i64::MAX);
+        let now = self.now();
         let expiry = now.saturating_add(lifetime_seconds);
         let claims = json!({
             "at_hash": identifiers::opaque(), "sub": subject, "aud": client_id,
@@ -209,7 +216,7 @@ impl World {
 
     /// The claims of a valid Account Manager token of ours.
     pub(crate) fn verify_account_manager_token(&self, token: &str) -> Result<Map<String, Value>, Refusal> {
-        let claims = jwt::verify(&self.account_manager_keys(), token)?;
+        let claims = jwt::verify(&self.account_manager_keys(), token, self.now())?;
         let issuer = claims.get("iss").and_then(Value::as_str);
         if issuer != Some(self.account_manager_issuer().as_str()) {
             return Err(Refusal::Malformed);
@@ -219,7 +226,7 @@ impl World {
 
     /// A valid shopper token that has not been revoked, with a word on why not.
     pub(crate) fn verify_shopper_token(&self, token: &str) -> Result<ShopperToken, &'static str> {
-        let claims = jwt::verify(&self.slas_keys(), token).map_err(|refusal| match refusal {
+        let claims = jwt::verify(&self.slas_keys(), token, self.now()).map_err(|refusal| match refusal {
             Refusal::Malformed => "the access token is malformed",
             Refusal::UnknownKey => "the access token names an unknown key",
             Refusal::BadSignature => "the access token's signature is invalid",

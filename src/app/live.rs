@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use prometheus::IntCounterVec;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -61,6 +62,14 @@ impl Live {
         };
         live.note_success(live.tls.as_ref());
         Ok(Arc::new(live))
+    }
+
+    /// Shows a counter of the process among the metrics.
+    ///
+    /// # Errors
+    /// If it is shown already.
+    pub fn show(&self, counter: IntCounterVec) -> Result<(), AppError> {
+        Ok(self.lasting.metrics.show(counter)?)
     }
 
     /// Returns when requests can be served: every organization's keys are there.

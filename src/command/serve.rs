@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
     let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
     let loaded = load(file)?;
-    let exporter = telemetry::start(&loaded.settings.log, &loaded.settings.traces).map_err(Failure::of)?;
+    let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces).map_err(Failure::of)?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
@@ -34,7 +34,7 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
-    let result = runtime.block_on(async {
+    runtime.block_on(async {
         let signals = Signals::new().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
         let app = App::build_on(loaded.settings, inherited).map_err(Failure::of)?;
         for address in app.public_addresses() {
@@ -42,6 +42,7 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
         let live = app.live();
+        live.show(telemetry.lost()).map_err(Failure::of)?;
         let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
         tokio::spawn(async move {
             live.ready().await;
@@ -49,9 +50,5 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
         });
         let stop = signals.obey(app.live(), sockets, || Settings::load(&file.config));
         app.run(stop).await.map_err(Failure::of)
-    });
-    if let Some(exporter) = exporter {
-        exporter.stop();
-    }
-    result
+    })
 }

@@ -54,6 +54,8 @@ const NOTHING_FOR: u64 = 60;
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
+/// Seconds before its end in which a token may be renewed, from which on sessions spread over them.
+const WORTH_SPREADING: u64 = 30;
 /// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
 const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 /// Beside a store in memory, one of so many of its sessions is also known here.
@@ -173,9 +175,13 @@ impl InUse {
         self.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now
     }
 
-    /// How long before its end the newest token is renewed: never more than a quarter of its life.
+    /// How long before its end the newest token is renewed: never more than a quarter of its life. Where that is long, each
+    /// session has a time of its own in it, so that shoppers who came together do not renew together.
     fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
-        refresh_ahead.as_secs().min(session.access_life / 4)
+        let ahead = refresh_ahead.as_secs().min(session.access_life / 4);
+        let SessionId([.., high, low]) = session.id;
+        let spread = if ahead < WORTH_SPREADING { 0 } else { ahead / 2 };
+        ahead - spread * u64::from(u16::from_be_bytes([high, low])) / (u64::from(u16::MAX) + 1)
     }
 }
 
@@ -257,7 +263,7 @@ impl Sessions {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
-            access_ends_at: shopper.expires_at,
+            access_ends_at: ends_at(shopper.expires_at, answer.expires_in),
             access_life: answer.expires_in,
             refresh_token: answer.refresh_token.clone()?,
             ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
@@ -574,6 +580,14 @@ impl Sessions {
         tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
     }
+}
+
+/// When a token ends that SLAS has just given, by the gateway's clock. It says so itself, by SLAS's clock; where the two
+/// differ by much, its life counts, which needs no clock in common (RFC 6749, 5.1): else a token could look ended as soon
+/// as it is here, and each request would renew it.
+fn ends_at(says: u64, life: u64) -> u64 {
+    let now = unix_now();
+    if life == 0 { says } else { says.clamp(now.saturating_add(life / 2), now.saturating_add(life)) }
 }
 
 /// Whether a token speaks for the owner of a session: organization, client, shopper and site alike.

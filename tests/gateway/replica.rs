@@ -2,12 +2,15 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
+    time::Duration,
 };
 
 use reqwest::Client;
 
 use crate::world::{configuration, eventually};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
 
 /// A running `shopper-gateway serve`.
 pub struct Replica {
@@ -25,6 +28,11 @@ impl Replica {
 
     /// The same with this `RUST_LOG`.
     pub async fn start_logging(level: &str, url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        Self::start_by(Command::new(BINARY).env("RUST_LOG", level), url, change).await
+    }
+
+    /// The same by a command, to which the gateway's arguments are added.
+    pub async fn start_by(command: &mut Command, url: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
         let (address, admin) = (free(), free());
         let mut table: toml::Table = configuration(url).parse().unwrap();
         table.insert(
@@ -36,12 +44,7 @@ impl Replica {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, table.to_string()).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_shopper-gateway"))
-            .args(["serve", "-c", path.to_str().unwrap()])
-            .env("RUST_LOG", level)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let process = command.args(["serve", "-c", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
         let replica = Self { address, admin, process, folder };
         let client = Client::builder().no_proxy().build().unwrap();
         eventually("the replica is ready", async || {
@@ -57,6 +60,29 @@ impl Replica {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Processor time that it has used.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        let after_name = stat.rsplit_once(") ").unwrap().1;
+        // utime and stime, in hundredths of a second whatever the machine (proc(5), USER_HZ).
+        let ticks = after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// What `/proc` says of it.
+    pub fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its standard error, if the command piped it.
+    pub fn take_stderr(&mut self) -> ChildStderr {
+        self.process.stderr.take().unwrap()
     }
 
     /// Where its configuration is.

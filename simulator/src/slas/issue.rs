@@ -44,6 +44,7 @@ pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outc
         isb: &isb,
         scopes: &world.shopper_scopes(client, &session.marks),
         lifetime_seconds: i64::try_from(lifetime).unwrap_or(i64::MAX),
+        now: world.now(),
         serial,
         do_not_track: session.do_not_track,
     });

@@ -12,7 +12,7 @@ use std::{
 
 use secrecy::ExposeSecret;
 
-use super::{InUse, Known, SessionError, Sessions, digest_of, owns};
+use super::{InUse, Known, SessionError, Sessions, digest_of, ends_at, owns};
 use crate::{
     clock::unix_now,
     jwt::TokenDigest,
@@ -170,8 +170,10 @@ impl Sessions {
     pub(super) async fn renewed(&self, session: &Session, answer: TokenAnswer) -> Option<Session> {
         let digest = digest_of(&answer.access_token);
         let token = answer.access_token.expose_secret();
-        let ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
-            Ok(verified) if owns(&verified.shopper, &session.owner) => verified.shopper.expires_at,
+        let access_ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
+            Ok(verified) if owns(&verified.shopper, &session.owner) => {
+                ends_at(verified.shopper.expires_at, answer.expires_in)
+            }
             // SLAS gave it over a verified connection, and the refresh token before it may be void: what
             // cannot be verified just now is kept.
             Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => unix_now().saturating_add(answer.expires_in),
@@ -182,7 +184,7 @@ impl Sessions {
         };
         Some(session.renewed(
             answer.access_token,
-            ends_at,
+            access_ends_at,
             answer.expires_in,
             digest,
             answer.refresh_token,

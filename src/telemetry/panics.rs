@@ -1,0 +1,66 @@
+//! What the log says of a panic.
+//!
+//! Owns the hook. A panic is a defect, and its place tells where; its message may tell what a caller sent: slicing text at
+//! a wrong place prints the text. So a message is written only where it is a literal of the program.
+
+use std::panic::{self, PanicHookInfo};
+
+/// From now on panics are lines of the log, and nothing is written past it.
+pub(super) fn log() {
+    panic::set_hook(Box::new(|panic| {
+        let (place, message) = (place(panic), message(panic));
+        tracing::error!(place, message, "a panic: a defect of the gateway");
+    }));
+}
+
+fn place(panic: &PanicHookInfo<'_>) -> String {
+    panic.location().map_or_else(|| "unknown".to_owned(), |at| format!("{}:{}", at.file(), at.line()))
+}
+
+fn message(panic: &PanicHookInfo<'_>) -> &'static str {
+    panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("withheld: it may hold what a caller sent")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_tells_its_place_and_no_secret() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let before = panic::take_hook();
+        log();
+        tracing::subscriber::with_default(subscriber, || {
+            let secret = "pässword-of-somebody".to_owned();
+            assert!(panic::catch_unwind(|| panic!("{secret}")).is_err());
+            assert!(panic::catch_unwind(|| secret[..2].len()).is_err());
+            assert!(panic::catch_unwind(|| panic!("the table is empty")).is_err());
+        });
+        panic::set_hook(before);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains("ssword-of"), "{text}");
+        assert!(text.contains(&format!("{}:", file!())) && text.contains("the table is empty"), "{text}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Clocks that differ: SLAS's and Account Manager's from the gateway's, by seconds or by an hour.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::{Answer, CALLER_CLIENT, CALLER_SECRET, LOGIN, PUBLIC_CLIENT, World, orders, search};
+
+fn ahead(world: &World, seconds: i64) {
+    world.simulator.set(|behaviour| behaviour.clock_ahead_seconds = seconds);
+}
+
+async fn read(world: &World, token: &str) -> Answer {
+    world.send(world.get(&search()).bearer_auth(token)).await
+}
+
+#[tokio::test]
+async fn within_the_leeway_nobody_notices() {
+    let world = super::world().await;
+    for seconds in [-50, -20, 20, 50] {
+        ahead(&world, seconds);
+        let token = world.guest(PUBLIC_CLIENT).await.token();
+        assert_eq!(read(&world, &token).await.status, 200, "{seconds}");
+        let request = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+        assert_eq!(world.send(request.header("X-On-Behalf-Of", LOGIN)).await.status, 200, "{seconds}");
+        let request = world.get(&orders()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+        assert_eq!(world.send(request).await.status, 200, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn beyond_it_a_token_is_not_yet_or_no_more_valid() {
+    let world = super::world().await;
+    // A token is valid from half a minute before it was issued.
+    for (seconds, refusal) in [(120, (401, "token_invalid")), (3600, (401, "token_invalid"))] {
+        ahead(&world, seconds);
+        assert_eq!(read(&world, &world.mint(|_| {})).await.refusal(), refusal, "{seconds}");
+    }
+    for (seconds, status) in [(-1800 + 40, 200), (-1800 - 120, 401), (-3600, 401)] {
+        ahead(&world, seconds);
+        let token = world.mint(|_| {});
+        // The API goes by the issuers' clock.
+        assert_eq!(read(&world, &token).await.status.as_u16(), status, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn an_hours_jump_is_no_stampede() {
+    let world = super::world().await;
+    let mut tokens = Vec::new();
+    for _ in 0..5 {
+        tokens.push(world.guest(PUBLIC_CLIENT).await.token());
+    }
+    // The gateway's clock runs an hour ahead from now on, as far as SLAS's tokens tell: whatever it gives has ended.
+    ahead(&world, -3600);
+    let late = world.mint(|_| {});
+    world.simulator.clear_ledger();
+    for _ in 0..10 {
+        for answer in join_all((0..20).map(|_| read(&world, &late))).await {
+            assert_eq!(answer.refusal(), (401, "token_expired"));
+        }
+    }
+    assert_eq!(world.simulator.ledger().iter().filter(|entry| entry.service == "slas").count(), 0);
+    // Sessions go on: those from before by the tokens they have, new ones by the life that SLAS gives theirs.
+    tokens.push(world.guest(PUBLIC_CLIENT).await.token());
+    for token in &tokens {
+        for _ in 0..5 {
+            assert_ne!(read(&world, token).await.status, 503);
+        }
+    }
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0);
+}
+
+#[tokio::test]
+async fn renewals_that_give_tokens_of_another_clock_are_few() {
+    // A clock may be wrong by any time; 29 minutes leave a token a minute of its life, as it seems.
+    for seconds in [-3600, -29 * 60, -10 * 60] {
+        let world = super::world().await;
+        world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
+        let token = world.guest(PUBLIC_CLIENT).await.token();
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
+        ahead(&world, seconds);
+        world.simulator.clear_ledger();
+        let newest = read(&world, &token).await.token();
+        for token in [&token, &newest] {
+            for _ in 0..5 {
+                for answer in join_all((0..20).map(|_| read(&world, token))).await {
+                    assert_eq!(answer.status, 200, "{seconds}: {}", answer.text());
+                }
+            }
+        }
+        let refreshes = world.simulator.count("slas", "token:refresh_token");
+        assert_eq!(refreshes, 1, "{seconds}: for 200 requests of one session");
+    }
+}

@@ -1,0 +1,203 @@
+//! A machine that runs out of things: descriptors, room on its disk, somebody who reads the log.
+//!
+//! The real process each time. Nothing of this may stop a request that needs none of it, nor keep a processor busy, and
+//! all is well again soon after the shortage has ended.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    net::TcpStream,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use reqwest::{Client, StatusCode};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
+use serde_json::Value;
+
+use crate::{
+    replica::{BINARY, Replica},
+    world::{PUBLIC_CLIENT, eventually, install_cryptography, login_target, products},
+};
+
+/// More lines than a pipe holds.
+const MANY: usize = 1500;
+
+async fn simulator() -> Simulator {
+    install_cryptography();
+    salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap()
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+/// The gateway, started by a shell that first does something.
+fn after(words: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{words}; exec \"$0\" \"$@\""), BINARY]).env("RUST_LOG", "info");
+    command
+}
+
+fn logging_to(config: &mut toml::Table, audit_file: &Path) {
+    let log = format!("audit_file = \"{}\"", audit_file.display());
+    config.insert("log".into(), log.parse::<toml::Table>().unwrap().into());
+}
+
+async fn search(client: &Client, replica: &Replica, token: &str) -> StatusCode {
+    let url = format!("http://{}{}", replica.address, products("?ids=a&siteId=RefArch"));
+    // A connection that breaks is a failure of the gateway's too.
+    client.get(url).bearer_auth(token).send().await.map_or(StatusCode::BAD_GATEWAY, |answer| answer.status())
+}
+
+async fn guest(client: &Client, replica: &Replica) -> StatusCode {
+    let url = format!("http://{}{}", replica.address, login_target(PUBLIC_CLIENT));
+    client.post(url).body(r#"{"type":"guest"}"#).send().await.unwrap().status()
+}
+
+async fn metric(client: &Client, replica: &Replica, line: &str) -> bool {
+    let answer = client.get(format!("http://{}/metrics", replica.admin)).send().await.unwrap();
+    answer.text().await.unwrap().lines().any(|shown| shown == line)
+}
+
+/// That a while passes without much work.
+async fn rests(replica: &Replica) {
+    let before = replica.processor_time();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used = replica.processor_time() - before;
+    assert!(used < Duration::from_millis(700), "it is busy with nothing: {used:?} in two seconds");
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_who_does_not_read_the_log() {
+    let simulator = simulator().await;
+    let command = &mut after(":");
+    let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |_| {}).await;
+    let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
+    for _ in 0..MANY {
+        assert_eq!(search(&client, &replica, &token).await, 200);
+    }
+    rests(&replica).await;
+    let lost = r#"shopper_gateway_log_lines_lost_total{log="log"} 0"#;
+    assert!(metric(&client, &replica, lost).await, "so many can wait");
+    // Somebody reads at last.
+    let stderr = replica.take_stderr();
+    let reading = tokio::task::spawn_blocking(move || {
+        let lines = BufReader::new(stderr).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        lines.filter(|line| line["operation"] == "shopper-products.getProducts").count()
+    });
+    replica.terminate();
+    assert_eq!(replica.wait().await, Some(0));
+    assert_eq!(reading.await.unwrap(), MANY, "each request has its line");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_stop() {
+    let simulator = simulator().await;
+    let command = &mut after(":");
+    let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |_| {}).await;
+    let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
+    for _ in 0..MANY {
+        assert_eq!(search(&client, &replica, &token).await, 200);
+    }
+    let _unread = replica.take_stderr();
+    replica.terminate();
+    assert_eq!(replica.wait().await, Some(0));
+}
+
+#[tokio::test]
+async fn audit_lines_wait_for_their_reader() {
+    let simulator = simulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("audit");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open for both, so that nobody waits for anybody.
+    let mut reader = File::options().read(true).write(true).open(&pipe).unwrap();
+    let replica = Replica::start(&simulator.url(), |config| logging_to(config, &pipe)).await;
+    let client = client();
+    for _ in 0..MANY / 5 {
+        assert_eq!(guest(&client, &replica).await, 200);
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+        while text.iter().filter(|byte| **byte == b'\n').count() < MANY / 5 {
+            let read = reader.read(&mut chunk).unwrap();
+            text.extend_from_slice(&chunk[..read]);
+        }
+        String::from_utf8(text).unwrap()
+    });
+    let text = tokio::time::timeout(Duration::from_secs(20), reading).await.expect("no line is lost").unwrap();
+    for line in text.lines() {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["event"], "login", "{line}");
+    }
+    assert!(metric(&client, &replica, r#"shopper_gateway_log_lines_lost_total{log="audit"} 0"#).await);
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_no_login_and_has_every_line_later() {
+    let simulator = simulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, keys) = (folder.path().join("audit.jsonl"), folder.path().join("keys"));
+    // No file may grow: each write fails, as on a full disk.
+    let command = &mut after("trap '' XFSZ; ulimit -S -f 0");
+    let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |config| {
+        logging_to(config, &audit);
+        let folder = format!("folder = \"{}\"", keys.display());
+        config.insert("keys".into(), folder.parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    let client = client();
+    for _ in 0..20 {
+        assert_eq!(guest(&client, &replica).await, 200);
+    }
+    rests(&replica).await;
+    assert_eq!(std::fs::read_to_string(&audit).unwrap(), "");
+
+    let process = Pid::from_raw(replica.id().try_into().unwrap());
+    prlimit(process, Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    eventually("every line is written", async || std::fs::read_to_string(&audit).unwrap().lines().count() == 20).await;
+    for line in std::fs::read_to_string(&audit).unwrap().lines() {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["event"], "login", "{line}");
+    }
+    // The next reading of keys is kept again. SLAS shows one key ahead.
+    simulator.rotate_keys();
+    simulator.rotate_keys();
+    let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
+    eventually("the new key is known", async || search(&client, &replica, &token).await == 200).await;
+    eventually("keys are kept", async || {
+        std::fs::read_dir(&keys).unwrap().any(|file| !file.unwrap().file_name().to_str().unwrap().starts_with('.'))
+    })
+    .await;
+
+    let stderr = replica.take_stderr();
+    replica.kill();
+    let said = BufReader::new(stderr).lines().map(Result::unwrap).collect::<Vec<_>>();
+    let count = |words: &str| said.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((count("cannot be written"), count("can be written again")), (1, 1), "{said:#?}");
+}
+
+#[tokio::test]
+async fn few_descriptors_are_an_outage_while_they_last_and_no_longer() {
+    let simulator = simulator().await;
+    let replica = Replica::start_by(&mut after("ulimit -n 64"), &simulator.url(), |_| {}).await;
+    let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
+    assert_eq!(search(&client, &replica, &token).await, 200);
+    let connections: Vec<_> = (0..120).map(|_| TcpStream::connect(replica.address).unwrap()).collect();
+    rests(&replica).await;
+    drop(connections);
+    eventually("requests are served again", async || search(&client, &replica, &token).await == 200).await;
+    let fresh = self::client();
+    assert_eq!(search(&fresh, &replica, &token).await, 200, "on a new connection too");
+    assert!(metric(&fresh, &replica, "shopper_gateway_ready 1").await);
+}
+
+#[tokio::test]
+async fn the_memory_of_the_process_ends_on_no_disk() {
+    let simulator = simulator().await;
+    let replica = Replica::start_by(&mut after("ulimit -S -c unlimited || true"), &simulator.url(), |_| {}).await;
+    let limits = replica.proc("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(line.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{line}");
+}
