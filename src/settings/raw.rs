@@ -250,7 +250,8 @@ pub(super) struct Caller {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Sessions {
     /// A token this close to its end is refreshed by the next request, but never before three quarters of its life are
-    /// over. At most 29 minutes.
+    /// over. Of tokens that live long, half as close for some sessions, so that shoppers who came together do not renew
+    /// together. At most 29 minutes.
     #[schemars(with = "kinds::Duration", example = &"5m")]
     pub(super) refresh_ahead: String,
     /// A session ends this long after its last use. At most 90 days.
