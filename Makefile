@@ -114,7 +114,7 @@ build-tools:
 	$(call apt,cmake:cmake make:make gcc:gcc g++:g++)
 
 test-tools:
-	$(call apt,redis-server:redis-server node:nodejs npm:npm curl:curl openssl:openssl)
+	$(call apt,redis-server:redis-server node:nodejs npm:npm curl:curl openssl:openssl chromium:chromium man:man-db groff:groff-base)
 	$(call tool,cargo-nextest,$(NEXTEST))
 
 deploy-tools: $(DEPLOY_TOOLS)/.installed $(DEPLOY_TOOLS)/bin/prometheus

@@ -217,7 +217,7 @@ fn settings(simulator: &str) -> Outcome<Settings> {
     "warn".clone_into(&mut log.level);
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     log.audit_file = target.is_dir().then(|| target.join("demo-audit.jsonl"));
-    telemetry::start(&log)?;
+    telemetry::start(&log, &loaded.settings.traces)?;
     Ok(loaded.settings)
 }
 

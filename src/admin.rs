@@ -1,19 +1,43 @@
-//! The operators' listener: `/livez`, `/readyz`, `/metrics`, `/status`; never on the public one.
+//! The operators' listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/log-level`; never on the public one.
 //!
-//! Owns what an orchestrator and an operator may ask. It decides nothing and changes nothing.
+//! Owns what an orchestrator and an operator may ask. It decides nothing, and changes nothing but the log's level.
+
+mod log_level;
+mod page;
+mod report;
+mod status;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::{
-    HeaderValue, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+    request::Parts,
 };
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde::Serialize;
+use url::form_urlencoded;
 
+use self::{
+    report::{Filter, Report},
+    status::Status,
+};
 use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// How `/status` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Html,
+    Json,
+    Csv,
+}
 
 /// What operators may ask.
 #[derive(Debug)]
@@ -42,18 +66,6 @@ struct Ring {
     age_seconds: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Status {
-    version: &'static str,
-    readiness: Readiness,
-    organizations: Vec<String>,
-    keys: Vec<Ring>,
-    operations: usize,
-    callers: Vec<String>,
-    requests_in_flight: usize,
-    tokens_remembered: usize,
-}
-
 impl Admin {
     /// Answers for the gate that serves at the moment.
     #[must_use]
@@ -68,37 +80,56 @@ impl Admin {
         Readiness { ready: keys && !draining, keys, keys_missing, draining }
     }
 
-    fn status(&self) -> Status {
-        let gate = self.gate.load();
-        let mut organizations: Vec<_> = gate.tenants.keys().map(ToString::to_string).collect();
-        organizations.sort();
-        Status {
-            version: env!("CARGO_PKG_VERSION"),
-            readiness: self.readiness(),
-            organizations,
-            keys: gate.rings.iter().map(|ring| Ring::of(ring)).collect(),
-            operations: gate.operations.iter().len(),
-            callers: gate.callers.iter().map(|caller| caller.settings.name.clone()).collect(),
-            requests_in_flight: self.in_flight.count(),
-            tokens_remembered: gate.shoppers.remembered(),
+    /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
+    /// whether the `Accept` field asks for HTML, as browsers do.
+    async fn status(&self, head: &Parts) -> Response<Vec<u8>> {
+        let gate = self.gate.load_full();
+        self.measure(&gate).await;
+        let query = head.uri.query().unwrap_or_default();
+        let filter = Filter::read(query);
+        let status = Status::of(self, &gate, Report::of(&gate.migration, &filter));
+        let mut answer = match Format::asked_for(query, &head.headers) {
+            Some(Format::Json) => json(StatusCode::OK, &status),
+            Some(Format::Csv) => match status.migration.csv() {
+                Ok(csv) => answer(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv),
+                Err(error) => failed("the report cannot be written", &error),
+            },
+            Some(Format::Html) => match page::page(&gate, &status, &filter) {
+                Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
+                Err(error) => failed("the page cannot be written", &error),
+            },
+            None => answer(StatusCode::BAD_REQUEST, "text/plain", b"format: html, json or csv\n".to_vec()),
+        };
+        let headers = answer.headers_mut();
+        headers.insert(VARY, HeaderValue::from(ACCEPT));
+        headers.extend(page::SECURITY_POLICY.clone().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+        answer
+    }
+
+    /// Brings those figures up to date that are not counted as they change.
+    async fn measure(&self, gate: &Gate) {
+        gate.sessions.sweep().await;
+        for ring in &gate.rings {
+            ring.record_age();
+        }
+        gate.metrics.ready.set(i64::from(self.readiness().ready));
+        let (sessions, on_behalf) = gate.sessions.at_hand();
+        let system = usize::try_from(gate.machine.held()).unwrap_or(usize::MAX);
+        let verified = gate.shoppers.remembered();
+        for (kind, held) in
+            [("verified", verified), ("session", sessions), ("on_behalf", on_behalf), ("system", system)]
+        {
+            let held = i64::try_from(held).unwrap_or(i64::MAX);
+            gate.metrics.token_cache_entries.with_label_values(&[kind]).set(held);
         }
     }
 
     async fn metrics(&self) -> Response<Vec<u8>> {
         let gate = self.gate.load_full();
-        gate.sessions.sweep().await;
-        for ring in &gate.rings {
-            ring.record_age();
-        }
-        let remembered = i64::try_from(gate.shoppers.remembered()).unwrap_or(i64::MAX);
-        gate.metrics.token_cache_entries.with_label_values(&["verified"]).set(remembered);
-        gate.metrics.ready.set(i64::from(self.readiness().ready));
+        self.measure(&gate).await;
         match gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
-            Err(error) => {
-                tracing::error!(%error, "metrics cannot be written");
-                answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", b"metrics cannot be written\n".to_vec())
-            }
+            Err(error) => failed("metrics cannot be written", &error),
         }
     }
 }
@@ -116,6 +147,9 @@ impl Ring {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        if session.req_header().uri.path() == "/log-level" && session.req_header().method != Method::HEAD {
+            return log_level::answer_to(session, &self.gate.load_full().audit).await;
+        }
         let head = session.req_header();
         if head.method != Method::GET && head.method != Method::HEAD {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec());
@@ -128,10 +162,33 @@ impl ServeHttp for Admin {
                 json(status, &readiness)
             }
             "/metrics" => self.metrics().await,
-            "/status" => json(StatusCode::OK, &self.status()),
-            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status\n".to_vec()),
+            "/status" => self.status(head).await,
+            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status /log-level\n".to_vec()),
         }
     }
+}
+
+impl Format {
+    /// `None` for a format that there is not.
+    fn asked_for(query: &str, headers: &HeaderMap) -> Option<Self> {
+        let format = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "format");
+        match format.as_ref().map(|(_, format)| &**format) {
+            Some("html") => Some(Self::Html),
+            Some("json") => Some(Self::Json),
+            Some("csv") => Some(Self::Csv),
+            Some(_) => None,
+            None => {
+                let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+                Some(if accepts.contains("text/html") { Self::Html } else { Self::Json })
+            }
+        }
+    }
+}
+
+/// Not expected: what is written here is written to memory.
+fn failed(what: &'static str, error: &dyn std::error::Error) -> Response<Vec<u8>> {
+    tracing::error!(%error, "{what}");
+    answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", what.as_bytes().to_vec())
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
@@ -146,5 +203,9 @@ fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Resp
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // No page of anybody else may embed or read it, in a browser that can reach this listener.
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }

@@ -31,7 +31,12 @@ use pingora::{
 use tokio::{sync::watch, task::JoinSet};
 
 use self::handover::Inherited;
-pub use self::{error::AppError, live::Live, policy::policy};
+pub use self::{
+    error::AppError,
+    live::Live,
+    parts::{WithRings, services, session_store},
+    policy::policy,
+};
 use crate::{
     admin::Admin,
     in_flight::InFlight,

@@ -23,6 +23,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
 use secrecy::ExposeSecret;
+use tracing::Instrument;
 
 use self::{
     bounds::{Admission, Bounds},
@@ -39,13 +40,15 @@ use crate::{
     jwt,
     keys::KeyRing,
     metrics::Metrics,
+    migration::Migration,
     names::{OrganizationId, Scopes, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
     settings::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
     shopper::{
         Shopper,
-        verify::{ShopperVerifier, TokenError, VerifiedToken},
+        verify::{ShopperVerifier, VerifiedToken},
     },
+    spans,
     system::SystemVerifier,
     tokens::{
         machine::MachineTokens,
@@ -76,6 +79,8 @@ pub struct Gate {
     pub machine: Arc<MachineTokens>,
     /// Tokens on behalf of shoppers.
     pub on_behalf: Arc<OnBehalfTokens>,
+    /// Who still uses the deprecated endpoints.
+    pub migration: Migration,
     /// Who did what, for whom.
     pub audit: Arc<Audit>,
     /// What is refused for being too much.
@@ -410,12 +415,13 @@ impl Gate {
     }
 
     async fn verify_shopper(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, Refusal> {
-        self.shoppers.verify(token, organization).await.map_err(refusal_of_token)
+        let verified = self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await;
+        verified.map_err(Refusal::of_shopper_token)
     }
 
     /// The token that goes upstream for a shopper who may: the one received, or its session's newest.
     async fn credential_of(&self, verified: VerifiedToken) -> Result<Credential, Refusal> {
-        match self.sessions.standing(&verified).await {
+        match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
             Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
             Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
             Err(error) => Err(refusal_of_session(&error)),
@@ -459,18 +465,12 @@ fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
 
 /// Whether a shopper's verified token is enough for an operation.
 fn authorize_shopper(shopper: &Shopper, operation: &Operation, site: Option<&SiteId>) -> Result<(), Refusal> {
-    let of_this_kind = |security: &&Security| match security.kind {
-        SecurityKind::Shopper => true,
-        SecurityKind::ShopperTsob => shopper.marks.tsob,
-        SecurityKind::ShopperTaob => shopper.marks.taob,
-        SecurityKind::System => false,
-    };
-    let fitting: Vec<&Security> = operation.security.iter().filter(of_this_kind).collect();
+    let fitting: Vec<&Security> = operation.for_shopper(shopper.marks).collect();
     if fitting.is_empty() {
         return Err(Refusal::TokenKindWrong(needed_by(operation)));
     }
     check_site(shopper, site)?;
-    if fitting.iter().any(|security| security.scopes.is_empty() || security.scopes.intersects(&shopper.scopes)) {
+    if fitting.iter().any(|security| security.is_met_by(&shopper.scopes)) {
         return Ok(());
     }
     let wanted: Scopes = fitting.iter().flat_map(|security| security.scopes.iter().cloned()).collect();
@@ -491,19 +491,6 @@ fn needed_by(operation: &Operation) -> NeededToken {
         Some(SecurityKind::ShopperTaob) => NeededToken::AgentOnBehalf,
         Some(SecurityKind::System) => NeededToken::System,
         Some(SecurityKind::Shopper) | None => NeededToken::Shopper,
-    }
-}
-
-fn refusal_of_token(error: TokenError) -> Refusal {
-    match error {
-        TokenError::OrganizationWrong => Refusal::TokenWrongOrganization,
-        TokenError::KeysUnavailable => Refusal::KeysUnavailable,
-        TokenError::Malformed(_)
-        | TokenError::SignatureWrong
-        | TokenError::KeyUnknown
-        | TokenError::NotYetValid
-        | TokenError::IssuerWrong
-        | TokenError::NotAShoppers => Refusal::TokenInvalid(error.to_string()),
     }
 }
 

@@ -25,3 +25,9 @@ pub use issuer::Issuer;
 pub use pace::Source;
 pub use ring::{KeyRing, NoKey};
 pub use shelf::Keeping;
+
+/// How many keys of a published set this issuer's tokens could be verified with.
+#[must_use]
+pub fn count_usable(issuer: &Issuer, document: &[u8]) -> usize {
+    set::KeySet::read(document, issuer.algorithm()).map_or(0, |set| set.kids().count())
+}

@@ -4,12 +4,19 @@
 //! Label values come from closed sets only: names of the configuration and of the policy table,
 //! or words written here; never anything that a client can choose.
 
-use std::time::Duration;
+mod requests;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    proto::MetricType,
 };
 
+pub use self::requests::{Answered, Requests};
+
+/// Stands before every name.
+const PREFIX: &str = "shopper_gateway_";
 /// Seconds, for whole requests and for exchanges.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Seconds, for the time spent in the gateway itself.
@@ -17,11 +24,11 @@ const OVERHEAD_SECONDS: &[f64] =
     &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 /// Every metric of the gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     /// Requests answered, by tenant, API, operation, kind of caller, status and source of the answer.
-    pub requests: IntCounterVec,
+    pub requests: Requests,
     /// Whole requests, from the first byte read to the last byte written, seconds.
     pub request_duration: Histogram,
     /// Upstream's part of forwarded requests: from the request sent to the answer's head, seconds.
@@ -68,13 +75,36 @@ pub struct Metrics {
     pub connections_cut: IntCounterVec,
 }
 
+/// What one series of the registry says at the moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    labels: BTreeMap<String, String>,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Reading {
+    /// The value of a label; empty if it has no such label, as in Prometheus.
+    #[must_use]
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// The value as a number of things.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not negative")]
+    pub fn count(&self) -> u64 {
+        self.value.max(0.0) as u64
+    }
+}
+
 impl Metrics {
     /// Registers everything on a fresh registry.
     ///
     /// # Errors
     /// Only if two metrics were given one name, which the tests would show.
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
-        let registry = Registry::new_custom(Some("shopper_gateway".to_owned()), None)?;
+        let registry = Registry::new_custom(Some(PREFIX.trim_end_matches('_').to_owned()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
@@ -121,11 +151,7 @@ impl Metrics {
             .set(1);
 
         Ok(Self {
-            requests: counters(
-                "requests_total",
-                "Requests answered",
-                &["tenant", "api", "operation", "caller", "status", "source"],
-            )?,
+            requests: Requests::new(&registry)?,
             request_duration: histogram("request_duration_seconds", "Whole requests", SECONDS)?,
             upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", SECONDS)?,
             overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_SECONDS)?,
@@ -192,6 +218,25 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok((text, prometheus::TEXT_FORMAT))
+    }
+
+    /// The series of a gauge or counter, by its name without the prefix: none if it is not registered or not set yet.
+    #[must_use]
+    pub fn readings(&self, name: &str) -> Vec<Reading> {
+        let families = self.registry.gather();
+        let series = families.iter().filter(|family| family.name().strip_prefix(PREFIX) == Some(name));
+        let series =
+            series.flat_map(|family| family.get_metric().iter().map(move |one| (family.get_field_type(), one)));
+        let readings = series.filter_map(|(kind, one)| {
+            let value = match kind {
+                MetricType::GAUGE => one.get_gauge().get_value(),
+                MetricType::COUNTER => one.get_counter().get_value(),
+                _ => return None,
+            };
+            let labels = one.get_label().iter().map(|label| (label.name().to_owned(), label.value().to_owned()));
+            Some(Reading { labels: labels.collect(), value })
+        });
+        readings.collect()
     }
 
     /// Counts and times one call to SLAS or Account Manager.

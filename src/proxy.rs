@@ -4,6 +4,7 @@
 //! a value. Refusals are written as ordinary answers, because the library's own error answers
 //! would close the caller's connection and say nothing of use.
 
+mod access;
 mod connection;
 mod context;
 mod entrance;
@@ -12,7 +13,11 @@ mod places;
 pub mod tls;
 mod upstream;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -30,9 +35,11 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, Session},
     upstreams::peer::{HttpPeer, Peer as _},
 };
+use tracing::Instrument;
 
 use self::connection::HeadClock;
 pub use self::{
+    access::AccessLog,
     context::Context,
     entrance::Entrance,
     listener::{Reception, http2_options},
@@ -53,6 +60,7 @@ use crate::{
     names::OrganizationId,
     salesforce::exchange,
     settings::Timeouts,
+    waiting,
 };
 
 /// Largest body of a deprecated login that is read: it is one short JSON object.
@@ -69,6 +77,8 @@ pub struct Serving {
     pub upstreams: HashMap<OrganizationId, Arc<Upstream>>,
     /// Times.
     pub timeouts: Timeouts,
+    /// Which requests get a line.
+    pub log: AccessLog,
 }
 
 /// The proxy in front of every organization's API.
@@ -112,10 +122,12 @@ impl Proxy {
             context.is_held.then_some(slas::MAX_FORM_BYTES)
         });
         let body = match wanted {
-            Some(most) => match self.read_body(session, most, serving.timeouts.client_body).await? {
-                Ok(body) => Some(body),
-                Err(refusal) => return self.refuse(session, context, &refusal).await,
-            },
+            Some(most) => {
+                match waiting::on_others(self.read_body(session, most, serving.timeouts.client_body)).await? {
+                    Ok(body) => Some(body),
+                    Err(refusal) => return self.refuse(session, context, &refusal).await,
+                }
+            }
             None => None,
         };
         let Some(route) = &context.route else { return Ok(false) };
@@ -134,10 +146,7 @@ impl Proxy {
                 context.forward = Some(decided);
                 Ok(false)
             }
-            Decision::Answer(reply) => {
-                context.exchanged();
-                self.answer(session, context, reply).await
-            }
+            Decision::Answer(reply) => self.answer(session, context, reply).await,
         }
     }
 
@@ -197,11 +206,14 @@ impl Proxy {
         session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
         session.as_downstream_mut().set_total_drain_timeout(Some(DRAIN_REFUSED));
         self.close_if_draining(session);
-        session.write_response_header(Box::new(header), without_body).await?;
-        if !without_body {
-            session.write_response_body(Some(reply.body), true).await?;
-        }
-        Ok(true)
+        waiting::on_others(async {
+            session.write_response_header(Box::new(header), without_body).await?;
+            if !without_body {
+                session.write_response_body(Some(reply.body), true).await?;
+            }
+            Ok(true)
+        })
+        .await
     }
 
     fn count_refusal(&self, context: &mut Context, refusal: &Refusal, reported: bool) {
@@ -266,7 +278,7 @@ impl ProxyHttp for Proxy {
         if let Some(clock) = HeadClock::of(session.as_downstream()) {
             clock.head_arrived();
         }
-        context.correlate(session.req_header().headers.get(CORRELATION_ID));
+        context.begin(session.req_header());
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
@@ -277,7 +289,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        self.admit(session, context).await
+        let span = context.span.clone();
+        let (answered, waited) = waiting::measured(self.admit(session, context).instrument(span)).await;
+        context.admitted(waited);
+        answered
     }
 
     async fn request_body_filter(
@@ -319,6 +334,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
+        let began = Instant::now();
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
         let edits =
@@ -353,7 +369,9 @@ impl ProxyHttp for Proxy {
         if let Some(target) = own_target.or(path) {
             request.set_raw_path(target.as_bytes())?;
         }
-        context.sent_upstream();
+        for (name, value) in context.sent_upstream(began) {
+            request.insert_header(name, value)?;
+        }
         Ok(())
     }
 
@@ -363,6 +381,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        let began = Instant::now();
         if exchange::refuses_token(response.status) && self.replace_credential(session, context).await {
             return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
         }
@@ -415,7 +434,7 @@ impl ProxyHttp for Proxy {
             }
         }
         context.status = Some(response.status);
-        context.answered_upstream(&self.metrics);
+        context.answered_upstream(began, &self.metrics);
         Ok(())
     }
 

@@ -34,7 +34,7 @@ mod shape;
 pub use finding::{ConfigErrors, Finding};
 pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;
-pub use parse::is_loopback;
+pub use parse::{is_log_level, is_loopback};
 pub use schema::schema;
 
 /// The whole configuration, checked.
@@ -60,6 +60,8 @@ pub struct Settings {
     pub logins: Logins,
     /// Logging.
     pub log: Log,
+    /// Traces.
+    pub traces: Traces,
     /// Where sessions live.
     pub store: Store,
     /// How long the issuers' keys are good.
@@ -291,6 +293,17 @@ pub struct Log {
     pub audit_file: Option<PathBuf>,
     /// Makes the pseudonyms of shoppers in it: 32 bytes.
     pub pseudonym_key: Option<SecretSlice<u8>>,
+    /// Of successful requests, one in so many gets a line; refusals and failures all do.
+    pub one_success_in: u32,
+}
+
+/// Traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector's address, without the path of traces; absent: none are made.
+    pub endpoint: Option<Url>,
+    /// Of the traces begun here, one in so many is exported.
+    pub one_in: u32,
 }
 
 /// How log lines look.

@@ -2,13 +2,16 @@
 //!
 //! Owns the one set-up of the process's log. Libraries that print raw heads and paths at their lower
 //! levels are capped here, in code: no `RUST_LOG` can switch them on. The audit log is no matter of levels: its lines
-//! are written whatever the filter says, always as JSON, and to a file of their own if one is configured.
+//! are written whatever the filter says, always as JSON, and to a file of their own if one is configured. The level can be
+//! changed while the process runs ([`level`]); spans go to a collector if one is configured ([`traces`]).
 //!
 //! Whoever logs never waits for who reads: lines go through a [`Sink`] each. Audit lines have one of their own, with more
 //! room, so that no flood of other lines displaces them.
 
+pub mod level;
 mod panics;
 mod sink;
+pub mod traces;
 
 use std::{
     fs::OpenOptions,
@@ -24,20 +27,23 @@ use tracing_subscriber::{
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
+    reload,
     util::SubscriberInitExt,
 };
 
-use self::sink::Sink;
+use self::{sink::Sink, traces::Exporter};
 use crate::{
     audit, metrics,
-    settings::{Log, LogFormat},
+    settings::{Log, LogFormat, Traces},
 };
 
 /// Beginnings of targets that write request heads, paths or raw bytes below `WARN`.
-const CAPPED_TARGETS: [&str; 8] = ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio"];
+const CAPPED_TARGETS: [&str; 9] =
+    ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio", "opentelemetry"];
 /// Beginnings of targets that have a line at `ERROR` for whoever hangs up in the middle of a head. What the
 /// operator should know of requests stands in our own lines.
 const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
+
 /// Lines that may wait for who reads standard error: some megabytes.
 const WAITING_LINES: usize = 8 * 1024;
 /// Audit lines that may wait: minutes of a busy shop's logins, some megabytes.
@@ -45,14 +51,16 @@ const WAITING_AUDIT_LINES: usize = 16 * 1024;
 /// How long the end of the process waits for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The log of a process. When it is dropped, what waits is written, as far as that takes no longer than a second.
+/// The logs and traces of a process. When this is dropped, what waits is written, as far as that takes no longer than a
+/// second each.
 #[derive(Debug)]
-pub struct Logs {
+pub struct Telemetry {
     sinks: [Arc<Sink>; 2],
     lost: IntCounterVec,
+    exporter: Option<Exporter>,
 }
 
-impl Logs {
+impl Telemetry {
     /// Lines that were lost because nobody took them in time.
     #[must_use]
     pub fn lost(&self) -> IntCounterVec {
@@ -60,8 +68,11 @@ impl Logs {
     }
 }
 
-impl Drop for Logs {
+impl Drop for Telemetry {
     fn drop(&mut self) {
+        if let Some(exporter) = self.exporter.take() {
+            exporter.stop();
+        }
         let deadline = Instant::now() + LAST_LINES;
         for sink in &self.sinks {
             sink.flush(deadline);
@@ -69,12 +80,27 @@ impl Drop for Logs {
     }
 }
 
-/// Starts logging to standard error, and the audit log to its file; panics are logged too.
+/// Why the log or the traces cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The audit log's file cannot be written.
+    #[error("log.audit_file: {0}")]
+    AuditFile(#[from] io::Error),
+    /// The counter of lost lines cannot be made, which the tests exclude.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The exporter of traces cannot be made.
+    #[error("traces.endpoint: {0}")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// Starts logging to standard error, the audit log to its file, and the export of traces where one is configured; panics
+/// are logged too. Does nothing to the log if the process logs already.
 ///
 /// # Errors
-/// If the audit log's file cannot be written, or the operating system gives no thread.
-pub fn start(log: &Log) -> io::Result<Logs> {
-    let lost = metrics::log_lines_lost().map_err(io::Error::other)?;
+/// [`TelemetryError`].
+pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
+    let lost = metrics::log_lines_lost()?;
     let [lines_lost, audit_lost] = ["log", "audit"].map(|name| lost.with_label_values(&[name]));
     let sink = Arc::new(Sink::new("log", io::stderr(), WAITING_LINES, lines_lost)?);
     let audit_sink = match &log.audit_file {
@@ -85,20 +111,39 @@ pub fn start(log: &Log) -> io::Result<Logs> {
         None => Sink::new("audit", io::stderr(), WAITING_AUDIT_LINES, audit_lost)?,
     };
     let audit_sink = Arc::new(audit_sink);
-    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&log.level));
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    let from_environment = EnvFilter::try_from_default_env().ok().zip(std::env::var(EnvFilter::DEFAULT_ENV).ok());
+    let (filter, at_start) = match from_environment {
+        Some((filter, text)) => (filter, text),
+        None => (EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")), log.level.clone()),
+    };
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(Arc::clone(&sink)).with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.compact().boxed(),
     };
-    let lines = lines.with_filter(filter).with_filter(filter::filter_fn(is_safe));
-    let subscriber = tracing_subscriber::registry().with(lines).with(audit_lines(Arc::clone(&audit_sink)));
-    if let Err(error) = subscriber.try_init() {
-        tracing::debug!(%error, "logging was started before");
+    let lines = guarded(lines, filter);
+    let audit = audit_lines(Arc::clone(&audit_sink));
+    let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces)).transpose()?;
+    let exported = exporter.as_ref().map(Exporter::layer);
+    let subscriber = tracing_subscriber::registry().with(lines).with(audit).with(exported);
+    match subscriber.try_init() {
+        Ok(()) => level::keep(handle, at_start),
+        Err(error) => tracing::debug!(%error, "logging was started before"),
     }
     panics::log();
-    Ok(Logs { sinks: [sink, audit_sink], lost })
+    Ok(Telemetry { sinks: [sink, audit_sink], lost, exporter })
+}
+
+/// The ordinary lines, at the level that is set and never beyond what is safe.
+fn guarded<S>(
+    lines: Box<dyn Layer<S> + Send + Sync>,
+    filter: reload::Layer<EnvFilter, S>,
+) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+{
+    lines.with_filter(filter).with_filter(filter::filter_fn(is_safe))
 }
 
 fn audit_lines<S, W>(writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -115,5 +160,23 @@ where
 fn is_safe(event: &Metadata<'_>) -> bool {
     let is_silent = SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
     let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
-    event.target() != audit::TARGET && !is_silent && (*event.level() <= Level::WARN || !is_capped)
+    // Lines name no spans: where no traces are exported, nobody asks for any, and none is made.
+    event.is_event() && event.target() != audit::TARGET && !is_silent && (*event.level() <= Level::WARN || !is_capped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spans;
+
+    #[test]
+    fn without_a_collector_no_span_is_made_at_any_level() {
+        let (filter, _handle) = reload::Layer::new(EnvFilter::new("trace"));
+        let lines = guarded(fmt::layer().with_writer(io::sink).boxed(), filter);
+        let subscriber = tracing_subscriber::registry().with(lines).with(audit_lines(io::sink));
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(spans::request("GET", "id").is_disabled());
+            assert!(spans::verify("slas").is_disabled() && spans::exchange("slas", "login").is_disabled());
+        });
+    }
 }

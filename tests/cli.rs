@@ -10,25 +10,25 @@
     reason = "a test that meets the unexpected has failed"
 )]
 
+mod serving;
+
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Output},
 };
 
 use salesforce_simulator::Seed;
+use serving::{Serving, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
 /// Memory that a gateway without load may hold.
 const IDLE_MEBIBYTES: u64 = 40;
-/// Long enough for anything that comes at all.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `shopper-gateway check` of the demo's configuration, with these variables as the whole environment.
 fn check<'a>(environment: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Output {
@@ -39,76 +39,6 @@ fn check<'a>(environment: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Out
 fn run<'a>(subcommand: &str, environment: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Output {
     let mut command = Command::new(BINARY);
     command.args([subcommand, "-c", DEMO]).env_clear().envs(environment).output().unwrap()
-}
-
-/// A `serve` whose lines on standard error are read; killed when dropped.
-struct Serving {
-    process: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
-}
-
-impl Serving {
-    /// The demo's gateway on free ports, with these variables too.
-    fn start<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let free = [
-            ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:0"),
-            ("SHOPPER_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0"),
-            ("SHOPPER_GATEWAY__LOG__FORMAT", "json"),
-        ];
-        let mut command = Command::new(BINARY);
-        command.args(["serve", "-c", DEMO]).env_clear().envs(free).envs(environment);
-        let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        Self { process, lines }
-    }
-
-    /// The address that the line with this message tells.
-    fn address(&mut self, message: &str) -> SocketAddr {
-        for line in self.lines.by_ref() {
-            let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-            if line["message"] == message {
-                return line["address"].as_str().unwrap().parse().unwrap();
-            }
-        }
-        panic!("it never said {message:?}");
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    fn code(&mut self) -> Option<i32> {
-        let mut ended = None;
-        eventually("the process has ended", || {
-            ended = self.process.try_wait().unwrap();
-            ended.is_some()
-        });
-        ended.unwrap().code()
-    }
-
-    fn resident_mebibytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let kibibytes: u64 = line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap();
-        kibibytes / 1024
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it never came to be that {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The status of a GET.

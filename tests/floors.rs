@@ -16,7 +16,7 @@ use std::{
 const PINGORA_ROOMS: [&str; 4] = ["main", "app", "proxy", "admin"];
 /// Where a failure status may stand in code: the one place that chooses them, the operators' listener,
 /// and the wire contracts, which read the statuses that Salesforce sends.
-const STATUS_ROOMS: [&str; 3] = ["src/gate/reply.rs", "src/admin.rs", "src/salesforce/"];
+const STATUS_ROOMS: [&str; 4] = ["src/gate/reply.rs", "src/admin.rs", "src/admin/", "src/salesforce/"];
 /// Statuses of 1xx, 2xx and 3xx; every other constant of `StatusCode` is a failure.
 const NO_FAILURES: [&str; 8] =
     ["CONTINUE", "SWITCHING_PROTOCOLS", "OK", "CREATED", "ACCEPTED", "NO_CONTENT", "FOUND", "SEE_OTHER"];

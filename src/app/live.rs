@@ -178,6 +178,7 @@ fn waiting_for_a_start(before: &Settings, now: &Settings) -> Vec<&'static str> {
         ("admin.listen", before.admin.listen != now.admin.listen),
         ("sessions.capacity", capacity(before) != capacity(now)),
         ("log", log(before) != log(now)),
+        ("traces", before.traces != now.traces),
         ("timeouts.client_head", before.timeouts.client_head != now.timeouts.client_head),
         ("timeouts.drain", before.timeouts.drain != now.timeouts.drain),
         ("limits.head", before.limits.head != now.limits.head),

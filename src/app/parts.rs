@@ -17,8 +17,9 @@ use crate::{
     gate::{Gate, Tenant, bounds::Bounds},
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
+    migration::Migration,
     names::OrganizationId,
-    proxy::{Serving, Upstream},
+    proxy::{AccessLog, Serving, Upstream},
     salesforce::{
         account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
     },
@@ -137,6 +138,7 @@ impl Parts {
             sessions,
             machine: Arc::clone(&lasting.machine),
             on_behalf,
+            migration: migration(&settings, before),
             bounds,
             audit,
             policy: settings.policy.clone(),
@@ -144,7 +146,8 @@ impl Parts {
             timeouts: settings.timeouts.clone(),
             metrics: Arc::clone(metrics),
         });
-        let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone() });
+        let log = AccessLog::new(&settings.log);
+        let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
         Ok(Self { settings, serving, keeping })
     }
 
@@ -155,6 +158,39 @@ impl Parts {
             SlasBudget::new(store, guard, &tenant.settings.tenant, tenant.settings.slas_requests_per_minute)
         })
     }
+}
+
+/// An organization's services, and the rings that verify its tokens.
+pub type WithRings = (Tenant, Vec<Arc<KeyRing>>);
+
+/// The services of every organization as `serve` would use them, each with the rings of its SLAS and, if it has one, its
+/// Account Manager. Nothing is asked yet, and nothing of what others keep is used.
+///
+/// # Errors
+/// [`AppError::Transport`], [`AppError::Randomness`].
+pub fn services(settings: &Settings) -> Result<Vec<WithRings>, AppError> {
+    let lasting = Lasting::new()?;
+    let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: settings.keys.max_age };
+    let of = |tenant| {
+        let (parts, slas_ring, system_ring) = tenant_parts(tenant, settings, &keeping, &lasting, &[])?;
+        Ok((parts, std::iter::once(slas_ring).chain(system_ring).collect()))
+    };
+    settings.tenants.iter().map(of).collect()
+}
+
+/// The store of a configuration that nothing came before.
+///
+/// # Errors
+/// [`AppError::Store`].
+pub fn session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
+    store(settings, metrics, None)
+}
+
+/// Who is still to move; what has been counted goes on.
+fn migration(settings: &Settings, before: Option<&Parts>) -> Migration {
+    let clients = |tenant: &settings::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
+    let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
+    Migration::new(tenants, before.map(|before| &before.serving.gate.migration))
 }
 
 /// Where key sets outlive the process.

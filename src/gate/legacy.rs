@@ -30,7 +30,8 @@ use crate::{
     audit::{Event, Trail},
     clock::random_fraction,
     jwt::bearer,
-    names::{CustomerId, Scopes, SiteId},
+    migration::Endpoint,
+    names::{ClientId, CustomerId, Scopes, SiteId},
     salesforce::{
         exchange::ExchangeError,
         pkce::Pkce,
@@ -39,6 +40,7 @@ use crate::{
     settings::SlasClient,
     shopper::Shopper,
     tokens::sessions::SessionError,
+    waiting,
 };
 
 /// When the endpoints became deprecated (RFC 9745): 1 July 2022, the date of their API description.
@@ -133,7 +135,7 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         let _waiting = self.bounds.waiting_login(route)?;
         let head = asked.head;
-        let client = self.client_of(tenant, route, "login");
+        let client = self.client_of(tenant, route, Endpoint::Login);
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site, correlation_id: asked.correlation_id };
         let kind = LoginKind::read(asked.body.as_deref().unwrap_or_default())?;
@@ -170,7 +172,7 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         let verified = self.shopper_of(route, head).await?;
         super::check_site(&verified.shopper, route.site.as_ref())?;
-        self.count_legacy("logout", Some(&verified.shopper.client), tenant);
+        self.count_legacy(Endpoint::Logout, Some(&verified.shopper.client), tenant);
         let ended = self.sessions.end(&verified).await.map_err(|error| super::refusal_of_session(&error))?;
         // SLAS logs out registered shoppers only; a guest's tokens are forgotten, which is all there is to do.
         if let Some(ended) = ended.filter(|ended| ended.registered) {
@@ -207,7 +209,7 @@ impl Gate {
             "login and clientId, e.g. {\"login\": \"ada@example.com\", \"clientId\": \"…\"}",
         )?;
         let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
-        self.count_legacy("trusted_system_login", counted.map(|client| &client.id), tenant);
+        self.count_legacy(Endpoint::TrustedSystemLogin, counted.map(|client| &client.id), tenant);
         let site = self.site_of(tenant, route)?;
         let named = Named::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
@@ -254,7 +256,8 @@ impl Gate {
                 Ok(code) => break (code, pkce),
                 Err(ExchangeError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
                     may_wait = false;
-                    tokio::time::sleep(LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction())).await;
+                    let window = LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction());
+                    waiting::on_others(tokio::time::sleep(window)).await;
                 }
                 Err(error) if error.refuses_credentials() => {
                     return Err(Refusal::LoginRejected { login: Some(login_id) });
@@ -276,7 +279,7 @@ impl Gate {
         let who = format!("{}|{}", login.tenant.settings.organization, login_id.to_lowercase());
         let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.timeouts.exchange);
         let wait = self.sessions.turn(&who, LOGIN_WINDOW, longest).await.ok_or(Refusal::LoginConflict)?;
-        tokio::time::sleep(wait).await;
+        waiting::on_others(tokio::time::sleep(wait)).await;
         Ok(())
     }
 
@@ -347,12 +350,7 @@ impl Gate {
         })
     }
 
-    fn client_of<'t>(
-        &self,
-        tenant: &'t Tenant,
-        route: &Route,
-        endpoint: &'static str,
-    ) -> Result<&'t SlasClient, Refusal> {
+    fn client_of<'t>(&self, tenant: &'t Tenant, route: &Route, endpoint: Endpoint) -> Result<&'t SlasClient, Refusal> {
         let asked = route.client_id.as_deref();
         let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == asked);
         self.count_legacy(endpoint, client.map(|client| &client.id), tenant);
@@ -367,11 +365,10 @@ impl Gate {
         })
     }
 
-    fn count_legacy(&self, endpoint: &'static str, client: Option<&crate::names::ClientId>, tenant: &Tenant) {
+    fn count_legacy(&self, endpoint: Endpoint, client: Option<&ClientId>, tenant: &Tenant) {
         // Only configured clients become label values: a caller cannot choose new ones.
-        let known = client.filter(|client| tenant.settings.slas_clients.iter().any(|own| own.id == **client));
-        let label = known.map_or("unknown", |client| client.as_str());
-        self.metrics.legacy_requests.with_label_values(&[endpoint, label]).inc();
+        let label = self.migration.note(&tenant.settings.organization, client, endpoint);
+        self.metrics.legacy_requests.with_label_values(&[endpoint.as_str(), label]).inc();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
+use tracing::Instrument;
 
 use super::{
     Asked, Gate, Route, Tenant, authorize_shopper,
@@ -18,6 +19,7 @@ use super::{
 use crate::{
     audit::{Event, Trail},
     names::{Scopes, SiteId},
+    spans,
     tokens::on_behalf::{ECOM, GUEST, OnBehalfError, OnBehalfOf, OnBehalfToken},
 };
 
@@ -137,7 +139,7 @@ impl Gate {
             login: if is_guest { SecretString::from(GUEST) } else { named.login },
             guest_of: is_guest.then(|| caller.settings.name.clone()),
         });
-        let token = self.on_behalf.token(&whose).await;
+        let token = self.on_behalf.token(&whose).instrument(spans::cache("on_behalf")).await;
         trail.shopper = match &token {
             Ok(OnBehalfToken { verified, .. }) => {
                 let customer = verified.shopper.customer.as_ref();

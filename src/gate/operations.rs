@@ -25,6 +25,7 @@ use self::{
 use crate::{
     gate::path::{Ambiguity, RequestPath, Segment},
     names::Scopes,
+    shopper::Marks,
 };
 
 /// The API of a merchant's route whose name has no API part.
@@ -287,7 +288,25 @@ impl Operations {
     }
 }
 
+impl Security {
+    /// Whether these scopes are enough for it.
+    #[must_use]
+    pub fn is_met_by(&self, scopes: &Scopes) -> bool {
+        self.scopes.is_empty() || self.scopes.intersects(scopes)
+    }
+}
+
 impl Operation {
+    /// The alternatives that a shopper token with these marks is of the right kind for.
+    pub fn for_shopper(&self, marks: Marks) -> impl Iterator<Item = &Security> {
+        self.security.iter().filter(move |security| match security.kind {
+            SecurityKind::Shopper => true,
+            SecurityKind::ShopperTsob => marks.tsob,
+            SecurityKind::ShopperTaob => marks.taob,
+            SecurityKind::System => false,
+        })
+    }
+
     /// Whether a system token is enough for it.
     #[must_use]
     pub fn accepts_system(&self) -> bool {

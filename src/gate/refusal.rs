@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::{
     names::Scopes,
     salesforce::{exchange::ExchangeError, transport::TransportError},
+    shopper::verify::TokenError,
+    system::SystemTokenError,
     tokens::machine::SystemTokenFailure,
 };
 
@@ -121,6 +123,32 @@ impl Refusal {
             | ExchangeError::Malformed(_)
             | ExchangeError::NotAsked
             | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
+        }
+    }
+
+    /// What it means for a request that its shopper token speaks for nobody.
+    #[must_use]
+    pub fn of_shopper_token(error: TokenError) -> Self {
+        match error {
+            TokenError::OrganizationWrong => Self::TokenWrongOrganization,
+            TokenError::KeysUnavailable => Self::KeysUnavailable,
+            TokenError::Malformed(_)
+            | TokenError::SignatureWrong
+            | TokenError::KeyUnknown
+            | TokenError::NotYetValid
+            | TokenError::IssuerWrong
+            | TokenError::NotAShoppers => Self::TokenInvalid(error.to_string()),
+        }
+    }
+
+    /// The same of a system token.
+    #[must_use]
+    pub fn of_system_verdict(error: SystemTokenError) -> Self {
+        match error {
+            SystemTokenError::Invalid => Self::TokenInvalid(error.to_string()),
+            SystemTokenError::Expired => Self::TokenExpired,
+            SystemTokenError::TenantWrong => Self::TokenWrongOrganization,
+            SystemTokenError::KeysUnavailable => Self::KeysUnavailable,
         }
     }
 

@@ -15,6 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::{Mutex, Semaphore, watch};
+use tracing::Instrument;
 
 use super::{
     allowance::{Allowance, Purpose},
@@ -23,7 +24,7 @@ use super::{
     set::{KeySet, ReadAt},
     shelf::{Keeping, Shelf},
 };
-use crate::{metrics::Metrics, salesforce::exchange::ExchangeError};
+use crate::{metrics::Metrics, salesforce::exchange::ExchangeError, waiting};
 
 /// How many requests wait for one search at most; the others learn at once that nobody can tell.
 const MOST_WAITING: usize = 256;
@@ -196,7 +197,8 @@ impl KeyRing {
         if !self.is_filled() {
             // Filling it is no request's business. The first attempt is worth waiting for; after that
             // nobody waits for an issuer that is down.
-            let _ = self.tried.subscribe().wait_for(|tried| *tried).await;
+            let mut tried = self.tried.subscribe();
+            let _ = waiting::on_others(tried.wait_for(|tried| *tried)).await;
             return self.known(kid).ok_or(NoKey::Unavailable);
         }
         if self.is_settled(kid, source) {
@@ -204,12 +206,12 @@ impl KeyRing {
         }
         let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else { return Err(NoKey::Unavailable) };
         let (ring, wanted) = (Arc::clone(self), kid.to_owned());
-        let searching = tokio::spawn(async move {
+        let searching = async move {
             let found = ring.look_for(&wanted, source).await;
             drop(place);
             found
-        });
-        searching.await.unwrap_or(Err(NoKey::Unavailable))
+        };
+        waiting::on_others(tokio::spawn(searching.in_current_span())).await.unwrap_or(Err(NoKey::Unavailable))
     }
 
     fn known(&self, kid: &str) -> Option<Arc<DecodingKey>> {

@@ -1,6 +1,6 @@
 //! What is known of one request while it passes: its route, its times and how it ended.
 //!
-//! Owns the request's line in the log and its metrics. Holds no credential and no path: what is
+//! Owns the request's metrics and its span, and what its line in the log says. Holds no credential and no path: what is
 //! logged are names from closed sets, numbers and the correlation id.
 
 use std::{
@@ -9,13 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, StatusCode, request::Parts};
+use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
+use tracing::Span;
 use uuid::Uuid;
 
-use super::{Serving, upstream::Upstream};
+use super::{Serving, access::Line, upstream::Upstream};
 use crate::{
-    gate::{Forward, Route, refusal::Refusal},
-    metrics::Metrics,
+    gate::{Forward, Route, forward::CORRELATION_ID, refusal::Refusal},
+    metrics::{Answered, Metrics},
+    spans,
+    telemetry::traces,
 };
 
 /// Longest correlation id that is taken over from a caller.
@@ -47,8 +50,12 @@ pub struct Context {
     pub(super) code: Option<&'static str>,
     pub(super) reported: bool,
     pub(super) broken: Option<String>,
+    /// What a trace shows of it; nothing where none are exported.
+    pub(super) span: Span,
+    upstream_span: Span,
     began: Instant,
-    decided_after: Option<Duration>,
+    /// The gateway's own part so far: without upstream, exchanges and the client.
+    own: Duration,
     sent_at: Option<Instant>,
     upstream_took: Option<Duration>,
 }
@@ -71,16 +78,25 @@ impl Context {
             code: None,
             reported: false,
             broken: None,
+            span: Span::none(),
+            upstream_span: Span::none(),
             began: Instant::now(),
-            decided_after: None,
+            own: Duration::ZERO,
             sent_at: None,
             upstream_took: None,
         }
     }
 
-    /// Takes over the caller's correlation id if it is a plain one, or makes one.
-    pub(super) fn correlate(&mut self, received: Option<&HeaderValue>) {
+    /// The head is there: names the request, and makes it part of the caller's trace.
+    pub(super) fn begin(&mut self, head: &Parts) {
         self.began = Instant::now();
+        self.correlate(head.headers.get(CORRELATION_ID));
+        self.span = spans::request(method(head), self.correlation_text());
+        traces::continue_trace(&self.span, &head.headers);
+    }
+
+    /// Takes over the caller's correlation id if it is a plain one, or makes one.
+    fn correlate(&mut self, received: Option<&HeaderValue>) {
         let plain = |value: &&HeaderValue| {
             (1..=MAX_CORRELATION_ID).contains(&value.len())
                 && value.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
@@ -100,26 +116,33 @@ impl Context {
         self.began.elapsed()
     }
 
-    /// The gateway answered by itself, perhaps after asking SLAS: that time is not its own.
-    pub(super) fn exchanged(&mut self) {
-        let asked_others = self.is_held || self.route.as_ref().is_some_and(Route::is_deprecated);
-        if !asked_others {
-            self.decided_after = Some(self.began.elapsed());
-        }
+    /// It has been decided, and answered if it stays here. What it waited for others is not the gateway's own time.
+    pub(super) fn admitted(&mut self, waited: Duration) {
+        self.own += self.began.elapsed().saturating_sub(waited);
     }
 
-    pub(super) fn sent_upstream(&mut self) {
+    /// It goes upstream now, after the edits that began then. Gives the fields that carry the trace on.
+    pub(super) fn sent_upstream(&mut self, began: Instant) -> Vec<(HeaderName, HeaderValue)> {
+        self.upstream_span = spans::upstream(&self.span);
+        let context = traces::context_of(&self.upstream_span);
         let now = Instant::now();
-        self.decided_after.get_or_insert(now - self.began);
+        self.own += now - began;
         self.sent_at = Some(now);
+        context
     }
 
-    pub(super) fn answered_upstream(&mut self, metrics: &Metrics) {
+    /// The answer's head is there, and has been edited since then.
+    pub(super) fn answered_upstream(&mut self, since: Instant, metrics: &Metrics) {
         if let Some(sent_at) = self.sent_at {
-            let took = sent_at.elapsed();
+            let took = since.saturating_duration_since(sent_at);
             self.upstream_took = Some(took);
             metrics.upstream_duration.observe(took.as_secs_f64());
         }
+        if let Some(status) = self.status {
+            self.upstream_span.record("http.response.status_code", status.as_u16());
+        }
+        self.upstream_span = Span::none();
+        self.own += since.elapsed();
     }
 
     /// The request in words that may stand in a log: no path, no query, no header.
@@ -127,7 +150,7 @@ impl Context {
         format!("{} {}", self.operation_label(), self.correlation_text())
     }
 
-    /// Counts the request and writes its line.
+    /// Counts the request, ends its span and writes its line.
     pub(super) fn record(&self, head: &Parts, metrics: &Metrics) {
         let total = self.began.elapsed();
         let status = self.status.map_or(0, |status| status.as_u16());
@@ -135,30 +158,45 @@ impl Context {
         let source = if self.upstream_took.is_some() { "upstream" } else { "gateway" };
         let tenant = self.route.as_ref().map_or(NONE, |route| route.organization.as_str());
         let caller = self.forward.as_ref().map_or(NONE, |forward| forward.credential.caller_label());
-        let api =
-            self.route.as_ref().and_then(|route| route.operation.as_ref()).map_or(NONE, |operation| &operation.api);
-        metrics.requests.with_label_values(&[tenant, api, &self.operation_label(), caller, status_text, source]).inc();
+        let operation = self.route.as_ref().and_then(|route| route.operation.as_ref());
+        let api = operation.map_or(NONE, |operation| &operation.api);
+        let operation_label = self.operation_label();
+        let labels = Answered { tenant, api, operation: &operation_label, caller, status: status_text, source };
+        metrics.requests.count(labels);
         metrics.request_duration.observe(total.as_secs_f64());
-        if let Some(own) = self.decided_after {
-            metrics.overhead.observe(own.as_secs_f64());
+        metrics.overhead.observe(self.own.as_secs_f64());
+        let line = Line {
+            tenant,
+            operation: self.operation_label(),
+            route: operation.map_or(NONE, |operation| &operation.template),
+            method: method(head),
+            caller,
+            status,
+            source,
+            code: self.code,
+            reported: self.reported,
+            broken: self.broken.as_deref(),
+            total,
+            upstream: self.upstream_took,
+            own: self.own,
+            correlation_id: self.correlation_text(),
+        };
+        self.end_span(&line);
+        self.serving.log.write(&line);
+    }
+
+    fn end_span(&self, line: &Line<'_>) {
+        if self.span.is_disabled() {
+            return;
         }
-        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
-        let operation = self.operation_label();
-        let (upstream_ms, total_ms) = (self.upstream_took.map(milliseconds), milliseconds(total));
-        let (code, reported, broken) = (self.code, self.reported, self.broken.as_deref());
-        let correlation_id = self.correlation_text();
-        // The method is a closed set by now, or the request was refused for it.
-        let method = if head.method.as_str().len() <= 7 { head.method.as_str() } else { NONE };
-        if broken.is_some() {
-            tracing::warn!(
-                target: "shopper_gateway::access", tenant, %operation, method, caller, status, source, code, reported, broken,
-                upstream_ms, total_ms, correlation_id, "request broke off"
-            );
-        } else {
-            tracing::info!(
-                target: "shopper_gateway::access", tenant, %operation, method, caller, status, source, code, reported,
-                upstream_ms, total_ms, correlation_id, "request"
-            );
+        traces::rename(&self.span, &line.operation);
+        self.span.record("http.route", line.route);
+        self.span.record("http.response.status_code", line.status);
+        self.span.record("organization", line.tenant);
+        self.span.record("caller", line.caller);
+        self.span.record("refusal", line.code);
+        if line.status >= 500 || line.broken.is_some() {
+            self.span.record("otel.status_code", "ERROR");
         }
     }
 
@@ -170,6 +208,11 @@ impl Context {
     }
 }
 
+/// The method is a closed set once the request is admitted; before, it may be anything.
+fn method(head: &Parts) -> &str {
+    if head.method.as_str().len() <= 7 { head.method.as_str() } else { NONE }
+}
+
 /// A correlation id for what came without one.
 pub(super) fn new_correlation_id() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
@@ -178,7 +221,8 @@ pub(super) fn new_correlation_id() -> HeaderValue {
 
 /// Counts what was answered without becoming a request, and writes its line.
 pub(super) fn record_unread(status: &str, code: &'static str, correlation_id: &HeaderValue, metrics: &Metrics) {
-    metrics.requests.with_label_values(&[NONE, NONE, NONE, NONE, status, "gateway"]).inc();
+    let (tenant, api, operation, caller) = (NONE, NONE, NONE, NONE);
+    metrics.requests.count(Answered { tenant, api, operation, caller, status, source: "gateway" });
     let correlation_id = correlation_id.to_str().unwrap_or(NONE);
     tracing::info!(target: "shopper_gateway::access", status, code, correlation_id, "no request");
 }

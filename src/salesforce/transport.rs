@@ -15,12 +15,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use reqwest::{Certificate, Client, RequestBuilder, redirect::Policy};
+use tracing::Instrument;
 
 use super::{
     exchange::ExchangeError,
     guard::{Class, Guard},
 };
-use crate::{clock::random_fraction, metrics::Metrics, settings::Timeouts};
+use crate::{clock::random_fraction, metrics::Metrics, settings::Timeouts, spans, waiting};
 
 /// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -163,7 +164,7 @@ impl Transport {
         if !error.may_pass() || Instant::now() + pause >= deadline || !self.guard.may_repeat() {
             return first;
         }
-        tokio::time::sleep(pause).await;
+        waiting::on_others(tokio::time::sleep(pause)).await;
         let left = deadline.saturating_duration_since(Instant::now());
         self.attempt(purpose, again.timeout(left), &read).await
     }
@@ -174,7 +175,7 @@ impl Transport {
         request: RequestBuilder,
         read: &impl Fn(&Answer) -> Result<T, ExchangeError>,
     ) -> Result<T, ExchangeError> {
-        if let Err(error) = self.guard.admit(purpose.class).await {
+        if let Err(error) = waiting::on_others(self.guard.admit(purpose.class)).await {
             self.metrics.token_exchanges.with_label_values(&[purpose.service, purpose.flow, "not_sent"]).inc();
             return Err(error);
         }
@@ -191,7 +192,8 @@ impl Transport {
     /// [`TransportError`]; an HTTP status, whichever, is no error here.
     pub async fn send(&self, purpose: Purpose, request: RequestBuilder) -> Result<Answer, TransportError> {
         let start = Instant::now();
-        let result = read_whole(request).await;
+        let span = spans::exchange(purpose.service, purpose.flow);
+        let result = waiting::on_others(read_whole(request).instrument(span.clone())).await;
         let outcome = match &result {
             Ok(answer) => match answer.status.as_u16() {
                 200..=399 => "ok",
@@ -203,6 +205,7 @@ impl Transport {
             Err(TransportError::Timeout) => "timeout",
             Err(_) => "unreachable",
         };
+        span.record("outcome", outcome);
         self.metrics.exchange(purpose.service, purpose.flow, outcome, start.elapsed());
         if let Ok(answer) = &result
             && purpose.class.is_budgeted()

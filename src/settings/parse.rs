@@ -17,8 +17,10 @@ mod log;
 mod routes;
 mod store;
 mod tenants;
+mod traces;
 mod value;
 
+pub use log::is_log_level;
 pub use value::is_loopback;
 use value::{Keys, MINUTE};
 
@@ -52,6 +54,7 @@ pub(super) fn settings(
     let raw::Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login } = file.logins;
     let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
     let log = log::log(file.log, &surroundings, findings);
+    let traces = traces::traces(&file.traces, findings);
     let store = store::store(file.store, &surroundings, findings);
     let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
@@ -66,6 +69,7 @@ pub(super) fn settings(
         load: load?,
         logins,
         log: log?,
+        traces: traces?,
         store: store?,
         keys: keys?,
         policy: Policy { mode: file.policy.mode, unknown_operations: file.policy.unknown_operations },

@@ -56,6 +56,9 @@ pub(super) struct File {
     /// What is logged, and how.
     #[serde(default)]
     pub(super) log: Log,
+    /// Traces for an OpenTelemetry collector.
+    #[serde(default)]
+    pub(super) traces: Traces,
     /// Where sessions live.
     #[serde(default)]
     pub(super) store: Store,
@@ -369,6 +372,21 @@ pub(super) struct Log {
     /// all replicas. Absent: a random one for each process.
     #[schemars(with = "Option<Secret>", example = secret_example())]
     pub(super) pseudonym_key: Option<Secret>,
+    /// Of successful requests, one in so many gets a line in the access log; refusals and failures all do.
+    #[schemars(range(min = 1, max = 1_000_000), example = 100)]
+    pub(super) one_success_in: u32,
+}
+
+/// Traces for an OpenTelemetry collector.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Traces {
+    /// Where the collector takes OTLP over HTTP; `/v1/traces` is added. Absent: no traces are made.
+    #[schemars(example = &"http://127.0.0.1:4318")]
+    pub(super) endpoint: Option<String>,
+    /// Of the traces that begin here, one in so many is exported; whoever hands one over has decided about it.
+    #[schemars(range(min = 1, max = 1_000_000), example = 100)]
+    pub(super) one_in: u32,
 }
 
 /// Where sessions live.

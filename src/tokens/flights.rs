@@ -7,6 +7,9 @@ use std::{collections::HashMap, fmt, future::Future, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tracing::Instrument;
+
+use crate::waiting;
 
 /// Work under way, by key.
 pub struct Flights<K, T> {
@@ -52,7 +55,7 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let (mut outcome, joined) = self.board(key, work);
-        let landed = outcome.wait_for(Option::is_some).await;
+        let landed = waiting::on_others(outcome.wait_for(Option::is_some)).await;
         (landed.ok().and_then(|outcome| outcome.clone()), joined)
     }
 
@@ -77,12 +80,14 @@ where
         drop(under_way);
         let landing = Landing { flights: Arc::clone(self), key: key.clone() };
         let work = work();
-        tokio::spawn(async move {
+        let work = async move {
             let outcome = work.await;
             drop(landing);
             // Nobody may be waiting any more.
             let _ = land.send(Some(outcome));
-        });
+        };
+        // In a trace, the work is of whoever came first.
+        tokio::spawn(work.in_current_span());
         (outcome, Joined::First)
     }
 }

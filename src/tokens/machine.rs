@@ -400,6 +400,7 @@ impl MachineTokens {
     }
 
     fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["system", result]).inc();
     }
 }

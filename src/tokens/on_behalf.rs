@@ -44,6 +44,8 @@ pub const GUEST: &str = "guest";
 const WINDOW: Duration = Duration::from_millis(3100);
 /// How long SLAS's no is not asked for again: about the time in which it would be a conflict anyway.
 const REFUSED_FOR: Duration = Duration::from_secs(4);
+/// How long a failure is not: an outage must not outlive itself.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 /// Most refusals remembered.
 const MOST_REFUSALS: u64 = 10_000;
 /// How often one looks whether another replica has got the token.
@@ -116,7 +118,8 @@ pub struct OnBehalfTokens {
     sessions: Arc<Sessions>,
     verifier: Arc<ShopperVerifier>,
     flights: Arc<Flights<TokenDigest, Outcome>>,
-    refused: Cache<TokenDigest, OnBehalfError>,
+    /// What went wrong, and until when it is not tried again.
+    refused: Cache<TokenDigest, (OnBehalfError, Instant)>,
     /// How long one request may wait for all of it.
     patience: Duration,
     /// Time limit of one call to SLAS.
@@ -165,7 +168,7 @@ impl OnBehalfTokens {
                 Err(error) => self.over(&name, error)?,
             }
         }
-        if let Some(refused) = self.refused.get(&name) {
+        if let Some((refused, _)) = self.refused.get(&name).filter(|(_, until)| *until > Instant::now()) {
             self.count("error");
             return Err(refused);
         }
@@ -259,16 +262,15 @@ impl OnBehalfTokens {
                     tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
                 }
                 Err(error) => {
-                    let is_final = matches!(error, ExchangeError::Rejected { .. });
+                    let remembered_for = remembered_for(&error);
                     let error = if whose.idp == ECOM && error.refuses_login() {
                         OnBehalfError::ShopperUnknown
                     } else {
                         tracing::warn!(organization = %whose.organization, %error, "no token on behalf of a shopper");
                         OnBehalfError::Slas(error)
                     };
-                    // What may pass is asked again: whether SLAS is in a state to be asked, its guard knows.
-                    if is_final {
-                        self.refused.insert(*name, error.clone());
+                    if let Some(time) = remembered_for {
+                        self.refused.insert(*name, (error.clone(), Instant::now() + time));
                     }
                     return Err(error);
                 }
@@ -297,7 +299,17 @@ impl OnBehalfTokens {
     }
 
     fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["on_behalf", result]).inc();
+    }
+}
+
+/// How long the same shopper is not asked for again. What was not sent is the guard's affair.
+fn remembered_for(error: &ExchangeError) -> Option<Duration> {
+    match error {
+        ExchangeError::Rejected { .. } | ExchangeError::Conflict => Some(REFUSED_FOR),
+        ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_) => Some(FAILED_FOR),
+        ExchangeError::RateLimited { .. } | ExchangeError::NotAsked | ExchangeError::NoRandomness(_) => None,
     }
 }
 

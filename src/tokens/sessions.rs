@@ -213,6 +213,12 @@ impl Sessions {
         })
     }
 
+    /// Whether other gateways share them.
+    #[must_use]
+    pub fn are_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
     #[must_use]
     pub fn after(self: Arc<Self>, before: &Self) -> Arc<Self> {
@@ -571,6 +577,7 @@ impl Sessions {
     }
 
     fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
     }
 }

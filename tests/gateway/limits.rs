@@ -335,3 +335,18 @@ async fn what_slas_says_of_its_limits_counts_on_its_own_paths_too() {
     assert!(world.simulator.ledger().iter().all(|entry| entry.flow != "authorize:guest"));
     eventually("it is over", async || world.guest(PUBLIC_CLIENT).await.status == 200).await;
 }
+
+#[tokio::test]
+async fn another_configuration_forgets_neither_what_slas_said_nor_what_failed() {
+    let mut world = with("logins", "failed_per_address_and_login = 1").await;
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, "guess").await.refusal().1, "login_rejected");
+    let limited = Effect::Status { code: 429, retry_after: Some("60".into()), body: None };
+    world.simulator.inject(Fault::on("slas", limited).flow("authorize:guest").times(1));
+    assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (429, "slas_rate_limited"));
+    world.gateway.reload(|config| set(config, "load", "concurrency = 3")).unwrap();
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN);
+    assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (429, "slas_rate_limited"));
+    assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
+    world.gateway.reload(|config| set(config, "logins", "failed_per_address_and_login = 2")).unwrap();
+    assert_ne!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN, "another bound begins anew");
+}

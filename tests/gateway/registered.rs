@@ -371,12 +371,14 @@ async fn slas_no_ends_the_session_and_its_failure_does_not() {
     let tokens = renewed_behind(&world, PUBLIC_CLIENT, false).await;
     for effect in [
         Effect::Status { code: 500, retry_after: None, body: None },
-        Effect::Status { code: 429, retry_after: Some("7".into()), body: None },
         Effect::Reset { at: salesforce_simulator::ResetAt::Before },
+        Effect::Status { code: 429, retry_after: Some("1".into()), body: None },
     ] {
         world.simulator.inject(Fault::on("slas", effect).flow("token:refresh_token").times(1));
         world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await;
     }
+    // Until then nothing is sent at all.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let hang = Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1);
     world.simulator.inject(hang);
     assert_eq!(world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await.refusal(), (504, "upstream_timeout"));

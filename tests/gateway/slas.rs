@@ -465,13 +465,13 @@ async fn an_unknown_shopper_is_answered_like_a_known_one() {
         let answer = world.send(world.post(&slas("passwordless/login")).form(&form)).await;
         assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
     }
-    let refused = Effect::Status { code: 429, retry_after: Some("7".into()), body: None };
-    world.simulator.inject(Fault::on("slas", refused).flow("passwordless:login").times(1));
-    assert_eq!(world.send(world.post(&slas("passwordless/login")).form(&form)).await.status, 429);
     // Only there is a 404 hidden.
     let reset = Effect::Status { code: 404, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault::on("slas", reset).flow("password:reset").times(1));
     assert_eq!(world.send(world.post(&slas("password/reset")).form(&form)).await.status, 404);
+    let refused = Effect::Status { code: 429, retry_after: Some("7".into()), body: None };
+    world.simulator.inject(Fault::on("slas", refused).flow("passwordless:login").times(1));
+    assert_eq!(world.send(world.post(&slas("passwordless/login")).form(&form)).await.status, 429);
 }
 
 #[tokio::test]

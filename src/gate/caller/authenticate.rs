@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
+use tracing::Instrument;
 
 use super::{Caller, certificate::PeerCertificate};
 use crate::{
@@ -22,7 +23,8 @@ use crate::{
     jwt,
     names::Scopes,
     salesforce::account_manager::AccountManager,
-    system::{SystemClient, SystemTokenError},
+    spans,
+    system::SystemClient,
     tokens::machine::{ClientCredentials, SystemTokenFailure},
 };
 
@@ -165,7 +167,8 @@ impl Gate {
     ) -> Result<SystemLease, SystemTokenFailure> {
         let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
         let of = &tenant.settings.tenant;
-        let (slot, token) = self.machine.token_with_any(account_manager, of, credentials, alternatives).await?;
+        let token = self.machine.token_with_any(account_manager, of, credentials, alternatives);
+        let (slot, token) = token.instrument(spans::cache("system")).await?;
         Ok(SystemLease { credentials: credentials.clone(), slot, token })
     }
 
@@ -180,8 +183,11 @@ impl Gate {
         // While a secret is being replaced, nobody knows which of the two Account Manager takes at the moment.
         for secret in [Some(&own.client_secret), own.previous_client_secret.as_ref()].into_iter().flatten() {
             let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
-            let (slot, outcome) =
-                self.machine.token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes).await;
+            let (slot, outcome) = self
+                .machine
+                .token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes)
+                .instrument(spans::cache("system"))
+                .await;
             match outcome {
                 Ok(token) => return Ok(SystemLease { credentials, slot, token }),
                 Err(SystemTokenFailure::CredentialsRefused) => {}
@@ -204,12 +210,11 @@ impl Gate {
         let Some(systems) = &tenant.systems else {
             return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
         };
-        systems.verify(token, &tenant.settings.tenant).await.map_err(|error| match error {
-            SystemTokenError::Invalid => Refusal::TokenInvalid(error.to_string()),
-            SystemTokenError::Expired => Refusal::TokenExpired,
-            SystemTokenError::TenantWrong => Refusal::TokenWrongOrganization,
-            SystemTokenError::KeysUnavailable => Refusal::KeysUnavailable,
-        })
+        systems
+            .verify(token, &tenant.settings.tenant)
+            .instrument(spans::verify("account_manager"))
+            .await
+            .map_err(Refusal::of_system_verdict)
     }
 }
 

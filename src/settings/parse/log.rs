@@ -13,19 +13,30 @@ pub(super) fn log(raw: raw::Log, surroundings: &Surroundings<'_>, findings: &mut
         None => Some(None),
     };
     let mut keys = Keys::new("log", findings);
-    let is_level = |text: &str| {
-        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text))
-    };
-    let is_directive = |part: &str| match part.rsplit_once('=') {
-        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
-        None => is_level(part.trim()),
-    };
-    if !raw.level.split(',').all(is_directive) {
+    if !is_log_level(&raw.level) {
         keys.error(
             "level",
             "expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas",
         );
         return None;
     }
-    Some(Log { level: raw.level, format: raw.format, audit_file: audit_file?, pseudonym_key: pseudonym_key? })
+    Some(Log {
+        level: raw.level,
+        format: raw.format,
+        audit_file: audit_file?,
+        pseudonym_key: pseudonym_key?,
+        one_success_in: raw.one_success_in,
+    })
+}
+
+/// Whether a text is a level of the log: a word for all targets, or words for some, separated by commas.
+#[must_use]
+pub fn is_log_level(text: &str) -> bool {
+    let is_word = |text: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text))
+    };
+    text.split(',').all(|part| match part.rsplit_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_word(level.trim()),
+        None => is_word(part.trim()),
+    })
 }

@@ -5,7 +5,7 @@
 
 use super::{
     AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Policy, Server, Sessions, Size, Store, StoreKind,
-    Timeouts,
+    Timeouts, Traces,
 };
 use crate::settings::{LogFormat, PolicyMode, UnknownOperations};
 
@@ -119,7 +119,19 @@ impl Default for Logins {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Json, audit_file: None, pseudonym_key: None }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Json,
+            audit_file: None,
+            pseudonym_key: None,
+            one_success_in: 1,
+        }
+    }
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, one_in: 1 }
     }
 }
 

@@ -76,6 +76,22 @@ impl Sessions {
         self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 
+    /// How many sessions of shoppers, and how many on behalf of shoppers, this process has at hand. A session that is no
+    /// longer known by its first token or name is not counted.
+    #[must_use]
+    pub fn at_hand(&self) -> (usize, usize) {
+        let (mut own, mut on_behalf) = (0, 0);
+        for (digest, known) in self.known.iter() {
+            let Known::Session(in_use) = known else { continue };
+            let session = in_use.session.load();
+            // It has an entry for each of its tokens.
+            if session.tokens.first() == Some(&digest) {
+                *(if session.is_named { &mut on_behalf } else { &mut own }) += 1;
+            }
+        }
+        (own, on_behalf)
+    }
+
     /// Renews sessions that are in use and due, within the configured number a minute.
     fn renew_ahead(self: &Arc<Self>, round: u32) {
         // The minute's number in equal shares; the first round has what is left over.

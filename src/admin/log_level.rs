@@ -1,0 +1,114 @@
+//! `/log-level`: the log's level, shown and changed while the gateway runs.
+//!
+//! Owns the one thing that operators may change here, and who may not: a browser. The listener asks for no credential, so a page
+//! of anybody's could send requests to it from an operator's browser; such requests carry `Origin`, or have no JSON
+//! `Content-Type` unless the browser asked before, which is never allowed. Each change is in the audit log.
+
+use http::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{CONTENT_TYPE, ORIGIN},
+};
+use pingora::protocols::http::ServerSession;
+use serde::{Deserialize, Serialize};
+
+use super::{answer, json};
+use crate::{
+    audit::{Audit, Event, Place, Trail},
+    telemetry::level::{self, NotSet},
+};
+
+/// More than any level takes.
+const MOST_BYTES: usize = 1024;
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// The level; nothing: that of the start.
+    level: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Level<'a> {
+    level: &'a str,
+    at_start: &'a str,
+}
+
+/// `GET` shows, `PUT` changes.
+pub(super) async fn answer_to(session: &mut ServerSession, audit: &Audit) -> Response<Vec<u8>> {
+    match session.req_header().method {
+        Method::GET => return show(),
+        Method::PUT => {}
+        _ => return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET and PUT\n".to_vec()),
+    }
+    let (result, changed) = change(session).await;
+    let trail = Trail { event: Some(Event::Admin), who: Some("operator".to_owned()), shopper: None };
+    let operation = changed.map_or_else(|| "log-level".to_owned(), |level| format!("log-level={level}"));
+    let word = if result.is_ok() { "ok" } else { "refused" };
+    let place = Place { organization: "none", site: None, operation: &operation, correlation_id: "none" };
+    audit.record(&trail, place, word);
+    match result {
+        Ok(()) => show(),
+        Err((status, why)) => answer(status, "text/plain", why.as_bytes().to_vec()),
+    }
+}
+
+fn show() -> Response<Vec<u8>> {
+    match level::current() {
+        Some((level, at_start)) => json(StatusCode::OK, &Level { level: &level, at_start }),
+        None => {
+            answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", b"this process's log is not the gateway's\n".to_vec())
+        }
+    }
+}
+
+type Changed = Result<(), (StatusCode, &'static str)>;
+
+async fn change(session: &mut ServerSession) -> (Changed, Option<String>) {
+    if let Err(refused) = admit(&session.req_header().headers) {
+        return (Err(refused), None);
+    }
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = session.read_request_body().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return (Err((StatusCode::PAYLOAD_TOO_LARGE, "too large\n")), None);
+        }
+    }
+    let Ok(wanted) = serde_json::from_slice::<Wanted>(&body) else {
+        return (
+            Err((StatusCode::BAD_REQUEST, "expected e.g. {\"level\": \"debug\"}; null for that of the start\n")),
+            None,
+        );
+    };
+    match level::set(wanted.level.as_deref()) {
+        Ok(level) => {
+            tracing::warn!(level, "the log's level was changed");
+            (Ok(()), Some(level))
+        }
+        Err(NotSet::Invalid) => (
+            Err((
+                StatusCode::BAD_REQUEST,
+                "level: expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas\n",
+            )),
+            None,
+        ),
+        Err(NotSet::NotOurs) => {
+            (Err((StatusCode::SERVICE_UNAVAILABLE, "this process's log is not the gateway's\n")), None)
+        }
+    }
+}
+
+/// Whether no browser sent this on somebody else's behalf.
+fn admit(headers: &HeaderMap) -> Changed {
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return Err((StatusCode::FORBIDDEN, "not from a browser\n"));
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    if media.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json\n"))
+    }
+}

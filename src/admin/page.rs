@@ -1,0 +1,101 @@
+//! `/status` for people: one page of HTML that needs nothing but itself.
+//!
+//! Owns the words and the look. Nothing is loaded, nothing runs: the content security policy allows the page's own style by
+//! its digest and its own form, and forbids everything else. Every value is escaped by the template.
+
+use std::sync::LazyLock;
+
+use askama::Template;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::HeaderValue;
+
+use super::{
+    report::{Filter, Row, clients, endpoints, rfc3339},
+    status::{Status, in_words},
+};
+use crate::{clock::unix_now, gate::Gate, jwt::sha256};
+
+const STYLE: &str = include_str!("status.css");
+
+/// What the page may load and do: its own style, its own form.
+pub(super) static SECURITY_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
+    let style = STANDARD.encode(sha256(STYLE));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::from_str(&policy).ok()
+});
+
+#[derive(Template)]
+#[template(path = "admin/status.html")]
+struct Page<'a> {
+    style: &'static str,
+    status: &'a Status,
+    filter: &'a Filter,
+    choices: Choices,
+    rows: Vec<PageRow<'a>>,
+    uptime: String,
+    since: &'a str,
+    now: String,
+}
+
+/// What the form offers.
+struct Choices {
+    organizations: Vec<String>,
+    clients: Vec<String>,
+    endpoints: Vec<&'static str>,
+}
+
+struct PageRow<'a> {
+    organization: &'a str,
+    client_id: &'a str,
+    endpoint: &'static str,
+    uses: u64,
+    first_seen: &'a str,
+    last_seen: &'a str,
+    first_seen_ago: String,
+    last_seen_ago: String,
+}
+
+/// The page.
+///
+/// # Errors
+/// If the template cannot be written, which memory does not refuse.
+pub(super) fn page(gate: &Gate, status: &Status, filter: &Filter) -> Result<String, askama::Error> {
+    let now = unix_now();
+    let of_tenants = gate.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
+    let page = Page {
+        style: STYLE,
+        status,
+        filter,
+        choices: Choices {
+            organizations: status.tenants.iter().map(|tenant| tenant.organization.clone()).collect(),
+            clients: clients(of_tenants.map(|client| client.id.to_string())),
+            endpoints: endpoints(),
+        },
+        rows: status.migration.uses.iter().map(|row| PageRow::of(row, now)).collect(),
+        uptime: in_words(status.uptime_seconds),
+        since: &status.migration.since,
+        now: rfc3339(now),
+    };
+    page.render()
+}
+
+impl<'a> PageRow<'a> {
+    fn of(row: &'a Row, now: u64) -> Self {
+        let ago = |at: u64| match now.saturating_sub(at) {
+            0 => "just now".to_owned(),
+            seconds => format!("{} ago", in_words(seconds)),
+        };
+        Self {
+            organization: &row.organization,
+            client_id: &row.client_id,
+            endpoint: row.endpoint,
+            uses: row.uses,
+            first_seen: &row.first_seen,
+            last_seen: &row.last_seen,
+            first_seen_ago: ago(row.first_seen_at),
+            last_seen_ago: ago(row.last_seen_at),
+        }
+    }
+}

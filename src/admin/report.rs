@@ -1,0 +1,177 @@
+//! The migration report as operators ask for it: filtered, as rows, as CSV.
+//!
+//! Owns the filter and the columns. What is asked for is only ever compared with names of the configuration; it is never
+//! written anywhere.
+
+use serde::Serialize;
+use url::form_urlencoded;
+
+use crate::migration::{Endpoint, Migration, UNKNOWN, Use};
+
+/// Which uses are wanted: those with all of these values; an absent one is any.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    organization: Option<String>,
+    client_id: Option<String>,
+    endpoint: Option<String>,
+}
+
+/// The report, since when it counts, and what is in it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) since: String,
+    pub(super) uses: Vec<Row>,
+}
+
+/// One use, as it is written out.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) organization: String,
+    pub(super) client_id: String,
+    pub(super) endpoint: &'static str,
+    pub(super) uses: u64,
+    pub(super) first_seen: String,
+    pub(super) last_seen: String,
+    #[serde(skip)]
+    pub(super) first_seen_at: u64,
+    #[serde(skip)]
+    pub(super) last_seen_at: u64,
+}
+
+impl Filter {
+    /// The filter of a query; other keys are none of its business.
+    pub(super) fn read(query: &str) -> Self {
+        let mut filter = Self::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            let field = match &*key {
+                "organization" => &mut filter.organization,
+                "client_id" => &mut filter.client_id,
+                "endpoint" => &mut filter.endpoint,
+                _ => continue,
+            };
+            *field = Some(value.into_owned()).filter(|value| !value.is_empty());
+        }
+        filter
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn is_organization(&self, organization: &str) -> bool {
+        self.organization.as_deref() == Some(organization)
+    }
+
+    pub(super) fn is_client(&self, client: &str) -> bool {
+        self.client_id.as_deref() == Some(client)
+    }
+
+    pub(super) fn is_endpoint(&self, endpoint: &str) -> bool {
+        self.endpoint.as_deref() == Some(endpoint)
+    }
+
+    fn fits(&self, one: &Use<'_>) -> bool {
+        (self.organization.is_none() || self.is_organization(one.organization.as_str()))
+            && (self.client_id.is_none() || self.is_client(one.client_id))
+            && (self.endpoint.is_none() || self.is_endpoint(one.endpoint.as_str()))
+    }
+}
+
+impl Report {
+    /// What the filter lets through.
+    pub(super) fn of(migration: &Migration, filter: &Filter) -> Self {
+        let uses = migration.uses().into_iter().filter(|one| filter.fits(one));
+        Self { since: rfc3339(migration.since), uses: uses.map(|one| Row::of(&one)).collect() }
+    }
+
+    /// The same as CSV (RFC 4180), with a line of headings. Every field is an identifier, a number or a time, so that no
+    /// spreadsheet takes one for a formula: identifiers are letters, digits, `-` and `_`.
+    ///
+    /// # Errors
+    /// If it cannot be written, which memory does not refuse.
+    pub(super) fn csv(&self) -> Result<Vec<u8>, csv::Error> {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+        writer.write_record(["organization", "client_id", "endpoint", "uses", "first_seen", "last_seen"])?;
+        for row in &self.uses {
+            // A client id may begin with a hyphen, which a spreadsheet would calculate with.
+            let quoted =
+                if row.client_id.starts_with('-') { format!("'{}", row.client_id) } else { row.client_id.clone() };
+            let uses = row.uses.to_string();
+            writer.write_record([&row.organization, &quoted, row.endpoint, &uses, &row.first_seen, &row.last_seen])?;
+        }
+        writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))
+    }
+}
+
+impl Row {
+    fn of(one: &Use<'_>) -> Self {
+        Self {
+            organization: one.organization.to_string(),
+            client_id: one.client_id.to_owned(),
+            endpoint: one.endpoint.as_str(),
+            uses: one.uses,
+            first_seen: rfc3339(one.first_seen),
+            last_seen: rfc3339(one.last_seen),
+            first_seen_at: one.first_seen,
+            last_seen_at: one.last_seen,
+        }
+    }
+}
+
+/// The endpoints that a filter can name.
+pub(super) fn endpoints() -> Vec<&'static str> {
+    Endpoint::ALL.map(Endpoint::as_str).to_vec()
+}
+
+/// The client ids that a filter can name, of these configured ones.
+pub(super) fn clients(configured: impl Iterator<Item = String>) -> Vec<String> {
+    let mut clients: Vec<_> = configured.collect();
+    clients.sort();
+    clients.dedup();
+    clients.push(UNKNOWN.to_owned());
+    clients
+}
+
+/// `2026-07-01T12:00:00Z`.
+pub(super) fn rfc3339(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(query: &str) -> Vec<(String, &'static str)> {
+        let organization = |text: &str| text.parse().unwrap();
+        let client = |text: &str| text.parse().unwrap();
+        let migration = Migration::new([(organization("f_ecom_zzrf_001"), vec![client("-one"), client("two")])], None);
+        for (one, endpoint) in [("-one", Endpoint::Login), ("two", Endpoint::Login), ("two", Endpoint::Logout)] {
+            migration.note(&organization("f_ecom_zzrf_001"), Some(&client(one)), endpoint);
+        }
+        let report = Report::of(&migration, &Filter::read(query));
+        assert_eq!(report.csv().unwrap().iter().filter(|byte| **byte == b'\n').count(), 1 + report.uses.len());
+        let mut uses: Vec<_> = report.uses.into_iter().map(|row| (row.client_id, row.endpoint)).collect();
+        uses.sort();
+        uses
+    }
+
+    #[test]
+    fn a_filter_lets_through_what_has_all_of_its_values() {
+        assert_eq!(report("").len(), 3);
+        assert_eq!(report("client_id=&endpoint=&format=csv").len(), 3);
+        assert_eq!(report("client_id=two").len(), 2);
+        assert_eq!(report("client_id=two&endpoint=logout"), [("two".to_owned(), "logout")]);
+        assert!(report("organization=f_ecom_zzrf_002").is_empty());
+        assert!(report("client_id=%3Cscript%3E").is_empty());
+    }
+
+    #[test]
+    fn no_field_is_a_formula() {
+        let organization: crate::names::OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
+        let client: crate::names::ClientId = "-one".parse().unwrap();
+        let migration = Migration::new([(organization.clone(), vec![client.clone()])], None);
+        migration.note(&organization, Some(&client), Endpoint::Login);
+        let csv = String::from_utf8(Report::of(&migration, &Filter::default()).csv().unwrap()).unwrap();
+        assert!(csv.contains("f_ecom_zzrf_001,'-one,login,1,2"), "{csv}");
+    }
+}

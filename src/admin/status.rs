@@ -1,0 +1,290 @@
+//! The gateway's state as one value: what `/status` shows to people and programs alike.
+//!
+//! Owns what is told and where it is read. Figures come from the metrics' registry, so that the page and the alerts can't
+//! disagree, and whatever is measured one day is shown from then on. Holds names of the configuration and numbers,
+//! never anything that a caller chose.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use super::{Admin, Readiness, report::Report};
+use crate::{
+    clock::unix_now,
+    gate::{Gate, Tenant, caller::Caller},
+    metrics::Reading,
+    settings::{PolicyMode, UnknownOperations},
+};
+
+/// Everything that `/status` tells.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    pub(super) version: &'static str,
+    pub(super) commit: String,
+    pub(super) uptime_seconds: u64,
+    pub(super) readiness: Readiness,
+    pub(super) components: Vec<Component>,
+    pub(super) policy: Policy,
+    pub(super) tenants: Vec<TenantStatus>,
+    pub(super) store: Store,
+    pub(super) sessions: u64,
+    /// Tokens at hand, by kind.
+    pub(super) tokens: BTreeMap<String, u64>,
+    pub(super) requests_in_flight: usize,
+    pub(super) breakers: Vec<Breaker>,
+    pub(super) callers: Vec<CallerStatus>,
+    pub(super) migration: Report,
+}
+
+/// A part that can fail by itself.
+#[derive(Debug, Serialize)]
+pub(super) struct Component {
+    pub(super) name: String,
+    pub(super) state: State,
+    pub(super) detail: String,
+}
+
+/// How a component is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    Ok,
+    /// It fails, and requests that need it are refused meanwhile; the others go on.
+    Degraded,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Policy {
+    pub(super) mode: PolicyMode,
+    pub(super) unknown_operations: UnknownOperations,
+    pub(super) operations: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TenantStatus {
+    pub(super) organization: String,
+    pub(super) sites: Vec<String>,
+    pub(super) slas_clients: usize,
+    pub(super) keys: Vec<Keys>,
+    /// Requests that SLAS takes in the minute under way, as far as it has said so.
+    pub(super) slas_budget_left: Option<u64>,
+}
+
+/// The keys of one issuer.
+#[derive(Debug, Serialize)]
+pub(super) struct Keys {
+    pub(super) issuer: &'static str,
+    /// Nothing while there are none.
+    pub(super) age_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Store {
+    pub(super) kind: &'static str,
+    pub(super) up: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Breaker {
+    pub(super) service: String,
+    pub(super) open: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CallerStatus {
+    pub(super) name: String,
+    pub(super) may: Vec<&'static str>,
+    pub(super) organizations: Vec<String>,
+    pub(super) operations: Vec<String>,
+}
+
+impl Status {
+    /// The state at this moment.
+    pub(super) fn of(admin: &Admin, gate: &Gate, migration: Report) -> Self {
+        let read = |name: &str| gate.metrics.readings(name);
+        let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
+        let mut tenants: Vec<_> =
+            gate.tenants.values().map(|tenant| TenantStatus::of(tenant, &ages, &budgets)).collect();
+        tenants.sort_by(|one, other| one.organization.cmp(&other.organization));
+        let store = Store {
+            kind: if gate.sessions.are_shared() { "redis" } else { "memory" },
+            up: read("store_up").first().is_none_or(|reading| reading.value > 0.0),
+        };
+        let kinds =
+            read("token_cache_entries").into_iter().map(|reading| (reading.label("kind").to_owned(), reading.count()));
+        let breakers = read("circuit_state").into_iter();
+        let breakers =
+            breakers.map(|reading| Breaker { service: reading.label("service").to_owned(), open: reading.value > 0.0 });
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: read("build_info").first().map_or_else(String::new, |reading| reading.label("commit").to_owned()),
+            uptime_seconds: unix_now().saturating_sub(gate.migration.since),
+            readiness: admin.readiness(),
+            components: components(&tenants, &store, admin.in_flight.is_draining()),
+            policy: Policy {
+                mode: gate.policy.mode,
+                unknown_operations: gate.policy.unknown_operations,
+                operations: gate.operations.iter().len(),
+            },
+            sessions: read("sessions").first().map_or(0, Reading::count),
+            tokens: kinds.collect(),
+            requests_in_flight: admin.in_flight.count(),
+            breakers: breakers.collect(),
+            callers: gate.callers.iter().map(CallerStatus::of).collect(),
+            tenants,
+            store,
+            migration,
+        }
+    }
+}
+
+impl TenantStatus {
+    fn of(tenant: &Tenant, ages: &[Reading], budgets: &[Reading]) -> Self {
+        let settings = &tenant.settings;
+        let (organization, short) = (settings.organization.as_str(), settings.tenant.as_str());
+        let is_own = |reading: &&Reading| [organization, short].contains(&reading.label("tenant"));
+        let issuers = std::iter::once("slas").chain(settings.account_manager.as_ref().map(|_| "account_manager"));
+        let keys = issuers.map(|issuer| {
+            let age = ages.iter().filter(is_own).find(|reading| reading.label("issuer") == issuer);
+            Keys { issuer, age_seconds: age.map(Reading::count) }
+        });
+        Self {
+            organization: organization.to_owned(),
+            sites: settings.sites.iter().map(ToString::to_string).collect(),
+            slas_clients: settings.slas_clients.len(),
+            keys: keys.collect(),
+            slas_budget_left: budgets.iter().find(is_own).map(Reading::count),
+        }
+    }
+}
+
+impl Policy {
+    /// The mode for people.
+    pub(super) fn in_words(&self) -> &'static str {
+        match self.mode {
+            PolicyMode::Enforce => "enforced",
+            PolicyMode::Report => "only reported",
+        }
+    }
+}
+
+impl Keys {
+    /// The issuer for people.
+    pub(super) fn of(&self) -> &'static str {
+        match self.issuer {
+            "slas" => "SLAS",
+            _ => "Account Manager",
+        }
+    }
+
+    /// The age for people.
+    pub(super) fn in_words(&self) -> String {
+        self.age_seconds.map_or_else(|| "none yet".to_owned(), in_words)
+    }
+}
+
+impl CallerStatus {
+    fn of(caller: &Arc<Caller>) -> Self {
+        let settings = &caller.settings;
+        let may = [
+            (settings.may_system, "system"),
+            (settings.may_on_behalf, "on_behalf"),
+            (settings.may_create_shoppers, "create_shoppers"),
+        ];
+        Self {
+            name: settings.name.clone(),
+            may: may.into_iter().filter(|(may, _)| *may).map(|(_, word)| word).collect(),
+            organizations: settings.organizations.iter().map(ToString::to_string).collect(),
+            operations: settings.operations.clone(),
+        }
+    }
+}
+
+impl State {
+    /// How the page colours it.
+    pub(super) fn tone(self) -> &'static str {
+        match self {
+            Self::Ok => "good",
+            Self::Degraded => "doubt",
+            Self::Failed => "bad",
+        }
+    }
+
+    /// How the page says it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+fn components(tenants: &[TenantStatus], store: &Store, draining: bool) -> Vec<Component> {
+    let keys = tenants.iter().flat_map(|tenant| tenant.keys.iter().map(move |keys| (tenant, keys)));
+    let mut components: Vec<_> = keys
+        .map(|(tenant, keys)| {
+            // Shoppers can be served without Account Manager.
+            let without = if keys.issuer == "slas" { State::Failed } else { State::Degraded };
+            let state = if keys.age_seconds.is_some() { State::Ok } else { without };
+            let detail = match keys.age_seconds {
+                Some(age) => format!("fetched {} ago", in_words(age)),
+                None => "never fetched".to_owned(),
+            };
+            Component { name: format!("Keys of {} for {}", keys.of(), tenant.organization), state, detail }
+        })
+        .collect();
+    components.push(Component {
+        name: format!("Session store ({})", store.kind),
+        state: if store.up { State::Ok } else { State::Degraded },
+        detail: if store.up { "answers" } else { "does not answer" }.to_owned(),
+    });
+    components.push(Component {
+        name: "Listener".to_owned(),
+        state: if draining { State::Failed } else { State::Ok },
+        detail: if draining { "stopping: no new requests" } else { "takes requests" }.to_owned(),
+    });
+    components
+}
+
+/// A span of time for people: its two greatest units.
+pub(super) fn in_words(seconds: u64) -> String {
+    let coarse = match seconds {
+        0..3600 => seconds,
+        3600..86_400 => seconds / 60 * 60,
+        _ => seconds / 3600 * 3600,
+    };
+    humantime::format_duration(Duration::from_secs(coarse)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        for (seconds, words) in [(0, "0s"), (59, "59s"), (3599, "59m 59s"), (7325, "2h 2m"), (200_000, "2days 7h")] {
+            assert_eq!(in_words(seconds), words);
+        }
+    }
+
+    #[test]
+    fn shoppers_can_be_served_without_account_manager_and_not_without_slas() {
+        let keys = |issuer, age_seconds| Keys { issuer, age_seconds };
+        let tenant = |keys| TenantStatus {
+            organization: "f_ecom_zzrf_001".to_owned(),
+            sites: Vec::new(),
+            slas_clients: 0,
+            keys,
+            slas_budget_left: None,
+        };
+        let states = |slas, manager, up, draining| {
+            let tenants = [tenant(vec![keys("slas", slas), keys("account_manager", manager)])];
+            let components = components(&tenants, &Store { kind: "memory", up }, draining);
+            components.iter().map(|component| component.state).collect::<Vec<_>>()
+        };
+        assert_eq!(states(Some(1), Some(1), true, false), [State::Ok; 4]);
+        assert_eq!(states(None, None, false, true), [State::Failed, State::Degraded, State::Degraded, State::Failed]);
+    }
+}

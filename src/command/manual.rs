@@ -1,0 +1,95 @@
+//! `man` and `completions`: what packages install beside the binary.
+//!
+//! Both are made from the very commands that are parsed, so that they cannot name an option that does not exist.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
+
+use super::{CommandLine, Failure, terminal::Terminal};
+
+const NAME: &str = "shopper-gateway";
+
+pub(super) fn completions(shell: Shell, terminal: &Terminal) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), NAME, &mut script);
+    terminal.print(&String::from_utf8_lossy(&script))
+}
+
+/// One page for all commands: those of the whole first, then each command's own.
+pub(super) fn page(terminal: &Terminal) -> Result<(), Failure> {
+    let mut whole = CommandLine::command().disable_help_subcommand(true);
+    whole.build();
+    let mut page = Vec::new();
+    write(&whole, &mut page).map_err(Failure::of)?;
+    terminal.print(&String::from_utf8_lossy(&page))
+}
+
+fn write(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let man = Man::new(whole.clone()).manual("shopper-gateway manual");
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    let mut commands = Roff::new();
+    commands.control("SH", ["COMMANDS"]);
+    for command in whole.get_subcommands() {
+        describe(command, NAME, &mut commands);
+    }
+    commands.to_writer(page)?;
+    let mut rest = Roff::new();
+    let (examples, codes) = whole.get_after_help().map(ToString::to_string).map_or_else(Default::default, |help| {
+        help.split_once("Exit codes:").map_or((help.clone(), String::new()), |(examples, codes)| {
+            (examples.trim_start_matches("Examples:").to_owned(), codes.to_owned())
+        })
+    });
+    for (heading, text) in [("EXAMPLES", examples), ("EXIT STATUS", codes)] {
+        rest.control("SH", [heading]);
+        literally(&text, &mut rest);
+    }
+    rest.control("SH", ["ENVIRONMENT"]);
+    rest.text([roman(
+        "SHOPPER_GATEWAY__SECTION__KEY sets a key of the configuration and wins over the file. RUST_LOG wins over log.level. \
+         NO_COLOR switches colours off.",
+    )]);
+    rest.to_writer(page)
+}
+
+fn describe(command: &clap::Command, before: &str, page: &mut Roff) {
+    let name = format!("{before} {}", command.get_name());
+    if command.has_subcommands() {
+        for below in command.get_subcommands() {
+            describe(below, &name, page);
+        }
+        return;
+    }
+    page.control("SS", [command.clone().bin_name(&name).render_usage().to_string().trim_start_matches("Usage: ")]);
+    page.text([roman(command.get_about().map(ToString::to_string).unwrap_or_default())]);
+    for argument in command.get_arguments().filter(|argument| !argument.is_global_set() && argument.get_id() != "help")
+    {
+        page.control("TP", []);
+        let takes_value = argument.get_action().takes_values();
+        let value = argument.get_value_names().filter(|_| takes_value).and_then(|names| names.first());
+        let value = value.map(ToString::to_string).unwrap_or_default();
+        let named = argument.get_long().map_or(value.clone(), |long| format!("--{long} {value}").trim_end().to_owned());
+        page.text([bold(argument.get_short().map_or(named.clone(), |short| format!("-{short}, {named}")))]);
+        page.text([roman(argument.get_help().map(ToString::to_string).unwrap_or_default())]);
+    }
+    if let Some(help) = command.get_after_help() {
+        page.control("PP", []);
+        literally(&help.to_string(), page);
+    }
+}
+
+/// Lines as they are.
+fn literally(text: &str, page: &mut Roff) {
+    page.control("nf", []);
+    for line in text.trim_matches('\n').lines() {
+        page.text([roman(line)]);
+    }
+    page.control("fi", []);
+}

@@ -1,0 +1,67 @@
+//! `routes`: the effective policy table, one line an operation.
+
+use std::borrow::Cow;
+
+use super::{ConfigFile, Failure, load, terminal::Terminal};
+use crate::{
+    app,
+    gate::{
+        caller::Callers,
+        operations::{Operation, OperationKind, Operations, SecurityKind},
+        slas::what_is_added,
+    },
+};
+
+pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
+    let loaded = load(file)?;
+    let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
+    terminal.print(&route_table(&operations, &callers))
+}
+
+/// One line an operation, tab-separated, under a line of headings.
+fn route_table(operations: &Operations, callers: &Callers) -> String {
+    let mut table = "METHOD\tPATH\tOPERATION\tWHO MAY CALL\tUPSTREAM CREDENTIAL\n".to_owned();
+    for operation in operations.iter() {
+        let line = [
+            operation.method.as_str(),
+            &operation.template,
+            &operation.name,
+            &who_may_call(operation, callers),
+            &upstream_credential(operation),
+        ];
+        table.push_str(&line.join("\t"));
+        table.push('\n');
+    }
+    table
+}
+
+fn who_may_call(operation: &Operation, callers: &Callers) -> String {
+    if operation.security.is_empty() {
+        return "anyone; SLAS checks the request's own credential".to_owned();
+    }
+    let alternatives = operation.security.iter().map(|security| match security.kind {
+        SecurityKind::System => {
+            let allowed: Vec<_> = callers
+                .iter()
+                .filter(|caller| caller.settings.may_system && caller.operations().any(|glob| glob.matches(operation)))
+                .map(|caller| caller.settings.name.as_str())
+                .collect();
+            let allowed = if allowed.is_empty() { "no configured caller".to_owned() } else { allowed.join(", ") };
+            format!("system ({allowed}) with any of: {}", security.scopes)
+        }
+        kind => format!("{kind} with any of: {}", security.scopes),
+    });
+    alternatives.collect::<Vec<_>>().join(" | ")
+}
+
+fn upstream_credential(operation: &Operation) -> Cow<'static, str> {
+    match operation.kind {
+        OperationKind::DeprecatedLogin
+        | OperationKind::DeprecatedLogout
+        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => match what_is_added(operation) {
+            Some(added) => format!("the caller's own, as received; if it has none, {added}").into(),
+            None => "the caller's own, as received".into(),
+        },
+    }
+}

@@ -1,0 +1,54 @@
+//! `serve`: the gateway until a signal ends it.
+
+use super::{ConfigFile, Failure, load};
+use crate::{
+    app::{
+        App,
+        handover::{self, Inherited},
+        signals::Signals,
+    },
+    descriptors,
+    settings::Settings,
+    telemetry,
+};
+
+pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
+    let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
+    let loaded = load(file)?;
+    let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces).map_err(Failure::of)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(key = warning.path, "{}", warning.problem);
+    }
+    let connections = loaded.settings.limits.connections as u64;
+    if let Some(descriptors) = descriptors::raise_limit().filter(|most| *most < connections * 2) {
+        tracing::warn!(
+            key = "limits.connections",
+            connections,
+            descriptors,
+            "each connection may take two descriptors, and the system allows this process fewer: raise its hard limit \
+             (LimitNOFILE of systemd, ulimit -Hn)"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(loaded.settings.server.threads)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
+    runtime.block_on(async {
+        let signals = Signals::new().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
+        let app = App::build_on(loaded.settings, inherited).map_err(Failure::of)?;
+        for address in app.public_addresses() {
+            tracing::info!(%address, "listening");
+        }
+        tracing::info!(address = %app.admin_address(), "listening for operators");
+        let live = app.live();
+        live.show(telemetry.lost()).map_err(Failure::of)?;
+        let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
+        tokio::spawn(async move {
+            live.ready().await;
+            handover::tell_ready();
+        });
+        let stop = signals.obey(app.live(), sockets, || Settings::load(&file.config));
+        app.run(stop).await.map_err(Failure::of)
+    })
+}

@@ -1,0 +1,67 @@
+//! The access log: one line a request, and which requests get one.
+//!
+//! Owns the fields of a line. They are names of closed sets, numbers and the correlation id; no path, query, header, login or
+//! token. Refusals and failures always get their line; of successes one in so many, if so configured.
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::{clock::random_fraction, settings::Log};
+
+/// Decides which requests get a line.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessLog {
+    one_success_in: u32,
+}
+
+/// What a line says of a request.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) operation: Cow<'a, str>,
+    /// The operation's path with its parameters' names.
+    pub(super) route: &'a str,
+    pub(super) method: &'a str,
+    pub(super) caller: &'a str,
+    pub(super) status: u16,
+    pub(super) source: &'static str,
+    /// Of the refusal, carried out or only reported.
+    pub(super) code: Option<&'static str>,
+    pub(super) reported: bool,
+    /// How it broke off, in the library's word.
+    pub(super) broken: Option<&'a str>,
+    pub(super) total: Duration,
+    pub(super) upstream: Option<Duration>,
+    /// The gateway's own part.
+    pub(super) own: Duration,
+    pub(super) correlation_id: &'a str,
+}
+
+impl AccessLog {
+    /// The log that the settings ask for.
+    #[must_use]
+    pub fn new(log: &Log) -> Self {
+        Self { one_success_in: log.one_success_in }
+    }
+
+    pub(super) fn write(&self, line: &Line<'_>) {
+        let is_success = line.code.is_none() && line.broken.is_none() && (200..400).contains(&line.status);
+        if is_success && self.one_success_in > 1 && random_fraction() * f64::from(self.one_success_in) >= 1.0 {
+            return;
+        }
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let Line { tenant, operation, route, method, caller, status, source, code, reported, broken, .. } = line;
+        let (total_ms, own_ms) = (milliseconds(line.total), milliseconds(line.own));
+        let (upstream_ms, correlation_id) = (line.upstream.map(milliseconds), line.correlation_id);
+        if broken.is_some() {
+            tracing::warn!(
+                target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reported,
+                broken, upstream_ms, own_ms, total_ms, correlation_id, "request broke off"
+            );
+        } else {
+            tracing::info!(
+                target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reported,
+                upstream_ms, own_ms, total_ms, correlation_id, "request"
+            );
+        }
+    }
+}

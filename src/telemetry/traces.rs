@@ -1,0 +1,132 @@
+//! Traces: spans for an OpenTelemetry collector, by OTLP over HTTP, and the W3C context that ties them to others'.
+//!
+//! Owns the exporter and the propagation. Spans wait in a bounded queue for a thread of the exporter's own: a collector that is
+//! slow or gone costs requests nothing, and spans beyond the queue are dropped. Headers that a collector wants come from
+//! the standard's `OTEL_EXPORTER_OTLP_HEADERS`, the service's name and attributes from `OTEL_SERVICE_NAME` and
+//! `OTEL_RESOURCE_ATTRIBUTES`.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    KeyValue,
+    propagation::{Extractor, Injector, TextMapPropagator},
+    trace::{TraceContextExt, TracerProvider as _},
+};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{Sampler, SdkTracerProvider},
+};
+use tracing::{Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+use url::Url;
+
+use crate::{settings::Traces, spans};
+
+const NAME: &str = "shopper-gateway";
+/// Where a collector takes traces, below its address (OTLP 1.x, "OTLP/HTTP request").
+const PATH: &str = "v1/traces";
+
+/// Exports spans until it is stopped.
+#[derive(Debug)]
+pub struct Exporter(SdkTracerProvider);
+
+impl Exporter {
+    /// Sends to the configured collector; calls nobody before there is a span.
+    ///
+    /// # Errors
+    /// If the exporter's client or thread cannot be made.
+    pub(super) fn new(endpoint: &Url, traces: &Traces) -> Result<Self, ExporterBuildError> {
+        let base = endpoint.as_str().trim_end_matches('/');
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(format!("{base}/{PATH}"))
+            .build()?;
+        // Whoever began the trace has decided whether it is kept; for those begun here, the share decides.
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in))));
+        let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        let resource =
+            if std::env::var_os("OTEL_SERVICE_NAME").is_some() { resource } else { resource.with_service_name(NAME) };
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(sampler)
+            .with_resource(resource.build())
+            .build();
+        Ok(Self(provider))
+    }
+
+    /// What makes spans of the gateway's own target known to the exporter.
+    pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
+    where
+        S: Subscriber + for<'s> LookupSpan<'s>,
+    {
+        tracing_opentelemetry::layer()
+            .with_tracer(self.0.tracer(NAME))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == spans::TARGET))
+    }
+
+    /// Sends what is left.
+    pub fn stop(&self) {
+        if let Err(error) = self.0.shutdown() {
+            tracing::warn!(%error, "the last spans were not exported");
+        }
+    }
+}
+
+/// Makes a span part of the trace that a request's header names (W3C Trace Context). What is not such a name is ignored.
+pub fn continue_trace(span: &Span, headers: &HeaderMap) {
+    if span.is_disabled() {
+        return;
+    }
+    let context = TraceContextPropagator::new().extract(&Received(headers));
+    // A span that has begun already stays where it is.
+    let _ = span.set_parent(context);
+}
+
+/// Gives a span its name once that is known.
+pub fn rename(span: &Span, name: &str) {
+    if !span.is_disabled() {
+        span.context().span().update_name(name.to_owned());
+    }
+}
+
+/// The header fields by which a server continues the trace below this span; none where nothing is traced.
+#[must_use]
+pub fn context_of(span: &Span) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = Fields(Vec::new());
+    if !span.is_disabled() {
+        TraceContextPropagator::new().inject_context(&span.context(), &mut fields);
+    }
+    fields.0
+}
+
+struct Received<'h>(&'h HeaderMap);
+
+impl Extractor for Received<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct Fields(Vec<(HeaderName, HeaderValue)>);
+
+impl Injector for Fields {
+    fn set(&mut self, key: &str, value: String) {
+        if value.is_empty() {
+            return;
+        }
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(key.as_bytes()), HeaderValue::from_str(&value)) {
+            self.0.push((name, value));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What surrounds the commands: help, manual page, completions, colours, and `check --online`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use salesforce_simulator::{Seed, Simulator};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
+
+/// The commands and their own commands, as they are typed.
+const COMMANDS: [&[&str]; 7] =
+    [&["serve"], &["check"], &["routes"], &["schema"], &["token", "inspect"], &["completions"], &["man"]];
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command.envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = run(arguments, &[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    text(&output.stdout)
+}
+
+#[test]
+fn the_help_of_each_command_has_an_example_and_names_its_exit_codes() {
+    let whole = printed(&["--help"]);
+    assert!(whole.contains("Examples:") && whole.contains("Exit codes:"), "{whole}");
+    for command in COMMANDS {
+        assert!(whole.contains(&format!("  {} ", command[0])), "{command:?} is not in:\n{whole}");
+        let help = printed(&[command, &["--help"]].concat());
+        assert!(help.contains("Example") && help.contains(&format!("shopper-gateway {}", command.join(" "))), "{help}");
+    }
+    for with_codes in ["serve", "check", "routes"] {
+        assert!(printed(&[with_codes, "--help"]).contains("Exit codes: 0 "), "{with_codes}");
+    }
+}
+
+#[test]
+fn the_manual_page_is_well_formed_and_names_every_command() {
+    let page = printed(&["man"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shopper-gateway.1");
+    fs::write(&file, &page).unwrap();
+    let shown = Command::new("man").args(["--warnings", "-l"]).arg(&file).env("MANWIDTH", "100").output().unwrap();
+    assert!(shown.status.success() && shown.stderr.is_empty(), "{shown:?}");
+    let shown = text(&shown.stdout);
+    for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXAMPLES", "EXIT STATUS", "ENVIRONMENT"]
+    {
+        assert!(shown.lines().any(|line| line == section), "{section} not in:\n{shown}");
+    }
+    for command in COMMANDS {
+        let name = format!("shopper-gateway {}", command.join(" "));
+        assert!(shown.contains(&name), "{name} not in:\n{shown}");
+    }
+    for option in ["--online", "--config", "--color"] {
+        assert!(shown.contains(option), "{option} not in:\n{shown}");
+    }
+}
+
+#[test]
+fn completions_are_scripts_of_their_shell() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef shopper-gateway"), ("fish", "complete -c")] {
+        let script = printed(&["completions", shell]);
+        assert!(script.contains(word) && script.contains("inspect"), "{script}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("completions.bash");
+    fs::write(&file, printed(&["completions", "bash"])).unwrap();
+    // What a shell would offer behind `shopper-gateway ch`.
+    let line = "source $0; COMP_WORDS=(shopper-gateway ch); COMP_CWORD=1; _shopper__gateway shopper-gateway ch shopper-gateway; echo ${COMPREPLY[@]}";
+    let offered = Command::new("bash").args(["-c", line]).arg(&file).output().unwrap();
+    assert_eq!(text(&offered.stdout), "check\n", "{offered:?}");
+    assert_eq!(run(&["completions", "tcsh"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn colours_are_used_where_they_are_wanted() {
+    let wrong = ("SHOPPER_GATEWAY__SERVER__LISTEN", "nowhere");
+    for (arguments, environment, coloured) in [
+        (&["check", "-c", DEMO][..], &[wrong][..], false),
+        (&["check", "-c", DEMO, "--color", "always"], &[wrong], true),
+        (&["--color=always", "check", "-c", DEMO], &[wrong, ("NO_COLOR", "1")], true),
+        (&["check", "-c", DEMO], &[wrong, ("CLICOLOR_FORCE", "1")], true),
+        (&["check", "-c", DEMO, "--color", "never"], &[wrong, ("CLICOLOR_FORCE", "1")], false),
+        (&["--help", "--color", "always"], &[], true),
+        (&["--help", "--color", "never"], &[("CLICOLOR_FORCE", "1")], false),
+        (&["walk", "--color", "always"], &[], true),
+    ] {
+        let output = run(arguments, environment);
+        let shown = text(&output.stdout) + &text(&output.stderr);
+        assert!(!shown.is_empty());
+        assert_eq!(shown.contains('\u{1b}'), coloured, "{arguments:?} {environment:?}:\n{shown}");
+    }
+    let plain = text(&run(&["check", "-c", DEMO], &[wrong]).stderr);
+    assert!(plain.starts_with("error: server.listen[0]: "), "{plain}");
+}
+
+async fn simulator() -> Simulator {
+    salesforce_simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), Seed::default()).await.unwrap()
+}
+
+fn online(environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = run(&["check", "--online", "-c", DEMO], environment);
+    let shown = text(&output.stdout) + &text(&output.stderr);
+    for secret in ["account-manager-secret", "private-client-secret", "PLANTED"] {
+        assert!(!shown.contains(secret), "{secret} is shown:\n{shown}");
+    }
+    (output.status.code(), shown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_configuration_names_is_asked() {
+    let simulator = simulator().await;
+    let url = simulator.url();
+    let api = ("SHOPPER_GATEWAY__TENANTS__0__API", url.as_str());
+    let manager = ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", url.as_str());
+
+    let (code, shown) = online(&[api, manager]);
+    assert_eq!(code, Some(0), "{shown}");
+    for line in [
+        format!("ok      f_ecom_zzrf_001: keys of SLAS at {url}/: "),
+        format!("ok      f_ecom_zzrf_001: keys of Account Manager at {url}/: "),
+        "ok      f_ecom_zzrf_001: a token for the gateway's own client aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa: granted for "
+            .to_owned(),
+    ] {
+        assert!(shown.contains(&line), "{line} not in:\n{shown}");
+    }
+
+    let secret = ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__CLIENT_SECRET", "PLANTED");
+    let (code, shown) = online(&[api, manager, secret]);
+    assert_eq!(code, Some(1), "{shown}");
+    let line =
+        "rejected with 401 Unauthorized invalid_client; see tenants[0].account_manager.client_id and client_secret";
+    assert!(shown.contains(line) && shown.matches("failed  ").count() == 1, "{shown}");
+
+    let scopes = ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__SCOPES", "sfcc.nothing-like-this");
+    let (code, shown) = online(&[api, manager, scopes]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("invalid_scope; see tenants[0].account_manager.scopes"), "{shown}");
+
+    let (code, shown) = online(&[("SHOPPER_GATEWAY__TENANTS__0__API", "http://127.0.0.1:9"), manager]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("no connection could be made") && shown.contains("; see tenants[0].api"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_store_is_asked() {
+    let simulator = simulator().await;
+    let url = simulator.url();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    drop(socket);
+    let mut redis = Command::new("redis-server")
+        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--requirepass", "right"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(30), "Redis never came up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let asked = |address: &str| {
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        online(&[
+            ("SHOPPER_GATEWAY__TENANTS__0__API", url.as_str()),
+            ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", url.as_str()),
+            ("SHOPPER_GATEWAY__STORE__KIND", "redis"),
+            ("SHOPPER_GATEWAY__STORE__URL", address),
+            ("SHOPPER_GATEWAY__STORE__ENCRYPTION_KEY", key),
+            // A machine under load may take longer than the usual time limit.
+            ("SHOPPER_GATEWAY__STORE__TIMEOUT", "2s"),
+        ])
+    };
+    let answers = asked(&format!("redis://:right@127.0.0.1:{port}"));
+    let refuses = asked(&format!("redis://:PLANTED@127.0.0.1:{port}"));
+    redis.kill().unwrap();
+    redis.wait().unwrap();
+    assert!(answers.0 == Some(0) && answers.1.contains("ok      session store, Redis: answers"), "{answers:?}");
+    assert!(refuses.0 == Some(1) && refuses.1.contains("failed  session store, Redis: "), "{refuses:?}");
+    let gone = asked(&format!("redis://:right@127.0.0.1:{port}"));
+    assert!(gone.0 == Some(1) && gone.1.contains("see store.url"), "{gone:?}");
+}

@@ -1,0 +1,211 @@
+//! `/metrics`: every name and label that operators rely on, what the gateway's own time is, and that callers add no series.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use reqwest::{Method, StatusCode};
+use salesforce_simulator::{Effect, Fault};
+
+use crate::{
+    callers::CALLER_SECRET,
+    world::{
+        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, login_target,
+        products,
+    },
+};
+
+/// A label and its words.
+type Label = (&'static str, &'static [&'static str]);
+
+/// Name without the prefix, labels, and the words that each label may have; none: names of the configuration or of the
+/// policy table, or a number.
+const CONTRACT: &[(&str, &[Label])] = &[
+    (
+        "requests_total",
+        &[
+            ("tenant", &[]),
+            ("api", &[]),
+            ("operation", &[]),
+            ("caller", &["guest", "registered", "slas", "reported", "none", "experience-cloud"]),
+            ("status", &[]),
+            ("source", &["gateway", "upstream"]),
+        ],
+    ),
+    ("request_duration_seconds", &[("le", &[])]),
+    ("upstream_duration_seconds", &[("le", &[])]),
+    ("overhead_seconds", &[("le", &[])]),
+    ("refusals_total", &[("code", &[])]),
+    ("token_verifications_total", &[("result", &["cached", "verified", "rejected"])]),
+    ("token_cache_entries", &[("kind", &["system", "on_behalf", "session", "verified"])]),
+    (
+        "token_requests_total",
+        &[("kind", &["system", "on_behalf", "session"]), ("result", &["hit", "miss", "coalesced", "error"])],
+    ),
+    (
+        "token_exchanges_total",
+        &[
+            ("service", SERVICES),
+            ("flow", &[]),
+            (
+                "outcome",
+                &["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "not_sent"],
+            ),
+        ],
+    ),
+    ("token_exchange_duration_seconds", &[("service", SERVICES), ("flow", &[]), ("le", &[])]),
+    ("jwks_refreshes_total", &[("outcome", &["ok", "failed"])]),
+    ("jwks_age_seconds", &[("tenant", &[]), ("issuer", &["slas", "account_manager"])]),
+    ("legacy_requests_total", &[("endpoint", &["login", "logout", "trusted_system_login"]), ("client_id", &[])]),
+    ("sessions", &[]),
+    ("config_reloads_total", &[("outcome", &["ok", "failed"])]),
+    ("config_last_reload_success_timestamp_seconds", &[]),
+    ("build_info", &[("version", &[]), ("commit", &[])]),
+];
+const SERVICES: &[&str] = &["slas", "account_manager", "api"];
+
+type Labels = BTreeMap<String, String>;
+
+/// The series by their names without prefix, and without the suffixes of a histogram's parts.
+fn series(text: &str) -> Vec<(String, Labels, f64)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (left, value) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = left.split_once('{').unwrap_or((left, "}"));
+            let name = name.strip_prefix("shopper_gateway_").unwrap_or_else(|| panic!("a name without prefix: {line}"));
+            let pairs = labels.strip_suffix('}').unwrap().split("\",").filter(|pair| !pair.is_empty());
+            let pairs = pairs.map(|pair| pair.trim_end_matches('"').split_once("=\"").unwrap());
+            let labels = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            (name.to_owned(), labels, value.parse().unwrap())
+        })
+        .collect()
+}
+
+fn value(text: &str, name: &str) -> f64 {
+    series(text).into_iter().filter(|(own, ..)| own == name).map(|(.., value)| value).sum()
+}
+
+fn order() -> String {
+    format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch")
+}
+
+/// Every flow once: logins, forwards, refusals, trusted systems for themselves and on behalf.
+async fn every_flow(world: &World) {
+    let guest = world.guest(PUBLIC_CLIENT).await.token();
+    world.guest(PRIVATE_CLIENT).await;
+    let shopper = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.token();
+    for token in [&guest, &shopper, &"wrong".to_owned()] {
+        world.send(world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token)).await;
+    }
+    world.send(world.get(&products("?ids=a&siteId=RefArch"))).await;
+    let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&guest).body(r#"{"type":"refresh"}"#);
+    assert_eq!(world.send(refresh).await.status, StatusCode::OK);
+    for _ in 0..2 {
+        let system = world.get(&order()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+        assert_eq!(world.send(system).await.status, StatusCode::OK);
+        let on_behalf = world.get(&products("?ids=a&siteId=RefArch")).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+        assert_eq!(world.send(on_behalf.header("X-On-Behalf-Of", LOGIN)).await.status, StatusCode::OK);
+    }
+    let trusted = customers("/customers/trusted-system/actions/login?siteId=RefArch");
+    let trusted = world.post(&trusted).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+    world.send(trusted.body(format!(r#"{{"login":"{LOGIN}","clientId":"{PUBLIC_CLIENT}"}}"#))).await;
+    let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
+    assert_eq!(world.send(logout.bearer_auth(&shopper)).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn names_and_labels_are_those_that_operators_rely_on() {
+    let world = World::start().await;
+    every_flow(&world).await;
+    let text = world.metrics().await;
+    let series = series(&text);
+    for (name, labels) in CONTRACT {
+        let parts = [name.to_string(), format!("{name}_bucket")];
+        let of_name: Vec<_> = series.iter().filter(|(own, ..)| parts.contains(own)).collect();
+        assert!(!of_name.is_empty(), "{name} is missing in:\n{text}");
+        for (_, own, _) in of_name {
+            let expected: BTreeSet<_> = labels.iter().map(|(label, _)| *label).collect();
+            assert_eq!(own.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected, "labels of {name}");
+            for (label, words) in *labels {
+                let word = own[*label].as_str();
+                assert!(words.is_empty() || words.contains(&word), "{name}: {label} is {word}");
+            }
+        }
+    }
+    let entries: BTreeMap<_, _> = series
+        .iter()
+        .filter(|(name, ..)| name == "token_cache_entries")
+        .map(|(_, labels, value)| (labels["kind"].as_str(), *value))
+        .collect();
+    assert_eq!(entries["on_behalf"], 1.0, "{entries:?}");
+    assert!(entries["system"] >= 1.0 && entries["session"] >= 2.0 && entries["verified"] >= 4.0, "{entries:?}");
+}
+
+#[tokio::test]
+async fn ten_thousand_values_of_a_callers_choice_add_no_series() {
+    let world = World::start().await;
+    every_flow(&world).await;
+    // The refusals that follow have a series each.
+    let attack = async |number: usize| {
+        let chosen = format!("planted-{number}");
+        let requests = [
+            world.post(&login_target(&chosen)).body(r#"{"type":"guest"}"#),
+            world.get(&format!("/{chosen}/v1/organizations/{ORGANIZATION}/{chosen}")),
+            world.get(&products(&format!("?ids=a&siteId={chosen}"))).bearer_auth(&chosen),
+            world.get(&format!("/product/shopper-products/v1/organizations/f_ecom_zzrf_{number:05}/products?ids=a")),
+            world.request(Method::from_bytes(format!("X{number}").as_bytes()).unwrap(), &products("?ids=a")),
+            world.get(&order()).basic_auth(&chosen, Some(&chosen)),
+            world
+                .get(&products("?ids=a&siteId=RefArch"))
+                .header("X-On-Behalf-Of", &chosen)
+                .header("correlation-id", &chosen),
+        ];
+        for request in requests {
+            let status = world.send(request).await.status;
+            assert!(status.is_client_error(), "{status}");
+        }
+    };
+    attack(0).await;
+    let before = series(&world.metrics().await).len();
+    futures::future::join_all((0..8).map(async |worker| {
+        for number in 0..1440 / 8 {
+            attack(1 + worker * 1000 + number).await;
+        }
+    }))
+    .await;
+    let text = world.metrics().await;
+    assert!(value(&text, "requests_total") > 10_000.0, "{}", value(&text, "requests_total"));
+    assert!(!text.contains("planted") && !text.contains("_00001"), "a value of the caller's choice is in the metrics");
+    assert_eq!(series(&text).len(), before);
+}
+
+#[tokio::test]
+async fn what_others_take_is_not_the_gateways_own_time() {
+    const LATE: Duration = Duration::from_millis(400);
+    let world = World::start().await;
+    let delay = || Effect::Delay { ms: u64::try_from(LATE.as_millis()).unwrap() };
+    world.simulator.inject(Fault::on("slas", delay()));
+    world.simulator.inject(Fault::on("account_manager", delay()));
+    world.simulator.inject(Fault::on("api", delay()));
+    let guest = world.guest(PUBLIC_CLIENT).await.token();
+    let requests = [
+        world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&guest),
+        world.get(&order()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)),
+        world
+            .get(&products("?ids=a&siteId=RefArch"))
+            .basic_auth(CALLER_CLIENT, Some(CALLER_SECRET))
+            .header("X-On-Behalf-Of", LOGIN),
+    ];
+    for request in requests {
+        assert_eq!(world.send(request).await.status, StatusCode::OK);
+    }
+    let text = world.metrics().await;
+    let (total, own) = (value(&text, "request_duration_seconds_sum"), value(&text, "overhead_seconds_sum"));
+    assert_eq!(value(&text, "overhead_seconds_count"), 4.0);
+    // A guest's login is two calls, the others wait for the API and, those of the caller, for an exchange or two.
+    assert!(total > 7.0 * LATE.as_secs_f64(), "{total}");
+    // What is left is a share that does not grow with the others' delay.
+    assert!(own < total / 3.0, "own time {own} s of {total} s");
+}

@@ -1,0 +1,337 @@
+//! What a gateway writes of its requests: the access log, its level at run time, and traces at a collector.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
+
+mod serving;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    trace::v1::{Span, span::SpanKind},
+};
+use prost::Message;
+use reqwest::{Client, StatusCode};
+use salesforce_simulator::{Seed, Simulator};
+use serde_json::Value;
+use serving::{Serving, eventually};
+
+const CLIENT: &str = "11111111-1111-4111-8111-111111111111";
+const LOGIN: &str = "/customer/shopper-customers/v1/organizations/f_ecom_zzrf_001/customers/actions/login?siteId=RefArch&clientId=11111111-1111-4111-8111-111111111111";
+const PRODUCTS: &str = "/product/shopper-products/v1/organizations/f_ecom_zzrf_001/products?ids=PLANTED&siteId=RefArch";
+
+/// A gateway in a process of its own, in front of a simulator.
+struct World {
+    simulator: Simulator,
+    serving: Serving,
+    client: Client,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl World {
+    async fn start(environment: &[(&str, &str)]) -> Self {
+        let simulator =
+            salesforce_simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), Seed::default()).await.unwrap();
+        let url = simulator.url();
+        let own = [
+            ("SHOPPER_GATEWAY__TENANTS__0__API", url.as_str()),
+            ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", url.as_str()),
+        ];
+        let serving = Serving::start(own.into_iter().chain(environment.iter().copied()));
+        let (public, admin) = (serving.address("listening"), serving.address("listening for operators"));
+        // The process has a provider of its own; this one's client needs one too.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client::builder().no_proxy().build().unwrap();
+        let world = Self { simulator, serving, client, public, admin };
+        let began = Instant::now();
+        while world.client.get(format!("http://{admin}/readyz")).send().await.unwrap().status() != StatusCode::OK {
+            assert!(began.elapsed() < Duration::from_secs(60), "it is never ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world
+    }
+
+    /// A guest's token, by the removed login.
+    async fn guest(&self, correlation_id: &str) -> String {
+        let request = self.client.post(format!("http://{}{LOGIN}", self.public)).body(r#"{"type":"guest"}"#);
+        let answer = request.header("correlation-id", correlation_id).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.headers()["authorization"].to_str().unwrap().to_owned()
+    }
+
+    async fn products(&self, authorization: &str, more: &[(&str, &str)]) -> StatusCode {
+        let mut request = self.client.get(format!("http://{}{PRODUCTS}", self.public));
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap().status()
+    }
+
+    async fn set_level(&self, body: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
+        let mut request = self.client.put(format!("http://{}/log-level", self.admin)).body(body.to_owned());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    /// The access lines so far.
+    fn access(&self) -> Vec<Value> {
+        self.serving.lines(|line| line["target"] == "shopper_gateway::access")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_one_line_without_what_it_carried() {
+    let world = World::start(&[]).await;
+    let token = world.guest("login-1").await;
+    assert_eq!(world.products(&token, &[("correlation-id", "forward-1")]).await, StatusCode::OK);
+    assert_eq!(world.products("", &[("correlation-id", "refused-1")]).await, StatusCode::UNAUTHORIZED);
+    eventually("three lines are there", || world.access().len() == 3);
+    let line = |correlation_id: &str| {
+        world.access().into_iter().find(|line| line["correlation_id"] == correlation_id).unwrap()
+    };
+    let forward = line("forward-1");
+    for (field, value) in [
+        ("route", "/product/shopper-products/v1/organizations/{organizationId}/products"),
+        ("operation", "shopper-products.getProducts"),
+        ("tenant", "f_ecom_zzrf_001"),
+        ("caller", "guest"),
+        ("source", "upstream"),
+        ("method", "GET"),
+    ] {
+        assert_eq!(forward[field], value, "{forward}");
+    }
+    assert_eq!(forward["status"], 200);
+    let time = |field: &str| forward[field].as_f64().unwrap();
+    assert!(time("own_ms") > 0.0 && time("upstream_ms") > 0.0, "{forward}");
+    assert!(time("own_ms") + time("upstream_ms") <= time("total_ms"), "{forward}");
+    let refused = line("refused-1");
+    assert_eq!(
+        (&refused["code"], &refused["status"], &refused["source"]),
+        (&"token_missing".into(), &401.into(), &"gateway".into())
+    );
+    let all = format!("{:?}", world.serving.lines(|_| true));
+    for secret in ["PLANTED", token.trim_start_matches("Bearer "), "account-manager-secret", "?ids", "clientId="] {
+        assert!(!all.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_successes_a_sample_is_logged_and_of_refusals_all() {
+    let world = World::start(&[("SHOPPER_GATEWAY__LOG__ONE_SUCCESS_IN", "1000000")]).await;
+    let token = world.guest("login-1").await;
+    for _ in 0..30 {
+        assert_eq!(world.products(&token, &[]).await, StatusCode::OK);
+        assert_eq!(world.products("", &[]).await, StatusCode::UNAUTHORIZED);
+    }
+    eventually("all refusals are there", || world.access().len() >= 30);
+    let lines = world.access();
+    // One in a million: a second success among 31 would be a wonder.
+    let successes = lines.iter().filter(|line| line["status"] == 200).count();
+    assert!(successes <= 1, "{successes} of 31 successes are logged");
+    assert_eq!(lines.len() - successes, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_level_changes_while_it_runs() {
+    let world = World::start(&[]).await;
+    let json = ("content-type", "application/json");
+    let token = world.guest("login-1").await;
+    eventually("a line is there", || world.access().len() == 1);
+
+    assert_eq!(world.set_level(r#"{"level":"warn"}"#, &[json]).await.0, StatusCode::OK);
+    world.products(&token, &[("correlation-id", "unseen")]).await;
+    let (status, text) = world.set_level(r#"{"level":null}"#, &[json]).await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, r#"{"level":"info","at_start":"info"}"#));
+    world.products(&token, &[("correlation-id", "seen")]).await;
+    eventually("the second line is there", || world.access().len() >= 2);
+    let seen: Vec<_> = world.access().iter().map(|line| line["correlation_id"].clone()).collect();
+    assert_eq!(seen, ["login-1", "seen"]);
+
+    // What libraries print of raw heads stays off at any level.
+    assert_eq!(world.set_level(r#"{"level":"trace"}"#, &[json]).await.0, StatusCode::OK);
+    world.products(&token, &[]).await;
+    eventually("debug lines are there", || world.access().len() >= 3);
+    let all = format!("{:?}", world.serving.lines(|_| true));
+    assert!(!all.contains(token.trim_start_matches("Bearer ")) && !all.contains("PLANTED"), "a head is in the log");
+
+    for (body, headers, status) in [
+        (r#"{"level":"loud"}"#, &[json][..], StatusCode::BAD_REQUEST),
+        (r#"{"lever":"info"}"#, &[json], StatusCode::BAD_REQUEST),
+        (r#"{"level":"info"}"#, &[("content-type", "text/plain")], StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        (r#"{"level":"info"}"#, &[], StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        (r#"{"level":"info"}"#, &[json, ("origin", "http://127.0.0.1:9090")], StatusCode::FORBIDDEN),
+        (r#"{"level":"info"}"#, &[json, ("sec-fetch-site", "same-origin")], StatusCode::FORBIDDEN),
+    ] {
+        assert_eq!(world.set_level(body, headers).await.0, status, "{body} {headers:?}");
+    }
+    let shown = world.client.get(format!("http://{}/log-level", world.admin)).send().await.unwrap();
+    assert_eq!(shown.text().await.unwrap(), r#"{"level":"trace","at_start":"info"}"#);
+
+    let audited = world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
+    let told: Vec<_> =
+        audited.iter().map(|line| (line["operation"].as_str().unwrap(), line["result"].as_str().unwrap())).collect();
+    let (changes, refusals) = told.split_at(3);
+    assert_eq!(changes, [("log-level=warn", "ok"), ("log-level=info", "ok"), ("log-level=trace", "ok")]);
+    assert_eq!(refusals, [("log-level", "refused"); 6]);
+}
+
+/// A collector of traces that understands OTLP over HTTP.
+struct Collector {
+    address: SocketAddr,
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+impl Collector {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, spans) = (listener.local_addr().unwrap(), Arc::default());
+        let keep: Arc<Mutex<Vec<Span>>> = Arc::clone(&spans);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let keep = Arc::clone(&keep);
+                std::thread::spawn(move || Self::take(stream, &keep));
+            }
+        });
+        Self { address, spans }
+    }
+
+    /// One request after the other, until the exporter hangs up.
+    fn take(mut stream: TcpStream, keep: &Mutex<Vec<Span>>) {
+        let mut received = Vec::new();
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            if let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = String::from_utf8(received[..end].to_vec()).unwrap();
+                assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
+                let length = head
+                    .lines()
+                    .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                let length: usize = length.unwrap();
+                if received.len() >= end + 4 + length {
+                    let body: Vec<u8> = received.drain(..end + 4 + length).skip(end + 4).collect();
+                    let request = ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+                    let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+                    keep.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+                    let answer =
+                        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(answer).unwrap();
+                    continue;
+                }
+            }
+            match stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => received.extend_from_slice(&chunk[..read]),
+            }
+        }
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+}
+
+fn attribute(span: &Span, name: &str) -> String {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    let found = span.attributes.iter().find(|attribute| attribute.key == name);
+    match found.and_then(|attribute| attribute.value.clone()?.value) {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let collector = Collector::start();
+    let endpoint = format!("http://{}", collector.address);
+    let mut world = World::start(&[("SHOPPER_GATEWAY__TRACES__ENDPOINT", &endpoint)]).await;
+    let token = world.guest("login-1").await;
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    let answer = world.products(&token, &[("traceparent", &parent), ("correlation-id", "forward-1")]).await;
+    assert_eq!(answer, StatusCode::OK);
+    assert_eq!(world.products("", &[("correlation-id", "refused-1")]).await, StatusCode::UNAUTHORIZED);
+    // The end of the process sends what is left.
+    world.serving.signal("-TERM");
+    assert_eq!(world.serving.code(), Some(0));
+
+    let spans = collector.spans();
+    let of_request = |correlation_id: &str| {
+        spans
+            .iter()
+            .find(|span| attribute(span, "correlation_id") == correlation_id)
+            .unwrap_or_else(|| panic!("{spans:?}"))
+    };
+    let below = |parent: &Span, name: &str| {
+        let found = spans.iter().find(|span| span.name == name && span.parent_span_id == parent.span_id);
+        found.unwrap_or_else(|| panic!("no {name} below {}: {spans:#?}", parent.name))
+    };
+    let forward = of_request("forward-1");
+    assert_eq!(
+        (hex(&forward.trace_id), hex(&forward.parent_span_id)),
+        (TRACE.to_owned(), "b7ad6b7169203331".to_owned())
+    );
+    assert_eq!((forward.name.as_str(), forward.kind), ("shopper-products.getProducts", SpanKind::Server as i32));
+    assert_eq!(
+        attribute(forward, "http.route"),
+        "/product/shopper-products/v1/organizations/{organizationId}/products"
+    );
+    assert_eq!(attribute(forward, "http.response.status_code"), "200");
+    assert_eq!(attribute(below(forward, "verify"), "result"), "cached");
+    below(forward, "cache");
+    let upstream = below(forward, "upstream");
+    // Salesforce's side continues below the gateway's upstream span, with the same correlation id.
+    let ledger = world.simulator.ledger();
+    let received = ledger.iter().find(|entry| entry.flow == "shopper-products.getProducts").unwrap();
+    let header =
+        |name: &str| received.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone()).unwrap();
+    assert_eq!(header("traceparent"), format!("00-{TRACE}-{}-01", hex(&upstream.span_id)));
+    assert_eq!(header("correlation-id"), "forward-1");
+
+    let login = of_request("login-1");
+    let exchange = below(login, "exchange");
+    assert_eq!((attribute(exchange, "service"), attribute(exchange, "outcome")), ("slas".to_owned(), "ok".to_owned()));
+    assert_ne!(login.trace_id, forward.trace_id);
+    let refused = of_request("refused-1");
+    assert_eq!(attribute(refused, "refusal"), "token_missing");
+    let all = format!("{spans:?}");
+    for secret in ["PLANTED", token.trim_start_matches("Bearer "), CLIENT] {
+        assert!(!all.contains(secret), "{secret} is in a span");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_collector_a_callers_trace_passes_untouched() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let world = World::start(&[]).await;
+    let token = world.guest("login-1").await;
+    world.products(&token, &[("traceparent", parent)]).await;
+    let ledger = world.simulator.ledger();
+    let received = ledger.iter().find(|entry| entry.flow == "shopper-products.getProducts").unwrap();
+    assert!(received.headers.iter().any(|(name, value)| name == "traceparent" && value == parent), "{received:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_gone_costs_no_request() {
+    let world = World::start(&[("SHOPPER_GATEWAY__TRACES__ENDPOINT", "http://127.0.0.1:9")]).await;
+    let token = world.guest("login-1").await;
+    for _ in 0..50 {
+        assert_eq!(world.products(&token, &[]).await, StatusCode::OK);
+    }
+}

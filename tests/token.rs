@@ -1,0 +1,153 @@
+//! `shopper-gateway token inspect` as an operator uses it: a token on standard input, an explanation and an exit code out.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    process::{Command, Output, Stdio},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
+
+/// What `token inspect` makes of a text.
+fn inspect(text: &str, more: &[&str], url: Option<&str>) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(["token", "inspect"]).args(more).env_clear();
+    if let Some(url) = url {
+        command.args(["-c", DEMO]).env("SHOPPER_GATEWAY__TENANTS__0__API", url);
+        command.env("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", url);
+    }
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may refuse what it was not given in full.
+    let _ = process.stdin.take().unwrap().write_all(text.as_bytes());
+    process.wait_with_output().unwrap()
+}
+
+fn shown(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The explanation of a token, which holds neither the token nor a part of it that would be of use to a thief.
+fn explained(token: &str, url: Option<&str>, code: i32) -> String {
+    let output = inspect(token, &[], url);
+    let shown = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{shown}");
+    let token = token.trim().trim_start_matches("Bearer ");
+    for part in token.split('.').chain([token]) {
+        assert!(part.len() < 16 || !shown.contains(part), "a part of the token is shown:\n{shown}");
+    }
+    shown
+}
+
+async fn simulator() -> Simulator {
+    salesforce_simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), Seed::default()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_shopper_token_is_verified_and_its_operations_listed() {
+    let simulator = simulator().await;
+    let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
+    let shown = explained(&format!("Bearer {token}\n"), Some(&simulator.url()), 0);
+    for words in [
+        "shopper token, of SLAS, guest",
+        "verified with a key of its issuer",
+        "slas/prod/zzrf_001",
+        " ends 20",
+        ", in ",
+        "shopper-products: getCategories getCategory getProduct ",
+        "Nothing speaks against it.",
+    ] {
+        assert!(shown.contains(words), "{words} not in:\n{shown}");
+    }
+    // An operation of trusted agents is none of a guest's.
+    assert!(!shown.contains("updateAsAgentBasket"), "{shown}");
+    let marks = vec![("taob".to_owned(), "trusted".to_owned())];
+    let agents = simulator.mint_shopper_token(ShopperTokenSpec { marks, ..ShopperTokenSpec::default() });
+    assert!(explained(&agents, Some(&simulator.url()), 0).contains("updateAsAgentBasket"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_configuration_the_signature_is_said_to_be_unchecked() {
+    let simulator = simulator().await;
+    let shown = explained(&simulator.mint_shopper_token(ShopperTokenSpec::default()), None, 0);
+    assert!(shown.contains("not checked: no -c FILE was given"), "{shown}");
+    assert!(shown.contains("Nothing speaks against it, but its signature is not checked."), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_speaks_against_a_token_is_said_with_its_code() {
+    let simulator = simulator().await;
+    let url = simulator.url();
+    let ended =
+        simulator.mint_shopper_token(ShopperTokenSpec { lifetime_seconds: Some(-120), ..ShopperTokenSpec::default() });
+    assert!(explained(&ended, Some(&url), 1).contains("It would be refused: token_expired: it has ended"));
+
+    let good = simulator.mint_shopper_token(ShopperTokenSpec::default());
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let turned: String = signature.chars().rev().collect();
+    let forged = format!("{signed}.{}A", &turned[..turned.len() - 1]);
+    let shown = explained(&forged, Some(&url), 1);
+    assert!(shown.contains("not accepted") && shown.contains("token_invalid: "), "{shown}");
+
+    let payload = URL_SAFE_NO_PAD.encode(r#"{"iss":"slas/prod/zzzz_009","exp":1,"x":"\u001b[2J\u202e"}"#);
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","kid":"k"}"#);
+    let shown = explained(&format!("{header}.{payload}.AAAA"), Some(&url), 1);
+    for words in
+        ["token_wrong_organization", "algorithm is not the issuer's", "token_expired", "not a shopper's access"]
+    {
+        assert!(shown.contains(words), "{words} not in:\n{shown}");
+    }
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_keys_cannot_be_had_that_is_said() {
+    let simulator = simulator().await;
+    let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
+    let shown = explained(&token, Some("http://127.0.0.1:9"), 0);
+    assert!(shown.contains("not checked: the issuer's keys cannot be had at the moment"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_token_is_a_callers_or_nobodys() {
+    let simulator = simulator().await;
+    let url = simulator.url();
+    let of = |client: &str| {
+        simulator.mint_account_manager_token(
+            client,
+            &["SALESFORCE_COMMERCE_API:zzrf_001", "sfcc.orders"],
+            "zzrf_001",
+            1800,
+        )
+    };
+    let shown = explained(&of("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"), Some(&url), 0);
+    for words in ["system token, of Account Manager", "experience-cloud", "verified with a key of its issuer"] {
+        assert!(shown.contains(words), "{words} not in:\n{shown}");
+    }
+    let stranger = explained(&of("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"), Some(&url), 1);
+    assert!(stranger.contains("caller_unknown: its client is none of [[callers]]"), "{stranger}");
+}
+
+#[test]
+fn what_is_no_token_is_refused_without_being_shown() {
+    for text in ["", "  \n", "PLANTED", "PLANTED.PLANTED.PLANTED", &"PLANTED".repeat(20_000)] {
+        let output = inspect(text, &[], None);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(!shown(&output).contains("PLANTED") && output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_are_there_only_when_wanted() {
+    let simulator = simulator().await;
+    let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
+    for (wanted, coloured) in [("auto", false), ("never", false), ("always", true)] {
+        let output = inspect(&token, &["--color", wanted], None);
+        assert_eq!(shown(&output).contains('\u{1b}'), coloured, "--color {wanted}");
+    }
+}
