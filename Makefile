@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz deploy-test bench lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo test fuzz soak deploy-test bench lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages deploy-requirements
 
 NEXTEST := 0.9.143
@@ -20,6 +20,9 @@ SUPPLY := $(TARGET)/supply
 # Seconds for each fuzz target: by `make fuzz`, and by `make test`.
 FUZZ_SECONDS := 20
 TEST_FUZZ_SECONDS := 3
+# How long the soak takes, and how it is built: figures of load are those of a release.
+SOAK_SECONDS := 600
+SOAK_PROFILE := release
 # The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.
 FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
 # The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
@@ -79,6 +82,11 @@ fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS eac
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
 	    >corpus/$$target.log 2>&1 || { tail -n 40 corpus/$$target.log; exit 1; }; \
 	done
+
+soak: build-tools ## Run gateways under load while things go wrong, for SOAK_SECONDS, and judge the figures
+	$(call apt,redis-server:redis-server)
+	cargo build --profile $(SOAK_PROFILE) --bin shopper-gateway --example soak
+	SOAK_SECONDS=$(SOAK_SECONDS) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
 
 bench: build-tools ## Measure the hot path
 	cargo bench --bench hot_path
