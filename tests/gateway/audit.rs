@@ -1,6 +1,9 @@
 //! The audit log as an operator's collector reads it: a file of JSON lines, written by the real process.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use reqwest::{Client, Method, RequestBuilder};
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
@@ -17,12 +20,16 @@ use crate::{
 
 const TRUSTED: &str = "/customers/trusted-system/actions/login?siteId=RefArch";
 
+/// How the ids of requests begin that only wait for the others' lines.
+const SETTLED: &str = "settled-";
+
 /// A process whose audit log is a file, and which logs nothing else.
 struct Audited {
     simulator: Simulator,
     replica: Replica,
     client: Client,
     file: PathBuf,
+    asked: AtomicUsize,
     _folder: tempfile::TempDir,
 }
 
@@ -39,7 +46,7 @@ impl Audited {
         })
         .await;
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { simulator, replica, client, file, _folder: folder }
+        Self { simulator, replica, client, file, asked: AtomicUsize::new(0), _folder: folder }
     }
 
     fn request(&self, method: Method, target: &str) -> RequestBuilder {
@@ -63,12 +70,22 @@ impl Audited {
         std::fs::read_to_string(&self.file).unwrap()
     }
 
+    /// Returns when the lines of all requests so far are written: they are, in their order, by a thread of their own.
+    async fn settled(&self) {
+        let id = format!("{SETTLED}{}", self.asked.fetch_add(1, Ordering::Relaxed));
+        let search = products("?ids=a&siteId=RefArch");
+        let last = self.get(&search).header("X-On-Behalf-Of", LOGIN).header("correlation-id", &id);
+        assert_eq!(last.send().await.unwrap().status(), 403);
+        eventually("the last line is written", async || self.text().contains(&format!("\"{id}\""))).await;
+    }
+
     /// All lines; each is one JSON object, or the test fails.
     fn lines(&self) -> Vec<Value> {
         let text = self.text();
         assert!(text.is_empty() || text.ends_with('\n'));
         let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        text.lines().map(line).inspect(|line: &Value| assert!(line.is_object(), "{line}")).collect()
+        let lines = text.lines().map(line).inspect(|line: &Value| assert!(line.is_object(), "{line}"));
+        lines.filter(|line| !line["correlation_id"].as_str().unwrap_or_default().starts_with(SETTLED)).collect()
     }
 
     /// The lines of one request.
@@ -102,6 +119,7 @@ async fn each_event_is_one_line_and_nothing_else_is() {
         marks: vec![("taob".into(), "ta_ext_on_behalf_of".into()), ("agent".into(), "agent@example.com".into())],
         ..Default::default()
     });
+    audited.settled().await;
     let before = audited.lines().len();
     assert_eq!(before, 1, "{}", audited.text());
 
@@ -198,6 +216,7 @@ async fn each_event_is_one_line_and_nothing_else_is() {
     for (number, (request, event, who, operation, result)) in cases.into_iter().enumerate() {
         let id = format!("case-{number}");
         request.header("correlation-id", &id).send().await.unwrap();
+        audited.settled().await;
         let lines = audited.of(&id);
         assert_eq!(lines.len(), 1, "{id}: {lines:?}");
         let told = |field: &str| lines[0][field].as_str().unwrap_or_default().to_owned();
@@ -221,6 +240,7 @@ async fn each_event_is_one_line_and_nothing_else_is() {
     ] {
         request.send().await.unwrap();
     }
+    audited.settled().await;
     assert_eq!(audited.lines().len(), before + expected, "{}", audited.text());
 
     // One shopper has one pseudonym, however he came; one who was refused has that of his login id.
@@ -273,7 +293,7 @@ async fn whatever_a_caller_writes_a_line_is_one_json_object() {
         audited.get(&system).basic_auth(text, Some("x")).send().await.unwrap();
         sent += 2;
     }
-    eventually("everything is written", async || audited.lines().len() >= sent).await;
+    audited.settled().await;
     for line in audited.lines() {
         assert!(matches!(line["event"].as_str(), Some("login" | "on_behalf")), "{line}");
         let id = line["correlation_id"].as_str().unwrap();
@@ -294,6 +314,7 @@ async fn lines_of_requests_at_once_do_not_mix() {
     for answer in futures::future::join_all(requests).await {
         assert_eq!(answer.unwrap().status(), 200);
     }
+    audited.settled().await;
     let mut ids: Vec<String> =
         audited.lines().iter().map(|line| line["correlation_id"].as_str().unwrap().to_owned()).collect();
     ids.sort();

@@ -151,7 +151,7 @@ async fn guests_logins() {
         let mut effects = faults();
         // A code in a Location is all that is read of this answer.
         effects.retain(|effect| flow != "authorize:guest" || !is_of_the_body(effect));
-        let trial = Trial { world: &world, service: "slas", flow, once: flow.starts_with("token"), refusal: SLAS };
+        let trial = Trial { world: &world, service: "slas", flow, once: flow.ends_with("pkce"), refusal: SLAS };
         trial.of(effects, async || guest(&world, client)).await;
     }
 }
