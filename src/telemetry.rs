@@ -5,7 +5,7 @@
 //! are written whatever the filter says, always as JSON, and to a file of their own if one is configured. The level can be
 //! changed while the process runs ([`level`]); spans go to a collector if one is configured ([`traces`]).
 //!
-//! Whoever logs never waits for who reads: lines go through a [`Sink`] each. Audit lines have one of their own, with more
+//! Whoever logs never waits for who reads: lines go through a `Sink` each. Audit lines have one of their own, with more
 //! room, so that no flood of other lines displaces them.
 
 pub mod level;
