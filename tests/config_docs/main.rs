@@ -31,7 +31,7 @@ fn the_page_is_what_the_types_say() {
         return fs::write(path, format!("{head}{MARK}{expected}")).unwrap();
     }
     let first = tables.lines().zip(expected.lines()).find(|(is, should_be)| is != should_be);
-    assert_eq!(tables, expected, "{name} is not what the types say; `make docs` writes it anew. First: {first:#?}");
+    assert!(tables == expected, "{name} is not what the types say; `make docs` writes it anew. First: {first:#?}");
 }
 
 #[test]

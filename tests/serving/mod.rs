@@ -75,9 +75,10 @@ impl Serving {
         ended.unwrap().code()
     }
 
-    pub(crate) fn resident_mebibytes(&self) -> u64 {
+    /// Memory of its own, without the pages of the program's file: those grow with debug information, and are shared.
+    pub(crate) fn own_mebibytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         let kibibytes: u64 = line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap();
         kibibytes / 1024
     }
