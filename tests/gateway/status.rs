@@ -61,7 +61,11 @@ async fn programs_get_the_state_as_json() {
     assert_eq!(state["sessions"], 4);
     assert_eq!(state["tokens"]["verified"], 4);
     assert_eq!(state["callers"][0]["name"], "experience-cloud");
-    assert_eq!(state["breakers"], Value::Array(Vec::new()));
+    let services: Vec<_> =
+        state["breakers"].as_array().unwrap().iter().map(|one| (&one["service"], &one["open"])).collect();
+    let closed = Value::Bool(false);
+    let [account_manager, api, slas] = ["account_manager", "api", "slas"].map(Value::from);
+    assert_eq!(services, [(&account_manager, &closed), (&api, &closed), (&slas, &closed)]);
     let organizations: Vec<_> = state["tenants"].as_array().unwrap().iter().map(|one| &one["organization"]).collect();
     assert_eq!(organizations, [ORGANIZATION, "f_ecom_zzrf_002"]);
     for keys in state["tenants"][0]["keys"].as_array().unwrap() {

@@ -90,6 +90,9 @@ impl Driver {
             config.insert("log".into(), log.parse::<toml::Table>().unwrap().into());
             let timeouts = "exchange = '1s'\nupstream = '2s'\nupstream_admin = '2s'";
             config.insert("timeouts".into(), timeouts.parse::<toml::Table>().unwrap().into());
+            // Every way to fail is tried, by one address.
+            let logins = "failed_per_address = 1000\nfailed_per_address_and_login = 1000\nfailed_per_login = 1000";
+            config.insert("logins".into(), logins.parse::<toml::Table>().unwrap().into());
             config["store"]["timeout"] = "100ms".into();
             config["store"].as_table_mut().unwrap().insert("previous_encryption_key".into(), OTHER_KEY.into());
             register_sessions(config);
