@@ -64,6 +64,7 @@ test: build-tools test-tools sdk-packages lint ## Run every test and check
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(TEST_FUZZ_SECONDS)
 
 deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools it is for: Prometheus, dpkg, systemd, kustomize, ...
+	cargo build --workspace --bins --quiet
 	cargo test --workspace --no-run --quiet
 	PATH="$(DEPLOY_TOOLS)/bin:$$PATH" BINARIES="$(TARGET)/debug" \
 	  "$(DEPLOY_TOOLS)/bin/python" -W error::ResourceWarning -m unittest discover -s tests/operations
