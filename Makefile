@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak deploy-test bench lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
-  sdk-packages deploy-requirements
+.PHONY: help demo test fuzz soak deploy-test bench scale instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+  sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
 CARGO_DEB := 3.8.0
@@ -17,6 +17,10 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 DEPLOY_TOOLS := $(TARGET)/deploy-tools
 # Where the bill of materials and the licences go.
 SUPPLY := $(TARGET)/supply
+# What the gateway is measured beside.
+BENCH_PEERS := $(TARGET)/bench/peers
+BENCH_PACKAGES := nginx libnginx-mod-http-lua libnginx-mod-http-ndk libluajit-5.1-2 libluajit2-5.1-2 libpcre3 lua-resty-core \
+  lua-resty-lrucache lua-cjson haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
 # Seconds for each fuzz target: by `make fuzz`, and by `make test`.
 FUZZ_SECONDS := 20
 TEST_FUZZ_SECONDS := 3
@@ -89,8 +93,16 @@ soak: build-tools ## Run gateways under load while things go wrong, for SOAK_SEC
 	cargo build --profile $(SOAK_PROFILE) --bin shopper-gateway --example soak
 	SOAK_SECONDS=$(SOAK_SECONDS) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
 
-bench: build-tools ## Measure the hot path
+bench: build-tools bench-tools ## Measure the hot path, and the gateway beside other proxies
 	cargo bench --bench hot_path
+	BENCH_PEERS="$(BENCH_PEERS)" cargo bench --bench round_trips
+
+scale: build-tools ## Measure how cost and memory grow with tokens, sessions, routes and threads
+	cargo bench --bench hot_path -- scale
+
+instructions: build-tools ## Count the instructions of a request against the baseline; WRITE=1 writes that anew
+	$(call apt,valgrind:valgrind)
+	$(if $(WRITE),WRITE_INSTRUCTIONS=1) cargo bench --bench round_trips -- instructions
 
 deb: build-tools ## Make the Debian package, in target/debian
 	$(call tool,cargo-deb,$(CARGO_DEB))
@@ -148,6 +160,22 @@ deploy-requirements: deploy-tools ## Pin what tests/operations/requirements.in n
 	"$(DEPLOY_TOOLS)/bin/pip" install --quiet pip-tools
 	"$(DEPLOY_TOOLS)/bin/pip-compile" --quiet --upgrade --generate-hashes --strip-extras --no-header \
 	  --output-file tests/operations/requirements.txt tests/operations/requirements.in
+
+bench-tools: $(BENCH_PEERS)/.unpacked benches/round_trips/pwa-kit/node_modules/.installed
+	$(call apt,node:nodejs npm:npm openssl:openssl taskset:util-linux chromium:chromium)
+
+# Unpacked, not installed: Debian's packages would start servers on this machine.
+$(BENCH_PEERS)/.unpacked:
+	@echo "Unpacking nginx, its Lua and HAProxy (apt)"
+	@mkdir -p "$(BENCH_PEERS)"
+	cd "$(BENCH_PEERS)" && { apt-get download -qq $(BENCH_PACKAGES) || { $(SUDO) apt-get update -qq && apt-get download -qq $(BENCH_PACKAGES); }; } \
+	  && for package in *.deb; do dpkg-deb --extract "$$package" .; done && rm -- *.deb
+	@touch $@
+
+benches/round_trips/pwa-kit/node_modules/.installed: benches/round_trips/pwa-kit/package.json benches/round_trips/pwa-kit/package-lock.json
+	@echo "Installing PWA Kit's runtime (npm)"
+	cd benches/round_trips/pwa-kit && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || { \

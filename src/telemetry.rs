@@ -124,7 +124,12 @@ pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
     let audit = audit_lines(Arc::clone(&audit_sink));
     let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces)).transpose()?;
     match assemble(lines, filter, audit, exporter.as_ref()).try_init() {
-        Ok(()) => level::keep(handle, at_start),
+        Ok(()) => {
+            // Whatever speaks through that crate is capped below. Told so here, it does not even ask, which it would
+            // some twenty times a request.
+            log::set_max_level(log::LevelFilter::Warn);
+            level::keep(handle, at_start);
+        }
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
     panics::log();
