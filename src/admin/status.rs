@@ -142,8 +142,8 @@ impl Status {
 impl TenantStatus {
     fn of(tenant: &Tenant, ages: &[Reading], budgets: &[Reading]) -> Self {
         let settings = &tenant.settings;
-        let (organization, short) = (settings.organization.as_str(), settings.tenant.as_str());
-        let is_own = |reading: &&Reading| [organization, short].contains(&reading.label("tenant"));
+        let organization = settings.organization.as_str();
+        let is_own = |reading: &&Reading| reading.label("tenant") == organization;
         let issuers = std::iter::once("slas").chain(settings.account_manager.as_ref().map(|_| "account_manager"));
         let keys = issuers.map(|issuer| {
             let age = ages.iter().filter(is_own).find(|reading| reading.label("issuer") == issuer);
