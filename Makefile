@@ -28,6 +28,8 @@ FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
 # The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
 # build scripts of common crates run again when that word changes.
 CARGO_FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz cargo fuzz
+# What `/status` and `build_info` of a package say.
+COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # $(call apt,command:package …) installs the packages whose command is missing.
@@ -94,7 +96,9 @@ bench: build-tools ## Measure the hot path
 
 deb: build-tools ## Make the Debian package, in target/debian
 	$(call tool,cargo-deb,$(CARGO_DEB))
-	cargo deb --locked
+	SHOPPER_GATEWAY_COMMIT="$(COMMIT)" cargo build --release --locked --bin shopper-gateway
+	deploy/debian/manual.sh "$(TARGET)/release/shopper-gateway"
+	cargo deb --locked --no-build
 
 docs: build-tools ## Write the tables of docs/CONFIGURATION.md anew, from the types
 	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs the_page_is_what_the_types_say
