@@ -51,12 +51,12 @@ define tool
 endef
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 28
 
 demo: build-tools ## Start a simulated Salesforce and the gateway, run sample calls, stay up until Ctrl-C
 	$(call apt,curl:curl)
 	@echo "Building the gateway and the simulator (a first build takes some minutes)"
-	cargo build --example demo
+	cargo build --workspace --bins --example demo
 	@cargo run --quiet --example demo -- $(DEMO_ARGS)
 
 test: build-tools test-tools sdk-packages lint ## Run every test and check
