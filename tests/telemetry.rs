@@ -215,7 +215,10 @@ async fn the_level_changes_while_it_runs() {
     let shown = world.client.get(format!("http://{}/log-level", world.admin)).send().await.unwrap();
     assert_eq!(shown.text().await.unwrap(), r#"{"level":"trace","at_start":"info"}"#);
 
-    let audited = world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
+    let audited = || world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
+    // Whoever is answered does not wait for the line.
+    eventually("nine lines are there", || audited().len() >= 9);
+    let audited = audited();
     let told: Vec<_> =
         audited.iter().map(|line| (line["operation"].as_str().unwrap(), line["result"].as_str().unwrap())).collect();
     let (changes, refusals) = told.split_at(3);
