@@ -32,6 +32,8 @@ FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
 # The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
 # build scripts of common crates run again when that word changes.
 CARGO_FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz cargo fuzz
+# What `/status` and `build_info` of a package say.
+COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # $(call apt,command:package …) installs the packages whose command is missing.
@@ -53,12 +55,12 @@ define tool
 endef
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 28
 
 demo: build-tools ## Start a simulated Salesforce and the gateway, run sample calls, stay up until Ctrl-C
 	$(call apt,curl:curl)
 	@echo "Building the gateway and the simulator (a first build takes some minutes)"
-	cargo build --example demo
+	cargo build --workspace --bins --example demo
 	@cargo run --quiet --example demo -- $(DEMO_ARGS)
 
 test: build-tools test-tools sdk-packages lint ## Run every test and check
@@ -106,7 +108,9 @@ instructions: build-tools ## Count the instructions of a request against the bas
 
 deb: build-tools ## Make the Debian package, in target/debian
 	$(call tool,cargo-deb,$(CARGO_DEB))
-	cargo deb --locked
+	SHOPPER_GATEWAY_COMMIT="$(COMMIT)" cargo build --release --locked --bin shopper-gateway
+	deploy/debian/manual.sh "$(TARGET)/release/shopper-gateway"
+	cargo deb --locked --no-build
 
 docs: build-tools ## Write the tables of docs/CONFIGURATION.md anew, from the types
 	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs the_page_is_what_the_types_say

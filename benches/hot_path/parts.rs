@@ -50,7 +50,8 @@ impl Parts {
         let slas = Slas::new(transport(), &tenant.api, &tenant.organization);
         let store = Arc::new(MemoryStore::new(capacity));
         let keeping = Keeping { store, folder: None, max_age: settings.keys.max_age };
-        let ring = KeyRing::new(Issuer::Slas(slas.clone()), tenant.tenant.as_str(), &keeping, Arc::clone(&metrics));
+        let ring =
+            KeyRing::new(Issuer::Slas(slas.clone()), tenant.organization.as_str(), &keeping, Arc::clone(&metrics));
         tokio::spawn(Arc::clone(&ring).keep_fresh());
         while !ring.is_filled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -63,7 +64,7 @@ impl Parts {
         let manager = AccountManager::new(transport(), manager.url.clone());
         let name = manager.issuer();
         let ring =
-            KeyRing::new(Issuer::AccountManager(manager), tenant.tenant.as_str(), &keeping, Arc::clone(&metrics));
+            KeyRing::new(Issuer::AccountManager(manager), tenant.organization.as_str(), &keeping, Arc::clone(&metrics));
         tokio::spawn(Arc::clone(&ring).keep_fresh());
         while !ring.is_filled() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -227,7 +227,7 @@ fn tenant_parts(
 ) -> Result<TenantParts, AppError> {
     let metrics = &lasting.metrics;
     let ring = |issuer: Issuer| {
-        let ring = KeyRing::new(issuer, tenant.tenant.as_str(), keeping, Arc::clone(metrics));
+        let ring = KeyRing::new(issuer, tenant.organization.as_str(), keeping, Arc::clone(metrics));
         // The keys that are known stay in use; a gateway must not lose them by a change of something else.
         match old_rings.iter().find(|old| old.is_twin_of(&ring)) {
             Some(old) if old.is_kept_as(keeping) => Arc::clone(old),
