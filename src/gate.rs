@@ -263,6 +263,8 @@ impl Gate {
     }
 
     /// Says what is done with a request: forward it, or answer it here. Whatever is worth a line of the audit log gets it.
+    ///
+    /// What few requests need stands in boxes below here: every request has the room of the largest of all that is not.
     pub async fn decide(&self, route: &Route, asked: &Asked<'_>) -> Decision {
         let mut trail = Trail::default();
         let decision = self.decide_and_tell(route, asked, &mut trail).await;
@@ -310,10 +312,10 @@ impl Gate {
             _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
                 Some(Err(Refusal::CallerNotAllowed))
             }
-            OperationKind::DeprecatedLogin => Some(self.deprecated_login(tenant, route, asked, trail).await),
-            OperationKind::DeprecatedLogout => Some(self.deprecated_logout(tenant, route, asked.head).await),
+            OperationKind::DeprecatedLogin => Some(Box::pin(self.deprecated_login(tenant, route, asked, trail)).await),
+            OperationKind::DeprecatedLogout => Some(Box::pin(self.deprecated_logout(tenant, route, asked.head)).await),
             OperationKind::DeprecatedTrustedSystemLogin => {
-                Some(self.deprecated_trusted_system_login(tenant, route, asked, trail).await)
+                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, asked, trail)).await)
             }
             OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
         };
@@ -326,7 +328,7 @@ impl Gate {
         }
         let own = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation));
         if let Some(operation) = own.filter(|_| !on_behalf::is_asked(&asked.head.headers)) {
-            return self.decide_slas(tenant, route, operation, asked, trail).await;
+            return Box::pin(self.decide_slas(tenant, route, operation, asked, trail)).await;
         }
         match self.authorize(tenant, route, asked, trail).await {
             Ok(credential) => match self.bounds.admit(tenant, route, asked, &credential).await {
@@ -364,13 +366,13 @@ impl Gate {
     ) -> Result<Credential, Refusal> {
         let head = asked.head;
         if on_behalf::is_asked(&head.headers) {
-            return self.authorize_on_behalf(tenant, route, asked, trail).await;
+            return Box::pin(self.authorize_on_behalf(tenant, route, asked, trail)).await;
         }
         let Some(operation) = &route.operation else {
             if self.policy.unknown_operations == UnknownOperations::Deny {
                 return Err(Refusal::OperationUnknown);
             }
-            let verified = self.shopper_of(route, head).await?;
+            let verified = Box::pin(self.shopper_of(route, head)).await?;
             check_site(&verified.shopper, route.site.as_ref())?;
             return self.credential_of(verified).await;
         };
@@ -385,10 +387,10 @@ impl Gate {
                     Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
                 };
                 if is_system {
-                    let trusted = self.trusted(tenant, route, asked, trail).await?;
-                    return self.authorize_system(tenant, trusted, route, operation).await;
+                    let trusted = Box::pin(self.trusted(tenant, route, asked, trail)).await?;
+                    return Box::pin(self.authorize_system(tenant, trusted, route, operation)).await;
                 }
-                self.shopper_of(route, head).await?
+                Box::pin(self.shopper_of(route, head)).await?
             }
         };
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
@@ -447,7 +449,7 @@ impl Gate {
         if operation.kind != OperationKind::Slas || operation.id != "logoutCustomer" {
             return None;
         }
-        let token = self.shopper_of(route, head).await.ok()?;
+        let token = Box::pin(self.shopper_of(route, head)).await.ok()?;
         let query = Query::parse(head.uri.query()).ok()?;
         let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
         Some(Logout { token, target: None, everywhere })

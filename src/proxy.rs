@@ -15,6 +15,7 @@ mod upstream;
 mod workers;
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -124,7 +125,8 @@ impl Proxy {
         });
         let body = match wanted {
             Some(most) => {
-                match waiting::on_others(self.read_body(session, most, serving.timeouts.client_body)).await? {
+                let reading = Box::pin(self.read_body(session, most, serving.timeouts.client_body));
+                match waiting::on_others(reading).await? {
                     Ok(body) => Some(body),
                     Err(refusal) => return self.refuse(session, context, &refusal).await,
                 }
@@ -147,7 +149,7 @@ impl Proxy {
                 context.forward = Some(decided);
                 Ok(false)
             }
-            Decision::Answer(reply) => self.answer(session, context, reply).await,
+            Decision::Answer(reply) => Box::pin(self.answer(session, context, reply)).await,
         }
     }
 
@@ -179,7 +181,7 @@ impl Proxy {
     }
 
     async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
-        self.answer(session, context, Reply::refusal(refusal)).await
+        Box::pin(self.answer(session, context, Reply::refusal(refusal))).await
     }
 
     /// Writes an answer of the gateway's own.
@@ -292,7 +294,11 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let span = context.span.clone();
-        let (answered, waited) = waiting::measured(self.admit(session, context).instrument(span)).await;
+        let (answered, waited) = {
+            // Pinned here, because whoever is given a future by value has room for it twice.
+            let admitted = pin!(self.admit(session, context).instrument(span));
+            waiting::measured(admitted).await
+        };
         context.admitted(waited);
         answered
     }

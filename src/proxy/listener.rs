@@ -139,7 +139,8 @@ impl Reception {
         let stream: Stream = match tls {
             None => Box::new(stream),
             Some(tls) => tokio::select! {
-                handshake = tls.tls_handshake(stream) => match handshake {
+                // In a box, or a connection without TLS would have the room for it as well, for as long as it lives.
+                handshake = Box::pin(tls.tls_handshake(stream)) => match handshake {
                     Ok(stream) => Box::new(stream),
                     Err(_) => return self.cut("handshake_failed"),
                 },
