@@ -3,6 +3,7 @@
 pub mod authority;
 mod callers;
 mod relay;
+mod reloads;
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
