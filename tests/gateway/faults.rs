@@ -16,6 +16,7 @@ use salesforce_simulator::{Effect, Fault, ResetAt};
 
 use crate::{
     callers::CALLER_SECRET,
+    scale::figure,
     world::{
         Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers,
         eventually, login_target, products, register_sessions,
@@ -261,6 +262,7 @@ async fn keys_that_are_looked_for() {
         );
         world.simulator.clear_faults();
     }
+    figure("R8", format!("{} faults of the key set: 0 of the requests with known keys refused", faults().len()));
 }
 
 #[tokio::test]
