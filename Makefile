@@ -23,7 +23,8 @@ TEST_FUZZ_SECONDS := 3
 # How long the soak takes, and how it is built: figures of load are those of a release.
 SOAK_SECONDS := 600
 SOAK_PROFILE := release
-# The tests that tell the figures of docs/THREAT-MODEL.md, how they are built, and how long SLAS is down in them.
+# The tests that tell the figures of docs/THREAT-MODEL.md, how they are built, and how long SLAS is down in them. (An empty
+# `$(eval)` before a space makes it an argument, below.)
 FIGURE_TESTS := \
   on_behalf::first_requests_wait_for_one_call_and_hardly_longer \
   on_behalf::a_thousand_first_requests_at_two_gateways_are_one_call \
@@ -112,7 +113,7 @@ soak: build-tools ## Run gateways under load while things go wrong, for SOAK_SEC
 	SOAK_SECONDS=$(SOAK_SECONDS) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
 
 figures: build-tools test-tools ## Run the tests that have figures at full scale, one at a time, and show the figures
-	FULL_SCALE=1 OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo nextest run --cargo-profile $(FIGURES_PROFILE) --test gateway \
+	@FULL_SCALE=1 OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo nextest run --cargo-profile $(FIGURES_PROFILE) --test gateway \
 	  --no-capture --no-fail-fast -E 'test(/^($(subst $(eval) ,|,$(strip $(FIGURE_TESTS))))/)' \
 	  | sed -n 's/.*figure \(R[0-9]*\): /\1\t/p' | sort -s -V -k 1,1 | expand -t 6
 

@@ -57,6 +57,8 @@ async fn shopping(world: &World, token: &str, a_while: Duration) -> Vec<Duration
         let (answer, took) = timed(world.send(read(world, token))).await;
         assert_eq!(answer.status, 200);
         reads.push(took);
+        // The simulator's ledger holds so many requests and no more.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     reads
 }
@@ -64,7 +66,11 @@ async fn shopping(world: &World, token: &str, a_while: Duration) -> Vec<Duration
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_that_wait_are_bounded_and_the_rest_is_refused_at_once() {
     let (waiting, logins, seconds) = scale::of((16, 40, 2), (256, 1000, 5));
-    let world = with("logins", &format!("waiting = {waiting}")).await;
+    let world = World::with(|config| {
+        set(config, "logins", &format!("waiting = {waiting}"));
+        set(config, "timeouts", "exchange = \"10s\"");
+    })
+    .await;
     let valid = world.guest(PUBLIC_CLIENT).await.token();
     let slow = Duration::from_secs(seconds);
     let before = shopping(&world, &valid, slow / 2).await;
@@ -284,9 +290,11 @@ async fn a_thousand_guesses_of_one_source_are_stopped_before_slas() {
             let answers = futures::future::join_all(guesses).await;
             refusals += refused(&answers, TOO_OFTEN);
             // Others are served meanwhile, and each login goes to SLAS.
-            let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
-            assert_eq!(good.status, 200, "{}", good.text());
-            good_logins += 1;
+            if round % (250 / at_once) == 0 {
+                let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
+                assert_eq!(good.status, 200, "{}", good.text());
+                good_logins += 1;
+            }
             tokio::time::sleep(pause).await;
         }
         is_over.set(true);

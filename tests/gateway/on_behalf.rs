@@ -81,7 +81,7 @@ async fn each_shopper_has_a_token_of_his_own() {
 
 /// A thousand requests at once, on a busy machine, are more than its API is made for.
 fn patient(config: &mut toml::Table) {
-    config.insert("timeouts".into(), "upstream = '60s'".parse::<toml::Table>().unwrap().into());
+    config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
 }
 
 /// So many requests at once for one shopper, and how long each took.

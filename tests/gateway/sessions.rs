@@ -74,7 +74,7 @@ async fn many_requests_with_one_ending_token_are_one_refresh() {
     let requests = scale::of(200, 1000);
     let world = World::with(|config| {
         // So many at once, on a busy machine, are more than its API is made for.
-        config.insert("timeouts".into(), "upstream = '60s'".parse::<toml::Table>().unwrap().into());
+        config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
     })
     .await;
     // One that has ended, and one in the last quarter of its life, which is when renewals begin.
