@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak figures deploy-test bench lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
-  sdk-packages deploy-requirements
+.PHONY: help demo test fuzz soak figures deploy-test bench scale instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+  sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
 CARGO_DEB := 3.8.0
@@ -17,6 +17,10 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 DEPLOY_TOOLS := $(TARGET)/deploy-tools
 # Where the bill of materials and the licences go.
 SUPPLY := $(TARGET)/supply
+# What the gateway is measured beside.
+BENCH_PEERS := $(TARGET)/bench/peers
+BENCH_PACKAGES := nginx libnginx-mod-http-lua libnginx-mod-http-ndk libluajit-5.1-2 libluajit2-5.1-2 libpcre3 lua-resty-core \
+  lua-resty-lrucache lua-cjson haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
 # Seconds for each fuzz target: by `make fuzz`, and by `make test`.
 FUZZ_SECONDS := 20
 TEST_FUZZ_SECONDS := 3
@@ -51,6 +55,8 @@ FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
 # The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
 # build scripts of common crates run again when that word changes.
 CARGO_FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz cargo fuzz
+# What `/status` and `build_info` of a package say.
+COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # $(call apt,command:package …) installs the packages whose command is missing.
@@ -72,12 +78,12 @@ define tool
 endef
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 28
 
 demo: build-tools ## Start a simulated Salesforce and the gateway, run sample calls, stay up until Ctrl-C
 	$(call apt,curl:curl)
 	@echo "Building the gateway and the simulator (a first build takes some minutes)"
-	cargo build --example demo
+	cargo build --workspace --bins --example demo
 	@cargo run --quiet --example demo -- $(DEMO_ARGS)
 
 test: build-tools test-tools sdk-packages lint ## Run every test and check
@@ -117,12 +123,22 @@ figures: build-tools test-tools ## Run the tests that have figures at full scale
 	  --no-capture --no-fail-fast -E 'test(/^($(subst $(eval) ,|,$(strip $(FIGURE_TESTS))))/)' \
 	  | sed -n 's/.*figure \(R[0-9]*\): /\1\t/p' | sort -s -V -k 1,1 | expand -t 6
 
-bench: build-tools ## Measure the hot path
+bench: build-tools bench-tools ## Measure the hot path, and the gateway beside other proxies
 	cargo bench --bench hot_path
+	BENCH_PEERS="$(BENCH_PEERS)" cargo bench --bench round_trips
+
+scale: build-tools ## Measure how cost and memory grow with tokens, sessions, routes and threads
+	cargo bench --bench hot_path -- scale
+
+instructions: build-tools ## Count the instructions of a request against the baseline; WRITE=1 writes that anew
+	$(call apt,valgrind:valgrind)
+	$(if $(WRITE),WRITE_INSTRUCTIONS=1) cargo bench --bench round_trips -- instructions
 
 deb: build-tools ## Make the Debian package, in target/debian
 	$(call tool,cargo-deb,$(CARGO_DEB))
-	cargo deb --locked
+	SHOPPER_GATEWAY_COMMIT="$(COMMIT)" cargo build --release --locked --bin shopper-gateway
+	deploy/debian/manual.sh "$(TARGET)/release/shopper-gateway"
+	cargo deb --locked --no-build
 
 docs: build-tools ## Write the tables of docs/CONFIGURATION.md anew, from the types
 	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs the_page_is_what_the_types_say
@@ -176,6 +192,22 @@ deploy-requirements: deploy-tools ## Pin what tests/operations/requirements.in n
 	"$(DEPLOY_TOOLS)/bin/pip" install --quiet pip-tools
 	"$(DEPLOY_TOOLS)/bin/pip-compile" --quiet --upgrade --generate-hashes --strip-extras --no-header \
 	  --output-file tests/operations/requirements.txt tests/operations/requirements.in
+
+bench-tools: $(BENCH_PEERS)/.unpacked benches/round_trips/pwa-kit/node_modules/.installed
+	$(call apt,node:nodejs npm:npm openssl:openssl taskset:util-linux chromium:chromium)
+
+# Unpacked, not installed: Debian's packages would start servers on this machine.
+$(BENCH_PEERS)/.unpacked:
+	@echo "Unpacking nginx, its Lua and HAProxy (apt)"
+	@mkdir -p "$(BENCH_PEERS)"
+	cd "$(BENCH_PEERS)" && { apt-get download -qq $(BENCH_PACKAGES) || { $(SUDO) apt-get update -qq && apt-get download -qq $(BENCH_PACKAGES); }; } \
+	  && for package in *.deb; do dpkg-deb --extract "$$package" .; done && rm -- *.deb
+	@touch $@
+
+benches/round_trips/pwa-kit/node_modules/.installed: benches/round_trips/pwa-kit/package.json benches/round_trips/pwa-kit/package-lock.json
+	@echo "Installing PWA Kit's runtime (npm)"
+	cd benches/round_trips/pwa-kit && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || { \

@@ -215,8 +215,12 @@ fn settings(simulator: &str) -> Outcome<Settings> {
         .map_err(|errors| errors.to_string())?;
     let mut log = loaded.settings.log.clone();
     "warn".clone_into(&mut log.level);
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    log.audit_file = target.is_dir().then(|| target.join("demo-audit.jsonl"));
+    // Beside what was built, wherever that is: target/debug/examples/demo.
+    let audit_file = std::env::current_exe()?.ancestors().nth(3).map(|target| target.join("demo-audit.jsonl"));
+    if let Some(file) = &audit_file {
+        println!("  audit log: {}", file.display());
+    }
+    log.audit_file = audit_file;
     telemetry::start(&log, &loaded.settings.traces)?;
     Ok(loaded.settings)
 }

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
-        ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
-        X_CONTENT_TYPE_OPTIONS,
+        ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
     },
     request::Parts,
 };
@@ -30,6 +30,9 @@ use self::{
 use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// What a browser calls the report when it keeps it.
+const DOWNLOADED: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
 
 /// How `/status` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +94,11 @@ impl Admin {
         let mut answer = match Format::asked_for(query, &head.headers) {
             Some(Format::Json) => json(StatusCode::OK, &status),
             Some(Format::Csv) => match status.migration.csv() {
-                Ok(csv) => answer(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv),
+                Ok(csv) => {
+                    let mut file = answer(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv);
+                    file.headers_mut().insert(CONTENT_DISPOSITION, DOWNLOADED);
+                    file
+                }
                 Err(error) => failed("the report cannot be written", &error),
             },
             Some(Format::Html) => match page::page(&gate, &status, &filter) {

@@ -40,7 +40,7 @@ pub use self::{
 use crate::{
     admin::Admin,
     in_flight::InFlight,
-    proxy::{Entrance, Proxy, Reception, http2_options},
+    proxy::{Entrance, Proxy, Reception, Workers, http2_options},
     settings::Settings,
 };
 
@@ -140,7 +140,8 @@ impl App {
         public.server_options = Some(options);
         public.h2_options = Some(http2_options(&self.settings.limits));
         let public = Arc::new(Entrance(Arc::new(public)));
-        let reception = Reception::new(&self.settings, &self.live.gate.load().metrics);
+        let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
+        let reception = Reception::new(&self.settings, &workers, &self.live.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {

@@ -40,9 +40,10 @@ const FAILED: u8 = 1;
 Every key can also come from the environment: SHOPPER_GATEWAY__SERVER__THREADS=4.
 
 Exit codes:
-  0  done; of check: nothing is wrong; of token inspect: nothing speaks against the token
-  1  the configuration is wrong, the start failed, an endpoint failed, or the token would be refused
-  2  wrong usage"
+  0  done. serve: a signal ended it; check: nothing is wrong; token inspect: nothing speaks against the token
+  1  not done: the configuration is wrong, or output could not be written. serve: the start failed;
+     check --online: an endpoint failed; token inspect: the token would be refused, or is none
+  2  wrong usage: a command, an option or its value that there is not, or one that is missing"
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -69,7 +70,7 @@ Exit codes: 0 stopped by a signal, 1 the configuration is wrong or the start fai
 --online fetches the keys of each organization's SLAS and Account Manager, gets a token with the gateway's own client of
 Account Manager, and asks the session store, one line each. It changes nothing there and prints no secret.
 
-Exit codes: 0 nothing is wrong, 1 an error or a failed endpoint, 2 wrong usage.")]
+Exit codes: 0 nothing is wrong (there may be warnings), 1 an error or a failed endpoint, 2 wrong usage.")]
     Check {
         #[command(flatten)]
         file: ConfigFile,
@@ -86,7 +87,9 @@ Exit codes: 0 done, 1 the configuration is wrong, 2 wrong usage.")]
     Routes(ConfigFile),
     /// Print the JSON Schema of the configuration
     #[command(after_help = "Example:
-  shopper-gateway schema > gateway.schema.json")]
+  shopper-gateway schema > gateway.schema.json
+
+Exit codes: 0 done, 1 it could not be written, 2 wrong usage.")]
     Schema,
     /// Explain access tokens
     #[command(subcommand)]
@@ -95,7 +98,11 @@ Exit codes: 0 done, 1 the configuration is wrong, 2 wrong usage.")]
     #[command(after_help = "Examples:
   shopper-gateway completions bash > /etc/bash_completion.d/shopper-gateway
   shopper-gateway completions zsh  > \"${fpath[1]}/_shopper-gateway\"
-  shopper-gateway completions fish > ~/.config/fish/completions/shopper-gateway.fish")]
+  shopper-gateway completions fish > ~/.config/fish/completions/shopper-gateway.fish
+
+The Debian package has them installed already.
+
+Exit codes: 0 done, 1 it could not be written, 2 wrong usage, such as a shell that is not known.")]
     Completions {
         /// The shell
         shell: Shell,
@@ -103,7 +110,9 @@ Exit codes: 0 done, 1 the configuration is wrong, 2 wrong usage.")]
     /// Print the manual page
     #[command(after_help = "Examples:
   shopper-gateway man > /usr/local/share/man/man1/shopper-gateway.1
-  shopper-gateway man | man -l -")]
+  shopper-gateway man | man -l -
+
+Exit codes: 0 done, 1 it could not be written, 2 wrong usage.")]
     Man,
 }
 
@@ -117,7 +126,7 @@ enum TokenCommand {
 The token is read from standard input, so that it stands in no list of processes and no history; a leading \"Bearer \" is
 taken off. Neither it nor its signature is printed; its claims are, and they may name a shopper.
 
-Exit codes: 0 nothing speaks against it, 1 it would be refused, 2 wrong usage.")]
+Exit codes: 0 nothing speaks against it, 1 it would be refused, is no token, or the configuration is wrong, 2 wrong usage.")]
     Inspect {
         /// Judge it as the gateway with this configuration would, and fetch its issuer's keys
         #[arg(short, long, value_name = "FILE")]

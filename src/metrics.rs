@@ -2,7 +2,7 @@
 //!
 //! Owns the names, labels and buckets of every metric. Refuses to know how a request is decided.
 //! Label values come from closed sets only: names of the configuration and of the policy table,
-//! or words written here; never anything that a client can choose.
+//! or words written here; never anything that a client can choose. A tenant is named by its organization.
 
 mod requests;
 
@@ -133,12 +133,12 @@ impl Metrics {
         let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
-        let config_reloads =
-            counters("config_reloads_total", "Changes of the configuration while running", &["outcome"])?;
-        for outcome in ["ok", "failed"] {
-            // What has not happened yet is 0, so that its first time is an increase.
-            config_reloads.with_label_values(&[outcome]);
-        }
+        // What has not happened yet is 0, so that its first time is an increase.
+        let counted = |name: &str, help: &str, label: &str, words: &[&str]| {
+            let metric = counters(name, help, &[label])?;
+            words.iter().for_each(|word| metric.with_label_values(&[word]).inc_by(0));
+            Ok::<_, prometheus::Error>(metric)
+        };
         let config_last_reload_success = IntGauge::new(
             "config_last_reload_success_timestamp_seconds",
             "When the configuration in use was taken over, seconds since 1970",
@@ -164,7 +164,12 @@ impl Metrics {
                 &["service", "flow", "outcome"],
             )?,
             token_exchange_duration,
-            jwks_refreshes: counters("jwks_refreshes_total", "Fetches of key sets", &["outcome"])?,
+            jwks_refreshes: counted(
+                "jwks_refreshes_total",
+                "Fetches of key sets",
+                "outcome",
+                &["ok", "failed", "not_allowed"],
+            )?,
             jwks_age: gauges("jwks_age_seconds", "Age of the key set in use", &["tenant", "issuer"])?,
             legacy_requests: counters(
                 "legacy_requests_total",
@@ -183,7 +188,12 @@ impl Metrics {
                 &["tenant"],
             )?,
             circuit_state: gauges("circuit_state", "Circuits that are open; 0: all are closed", &["service"])?,
-            config_reloads,
+            config_reloads: counted(
+                "config_reloads_total",
+                "Changes of the configuration while running",
+                "outcome",
+                &["ok", "failed"],
+            )?,
             config_last_reload_success,
             ready,
             store_up,
@@ -193,10 +203,11 @@ impl Metrics {
                 &[],
             )?,
             connections,
-            connections_cut: counters(
+            connections_cut: counted(
                 "connections_cut_total",
                 "Connections of clients closed for their behaviour or their number",
-                &["reason"],
+                "reason",
+                &["slow_head", "slow_handshake", "handshake_failed", "flood", "too_many", "too_many_of_address"],
             )?,
             registry,
         })

@@ -4,7 +4,11 @@
 //! Owns the patterns. Knows nothing of requests, tokens or configuration. The patterns are strict on
 //! purpose: each of these values ends up in a URL, a header or a metric label.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, collections::HashMap, fmt, str::FromStr, sync::Arc};
+
+/// What there is of each organization. Its keys are the configuration's, so nobody can choose them to collide, and a
+/// request looks into some ten of these: the hash is a quick one.
+pub type ByOrganization<V> = HashMap<OrganizationId, V, foldhash::fast::RandomState>;
 
 /// A text that is not a valid identifier: what it should have been, never what it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

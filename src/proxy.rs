@@ -12,9 +12,9 @@ mod listener;
 mod places;
 pub mod tls;
 mod upstream;
+mod workers;
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,6 +44,7 @@ pub use self::{
     entrance::Entrance,
     listener::{Reception, http2_options},
     upstream::{Unresolved, Upstream, UpstreamError},
+    workers::Workers,
 };
 use crate::{
     gate::{
@@ -57,7 +58,7 @@ use crate::{
     },
     in_flight::InFlight,
     metrics::Metrics,
-    names::OrganizationId,
+    names::ByOrganization,
     salesforce::exchange,
     settings::Timeouts,
     waiting,
@@ -74,7 +75,7 @@ pub struct Serving {
     /// What decides.
     pub gate: Arc<Gate>,
     /// Where requests go, one for each of the gate's organizations.
-    pub upstreams: HashMap<OrganizationId, Arc<Upstream>>,
+    pub upstreams: ByOrganization<Arc<Upstream>>,
     /// Times.
     pub timeouts: Timeouts,
     /// Which requests get a line.
@@ -98,7 +99,7 @@ impl Proxy {
     }
 
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
-    async fn admit(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+    async fn admit(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let serving = Arc::clone(&context.serving);
         let route = match admit_bytes(session).and_then(|()| serving.gate.route(head(session))) {
             Ok(route) => context.route.insert(route),
@@ -177,12 +178,12 @@ impl Proxy {
         }
     }
 
-    async fn refuse(&self, session: &mut Session, context: &mut Context, refusal: &Refusal) -> Result<bool> {
+    async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
         self.answer(session, context, Reply::refusal(refusal)).await
     }
 
     /// Writes an answer of the gateway's own.
-    async fn answer(&self, session: &mut Session, context: &mut Context, reply: Reply) -> Result<bool> {
+    async fn answer(&self, session: &mut Session, context: &mut Box<Context>, reply: Reply) -> Result<bool> {
         if let Some(code) = reply.code {
             self.metrics.refusals.with_label_values(&[code]).inc();
             context.code = Some(code);
@@ -216,7 +217,7 @@ impl Proxy {
         .await
     }
 
-    fn count_refusal(&self, context: &mut Context, refusal: &Refusal, reported: bool) {
+    fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
         let code = crate::gate::reply::code(refusal);
         self.metrics.refusals.with_label_values(&[code]).inc();
         context.code = Some(code);
@@ -238,7 +239,7 @@ impl Proxy {
 
     /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
     /// with it, which is once, and only while all that was read of its body is still held.
-    async fn replace_credential(&self, session: &Session, context: &mut Context) -> bool {
+    async fn replace_credential(&self, session: &Session, context: &mut Box<Context>) -> bool {
         let (Some(route), Some(forward)) = (&context.route, &mut context.forward) else { return false };
         if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
             return false;
@@ -264,17 +265,18 @@ impl Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Context;
+    /// In a box: the library moves it some ten times a request.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         self.in_flight.enter();
-        Context::new(self.serving.load_full())
+        Box::new(Context::new(self.serving.load_full()))
     }
 
     /// No module of the library is used; compression is Salesforce's and the client's affair.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<()> {
         if let Some(clock) = HeadClock::of(session.as_downstream()) {
             clock.head_arrived();
         }
@@ -288,7 +290,7 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let span = context.span.clone();
         let (answered, waited) = waiting::measured(self.admit(session, context).instrument(span)).await;
         context.admitted(waited);
@@ -300,7 +302,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len);
         if context.route.as_ref().is_some_and(|route| context.body_bytes > route.body_limit) {
@@ -317,7 +319,7 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         // A replay sends the body from its beginning.
         context.body_bytes = 0;
         let upstream =
@@ -332,7 +334,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         let began = Instant::now();
         let upstream =
@@ -379,7 +381,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         let began = Instant::now();
         if exchange::refuses_token(response.status) && self.replace_credential(session, context).await {
@@ -443,7 +445,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end: bool,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
         if context.drops_answer {
             *body = None;
@@ -455,7 +457,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _response: &mut ResponseHeader,
-        _context: &mut Context,
+        _context: &mut Box<Context>,
     ) -> Result<()> {
         self.close_if_draining(session);
         Ok(())
@@ -468,7 +470,7 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        context: &mut Context,
+        context: &mut Box<Context>,
         client_reused: bool,
     ) -> Box<Error> {
         let held = !session.as_downstream().retry_buffer_truncated();
@@ -487,7 +489,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        context: &mut Context,
+        context: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let address = peer.address().as_inet().copied();
@@ -497,7 +499,7 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
         let written = session.response_written().is_some();
         let refusal = context.failure.take().or_else(|| refusal_of(error));
         context.broken = Some(error.etype().as_str().to_owned());
@@ -516,7 +518,7 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code: code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<Context>) {
         self.in_flight.leave();
         if let (Some(route), Some(login)) =
             (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
@@ -528,11 +530,11 @@ impl ProxyHttp for Proxy {
     }
 
     /// Our own line tells of failures, without path, query and header.
-    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _context: &Box<Context>, _error: &Error) -> bool {
         true
     }
 
-    fn request_summary(&self, _session: &Session, context: &Context) -> String {
+    fn request_summary(&self, _session: &Session, context: &Box<Context>) -> String {
         context.summary()
     }
 }

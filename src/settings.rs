@@ -295,6 +295,8 @@ pub struct Log {
     pub pseudonym_key: Option<SecretSlice<u8>>,
     /// Of successful requests, one in so many gets a line; refusals and failures all do.
     pub one_success_in: u32,
+    /// A success that takes this long gets its line too.
+    pub slow: Duration,
 }
 
 /// Traces.

@@ -43,6 +43,10 @@ const CAPPED_TARGETS: [&str; 9] =
 /// operator should know of requests stands in our own lines.
 const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
+/// The target that says at `ERROR` what is no failure: that a connection to upstream was not free yet, so that another is
+/// made. At `WARN` it tells of a server that speaks without being asked, which operators should know.
+const HARMLESS_ERRORS: &str = "pingora_core::connectors";
+
 /// Lines that may wait for who reads standard error: some megabytes.
 const WAITING_LINES: usize = 8 * 1024;
 /// Audit lines that may wait: minutes of a busy shop's logins, some megabytes.
@@ -124,7 +128,12 @@ pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
     let audit = audit_lines(Arc::clone(&audit_sink));
     let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces)).transpose()?;
     match assemble(lines, filter, audit, exporter.as_ref()).try_init() {
-        Ok(()) => level::keep(handle, at_start),
+        Ok(()) => {
+            // Whatever speaks through that crate is capped below. Told so here, it does not even ask, which it would
+            // some twenty times a request.
+            log::set_max_level(log::LevelFilter::Warn);
+            level::keep(handle, at_start);
+        }
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
     panics::log();
@@ -159,7 +168,8 @@ where
 
 /// Whether an event may be written among the ordinary lines at all, whatever the configured level.
 fn is_safe(event: &Metadata<'_>) -> bool {
-    let is_silent = SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
+    let is_harmless = event.target() == HARMLESS_ERRORS && *event.level() == Level::ERROR;
+    let is_silent = is_harmless || SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
     let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
     // Lines name no spans: where no traces are exported, nobody asks for any, and none is made.
     event.is_event() && event.target() != audit::TARGET && !is_silent && (*event.level() <= Level::WARN || !is_capped)
@@ -167,8 +177,39 @@ fn is_safe(event: &Metadata<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::spans;
+
+    /// What is written, for whoever looks.
+    #[derive(Debug, Default, Clone)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_not_free_is_no_error_and_one_that_speaks_unasked_is_told() {
+        let written = Written::default();
+        let writer = written.clone();
+        let (filter, _handle) = reload::Layer::new(EnvFilter::new("trace"));
+        let lines = fmt::layer().with_writer(move || writer.clone()).boxed();
+        tracing::dispatcher::with_default(&assemble(lines, filter, audit_lines(io::sink), None), || {
+            tracing::error!(target: "pingora_core::connectors", "not free");
+            tracing::warn!(target: "pingora_core::connectors", "speaks unasked");
+            tracing::error!(target: "pingora_core::listeners", "another's");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("not free") && text.contains("speaks unasked") && text.contains("another's"), "{text}");
+    }
 
     #[test]
     fn without_a_collector_no_span_is_made_at_any_level_nor_even_asked_about() {

@@ -57,7 +57,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn check_reads_the_environment_of_the_process() {
     let plain = check([]);
-    assert!(plain.status.success() && text(&plain.stdout).contains(": ok: 1 organizations"), "{plain:?}");
+    assert!(plain.status.success() && text(&plain.stdout).contains(": ok: 1 organization, "), "{plain:?}");
 
     let second = [
         ("SHOPPER_GATEWAY__TENANTS__1__ORGANIZATION_ID", "f_ecom_zzrf_002"),

@@ -43,8 +43,52 @@ fn the_help_of_each_command_has_an_example_and_names_its_exit_codes() {
         let help = printed(&[command, &["--help"]].concat());
         assert!(help.contains("Example") && help.contains(&format!("shopper-gateway {}", command.join(" "))), "{help}");
     }
-    for with_codes in ["serve", "check", "routes"] {
-        assert!(printed(&[with_codes, "--help"]).contains("Exit codes: 0 "), "{with_codes}");
+}
+
+/// What each code means, as a text says it: from its number to that of the next.
+fn meanings<'t>(text: &'t str, heading: &str) -> [&'t str; 3] {
+    let codes = text.split_once(heading).unwrap_or_else(|| panic!("no {heading} in:\n{text}")).1;
+    let place = |code: &str| codes.find(code).unwrap_or_else(|| panic!("no {code} in:\n{codes}"));
+    let [done, failed, usage] = [" 0 ", " 1 ", " 2 "].map(place);
+    [&codes[done..failed], &codes[failed..usage], &codes[usage..]]
+}
+
+#[test]
+fn exit_codes_are_documented_by_each_command_and_all_in_one_place() {
+    for command in COMMANDS {
+        let help = printed(&[command, &["--help"]].concat());
+        let [done, failed, usage] = meanings(&help, "Exit codes:");
+        assert!(done.len() > 6 && failed.len() > 6 && usage.contains("wrong usage"), "{help}");
+    }
+    let inspect = printed(&["token", "inspect", "--help"]);
+    let [good, refused, _] = meanings(&inspect, "Exit codes:");
+    assert!(good.contains("nothing speaks against it") && refused.contains("it would be refused"), "{inspect}");
+    let (help, page) = (printed(&["--help"]), printed(&["man"]));
+    let page = page.replace("\\-", "-");
+    for (text, heading) in [(&help, "Exit codes:"), (&page, ".SH \"EXIT STATUS\"")] {
+        let [done, failed, usage] = meanings(text, heading);
+        assert!(["serve:", "check:", "token inspect:"].iter().all(|command| done.contains(command)), "{done}");
+        assert!(["serve:", "check --online:", "token inspect:"].iter().all(|one| failed.contains(one)), "{failed}");
+        assert!(usage.contains("wrong usage"), "{usage}");
+    }
+}
+
+#[test]
+fn exit_codes_are_as_documented() {
+    for (arguments, code) in [
+        (&["schema"][..], 0),
+        (&["man"], 0),
+        (&["check", "-c", DEMO], 0),
+        (&["check", "-c", "nowhere.toml"], 1),
+        (&["routes", "-c", "nowhere.toml"], 1),
+        (&["serve", "-c", "nowhere.toml"], 1),
+        (&["token", "inspect", "-c", "nowhere.toml"], 1),
+        (&["token", "inspect"], 1),
+        (&["check"], 2),
+        (&["walk"], 2),
+        (&["token", "inspect", "--loudly"], 2),
+    ] {
+        assert_eq!(run(arguments, &[]).status.code(), Some(code), "{arguments:?}");
     }
 }
 

@@ -165,6 +165,18 @@ async fn of_successes_a_sample_is_logged_and_of_refusals_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_slow_successes_all_are_logged() {
+    // Nothing is as quick as a nanosecond.
+    let sample = ("SHOPPER_GATEWAY__LOG__ONE_SUCCESS_IN", "1000000");
+    let world = World::start(&[sample, ("SHOPPER_GATEWAY__LOG__SLOW", "1ns")]).await;
+    let token = world.guest("login-1").await;
+    for _ in 0..10 {
+        assert_eq!(world.products(&token, &[]).await, StatusCode::OK);
+    }
+    eventually("all successes are there", || world.access().len() == 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_level_changes_while_it_runs() {
     let world = World::start(&[]).await;
     let json = ("content-type", "application/json");
@@ -203,7 +215,10 @@ async fn the_level_changes_while_it_runs() {
     let shown = world.client.get(format!("http://{}/log-level", world.admin)).send().await.unwrap();
     assert_eq!(shown.text().await.unwrap(), r#"{"level":"trace","at_start":"info"}"#);
 
-    let audited = world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
+    let audited = || world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
+    // Whoever is answered does not wait for the line.
+    eventually("nine lines are there", || audited().len() >= 9);
+    let audited = audited();
     let told: Vec<_> =
         audited.iter().map(|line| (line["operation"].as_str().unwrap(), line["result"].as_str().unwrap())).collect();
     let (changes, refusals) = told.split_at(3);
@@ -291,6 +306,18 @@ async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
     let answer = world.products(&token, &[("traceparent", &parent), ("correlation-id", "forward-1")]).await;
     assert_eq!(answer, StatusCode::OK);
     assert_eq!(world.products("", &[("correlation-id", "refused-1")]).await, StatusCode::UNAUTHORIZED);
+    // A caller that has decided against a trace.
+    let unwanted = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let answer = world.products(&token, &[("traceparent", unwanted), ("correlation-id", "untraced-1")]).await;
+    assert_eq!(answer, StatusCode::OK);
+    eventually("all lines are there", || world.access().len() == 4);
+    // From a line to its trace; none that nobody has.
+    let trace_of = |id: &str| {
+        let lines = world.access();
+        lines.iter().find(|line| line["correlation_id"] == id).unwrap()["trace_id"].as_str().map(str::to_owned)
+    };
+    assert_eq!((trace_of("forward-1").as_deref(), trace_of("untraced-1")), (Some(TRACE), None));
+    let trace_of_login = trace_of("login-1").unwrap();
     // The end of the process sends what is left.
     world.serving.signal("-TERM");
     assert_eq!(world.serving.code(), Some(0));
@@ -332,6 +359,7 @@ async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
     let exchange = below(login, "exchange");
     assert_eq!((attribute(exchange, "service"), attribute(exchange, "outcome")), ("slas".to_owned(), "ok".to_owned()));
     assert_ne!(login.trace_id, forward.trace_id);
+    assert_eq!(hex(&login.trace_id), trace_of_login);
     let refused = of_request("refused-1");
     assert_eq!(attribute(refused, "refusal"), "token_missing");
     let all = format!("{spans:?}");

@@ -142,8 +142,8 @@ impl Status {
 impl TenantStatus {
     fn of(tenant: &Tenant, ages: &[Reading], budgets: &[Reading]) -> Self {
         let settings = &tenant.settings;
-        let (organization, short) = (settings.organization.as_str(), settings.tenant.as_str());
-        let is_own = |reading: &&Reading| [organization, short].contains(&reading.label("tenant"));
+        let organization = settings.organization.as_str();
+        let is_own = |reading: &&Reading| reading.label("tenant") == organization;
         let issuers = std::iter::once("slas").chain(settings.account_manager.as_ref().map(|_| "account_manager"));
         let keys = issuers.map(|issuer| {
             let age = ages.iter().filter(is_own).find(|reading| reading.label("issuer") == issuer);
@@ -172,15 +172,19 @@ impl Policy {
 impl Keys {
     /// The issuer for people.
     pub(super) fn of(&self) -> &'static str {
-        match self.issuer {
-            "slas" => "SLAS",
-            _ => "Account Manager",
-        }
+        service(self.issuer)
     }
 
     /// The age for people.
     pub(super) fn in_words(&self) -> String {
         self.age_seconds.map_or_else(|| "none yet".to_owned(), in_words)
+    }
+}
+
+impl Breaker {
+    /// Whose breaker it is, for people.
+    pub(super) fn in_words(&self) -> &'static str {
+        service(&self.service)
     }
 }
 
@@ -246,6 +250,15 @@ fn components(tenants: &[TenantStatus], store: &Store, draining: bool) -> Vec<Co
         detail: if draining { "stopping: no new requests" } else { "takes requests" }.to_owned(),
     });
     components
+}
+
+/// A service of Salesforce, named in metrics, for people.
+fn service(name: &str) -> &'static str {
+    match name {
+        "slas" => "SLAS",
+        "account_manager" => "Account Manager",
+        _ => "Salesforce's APIs",
+    }
 }
 
 /// A span of time for people: its two greatest units.

@@ -24,6 +24,9 @@ pub enum AppError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The threads that serve connections cannot be started.
+    #[error("server.threads: {0}")]
+    Threads(#[source] io::Error),
     /// Routes or callers do not fit the policy table.
     #[error("{}", .0.join("\n"))]
     Policy(Vec<String>),

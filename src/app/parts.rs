@@ -18,7 +18,7 @@ use crate::{
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     migration::Migration,
-    names::OrganizationId,
+    names::{ByOrganization, OrganizationId},
     proxy::{AccessLog, Serving, Upstream},
     salesforce::{
         account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
@@ -78,12 +78,12 @@ impl Parts {
         let before_bounds = before.map(|before| &before.serving.gate.bounds);
         let bounds = Bounds::new(&settings, before_bounds).map_err(|errors| AppError::Policy(not_globs(&errors)))?;
         let keeping = keeping(&settings, metrics, before)?;
-        let mut tenants = HashMap::new();
-        let mut upstreams = HashMap::new();
-        let mut shopper_rings = HashMap::new();
+        let mut tenants = ByOrganization::default();
+        let mut upstreams = ByOrganization::default();
+        let mut shopper_rings = ByOrganization::default();
         let mut rings = Vec::new();
-        let mut issuers = HashMap::new();
-        let mut agents = HashMap::new();
+        let mut issuers = ByOrganization::default();
+        let mut agents = ByOrganization::default();
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let old_rings = before.map_or(&[][..], |before| &before.serving.gate.rings);
@@ -227,7 +227,7 @@ fn tenant_parts(
 ) -> Result<TenantParts, AppError> {
     let metrics = &lasting.metrics;
     let ring = |issuer: Issuer| {
-        let ring = KeyRing::new(issuer, tenant.tenant.as_str(), keeping, Arc::clone(metrics));
+        let ring = KeyRing::new(issuer, tenant.organization.as_str(), keeping, Arc::clone(metrics));
         // The keys that are known stay in use; a gateway must not lose them by a change of something else.
         match old_rings.iter().find(|old| old.is_twin_of(&ring)) {
             Some(old) if old.is_kept_as(keeping) => Arc::clone(old),

@@ -16,12 +16,16 @@ pub(super) fn check(file: &ConfigFile, online: bool, terminal: &Terminal) -> Res
         ListenerTls::read(files).map_err(Failure::of)?;
     }
     terminal.print(&format!(
-        "{}: {}: {} organizations, {} callers, {} operations\n",
+        "{}: {}: {}, {}, {}\n",
         file.config.display(),
         styled(GOOD, "ok"),
-        loaded.settings.tenants.len(),
-        loaded.settings.callers.len(),
-        operations.iter().len(),
+        counted(loaded.settings.tenants.len(), "organization"),
+        counted(loaded.settings.callers.len(), "caller"),
+        counted(operations.iter().len(), "operation"),
     ))?;
     if online { online::check(&loaded.settings, terminal) } else { Ok(()) }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

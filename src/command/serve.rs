@@ -29,8 +29,9 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
              (LimitNOFILE of systemd, ulimit -Hn)"
         );
     }
+    // For all that is not a connection: those have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(loaded.settings.server.threads)
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;

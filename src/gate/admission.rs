@@ -10,6 +10,8 @@ use http::{
     request::Parts,
 };
 
+use memchr::{memchr, memchr_iter};
+
 use super::refusal::{LargePart, Refusal};
 use crate::settings::Limits;
 
@@ -35,14 +37,17 @@ const PROTECTED_FIELDS: [&str; 8] = [
 pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
     let ambiguous = |why: &str| Err(Refusal::Ambiguous(why.to_owned()));
     let (mut target_seen, mut length_seen, mut coding_seen) = (false, false, false);
-    for line in head.strip_suffix(b"\n").unwrap_or(head).split(|&byte| byte == b'\n') {
-        let Some(line) = line.strip_suffix(b"\r").filter(|line| !line.contains(&b'\r')) else {
+    let mut begin = 0;
+    for end in memchr_iter(b'\n', head).chain((!head.ends_with(b"\n")).then_some(head.len())) {
+        let line = head.get(begin..end).unwrap_or_default();
+        begin = end + 1;
+        let Some(line) = line.strip_suffix(b"\r").filter(|line| memchr(b'\r', line).is_none()) else {
             return ambiguous("A line of the request's head does not end in carriage return and line feed.");
         };
         if !target_seen {
             // Empty lines before the request line are to be passed over (RFC 9112, 2.2).
             target_seen = !line.is_empty();
-            if line.contains(&b'#') {
+            if memchr(b'#', line).is_some() {
                 return ambiguous("The request target has a fragment.");
             }
             let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or(b"/");
@@ -51,7 +56,7 @@ pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
             }
             continue;
         }
-        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        let name = memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or(line);
         length_seen |= name.eq_ignore_ascii_case(b"content-length");
         coding_seen |= name.eq_ignore_ascii_case(b"transfer-encoding");
     }

@@ -16,7 +16,7 @@ mod load;
 mod rates;
 mod seats;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -37,7 +37,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    names::OrganizationId,
+    names::{ByOrganization, OrganizationId},
     salesforce::exchange::{refuses_code, refuses_password},
     settings::{Logins, Settings},
 };
@@ -48,7 +48,7 @@ const NEVER_LOW: [&str; 4] = ["shopper-baskets", "shopper-orders", "orders", "au
 /// All bounds of a gateway.
 #[derive(Debug)]
 pub struct Bounds {
-    organizations: HashMap<OrganizationId, OfOrganization>,
+    organizations: ByOrganization<OfOrganization>,
     low_priority: Vec<OperationGlob>,
     rates: Rates,
     attempts: Attempts,

@@ -52,6 +52,7 @@ pub enum NoKey {
 #[derive(Debug)]
 pub struct KeyRing {
     pub(super) issuer: Issuer,
+    /// The organization, as metrics and logs name a tenant.
     pub(super) tenant: String,
     pub(super) shelf: Arc<Shelf>,
     allowance: Allowance,
@@ -102,7 +103,7 @@ enum FetchError {
 }
 
 impl KeyRing {
-    /// A ring without keys; [`KeyRing::keep_fresh`] fills it.
+    /// A ring without keys, for the tenant that is this organization; [`KeyRing::keep_fresh`] fills it.
     #[must_use]
     pub fn new(issuer: Issuer, tenant: &str, keeping: &Keeping, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
@@ -152,7 +153,7 @@ impl KeyRing {
         self.issuer.name()
     }
 
-    /// The tenant whose tokens it verifies.
+    /// Whose tokens it verifies: the organization, as metrics and logs name a tenant.
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant

@@ -174,7 +174,7 @@ impl Shelf {
         format!("jwks|{}|{}|{}", self.issuer, self.tenant, self.address).into_bytes()
     }
 
-    /// The file in the folder. A tenant's id has letters, digits and underscores only.
+    /// The file in the folder. An organization's id has letters, digits and underscores only.
     fn file(&self) -> String {
         format!("{}-{}.json", self.issuer, self.tenant)
     }

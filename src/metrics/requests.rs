@@ -4,11 +4,9 @@
 //! more series than anybody wants to store. Beyond the cap, what has no series yet is counted in one series of "other".
 //! Counting a known combination is one look into a table.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-};
+use std::{collections::HashMap, hash::BuildHasher};
 
+use foldhash::quality::RandomState;
 use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
@@ -22,8 +20,8 @@ const OTHER: &str = "other";
 #[derive(Debug)]
 pub struct Requests {
     counters: IntCounterVec,
-    /// By the hash of the labels under a key of this process, so that nobody can make two combinations meet.
-    known: RwLock<HashMap<u64, IntCounter>>,
+    /// By the hash of the labels under a key of this process. No text of them is of a caller's choosing.
+    known: RwLock<HashMap<u64, IntCounter, foldhash::fast::RandomState>>,
     hashes: RandomState,
     most: usize,
 }
@@ -53,7 +51,7 @@ impl Requests {
     fn with_cap(registry: &Registry, most: usize) -> Result<Self, prometheus::Error> {
         let counters = IntCounterVec::new(Opts::new("requests_total", "Requests answered"), &LABELS)?;
         registry.register(Box::new(counters.clone()))?;
-        Ok(Self { counters, known: RwLock::default(), hashes: RandomState::new(), most })
+        Ok(Self { counters, known: RwLock::default(), hashes: RandomState::default(), most })
     }
 
     /// Counts one.

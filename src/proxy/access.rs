@@ -1,7 +1,8 @@
 //! The access log: one line a request, and which requests get one.
 //!
 //! Owns the fields of a line. They are names of closed sets, numbers and the correlation id; no path, query, header, login or
-//! token. Refusals and failures always get their line; of successes one in so many, if so configured.
+//! token. Refusals, failures and what is slow always get their line; of other successes one in so many, if so configured. Where
+//! a request's trace is exported, its line has the trace's id.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -11,6 +12,7 @@ use crate::{clock::random_fraction, settings::Log};
 #[derive(Debug, Clone, Copy)]
 pub struct AccessLog {
     one_success_in: u32,
+    slow: Duration,
 }
 
 /// What a line says of a request.
@@ -34,33 +36,40 @@ pub(super) struct Line<'a> {
     /// The gateway's own part.
     pub(super) own: Duration,
     pub(super) correlation_id: &'a str,
+    /// Of the exported trace that it is part of.
+    pub(super) trace_id: Option<String>,
 }
 
 impl AccessLog {
     /// The log that the settings ask for.
     #[must_use]
     pub fn new(log: &Log) -> Self {
-        Self { one_success_in: log.one_success_in }
+        Self { one_success_in: log.one_success_in, slow: log.slow }
     }
 
     pub(super) fn write(&self, line: &Line<'_>) {
         let is_success = line.code.is_none() && line.broken.is_none() && (200..400).contains(&line.status);
-        if is_success && self.one_success_in > 1 && random_fraction() * f64::from(self.one_success_in) >= 1.0 {
+        if is_success
+            && line.total < self.slow
+            && self.one_success_in > 1
+            && random_fraction() * f64::from(self.one_success_in) >= 1.0
+        {
             return;
         }
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
         let Line { tenant, operation, route, method, caller, status, source, code, reported, broken, .. } = line;
         let (total_ms, own_ms) = (milliseconds(line.total), milliseconds(line.own));
         let (upstream_ms, correlation_id) = (line.upstream.map(milliseconds), line.correlation_id);
+        let trace_id = line.trace_id.as_deref();
         if broken.is_some() {
             tracing::warn!(
                 target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reported,
-                broken, upstream_ms, own_ms, total_ms, correlation_id, "request broke off"
+                broken, upstream_ms, own_ms, total_ms, correlation_id, trace_id, "request broke off"
             );
         } else {
             tracing::info!(
                 target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reported,
-                upstream_ms, own_ms, total_ms, correlation_id, "request"
+                upstream_ms, own_ms, total_ms, correlation_id, trace_id, "request"
             );
         }
     }

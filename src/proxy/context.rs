@@ -180,6 +180,7 @@ impl Context {
             upstream: self.upstream_took,
             own: self.own,
             correlation_id: self.correlation_text(),
+            trace_id: traces::exported_id(&self.span),
         };
         self.end_span(&line);
         self.serving.log.write(&line);

@@ -3,7 +3,7 @@
 //! Stands before the library's proxy and passes everything on. It knows one thing that no phase of a
 //! request does: that the one before is done, the rest of its body thrown away, and the next is awaited.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use pingora::{
@@ -24,15 +24,22 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    // Written out, so that the library's future is passed on as it is: another one around it would be as large, and
+    // would be copied as often.
+    fn process_new_http<'proxy, 'watch, 'request>(
+        self: &'proxy Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'watch ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'request>>
+    where
+        'proxy: 'request,
+        'watch: 'request,
+        Self: 'request,
+    {
         if let Some(clock) = HeadClock::of(&session) {
             clock.request_done();
         }
-        self.0.process_new_http(session, shutdown).await
+        self.0.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {

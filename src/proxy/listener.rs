@@ -18,6 +18,7 @@ use super::{
     connection::{Connection, HeadClock},
     places::Places,
     tls::ListenerTls,
+    workers::{Turns, Workers},
 };
 use crate::{
     metrics::Metrics,
@@ -41,17 +42,19 @@ pub struct Reception {
     head_within: Duration,
     head_limit: usize,
     places: Arc<Places>,
+    workers: Arc<Turns>,
     metrics: Arc<Metrics>,
 }
 
 impl Reception {
-    /// By the configuration.
+    /// By the configuration, for these threads.
     #[must_use]
-    pub fn new(settings: &Settings, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub fn new(settings: &Settings, workers: &Workers, metrics: &Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             head_within: settings.timeouts.client_head,
             head_limit: settings.limits.head + HEAD_ROOM_BYTES,
             places: Places::new(&settings.limits, metrics.connections.clone()),
+            workers: workers.turns(),
             metrics: Arc::clone(metrics),
         })
     }
@@ -106,8 +109,12 @@ impl Reception {
                 Ok(place) => {
                     let (reception, app, stop) = (Arc::clone(&self), Arc::clone(&app), stop.clone());
                     let tls = tls.as_ref().map(ListenerTls::acceptor);
-                    tokio::spawn(async move {
-                        reception.receive(socket, client, tls, app, stop).await;
+                    let (Some(worker), Ok(socket)) = (self.workers.next(), socket.into_std()) else { continue };
+                    worker.spawn(async move {
+                        // Fails only for want of memory in the kernel: then nobody can be served.
+                        if let Ok(socket) = TcpStream::from_std(socket) {
+                            reception.receive(socket, client, tls, app, stop).await;
+                        }
                         drop(place);
                     });
                 }

@@ -391,6 +391,9 @@ pub(super) struct Log {
     /// always do.
     #[schemars(range(min = 1, max = 1_000_000), example = 100)]
     pub(super) one_success_in: u32,
+    /// A successful request that takes this long always gets its line too. At most ten minutes.
+    #[schemars(with = "kinds::Duration", example = &"1s")]
+    pub(super) slow: String,
 }
 
 /// Traces for an OpenTelemetry collector.

@@ -6,7 +6,7 @@
 //! is checked on each request anew, and so is its end. A verified token is named by the SHA-256 of its
 //! signed part alone: ECDSA has two signatures for one text, and a logout must end both.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use crate::{
     jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256, token_digest},
     keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
-    names::{ClientId, OrganizationId, Scopes, TenantId, Usid},
+    names::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
 };
 
 /// How far the clocks of SLAS and of this machine may differ, seconds.
@@ -74,7 +74,7 @@ impl VerifiedToken {
 /// Verifies the shopper tokens of every tenant.
 #[derive(Debug)]
 pub struct ShopperVerifier {
-    rings: HashMap<OrganizationId, Arc<KeyRing>>,
+    rings: ByOrganization<Arc<KeyRing>>,
     /// By the SHA-256 of the whole token, signature included.
     verdicts: Cache<[u8; 32], Verdict>,
     metrics: Arc<Metrics>,
@@ -111,7 +111,7 @@ pub struct Claims {
 impl ShopperVerifier {
     /// A verifier with the key ring of each organization.
     #[must_use]
-    pub fn new(rings: HashMap<OrganizationId, Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(rings: ByOrganization<Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
         Self { rings, verdicts: Cache::new(REMEMBERED), metrics }
     }
 
@@ -144,6 +144,16 @@ impl ShopperVerifier {
         self.verify_from(token, organization, Given::BySlas).await
     }
 
+    /// The same of a token that has been verified before, without a look into it; `None` of any other.
+    ///
+    /// # Errors
+    /// [`TokenError::OrganizationWrong`].
+    pub fn seen_before(&self, token: &str, organization: &OrganizationId) -> Result<Option<VerifiedToken>, TokenError> {
+        let Some(verified) = self.remembered_verdict(&sha256(token)) else { return Ok(None) };
+        self.count("cached");
+        of_organization(verified, organization).map(Some)
+    }
+
     async fn verify_from(
         &self,
         token: &str,
@@ -161,11 +171,7 @@ impl ShopperVerifier {
                 self.verify_anew(token, key, organization, given, now).await.inspect_err(|_| self.count("rejected"))
             }
         };
-        let verified = verdict?;
-        if verified.shopper.organization != *organization {
-            return Err(TokenError::OrganizationWrong);
-        }
-        Ok(verified)
+        of_organization(verdict?, organization)
     }
 
     fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
@@ -269,6 +275,11 @@ impl Claims {
             expires_at: self.exp,
         })
     }
+}
+
+/// What verified anywhere speaks only for its own organization.
+fn of_organization(verified: VerifiedToken, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+    if verified.shopper.organization == *organization { Ok(verified) } else { Err(TokenError::OrganizationWrong) }
 }
 
 /// `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.

@@ -16,6 +16,12 @@ use prometheus::IntCounter;
 
 /// Until a destination that refused is asked again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Lines that come within this time are written together: waking the thread for each would cost whoever logs more than
+/// the line itself.
+const GATHER: Duration = Duration::from_millis(5);
+/// What is written at once, bytes: as much as a pipe takes whole (`PIPE_BUF`, pipe(7)), so that the lines of two who
+/// write to one pipe do not meet in the middle.
+const AT_ONCE: usize = 4096;
 /// How often a full queue is looked at by who must not lose what it has.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -93,26 +99,38 @@ struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     fn run(mut self, waiting: &Receiver<Entry>) {
+        let mut lines = Vec::with_capacity(AT_ONCE);
         loop {
             let entry = match waiting.try_recv() {
                 Ok(entry) => entry,
                 Err(TryRecvError::Empty) => {
+                    self.write(&mut lines);
                     self.tell_of_losses();
+                    thread::sleep(GATHER);
                     let Ok(entry) = waiting.recv() else { return };
                     entry
                 }
-                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Disconnected) => return self.write(&mut lines),
             };
             match entry {
-                Entry::Line(line) => self.write(&line),
-                // Whoever asked may have stopped waiting.
-                Entry::Flush(done) => drop(done.send(())),
+                Entry::Line(line) => {
+                    if lines.len() + line.len() > AT_ONCE {
+                        self.write(&mut lines);
+                    }
+                    lines.extend_from_slice(&line);
+                }
+                Entry::Flush(done) => {
+                    self.write(&mut lines);
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
             }
         }
     }
 
-    fn write(&mut self, line: &[u8]) {
-        let mut rest = line;
+    /// Writes these lines, which are none afterwards.
+    fn write(&mut self, lines: &mut Vec<u8>) {
+        let mut rest = lines.as_slice();
         let mut refused = false;
         while !rest.is_empty() {
             let error = match self.destination.write(rest) {
@@ -130,6 +148,7 @@ impl<W: Write> Writer<W> {
             refused = true;
             thread::sleep(RETRY);
         }
+        lines.clear();
         if refused {
             tracing::warn!(log = self.name, "can be written again");
         }

@@ -96,6 +96,18 @@ pub fn rename(span: &Span, name: &str) {
     }
 }
 
+/// The id of the trace that a span belongs to, where that is exported: what a collector's user searches for.
+#[must_use]
+pub fn exported_id(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
+    let context = span.context();
+    let span = context.span();
+    let named = span.span_context();
+    named.is_sampled().then(|| named.trace_id().to_string())
+}
+
 /// The header fields by which a server continues the trace below this span; none where nothing is traced.
 #[must_use]
 pub fn context_of(span: &Span) -> Vec<(HeaderName, HeaderValue)> {

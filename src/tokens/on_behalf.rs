@@ -6,7 +6,6 @@
 //! client that began it, and nobody's token ever serves another name.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +23,7 @@ use crate::{
     clock::random_fraction,
     jwt::TokenDigest,
     metrics::Metrics,
-    names::{OrganizationId, SiteId},
+    names::{ByOrganization, OrganizationId, SiteId},
     salesforce::{
         exchange::ExchangeError,
         slas::{Slas, TokenAnswer},
@@ -114,7 +113,7 @@ type Outcome = Result<OnBehalfToken, OnBehalfError>;
 /// The tokens on behalf of shoppers of every organization.
 #[derive(Debug)]
 pub struct OnBehalfTokens {
-    agents: HashMap<OrganizationId, Agent>,
+    agents: ByOrganization<Agent>,
     sessions: Arc<Sessions>,
     verifier: Arc<ShopperVerifier>,
     flights: Arc<Flights<TokenDigest, Outcome>>,
@@ -132,7 +131,7 @@ impl OnBehalfTokens {
     /// the time limit of one call to SLAS.
     #[must_use]
     pub fn new(
-        agents: HashMap<OrganizationId, Agent>,
+        agents: ByOrganization<Agent>,
         sessions: Arc<Sessions>,
         verifier: Arc<ShopperVerifier>,
         patience: Duration,

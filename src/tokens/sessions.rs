@@ -11,7 +11,6 @@ mod named;
 mod refresh;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,7 +29,7 @@ use crate::{
     clock::unix_now,
     jwt::{TokenDigest, token_digest},
     metrics::Metrics,
-    names::{OrganizationId, SiteId},
+    names::{ByOrganization, SiteId},
     salesforce::{
         exchange::ExchangeError,
         guard::Class,
@@ -71,7 +70,7 @@ const END_TRIES: u32 = 3600;
 #[derive(Debug)]
 pub struct Sessions {
     store: Arc<dyn SessionStore>,
-    issuers: HashMap<OrganizationId, Issuer>,
+    issuers: ByOrganization<Issuer>,
     verifier: Arc<ShopperVerifier>,
     known: Arc<Cache<TokenDigest, Known>>,
     flights: Arc<Flights<SessionId, Outcome>>,
@@ -190,7 +189,7 @@ impl Sessions {
     #[must_use]
     pub fn new(
         store: Arc<dyn SessionStore>,
-        issuers: HashMap<OrganizationId, Issuer>,
+        issuers: ByOrganization<Issuer>,
         verifier: Arc<ShopperVerifier>,
         settings: settings::Sessions,
         exchange: Duration,

@@ -11,8 +11,8 @@ use salesforce_simulator::{Effect, Fault};
 use crate::{
     callers::CALLER_SECRET,
     world::{
-        CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, login_target,
-        products,
+        CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World,
+        customers, login_target, products,
     },
 };
 
@@ -25,7 +25,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
     (
         "requests_total",
         &[
-            ("tenant", &[]),
+            ("tenant", &[ORGANIZATION, OTHER_ORGANIZATION, "none"]),
             ("api", &[]),
             ("operation", &[]),
             ("caller", &["guest", "registered", "slas", "reported", "none", "experience-cloud"]),
@@ -55,14 +55,27 @@ const CONTRACT: &[(&str, &[Label])] = &[
         ],
     ),
     ("token_exchange_duration_seconds", &[("service", SERVICES), ("flow", &[]), ("le", &[])]),
-    ("jwks_refreshes_total", &[("outcome", &["ok", "failed"])]),
-    ("jwks_age_seconds", &[("tenant", &[]), ("issuer", &["slas", "account_manager"])]),
+    ("jwks_refreshes_total", &[("outcome", &["ok", "failed", "not_allowed"])]),
+    ("jwks_age_seconds", &[("tenant", TENANTS), ("issuer", &["slas", "account_manager"])]),
     ("legacy_requests_total", &[("endpoint", &["login", "logout", "trusted_system_login"]), ("client_id", &[])]),
     ("sessions", &[]),
+    ("slas_rate_limit_remaining", &[("tenant", TENANTS)]),
+    ("circuit_state", &[("service", SERVICES)]),
     ("config_reloads_total", &[("outcome", &["ok", "failed"])]),
     ("config_last_reload_success_timestamp_seconds", &[]),
     ("build_info", &[("version", &[]), ("commit", &[])]),
+    ("ready", &[]),
+    ("store_up", &[]),
+    ("connections", &[]),
+    (
+        "connections_cut_total",
+        &[("reason", &["slow_head", "slow_handshake", "handshake_failed", "flood", "too_many", "too_many_of_address"])],
+    ),
 ];
+/// Those of them that closed sets of words count from the start: what has not happened yet is 0, not absent.
+const COUNTED_FROM_THE_START: [&str; 4] =
+    ["jwks_refreshes_total", "circuit_state", "config_reloads_total", "connections_cut_total"];
+const TENANTS: &[&str] = &[ORGANIZATION, OTHER_ORGANIZATION];
 const SERVICES: &[&str] = &["slas", "account_manager", "api"];
 
 type Labels = BTreeMap<String, String>;
@@ -132,6 +145,17 @@ async fn names_and_labels_are_those_that_operators_rely_on() {
                 let word = own[*label].as_str();
                 assert!(words.is_empty() || words.contains(&word), "{name}: {label} is {word}");
             }
+        }
+    }
+    let listed: BTreeSet<_> = CONTRACT.iter().map(|(name, _)| *name).collect();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE shopper_gateway_"));
+    let families: BTreeSet<_> = families.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(families, listed, "what is shown, and what is on the list");
+    for (name, labels) in CONTRACT.iter().filter(|(name, _)| COUNTED_FROM_THE_START.contains(name)) {
+        for (label, words) in *labels {
+            let shown: BTreeSet<_> =
+                series.iter().filter(|(own, ..)| own == name).map(|(_, own, _)| own[*label].as_str()).collect();
+            assert_eq!(shown, words.iter().copied().collect(), "{name}: {label}");
         }
     }
     let entries: BTreeMap<_, _> = series

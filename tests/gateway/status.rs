@@ -7,6 +7,7 @@ use std::{
 };
 
 use reqwest::StatusCode;
+use salesforce_simulator::{Effect, Fault};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -68,10 +69,41 @@ async fn programs_get_the_state_as_json() {
     assert_eq!(services, [(&account_manager, &closed), (&api, &closed), (&slas, &closed)]);
     let organizations: Vec<_> = state["tenants"].as_array().unwrap().iter().map(|one| &one["organization"]).collect();
     assert_eq!(organizations, [ORGANIZATION, "f_ecom_zzrf_002"]);
+    // SLAS has said it of the organization for which it was asked, and of no other.
+    let left = state["tenants"][0]["slas_budget_left"].as_u64().unwrap();
+    assert!((1..24_000).contains(&left), "{left}");
+    assert_eq!(state["tenants"][1]["slas_budget_left"], Value::Null);
     for keys in state["tenants"][0]["keys"].as_array().unwrap() {
         assert!(keys["age_seconds"].as_u64().unwrap() < 120, "{keys}");
     }
     assert!(state["components"].as_array().unwrap().iter().all(|component| component["state"] == "ok"), "{state}");
+}
+
+#[tokio::test]
+async fn a_breaker_that_is_open_and_the_budget_left_are_seen() {
+    let world = World::start().await;
+    let breakers = async || as_json(&world, "").await["breakers"].clone();
+    let slas = |open: bool| serde_json::json!({"service": "slas", "open": open});
+    let closed = breakers().await;
+    assert!(closed.as_array().unwrap().contains(&slas(false)), "{closed}");
+    let page = status(&world, "", HTML).await.text();
+    assert!(page.contains(r#"<span class="badge good">closed</span> <span>SLAS</span>"#), "{page}");
+    assert!(page.contains("not said yet") && !page.contains("as it said last"), "{page}");
+
+    world.guest(PUBLIC_CLIENT).await;
+    let down = Effect::Status { code: 500, retry_after: None, body: None };
+    world.simulator.inject(Fault::on("slas", down).flow("authorize:guest"));
+    for _ in 0..6 {
+        assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (503, "slas_unavailable"));
+    }
+    let open = breakers().await;
+    let list = open.as_array().unwrap();
+    assert!(list.contains(&slas(true)) && list.iter().filter(|one| one["open"] == true).count() == 1, "{open}");
+    let page = status(&world, "", HTML).await.text();
+    assert!(page.contains(r#"<span class="badge bad">open</span> <span>SLAS</span>"#), "{page}");
+    let state = as_json(&world, "").await;
+    let left = format!(">{}, as it said last</td>", state["tenants"][0]["slas_budget_left"]);
+    assert!(page.contains(&left), "{left} is not in {page}");
 }
 
 #[tokio::test]
@@ -104,6 +136,7 @@ async fn the_report_says_who_is_still_to_move() {
 
     let csv = status(&world, "?format=csv&client_id=unknown", HTML).await;
     assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
+    assert_eq!(csv.header("content-disposition"), Some("attachment; filename=\"migration-report.csv\""));
     let lines: Vec<String> = csv.text().lines().map(str::to_owned).collect();
     assert_eq!(lines[0], "organization,client_id,endpoint,uses,first_seen,last_seen");
     assert!(lines.len() == 2 && lines[1].starts_with(&format!("{ORGANIZATION},unknown,login,2,20")), "{lines:?}");
@@ -141,6 +174,16 @@ struct Browser {
 impl Browser {
     fn new() -> Self {
         Self { profile: tempfile::tempdir().unwrap() }
+    }
+
+    /// One whose owner has switched JavaScript off.
+    fn without_scripts() -> Self {
+        let browser = Self::new();
+        let folder = browser.profile.path().join("Default");
+        std::fs::create_dir(&folder).unwrap();
+        let preferences = r#"{"profile": {"default_content_setting_values": {"javascript": 2}}}"#;
+        std::fs::write(folder.join("Preferences"), preferences).unwrap();
+        browser
     }
 
     async fn run(&self, arguments: &[&str], url: &str) -> String {
@@ -197,16 +240,47 @@ async fn a_browser_shows_the_page_at_any_width_and_in_the_dark() {
         state["components"].as_array().unwrap().iter().all(|component| component["state"] == "ok")
     })
     .await;
-    let (browser, folder) = (Browser::new(), screenshots());
+    let (browser, folder) = (Browser::without_scripts(), screenshots());
     let url = format!("http://{}/status", world.gateway.admin);
-    browser.screenshot(&folder.join("status-desktop.png"), "1280,1350", &[], &url).await;
-    browser.screenshot(&folder.join("status-phone.png"), "390,2500", &[], &url).await;
-    browser.screenshot(&folder.join("status-dark.png"), "1280,1350", &DARK, &url).await;
+    browser.screenshot(&folder.join("status-desktop.png"), "1280,1560", &[], &url).await;
+    browser.screenshot(&folder.join("status-phone.png"), "390,2900", &[], &url).await;
+    browser.screenshot(&folder.join("status-dark.png"), "1280,1560", &DARK, &url).await;
+}
 
-    let filtered = browser.run(&["--dump-dom"], &format!("{url}?client_id={PRIVATE_CLIENT}")).await;
-    let rows = filtered.matches("data-label=\"Client id\"").count();
-    assert_eq!(rows, 1, "{filtered}");
+/// What is between two texts, for each time that they are there.
+fn between<'t>(text: &'t str, before: &'t str, after: &'t str) -> Vec<&'t str> {
+    text.split(before).skip(1).map(|rest| rest.split(after).next().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_form_filters_and_downloads_without_javascript() {
+    let world = World::start().await;
+    use_deprecated_logins(&world).await;
+    let browser = Browser::without_scripts();
+    let folder = tempfile::tempdir().unwrap();
+    let scripted = folder.path().join("scripted.html");
+    std::fs::write(&scripted, "<title>still</title><script>document.title = 'moved'</script>").unwrap();
+    let still = browser.run(&["--dump-dom"], &format!("file://{}", scripted.display())).await;
+    assert!(still.contains("<title>still</title>"), "scripts run: {still}");
+
+    // A form without a script: what it sends is its action, and its fields as a query.
+    let root = format!("http://{}", world.gateway.admin);
+    let page = browser.run(&["--dump-dom"], &format!("{root}/status")).await;
+    let [form] = between(&page, "<form method=\"get\"", "</form>")[..] else { panic!("no form in {page}") };
+    let action = between(form, "action=\"", "\"")[0].split('#').next().unwrap().to_owned();
+    assert_eq!(between(form, "<select name=\"", "\""), ["organization", "client_id", "endpoint"]);
+    assert!(form.contains(&format!("<option>{PRIVATE_CLIENT}</option>")), "{form}");
+    let [button] = between(form, "<button class=\"plain\" name=\"", "\">")[..] else { panic!("no button in {form}") };
+    let (name, value) = button.split_once("\" value=\"").unwrap();
+
+    let sent = format!("{root}{action}?organization=&client_id={PRIVATE_CLIENT}&endpoint=");
+    let filtered = browser.run(&["--dump-dom"], &sent).await;
+    assert_eq!(filtered.matches("data-label=\"Client id\"").count(), 1, "{filtered}");
     assert!(filtered.contains(&format!("<option selected=\"\">{PRIVATE_CLIENT}</option>")), "{filtered}");
+    let downloaded = world.client.get(format!("{sent}&{name}={value}")).send().await.unwrap().text().await.unwrap();
+    let rows: Vec<_> = downloaded.lines().skip(1).collect();
+    let expected = format!("{ORGANIZATION},{PRIVATE_CLIENT},login,1,");
+    assert!(rows.len() == 1 && rows[0].starts_with(&expected), "{downloaded}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 """The commands of the documents do what the documents say.
 
-README.md's first command starts the demo, which the other pages ask too; docs/MIGRATION.md starts a gateway of its own.
+README.md's first command starts the demo, which the other pages ask too; docs/MIGRATION.md starts a gateway of its own, and the
+simulator's page has a simulator of its own, for it changes how that behaves.
 """
 
 import os
@@ -14,6 +15,12 @@ import running
 DEMO = "make demo"
 # Addresses that the pages name. A machine of tests may have something else there.
 SHOP, OPERATORS, SALESFORCE = "127.0.0.1:8080", "127.0.0.1:9090", "127.0.0.1:8081"
+# Every page with commands; each has its test below.
+PAGES = {
+    "README.md", "CONTRIBUTING.md", "docs/CONFIGURATION.md", "docs/MIGRATION.md", "docs/OPERATIONS.md", "simulator/README.md",
+}
+# What others wrote, and what was built.
+NOT_OURS = {"node_modules", "target"}
 
 
 def read(name):
@@ -44,6 +51,11 @@ class Documents(unittest.TestCase):
                 file.write_text(pages.at(addresses, file.read_text()))
             return pages.run(read(name), folder, addresses, self.path)
 
+    def test_no_page_with_commands_is_forgotten(self):
+        found = {page.relative_to(running.ROOT) for page in running.ROOT.rglob("*.md")}
+        ours = {str(page) for page in found if not NOT_OURS.intersection(page.parts)}
+        self.assertEqual({page for page in ours if any(pages.blocks(read(page)))}, PAGES)
+
     def test_readme(self):
         self.assertGreater(self.run_page("README.md", self.demo), 3)
 
@@ -56,6 +68,15 @@ class Documents(unittest.TestCase):
     def test_migration(self):
         own = {address: f"127.0.0.1:{running.free_port()}" for address in self.demo}
         self.assertGreater(self.run_page("docs/MIGRATION.md", own), 10)
+
+    def test_simulator(self):
+        with running.simulator() as simulator:
+            own = {SALESFORCE: simulator.removeprefix("http://")}
+            self.assertEqual(self.run_page("simulator/README.md", own), 5)
+
+    def test_contributing(self):
+        # All of it takes as long as these tests, or is these tests: files and targets are looked at.
+        self.assertEqual(self.run_page("CONTRIBUTING.md", {}), 0)
 
 
 class Pages(unittest.TestCase):

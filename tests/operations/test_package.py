@@ -5,8 +5,10 @@ overlay in a mount namespace of its own. That needs root, or sudo. No systemd ru
 """
 
 import configparser
+import gzip
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,13 +27,30 @@ EXPOSURE = 15
 
 
 class Package(unittest.TestCase):
-    """Its life, in order; each step needs the one before."""
+    """What is in it, and its life, in order: each step needs the one before."""
 
     @classmethod
     def setUpClass(cls):
         folder = pathlib.Path(cls.enterClassContext(running.folder()))
-        cls.package = build(folder)
+        cls.folder, cls.package = folder, build(folder)
         cls.room = cls.enterClassContext(Room(folder))
+
+    def test_it_brings_the_manual_and_completions(self):
+        listed = running.tool("dpkg", "-c", self.package)
+        page = "usr/share/man/man1/shopper-gateway.1.gz"
+        scripts = {
+            "bash": "usr/share/bash-completion/completions/shopper-gateway",
+            "zsh": "usr/share/zsh/vendor-completions/_shopper-gateway",
+            "fish": "usr/share/fish/vendor_completions.d/shopper-gateway.fish",
+        }
+        for path in [page, *scripts.values()]:
+            self.assertRegex(listed, rf"(?m)^-rw-r--r-- 0/0 .* \./{re.escape(path)}$")
+        root = self.folder / "unpacked"
+        running.tool("dpkg-deb", "--extract", self.package, root)
+        gateway = running.BINARIES / "shopper-gateway"
+        self.assertEqual(gzip.decompress((root / page).read_bytes()).decode(), running.tool(gateway, "man"))
+        for shell, path in scripts.items():
+            self.assertEqual((root / path).read_text(), running.tool(gateway, "completions", shell))
 
     def test_its_life(self):
         self.install()
@@ -111,6 +130,7 @@ def build(folder):
     release = folder / "target" / "release"
     release.mkdir(parents=True)
     shutil.copy(running.BINARIES / "shopper-gateway", release)
+    running.tool(running.DEPLOY / "debian" / "manual.sh", release / "shopper-gateway")
     package = folder / "shopper-gateway.deb"
     running.tool("cargo", "deb", "--no-build", "--no-strip", "--fast", "--output", package, cwd=running.ROOT,
                  env={**os.environ, "CARGO_TARGET_DIR": str(folder / "target")})

@@ -48,6 +48,7 @@ class Rules(unittest.TestCase):
             file, anchor = alert["annotations"]["runbook"].split("#")
             self.assertEqual(file, "docs/OPERATIONS.md")
             self.assertIn(anchor, anchors, f"{name} has no runbook")
+            self.assertIn(f"\n### {name}\n\n*{alert['labels']['severity']}.* ", operations, "the runbook's first word")
             named.add(anchor)
         written = {anchor for anchor in anchors if anchor.startswith("shoppergateway")}
         self.assertEqual(written, named, "a runbook without its alert")

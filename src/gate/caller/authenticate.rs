@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
 use tracing::Instrument;
 
 use super::{Caller, certificate::PeerCertificate};

@@ -8,6 +8,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 use super::{
@@ -26,7 +27,8 @@ pub(super) struct Trie {
 
 #[derive(Debug, Clone, Default)]
 struct Node {
-    literals: HashMap<String, NodeId>,
+    /// Its keys are the policy table's, whatever is looked up: a quick hash will do.
+    literals: HashMap<String, NodeId, RandomState>,
     parameter: Option<NodeId>,
     /// The operations whose path ends here, one per method.
     operations: Vec<Arc<Operation>>,

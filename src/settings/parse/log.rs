@@ -1,7 +1,12 @@
 //! `[log]`: what is logged, how, and where the audit log goes.
 
+use std::time::Duration;
+
 use super::{store::key, value::Keys};
 use crate::settings::{Log, finding::Findings, raw, secret::Surroundings};
+
+/// What takes longer is ended by other limits.
+const SLOWEST: Duration = Duration::from_secs(600);
 
 pub(super) fn log(raw: raw::Log, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Log> {
     let audit_file = match raw.audit_file {
@@ -13,6 +18,7 @@ pub(super) fn log(raw: raw::Log, surroundings: &Surroundings<'_>, findings: &mut
         None => Some(None),
     };
     let mut keys = Keys::new("log", findings);
+    let slow = keys.duration("slow", &raw.slow, SLOWEST);
     if !is_log_level(&raw.level) {
         keys.error(
             "level",
@@ -26,6 +32,7 @@ pub(super) fn log(raw: raw::Log, surroundings: &Surroundings<'_>, findings: &mut
         audit_file: audit_file?,
         pseudonym_key: pseudonym_key?,
         one_success_in: raw.one_success_in,
+        slow: slow?,
     })
 }
 

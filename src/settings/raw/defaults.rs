@@ -125,6 +125,7 @@ impl Default for Log {
             audit_file: None,
             pseudonym_key: None,
             one_success_in: 1,
+            slow: "1s".to_owned(),
         }
     }
 }

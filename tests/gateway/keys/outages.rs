@@ -96,7 +96,7 @@ async fn readiness_names_whose_keys_are_missing() {
     fault.path_prefix = Some("/shopper/auth/v1/organizations/f_ecom_zzrf_002".into());
     shop.simulator.inject(fault);
     let gateway = shop.alive(|_| {}).await;
-    let expected = ["zzrf_001/account_manager", "zzrf_002/slas", "zzrf_002/account_manager"];
+    let expected = ["f_ecom_zzrf_001/account_manager", "f_ecom_zzrf_002/slas", "f_ecom_zzrf_002/account_manager"];
     eventually("the first organization's keys are there", async || shop.missing(&gateway).await == expected).await;
     assert!(!shop.is_ready(&gateway).await);
     assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, SERVED);
@@ -105,7 +105,7 @@ async fn readiness_names_whose_keys_are_missing() {
     shop.simulator.clear_faults();
     shop.simulator.inject(Fault::on("account_manager", status(503)));
     eventually("shoppers can be served", async || shop.is_ready(&gateway).await).await;
-    assert_eq!(shop.missing(&gateway).await, ["zzrf_001/account_manager", "zzrf_002/account_manager"]);
+    assert_eq!(shop.missing(&gateway).await, ["f_ecom_zzrf_001/account_manager", "f_ecom_zzrf_002/account_manager"]);
     shop.simulator.clear_faults();
     eventually("nothing is missing", async || shop.missing(&gateway).await.is_empty()).await;
     assert_eq!(shop.present_system(&gateway, &shop.system()).await, (404, None));
@@ -153,7 +153,7 @@ async fn attempts_are_counted_by_their_outcome() {
     shop.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
     assert_eq!(shop.present(&gateway, &shop.of_key("unknown")).await, UNAVAILABLE);
     assert_eq!((count("ok").await, count("failed").await), (4.0, 1.0));
-    let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"zzrf_001\"}";
+    let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"f_ecom_zzrf_001\"}";
     eventually("the age grows", async || shop.metric(&gateway, age).await.is_some_and(|age| age >= 1.0)).await;
 }
 

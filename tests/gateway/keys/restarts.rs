@@ -17,7 +17,12 @@ use crate::{
     world::{configuration, eventually},
 };
 
-const ALL: [&str; 4] = ["zzrf_001/slas", "zzrf_001/account_manager", "zzrf_002/slas", "zzrf_002/account_manager"];
+const ALL: [&str; 4] = [
+    "f_ecom_zzrf_001/slas",
+    "f_ecom_zzrf_001/account_manager",
+    "f_ecom_zzrf_002/slas",
+    "f_ecom_zzrf_002/account_manager",
+];
 const HOUR_MS: u64 = 3_600_000;
 
 /// The configuration of a gateway that keeps its keys in this folder.
@@ -46,7 +51,12 @@ impl Kept {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let names = ["slas-zzrf_001", "account_manager-zzrf_001", "slas-zzrf_002", "account_manager-zzrf_002"];
+        let names = [
+            "slas-f_ecom_zzrf_001",
+            "account_manager-f_ecom_zzrf_001",
+            "slas-f_ecom_zzrf_002",
+            "account_manager-f_ecom_zzrf_002",
+        ];
         names.iter().map(|name| self.folder.path().join(format!("{name}.json"))).collect()
     }
 
@@ -149,7 +159,7 @@ async fn a_file_that_is_not_of_this_issuer_and_young_is_refused() {
     };
     let now = unix_now_ms();
     for (what, document) in [
-        ("another tenant's", with("tenant", "zzrf_002".into())),
+        ("another tenant's", with("tenant", "f_ecom_zzrf_002".into())),
         ("another address's", with("address", "https://evil.example/jwks".into())),
         ("another issuer's", with("issuer", "account_manager".into())),
         ("another format", with("format", 2.into())),
@@ -211,7 +221,7 @@ async fn keys_too_old_verify_nothing_not_even_what_they_verified_before() {
     let gateway = shop.ready(in_folder(kept.folder.path())).await;
     let token = shop.shopper(|_| {});
     assert_eq!(shop.present(&gateway, &token).await, SERVED);
-    let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"zzrf_001\"}";
+    let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"f_ecom_zzrf_001\"}";
     assert!(shop.metric(&gateway, age).await.unwrap() >= 72.0 * 3600.0 - 5.0, "restored keys do not become fresh");
     eventually("they are too old", async || shop.present(&gateway, &token).await == UNAVAILABLE).await;
     assert_eq!(shop.missing(&gateway).await, ALL[..1]);

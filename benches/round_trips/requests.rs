@@ -1,0 +1,70 @@
+//! The requests, byte for byte.
+
+use std::{error::Error, net::SocketAddr};
+
+use salesforce_simulator::{ShopperTokenSpec, Simulator};
+
+use crate::load;
+
+const ORGANIZATION: &str = "f_ecom_zzrf_001";
+const PUBLIC_CLIENT: &str = "11111111-1111-4111-8111-111111111111";
+const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
+const LOGIN: &str = "shopper@example.com";
+
+/// A caller's token of Account Manager, and whom it acts for.
+pub fn read_on_behalf(simulator: &Simulator) -> Vec<u8> {
+    let caller = simulator.mint_account_manager_token(CALLER, &["sfcc.orders"], "zzrf_001", 86_400);
+    read(&caller, &format!("X-On-Behalf-Of: {LOGIN}\r\n"))
+}
+
+pub fn mint(simulator: &Simulator) -> String {
+    simulator.mint_shopper_token(ShopperTokenSpec { lifetime_seconds: Some(86_400), ..ShopperTokenSpec::default() })
+}
+
+/// The same token with another signature.
+pub fn damaged(token: &str) -> String {
+    let signature = token.rfind('.').map_or(0, |dot| dot + 1);
+    let (signed, signature) = token.split_at(signature);
+    format!("{signed}{}", signature.chars().rev().collect::<String>().replace(['-', '_'], "A"))
+}
+
+pub fn read(token: &str, more: &str) -> Vec<u8> {
+    format!(
+        "GET /product/shopper-products/v1/organizations/{ORGANIZATION}/products?ids=a&siteId=RefArch HTTP/1.1\r\n\
+         Host: shop.example\r\nAuthorization: Bearer {token}\r\nUser-Agent: commerce-sdk-isomorphic@5.6.0\r\n\
+         Accept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
+
+pub fn login(to: SocketAddr) -> Vec<u8> {
+    let body = r#"{"type":"guest"}"#;
+    format!(
+        "POST /customer/shopper-customers/v1/organizations/{ORGANIZATION}/customers/actions/login?siteId=RefArch\
+         &clientId={PUBLIC_CLIENT} HTTP/1.1\r\nHost: {to}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+pub async fn log_in(to: SocketAddr, login: &[u8]) -> Result<String, Box<dyn Error>> {
+    let (status, head) = load::once(to, login).await?;
+    let token = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": Bearer ")?;
+        name.eq_ignore_ascii_case("authorization").then(|| value.trim().to_owned())
+    });
+    token.ok_or_else(|| format!("a guest login is answered {status}, without a token").into())
+}
+
+/// A guest's token for a private client, whose secret the proxy adds.
+pub fn slas_token() -> Vec<u8> {
+    let body = "grant_type=client_credentials&channel_id=RefArch&client_id=22222222-2222-4222-8222-222222222222";
+    format!(
+        "POST /mobify/slas/private/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token HTTP/1.1\r\n\
+         Host: shop.example\r\nX-Correlation-Id: 8bd2b1f0-52a6-4a4e-9d10-21f4d8c4a001\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}

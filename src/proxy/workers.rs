@@ -1,0 +1,87 @@
+//! The threads that serve connections: each has a runtime of its own, and a connection stays where it was put.
+//!
+//! Nothing of a request has to cross from one core to another, and no scheduler looks for work to steal, which together
+//! is the cheaper way to serve many short requests. What is slow, or is no request, runs elsewhere.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::watch,
+};
+
+/// Threads that serve connections until this is dropped.
+#[derive(Debug)]
+pub struct Workers {
+    turns: Arc<Turns>,
+    _stop: watch::Sender<()>,
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) struct Turns {
+    runtimes: Vec<Handle>,
+    taken: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts so many, and at least one.
+    ///
+    /// # Errors
+    /// If the system has no thread or no descriptor left.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(());
+        let mut runtimes = Vec::new();
+        for number in 0..count.max(1) {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            runtimes.push(runtime.handle().clone());
+            let mut stopped = stopped.clone();
+            // Its error is the end of the sender, which is what it waits for.
+            let serve = move || runtime.block_on(async move { while stopped.changed().await.is_ok() {} });
+            thread::Builder::new().name(format!("worker-{number}")).spawn(serve)?;
+        }
+        Ok(Self { turns: Arc::new(Turns { runtimes, taken: AtomicUsize::new(0) }), _stop: stop })
+    }
+
+    /// For whoever has connections to give to them.
+    pub(super) fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
+    }
+}
+
+impl Turns {
+    /// Where the next connection goes: each in turn.
+    pub(super) fn next(&self) -> Option<&Handle> {
+        self.runtimes.get(self.taken.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_go_to_each_thread_in_turn_and_end_with_it() {
+        let workers = Workers::start(2).unwrap();
+        let (turns, mut names) = (workers.turns(), Vec::new());
+        for _ in 0..4 {
+            let name = turns.next().unwrap().spawn(async { thread::current().name().unwrap().to_owned() });
+            names.push(name.await.unwrap());
+        }
+        assert_eq!(names, ["worker-0", "worker-1", "worker-0", "worker-1"]);
+
+        let served = turns.next().unwrap().spawn(std::future::pending::<()>());
+        drop(workers);
+        let ended = tokio::time::timeout(Duration::from_secs(30), served).await.unwrap();
+        assert!(ended.unwrap_err().is_cancelled());
+    }
+}
