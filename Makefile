@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak deploy-test bench scale instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo test fuzz soak figures deploy-test bench scale instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
@@ -27,6 +27,29 @@ TEST_FUZZ_SECONDS := 3
 # How long the soak takes, and how it is built: figures of load are those of a release.
 SOAK_SECONDS := 600
 SOAK_PROFILE := release
+# The tests that tell the figures of docs/THREAT-MODEL.md, how they are built, and how long SLAS is down in them. (An empty
+# `$(eval)` before a space makes it an argument, below.)
+FIGURE_TESTS := \
+  on_behalf::first_requests_wait_for_one_call_and_hardly_longer \
+  on_behalf::a_thousand_first_requests_at_two_gateways_are_one_call \
+  sessions::many_requests_with_one_ending_token_are_one_refresh \
+  outages::an_outage_costs_one_attempt_a_second_and_nobody_with_a_valid_token \
+  limits::logins_that_wait_are_bounded_and_the_rest_is_refused_at_once \
+  budgets::a_429_is_answered_from_our_own_knowledge_until_it_is_over \
+  keys::rotations::noise_a_moment_ago_does_not_delay_a_rotation \
+  keys::outages::a_gateway_is_ready_soon_after_its_issuer_is_back \
+  faults::keys_that_are_looked_for \
+  slow::many_slow_connections_hurt_nobody_else \
+  floods:: \
+  limits::at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not_wait \
+  limits::a_storm_upstream_is_not_made_worse \
+  shortages::few_descriptors_are_an_outage_while_they_last_and_no_longer \
+  shortages::requests_do_not_wait_for_who_does_not_read_the_log \
+  shortages::a_full_disk_stops_no_login_and_has_every_line_later \
+  faults::clock:: \
+  limits::a_thousand_guesses_of_one_source_are_stopped_before_slas
+FIGURES_PROFILE := release
+OUTAGE_SECONDS := 60
 # The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.
 FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
 # The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
@@ -94,6 +117,11 @@ soak: build-tools ## Run gateways under load while things go wrong, for SOAK_SEC
 	$(call apt,redis-server:redis-server)
 	cargo build --profile $(SOAK_PROFILE) --bin shopper-gateway --example soak
 	SOAK_SECONDS=$(SOAK_SECONDS) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
+
+figures: build-tools test-tools ## Run the tests that have figures at full scale, one at a time, and show the figures
+	@FULL_SCALE=1 OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo nextest run --cargo-profile $(FIGURES_PROFILE) --test gateway \
+	  --no-capture --no-fail-fast -E 'test(/^($(subst $(eval) ,|,$(strip $(FIGURE_TESTS))))/)' \
+	  | sed -n 's/.*figure \(R[0-9]*\): /\1\t/p' | sort -s -V -k 1,1 | expand -t 6
 
 bench: build-tools bench-tools ## Measure the hot path, and the gateway beside other proxies
 	cargo bench --bench hot_path

@@ -23,7 +23,7 @@ use std::{
 use parking_lot::Mutex;
 use pingora::{
     apps::{HttpServerApp, HttpServerOptions},
-    listeners::{ListenerConfig, tls::TlsSettings},
+    listeners::ListenerConfig,
     proxy::http_proxy,
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
@@ -40,7 +40,7 @@ pub use self::{
 use crate::{
     admin::Admin,
     in_flight::InFlight,
-    proxy::{Entrance, Proxy, Reception, Workers, http2_options, tls::ListenerTls},
+    proxy::{Entrance, Proxy, Reception, Workers, http2_options},
     settings::Settings,
 };
 
@@ -128,7 +128,7 @@ impl App {
     /// the drain time, and the listeners close.
     ///
     /// # Errors
-    /// [`AppError::Tls`], [`AppError::Listen`] if a listener cannot be set up.
+    /// [`AppError::Listen`] if a listener cannot be set up.
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings));
         self.live.keep_up();
@@ -145,8 +145,7 @@ impl App {
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
-            let tls = self.live.tls.as_ref().map(ListenerTls::settings).transpose()?.map(TlsSettings::build);
-            let (app, stopped) = (Arc::clone(&public), public_stopped.clone());
+            let (tls, app, stopped) = (self.live.tls.clone(), Arc::clone(&public), public_stopped.clone());
             let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
             serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, app, stopped).map_err(failed)?);
         }

@@ -1,34 +1,79 @@
-//! docs/THREAT-MODEL.md names tests; they must be there.
+//! docs/THREAT-MODEL.md names tests; they must be there. Its table of figures says what shows each: a test that
+//! `make figures` runs, or the soak.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{fs, path::Path};
 
-/// What stands between backticks in the last column of the tables.
-fn named(document: &str) -> Vec<&str> {
-    let shown = document.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(3));
-    shown.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+/// How many rows the table of figures has.
+const FIGURES: usize = 24;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn rows(document: &str) -> impl Iterator<Item = Vec<&str>> {
+    let rows = document.lines().filter(|line| line.starts_with('|'));
+    rows.map(|line| line.split('|').skip(1).map(str::trim).collect())
+}
+
+/// What stands between backticks.
+fn named(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// That a test, or a file of tests, is there: `file::test`, `file::module::test`, `file`.
+fn assert_test(name: &str) {
+    let (file, last) = name.rsplit_once("::").unwrap_or((name, ""));
+    let source = read(&format!("tests/gateway/{}.rs", file.replace("::", "/")));
+    let is_there = source.contains(&format!("fn {last}(")) || source.contains(&format!("mod {last};"));
+    assert!(last.is_empty() || is_there, "{file} has no {last}");
 }
 
 #[test]
 fn every_test_that_is_named_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("docs/THREAT-MODEL.md")).unwrap();
+    let (document, makefile) = (read("docs/THREAT-MODEL.md"), read("Makefile"));
     let mut tests = 0;
-    for name in named(&document) {
-        let (file, test) = name.split_once("::").map_or((name, None), |(file, test)| (file, Some(test)));
-        if file.contains(['.', ' ']) || file == "fuzz/" {
-            let path = root.join("src").join(file);
-            assert!(path.exists() || file == "fuzz/" || file.starts_with("make "), "{file} is not there");
-            continue;
-        }
-        tests += 1;
-        let path = root.join("tests/gateway").join(format!("{file}.rs"));
-        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
-        if let Some(test) = test {
-            let is_there = source.contains(&format!("fn {test}(")) || source.contains(&format!("mod {test};"));
-            assert!(is_there, "{file} has no {test}");
+    for name in rows(&document).flat_map(|row| named(row[2]).collect::<Vec<_>>()) {
+        if let Some(target) = name.strip_prefix("make ") {
+            assert!(makefile.contains(&format!("\n{target}:")), "no target {target}");
+        } else if name.contains('.') || name.ends_with('/') {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            assert!(root.join("src").join(name).exists() || root.join(name).exists(), "{name} is not there");
+        } else {
+            tests += 1;
+            assert_test(name);
         }
     }
-    assert!(tests > 30, "only {tests} tests are named");
+    assert!(tests > 60, "only {tests} tests are named");
+}
+
+#[test]
+fn every_figure_is_shown_by_something_that_runs() {
+    let (document, makefile) = (read("docs/THREAT-MODEL.md"), read("Makefile"));
+    let acts: String =
+        ["acts", "expiry", "steady", "main"].map(|file| read(&format!("examples/soak/{file}.rs"))).concat();
+    let (_, list) = makefile.split_once("FIGURE_TESTS := \\\n").unwrap();
+    let (list, _) = list.split_once("\nFIGURES_PROFILE").unwrap();
+    let measured: Vec<_> = list.split([' ', '\\', '\n']).filter(|name| !name.is_empty()).collect();
+    let mut shown = Vec::new();
+    let mut count = 0;
+    for row in rows(&document).filter(|row| row[0].starts_with('R') && row.len() > 4) {
+        count += 1;
+        let [id, cell, figure] = [row[0], row[2], row[3]];
+        assert_eq!(id, format!("R{count}"), "the rows are in order");
+        let names: Vec<_> = named(cell).collect();
+        assert!(!names.is_empty() && !figure.is_empty(), "{id}");
+        assert!(!names.contains(&"make soak") || acts.contains(&format!("\"{id}\"")), "the soak has no {id}");
+        let runs =
+            names.iter().filter(|name| measured.iter().any(|test| test.trim_end_matches("::") == **name)).count();
+        assert_eq!(names.contains(&"make figures"), runs > 0, "{id}: {names:?}");
+        shown.extend(names);
+    }
+    assert_eq!(count, FIGURES);
+    for test in measured {
+        assert_test(test.trim_end_matches("::"));
+        assert!(shown.contains(&test.trim_end_matches("::")), "no row shows {test}");
+    }
 }

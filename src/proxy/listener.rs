@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{
     connection::{Connection, HeadClock},
     places::Places,
+    tls::ListenerTls,
     workers::{Turns, Workers},
 };
 use crate::{
@@ -65,19 +66,19 @@ impl Reception {
     pub fn serve<A: ServerApp + Send + Sync + 'static>(
         self: Arc<Self>,
         listener: std::net::TcpListener,
-        tls: Option<Acceptor>,
+        tls: Option<ListenerTls>,
         app: Arc<A>,
         stop: ShutdownWatch,
     ) -> io::Result<impl Future<Output = ()> + Send> {
         rustix::net::listen(&listener, BACKLOG)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(self.accept(listener, tls.map(Arc::new), app, stop))
+        Ok(self.accept(listener, tls, app, stop))
     }
 
     async fn accept<A: ServerApp + Send + Sync + 'static>(
         self: Arc<Self>,
         listener: TcpListener,
-        tls: Option<Arc<Acceptor>>,
+        tls: Option<ListenerTls>,
         app: Arc<A>,
         mut stop: ShutdownWatch,
     ) {
@@ -106,7 +107,8 @@ impl Reception {
             failing = false;
             match self.places.take(client.ip()) {
                 Ok(place) => {
-                    let (reception, tls, app, stop) = (Arc::clone(&self), tls.clone(), Arc::clone(&app), stop.clone());
+                    let (reception, app, stop) = (Arc::clone(&self), Arc::clone(&app), stop.clone());
+                    let tls = tls.as_ref().map(ListenerTls::acceptor);
                     let (Some(worker), Ok(socket)) = (self.workers.next(), socket.into_std()) else { continue };
                     worker.spawn(async move {
                         // Fails only for want of memory in the kernel: then nobody can be served.

@@ -1,26 +1,26 @@
 //! What the TLS listener shows and asks for: its files, read and checked before anything is changed, at the start and at
-//! each reload. A handshake uses what is in force at its beginning; connections that are open stay as they are.
+//! each reload. A handshake uses what is in force at its beginning; connections that are open stay as they are. What was
+//! agreed with a client before a reload is not resumed after it.
 //!
 //! The library would read the files itself, later, and panic over what it does not like.
 
-use std::{any::Any, path::Path, sync::Arc};
+use std::{any::Any, fmt, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
-    listeners::{TlsAccept, tls::TlsSettings},
+    listeners::{
+        TlsAccept,
+        tls::{Acceptor, TlsSettings},
+    },
     protocols::tls::TlsRef,
 };
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    RootCertStore,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::{
-        ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
-    sign::CertifiedKey,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use x509_cert::{Certificate, der::Decode};
 
@@ -48,24 +48,17 @@ pub enum TlsFileError {
 }
 
 /// Certificate, key and client authorities of the public listener.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ListenerTls {
-    shown: Arc<Shown>,
+    /// With sessions of its own that clients may resume: the library does not verify a resumed session's client
+    /// certificate again, so none outlasts the authorities that it was verified by.
+    in_force: Arc<ArcSwap<Acceptor>>,
     /// When the first certificate of the chain ends, seconds since 1970.
     not_after: i64,
-    clients: Arc<Clients>,
 }
 
-/// The certificate that is shown at the moment.
-#[derive(Debug)]
-struct Shown(ArcSwap<CertifiedKey>);
-
-/// Who may sign client certificates at the moment.
-#[derive(Debug)]
-struct Clients(ArcSwap<Arc<dyn ClientCertVerifier>>);
-
 impl ListenerTls {
-    /// Reads the files and checks that they fit together.
+    /// Reads the files and checks that they fit together: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
     ///
     /// # Errors
     /// [`TlsFileError`].
@@ -73,15 +66,17 @@ impl ListenerTls {
         let shown = certified_key(&files.certificate, &files.private_key)?;
         let not_after = shown.cert.iter().map(|certificate| not_after(certificate, &files.certificate));
         let not_after = not_after.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
-        let shown = Shown(ArcSwap::from_pointee(shown));
-        let clients = Clients(ArcSwap::from_pointee(client_verifier(files.client_ca.as_deref())?));
-        Ok(Self { shown: Arc::new(shown), not_after, clients: Arc::new(clients) })
+        let settings = TlsSettings::with_callbacks(Box::new(ReadCertificate));
+        let mut settings = settings.map_err(|error| TlsFileError::Setup(error.to_string()))?;
+        settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+        settings.set_client_cert_verifier(client_verifier(files.client_ca.as_deref())?);
+        settings.enable_h2();
+        Ok(Self { in_force: Arc::new(ArcSwap::from_pointee(settings.build())), not_after })
     }
 
     /// Uses what another one has read, from the next handshake on.
     pub fn take_over(&self, other: &Self) {
-        self.shown.0.store(other.shown.0.load_full());
-        self.clients.0.store(other.clients.0.load_full());
+        self.in_force.store(other.in_force.load_full());
     }
 
     /// When the first certificate of the chain ends that was read here, seconds since 1970.
@@ -90,71 +85,16 @@ impl ListenerTls {
         self.not_after
     }
 
-    /// The library's settings for one address: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
-    ///
-    /// # Errors
-    /// [`TlsFileError::Setup`].
-    pub fn settings(&self) -> Result<TlsSettings, TlsFileError> {
-        let settings = TlsSettings::with_callbacks(Box::new(ReadCertificate));
-        let mut settings = settings.map_err(|error| TlsFileError::Setup(error.to_string()))?;
-        let (shown, clients): (Arc<Shown>, Arc<Clients>) = (Arc::clone(&self.shown), Arc::clone(&self.clients));
-        settings.set_cert_resolver(shown);
-        settings.set_client_cert_verifier(clients);
-        settings.enable_h2();
-        Ok(settings)
+    /// What shakes hands at the moment.
+    #[must_use]
+    pub fn acceptor(&self) -> Arc<Acceptor> {
+        self.in_force.load_full()
     }
 }
 
-impl ResolvesServerCert for Shown {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
-}
-
-/// Each question goes to the verifier in force.
-impl ClientCertVerifier for Clients {
-    fn offer_client_auth(&self) -> bool {
-        self.0.load().offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.0.load().client_auth_mandatory()
-    }
-
-    /// No hint at all: the names of the authorities are nobody's business who has no certificate.
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.load().verify_client_cert(end_entity, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.load().verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.load().verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.load().supported_verify_schemes()
+impl fmt::Debug for ListenerTls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ListenerTls").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
@@ -194,7 +134,9 @@ fn client_verifier(authorities: Option<&Path>) -> Result<Arc<dyn ClientCertVerif
     for certificate in certificates(KEY, authorities)? {
         roots.add(certificate).map_err(|error| unusable(KEY, authorities, &error))?;
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
+    // No hint at all: the names of the authorities are nobody's business who has no certificate.
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().clear_root_hint_subjects();
+    let verifier = verifier.build();
     verifier.map_err(|error| unusable(KEY, authorities, &error))
 }
 
@@ -207,6 +149,6 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     Ok(chain)
 }
 
-fn unusable(key: &'static str, path: &Path, reason: &dyn std::fmt::Display) -> TlsFileError {
+fn unusable(key: &'static str, path: &Path, reason: &dyn fmt::Display) -> TlsFileError {
     TlsFileError::File { key, path: path.display().to_string(), reason: reason.to_string() }
 }

@@ -1,10 +1,14 @@
 //! The one Shopper API call that the gateway makes for itself: a shopper's own profile.
 //!
-//! The document is never modelled: it is Salesforce's, and goes to the caller as it came.
+//! The document is never modelled: it is Salesforce's, and goes to the caller as it came. It only must be one: a JSON
+//! object, and not the page of something that stands in between.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::{StatusCode, header::ACCEPT};
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::IgnoredAny;
 use url::Url;
 
 use super::{
@@ -53,9 +57,14 @@ impl Customers {
             .header("correlation-id", correlation_id);
         let purpose = Purpose::new("api", "customer", Class::Profile).repeatable();
         let document = |answer: &Answer| match answer.status {
-            StatusCode::OK => Ok(answer.body.clone()),
+            StatusCode::OK if is_object(&answer.body) => Ok(answer.body.clone()),
+            StatusCode::OK => Err(ExchangeError::Malformed("a profile that is no JSON object")),
             _ => Err(ExchangeError::of(answer)),
         };
         self.transport.exchange(purpose, request, document).await
     }
+}
+
+fn is_object(body: &[u8]) -> bool {
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).is_ok()
 }

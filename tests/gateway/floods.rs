@@ -1,8 +1,6 @@
 //! HTTP/2 as attackers speak it: frames that are cheap to send and dear to receive. None of them hurts
 //! a good client on another connection, and none makes the gateway's memory grow without bound.
 
-#![allow(clippy::print_stdout, reason = "the figures are worth reading")]
-
 mod peer;
 
 use std::{
@@ -22,6 +20,7 @@ use self::peer::{
 };
 use crate::{
     replica::Replica,
+    scale::figure,
     world::{eventually, install_cryptography, products},
 };
 
@@ -116,7 +115,8 @@ impl Stage {
         .await;
         let grown = peak - before;
         let ended = ended.load(Ordering::Relaxed);
-        println!("{what}: {ended} of {ATTACKERS} connections ended, {} MiB more memory", grown / MEBIBYTE);
+        let cost = format!("{ended} of {ATTACKERS} connections ended, {} MiB more memory", grown / MEBIBYTE);
+        figure("R17", format!("{what}: {cost}; the good client 0 errors"));
         assert!(grown <= MEMORY_BYTES, "{what}: {} MiB more memory", grown / MEBIBYTE);
         ended
     }

@@ -1,13 +1,19 @@
 //! What is too much: logins that wait, logins that fail, callers and clients that ask too often, an API under load.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use reqwest::RequestBuilder;
 use salesforce_simulator::{Effect, Fault, ResetAt};
 
-use crate::world::{
-    Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, baskets, eventually,
-    login_target, products,
+use crate::{
+    scale::{self, figure, ms, percentile},
+    world::{
+        Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, baskets,
+        eventually, login_target, products,
+    },
 };
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -43,30 +49,57 @@ fn refused(answers: &[Answer], refusal: (u16, &str)) -> usize {
     refused.inspect(|answer| assert!(answer.header("retry-after").is_some())).count()
 }
 
-#[tokio::test]
+/// What requests with a valid token take, one after the other, for a while.
+async fn shopping(world: &World, token: &str, a_while: Duration) -> Vec<Duration> {
+    let began = Instant::now();
+    let mut reads = Vec::new();
+    while began.elapsed() < a_while {
+        let (answer, took) = timed(world.send(read(world, token))).await;
+        assert_eq!(answer.status, 200);
+        reads.push(took);
+        // The simulator's ledger holds so many requests and no more.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    reads
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_that_wait_are_bounded_and_the_rest_is_refused_at_once() {
-    let world = with("logins", "waiting = 16").await;
+    let (waiting, logins, seconds) = scale::of((16, 40, 2), (256, 1000, 5));
+    let world = World::with(|config| {
+        set(config, "logins", &format!("waiting = {waiting}"));
+        set(config, "timeouts", "exchange = \"10s\"");
+    })
+    .await;
     let valid = world.guest(PUBLIC_CLIENT).await.token();
-    let slow = Duration::from_secs(2);
-    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: slow.as_millis() as u64 }));
-    let logins = futures::future::join_all((0..40).map(|_| timed(world.guest(PRIVATE_CLIENT))));
-    let shopping = async {
-        let began = Instant::now();
-        let mut reads = 0;
-        while began.elapsed() < slow / 2 {
-            assert_eq!(world.send(read(&world, &valid)).await.status, 200);
-            reads += 1;
-        }
-        reads
+    let slow = Duration::from_secs(seconds);
+    let before = shopping(&world, &valid, slow / 2).await;
+    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: seconds * 1000 }));
+    let all = futures::future::join_all((0..logins).map(|_| timed(world.guest(PRIVATE_CLIENT))));
+    let meanwhile = async {
+        eventually("they wait", async || world.simulator.count("slas", "token:client_credentials") >= waiting).await;
+        // The refusals have their moment too.
+        tokio::time::sleep(slow / 4).await;
+        shopping(&world, &valid, slow / 4).await
     };
-    let (logins, reads) = futures::join!(logins, shopping);
-    assert!(reads > 10, "{reads}");
-    let (let_in, refused): (Vec<_>, Vec<_>) = logins.into_iter().partition(|(answer, _)| answer.status == 200);
-    assert_eq!((let_in.len(), refused.len()), (16, 24));
+    let (all, during) = futures::join!(all, meanwhile);
+    assert!(during.len() > 10, "{}", during.len());
+    let (let_in, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|(answer, _)| answer.status == 200);
+    assert_eq!((let_in.len(), refused.len()), (waiting, logins - waiting));
+    let mut waits = Vec::new();
     for (answer, took) in refused {
         assert_eq!(answer.refusal(), OVERLOADED);
         assert!(answer.header("retry-after").is_some() && took < slow, "{took:?}");
+        waits.push(took);
     }
+    let line = format!(
+        "{logins} logins at once while SLAS takes {seconds} s: {waiting} wait, the others refused in {} (p50); \
+         requests with valid tokens {} before, {} during (p99)",
+        ms(percentile(&waits, 50)),
+        ms(percentile(&before, 99)),
+        ms(percentile(&during, 99)),
+    );
+    figure("R6", line);
     world.simulator.clear_faults();
     assert_eq!(world.guest(PRIVATE_CLIENT).await.status, 200, "there is room again");
 }
@@ -134,7 +167,7 @@ async fn at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not
     // So many ask again and again, as soon as they were answered; who is refused, a moment later.
     let (world, token) = (&world, &token);
     let load = async |clients: usize| {
-        let end = Instant::now() + Duration::from_secs(4);
+        let end = Instant::now() + Duration::from_secs(scale::of(4, 60));
         let client = |_| async move {
             let mut answers = Vec::new();
             while Instant::now() < end {
@@ -152,9 +185,19 @@ async fn at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not
     let (served, shed) = load(16).await;
     assert!(served.len() * 10 >= peak.len() * 9, "{} served of {}", served.len(), peak.len());
     assert!(shed.len() > 50, "{}", shed.len());
-    let mut waits: Vec<_> = shed.iter().map(|(_, took)| *took).collect();
-    waits.sort();
-    assert!(waits[waits.len() / 2] < upstream / 2, "{:?}", waits[waits.len() / 2]);
+    let waits: Vec<_> = shed.iter().map(|(_, took)| *took).collect();
+    assert!(percentile(&waits, 50) < upstream / 2, "{:?}", percentile(&waits, 50));
+    let line = format!(
+        "twice the capacity for {} s: goodput {:.1} % of the peak; {} shed, in {} (p50), {} (p90), {} (p99), the queue's \
+         50 ms included",
+        scale::of(4, 60),
+        100.0 * served.len() as f64 / peak.len() as f64,
+        shed.len(),
+        ms(percentile(&waits, 50)),
+        ms(percentile(&waits, 90)),
+        ms(percentile(&waits, 99)),
+    );
+    figure("R18", line);
     for (answer, _) in shed {
         assert_eq!(answer.refusal(), OVERLOADED);
         assert!(answer.header("retry-after").is_some());
@@ -179,6 +222,7 @@ async fn a_storm_upstream_is_not_made_worse() {
         }
         let sent = world.forwarded("shopper-products.getProducts").len();
         assert!((200..=240).contains(&sent), "{effect:?}: {sent} for 200 requests");
+        figure("R19", format!("{effect:?} to everything: {sent} requests upstream for 200"));
         world.simulator.clear_faults();
     }
 }
@@ -232,22 +276,50 @@ async fn behind_a_proxy() -> World {
 #[tokio::test]
 async fn a_thousand_guesses_of_one_source_are_stopped_before_slas() {
     let world = behind_a_proxy().await;
-    let began = Instant::now();
-    let mut refusals = 0;
-    for round in 0..4 {
-        let guesses = (0..250).map(|number| {
-            world.send(log_in(&world, "198.51.100.7", &format!("shopper-{round}-{number}@example.com"), "guess"))
-        });
-        let answers = futures::future::join_all(guesses).await;
-        refusals += refused(&answers, TOO_OFTEN);
-        // Others are served meanwhile, and each login goes to SLAS.
-        let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
-        assert_eq!(good.status, 200, "{}", good.text());
-    }
+    let token = world.mint(|_| {});
+    let before = shopping(&world, &token, Duration::from_secs(1)).await;
+    // All at once, or within a minute.
+    let (at_once, pause) = scale::of((250, Duration::ZERO), (10, Duration::from_millis(600)));
+    let (began, mut refusals, mut good_logins) = (Instant::now(), 0, 0);
+    let is_over = Cell::new(false);
+    let guessing = async {
+        for round in 0..1000 / at_once {
+            let guesses = (0..at_once).map(|number| {
+                world.send(log_in(&world, "198.51.100.7", &format!("shopper-{round}-{number}@example.com"), "guess"))
+            });
+            let answers = futures::future::join_all(guesses).await;
+            refusals += refused(&answers, TOO_OFTEN);
+            // Others are served meanwhile, and each login goes to SLAS.
+            if round % (250 / at_once) == 0 {
+                let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
+                assert_eq!(good.status, 200, "{}", good.text());
+                good_logins += 1;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        is_over.set(true);
+    };
+    let others = async {
+        let mut reads = Vec::new();
+        while !is_over.get() {
+            reads.extend(shopping(&world, &token, Duration::from_millis(100)).await);
+        }
+        reads
+    };
+    let ((), during) = futures::join!(guessing, others);
     let most = 30 + began.elapsed().as_secs() as usize / 2 + 1;
-    let guessed = world.simulator.count("slas", "login") - 4;
+    let guessed = world.simulator.count("slas", "login") - good_logins;
     assert!(guessed <= most, "{guessed} guesses reached SLAS");
     assert_eq!(refusals, 1000 - guessed);
+    let line = format!(
+        "1,000 wrong logins of one source in {} s: {guessed} reached SLAS; of others {good_logins} logins and {} reads \
+         went well, reads in {} before, {} during (p99)",
+        began.elapsed().as_secs(),
+        during.len(),
+        ms(percentile(&before, 99)),
+        ms(percentile(&during, 99)),
+    );
+    figure("R22", line);
     let others = ["a", "b", "c"].map(|login| world.send(log_in(&world, "198.51.100.7", login, "guess")));
     futures::future::join_all(others).await;
     let right = world.send(log_in(&world, "198.51.100.7", LOGIN, PASSWORD)).await;

@@ -6,6 +6,7 @@
 
 mod redis;
 mod replica;
+mod scale;
 mod world;
 
 mod abuse;

@@ -1,15 +1,20 @@
 //! SLAS is down, slow or talks nonsense: what callers notice of it, and what SLAS does.
 
+mod port;
+
 use std::time::{Duration, Instant};
 
 use reqwest::RequestBuilder;
 use salesforce_simulator::{Effect, Fault, ResetAt};
 
-use crate::world::{Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, products};
+use self::port::Port;
+use crate::{
+    scale::{self, figure, ms, percentile},
+    world::{Answer, Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, products},
+};
 
 /// Shoppers whose tokens have ended.
 const SHOPPERS: usize = 8;
-const OUTAGE: Duration = Duration::from_secs(5);
 
 fn status(code: u16) -> Effect {
     Effect::Status { code, retry_after: None, body: Some("{}".into()) }
@@ -17,14 +22,6 @@ fn status(code: u16) -> Effect {
 
 fn read(world: &World, token: &str) -> RequestBuilder {
     world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token)
-}
-
-async fn patient(seconds: u64) -> World {
-    World::with(|config| {
-        let timeouts = format!("exchange = \"{seconds}s\"").parse::<toml::Table>().unwrap();
-        config.insert("timeouts".into(), timeouts.into());
-    })
-    .await
 }
 
 /// Tokens of sessions that have ended, so that a request with one of them needs SLAS.
@@ -43,14 +40,120 @@ async fn all(world: &World, tokens: &[String]) -> Vec<Answer> {
     futures::future::join_all(tokens.iter().map(|token| world.send(read(world, token)))).await
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// How SLAS fails.
+#[derive(Clone, Debug, PartialEq)]
+enum Failure {
+    By(Effect),
+    /// Nobody listens there.
+    Closed,
 }
 
-#[tokio::test]
+/// A world whose SLAS can fail in each way.
+struct Site {
+    world: World,
+    port: Port,
+}
+
+impl Site {
+    async fn open() -> Self {
+        let mut world = World::start().await;
+        let port = Port::to(world.simulator.address()).await;
+        world.gateway = Gateway::start(&format!("http://{}", port.address), |config| {
+            config.insert("timeouts".into(), "exchange = \"1s\"".parse::<toml::Table>().unwrap().into());
+        })
+        .await;
+        world.ready().await;
+        Self { world, port }
+    }
+
+    async fn fail(&mut self, failure: &Failure) {
+        match failure {
+            Failure::By(effect) => self.world.simulator.inject(Fault::on("slas", effect.clone())),
+            Failure::Closed => self.port.close().await,
+        }
+    }
+
+    async fn recover(&mut self, failure: &Failure) {
+        match failure {
+            Failure::By(_) => self.world.simulator.clear_faults(),
+            Failure::Closed => self.port.open().await,
+        }
+    }
+
+    /// Calls to SLAS so far, those included that found nobody.
+    async fn attempts(&self) -> usize {
+        let metrics = self.world.metrics().await;
+        let calls = metrics.lines().filter(|line| {
+            line.starts_with("shopper_gateway_token_exchanges_total{") && line.contains("service=\"slas\"")
+        });
+        let unreached = calls.filter(|line| line.contains("outcome=\"unreachable\""));
+        let unreached: usize = unreached.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+        let ledger = self.world.simulator.ledger();
+        unreached.max(ledger.iter().filter(|entry| entry.service == "slas").count())
+    }
+}
+
+/// What one outage cost.
+struct Cost {
+    valid: usize,
+    ended: Vec<Duration>,
+    attempts_per_second: f64,
+    back: Duration,
+}
+
+async fn outage(failure: Failure) -> Cost {
+    let kind = format!("{failure:?}");
+    let mut site = Site::open().await;
+    let (valid, tokens) = (site.world.guest(PUBLIC_CLIENT).await.token(), ended(&site.world).await);
+    // Connections to the API in stock: a port that is closed gives no more of them.
+    for answer in all(&site.world, &vec![valid.clone(); 8]).await {
+        assert_eq!(answer.status, 200, "{kind}");
+    }
+    site.fail(&failure).await;
+    let is_limit = failure == Failure::By(status(429));
+    let expected = if is_limit { (429, "slas_rate_limited") } else { (503, "slas_unavailable") };
+    for answer in all(&site.world, &tokens).await {
+        assert_eq!(answer.refusal(), expected, "{kind}");
+    }
+    site.world.simulator.clear_ledger();
+    let (before, start) = (site.attempts().await, Instant::now());
+    let mut cost = Cost { valid: 0, ended: Vec::new(), attempts_per_second: 0.0, back: Duration::ZERO };
+    while start.elapsed() < scale::outage() {
+        for token in &tokens {
+            let began = Instant::now();
+            let answer = site.world.send(read(&site.world, token)).await;
+            cost.ended.push(began.elapsed());
+            assert_eq!(answer.refusal(), expected, "{kind}");
+            assert!(answer.header("retry-after").is_some(), "{kind}");
+            // The connection of the one before must be back in stock.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            assert_eq!(site.world.send(read(&site.world, &valid)).await.status, 200, "{kind}");
+            cost.valid += 1;
+        }
+        // All kinds of outages share the processors, and what one request takes is asked.
+        tokio::time::sleep(scale::of(Duration::ZERO, Duration::from_millis(500))).await;
+    }
+    let (attempts, took) = (site.attempts().await - before, start.elapsed());
+    let most = took.as_secs() as usize + 2;
+    assert!((1..=most).contains(&attempts), "{kind}: {attempts} attempts in {took:?}");
+    cost.attempts_per_second = attempts as f64 / took.as_secs_f64();
+    assert!(cost.ended.len() > 20 && percentile(&cost.ended, 50) < Duration::from_millis(250), "{kind}: nobody waits");
+    site.recover(&failure).await;
+    let back = Instant::now();
+    eventually("everybody is served", async || {
+        all(&site.world, &tokens).await.iter().all(|answer| answer.status == 200)
+    })
+    .await;
+    cost.back = back.elapsed();
+    // Two seconds, and as much again for a slow machine.
+    assert!(cost.back < Duration::from_secs(4), "{kind}: back after {:?}", cost.back);
+    assert!(site.world.metrics().await.contains("shopper_gateway_circuit_state{service=\"slas\"} 0"), "{kind}");
+    cost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_costs_one_attempt_a_second_and_nobody_with_a_valid_token() {
-    let effects = [
+    let failures = [
         status(500),
         status(429),
         Effect::Hang,
@@ -59,42 +162,22 @@ async fn an_outage_costs_one_attempt_a_second_and_nobody_with_a_valid_token() {
         Effect::Garbage { html: true },
         Effect::HugeBody { bytes: 2 * 1024 * 1024 },
     ];
-    let outage = async |effect: Effect| {
-        let kind = format!("{effect:?}");
-        let world = patient(1).await;
-        let (valid, tokens) = (world.guest(PUBLIC_CLIENT).await.token(), ended(&world).await);
-        world.simulator.inject(Fault::on("slas", effect.clone()));
-        let expected = if effect == status(429) { (429, "slas_rate_limited") } else { (503, "slas_unavailable") };
-        for answer in all(&world, &tokens).await {
-            assert_eq!(answer.refusal(), expected, "{kind}");
-        }
-        world.simulator.clear_ledger();
-        let (start, mut times) = (Instant::now(), Vec::new());
-        while start.elapsed() < OUTAGE {
-            for token in &tokens {
-                let began = Instant::now();
-                let answer = world.send(read(&world, token)).await;
-                times.push(began.elapsed());
-                assert_eq!(answer.refusal(), expected, "{kind}");
-                assert!(answer.header("retry-after").is_some(), "{kind}");
-                assert_eq!(world.send(read(&world, &valid)).await.status, 200, "{kind}");
-            }
-        }
-        let attempts = world.simulator.ledger().iter().filter(|entry| entry.service == "slas").count();
-        let most = start.elapsed().as_secs() as usize + 2;
-        assert!((1..=most).contains(&attempts), "{kind}: {attempts} attempts in {:?}", start.elapsed());
-        assert!(times.len() > 20 && median(times.clone()) < Duration::from_millis(250), "{kind}: nobody waits");
-        world.simulator.clear_faults();
-        let back = Instant::now();
-        eventually("everybody is served", async || {
-            all(&world, &tokens).await.iter().all(|answer| answer.status == 200)
-        })
-        .await;
-        // Two seconds, and as much again for a slow machine.
-        assert!(back.elapsed() < Duration::from_secs(4), "{kind}: back after {:?}", back.elapsed());
-        assert!(world.metrics().await.contains("shopper_gateway_circuit_state{service=\"slas\"} 0"), "{kind}");
-    };
-    futures::future::join_all(effects.into_iter().map(outage)).await;
+    let failures = failures.map(Failure::By).into_iter().chain([Failure::Closed]);
+    let costs = futures::future::join_all(failures.map(outage)).await;
+    let ended: Vec<_> = costs.iter().flat_map(|cost| cost.ended.clone()).collect();
+    let line = format!(
+        "SLAS down for {} s in {} ways: of {} requests with valid tokens 0 failed; {} with ended ones refused in {} \
+         (p50), {} (p99); at most {:.2} calls to SLAS a second; normal {} after its return",
+        scale::outage().as_secs(),
+        costs.len(),
+        costs.iter().map(|cost| cost.valid).sum::<usize>(),
+        ended.len(),
+        ms(percentile(&ended, 50)),
+        ms(percentile(&ended, 99)),
+        costs.iter().map(|cost| cost.attempts_per_second).fold(0.0, f64::max),
+        ms(costs.iter().map(|cost| cost.back).max().unwrap()),
+    );
+    figure("R5", line);
 }
 
 #[tokio::test]

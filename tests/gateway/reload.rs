@@ -87,7 +87,7 @@ async fn a_wrong_configuration_changes_nothing() {
 }
 
 /// Sends requests one after the other, on a few connections, until it is stopped.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
     failed: Arc<parking_lot::Mutex<Vec<String>>>,
@@ -95,11 +95,11 @@ struct Load {
 }
 
 impl Load {
-    fn start(url: &str, token: &str) -> Self {
+    pub fn start(client: impl Fn() -> Client, url: &str, token: &str) -> Self {
         let load = Self { stop: Arc::default(), sent: Arc::default(), failed: Arc::default(), tasks: Vec::new() };
         let tasks = (0..4).map(|_| {
             let (stop, sent, failed) = (Arc::clone(&load.stop), Arc::clone(&load.sent), Arc::clone(&load.failed));
-            let request = Client::builder().no_proxy().build().unwrap().get(url).bearer_auth(token);
+            let request = client().get(url).bearer_auth(token);
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let request = request.try_clone().unwrap();
@@ -121,12 +121,12 @@ impl Load {
         Self { tasks, ..load }
     }
 
-    async fn until(&self, more: usize) {
+    pub async fn until(&self, more: usize) {
         let goal = self.sent.load(Ordering::Relaxed) + more;
         eventually("requests go on", async || self.sent.load(Ordering::Relaxed) >= goal).await;
     }
 
-    async fn end(self) -> (usize, Vec<String>) {
+    pub async fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.unwrap();
@@ -140,9 +140,12 @@ async fn simulator() -> Simulator {
     salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap()
 }
 
-async fn metric(replica: &Replica, line: &str) -> bool {
-    let client = Client::builder().no_proxy().build().unwrap();
-    let metrics = client.get(format!("http://{}/metrics", replica.admin)).send().await;
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+pub async fn metric(replica: &Replica, line: &str) -> bool {
+    let metrics = client().get(format!("http://{}/metrics", replica.admin)).send().await;
     match metrics {
         Ok(metrics) => metrics.text().await.unwrap_or_default().contains(line),
         Err(_) => false,
@@ -154,7 +157,7 @@ async fn hang_ups_under_load_lose_no_request() {
     let simulator = simulator().await;
     let replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
-    let load = Load::start(&format!("http://{}{}", replica.address, search()), &token);
+    let load = Load::start(client, &format!("http://{}{}", replica.address, search()), &token);
     let good = fs::read_to_string(replica.configuration()).unwrap();
     for round in 1..=5 {
         load.until(50).await;
@@ -176,7 +179,7 @@ async fn another_process_takes_over_under_load_and_no_request_is_lost() {
     let simulator = simulator().await;
     let mut replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
-    let load = Load::start(&format!("http://{}{}", replica.address, search()), &token);
+    let load = Load::start(client, &format!("http://{}{}", replica.address, search()), &token);
     load.until(50).await;
     replica.signal("QUIT");
     assert_eq!(replica.wait().await, Some(0), "the old process has ended");
@@ -191,7 +194,7 @@ async fn a_process_that_cannot_start_takes_nothing_over() {
     let simulator = simulator().await;
     let replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
-    let load = Load::start(&format!("http://{}{}", replica.address, search()), &token);
+    let load = Load::start(client, &format!("http://{}{}", replica.address, search()), &token);
     fs::write(replica.configuration(), "[server\n").unwrap();
     replica.signal("QUIT");
     load.until(300).await;

@@ -5,8 +5,11 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
 
-use crate::world::{
-    Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, eventually, login_target, products,
+use crate::{
+    scale::{self, figure},
+    world::{
+        Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, eventually, login_target, products,
+    },
 };
 
 const PRODUCTS: &str = "?ids=a&siteId=RefArch";
@@ -68,18 +71,37 @@ async fn an_ended_token_is_renewed_and_handed_over() {
 
 #[tokio::test]
 async fn many_requests_with_one_ending_token_are_one_refresh() {
-    let world = World::start().await;
-    for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
-        let token = ended(&world, client).await;
-        world.simulator.clear_ledger();
-        world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token"));
-        let answers = futures::future::join_all((0..200).map(|_| world.send(read(&world, &token)))).await;
-        let mut tokens: Vec<_> = answers.iter().map(|answer| handed_over(answer).expect("a new token")).collect();
-        tokens.dedup();
-        assert_eq!(tokens.len(), 1, "all get the same token");
-        assert!(answers.iter().all(|answer| answer.status == 200));
-        assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1, "{client}");
-        world.simulator.clear_faults();
+    let requests = scale::of(200, 1000);
+    let world = World::with(|config| {
+        // So many at once, on a busy machine, are more than its API is made for.
+        config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    // One that has ended, and one in the last quarter of its life, which is when renewals begin.
+    for (life, age) in [(2, 2100), scale::of((4, 3100), (12, 9200))] {
+        for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
+            lifetime(&world, life);
+            let token = world.guest(client).await.token();
+            tokio::time::sleep(Duration::from_millis(age)).await;
+            lifetime(&world, 600);
+            world.simulator.clear_ledger();
+            world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token"));
+            let answers = futures::future::join_all((0..requests).map(|_| world.send(read(&world, &token)))).await;
+            assert!(answers.iter().all(|answer| answer.status == 200), "{client}");
+            let mut tokens: Vec<_> = answers.iter().filter_map(handed_over).collect();
+            assert!(tokens.len() == requests || age < life * 1000, "who needs a new one has it");
+            tokens.dedup();
+            assert_eq!(tokens.len(), 1, "all get the same token");
+            let ledger = world.simulator.ledger();
+            let refreshes: Vec<_> = ledger.iter().filter(|entry| entry.flow == "token:refresh_token").collect();
+            let refused = refreshes.iter().filter(|entry| entry.status.is_some_and(|status| status >= 400)).count();
+            assert_eq!((refreshes.len(), refused), (1, 0), "{client}");
+            figure(
+                "R4",
+                format!("{requests} requests with a token {age} ms old of {life} s: 1 refresh, 0 `invalid_grant`"),
+            );
+            world.simulator.clear_faults();
+        }
     }
 }
 

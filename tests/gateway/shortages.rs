@@ -9,7 +9,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reqwest::{Client, StatusCode};
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     replica::{BINARY, Replica},
+    scale::{figure, ms},
     world::{PUBLIC_CLIENT, eventually, install_cryptography, login_target, products},
 };
 
@@ -80,6 +81,7 @@ async fn requests_do_not_wait_for_who_does_not_read_the_log() {
         assert_eq!(search(&client, &replica, &token).await, 200);
     }
     rests(&replica).await;
+    figure("R20", format!("nobody reads the log: 0 of {MANY} requests failed, 0 lines lost"));
     let lost = r#"shopper_gateway_log_lines_lost_total{log="log"} 0"#;
     assert!(metric(&client, &replica, lost).await, "so many can wait");
     // Somebody reads at last.
@@ -157,7 +159,9 @@ async fn a_full_disk_stops_no_login_and_has_every_line_later() {
 
     let process = Pid::from_raw(replica.id().try_into().unwrap());
     prlimit(process, Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    let back = Instant::now();
     eventually("every line is written", async || std::fs::read_to_string(&audit).unwrap().lines().count() == 20).await;
+    figure("R20", format!("full disk: 0 of 20 logins failed, every line written {} after its end", ms(back.elapsed())));
     for line in std::fs::read_to_string(&audit).unwrap().lines() {
         assert_eq!(serde_json::from_str::<Value>(line).unwrap()["event"], "login", "{line}");
     }
@@ -187,9 +191,10 @@ async fn few_descriptors_are_an_outage_while_they_last_and_no_longer() {
     let connections: Vec<_> = (0..120).map(|_| TcpStream::connect(replica.address).unwrap()).collect();
     rests(&replica).await;
     drop(connections);
+    let (back, fresh) = (Instant::now(), self::client());
     eventually("requests are served again", async || search(&client, &replica, &token).await == 200).await;
-    let fresh = self::client();
     assert_eq!(search(&fresh, &replica, &token).await, 200, "on a new connection too");
+    figure("R20", format!("64 descriptors, 120 connections: served again {} after their end", ms(back.elapsed())));
     assert!(metric(&fresh, &replica, "shopper_gateway_ready 1").await);
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::{Answer, CALLER_CLIENT, CALLER_SECRET, LOGIN, PUBLIC_CLIENT, World, orders, search};
+use crate::scale::figure;
 
 fn ahead(world: &World, seconds: i64) {
     world.simulator.set(|behaviour| behaviour.clock_ahead_seconds = seconds);
@@ -26,6 +27,7 @@ async fn within_the_leeway_nobody_notices() {
         let request = world.get(&orders()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
         assert_eq!(world.send(request).await.status, 200, "{seconds}");
     }
+    figure("R21", "clocks up to 50 s apart: 0 failed");
 }
 
 #[tokio::test]
@@ -69,6 +71,7 @@ async fn an_hours_jump_is_no_stampede() {
         }
     }
     assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0);
+    figure("R21", "clock ahead by an hour: 200 requests with ended tokens, 0 calls to SLAS");
 }
 
 #[tokio::test]
@@ -92,5 +95,6 @@ async fn renewals_that_give_tokens_of_another_clock_are_few() {
         }
         let refreshes = world.simulator.count("slas", "token:refresh_token");
         assert_eq!(refreshes, 1, "{seconds}: for 200 requests of one session");
+        figure("R21", format!("SLAS's clock {seconds} s ahead: 200 requests of one session, {refreshes} refresh"));
     }
 }

@@ -11,6 +11,7 @@ use salesforce_simulator::{Effect, Fault, ResetAt};
 use super::{SERVED, Shop, UNAVAILABLE, status};
 use crate::{
     redis::{Redis, in_redis},
+    scale::{figure, ms, percentile},
     world::{Gateway, eventually},
 };
 
@@ -45,10 +46,16 @@ async fn a_gateway_is_ready_soon_after_its_issuer_is_back() {
         shop.simulator.clear_faults();
         let back = Instant::now();
         eventually("it is ready", async || shop.is_ready(&gateway).await).await;
-        assert!(back.elapsed() < SOON, "{kind}: ready after {:?}", back.elapsed());
+        let took = back.elapsed();
+        assert!(took < SOON, "{kind}: ready after {took:?}");
         assert_eq!(shop.present(&gateway, &token).await, SERVED, "{kind}");
+        took
     };
-    futures::future::join_all(effects.into_iter().map(outage)).await;
+    let ready = futures::future::join_all(effects.into_iter().map(outage)).await;
+    figure(
+        "R10",
+        format!("started while SLAS is down: 503 until then, ready {} after its return", ms(percentile(&ready, 100))),
+    );
 }
 
 #[tokio::test]

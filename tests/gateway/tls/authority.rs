@@ -52,6 +52,12 @@ impl Authority {
         self.issue("server")
     }
 
+    /// One of several.
+    pub fn server_named(&self, file: &str) -> Issued {
+        let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key)];
+        request(self.folder.path(), file, "server", &format!("/CN={file}"), &own)
+    }
+
     pub fn client(&self) -> Issued {
         self.issue("client")
     }

@@ -75,7 +75,7 @@ impl Certified {
     }
 }
 
-fn orders() -> String {
+pub(super) fn orders() -> String {
     format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch")
 }
 
@@ -202,7 +202,7 @@ async fn a_resumed_connection_is_still_its_callers() {
 }
 
 /// A client that resumes its sessions.
-fn connector(
+pub(super) fn connector(
     authority: &Authority,
     certificate: Option<&Issued>,
     version: &'static SupportedProtocolVersion,

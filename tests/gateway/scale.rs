@@ -1,0 +1,40 @@
+//! How large some tests are: small beside the others, and as large as what is promised when `make figures` asks for it.
+//!
+//! What counts (calls, failures) is checked at either size. What time it took is reported, as a line that `make figures`
+//! collects, and judged by a reader: on a machine that does other things too it would say nothing of the gateway.
+
+#![allow(clippy::print_stdout, reason = "the figures are what is wanted")]
+
+use std::{env, fmt::Display, time::Duration};
+
+/// The one or the other: by `FULL_SCALE`.
+pub fn of<T>(small: T, full: T) -> T {
+    if is_full() { full } else { small }
+}
+
+pub fn is_full() -> bool {
+    env::var_os("FULL_SCALE").is_some()
+}
+
+/// How long SLAS is down: `OUTAGE_SECONDS` at full scale.
+pub fn outage() -> Duration {
+    let seconds = env::var("OUTAGE_SECONDS").map_or(60, |text| text.parse().unwrap());
+    Duration::from_secs(of(5, seconds))
+}
+
+/// One line of the table of docs/THREAT-MODEL.md.
+pub fn figure(row: &str, measured: impl Display) {
+    println!("figure {row}: {measured}");
+}
+
+/// What so many in a hundred took at most.
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[(times.len() - 1) * percent / 100]
+}
+
+/// Milliseconds, for a figure.
+pub fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}

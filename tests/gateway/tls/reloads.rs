@@ -1,0 +1,249 @@
+//! Certificate, key and client authorities that are replaced in their files while the real process runs, and SIGHUP.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use reqwest::Client;
+use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        SupportedProtocolVersion,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+        version::{TLS12, TLS13},
+    },
+};
+
+use super::{
+    authority::{Authority, Issued, text},
+    callers::{connector, orders},
+    tls,
+};
+use crate::{
+    reload::{Load, metric},
+    replica::{BINARY, Replica},
+    world::{eventually, install_cryptography, products},
+};
+
+const NAME: &str = "URI:spiffe://example.com/oms";
+
+/// The files that the configuration names.
+struct Files {
+    folder: tempfile::TempDir,
+    certificate: PathBuf,
+    private_key: PathBuf,
+    client_ca: PathBuf,
+}
+
+impl Files {
+    fn of(issued: &Issued, clients: &Authority) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, private_key, client_ca] =
+            ["server.pem", "server.key", "clients.pem"].map(|name| folder.path().join(name));
+        let files = Self { folder, certificate, private_key, client_ca };
+        files.put(issued);
+        put(&clients.certificate, &files.client_ca);
+        files
+    }
+
+    fn put(&self, issued: &Issued) {
+        put(&issued.certificate, &self.certificate);
+        put(&issued.private_key, &self.private_key);
+    }
+
+    fn listener(&self) -> toml::Table {
+        let keys =
+            [("certificate", &self.certificate), ("private_key", &self.private_key), ("client_ca", &self.client_ca)];
+        keys.into_iter().map(|(key, path)| (key.to_owned(), text(path).into())).collect()
+    }
+}
+
+/// By another file in its place, as those write who renew certificates.
+fn put(from: &Path, to: &Path) {
+    let beside = to.with_extension("new");
+    fs::copy(from, &beside).unwrap();
+    fs::rename(beside, to).unwrap();
+}
+
+/// A gateway of its own process whose listener has these files.
+struct Site {
+    simulator: Simulator,
+    replica: Replica,
+    files: Arc<Files>,
+}
+
+impl Site {
+    async fn open(issued: &Issued, clients: &Authority) -> Self {
+        install_cryptography();
+        let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+        let files = Arc::new(Files::of(issued, clients));
+        let command = &mut Command::new(BINARY);
+        command.env("RUST_LOG", "warn").stderr(Stdio::piped());
+        let replica = Replica::start_by(command, &simulator.url(), |config| {
+            tls(config, files.listener());
+            config["tenants"][0]["account_manager"]["scopes"] = toml::Value::Array(vec!["sfcc.orders".into()]);
+            let caller = config["callers"][0].as_table_mut().unwrap();
+            caller.remove("account_manager_client_id");
+            caller.insert("certificate_san".into(), NAME.into());
+        })
+        .await;
+        Self { simulator, replica, files }
+    }
+
+    /// SIGHUP, and how it ended: for the `nth` time so.
+    async fn reload(&self, outcome: &str, nth: usize) {
+        self.replica.signal("HUP");
+        let line = format!("config_reloads_total{{outcome=\"{outcome}\"}} {nth}");
+        eventually("the reload is over", async || metric(&self.replica, &line).await).await;
+    }
+
+    /// The certificate that a new connection is shown.
+    async fn shown(&self, trusted: &Authority) -> io::Result<CertificateDer<'static>> {
+        let stream = TcpStream::connect(self.replica.address).await?;
+        let stream = connector(trusted, None, &TLS13).connect(name(), stream).await?;
+        Ok(stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned())
+    }
+
+    async fn shows(&self, issued: &Issued, trusted: &Authority) {
+        let shown = self.shown(trusted).await.unwrap();
+        assert_eq!(shown, CertificateDer::from_pem_file(&issued.certificate).unwrap());
+    }
+
+    /// The status of a system operation on a connection of its own; none if there is no answer.
+    async fn ask(&self, connector: &TlsConnector) -> Option<String> {
+        let stream = TcpStream::connect(self.replica.address).await.unwrap();
+        let mut stream = connector.connect(name(), stream).await.ok()?;
+        let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", orders());
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        // How the other side closes is not what is asked here.
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        answer.strip_prefix("HTTP/1.1 ").map(|rest| rest[..3].to_owned())
+    }
+
+    /// Everything that was logged, at the end.
+    fn said(mut self) -> String {
+        let mut stderr = self.replica.take_stderr();
+        self.replica.kill();
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+#[tokio::test]
+async fn another_certificate_is_shown_from_the_next_connection_on_and_no_request_is_lost() {
+    let (first, second, clients) = (Authority::new(), Authority::new(), Authority::new());
+    let (old, new) = (first.server(), second.server());
+    let site = Site::open(&old, &clients).await;
+    site.shows(&old, &first).await;
+    let url = format!("https://localhost:{}{}", site.replica.address.port(), products("?ids=a&siteId=RefArch"));
+    let token = site.simulator.mint_shopper_token(ShopperTokenSpec::default());
+
+    // Whoever trusts the first authority alone cannot connect any more later; only what is open serves him.
+    let faithful: Vec<Client> =
+        [first.trusted(), first.trusted().http1_only()].map(|client| client.build().unwrap()).into();
+    let served = async |client: &Client| client.get(&url).bearer_auth(&token).send().await.unwrap().status();
+    for client in &faithful {
+        assert_eq!(served(client).await, 200);
+    }
+    // Others connect for each request, and trust both.
+    let trust = reqwest::Certificate::from_pem(&fs::read(&second.certificate).unwrap()).unwrap();
+    let fickle = || first.trusted().tls_certs_merge([trust.clone()]).pool_max_idle_per_host(0).build().unwrap();
+    let load = Load::start(fickle, &url, &token);
+    load.until(20).await;
+    for (nth, (shown, authority)) in [(&new, &second), (&old, &first), (&new, &second)].into_iter().enumerate() {
+        site.files.put(shown);
+        site.reload("ok", nth + 1).await;
+        site.shows(shown, authority).await;
+        load.until(20).await;
+        for client in &faithful {
+            assert_eq!(served(client).await, 200, "on the connection that is open");
+        }
+    }
+    assert!(site.shown(&first).await.is_err(), "the first is shown to nobody");
+    let (sent, failed) = load.end().await;
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_leave_the_certificate_in_force_and_are_named() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let [old, new] = ["first", "second"].map(|name| authority.server_named(name));
+    let site = Site::open(&old, &clients).await;
+    let files = Arc::clone(&site.files);
+    let noise = files.folder.path().join("noise");
+    fs::write(&noise, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let cases: [(&str, &dyn Fn()); 6] = [
+        ("server.tls", &|| put(&noise, &files.certificate)),
+        ("do not fit together", &|| put(&new.certificate, &files.certificate)),
+        ("do not fit together", &|| put(&new.private_key, &files.private_key)),
+        ("server.tls.private_key", &|| fs::remove_file(&files.private_key).unwrap()),
+        ("server.tls.certificate", &|| {
+            fs::remove_file(&files.certificate).unwrap();
+            fs::create_dir(&files.certificate).unwrap();
+        }),
+        ("server.tls.client_ca", &|| put(&noise, &files.client_ca)),
+    ];
+    for (nth, (_, spoil)) in cases.iter().enumerate() {
+        spoil();
+        site.reload("failed", nth + 1).await;
+        site.shows(&old, &authority).await;
+        // What a directory stands in the way of cannot be renamed.
+        let _ = fs::remove_dir(&files.certificate);
+        files.put(&old);
+        put(&clients.certificate, &files.client_ca);
+    }
+    files.put(&new);
+    site.reload("ok", 1).await;
+    site.shows(&new, &authority).await;
+
+    let said = site.said();
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("stays in force")).collect();
+    assert_eq!(lines.len(), cases.len(), "{said}");
+    for (line, (reason, _)) in lines.iter().zip(&cases) {
+        assert!(line.contains(reason) && !line.contains("AAAA"), "{reason}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn other_client_authorities_decide_from_the_next_connection_on() {
+    let (authority, before, after) = (Authority::new(), Authority::new(), Authority::new());
+    let site = Site::open(&authority.server(), &before).await;
+    let [of_before, of_after] = [&before, &after].map(|clients| clients.client_named("/CN=orders", NAME));
+    // They resume what they can, as clients do: who was verified once must be verified again.
+    let versions: [&'static SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    let clients = versions.map(|version| {
+        let client = |issued| Arc::new(connector(&authority, Some(issued), version));
+        (client(&of_before), client(&of_after))
+    });
+    let served = Some("200".to_owned());
+    for (known, unknown) in &clients {
+        for _ in 0..2 {
+            assert_eq!(site.ask(known).await, served);
+            assert_eq!(site.ask(unknown).await, None);
+        }
+    }
+    put(&after.certificate, &site.files.client_ca);
+    site.reload("ok", 1).await;
+    for (unknown, known) in &clients {
+        for _ in 0..2 {
+            assert_eq!(site.ask(unknown).await, None, "its authority is none any more");
+            assert_eq!(site.ask(known).await, served);
+        }
+    }
+}
