@@ -16,6 +16,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::fd::IntoRawFd,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,7 +31,7 @@ use pingora::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use self::handover::Inherited;
+use self::handover::{Inherited, Predecessor};
 pub use self::{
     error::AppError,
     live::Live,
@@ -57,6 +58,7 @@ pub struct App {
     public: Vec<Bound>,
     admin: Bound,
     in_flight: Arc<InFlight>,
+    predecessor: Option<Predecessor>,
 }
 
 /// A listener that is open.
@@ -96,7 +98,8 @@ impl App {
         }
         let admin = bind("admin.listen", settings.admin.listen, &mut inherited)?;
         let live = Live::build(settings.clone())?;
-        Ok(Self { settings, live, public, admin, in_flight: Arc::default() })
+        let predecessor = inherited.predecessor.take();
+        Ok(Self { settings, live, public, admin, in_flight: Arc::default(), predecessor })
     }
 
     /// The public addresses, with the ports that were bound.
@@ -125,13 +128,24 @@ impl App {
     }
 
     /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
-    /// the drain time, and the listeners close.
+    /// the drain time, and the listeners close. After a predecessor nothing is accepted before all keys are there.
     ///
     /// # Errors
     /// [`AppError::Listen`] if a listener cannot be set up.
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings));
         self.live.keep_up();
+        let mut stop = pin!(stop);
+        if self.predecessor.is_some() {
+            tokio::select! {
+                () = self.live.ready() => {}
+                _ = &mut stop => {
+                    self.live.rest();
+                    tracing::info!("stopped; it was not ready yet, and has accepted nothing");
+                    return Ok(());
+                }
+            }
+        }
         let proxy = Proxy::new(Arc::clone(&self.live.serving), Arc::clone(&self.in_flight));
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -158,6 +172,9 @@ impl App {
         let admin = tokio::spawn(async move {
             admin.start_service(Some(Arc::new(Mutex::new(admin_fds))), admin_stopped, 1).await;
         });
+        if let Some(predecessor) = self.predecessor {
+            predecessor.tell_ready();
+        }
 
         let why = stop.await;
         tracing::info!(in_flight = self.in_flight.count(), ?why, "stopping: not ready from now on");

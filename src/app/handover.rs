@@ -1,8 +1,9 @@
 //! Listening sockets from one process to the next, so that a new program takes over and no connection is refused.
 //!
 //! Owns both ends. The old process starts its program anew, as it now lies on the disk, and leaves it the listening
-//! sockets in the way of systemd's socket activation (`LISTEN_FDS`). The new one says on its standard output when it is
-//! ready; only then does the old one stop accepting. A new process that never gets ready is ended, and nothing has changed.
+//! sockets in the way of systemd's socket activation (`LISTEN_FDS`). The new one accepts nothing before it is ready, and
+//! says so on its standard output; only then does the old one stop accepting. A new process that never gets ready is
+//! ended, and nothing has changed.
 
 use std::{
     env,
@@ -38,9 +39,16 @@ pub struct Program {
     arguments: Vec<OsString>,
 }
 
-/// Sockets that this process was started with.
+/// What this process was started with.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<(SocketAddr, TcpListener)>);
+pub struct Inherited {
+    sockets: Vec<(SocketAddr, TcpListener)>,
+    pub(super) predecessor: Option<Predecessor>,
+}
+
+/// Whoever accepts from the same sockets until this process is ready.
+#[derive(Debug)]
+pub(super) struct Predecessor(());
 
 /// Why no other process took over. This one goes on.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +101,13 @@ async fn is_ready(child: &mut Child) -> bool {
     matches!(lines.next_line().await, Ok(Some(line)) if line == READY)
 }
 
-/// Tells whoever started this process, and waits for it, that it is ready.
-pub fn tell_ready() {
-    if env::var_os(TOLD_ON_STDOUT).is_some() {
+impl Predecessor {
+    fn from_environment() -> Option<Self> {
+        env::var_os(TOLD_ON_STDOUT).map(|_| Self(()))
+    }
+
+    /// Tells it that this process is ready, and accepts.
+    pub(super) fn tell_ready(self) {
         // Whoever has stopped waiting has ended this process, or soon will.
         let _ = io::Write::write_all(&mut io::stdout(), format!("{READY}\n").as_bytes());
         let _ = io::Write::flush(&mut io::stdout());
@@ -103,7 +115,7 @@ pub fn tell_ready() {
 }
 
 impl Inherited {
-    /// The listening sockets that this process was started with, by a predecessor or by systemd.
+    /// The listening sockets that this process was started with, by a predecessor or by systemd, which accepts nothing itself.
     ///
     /// # Errors
     /// If one of them is no listening TCP socket.
@@ -115,12 +127,12 @@ impl Inherited {
                 sockets.push((socket.local_addr()?, socket));
             }
         }
-        Ok(Self(sockets))
+        Ok(Self { sockets, predecessor: Predecessor::from_environment() })
     }
 
     /// The socket of an address, if it is among them.
     pub(super) fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        let position = self.0.iter().position(|(bound, _)| *bound == address)?;
-        Some(self.0.swap_remove(position).1)
+        let position = self.sockets.iter().position(|(bound, _)| *bound == address)?;
+        Some(self.sockets.swap_remove(position).1)
     }
 }

@@ -2,11 +2,7 @@
 
 use super::{ConfigFile, Failure, load};
 use crate::{
-    app::{
-        App,
-        handover::{self, Inherited},
-        signals::Signals,
-    },
+    app::{App, handover::Inherited, signals::Signals},
     descriptors,
     settings::Settings,
     telemetry,
@@ -42,13 +38,8 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
             tracing::info!(%address, "listening");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
-        let live = app.live();
-        live.show(telemetry.lost()).map_err(Failure::of)?;
+        app.live().show(telemetry.lost()).map_err(Failure::of)?;
         let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
-        tokio::spawn(async move {
-            live.ready().await;
-            handover::tell_ready();
-        });
         let stop = signals.obey(app.live(), sockets, || Settings::load(&file.config));
         app.run(stop).await.map_err(Failure::of)
     })

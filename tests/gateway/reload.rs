@@ -203,6 +203,41 @@ async fn a_process_that_cannot_start_takes_nothing_over() {
     assert!(metric(&replica, "shopper_gateway_build_info").await);
 }
 
+/// Each request on a connection of its own, so that whoever accepts answers.
+fn client_without_a_pool() -> Client {
+    Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
+}
+
+/// Lets a new process start that cannot get SLAS's keys, and returns when it has asked for them.
+async fn hand_over_without_keys(simulator: &Simulator, replica: &Replica) {
+    let down = Effect::Status { code: 503, retry_after: None, body: None };
+    simulator.inject(Fault::on("slas", down).flow("jwks"));
+    let before = simulator.count("slas", "jwks");
+    replica.signal("QUIT");
+    eventually("the new process asks for keys", async || simulator.count("slas", "jwks") > before).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_not_ready_yet_accepts_nothing() {
+    let simulator = simulator().await;
+    let mut replica = Replica::start(&simulator.url(), |_| {}).await;
+    let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
+    hand_over_without_keys(&simulator, &replica).await;
+    let url = format!("http://{}{}", replica.address, search());
+    let load = Load::start(client_without_a_pool, &url, &token);
+    load.until(300).await;
+    let readyz = format!("http://{}/readyz", replica.admin);
+    for _ in 0..50 {
+        assert_eq!(client().get(&readyz).send().await.unwrap().status(), StatusCode::OK);
+    }
+    simulator.clear_faults();
+    assert_eq!(replica.wait().await, Some(0), "the new process is ready, and has taken over");
+    load.until(50).await;
+    let (sent, failed) = load.end().await;
+    assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
+    end_whoever_has(&replica).await;
+}
+
 /// Ends the process that took over, which is no child of ours: it has this configuration file on its command line.
 async fn end_whoever_has(replica: &Replica) {
     let path = replica.configuration();
