@@ -70,7 +70,7 @@ impl Program {
         Ok(Self { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
     }
 
-    /// Starts it anew with these sockets, and waits until it is ready.
+    /// Starts it anew with these sockets, and waits until it is ready. Whoever stops waiting ends it.
     ///
     /// # Errors
     /// [`HandoverError`].
@@ -82,23 +82,36 @@ impl Program {
             .zip(sockets)
             .map(|(child_fd, socket)| FdMapping { parent_fd: OwnedFd::from(socket), child_fd });
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
-        let mut child = Command::from(command).spawn()?;
-        let Some(id) = child.id() else { return Err(HandoverError::NotReady) };
-        match tokio::time::timeout(READY_WITHIN, is_ready(&mut child)).await {
-            Ok(true) => Ok(id),
-            Ok(false) | Err(_) => {
-                // It may have ended by itself.
-                let _ = child.kill().await;
-                Err(HandoverError::NotReady)
-            }
+        let mut successor = Successor { process: Command::from(command).spawn()?, is_ready: false };
+        match tokio::time::timeout(READY_WITHIN, successor.told_ready()).await {
+            Ok(true) => successor.process.id().ok_or(HandoverError::NotReady),
+            Ok(false) | Err(_) => Err(HandoverError::NotReady),
         }
     }
 }
 
-async fn is_ready(child: &mut Child) -> bool {
-    let Some(output) = child.stdout.take() else { return false };
-    let mut lines = BufReader::new(output).lines();
-    matches!(lines.next_line().await, Ok(Some(line)) if line == READY)
+/// A new process, ended when this is dropped before it is ready.
+struct Successor {
+    process: Child,
+    is_ready: bool,
+}
+
+impl Successor {
+    async fn told_ready(&mut self) -> bool {
+        let Some(output) = self.process.stdout.take() else { return false };
+        let mut lines = BufReader::new(output).lines();
+        self.is_ready = matches!(lines.next_line().await, Ok(Some(line)) if line == READY);
+        self.is_ready
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if !self.is_ready {
+            // It may have ended by itself.
+            let _ = self.process.start_kill();
+        }
+    }
 }
 
 impl Predecessor {

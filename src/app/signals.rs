@@ -3,8 +3,12 @@
 //! Owns the handlers. They stand as soon as [`Signals::new`] returns, so that no signal ends the process without a word,
 //! however early it comes.
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{io, net::TcpListener, pin::pin, sync::Arc};
 
+use futures_util::{
+    FutureExt,
+    future::{Fuse, FusedFuture},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -39,33 +43,47 @@ impl Signals {
     }
 
     /// Obeys until the gateway has to stop: SIGTERM and SIGINT stop it, SIGHUP reads the configuration again, SIGQUIT
-    /// starts the program anew on the same sockets and stops when that is ready.
+    /// starts the program anew on the same sockets and stops when that is ready. Until then the others are obeyed too:
+    /// a stop ends the new process, and a reload is refused, because that one has read its configuration already.
     pub async fn obey(
         mut self,
         live: Arc<Live>,
         sockets: Vec<TcpListener>,
         read: impl Fn() -> Result<Loaded, ConfigErrors>,
     ) -> Stop {
+        let mut handover = pin!(Fuse::terminated());
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return Stop::Ended,
-                _ = self.interrupt.recv() => return Stop::Ended,
-                _ = self.hang_up.recv() => reload(&live, read()),
-                _ = self.quit.recv() => match self.hand_over(&sockets).await {
+                biased;
+                // First: a process that is ready by now is not to be ended by a stop of this one.
+                taken_over = &mut handover => match taken_over {
                     Ok(process) => {
                         tracing::info!(process, "another process has taken over");
                         return Stop::HandedOver;
                     }
                     Err(error) => tracing::error!(%error, "no other process took over; this one goes on"),
                 },
+                _ = self.terminate.recv() => return Stop::Ended,
+                _ = self.interrupt.recv() => return Stop::Ended,
+                _ = self.hang_up.recv() => if handover.is_terminated() {
+                    reload(&live, read());
+                } else {
+                    live.reload_failed();
+                    tracing::error!("another process is taking over; send SIGHUP again when it has, or has failed");
+                },
+                _ = self.quit.recv() => if handover.is_terminated() {
+                    handover.set(hand_over(self.program.clone(), &sockets).fuse());
+                } else {
+                    tracing::warn!("another process is about to take over already");
+                },
             }
         }
     }
+}
 
-    async fn hand_over(&self, sockets: &[TcpListener]) -> Result<u32, HandoverError> {
-        let sockets = sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
-        self.program.take_over(sockets).await
-    }
+async fn hand_over(program: Program, sockets: &[TcpListener]) -> Result<u32, HandoverError> {
+    let sockets = sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+    program.take_over(sockets).await
 }
 
 fn reload(live: &Live, loaded: Result<Loaded, ConfigErrors>) {

@@ -238,6 +238,27 @@ async fn a_process_that_is_not_ready_yet_accepts_nothing() {
     end_whoever_has(&replica).await;
 }
 
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_hand_over() {
+    let simulator = simulator().await;
+    for signal in ["TERM", "INT"] {
+        let mut replica = Replica::start(&simulator.url(), |_| {}).await;
+        hand_over_without_keys(&simulator, &replica).await;
+        replica.signal("HUP");
+        let refused = r#"config_reloads_total{outcome="failed"} 1"#;
+        eventually("the new configuration is refused meanwhile", async || metric(&replica, refused).await).await;
+        replica.signal("QUIT");
+        replica.signal(signal);
+        assert_eq!(replica.wait().await, Some(0));
+        let path = replica.configuration();
+        eventually("the new process has ended too", async || {
+            !Command::new("pgrep").args(["-f", path.to_str().unwrap()]).status().unwrap().success()
+        })
+        .await;
+        simulator.clear_faults();
+    }
+}
+
 /// Ends the process that took over, which is no child of ours: it has this configuration file on its command line.
 async fn end_whoever_has(replica: &Replica) {
     let path = replica.configuration();
