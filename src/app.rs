@@ -155,7 +155,7 @@ impl App {
         public.h2_options = Some(http2_options(&self.settings.limits));
         let public = Arc::new(Entrance(Arc::new(public)));
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
-        let reception = Reception::new(&self.settings, &workers, &self.live.gate.load().metrics);
+        let reception = Reception::new(&self.settings, &workers, &self.in_flight, &self.live.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
@@ -190,19 +190,28 @@ impl App {
         while serving.join_next().await.is_some() {}
         // Connections that rest between two requests are closed.
         public.http_cleanup().await;
-        while self.in_flight.count() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
-        let left = self.in_flight.count();
+        // Whether all were answered in time is seen by what is left.
+        let _ = tokio::time::timeout_at(deadline.into(), all_answered(&self.in_flight)).await;
+        let (left, unsent) = (self.in_flight.count(), self.in_flight.unsent());
         let _ = stop_admin.send(true);
         admin.abort();
         self.live.rest();
-        if left > 0 {
-            tracing::warn!(left, "stopped; requests were still in flight at the end of timeouts.drain");
+        if left > 0 || unsent > 0 {
+            tracing::warn!(left, unsent, "stopped; requests were still in flight at the end of timeouts.drain");
         } else {
             tracing::info!("stopped; no request was in flight");
         }
         Ok(())
+    }
+}
+
+/// Returns when no request is in flight and no client has to make room for the end of an answer. Seen twice: on its way
+/// from the one to the other an answer is neither.
+async fn all_answered(in_flight: &InFlight) {
+    let mut seen = 0;
+    while seen < 2 {
+        tokio::time::sleep(DRAIN_POLL).await;
+        seen = if in_flight.count() == 0 && in_flight.unsent() == 0 { seen + 1 } else { 0 };
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) use self::clock::HeadClock;
 use self::frames::{Flood, Frames, Owed};
 use crate::{
     gate::refusal::{LargePart, Refusal},
+    in_flight::Unsent,
     metrics::Metrics,
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Connection {
     /// What goes out instead of the library's own answer, and how much of it has.
     instead: Option<(Vec<u8>, usize)>,
     carried: Arc<ProxyDigest>,
+    unsent: Unsent,
     metrics: Arc<Metrics>,
 }
 
@@ -66,6 +68,7 @@ impl Connection {
         io: Stream,
         clock: Arc<HeadClock>,
         head_limit: usize,
+        unsent: Unsent,
         metrics: Arc<Metrics>,
     ) -> pingora::Result<Self> {
         // The library hands this to every request of the connection; it is the one place for data of our own.
@@ -81,6 +84,7 @@ impl Connection {
             head_bytes: 0,
             instead: None,
             carried: Arc::new(carried),
+            unsent,
             metrics,
         })
     }
@@ -114,6 +118,14 @@ impl Connection {
     /// Whether what is written now is the library's own: no request has got as far as us.
     fn is_unread(&self) -> bool {
         matches!(self.protocol, Protocol::Http1) && self.clock.is_head_owed()
+    }
+
+    /// Notes a write or flush that has to wait. Only a flush tells that nothing does any more: TLS has a buffer of its own.
+    fn held_up<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if written.is_pending() {
+            self.unsent.begin();
+        }
+        written
     }
 
     fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,12 +164,17 @@ impl AsyncWrite for Connection {
             }
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.held_up(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(context))?;
-        Pin::new(&mut self.io).poll_flush(context)
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        if flushed.is_ready() {
+            self.unsent.flushed();
+        }
+        self.held_up(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -174,7 +191,8 @@ impl AsyncWrite for Connection {
             let first = bytes.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
             return self.poll_write(context, first);
         }
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
+        self.held_up(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -21,6 +21,7 @@ use super::{
     workers::{Turns, Workers},
 };
 use crate::{
+    in_flight::{InFlight, Unsent},
     metrics::Metrics,
     settings::{Limits, Settings},
 };
@@ -43,18 +44,20 @@ pub struct Reception {
     head_limit: usize,
     places: Arc<Places>,
     workers: Arc<Turns>,
+    in_flight: Arc<InFlight>,
     metrics: Arc<Metrics>,
 }
 
 impl Reception {
     /// By the configuration, for these threads.
     #[must_use]
-    pub fn new(settings: &Settings, workers: &Workers, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub fn new(settings: &Settings, workers: &Workers, in_flight: &Arc<InFlight>, metrics: &Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             head_within: settings.timeouts.client_head,
             head_limit: settings.limits.head + HEAD_ROOM_BYTES,
             places: Places::new(&settings.limits, metrics.connections.clone()),
             workers: workers.turns(),
+            in_flight: Arc::clone(in_flight),
             metrics: Arc::clone(metrics),
         })
     }
@@ -149,7 +152,8 @@ impl Reception {
                 () = clock.overdue() => return self.cut("slow_handshake"),
             },
         };
-        let connection = Connection::new(stream, Arc::clone(&clock), self.head_limit, Arc::clone(&self.metrics));
+        let (unsent, metrics) = (Unsent::none(&self.in_flight), Arc::clone(&self.metrics));
+        let connection = Connection::new(stream, Arc::clone(&clock), self.head_limit, unsent, metrics);
         let Ok(connection) = connection else { return };
         tokio::select! {
             biased;

@@ -4,15 +4,24 @@ mod api;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
 use reqwest::{Client, RequestBuilder, Version};
 use salesforce_simulator::{Effect, Fault, Seed};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+};
 
 use self::api::Http2Api;
 use crate::{
+    reload::metric,
     replica::Replica,
     tls::authority::{Authority, text},
     world::{
-        Answer, Gateway, LOGIN, PASSWORD, PUBLIC_CLIENT, World, baskets, customers, install_cryptography, products,
+        Answer, Gateway, LOGIN, PASSWORD, PUBLIC_CLIENT, World, baskets, customers, eventually, install_cryptography,
+        products,
     },
 };
 
@@ -107,10 +116,7 @@ async fn streams_of_one_connection_do_not_wait_for_each_other() {
     let read = |id: &str| world.get(&products(&format!("?ids={id}&siteId=RefArch"))).bearer_auth(&token);
     world.simulator.inject(Fault::on("api", Effect::Hang).flow("getProducts").times(1));
     let hanging = tokio::spawn(read("hanging").send());
-    crate::world::eventually("the first request hangs", async || {
-        !world.forwarded("shopper-products.getProducts").is_empty()
-    })
-    .await;
+    eventually("the first request hangs", async || !world.forwarded("shopper-products.getProducts").is_empty()).await;
     let ids: Vec<String> = (0..90).map(|number| format!("p{number}")).collect();
     let answers = futures::future::join_all(ids.iter().map(|id| send(&world, read(id)))).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
@@ -144,6 +150,76 @@ async fn a_stop_finishes_the_streams_in_flight() {
         assert_eq!(replica.wait().await, Some(0));
         simulator.clear_faults();
     }
+}
+
+/// A client that reads nothing for a while, though HTTP/2 would let it have everything.
+async fn slow_reader(replica: &Replica) -> (SendRequest<Bytes>, h2::client::Connection<TcpStream, Bytes>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(replica.address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 26);
+    builder.handshake(stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stop_finishes_the_answers_that_the_system_has_not_taken_yet() {
+    install_cryptography();
+    let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let mut replica = Replica::start(&simulator.url(), |_| {}).await;
+    // Together more than the system takes for a connection; each fits into what the gateway holds for a stream.
+    let (streams, bytes) = (100, 60_000);
+    simulator.inject(Fault::on("slas", Effect::HugeBody { bytes }).flow("jwks"));
+    let (mut requests, mut connection) = slow_reader(&replica).await;
+    let url = format!("http://{}/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/jwks", replica.address);
+    let answers: Vec<_> =
+        (0..streams).map(|_| requests.send_request(Request::get(&url).body(()).unwrap(), true).unwrap().0).collect();
+    drop(requests);
+    let all = format!(r#"source="upstream",status="200",tenant="f_ecom_zzrf_001"}} {streams}"#);
+    // Sends the requests, and reads as little as can be.
+    eventually("all answers are written", async || {
+        let _ = futures::poll!(&mut connection);
+        metric(&replica, &all).await
+    })
+    .await;
+    replica.terminate();
+    // Longer than the gateway would wait with nothing to do.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let reading = tokio::spawn(connection);
+    for answer in answers {
+        let mut body = answer.await.unwrap().into_body();
+        let mut read = 0;
+        while let Some(piece) = body.data().await {
+            read += piece.unwrap().len();
+        }
+        assert_eq!(read, bytes);
+    }
+    reading.abort();
+    assert_eq!(replica.wait().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_connections_without_a_request() {
+    install_cryptography();
+    let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let mut replica = Replica::start(&simulator.url(), |config| {
+        config
+            .insert("timeouts".into(), "drain = \"10m\"\nclient_head = \"10m\"".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    let url = format!("http://{}/", replica.address);
+    let resting = [client(), Client::builder().no_proxy().build().unwrap()];
+    for client in &resting {
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 404);
+    }
+    let mut begun = Vec::new();
+    for bytes in ["", "G", "GET / HTTP/1.1\r\nX-A: ", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = TcpStream::connect(replica.address).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        begun.push(stream);
+    }
+    replica.terminate();
+    assert_eq!(replica.wait().await, Some(0));
 }
 
 /// A gateway whose API speaks HTTP/2 over TLS and nothing else.
