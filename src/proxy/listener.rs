@@ -7,7 +7,6 @@
 use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
 
 use pingora::{
-    apps::ServerApp,
     listeners::tls::Acceptor,
     protocols::{GetSocketDigest, SocketDigest, Stream, http::v2::server::H2Options, l4},
     server::ShutdownWatch,
@@ -16,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     connection::{Connection, HeadClock},
+    entrance::Entrance,
     places::Places,
     tls::ListenerTls,
     workers::{Turns, Workers},
@@ -59,27 +59,27 @@ impl Reception {
         })
     }
 
-    /// Serves a listener until `stop` turns true. Connections that are open then go on by themselves.
+    /// Serves a listener until `stop` turns true. Connections that rest then are closed; requests go on by themselves.
     ///
     /// # Errors
     /// If the socket cannot be listened on.
-    pub fn serve<A: ServerApp + Send + Sync + 'static>(
+    pub fn serve(
         self: Arc<Self>,
         listener: std::net::TcpListener,
         tls: Option<ListenerTls>,
-        app: Arc<A>,
+        entrance: Arc<Entrance>,
         stop: ShutdownWatch,
     ) -> io::Result<impl Future<Output = ()> + Send> {
         rustix::net::listen(&listener, BACKLOG)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(self.accept(listener, tls, app, stop))
+        Ok(self.accept(listener, tls, entrance, stop))
     }
 
-    async fn accept<A: ServerApp + Send + Sync + 'static>(
+    async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
         tls: Option<ListenerTls>,
-        app: Arc<A>,
+        entrance: Arc<Entrance>,
         mut stop: ShutdownWatch,
     ) {
         let mut failing = false;
@@ -107,13 +107,13 @@ impl Reception {
             failing = false;
             match self.places.take(client.ip()) {
                 Ok(place) => {
-                    let (reception, app, stop) = (Arc::clone(&self), Arc::clone(&app), stop.clone());
+                    let (reception, entrance, stop) = (Arc::clone(&self), Arc::clone(&entrance), stop.clone());
                     let tls = tls.as_ref().map(ListenerTls::acceptor);
                     let (Some(worker), Ok(socket)) = (self.workers.next(), socket.into_std()) else { continue };
                     worker.spawn(async move {
                         // Fails only for want of memory in the kernel: then nobody can be served.
                         if let Ok(socket) = TcpStream::from_std(socket) {
-                            reception.receive(socket, client, tls, app, stop).await;
+                            reception.receive(socket, client, tls, entrance, stop).await;
                         }
                         drop(place);
                     });
@@ -123,13 +123,13 @@ impl Reception {
         }
     }
 
-    async fn receive<A: ServerApp>(
+    async fn receive(
         &self,
         socket: TcpStream,
         client: SocketAddr,
         tls: Option<Arc<Acceptor>>,
-        app: Arc<A>,
-        stop: ShutdownWatch,
+        entrance: Arc<Entrance>,
+        mut stop: ShutdownWatch,
     ) {
         let clock = Arc::new(HeadClock::new(self.head_within));
         // A connection that is gone already says so when it is read.
@@ -153,7 +153,7 @@ impl Reception {
         let Ok(connection) = connection else { return };
         tokio::select! {
             biased;
-            _ = app.process_new(Box::new(connection), &stop) => {}
+            () = entrance.serve(Box::new(connection), &mut stop) => {}
             // Owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
             () = clock.overdue() => self.cut("slow_head"),
         }
