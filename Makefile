@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak figures deploy-test bench scale instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo test fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
@@ -91,6 +91,7 @@ test: build-tools test-tools sdk-packages lint ## Run every test and check
 	cargo test --workspace --doc --quiet
 	$(MAKE) --no-print-directory deploy-test
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(TEST_FUZZ_SECONDS)
+	$(MAKE) --no-print-directory instructions
 
 deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools it is for: Prometheus, dpkg, systemd, kustomize, ...
 	cargo build --workspace --bins --quiet
@@ -129,6 +130,11 @@ bench: build-tools bench-tools ## Measure the hot path, and the gateway beside o
 
 scale: build-tools ## Measure how cost and memory grow with tokens, sessions, routes and threads
 	cargo bench --bench hot_path -- scale
+
+fleet: build-tools ## Measure what sessions cost in Redis, and reckon that for a fleet
+	$(call apt,redis-server:redis-server redis-cli:redis-tools python3:python3)
+	cargo build --workspace --bins --quiet
+	python3 benches/fleet.py --binaries "$(TARGET)/debug" $(FLEET_ARGS)
 
 instructions: build-tools ## Count the instructions of a request against the baseline; WRITE=1 writes that anew
 	$(call apt,valgrind:valgrind)

@@ -5,6 +5,7 @@
 //! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
 
 pub mod admission;
+mod authorize;
 pub mod bounds;
 pub mod caller;
 pub mod credentials;
@@ -22,38 +23,28 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use tracing::Instrument;
 
 use self::{
     bounds::{Admission, Bounds},
     caller::{Callers, certificate::PeerCertificate},
     credentials::Presented,
     forward::Credential,
-    operations::{NoMatch, Operation, OperationKind, Operations, SecurityKind},
+    operations::{NoMatch, Operation, OperationKind, Operations},
     path::{Query, RequestPath},
-    refusal::{NeededToken, Refusal},
+    refusal::Refusal,
     reply::Reply,
 };
 use crate::{
-    audit::{Audit, Event, Place, Trail},
-    jwt,
+    audit::{Audit, Place, Trail},
     keys::KeyRing,
     metrics::Metrics,
     migration::Migration,
-    names::{ByOrganization, OrganizationId, Scopes, SiteId},
+    names::{ByOrganization, OrganizationId, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
     settings::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
-    shopper::{
-        Shopper,
-        verify::{ShopperVerifier, VerifiedToken},
-    },
-    spans,
+    shopper::verify::{ShopperVerifier, VerifiedToken},
     system::SystemVerifier,
-    tokens::{
-        machine::MachineTokens,
-        on_behalf::OnBehalfTokens,
-        sessions::{SessionError, Sessions, Standing},
-    },
+    tokens::{machine::MachineTokens, on_behalf::OnBehalfTokens, sessions::Sessions},
 };
 
 /// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
@@ -356,93 +347,6 @@ impl Gate {
         Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
     }
 
-    /// The credential under which a request may go upstream.
-    async fn authorize(
-        &self,
-        tenant: &Tenant,
-        route: &Route,
-        asked: &Asked<'_>,
-        trail: &mut Trail,
-    ) -> Result<Credential, Refusal> {
-        let head = asked.head;
-        if on_behalf::is_asked(&head.headers) {
-            return Box::pin(self.authorize_on_behalf(tenant, route, asked, trail)).await;
-        }
-        let Some(operation) = &route.operation else {
-            if self.policy.unknown_operations == UnknownOperations::Deny {
-                return Err(Refusal::OperationUnknown);
-            }
-            let verified = Box::pin(self.shopper_of(route, head)).await?;
-            check_site(&verified.shopper, route.site.as_ref())?;
-            return self.credential_of(verified).await;
-        };
-        let presented = Presented::read(&head.headers)?;
-        let verified = match self.seen_before(&presented, route)? {
-            Some(verified) => verified,
-            None => {
-                let is_system = match presented {
-                    Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
-                    Presented::Basic(_) => operation.accepts_system(),
-                    // Who shows a certificate to a system operation asks as a trusted system, whether it is one or not.
-                    Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
-                };
-                if is_system {
-                    let trusted = Box::pin(self.trusted(tenant, route, asked, trail)).await?;
-                    return Box::pin(self.authorize_system(tenant, trusted, route, operation)).await;
-                }
-                Box::pin(self.shopper_of(route, head)).await?
-            }
-        };
-        authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
-        if verified.shopper.marks.taob {
-            trail.event = Some(Event::Agent);
-            trail.who = Some(verified.shopper.agent.as_deref().unwrap_or("agent").to_owned());
-            let customer = verified.shopper.customer.as_ref();
-            trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
-        }
-        self.credential_of(verified).await
-    }
-
-    /// The shopper of the request's own token, which may have ended.
-    async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, Refusal> {
-        let token = match Presented::read(&head.headers)? {
-            Presented::Bearer(token) => token,
-            Presented::Basic(_) => {
-                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
-            }
-            Presented::Nothing => return Err(Refusal::TokenMissing),
-        };
-        if jwt::claims_to_be_of_account_manager(token.expose_secret())
-            && let Some(tenant) = self.tenants.get(&route.organization)
-        {
-            self.system_client(tenant, token.expose_secret()).await?;
-            return Err(Refusal::TokenKindWrong(NeededToken::Shopper));
-        }
-        self.verify_shopper(token.expose_secret(), &route.organization).await
-    }
-
-    /// The shopper of a token that has been verified before: what most requests have, told without reading it.
-    fn seen_before(&self, presented: &Presented<'_>, route: &Route) -> Result<Option<VerifiedToken>, Refusal> {
-        let Presented::Bearer(token) = presented else { return Ok(None) };
-        let span = spans::verify("slas");
-        let seen = span.in_scope(|| self.shoppers.seen_before(token.expose_secret(), &route.organization));
-        seen.map_err(Refusal::of_shopper_token)
-    }
-
-    async fn verify_shopper(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, Refusal> {
-        let verified = self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await;
-        verified.map_err(Refusal::of_shopper_token)
-    }
-
-    /// The token that goes upstream for a shopper who may: the one received, or its session's newest.
-    async fn credential_of(&self, verified: VerifiedToken) -> Result<Credential, Refusal> {
-        match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
-            Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
-            Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
-            Err(error) => Err(refusal_of_session(&error)),
-        }
-    }
-
     /// The logout that a request to SLAS is, if its token is one of ours to end.
     async fn logout_of(&self, route: &Route, head: &Parts) -> Option<Logout> {
         let operation = route.operation.as_ref()?;
@@ -475,46 +379,6 @@ fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
         (None, Some(status)) if status.is_success() || status.is_redirection() => "ok",
         (None, Some(status)) if status.is_client_error() => "rejected",
         (None, _) => "failed",
-    }
-}
-
-/// Whether a shopper's verified token is enough for an operation.
-fn authorize_shopper(shopper: &Shopper, operation: &Operation, site: Option<&SiteId>) -> Result<(), Refusal> {
-    let fitting = || operation.for_shopper(shopper.marks);
-    if fitting().next().is_none() {
-        return Err(Refusal::TokenKindWrong(needed_by(operation)));
-    }
-    check_site(shopper, site)?;
-    if fitting().any(|security| security.is_met_by(&shopper.scopes)) {
-        return Ok(());
-    }
-    let wanted: Scopes = fitting().flat_map(|security| security.scopes.iter().cloned()).collect();
-    Err(Refusal::ScopeMissing(wanted))
-}
-
-fn check_site(shopper: &Shopper, site: Option<&SiteId>) -> Result<(), Refusal> {
-    match (&shopper.site, site) {
-        (Some(own), Some(asked)) if own != asked => Err(Refusal::TokenWrongSite),
-        _ => Ok(()),
-    }
-}
-
-/// The kind of token that an operation needs, for the words of the refusal.
-fn needed_by(operation: &Operation) -> NeededToken {
-    match operation.security.first().map(|security| security.kind) {
-        Some(SecurityKind::ShopperTsob) => NeededToken::OnBehalf,
-        Some(SecurityKind::ShopperTaob) => NeededToken::AgentOnBehalf,
-        Some(SecurityKind::System) => NeededToken::System,
-        Some(SecurityKind::Shopper) | None => NeededToken::Shopper,
-    }
-}
-
-fn refusal_of_session(error: &SessionError) -> Refusal {
-    match error {
-        SessionError::Lapsed | SessionError::Over(_) => Refusal::TokenExpired,
-        SessionError::LoggedOut => Refusal::TokenInvalid("its session was logged out".into()),
-        SessionError::Slas(error) => Refusal::of_slas(error),
-        SessionError::Store(_) => Refusal::StoreUnavailable,
     }
 }
 

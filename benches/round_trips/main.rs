@@ -2,7 +2,7 @@
 //!
 //! Whatever is measured has one core and one worker; load, upstream and Salesforce have the other core. Each round takes
 //! every row once, in an order of its own, and ratios are those of one round, because machines differ from minute to
-//! minute. `make bench` runs it: ROUNDS, SECONDS (of each row in each round) and ONLY (rows, by commas) change it.
+//! minute. `make bench` runs it: ROUNDS, ROUND_SECONDS (of each row in each round) and ONLY (rows, by commas) change it.
 
 #![allow(
     missing_docs,
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn compare() -> Result<(), Box<dyn Error>> {
-    let (rounds, seconds) = (setting("ROUNDS", 7), Duration::from_secs_f64(setting("SECONDS", 2.0)));
+    let (rounds, seconds) = (setting("ROUNDS", 7), Duration::from_secs_f64(setting("ROUND_SECONDS", 2.0)));
     eprintln!("Starting the peers");
     let stage = Stage::set().await?;
     let only = std::env::var("ONLY").unwrap_or_default();

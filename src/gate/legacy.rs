@@ -172,9 +172,9 @@ impl Gate {
         head: &Parts,
     ) -> Result<Reply, Refusal> {
         let verified = self.shopper_of(route, head).await?;
-        super::check_site(&verified.shopper, route.site.as_ref())?;
+        super::authorize::check_site(&verified.shopper, route.site.as_ref())?;
         self.count_legacy(Endpoint::Logout, Some(&verified.shopper.client), tenant);
-        let ended = self.sessions.end(&verified).await.map_err(|error| super::refusal_of_session(&error))?;
+        let ended = self.sessions.end(&verified).await.map_err(|error| super::authorize::refusal_of_session(&error))?;
         // SLAS logs out registered shoppers only; a guest's tokens are forgotten, which is all there is to do.
         if let Some(ended) = ended.filter(|ended| ended.registered) {
             let logout = tenant.slas.logout(ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
@@ -288,7 +288,7 @@ impl Gate {
     async fn refresh_login(&self, login: &Login<'_>, route: &Route, head: &Parts) -> Result<Reply, Refusal> {
         let verified = self.shopper_of(route, head).await?;
         let shopper = &verified.shopper;
-        super::check_site(shopper, Some(login.site))?;
+        super::authorize::check_site(shopper, Some(login.site))?;
         if shopper.client != login.client.id {
             return Err(Refusal::RequestInvalid("The token was issued to another client than the clientId.".into()));
         }
@@ -296,7 +296,7 @@ impl Gate {
             SessionError::Lapsed => {
                 Refusal::TokenInvalid("its session is not held by this gateway; log in again".into())
             }
-            error => super::refusal_of_session(&error),
+            error => super::authorize::refusal_of_session(&error),
         })?;
         let document = self.document(login, shopper, &head.headers, &fresh).await?;
         Ok(with_token(document, &fresh))

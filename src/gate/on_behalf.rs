@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::Instrument;
 
 use super::{
-    Asked, Gate, Route, Tenant, authorize_shopper,
+    Asked, Gate, Route, Tenant,
+    authorize::authorize_shopper,
     caller::Caller,
     forward::{Credential, starts_like},
     operations::Operation,

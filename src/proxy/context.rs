@@ -61,6 +61,7 @@ pub struct Context {
 }
 
 impl Context {
+    /// Of a request whose head has just arrived.
     pub(super) fn new(serving: Arc<Serving>) -> Self {
         Self {
             serving,
@@ -89,7 +90,6 @@ impl Context {
 
     /// The head is there: names the request, and makes it part of the caller's trace.
     pub(super) fn begin(&mut self, head: &Parts) {
-        self.began = Instant::now();
         self.correlate(head.headers.get(CORRELATION_ID));
         self.span = spans::request(method(head), self.correlation_text());
         traces::continue_trace(&self.span, &head.headers);

@@ -42,6 +42,8 @@ const STREAMS_PER_CONNECTION: usize = 100;
 #[derive(Debug)]
 pub struct Upstream {
     host: String,
+    /// The host, where it is an address and no name.
+    literal: Option<IpAddr>,
     port: u16,
     tls: bool,
     authority: HeaderValue,
@@ -95,6 +97,7 @@ impl Upstream {
         let authority = url.port().map_or_else(|| bracketed.to_owned(), |port| format!("{bracketed}:{port}"));
         let authorities = authorities.map(read_authorities).transpose()?;
         Ok(Self {
+            literal: host.parse().ok(),
             group: group(authorities.as_deref()),
             port: url.port_or_known_default().ok_or(UpstreamError::Host)?,
             tls: url.scheme() == "https",
@@ -140,7 +143,7 @@ impl Upstream {
 
     /// The next address in turn.
     async fn address(self: &Arc<Self>) -> Result<SocketAddr, Unresolved> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
+        if let Some(address) = self.literal {
             return Ok(SocketAddr::new(address, self.port));
         }
         let resolved = self.resolved.load();

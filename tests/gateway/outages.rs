@@ -105,10 +105,13 @@ async fn outage(failure: Failure) -> Cost {
     let kind = format!("{failure:?}");
     let mut site = Site::open().await;
     let (valid, tokens) = (site.world.guest(PUBLIC_CLIENT).await.token(), ended(&site.world).await);
-    // Connections to the API in stock: a port that is closed gives no more of them.
+    // Connections to the API in stock: a port that is closed gives no more of them. As many as there are requests at a
+    // time, so each of them takes a while.
+    site.world.simulator.inject(Fault::on("api", Effect::Delay { ms: 500 }));
     for answer in all(&site.world, &vec![valid.clone(); 8]).await {
         assert_eq!(answer.status, 200, "{kind}");
     }
+    site.world.simulator.clear_faults();
     site.fail(&failure).await;
     let is_limit = failure == Failure::By(status(429));
     let expected = if is_limit { (429, "slas_rate_limited") } else { (503, "slas_unavailable") };

@@ -13,9 +13,9 @@ use crate::{
     audit::{Event, Trail},
     gate::{
         Asked, Gate, Route, Tenant,
+        authorize::needed_by,
         credentials::{BasicCredentials, Presented},
         forward::{Credential, SystemLease},
-        needed_by,
         operations::{Operation, SecurityKind},
         refusal::{NeededToken, Refusal},
     },
