@@ -32,7 +32,7 @@ use pingora::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
-pub(crate) use self::clock::HeadClock;
+pub(crate) use self::clock::{HeadClock, Overdue};
 use self::frames::{Flood, Frames, Owed, PREFACE};
 use crate::{
     gate::refusal::{LargePart, Refusal},
@@ -107,8 +107,9 @@ impl Connection {
     }
 
     /// Rests after a request until the client sends something, and says whether it does. Takes no room meanwhile.
-    pub(crate) async fn rest(&mut self) -> bool {
-        self.clock.request_done();
+    /// The clock says when that has been for too long.
+    pub(crate) async fn rest(&mut self, at_most: Duration) -> bool {
+        self.clock.rest(at_most);
         poll_fn(|context| {
             let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
             let mut early = ReadBuf::uninit(&mut room);
@@ -134,7 +135,7 @@ impl Connection {
             return Ok(());
         };
         match frames.follow(bytes) {
-            Ok(Owed::Nothing) => self.clock.rest(),
+            Ok(Owed::Nothing) => self.clock.head_arrived(),
             Ok(Owed::Same) if self.clock.is_head_owed() => {}
             Ok(Owed::Same | Owed::Anew) => self.clock.begin(),
             Err(Flood) => {

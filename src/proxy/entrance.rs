@@ -13,7 +13,6 @@ use pingora::{
     proxy::HttpProxy,
     server::ShutdownWatch,
 };
-use tokio::time::timeout;
 
 use super::{Proxy, Serving, connection::Connection};
 
@@ -59,15 +58,15 @@ impl Entrance {
         }
     }
 
-    /// Waits until the next request begins. There is none when the client has gone or has let the connection rest for
-    /// too long, or the gateway stops. The library hands on no connection of which it has read more than one request.
+    /// Waits until the next request begins. There is none when the client has gone, or the gateway stops. Nothing of it has
+    /// been read before: with pipelining off, the library ends a connection of which it has read more than one request.
     async fn rest(&self, stream: Stream, stop: &mut ShutdownWatch) -> Option<Stream> {
         let mut connection = stream.into_any().downcast::<Connection>().ok()?;
-        let idle = self.serving.load().timeouts.idle;
+        let at_most = self.serving.load().timeouts.idle;
         let has_begun = tokio::select! {
             // What has arrived is served, even if it is also time to end.
             biased;
-            has_begun = timeout(idle, connection.rest()) => has_begun.unwrap_or(false),
+            has_begun = connection.rest(at_most) => has_begun,
             _ = stop.wait_for(|stop| *stop) => false,
         };
         if has_begun { Some(connection) } else { None }

@@ -14,7 +14,7 @@ use pingora::{
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    connection::{Connection, HeadClock},
+    connection::{Connection, HeadClock, Overdue},
     entrance::Entrance,
     places::Places,
     tls::ListenerTls,
@@ -40,6 +40,8 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Reception {
     head_within: Duration,
+    /// As long as no reload changes it.
+    rest: Duration,
     head_limit: usize,
     places: Arc<Places>,
     workers: Arc<Turns>,
@@ -52,6 +54,7 @@ impl Reception {
     pub fn new(settings: &Settings, workers: &Workers, metrics: &Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             head_within: settings.timeouts.client_head,
+            rest: settings.timeouts.idle,
             head_limit: settings.limits.head + HEAD_ROOM_BYTES,
             places: Places::new(&settings.limits, metrics.connections.clone()),
             workers: workers.turns(),
@@ -131,7 +134,7 @@ impl Reception {
         entrance: Arc<Entrance>,
         mut stop: ShutdownWatch,
     ) {
-        let clock = Arc::new(HeadClock::new(self.head_within));
+        let clock = Arc::new(HeadClock::new(self.head_within, self.rest));
         // A connection that is gone already says so when it is read.
         let _ = socket.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
@@ -146,7 +149,7 @@ impl Reception {
                     Ok(stream) => Box::new(stream),
                     Err(_) => return self.cut("handshake_failed"),
                 },
-                () = clock.overdue() => return self.cut("slow_handshake"),
+                _ = clock.overdue() => return self.cut("slow_handshake"),
             },
         };
         let connection = Connection::new(stream, Arc::clone(&clock), self.head_limit, Arc::clone(&self.metrics));
@@ -154,8 +157,10 @@ impl Reception {
         tokio::select! {
             biased;
             () = entrance.serve(Box::new(connection), &mut stop) => {}
-            // Owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
-            () = clock.overdue() => self.cut("slow_head"),
+            // Resting or owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
+            overdue = clock.overdue() => if overdue == Overdue::Head {
+                self.cut("slow_head");
+            },
         }
     }
 
