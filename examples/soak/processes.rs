@@ -42,6 +42,7 @@ listen = "{admin}"
 organization_id = "f_ecom_zzrf_001"
 api = "{url}"
 sites = ["RefArch"]
+slas_requests_per_minute = 1000000
 [[tenants.slas_clients]]
 client_id = "{CLIENT}"
 redirect_uri = "http://localhost:3000/callback"
