@@ -22,7 +22,7 @@ use std::{
 
 use parking_lot::Mutex;
 use pingora::{
-    apps::{HttpServerApp, HttpServerOptions},
+    apps::HttpServerOptions,
     listeners::ListenerConfig,
     proxy::http_proxy,
     server::{Fds, configuration::ServerConf},
@@ -139,7 +139,7 @@ impl App {
         let mut public = http_proxy(&conf, proxy);
         public.server_options = Some(options);
         public.h2_options = Some(http2_options(&self.settings.limits));
-        let public = Arc::new(Entrance(Arc::new(public)));
+        let public = Arc::new(Entrance::new(public, Arc::clone(&self.live.serving)));
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
         let reception = Reception::new(&self.settings, &workers, &self.live.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
@@ -168,11 +168,10 @@ impl App {
             // Operators' questions are for the other process from now on.
             Stop::HandedOver => admin.abort(),
         }
-        // A receiver that is gone has stopped already.
+        // Ends connections that rest between two requests, too. A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
         while serving.join_next().await.is_some() {}
-        // Connections that rest between two requests are closed.
-        public.http_cleanup().await;
+        public.close_unused().await;
         while self.in_flight.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
