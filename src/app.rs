@@ -59,6 +59,11 @@ pub struct App {
     in_flight: Arc<InFlight>,
 }
 
+/// Connections to the APIs that rest until they are used again, in all.
+const RESTING_UPSTREAM: usize = 512;
+/// And with each thread, at least.
+const LEAST_RESTING_UPSTREAM: usize = 64;
+
 /// A listener that is open.
 #[derive(Debug)]
 struct Bound {
@@ -124,6 +129,18 @@ impl App {
         self.public.iter().chain([&self.admin]).map(|bound| bound.listener.try_clone()).collect()
     }
 
+    /// The way into the gateway for the connections of one thread, with connections to the APIs of its own: what passes from
+    /// thread to thread is found in use now and then, and given up for another.
+    fn entrance(&self, conf: &Arc<ServerConf>) -> Entrance {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(self.settings.timeouts.idle);
+        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.live.serving), Arc::clone(&self.in_flight)));
+        proxy.server_options = Some(options);
+        proxy.h2_options = Some(http2_options(&self.settings.limits));
+        Entrance::new(proxy, Arc::clone(&self.live.serving))
+    }
+
     /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
     /// the drain time, and the listeners close.
     ///
@@ -132,22 +149,15 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings));
         self.live.keep_up();
-        let proxy = Proxy::new(Arc::clone(&self.live.serving), Arc::clone(&self.in_flight));
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut public = http_proxy(&conf, proxy);
-        public.server_options = Some(options);
-        public.h2_options = Some(http2_options(&self.settings.limits));
-        let public = Arc::new(Entrance::new(public, Arc::clone(&self.live.serving)));
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
+        let entrances: Arc<[Entrance]> = (0..workers.count()).map(|_| self.entrance(&conf)).collect();
         let reception = Reception::new(&self.settings, &workers, &self.live.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
-            let (tls, app, stopped) = (self.live.tls.clone(), Arc::clone(&public), public_stopped.clone());
+            let (tls, entrances, stopped) = (self.live.tls.clone(), Arc::clone(&entrances), public_stopped.clone());
             let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
-            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, app, stopped).map_err(failed)?);
+            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, entrances, stopped).map_err(failed)?);
         }
         let mut admin =
             Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.live.gate), Arc::clone(&self.in_flight)));
@@ -171,7 +181,9 @@ impl App {
         // Ends connections that rest between two requests, too. A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
         while serving.join_next().await.is_some() {}
-        public.close_unused().await;
+        for entrance in entrances.iter() {
+            entrance.close_unused().await;
+        }
         while self.in_flight.count() > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
@@ -202,7 +214,7 @@ fn bind(key: &'static str, address: SocketAddr, inherited: &mut Inherited) -> Re
 fn server_conf(settings: &Settings) -> ServerConf {
     ServerConf {
         threads: settings.server.threads,
-        upstream_keepalive_pool_size: 512,
+        upstream_keepalive_pool_size: (RESTING_UPSTREAM / settings.server.threads.max(1)).max(LEAST_RESTING_UPSTREAM),
         // Attempts at one request: other addresses, or a connection that had just been closed.
         max_retries: 3,
         ..ServerConf::default()

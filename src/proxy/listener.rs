@@ -62,7 +62,7 @@ impl Reception {
         })
     }
 
-    /// Serves a listener until `stop` turns true. Connections that rest then are closed; requests go on by themselves.
+    /// Serves a listener until `stop` turns true, with an entrance for each thread. Connections that rest then are closed; requests go on by themselves.
     ///
     /// # Errors
     /// If the socket cannot be listened on.
@@ -70,19 +70,19 @@ impl Reception {
         self: Arc<Self>,
         listener: std::net::TcpListener,
         tls: Option<ListenerTls>,
-        entrance: Arc<Entrance>,
+        entrances: Arc<[Entrance]>,
         stop: ShutdownWatch,
     ) -> io::Result<impl Future<Output = ()> + Send> {
         rustix::net::listen(&listener, BACKLOG)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(self.accept(listener, tls, entrance, stop))
+        Ok(self.accept(listener, tls, entrances, stop))
     }
 
     async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
         tls: Option<ListenerTls>,
-        entrance: Arc<Entrance>,
+        entrances: Arc<[Entrance]>,
         mut stop: ShutdownWatch,
     ) {
         let mut failing = false;
@@ -110,12 +110,14 @@ impl Reception {
             failing = false;
             match self.places.take(client.ip()) {
                 Ok(place) => {
-                    let (reception, entrance, stop) = (Arc::clone(&self), Arc::clone(&entrance), stop.clone());
+                    let (reception, entrances, stop) = (Arc::clone(&self), Arc::clone(&entrances), stop.clone());
                     let tls = tls.as_ref().map(ListenerTls::acceptor);
-                    let (Some(worker), Ok(socket)) = (self.workers.next(), socket.into_std()) else { continue };
+                    let (Some((number, worker)), Ok(socket)) = (self.workers.next(), socket.into_std()) else {
+                        continue;
+                    };
                     worker.spawn(async move {
                         // Fails only for want of memory in the kernel: then nobody can be served.
-                        if let Ok(socket) = TcpStream::from_std(socket) {
+                        if let (Ok(socket), Some(entrance)) = (TcpStream::from_std(socket), entrances.get(number)) {
                             reception.receive(socket, client, tls, entrance, stop).await;
                         }
                         drop(place);
@@ -131,7 +133,7 @@ impl Reception {
         socket: TcpStream,
         client: SocketAddr,
         tls: Option<Arc<Acceptor>>,
-        entrance: Arc<Entrance>,
+        entrance: &Entrance,
         mut stop: ShutdownWatch,
     ) {
         let clock = Arc::new(HeadClock::new(self.head_within, self.rest));
