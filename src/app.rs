@@ -23,7 +23,7 @@ use std::{
 
 use parking_lot::Mutex;
 use pingora::{
-    apps::{HttpServerApp, HttpServerOptions},
+    apps::HttpServerOptions,
     listeners::ListenerConfig,
     proxy::http_proxy,
     server::{Fds, configuration::ServerConf},
@@ -60,6 +60,11 @@ pub struct App {
     in_flight: Arc<InFlight>,
     predecessor: Option<Predecessor>,
 }
+
+/// Connections to the APIs that rest until they are used again, in all.
+const RESTING_UPSTREAM: usize = 512;
+/// And with each thread, at least.
+const LEAST_RESTING_UPSTREAM: usize = 64;
 
 /// A listener that is open.
 #[derive(Debug)]
@@ -127,6 +132,18 @@ impl App {
         self.public.iter().chain([&self.admin]).map(|bound| bound.listener.try_clone()).collect()
     }
 
+    /// The way into the gateway for the connections of one thread, with connections to the APIs of its own: what passes from
+    /// thread to thread is found in use now and then, and given up for another.
+    fn entrance(&self, conf: &Arc<ServerConf>) -> Entrance {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(self.settings.timeouts.idle);
+        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.live.serving), Arc::clone(&self.in_flight)));
+        proxy.server_options = Some(options);
+        proxy.h2_options = Some(http2_options(&self.settings.limits));
+        Entrance::new(proxy, Arc::clone(&self.live.serving))
+    }
+
     /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
     /// the drain time, and the listeners close. After a predecessor nothing is accepted before all keys are there.
     ///
@@ -146,22 +163,15 @@ impl App {
                 }
             }
         }
-        let proxy = Proxy::new(Arc::clone(&self.live.serving), Arc::clone(&self.in_flight));
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut public = http_proxy(&conf, proxy);
-        public.server_options = Some(options);
-        public.h2_options = Some(http2_options(&self.settings.limits));
-        let public = Arc::new(Entrance(Arc::new(public)));
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
+        let entrances: Arc<[Entrance]> = (0..workers.count()).map(|_| self.entrance(&conf)).collect();
         let reception = Reception::new(&self.settings, &workers, &self.in_flight, &self.live.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
-            let (tls, app, stopped) = (self.live.tls.clone(), Arc::clone(&public), public_stopped.clone());
+            let (tls, entrances, stopped) = (self.live.tls.clone(), Arc::clone(&entrances), public_stopped.clone());
             let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
-            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, app, stopped).map_err(failed)?);
+            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, entrances, stopped).map_err(failed)?);
         }
         let mut admin =
             Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.live.gate), Arc::clone(&self.in_flight)));
@@ -185,11 +195,12 @@ impl App {
             // Operators' questions are for the other process from now on.
             Stop::HandedOver => admin.abort(),
         }
-        // A receiver that is gone has stopped already.
+        // Ends connections that rest between two requests, too. A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
         while serving.join_next().await.is_some() {}
-        // Connections that rest between two requests are closed.
-        public.http_cleanup().await;
+        for entrance in entrances.iter() {
+            entrance.close_unused().await;
+        }
         // Whether all were answered in time is seen by what is left.
         let _ = tokio::time::timeout_at(deadline.into(), all_answered(&self.in_flight)).await;
         let (left, unsent) = (self.in_flight.count(), self.in_flight.unsent());
@@ -229,7 +240,7 @@ fn bind(key: &'static str, address: SocketAddr, inherited: &mut Inherited) -> Re
 fn server_conf(settings: &Settings) -> ServerConf {
     ServerConf {
         threads: settings.server.threads,
-        upstream_keepalive_pool_size: 512,
+        upstream_keepalive_pool_size: (RESTING_UPSTREAM / settings.server.threads.max(1)).max(LEAST_RESTING_UPSTREAM),
         // Attempts at one request: other addresses, or a connection that had just been closed.
         max_retries: 3,
         ..ServerConf::default()

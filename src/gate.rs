@@ -107,6 +107,8 @@ pub struct Asked<'a> {
     pub head: &'a Parts,
     /// Its body, where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
     pub body: Option<Bytes>,
+    /// Whether a body is still to come, which the client may take its time with.
+    pub body_follows: bool,
     /// What ties it to log lines.
     pub correlation_id: &'a str,
     /// The client certificate that its connection showed and the listener verified.

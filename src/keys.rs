@@ -23,7 +23,7 @@ mod shelf;
 pub use folder::{Folder, FolderError};
 pub use issuer::Issuer;
 pub use pace::Source;
-pub use ring::{KeyRing, NoKey};
+pub use ring::{Key, KeyRing, NoKey};
 pub use shelf::Keeping;
 
 /// How many keys of a published set this issuer's tokens could be verified with.

@@ -133,12 +133,19 @@ impl Proxy {
             }
             None => None,
         };
+        let body_follows = !session.as_downstream_mut().is_body_empty();
         let Some(route) = &context.route else { return Ok(false) };
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
         let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
         let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
-        let asked =
-            Asked { head: head(session), body, correlation_id: context.correlation_text(), certificate, address };
+        let asked = Asked {
+            head: head(session),
+            body_follows: body.is_none() && body_follows,
+            body,
+            correlation_id: context.correlation_text(),
+            certificate,
+            address,
+        };
         let decision = serving.gate.decide(route, &asked).await;
         match decision {
             Decision::Forward(decided) => {
@@ -321,6 +328,13 @@ impl ProxyHttp for Proxy {
         if !end && self.body_takes_too_long(context) {
             context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
             return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
+        }
+        if end && let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
+            let seated = context.serving.gate.has_body(route, forward).await;
+            if let Err(refusal) = seated {
+                context.failure = Some(refusal);
+                return Error::e_explain(ErrorType::Custom("overloaded"), "no seat is left for the request");
+            }
         }
         Ok(())
     }
@@ -550,7 +564,8 @@ fn head(session: &Session) -> &Parts {
     session.req_header()
 }
 
-/// Refuses what the library has repaired before anybody sees the head. HTTP/2 frames leave nothing to repair.
+/// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
+/// a fragment of the path alone, which is gone by then.
 fn admit_bytes(session: &Session) -> Result<(), Refusal> {
     match session.as_downstream().as_http1() {
         Some(connection) => admission::admit_bytes(&connection.get_headers_raw_bytes()),

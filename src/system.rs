@@ -109,7 +109,6 @@ impl SystemVerifier {
     }
 
     async fn verify_anew(&self, token: &str, name: [u8; 32]) -> Result<Arc<SystemClient>, SystemTokenError> {
-        let generation = self.ring.generation();
         let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
         let source = match unverified.claimed_issuer() {
             Some(issuer) if self.issuers.contains(&issuer) => {
@@ -121,15 +120,12 @@ impl SystemVerifier {
             NoKey::Unknown => SystemTokenError::Invalid,
             NoKey::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
-        let claims: Claims = unverified.verify(&key).map_err(|error: Unverifiable| {
+        let claims: Claims = unverified.verify(&key.verifying).map_err(|error: Unverifiable| {
             tracing::debug!(%error, "system token refused");
             SystemTokenError::Invalid
         })?;
         let client = Arc::new(self.client(&claims)?);
-        // Where the key set changed meanwhile, the next one decides.
-        if let Some(generation) = generation.filter(|generation| self.ring.generation() == Some(*generation)) {
-            self.verdicts.insert(name, (Arc::clone(&client), generation));
-        }
+        self.verdicts.insert(name, (Arc::clone(&client), key.generation));
         Ok(client)
     }
 

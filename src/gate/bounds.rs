@@ -63,10 +63,14 @@ struct OfOrganization {
     logins: Arc<Semaphore>,
 }
 
-/// What a request was let in with, for as long as it is under way.
+/// What a request was let in with.
 #[derive(Debug, Default)]
 pub struct Admission {
+    /// Held only while Salesforce has the whole request and has not begun to answer: for what a client sends or takes
+    /// slowly, nobody else has to stand.
     seat: Option<OwnedSemaphorePermit>,
+    /// Whether the seat is taken only when the body is there.
+    is_seated_later: bool,
     attempt: Option<Attempt>,
 }
 
@@ -174,11 +178,15 @@ impl Bounds {
             let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
             tenant.slas.guard().admit_forwarded().await.map_err(limited)?;
         }
-        if let Some(own) = self.organizations.get(&route.organization) {
-            let seat = own.seats.take(|| self.is_low(route)).await;
-            admission.seat = Some(seat.ok_or(Refusal::Overloaded)?);
-        }
+        let seat = self.seat(route).await?;
+        admission.is_seated_later = asked.body_follows;
+        admission.seat = seat.filter(|_| !asked.body_follows);
         Ok(admission)
+    }
+
+    async fn seat(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let Some(own) = self.organizations.get(&route.organization) else { return Ok(None) };
+        own.seats.take(|| self.is_low(route)).await.map(Some).ok_or(Refusal::Overloaded)
     }
 
     fn is_low(&self, route: &Route) -> bool {
@@ -191,6 +199,17 @@ impl Bounds {
 }
 
 impl Gate {
+    /// Its whole body is there: from now on Salesforce has to do with a request.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`].
+    pub async fn has_body(&self, route: &Route, forward: &mut Forward) -> Result<(), Refusal> {
+        if std::mem::take(&mut forward.admission.is_seated_later) {
+            forward.admission.seat = self.bounds.seat(route).await?;
+        }
+        Ok(())
+    }
+
     /// Learns from an API's answer, or SLAS's, what it says of its load and limits, and how a login ended.
     pub fn heed(&self, route: &Route, forward: &mut Forward, status: StatusCode, headers: &HeaderMap) {
         if let Some(own) = self.bounds.organizations.get(&route.organization) {
@@ -202,10 +221,17 @@ impl Gate {
             tenant.slas.guard().heed(status, headers);
         }
         forward.admission.end(route, status);
+        forward.admission.leave();
     }
 }
 
 impl Admission {
+    /// Salesforce has answered: what is left is between the client and us.
+    fn leave(&mut self) {
+        self.seat = None;
+        self.is_seated_later = false;
+    }
+
     /// Says what SLAS made of it, if it is a login.
     pub(super) fn end(&mut self, route: &Route, status: StatusCode) {
         if let Some(attempt) = self.attempt.take() {

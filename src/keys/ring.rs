@@ -48,6 +48,15 @@ pub enum NoKey {
     Unavailable,
 }
 
+/// A key, and the set that it is of: what it verified must not outlive that set, whatever has come into use meanwhile.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Verifies signatures.
+    pub verifying: Arc<DecodingKey>,
+    /// What [`KeyRing::generation`] is for as long as its set is in use.
+    pub generation: u64,
+}
+
 /// The keys of one issuer.
 #[derive(Debug)]
 pub struct KeyRing {
@@ -191,7 +200,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`NoKey`].
-    pub async fn key(self: &Arc<Self>, kid: &str, source: Source) -> Result<Arc<DecodingKey>, NoKey> {
+    pub async fn key(self: &Arc<Self>, kid: &str, source: Source) -> Result<Key, NoKey> {
         if let Some(key) = self.known(kid) {
             return Ok(key);
         }
@@ -215,9 +224,10 @@ impl KeyRing {
         waiting::on_others(tokio::spawn(searching.in_current_span())).await.unwrap_or(Err(NoKey::Unavailable))
     }
 
-    fn known(&self, kid: &str) -> Option<Arc<DecodingKey>> {
+    fn known(&self, kid: &str) -> Option<Key> {
         let in_use = self.in_use.load();
-        if self.is_usable(&in_use) { in_use.set.key(kid).cloned() } else { None }
+        let verifying = in_use.set.key(kid).filter(|_| self.is_usable(&in_use))?;
+        Some(Key { verifying: Arc::clone(verifying), generation: in_use.generation })
     }
 
     fn is_usable(&self, in_use: &InUse) -> bool {
@@ -237,7 +247,7 @@ impl KeyRing {
         }
     }
 
-    async fn look_for(&self, kid: &str, source: Source) -> Result<Arc<DecodingKey>, NoKey> {
+    async fn look_for(&self, kid: &str, source: Source) -> Result<Key, NoKey> {
         let mut search = self.search.lock().await;
         // Whoever searched before may have brought the key, or learnt that there is none.
         if let Some(key) = self.known(kid) {
@@ -362,5 +372,62 @@ impl KeyRing {
 
     fn count(&self, outcome: &'static str) {
         self.metrics.jwks_refreshes.with_label_values(&[outcome]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        names::OrganizationId,
+        salesforce::{guard::Guard, slas::Slas, transport::Transport},
+        settings::Timeouts,
+        store::memory::MemoryStore,
+    };
+
+    /// A ring of nobody's.
+    fn ring() -> Arc<KeyRing> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (second, metrics) = (Duration::from_secs(1), Arc::new(Metrics::new("test", "test").unwrap()));
+        let timeouts = Timeouts {
+            upstream: second,
+            upstream_admin: second,
+            connect: second,
+            exchange: second,
+            client_head: second,
+            client_body: second,
+            client_write: second,
+            idle: second,
+            drain: second,
+        };
+        let guard = Guard::new("test", Arc::clone(&metrics));
+        let transport = Transport::new(&timeouts, None, guard, Arc::clone(&metrics)).unwrap();
+        let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
+        let slas = Slas::new(transport, &"http://127.0.0.1:9".parse().unwrap(), &organization);
+        let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: Duration::from_secs(60) };
+        KeyRing::new(Issuer::Slas(slas), organization.as_str(), &keeping, metrics)
+    }
+
+    fn set(ring: &KeyRing, kid: &str) -> KeySet {
+        // The example of RFC 7517, appendix A.1.
+        let key = json!({
+            "kty": "EC", "crv": "P-256", "use": "sig", "kid": kid,
+            "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"
+        });
+        KeySet::read(&json!({ "keys": [key] }).to_string().into_bytes(), ring.algorithm()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_key_is_of_its_own_set_whatever_comes_into_use_meanwhile() {
+        let ring = ring();
+        ring.use_set(set(&ring, "first"), ReadAt::now());
+        let key = ring.key("first", Source::Foreign).await.unwrap();
+        assert_eq!(Some(key.generation), ring.generation());
+        ring.use_set(set(&ring, "second"), ReadAt::now());
+        assert_ne!(Some(key.generation), ring.generation(), "what it verifies now is forgotten with its set");
+        assert!(ring.key("first", Source::Foreign).await.is_err());
     }
 }

@@ -9,7 +9,10 @@ mod frames;
 mod unread;
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
+    mem::{self, MaybeUninit},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -29,8 +32,8 @@ use pingora::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
-pub(crate) use self::clock::HeadClock;
-use self::frames::{Flood, Frames, Owed};
+pub(crate) use self::clock::{HeadClock, Overdue};
+use self::frames::{Flood, Frames, Owed, PREFACE};
 use crate::{
     gate::refusal::{LargePart, Refusal},
     in_flight::Unsent,
@@ -39,10 +42,14 @@ use crate::{
 
 /// A head and a short body leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
+/// Most bytes that are read when a rest ends: as many as the library reads of a head at a time.
+const EARLY_BYTES: usize = 4096;
 
 /// A client's connection.
 pub(crate) struct Connection {
     io: BufWriter<Stream>,
+    /// What ended a rest, until it is read.
+    early: Vec<u8>,
     clock: Arc<HeadClock>,
     protocol: Protocol,
     /// Most bytes of a head in HTTP/1.1, and how many have arrived.
@@ -78,6 +85,7 @@ impl Connection {
         );
         Ok(Self {
             io: BufWriter::with_capacity(WRITE_BUFFER_BYTES, io),
+            early: Vec::new(),
             clock,
             protocol: Protocol::Unknown,
             head_limit,
@@ -87,6 +95,33 @@ impl Connection {
             unsent,
             metrics,
         })
+    }
+
+    /// Whether the client speaks HTTP/2: agreed on in TLS, or seen by the preface without.
+    ///
+    /// # Errors
+    /// If it has gone before that can be told.
+    pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
+        let io = self.io.get_mut();
+        if io.get_ssl_digest().is_some() {
+            return Ok(matches!(io.selected_alpn_proto(), Some(ALPN::H2)));
+        }
+        let mut first = [0; PREFACE.len()];
+        Ok(io.try_peek(&mut first).await? && first == *PREFACE)
+    }
+
+    /// Rests after a request until the client sends something, and says whether it does. Takes no room meanwhile.
+    /// The clock says when that has been for too long.
+    pub(crate) async fn rest(&mut self, at_most: Duration) -> bool {
+        self.clock.rest(at_most);
+        poll_fn(|context| {
+            let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
+            let mut early = ReadBuf::uninit(&mut room);
+            let read = ready!(Pin::new(&mut self.io).poll_read(context, &mut early));
+            self.early = early.filled().to_vec();
+            Poll::Ready(read.is_ok() && !self.early.is_empty())
+        })
+        .await
     }
 
     fn arrived(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -104,7 +139,7 @@ impl Connection {
             return Ok(());
         };
         match frames.follow(bytes) {
-            Ok(Owed::Nothing) => self.clock.rest(),
+            Ok(Owed::Nothing) => self.clock.head_arrived(),
             Ok(Owed::Same) if self.clock.is_head_owed() => {}
             Ok(Owed::Same | Owed::Anew) => self.clock.begin(),
             Err(Flood) => {
@@ -151,7 +186,14 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the head is too large")));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if self.early.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        } else {
+            let early = mem::take(&mut self.early);
+            let (now, later) = early.split_at(early.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            self.early = later.to_vec();
+        }
         Poll::Ready(self.arrived(&buffer.filled()[before..]))
     }
 }

@@ -7,7 +7,6 @@
 use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
 
 use pingora::{
-    apps::ServerApp,
     listeners::tls::Acceptor,
     protocols::{GetSocketDigest, SocketDigest, Stream, http::v2::server::H2Options, l4},
     server::ShutdownWatch,
@@ -15,7 +14,8 @@ use pingora::{
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    connection::{Connection, HeadClock},
+    connection::{Connection, HeadClock, Overdue},
+    entrance::Entrance,
     places::Places,
     tls::ListenerTls,
     workers::{Turns, Workers},
@@ -41,6 +41,8 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Reception {
     head_within: Duration,
+    /// As long as no reload changes it.
+    rest: Duration,
     head_limit: usize,
     places: Arc<Places>,
     workers: Arc<Turns>,
@@ -54,6 +56,7 @@ impl Reception {
     pub fn new(settings: &Settings, workers: &Workers, in_flight: &Arc<InFlight>, metrics: &Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             head_within: settings.timeouts.client_head,
+            rest: settings.timeouts.idle,
             head_limit: settings.limits.head + HEAD_ROOM_BYTES,
             places: Places::new(&settings.limits, metrics.connections.clone()),
             workers: workers.turns(),
@@ -62,27 +65,27 @@ impl Reception {
         })
     }
 
-    /// Serves a listener until `stop` turns true. Connections that are open then go on by themselves.
+    /// Serves a listener until `stop` turns true, with an entrance for each thread. Connections that rest then are closed; requests go on by themselves.
     ///
     /// # Errors
     /// If the socket cannot be listened on.
-    pub fn serve<A: ServerApp + Send + Sync + 'static>(
+    pub fn serve(
         self: Arc<Self>,
         listener: std::net::TcpListener,
         tls: Option<ListenerTls>,
-        app: Arc<A>,
+        entrances: Arc<[Entrance]>,
         stop: ShutdownWatch,
     ) -> io::Result<impl Future<Output = ()> + Send> {
         rustix::net::listen(&listener, BACKLOG)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(self.accept(listener, tls, app, stop))
+        Ok(self.accept(listener, tls, entrances, stop))
     }
 
-    async fn accept<A: ServerApp + Send + Sync + 'static>(
+    async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
         tls: Option<ListenerTls>,
-        app: Arc<A>,
+        entrances: Arc<[Entrance]>,
         mut stop: ShutdownWatch,
     ) {
         let mut failing = false;
@@ -110,13 +113,15 @@ impl Reception {
             failing = false;
             match self.places.take(client.ip()) {
                 Ok(place) => {
-                    let (reception, app, stop) = (Arc::clone(&self), Arc::clone(&app), stop.clone());
+                    let (reception, entrances, stop) = (Arc::clone(&self), Arc::clone(&entrances), stop.clone());
                     let tls = tls.as_ref().map(ListenerTls::acceptor);
-                    let (Some(worker), Ok(socket)) = (self.workers.next(), socket.into_std()) else { continue };
+                    let (Some((number, worker)), Ok(socket)) = (self.workers.next(), socket.into_std()) else {
+                        continue;
+                    };
                     worker.spawn(async move {
                         // Fails only for want of memory in the kernel: then nobody can be served.
-                        if let Ok(socket) = TcpStream::from_std(socket) {
-                            reception.receive(socket, client, tls, app, stop).await;
+                        if let (Ok(socket), Some(entrance)) = (TcpStream::from_std(socket), entrances.get(number)) {
+                            reception.receive(socket, client, tls, entrance, stop).await;
                         }
                         drop(place);
                     });
@@ -126,15 +131,15 @@ impl Reception {
         }
     }
 
-    async fn receive<A: ServerApp>(
+    async fn receive(
         &self,
         socket: TcpStream,
         client: SocketAddr,
         tls: Option<Arc<Acceptor>>,
-        app: Arc<A>,
-        stop: ShutdownWatch,
+        entrance: &Entrance,
+        mut stop: ShutdownWatch,
     ) {
-        let clock = Arc::new(HeadClock::new(self.head_within));
+        let clock = Arc::new(HeadClock::new(self.head_within, self.rest));
         // A connection that is gone already says so when it is read.
         let _ = socket.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
@@ -149,7 +154,7 @@ impl Reception {
                     Ok(stream) => Box::new(stream),
                     Err(_) => return self.cut("handshake_failed"),
                 },
-                () = clock.overdue() => return self.cut("slow_handshake"),
+                _ = clock.overdue() => return self.cut("slow_handshake"),
             },
         };
         let (unsent, metrics) = (Unsent::none(&self.in_flight), Arc::clone(&self.metrics));
@@ -157,9 +162,11 @@ impl Reception {
         let Ok(connection) = connection else { return };
         tokio::select! {
             biased;
-            _ = app.process_new(Box::new(connection), &stop) => {}
-            // Owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
-            () = clock.overdue() => self.cut("slow_head"),
+            () = entrance.serve(Box::new(connection), &mut stop) => {}
+            // Resting or owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
+            overdue = clock.overdue() => if overdue == Overdue::Head {
+                self.cut("slow_head");
+            },
         }
     }
 

@@ -50,6 +50,12 @@ impl Workers {
         Ok(Self { turns: Arc::new(Turns { runtimes, taken: AtomicUsize::new(0) }), _stop: stop })
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.turns.runtimes.len()
+    }
+
     /// For whoever has connections to give to them.
     pub(super) fn turns(&self) -> Arc<Turns> {
         Arc::clone(&self.turns)
@@ -57,9 +63,10 @@ impl Workers {
 }
 
 impl Turns {
-    /// Where the next connection goes: each in turn.
-    pub(super) fn next(&self) -> Option<&Handle> {
-        self.runtimes.get(self.taken.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1))
+    /// Where the next connection goes, each in turn: a thread's number and its runtime.
+    pub(super) fn next(&self) -> Option<(usize, &Handle)> {
+        let number = self.taken.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1);
+        Some((number, self.runtimes.get(number)?))
     }
 }
 
@@ -74,12 +81,12 @@ mod tests {
         let workers = Workers::start(2).unwrap();
         let (turns, mut names) = (workers.turns(), Vec::new());
         for _ in 0..4 {
-            let name = turns.next().unwrap().spawn(async { thread::current().name().unwrap().to_owned() });
+            let name = turns.next().unwrap().1.spawn(async { thread::current().name().unwrap().to_owned() });
             names.push(name.await.unwrap());
         }
         assert_eq!(names, ["worker-0", "worker-1", "worker-0", "worker-1"]);
 
-        let served = turns.next().unwrap().spawn(std::future::pending::<()>());
+        let served = turns.next().unwrap().1.spawn(std::future::pending::<()>());
         drop(workers);
         let ended = tokio::time::timeout(Duration::from_secs(30), served).await.unwrap();
         assert!(ended.unwrap_err().is_cancelled());

@@ -90,7 +90,8 @@ enum Given {
 #[derive(Debug, Clone)]
 struct Verdict {
     token: VerifiedToken,
-    generation: Option<u64>,
+    /// Of the key that verified it.
+    generation: u64,
 }
 
 /// What a shopper's access token says; of the whole only what the gateway judges by.
@@ -119,6 +120,12 @@ impl ShopperVerifier {
     #[must_use]
     pub fn has_all_keys(&self) -> bool {
         self.rings.values().all(|ring| ring.is_filled())
+    }
+
+    /// Forgets the verdicts over tokens that have ended. One whose session outlives it is verified again when it is
+    /// shown again.
+    pub fn forget_ended(&self, now: u64) {
+        self.verdicts.retain(|_, verdict| !verdict.token.has_ended(now));
     }
 
     /// How many verdicts are remembered.
@@ -177,7 +184,7 @@ impl ShopperVerifier {
     fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
         let verdict = self.verdicts.get(key)?;
         let current = self.rings.get(&verdict.token.shopper.organization)?.generation()?;
-        (verdict.generation == Some(current)).then_some(verdict.token)
+        (verdict.generation == current).then_some(verdict.token)
     }
 
     async fn verify_anew(
@@ -202,7 +209,7 @@ impl ShopperVerifier {
         organization: &OrganizationId,
         given: Given,
         now: u64,
-    ) -> Result<(Shopper, Option<u64>), TokenError> {
+    ) -> Result<(Shopper, u64), TokenError> {
         let own = self.rings.get(organization).ok_or(TokenError::OrganizationWrong)?;
         let unverified = Unverified::read(token, own.algorithm())?;
         // A token of another organization that this gateway serves is verified with that one's keys, so
@@ -214,19 +221,18 @@ impl ShopperVerifier {
             Given::ByAnyone if claimed.is_none() => Source::Foreign,
             Given::ByAnyone => Source::Presented { issued_at: unverified.claimed_issue() },
         };
-        let generation = ring.generation();
         let key = ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => TokenError::KeyUnknown,
             NoKey::Unavailable => TokenError::KeysUnavailable,
         })?;
-        let claims: Claims = unverified.verify(&key).map_err(|error| match error {
+        let claims: Claims = unverified.verify(&key.verifying).map_err(|error| match error {
             Unverifiable::SignatureWrong => TokenError::SignatureWrong,
             Unverifiable::Malformed(_) => TokenError::NotAShoppers,
         })?;
         if claims.nbf.or(claims.iat).is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
             return Err(TokenError::NotYetValid);
         }
-        Ok((claims.shopper()?, generation.max(ring.generation())))
+        Ok((claims.shopper()?, key.generation))
     }
 
     fn count(&self, result: &'static str) {

@@ -7,6 +7,7 @@ use std::{
 
 use reqwest::RequestBuilder;
 use salesforce_simulator::{Effect, Fault, ResetAt};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     scale::{self, figure, ms, percentile},
@@ -421,4 +422,61 @@ async fn another_configuration_forgets_neither_what_slas_said_nor_what_failed() 
     assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
     world.gateway.reload(|config| set(config, "logins", "failed_per_address_and_login = 2")).unwrap();
     assert_ne!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN, "another bound begins anew");
+}
+
+/// Connections on each of which this has been sent, and from which nothing is read.
+async fn left_alone(world: &World, request: &str) -> Vec<TcpStream> {
+    let mut connections = Vec::new();
+    for _ in 0..SEATS * 2 {
+        let mut connection = TcpStream::connect(world.gateway.address).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        connections.push(connection);
+        // One after the other: at once they would be a burst.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    connections
+}
+
+const SEATS: usize = 4;
+
+#[tokio::test]
+async fn who_takes_his_time_takes_nobodys_seat() {
+    let world = with("load", &format!("concurrency = {SEATS}\nqueue = \"50ms\"\nlow_priority = []")).await;
+    let token = world.mint(|_| {});
+    let is_served = async |what: &str| {
+        for _ in 0..SEATS {
+            assert_eq!(world.send(read(&world, &token)).await.status, 200, "{what}");
+        }
+    };
+    let jwks = slas("/jwks");
+    let upstream = |path: &str| world.simulator.ledger().iter().filter(|entry| entry.path == path).count();
+
+    // More than the sockets between hold.
+    world.simulator.inject(Fault::on("slas", Effect::HugeBody { bytes: 16 * 1024 * 1024 }).flow("jwks"));
+    let unread = left_alone(&world, &format!("GET {jwks} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+    eventually("the answers are on their way", async || upstream(&jwks) >= SEATS * 2).await;
+    is_served("answers that nobody reads").await;
+    drop(unread);
+
+    let (target, fields) = (baskets("?siteId=RefArch"), "Content-Type: application/json\r\nContent-Length: 20");
+    let post = format!("POST {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{fields}\r\n\r\n");
+    let unsent = left_alone(&world, &post).await;
+    let status = format!("http://{}/status", world.gateway.admin);
+    let heads = async || {
+        let status = world.client.get(&status).send().await.unwrap().text().await.unwrap();
+        status.contains(&format!("\"requests_in_flight\":{}", SEATS * 2))
+    };
+    eventually("the heads are there", heads).await;
+    is_served("bodies that nobody sends").await;
+    drop(unsent);
+}
+
+#[tokio::test]
+async fn a_request_whose_body_is_there_has_a_seat() {
+    let world = with("load", "concurrency = 1\nqueue = \"10ms\"\nlow_priority = []").await;
+    let token = world.mint(|_| {});
+    world.simulator.inject(Fault::on("api", Effect::Delay { ms: 1000 }));
+    let post = || world.send(world.post(&baskets("?siteId=RefArch")).bearer_auth(&token).body("{}"));
+    let answers = futures::future::join_all((0..3).map(|_| post())).await;
+    assert_eq!(refused(&answers, OVERLOADED), 2, "{answers:?}");
 }

@@ -30,6 +30,7 @@ mod paths;
 mod refusals;
 mod registered;
 mod reload;
+mod resting;
 mod sdk;
 mod secrets;
 mod sessions;

@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 /// What begins an HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes at the head of each frame.
 const HEAD: usize = 9;
 

@@ -72,6 +72,7 @@ impl Sessions {
             // Forgotten by capacity only: the store remembers for as long as a token may live.
             Known::Ended => true,
         });
+        self.verifier.forget_ended(now);
         let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
         self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
