@@ -61,21 +61,27 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
     let refresh = "r".repeat(200);
     let token = runtime.block_on(async { bench.verify(&bench.mint()).await });
     let site = "RefArch".parse().unwrap();
-    let (before, mut text_bytes, mut held) = (resident_bytes(), 0, Vec::new());
+    let numbered = |number: usize| {
+        let text = format!("{number:08}{}", "a".repeat(1_100));
+        let usid = format!("00000000-0000-4000-8000-{number:012}").parse().unwrap();
+        let shopper = Arc::new(Shopper { usid, ..(*token.shopper).clone() });
+        (VerifiedToken { shopper, digest: token_digest(&text) }, text)
+    };
+    let (mut before, mut text_bytes, mut held) = (resident_bytes(), 0, Vec::new());
     for count in COUNTS {
         runtime.block_on(async {
             for number in held.len()..count {
-                let text = format!("{number:08}{}", "a".repeat(1_100));
-                let usid = format!("00000000-0000-4000-8000-{number:012}").parse().unwrap();
-                let shopper = Arc::new(Shopper { usid, ..(*token.shopper).clone() });
-                let verified = VerifiedToken { shopper, digest: token_digest(&text) };
+                let (verified, text) = numbered(number);
                 let answer = TokenAnswer { access_token: SecretString::from(text), ..answer(&refresh) };
                 text_bytes += answer.access_token.expose_secret().len() + refresh.len();
                 bench.sessions.begin(&site, &verified, &answer).await;
-                held.push(verified);
             }
         });
-        let used = resident_bytes().saturating_sub(before).saturating_sub(text_bytes) / count;
+        let taken = resident_bytes();
+        let used = taken.saturating_sub(before).saturating_sub(text_bytes) / count;
+        // What asks is no part of what is held.
+        held.extend((held.len()..count).map(|number| numbered(number).0));
+        before += resident_bytes().saturating_sub(taken);
         let took = each(|turn| {
             let token = &held[scattered(turn) % count];
             runtime.block_on(async { black_box(bench.sessions.standing(token).await.is_ok()) });

@@ -241,7 +241,11 @@ impl Behind {
 #[tokio::test]
 async fn an_api_behind_tls_is_verified_and_shares_connections() {
     let behind = Behind::start().await;
-    let front = behind.front(&behind.authority, |_| {}).await;
+    // Each thread has connections of its own.
+    let one_thread = |config: &mut toml::Table| {
+        config["server"].as_table_mut().unwrap().insert("threads".into(), 1.into());
+    };
+    let front = behind.front(&behind.authority, one_thread).await;
     crate::world::eventually("the front is ready", async || behind.ready(&front).await).await;
     let simulator = &behind.world.simulator;
     let token = behind.world.mint(|spec| {
