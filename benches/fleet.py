@@ -21,6 +21,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLIENT = "11111111-1111-4111-8111-111111111111"
+# Commands in which Redis is told that a session was used: the script, a look and a write.
+TELLING = 3
 # Seconds that a token lives here: long enough to be used, short enough to be waited for.
 LIFE = 15
 ORGANIZATION = "f_ecom_zzrf_001"
@@ -184,19 +186,21 @@ def measure(options, redis, simulator, gateways):
     move = step(redis, count, "the first request at another gateway", lambda: go_on(second))
     time.sleep(LIFE)
     renewal = step(redis, count, "a request whose token has ended: it is renewed", lambda: go_on(second))
-    print(f"\nmemory: {bytes_each:.0f} bytes of Redis for a session with its tokens\n")
+    print(f"\nmemory: {bytes_each:.0f} bytes of Redis for a session with its tokens, its own tables of keys not counted\n")
 
     copies = options.sessions * bytes_each / 1e9
     renewals = options.active / (25 * 60)
     logins = options.active / (30 * 60)
     moves = options.active / (10 * 60)
-    operations = renewals * renewal + logins * login + moves * move
+    told = options.active / 60
+    operations = renewals * renewal + logins * login + moves * move + told * TELLING
     print(f"Reckoned for {options.sessions:,} sessions, {options.replicas} replicas, {options.active:,} shoppers on the site:\n")
     print("| what | figure | how |\n|---|---|---|")
     print(f"| memory | {copies:.0f} GB, {2 * copies:.0f} GB with one copy of each shard | {bytes_each:.0f} bytes each |")
     print(f"| logins | {logins:,.0f}/s | each shopper on the site once in 30 minutes |")
     print(f"| renewals | {renewals:,.0f}/s | each once in 25 minutes: 30 less the 5 of `refresh_ahead` |")
     print(f"| moves to a gateway that does not know the session | {moves:,.0f}/s | each once in 10 minutes |")
+    print(f"| uses that Redis is told of | {told:,.0f}/s | each shopper's once a minute: a script of {TELLING} commands |")
     print(f"| operations | {operations:,.0f}/s | the sums of the above |")
     print(f"| locks | {renewals:,.0f}/s, {renewals * 0.2:,.0f} held at a time | one a renewal, for as long as SLAS takes (200 ms) |")
     print(f"| shards at 25 GB and 50,000 operations/s | {max(-(-copies // 25), -(-operations // 50_000)):.0f} | whichever needs more |")

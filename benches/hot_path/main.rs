@@ -29,6 +29,10 @@ const MOST_HELD: usize = 1_001_000;
 /// What makes it measure how costs grow instead: `cargo bench --bench hot_path -- scale`.
 const SCALE: &str = "scale";
 
+/// The gateway's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first and only provider");
     let runtime = Runtime::new().unwrap();

@@ -89,7 +89,7 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
         println!(
             "| {count} | {} | {} |",
             took.as_nanos(),
-            if count < 1_000 { "–".to_owned() } else { used.to_string() }
+            if count <= 1_000 { "–".to_owned() } else { used.to_string() }
         );
     }
 }

@@ -134,7 +134,13 @@ async fn connection(to: SocketAddr, requests: Rc<Requests>, tally: Rc<Tally>) ->
         }
         let Some(request) = requests.take() else { break };
         match timeout(PATIENCE, exchange(&mut stream, to, request, &mut buffer)).await {
-            Ok(Ok(200)) => latencies.push(due.elapsed().as_micros() as u32),
+            Ok(Ok(Answer { status: 200, closes })) => {
+                latencies.push(due.elapsed().as_micros() as u32);
+                // Whoever closes after each answer is asked on another connection, as a browser would.
+                if closes {
+                    stream = None;
+                }
+            }
             Ok(Ok(_)) => failed += 1,
             Ok(Err(_)) | Err(_) => {
                 failed += 1;
@@ -145,13 +151,20 @@ async fn connection(to: SocketAddr, requests: Rc<Requests>, tally: Rc<Tally>) ->
     (latencies, failed)
 }
 
-/// Sends one request, and reads its answer: the status.
+/// What came back.
+struct Answer {
+    status: u16,
+    /// Whether its connection ends with it.
+    closes: bool,
+}
+
+/// Sends one request, and reads its answer.
 async fn exchange(
     stream: &mut Option<TcpStream>,
     to: SocketAddr,
     request: &[u8],
     buffer: &mut [u8],
-) -> io::Result<u16> {
+) -> io::Result<Answer> {
     let stream = match stream {
         Some(stream) => stream,
         None => {
@@ -172,7 +185,8 @@ async fn exchange(
             break (head + 4, body_length(&buffer[..head])?);
         }
     };
-    let status = std::str::from_utf8(&buffer[9..12]).ok().and_then(|text| text.parse().ok());
+    let status: Option<u16> = std::str::from_utf8(&buffer[9..12]).ok().and_then(|text| text.parse().ok());
+    let closes = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase().contains("connection: close");
     let mut missing = match length {
         Length::Known(length) => (head + length).saturating_sub(filled),
         Length::Chunked => {
@@ -191,7 +205,7 @@ async fn exchange(
             count => missing = missing.saturating_sub(count),
         }
     }
-    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    status.map(|status| Answer { status, closes }).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 enum Length {
@@ -219,7 +233,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// A connection that has had one good answer.
 pub async fn once_and_rest(to: SocketAddr, request: &[u8]) -> io::Result<TcpStream> {
     let (mut stream, mut buffer) = (None, vec![0; 16 * 1024]);
-    match exchange(&mut stream, to, request, &mut buffer).await? {
+    match exchange(&mut stream, to, request, &mut buffer).await?.status {
         200 => stream.ok_or_else(|| io::ErrorKind::NotConnected.into()),
         status => Err(io::Error::other(format!("{to} answers {status}"))),
     }
@@ -228,7 +242,7 @@ pub async fn once_and_rest(to: SocketAddr, request: &[u8]) -> io::Result<TcpStre
 /// The status of one answer, and its head, over a connection of its own.
 pub async fn once(to: SocketAddr, request: &[u8]) -> io::Result<(u16, String)> {
     let mut buffer = vec![0; 16 * 1024];
-    let status = exchange(&mut None, to, request, &mut buffer).await?;
+    let status = exchange(&mut None, to, request, &mut buffer).await?.status;
     let end = find(&buffer, b"\r\n\r\n").unwrap_or(0);
     Ok((status, String::from_utf8_lossy(&buffer[..end]).into_owned()))
 }

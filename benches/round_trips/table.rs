@@ -92,8 +92,8 @@ impl Summary {
     pub fn markdown(&self) -> String {
         let mut text = format!("{}, {}; {} rounds, medians (quartiles)\n\n", self.date, self.machine, self.rounds);
         text += "| row | tokens | CPU a request, µs | ÷ `pingora_pass` | ÷ `nginx_lua_cached_jwt` | ÷ `gateway_verified` \
-                 | ÷ `pwa_kit_slas` | requests/s | p50, µs | p99, µs | p99 ÷ `pingora_pass` | MB |\n\
-                 |---|---|---|---|---|---|---|---|---|---|---|---|\n";
+                 | ÷ `pwa_kit_slas` | requests/s | p50, µs | p99, µs | p99 ÷ `pingora_pass` | MB | failed |\n\
+                 |---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
         for row in &self.rows {
             let ratios = BASES.map(|base| match (row.cpu_ratio_to.get(base), row.cpu_ratio_quartiles.get(base)) {
                 (Some(ratio), Some([low, high])) => format!("**{ratio:.2}** ({low:.2}–{high:.2})"),
@@ -101,7 +101,7 @@ impl Summary {
             });
             let _ = writeln!(
                 text,
-                "| `{}` | {} | {:.1} | {} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} |",
+                "| `{}` | {} | {:.1} | {} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {} |",
                 row.name,
                 row.tokens,
                 row.cpu_us_per_request,
@@ -110,7 +110,8 @@ impl Summary {
                 row.p50_us,
                 row.p99_us,
                 row.p99_ratio_to_pingora_pass,
-                row.rss_mb
+                row.rss_mb,
+                row.failed
             );
         }
         text += "\n| connections that rest | KB each |\n|---|---|\n";

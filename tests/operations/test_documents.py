@@ -17,7 +17,8 @@ DEMO = "make demo"
 SHOP, OPERATORS, SALESFORCE = "127.0.0.1:8080", "127.0.0.1:9090", "127.0.0.1:8081"
 # Every page with commands; each has its test below.
 PAGES = {
-    "README.md", "CONTRIBUTING.md", "docs/CONFIGURATION.md", "docs/MIGRATION.md", "docs/OPERATIONS.md", "simulator/README.md",
+    "README.md", "CONTRIBUTING.md", "docs/CONFIGURATION.md", "docs/MIGRATION.md", "docs/OPERATIONS.md",
+    "docs/PERFORMANCE.md", "simulator/README.md",
 }
 # What others wrote, and what was built.
 NOT_OURS = {"node_modules", "target"}
@@ -77,6 +78,9 @@ class Documents(unittest.TestCase):
     def test_contributing(self):
         # All of it takes as long as these tests, or is these tests: files and targets are looked at.
         self.assertEqual(self.run_page("CONTRIBUTING.md", {}), 0)
+
+    def test_performance(self):
+        self.assertEqual(self.run_page("docs/PERFORMANCE.md", {}), 0)
 
 
 class Pages(unittest.TestCase):
