@@ -27,7 +27,9 @@ use crate::{
 
 /// Requests of the short run, and how many more the long one has.
 const SHORT: usize = 100;
-const MORE: usize = 500;
+const MORE: usize = 1_000;
+/// How often a journey that seems to have grown is counted.
+const ATTEMPTS: usize = 4;
 /// Growth that goes without saying.
 const TOLERATED: f64 = 1.05;
 const BASELINE: &str = "benches/instructions.toml";
@@ -64,11 +66,17 @@ pub async fn count() -> Result<(), Box<dyn Error>> {
         if !only.is_empty() && !only.split(',').any(|other| other == name) {
             continue;
         }
-        let (short, long) = (run(journey, SHORT).await?, run(journey, SHORT + MORE).await?);
-        let each = long.saturating_sub(short) / MORE as u64;
         let held = baseline.get(name).copied();
+        let has_grown = |each: u64| held.is_none_or(|held| each as f64 > held as f64 * TOLERATED);
+        let mut each = measure(journey).await?;
+        // What the gateway does by the clock is counted too, and only ever adds: the least of some counts is the request's.
+        for _ in 1..ATTEMPTS {
+            if held.is_some() && has_grown(each) {
+                each = each.min(measure(journey).await?);
+            }
+        }
         println!("{name:<14} {each:>12} {:>12}", held.map_or("-".to_owned(), |held| held.to_string()));
-        if held.is_none_or(|held| each as f64 > held as f64 * TOLERATED) {
+        if has_grown(each) {
             grown.push(name);
         }
         counted.insert(name.to_owned(), each);
@@ -91,6 +99,12 @@ pub async fn count() -> Result<(), Box<dyn Error>> {
 
 const HEAD: &str = "# Instructions of one request in the gateway, by journey, as `make instructions` counts them.\n\
                     # `make instructions WRITE=1` writes this file; the commit that changes it says why.\n";
+
+/// Instructions of one request.
+async fn measure(journey: Journey) -> Result<u64, Box<dyn Error>> {
+    let (short, long) = (run(journey, SHORT).await?, run(journey, SHORT + MORE).await?);
+    Ok(long.saturating_sub(short) / MORE as u64)
+}
 
 /// Instructions of a whole life with so many requests over one connection.
 async fn run(journey: Journey, count: usize) -> Result<u64, Box<dyn Error>> {
