@@ -340,7 +340,7 @@ pub(super) struct Load {
     /// Baskets, orders and SLAS never are, whatever stands here. In report mode too.
     #[schemars(example = json!(["shopper-search.*", "shopper-products.*", "shopper-seo.*"]))]
     pub(super) low_priority: List,
-    /// Requests of one organization that are upstream at a time.
+    /// Requests of one organization that its APIs have to answer at a time. What a client still sends, or reads, does not count.
     #[schemars(range(min = 1, max = 1_000_000), example = 2000)]
     pub(super) concurrency: usize,
     /// How long a request may wait to be one of them; then 503 `overloaded`. While such waits are in vain, nobody
