@@ -45,6 +45,10 @@ use crate::{
     settings::Settings,
 };
 
+/// Connections to the APIs that rest until they are used again, in all.
+const RESTING_UPSTREAM: usize = 512;
+/// And with each worker, at least.
+const LEAST_RESTING_UPSTREAM: usize = 64;
 /// How often the drain looks whether the last request is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// How long after readiness went off new requests may still come (load balancers take a moment).
@@ -60,11 +64,6 @@ pub struct App {
     in_flight: Arc<InFlight>,
     predecessor: Option<Predecessor>,
 }
-
-/// Connections to the APIs that rest until they are used again, in all.
-const RESTING_UPSTREAM: usize = 512;
-/// And with each thread, at least.
-const LEAST_RESTING_UPSTREAM: usize = 64;
 
 /// A listener that is open.
 #[derive(Debug)]

@@ -539,7 +539,6 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<Context>) {
-        self.in_flight.leave();
         if let (Some(route), Some(login)) =
             (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
         {
@@ -547,6 +546,8 @@ impl ProxyHttp for Proxy {
             gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
         }
         context.record(session.req_header(), &self.metrics);
+        // Last, so that a drain waits for what is told of the request as well.
+        self.in_flight.leave();
     }
 
     /// Our own line tells of failures, without path, query and header.

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 
+mod serving;
+
 use std::{
     fs,
     net::SocketAddr,
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use salesforce_simulator::{Seed, Simulator};
+
+use self::serving::eventually;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
@@ -214,11 +217,7 @@ async fn the_session_store_is_asked() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let began = Instant::now();
-    while std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
-        assert!(began.elapsed() < Duration::from_secs(30), "Redis never came up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("Redis is up", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
     let asked = |address: &str| {
         let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         online(&[

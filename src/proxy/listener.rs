@@ -18,7 +18,7 @@ use super::{
     entrance::Entrance,
     places::Places,
     tls::ListenerTls,
-    workers::{Turns, Workers},
+    workers::{Threads, Workers},
 };
 use crate::{
     in_flight::{InFlight, Unsent},
@@ -45,7 +45,7 @@ pub struct Reception {
     rest: Duration,
     head_limit: usize,
     places: Arc<Places>,
-    workers: Arc<Turns>,
+    workers: Arc<Threads>,
     in_flight: Arc<InFlight>,
     metrics: Arc<Metrics>,
 }
@@ -59,7 +59,7 @@ impl Reception {
             rest: settings.timeouts.idle,
             head_limit: settings.limits.head + HEAD_ROOM_BYTES,
             places: Places::new(&settings.limits, metrics.connections.clone()),
-            workers: workers.turns(),
+            workers: workers.threads(),
             in_flight: Arc::clone(in_flight),
             metrics: Arc::clone(metrics),
         })

@@ -424,15 +424,16 @@ async fn another_configuration_forgets_neither_what_slas_said_nor_what_failed() 
     assert_ne!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN, "another bound begins anew");
 }
 
-/// Connections on each of which this has been sent, and from which nothing is read.
-async fn left_alone(world: &World, request: &str) -> Vec<TcpStream> {
+/// Connections on each of which this has been sent, and from which nothing is read. One after the other, for at once they
+/// would be a burst: each when so many before it are `under_way`.
+async fn left_alone(world: &World, request: &str, mut under_way: impl AsyncFnMut() -> usize) -> Vec<TcpStream> {
     let mut connections = Vec::new();
+    let before = under_way().await;
     for _ in 0..SEATS * 2 {
         let mut connection = TcpStream::connect(world.gateway.address).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
         connections.push(connection);
-        // One after the other: at once they would be a burst.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        eventually("it is under way", async || under_way().await >= before + connections.len()).await;
     }
     connections
 }
@@ -453,20 +454,15 @@ async fn who_takes_his_time_takes_nobodys_seat() {
 
     // More than the sockets between hold.
     world.simulator.inject(Fault::on("slas", Effect::HugeBody { bytes: 16 * 1024 * 1024 }).flow("jwks"));
-    let unread = left_alone(&world, &format!("GET {jwks} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-    eventually("the answers are on their way", async || upstream(&jwks) >= SEATS * 2).await;
+    let get = format!("GET {jwks} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let unread = left_alone(&world, &get, async || upstream(&jwks)).await;
     is_served("answers that nobody reads").await;
     drop(unread);
 
     let (target, fields) = (baskets("?siteId=RefArch"), "Content-Type: application/json\r\nContent-Length: 20");
     let post = format!("POST {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{fields}\r\n\r\n");
-    let unsent = left_alone(&world, &post).await;
-    let status = format!("http://{}/status", world.gateway.admin);
-    let heads = async || {
-        let status = world.client.get(&status).send().await.unwrap().text().await.unwrap();
-        status.contains(&format!("\"requests_in_flight\":{}", SEATS * 2))
-    };
-    eventually("the heads are there", heads).await;
+    eventually("those who did not read are gone", async || world.in_flight().await == 0).await;
+    let unsent = left_alone(&world, &post, async || world.in_flight().await).await;
     is_served("bodies that nobody sends").await;
     drop(unsent);
 }

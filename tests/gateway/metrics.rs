@@ -192,6 +192,8 @@ async fn ten_thousand_values_of_a_callers_choice_add_no_series() {
         }
     };
     attack(0).await;
+    // A request is counted when its answer has been sent.
+    eventually("all are counted", async || world.in_flight().await == 0).await;
     let before = series(&world.metrics().await).len();
     futures::future::join_all((0..8).map(async |worker| {
         for number in 0..1440 / 8 {

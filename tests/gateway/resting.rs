@@ -22,7 +22,7 @@ use tokio_rustls::{
 use crate::{
     replica::Replica,
     tls::authority::Authority,
-    world::{PUBLIC_CLIENT, World, baskets, install_cryptography, products},
+    world::{PUBLIC_CLIENT, World, baskets, eventually, install_cryptography, products},
 };
 
 /// Enough for what each takes to stand out from all else.
@@ -137,7 +137,7 @@ async fn a_stop_ends_the_rest_and_not_the_request() {
     let mut busy = rests(address, &token).await;
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: 6000 }).flow("getProduct"));
     busy.write_all(read(&token).as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("it is under way", async || world.forwarded("shopper-products.getProduct").len() == 3).await;
     let stopping = tokio::spawn(world.gateway.stop());
     assert_eq!(answer(&mut resting).await, None);
     assert!(!stopping.is_finished(), "the request is still under way");

@@ -178,6 +178,14 @@ impl World {
         self.client.get(format!("http://{}/metrics", self.gateway.admin)).send().await.unwrap().text().await.unwrap()
     }
 
+    /// Requests whose answer has not been sent, or which have not been counted and logged.
+    pub async fn in_flight(&self) -> usize {
+        let status = format!("http://{}/status", self.gateway.admin);
+        let status = self.client.get(status).send().await.unwrap().text().await.unwrap();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        usize::try_from(status["requests_in_flight"].as_u64().unwrap()).unwrap()
+    }
+
     pub async fn ready(&self) {
         eventually("the gateway is ready", async || {
             let readyz = self.client.get(format!("http://{}/readyz", self.gateway.admin)).send().await;

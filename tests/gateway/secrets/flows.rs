@@ -269,10 +269,10 @@ pub async fn faults(driver: &mut Driver) {
             assert!(answer.status >= 400, "{}", answer.body);
         }
         driver.simulator.clear_faults();
-        // SLAS is asked again a moment after it answers again.
-        while driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        eventually("SLAS is asked again", async || {
+            driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.status == 200
+        })
+        .await;
     }
     let token = driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.token();
     for effect in [Effect::Reset { at: ResetAt::Before }, Effect::Hang, Effect::Truncate] {
