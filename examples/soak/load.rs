@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use reqwest::{Client, StatusCode};
+use reqwest::Client;
 
 use crate::Outcome;
 
@@ -30,7 +30,7 @@ pub struct Shopper {
 #[derive(Default)]
 pub struct Tally {
     pub sent: AtomicUsize,
-    /// Answers that were another shopper's, or nobody's any more.
+    /// Answers that were another shopper's, or nobody's.
     pub wrong: AtomicUsize,
     /// What failed, after one more try: when, and how.
     pub failed: Mutex<Vec<(Instant, String)>>,
@@ -93,10 +93,10 @@ impl Shopper {
                 *self.token.lock() = new;
             }
         }
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        if !status.is_success() {
             return Err(format!("{} {code}", status.as_u16()));
         }
-        if !status.is_success() || !body.contains(&self.basket) {
+        if !body.contains(&self.basket) {
             tally.wrong.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Trusted systems at system operations: by a bearer token, by Basic credentials, by a certificate (see `tls`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use reqwest::{RequestBuilder, StatusCode};
@@ -171,13 +171,16 @@ async fn a_token_is_kept_while_account_manager_fails_and_over_when_its_time_is()
     tokio::time::sleep(Duration::from_millis(3300)).await;
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK, "due, but still good");
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let before = exchanges(&world).len();
+    let (before, began) = (exchanges(&world).len(), Instant::now());
     let answers = join_all((0..50).map(|_| world.send(basic(world.get(&order()))))).await;
     for answer in &answers {
         assert_eq!(answer.refusal(), (503, "account_manager_unavailable"));
         assert!(answer.header("retry-after").is_some());
     }
-    assert!(exchanges(&world).len() - before <= 1, "what has just failed is not asked by everybody");
+    // Half a second after a failure it is asked again, and a slow machine takes longer for all of them.
+    let most = 1 + began.elapsed().as_millis() / 500;
+    let asked = exchanges(&world).len() - before;
+    assert!(asked as u128 <= most, "what has just failed is not asked by everybody: {asked} times");
     world.simulator.clear_faults();
     crate::world::eventually("it works again", async || {
         world.send(basic(world.get(&order()))).await.status == StatusCode::OK

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     callers::CALLER_SECRET,
-    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, World, products},
+    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, World, eventually, products},
 };
 
 const SUBJECT: &str = "/C=DE/O=Example, Inc./CN=Zoë's orders";
@@ -109,8 +109,9 @@ async fn a_certificate_stands_for_its_caller() {
             let claims = crate::on_behalf::claims(&world.forwarded("shopper-products.getProducts")[0]);
             assert!(claims.contains("tsob:") && claims.contains(LOGIN), "{claims}");
         }
-        let metrics = world.metrics().await;
-        assert!(metrics.contains(&format!("caller=\"{caller}\"")), "{metrics}");
+        // A request is counted when its answer has been sent.
+        let told = async || world.metrics().await.contains(&format!("caller=\"{caller}\""));
+        eventually("the caller's name is told", told).await;
     }
     let exchanges = world.simulator.count("account_manager", "access_token");
     assert!(exchanges <= 1, "the own token is got once: {exchanges}");
