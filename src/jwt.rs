@@ -5,15 +5,18 @@
 //! caller's; what the token says of itself can only agree or be refused (RFC 8725, 3.1), and the
 //! header's `jwk`, `jku`, `x5u` and `x5c` are never looked at.
 
+mod key;
+
+use std::borrow::Cow;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
-use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use jsonwebtoken::Algorithm;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+pub use self::key::{Signed, VerifyingKey};
 
 /// Longest token that is looked at, bytes. SLAS's are about 1,100; a larger one is refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -94,6 +97,17 @@ pub struct Unverified<'a> {
     signature: &'a str,
 }
 
+/// What a token says of itself. Good only for choosing whose keys to try, and whether to ask for them.
+#[derive(Debug, Default, Deserialize)]
+pub struct Claimed<'c> {
+    /// Who issued it (`iss`).
+    #[serde(borrow, default, rename = "iss")]
+    pub issuer: Option<Cow<'c, str>>,
+    /// When, seconds since 1970 (`iat`).
+    #[serde(default, rename = "iat", deserialize_with = "whole_number")]
+    pub issued_at: Option<u64>,
+}
+
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -114,6 +128,11 @@ struct Header {
 /// Whether a member is there, whatever its value, `null` included.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
+}
+
+/// A whole number; nothing for any other value.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    serde_json::Value::deserialize(deserializer).map(|value| value.as_u64())
 }
 
 impl<'a> Unverified<'a> {
@@ -152,36 +171,26 @@ impl<'a> Unverified<'a> {
         &self.kid
     }
 
-    /// A claim of the token before verification. Good only for choosing whose keys to try.
+    /// What the token says of itself before verification. Nothing, if it cannot be read.
     #[must_use]
-    pub fn claimed_issuer(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Issuer {
-            iss: String,
-        }
-        serde_json::from_slice::<Issuer>(&self.payload).ok().map(|claims| claims.iss)
+    pub fn claimed(&self) -> Claimed<'_> {
+        serde_json::from_slice(&self.payload).unwrap_or_default()
     }
 
-    /// When the token says that it was issued, before verification. Good only for choosing whether to ask for keys.
-    #[must_use]
-    pub fn claimed_issue(&self) -> Option<u64> {
-        #[derive(Deserialize)]
-        struct Issue {
-            iat: u64,
-        }
-        serde_json::from_slice::<Issue>(&self.payload).ok().map(|claims| claims.iat)
-    }
-
-    /// Checks the signature and only then hands out the claims.
+    /// Checks the signature and only then hands out the claims, and the token's name.
     ///
     /// # Errors
     /// [`Unverifiable`].
-    pub fn verify<Claims: DeserializeOwned>(&self, key: &DecodingKey) -> Result<Claims, Unverifiable> {
-        let genuine = crypto::verify(self.signature, self.signing_input.as_bytes(), key, self.algorithm);
-        if !genuine.unwrap_or(false) {
+    pub fn verify<'c, Claims: Deserialize<'c>>(
+        &'c self,
+        key: &VerifyingKey,
+    ) -> Result<(Claims, TokenDigest), Unverifiable> {
+        let signed = Signed::of(self.signing_input.as_bytes());
+        if key.algorithm() != self.algorithm || !key.verifies(&signed, self.signature) {
             return Err(Unverifiable::SignatureWrong);
         }
-        Ok(serde_json::from_slice(&self.payload).map_err(|_| Malformed::ClaimsUnreadable)?)
+        let claims = serde_json::from_slice(&self.payload).map_err(|_| Malformed::ClaimsUnreadable)?;
+        Ok((claims, signed.sha256()))
     }
 }
 

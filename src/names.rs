@@ -141,9 +141,9 @@ impl OrganizationId {
     }
 }
 
-/// A list of scopes, any one of which is enough where an operation asks for them.
+/// A list of scopes, any one of which is enough where an operation asks for them. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scopes(Vec<Scope>);
+pub struct Scopes(Arc<[Scope]>);
 
 impl Scopes {
     /// The scopes in their order.

@@ -110,9 +110,10 @@ impl SystemVerifier {
 
     async fn verify_anew(&self, token: &str, name: [u8; 32]) -> Result<Arc<SystemClient>, SystemTokenError> {
         let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
-        let source = match unverified.claimed_issuer() {
-            Some(issuer) if self.issuers.contains(&issuer) => {
-                Source::Presented { issued_at: unverified.claimed_issue() }
+        let claimed = unverified.claimed();
+        let source = match &claimed.issuer {
+            Some(issuer) if self.issuers.iter().any(|own| own == issuer) => {
+                Source::Presented { issued_at: claimed.issued_at }
             }
             _ => Source::Foreign,
         };
@@ -120,7 +121,7 @@ impl SystemVerifier {
             NoKey::Unknown => SystemTokenError::Invalid,
             NoKey::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
-        let claims: Claims = unverified.verify(&key.verifying).map_err(|error: Unverifiable| {
+        let (claims, _): (Claims, _) = unverified.verify(&key.verifying).map_err(|error: Unverifiable| {
             tracing::debug!(%error, "system token refused");
             SystemTokenError::Invalid
         })?;

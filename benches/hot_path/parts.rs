@@ -15,7 +15,7 @@ use shopper_gateway::{
         transport::Transport,
     },
     settings::Settings,
-    shopper::verify::{ShopperVerifier, VerifiedToken},
+    shopper::verify::{HashedToken, ShopperVerifier, VerifiedToken},
     store::memory::MemoryStore,
     system::SystemVerifier,
     tokens::{
@@ -83,7 +83,6 @@ impl Parts {
         let on_behalf = OnBehalfTokens::new(
             ByOrganization::from_iter([(tenant.organization.clone(), agent)]),
             Arc::clone(&sessions),
-            Arc::clone(&verifier),
             settings.timeouts.upstream,
             settings.timeouts.exchange,
             metrics,
@@ -96,7 +95,7 @@ impl Parts {
     }
 
     pub async fn verify(&self, token: &str) -> VerifiedToken {
-        self.verifier.verify(token, &self.organization).await.unwrap()
+        self.verifier.verify(&HashedToken::of(token), &self.organization).await.unwrap()
     }
 }
 

@@ -4,21 +4,21 @@
 use std::sync::LazyLock;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, jwk::Jwk};
 use libfuzzer_sys::fuzz_target;
 use shopper_gateway::{
-    jwt::{Unverified, claims_to_be_of_account_manager, token_digest},
+    jwt::{Unverified, VerifyingKey, claims_to_be_of_account_manager, token_digest},
     shopper::{isb::Isb, verify::Claims},
 };
 
-static KEY: LazyLock<DecodingKey> = LazyLock::new(|| {
-    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+static KEY: LazyLock<VerifyingKey> = LazyLock::new(|| {
     // The key of RFC 7515, appendix A.3.
-    DecodingKey::from_ec_components(
-        "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-        "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    let jwk: Jwk = serde_json::from_str(
+        r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
     )
-    .expect("a key")
+    .expect("a key");
+    VerifyingKey::of(&jwk).expect("a key")
 });
 
 fuzz_target!(|text: &str| {
@@ -29,7 +29,7 @@ fuzz_target!(|text: &str| {
     read_token(&format!("{encoded}.e30.AA"));
 
     if let Ok(shopper) =
-        serde_json::from_str::<Claims>(text).map_err(drop).and_then(|claims| claims.shopper().map_err(drop))
+        serde_json::from_str::<Claims<'_>>(text).map_err(drop).and_then(|claims| claims.shopper().map_err(drop))
     {
         let tenant = shopper.organization.tenant();
         let named = text.matches(tenant.as_str()).count();
@@ -47,9 +47,9 @@ fn read_token(token: &str) {
     for algorithm in [Algorithm::ES256, Algorithm::RS256] {
         if let Ok(unverified) = Unverified::read(token, algorithm) {
             assert!(!unverified.kid().is_empty());
-            let _ = unverified.claimed_issuer();
+            let _ = unverified.claimed();
             if algorithm == Algorithm::ES256 {
-                assert!(unverified.verify::<Claims>(&KEY).is_err(), "a forged token verifies: {token}");
+                assert!(unverified.verify::<Claims<'_>>(&KEY).is_err(), "a forged token verifies: {token}");
             }
         }
     }

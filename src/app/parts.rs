@@ -120,7 +120,6 @@ impl Parts {
         let on_behalf = OnBehalfTokens::new(
             agents,
             Arc::clone(&sessions),
-            Arc::clone(&shoppers),
             settings.timeouts.upstream,
             exchange,
             Arc::clone(metrics),

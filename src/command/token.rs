@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     names::{OrganizationId, TENANT_SCOPE, TenantId},
     settings::Settings,
-    shopper::verify::{LEEWAY_SECONDS, ShopperVerifier, TokenError, check_claims},
+    shopper::verify::{HashedToken, LEEWAY_SECONDS, ShopperVerifier, TokenError, check_claims},
     system::SystemTokenError,
 };
 
@@ -194,7 +194,7 @@ async fn verify_shopper(
     // That of SLAS is the first.
     let rings = rings.iter().take(1).map(|ring| (organization.clone(), Arc::clone(ring)));
     let verifier = ShopperVerifier::new(rings.collect(), Arc::clone(metrics));
-    verifier.verify(token, organization).await.map(|_| ())
+    verifier.verify(&HashedToken::of(token), organization).await.map(|_| ())
 }
 
 fn describe(operations: &Operations, claimed: &Claimed, judgement: &Judgement) -> Result<String, Failure> {

@@ -19,7 +19,10 @@ use crate::{
     jwt,
     names::{OrganizationId, Scopes, SiteId},
     settings::UnknownOperations,
-    shopper::{Shopper, verify::VerifiedToken},
+    shopper::{
+        Shopper,
+        verify::{HashedToken, VerifiedToken},
+    },
     spans,
     tokens::sessions::{SessionError, Standing},
 };
@@ -46,10 +49,15 @@ impl Gate {
             return self.credential_of(verified).await;
         };
         let presented = Presented::read(&head.headers)?;
-        let verified = match self.seen_before(&presented, route)? {
+        let token = match &presented {
+            Presented::Bearer(token) => Some(HashedToken::of(token.expose_secret())),
+            Presented::Basic(_) | Presented::Nothing => None,
+        };
+        let seen = token.as_ref().map(|token| self.seen_before(token, route)).transpose()?.flatten();
+        let verified = match seen {
             Some(verified) => verified,
             None => {
-                let is_system = match presented {
+                let is_system = match &presented {
                     Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
                     Presented::Basic(_) => operation.accepts_system(),
                     // Who shows a certificate to a system operation asks as a trusted system, whether it is one or not.
@@ -59,7 +67,8 @@ impl Gate {
                     let trusted = Box::pin(self.trusted(tenant, route, asked, trail)).await?;
                     return Box::pin(self.authorize_system(tenant, trusted, route, operation)).await;
                 }
-                Box::pin(self.shopper_of(route, head)).await?
+                let token = token.ok_or_else(|| no_bearer(&presented))?;
+                Box::pin(self.verify_shopper(&token, &route.organization)).await?
             }
         };
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
@@ -74,33 +83,27 @@ impl Gate {
 
     /// The shopper of the request's own token, which may have ended.
     pub(super) async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, Refusal> {
-        let token = match Presented::read(&head.headers)? {
-            Presented::Bearer(token) => token,
-            Presented::Basic(_) => {
-                return Err(Refusal::TokenInvalid("this operation takes no Basic credentials".into()));
-            }
-            Presented::Nothing => return Err(Refusal::TokenMissing),
-        };
+        let presented = Presented::read(&head.headers)?;
+        let Presented::Bearer(token) = presented else { return Err(no_bearer(&presented)) };
         if jwt::claims_to_be_of_account_manager(token.expose_secret())
             && let Some(tenant) = self.tenants.get(&route.organization)
         {
             self.system_client(tenant, token.expose_secret()).await?;
             return Err(Refusal::TokenKindWrong(NeededToken::Shopper));
         }
-        self.verify_shopper(token.expose_secret(), &route.organization).await
+        self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await
     }
 
     /// The shopper of a token that has been verified before: what most requests have, told without reading it.
-    fn seen_before(&self, presented: &Presented<'_>, route: &Route) -> Result<Option<VerifiedToken>, Refusal> {
-        let Presented::Bearer(token) = presented else { return Ok(None) };
+    fn seen_before(&self, token: &HashedToken<'_>, route: &Route) -> Result<Option<VerifiedToken>, Refusal> {
         let span = spans::verify("slas");
-        let seen = span.in_scope(|| self.shoppers.seen_before(token.expose_secret(), &route.organization));
+        let seen = span.in_scope(|| self.shoppers.seen_before(token, &route.organization));
         seen.map_err(Refusal::of_shopper_token)
     }
 
     pub(super) async fn verify_shopper(
         &self,
-        token: &str,
+        token: &HashedToken<'_>,
         organization: &OrganizationId,
     ) -> Result<VerifiedToken, Refusal> {
         let verified = self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await;
@@ -114,6 +117,14 @@ impl Gate {
             Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
             Err(error) => Err(refusal_of_session(&error)),
         }
+    }
+}
+
+/// Why what is presented is no shopper's, if it is no bearer token.
+fn no_bearer(presented: &Presented<'_>) -> Refusal {
+    match presented {
+        Presented::Basic(_) => Refusal::TokenInvalid("this operation takes no Basic credentials".into()),
+        Presented::Bearer(_) | Presented::Nothing => Refusal::TokenMissing,
     }
 }
 

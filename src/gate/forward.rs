@@ -142,7 +142,7 @@ impl Credential {
         match &self.0 {
             Origin::Session(_, token) => bearer(token),
             Origin::Machine(_, lease) => Some(lease.token.authorization.clone()),
-            Origin::OnBehalf(_, token) => bearer(&token.token),
+            Origin::OnBehalf(_, token) => Some(token.held.authorization.clone()),
             Origin::Shopper(_)
             | Origin::Caller(_)
             | Origin::Slas

@@ -112,7 +112,7 @@ impl Gate {
         let named = Named::read(&asked.head.headers)?;
         let site = self.site_for(tenant, route)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
-        authorize_shopper(&token.verified.shopper, operation, Some(site))?;
+        authorize_shopper(&token.held.verified.shopper, operation, Some(site))?;
         Ok(Credential::on_behalf(trusted.caller, token))
     }
 
@@ -142,8 +142,8 @@ impl Gate {
         });
         let token = self.on_behalf.token(&whose).instrument(spans::cache("on_behalf")).await;
         trail.shopper = match &token {
-            Ok(OnBehalfToken { verified, .. }) => {
-                let customer = verified.shopper.customer.as_ref();
+            Ok(OnBehalfToken { held, .. }) => {
+                let customer = held.verified.shopper.customer.as_ref();
                 customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()))
             }
             Err(_) => Some(self.audit.pseudonym_of_login(organization.as_str(), whose.login.expose_secret())),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::Instrument;
 
@@ -24,7 +24,7 @@ use super::{
     set::{KeySet, ReadAt},
     shelf::{Keeping, Shelf},
 };
-use crate::{metrics::Metrics, salesforce::exchange::ExchangeError, waiting};
+use crate::{jwt::VerifyingKey, metrics::Metrics, salesforce::exchange::ExchangeError, waiting};
 
 /// How many requests wait for one search at most; the others learn at once that nobody can tell.
 const MOST_WAITING: usize = 256;
@@ -52,7 +52,7 @@ pub enum NoKey {
 #[derive(Debug, Clone)]
 pub struct Key {
     /// Verifies signatures.
-    pub verifying: Arc<DecodingKey>,
+    pub verifying: Arc<VerifyingKey>,
     /// What [`KeyRing::generation`] is for as long as its set is in use.
     pub generation: u64,
 }

@@ -10,12 +10,12 @@ use std::{
 };
 
 use jsonwebtoken::{
-    Algorithm, DecodingKey,
+    Algorithm,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
 use serde::Deserialize;
 
-use crate::clock::unix_now_ms;
+use crate::{clock::unix_now_ms, jwt::VerifyingKey};
 
 /// More usable keys than any issuer has at a time: SLAS publishes three.
 const MOST_KEYS: usize = 100;
@@ -25,7 +25,7 @@ const CLOCK_SET_BACK: u64 = 2 * 60 * 60 * 1000;
 /// The keys of one document that fit their issuer's algorithm.
 #[derive(Default)]
 pub(super) struct KeySet {
-    keys: HashMap<String, Arc<DecodingKey>>,
+    keys: HashMap<String, Arc<VerifyingKey>>,
     /// The published form of each key, to see changes and to keep them.
     published: HashMap<String, Jwk>,
 }
@@ -61,7 +61,7 @@ impl KeySet {
             if !fits(&jwk, algorithm) {
                 continue;
             }
-            let Ok(key) = DecodingKey::from_jwk(&jwk) else { continue };
+            let Some(key) = VerifyingKey::of(&jwk) else { continue };
             if set.keys.insert(kid.clone(), Arc::new(key)).is_some() {
                 // Two keys under one id: nobody can tell which is meant.
                 return None;
@@ -72,7 +72,7 @@ impl KeySet {
     }
 
     /// The key of this id.
-    pub(super) fn key(&self, kid: &str) -> Option<&Arc<DecodingKey>> {
+    pub(super) fn key(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.keys.get(kid)
     }
 
@@ -144,9 +144,8 @@ impl ReadAt {
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::crypto;
-
     use super::*;
+    use crate::jwt::Signed;
 
     const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
 
@@ -217,8 +216,9 @@ mod tests {
             let (signed, signature) = token.rsplit_once('.').unwrap();
             let set = KeySet::read(serde_json::json!({"keys": [key]}).to_string().as_bytes(), algorithm);
             let genuine = set.is_some_and(|set| {
-                let verifies = |key: &Arc<DecodingKey>| crypto::verify(signature, signed.as_bytes(), key, algorithm);
-                set.keys.values().any(|key| verifies(key).unwrap_or(false))
+                set.keys
+                    .values()
+                    .any(|key| key.algorithm() == algorithm && key.verifies(&Signed::of(signed.as_bytes()), signature))
             });
             assert_eq!(genuine, valid, "{comment}");
             accepted += usize::from(genuine);

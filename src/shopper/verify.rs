@@ -6,7 +6,7 @@
 //! is checked on each request anew, and so is its end. A verified token is named by the SHA-256 of its
 //! signed part alone: ECDSA has two signatures for one text, and a logout must end both.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use quick_cache::sync::Cache;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{Shopper, isb::Isb};
 use crate::{
     clock::unix_now,
-    jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256, token_digest},
+    jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256},
     keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
     names::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
@@ -24,6 +24,8 @@ use crate::{
 pub const LEEWAY_SECONDS: u64 = 30;
 /// How many verdicts are remembered.
 const REMEMBERED: usize = 100_000;
+/// How many lists of scopes are shared: one a client and kind of login.
+const MOST_SCOPES: usize = 1000;
 
 /// Why a token speaks for nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +63,8 @@ pub struct VerifiedToken {
     pub shopper: Arc<Shopper>,
     /// Its name.
     pub digest: TokenDigest,
+    /// Of the key that verified it: see [`ShopperVerifier::stands`].
+    pub generation: u64,
 }
 
 impl VerifiedToken {
@@ -71,12 +75,35 @@ impl VerifiedToken {
     }
 }
 
+/// A token as text, and by what a verdict over it is remembered.
+#[derive(Clone, Copy)]
+pub struct HashedToken<'t> {
+    text: &'t str,
+    sha256: [u8; 32],
+}
+
+impl<'t> HashedToken<'t> {
+    /// Hashes it.
+    #[must_use]
+    pub fn of(text: &'t str) -> Self {
+        Self { text, sha256: sha256(text) }
+    }
+}
+
+impl std::fmt::Debug for HashedToken<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashedToken([REDACTED])")
+    }
+}
+
 /// Verifies the shopper tokens of every tenant.
 #[derive(Debug)]
 pub struct ShopperVerifier {
     rings: ByOrganization<Arc<KeyRing>>,
     /// By the SHA-256 of the whole token, signature included.
-    verdicts: Cache<[u8; 32], Verdict>,
+    verdicts: Cache<[u8; 32], VerifiedToken>,
+    /// What `scp` says in tokens that verified: thousands say the same.
+    scopes: Cache<Box<str>, Scopes>,
     metrics: Arc<Metrics>,
 }
 
@@ -87,33 +114,31 @@ enum Given {
     ByAnyone,
 }
 
-#[derive(Debug, Clone)]
-struct Verdict {
-    token: VerifiedToken,
-    /// Of the key that verified it.
-    generation: u64,
-}
-
 /// What a shopper's access token says; of the whole only what the gateway judges by.
 #[derive(Debug, Deserialize)]
-pub struct Claims {
-    iss: String,
-    aud: String,
-    sub: String,
+pub struct Claims<'c> {
+    #[serde(borrow)]
+    iss: Cow<'c, str>,
+    #[serde(borrow)]
+    aud: Cow<'c, str>,
+    #[serde(borrow)]
+    sub: Cow<'c, str>,
     exp: u64,
     #[serde(default)]
     nbf: Option<u64>,
     #[serde(default)]
     iat: Option<u64>,
-    scp: String,
-    isb: String,
+    #[serde(borrow)]
+    scp: Cow<'c, str>,
+    #[serde(borrow)]
+    isb: Cow<'c, str>,
 }
 
 impl ShopperVerifier {
     /// A verifier with the key ring of each organization.
     #[must_use]
     pub fn new(rings: ByOrganization<Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
-        Self { rings, verdicts: Cache::new(REMEMBERED), metrics }
+        Self { rings, verdicts: Cache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), metrics }
     }
 
     /// Whether the keys of every organization are there.
@@ -125,7 +150,7 @@ impl ShopperVerifier {
     /// Forgets the verdicts over tokens that have ended. One whose session outlives it is verified again when it is
     /// shown again.
     pub fn forget_ended(&self, now: u64) {
-        self.verdicts.retain(|_, verdict| !verdict.token.has_ended(now));
+        self.verdicts.retain(|_, verified| !verified.has_ended(now));
     }
 
     /// How many verdicts are remembered.
@@ -139,7 +164,11 @@ impl ShopperVerifier {
     ///
     /// # Errors
     /// [`TokenError`].
-    pub async fn verify(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+    pub async fn verify(
+        &self,
+        token: &HashedToken<'_>,
+        organization: &OrganizationId,
+    ) -> Result<VerifiedToken, TokenError> {
         self.verify_from(token, organization, Given::ByAnyone).await
     }
 
@@ -148,57 +177,61 @@ impl ShopperVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify_issued(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
-        self.verify_from(token, organization, Given::BySlas).await
+        self.verify_from(&HashedToken::of(token), organization, Given::BySlas).await
     }
 
     /// The same of a token that has been verified before, without a look into it; `None` of any other.
     ///
     /// # Errors
     /// [`TokenError::OrganizationWrong`].
-    pub fn seen_before(&self, token: &str, organization: &OrganizationId) -> Result<Option<VerifiedToken>, TokenError> {
-        let Some(verified) = self.remembered_verdict(&sha256(token)) else { return Ok(None) };
+    pub fn seen_before(
+        &self,
+        token: &HashedToken<'_>,
+        organization: &OrganizationId,
+    ) -> Result<Option<VerifiedToken>, TokenError> {
+        let Some(verified) = self.remembered_verdict(&token.sha256) else { return Ok(None) };
         self.count("cached");
         of_organization(verified, organization).map(Some)
     }
 
     async fn verify_from(
         &self,
-        token: &str,
+        token: &HashedToken<'_>,
         organization: &OrganizationId,
         given: Given,
     ) -> Result<VerifiedToken, TokenError> {
-        let key = sha256(token);
         let now = unix_now();
-        let verdict = match self.remembered_verdict(&key) {
+        let verdict = match self.remembered_verdict(&token.sha256) {
             Some(verified) => {
                 self.count("cached");
                 Ok(verified)
             }
-            None => {
-                self.verify_anew(token, key, organization, given, now).await.inspect_err(|_| self.count("rejected"))
-            }
+            None => self.verify_anew(token, organization, given, now).await.inspect_err(|_| self.count("rejected")),
         };
         of_organization(verdict?, organization)
     }
 
+    /// Whether the keys are still those that verified it. Whoever keeps a verdict beside its token asks this each time.
+    #[must_use]
+    pub fn stands(&self, verified: &VerifiedToken) -> bool {
+        let ring = self.rings.get(&verified.shopper.organization);
+        ring.and_then(|ring| ring.generation()) == Some(verified.generation)
+    }
+
     fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
-        let verdict = self.verdicts.get(key)?;
-        let current = self.rings.get(&verdict.token.shopper.organization)?.generation()?;
-        (verdict.generation == current).then_some(verdict.token)
+        self.verdicts.get(key).filter(|verified| self.stands(verified))
     }
 
     async fn verify_anew(
         &self,
-        token: &str,
-        key: [u8; 32],
+        token: &HashedToken<'_>,
         organization: &OrganizationId,
         given: Given,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let (shopper, generation) = self.read(token, organization, given, now).await?;
-        let verified = VerifiedToken { shopper: Arc::new(shopper), digest: token_digest(token) };
+        let verified = self.read(token.text, organization, given, now).await?;
         self.count("verified");
-        self.verdicts.insert(key, Verdict { token: verified.clone(), generation });
+        self.verdicts.insert(token.sha256, verified.clone());
         Ok(verified)
     }
 
@@ -209,30 +242,42 @@ impl ShopperVerifier {
         organization: &OrganizationId,
         given: Given,
         now: u64,
-    ) -> Result<(Shopper, u64), TokenError> {
+    ) -> Result<VerifiedToken, TokenError> {
         let own = self.rings.get(organization).ok_or(TokenError::OrganizationWrong)?;
         let unverified = Unverified::read(token, own.algorithm())?;
         // A token of another organization that this gateway serves is verified with that one's keys, so
         // that the caller learns "wrong organization" and not "invalid".
-        let claimed = unverified.claimed_issuer().and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
-        let ring = claimed.unwrap_or(own);
+        let claimed = unverified.claimed();
+        let named = claimed.issuer.and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
+        let ring = named.unwrap_or(own);
         let source = match given {
             Given::BySlas => Source::Issuer,
-            Given::ByAnyone if claimed.is_none() => Source::Foreign,
-            Given::ByAnyone => Source::Presented { issued_at: unverified.claimed_issue() },
+            Given::ByAnyone if named.is_none() => Source::Foreign,
+            Given::ByAnyone => Source::Presented { issued_at: claimed.issued_at },
         };
         let key = ring.key(unverified.kid(), source).await.map_err(|error| match error {
             NoKey::Unknown => TokenError::KeyUnknown,
             NoKey::Unavailable => TokenError::KeysUnavailable,
         })?;
-        let claims: Claims = unverified.verify(&key.verifying).map_err(|error| match error {
+        let (claims, digest): (Claims<'_>, _) = unverified.verify(&key.verifying).map_err(|error| match error {
             Unverifiable::SignatureWrong => TokenError::SignatureWrong,
             Unverifiable::Malformed(_) => TokenError::NotAShoppers,
         })?;
         if claims.nbf.or(claims.iat).is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
             return Err(TokenError::NotYetValid);
         }
-        Ok((claims.shopper()?, key.generation))
+        let shopper = Arc::new(claims.shopper_with(self.scopes(&claims.scp)?)?);
+        Ok(VerifiedToken { shopper, digest, generation: key.generation })
+    }
+
+    /// The scopes that a verified token lists, shared with others that list the same.
+    fn scopes(&self, listed: &str) -> Result<Scopes, TokenError> {
+        if let Some(scopes) = self.scopes.get(listed) {
+            return Ok(scopes);
+        }
+        let scopes = read_scopes(listed)?;
+        self.scopes.insert(listed.into(), scopes.clone());
+        Ok(scopes)
     }
 
     fn count(&self, result: &'static str) {
@@ -247,16 +292,20 @@ impl ShopperVerifier {
 /// # Errors
 /// [`TokenError`].
 pub fn check_claims(payload: &[u8]) -> Result<(), TokenError> {
-    let claims: Claims = serde_json::from_slice(payload).map_err(|_| TokenError::NotAShoppers)?;
+    let claims: Claims<'_> = serde_json::from_slice(payload).map_err(|_| TokenError::NotAShoppers)?;
     claims.shopper().map(|_| ())
 }
 
-impl Claims {
+impl Claims<'_> {
     /// The claims as a shopper: issuer, audience and subject must name one tenant.
     ///
     /// # Errors
     /// [`TokenError::IssuerWrong`], [`TokenError::NotAShoppers`].
     pub fn shopper(&self) -> Result<Shopper, TokenError> {
+        self.shopper_with(read_scopes(&self.scp)?)
+    }
+
+    fn shopper_with(&self, scopes: Scopes) -> Result<Shopper, TokenError> {
         let organization = organization_of(&self.iss).ok_or(TokenError::IssuerWrong)?;
         let (_, environment_and_tenant) = self.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
         if self.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
@@ -267,7 +316,6 @@ impl Claims {
             return Err(TokenError::IssuerWrong);
         }
         let isb: Isb = self.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
-        let scopes: Scopes = self.scp.parse().map_err(|_| TokenError::NotAShoppers)?;
         Ok(Shopper {
             organization,
             client,
@@ -281,6 +329,10 @@ impl Claims {
             expires_at: self.exp,
         })
     }
+}
+
+fn read_scopes(listed: &str) -> Result<Scopes, TokenError> {
+    listed.parse().map_err(|_| TokenError::NotAShoppers)
 }
 
 /// What verified anywhere speaks only for its own organization.
@@ -307,7 +359,7 @@ fn subject(sub: &str) -> Option<(TenantId, ClientId, Usid)> {
 mod tests {
     use super::*;
 
-    fn claims() -> Claims {
+    fn claims() -> Claims<'static> {
         Claims {
             iss: "slas/prod/zzrf_001".into(),
             aud: "commercecloud/prod/zzrf_001".into(),
@@ -330,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_claim_of_another_tenant_or_environment_is_refused() {
-        let changes: [fn(&mut Claims); 8] = [
+        let changes: [fn(&mut Claims<'static>); 8] = [
             |claims| claims.iss = "slas/prod/zzrf_002".into(),
             |claims| claims.iss = "slas/dev/zzrf_001".into(),
             |claims| claims.iss = "slas/test/zzrf_001".into(),

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     flights::{Flights, Joined},
-    sessions::{SessionError, Sessions},
+    sessions::{HeldToken, InUse, SessionError, Sessions},
 };
 use crate::{
     clock::random_fraction,
@@ -29,8 +29,8 @@ use crate::{
         slas::{Slas, TokenAnswer},
     },
     settings::SlasClient,
-    shopper::verify::{ShopperVerifier, VerifiedToken},
-    store::StoreError,
+    shopper::verify::TokenError,
+    store::{Session, StoreError},
 };
 
 /// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.
@@ -68,10 +68,8 @@ pub struct OnBehalfOf {
 /// A living token on behalf of a shopper.
 #[derive(Debug, Clone)]
 pub struct OnBehalfToken {
-    /// The token.
-    pub token: SecretString,
-    /// Who it speaks for.
-    pub verified: VerifiedToken,
+    /// The token, and who it speaks for.
+    pub held: Arc<HeldToken>,
     /// The name it is held under.
     pub name: TokenDigest,
     whose: Arc<OnBehalfOf>,
@@ -115,7 +113,6 @@ type Outcome = Result<OnBehalfToken, OnBehalfError>;
 pub struct OnBehalfTokens {
     agents: ByOrganization<Agent>,
     sessions: Arc<Sessions>,
-    verifier: Arc<ShopperVerifier>,
     flights: Arc<Flights<TokenDigest, Outcome>>,
     /// What went wrong, and until when it is not tried again.
     refused: Cache<TokenDigest, (OnBehalfError, Instant)>,
@@ -133,7 +130,6 @@ impl OnBehalfTokens {
     pub fn new(
         agents: ByOrganization<Agent>,
         sessions: Arc<Sessions>,
-        verifier: Arc<ShopperVerifier>,
         patience: Duration,
         exchange: Duration,
         metrics: Arc<Metrics>,
@@ -141,7 +137,6 @@ impl OnBehalfTokens {
         Arc::new(Self {
             agents,
             sessions,
-            verifier,
             flights: Flights::new(),
             refused: Cache::builder().max_capacity(MOST_REFUSALS).time_to_live(REFUSED_FOR).build(),
             patience,
@@ -162,7 +157,7 @@ impl OnBehalfTokens {
             match self.sessions.newest_of(&in_use).await {
                 Ok(newest) => {
                     self.count("hit");
-                    return self.verified(whose, &name, newest).await;
+                    return on_behalf(whose, &name, self.held(&in_use, &newest).await);
                 }
                 Err(error) => self.over(&name, error)?,
             }
@@ -192,14 +187,28 @@ impl OnBehalfTokens {
 
     /// Another token in place of one that an API refused, dropping exactly that one; `None` if there is no other.
     pub async fn replace(self: &Arc<Self>, refused: &OnBehalfToken) -> Option<OnBehalfToken> {
-        let OnBehalfToken { verified, name, whose, .. } = refused;
+        let OnBehalfToken { held, name, whose } = refused;
         if let Some(in_use) = self.sessions.named(name).await.ok()? {
-            match self.sessions.replace_refused(&in_use, &verified.digest).await {
-                Ok(newest) => return self.verified(whose, name, newest?).await.ok(),
+            match self.sessions.replace_refused(&in_use, &held.verified.digest).await {
+                Ok(newest) => {
+                    let newest = newest?;
+                    return on_behalf(whose, name, self.sessions.held(&in_use, &newest).await).ok();
+                }
                 Err(error) => self.over(name, error).ok()?,
             }
         }
         self.token(whose).await.ok()
+    }
+
+    /// A session's newest token. If its key is gone, another one is worth a refresh, for all who ask.
+    async fn held(&self, in_use: &Arc<InUse>, newest: &Session) -> Result<Arc<HeldToken>, TokenError> {
+        match (self.sessions.held(in_use, newest).await, newest.tokens.last()) {
+            (Err(TokenError::KeyUnknown), Some(digest)) => {
+                let newest = self.sessions.replace_refused(in_use, digest).await.ok().flatten();
+                self.sessions.held(in_use, &*newest.ok_or(TokenError::KeyUnknown)?).await
+            }
+            (held, _) => held,
+        }
     }
 
     /// Whether a session's failure means that a new one must be begun, or that nothing can be done now.
@@ -242,7 +251,7 @@ impl OnBehalfTokens {
     async fn made_elsewhere(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest) -> Option<Outcome> {
         let in_use = self.sessions.named(name).await.ok()??;
         let newest = self.sessions.newest_of(&in_use).await.ok()?;
-        Some(self.verified(whose, name, newest).await)
+        Some(on_behalf(whose, name, self.sessions.held(&in_use, &newest).await))
     }
 
     /// Asks SLAS, in this shopper's turn; a conflict, with whoever else asked for him, is waited out.
@@ -278,29 +287,28 @@ impl OnBehalfTokens {
     }
 
     async fn keep(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, answer: TokenAnswer) -> Outcome {
-        let token = self.verified(whose, name, answer.access_token.clone()).await?;
-        if !token.verified.shopper.marks.tsob {
+        let held = self.sessions.verified(&answer.access_token, &whose.organization).await;
+        let token = on_behalf(whose, name, held.map(Arc::new))?;
+        if !token.held.verified.shopper.marks.tsob {
             tracing::error!(organization = %whose.organization, "SLAS gave a token on behalf that does not say so");
             return Err(OnBehalfError::Slas(ExchangeError::Malformed("a token without the mark tsob")));
         }
-        self.sessions.begin_named(name, &whose.site, &token.verified, &answer).await;
+        self.sessions.begin_named(name, &whose.site, &token.held, &answer).await;
         Ok(token)
-    }
-
-    async fn verified(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, token: SecretString) -> Outcome {
-        match self.verifier.verify_issued(token.expose_secret(), &whose.organization).await {
-            Ok(verified) => Ok(OnBehalfToken { token, verified, name: *name, whose: Arc::clone(whose) }),
-            Err(error) => {
-                tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
-                Err(OnBehalfError::Slas(ExchangeError::Malformed("a token that does not verify")))
-            }
-        }
     }
 
     fn count(&self, result: &'static str) {
         tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["on_behalf", result]).inc();
     }
+}
+
+fn on_behalf(whose: &Arc<OnBehalfOf>, name: &TokenDigest, held: Result<Arc<HeldToken>, TokenError>) -> Outcome {
+    let held = held.map_err(|error| {
+        tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
+        OnBehalfError::Slas(ExchangeError::Malformed("a token that does not verify"))
+    })?;
+    Ok(OnBehalfToken { held, name: *name, whose: Arc::clone(whose) })
 }
 
 /// How long the same shopper is not asked for again. What was not sent is the guard's affair.

@@ -18,12 +18,12 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
-pub use self::handed::HandedSession;
 use self::refresh::Outcome;
+pub use self::{handed::HandedSession, named::HeldToken};
 use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
@@ -105,6 +105,8 @@ enum Known {
 #[derive(Debug)]
 pub(super) struct InUse {
     session: ArcSwap<Session>,
+    /// The newest token of a named session, once somebody wanted it.
+    held: ArcSwapOption<HeldToken>,
     used_at: AtomicU64,
     /// The last use that the store was told of.
     told_at: AtomicU64,
@@ -160,6 +162,7 @@ impl InUse {
     fn new(session: Arc<Session>, used_at: u64) -> Self {
         Self {
             session: ArcSwap::from(session),
+            held: ArcSwapOption::empty(),
             used_at: AtomicU64::new(used_at),
             told_at: AtomicU64::new(used_at),
             failed_at: AtomicU64::new(0),

@@ -343,6 +343,32 @@ async fn a_session_that_ended_at_slas_is_begun_anew() {
 }
 
 #[tokio::test]
+async fn a_token_whose_key_is_gone_is_replaced() {
+    let world = World::start().await;
+    let key_of = |world: &World| {
+        let forwarded = world.forwarded("shopper-products.getProducts").pop().unwrap();
+        let token = forwarded.header("authorization").unwrap().trim_start_matches("Bearer ").to_owned();
+        jsonwebtoken::decode_header(token).unwrap().kid.unwrap()
+    };
+    assert_eq!(world.send(on_behalf(world.get(&search()), LOGIN)).await.status, StatusCode::OK);
+    let gone = key_of(&world);
+    while world.simulator.slas_jwks().to_string().contains(&gone) {
+        world.simulator.rotate_keys();
+    }
+    let shopper = world.mint(|_| {});
+    eventually("the new keys are known", async || {
+        world.send(world.get(&search()).bearer_auth(&shopper)).await.status == StatusCode::OK
+    })
+    .await;
+    let answers = join_all((0..20).map(|_| world.send(on_behalf(world.get(&search()), LOGIN)))).await;
+    for answer in answers {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    assert_ne!(key_of(&world), gone);
+    assert_eq!((tsob(&world).len(), world.simulator.count("slas", "token:refresh_token")), (1, 1));
+}
+
+#[tokio::test]
 async fn the_deprecated_login_in_both_spellings() {
     let world = World::start().await;
     let caller =

@@ -22,6 +22,7 @@ use crate::{
     jwt,
     names::Scopes,
     salesforce::account_manager::AccountManager,
+    shopper::verify::HashedToken,
     spans,
     system::SystemClient,
     tokens::machine::{ClientCredentials, SystemTokenFailure},
@@ -76,7 +77,7 @@ impl Gate {
                 Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Bearer(client) })
             }
             Presented::Bearer(token) => {
-                self.verify_shopper(token.expose_secret(), &route.organization).await?;
+                self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await?;
                 Err(Refusal::TokenKindWrong(NeededToken::System))
             }
             Presented::Basic(credentials) => self.claimed(credentials, trail),

@@ -3,17 +3,18 @@
 //! Owns the way from a name to a living token. Who may ask for which name, and how a session that is not there
 //! comes to be, is [`on_behalf`](super::super::on_behalf)'s affair.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use secrecy::SecretString;
+use http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{InUse, Known, SessionError, Sessions, refresh::Outcome};
 use crate::{
     clock::unix_now,
-    jwt::TokenDigest,
-    names::SiteId,
+    jwt::{TokenDigest, bearer},
+    names::{OrganizationId, SiteId},
     salesforce::{guard::Class, slas::TokenAnswer},
-    shopper::verify::VerifiedToken,
+    shopper::verify::{HashedToken, ShopperVerifier, TokenError, VerifiedToken},
     store::{Claim, Found, Session, StoreError},
 };
 
@@ -21,17 +22,31 @@ use crate::{
 /// up the others for no longer, and they still have time for a call of their own.
 const CLAIMED_EXCHANGES: u32 = 2;
 
+/// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
+#[derive(Debug)]
+pub struct HeldToken {
+    /// The token.
+    pub token: SecretString,
+    /// `Bearer` and the token.
+    pub authorization: HeaderValue,
+    /// Who it speaks for.
+    pub verified: VerifiedToken,
+    /// Who said so; another configuration has another verifier.
+    verifier: Weak<ShopperVerifier>,
+}
+
 impl Sessions {
-    /// Begins a session under a name; `None` if the answer has no refresh token.
+    /// Begins a session under a name. An answer without a refresh token gives none.
     pub(in crate::tokens) async fn begin_named(
         self: &Arc<Self>,
         name: &TokenDigest,
         site: &SiteId,
-        token: &VerifiedToken,
+        held: &Arc<HeldToken>,
         answer: &TokenAnswer,
-    ) -> Option<Arc<InUse>> {
-        let session = self.session_of(site, token, answer, Some(name))?;
-        Some(self.put(session).await)
+    ) {
+        if let Some(session) = self.session_of(site, &held.verified, answer, Some(name)) {
+            self.put(session).await.held.store(Some(Arc::clone(held)));
+        }
     }
 
     /// The session of a name, asking the store where this process has not seen it.
@@ -49,12 +64,9 @@ impl Sessions {
         }
     }
 
-    /// A living token of a named session. One that is due is renewed behind the request; only one that has ended
+    /// A named session whose newest token lives. One that is due is renewed behind the request; only one that has ended
     /// is waited for.
-    pub(in crate::tokens) async fn newest_of(
-        self: &Arc<Self>,
-        in_use: &Arc<InUse>,
-    ) -> Result<SecretString, SessionError> {
+    pub(in crate::tokens) async fn newest_of(self: &Arc<Self>, in_use: &Arc<InUse>) -> Outcome {
         let now = unix_now();
         let session = in_use.session.load_full();
         if self.is_idle(in_use, now).await.unwrap_or(false) {
@@ -66,9 +78,50 @@ impl Sessions {
             if session.access_ends_at <= now + ahead && !in_use.has_just_failed(now) {
                 self.renew_behind(in_use);
             }
-            return Ok(session.access_token.clone());
+            return Ok(session);
         }
-        newest(self.renew(in_use, session.version, Class::Refresh).await)
+        self.renew(in_use, session.version, Class::Refresh).await
+    }
+
+    /// The newest token of a session, which is verified when it is new, and anew when keys or configuration have
+    /// changed.
+    pub(in crate::tokens) async fn held(
+        &self,
+        in_use: &InUse,
+        session: &Session,
+    ) -> Result<Arc<HeldToken>, TokenError> {
+        let (token, organization) = (&session.access_token, &session.owner.organization);
+        let is_newest = |held: &HeldToken| session.tokens.last() == Some(&held.verified.digest);
+        let held = match in_use.held.load_full().filter(|held| is_newest(held)) {
+            Some(held) if self.stands(&held) => return Ok(held),
+            // It is as old as the keys that it verified by: it may be of one that is gone, but of none that is to come.
+            Some(_) => {
+                let hashed = HashedToken::of(token.expose_secret());
+                self.hold(token, self.verifier.verify(&hashed, organization).await?)?
+            }
+            None => self.verified(token, organization).await?,
+        };
+        let held = Arc::new(held);
+        in_use.held.store(Some(Arc::clone(&held)));
+        Ok(held)
+    }
+
+    /// A token that SLAS gave for a session of this organization, verified.
+    pub(in crate::tokens) async fn verified(
+        &self,
+        token: &SecretString,
+        organization: &OrganizationId,
+    ) -> Result<HeldToken, TokenError> {
+        self.hold(token, self.verifier.verify_issued(token.expose_secret(), organization).await?)
+    }
+
+    fn hold(&self, token: &SecretString, verified: VerifiedToken) -> Result<HeldToken, TokenError> {
+        let authorization = bearer(token).ok_or(TokenError::NotAShoppers)?;
+        Ok(HeldToken { token: token.clone(), authorization, verified, verifier: Arc::downgrade(&self.verifier) })
+    }
+
+    fn stands(&self, held: &HeldToken) -> bool {
+        held.verifier.as_ptr() == Arc::as_ptr(&self.verifier) && self.verifier.stands(&held.verified)
     }
 
     /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all
@@ -77,16 +130,16 @@ impl Sessions {
         self: &Arc<Self>,
         in_use: &Arc<InUse>,
         refused: &TokenDigest,
-    ) -> Result<Option<SecretString>, SessionError> {
-        let is_refused = |session: &Session| session.tokens.last() == Some(refused);
+    ) -> Result<Option<Arc<Session>>, SessionError> {
         let session = self.renew_refused(in_use, refused).await?;
-        Ok((!is_refused(&session)).then(|| session.access_token.clone()))
+        Ok(Some(session).filter(|session| session.tokens.last() != Some(refused)))
     }
 
     /// The same for a session that is known here by the refused token.
     pub async fn after_refusal(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
         let Some(Known::Session(in_use)) = self.known.get(refused) else { return None };
-        self.replace_refused(&in_use, refused).await.ok()?
+        let session = self.replace_refused(&in_use, refused).await.ok()??;
+        Some(session.access_token.clone())
     }
 
     /// Ends a named session that its own shopper or SLAS has ended, so that the name is free again.
@@ -104,8 +157,4 @@ impl Sessions {
         // A right that is not given back ends with its lease.
         let _ = self.store.release(name, claim).await;
     }
-}
-
-fn newest(session: Outcome) -> Result<SecretString, SessionError> {
-    session.map(|session| session.access_token.clone())
 }

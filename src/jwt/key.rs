@@ -1,0 +1,136 @@
+//! The public keys of issuers, read once, so that a signature costs no more than its verification.
+
+use aws_lc_rs::{
+    digest::{Digest, SHA256, digest},
+    signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, crypto,
+    jwk::{AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk},
+};
+
+/// What an uncompressed point begins with (SEC 1, 2.3.3).
+const UNCOMPRESSED: u8 = 4;
+/// Bytes of a coordinate on P-256, never fewer (RFC 7518, 6.2.1.2).
+const COORDINATE_BYTES: usize = 32;
+
+/// What is signed, and its SHA-256, which both algorithms begin with.
+#[derive(Debug)]
+pub struct Signed<'t> {
+    bytes: &'t [u8],
+    digest: Digest,
+}
+
+impl<'t> Signed<'t> {
+    /// Hashes it.
+    #[must_use]
+    pub fn of(bytes: &'t [u8]) -> Self {
+        Self { bytes, digest: digest(&SHA256, bytes) }
+    }
+
+    /// Its SHA-256.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.digest.as_ref());
+        bytes
+    }
+}
+
+/// A key that verifies signatures of its own algorithm and of no other.
+pub struct VerifyingKey(Kind);
+
+enum Kind {
+    Es256(ParsedPublicKey),
+    Rs256(DecodingKey),
+}
+
+impl std::fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("VerifyingKey").field(&self.algorithm()).finish()
+    }
+}
+
+impl VerifyingKey {
+    /// A published key (RFC 7517). `None` if it is none for ES256 or RS256, or not well-formed.
+    #[must_use]
+    pub fn of(jwk: &Jwk) -> Option<Self> {
+        match &jwk.algorithm {
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+                let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point(key)?).ok()?;
+                Some(Self(Kind::Es256(key)))
+            }
+            AlgorithmParameters::RSA(_) => Some(Self(Kind::Rs256(DecodingKey::from_jwk(jwk).ok()?))),
+            _ => None,
+        }
+    }
+
+    /// The algorithm of its signatures.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            Kind::Es256(_) => Algorithm::ES256,
+            Kind::Rs256(_) => Algorithm::RS256,
+        }
+    }
+
+    /// Whether a signature in base64url is this key's.
+    #[must_use]
+    pub fn verifies(&self, signed: &Signed<'_>, signature: &str) -> bool {
+        match &self.0 {
+            Kind::Es256(key) => {
+                let signature = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
+                key.verify_digest_sig(&signed.digest, &signature).is_ok()
+            }
+            Kind::Rs256(key) => crypto::verify(signature, signed.bytes, key, Algorithm::RS256).unwrap_or(false),
+        }
+    }
+}
+
+fn point(key: &EllipticCurveKeyParameters) -> Option<Vec<u8>> {
+    let mut point = vec![UNCOMPRESSED];
+    for coordinate in [&key.x, &key.y] {
+        let coordinate = URL_SAFE_NO_PAD.decode(coordinate).ok()?;
+        if coordinate.len() != COORDINATE_BYTES {
+            return None;
+        }
+        point.extend(coordinate);
+    }
+    Some(point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7515, appendix A.3.
+    const X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+    const Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
+    const SIGNED: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    const SIGNATURE: &str = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+
+    fn key(x: &str, y: &str, curve: &str) -> Option<VerifyingKey> {
+        let jwk = serde_json::json!({"kty": "EC", "crv": curve, "x": x, "y": y});
+        VerifyingKey::of(&serde_json::from_value(jwk).unwrap())
+    }
+
+    #[test]
+    fn a_signature_of_the_standard_verifies_and_no_other() {
+        let key = key(X, Y, "P-256").unwrap();
+        assert!(key.verifies(&Signed::of(SIGNED.as_bytes()), SIGNATURE));
+        assert!(!key.verifies(&Signed::of(&SIGNED.as_bytes()[1..]), SIGNATURE));
+        for signature in ["", "AAAA", "*", &SIGNATURE.replace('D', "E"), &"A".repeat(86)] {
+            assert!(!key.verifies(&Signed::of(SIGNED.as_bytes()), signature), "{signature}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_point_of_the_curve_is_no_key() {
+        assert!(key(X, X, "P-256").is_none());
+        assert!(key(X, Y, "P-384").is_none());
+        for part in ["", "AA", "*", &Y[1..], &format!("AA{Y}")] {
+            assert!(key(X, part, "P-256").is_none() && key(part, Y, "P-256").is_none(), "{part}");
+        }
+    }
+}
