@@ -6,22 +6,20 @@
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
 
 mod handed;
+mod in_use;
 mod keep;
 mod named;
 mod refresh;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
+pub(super) use self::in_use::InUse;
 use self::refresh::Outcome;
 pub use self::{handed::HandedSession, named::HeldToken};
 use super::{flights::Flights, pace::Pace};
@@ -51,10 +49,6 @@ const REGISTERED_REFRESH_SECONDS: u64 = 90 * 24 * 3600;
 const NOTHING_FOR: u64 = 60;
 /// How long a request with a valid token waits for a refresh.
 const VALID_WAITS: Duration = Duration::from_millis(500);
-/// For so many seconds after a failure, a valid token asks for no refresh.
-const FAILED_FOR: u64 = 5;
-/// Seconds before its end in which a token may be renewed, from which on sessions spread over them.
-const WORTH_SPREADING: u64 = 30;
 /// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
 const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 /// Beside a store in memory, one of so many of its sessions is also known here.
@@ -101,19 +95,6 @@ enum Known {
     Ended,
 }
 
-/// A session as this process last saw it.
-#[derive(Debug)]
-pub(super) struct InUse {
-    session: ArcSwap<Session>,
-    /// The newest token of a named session, once somebody wanted it.
-    held: ArcSwapOption<HeldToken>,
-    used_at: AtomicU64,
-    /// The last use that the store was told of.
-    told_at: AtomicU64,
-    /// When a refresh failed, or took longer than a valid token waits.
-    failed_at: AtomicU64,
-}
-
 /// What a verified token is good for.
 #[derive(Debug)]
 pub enum Standing {
@@ -156,35 +137,6 @@ pub struct EndedSession<'s> {
     pub refresh_token: SecretString,
     /// Whether the shopper is registered.
     pub registered: bool,
-}
-
-impl InUse {
-    fn new(session: Arc<Session>, used_at: u64) -> Self {
-        Self {
-            session: ArcSwap::from(session),
-            held: ArcSwapOption::empty(),
-            used_at: AtomicU64::new(used_at),
-            told_at: AtomicU64::new(used_at),
-            failed_at: AtomicU64::new(0),
-        }
-    }
-
-    fn note_failure(&self, now: u64) {
-        self.failed_at.store(now, Ordering::Relaxed);
-    }
-
-    fn has_just_failed(&self, now: u64) -> bool {
-        self.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now
-    }
-
-    /// How long before its end the newest token is renewed: never more than a quarter of its life. Where that is long, each
-    /// session has a time of its own in it, so that shoppers who came together do not renew together.
-    fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
-        let ahead = refresh_ahead.as_secs().min(session.access_life / 4);
-        let SessionId([.., high, low]) = session.id;
-        let spread = if ahead < WORTH_SPREADING { 0 } else { ahead / 2 };
-        ahead - spread * u64::from(u16::from_be_bytes([high, low])) / (u64::from(u16::MAX) + 1)
-    }
 }
 
 impl Sessions {

@@ -1,0 +1,185 @@
+//! What becomes of a request before any of it goes upstream: read as far as the gate wants it, and answered if it stays.
+//!
+//! Owns the gateway's own answers as they are written to the client. What they say, and which request stays, is the gate's.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    Method, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+    request::Parts,
+};
+use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
+
+use super::{Context, Proxy};
+use crate::{
+    gate::{
+        Asked, Decision, admission,
+        caller::certificate::PeerCertificate,
+        forward::CORRELATION_ID,
+        refusal::{LargePart, Refusal},
+        reply::{self, Reply},
+        slas,
+    },
+    waiting,
+};
+
+/// Largest body of a deprecated login that is read: it is one short JSON object.
+const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
+/// How long a refused request's body is read and thrown away, so that the caller can read the answer.
+const DRAIN_REFUSED: Duration = Duration::from_secs(2);
+
+impl Proxy {
+    /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
+    pub(super) async fn admit(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
+        let serving = Arc::clone(&context.serving);
+        let route = match admit_bytes(session).and_then(|()| serving.gate.route(head(session))) {
+            Ok(route) => context.route.insert(route),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
+                    // Whatever follows on this connection may be the rest of something else.
+                    session.set_keepalive(None);
+                }
+                return self.refuse(session, context, &refusal).await;
+            }
+        };
+        let body_limit = route.body_limit;
+        if declared_length(session).is_some_and(|length| length > body_limit) {
+            return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
+        }
+        let wanted = context.route.as_ref().and_then(|route| {
+            if route.wants_body() {
+                return Some(MAX_LOGIN_BODY_BYTES);
+            }
+            context.is_held = serving.gate.holds_form(route, head(session));
+            context.is_held.then_some(slas::MAX_FORM_BYTES)
+        });
+        let body = match wanted {
+            Some(most) => {
+                let reading = Box::pin(self.read_body(session, most, serving.timeouts.client_body));
+                match waiting::on_others(reading).await? {
+                    Ok(body) => Some(body),
+                    Err(refusal) => return self.refuse(session, context, &refusal).await,
+                }
+            }
+            None => None,
+        };
+        let body_follows = !session.as_downstream_mut().is_body_empty();
+        let Some(route) = &context.route else { return Ok(false) };
+        let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+        let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
+        let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let asked = Asked {
+            head: head(session),
+            body_follows: body.is_none() && body_follows,
+            body,
+            correlation_id: context.correlation_text(),
+            certificate,
+            address,
+        };
+        let decision = serving.gate.decide(route, &asked).await;
+        match decision {
+            Decision::Forward(decided) => {
+                context.upstream = serving.upstreams.get(&route.organization).map(Arc::clone);
+                if let Some(refusal) = &decided.reported {
+                    self.count_refusal(context, refusal, true);
+                }
+                context.forward = Some(decided);
+                Ok(false)
+            }
+            Decision::Answer(reply) => Box::pin(self.answer(session, context, reply)).await,
+        }
+    }
+
+    /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream.
+    async fn read_body(&self, session: &mut Session, most: usize, within: Duration) -> Result<Result<Bytes, Refusal>> {
+        // Without it what is read now would be missing upstream.
+        session.enable_retry_buffering();
+        if session.req_header().headers.contains_key(EXPECT) {
+            session.as_downstream_mut().write_continue_response().await?;
+        }
+        let mut body = BytesMut::new();
+        let read = async {
+            while let Some(chunk) = session.as_downstream_mut().read_request_body().await? {
+                if body.len() + chunk.len() > most {
+                    return Ok(Err(Refusal::TooLarge(LargePart::Body)));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok::<_, Box<Error>>(Ok(()))
+        };
+        match tokio::time::timeout(within, read).await {
+            Ok(Ok(result)) => Ok(result.map(|()| body.freeze())),
+            Ok(Err(_)) => {
+                session.set_keepalive(None);
+                Ok(Err(Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into())))
+            }
+            Err(_) => Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into()))),
+        }
+    }
+
+    async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
+        Box::pin(self.answer(session, context, Reply::refusal(refusal))).await
+    }
+
+    /// Writes an answer of the gateway's own.
+    pub(super) async fn answer(&self, session: &mut Session, context: &mut Box<Context>, reply: Reply) -> Result<bool> {
+        if let Some(code) = reply.code {
+            self.metrics.refusals.with_label_values(&[code]).inc();
+            context.code = Some(code);
+        }
+        context.status = Some(reply.status);
+        // HEAD's answer says how long GET's would be, and has no body (RFC 9110, 9.3.2).
+        let without_body = session.req_header().method == Method::HEAD || reply.status == StatusCode::NO_CONTENT;
+        let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+        let mut last_name = None;
+        for (name, value) in reply.headers {
+            last_name = name.or(last_name);
+            if let Some(name) = last_name.clone() {
+                header.append_header(name, value)?;
+            }
+        }
+        if reply.status != StatusCode::NO_CONTENT {
+            header.insert_header(CONTENT_LENGTH, reply.body.len())?;
+        }
+        header.insert_header(CORRELATION_ID, context.correlation_id.clone())?;
+        // Let the caller send the rest of a refused body, for a moment, and keep its connection.
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
+        session.as_downstream_mut().set_total_drain_timeout(Some(DRAIN_REFUSED));
+        self.close_if_draining(session);
+        waiting::on_others(async {
+            session.write_response_header(Box::new(header), without_body).await?;
+            if !without_body {
+                session.write_response_body(Some(reply.body), true).await?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
+        let code = reply::code(refusal);
+        self.metrics.refusals.with_label_values(&[code]).inc();
+        context.code = Some(code);
+        context.reported = reported;
+    }
+}
+
+/// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
+/// a fragment of the path alone, which is gone by then.
+fn admit_bytes(session: &Session) -> Result<(), Refusal> {
+    match session.as_downstream().as_http1() {
+        Some(connection) => admission::admit_bytes(&connection.get_headers_raw_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// The request's head, as the gate takes it.
+fn head(session: &Session) -> &Parts {
+    session.req_header()
+}
+
+fn declared_length(session: &Session) -> Option<usize> {
+    session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
