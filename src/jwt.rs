@@ -7,8 +7,6 @@
 
 mod key;
 
-use std::borrow::Cow;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
@@ -99,10 +97,10 @@ pub struct Unverified<'a> {
 
 /// What a token says of itself. Good only for choosing whose keys to try, and whether to ask for them.
 #[derive(Debug, Default, Deserialize)]
-pub struct Claimed<'c> {
+pub struct ClaimedOrigin {
     /// Who issued it (`iss`).
-    #[serde(borrow, default, rename = "iss")]
-    pub issuer: Option<Cow<'c, str>>,
+    #[serde(default, rename = "iss")]
+    pub issuer: Option<String>,
     /// When, seconds since 1970 (`iat`).
     #[serde(default, rename = "iat", deserialize_with = "whole_number")]
     pub issued_at: Option<u64>,
@@ -171,9 +169,9 @@ impl<'a> Unverified<'a> {
         &self.kid
     }
 
-    /// What the token says of itself before verification. Nothing, if it cannot be read.
+    /// What the token says of its origin before verification. Nothing, if it cannot be read.
     #[must_use]
-    pub fn claimed(&self) -> Claimed<'_> {
+    pub fn claimed_origin(&self) -> ClaimedOrigin {
         serde_json::from_slice(&self.payload).unwrap_or_default()
     }
 

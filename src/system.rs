@@ -110,7 +110,7 @@ impl SystemVerifier {
 
     async fn verify_anew(&self, token: &str, name: [u8; 32]) -> Result<Arc<SystemClient>, SystemTokenError> {
         let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
-        let claimed = unverified.claimed();
+        let claimed = unverified.claimed_origin();
         let source = match &claimed.issuer {
             Some(issuer) if self.issuers.iter().any(|own| own == issuer) => {
                 Source::Presented { issued_at: claimed.issued_at }

@@ -47,7 +47,7 @@ fn read_token(token: &str) {
     for algorithm in [Algorithm::ES256, Algorithm::RS256] {
         if let Ok(unverified) = Unverified::read(token, algorithm) {
             assert!(!unverified.kid().is_empty());
-            let _ = unverified.claimed();
+            let _ = unverified.claimed_origin();
             if algorithm == Algorithm::ES256 {
                 assert!(unverified.verify::<Claims<'_>>(&KEY).is_err(), "a forged token verifies: {token}");
             }

@@ -124,7 +124,7 @@ impl Gate {
 fn no_bearer(presented: &Presented<'_>) -> Refusal {
     match presented {
         Presented::Basic(_) => Refusal::TokenInvalid("this operation takes no Basic credentials".into()),
-        Presented::Bearer(_) | Presented::Nothing => Refusal::TokenMissing,
+        _ => Refusal::TokenMissing,
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
     },
     settings::{DeprecatedLogins, SlasClient},
     shopper::Shopper,
-    tokens::sessions::{HeldToken, SessionError},
+    tokens::sessions::SessionError,
     waiting,
 };
 
@@ -215,10 +215,10 @@ impl Gate {
         let site = self.site_of(tenant, route)?;
         let named = Named::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
-        let HeldToken { token, verified, .. } = &*token.held;
+        let (shopper, token) = (&token.held.verified.shopper, token.held.token());
         let document =
-            self.document_of(tenant, site, &verified.shopper, &asked.head.headers, token, asked.correlation_id).await?;
-        Ok(with_token(document, token))
+            self.document_of(tenant, site, shopper, &asked.head.headers, &token, asked.correlation_id).await?;
+        Ok(with_token(document, &token))
     }
 
     async fn guest_login(&self, login: &Login<'_>, headers: &HeaderMap, trail: &mut Trail) -> Result<Reply, Refusal> {

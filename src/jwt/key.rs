@@ -16,10 +16,15 @@ const UNCOMPRESSED: u8 = 4;
 const COORDINATE_BYTES: usize = 32;
 
 /// What is signed, and its SHA-256, which both algorithms begin with.
-#[derive(Debug)]
 pub struct Signed<'t> {
     bytes: &'t [u8],
     digest: Digest,
+}
+
+impl std::fmt::Debug for Signed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signed").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl<'t> Signed<'t> {

@@ -4,7 +4,7 @@
 //! it can never stand in for a good one. Refuses to know where a document came from.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,17 +55,18 @@ impl KeySet {
 
     /// The set of these keys, without those that do not fit the algorithm. `None` if that leaves none.
     pub(super) fn of(keys: impl IntoIterator<Item = Jwk>, algorithm: Algorithm) -> Option<Self> {
-        let mut set = Self::default();
+        let (mut set, mut seen) = (Self::default(), HashSet::new());
         for jwk in keys {
             let Some(kid) = jwk.common.key_id.clone() else { continue };
             if !fits(&jwk, algorithm) {
                 continue;
             }
-            let Some(key) = VerifyingKey::of(&jwk) else { continue };
-            if set.keys.insert(kid.clone(), Arc::new(key)).is_some() {
+            if !seen.insert(kid.clone()) {
                 // Two keys under one id: nobody can tell which is meant.
                 return None;
             }
+            let Some(key) = VerifyingKey::of(&jwk) else { continue };
+            set.keys.insert(kid.clone(), Arc::new(key));
             set.published.insert(kid, jwk);
         }
         (1..=MOST_KEYS).contains(&set.keys.len()).then_some(set)
@@ -170,6 +171,9 @@ mod tests {
     fn an_empty_unreadable_ambiguous_or_too_large_set_is_none() {
         assert!(set("").is_none());
         assert!(set(&format!(r#"{{{EC},"kid":"a"}},{{{EC},"kid":"a"}}"#)).is_none());
+        let off_the_curve = EC.replace("f83OJ3", "f83OJ4");
+        assert!(set(&format!(r#"{{{off_the_curve},"kid":"a"}},{{{EC},"kid":"a"}}"#)).is_none());
+        assert!(set(&format!(r#"{{{off_the_curve},"kid":"a"}},{{{EC},"kid":"b"}}"#)).is_some());
         for document in ["", "{}", "[]", "<html>", r#"{"keys":{}}"#, r#"{"keys":[{"kty":"EC"}]}"#] {
             assert!(KeySet::read(document.as_bytes(), Algorithm::ES256).is_none(), "{document}");
         }

@@ -63,7 +63,7 @@ pub struct VerifiedToken {
     pub shopper: Arc<Shopper>,
     /// Its name.
     pub digest: TokenDigest,
-    /// Of the key that verified it: see [`ShopperVerifier::stands`].
+    /// Of the key that verified it: see [`ShopperVerifier::still_verifies`].
     pub generation: u64,
 }
 
@@ -213,13 +213,13 @@ impl ShopperVerifier {
 
     /// Whether the keys are still those that verified it. Whoever keeps a verdict beside its token asks this each time.
     #[must_use]
-    pub fn stands(&self, verified: &VerifiedToken) -> bool {
+    pub fn still_verifies(&self, verified: &VerifiedToken) -> bool {
         let ring = self.rings.get(&verified.shopper.organization);
         ring.and_then(|ring| ring.generation()) == Some(verified.generation)
     }
 
     fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
-        self.verdicts.get(key).filter(|verified| self.stands(verified))
+        self.verdicts.get(key).filter(|verified| self.still_verifies(verified))
     }
 
     async fn verify_anew(
@@ -247,7 +247,7 @@ impl ShopperVerifier {
         let unverified = Unverified::read(token, own.algorithm())?;
         // A token of another organization that this gateway serves is verified with that one's keys, so
         // that the caller learns "wrong organization" and not "invalid".
-        let claimed = unverified.claimed();
+        let claimed = unverified.claimed_origin();
         let named = claimed.issuer.and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
         let ring = named.unwrap_or(own);
         let source = match given {

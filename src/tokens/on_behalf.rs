@@ -30,7 +30,7 @@ use crate::{
     },
     settings::SlasClient,
     shopper::verify::TokenError,
-    store::{Session, StoreError},
+    store::StoreError,
 };
 
 /// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.
@@ -154,10 +154,10 @@ impl OnBehalfTokens {
         let name = name(agent, whose);
         // Without the store there may still be one that this process knows; without that, SLAS is asked.
         if let Ok(Some(in_use)) = self.sessions.named(&name).await {
-            match self.sessions.newest_of(&in_use).await {
-                Ok(newest) => {
-                    self.count("hit");
-                    return on_behalf(whose, &name, self.held(&in_use, &newest).await);
+            match self.held(&in_use).await {
+                Ok(held) => {
+                    self.count(if held.is_ok() { "hit" } else { "error" });
+                    return on_behalf(whose, &name, held);
                 }
                 Err(error) => self.over(&name, error)?,
             }
@@ -200,14 +200,15 @@ impl OnBehalfTokens {
         self.token(whose).await.ok()
     }
 
-    /// A session's newest token. If its key is gone, another one is worth a refresh, for all who ask.
-    async fn held(&self, in_use: &Arc<InUse>, newest: &Session) -> Result<Arc<HeldToken>, TokenError> {
-        match (self.sessions.held(in_use, newest).await, newest.tokens.last()) {
-            (Err(TokenError::KeyUnknown), Some(digest)) => {
-                let newest = self.sessions.replace_refused(in_use, digest).await.ok().flatten();
-                self.sessions.held(in_use, &*newest.ok_or(TokenError::KeyUnknown)?).await
-            }
-            (held, _) => held,
+    /// A living token of a session. If the key of its newest is gone, another one is worth a refresh, for all who ask.
+    async fn held(&self, in_use: &Arc<InUse>) -> Result<Result<Arc<HeldToken>, TokenError>, SessionError> {
+        let newest = self.sessions.newest_of(in_use).await?;
+        let held = self.sessions.held(in_use, &newest).await;
+        let is_void = matches!(held, Err(TokenError::KeyUnknown | TokenError::SignatureWrong));
+        let Some(refused) = newest.tokens.last().filter(|_| is_void) else { return Ok(held) };
+        match self.sessions.replace_refused(in_use, refused).await? {
+            Some(other) => Ok(self.sessions.held(in_use, &other).await),
+            None => Ok(held),
         }
     }
 
@@ -287,7 +288,7 @@ impl OnBehalfTokens {
     }
 
     async fn keep(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, answer: TokenAnswer) -> Outcome {
-        let held = self.sessions.verified(&answer.access_token, &whose.organization).await;
+        let held = self.sessions.issued(&answer.access_token, &whose.organization).await;
         let token = on_behalf(whose, name, held.map(Arc::new))?;
         if !token.held.verified.shopper.marks.tsob {
             tracing::error!(organization = %whose.organization, "SLAS gave a token on behalf that does not say so");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{InUse, Known, SessionError, Sessions, refresh::Outcome};
+use super::{InUse, Known, SessionError, Sessions, owns, refresh::Outcome};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, bearer},
@@ -25,14 +25,21 @@ const CLAIMED_EXCHANGES: u32 = 2;
 /// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
 #[derive(Debug)]
 pub struct HeldToken {
-    /// The token.
-    pub token: SecretString,
     /// `Bearer` and the token.
     pub authorization: HeaderValue,
     /// Who it speaks for.
     pub verified: VerifiedToken,
     /// Who said so; another configuration has another verifier.
     verifier: Weak<ShopperVerifier>,
+}
+
+impl HeldToken {
+    /// The token itself.
+    #[must_use]
+    pub fn token(&self) -> SecretString {
+        let text = self.authorization.to_str().unwrap_or_default();
+        SecretString::from(text.strip_prefix("Bearer ").unwrap_or_default())
+    }
 }
 
 impl Sessions {
@@ -49,18 +56,19 @@ impl Sessions {
         }
     }
 
-    /// The session of a name, asking the store where this process has not seen it.
+    /// The session of a name, asking the store where this process has not seen it. What the store has under this name and
+    /// another wrote there is none.
     pub(in crate::tokens) async fn named(&self, name: &TokenDigest) -> Result<Option<Arc<InUse>>, StoreError> {
         if let Some(Known::Session(in_use)) = self.known.get(name) {
             return Ok(Some(in_use));
         }
         match self.store.find(name).await? {
-            Found::Session(session, used_at) => {
+            Found::Session(session, used_at) if session.is_named && session.tokens.first() == Some(name) => {
                 let in_use = Arc::new(InUse::new(session, used_at));
                 self.known.insert(*name, Known::Session(Arc::clone(&in_use)));
                 Ok(Some(in_use))
             }
-            Found::Ended | Found::Nothing => Ok(None),
+            Found::Session(..) | Found::Ended | Found::Nothing => Ok(None),
         }
     }
 
@@ -83,31 +91,30 @@ impl Sessions {
         self.renew(in_use, session.version, Class::Refresh).await
     }
 
-    /// The newest token of a session, which is verified when it is new, and anew when keys or configuration have
-    /// changed.
+    /// The newest token of a session, which is verified when this process has not yet, and anew when keys or configuration
+    /// have changed. It was not given to this gateway just now, so of an unknown key it proves nothing.
     pub(in crate::tokens) async fn held(
         &self,
         in_use: &InUse,
         session: &Session,
     ) -> Result<Arc<HeldToken>, TokenError> {
-        let (token, organization) = (&session.access_token, &session.owner.organization);
         let is_newest = |held: &HeldToken| session.tokens.last() == Some(&held.verified.digest);
-        let held = match in_use.held.load_full().filter(|held| is_newest(held)) {
-            Some(held) if self.stands(&held) => return Ok(held),
-            // It is as old as the keys that it verified by: it may be of one that is gone, but of none that is to come.
-            Some(_) => {
-                let hashed = HashedToken::of(token.expose_secret());
-                self.hold(token, self.verifier.verify(&hashed, organization).await?)?
-            }
-            None => self.verified(token, organization).await?,
-        };
-        let held = Arc::new(held);
+        if let Some(held) = in_use.held.load_full().filter(|held| is_newest(held) && self.still_verifies(held)) {
+            return Ok(held);
+        }
+        let token = HashedToken::of(session.access_token.expose_secret());
+        let verified = self.verifier.verify(&token, &session.owner.organization).await?;
+        if !owns(&verified.shopper, &session.owner) {
+            tracing::error!(organization = %session.owner.organization, "a session holds another shopper's token");
+            return Err(TokenError::NotAShoppers);
+        }
+        let held = Arc::new(self.hold(&session.access_token, verified)?);
         in_use.held.store(Some(Arc::clone(&held)));
         Ok(held)
     }
 
-    /// A token that SLAS gave for a session of this organization, verified.
-    pub(in crate::tokens) async fn verified(
+    /// A token that SLAS has just given for a shopper of this organization, verified.
+    pub(in crate::tokens) async fn issued(
         &self,
         token: &SecretString,
         organization: &OrganizationId,
@@ -117,11 +124,11 @@ impl Sessions {
 
     fn hold(&self, token: &SecretString, verified: VerifiedToken) -> Result<HeldToken, TokenError> {
         let authorization = bearer(token).ok_or(TokenError::NotAShoppers)?;
-        Ok(HeldToken { token: token.clone(), authorization, verified, verifier: Arc::downgrade(&self.verifier) })
+        Ok(HeldToken { authorization, verified, verifier: Arc::downgrade(&self.verifier) })
     }
 
-    fn stands(&self, held: &HeldToken) -> bool {
-        held.verifier.as_ptr() == Arc::as_ptr(&self.verifier) && self.verifier.stands(&held.verified)
+    fn still_verifies(&self, held: &HeldToken) -> bool {
+        held.verifier.as_ptr() == Arc::as_ptr(&self.verifier) && self.verifier.still_verifies(&held.verified)
     }
 
     /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all

@@ -1,10 +1,10 @@
 //! Trusted systems on behalf of shoppers, at several gateways that share a Redis.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
 use reqwest::{RequestBuilder, StatusCode};
-use salesforce_simulator::{Effect, Fault};
+use salesforce_simulator::{Effect, Fault, ShopperTokenSpec};
 
 use super::{Fleet, PRODUCTS, outlive, token_of};
 use crate::{
@@ -78,6 +78,44 @@ async fn a_logout_at_one_replica_frees_the_name_at_the_other() {
     let sent = fleet.simulator.ledger();
     let fresh = sent.iter().rev().find(|entry| entry.service == "api").unwrap().header("authorization").unwrap();
     assert_ne!(fresh, format!("Bearer {token}"));
+}
+
+#[tokio::test]
+async fn a_key_that_is_gone_ends_the_token_at_a_gateway_that_never_saw_it() {
+    let fleet = Fleet::of(2).await;
+    fleet.works(0, LOGIN).await;
+    let gone = fleet.simulator.slas_kid();
+    while fleet.simulator.slas_jwks().to_string().contains(&gone) {
+        fleet.simulator.rotate_keys();
+    }
+    let shopper = fleet.simulator.mint_shopper_token(ShopperTokenSpec::default());
+    eventually("the new keys are known", async || fleet.status(1, &shopper).await == 200).await;
+    for answer in join_all((0..20).map(|_| fleet.on_behalf(1, LOGIN).send())).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+    assert_eq!((fleet.tsob(), fleet.simulator.count("slas", "token:refresh_token")), (1, 1));
+}
+
+#[tokio::test]
+async fn who_writes_redis_puts_no_shopper_in_anothers_place() {
+    let fleet = Fleet::of(2).await;
+    let pointers = async || {
+        let names = fleet.redis.run::<Vec<String>>(redis::cmd("KEYS").arg("*:t:*")).await;
+        names.into_iter().collect::<BTreeSet<_>>()
+    };
+    fleet.works(0, LOGIN).await;
+    let first = pointers().await;
+    fleet.works(0, SECOND).await;
+    let second = pointers().await.difference(&first).next().unwrap().clone();
+    for pointer in &first {
+        fleet.redis.run::<i64>(redis::cmd("COPY").arg(&second).arg(pointer).arg("REPLACE")).await;
+    }
+    fleet.works(1, LOGIN).await;
+    let sent = fleet.simulator.ledger();
+    let claims = crate::on_behalf::claims(sent.iter().rev().find(|entry| entry.service == "api").unwrap());
+    assert!(claims.contains(LOGIN) && !claims.contains(SECOND), "{claims}");
+    assert_eq!(fleet.tsob(), 3, "what stands under the name is not its session");
 }
 
 #[tokio::test]
