@@ -117,7 +117,7 @@ fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS eac
 soak: build-tools ## Run gateways under load while things go wrong, for SOAK_SECONDS, and judge the figures
 	$(call apt,redis-server:redis-server)
 	cargo build --profile $(SOAK_PROFILE) --bin shopper-gateway --example soak
-	SOAK_SECONDS=$(SOAK_SECONDS) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_ONLY=$(SOAK_ONLY) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
 
 figures: build-tools test-tools ## Run the tests that have figures at full scale, one at a time, and show the figures
 	@FULL_SCALE=1 OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo nextest run --cargo-profile $(FIGURES_PROFILE) --test gateway \
@@ -125,6 +125,8 @@ figures: build-tools test-tools ## Run the tests that have figures at full scale
 	  | sed -n 's/.*figure \(R[0-9]*\): /\1\t/p' | sort -s -V -k 1,1 | expand -t 6
 
 bench: build-tools bench-tools ## Measure the hot path, and the gateway beside other proxies
+	cargo build --profile plain -p pass-through
+	cargo build --release -p pass-through --features tuned
 	cargo bench --bench hot_path
 	BENCH_PEERS="$(BENCH_PEERS)" cargo bench --bench round_trips
 

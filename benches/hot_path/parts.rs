@@ -116,6 +116,7 @@ pub fn settings(simulator: &str) -> Settings {
         ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:0"),
         ("SHOPPER_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0"),
         ("SHOPPER_GATEWAY__TENANTS__0__API", simulator),
+        ("SHOPPER_GATEWAY__TENANTS__0__SLAS_REQUESTS_PER_MINUTE", "1000000"),
         ("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", simulator),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));

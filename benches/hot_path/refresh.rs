@@ -13,7 +13,10 @@ use crate::parts::settings;
 /// Through a whole gateway.
 pub async fn measure() {
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    simulator.set(|behaviour| behaviour.ledger_entries = 0);
+    simulator.set(|behaviour| {
+        behaviour.ledger_entries = 0;
+        behaviour.slas_requests_per_minute = u32::MAX;
+    });
     let app = App::build(settings(&simulator.url())).unwrap();
     let (address, admin) = (app.public_addresses().next().unwrap(), app.admin_address());
     let running = tokio::spawn(app.run(std::future::pending()));
@@ -38,6 +41,7 @@ impl Shop {
         let client = "11111111-1111-4111-8111-111111111111";
         let url = format!("http://{}/{customers}/actions/login?siteId=RefArch&clientId={client}", self.address);
         let answer = self.client.post(url).body(r#"{"type":"guest"}"#).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{answer:?}");
         answer.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
     }
 

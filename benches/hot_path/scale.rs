@@ -97,9 +97,12 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
     }
 }
 
-/// The verdict over a token among so many in turn. Beyond what is remembered, a token is verified again.
+/// The verdict over a token among so many in turn, and the memory that a remembered one takes. Beyond what is remembered,
+/// a token is verified again.
 fn tokens(runtime: &Runtime, bench: &Parts) {
-    println!("\n| tokens in turn | one thread, ns | two threads, ns each | remembered |\n|---|---|---|---|");
+    println!(
+        "\n| tokens in turn | one thread, ns | two threads, ns each | remembered | bytes each |\n|---|---|---|---|---|"
+    );
     let mut tokens = Vec::new();
     for count in COUNTS {
         while tokens.len() < count {
@@ -111,14 +114,18 @@ fn tokens(runtime: &Runtime, bench: &Parts) {
                 runtime.block_on(async { black_box(bench.verify(token).await.shopper.expires_at) });
             }
         };
+        let (before, known) = (resident_bytes(), bench.verifier.remembered());
         tokens.iter().for_each(|token| seen(token));
+        let taken = resident_bytes().saturating_sub(before) / (bench.verifier.remembered() - known).max(1);
         let one = each(|turn| seen(&tokens[scattered(turn) % count]));
         let two = std::thread::scope(|scope| {
             let run = || each(|turn| seen(&tokens[scattered(turn) % count]));
             let (one, other) = (scope.spawn(run), scope.spawn(run));
             (one.join().unwrap() + other.join().unwrap()) / 2
         });
-        println!("| {count} | {} | {} | {} |", one.as_nanos(), two.as_nanos(), bench.verifier.remembered());
+        let remembered = bench.verifier.remembered();
+        let bytes = if count == 100_000 { taken.to_string() } else { "–".to_owned() };
+        println!("| {count} | {} | {} | {remembered} | {bytes} |", one.as_nanos(), two.as_nanos());
     }
 }
 

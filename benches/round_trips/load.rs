@@ -37,6 +37,11 @@ impl Requests {
         Rc::new(Self { heads, next: Cell::new(0), once: true })
     }
 
+    /// The first of them.
+    pub fn first(&self) -> &[u8] {
+        self.heads.first().map_or(&[], Vec::as_slice)
+    }
+
     fn take(&self) -> Option<&[u8]> {
         let turn = self.next.replace(self.next.get() + 1);
         if self.once { self.heads.get(turn) } else { self.heads.get(turn % self.heads.len()) }.map(Vec::as_slice)

@@ -24,8 +24,17 @@ pub fn stay_on(core: usize) {
 
 /// A command that stays on one core.
 pub fn on_core(core: usize, program: &str) -> Command {
+    on_cores(&core.to_string(), program)
+}
+
+/// A command that may use both cores.
+pub fn on_both_cores(program: &str) -> Command {
+    on_cores(&format!("{MEASURED},{AROUND}"), program)
+}
+
+fn on_cores(cores: &str, program: &str) -> Command {
     let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string(), program]);
+    command.args(["-c", cores, program]);
     command
 }
 

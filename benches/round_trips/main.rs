@@ -14,11 +14,12 @@
 )]
 
 mod chart;
+mod floor;
 mod idle;
 mod instructions;
 mod load;
 mod machine;
-mod pass_through;
+mod parts;
 mod requests;
 mod rows;
 mod stage;
@@ -40,8 +41,6 @@ use self::{
     table::{Measured, Summary},
 };
 
-/// What makes this program the pass-through: `pass-through LISTEN UPSTREAM`.
-pub const PASS_THROUGH: &str = "pass-through";
 /// What makes it count instructions instead of time.
 const INSTRUCTIONS: &str = "instructions";
 const CONNECTIONS: usize = 64;
@@ -54,11 +53,6 @@ const MOST_PER_SECOND: f64 = 25_000.0;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, word, listen, upstream] = arguments.as_slice()
-        && word == PASS_THROUGH
-    {
-        pass_through::serve(listen, upstream);
-    }
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let _ = shopper_gateway::descriptors::raise_limit();
     let counts = arguments.iter().any(|word| word == INSTRUCTIONS);
@@ -79,16 +73,22 @@ async fn compare() -> Result<(), Box<dyn Error>> {
     let only = std::env::var("ONLY").unwrap_or_default();
     let mut all = rows::all(&stage).await?;
     all.retain(|row| only.is_empty() || only.split(',').any(|name| name == row.name));
-    let mut measured = Vec::new();
+    let (mut measured, mut floor) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         eprintln!("Round {} of {rounds}", round + 1);
         measured.push(take_round(&stage, &all, seconds).await);
+        floor.extend(floor::verification(&stage.simulator));
     }
     let names: Vec<_> = all.iter().map(|row| (row.name, row.tokens)).collect();
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut summary = table::sum_up(&names, &measured, date, machine::describe());
     eprintln!("Connections that rest");
-    summary.idle = idle::measure(&stage).await?;
+    drop(all);
+    drop(stage);
+    summary.idle = idle::measure().await?;
+    floor.sort();
+    summary.es256_us = floor.get(floor.len() / 2).map(|took| took.as_nanos() as f64 / 1e3);
+    summary.parts = parts::of_last_run(&target());
     println!("{}", summary.markdown());
     write(&summary)
 }
@@ -143,7 +143,7 @@ fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
 }
 
 fn write(summary: &Summary) -> Result<(), Box<dyn Error>> {
-    let folder = folder();
+    let folder = target().join("bench");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("summary.json"), serde_json::to_vec_pretty(summary)?)?;
     fs::write(folder.join("summary.md"), summary.markdown())?;
@@ -154,8 +154,8 @@ fn write(summary: &Summary) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `bench` in the build's folder.
-fn folder() -> PathBuf {
+/// The build's folder.
+fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target")).join("bench")
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"))
 }

@@ -21,11 +21,15 @@ pub fn mint(simulator: &Simulator) -> String {
     simulator.mint_shopper_token(ShopperTokenSpec { lifetime_seconds: Some(86_400), ..ShopperTokenSpec::default() })
 }
 
-/// The same token with another signature.
-pub fn damaged(token: &str) -> String {
-    let signature = token.rfind('.').map_or(0, |dot| dot + 1);
-    let (signed, signature) = token.split_at(signature);
-    format!("{signed}{}", signature.chars().rev().collect::<String>().replace(['-', '_'], "A"))
+/// The same request with one letter of its token's signature changed.
+pub fn damaged(request: &[u8]) -> Vec<u8> {
+    let mut request = request.to_vec();
+    let token = request.windows(7).position(|window| window == b"Bearer ").unwrap_or(0);
+    let end = request[token..].iter().position(|byte| *byte == b'\r').unwrap_or(0) + token;
+    if let Some(letter) = request.get_mut(end.saturating_sub(20)) {
+        *letter = if *letter == b'A' { b'B' } else { b'A' };
+    }
+    request
 }
 
 pub fn read(token: &str, more: &str) -> Vec<u8> {

@@ -76,8 +76,10 @@ pub async fn all(stage: &Stage) -> Result<Vec<Row<'_>>, Box<dyn Error>> {
         row("haproxy_jwt", "1,000, verified each time", &stage.haproxy, Kind::Read, &reads),
         row("nginx_lua_cached_jwt", "1,000, seen before", &stage.nginx_lua, Kind::Read, &reads),
         row("pingora_pass", "not looked at", &stage.pingora, Kind::Read, &reads),
+        row("pingora_tuned", "not looked at", &stage.pingora_tuned, Kind::Read, &reads),
         row("gateway_verified", "1,000, seen before", &stage.gateway, Kind::Read, &reads),
         row("gateway_verified_new", "never seen", &stage.gateway, Kind::ReadNew, &reads),
+        row("gateway_two_workers", "1,000, seen before", &stage.gateway_of_two, Kind::Read, &reads),
         row("gateway_on_behalf", "1 caller, 1 shopper's held", &stage.gateway, Kind::Read, &on_behalf),
         row("gateway_session", "1,000 sessions", &stage.gateway, Kind::Read, &sessions),
         row("gateway_legacy_login", "each makes one", &stage.gateway, Kind::Login, &logins),
@@ -90,20 +92,16 @@ pub async fn all(stage: &Stage) -> Result<Vec<Row<'_>>, Box<dyn Error>> {
     Ok(rows)
 }
 
-/// A row counts only if it answers what it should, and refuses a damaged token where it claims to verify.
+/// A row counts only if it answers its own requests as it should, and refuses a damaged token where it claims to verify.
 async fn prove(row: &Row<'_>, simulator: &Simulator) -> Result<(), Box<dyn Error>> {
-    let good = match row.kind {
-        Kind::Read | Kind::ReadNew => read(&mint(simulator), ""),
-        Kind::Login => login(row.address()),
-        Kind::Slas => slas_token(),
-    };
-    let (status, _) = load::once(row.address(), &good).await?;
+    let requests = row.requests(simulator, 1);
+    let (status, _) = load::once(row.address(), requests.first()).await?;
     if status != 200 {
         return Err(format!("{} answers {status} to a good request", row.name).into());
     }
     let looks = !row.tokens.contains("not looked");
     if looks && matches!(row.kind, Kind::Read | Kind::ReadNew) {
-        let (status, _) = load::once(row.address(), &read(&damaged(&mint(simulator)), "")).await?;
+        let (status, _) = load::once(row.address(), &damaged(requests.first())).await?;
         if status != 401 {
             return Err(format!("{} answers {status} to a damaged token", row.name).into());
         }

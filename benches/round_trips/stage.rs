@@ -37,7 +37,10 @@ pub struct Stage {
     pub haproxy: Peer,
     pub nginx_lua: Peer,
     pub pingora: Peer,
+    pub pingora_tuned: Peer,
     pub gateway: Peer,
+    /// The same with two workers and both cores.
+    pub gateway_of_two: Peer,
     pub pwa_kit: Peer,
     _upstream: Process,
     _folder: TempDir,
@@ -56,15 +59,19 @@ impl Stage {
         let nginx = setting.peer("usr/sbin/nginx", "nginx.conf", &["-c"]).await?;
         let haproxy = setting.peer("usr/sbin/haproxy", "haproxy.cfg", &["-db", "-f"]).await?;
         let nginx_lua = setting.peer("usr/sbin/nginx", "nginx-lua.conf", &["-c"]).await?;
-        let pingora = setting.pass_through().await?;
-        let gateway = setting.gateway(machine::on_core(MEASURED, GATEWAY)).await?;
+        let pingora = setting.pass_through("plain").await?;
+        let pingora_tuned = setting.pass_through("release").await?;
+        let gateway = setting.gateway(machine::on_core(MEASURED, GATEWAY), 1).await?;
+        let gateway_of_two = setting.gateway(machine::on_both_cores(GATEWAY), 2).await?;
         let pwa_kit = setting.pwa_kit().await?;
         Ok(Self {
             nginx,
             haproxy,
             nginx_lua,
             pingora,
+            pingora_tuned,
             gateway,
+            gateway_of_two,
             pwa_kit,
             _upstream: upstream,
             _folder: folder,
@@ -87,7 +94,7 @@ pub async fn salesforce() -> Result<Simulator, Box<dyn Error>> {
 /// A gateway whose API is the simulator itself, started by `command`, and the process that it is.
 pub async fn gateway_alone(simulator: &Simulator, folder: &Path, command: Command) -> Result<Peer, Box<dyn Error>> {
     let setting = Setting { folder, debian: folder, upstream: simulator.address(), simulator };
-    setting.gateway(command).await
+    setting.gateway(command, 1).await
 }
 
 struct Setting<'a> {
@@ -117,12 +124,19 @@ impl Setting<'_> {
     }
 
     /// Writes a configuration of `conf/` with its names filled in.
-    fn configure(&self, name: &str, listen: SocketAddr, admin: SocketAddr) -> Result<PathBuf, Box<dyn Error>> {
+    fn configure(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        admin: SocketAddr,
+        threads: usize,
+    ) -> Result<PathBuf, Box<dyn Error>> {
         let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/round_trips/conf");
         let library = self.debian.join("usr/lib/x86_64-linux-gnu");
         let values = [
             ("listen", listen.to_string()),
             ("admin", admin.to_string()),
+            ("threads", threads.to_string()),
             ("upstream", self.upstream.to_string()),
             ("salesforce", self.simulator.address().to_string()),
             ("folder", self.folder.display().to_string()),
@@ -150,7 +164,7 @@ impl Setting<'_> {
         listen: SocketAddr,
         arguments: &[&str],
     ) -> Result<Process, Box<dyn Error>> {
-        let configuration = self.configure(name, listen, listen)?;
+        let configuration = self.configure(name, listen, listen, 1)?;
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|folder| self.debian.join(folder));
         let mut command = machine::on_core(core, self.debian.join(program).to_str().ok_or("a path in UTF-8")?);
         command.args(arguments).arg(configuration).env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
@@ -164,18 +178,19 @@ impl Setting<'_> {
         Ok(Peer { address, process })
     }
 
-    async fn pass_through(&self) -> Result<Peer, Box<dyn Error>> {
-        let (address, own) = (free()?, std::env::current_exe()?);
-        let mut command = machine::on_core(MEASURED, own.to_str().ok_or("a path in UTF-8")?);
-        command.args([crate::PASS_THROUGH, &address.to_string(), &self.upstream.to_string()]);
+    /// A Pingora that looks at nothing, as it was built in this profile.
+    async fn pass_through(&self, profile: &str) -> Result<Peer, Box<dyn Error>> {
+        let (address, program) = (free()?, crate::target().join(profile).join("pass-through"));
+        let mut command = machine::on_core(MEASURED, program.to_str().ok_or("a path in UTF-8")?);
+        command.args([address.to_string(), self.upstream.to_string()]);
         let process = Process(command.spawn()?);
         answers(address).await?;
         Ok(Peer { address, process })
     }
 
-    async fn gateway(&self, mut command: Command) -> Result<Peer, Box<dyn Error>> {
+    async fn gateway(&self, mut command: Command, threads: usize) -> Result<Peer, Box<dyn Error>> {
         let (address, admin) = (free()?, free()?);
-        let configuration = self.configure("gateway.toml", address, admin)?;
+        let configuration = self.configure("gateway.toml", address, admin, threads)?;
         let process = Process(command.args(["serve", "-c"]).arg(configuration).spawn()?);
         let readyz = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n\r\n");
         until(admin, || async { load::once(admin, readyz.as_bytes()).await.is_ok_and(|(status, _)| status == 200) })

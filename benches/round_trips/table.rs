@@ -29,6 +29,10 @@ pub struct Summary {
     pub rounds: usize,
     pub rows: Vec<RowSummary>,
     pub idle: Vec<Idle>,
+    /// One ES256 verification by the fastest library, with a key that is read already, microseconds.
+    pub es256_us: Option<f64>,
+    /// Pieces of a request by themselves, nanoseconds.
+    pub parts: BTreeMap<String, f64>,
 }
 
 /// Medians over the rounds.
@@ -84,7 +88,7 @@ pub fn sum_up(
         }
     };
     let rows = rows.iter().enumerate().map(summary).collect();
-    Summary { date, machine, rounds: rounds.len(), rows, idle: Vec::new() }
+    Summary { date, machine, rounds: rounds.len(), rows, idle: Vec::new(), es256_us: None, parts: BTreeMap::new() }
 }
 
 impl Summary {
@@ -117,6 +121,13 @@ impl Summary {
         text += "\n| connections that rest | KB each |\n|---|---|\n";
         for idle in &self.idle {
             let _ = writeln!(text, "| {} to `{}` | {:.1} |", idle.connections, idle.name, idle.kb_per_connection);
+        }
+        text += "\n| a piece by itself | ns |\n|---|---|\n";
+        if let Some(took) = self.es256_us {
+            let _ = writeln!(text, "| one ES256 verification, aws-lc-rs alone | {:.0} |", took * 1e3);
+        }
+        for (name, took) in &self.parts {
+            let _ = writeln!(text, "| {name} | {took:.0} |");
         }
         text
     }
