@@ -159,6 +159,7 @@ sbom: ## Write the bill of materials (CycloneDX), in target/supply
 	@mkdir -p "$(SUPPLY)"
 	cargo cyclonedx --quiet --format json --spec-version 1.5
 	@mv shopper-gateway.cdx.json simulator/salesforce-simulator.cdx.json "$(SUPPLY)"
+	@rm -f benches/pass_through/pass-through.cdx.json
 
 licences: ## Check the licences of everything built in, and list them in target/supply
 	$(call tool,cargo-deny,$(CARGO_DENY))
