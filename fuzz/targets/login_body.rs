@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
 use shopper_gateway::gate::{
     legacy::LoginKind,
     reply::{self, Reply},
@@ -10,7 +11,9 @@ use shopper_gateway::gate::{
 fuzz_target!(|bytes: &[u8]| {
     match LoginKind::read(bytes) {
         Ok(_) => {
-            let body: serde_json::Value = serde_json::from_slice(bytes).expect("what is accepted is JSON");
+            serde_json::from_slice::<IgnoredAny>(bytes).expect("what is accepted is JSON");
+            // JSON knows numbers that no Value can hold; where one is passed over, nobody has to hold it.
+            let Ok(body) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
             let kind = body.get("type").and_then(serde_json::Value::as_str);
             assert!(matches!(kind, Some("guest" | "credentials" | "refresh")), "{body}");
         }
