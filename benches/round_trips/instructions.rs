@@ -106,8 +106,19 @@ async fn measure(journey: Journey) -> Result<u64, Box<dyn Error>> {
     Ok(long.saturating_sub(short) / MORE as u64)
 }
 
-/// Instructions of a whole life with so many requests over one connection.
+/// Instructions of a whole life with so many requests over one connection. One that does not come to life, because somebody
+/// took its port meanwhile, is tried once more.
 async fn run(journey: Journey, count: usize) -> Result<u64, Box<dyn Error>> {
+    match live(journey, count).await {
+        Ok(instructions) => Ok(instructions),
+        Err(error) => {
+            eprintln!("{error}; once more");
+            live(journey, count).await
+        }
+    }
+}
+
+async fn live(journey: Journey, count: usize) -> Result<u64, Box<dyn Error>> {
     let simulator = stage::salesforce().await?;
     let folder = tempfile::tempdir()?;
     let counts = folder.path().join("callgrind");
