@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use pingora::{
     Result,
     listeners::ListenerConfig,
-    modules::http::HttpModules,
     prelude::Opt,
     protocols::l4::stream::L4BufferSettings,
     proxy::{ProxyHttp, Session, http_proxy_service},
@@ -34,28 +33,11 @@ impl ProxyHttp for PassThrough {
     fn new_ctx(&self) {}
 
     /// The library's own has a module for compression.
-    fn init_downstream_modules(&self, modules: &mut HttpModules) {
-        if !TUNED {
-            Defaults.init_downstream_modules(modules);
-        }
-    }
+    #[cfg(feature = "tuned")]
+    fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
 
     async fn upstream_peer(&self, _session: &mut Session, _context: &mut ()) -> Result<Box<HttpPeer>> {
         Ok(Box::new(HttpPeer::new(&self.upstream, false, String::new())))
-    }
-}
-
-/// What the library does where nobody says anything.
-struct Defaults;
-
-#[async_trait]
-impl ProxyHttp for Defaults {
-    type CTX = ();
-
-    fn new_ctx(&self) {}
-
-    async fn upstream_peer(&self, _session: &mut Session, _context: &mut ()) -> Result<Box<HttpPeer>> {
-        pingora::Error::e_explain(pingora::ErrorType::InternalError, "it serves nothing")
     }
 }
 
