@@ -11,15 +11,19 @@ mod serve;
 mod terminal;
 mod token;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::terminal::Terminal;
 use crate::{
-    core_dumps,
-    settings::{self, ConfigErrors, Loaded, Settings},
+    app, core_dumps,
+    settings::{self, ConfigErrors, Loaded},
 };
 
 /// Exit code for whatever was asked for and did not come to be; clap's own for wrong usage is 2.
@@ -192,6 +196,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn load(file: &ConfigFile) -> Result<Loaded, Failure> {
-    Ok(Settings::load(&file.config)?)
+/// The one way to a configuration, so that every command finds the same errors in it.
+fn load(file: &Path) -> Result<Loaded, Failure> {
+    Ok(app::load(file)?)
 }

@@ -16,7 +16,7 @@ use jsonwebtoken::Algorithm;
 
 use self::claimed::{Claimed, printable};
 use super::{
-    Failure,
+    Failure, load,
     terminal::{BAD, DOUBT, GOOD, HEADING, Terminal, styled},
 };
 use crate::{
@@ -66,7 +66,7 @@ pub(super) fn inspect(config: Option<&Path>, terminal: &Terminal) -> Result<(), 
     let claimed = Claimed::read(token).map_err(|problem| Failure::Other(format!("token_invalid: {problem}")))?;
     let (operations, judgement) = match config {
         Some(path) => {
-            let settings = Settings::load(path)?.settings;
+            let settings = load(path)?.settings;
             let (operations, callers) = app::policy(&settings).map_err(Failure::of)?;
             let mut judgement = by_claims(token, &claimed);
             ask_issuer(&settings, &callers, token, &claimed, &mut judgement)?;
