@@ -127,10 +127,11 @@ enum TokenCommand {
   printenv TOKEN | shopper-gateway token inspect          what it says; its signature is not checked
   shopper-gateway token inspect -c gateway.toml < token    as this gateway sees it, with its issuer's keys
 
-The token is read from standard input, so that it stands in no list of processes and no history; a leading \"Bearer \" is
-taken off. Neither it nor its signature is printed; its claims are, and they may name a shopper.
+The token is read from standard input, so that it stands in no list of processes and no history: alone, as \"Bearer …\", or as a
+whole line \"Authorization: Bearer …\". Neither it nor its signature is printed; its claims are, and they may name a shopper.
 
-Exit codes: 0 nothing speaks against it, 1 it would be refused, is no token, or the configuration is wrong, 2 wrong usage.")]
+Exit codes: 0 nothing speaks against it, 1 it would be refused (also for want of keys), is no token, or the configuration is
+wrong, 2 wrong usage.")]
     Inspect {
         /// Judge it as the gateway with this configuration would, and fetch its issuer's keys
         #[arg(short, long, value_name = "FILE")]
