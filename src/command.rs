@@ -72,7 +72,9 @@ Exit codes: 0 stopped by a signal, 1 the configuration is wrong or the start fai
   shopper-gateway check -c gateway.toml --online   and whether what it names answers
 
 --online fetches the keys of each organization's SLAS and Account Manager, gets a token with the gateway's own client of
-Account Manager, and asks the session store, one line each. It changes nothing there and prints no secret.
+Account Manager, tries each client of SLAS without getting a token (a private one's secret, a public one's id and redirect
+URI), and asks the session store and the collector of traces, one line each; a failed one names the key. It changes nothing
+there and prints no secret.
 
 Exit codes: 0 nothing is wrong (there may be warnings), 1 an error or a failed endpoint, 2 wrong usage.")]
     Check {
