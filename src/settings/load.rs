@@ -94,7 +94,8 @@ fn from_text(
     check: impl FnOnce(&Draft) -> Vec<Finding>,
 ) -> Result<Loaded, ConfigErrors> {
     let file = Value::Table(text.parse().map_err(|error| malformed(path, text, &error))?);
-    let folder = path.parent().unwrap_or(Path::new(""));
+    // The parent of a bare file name is a path without a word, which is no folder.
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let schema = schema::schema();
     let schema = Schema::new(&schema);
     let mut findings = Findings::default();
