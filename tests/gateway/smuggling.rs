@@ -391,7 +391,6 @@ async fn a_broken_body_is_never_delivered_as_whole() {
     for body in [
         "5\r\nhello\r\n",
         "5\r\nhello",
-        "5\r\nhello\r\n0\r\n",
         "-5\r\nhello\r\n0\r\n\r\n",
         "+5\r\nhello\r\n0\r\n\r\n",
         "0x5\r\nhello\r\n0\r\n\r\n",
@@ -419,15 +418,41 @@ async fn a_broken_body_is_never_delivered_as_whole() {
         assert!(received.len() <= 1, "{body:?}: {received:?}");
         assert!(received.iter().all(|request| request.fault.is_some()), "{body:?}: {received:?}");
     }
-    let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
-    let short = format!("{}Host: a\r\nContent-Length: 10\r\n\r\nhello", wire.post());
-    stream.write_all(short.as_bytes()).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let received = wire.upstream.received();
-    assert!(received.iter().all(|request| request.fault.is_some()), "{received:?}");
+    for short in
+        [format!("{}Host: a\r\nContent-Length: 10\r\n\r\nhello", wire.post()), format!("{chunked}5\r\nhello\r\n0\r\n")]
+    {
+        let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+        stream.write_all(short.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let received = wire.upstream.received();
+        assert!(received.iter().all(|request| request.fault.is_some()), "{received:?}");
+    }
+}
+
+/// The library takes lines behind the last chunk for trailers, whatever stands in them, and drops them.
+#[tokio::test]
+async fn what_stands_behind_the_last_chunk_is_never_a_request_nor_sent_on() {
+    let wire = Wire::start().await;
+    let last = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", wire.post());
+    for pause in (0..40).map(|step| Duration::from_micros(step * 100)) {
+        let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+        stream.write_all(last.as_bytes()).await.unwrap();
+        tokio::time::sleep(pause).await;
+        let _ = stream.write_all(wire.another().as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        let answers = String::from_utf8_lossy(&answer).matches("HTTP/1.1 ").count();
+        assert!(answers <= 1, "{pause:?}: {}", String::from_utf8_lossy(&answer));
+        // What broke off may be found out to have done so a little later.
+        for request in wire.upstream.received() {
+            assert!(request.fault.is_some() || request.body == "hello", "{pause:?}: {request:?}");
+            assert!(!request.head.contains("smuggled"), "{pause:?}: {request:?}");
+        }
+    }
 }
 
 #[tokio::test]

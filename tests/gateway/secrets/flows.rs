@@ -217,7 +217,8 @@ pub async fn refusals(driver: &mut Driver) {
     let token = driver.simulator.mint_shopper_token(Default::default());
     driver.secrets.add_token("a shopper's token", &token);
     let (head, signature) = token.rsplit_once('.').unwrap();
-    let tampered = format!("{head}.A{}", &signature[1..]);
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let tampered = format!("{head}.{other}{}", &signature[1..]);
     driver.secrets.add("a tampered signature", &tampered[head.len() + 2..]);
     let secret_in_path = format!("/customer/{PASSWORD}/..%2f{WRONG}");
     for request in [
