@@ -1,7 +1,7 @@
 //! The demo: a simulated Salesforce and a gateway in front of it, and what an old app does with them.
 //!
 //! `make demo` builds and runs it. It prints each call as a curl command that can be repeated by
-//! hand, and its answer, and stays up until Ctrl-C; with `--once` it ends after the calls.
+//! hand, one after the other in one shell, and its answer, and stays up until Ctrl-C; with `--once` it ends after the calls.
 
 #![allow(clippy::print_stdout)]
 
@@ -67,6 +67,10 @@ async fn main() -> Outcome<()> {
     wait_until_ready(admin).await?;
     println!("  shop:      http://{gateway}");
     println!("  operators: http://{admin}/readyz  /metrics  /status");
+    println!("  log:       warnings, here; a line for each request with");
+    println!(
+        "             curl -X PUT -H 'Content-Type: application/json' -d '{{\"level\":\"info\"}}' http://{admin}/log-level"
+    );
 
     Walk { gateway, number: 0 }.go().await?;
 
@@ -162,7 +166,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Shows and runs one curl command, with `token` as the bearer if there is one.
+    /// Shows and runs one curl command, with `token` as the bearer if there is one; what is shown of a login keeps its token.
     async fn call(&mut self, what: &str, target: &str, token: &str, arguments: &[&str]) -> Outcome<Answer> {
         self.number += 1;
         step(&format!("{}. {what}", self.number));
@@ -178,7 +182,12 @@ impl Walk {
             shown.push_str(" -H \"Authorization: Bearer $TOKEN\"");
             command.arg("-H").arg(format!("Authorization: Bearer {token}"));
         }
-        println!("  $ {shown} '{url}'");
+        if target.contains("/actions/login") {
+            println!("  $ LOGIN=$({shown} '{url}'); echo \"$LOGIN\"");
+            println!("  $ TOKEN=$(echo \"$LOGIN\" | tr -d '\\r' | sed -n 's/^authorization: Bearer //Ip')");
+        } else {
+            println!("  $ {shown} '{url}'");
+        }
         let output = command.arg(&url).output().await.map_err(|error| format!("curl cannot be run: {error}"))?;
         let text = String::from_utf8(output.stdout)?;
         let (head, body) = text.split_once("\r\n\r\n").ok_or("curl got no answer")?;
@@ -221,7 +230,7 @@ fn settings(simulator: &str) -> Outcome<Settings> {
         println!("  audit log: {}", file.display());
     }
     log.audit_file = audit_file;
-    telemetry::start(&log, &loaded.settings.traces)?;
+    telemetry::start(&log, &loaded.settings.traces, std::io::stderr().is_terminal())?;
     Ok(loaded.settings)
 }
 

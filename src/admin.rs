@@ -2,6 +2,7 @@
 //!
 //! Owns what an orchestrator and an operator may ask. It decides nothing, and changes nothing but the log's level.
 
+mod host;
 mod log_level;
 mod page;
 mod report;
@@ -119,6 +120,9 @@ impl Admin {
         for ring in &gate.rings {
             ring.record_age();
         }
+        for tenant in gate.tenants.values() {
+            tenant.slas.guard().record_remaining();
+        }
         gate.metrics.ready.set(i64::from(self.readiness().ready));
         let (sessions, on_behalf) = gate.sessions.at_hand();
         let system = usize::try_from(gate.machine.held()).unwrap_or(usize::MAX);
@@ -154,6 +158,11 @@ impl Ring {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let reached_at = session.server_addr().and_then(|address| address.as_inet()).copied();
+        if !host::is_meant(&session.req_header().headers, reached_at) {
+            let why = b"Host: expected an address, localhost or a name without a dot\n".to_vec();
+            return answer(StatusCode::MISDIRECTED_REQUEST, "text/plain", why);
+        }
         if session.req_header().uri.path() == "/log-level" && session.req_header().method != Method::HEAD {
             return log_level::answer_to(session, &self.gate.load_full().audit).await;
         }

@@ -23,6 +23,30 @@ const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 const OVERHEAD_SECONDS: &[f64] =
     &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
+/// The calls that are counted as exchanges, by service: the flows of `salesforce`.
+const FLOWS: [(&str, &[&str]); 3] = [
+    (
+        "slas",
+        &[
+            "authorize_guest",
+            "login",
+            "authorization_code_pkce",
+            "client_credentials",
+            "trusted_system",
+            "refresh_token",
+            "logout",
+            "jwks",
+            "passed",
+            "sign_of_life",
+        ],
+    ),
+    ("account_manager", &["jwks", "client_credentials"]),
+    ("api", &["customer"]),
+];
+/// What becomes of an exchange.
+const OUTCOMES: [&str; 8] =
+    ["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "not_sent"];
+
 /// Every metric of the gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -31,7 +55,8 @@ pub struct Metrics {
     pub requests: Requests,
     /// Whole requests, from the first byte read to the last byte written, seconds.
     pub request_duration: Histogram,
-    /// Upstream's part of forwarded requests: from the request sent to the answer's head, seconds.
+    /// Upstream's part of forwarded requests: from the whole request sent to the answer's head, or to the end of waiting for
+    /// it, seconds.
     pub upstream_duration: Histogram,
     /// The gateway's own part: the whole less upstream and token exchanges, seconds.
     pub overhead: Histogram,
@@ -49,13 +74,15 @@ pub struct Metrics {
     pub jwks_refreshes: IntCounterVec,
     /// Age of the key set in use, seconds, by tenant and issuer.
     pub jwks_age: IntGaugeVec,
+    /// Answers that broke off after their head had been sent, by the side that was at fault.
+    pub broken_answers: IntCounterVec,
     /// Uses of deprecated endpoints, by endpoint and client id.
     pub legacy_requests: IntCounterVec,
     /// Wishes for a token that the gateway holds, by kind and result.
     pub token_requests: IntCounterVec,
     /// Sessions held.
     pub sessions: IntGauge,
-    /// Requests that SLAS takes from a tenant in the minute under way, as it said last.
+    /// Requests that SLAS takes from a tenant in the minute under way, as far as it has said so.
     pub slas_rate_limit_remaining: IntGaugeVec,
     /// Circuits that are open, of all tenants and classes of calls, by service; 0: all are closed.
     pub circuit_state: IntGaugeVec,
@@ -150,6 +177,12 @@ impl Metrics {
             .with_label_values(&[version, commit])
             .set(1);
 
+        let token_exchanges =
+            counters("token_exchanges_total", "Calls to SLAS and Account Manager", &["service", "flow", "outcome"])?;
+        for (service, flow) in FLOWS.iter().flat_map(|(service, flows)| flows.iter().map(move |flow| (service, flow))) {
+            OUTCOMES.iter().for_each(|outcome| token_exchanges.with_label_values(&[service, flow, outcome]).inc_by(0));
+        }
+
         Ok(Self {
             requests: Requests::new(&registry)?,
             request_duration: histogram("request_duration_seconds", "Whole requests", SECONDS)?,
@@ -158,11 +191,7 @@ impl Metrics {
             refusals: counters("refusals_total", "Refusals, carried out or only reported", &["code"])?,
             token_verifications: counters("token_verifications_total", "Shopper tokens checked", &["result"])?,
             token_cache_entries: gauges("token_cache_entries", "Entries of the caches", &["kind"])?,
-            token_exchanges: counters(
-                "token_exchanges_total",
-                "Calls to SLAS and Account Manager",
-                &["service", "flow", "outcome"],
-            )?,
+            token_exchanges,
             token_exchange_duration,
             jwks_refreshes: counted(
                 "jwks_refreshes_total",
@@ -171,6 +200,12 @@ impl Metrics {
                 &["ok", "failed", "not_allowed"],
             )?,
             jwks_age: gauges("jwks_age_seconds", "Age of the key set in use", &["tenant", "issuer"])?,
+            broken_answers: counted(
+                "broken_answers_total",
+                "Answers that broke off after their head",
+                "side",
+                &["upstream", "client", "gateway"],
+            )?,
             legacy_requests: counters(
                 "legacy_requests_total",
                 "Uses of deprecated endpoints",
@@ -255,6 +290,17 @@ impl Metrics {
         self.token_exchanges.with_label_values(&[service, flow, outcome]).inc();
         self.token_exchange_duration.with_label_values(&[service, flow]).observe(took.as_secs_f64());
     }
+}
+
+/// Spans handed to the collector, by what became of them. Of the process, as [`log_lines_lost`] is.
+///
+/// # Errors
+/// Only if its name were none, which the tests would show.
+pub fn spans_exported() -> Result<IntCounterVec, prometheus::Error> {
+    let name = Opts::new("spans_exported_total", "Spans handed to the collector of traces");
+    let spans = IntCounterVec::new(name, &["outcome"])?;
+    ["ok", "failed"].iter().for_each(|outcome| spans.with_label_values(&[outcome]).inc_by(0));
+    Ok(spans)
 }
 
 /// Lines of the log that were lost, by log. Of the process and on no registry yet, because logging begins first.

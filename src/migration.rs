@@ -5,7 +5,7 @@
 //! what a fleet did over months is in Prometheus, under `legacy_requests_total`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -110,6 +110,13 @@ impl Migration {
         let Some((client, endpoints)) = row else { return UNKNOWN };
         endpoints[endpoint as usize].note(unix_now());
         client.as_ref().map_or(UNKNOWN, ClientId::as_str)
+    }
+
+    /// The names under which uses are counted: the configured clients' ids, and [`UNKNOWN`].
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&str> {
+        let clients = self.rows.values().flatten();
+        clients.map(|(client, _)| client.as_ref().map_or(UNKNOWN, ClientId::as_str)).collect()
     }
 
     /// Who has used what, the most recent first.

@@ -189,7 +189,11 @@ impl ProxyHttp for Proxy {
             context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
             return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
-        if end && let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
+        if !end {
+            return Ok(());
+        }
+        context.body_sent_upstream();
+        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
             let seated = context.serving.gate.has_body(route, forward).await;
             if let Err(refusal) = seated {
                 context.failure = Some(refusal);
@@ -251,7 +255,12 @@ impl ProxyHttp for Proxy {
         if let Some(target) = own_target.or(path) {
             request.set_raw_path(target.as_bytes())?;
         }
-        for (name, value) in context.sent_upstream(began) {
+        let carried = context.sent_upstream(began);
+        if !carried.is_empty() {
+            // It belongs to the caller's `traceparent`, and comes back with what carries that on (W3C Trace Context, 3.3).
+            request.remove_header("tracestate");
+        }
+        for (name, value) in carried {
             request.insert_header(name, value)?;
         }
         Ok(())
@@ -383,6 +392,9 @@ impl ProxyHttp for Proxy {
         let written = session.response_written().is_some();
         let refusal = context.failure.take().or_else(|| refusal_of(error));
         context.broken = Some(error.etype().as_str().to_owned());
+        if written {
+            self.metrics.broken_answers.with_label_values(&[side_of(error)]).inc();
+        }
         let code = match refusal {
             Some(refusal) if !written => {
                 session.set_keepalive(None);
@@ -417,6 +429,15 @@ impl ProxyHttp for Proxy {
 
     fn request_summary(&self, _session: &Session, context: &Box<Context>) -> String {
         context.summary()
+    }
+}
+
+/// On which side an answer broke off.
+fn side_of(error: &Error) -> &'static str {
+    match error.esource() {
+        ErrorSource::Upstream => "upstream",
+        ErrorSource::Downstream => "client",
+        ErrorSource::Internal | ErrorSource::Unset => "gateway",
     }
 }
 

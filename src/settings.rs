@@ -306,6 +306,8 @@ pub struct Traces {
     pub endpoint: Option<Url>,
     /// Of the traces begun here, one in so many is exported.
     pub one_in: u32,
+    /// So many requests a second may have their trace exported because their caller says so.
+    pub asked_per_second: u32,
 }
 
 /// How log lines look.

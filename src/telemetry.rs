@@ -60,14 +60,15 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub struct Telemetry {
     sinks: [Arc<Sink>; 2],
     lost: IntCounterVec,
+    exported: IntCounterVec,
     exporter: Option<Exporter>,
 }
 
 impl Telemetry {
-    /// Lines that were lost because nobody took them in time.
+    /// What is counted here: lines that were lost because nobody took them in time, and spans by what became of them.
     #[must_use]
-    pub fn lost(&self) -> IntCounterVec {
-        self.lost.clone()
+    pub fn counters(&self) -> [IntCounterVec; 2] {
+        [self.lost.clone(), self.exported.clone()]
     }
 }
 
@@ -89,7 +90,7 @@ pub enum TelemetryError {
     /// The audit log's file cannot be written.
     #[error("log.audit_file: {0}")]
     AuditFile(#[from] io::Error),
-    /// The counter of lost lines cannot be made, which the tests exclude.
+    /// A counter cannot be made, which the tests exclude.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The exporter of traces cannot be made.
@@ -97,12 +98,12 @@ pub enum TelemetryError {
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Starts logging to standard error, the audit log to its file, and the export of traces where one is configured; panics
-/// are logged too. Does nothing to the log if the process logs already.
+/// Starts logging to standard error, as text with colours if they are wanted, the audit log to its file, and the export of
+/// traces where one is configured; panics are logged too. Does nothing to the log if the process logs already.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
+pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, TelemetryError> {
     let lost = metrics::log_lines_lost()?;
     let [lines_lost, audit_lost] = ["log", "audit"].map(|name| lost.with_label_values(&[name]));
     let sink = Arc::new(Sink::new("log", io::stderr(), WAITING_LINES, lines_lost)?);
@@ -120,13 +121,15 @@ pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
         None => (EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")), log.level.clone()),
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(Arc::clone(&sink)).with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+    let lines = fmt::layer().with_writer(Arc::clone(&sink)).with_ansi(colours);
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.compact().boxed(),
     };
     let audit = audit_lines(Arc::clone(&audit_sink));
-    let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces)).transpose()?;
+    let exported = metrics::spans_exported()?;
+    let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces, exported.clone()));
+    let exporter = exporter.transpose()?;
     match assemble(lines, filter, audit, exporter.as_ref()).try_init() {
         Ok(()) => {
             // Whatever speaks through that crate is capped below. Told so here, it does not even ask, which it would
@@ -137,7 +140,7 @@ pub fn start(log: &Log, traces: &Traces) -> Result<Telemetry, TelemetryError> {
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
     panics::log();
-    Ok(Telemetry { sinks: [sink, audit_sink], lost, exporter })
+    Ok(Telemetry { sinks: [sink, audit_sink], lost, exported, exporter })
 }
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;

@@ -6,7 +6,7 @@ mod serving;
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     process::{Command, Output, Stdio},
 };
 
@@ -136,12 +136,19 @@ fn completions_are_scripts_of_their_shell() {
 #[test]
 fn colours_are_used_where_they_are_wanted() {
     let wrong = ("SHOPPER_GATEWAY__SERVER__LISTEN", "nowhere");
+    // It warns of the demo's secrets, and ends because it cannot listen there.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let taken = ("SHOPPER_GATEWAY__SERVER__LISTEN", address.as_str());
     for (arguments, environment, coloured) in [
         (&["check", "-c", DEMO][..], &[wrong][..], false),
         (&["check", "-c", DEMO, "--color", "always"], &[wrong], true),
         (&["--color=always", "check", "-c", DEMO], &[wrong, ("NO_COLOR", "1")], true),
         (&["check", "-c", DEMO], &[wrong, ("CLICOLOR_FORCE", "1")], true),
         (&["check", "-c", DEMO, "--color", "never"], &[wrong, ("CLICOLOR_FORCE", "1")], false),
+        (&["serve", "-c", DEMO], &[taken], false),
+        (&["serve", "-c", DEMO, "--color", "always"], &[taken], true),
+        (&["serve", "-c", DEMO, "--color", "never"], &[taken, ("CLICOLOR_FORCE", "1")], false),
         (&["--help", "--color", "always"], &[], true),
         (&["--help", "--color", "never"], &[("CLICOLOR_FORCE", "1")], false),
         (&["walk", "--color", "always"], &[], true),
@@ -208,7 +215,7 @@ async fn the_session_store_is_asked() {
     let simulator = simulator().await;
     let url = simulator.url();
     let folder = tempfile::tempdir().unwrap();
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port().to_string();
     drop(socket);
     let mut redis = Command::new("redis-server")

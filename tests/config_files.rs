@@ -732,6 +732,15 @@ fn what_is_doubtful_is_a_warning() {
 }
 
 #[test]
+fn files_are_looked_for_beside_the_configuration_however_that_is_named() {
+    let text = format!("{MINIMAL}[log]\naudit_file = 'audit.jsonl'\n");
+    for name in ["gateway.toml", "./gateway.toml"] {
+        let loaded = Settings::read(Path::new(name), &text, []).unwrap();
+        assert_eq!(loaded.settings.log.audit_file, Some(PathBuf::from("./audit.jsonl")), "{name}");
+    }
+}
+
+#[test]
 fn origins_have_nothing_behind_the_port() {
     for api in [
         "https://x.example/path",

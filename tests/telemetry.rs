@@ -137,6 +137,10 @@ async fn a_request_is_one_line_without_what_it_carried() {
     let time = |field: &str| forward[field].as_f64().unwrap();
     assert!(time("own_ms") > 0.0 && time("upstream_ms") > 0.0, "{forward}");
     assert!(time("own_ms") + time("upstream_ms") <= time("total_ms"), "{forward}");
+    for field in ["own_ms", "upstream_ms", "total_ms"] {
+        let microseconds = time(field) * 1e3;
+        assert!((microseconds - microseconds.round()).abs() < 1e-6, "{field} is finer than a microsecond: {forward}");
+    }
     let refused = line("refused-1");
     assert_eq!(
         (&refused["code"], &refused["status"], &refused["source"]),
@@ -205,6 +209,8 @@ async fn the_level_changes_while_it_runs() {
     for (body, headers, status) in [
         (r#"{"level":"loud"}"#, &[json][..], StatusCode::BAD_REQUEST),
         (r#"{"lever":"info"}"#, &[json], StatusCode::BAD_REQUEST),
+        // A slip must not undo what somebody set.
+        ("{}", &[json], StatusCode::BAD_REQUEST),
         (r#"{"level":"info"}"#, &[("content-type", "text/plain")], StatusCode::UNSUPPORTED_MEDIA_TYPE),
         (r#"{"level":"info"}"#, &[], StatusCode::UNSUPPORTED_MEDIA_TYPE),
         (r#"{"level":"info"}"#, &[json, ("origin", "http://127.0.0.1:9090")], StatusCode::FORBIDDEN),
@@ -217,13 +223,32 @@ async fn the_level_changes_while_it_runs() {
 
     let audited = || world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
     // Whoever is answered does not wait for the line.
-    eventually("nine lines are there", || audited().len() >= 9);
+    eventually("ten lines are there", || audited().len() >= 10);
     let audited = audited();
     let told: Vec<_> =
         audited.iter().map(|line| (line["operation"].as_str().unwrap(), line["result"].as_str().unwrap())).collect();
     let (changes, refusals) = told.split_at(3);
     assert_eq!(changes, [("log-level=warn", "ok"), ("log-level=info", "ok"), ("log-level=trace", "ok")]);
-    assert_eq!(refusals, [("log-level", "refused"); 6]);
+    assert_eq!(refusals, [("log-level", "refused"); 7]);
+    assert!(audited.iter().all(|line| line["who"] == "operator at 127.0.0.1"), "{audited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_became_a_request_has_a_line_like_any_other() {
+    let world = World::start(&[]).await;
+    let mut stream = TcpStream::connect(world.public).unwrap();
+    stream.write_all(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    eventually("its line is there", || world.access().len() == 1);
+    let line = &world.access()[0];
+    for (field, value) in [("source", "gateway"), ("code", "request_invalid"), ("method", "none"), ("route", "none")] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    // A number, as in every line: who collects them has one type for it.
+    assert_eq!(line["status"], 400);
+    assert!(line["total_ms"].is_number() && answer.contains(line["correlation_id"].as_str().unwrap()), "{line}");
 }
 
 /// A collector of traces that understands OTLP over HTTP.
@@ -303,7 +328,8 @@ async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
     let mut world = World::start(&[("SHOPPER_GATEWAY__TRACES__ENDPOINT", &endpoint)]).await;
     let token = world.guest("login-1").await;
     let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
-    let answer = world.products(&token, &[("traceparent", &parent), ("correlation-id", "forward-1")]).await;
+    let own = [("traceparent", parent.as_str()), ("tracestate", "vendor=1"), ("correlation-id", "forward-1")];
+    let answer = world.products(&token, &own).await;
     assert_eq!(answer, StatusCode::OK);
     assert_eq!(world.products("", &[("correlation-id", "refused-1")]).await, StatusCode::UNAUTHORIZED);
     // A caller that has decided against a trace.
@@ -353,7 +379,7 @@ async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
     let header =
         |name: &str| received.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone()).unwrap();
     assert_eq!(header("traceparent"), format!("00-{TRACE}-{}-01", hex(&upstream.span_id)));
-    assert_eq!(header("correlation-id"), "forward-1");
+    assert_eq!((header("correlation-id"), header("tracestate")), ("forward-1".to_owned(), "vendor=1".to_owned()));
 
     let login = of_request("login-1");
     let exchange = below(login, "exchange");
@@ -386,4 +412,47 @@ async fn a_collector_that_is_gone_costs_no_request() {
     for _ in 0..50 {
         assert_eq!(world.products(&token, &[]).await, StatusCode::OK);
     }
+    // Said once, and counted.
+    let said = || world.serving.lines(|line| line["key"] == "traces.endpoint").len();
+    eventually("it is said that nobody takes the spans", || said() == 1);
+    let metrics =
+        world.client.get(format!("http://{}/metrics", world.admin)).send().await.unwrap().text().await.unwrap();
+    let failed = metrics.lines().find_map(|line| {
+        line.strip_prefix("shopper_gateway_spans_exported_total{outcome=\"failed\"} ")?.parse::<u64>().ok()
+    });
+    assert!(failed.unwrap() > 0, "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_continued_goes_no_further() {
+    let world = World::start(&[("SHOPPER_GATEWAY__TRACES__ENDPOINT", "http://127.0.0.1:9")]).await;
+    let token = world.guest("login-1").await;
+    let garbled = [("traceparent", "garbled"), ("tracestate", "vendor=1")];
+    assert_eq!(world.products(&token, &garbled).await, StatusCode::OK);
+    let ledger = world.simulator.ledger();
+    let received = ledger.iter().find(|entry| entry.flow == "shopper-products.getProducts").unwrap();
+    let of_trace: Vec<_> = received.headers.iter().filter(|(name, _)| name.starts_with("trace")).collect();
+    assert!(matches!(of_trace[..], [(name, value)] if name == "traceparent" && value != "garbled"), "{of_trace:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_cannot_fill_the_collector() {
+    let collector = Collector::start();
+    let endpoint = format!("http://{}", collector.address);
+    let mut world = World::start(&[
+        ("SHOPPER_GATEWAY__TRACES__ENDPOINT", &endpoint),
+        ("SHOPPER_GATEWAY__TRACES__ONE_IN", "1000000"),
+        ("SHOPPER_GATEWAY__TRACES__ASKED_PER_SECOND", "1"),
+    ])
+    .await;
+    let began = Instant::now();
+    for number in 1..=100 {
+        let parent = format!("00-{number:032x}-b7ad6b7169203331-01");
+        assert_eq!(world.products("", &[("traceparent", &parent)]).await, StatusCode::UNAUTHORIZED);
+    }
+    let seconds = began.elapsed().as_secs() as usize;
+    world.serving.signal("-TERM");
+    assert_eq!(world.serving.code(), Some(0));
+    let kept = collector.spans().iter().filter(|span| span.kind == SpanKind::Server as i32).count();
+    assert!((1..=seconds + 2).contains(&kept), "{kept} in {seconds} s");
 }

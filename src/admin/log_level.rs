@@ -24,7 +24,8 @@ const MOST_BYTES: usize = 1024;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    /// The level; nothing: that of the start.
+    /// The level; `null`: that of the start. It must be there, or a slip would undo what somebody set.
+    #[serde(deserialize_with = "Option::deserialize")]
     level: Option<String>,
 }
 
@@ -42,7 +43,10 @@ pub(super) async fn answer_to(session: &mut ServerSession, audit: &Audit) -> Res
         _ => return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET and PUT\n".to_vec()),
     }
     let (result, changed) = change(session).await;
-    let trail = Trail { event: Some(Event::Admin), who: Some("operator".to_owned()), shopper: None };
+    let from = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+    // Nobody proves who he is here; where he came from is known.
+    let who = from.map_or_else(|| "operator".to_owned(), |from| format!("operator at {from}"));
+    let trail = Trail { event: Some(Event::Admin), who: Some(who), shopper: None };
     let operation = changed.map_or_else(|| "log-level".to_owned(), |level| format!("log-level={level}"));
     let word = if result.is_ok() { "ok" } else { "refused" };
     let place = Place { organization: "none", site: None, operation: &operation, correlation_id: "none" };

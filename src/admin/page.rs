@@ -33,9 +33,11 @@ struct Page<'a> {
     status: &'a Status,
     filter: &'a Filter,
     choices: Choices,
+    /// Whether the filter asks for what the form offers.
+    knows_filter: bool,
     rows: Vec<PageRow<'a>>,
     uptime: String,
-    since: &'a str,
+    since: String,
     now: String,
 }
 
@@ -51,10 +53,16 @@ struct PageRow<'a> {
     client_id: &'a str,
     endpoint: &'static str,
     uses: u64,
-    first_seen: &'a str,
-    last_seen: &'a str,
-    first_seen_ago: String,
-    last_seen_ago: String,
+    first_seen: Moment<'a>,
+    last_seen: Moment<'a>,
+}
+
+/// A moment for people.
+struct Moment<'a> {
+    /// RFC 3339.
+    at: &'a str,
+    shown: String,
+    ago: String,
 }
 
 /// The page.
@@ -64,18 +72,20 @@ struct PageRow<'a> {
 pub(super) fn page(gate: &Gate, status: &Status, filter: &Filter) -> Result<String, askama::Error> {
     let now = unix_now();
     let of_tenants = gate.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
+    let choices = Choices {
+        organizations: status.tenants.iter().map(|tenant| tenant.organization.clone()).collect(),
+        clients: clients(of_tenants.map(|client| client.id.to_string())),
+        endpoints: endpoints(),
+    };
     let page = Page {
         style: STYLE,
         status,
         filter,
-        choices: Choices {
-            organizations: status.tenants.iter().map(|tenant| tenant.organization.clone()).collect(),
-            clients: clients(of_tenants.map(|client| client.id.to_string())),
-            endpoints: endpoints(),
-        },
+        knows_filter: filter.is_among(&choices.organizations, &choices.clients, &choices.endpoints),
+        choices,
         rows: status.migration.uses.iter().map(|row| PageRow::of(row, now)).collect(),
         uptime: in_words(status.uptime_seconds),
-        since: &status.migration.since,
+        since: to_the_minute(&status.migration.since),
         now: rfc3339(now),
     };
     page.render()
@@ -83,19 +93,28 @@ pub(super) fn page(gate: &Gate, status: &Status, filter: &Filter) -> Result<Stri
 
 impl<'a> PageRow<'a> {
     fn of(row: &'a Row, now: u64) -> Self {
-        let ago = |at: u64| match now.saturating_sub(at) {
-            0 => "just now".to_owned(),
-            seconds => format!("{} ago", in_words(seconds)),
-        };
         Self {
             organization: &row.organization,
             client_id: &row.client_id,
             endpoint: row.endpoint,
             uses: row.uses,
-            first_seen: &row.first_seen,
-            last_seen: &row.last_seen,
-            first_seen_ago: ago(row.first_seen_at),
-            last_seen_ago: ago(row.last_seen_at),
+            first_seen: Moment::of(&row.first_seen, row.first_seen_at, now),
+            last_seen: Moment::of(&row.last_seen, row.last_seen_at, now),
         }
     }
+}
+
+impl<'a> Moment<'a> {
+    fn of(at: &'a str, seconds: u64, now: u64) -> Self {
+        let ago = match now.saturating_sub(seconds) {
+            0 => "just now".to_owned(),
+            passed => format!("{} ago", in_words(passed)),
+        };
+        Self { at, shown: to_the_minute(at), ago }
+    }
+}
+
+/// `2026-07-01 12:00 UTC`, of RFC 3339.
+fn to_the_minute(at: &str) -> String {
+    at.get(..16).map_or_else(|| at.to_owned(), |minute| format!("{} UTC", minute.replace('T', " ")))
 }

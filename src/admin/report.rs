@@ -70,6 +70,13 @@ impl Filter {
         self.endpoint.as_deref() == Some(endpoint)
     }
 
+    /// Whether what is asked for is among these.
+    pub(super) fn is_among(&self, organizations: &[String], clients: &[String], endpoints: &[&str]) -> bool {
+        self.organization.as_ref().is_none_or(|wanted| organizations.contains(wanted))
+            && self.client_id.as_ref().is_none_or(|wanted| clients.contains(wanted))
+            && self.endpoint.as_deref().is_none_or(|wanted| endpoints.contains(&wanted))
+    }
+
     fn fits(&self, one: &Use<'_>) -> bool {
         (self.organization.is_none() || self.is_organization(one.organization.as_str()))
             && (self.client_id.is_none() || self.is_client(one.client_id))

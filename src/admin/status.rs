@@ -16,6 +16,9 @@ use crate::{
     settings::{PolicyMode, UnknownOperations},
 };
 
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
 /// Everything that `/status` tells.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
@@ -261,14 +264,17 @@ fn service(name: &str) -> &'static str {
     }
 }
 
-/// A span of time for people: its two greatest units.
+/// A span of time for people: its two greatest units, of which a day is the greatest, for months differ.
 pub(super) fn in_words(seconds: u64) -> String {
-    let coarse = match seconds {
-        0..3600 => seconds,
-        3600..86_400 => seconds / 60 * 60,
-        _ => seconds / 3600 * 3600,
-    };
-    humantime::format_duration(Duration::from_secs(coarse)).to_string()
+    let (days, hours) = (seconds / DAY, seconds % DAY / 3600);
+    let spoken = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    let unit = if days == 1 { "day" } else { "days" };
+    match (days, hours) {
+        (0, 0) => spoken(seconds),
+        (0, _) => spoken(seconds / 60 * 60),
+        (_, 0) => format!("{days} {unit}"),
+        _ => format!("{days} {unit} {hours}h"),
+    }
 }
 
 #[cfg(test)]
@@ -277,7 +283,17 @@ mod tests {
 
     #[test]
     fn spans_have_two_units_at_most() {
-        for (seconds, words) in [(0, "0s"), (59, "59s"), (3599, "59m 59s"), (7325, "2h 2m"), (200_000, "2days 7h")] {
+        for (seconds, words) in [
+            (0, "0s"),
+            (59, "59s"),
+            (3599, "59m 59s"),
+            (7325, "2h 2m"),
+            (86_399, "23h 59m"),
+            (90_061, "1 day 1h"),
+            (200_000, "2 days 7h"),
+            (40 * DAY, "40 days"),
+            (400 * DAY + 3600, "400 days 1h"),
+        ] {
             assert_eq!(in_words(seconds), words);
         }
     }

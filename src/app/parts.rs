@@ -14,10 +14,10 @@ use url::Url;
 
 use crate::{
     audit::Audit,
-    gate::{Gate, Tenant, bounds::Bounds},
+    gate::{Gate, Tenant, bounds::Bounds, reply},
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
-    migration::Migration,
+    migration::{Endpoint, Migration},
     names::{ByOrganization, OrganizationId},
     proxy::{AccessLog, Serving, Upstream},
     salesforce::{
@@ -59,6 +59,7 @@ impl Lasting {
     pub(super) fn new() -> Result<Self, AppError> {
         let commit = option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown");
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), commit)?);
+        reply::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
         Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?), guards: Mutex::default() })
     }
@@ -124,6 +125,12 @@ impl Parts {
             exchange,
             Arc::clone(metrics),
         );
+        let migration = migration(&settings, before);
+        for (client, endpoint) in
+            migration.names().iter().flat_map(|name| Endpoint::ALL.map(|endpoint| (*name, endpoint)))
+        {
+            metrics.legacy_requests.with_label_values(&[endpoint.as_str(), client]).inc_by(0);
+        }
         let audit = match &settings.log.pseudonym_key {
             Some(key) => Arc::new(Audit::new(Some(key))?),
             None => Arc::clone(&lasting.audit),
@@ -137,7 +144,7 @@ impl Parts {
             sessions,
             machine: Arc::clone(&lasting.machine),
             on_behalf,
-            migration: migration(&settings, before),
+            migration,
             bounds,
             audit,
             policy: settings.policy.clone(),

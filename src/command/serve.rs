@@ -1,6 +1,6 @@
 //! `serve`: the gateway until a signal ends it.
 
-use super::{ConfigFile, Failure, load};
+use super::{ConfigFile, Failure, load, terminal::Terminal};
 use crate::{
     app::{App, handover::Inherited, signals::Signals},
     descriptors,
@@ -8,10 +8,11 @@ use crate::{
     telemetry,
 };
 
-pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
+pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
     let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
     let loaded = load(file)?;
-    let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces).map_err(Failure::of)?;
+    let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
+    let telemetry = telemetry.map_err(Failure::of)?;
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
@@ -38,7 +39,9 @@ pub(super) fn serve(file: &ConfigFile) -> Result<(), Failure> {
             tracing::info!(%address, "listening");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
-        app.live().show(telemetry.lost()).map_err(Failure::of)?;
+        for counter in telemetry.counters() {
+            app.live().show(counter).map_err(Failure::of)?;
+        }
         let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
         let stop = signals.obey(app.live(), sockets, || Settings::load(&file.config));
         app.run(stop).await.map_err(Failure::of)

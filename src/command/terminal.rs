@@ -53,6 +53,11 @@ impl Terminal {
         }
     }
 
+    /// Whether what is written to standard error has colours.
+    pub(super) fn colours_errors(&self) -> bool {
+        AutoStream::new(io::stderr(), self.color).current_choice() != anstream::ColorChoice::Never
+    }
+
     /// Says on standard error why a command failed.
     pub(super) fn report(&self, failure: &Failure) {
         let text = match failure {

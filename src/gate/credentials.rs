@@ -52,9 +52,12 @@ impl<'a> Presented<'a> {
         if text.len() > MAX_CREDENTIAL_BYTES {
             return Err(Refusal::TokenInvalid("the credential is too long".into()));
         }
-        let (scheme, credential) = text.split_once(' ').ok_or_else(unreadable)?;
+        let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
         let credential = credential.trim_matches(' ');
-        if credential.is_empty() || memchr2(b' ', b',', credential.as_bytes()).is_some() {
+        if credential.is_empty() {
+            return Err(Refusal::TokenInvalid("the Authorization field has a scheme and no credential".into()));
+        }
+        if memchr2(b' ', b',', credential.as_bytes()).is_some() {
             return Err(unreadable());
         }
         if scheme.eq_ignore_ascii_case("bearer") {

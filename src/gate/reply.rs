@@ -17,6 +17,38 @@ use super::refusal::{LargePart, NeededToken, Refusal};
 /// Tells that the gateway, and not Salesforce, refused; its value is the stable code.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
 
+/// Every code: what has not been refused yet is counted as 0, so that its first time is an increase.
+pub const CODES: [&str; 28] = [
+    "request_ambiguous",
+    "request_invalid",
+    "credentials_conflicting",
+    "token_missing",
+    "token_invalid",
+    "token_expired",
+    "login_rejected",
+    "caller_unknown",
+    "account_manager_rejected",
+    "token_wrong_organization",
+    "token_wrong_site",
+    "token_kind_wrong",
+    "scope_missing",
+    "caller_not_allowed",
+    "operation_not_allowed",
+    "operation_unknown",
+    "shopper_unknown",
+    "login_conflict",
+    "request_too_large",
+    "slas_rate_limited",
+    "caller_rate_limited",
+    "upstream_unavailable",
+    "upstream_timeout",
+    "keys_unavailable",
+    "slas_unavailable",
+    "account_manager_unavailable",
+    "store_unavailable",
+    "overloaded",
+];
+
 /// Where SCAPI documents its problem types.
 const TYPE_BASE: &str = "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/";
 /// What to wait when nobody said how long.
@@ -71,6 +103,7 @@ impl Reply {
     #[must_use]
     pub fn refusal(refusal: &Refusal) -> Self {
         let verdict = verdict(refusal);
+        debug_assert!(CODES.contains(&verdict.code), "{} is not among the codes", verdict.code);
         let problem =
             Problem { title: verdict.title, r#type: format!("{TYPE_BASE}{}", verdict.kind), detail: &verdict.detail };
         let mut headers = HeaderMap::new();

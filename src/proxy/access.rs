@@ -56,11 +56,19 @@ impl AccessLog {
         {
             return;
         }
-        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
-        let Line { tenant, operation, route, method, caller, status, source, code, reported, broken, .. } = line;
-        let (total_ms, own_ms) = (milliseconds(line.total), milliseconds(line.own));
-        let (upstream_ms, correlation_id) = (line.upstream.map(milliseconds), line.correlation_id);
-        let trace_id = line.trace_id.as_deref();
+        line.write();
+    }
+}
+
+impl Line<'_> {
+    /// Writes it, whichever request it is of.
+    pub(super) fn write(&self) {
+        // In whole microseconds: more is noise of the clock and of binary fractions.
+        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let Line { tenant, operation, route, method, caller, status, source, code, reported, broken, .. } = self;
+        let (total_ms, own_ms) = (milliseconds(self.total), milliseconds(self.own));
+        let (upstream_ms, correlation_id) = (self.upstream.map(milliseconds), self.correlation_id);
+        let trace_id = self.trace_id.as_deref();
         if broken.is_some() {
             tracing::warn!(
                 target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reported,

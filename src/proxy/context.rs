@@ -131,9 +131,16 @@ impl Context {
         context
     }
 
+    /// The request's body is sent as well: the time that its client took for it is not upstream's.
+    pub(super) fn body_sent_upstream(&mut self) {
+        if self.body_bytes > 0 && self.sent_at.is_some() {
+            self.sent_at = Some(Instant::now());
+        }
+    }
+
     /// The answer's head is there, and has been edited since then.
     pub(super) fn answered_upstream(&mut self, since: Instant, metrics: &Metrics) {
-        if let Some(sent_at) = self.sent_at {
+        if let Some(sent_at) = self.sent_at.take() {
             let took = since.saturating_duration_since(sent_at);
             self.upstream_took = Some(took);
             metrics.upstream_duration.observe(took.as_secs_f64());
@@ -153,6 +160,11 @@ impl Context {
     /// Counts the request, ends its span and writes its line.
     pub(super) fn record(&self, head: &Parts, metrics: &Metrics) {
         let total = self.began.elapsed();
+        // Nobody waits any more for what was sent and not answered: upstream took at least so long.
+        let in_vain = self.sent_at.map(|sent_at| sent_at.elapsed());
+        if let Some(waited) = in_vain {
+            metrics.upstream_duration.observe(waited.as_secs_f64());
+        }
         let status = self.status.map_or(0, |status| status.as_u16());
         let status_text = self.status.as_ref().map_or(NONE, StatusCode::as_str);
         let source = if self.upstream_took.is_some() { "upstream" } else { "gateway" };
@@ -177,7 +189,7 @@ impl Context {
             reported: self.reported,
             broken: self.broken.as_deref(),
             total,
-            upstream: self.upstream_took,
+            upstream: self.upstream_took.or(in_vain),
             own: self.own,
             correlation_id: self.correlation_text(),
             trace_id: traces::exported_id(&self.span),
@@ -221,9 +233,30 @@ pub(super) fn new_correlation_id() -> HeaderValue {
 }
 
 /// Counts what was answered without becoming a request, and writes its line.
-pub(super) fn record_unread(status: &str, code: &'static str, correlation_id: &HeaderValue, metrics: &Metrics) {
-    let (tenant, api, operation, caller) = (NONE, NONE, NONE, NONE);
-    metrics.requests.count(Answered { tenant, api, operation, caller, status, source: "gateway" });
-    let correlation_id = correlation_id.to_str().unwrap_or(NONE);
-    tracing::info!(target: "shopper_gateway::access", status, code, correlation_id, "no request");
+pub(super) fn record_unread(
+    status: StatusCode,
+    code: Option<&'static str>,
+    correlation_id: &HeaderValue,
+    metrics: &Metrics,
+) {
+    let (tenant, operation, caller, source) = (NONE, NONE, NONE, "gateway");
+    metrics.requests.count(Answered { tenant, api: NONE, operation, caller, status: status.as_str(), source });
+    let line = Line {
+        tenant,
+        operation: Cow::Borrowed(operation),
+        route: NONE,
+        method: NONE,
+        caller,
+        status: status.as_u16(),
+        source,
+        code,
+        reported: false,
+        broken: None,
+        total: Duration::ZERO,
+        upstream: None,
+        own: Duration::ZERO,
+        correlation_id: correlation_id.to_str().unwrap_or(NONE),
+        trace_id: None,
+    };
+    line.write();
 }

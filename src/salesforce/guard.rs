@@ -189,13 +189,16 @@ impl Guard {
 
     /// Learns from an answer of SLAS, to whomever, how much more it takes of the tenant.
     pub fn heed(&self, status: StatusCode, headers: &HeaderMap) {
-        let (mut state, now) = (self.state.lock(), Instant::now());
-        if state.quota.heed(status, headers, now) {
+        if self.state.lock().quota.heed(status, headers, Instant::now()) {
             tracing::warn!(tenant = self.name, "SLAS takes no more requests for now");
         }
-        if let Some(remaining) = state.quota.remaining() {
-            let gauge = self.metrics.slas_rate_limit_remaining.with_label_values(&[&self.name]);
-            gauge.set(i64::from(remaining));
+    }
+
+    /// Brings the gauge of what SLAS still takes up to date, which a minute that is over has made wrong.
+    pub fn record_remaining(&self) {
+        let remaining = self.state.lock().quota.remaining(Instant::now());
+        if let Some(remaining) = remaining {
+            self.metrics.slas_rate_limit_remaining.with_label_values(&[&self.name]).set(i64::from(remaining));
         }
     }
 

@@ -80,7 +80,8 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
         let file = text.parse().map_err(|error| malformed(path, text, &error))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        // The parent of a bare file name is a path without a word, which is no folder.
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         from_text(text, &Value::Table(file), folder, &environment.into_iter().collect())
     }
 }

@@ -373,7 +373,8 @@ pub(super) struct Logins {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`, alone or as `target=level`, separated by commas. `RUST_LOG`
-    /// wins. What libraries print of raw heads and paths stays off at any level.
+    /// wins. The access log is of level `info`: `warn` alone switches it off, refusals included, and
+    /// `warn,shopper_gateway::access=info` keeps it. What libraries print of raw heads and paths stays off at any level.
     #[schemars(example = &"info", example = &"info,shopper_gateway=debug")]
     pub(super) level: String,
     /// How log lines look. They go to standard error.
@@ -408,6 +409,10 @@ pub(super) struct Traces {
     /// about it.
     #[schemars(range(min = 1, max = 1_000_000), example = 100)]
     pub(super) one_in: u32,
+    /// So many requests a second may have their trace exported because their caller's `traceparent` says so; beyond
+    /// that they are served without. Callers are anybody. 0: nobody decides but `one_in`, for traces that begin here.
+    #[schemars(range(max = 1_000_000), example = 20)]
+    pub(super) asked_per_second: u32,
 }
 
 /// Where sessions live.

@@ -5,6 +5,9 @@
 //! the standard's `OTEL_EXPORTER_OTLP_HEADERS`, the service's name and attributes from `OTEL_SERVICE_NAME` and
 //! `OTEL_RESOURCE_ATTRIBUTES`.
 
+mod asked;
+mod told;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     KeyValue,
@@ -17,11 +20,13 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
+use prometheus::IntCounterVec;
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use url::Url;
 
+use self::{asked::Asked, told::Told};
 use crate::{settings::Traces, spans};
 
 const NAME: &str = "shopper-gateway";
@@ -33,24 +38,25 @@ const PATH: &str = "v1/traces";
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Sends to the configured collector; calls nobody before there is a span.
+    /// Sends to the configured collector, and counts in `exported` by outcome; calls nobody before there is a span.
     ///
     /// # Errors
     /// If the exporter's client or thread cannot be made.
-    pub(super) fn new(endpoint: &Url, traces: &Traces) -> Result<Self, ExporterBuildError> {
+    pub(super) fn new(endpoint: &Url, traces: &Traces, exported: IntCounterVec) -> Result<Self, ExporterBuildError> {
         let base = endpoint.as_str().trim_end_matches('/');
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{base}/{PATH}"))
             .build()?;
-        // Whoever began the trace has decided whether it is kept; for those begun here, the share decides.
-        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in))));
+        // Whoever began the trace has decided whether it is kept, within bounds; for those begun here, the share decides.
+        let begun_here = Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in));
+        let sampler = Sampler::parent_based(begun_here).with_remote_parent_sampled(Asked::new(traces.asked_per_second));
         let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let resource =
             if std::env::var_os("OTEL_SERVICE_NAME").is_some() { resource } else { resource.with_service_name(NAME) };
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Told::new(exporter, exported))
             .with_sampler(sampler)
             .with_resource(resource.build())
             .build();

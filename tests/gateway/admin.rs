@@ -43,3 +43,16 @@ async fn the_public_listener_has_no_operators_paths() {
         assert_eq!(own.status(), StatusCode::OK, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_name_that_was_bound_to_the_loopback_meanwhile_is_answered_nothing() {
+    let world = World::start().await;
+    for path in ["/metrics", "/readyz", "/status"] {
+        let status = async |host: &str| {
+            let own = world.client.get(format!("http://{}{path}", world.gateway.admin)).header("host", host);
+            own.send().await.unwrap().status()
+        };
+        assert_eq!(status("evil.example:9090").await, StatusCode::MISDIRECTED_REQUEST, "{path}");
+        assert_eq!(status("localhost:9090").await, StatusCode::OK, "{path}");
+    }
+}

@@ -7,12 +7,16 @@ use std::{
 
 use reqwest::{Method, StatusCode};
 use salesforce_simulator::{Effect, Fault};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     callers::CALLER_SECRET,
     world::{
         CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World,
-        customers, eventually, login_target, products,
+        baskets, customers, eventually, login_target, products,
     },
 };
 
@@ -33,6 +37,8 @@ const CONTRACT: &[(&str, &[Label])] = &[
             ("source", &["gateway", "upstream"]),
         ],
     ),
+    ("series_overflows_total", &[]),
+    ("broken_answers_total", &[("side", &["upstream", "client", "gateway"])]),
     ("request_duration_seconds", &[("le", &[])]),
     ("upstream_duration_seconds", &[("le", &[])]),
     ("overhead_seconds", &[("le", &[])]),
@@ -73,8 +79,8 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ),
 ];
 /// Those of them that closed sets of words count from the start: what has not happened yet is 0, not absent.
-const COUNTED_FROM_THE_START: [&str; 4] =
-    ["jwks_refreshes_total", "circuit_state", "config_reloads_total", "connections_cut_total"];
+const COUNTED_FROM_THE_START: [&str; 5] =
+    ["jwks_refreshes_total", "circuit_state", "config_reloads_total", "connections_cut_total", "broken_answers_total"];
 const TENANTS: &[&str] = &[ORGANIZATION, OTHER_ORGANIZATION];
 const SERVICES: &[&str] = &["slas", "account_manager", "api"];
 
@@ -165,6 +171,86 @@ async fn names_and_labels_are_those_that_operators_rely_on() {
         .collect();
     assert_eq!(entries["on_behalf"], 1.0, "{entries:?}");
     assert!(entries["system"] >= 1.0 && entries["session"] >= 2.0 && entries["verified"] >= 4.0, "{entries:?}");
+}
+
+#[tokio::test]
+async fn what_has_not_happened_yet_is_0_so_that_its_first_time_is_an_increase() {
+    let world = World::start().await;
+    let of = async |name: &str| -> BTreeSet<Labels> {
+        let text = world.metrics().await;
+        series(&text).into_iter().filter(|(own, ..)| own == name).map(|(_, labels, _)| labels).collect()
+    };
+    let names = ["token_exchanges_total", "refusals_total", "legacy_requests_total", "broken_answers_total"];
+    let before = [of(names[0]).await, of(names[1]).await, of(names[2]).await, of(names[3]).await];
+    every_flow(&world).await;
+    for (name, before) in names.into_iter().zip(before) {
+        assert!(!before.is_empty(), "{name}");
+        assert_eq!(of(name).await, before, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_hangs_is_seen_though_nobody_waits_for_its_answer() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let world = World::start().await;
+    let guest = world.guest(PUBLIC_CLIENT).await.token();
+    let before = world.metrics().await;
+    world.simulator.inject(Fault::on("api", Effect::Hang));
+    let gone = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&guest).timeout(PATIENCE).send().await;
+    assert!(gone.unwrap_err().is_timeout());
+    let mut text = String::new();
+    eventually("it is counted", async || {
+        text = world.metrics().await;
+        value(&text, "upstream_duration_seconds_count") == value(&before, "upstream_duration_seconds_count") + 1.0
+    })
+    .await;
+    let waited = value(&text, "upstream_duration_seconds_sum") - value(&before, "upstream_duration_seconds_sum");
+    assert!(waited > PATIENCE.as_secs_f64() / 2.0, "{waited} s");
+}
+
+#[tokio::test]
+async fn the_time_of_an_upload_is_not_the_apis() {
+    const SLOW: Duration = Duration::from_millis(800);
+    let world = World::start().await;
+    let guest = world.guest(PUBLIC_CLIENT).await.token();
+    let before = world.metrics().await;
+    let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {guest}\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\nConnection: close\r\n\r\n{{",
+        baskets("?siteId=RefArch")
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(SLOW).await;
+    stream.write_all(b"}").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let mut text = String::new();
+    eventually("it is counted", async || {
+        text = world.metrics().await;
+        value(&text, "upstream_duration_seconds_count") == value(&before, "upstream_duration_seconds_count") + 1.0
+    })
+    .await;
+    let of_api = value(&text, "upstream_duration_seconds_sum") - value(&before, "upstream_duration_seconds_sum");
+    assert!(of_api < SLOW.as_secs_f64() / 2.0, "{of_api} s");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_counted_with_its_side() {
+    let world = World::start().await;
+    let guest = world.guest(PUBLIC_CLIENT).await.token();
+    world.simulator.inject(Fault::on("api", Effect::Truncate));
+    let answer = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&guest).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(answer.bytes().await.is_err(), "it is whole");
+    eventually("it is counted", async || {
+        let text = world.metrics().await;
+        let broken = series(&text).into_iter().filter(|(name, ..)| name == "broken_answers_total");
+        broken.map(|(_, labels, value)| (labels["side"].clone(), value)).collect::<BTreeMap<_, _>>()
+            == BTreeMap::from([("client".into(), 0.0), ("gateway".into(), 0.0), ("upstream".into(), 1.0)])
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ async fn a_breaker_that_is_open_and_the_budget_left_are_seen() {
     assert!(closed.as_array().unwrap().contains(&slas(false)), "{closed}");
     let page = status(&world, "", HTML).await.text();
     assert!(page.contains(r#"<span class="badge good">closed</span> <span>SLAS</span>"#), "{page}");
-    assert!(page.contains("not said yet") && !page.contains("as it said last"), "{page}");
+    assert!(page.contains("not said yet") && !page.contains("in this minute"), "{page}");
 
     world.guest(PUBLIC_CLIENT).await;
     let down = Effect::Status { code: 500, retry_after: None, body: None };
@@ -102,7 +102,7 @@ async fn a_breaker_that_is_open_and_the_budget_left_are_seen() {
     let page = status(&world, "", HTML).await.text();
     assert!(page.contains(r#"<span class="badge bad">open</span> <span>SLAS</span>"#), "{page}");
     let state = as_json(&world, "").await;
-    let left = format!(">{}, as it said last</td>", state["tenants"][0]["slas_budget_left"]);
+    let left = format!(">{} in this minute</td>", state["tenants"][0]["slas_budget_left"]);
     assert!(page.contains(&left), "{left} is not in {page}");
 }
 
@@ -147,9 +147,11 @@ async fn nothing_that_a_caller_chose_is_on_the_page() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let query = format!("?client_id={HOSTILE}&organization={HOSTILE}&endpoint={HOSTILE}&x={HOSTILE}");
-    for query in ["", &query] {
+    for (query, said) in [("", "Uses"), (&query, "that there is not"), ("?endpoint=logout", "No use fits this filter.")]
+    {
         let answer = status(&world, query, HTML).await;
         let page = answer.text();
+        assert!(page.contains(said), "{said} is not in {page}");
         assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{page}");
         for chosen in ["<script", "alert(1)", "%3C", "99999999", LOGIN] {
             assert!(!page.contains(chosen), "{chosen} is on the page");

@@ -27,9 +27,9 @@ pub(super) fn meant(theirs: &[u8]) -> Refusal {
 pub(super) fn answer(refusal: &Refusal, metrics: &Metrics) -> Vec<u8> {
     let reply = Reply::refusal(refusal);
     let correlation_id = context::new_correlation_id();
-    let (status, code) = (reply.status.as_str(), reply.code.unwrap_or_default());
-    metrics.refusals.with_label_values(&[code]).inc();
-    context::record_unread(status, code, &correlation_id, metrics);
+    metrics.refusals.with_label_values(&[reply.code.unwrap_or_default()]).inc();
+    context::record_unread(reply.status, reply.code, &correlation_id, metrics);
+    let status = reply.status.as_str();
     let reason = reply.status.canonical_reason().unwrap_or_default();
     let length = reply.body.len();
     let mut answer =

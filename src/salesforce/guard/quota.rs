@@ -100,9 +100,10 @@ impl Quota {
         !std::mem::replace(&mut self.is_cautious, true)
     }
 
-    /// How many requests of the minute under way are left.
-    pub(super) fn remaining(&self) -> Option<u32> {
-        self.minute.remaining
+    /// How many requests of the minute under way are left: all of them once the minute that SLAS spoke of is over.
+    pub(super) fn remaining(&self, now: Instant) -> Option<u32> {
+        let is_over = self.minute.ends_at.is_some_and(|end| end <= now);
+        if is_over { Some(self.minute.limit) } else { self.minute.remaining }
     }
 }
 
@@ -174,6 +175,15 @@ mod tests {
             quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers, now);
             assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(expected)), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_minute_that_is_over_has_left_all_of_the_next() {
+        let (mut quota, now) = (Quota::default(), Instant::now());
+        assert_eq!(quota.remaining(now), None);
+        quota.heed(StatusCode::OK, &minute("3", "10"), now);
+        assert_eq!(quota.remaining(now + seconds(9)), Some(3));
+        assert_eq!(quota.remaining(now + seconds(10)), Some(500));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) fn traces(raw: &raw::Traces, findings: &mut Findings) -> Option<Trace
         Some(text) => Some(endpoint(text, &mut keys)?),
         None => None,
     };
-    Some(Traces { endpoint, one_in: raw.one_in })
+    Some(Traces { endpoint, one_in: raw.one_in, asked_per_second: raw.asked_per_second })
 }
 
 fn endpoint(text: &str, keys: &mut Keys<'_>) -> Option<Url> {

@@ -132,7 +132,7 @@ impl Default for Log {
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { endpoint: None, one_in: 1 }
+        Self { endpoint: None, one_in: 1, asked_per_second: 100 }
     }
 }
 
