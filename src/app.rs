@@ -1,12 +1,13 @@
 //! The composition root: settings in, a running gateway out. The only place where the parts meet.
 //!
 //! Owns the order of start and stop. Listeners are bound before anything else, so that an address in
-//! use fails the start, port 0 is known at once, and nothing half-configured ever answers. `parts` puts a configuration
-//! together, `live` is what is in force, `handover` gives the listening sockets to another process, `signals` says when.
+//! use fails the start, port 0 is known at once, and nothing half-configured ever answers. `load` reads a configuration,
+//! `parts` puts it together, `live` is what is in force, `handover` gives the listening sockets to another process, `signals` says when.
 
 mod error;
 pub mod handover;
 mod live;
+mod load;
 mod parts;
 mod policy;
 pub mod signals;
@@ -35,6 +36,7 @@ use self::handover::{Inherited, Predecessor};
 pub use self::{
     error::AppError,
     live::Live,
+    load::load,
     parts::{WithRings, services, session_store},
     policy::policy,
 };

@@ -11,15 +11,19 @@ mod serve;
 mod terminal;
 mod token;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::terminal::Terminal;
 use crate::{
-    core_dumps,
-    settings::{self, ConfigErrors, Loaded, Settings},
+    app, core_dumps,
+    settings::{self, ConfigErrors, Loaded},
 };
 
 /// Exit code for whatever was asked for and did not come to be; clap's own for wrong usage is 2.
@@ -68,7 +72,9 @@ Exit codes: 0 stopped by a signal, 1 the configuration is wrong or the start fai
   shopper-gateway check -c gateway.toml --online   and whether what it names answers
 
 --online fetches the keys of each organization's SLAS and Account Manager, gets a token with the gateway's own client of
-Account Manager, and asks the session store, one line each. It changes nothing there and prints no secret.
+Account Manager, tries each client of SLAS without getting a token (a private one's secret, a public one's id and redirect
+URI), and asks the session store and the collector of traces, one line each; a failed one names the key. It changes nothing
+there and prints no secret.
 
 Exit codes: 0 nothing is wrong (there may be warnings), 1 an error or a failed endpoint, 2 wrong usage.")]
     Check {
@@ -123,10 +129,11 @@ enum TokenCommand {
   printenv TOKEN | shopper-gateway token inspect          what it says; its signature is not checked
   shopper-gateway token inspect -c gateway.toml < token    as this gateway sees it, with its issuer's keys
 
-The token is read from standard input, so that it stands in no list of processes and no history; a leading \"Bearer \" is
-taken off. Neither it nor its signature is printed; its claims are, and they may name a shopper.
+The token is read from standard input, so that it stands in no list of processes and no history: alone, as \"Bearer …\", or as a
+whole line \"Authorization: Bearer …\". Neither it nor its signature is printed; its claims are, and they may name a shopper.
 
-Exit codes: 0 nothing speaks against it, 1 it would be refused, is no token, or the configuration is wrong, 2 wrong usage.")]
+Exit codes: 0 nothing speaks against it, 1 it would be refused (also for want of keys), is no token, or the configuration is
+wrong, 2 wrong usage.")]
     Inspect {
         /// Judge it as the gateway with this configuration would, and fetch its issuer's keys
         #[arg(short, long, value_name = "FILE")]
@@ -192,6 +199,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn load(file: &ConfigFile) -> Result<Loaded, Failure> {
-    Ok(Settings::load(&file.config)?)
+/// The one way to a configuration, so that every command finds the same errors in it.
+fn load(file: &Path) -> Result<Loaded, Failure> {
+    Ok(app::load(file)?)
 }

@@ -7,7 +7,8 @@
 //! A file goes through these rooms, in this order: `load` reads it, `environment` finds the keys that
 //! variables mean, `layers` lays those over the file, `shape` compares the whole with the schema and
 //! takes out what does not fit, `raw` mirrors the rest, `parse` gives it meaning, `secret` reads the
-//! files it names. `finding` collects what is wrong.
+//! files it names. `finding` collects what is wrong; `draft` is what could be read all the same, for those who check it
+//! against what is not known here.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -20,6 +21,7 @@ use url::Url;
 
 use crate::names::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
+mod draft;
 mod environment;
 mod finding;
 mod guarded;
@@ -31,6 +33,7 @@ mod schema;
 mod secret;
 mod shape;
 
+pub use draft::{CallerDraft, Draft, RouteDraft, TlsDraft};
 pub use finding::{ConfigErrors, Finding};
 pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;

@@ -423,7 +423,7 @@ fn a_misspelt_key_does_not_count_as_missing_too() {
 
 #[test]
 fn errors_of_the_file_as_a_whole() {
-    let missing = Settings::load(Path::new("/nowhere/gateway.toml")).unwrap_err().to_string();
+    let missing = Settings::load(Path::new("/nowhere/gateway.toml"), |_| Vec::new()).unwrap_err().to_string();
     assert!(
         missing.starts_with("error: /nowhere/gateway.toml: no such file") && missing.contains("-c FILE"),
         "{missing}"

@@ -12,10 +12,12 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
+/// The demo's trusted system.
+const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
 
 /// What `token inspect` makes of a text.
-fn inspect(text: &str, more: &[&str], url: Option<&str>) -> Output {
+fn inspect(text: impl AsRef<[u8]>, more: &[&str], url: Option<&str>) -> Output {
     let mut command = Command::new(BINARY);
     command.args(["token", "inspect"]).args(more).env_clear();
     if let Some(url) = url {
@@ -24,7 +26,7 @@ fn inspect(text: &str, more: &[&str], url: Option<&str>) -> Output {
     }
     let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may refuse what it was not given in full.
-    let _ = process.stdin.take().unwrap().write_all(text.as_bytes());
+    let _ = process.stdin.take().unwrap().write_all(text.as_ref());
     process.wait_with_output().unwrap()
 }
 
@@ -37,7 +39,7 @@ fn explained(token: &str, url: Option<&str>, code: i32) -> String {
     let output = inspect(token, &[], url);
     let shown = shown(&output);
     assert_eq!(output.status.code(), Some(code), "{shown}");
-    let token = token.trim().trim_start_matches("Bearer ");
+    let token = token.split_whitespace().next_back().unwrap();
     for part in token.split('.').chain([token]) {
         assert!(part.len() < 16 || !shown.contains(part), "a part of the token is shown:\n{shown}");
     }
@@ -64,6 +66,7 @@ async fn a_good_shopper_token_is_verified_and_its_operations_listed() {
     ] {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
+    assert!(shown.contains("\nIt may call "), "{shown}");
     // An operation of trusted agents is none of a guest's.
     assert!(!shown.contains("updateAsAgentBasket"), "{shown}");
     let marks = vec![("taob".to_owned(), "trusted".to_owned())];
@@ -85,7 +88,9 @@ async fn what_speaks_against_a_token_is_said_with_its_code() {
     let url = simulator.url();
     let ended =
         simulator.mint_shopper_token(ShopperTokenSpec { lifetime_seconds: Some(-120), ..ShopperTokenSpec::default() });
-    assert!(explained(&ended, Some(&url), 1).contains("It would be refused: token_expired: it has ended"));
+    let shown = explained(&ended, Some(&url), 1);
+    assert!(shown.contains("It would be refused: token_expired: it has ended"), "{shown}");
+    assert!(shown.contains("If it were accepted, it could call ") && !shown.contains("It may call"), "{shown}");
 
     let good = simulator.mint_shopper_token(ShopperTokenSpec::default());
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -97,20 +102,108 @@ async fn what_speaks_against_a_token_is_said_with_its_code() {
     let payload = URL_SAFE_NO_PAD.encode(r#"{"iss":"slas/prod/zzzz_009","exp":1,"x":"\u001b[2J\u202e"}"#);
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","kid":"k"}"#);
     let shown = explained(&format!("{header}.{payload}.AAAA"), Some(&url), 1);
-    for words in
-        ["token_wrong_organization", "algorithm is not the issuer's", "token_expired", "not a shopper's access"]
-    {
+    for words in ["token_wrong_organization", "its algorithm is none; ", "token_expired", "not a shopper's access"] {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
 }
 
+/// A good token of each issuer.
+fn good(simulator: &Simulator) -> [String; 2] {
+    let scopes = ["SALESFORCE_COMMERCE_API:zzrf_001", "sfcc.orders"];
+    let of_system = simulator.mint_account_manager_token(CALLER, &scopes, "zzrf_001", 1800);
+    [simulator.mint_shopper_token(ShopperTokenSpec::default()), of_system]
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_keys_cannot_be_had_that_is_said() {
+async fn when_the_keys_cannot_be_had_the_gateway_would_refuse_it() {
+    for token in good(&simulator().await) {
+        let shown = explained(&token, Some("http://127.0.0.1:9"), 1);
+        assert!(shown.contains("not checked: the issuer's keys cannot be had at the moment"), "{shown}");
+        assert!(shown.contains("It would be refused: keys_unavailable: "), "{shown}");
+    }
+}
+
+/// The same token, with members of its header changed.
+fn with_header(token: &str, change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let (header, rest) = token.split_once('.').unwrap();
+    let mut header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+    change(&mut header);
+    format!("{}.{rest}", URL_SAFE_NO_PAD.encode(header.to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_issuer_publishes_is_a_forgers() {
     let simulator = simulator().await;
-    let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
-    let shown = explained(&token, Some("http://127.0.0.1:9"), 0);
-    assert!(shown.contains("not checked: the issuer's keys cannot be had at the moment"), "{shown}");
+    for token in good(&simulator) {
+        let forged = with_header(&token, |header| header["kid"] = "nope".into());
+        let shown = explained(&forged, Some(&simulator.url()), 1);
+        assert!(shown.contains("not accepted") && shown.contains("It would be refused: token_invalid: "), "{shown}");
+        assert!(shown.contains("If it were accepted, it could call "), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_not_signed_is_told_by_its_algorithm() {
+    let simulator = simulator().await;
+    let url = simulator.url();
+    let [good, _] = good(&simulator);
+    let unsigned = with_header(&good, |header| header["alg"] = "none".into());
+    let unsigned = format!("{}.", unsigned.rsplit_once('.').unwrap().0);
+    for url in [None, Some(url.as_str())] {
+        let shown = explained(&unsigned, url, 1);
+        assert!(shown.contains("token_invalid: its algorithm is none; its issuer signs with ES256"), "{shown}");
+        assert_eq!(shown.matches("It would be refused: ").count(), 1, "{shown}");
+    }
+    // What else is wrong with its form is told as before.
+    let bare = format!("{}.", good.rsplit_once('.').unwrap().0);
+    assert!(explained(&bare, None, 1).contains("not a compact JWS of three parts"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_account_manager_is_configured_no_system_token_is_good() {
+    let simulator = simulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    let configuration = format!(
+        "[[tenants]]\norganization_id = 'f_ecom_zzrf_001'\napi = '{}'\nsites = ['RefArch']\n\
+         [[callers]]\nname = 'oms'\naccount_manager_client_id = '{CALLER}'\nmay = ['system']\n\
+         organizations = ['f_ecom_zzrf_001']\noperations = ['orders.*']\n",
+        simulator.url()
+    );
+    std::fs::write(&file, configuration).unwrap();
+    let [_, of_system] = good(&simulator);
+    let output = inspect(&of_system, &["-c", file.to_str().unwrap()], None);
+    let shown = shown(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("token_invalid: this organization has no Account Manager configured"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_come_as_a_request_carries_it() {
+    let simulator = simulator().await;
+    let [token, _] = good(&simulator);
+    for before in
+        ["Bearer ", "bearer ", "BEARER   ", "Authorization: Bearer ", "authorization:bearer ", "AUTHORIZATION: "]
+    {
+        let shown = explained(&format!(" {before}{token}\r\n"), None, 0);
+        assert!(shown.contains("shopper token, of SLAS, guest"), "{before}: {shown}");
+    }
+    for no_token in ["Basic YWRhOlBMQU5URUQ=", "Bearer a PLANTED", "Authorization:", "Token PLANTED"] {
+        let output = inspect(no_token, &[], None);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(!shown(&output).contains("PLANTED") && output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn what_is_too_long_is_said_to_be_too_long() {
+    // The first is cut in the middle of a character.
+    for text in ["a".to_owned() + &"ä".repeat(40_000), "PLANTED".repeat(20_000), "a".repeat(9 * 1024)] {
+        let output = inspect(&text, &[], None);
+        assert_eq!(shown(&output), "error: token_invalid: the token is too long\n");
+    }
+    assert!(shown(&inspect(b"\xff", &[], None)).contains("standard input is not text in UTF-8"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use crate::{
     names::OrganizationId,
     proxy::{UpstreamError, tls::TlsFileError},
     salesforce::transport::TransportSetupError,
+    settings::Finding,
     store::redis::LinkError,
 };
 
@@ -27,9 +28,10 @@ pub enum AppError {
     /// The threads that serve connections cannot be started.
     #[error("server.threads: {0}")]
     Threads(#[source] io::Error),
-    /// Routes or callers do not fit the policy table.
-    #[error("{}", .0.join("\n"))]
-    Policy(Vec<String>),
+    /// Routes, callers or globs do not fit the policy table. No configuration that was loaded by [`load`](super::load) has
+    /// such a flaw.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Policy(Vec<Finding>),
     /// The policy table itself is broken, which the tests exclude.
     #[error("the policy table: {0}")]
     Table(#[from] TableError),

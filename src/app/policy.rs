@@ -1,60 +1,97 @@
 //! The policy table and the callers of a configuration, checked against each other.
+//!
+//! A configuration need not be without errors for that: whatever could be read is checked.
 
 use super::AppError;
 use crate::{
     gate::{
-        bounds,
-        caller::{CallerError, Callers},
-        operations::{InvalidGlob, MerchantRoute, Operations, RouteRefusal, Security, SecurityKind},
+        caller::{self, CallerError, Callers},
+        operations::{
+            InvalidGlob, MerchantRoute, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
+        },
     },
-    settings::{self, RouteSecurity, Settings},
+    settings::{self, Draft, Finding, RouteSecurity, Settings},
 };
 
-/// The policy table with the merchant's routes, and the callers, checked against each other.
+/// The policy table with the merchant's routes, and the callers.
 ///
 /// # Errors
-/// [`AppError::Policy`] with every finding, each beginning with its key path.
+/// [`AppError::Policy`] with everything that does not fit together, [`AppError::Table`].
 pub fn policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
-    let mut findings = Vec::new();
+    let (operations, findings) = fit(&Draft::of(settings))?;
+    if !findings.is_empty() {
+        return Err(AppError::Policy(findings));
+    }
+    let callers = Callers::new(&settings.callers);
+    let callers = callers.map_err(|errors| AppError::Policy(errors.into_iter().map(of_caller).collect()))?;
+    Ok((operations, callers))
+}
+
+/// Everything of a configuration that does not fit the policy table, as far as it could be read.
+pub(super) fn check(draft: &Draft) -> Vec<Finding> {
+    match fit(draft) {
+        Ok((_, findings)) => findings,
+        Err(broken) => vec![Finding { path: "the policy table".to_owned(), problem: broken.to_string() }],
+    }
+}
+
+fn fit(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableError> {
     let published = Operations::published()?;
-    let operations = match published.clone().with_routes(settings.routes.iter().map(merchant_route)) {
-        Ok(operations) => operations,
+    let routes = draft.routes.iter().enumerate();
+    let routes = routes.filter_map(|(position, route)| Some((position, merchant_route(route.whole.as_ref()?))));
+    let (positions, routes): (Vec<usize>, Vec<MerchantRoute>) = routes.unzip();
+    let (operations, mut findings) = match published.clone().with_routes(routes) {
+        Ok(operations) => (operations, Vec::new()),
         Err(refusals) => {
-            findings.extend(refusals.iter().map(RouteRefusal::to_string));
-            published
+            let finding = |refusal: RouteRefusal| {
+                let path = format!("routes[{}]", positions.get(refusal.position)?);
+                Some(Finding { path, problem: refusal.reason.to_string() })
+            };
+            (published, refusals.into_iter().filter_map(finding).collect())
         }
     };
-    let callers = match Callers::new(&settings.callers) {
-        Ok(callers) => callers,
-        Err(errors) => {
-            findings.extend(errors.iter().map(CallerError::to_string));
-            Callers::default()
-        }
-    };
-    for (index, caller) in callers.iter().enumerate() {
-        for (position, glob) in caller.operations().enumerate() {
-            if operations.matching(glob).next().is_none() {
-                findings.push(format!(
-                    "callers[{index}].operations[{position}]: {glob} is no operation; `shopper-gateway routes` lists them"
-                ));
-            }
-        }
+    let (_, errors) = caller::certificate_names(draft.callers.iter().map(|caller| caller.identity.as_ref()));
+    findings.extend(errors.into_iter().map(of_caller));
+    for (path, text) in globs(draft) {
+        let problem = match text.parse::<OperationGlob>() {
+            Ok(glob) if is_known(&glob, &operations, draft) => continue,
+            Ok(glob) => format!("{glob} is no operation; `shopper-gateway routes` lists them"),
+            Err(invalid) => invalid.to_string(),
+        };
+        findings.push(Finding { path, problem });
     }
-    match bounds::globs(&settings.load.low_priority) {
-        Ok(globs) => findings.extend(globs.iter().enumerate().filter_map(|(position, glob)| {
-            let is_none = operations.matching(glob).next().is_none();
-            is_none.then(|| {
-                format!("load.low_priority[{position}]: {glob} is no operation; `shopper-gateway routes` lists them")
-            })
-        })),
-        Err(errors) => findings.extend(not_globs(&errors)),
-    }
-    if findings.is_empty() { Ok((operations, callers)) } else { Err(AppError::Policy(findings)) }
+    Ok((operations, findings))
+}
+
+/// Every glob, with its key. Of those that are empty the settings have spoken.
+fn globs(draft: &Draft) -> impl Iterator<Item = (String, &String)> {
+    let of_callers = draft.callers.iter().enumerate().flat_map(|(caller, draft)| {
+        let globs = draft.operations.iter().enumerate();
+        globs.map(move |(position, glob)| (format!("callers[{caller}].operations[{position}]"), glob))
+    });
+    let of_load = draft.low_priority.iter().enumerate();
+    let of_load = of_load.map(|(position, glob)| (format!("load.low_priority[{position}]"), glob));
+    of_callers.filter(|(_, glob)| !glob.trim().is_empty()).chain(of_load)
+}
+
+/// Whether a glob stands for any operation: also for a route that is wrong in something else, and one whose name could not
+/// be read may be any.
+fn is_known(glob: &OperationGlob, operations: &Operations, draft: &Draft) -> bool {
+    operations.matching(glob).next().is_some()
+        || draft.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
+}
+
+fn of_caller(error: CallerError) -> Finding {
+    Finding { path: format!("callers[{}].{}", error.caller, error.key), problem: error.flaw.to_string() }
 }
 
 /// What is wrong with `load.low_priority`.
-pub(super) fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<String> {
-    errors.iter().map(|(position, error)| format!("load.low_priority[{position}]: {error}")).collect()
+pub(super) fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<Finding> {
+    let finding = |(position, invalid): &(usize, InvalidGlob)| Finding {
+        path: format!("load.low_priority[{position}]"),
+        problem: invalid.to_string(),
+    };
+    errors.iter().map(finding).collect()
 }
 
 fn merchant_route(route: &settings::Route) -> MerchantRoute {

@@ -4,17 +4,14 @@ use super::{
     ConfigFile, Failure, load, online,
     terminal::{DOUBT, GOOD, Terminal, styled},
 };
-use crate::{app, proxy::tls::ListenerTls};
+use crate::app;
 
 pub(super) fn check(file: &ConfigFile, online: bool, terminal: &Terminal) -> Result<(), Failure> {
-    let loaded = load(file)?;
+    let loaded = load(&file.config)?;
     for warning in &loaded.warnings {
         terminal.print(&format!("{}: {warning}\n", styled(DOUBT, "warning")))?;
     }
     let (operations, _) = app::policy(&loaded.settings).map_err(Failure::of)?;
-    if let Some(files) = &loaded.settings.server.tls {
-        ListenerTls::read(files).map_err(Failure::of)?;
-    }
     terminal.print(&format!(
         "{}: {}: {}, {}, {}\n",
         file.config.display(),

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
-    let loaded = load(file)?;
+    let loaded = load(&file.config)?;
     let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
     terminal.print(&route_table(&operations, &callers, &loaded.settings.policy))
 }

@@ -2,15 +2,13 @@
 
 use super::{ConfigFile, Failure, load, terminal::Terminal};
 use crate::{
-    app::{App, handover::Inherited, signals::Signals},
-    descriptors,
-    settings::Settings,
-    telemetry,
+    app::{self, App, handover::Inherited, signals::Signals},
+    descriptors, telemetry,
 };
 
 pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
     let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
-    let loaded = load(file)?;
+    let loaded = load(&file.config)?;
     let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
     let telemetry = telemetry.map_err(Failure::of)?;
     for warning in &loaded.warnings {
@@ -43,7 +41,7 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
             app.live().show(counter).map_err(Failure::of)?;
         }
         let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
-        let stop = signals.obey(app.live(), sockets, || Settings::load(&file.config));
+        let stop = signals.obey(app.live(), sockets, || app::load(&file.config));
         app.run(stop).await.map_err(Failure::of)
     })
 }

@@ -68,7 +68,7 @@ impl Terminal {
                 lines.map(|(style, kind, finding)| format!("{}: {finding}\n", styled(style, kind))).collect()
             }
             Failure::Said => return,
-            Failure::Other(text) => format!("{}\n", text.trim_end()),
+            Failure::Other(text) => format!("{}: {}\n", styled(BAD, "error"), text.trim_end()),
         };
         // Nowhere is left to report a failure of standard error.
         let _ = AutoStream::new(io::stderr(), self.color).write_all(text.as_bytes());

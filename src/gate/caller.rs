@@ -32,37 +32,30 @@ pub struct Callers {
     all: Vec<Arc<Caller>>,
 }
 
-/// What is wrong with a caller of the configuration.
+/// What is wrong with a caller of the configuration, and at which of its keys.
 #[derive(Debug, thiserror::Error)]
-pub enum CallerError {
+#[error("callers[{caller}].{key}: {flaw}")]
+pub struct CallerError {
+    /// Position of the caller.
+    pub caller: usize,
+    /// The key.
+    pub key: String,
+    /// What is wrong with its value.
+    pub flaw: CallerFlaw,
+}
+
+/// What is wrong with a key of a caller.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerFlaw {
     /// A glob that is none.
-    #[error("callers[{caller}].operations[{position}]: {reason}")]
-    Operation {
-        /// Position of the caller.
-        caller: usize,
-        /// Position of the glob.
-        position: usize,
-        /// What is wrong with it.
-        reason: InvalidGlob,
-    },
+    #[error(transparent)]
+    Operation(#[from] InvalidGlob),
     /// A certificate's name that is none.
-    #[error("callers[{caller}].{key}: {reason}")]
-    Certificate {
-        /// Position of the caller.
-        caller: usize,
-        /// The key.
-        key: &'static str,
-        /// What is wrong with it.
-        reason: InvalidCertificateName,
-    },
+    #[error(transparent)]
+    Certificate(#[from] InvalidCertificateName),
     /// A certificate's name that an earlier caller has, perhaps in another spelling: it would be nobody's.
-    #[error("callers[{caller}].{key}: another caller has this one; join the two entries")]
-    CertificateTaken {
-        /// Position of the caller.
-        caller: usize,
-        /// The key.
-        key: &'static str,
-    },
+    #[error("another caller has this one; join the two entries")]
+    CertificateTaken,
 }
 
 impl Callers {
@@ -72,36 +65,26 @@ impl Callers {
     /// Every one that is none.
     pub fn new(settings: &[settings::Caller]) -> Result<Self, Vec<CallerError>> {
         let mut callers = Self::default();
-        let mut errors = Vec::new();
+        let (names, mut errors) = certificate_names(settings.iter().map(|caller| Some(&caller.identity)));
         for (index, caller) in settings.iter().enumerate() {
             let mut operations = Vec::with_capacity(caller.operations.len());
             for (position, glob) in caller.operations.iter().enumerate() {
                 match OperationGlob::parse(glob) {
                     Ok(glob) => operations.push(glob),
-                    Err(reason) => errors.push(CallerError::Operation { caller: index, position, reason }),
+                    Err(invalid) => {
+                        let key = format!("operations[{position}]");
+                        errors.push(CallerError { caller: index, key, flaw: invalid.into() });
+                    }
                 }
             }
             let caller = Arc::new(Caller { settings: caller.clone(), operations });
-            let (key, name) = match &caller.settings.identity {
-                CallerIdentity::AccountManagerClient(client) => {
-                    callers.by_client.insert(client.clone(), Arc::clone(&caller));
-                    callers.all.push(caller);
-                    continue;
-                }
-                CallerIdentity::CertificateSubject(subject) => {
-                    ("certificate_subject", CertificateName::subject(subject))
-                }
-                CallerIdentity::CertificateSan(name) => ("certificate_san", CertificateName::alternative(name)),
-            };
-            match name {
-                Ok(name) if callers.by_certificate.iter().any(|(other, _)| *other == name) => {
-                    errors.push(CallerError::CertificateTaken { caller: index, key });
-                }
-                Ok(name) => callers.by_certificate.push((name, Arc::clone(&caller))),
-                Err(reason) => errors.push(CallerError::Certificate { caller: index, key, reason }),
+            if let CallerIdentity::AccountManagerClient(client) = &caller.settings.identity {
+                callers.by_client.insert(client.clone(), Arc::clone(&caller));
             }
             callers.all.push(caller);
         }
+        let named = |(position, name): (usize, _)| Some((name, Arc::clone(callers.all.get(position)?)));
+        callers.by_certificate = names.into_iter().filter_map(named).collect();
         if errors.is_empty() { Ok(callers) } else { Err(errors) }
     }
 
@@ -124,6 +107,33 @@ impl Callers {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Caller>> {
         self.all.iter()
     }
+}
+
+/// The names in certificates by which callers are known, with the callers' positions, and what is wrong with the others.
+/// A caller whose identity could not be read has none.
+pub fn certificate_names<'c>(
+    identities: impl Iterator<Item = Option<&'c CallerIdentity>>,
+) -> (Vec<(usize, CertificateName)>, Vec<CallerError>) {
+    let (mut names, mut errors) = (Vec::<(usize, CertificateName)>::new(), Vec::new());
+    for (caller, identity) in identities.enumerate() {
+        let (key, name) = match identity {
+            None | Some(CallerIdentity::AccountManagerClient(_)) => continue,
+            Some(CallerIdentity::CertificateSubject(subject)) => {
+                ("certificate_subject", CertificateName::subject(subject))
+            }
+            Some(CallerIdentity::CertificateSan(name)) => ("certificate_san", CertificateName::alternative(name)),
+        };
+        let flaw = match name {
+            Ok(name) if names.iter().all(|(_, other)| *other != name) => {
+                names.push((caller, name));
+                continue;
+            }
+            Ok(_) => CallerFlaw::CertificateTaken,
+            Err(invalid) => invalid.into(),
+        };
+        errors.push(CallerError { caller, key: key.to_owned(), flaw });
+    }
+    (names, errors)
 }
 
 impl Caller {

@@ -321,7 +321,7 @@ impl Operation {
     }
 
     fn of_merchant(route: MerchantRoute) -> Result<Self, TableError> {
-        let (api, id) = route.name.split_once('.').unwrap_or((MERCHANT_API, &route.name));
+        let (api, id) = glob::parts(&route.name);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if [api, id].iter().any(|part| part.is_empty() || !part.bytes().all(is_word)) {
             return Err(TableError::Name);

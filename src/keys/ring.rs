@@ -209,7 +209,12 @@ impl KeyRing {
             // nobody waits for an issuer that is down.
             let mut tried = self.tried.subscribe();
             let _ = waiting::on_others(tried.wait_for(|tried| *tried)).await;
-            return self.known(kid).ok_or(NoKey::Unavailable);
+            if let Some(key) = self.known(kid) {
+                return Ok(key);
+            }
+            if !self.is_filled() {
+                return Err(NoKey::Unavailable);
+            }
         }
         if self.is_settled(kid, source) {
             return Err(NoKey::Unknown);
@@ -418,6 +423,31 @@ mod tests {
             "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"
         });
         KeySet::read(&json!({ "keys": [key] }).to_string().into_bytes(), ring.algorithm()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_first_set_learns_what_is_in_it() {
+        let ring = ring();
+        let asked = ["first", "second"].map(|kid| {
+            let ring = Arc::clone(&ring);
+            // Both are from long before the set, which settles that another key is none of it.
+            let source = Source::Presented { issued_at: Some(1) };
+            tokio::spawn(async move { ring.key(kid, source).await.map(|_| ()) })
+        });
+        tokio::task::yield_now().await;
+        assert!(asked.iter().all(|asked| !asked.is_finished()), "the first attempt is worth waiting for");
+        ring.use_set(set(&ring, "first"), ReadAt::now());
+        ring.tried.send_replace(true);
+        let [first, second] = asked;
+        assert_eq!((first.await.unwrap(), second.await.unwrap()), (Ok(()), Err(NoKey::Unknown)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_set_that_does_not_come_learns_nothing() {
+        let ring = ring();
+        ring.tried.send_replace(true);
+        let source = Source::Presented { issued_at: Some(1) };
+        assert_eq!(ring.key("first", source).await.map(|_| ()), Err(NoKey::Unavailable));
     }
 
     #[tokio::test]

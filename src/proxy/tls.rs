@@ -24,27 +24,22 @@ use rustls::{
 };
 use x509_cert::{Certificate, der::Decode};
 
-use crate::{gate::caller::certificate::PeerCertificate, settings::Tls};
+use crate::{
+    gate::caller::certificate::PeerCertificate,
+    settings::{Tls, TlsDraft},
+};
 
-/// Why a file cannot be used. Each text begins with the key of the file.
+/// The key of all files together.
+const TABLE: &str = "server.tls";
+
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsFileError {
-    /// Not readable, or without what is wanted in PEM.
-    #[error("{key}: {path}: {reason}")]
-    File {
-        /// The file's key.
-        key: &'static str,
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Certificate and key do not fit, or the key is of no supported kind.
-    #[error("server.tls: certificate and private_key do not fit together: {0}")]
-    Mismatch(rustls::Error),
-    /// The listener cannot be set up, or `main` has not installed a provider first.
-    #[error("server.tls: {0}")]
-    Setup(String),
+#[error("{key}: {problem}")]
+pub struct TlsFileError {
+    /// The file's key, or that of all.
+    pub key: &'static str,
+    /// What is wrong.
+    pub problem: String,
 }
 
 /// Certificate, key and client authorities of the public listener.
@@ -63,15 +58,27 @@ impl ListenerTls {
     /// # Errors
     /// [`TlsFileError`].
     pub fn read(files: &Tls) -> Result<Self, TlsFileError> {
-        let shown = certified_key(&files.certificate, &files.private_key)?;
-        let not_after = shown.cert.iter().map(|certificate| not_after(certificate, &files.certificate));
-        let not_after = not_after.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
+        let Chain { certificates, not_after } = Chain::read(&files.certificate)?;
+        let shown = certified_key(certificates, private_key(&files.private_key)?)?;
         let settings = TlsSettings::with_callbacks(Box::new(ReadCertificate));
-        let mut settings = settings.map_err(|error| TlsFileError::Setup(error.to_string()))?;
+        let mut settings = settings.map_err(|error| TlsFileError { key: TABLE, problem: error.to_string() })?;
         settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
         settings.set_client_cert_verifier(client_verifier(files.client_ca.as_deref())?);
         settings.enable_h2();
         Ok(Self { in_force: Arc::new(ArcSwap::from_pointee(settings.build())), not_after })
+    }
+
+    /// Everything that is wrong with files of which some may be missing.
+    #[must_use]
+    pub fn check(files: &TlsDraft) -> Vec<TlsFileError> {
+        let chain = files.certificate.as_deref().map(Chain::read).transpose();
+        let key = files.private_key.as_deref().map(private_key).transpose();
+        let authorities = client_verifier(files.client_ca.as_deref());
+        let errors = match (chain, key) {
+            (Ok(Some(chain)), Ok(Some(key))) => [certified_key(chain.certificates, key).err(), None],
+            (chain, key) => [chain.err(), key.err()],
+        };
+        errors.into_iter().flatten().chain(authorities.err()).collect()
     }
 
     /// Uses what another one has read, from the next handshake on.
@@ -109,13 +116,36 @@ impl TlsAccept for ReadCertificate {
     }
 }
 
-fn certified_key(certificate: &Path, private_key: &Path) -> Result<CertifiedKey, TlsFileError> {
+/// What is shown to clients.
+struct Chain {
+    certificates: Vec<CertificateDer<'static>>,
+    /// When the first of them ends, seconds since 1970.
+    not_after: i64,
+}
+
+impl Chain {
+    fn read(path: &Path) -> Result<Self, TlsFileError> {
+        let certificates = certificates("server.tls.certificate", path)?;
+        let ends = certificates.iter().map(|certificate| not_after(certificate, path));
+        let not_after = ends.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
+        Ok(Self { certificates, not_after })
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable("server.tls.private_key", path, &error))
+}
+
+fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, TlsFileError> {
+    let failed = |problem| TlsFileError { key: TABLE, problem };
+    // `main` installs one first.
     let provider = CryptoProvider::get_default();
-    let provider = provider.ok_or_else(|| TlsFileError::Setup("no cryptography provider is installed".to_owned()))?;
-    let chain = certificates("server.tls.certificate", certificate)?;
-    let key = PrivateKeyDer::from_pem_file(private_key)
-        .map_err(|error| unusable("server.tls.private_key", private_key, &error))?;
-    CertifiedKey::from_der(chain, key, provider).map_err(TlsFileError::Mismatch)
+    let provider = provider.ok_or_else(|| failed("no cryptography provider is installed".to_owned()))?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map_err(|error| failed(format!("certificate and private_key do not fit together: {error}")))
 }
 
 /// Seconds since 1970.
@@ -150,5 +180,5 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 }
 
 fn unusable(key: &'static str, path: &Path, reason: &dyn fmt::Display) -> TlsFileError {
-    TlsFileError::File { key, path: path.display().to_string(), reason: reason.to_string() }
+    TlsFileError { key, problem: format!("{}: {reason}", path.display()) }
 }

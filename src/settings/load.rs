@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
 use toml::Value;
 
 use super::{
-    Settings,
+    Draft, Settings,
     environment::{self, PREFIX},
     finding::{ConfigErrors, Finding, Findings},
     layers, parse,
@@ -27,12 +27,13 @@ pub struct Loaded {
 }
 
 impl Settings {
-    /// Reads a configuration file and the environment of the process.
+    /// Reads a configuration file and the environment of the process. `check` looks at what could be read, and what it finds
+    /// wrong is an error like the others.
     ///
     /// # Errors
     ///
     /// Everything that is wrong, at once.
-    pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    pub fn load(path: &Path, check: impl FnOnce(&Draft) -> Vec<Finding>) -> Result<Loaded, ConfigErrors> {
         let mut unreadable = Vec::new();
         let mut environment = BTreeMap::new();
         for (name, text) in env::vars_os() {
@@ -46,7 +47,7 @@ impl Settings {
                 _ => {}
             }
         }
-        match Self::load_with(path, environment) {
+        match in_file(path).and_then(|text| from_text(path, &text, &environment, check)) {
             Ok(loaded) if unreadable.is_empty() => Ok(loaded),
             Ok(loaded) => Err(ConfigErrors { errors: unreadable, warnings: loaded.warnings }),
             Err(mut errors) => {
@@ -65,8 +66,7 @@ impl Settings {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        let text = fs::read_to_string(path).map_err(|error| unreadable(path, error.kind()))?;
-        Self::read(path, &text, environment)
+        Self::read(path, &in_file(path)?, environment)
     }
 
     /// Reads the text of a configuration, which is said to be that of the file `path`.
@@ -79,25 +79,29 @@ impl Settings {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        let file = text.parse().map_err(|error| malformed(path, text, &error))?;
-        // The parent of a bare file name is a path without a word, which is no folder.
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        from_text(text, &Value::Table(file), folder, &environment.into_iter().collect())
+        from_text(path, text, &environment.into_iter().collect(), |_| Vec::new())
     }
 }
 
+fn in_file(path: &Path) -> Result<String, ConfigErrors> {
+    fs::read_to_string(path).map_err(|error| unreadable(path, error.kind()))
+}
+
 fn from_text(
+    path: &Path,
     text: &str,
-    file: &Value,
-    folder: &Path,
     environment: &BTreeMap<String, String>,
+    check: impl FnOnce(&Draft) -> Vec<Finding>,
 ) -> Result<Loaded, ConfigErrors> {
+    let file = Value::Table(text.parse().map_err(|error| malformed(path, text, &error))?);
+    // The parent of a bare file name is a path without a word, which is no folder.
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let schema = schema::schema();
     let schema = Schema::new(&schema);
     let mut findings = Findings::default();
-    let overrides = environment::overrides(file, schema, environment, &mut findings);
+    let overrides = environment::overrides(&file, schema, environment, &mut findings);
     // Not reached: the text is TOML, and each path stands in the schema. The error may quote the text.
-    let mut merged = layers::merge(text, file, schema, &overrides)
+    let mut merged = layers::merge(text, &file, schema, &overrides)
         .map_err(|_| Finding { path: "configuration".to_owned(), problem: "cannot be read".to_owned() })?;
     shape::check(&mut merged, schema, &mut findings);
     let file: File = serde_path_to_error::deserialize(merged).unwrap_or_else(|error| {
@@ -105,7 +109,10 @@ fn from_text(
         findings.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let settings = parse::settings(file, folder, environment, &mut findings);
+    let (draft, settings) = parse::settings(file, folder, environment, &mut findings);
+    for Finding { path, problem } in check(&draft) {
+        findings.error(path, problem);
+    }
     let warnings = findings.finish()?;
     match settings {
         Some(settings) => Ok(Loaded { settings, warnings }),

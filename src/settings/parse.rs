@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Limits, Load, Logins, Policy, Server, Sessions, Settings, Timeouts, Tls, finding::Findings, raw,
-    secret::Surroundings,
+    Admin, Draft, Limits, Load, Logins, Policy, Server, Sessions, Settings, Timeouts, Tls, TlsDraft, finding::Findings,
+    raw, secret::Surroundings,
 };
 
 mod callers;
@@ -31,18 +31,23 @@ const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// No single request or stop may take longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// The settings; `None` only together with an error.
+/// What could be read, and the settings; `None` only together with an error.
 pub(super) fn settings(
-    file: raw::File,
+    mut file: raw::File,
     folder: &Path,
     environment: &BTreeMap<String, String>,
     findings: &mut Findings,
-) -> Option<Settings> {
+) -> (Draft, Option<Settings>) {
     let surroundings = Surroundings { folder, environment };
     let client_certificates =
         file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || findings.is_flawed("server.tls");
 
-    let server = server(file.server, &surroundings, findings);
+    let files = file.server.tls.take().map(|tls| tls_files(tls, &surroundings, findings));
+    let tls = match &files {
+        Some(files) => files.whole.clone().map(Some),
+        None => Some(None),
+    };
+    let server = server(file.server, findings);
     let admin = admin(&file.admin, server.as_ref(), findings);
     let tenants = tenants::tenants(file.tenants, &surroundings, findings);
     let callers = callers::callers(file.callers, &tenants, client_certificates, findings);
@@ -50,7 +55,8 @@ pub(super) fn settings(
     let sessions = sessions(&file.sessions, findings);
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);
-    let load = load(file.load, findings);
+    let low_priority = file.load.low_priority.into_texts();
+    let load = load(&file.load.queue, file.load.concurrency, &low_priority, findings);
     let raw::Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login } = file.logins;
     let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
     let log = log::log(file.log, &surroundings, findings);
@@ -58,30 +64,36 @@ pub(super) fn settings(
     let store = store::store(file.store, &surroundings, findings);
     let keys = keys::keys(&file.keys, &surroundings, findings);
     let routes = routes::routes(file.routes, findings);
-    Some(Settings {
-        server: server?,
-        admin: admin?,
-        tenants: tenants.into_iter().map(|draft| draft.tenant).collect::<Option<_>>()?,
-        callers: callers.into_iter().collect::<Option<_>>()?,
-        sessions: sessions?,
-        timeouts: timeouts?,
-        limits: limits?,
-        load: load?,
-        logins,
-        log: log?,
-        traces: traces?,
-        store: store?,
-        keys: keys?,
-        policy: Policy {
-            mode: file.policy.mode,
-            unknown_operations: file.policy.unknown_operations,
-            deprecated_logins: file.policy.deprecated_logins,
-        },
-        routes: routes?,
-    })
+    let draft = Draft { tls: files.unwrap_or_default(), callers, routes, low_priority };
+    let whole = || {
+        Some(Settings {
+            server: Server { tls: tls?, ..server? },
+            admin: admin?,
+            tenants: tenants.into_iter().map(|draft| draft.tenant).collect::<Option<_>>()?,
+            callers: draft.callers.iter().map(|caller| caller.whole.clone()).collect::<Option<_>>()?,
+            sessions: sessions?,
+            timeouts: timeouts?,
+            limits: limits?,
+            load: load?,
+            logins,
+            log: log?,
+            traces: traces?,
+            store: store?,
+            keys: keys?,
+            policy: Policy {
+                mode: file.policy.mode,
+                unknown_operations: file.policy.unknown_operations,
+                deprecated_logins: file.policy.deprecated_logins,
+            },
+            routes: draft.routes.iter().map(|route| route.whole.clone()).collect::<Option<_>>()?,
+        })
+    };
+    let settings = whole();
+    (draft, settings)
 }
 
-fn server(raw: raw::Server, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Server> {
+/// All of the listener but its TLS.
+fn server(raw: raw::Server, findings: &mut Findings) -> Option<Server> {
     let mut keys = Keys::new("server", findings);
     let texts = raw.listen.into_texts();
     if texts.is_empty() {
@@ -97,20 +109,16 @@ fn server(raw: raw::Server, surroundings: &Surroundings<'_>, findings: &mut Find
             listen.push(address);
         }
     }
-    let tls = match raw.tls {
-        Some(tls) => tls_files(tls, surroundings, findings).map(Some),
-        None => Some(None),
-    };
     let threads = raw.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
-    let mut keys = Keys::new("server", findings);
     let networks = raw.trusted_proxies.into_texts();
     let networks = networks.iter().enumerate();
     let trusted_proxies =
         networks.filter_map(|(position, text)| keys.network(&format!("trusted_proxies[{position}]"), text));
-    Some(Server { listen, threads, tls: tls?, trusted_proxies: trusted_proxies.collect() })
+    let trusted_proxies = trusted_proxies.collect();
+    Some(Server { listen, threads, tls: None, trusted_proxies })
 }
 
-fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Tls> {
+fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> TlsDraft {
     let certificate = findings
         .required("server.tls.certificate", raw.certificate)
         .and_then(|file| surroundings.readable("server.tls.certificate", &file, findings));
@@ -121,7 +129,15 @@ fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Find
         Some(file) => surroundings.readable("server.tls.client_ca", &file, findings).map(Some),
         None => Some(None),
     };
-    Some(Tls { certificate: certificate?, private_key: private_key?, client_ca: client_ca? })
+    let whole = match (&certificate, &private_key, &client_ca) {
+        (Some(certificate), Some(private_key), Some(client_ca)) => Some(Tls {
+            certificate: certificate.clone(),
+            private_key: private_key.clone(),
+            client_ca: client_ca.clone(),
+        }),
+        _ => None,
+    };
+    TlsDraft { certificate, private_key, client_ca: client_ca.flatten(), whole }
 }
 
 fn admin(raw: &raw::Admin, server: Option<&Server>, findings: &mut Findings) -> Option<Admin> {
@@ -182,9 +198,9 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
     })
 }
 
-fn load(raw: raw::Load, findings: &mut Findings) -> Option<Load> {
-    let queue = Keys::new("load", findings).duration("queue", &raw.queue, MINUTE)?;
-    Some(Load { low_priority: raw.low_priority.into_texts(), concurrency: raw.concurrency, queue })
+fn load(queue: &str, concurrency: usize, low_priority: &[String], findings: &mut Findings) -> Option<Load> {
+    let queue = Keys::new("load", findings).duration("queue", queue, MINUTE)?;
+    Some(Load { low_priority: low_priority.to_vec(), concurrency, queue })
 }
 
 fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {

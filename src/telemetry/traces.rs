@@ -18,7 +18,7 @@ use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportC
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
-    trace::{Sampler, SdkTracerProvider},
+    trace::{Sampler, SdkTracerProvider, SpanExporter as _},
 };
 use prometheus::IntCounterVec;
 use tracing::{Span, Subscriber};
@@ -43,12 +43,7 @@ impl Exporter {
     /// # Errors
     /// If the exporter's client or thread cannot be made.
     pub(super) fn new(endpoint: &Url, traces: &Traces, exported: IntCounterVec) -> Result<Self, ExporterBuildError> {
-        let base = endpoint.as_str().trim_end_matches('/');
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(format!("{base}/{PATH}"))
-            .build()?;
+        let exporter = span_exporter(endpoint)?;
         // Whoever began the trace has decided whether it is kept, within bounds; for those begun here, the share decides.
         let begun_here = Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in));
         let sampler = Sampler::parent_based(begun_here).with_remote_parent_sampled(Asked::new(traces.asked_per_second));
@@ -83,6 +78,26 @@ impl Exporter {
             tracing::warn!(%error, "the last spans were not exported");
         }
     }
+}
+
+fn span_exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
+    let base = endpoint.as_str().trim_end_matches('/');
+    SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{base}/{PATH}"))
+        .build()
+}
+
+/// Exports no span to a collector, and so finds out whether it takes any.
+///
+/// # Errors
+/// Why it does not; nothing of its answer but the status.
+pub async fn try_collector(endpoint: &Url) -> Result<(), String> {
+    let exporter = span_exporter(endpoint).map_err(|error| error.to_string())?;
+    // Its client blocks a thread, which with spans is one of the exporter's own.
+    let tried = tokio::task::spawn_blocking(move || futures_executor::block_on(exporter.export(Vec::new()))).await;
+    tried.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Makes a span part of the trace that a request's header names (W3C Trace Context). What is not such a name is ignored.

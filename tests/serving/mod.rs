@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -32,8 +33,13 @@ impl Serving {
             ("SHOPPER_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0"),
             ("SHOPPER_GATEWAY__LOG__FORMAT", "json"),
         ];
+        Self::of(Path::new(DEMO), free.into_iter().chain(environment))
+    }
+
+    /// The gateway of this configuration, which logs JSON, with these variables as the whole environment.
+    pub(crate) fn of<'a>(file: &Path, environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut command = Command::new(BINARY);
-        command.args(["serve", "-c", DEMO]).env_clear().envs(free).envs(environment);
+        command.args(["serve", "-c"]).arg(file).env_clear().envs(environment);
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (written, lines) = (BufReader::new(process.stderr.take().unwrap()), Arc::default());
         let keep: Arc<Mutex<Vec<Value>>> = Arc::clone(&lines);

@@ -5,13 +5,10 @@ use std::fmt::Write as _;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::{
-    super::terminal::{HEADING, QUIET, styled},
-    is_system,
-};
+use super::super::terminal::{HEADING, QUIET, styled};
 use crate::{
-    jwt::MAX_TOKEN_BYTES,
-    names::Scopes,
+    jwt::{self, MAX_TOKEN_BYTES},
+    names::{Scopes, TENANT_SCOPE, TenantId},
     shopper::{Marks, isb::Isb},
 };
 
@@ -48,7 +45,7 @@ impl Claimed {
         let object = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|_| "not a JWT: a part is no JSON object");
         let (header, payload) = (decode(header)?, decode(payload)?);
         let claims: Map<String, Value> = object(&payload)?;
-        let is_system = is_system(token);
+        let is_system = jwt::claims_to_be_of_account_manager(token);
         let scopes = claims.get(if is_system { "scope" } else { "scp" });
         let words = match scopes {
             Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
@@ -72,6 +69,29 @@ impl Claimed {
 
     pub(super) fn number(&self, claim: &str) -> Option<u64> {
         self.claims.get(claim).and_then(Value::as_u64)
+    }
+
+    /// The tenant that it is of: a shopper token names one, a system token perhaps several.
+    pub(super) fn tenant(&self) -> Option<TenantId> {
+        if self.is_system {
+            return self.scopes.iter().find_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE)?.parse().ok());
+        }
+        let issuer = self.text("iss")?;
+        issuer.strip_prefix("slas/")?.split_once('/')?.1.parse().ok()
+    }
+
+    /// Whether it says that it is of this tenant.
+    pub(super) fn names(&self, tenant: &TenantId) -> bool {
+        if self.is_system {
+            self.scopes.iter().any(|scope| scope.as_str().strip_prefix(TENANT_SCOPE) == Some(tenant.as_str()))
+        } else {
+            self.tenant().as_ref() == Some(tenant)
+        }
+    }
+
+    /// What its header says that it is signed with.
+    pub(super) fn algorithm(&self) -> Option<&str> {
+        self.header.get("alg").and_then(Value::as_str)
     }
 
     /// Kind, times, claims.

@@ -38,8 +38,18 @@ impl OperationGlob {
     /// Whether an operation's name is among those it stands for.
     #[must_use]
     pub fn matches(&self, operation: &Operation) -> bool {
-        let any_version = without_version(&operation.api);
-        (matches(&self.api, &operation.api) || matches(&self.api, any_version)) && matches(&self.id, &operation.id)
+        self.matches_parts(&operation.api, &operation.id)
+    }
+
+    /// Whether an operation of this name would be among those it stands for.
+    #[must_use]
+    pub fn matches_name(&self, name: &str) -> bool {
+        let (api, id) = parts(name);
+        self.matches_parts(api, id)
+    }
+
+    fn matches_parts(&self, api: &str, id: &str) -> bool {
+        (matches(&self.api, api) || matches(&self.api, without_version(api))) && matches(&self.id, id)
     }
 }
 
@@ -55,6 +65,11 @@ impl fmt::Display for OperationGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.api, self.id)
     }
+}
+
+/// API and id of an operation's name.
+pub(super) fn parts(name: &str) -> (&str, &str) {
+    name.split_once('.').unwrap_or((MERCHANT_API, name))
 }
 
 /// `shopper-baskets` of `shopper-baskets-v2`.

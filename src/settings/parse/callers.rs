@@ -6,20 +6,20 @@
 use super::{tenants::Draft, value::Keys};
 use crate::{
     names::{ClientId, OrganizationId, SiteId},
-    settings::{Caller, CallerIdentity, finding::Findings, finding::nearest, raw},
+    settings::{Caller, CallerDraft, CallerIdentity, finding::Findings, finding::nearest, raw},
 };
 
 const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 
-/// The callers; `None` in the place of a wrong one.
+/// The callers, as far as they can be read.
 pub(super) fn callers(
     raw: Vec<raw::Caller>,
     tenants: &[Draft],
     client_certificates: bool,
     findings: &mut Findings,
-) -> Vec<Option<Caller>> {
+) -> Vec<CallerDraft> {
     let mut names: Vec<String> = Vec::new();
-    let mut callers: Vec<Option<Caller>> = Vec::new();
+    let mut callers: Vec<CallerDraft> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
         let mut keys = Keys::new(format!("callers[{position}]"), findings);
         if let Some(name) = &raw.name {
@@ -29,11 +29,11 @@ pub(super) fn callers(
             names.push(name.clone());
         }
         let caller = caller(raw, tenants, client_certificates, &mut keys);
-        if let Some(caller) = &caller
-            && callers.iter().flatten().any(|other| other.identity == caller.identity)
+        if let Some(identity) = &caller.identity
+            && callers.iter().any(|other| other.identity.as_ref() == Some(identity))
         {
             // Whoever presents it is one caller, so one entry has to say all that it may.
-            let key = match caller.identity {
+            let key = match identity {
                 CallerIdentity::AccountManagerClient(_) => "account_manager_client_id",
                 CallerIdentity::CertificateSubject(_) => "certificate_subject",
                 CallerIdentity::CertificateSan(_) => "certificate_san",
@@ -45,7 +45,7 @@ pub(super) fn callers(
     callers
 }
 
-fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> Option<Caller> {
+fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> CallerDraft {
     let name = keys.required("name", raw.name).and_then(|name| label(name, keys));
     let identity = identity(
         raw.account_manager_client_id.as_deref(),
@@ -63,19 +63,27 @@ fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: 
     };
     let operations = keys.required("operations", raw.operations).map(|list| operations(list, keys));
 
-    let caller = Caller {
-        name: name?,
-        identity: identity?,
-        may_system: may.as_ref()?[0],
-        may_on_behalf: may.as_ref()?[1],
-        may_create_shoppers: may?[2],
-        organizations: organizations?,
-        sites,
-        operations: operations?,
-        requests_per_second: raw.requests_per_second,
+    let acts = may.is_some_and(|[_, on_behalf, create_shoppers]| on_behalf || create_shoppers);
+    let acts_in = organizations.clone().filter(|_| acts).unwrap_or_default();
+    let whole = || {
+        let [may_system, may_on_behalf, may_create_shoppers] = may?;
+        Some(Caller {
+            name: name?,
+            identity: identity.clone()?,
+            may_system,
+            may_on_behalf,
+            may_create_shoppers,
+            organizations: organizations?,
+            sites,
+            operations: operations.clone()?,
+            requests_per_second: raw.requests_per_second,
+        })
     };
-    look_twice(&caller, tenants, keys);
-    Some(caller)
+    let whole = whole();
+    if let Some(caller) = &whole {
+        look_twice(caller, tenants, keys);
+    }
+    CallerDraft { identity, operations: operations.unwrap_or_default(), acts_in, whole }
 }
 
 /// What the metrics call those who are no trusted system; none of these may share its name.

@@ -6,25 +6,25 @@
 use http::Method;
 
 use super::value::Keys;
-use crate::settings::{Route, finding::Findings, raw};
+use crate::settings::{Route, RouteDraft, finding::Findings, raw};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// The routes; `None` only together with an error.
-pub(super) fn routes(raw: Vec<raw::Route>, findings: &mut Findings) -> Option<Vec<Route>> {
-    let routes: Vec<_> = raw
-        .into_iter()
+/// The routes, as far as they can be read.
+pub(super) fn routes(raw: Vec<raw::Route>, findings: &mut Findings) -> Vec<RouteDraft> {
+    raw.into_iter()
         .enumerate()
         .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), findings)))
-        .collect();
-    routes.into_iter().collect()
+        .collect()
 }
 
-fn route(raw: raw::Route, keys: &mut Keys<'_>) -> Option<Route> {
-    let name = keys.required("name", raw.name);
-    if name.as_deref().is_some_and(|name| !is_name(name)) {
-        keys.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
-    }
+fn route(raw: raw::Route, keys: &mut Keys<'_>) -> RouteDraft {
+    let name = keys.required("name", raw.name).filter(|name| {
+        if !is_name(name) {
+            keys.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
+        }
+        is_name(name)
+    });
     let method = keys.required("method", raw.method).and_then(|text| {
         let method = METHODS.into_iter().find(|method| method.as_str() == text);
         if method.is_none() {
@@ -32,14 +32,19 @@ fn route(raw: raw::Route, keys: &mut Keys<'_>) -> Option<Route> {
         }
         method
     });
-    let path = keys.required("path", raw.path);
-    if let Some(problem) = path.as_deref().and_then(wrong_with) {
-        let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
-        keys.error("path", format!("{problem}; expected e.g. {example}"));
-    }
+    let path = keys.required("path", raw.path).filter(|path| {
+        let problem = wrong_with(path);
+        if let Some(problem) = problem {
+            let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
+            keys.error("path", format!("{problem}; expected e.g. {example}"));
+        }
+        problem.is_none()
+    });
     let security = keys.required("security", raw.security);
     let scopes = keys.required("scopes", raw.scopes).map(|list| keys.scopes("scopes", list));
-    Some(Route { name: name?, method: method?, path: path?, security: security?, scopes: scopes? })
+    let whole =
+        || Some(Route { name: name.clone()?, method: method?, path: path?, security: security?, scopes: scopes? });
+    RouteDraft { whole: whole(), name }
 }
 
 /// `{api}.{operation}`, as Salesforce's own operations are named.

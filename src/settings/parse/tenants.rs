@@ -9,7 +9,7 @@ use url::Url;
 use super::value::Keys;
 use crate::{
     names::{ClientId, OrganizationId, SiteId},
-    settings::{AccountManager, Caller, SlasClient, Tenant, finding::Findings, raw, secret::Surroundings},
+    settings::{AccountManager, CallerDraft, SlasClient, Tenant, finding::Findings, raw, secret::Surroundings},
 };
 
 /// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
@@ -249,27 +249,25 @@ fn redirect_uri_of(text: String, keys: &mut Keys<'_>) -> Option<String> {
 }
 
 /// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may.
-pub(super) fn check_on_behalf(drafts: &[Draft], callers: &[Option<Caller>], findings: &mut Findings) {
+pub(super) fn check_on_behalf(drafts: &[Draft], callers: &[CallerDraft], findings: &mut Findings) {
     for (position, draft) in drafts.iter().enumerate() {
         let Some(organization) = &draft.organization else { continue };
-        let mut acting = callers.iter().flatten().filter(|caller| caller.may_on_behalf || caller.may_create_shoppers);
-        let Some(caller) = acting.find(|caller| caller.organizations.contains(organization)) else { continue };
+        let acting = callers.iter().position(|caller| caller.acts_in.contains(organization));
+        let Some(caller) = acting else { continue };
         let key = format!("tenants[{position}].on_behalf_client");
         match draft.private_clients.len() {
             _ if draft.names_on_behalf_client || !draft.are_clients_named => {}
             0 => findings.warn(
                 key,
                 format!(
-                    "caller {} may act on behalf of shoppers here, but no client of slas_clients is private",
-                    caller.name
+                    "callers[{caller}] may act on behalf of shoppers here, but no client of slas_clients is private"
                 ),
             ),
             1 => {}
             _ => findings.error(
                 key,
                 format!(
-                    "missing: caller {} may act on behalf of shoppers, and several slas_clients are private",
-                    caller.name
+                    "missing: callers[{caller}] may act on behalf of shoppers, and several slas_clients are private"
                 ),
             ),
         }

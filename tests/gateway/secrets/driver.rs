@@ -93,7 +93,7 @@ impl Driver {
             // Every way to fail is tried, by one address.
             let logins = "failed_per_address = 1000\nfailed_per_address_and_login = 1000\nfailed_per_login = 1000";
             config.insert("logins".into(), logins.parse::<toml::Table>().unwrap().into());
-            config["store"]["timeout"] = "100ms".into();
+            config["store"]["timeout"] = "500ms".into();
             config["store"].as_table_mut().unwrap().insert("previous_encryption_key".into(), OTHER_KEY.into());
             register_sessions(config);
             let scopes = ["sfcc.orders", "sfcc.shopper-customers.login"].map(toml::Value::from);
