@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo test fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences advisories build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
@@ -166,6 +166,10 @@ licences: ## Check the licences of everything built in, and list them in target/
 	@mkdir -p "$(SUPPLY)"
 	cargo deny --offline --log-level error check licenses bans sources
 	@cargo deny --offline list --layout license --format json > "$(SUPPLY)/licences.json"
+
+advisories: ## Ask RustSec's database, over the network, what is known of everything built in
+	$(call tool,cargo-deny,$(CARGO_DENY))
+	cargo deny --log-level error check advisories
 
 build-tools:
 	$(call apt,cmake:cmake make:make gcc:gcc g++:g++)

@@ -66,6 +66,21 @@ class Compose(unittest.TestCase):
             for port in service.get("ports", []):
                 self.assertTrue(str(port).startswith("127.0.0.1:"), f"{name}: {port}")
 
+    def test_who_needs_another_waits_until_it_is_well(self):
+        """Where an image can tell: the gateway's and the simulator's have nothing that could ask."""
+        self.assertEqual({name for name, service in self.services.items() if "healthcheck" in service}, {"redis", "prometheus", "grafana"})
+        needs = {name: service.get("depends_on", {}) for name, service in self.services.items()}
+        self.assertEqual({name: set(others) for name, others in needs.items() if others}, {
+            "gateway": {"simulator", "redis"}, "prometheus": {"gateway"}, "grafana": {"prometheus"}})
+        for others in needs.values():
+            for other, how in others.items():
+                well = "service_healthy" if "healthcheck" in self.services[other] else "service_started"
+                self.assertEqual(how["condition"], well, other)
+
+    def test_the_gateway_knows_its_commit(self):
+        self.assertIn("\nARG COMMIT=", DOCKERFILE.read_text())
+        self.assertEqual(set(self.services["gateway"]["build"]["args"]), {"COMMIT"})
+
     def test_what_is_mounted_is_there(self):
         sources = re.findall(r"- (\./[^:]+):", COMPOSE.read_text())
         self.assertGreater(len(sources), 3)

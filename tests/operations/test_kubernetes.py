@@ -137,6 +137,29 @@ class Manifests(unittest.TestCase):
         drain = seconds(re.search(r'^drain = "(\w+)"$', config["data"]["gateway.toml"], re.M).group(1))
         self.assertLess(sleep + drain, pod["terminationGracePeriodSeconds"])
 
+    @each_overlay
+    def test_no_image_is_whatever_is_latest(self, documents):
+        """Without a tag a node asks a registry each time, also for what was built here and brought into the cluster."""
+        for pod in pods(documents):
+            for container in pod["spec"]["containers"]:
+                self.assertRegex(container["image"], r":(?!latest$)[\w.-]+$")
+                self.assertIn(container.get("imagePullPolicy", "IfNotPresent"), {"IfNotPresent", "Never"})
+
+    @each_overlay
+    def test_whoever_is_believed_comes_alone(self, documents):
+        """Where X-Forwarded-For is believed, only its writer reaches the public port; without, anybody may."""
+        (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
+        (public,) = [rule for rule in only(documents, "NetworkPolicy")["spec"]["ingress"] if rule["ports"] == [{"port": "http"}]]
+        believes = re.search(r"^trusted_proxies", config["data"]["gateway.toml"], re.M) is not None
+        self.assertEqual("from" in public, believes)
+
+    @each_overlay
+    def test_names_are_asked_for_wherever_the_cluster_answers(self, documents):
+        anywhere = [port for rule in only(documents, "NetworkPolicy")["spec"]["egress"] if "to" not in rule for port in rule["ports"]]
+        for port in [53, 5353]:
+            for protocol in ["UDP", "TCP"]:
+                self.assertIn({"port": port, "protocol": protocol}, anywhere)
+
     def test_production_has_what_production_needs(self):
         documents = render("production")
         kinds = {document["kind"] for document in documents}
@@ -146,6 +169,8 @@ class Manifests(unittest.TestCase):
         scaler = only(documents, "HorizontalPodAutoscaler")["spec"]
         self.assertGreater(scaler["minReplicas"], 1)
         self.assertNotIn("replicas", only(documents, "Deployment")["spec"], "the autoscaler's")
+        for kind in ["ServiceMonitor", "PrometheusRule"]:
+            self.assertIn("release", only(documents, kind)["metadata"]["labels"], "what kube-prometheus-stack selects by")
 
     def test_the_rules_are_those_of_prometheus(self):
         made = running.tool(running.DEPLOY / "prometheus" / "prometheus-rule.sh")

@@ -1,7 +1,7 @@
 """The Debian package: built, installed, started as its unit says, asked, stopped and removed.
 
 The installation is a real one, by dpkg with its scripts, but into a copy of this machine that only this test sees: an
-overlay in a mount namespace of its own. That needs root, or sudo. No systemd runs there: the test does what the unit says.
+overlay in a mount namespace of its own. That needs root, or sudo. No systemd runs there: the test does what the units say.
 """
 
 import configparser
@@ -19,6 +19,7 @@ import shop
 
 PRIVATE_CLIENT = "22222222-2222-4222-8222-222222222222"
 UNIT = "/usr/lib/systemd/system/shopper-gateway.service"
+EXAMPLES = "/usr/share/doc/shopper-gateway/examples"
 CREDENTIALS = "/run/credentials/shopper-gateway.service"
 # What stands before a command that only root may run.
 ROOT = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
@@ -58,6 +59,7 @@ class Package(unittest.TestCase):
         with running.simulator() as simulator:
             self.configure(simulator)
             self.serve()
+            self.serve_on_a_socket_of_systemd()
         self.remove()
 
     def install(self):
@@ -72,9 +74,25 @@ class Package(unittest.TestCase):
             self.room.run("shopper-gateway", "check", "-c", "/etc/shopper-gateway/gateway.toml")
 
     def unit_is_sound(self):
-        said = self.room.run("sh", "-c", f"systemd-analyze verify {UNIT} 2>&1")
-        self.assertNotIn("shopper-gateway", said)
+        self.room.run("cp", f"{EXAMPLES}/shopper-gateway.socket", "/etc/systemd/system")
+        for unit in [UNIT, "/etc/systemd/system/shopper-gateway.socket"]:
+            said = self.room.run("sh", "-c", f"systemd-analyze verify {unit} 2>&1")
+            self.assertNotIn("shopper-gateway", said)
+        self.room.run("rm", "/etc/systemd/system/shopper-gateway.socket")
         self.room.run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", UNIT)
+        # What ExecReload starts has no credentials: a gateway there could not read its secrets, and the reload would fail.
+        for line in re.findall(r"^ExecReload=(.*)$", self.room.run("cat", UNIT), re.M):
+            self.assertNotIn("shopper-gateway", line)
+        unit = self.unit(UNIT)
+        self.assertEqual(unit["Unit"]["StartLimitIntervalSec"], "0", "five failures would be the end")
+        self.assertEqual(unit["Service"]["Restart"], "always", "a hand-over is a success, and ends the service")
+        self.assertEqual(unit["Service"]["LogRateLimitIntervalSec"], "0", "each request is a line")
+
+    def unit(self, path):
+        unit = configparser.RawConfigParser(strict=False)
+        unit.optionxform = str
+        unit.read_string(self.room.run("cat", path))
+        return unit
 
     def configure(self, simulator):
         self.room.write("/etc/shopper-gateway/secrets/slas", b"private-client-secret\n")
@@ -96,33 +114,54 @@ redirect_uri = "http://localhost:3000/callback"
                       f"{CREDENTIALS}/secret_slas")
 
     def serve(self):
-        unit = configparser.RawConfigParser(strict=False)
-        unit.optionxform = str
-        unit.read_string(self.room.run("cat", UNIT))
-        service = unit["Service"]
-        command = ["setpriv", f"--reuid={service['User']}", f"--regid={service['Group']}", "--init-groups",
-                   "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--",
-                   "env", "-i", service["Environment"], f"CREDENTIALS_DIRECTORY={CREDENTIALS}",
-                   "SHOPPER_GATEWAY__SERVER__LISTEN=127.0.0.1:0", "SHOPPER_GATEWAY__ADMIN__LISTEN=127.0.0.1:0",
-                   *shlex.split(service["ExecStart"])]
-        with self.room.start(*command) as gateway:
+        environment, command = self.started({"SHOPPER_GATEWAY__SERVER__LISTEN": "127.0.0.1:0"})
+        with self.room.start("env", "-i", *environment, *command) as gateway:
             admin = gateway.said(r'"listening for operators"[^\n]*"address":"([^"]+)"').group(1)
             address = gateway.said(r'"listening"[^\n]*"address":"([^"]+)"').group(1)
             client = running.Client()
             running.eventually("it is ready", lambda: client.send("GET", f"http://{admin}/readyz")[0] == 200)
-            login = shop.LOGIN.replace(running.PUBLIC_CLIENT, PRIVATE_CLIENT)
-            status, _, body = client.send("POST", f"http://{address}{login}", '{"type":"guest"}')
-            self.assertEqual(status, 200, body)
+            self.log_in(client, address)
             self.assertEqual(gateway.end(), 0)
             self.assertIn(".json", self.room.run("ls", "/var/lib/shopper-gateway/keys"))
 
+    def serve_on_a_socket_of_systemd(self):
+        """The socket is there before the gateway is: who connects waits, and is served."""
+        # The same address in both files, or the gateway would open one of its own.
+        (listen,) = re.findall(r'^listen = \["(.+)"\]$', self.room.run("cat", "/etc/shopper-gateway/gateway.toml"), re.M)
+        self.assertEqual(self.unit(f"{EXAMPLES}/shopper-gateway.socket")["Socket"]["ListenStream"], listen)
+        address = f"127.0.0.1:{running.free_port()}"
+        environment, command = self.started({"SHOPPER_GATEWAY__SERVER__LISTEN": address})
+        settings = [argument for setting in environment for argument in ("--setenv", setting)]
+        with self.room.start("systemd-socket-activate", f"--listen={address}", *settings, *command) as gateway:
+            gateway.said("Listening on")
+            self.log_in(running.Client(), address)
+            gateway.said(rf'"listening"[^\n]*"address":"{address}"')
+
+    def started(self, settings):
+        """The environment and the command of the service, with other settings."""
+        service = self.unit(UNIT)["Service"]
+        settings = {"CREDENTIALS_DIRECTORY": CREDENTIALS, "SHOPPER_GATEWAY__ADMIN__LISTEN": "127.0.0.1:0", **settings}
+        return [service["Environment"], *(f"{name}={value}" for name, value in settings.items())], [
+            "setpriv", f"--reuid={service['User']}", f"--regid={service['Group']}", "--init-groups",
+            "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--", *shlex.split(service["ExecStart"])]
+
+    def log_in(self, client, address):
+        login = shop.LOGIN.replace(running.PUBLIC_CLIENT, PRIVATE_CLIENT)
+        status, _, body = client.send("POST", f"http://{address}{login}", '{"type":"guest"}')
+        self.assertEqual(status, 200, body)
+
     def remove(self):
+        # What LogsDirectory does.
+        self.room.run("install", "-D", "-o", "shopper-gateway", "/dev/null", "/var/log/shopper-gateway/audit.log")
         self.room.run("dpkg", "--purge", "shopper-gateway")
         for path in ["/usr/bin/shopper-gateway", UNIT, "/etc/shopper-gateway/gateway.toml", "/etc/shopper-gateway/tls",
-                     "/var/lib/shopper-gateway"]:
+                     "/var/lib/shopper-gateway", "/var/log/shopper-gateway"]:
             self.room.run("test", "!", "-e", path)
-        # A secret is the administrator's to remove.
-        self.room.run("test", "-e", "/etc/shopper-gateway/secrets/slas")
+        # A secret is the administrator's to remove; without one nothing is left.
+        self.room.run("rm", "/etc/shopper-gateway/secrets/slas")
+        self.room.run("dpkg", "--install", "/tmp/shopper-gateway.deb")
+        self.room.run("dpkg", "--purge", "shopper-gateway")
+        self.room.run("test", "!", "-e", "/etc/shopper-gateway")
 
 
 def build(folder):
