@@ -9,6 +9,7 @@ mod admit;
 mod connection;
 mod context;
 mod entrance;
+mod failure;
 mod listener;
 mod places;
 pub mod tls;
@@ -30,7 +31,7 @@ use http::{
     uri::PathAndQuery,
 };
 use pingora::{
-    Error, ErrorSource, ErrorType, Result,
+    Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
     proxy::{FailToProxy, ProxyHttp, Session},
@@ -390,10 +391,10 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
         let written = session.response_written().is_some();
-        let refusal = context.failure.take().or_else(|| refusal_of(error));
+        let refusal = context.failure.take().or_else(|| failure::refusal_of(error));
         context.broken = Some(error.etype().as_str().to_owned());
         if written {
-            self.metrics.broken_answers.with_label_values(&[side_of(error)]).inc();
+            self.metrics.broken_answers.with_label_values(&[failure::side_of(error)]).inc();
         }
         let code = match refusal {
             Some(refusal) if !written => {
@@ -429,30 +430,5 @@ impl ProxyHttp for Proxy {
 
     fn request_summary(&self, _session: &Session, context: &Box<Context>) -> String {
         context.summary()
-    }
-}
-
-/// On which side an answer broke off.
-fn side_of(error: &Error) -> &'static str {
-    match error.esource() {
-        ErrorSource::Upstream => "upstream",
-        ErrorSource::Downstream => "client",
-        ErrorSource::Internal | ErrorSource::Unset => "gateway",
-    }
-}
-
-/// What a failure between here and the API means for the caller; `None` if the caller is gone.
-fn refusal_of(error: &Error) -> Option<Refusal> {
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed) => None,
-        (ErrorSource::Downstream, _) => Some(Refusal::RequestInvalid("The request broke off or is not HTTP.".into())),
-        (
-            _,
-            ErrorType::ConnectTimedout
-            | ErrorType::ReadTimedout
-            | ErrorType::WriteTimedout
-            | ErrorType::TLSHandshakeTimedout,
-        ) => Some(Refusal::UpstreamTimeout),
-        _ => Some(Refusal::UpstreamUnavailable),
     }
 }

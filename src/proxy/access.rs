@@ -1,4 +1,4 @@
-//! The access log: one line a request, and which requests get one.
+//! The access log: one line a request, and for what never became one; and which requests get theirs.
 //!
 //! Owns the fields of a line. They are names of closed sets, numbers and the correlation id; no path, query, header, login or
 //! token. Refusals, failures and what is slow always get their line; of other successes one in so many, if so configured. Where

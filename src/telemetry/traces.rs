@@ -3,7 +3,7 @@
 //! Owns the exporter and the propagation. Spans wait in a bounded queue for a thread of the exporter's own: a collector that is
 //! slow or gone costs requests nothing, and spans beyond the queue are dropped. Headers that a collector wants come from
 //! the standard's `OTEL_EXPORTER_OTLP_HEADERS`, the service's name and attributes from `OTEL_SERVICE_NAME` and
-//! `OTEL_RESOURCE_ATTRIBUTES`.
+//! `OTEL_RESOURCE_ATTRIBUTES`. `asked` bounds what callers may have kept, `told` says whether the collector takes it.
 
 mod asked;
 mod told;

@@ -106,6 +106,17 @@ fn value(text: &str, name: &str) -> f64 {
     series(text).into_iter().filter(|(own, ..)| own == name).map(|(.., value)| value).sum()
 }
 
+/// The metrics, as soon as this has been counted once more than before.
+async fn one_more(world: &World, before: &str, name: &str) -> String {
+    let mut text = String::new();
+    eventually(&format!("{name} is one more"), async || {
+        text = world.metrics().await;
+        value(&text, name) == value(before, name) + 1.0
+    })
+    .await;
+    text
+}
+
 fn order() -> String {
     format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch")
 }
@@ -199,12 +210,7 @@ async fn an_api_that_hangs_is_seen_though_nobody_waits_for_its_answer() {
     world.simulator.inject(Fault::on("api", Effect::Hang));
     let gone = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&guest).timeout(PATIENCE).send().await;
     assert!(gone.unwrap_err().is_timeout());
-    let mut text = String::new();
-    eventually("it is counted", async || {
-        text = world.metrics().await;
-        value(&text, "upstream_duration_seconds_count") == value(&before, "upstream_duration_seconds_count") + 1.0
-    })
-    .await;
+    let text = one_more(&world, &before, "upstream_duration_seconds_count").await;
     let waited = value(&text, "upstream_duration_seconds_sum") - value(&before, "upstream_duration_seconds_sum");
     assert!(waited > PATIENCE.as_secs_f64() / 2.0, "{waited} s");
 }
@@ -228,12 +234,7 @@ async fn the_time_of_an_upload_is_not_the_apis() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    let mut text = String::new();
-    eventually("it is counted", async || {
-        text = world.metrics().await;
-        value(&text, "request_duration_seconds_count") == value(&before, "request_duration_seconds_count") + 1.0
-    })
-    .await;
+    let text = one_more(&world, &before, "request_duration_seconds_count").await;
     let sum = |of: &str| value(&text, of) - value(&before, of);
     let (total, of_api) = (sum("request_duration_seconds_sum"), sum("upstream_duration_seconds_sum"));
     // However slow both are.
