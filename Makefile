@@ -47,7 +47,9 @@ FIGURE_TESTS := \
   shortages::requests_do_not_wait_for_who_does_not_read_the_log \
   shortages::a_full_disk_stops_no_login_and_has_every_line_later \
   faults::clock:: \
-  limits::a_thousand_guesses_of_one_source_are_stopped_before_slas
+  limits::a_thousand_guesses_of_one_source_are_stopped_before_slas \
+  framing::body_in_any_framing_is_one_request_to_an_http_1_upstream \
+  framing::body_in_any_framing_is_one_request_to_an_http_2_upstream
 FIGURES_PROFILE := release
 OUTAGE_SECONDS := 60
 # The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.

@@ -193,6 +193,11 @@ impl ProxyHttp for Proxy {
         if !end {
             return Ok(());
         }
+        if body.as_ref().is_some_and(Bytes::is_empty) {
+            // An HTTP/2 body may end in an empty frame. The library would write it to an HTTP/1.1 upstream as a last chunk,
+            // and its own last chunk behind it, which is the beginning of the next request there.
+            *body = None;
+        }
         context.body_sent_upstream();
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
             let seated = context.serving.gate.has_body(route, forward).await;

@@ -1,7 +1,7 @@
 //! HTTP/2 as attackers speak it: frames that are cheap to send and dear to receive. None of them hurts
 //! a good client on another connection, and none makes the gateway's memory grow without bound.
 
-mod peer;
+pub mod peer;
 
 use std::{
     sync::{

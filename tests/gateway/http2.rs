@@ -1,6 +1,6 @@
 //! HTTP/2 on both sides: callers without TLS (prior knowledge), and an API that speaks nothing else.
 
-mod api;
+pub mod api;
 
 use std::time::Duration;
 

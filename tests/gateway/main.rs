@@ -18,6 +18,7 @@ mod faults;
 mod fleet;
 mod floods;
 mod forwarding;
+mod framing;
 mod http2;
 mod keys;
 mod limits;

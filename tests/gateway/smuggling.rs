@@ -1,7 +1,7 @@
 //! One request in is at most one request out, in strict HTTP/1.1, whatever came in; and of an answer
 //! only what is meant for the caller.
 
-mod upstream;
+pub mod upstream;
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One end of a connection; what comes is read and thrown away.
 pub struct Peer {
@@ -88,7 +88,7 @@ fn head(method: u8, path: &str, token: &str) -> Vec<u8> {
 }
 
 /// A length of seven bits and more (RFC 7541, 5.1).
-fn integer(value: usize) -> Vec<u8> {
+pub fn integer(value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     if value < 127 {
         bytes.push(u8::try_from(value).unwrap());

@@ -16,7 +16,7 @@ use rustls::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::authority::Issued;
+use crate::{smuggling::upstream::Respond, tls::authority::Issued};
 
 /// Listens until the test ends.
 pub struct Http2Api {
@@ -27,6 +27,7 @@ pub struct Http2Api {
 struct Shared {
     jwks: String,
     breaks_off: bool,
+    respond: Mutex<Option<Respond>>,
     received: Mutex<Vec<(Request<()>, Vec<u8>)>>,
 }
 
@@ -42,7 +43,7 @@ impl Http2Api {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { jwks, breaks_off, received: Mutex::default() });
+        let shared = Arc::new(Shared { jwks, breaks_off, respond: Mutex::default(), received: Mutex::default() });
         let serving = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -50,6 +51,11 @@ impl Http2Api {
             }
         });
         Self { address, shared }
+    }
+
+    /// Answers each whole request by its own content from now on.
+    pub fn respond_with(&self, respond: Respond) {
+        *self.shared.respond.lock().unwrap() = Some(respond);
     }
 
     /// Takes what was received, requests for keys left out.
@@ -69,18 +75,30 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>)
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, shared: Arc<Shared>) {
     let (head, mut body) = request.into_parts();
     let mut bytes = Vec::new();
-    while let Some(Ok(chunk)) = body.data().await {
+    while let Some(chunk) = body.data().await {
+        // A request that breaks off is not received.
+        let Ok(chunk) = chunk else { return };
         body.flow_control().release_capacity(chunk.len()).unwrap();
         bytes.extend_from_slice(&chunk);
     }
     let keys = head.uri.path().contains("/jwk");
     let breaks_off = shared.breaks_off && !keys;
+    let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let answer = shared
+        .respond
+        .lock()
+        .unwrap()
+        .as_ref()
+        .filter(|_| !keys)
+        .map(|respond| respond(&target, &String::from_utf8_lossy(&bytes)));
     if !keys {
         shared.received.lock().unwrap().push((Request::from_parts(head, ()), bytes));
     }
-    let mut send = respond.send_response(Response::new(()), false).unwrap();
-    let text = if keys { shared.jwks.clone() } else { "{}".to_owned() };
-    send.send_data(text.into(), !breaks_off).unwrap();
+    let (status, text) = answer.unwrap_or_else(|| (200, if keys { shared.jwks.clone() } else { "{}".to_owned() }));
+    let response = Response::builder().status(status).body(()).unwrap();
+    // The gateway may have given the stream up.
+    let Ok(mut send) = respond.send_response(response, false) else { return };
+    let _ = send.send_data(text.into(), !breaks_off);
     if breaks_off {
         // Time for the first bytes to be on their way before the stream ends.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -10,6 +10,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+/// Makes status and body of an answer from a request's target and body.
+pub type Respond = Box<dyn Fn(&str, &str) -> (u16, String) + Send + Sync>;
+
 const DEFAULT_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
 /// Listens until the test ends.
@@ -21,6 +24,7 @@ pub struct RawUpstream {
 struct Shared {
     jwks: String,
     answer: Mutex<Vec<u8>>,
+    respond: Mutex<Option<Respond>>,
     received: Mutex<Vec<Received>>,
 }
 
@@ -36,6 +40,11 @@ pub struct Received {
 }
 
 impl Received {
+    /// Path and query.
+    pub fn target(&self) -> &str {
+        self.line().split(' ').nth(1).unwrap_or_default()
+    }
+
     pub fn line(&self) -> &str {
         self.head.split("\r\n").next().unwrap()
     }
@@ -52,7 +61,8 @@ impl RawUpstream {
     pub async fn start(jwks: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { jwks, answer: Mutex::new(DEFAULT_ANSWER.into()), received: Mutex::default() });
+        let answer = Mutex::new(DEFAULT_ANSWER.into());
+        let shared = Arc::new(Shared { jwks, answer, respond: Mutex::default(), received: Mutex::default() });
         let serving = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -75,6 +85,11 @@ impl RawUpstream {
         *self.shared.answer.lock().unwrap() = bytes.into();
     }
 
+    /// Answers each whole request by its own content from now on.
+    pub fn respond_with(&self, respond: Respond) {
+        *self.shared.respond.lock().unwrap() = Some(respond);
+    }
+
     /// Takes what was received, the gateway's own requests for keys left out.
     pub fn received(&self) -> Vec<Received> {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
@@ -89,14 +104,24 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
         let answer = if request.line().contains("/jwk") {
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", shared.jwks.len(), shared.jwks).into_bytes()
         } else {
+            let answer = match &*shared.respond.lock().unwrap() {
+                Some(respond) if !broken => written(&request, respond(request.target(), &request.body)),
+                _ => shared.answer.lock().unwrap().clone(),
+            };
             shared.received.lock().unwrap().push(request);
-            shared.answer.lock().unwrap().clone()
+            answer
         };
         // Nothing to answer means: hang up.
         if answer.is_empty() || stream.write_all(&answer).await.is_err() || broken {
             return;
         }
     }
+}
+
+fn written(request: &Received, (status, body): (u16, String)) -> Vec<u8> {
+    let head =
+        format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    if request.line().starts_with("HEAD ") { head.into_bytes() } else { [head, body].concat().into_bytes() }
 }
 
 /// Reads one request and how many bytes it took.
