@@ -15,7 +15,7 @@ use reqwest::Client;
 
 use crate::Outcome;
 
-const ORGANIZATION: &str = "organizations/f_ecom_zzrf_001";
+pub const ORGANIZATION: &str = "organizations/f_ecom_zzrf_001";
 const CLIENT: &str = "11111111-1111-4111-8111-111111111111";
 
 /// A guest with a basket.
@@ -62,6 +62,11 @@ impl Shopper {
         let basket: serde_json::Value = serde_json::from_slice(&basket.bytes().await?)?;
         let basket = basket["basketId"].as_str().ok_or("a basket without an id")?.to_owned();
         Ok(Self { token: Mutex::new(token), takes_new: number.is_multiple_of(2), basket })
+    }
+
+    /// The token that it has now.
+    pub fn token(&self) -> String {
+        self.token.lock().clone()
     }
 
     /// Some shoppers.

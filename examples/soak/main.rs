@@ -2,7 +2,8 @@
 //!
 //! `make soak` builds and runs it, for `SOAK_SECONDS` (600). It starts a simulated Salesforce, Redis servers and gateways as
 //! processes, prints a table, and ends with 1 if a figure was missed. What the machine is too slow or the time too short
-//! for is not judged. The ids are those of docs/THREAT-MODEL.md. `SOAK_ONLY=load` gives all of the time to the last act.
+//! for is not judged. The ids are those of docs/THREAT-MODEL.md. `SOAK_ONLY=load` gives all of the time to the last act,
+//! `SOAK_ONLY=hostile` to the hostile clients.
 
 #![allow(clippy::print_stdout, unreachable_pub)]
 
@@ -10,6 +11,7 @@ mod acts;
 mod expiry;
 mod figures;
 mod findings;
+mod hostile;
 mod load;
 mod processes;
 mod steady;
@@ -25,7 +27,7 @@ use salesforce_simulator::{Seed, Simulator};
 
 use self::{acts::Stage, expiry::Expiry, figures::Figure, findings::Findings};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Below this there is no time for tokens that live long enough to spread their renewals.
 const EXPIRY_WORTH: u64 = 300;
@@ -56,12 +58,20 @@ async fn play() -> Outcome<bool> {
     let mut findings = Findings::default();
     let mut figures: Vec<Figure> = Vec::new();
     let start = Instant::now();
-    if std::env::var("SOAK_ONLY").as_deref() != Ok("load") {
-        figures.extend(mishaps(start, seconds, &simulator, &mut findings).await?);
+    let only = std::env::var("SOAK_ONLY").unwrap_or_default();
+    match only.as_str() {
+        "hostile" => {
+            let time = Duration::from_secs(seconds);
+            figures.extend(Stage { simulator: &simulator, findings: &mut findings, time }.hostile().await?);
+        }
+        "load" => {}
+        _ => figures.extend(mishaps(start, seconds, &simulator, &mut findings).await?),
     }
-    let left = Duration::from_secs(seconds).saturating_sub(start.elapsed()).max(Duration::from_secs(10));
-    say(start, "half the load, with faults");
-    figures.extend(steady::play(&simulator, &findings, left).await?);
+    if only != "hostile" {
+        let left = Duration::from_secs(seconds).saturating_sub(start.elapsed()).max(Duration::from_secs(10));
+        say(start, "half the load, with faults");
+        figures.extend(steady::play(&simulator, &findings, left).await?);
+    }
 
     let (panics, secrets) = (findings.panics.load(Ordering::Relaxed), findings.secrets.load(Ordering::Relaxed));
     let lines = findings.lines.load(Ordering::Relaxed);
@@ -70,7 +80,7 @@ async fn play() -> Outcome<bool> {
     Ok(figures::report(&figures))
 }
 
-/// What goes wrong once: five acts in two fifths of the time; then the tokens that were made at the start end.
+/// What goes wrong once: six acts in two fifths of the time; then the tokens that were made at the start end.
 async fn mishaps(start: Instant, seconds: u64, simulator: &Simulator, findings: &mut Findings) -> Outcome<Vec<Figure>> {
     let mut figures = Vec::new();
     let acts = Duration::from_secs(seconds * 2 / 5);
@@ -91,6 +101,8 @@ async fn mishaps(start: Instant, seconds: u64, simulator: &Simulator, findings: 
     figures.extend(stage.changed().await?);
     say(start, "one of two gateways is stopped");
     figures.extend(stage.stopped().await?);
+    say(start, "hostile clients come");
+    figures.extend(stage.hostile().await?);
     if let Some(expiry) = expiry {
         say(start, "a thousand tokens end at once");
         figures.extend(expiry.play(simulator, findings).await?);
