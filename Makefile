@@ -116,10 +116,10 @@ fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS eac
 	    >corpus/$$target.log 2>&1 || { tail -n 40 corpus/$$target.log; exit 1; }; \
 	done
 
-soak: build-tools ## Run gateways under load while things go wrong, for SOAK_SECONDS, and judge the figures
+soak: build-tools $(BENCH_PEERS)/.unpacked ## Run gateways under load while things go wrong, for SOAK_SECONDS, and judge the figures
 	$(call apt,redis-server:redis-server)
 	cargo build --profile $(SOAK_PROFILE) --bin shopper-gateway --example soak
-	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_ONLY=$(SOAK_ONLY) "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_ONLY=$(SOAK_ONLY) BENCH_PEERS="$(BENCH_PEERS)" "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
 
 figures: build-tools test-tools ## Run the tests that have figures at full scale, one at a time, and show the figures
 	@FULL_SCALE=1 OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo nextest run --cargo-profile $(FIGURES_PROFILE) --test gateway \

@@ -36,7 +36,7 @@ impl Stage<'_> {
     }
 
     /// So many gateways on one store.
-    pub async fn gateways(&self, number: usize, store: &str) -> Outcome<Vec<Gateway>> {
+    async fn gateways(&self, number: usize, store: &str) -> Outcome<Vec<Gateway>> {
         let mut all = Vec::new();
         for _ in 0..number {
             all.push(Gateway::start(&self.simulator.url(), store).await?);

@@ -30,6 +30,8 @@ pub struct Shopper {
 #[derive(Default)]
 pub struct Tally {
     pub sent: AtomicUsize,
+    /// What failed at the first try.
+    pub tried_again: AtomicUsize,
     /// Answers that were another shopper's, or nobody's.
     pub wrong: AtomicUsize,
     /// What failed, after one more try: when, and how.
@@ -136,6 +138,7 @@ impl Load {
                     let start = Instant::now();
                     let mut outcome = shopper.look(&client, gateway(0), &tally).await;
                     if outcome.is_err() {
+                        tally.tried_again.fetch_add(1, Ordering::Relaxed);
                         outcome = shopper.look(&client, gateway(1), &tally).await;
                     }
                     tally.sent.fetch_add(1, Ordering::Relaxed);

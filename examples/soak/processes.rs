@@ -156,13 +156,8 @@ impl Redis {
     }
 
     async fn answering(self) -> Outcome<Self> {
-        for _ in 0..1000 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
-                return Ok(self);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Err("redis-server does not answer".into())
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        if is_listening(address).await { Ok(self) } else { Err("redis-server does not answer".into()) }
     }
 
     pub fn kill(&mut self) -> Outcome<()> {
@@ -184,6 +179,47 @@ impl Redis {
     }
 }
 
+/// An nginx in front of the API, as it was unpacked for the benchmarks (`BENCH_PEERS`).
+pub struct Nginx {
+    pub address: SocketAddr,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Nginx {
+    pub async fn start(api: SocketAddr) -> Outcome<Self> {
+        let peers = std::env::var_os("BENCH_PEERS").ok_or("BENCH_PEERS is not set: make soak does that")?;
+        let (folder, address) = (tempfile::tempdir()?, free()?);
+        let file = folder.path().join("nginx.conf");
+        let here = folder.path().display();
+        fs::write(
+            &file,
+            format!(
+                "daemon off;\nmaster_process off;\npid {here}/pid;\nerror_log {here}/error.log;\n\
+                 events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n\
+                 client_body_temp_path {here}/body;\nproxy_temp_path {here}/proxy;\nfastcgi_temp_path {here}/fastcgi;\n\
+                 uwsgi_temp_path {here}/uwsgi;\nscgi_temp_path {here}/scgi;\nkeepalive_requests 1000000;\n\
+                 upstream api {{ server {api}; keepalive 32; }}\n\
+                 server {{ listen {address}; location / {{ proxy_pass http://api; proxy_http_version 1.1; \
+                 proxy_set_header Connection \"\"; proxy_set_header Host {api}; }} }}\n}}\n"
+            ),
+        )?;
+        let libraries = Path::new(&peers).join("usr/lib/x86_64-linux-gnu");
+        let mut command = Command::new(Path::new(&peers).join("usr/sbin/nginx"));
+        let command = command.env("LD_LIBRARY_PATH", libraries).arg("-c").arg(&file);
+        let nginx = Self { address, process: quiet(command).spawn()?, _folder: folder };
+        is_listening(address).await.then_some(nginx).ok_or_else(|| "nginx does not listen".into())
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         // It may be gone already.
@@ -194,6 +230,17 @@ impl Drop for Redis {
 
 pub fn store(url: &str) -> String {
     format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\nencryption_key = \"{STORE_KEY}\"\n")
+}
+
+/// Whether a connection can be made, within ten seconds.
+async fn is_listening(address: SocketAddr) -> bool {
+    for _ in 0..1000 {
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
 }
 
 fn quiet(command: &mut Command) -> &mut Command {

@@ -366,12 +366,11 @@ impl Stage {
     }
 
     /// A shopper whose token may be replaced now: the gateway replaces one at most once a second.
-    async fn shopper(&self) -> String {
+    async fn shopper(&self) -> usize {
         let number = self.requests.load(Ordering::Relaxed) % SHOPPERS;
-        let since = std::mem::replace(&mut *self.shoppers[number].lock().unwrap(), Instant::now()).elapsed();
+        let since = self.shoppers[number].lock().unwrap().elapsed();
         tokio::time::sleep(Duration::from_millis(1100).saturating_sub(since)).await;
-        *self.shoppers[number].lock().unwrap() = Instant::now();
-        number.to_string()
+        number
     }
 
     fn new_marker(&self, what: &str) -> String {
@@ -433,8 +432,16 @@ impl Stage {
     }
 
     async fn send(&self, case: &Case, own: &str, body: &str, following: &str) -> Sent {
-        let shopper = if case.treatment == Treatment::SentAgain { self.shopper().await } else { String::new() };
-        let head = case.head(self, own, &shopper);
+        let shopper = if case.treatment == Treatment::SentAgain { Some(self.shopper().await) } else { None };
+        let head = case.head(self, own, &shopper.map(|number| number.to_string()).unwrap_or_default());
+        let sent = self.send_framed(case, own, &head, body, following).await;
+        if let Some(number) = shopper {
+            *self.shoppers[number].lock().unwrap() = Instant::now();
+        }
+        sent
+    }
+
+    async fn send_framed(&self, case: &Case, own: &str, head: &Head, body: &str, following: &str) -> Sent {
         let (pieces, end) = case.written(body);
         let abort = case.abort.map(|(part, abort)| (((pieces.len() as f64) * part) as usize, abort));
         let abort = abort.filter(|_| case.has_body());
@@ -446,10 +453,10 @@ impl Stage {
             let is_declared = matches!(case.framing, Framing::Http1Length | Framing::Http2Length);
             let arrived: usize = case.pieces(body).iter().take(place).map(|piece| piece.len()).sum();
             let is_whole = ended || (is_declared && arrived == body.len());
-            self.write(case, &head, body, sent, &[], Some(abort)).await;
+            self.write(case, head, body, sent, &[], Some(abort)).await;
             return Sent::BrokenOff { is_whole };
         }
-        self.write_and_read(case, &head, body, sent, &end, following).await
+        self.write_and_read(case, head, body, sent, &end, following).await
     }
 
     async fn write(
