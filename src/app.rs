@@ -15,7 +15,7 @@ pub mod signals;
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, SocketAddrV6, TcpListener},
     os::fd::IntoRawFd,
     pin::pin,
     sync::Arc,
@@ -30,6 +30,7 @@ use pingora::{
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
 };
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::{sync::watch, task::JoinSet};
 
 use self::handover::{Inherited, Predecessor};
@@ -47,6 +48,13 @@ use crate::{
     settings::Settings,
 };
 
+/// The commit that this program was built from.
+pub const COMMIT: &str = match option_env!("SHOPPER_GATEWAY_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+/// Connections that wait until they are accepted, before the listener is served with a longer queue.
+const BACKLOG: i32 = 128;
 /// Connections to the APIs that rest until they are used again, in all.
 const RESTING_UPSTREAM: usize = 512;
 /// And with each worker, at least.
@@ -98,11 +106,13 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub fn build_on(settings: Settings, mut inherited: Inherited) -> Result<Self, AppError> {
+        let (listen, operators) = (&settings.server.listen, settings.admin.listen);
+        let all: Vec<SocketAddr> = listen.iter().copied().chain([operators]).collect();
         let mut public = Vec::new();
-        for address in &settings.server.listen {
-            public.push(bind("server.listen", *address, &mut inherited)?);
+        for address in listen {
+            public.push(bind("server.listen", *address, &all, &mut inherited)?);
         }
-        let admin = bind("admin.listen", settings.admin.listen, &mut inherited)?;
+        let admin = bind("admin.listen", operators, &all, &mut inherited)?;
         let live = Live::build(settings.clone())?;
         let predecessor = inherited.predecessor.take();
         Ok(Self { settings, live, public, admin, in_flight: Arc::default(), predecessor })
@@ -227,15 +237,40 @@ async fn all_answered(in_flight: &InFlight) {
     }
 }
 
-fn bind(key: &'static str, address: SocketAddr, inherited: &mut Inherited) -> Result<Bound, AppError> {
+fn bind(
+    key: &'static str,
+    address: SocketAddr,
+    all: &[SocketAddr],
+    inherited: &mut Inherited,
+) -> Result<Bound, AppError> {
     let failed = |source| AppError::Listen { key, address, source };
-    let listener = match inherited.take(address) {
-        Some(listener) => listener,
-        None => TcpListener::bind(address).map_err(failed)?,
+    let listener = match (inherited.take(address), address) {
+        (Some(listener), _) => listener,
+        (None, SocketAddr::V6(every)) if every.ip().is_unspecified() => {
+            listen_on_every_ipv6(every, all).map_err(failed)?
+        }
+        (None, _) => TcpListener::bind(address).map_err(failed)?,
     };
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Bound { listener, address })
+}
+
+/// Listens on `[::]`: for IPv4 too, whatever the system's default (`net.ipv6.bindv6only`), unless `0.0.0.0` has a listener of its
+/// own on the same port.
+fn listen_on_every_ipv6(address: SocketAddrV6, all: &[SocketAddr]) -> io::Result<TcpListener> {
+    let has_ipv4 = all.iter().any(|other| {
+        other.is_ipv4() && other.ip().is_unspecified() && other.port() == address.port() && address.port() != 0
+    });
+    if has_ipv4 {
+        tracing::info!(%address, "listening for IPv6 only: 0.0.0.0 overlaps and has a listener of its own");
+    }
+    let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_ipv6_v6only(&socket, has_ipv4)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn server_conf(settings: &Settings) -> ServerConf {

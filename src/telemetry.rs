@@ -8,13 +8,13 @@
 //! Whoever logs never waits for who reads: lines go through a `Sink` each. Audit lines have one of their own, with more
 //! room, so that no flood of other lines displaces them.
 
+mod audit_file;
 pub mod level;
 mod panics;
 mod sink;
 pub mod traces;
 
 use std::{
-    fs::OpenOptions,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,7 +30,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::{sink::Sink, traces::Exporter};
+use self::{
+    audit_file::{AuditFile, Reopen},
+    sink::Sink,
+    traces::Exporter,
+};
 use crate::{
     audit, metrics,
     settings::{Log, LogFormat, Traces},
@@ -62,9 +66,15 @@ pub struct Telemetry {
     lost: IntCounterVec,
     exported: IntCounterVec,
     exporter: Option<Exporter>,
+    reopen: Reopen,
 }
 
 impl Telemetry {
+    /// Opens the audit log's file anew before its next line, because log rotation may have renamed it.
+    pub fn reopen_audit_file(&self) {
+        self.reopen.ask();
+    }
+
     /// What is counted here: lines that were lost because nobody took them in time, and spans by what became of them.
     #[must_use]
     pub fn counters(&self) -> [IntCounterVec; 2] {
@@ -107,11 +117,9 @@ pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, Tel
     let lost = metrics::log_lines_lost()?;
     let [lines_lost, audit_lost] = ["log", "audit"].map(|name| lost.with_label_values(&[name]));
     let sink = Arc::new(Sink::new("log", io::stderr(), WAITING_LINES, lines_lost)?);
+    let reopen = Reopen::default();
     let audit_sink = match &log.audit_file {
-        Some(file) => {
-            let file = OpenOptions::new().append(true).create(true).open(file)?;
-            Sink::new("audit", file, WAITING_AUDIT_LINES, audit_lost)?
-        }
+        Some(file) => Sink::new("audit", AuditFile::open(file, &reopen)?, WAITING_AUDIT_LINES, audit_lost)?,
         None => Sink::new("audit", io::stderr(), WAITING_AUDIT_LINES, audit_lost)?,
     };
     let audit_sink = Arc::new(audit_sink);
@@ -140,7 +148,7 @@ pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, Tel
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
     panics::log();
-    Ok(Telemetry { sinks: [sink, audit_sink], lost, exported, exporter })
+    Ok(Telemetry { sinks: [sink, audit_sink], lost, exported, exporter, reopen })
 }
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;

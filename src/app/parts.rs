@@ -57,8 +57,7 @@ pub(super) struct Parts {
 
 impl Lasting {
     pub(super) fn new() -> Result<Self, AppError> {
-        let commit = option_env!("SHOPPER_GATEWAY_COMMIT").unwrap_or("unknown");
-        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), commit)?);
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), super::COMMIT)?);
         reply::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
         Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?), guards: Mutex::default() })

@@ -1,7 +1,7 @@
 //! What the process does on signals: stop, take another configuration over, hand over to another process.
 //!
 //! Owns the handlers. They stand as soon as [`Signals::new`] returns, so that no signal ends the process without a word,
-//! however early it comes.
+//! however early it comes. Signals that mean nothing here would end the process by default: they are ignored with a log line.
 
 use std::{io, net::TcpListener, pin::pin, sync::Arc};
 
@@ -9,6 +9,7 @@ use futures_util::{
     FutureExt,
     future::{Fuse, FusedFuture},
 };
+use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -16,6 +17,19 @@ use super::{
     handover::{HandoverError, Program},
 };
 use crate::settings::{ConfigErrors, Loaded};
+
+/// Signals that end a process by default and mean nothing here. Other servers reopen their logs or start again on some of
+/// them, so that operators and their scripts send them.
+const IGNORED: [Number; 8] = [
+    Number::SIGUSR1,
+    Number::SIGUSR2,
+    Number::SIGALRM,
+    Number::SIGVTALRM,
+    Number::SIGPROF,
+    Number::SIGIO,
+    Number::SIGPWR,
+    Number::SIGSTKFLT,
+];
 
 /// Every signal that is listened to.
 #[derive(Debug)]
@@ -33,6 +47,9 @@ impl Signals {
     /// # Errors
     /// If the operating system does not let us.
     pub fn new() -> io::Result<Self> {
+        for number in IGNORED {
+            tokio::spawn(ignore(number, signal(SignalKind::from_raw(number as i32))?));
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -42,13 +59,22 @@ impl Signals {
         })
     }
 
-    /// Obeys until the gateway has to stop: SIGTERM and SIGINT stop it, SIGHUP reads the configuration again, SIGQUIT
-    /// starts the program anew on the same sockets and stops when that is ready. Until then the others are obeyed too:
+    /// The interrupts, for a stop that takes too long.
+    ///
+    /// # Errors
+    /// If the operating system does not let us.
+    pub fn interrupts(&self) -> io::Result<Interrupts> {
+        signal(SignalKind::interrupt()).map(Interrupts)
+    }
+
+    /// Obeys until the gateway has to stop: SIGTERM and SIGINT stop it, SIGHUP opens the audit log's file anew (by
+    /// `reopen`) and reads the configuration again, SIGQUIT starts the program anew on the same sockets and stops when that is ready. Until then the others are obeyed too:
     /// a stop ends the new process, and a reload is refused, because that one has read its configuration already.
     pub async fn obey(
         mut self,
         live: Arc<Live>,
         sockets: Vec<TcpListener>,
+        reopen: impl Fn(),
         read: impl Fn() -> Result<Loaded, ConfigErrors>,
     ) -> Stop {
         let mut handover = pin!(Fuse::terminated());
@@ -65,9 +91,12 @@ impl Signals {
                 },
                 _ = self.terminate.recv() => return Stop::Ended,
                 _ = self.interrupt.recv() => return Stop::Ended,
-                _ = self.hang_up.recv() => if handover.is_terminated() {
-                    reload(&live, read());
-                } else {
+                _ = self.hang_up.recv() => {
+                    reopen();
+                    if handover.is_terminated() {
+                        reload(&live, read());
+                        continue;
+                    }
                     live.reload_failed();
                     tracing::error!("another process is taking over; send SIGHUP again when it has, or has failed");
                 },
@@ -78,6 +107,28 @@ impl Signals {
                 },
             }
         }
+    }
+}
+
+/// SIGINT, counted from the start of the process.
+#[derive(Debug)]
+pub struct Interrupts(Signal);
+
+impl Interrupts {
+    /// Returns when the second one has come: the first began a stop, and somebody does not want to wait for its end.
+    pub async fn second(mut self) {
+        for _ in 0..2 {
+            self.0.recv().await;
+        }
+    }
+}
+
+async fn ignore(number: Number, mut signal: Signal) {
+    while signal.recv().await.is_some() {
+        tracing::warn!(
+            signal = number.as_str(),
+            "signal ignored; SIGHUP reloads the configuration and reopens log.audit_file, SIGTERM stops the gateway"
+        );
     }
 }
 

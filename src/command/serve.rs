@@ -3,7 +3,9 @@
 use super::{ConfigFile, Failure, load, terminal::Terminal};
 use crate::{
     app::{self, App, handover::Inherited, signals::Signals},
-    descriptors, telemetry,
+    descriptors,
+    settings::{PolicyMode, Store},
+    telemetry,
 };
 
 pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
@@ -11,6 +13,20 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
     let loaded = load(&file.config)?;
     let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
     let telemetry = telemetry.map_err(Failure::of)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        commit = app::COMMIT,
+        configuration = %file.config.display(),
+        store = match loaded.settings.store {
+            Store::Memory => "memory",
+            Store::Redis(_) => "redis",
+        },
+        mode = match loaded.settings.policy.mode {
+            PolicyMode::Enforce => "enforce",
+            PolicyMode::Report => "report",
+        },
+        "starting"
+    );
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
@@ -32,6 +48,8 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
         .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
     runtime.block_on(async {
         let signals = Signals::new().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
+        let interrupts =
+            signals.interrupts().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
         let app = App::build_on(loaded.settings, inherited).map_err(Failure::of)?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening");
@@ -41,7 +59,10 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
             app.live().show(counter).map_err(Failure::of)?;
         }
         let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
-        let stop = signals.obey(app.live(), sockets, || app::load(&file.config));
-        app.run(stop).await.map_err(Failure::of)
+        let stop = signals.obey(app.live(), sockets, || telemetry.reopen_audit_file(), || app::load(&file.config));
+        tokio::select! {
+            ended = app.run(stop) => ended.map_err(Failure::of),
+            () = interrupts.second() => Err(Failure::Other("interrupted again: ended before all requests were answered".into())),
+        }
     })
 }

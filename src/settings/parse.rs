@@ -155,10 +155,18 @@ fn admin(raw: &raw::Admin, server: Option<&Server>, findings: &mut Findings) -> 
     Some(Admin { listen })
 }
 
-/// Whether two listeners cannot have these addresses both; a port 0 is a free one for each.
+/// Whether two listeners cannot have these addresses both; a port 0 is a free one for each. `[::]` takes IPv4 connections too,
+/// unless `0.0.0.0` has a listener of its own.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || everywhere)
+    if one.port() == 0 || one.port() != other.port() {
+        return false;
+    }
+    let (one, other) = (one.ip().to_canonical(), other.ip().to_canonical());
+    match (one.is_ipv6(), other.is_ipv6()) {
+        (true, false) => one.is_unspecified() && !other.is_unspecified(),
+        (false, true) => other.is_unspecified() && !one.is_unspecified(),
+        _ => one == other || one.is_unspecified() || other.is_unspecified(),
+    }
 }
 
 fn sessions(raw: &raw::Sessions, findings: &mut Findings) -> Option<Sessions> {

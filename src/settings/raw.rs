@@ -78,7 +78,7 @@ pub(super) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Server {
-    /// Addresses to listen on.
+    /// Addresses to listen on. `[::]` takes IPv4 connections too, unless `0.0.0.0` is listed with the same port.
     #[schemars(example = json!(["127.0.0.1:8080", "[::1]:8080"]))]
     pub(super) listen: List,
     /// Worker threads. Default: one for each core.
@@ -381,7 +381,7 @@ pub(super) struct Log {
     #[schemars(example = &"json")]
     pub(super) format: LogFormat,
     /// File that the audit log is added to, always as JSON and at any `log.level`. Absent: standard error, among the
-    /// other lines, with the target `shopper_gateway::audit`.
+    /// other lines, with the target `shopper_gateway::audit`. SIGHUP opens it anew, for log rotation.
     #[schemars(with = "Option<kinds::File>", example = &"/var/log/shopper-gateway/audit.jsonl")]
     pub(super) audit_file: Option<PathBuf>,
     /// Makes the pseudonyms of shoppers in the audit log: 32 bytes in base64 (`openssl rand -base64 32`), the same for

@@ -28,6 +28,7 @@ mod on_behalf;
 mod operations;
 mod outages;
 mod paths;
+mod process;
 mod refusals;
 mod registered;
 mod reload;
