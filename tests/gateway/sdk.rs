@@ -67,6 +67,11 @@ async fn an_app_that_never_refreshes_keeps_its_basket_for_thirty_lives_of_its_to
     assert!(refreshes >= 50, "{refreshes} refreshes");
 }
 
+#[tokio::test]
+async fn newest_sdks_call_operations_that_the_table_knows() {
+    run(&World::start().await, "operations.test.mjs").await;
+}
+
 /// Runs one file of tests in a world of its own.
 async fn passes(file: &str) {
     let world = World::start().await;
@@ -75,8 +80,14 @@ async fn passes(file: &str) {
     passes_in(&world, file).await;
 }
 
-/// Runs one file of tests, and fails with its output.
+/// Runs one file of tests, which logs somebody in.
 async fn passes_in(world: &World, file: &str) {
+    run(world, file).await;
+    assert!(world.simulator.count("slas", "token:authorization_code_pkce") > 0, "{file} never logged anyone in");
+}
+
+/// Runs one file of tests, and fails with its output.
+async fn run(world: &World, file: &str) {
     assert!(
         Path::new(FOLDER).join("node_modules").is_dir(),
         "the SDK clients are not installed in {FOLDER}/node_modules: run `make test`, which installs them"
@@ -112,7 +123,6 @@ async fn passes_in(world: &World, file: &str) {
         .unwrap_or_else(|_| panic!("{file} hangs"))
         .unwrap_or_else(|error| panic!("node cannot be started ({error}): run `make test`, which installs it"));
     assert!(output.status.success(), "{file}: {}\n{}{}", output.status, shown(&output.stdout), shown(&output.stderr));
-    assert!(world.simulator.count("slas", "token:authorization_code_pkce") > 0, "{file} never logged anyone in");
 }
 
 /// What node said; the SDKs are minified into lines of half a megabyte, which it quotes whole.

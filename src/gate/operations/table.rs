@@ -107,7 +107,7 @@ macro_rules! files {
 }
 
 /// The files of `config/operations/`.
-const FILES: [(&str, &str); 33] = files![
+const FILES: [(&str, &str); 37] = files![
     "assignments.toml",
     "auth-admin.toml",
     "auth-unpublished.toml",
@@ -116,12 +116,16 @@ const FILES: [(&str, &str); 33] = files![
     "catalogs.toml",
     "cors.toml",
     "coupons.toml",
+    "custom-apis.toml",
     "customers.toml",
     "gift-certificates.toml",
+    "granular-replications.toml",
+    "metrics.toml",
     "orders.toml",
     "preferences.toml",
     "products.toml",
     "promotions.toml",
+    "scapi-schemas.toml",
     "shopper-availability.toml",
     "shopper-baskets-v1.toml",
     "shopper-baskets-v2.toml",
