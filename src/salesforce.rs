@@ -8,6 +8,8 @@ pub mod account_manager;
 pub mod customers;
 pub mod exchange;
 pub mod guard;
+pub mod json;
 pub mod pkce;
 pub mod slas;
+mod slas_errors;
 pub mod transport;

@@ -4,7 +4,7 @@
 //! it can never stand in for a good one. Refuses to know where a document came from.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-use crate::{clock::unix_now_ms, jwt::VerifyingKey};
+use crate::{clock::unix_now_ms, jwt::VerifyingKey, salesforce::json::without_byte_order_mark};
 
 /// More usable keys than any issuer has at a time: SLAS publishes three.
 const MOST_KEYS: usize = 100;
@@ -49,22 +49,30 @@ impl KeySet {
         struct Document {
             keys: Vec<serde_json::Value>,
         }
-        let document: Document = serde_json::from_slice(document).ok()?;
+        let document: Document = serde_json::from_slice(without_byte_order_mark(document)).ok()?;
         Self::of(document.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()), algorithm)
     }
 
-    /// The set of these keys, without those that do not fit the algorithm. `None` if that leaves none.
+    /// The set of these keys, without those that do not fit the algorithm. A key that is listed twice is one key; of two
+    /// different keys under one id neither is used, because nobody can tell which is meant. `None` if that leaves none.
     pub(super) fn of(keys: impl IntoIterator<Item = Jwk>, algorithm: Algorithm) -> Option<Self> {
-        let (mut set, mut seen) = (Self::default(), HashSet::new());
+        let (mut set, mut seen) = (Self::default(), HashMap::new());
         for jwk in keys {
             let Some(kid) = jwk.common.key_id.clone() else { continue };
             if !fits(&jwk, algorithm) {
                 continue;
             }
-            if !seen.insert(kid.clone()) {
-                // Two keys under one id: nobody can tell which is meant.
-                return None;
-            }
+            // What one id stands for, in a form that other fields beside the key do not change.
+            let material = serde_json::to_string(&jwk.algorithm).ok()?;
+            match seen.get(&kid) {
+                Some(earlier) if *earlier == material => continue,
+                Some(_) => {
+                    set.keys.remove(&kid);
+                    set.published.remove(&kid);
+                    continue;
+                }
+                None => seen.insert(kid.clone(), material),
+            };
             let Some(key) = VerifyingKey::of(&jwk) else { continue };
             set.keys.insert(kid.clone(), Arc::new(key));
             set.published.insert(kid, jwk);
@@ -150,6 +158,9 @@ mod tests {
 
     const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
 
+    /// RFC 7517, appendix A.1.
+    const OTHER: &str = r#""kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM""#;
+
     fn set(keys: &str) -> Option<KeySet> {
         KeySet::read(format!(r#"{{"keys":[{keys}]}}"#).as_bytes(), Algorithm::ES256)
     }
@@ -170,10 +181,14 @@ mod tests {
     #[test]
     fn an_empty_unreadable_ambiguous_or_too_large_set_is_none() {
         assert!(set("").is_none());
-        assert!(set(&format!(r#"{{{EC},"kid":"a"}},{{{EC},"kid":"a"}}"#)).is_none());
+        assert!(set(&format!(r#"{{{EC},"kid":"a"}},{{{OTHER},"kid":"a"}}"#)).is_none());
         let off_the_curve = EC.replace("f83OJ3", "f83OJ4");
         assert!(set(&format!(r#"{{{off_the_curve},"kid":"a"}},{{{EC},"kid":"a"}}"#)).is_none());
         assert!(set(&format!(r#"{{{off_the_curve},"kid":"a"}},{{{EC},"kid":"b"}}"#)).is_some());
+        let kids = |keys: String| set(&keys).map(|set| set.kids().map(str::to_owned).collect::<Vec<_>>());
+        let other = OTHER;
+        let ambiguous = format!(r#"{{{EC},"kid":"a"}},{{{other},"kid":"a"}},{{{EC},"kid":"a"}},{{{EC},"kid":"b"}}"#);
+        assert_eq!(kids(ambiguous), Some(vec!["b".to_owned()]), "only what is ambiguous is left out");
         for document in ["", "{}", "[]", "<html>", r#"{"keys":{}}"#, r#"{"keys":[{"kty":"EC"}]}"#] {
             assert!(KeySet::read(document.as_bytes(), Algorithm::ES256).is_none(), "{document}");
         }
@@ -181,6 +196,14 @@ mod tests {
             |count: usize| (0..count).map(|kid| format!(r#"{{{EC},"kid":"{kid}"}}"#)).collect::<Vec<_>>().join(",");
         assert!(set(&many(MOST_KEYS)).is_some());
         assert!(set(&many(MOST_KEYS + 1)).is_none());
+    }
+
+    #[test]
+    fn key_listed_twice_or_behind_a_byte_order_mark_is_used() {
+        let doubled = format!(r#"{{{EC},"kid":"a","use":"sig"}},{{{EC},"kid":"a"}}"#);
+        assert!(set(&doubled).unwrap().key("a").is_some());
+        let document = format!("\u{feff}{{\"keys\":[{{{EC},\"kid\":\"a\"}}]}}");
+        assert!(KeySet::read(document.as_bytes(), Algorithm::ES256).unwrap().key("a").is_some());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use url::Url;
 use super::{
     exchange::ExchangeError,
     guard::Class,
+    json,
     transport::{Answer, Purpose, Transport},
 };
 use crate::names::{ClientId, Scopes};
@@ -23,6 +24,7 @@ pub struct SystemTokenAnswer {
     /// The system token.
     pub access_token: SecretString,
     /// Its life, seconds; Account Manager says 1799.
+    #[serde(deserialize_with = "json::seconds")]
     pub expires_in: u64,
     /// What was granted, where that is said.
     #[serde(default)]
@@ -98,8 +100,8 @@ impl AccountManager {
             .basic_auth(client, Some(secret.expose_secret()))
             .form(&[("grant_type", "client_credentials"), ("scope", &scopes.to_string())]);
         let token = |answer: &Answer| match answer.status {
-            StatusCode::OK => serde_json::from_slice(&answer.body)
-                .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
+            StatusCode::OK => json::read(&answer.body)
+                .map_err(|why| ExchangeError::malformed(format!("a token answer that cannot be read: {why}"))),
             _ => Err(ExchangeError::of(answer)),
         };
         self.transport.exchange(purpose, request, token).await

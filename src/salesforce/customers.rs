@@ -58,7 +58,7 @@ impl Customers {
         let purpose = Purpose::new("api", "customer", Class::Profile).repeatable();
         let document = |answer: &Answer| match answer.status {
             StatusCode::OK if is_object(&answer.body) => Ok(answer.body.clone()),
-            StatusCode::OK => Err(ExchangeError::Malformed("a profile that is no JSON object")),
+            StatusCode::OK => Err(ExchangeError::malformed("a profile that is no JSON object")),
             _ => Err(ExchangeError::of(answer)),
         };
         self.transport.exchange(purpose, request, document).await

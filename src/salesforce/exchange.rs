@@ -3,13 +3,21 @@
 //! Owns the difference that everything above depends on: a rejection is final for what was sent,
 //! everything else is temporary and must never destroy a good session.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
 use serde::Deserialize;
 
 use super::{
+    json::without_byte_order_mark,
     pkce::NoRandomness,
+    slas_errors,
     transport::{Answer, TransportError},
 };
 
@@ -44,7 +52,7 @@ pub enum ExchangeError {
     Transport(#[from] TransportError),
     /// An answer came that is none of the contract's.
     #[error("answered in a way the contract does not know: {0}")]
-    Malformed(&'static str),
+    Malformed(Cow<'static, str>),
     /// Nothing was sent: the service has failed too often to be asked just now.
     #[error("not asked, because it fails again and again")]
     NotAsked,
@@ -53,23 +61,24 @@ pub enum ExchangeError {
     NoRandomness(#[from] NoRandomness),
 }
 
-/// RFC 6749's `error`, or SLAS's own `message`.
+/// An error answer: RFC 6749's (5.2), or SLAS's own `message`.
 #[derive(Deserialize)]
 struct OAuthError {
     #[serde(default)]
     error: Option<String>,
     #[serde(default)]
+    error_description: Option<String>,
+    #[serde(default)]
     message: Option<String>,
 }
 
 impl OAuthError {
-    /// The error's code. SLAS's refusals of a refresh token come with a sentence in place of it.
+    /// What the error means, by [`slas_errors`], or its own code.
     fn code(self) -> Option<String> {
-        let message = self.message.unwrap_or_default().to_ascii_lowercase();
-        if message.contains("invalid refresh_token") || message.contains("credentials changed") {
-            return Some("invalid_grant".to_owned());
-        }
-        self.error.map(|error| error.to_ascii_lowercase())
+        let error = self.error.unwrap_or_default().to_ascii_lowercase();
+        let sentences = [self.error_description, self.message].map(Option::unwrap_or_default).join(" ");
+        let known = slas_errors::code(&error, &sentences).map(str::to_owned);
+        known.or(Some(error)).filter(|code| !code.is_empty())
     }
 }
 
@@ -81,7 +90,7 @@ impl ExchangeError {
             StatusCode::CONFLICT => Self::Conflict,
             StatusCode::TOO_MANY_REQUESTS => Self::RateLimited { retry_after: retry_after(&answer.headers) },
             status if status.is_client_error() => {
-                let code = serde_json::from_slice::<OAuthError>(&answer.body)
+                let code = serde_json::from_slice::<OAuthError>(without_byte_order_mark(&answer.body))
                     .ok()
                     .and_then(OAuthError::code)
                     .filter(|code| {
@@ -91,8 +100,13 @@ impl ExchangeError {
                 Self::Rejected { status, code }
             }
             status if status.is_server_error() => Self::Failed(status),
-            _ => Self::Malformed("an unexpected status"),
+            _ => Self::malformed("an unexpected status"),
         }
+    }
+
+    /// An answer that is none of the contract's, in words without any of its values.
+    pub(crate) fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed(why.into())
     }
 
     /// Whether the same call might succeed a moment later.
@@ -161,16 +175,20 @@ pub fn refuses_code(status: StatusCode) -> bool {
     refuses_password(status) || status == StatusCode::BAD_REQUEST
 }
 
-/// `Retry-After` in seconds (RFC 9110, 10.2.3); a date is not used by these services.
+/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3). A date counts from the answer's own `Date`, so that clocks that
+/// differ do no harm. One that is over is no wait.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT))
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let written = text(RETRY_AFTER)?;
+    let wait = match written.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = httpdate::parse_http_date(written).ok()?;
+            let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+            until.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -201,6 +219,11 @@ mod tests {
     fn an_unknown_client_ends_no_session() {
         assert!(ExchangeError::of(&answer(400, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());
         assert!(ExchangeError::of(&answer(400, r#"{"message":"invalid refresh_token"}"#)).refuses_refresh_token());
+        let published = r#"{"error":"invalid_request","error_description":"Bad or missing refresh token."}"#;
+        assert!(ExchangeError::of(&answer(400, published)).refuses_refresh_token());
+        let client = r#"{"error":"invalid_request","error_description":"Bad or missing client_id."}"#;
+        assert!(ExchangeError::of(&answer(400, client)).refuses_client());
+        assert!(!ExchangeError::of(&answer(400, client)).refuses_refresh_token());
         assert!(!ExchangeError::of(&answer(401, "{}")).refuses_refresh_token());
         assert!(!ExchangeError::of(&answer(400, "<html>")).refuses_refresh_token());
         assert!(!ExchangeError::of(&answer(401, r#"{"error":"invalid_client"}"#)).refuses_refresh_token());
@@ -224,5 +247,24 @@ mod tests {
         );
         limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("18446744073709551615"));
         assert_eq!(ExchangeError::of(&limited), ExchangeError::RateLimited { retry_after: Some(LONGEST_WAIT) });
+    }
+
+    #[test]
+    fn retry_after_as_a_date_counts_from_the_answers_own_date() {
+        let wait = |retry_after: &str, date: Option<&str>| {
+            let mut limited = answer(429, "");
+            limited.headers.insert(RETRY_AFTER, HeaderValue::from_str(retry_after).unwrap());
+            date.map(|date| limited.headers.insert(DATE, HeaderValue::from_str(date).unwrap()));
+            match ExchangeError::of(&limited) {
+                ExchangeError::RateLimited { retry_after } => retry_after,
+                other => panic!("{other}"),
+            }
+        };
+        let (early, late) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:07 GMT");
+        assert_eq!(wait(late, Some(early)), Some(Duration::from_secs(30)));
+        assert_eq!(wait("Sunday, 06-Nov-94 08:50:07 GMT", Some(early)), Some(Duration::from_secs(30)));
+        assert_eq!(wait(early, Some(late)), Some(Duration::ZERO));
+        assert_eq!(wait(late, None), Some(Duration::ZERO), "long ago by our own clock");
+        assert_eq!(wait("soon", Some(early)), None);
     }
 }

@@ -15,6 +15,7 @@ use url::Url;
 use super::{
     exchange::ExchangeError,
     guard::{Class, Guard},
+    json,
     pkce::Pkce,
     transport::{Answer, Purpose, Transport},
 };
@@ -65,9 +66,10 @@ pub struct TokenAnswer {
     #[serde(default)]
     pub refresh_token: Option<SecretString>,
     /// Life of the access token, seconds.
+    #[serde(deserialize_with = "json::seconds")]
     pub expires_in: u64,
     /// Life of the refresh token, seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::optional_seconds")]
     pub refresh_token_expires_in: Option<u64>,
 }
 
@@ -317,8 +319,8 @@ impl Slas {
 
 fn token_answer(answer: &Answer) -> Result<TokenAnswer, ExchangeError> {
     match answer.status {
-        StatusCode::OK => serde_json::from_slice(&answer.body)
-            .map_err(|_| ExchangeError::Malformed("a token answer without its fields")),
+        StatusCode::OK => json::read(&answer.body)
+            .map_err(|why| ExchangeError::malformed(format!("a token answer that cannot be read: {why}"))),
         _ => Err(ExchangeError::of(answer)),
     }
 }
@@ -360,12 +362,13 @@ fn authorization_code(answer: &Answer, redirect_uri: &str) -> Result<Authorizati
     if answer.status != StatusCode::SEE_OTHER && answer.status != StatusCode::FOUND {
         return Err(ExchangeError::of(answer));
     }
-    let location = location(&answer.headers).ok_or(ExchangeError::Malformed("a redirect without Location"))?;
-    let expected = Url::parse(redirect_uri).map_err(|_| ExchangeError::Malformed("a redirect URI of ours"))?;
+    let expected = Url::parse(redirect_uri).map_err(|_| ExchangeError::malformed("a redirect URI of ours"))?;
+    let location =
+        location(&answer.headers, &expected).ok_or(ExchangeError::malformed("a redirect without Location"))?;
     if (location.origin(), location.scheme(), location.path())
         != (expected.origin(), expected.scheme(), expected.path())
     {
-        return Err(ExchangeError::Malformed("a redirect to another address than the client's"));
+        return Err(ExchangeError::malformed("a redirect to another address than the client's"));
     }
     let mut code = None;
     let mut usid = None;
@@ -383,11 +386,12 @@ fn authorization_code(answer: &Answer, redirect_uri: &str) -> Result<Authorizati
         }
     }
     let code = code.filter(|code| !code.expose_secret().is_empty());
-    Ok(AuthorizationCode { code: code.ok_or(ExchangeError::Malformed("a redirect without a code"))?, usid })
+    Ok(AuthorizationCode { code: code.ok_or(ExchangeError::malformed("a redirect without a code"))?, usid })
 }
 
-fn location(headers: &HeaderMap) -> Option<Url> {
-    Url::parse(headers.get(LOCATION)?.to_str().ok()?).ok()
+/// A relative `Location` (RFC 9110, 10.2.2) can only mean the client's own address: SLAS has been told no other.
+fn location(headers: &HeaderMap, redirect_uri: &Url) -> Option<Url> {
+    redirect_uri.join(headers.get(LOCATION)?.to_str().ok()?).ok()
 }
 
 #[cfg(test)]
@@ -408,6 +412,9 @@ mod tests {
             authorization_code(&redirect(303, "http://localhost:3000/callback?usid=u-1&code=c%2B1"), OURS).unwrap();
         assert_eq!(code.code.expose_secret(), "c+1");
         assert_eq!(code.usid.unwrap().as_str(), "u-1");
+        for relative in ["/callback?code=c", "callback?code=c", "?code=c", "//localhost:3000/callback?code=c"] {
+            assert!(authorization_code(&redirect(303, relative), OURS).is_ok(), "{relative}");
+        }
     }
 
     #[test]
@@ -418,7 +425,9 @@ mod tests {
             (303, "http://localhost:3000/callback?usid=u"),
             (303, "http://localhost:3000/callback?code="),
             (303, "http://localhost:3000/callback?error=access_denied&code=c"),
-            (303, "/callback?code=c"),
+            (303, "//evil.example/callback?code=c"),
+            (303, "/other?code=c"),
+            (303, "https:callback?code=c"),
             (200, "http://localhost:3000/callback?code=c"),
         ] {
             assert!(authorization_code(&redirect(status, location), OURS).is_err(), "{status} {location}");

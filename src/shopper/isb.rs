@@ -70,6 +70,8 @@ impl FromStr for Isb {
             match key {
                 "rcid" => isb.registered_customer = Some(name(value)?),
                 "gcid" => isb.guest_customer = Some(name(value)?),
+                // SLAS leaves it blank for a client without a channel: the token is of no site, and a shopper's all the same.
+                "chid" if value.trim().is_empty() => {}
                 "chid" => isb.site = Some(name(value)?),
                 "tsob" => isb.marks.tsob = isb.names_a_customer(),
                 "taob" => isb.marks.taob = isb.names_a_customer(),
@@ -104,6 +106,14 @@ mod tests {
         assert_eq!(isb.registered_customer, None);
         assert_eq!(isb.site.unwrap().as_str(), "RefArch");
         assert_eq!(isb.marks, Marks::default());
+    }
+
+    #[test]
+    fn blank_site_is_no_site() {
+        for chid in ["chid:", "chid: "] {
+            let isb: Isb = format!("uido:slas::upn:Guest::gcid:abKrkZlrg1::{chid}").parse().unwrap();
+            assert_eq!((isb.site, isb.guest_customer.unwrap().as_str()), (None, "abKrkZlrg1"));
+        }
     }
 
     #[test]

@@ -321,7 +321,7 @@ impl MachineTokens {
         let answer = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
         let token = answer.and_then(|answer| {
             SystemToken::new(&answer, &scopes, asked_at)
-                .ok_or(ExchangeError::Malformed("a token that is no header value"))
+                .ok_or(ExchangeError::malformed("a token that is no header value"))
         });
         match token {
             Ok(token) => {

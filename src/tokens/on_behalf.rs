@@ -292,7 +292,7 @@ impl OnBehalfTokens {
         let token = on_behalf(whose, name, held.map(Arc::new))?;
         if !token.held.verified.shopper.marks.tsob {
             tracing::error!(organization = %whose.organization, "SLAS gave a token on behalf that does not say so");
-            return Err(OnBehalfError::Slas(ExchangeError::Malformed("a token without the mark tsob")));
+            return Err(OnBehalfError::Slas(ExchangeError::malformed("a token without the mark tsob")));
         }
         self.sessions.begin_named(name, &whose.site, &token.held, &answer).await;
         Ok(token)
@@ -307,7 +307,7 @@ impl OnBehalfTokens {
 fn on_behalf(whose: &Arc<OnBehalfOf>, name: &TokenDigest, held: Result<Arc<HeldToken>, TokenError>) -> Outcome {
     let held = held.map_err(|error| {
         tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
-        OnBehalfError::Slas(ExchangeError::Malformed("a token that does not verify"))
+        OnBehalfError::Slas(ExchangeError::malformed("a token that does not verify"))
     })?;
     Ok(OnBehalfToken { held, name: *name, whose: Arc::clone(whose) })
 }

@@ -38,6 +38,7 @@ mod secrets;
 mod sessions;
 mod shortages;
 mod slas;
+mod slas_errors;
 mod slow;
 mod smuggling;
 mod status;

@@ -155,7 +155,7 @@ impl Sessions {
                 Some(renewed) => self.write(session, Arc::new(renewed), fence).await,
                 None => {
                     self.unlock(session, fence).await;
-                    Err(SessionError::Slas(ExchangeError::Malformed("a token of another shopper, or none")))
+                    Err(SessionError::Slas(ExchangeError::malformed("a token of another shopper, or none")))
                 }
             },
             Err(error) if error.refuses_refresh_token() => self.refused(session, fence, error).await,
