@@ -28,6 +28,8 @@ pub enum Event {
     Agent,
     /// Somebody who is no trusted system, or may not do this, asked as one.
     CallerRefused,
+    /// A trusted system wrote something with a system token, or tried to.
+    SystemWrite,
     /// An operator changed what the gateway does.
     Admin,
 }
@@ -45,6 +47,8 @@ pub struct Trail {
     pub who: Option<String>,
     /// For which shopper.
     pub shopper: Option<Pseudonym>,
+    /// Why it was refused, where the code alone does not say.
+    pub reason: Option<&'static str>,
 }
 
 /// Where an event took place.
@@ -69,6 +73,7 @@ impl Event {
             Self::OnBehalf => "on_behalf",
             Self::Agent => "agent",
             Self::CallerRefused => "caller_refused",
+            Self::SystemWrite => "system_write",
             Self::Admin => "admin",
         }
     }
@@ -117,7 +122,8 @@ impl Audit {
         let Place { organization, site, operation, correlation_id } = place;
         let (event, who) = (event.as_str(), trail.who.as_deref().unwrap_or("unknown"));
         let shopper = trail.shopper.as_ref().map(|shopper| shopper.0.as_str());
-        tracing::info!(target: TARGET, event, who, organization, site, operation, shopper, result, correlation_id);
+        let reason = trail.reason;
+        tracing::info!(target: TARGET, event, who, organization, site, operation, shopper, result, reason, correlation_id);
     }
 }
 

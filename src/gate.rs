@@ -11,7 +11,7 @@ pub mod caller;
 pub mod credentials;
 pub mod forward;
 pub mod legacy;
-mod on_behalf;
+pub mod on_behalf;
 pub mod operations;
 pub mod path;
 pub mod refusal;
@@ -35,7 +35,7 @@ use self::{
     reply::Reply,
 };
 use crate::{
-    audit::{Audit, Place, Trail},
+    audit::{Audit, Event, Place, Trail},
     keys::KeyRing,
     metrics::Metrics,
     migration::Migration,
@@ -156,7 +156,7 @@ pub struct Forward {
     pub logout: Option<Logout>,
     /// What it was let in with.
     pub admission: Admission,
-    /// The login that it is, for the audit log once SLAS has answered.
+    /// The login or a trusted system's write that it is, for the audit log once Salesforce has answered.
     pub login: Option<Trail>,
 }
 
@@ -212,7 +212,7 @@ impl Gate {
         let path = for_slas.as_ref().unwrap_or(&received);
 
         let (operation, organization) = match self.operations.find(&head.method, path) {
-            Ok(found) if for_slas.is_some() && found.operation.kind != OperationKind::Slas => {
+            Ok(found) if slas::is_out_of_place(found.operation.kind, path, for_slas.is_some()) => {
                 return Err(Refusal::OperationNotAllowed);
             }
             Ok(found) => {
@@ -327,7 +327,9 @@ impl Gate {
             Ok(credential) => match self.bounds.admit(tenant, route, asked, &credential).await {
                 Ok(admission) => {
                     let logout = self.logout_of(route, asked.head).await;
-                    Decision::Forward(Forward { credential, reported: None, logout, login: None, admission })
+                    // What a trusted system writes gets its line when the API has answered.
+                    let told_later = (trail.event == Some(Event::SystemWrite)).then(|| std::mem::take(trail));
+                    Decision::Forward(Forward { credential, reported: None, logout, login: told_later, admission })
                 }
                 Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
             },

@@ -62,6 +62,8 @@ pub struct Metrics {
     pub overhead: Histogram,
     /// Refusals by code, carried out or only reported.
     pub refusals: IntCounterVec,
+    /// Refusals `caller_rejected`, by the reason that the caller is not told.
+    pub caller_rejections: IntCounterVec,
     /// Shopper tokens checked, by result.
     pub token_verifications: IntCounterVec,
     /// Entries of the caches, by kind.
@@ -189,6 +191,11 @@ impl Metrics {
             upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", SECONDS)?,
             overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_SECONDS)?,
             refusals: counters("refusals_total", "Refusals, carried out or only reported", &["code"])?,
+            caller_rejections: counters(
+                "caller_rejections_total",
+                "Trusted systems that were rejected, by the reason that they are not told",
+                &["reason"],
+            )?,
             token_verifications: counters("token_verifications_total", "Shopper tokens checked", &["result"])?,
             token_cache_entries: gauges("token_cache_entries", "Entries of the caches", &["kind"])?,
             token_exchanges,

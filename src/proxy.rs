@@ -52,6 +52,7 @@ use crate::{
     gate::{
         Gate,
         forward::{self, HeaderEdits},
+        on_behalf::GUEST_USID,
         operations::SecurityKind,
         refusal::{LargePart, Refusal},
         reply::Reply,
@@ -321,6 +322,11 @@ impl ProxyHttp for Proxy {
             if let Some(authorization) = forward.credential.handed_over() {
                 // The caller's own to keep, and nobody else's: no cache on the way may store it.
                 response.insert_header(AUTHORIZATION, authorization)?;
+                response.insert_header(CACHE_CONTROL, "no-store")?;
+            }
+            if let Some(usid) = forward.credential.guest_usid() {
+                // Whoever has it continues the guest: no cache may hand it to another.
+                response.insert_header(GUEST_USID, usid)?;
                 response.insert_header(CACHE_CONTROL, "no-store")?;
             }
             if let Some(logout) = &forward.logout

@@ -167,6 +167,8 @@ pub struct SlasClient {
     pub redirect_uri: String,
     /// Whether SLAS demands `x-slas-client-auth` from it.
     pub strict_client_auth: bool,
+    /// Whether the gateway adds its credential to requests for SLAS that name the client and bring none.
+    pub vouch: bool,
     /// How often a second its shoppers may ask together; `None`: no limit.
     pub requests_per_second: Option<u32>,
 }

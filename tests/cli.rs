@@ -232,6 +232,21 @@ fn routes_prints_a_line_for_each_operation() {
 }
 
 #[test]
+fn routes_names_the_clients_whose_credential_is_added() {
+    let line = |environment: &[(&'static str, &OsStr)]| {
+        let output = run("routes", environment.iter().copied());
+        let table = text(&output.stdout);
+        table.lines().find(|line| line.contains("\tauth.getAccessToken\t")).unwrap().to_owned()
+    };
+    let (acting, other) = ("22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333");
+    assert!(
+        line(&[]).ends_with(&format!("if it has none, Basic of the private client that is named ({acting}, {other})"))
+    );
+    let excluded = line(&[("SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__1__VOUCH", OsStr::new("false"))]);
+    assert!(excluded.ends_with(&format!("({other})")), "{excluded}");
+}
+
+#[test]
 fn routes_says_that_nobody_may_use_logins_that_are_switched_off() {
     let switched_off = [("SHOPPER_GATEWAY__POLICY__DEPRECATED_LOGINS", OsStr::new("refuse"))];
     for (environment, expected) in [(&switched_off[..], 3), (&[][..], 0)] {

@@ -98,7 +98,8 @@ fn every_file_loads() {
         }
         let (_folder, text) = with_files(&text);
         let loaded = load(&text, &[]).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
-        let expected = if path.ends_with("demo.toml") { 3 } else { 0 };
+        // Three secrets in clear, and a storefront's client that acts on behalf of shoppers.
+        let expected = if path.ends_with("demo.toml") { 4 } else { 0 };
         assert_eq!(loaded.warnings.len(), expected, "{}: {:?}", path.display(), loaded.warnings);
         seen += 1;
     }
@@ -661,6 +662,42 @@ fn a_private_key_that_others_can_read_is_refused() {
     let shown = load_in(folder.path(), &text, &[]).unwrap_err().to_string();
     assert!(shown.contains("error: server.tls.private_key: ") && shown.contains("mode 0644"), "{shown}");
     assert!(shown.contains("error: server.tls.client_ca: ") && !shown.contains("server.tls.certificate"), "{shown}");
+}
+
+#[test]
+fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
+    let client = |id: &str, more: &str| {
+        format!("[[tenants.slas_clients]]\nclient_id = '{id}'\n{more}\nredirect_uri = 'app://x'\n")
+    };
+    let private = |id: &str, more: &str| client(id, &format!("client_secret = {{ env = 'S' }}\n{more}"));
+    let caller = "[[callers]]\nname = 'c'\naccount_manager_client_id = 'a'\nmay = 'on_behalf'\norganizations = 'f_ecom_zzrf_001'\noperations = '*'\n";
+    let loaded = |text: String| {
+        let loaded =
+            load(&format!("{MINIMAL}\n{text}"), &[("S", "secret")]).unwrap_or_else(|errors| panic!("{errors}"));
+        let vouch: Vec<bool> = loaded.settings.tenants[0].slas_clients.iter().map(|client| client.vouch).collect();
+        let warnings: Vec<_> = loaded.warnings.iter().map(|warning| warning.to_string()).collect();
+        (vouch, warnings)
+    };
+    let named = "on_behalf_client = 'b'\n";
+    // A client of its own: nothing to say.
+    assert_eq!(loaded(format!("{named}{}{}", private("a", ""), private("b", ""))), (vec![true, false], vec![]));
+    assert_eq!(loaded(format!("{}{}", private("a", ""), private("b", ""))), (vec![true, true], vec![]));
+    assert_eq!(loaded(private("b", "")), (vec![true], vec![]), "nobody acts on behalf of shoppers");
+    // The only private client: a storefront may rely on it.
+    for text in [format!("{named}{}", private("b", "")), private("b", "") + caller] {
+        let (vouch, warnings) = loaded(text);
+        assert_eq!((vouch, warnings.len()), (vec![false], 1));
+        assert!(warnings[0].starts_with("tenants[0].slas_clients[0].vouch: missing: the only private client"));
+    }
+    assert_eq!(loaded(private("b", "vouch = false") + caller), (vec![false], vec![]));
+    let (vouch, warnings) = loaded(private("b", "vouch = true") + caller);
+    assert_eq!((vouch, warnings.len()), (vec![true], 1));
+    assert!(warnings[0].starts_with("tenants[0].slas_clients[0].vouch: true for the client that acts"), "{warnings:?}");
+    // Any other client as it says.
+    let (vouch, warnings) = loaded(format!("{named}{}{}", private("a", "vouch = false"), private("b", "")));
+    assert_eq!((vouch, warnings), (vec![false, false], vec![]));
+    let public = format!("{MINIMAL}\n{}", client("p", "vouch = true"));
+    assert_eq!(paths(&public), ["tenants[0].slas_clients[0].vouch"]);
 }
 
 #[test]

@@ -223,7 +223,7 @@ async fn a_system_token_is_a_callers_or_nobodys() {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
     let stranger = explained(&of("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"), Some(&url), 1);
-    assert!(stranger.contains("caller_unknown: its client is none of [[callers]]"), "{stranger}");
+    assert!(stranger.contains("caller_rejected: its client is none of [[callers]]"), "{stranger}");
 }
 
 #[test]

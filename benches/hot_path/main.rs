@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request};
 use secrecy::SecretString;
 use shopper_gateway::{
     gate::{forward, operations::Operations, path::RequestPath},
-    tokens::on_behalf::{ECOM, OnBehalfOf},
+    tokens::on_behalf::{ECOM, OnBehalfOf, Whose},
 };
 use tokio::runtime::Runtime;
 
@@ -125,9 +125,7 @@ fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) 
     let whose = Arc::new(OnBehalfOf {
         organization: bench.organization.clone(),
         site: "RefArch".parse().unwrap(),
-        idp: ECOM.to_owned(),
-        login: SecretString::from(LOGIN),
-        guest_of: None,
+        whose: Whose::Registered { idp: ECOM.to_owned(), login: SecretString::from(LOGIN) },
     });
     runtime.block_on(bench.on_behalf.token(&whose)).unwrap();
     criterion.bench_function("on behalf, token held", |bencher| {

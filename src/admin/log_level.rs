@@ -46,7 +46,7 @@ pub(super) async fn answer_to(session: &mut ServerSession, audit: &Audit) -> Res
     let from = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
     // Nobody proves who he is here; where he came from is known.
     let who = from.map_or_else(|| "operator".to_owned(), |from| format!("operator at {from}"));
-    let trail = Trail { event: Some(Event::Admin), who: Some(who), shopper: None };
+    let trail = Trail { event: Some(Event::Admin), who: Some(who), ..Trail::default() };
     let operation = changed.map_or_else(|| "log-level".to_owned(), |level| format!("log-level={level}"));
     let word = if result.is_ok() { "ok" } else { "refused" };
     let place = Place { organization: "none", site: None, operation: &operation, correlation_id: "none" };

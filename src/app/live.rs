@@ -161,7 +161,7 @@ impl Live {
 
     fn note_reload(&self, outcome: &'static str) {
         self.lasting.metrics.config_reloads.with_label_values(&[outcome]).inc();
-        let trail = Trail { event: Some(Event::Admin), who: Some("SIGHUP".to_owned()), shopper: None };
+        let trail = Trail { event: Some(Event::Admin), who: Some("SIGHUP".to_owned()), ..Trail::default() };
         let place = Place { organization: "all", site: None, operation: "reload", correlation_id: "none" };
         self.gate.load().audit.record(&trail, place, outcome);
     }

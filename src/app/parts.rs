@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::{
     audit::Audit,
-    gate::{Gate, Tenant, bounds::Bounds, reply},
+    gate::{Gate, Tenant, bounds::Bounds, refusal::RejectionReason, reply},
     keys::{Folder, Issuer, Keeping, KeyRing},
     metrics::Metrics,
     migration::{Endpoint, Migration},
@@ -59,6 +59,9 @@ impl Lasting {
     pub(super) fn new() -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), super::COMMIT)?);
         reply::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
+        for reason in RejectionReason::ALL {
+            metrics.caller_rejections.with_label_values(&[reason.as_str()]).inc_by(0);
+        }
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
         Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?), guards: Mutex::default() })
     }
@@ -152,6 +155,7 @@ impl Parts {
             metrics: Arc::clone(metrics),
         });
         let log = AccessLog::new(&settings.log);
+        lasting.machine.share_proofs(&keeping.store);
         let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
         Ok(Self { settings, serving, keeping })
     }

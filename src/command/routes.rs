@@ -1,6 +1,6 @@
 //! `routes`: the effective policy table, one line an operation.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{ConfigFile, Failure, load, terminal::Terminal};
 use crate::{
@@ -8,19 +8,19 @@ use crate::{
     gate::{
         caller::Callers,
         operations::{Operation, OperationKind, Operations, SecurityKind},
-        slas::what_is_added,
+        slas::{what_is_added, whose_is_added},
     },
-    settings::{DeprecatedLogins, Policy},
+    settings::{DeprecatedLogins, Policy, Tenant},
 };
 
 pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = load(&file.config)?;
     let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
-    terminal.print(&route_table(&operations, &callers, &loaded.settings.policy))
+    terminal.print(&route_table(&operations, &callers, &loaded.settings.policy, &loaded.settings.tenants))
 }
 
 /// One line an operation, tab-separated, under a line of headings.
-fn route_table(operations: &Operations, callers: &Callers, policy: &Policy) -> String {
+fn route_table(operations: &Operations, callers: &Callers, policy: &Policy, tenants: &[Tenant]) -> String {
     let mut table = "METHOD\tPATH\tOPERATION\tWHO MAY CALL\tUPSTREAM CREDENTIAL\n".to_owned();
     for operation in operations.iter() {
         let line = [
@@ -28,7 +28,7 @@ fn route_table(operations: &Operations, callers: &Callers, policy: &Policy) -> S
             &operation.template,
             &operation.name,
             &who_may_call(operation, callers, policy),
-            &upstream_credential(operation),
+            &upstream_credential(operation, tenants),
         ];
         table.push_str(&line.join("\t"));
         table.push('\n');
@@ -60,14 +60,21 @@ fn who_may_call(operation: &Operation, callers: &Callers, policy: &Policy) -> St
     alternatives.collect::<Vec<_>>().join(" | ")
 }
 
-fn upstream_credential(operation: &Operation) -> Cow<'static, str> {
+fn upstream_credential(operation: &Operation, tenants: &[Tenant]) -> Cow<'static, str> {
+    let as_received = "the caller's own, as received";
     match operation.kind {
         OperationKind::DeprecatedLogin
         | OperationKind::DeprecatedLogout
         | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
-        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => match what_is_added(operation) {
-            Some(added) => format!("the caller's own, as received; if it has none, {added}").into(),
-            None => "the caller's own, as received".into(),
-        },
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => {
+            let clients: BTreeSet<&str> = whose_is_added(operation, tenants).map(|client| client.id.as_str()).collect();
+            match what_is_added(operation) {
+                Some(added) if !clients.is_empty() => {
+                    let clients = clients.into_iter().collect::<Vec<_>>().join(", ");
+                    format!("{as_received}; if it has none, {added} ({clients})").into()
+                }
+                _ => as_received.into(),
+            }
+        }
     }
 }

@@ -12,10 +12,11 @@ use super::{
     forward::Credential,
     on_behalf,
     operations::{Operation, SecurityKind},
+    path::RequestPath,
     refusal::{NeededToken, Refusal},
 };
 use crate::{
-    audit::{Event, Trail},
+    audit::{Event, Pseudonym, Trail},
     jwt,
     names::{OrganizationId, Scopes, SiteId},
     settings::UnknownOperations,
@@ -64,7 +65,12 @@ impl Gate {
                     Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
                 };
                 if is_system {
-                    let trusted = Box::pin(self.trusted(tenant, route, asked, trail)).await?;
+                    let scopes = operation.system_scopes();
+                    let trusted = Box::pin(self.trusted(tenant, route, asked, &scopes, trail)).await?;
+                    if operation.is_write() {
+                        trail.event = Some(Event::SystemWrite);
+                        trail.shopper = self.shopper_in_path(route, head);
+                    }
                     return Box::pin(self.authorize_system(tenant, trusted, route, operation)).await;
                 }
                 let token = token.ok_or_else(|| no_bearer(&presented))?;
@@ -79,6 +85,14 @@ impl Gate {
             trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
         }
         self.credential_of(verified).await
+    }
+
+    /// The shopper whom the path of a trusted system's request names.
+    fn shopper_in_path(&self, route: &Route, head: &Parts) -> Option<Pseudonym> {
+        let path = RequestPath::parse(head.uri.path()).ok()?;
+        let found = self.operations.find(&head.method, &path).ok()?;
+        let shopper = ["customerId", "customerNo"].into_iter().find_map(|name| found.parameter(name))?;
+        Some(self.audit.pseudonym(route.organization.as_str(), shopper))
     }
 
     /// The shopper of the request's own token, which may have ended.

@@ -16,7 +16,7 @@ mod load;
 mod rates;
 mod seats;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -144,12 +144,17 @@ impl Bounds {
         own.map(|own| own.logins.try_acquire().map_err(|_| Refusal::Overloaded)).transpose()
     }
 
+    /// The address that a request counts for, if it is known: of IPv6 the /64.
+    pub(super) fn client_address(&self, asked: &Asked<'_>) -> Option<IpAddr> {
+        asked.address.map(|peer| address::owner(self.proxies.client(peer, &asked.head.headers)))
+    }
+
     /// Begins a password login; see [`Attempt::end`].
     ///
     /// # Errors
     /// [`Refusal::CallerRateLimited`].
     pub(super) fn attempt(&self, route: &Route, asked: &Asked<'_>, login: Option<&str>) -> Result<Attempt, Refusal> {
-        let address = asked.address.map(|peer| self.proxies.client(peer, &asked.head.headers));
+        let address = self.client_address(asked);
         let begun = self.attempts.begin(&route.organization, address, login);
         begun.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
     }

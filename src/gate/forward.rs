@@ -13,7 +13,7 @@ use http::{
 
 use secrecy::SecretString;
 
-use super::{caller::Caller, reply::ERROR_HEADER};
+use super::{caller::Caller, on_behalf::GUEST_USID, reply::ERROR_HEADER};
 use crate::{
     jwt::bearer,
     shopper::Shopper,
@@ -176,6 +176,15 @@ impl Credential {
         }
     }
 
+    /// The USID by which a trusted system continues the guest on whose behalf it acts: the answer tells it.
+    #[must_use]
+    pub fn guest_usid(&self) -> Option<HeaderValue> {
+        match &self.0 {
+            Origin::OnBehalf(_, token) => HeaderValue::from_str(token.guest()?.as_str()).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether the gateway put it in, so that another one can be put in its place.
     #[must_use]
     pub fn is_injected(&self) -> bool {
@@ -249,7 +258,7 @@ pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> Head
             }
         }
     }
-    for name in [ERROR_HEADER, TRAILER, UPGRADE, HeaderName::from_static("keep-alive")] {
+    for name in [ERROR_HEADER, GUEST_USID, TRAILER, UPGRADE, HeaderName::from_static("keep-alive")] {
         if headers.contains_key(&name) {
             edits.remove.push(name);
         }
@@ -325,6 +334,7 @@ mod tests {
             "X-On-Behalf-Of",
             "x_on_behalf_of",
             "x-on-behalf-of-idp",
+            "X-On-Behalf-Of-Usid",
             "X-Shopper-Gateway-Error",
             "x_shopper_gateway_x",
             "TE",

@@ -22,7 +22,6 @@ use super::{
     Asked, Gate, Route, Tenant,
     credentials::{BasicCredentials, Presented},
     on_behalf::Named,
-    operations::{Operation, SecurityKind},
     refusal::Refusal,
     reply::Reply,
 };
@@ -31,7 +30,7 @@ use crate::{
     clock::random_fraction,
     jwt::bearer,
     migration::Endpoint,
-    names::{ClientId, CustomerId, Scopes, SiteId},
+    names::{ClientId, CustomerId, SiteId},
     salesforce::{
         exchange::ExchangeError,
         pkce::Pkce,
@@ -200,8 +199,8 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         trail.event = Some(Event::Login);
         let operation = route.operation.as_deref().ok_or(Refusal::OperationUnknown)?;
-        let scopes = system_scopes(operation);
-        let trusted = self.trusted(tenant, route, asked, trail).await?;
+        let scopes = operation.system_scopes();
+        let trusted = self.trusted(tenant, route, asked, &scopes, trail).await?;
         self.prove(tenant, &trusted, &scopes).await?;
         trusted.has_one_of(&scopes)?;
         self.bounds.caller(&trusted.caller)?;
@@ -388,12 +387,6 @@ fn read<T: for<'b> Deserialize<'b>>(body: &[u8], expected: &str) -> Result<T, Re
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_start().starts_with('{'));
     text.and_then(|text| serde_json::from_str(text).ok())
         .ok_or_else(|| Refusal::RequestInvalid(format!("The body must be JSON with {expected}.")))
-}
-
-/// The scopes, any one of which a trusted system needs for an operation.
-fn system_scopes(operation: &Operation) -> Scopes {
-    let of_systems = operation.security.iter().find(|security| security.kind == SecurityKind::System);
-    of_systems.map(|security| security.scopes.clone()).unwrap_or_default()
 }
 
 fn refused_by_slas(flow: &'static str, error: &ExchangeError) -> Refusal {

@@ -19,15 +19,17 @@ use super::{
 };
 use crate::{
     audit::{Event, Trail},
-    names::{Scopes, SiteId},
+    names::{Scopes, SiteId, Usid},
     spans,
-    tokens::on_behalf::{ECOM, GUEST, OnBehalfError, OnBehalfOf, OnBehalfToken},
+    tokens::on_behalf::{ECOM, OnBehalfError, OnBehalfOf, OnBehalfToken, Whose, is_guest},
 };
 
 /// Names the shopper's login.
 const LOGIN: HeaderName = HeaderName::from_static("x-on-behalf-of");
 /// Names the identity provider that knows the login; B2C Commerce itself if absent.
 const IDP: HeaderName = HeaderName::from_static("x-on-behalf-of-idp");
+/// Names the guest that `X-On-Behalf-Of: guest` continues; in answers, the guest that the request was for.
+pub const GUEST_USID: HeaderName = HeaderName::from_static("x-on-behalf-of-usid");
 /// Longest login id, bytes; B2C Commerce takes 256 characters.
 const MAX_LOGIN_BYTES: usize = 1024;
 
@@ -36,6 +38,17 @@ const MAX_LOGIN_BYTES: usize = 1024;
 pub(super) struct Named {
     login: SecretString,
     idp: String,
+    /// `None` for a shopper with a login.
+    guest: Option<NamedGuest>,
+}
+
+/// The guest that a request names.
+#[derive(Debug)]
+enum NamedGuest {
+    /// One that does not exist yet.
+    New,
+    /// One of an earlier answer.
+    Continued(Usid),
 }
 
 /// Whether a request has one of these fields, in any spelling.
@@ -46,12 +59,12 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 impl Named {
     /// Reads the fields: each at most once, in its one spelling.
     fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let known = [&LOGIN, &IDP];
+        let known = [&LOGIN, &IDP, &GUEST_USID];
         if headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()) && !known.contains(&name)) {
             return Err(Refusal::Ambiguous("a field like X-On-Behalf-Of in another spelling".into()));
         }
         let login = single(headers, &LOGIN)?.ok_or_else(|| {
-            Refusal::RequestInvalid("X-On-Behalf-Of-Idp needs X-On-Behalf-Of with the shopper's login.".into())
+            Refusal::RequestInvalid("X-On-Behalf-Of is missing; it names the shopper's login, or guest.".into())
         })?;
         let idp = single(headers, &IDP)?.unwrap_or(ECOM);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -59,16 +72,39 @@ impl Named {
             return Err(Refusal::RequestInvalid("X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into()));
         }
         let login = read_login(login, "X-On-Behalf-Of")?;
-        Ok(Self { login, idp: idp.to_owned() })
+        let usid = single(headers, &GUEST_USID)?;
+        let guest = match (is_guest(login.expose_secret()), usid) {
+            (true, _) if idp != ECOM => {
+                let problem = "X-On-Behalf-Of: guest is a guest of B2C Commerce: leave out X-On-Behalf-Of-Idp.";
+                return Err(Refusal::RequestInvalid(problem.into()));
+            }
+            (true, Some(usid)) => {
+                let usid = usid
+                    .parse()
+                    .map_err(|error| Refusal::RequestInvalid(format!("X-On-Behalf-Of-Usid is {error}.")))?;
+                Some(NamedGuest::Continued(usid))
+            }
+            (true, None) => Some(NamedGuest::New),
+            (false, None) => None,
+            (false, Some(_)) => {
+                let problem = "X-On-Behalf-Of-Usid names a guest: it needs X-On-Behalf-Of: guest.";
+                return Err(Refusal::RequestInvalid(problem.into()));
+            }
+        };
+        Ok(Self { login, idp: idp.to_owned(), guest })
+    }
+
+    fn is_new_guest(&self) -> bool {
+        matches!(self.guest, Some(NamedGuest::New))
     }
 
     /// A shopper that B2C Commerce itself knows, named by the body's `login`. A guest has none.
     pub(super) fn registered(login: &SecretString) -> Result<Self, Refusal> {
         let login = read_login(login.expose_secret(), "The body's login")?;
-        if login.expose_secret().eq_ignore_ascii_case(GUEST) {
+        if is_guest(login.expose_secret()) {
             return Err(Refusal::ShopperUnknown);
         }
-        Ok(Self { login, idp: ECOM.to_owned() })
+        Ok(Self { login, idp: ECOM.to_owned(), guest: None })
     }
 }
 
@@ -101,16 +137,21 @@ impl Gate {
         trail: &mut Trail,
     ) -> Result<Credential, Refusal> {
         trail.event = Some(Event::OnBehalf);
-        let trusted = self.trusted(tenant, route, asked, trail).await.map_err(|refusal| match refusal {
-            // Whoever is no trusted system may not name a shopper, whatever else may be wrong with him.
-            Refusal::TokenMissing | Refusal::TokenKindWrong(_) => Refusal::CallerNotAllowed,
-            refusal => refusal,
-        })?;
+        let trusted =
+            self.trusted(tenant, route, asked, &Scopes::default(), trail).await.map_err(|refusal| match refusal {
+                // Whoever is no trusted system may not name a shopper, whatever else may be wrong with him.
+                Refusal::TokenMissing | Refusal::TokenKindWrong(_) => Refusal::CallerNotAllowed,
+                refusal => refusal,
+            })?;
         self.prove(tenant, &trusted, &Scopes::default()).await?;
         let operation = route.operation.as_deref().filter(|operation| operation.wants_shopper());
         let operation = operation.ok_or(Refusal::CallerNotAllowed)?;
         let named = Named::read(&asked.head.headers)?;
         let site = self.site_for(tenant, route)?;
+        // Each new guest is a call to SLAS, so that the caller's rate comes before it.
+        if named.is_new_guest() {
+            self.bounds.caller(&trusted.caller)?;
+        }
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
         authorize_shopper(&token.held.verified.shopper, operation, Some(site))?;
         Ok(Credential::on_behalf(trusted.caller, token))
@@ -132,21 +173,19 @@ impl Gate {
         {
             return Err(Refusal::CallerNotAllowed);
         }
-        let is_guest = !is_foreign && named.login.expose_secret().eq_ignore_ascii_case(GUEST);
-        let whose = Arc::new(OnBehalfOf {
-            organization: organization.clone(),
-            site: site.clone(),
-            idp: named.idp,
-            login: if is_guest { SecretString::from(GUEST) } else { named.login },
-            guest_of: is_guest.then(|| caller.settings.name.clone()),
-        });
+        let whose = match named.guest {
+            None => Whose::Registered { idp: named.idp, login: named.login },
+            Some(NamedGuest::New) => Whose::NewGuest,
+            Some(NamedGuest::Continued(usid)) => Whose::Guest { usid, caller: caller.settings.name.clone() },
+        };
+        let whose = Arc::new(OnBehalfOf { organization: organization.clone(), site: site.clone(), whose });
         let token = self.on_behalf.token(&whose).instrument(spans::cache("on_behalf")).await;
         trail.shopper = match &token {
             Ok(OnBehalfToken { held, .. }) => {
                 let customer = held.verified.shopper.customer.as_ref();
                 customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()))
             }
-            Err(_) => Some(self.audit.pseudonym_of_login(organization.as_str(), whose.login.expose_secret())),
+            Err(_) => Some(self.audit.pseudonym_of_login(organization.as_str(), whose.whose.named_by())),
         };
         token.map_err(|error| refusal_of(&error))
     }

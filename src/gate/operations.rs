@@ -313,6 +313,19 @@ impl Operation {
         self.security.iter().any(|security| security.kind == SecurityKind::System)
     }
 
+    /// The scopes, any one of which a trusted system needs for it.
+    #[must_use]
+    pub fn system_scopes(&self) -> Scopes {
+        let of_systems = self.security.iter().find(|security| security.kind == SecurityKind::System);
+        of_systems.map(|security| security.scopes.clone()).unwrap_or_default()
+    }
+
+    /// Whether a trusted system changes something by it, as far as its method says.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        !self.method.is_safe()
+    }
+
     /// Whether an API of Salesforce's asks for a shopper's token here, so that one on behalf of a shopper makes sense.
     #[must_use]
     pub fn wants_shopper(&self) -> bool {

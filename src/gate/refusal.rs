@@ -33,10 +33,8 @@ pub enum Refusal {
         /// The login id, for the caller who sent it; none was sent if absent.
         login: Option<String>,
     },
-    /// Nobody configured this trusted system.
-    CallerUnknown,
-    /// Account Manager refused the credentials of a trusted system.
-    AccountManagerRejected,
+    /// A trusted system is not configured, or Account Manager refused its credentials. The caller is not told which.
+    CallerRejected(RejectionReason),
     /// The token is of another organization than the path.
     TokenWrongOrganization,
     /// The token is of another site than the request.
@@ -86,6 +84,29 @@ pub enum Refusal {
     Overloaded,
 }
 
+/// Why a trusted system was rejected, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectionReason {
+    /// `[[callers]]` has no such system.
+    NotConfigured,
+    /// Account Manager refused its credentials.
+    CredentialsRefused,
+}
+
+impl RejectionReason {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::NotConfigured, Self::CredentialsRefused];
+
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::CredentialsRefused => "credentials_refused",
+        }
+    }
+}
+
 /// The kind of token that an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NeededToken {
@@ -111,6 +132,15 @@ pub enum LargePart {
 }
 
 impl Refusal {
+    /// What logs and metrics say beside the code, where the caller must not be told.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::CallerRejected(reason) => Some(reason.as_str()),
+            _ => None,
+        }
+    }
+
     /// What a failed exchange with SLAS means for the request that needed it.
     #[must_use]
     pub fn of_slas(error: &ExchangeError) -> Self {
@@ -156,7 +186,9 @@ impl Refusal {
     #[must_use]
     pub fn of_system_token(failure: &SystemTokenFailure) -> Self {
         match failure {
-            SystemTokenFailure::CredentialsRefused | SystemTokenFailure::ScopeRefused => Self::AccountManagerRejected,
+            SystemTokenFailure::CredentialsRefused | SystemTokenFailure::ScopeRefused => {
+                Self::CallerRejected(RejectionReason::CredentialsRefused)
+            }
             SystemTokenFailure::TooManyGuesses { retry_after } => Self::CallerRateLimited { retry_after: *retry_after },
             SystemTokenFailure::Unavailable { retry_after } => {
                 Self::AccountManagerUnavailable { retry_after: Some(*retry_after) }

@@ -18,7 +18,7 @@ use super::refusal::{LargePart, NeededToken, Refusal};
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
 
 /// Every code: what has not been refused yet is counted as 0, so that its first time is an increase.
-pub const CODES: [&str; 28] = [
+pub const CODES: [&str; 27] = [
     "request_ambiguous",
     "request_invalid",
     "credentials_conflicting",
@@ -26,8 +26,7 @@ pub const CODES: [&str; 28] = [
     "token_invalid",
     "token_expired",
     "login_rejected",
-    "caller_unknown",
-    "account_manager_rejected",
+    "caller_rejected",
     "token_wrong_organization",
     "token_wrong_site",
     "token_kind_wrong",
@@ -65,6 +64,8 @@ pub struct Reply {
     pub body: Bytes,
     /// The code of the refusal that this is, if it is one.
     pub code: Option<&'static str>,
+    /// What logs and metrics say beside the code; no part of what is written.
+    pub reason: Option<&'static str>,
 }
 
 /// What a refusal is called and how it looks.
@@ -90,13 +91,13 @@ impl Reply {
     pub fn json(status: StatusCode, body: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Self { status, headers, body, code: None }
+        Self { status, headers, body, code: None, reason: None }
     }
 
     /// An answer without a body.
     #[must_use]
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new(), code: None }
+        Self { status, headers: HeaderMap::new(), body: Bytes::new(), code: None, reason: None }
     }
 
     /// The answer to a refused request.
@@ -117,7 +118,13 @@ impl Reply {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after(refusal))));
         }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
-        Self { status: verdict.status, headers, body: Bytes::from(body), code: Some(verdict.code) }
+        Self {
+            status: verdict.status,
+            headers,
+            body: Bytes::from(body),
+            code: Some(verdict.code),
+            reason: refusal.reason(),
+        }
     }
 }
 
@@ -179,19 +186,13 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "authentication-failed",
             "Customer authentication failed: send the shopper's login and password as Authorization: Basic.".into(),
         ),
-        Refusal::CallerUnknown => as_verdict(
+        // Whether the client is configured at all is not the caller's to know.
+        Refusal::CallerRejected(_) => as_verdict(
             StatusCode::UNAUTHORIZED,
-            "caller_unknown",
+            "caller_rejected",
             "Unauthorized",
             "unauthorized",
-            "The caller is none of the trusted systems of this gateway.".into(),
-        ),
-        Refusal::AccountManagerRejected => as_verdict(
-            StatusCode::UNAUTHORIZED,
-            "account_manager_rejected",
-            "Unauthorized",
-            "unauthorized",
-            "Account Manager refused the client id or secret of this caller.".into(),
+            "The credentials are not those of a trusted system of this gateway.".into(),
         ),
         Refusal::TokenWrongOrganization => as_verdict(
             StatusCode::FORBIDDEN,
@@ -367,9 +368,7 @@ fn challenge(refusal: &Refusal, status: StatusCode) -> Option<HeaderValue> {
         Refusal::ScopeMissing(scopes) => {
             format!(r#"Bearer realm="shopper-gateway", error="insufficient_scope", scope="{scopes}""#).into()
         }
-        Refusal::AccountManagerRejected | Refusal::CallerUnknown => {
-            r#"Bearer realm="shopper-gateway", Basic realm="shopper-gateway""#.into()
-        }
+        Refusal::CallerRejected(_) => r#"Bearer realm="shopper-gateway", Basic realm="shopper-gateway""#.into(),
         _ if status == StatusCode::UNAUTHORIZED => r#"Bearer realm="shopper-gateway""#.into(),
         _ => return None,
     };

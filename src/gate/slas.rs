@@ -8,13 +8,14 @@ mod answer;
 mod client;
 mod form;
 mod login;
+mod on_behalf;
 
 use http::{Method, request::Parts};
 
 use self::login::Login;
 pub use self::{
     answer::{AnswerEdits, answer_edits},
-    client::what_is_added,
+    client::{what_is_added, whose_is_added},
 };
 use super::{
     Asked, Decision, Forward, Gate, Route, Tenant,
@@ -36,6 +37,13 @@ pub fn is_slas_path(path: &RequestPath<'_>) -> bool {
     next_is("shopper") && next_is("auth")
 }
 
+/// Whether an operation was found where only SLAS's may be served: below SLAS's base, or below a storefront's prefix. A
+/// merchant's route with parameters must not open what the table of SLAS's operations leaves out.
+#[must_use]
+pub(super) fn is_out_of_place(kind: OperationKind, path: &RequestPath<'_>, is_below_prefix: bool) -> bool {
+    kind != OperationKind::Slas && (is_below_prefix || is_slas_path(path))
+}
+
 impl Gate {
     /// Whether a request's body must be read before it can be decided about: the form that names the
     /// client whose credential may be missing.
@@ -48,7 +56,7 @@ impl Gate {
             && head.method == Method::POST
             && form::is_form(&head.headers)
             && (login::is_registered(&tenant.settings, operation)
-                || client::wants_form(&tenant.settings, operation, head))
+                || client::wants_form(&tenant.settings, route, operation, head))
     }
 
     /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
@@ -100,6 +108,18 @@ pub(super) fn is_slas_own(operation: &Operation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn below_slas_base_only_slas_is_served() {
+        let out_of_place = |kind, path, prefixed| is_out_of_place(kind, &RequestPath::parse(path).unwrap(), prefixed);
+        let unlisted = "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/unlisted";
+        for path in [unlisted, "/Shopper/AUTH/v1", "/shopper/auth"] {
+            assert!(out_of_place(OperationKind::Merchant, path, false), "{path}");
+            assert!(!out_of_place(OperationKind::Slas, path, false), "{path}");
+        }
+        assert!(!out_of_place(OperationKind::Merchant, "/custom/loyalty/v1", false));
+        assert!(out_of_place(OperationKind::Merchant, "/custom/loyalty/v1", true));
+    }
 
     #[test]
     fn only_slas_is_slas() {

@@ -18,6 +18,7 @@ use crate::{
         Asked, Decision, admission,
         caller::certificate::PeerCertificate,
         forward::CORRELATION_ID,
+        on_behalf::GUEST_USID,
         refusal::{LargePart, Refusal},
         reply::{self, Reply},
         slas,
@@ -126,8 +127,7 @@ impl Proxy {
     /// Writes an answer of the gateway's own.
     pub(super) async fn answer(&self, session: &mut Session, context: &mut Box<Context>, reply: Reply) -> Result<bool> {
         if let Some(code) = reply.code {
-            self.metrics.refusals.with_label_values(&[code]).inc();
-            context.code = Some(code);
+            self.note_refusal(context, code, reply.reason);
         }
         context.status = Some(reply.status);
         // HEAD's answer says how long GET's would be, and has no body (RFC 9110, 9.3.2).
@@ -144,6 +144,10 @@ impl Proxy {
             header.insert_header(CONTENT_LENGTH, reply.body.len())?;
         }
         header.insert_header(CORRELATION_ID, context.correlation_id.clone())?;
+        // What failed on the way may have been done: the guest is there to be continued.
+        if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
+            header.insert_header(GUEST_USID, usid)?;
+        }
         // Let the caller send the rest of a refused body, for a moment, and keep its connection.
         session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
         session.as_downstream_mut().set_total_drain_timeout(Some(DRAIN_REFUSED));
@@ -159,10 +163,17 @@ impl Proxy {
     }
 
     fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
-        let code = reply::code(refusal);
-        self.metrics.refusals.with_label_values(&[code]).inc();
-        context.code = Some(code);
+        self.note_refusal(context, reply::code(refusal), refusal.reason());
         context.reported = reported;
+    }
+
+    fn note_refusal(&self, context: &mut Box<Context>, code: &'static str, reason: Option<&'static str>) {
+        self.metrics.refusals.with_label_values(&[code]).inc();
+        if let Some(reason) = reason {
+            self.metrics.caller_rejections.with_label_values(&[reason]).inc();
+        }
+        context.code = Some(code);
+        context.reason = reason;
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Context {
     pub(super) failure: Option<Refusal>,
     pub(super) status: Option<StatusCode>,
     pub(super) code: Option<&'static str>,
+    /// What the log says beside the code.
+    pub(super) reason: Option<&'static str>,
     pub(super) reported: bool,
     pub(super) broken: Option<String>,
     /// What a trace shows of it; nothing where none are exported.
@@ -77,6 +79,7 @@ impl Context {
             failure: None,
             status: None,
             code: None,
+            reason: None,
             reported: false,
             broken: None,
             span: Span::none(),
@@ -186,6 +189,7 @@ impl Context {
             status,
             source,
             code: self.code,
+            reason: self.reason,
             reported: self.reported,
             broken: self.broken.as_deref(),
             total,
@@ -250,6 +254,7 @@ pub(super) fn record_unread(
         status: status.as_u16(),
         source,
         code,
+        reason: None,
         reported: false,
         broken: None,
         total: Duration::ZERO,

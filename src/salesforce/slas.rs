@@ -171,8 +171,8 @@ impl Slas {
     }
 
     /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
-    /// is refused; with another identity provider the shopper is created. The refresh token must be used by the same
-    /// client.
+    /// is refused; with another identity provider the shopper is created. `usid` continues a shopper's session; without it
+    /// SLAS makes a new one. The refresh token must be used by the same client.
     ///
     /// # Errors
     /// [`ExchangeError`]; an unknown login is [`ExchangeError::Rejected`] with 400, the same shopper within 3 seconds is
@@ -183,8 +183,9 @@ impl Slas {
         site: &SiteId,
         idp: &str,
         login: &str,
+        usid: Option<&Usid>,
     ) -> Result<TokenAnswer, ExchangeError> {
-        let form = [
+        let mut form = vec![
             ("grant_type", "client_credentials"),
             ("hint", "ts_ext_on_behalf_of"),
             ("login_id", login),
@@ -192,6 +193,7 @@ impl Slas {
             ("channel_id", site.as_str()),
             ("client_id", client.id.as_str()),
         ];
+        form.extend(usid.map(|usid| ("usid", usid.as_str())));
         self.token_at("/trusted-system/token", of_slas("trusted_system", Class::Login), client, &form).await
     }
 

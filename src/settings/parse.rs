@@ -49,9 +49,9 @@ pub(super) fn settings(
     };
     let server = server(file.server, findings);
     let admin = admin(&file.admin, server.as_ref(), findings);
-    let tenants = tenants::tenants(file.tenants, &surroundings, findings);
+    let mut tenants = tenants::tenants(file.tenants, &surroundings, findings);
     let callers = callers::callers(file.callers, &tenants, client_certificates, findings);
-    tenants::check_on_behalf(&tenants, &callers, findings);
+    tenants::settle_on_behalf(&mut tenants, &callers, findings);
     let sessions = sessions(&file.sessions, findings);
     let timeouts = timeouts(&file.timeouts, findings);
     let limits = limits(&file.limits, findings);

@@ -185,7 +185,7 @@ pub(super) struct SlasClient {
     #[schemars(with = "kinds::Id", example = &"11111111-1111-4111-8111-111111111111")]
     pub(super) client_id: Option<String>,
     /// Its secret. Absent: a public client. With it, whoever reaches the gateway can use the client's logins by its id
-    /// alone, as a storefront's proxy is meant to let them; see docs/OPERATIONS.md#paths-of-slas.
+    /// alone, unless `vouch` is false; see docs/OPERATIONS.md#paths-of-slas.
     #[schemars(example = secret_example())]
     pub(super) client_secret: Option<Secret>,
     /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`. Not in what is added on
@@ -198,6 +198,11 @@ pub(super) struct SlasClient {
     /// Whether SLAS demands `x-slas-client-auth` from it at login too; private clients only.
     #[serde(default)]
     pub(super) strict_client_auth: bool,
+    /// Whether the gateway adds the client's credential to requests for SLAS that name the client and bring none, as a
+    /// storefront's proxy does; private clients only. Default: true, and false for the client that acts on behalf of
+    /// shoppers. See docs/OPERATIONS.md#paths-of-slas.
+    #[schemars(example = false)]
+    pub(super) vouch: Option<bool>,
     /// How often a second its shoppers may ask together; then 429 `caller_rate_limited`. Counted by each gateway for
     /// itself. Absent: no limit.
     #[schemars(range(min = 1, max = 1_000_000), example = 500)]

@@ -7,8 +7,17 @@
 //!
 //! A token is found only by the very credentials that got it: their keyed hash is part of its name, so that
 //! neither does a cached token excuse a wrong secret nor does a secret stand in a key.
+//!
+//! - `trials`: which unproved secrets are shown to Account Manager
+//! - `proofs`: credentials that Account Manager has accepted, in this process or another
+//! - `decoys`: the answers for clients that are not configured
+
+mod decoys;
+mod proofs;
+mod trials;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,8 +26,12 @@ use aws_lc_rs::{hmac, rand};
 use http::HeaderValue;
 use moka::{Expiry, sync::Cache};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::{
+    decoys::{Decoys, until_refused},
+    proofs::Proofs,
+    trials::{Trial, Trials},
+};
 use super::{
     flights::{Flights, Joined},
     pace::Pace,
@@ -32,6 +45,7 @@ use crate::{
         account_manager::{AccountManager, SystemTokenAnswer},
         exchange::ExchangeError,
     },
+    store::SessionStore,
 };
 
 /// Most tokens held, of all clients, tenants and sets of scopes.
@@ -49,12 +63,6 @@ const SCOPE_REFUSED_FOR: Duration = Duration::from_secs(300);
 /// Between two attempts when Account Manager fails: doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// So many refused secrets of one client in a row, and then one a while: guessing is not for free.
-const GUESSES: u32 = 10;
-const A_GUESS_EACH: Duration = Duration::from_secs(6);
-/// So many secrets of one client that have not proved right are tried at a time; others wait so long for their turn.
-const TRIALS: usize = 8;
-const TRIAL_WAITS: Duration = Duration::from_secs(3);
 /// Longest life of a token that is believed; Account Manager gives half an hour.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// At most one replacement of a refused token in this time, so that an API that refuses everything makes no storm.
@@ -67,6 +75,16 @@ pub struct ClientCredentials {
     pub client: ClientId,
     /// Its secret, as presented; nobody has checked it yet.
     pub secret: SecretString,
+}
+
+/// Who presents a client's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presenter {
+    /// The gateway itself: its configuration holds them.
+    Gateway,
+    /// A client at this address (of IPv6 its /64), if it is known. Until Account Manager has accepted the credentials,
+    /// they may be guesses.
+    Client(Option<IpAddr>),
 }
 
 /// A system token that the gateway got.
@@ -130,10 +148,9 @@ type Outcome = Result<Arc<SystemToken>, SystemTokenFailure>;
 pub struct MachineTokens {
     held: Cache<Slot, Arc<SystemToken>>,
     failures: Cache<Slot, Remembered>,
-    guesses: Pace<ClientId>,
-    trials: Cache<ClientId, Arc<Semaphore>>,
-    /// Keyed hashes of credentials that Account Manager has taken.
-    proved: Cache<[u8; 32], ()>,
+    trials: Trials,
+    proofs: Arc<Proofs>,
+    decoys: Arc<Decoys>,
     replacements: Pace<Slot>,
     flights: Arc<Flights<Slot, Outcome>>,
     hashes: hmac::Key,
@@ -183,14 +200,19 @@ impl MachineTokens {
         Ok(Arc::new(Self {
             held: Cache::builder().max_capacity(MOST_TOKENS).expire_after(AtItsEnd).build(),
             failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(SCOPE_REFUSED_FOR).build(),
-            guesses: Pace::new(GUESSES, A_GUESS_EACH),
-            trials: Cache::new(MOST_TOKENS),
-            proved: Cache::new(MOST_TOKENS),
+            trials: Trials::new(),
+            proofs: Arc::new(Proofs::new()),
+            decoys: Arc::new(Decoys::new()),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
             flights: Flights::new(),
             hashes: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
         }))
+    }
+
+    /// Leaves proofs of callers' credentials in this store for other gateways, and finds theirs there.
+    pub fn share_proofs(&self, store: &Arc<dyn SessionStore>) {
+        self.proofs.share(store);
     }
 
     /// How many tokens are held.
@@ -209,10 +231,11 @@ impl MachineTokens {
         account_manager: &AccountManager,
         tenant: &TenantId,
         credentials: &ClientCredentials,
+        presenter: Presenter,
         scopes: &Scopes,
     ) -> (Slot, Outcome) {
         let slot = self.slot(tenant, credentials, scopes);
-        let outcome = self.in_slot(account_manager, credentials, &slot).await;
+        let outcome = self.in_slot(account_manager, credentials, presenter, &slot).await;
         (slot, outcome)
     }
 
@@ -225,20 +248,35 @@ impl MachineTokens {
         account_manager: &AccountManager,
         tenant: &TenantId,
         credentials: &ClientCredentials,
+        presenter: Presenter,
         alternatives: &Scopes,
     ) -> Result<(Slot, Arc<SystemToken>), SystemTokenFailure> {
         if alternatives.is_empty() {
-            let (slot, outcome) = self.token(account_manager, tenant, credentials, &Scopes::default()).await;
+            let (slot, outcome) = self.token(account_manager, tenant, credentials, presenter, &Scopes::default()).await;
             return outcome.map(|token| (slot, token));
         }
         for scope in alternatives.iter() {
             let scopes: Scopes = [scope.clone()].into_iter().collect();
-            match self.token(account_manager, tenant, credentials, &scopes).await {
+            match self.token(account_manager, tenant, credentials, presenter, &scopes).await {
                 (_, Err(SystemTokenFailure::ScopeRefused)) => {}
                 (slot, outcome) => return outcome.map(|token| (slot, token)),
             }
         }
         Err(SystemTokenFailure::ScopeRefused)
+    }
+
+    /// Refuses a client that is not configured as Account Manager refuses a wrong secret, without a call. `alternatives`
+    /// are the scopes that a configured client would be asked for.
+    pub async fn refuse_unknown(
+        &self,
+        tenant: &TenantId,
+        credentials: &ClientCredentials,
+        address: Option<IpAddr>,
+        alternatives: &Scopes,
+    ) -> SystemTokenFailure {
+        let first: Scopes = alternatives.iter().take(1).cloned().collect();
+        let slot = self.slot(tenant, credentials, &first);
+        self.decoys.refuse(&self.proofs, (credentials.client.clone(), address), credentials, &slot).await
     }
 
     /// Another token in place of one that an API refused: the one that somebody else got meanwhile, or a fresh one for all
@@ -263,7 +301,7 @@ impl MachineTokens {
                     None => {}
                 }
                 tokens.held.invalidate(&slot);
-                tokens.exchange(account_manager, credentials, slot).await
+                tokens.exchange(account_manager, credentials, Presenter::Gateway, slot).await
             }
         };
         let (outcome, _) = self.flights.join(slot, work).await;
@@ -274,6 +312,7 @@ impl MachineTokens {
         self: &Arc<Self>,
         account_manager: &AccountManager,
         credentials: &ClientCredentials,
+        presenter: Presenter,
         slot: &Slot,
     ) -> Outcome {
         let now = Instant::now();
@@ -281,7 +320,7 @@ impl MachineTokens {
             self.count("hit");
             if token.renew_at <= now && !self.has_just_failed(slot, now) {
                 self.flights.begin(slot, || {
-                    Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), slot.clone())
+                    Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), presenter, slot.clone())
                 });
             }
             return Ok(token);
@@ -292,7 +331,9 @@ impl MachineTokens {
         }
         let (outcome, joined) = self
             .flights
-            .join(slot, || Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), slot.clone()))
+            .join(slot, || {
+                Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), presenter, slot.clone())
+            })
             .await;
         let outcome = outcome.unwrap_or(Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE }));
         self.count(match (&outcome, joined) {
@@ -308,14 +349,14 @@ impl MachineTokens {
         self: Arc<Self>,
         account_manager: AccountManager,
         credentials: ClientCredentials,
+        presenter: Presenter,
         slot: Slot,
     ) -> Outcome {
         // Whoever looked before the last flight landed finds here what it brought.
         if let Some(token) = self.held.get(&slot).filter(|token| token.renew_at > Instant::now()) {
             return Ok(token);
         }
-        // Credentials that have proved right are not held up by somebody else's guesses.
-        let _trial = if self.proved.contains_key(&slot.credentials) { None } else { Some(self.trial(&slot).await?) };
+        let trial = self.trial(presenter, &credentials, &slot).await?;
         let Ok(scopes) = slot.scopes.parse::<Scopes>() else { return Err(SystemTokenFailure::ScopeRefused) };
         let asked_at = Instant::now();
         let answer = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
@@ -327,27 +368,49 @@ impl MachineTokens {
             Ok(token) => {
                 let token = Arc::new(token);
                 self.failures.invalidate(&slot);
-                self.proved.insert(slot.credentials, ());
+                self.proofs.accepted(&slot.credentials, &credentials);
+                self.decoys.observe_success(&slot.tenant);
                 self.held.insert(slot, Arc::clone(&token));
                 Ok(token)
             }
             // The guard knows when it will be asked again; that is no failure of these credentials.
-            Err(ExchangeError::NotAsked) => Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE }),
+            Err(ExchangeError::NotAsked) => {
+                self.decoys.observe_failure(&slot.tenant);
+                Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
+            }
             Err(error) => {
                 tracing::warn!(client = %slot.client, tenant = %slot.tenant, %error, "no system token");
+                if refuses_secret(&error) {
+                    self.decoys.observe_refusal(&slot.tenant, asked_at.elapsed());
+                    self.proofs.refused(&slot.credentials, &credentials);
+                    if let Some(trial) = trial {
+                        self.trials.refused(&trial);
+                        drop(trial);
+                        until_refused(asked_at).await;
+                    }
+                }
                 Err(self.remember(slot, &error))
             }
         }
     }
 
-    /// A turn to try a secret that has not proved right.
-    async fn trial(&self, slot: &Slot) -> Result<OwnedSemaphorePermit, SystemTokenFailure> {
-        let turns = self.trials.get_with_by_ref(&slot.client, || Arc::new(Semaphore::new(TRIALS)));
-        let turn = tokio::time::timeout(TRIAL_WAITS, turns.acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(SystemTokenFailure::TooManyGuesses { retry_after: A_GUESS_EACH }) };
-        // Those who were tried meanwhile count.
-        self.guesses.may(&slot.client).map_err(|retry_after| SystemTokenFailure::TooManyGuesses { retry_after })?;
-        Ok(turn)
+    /// The right to show these credentials to Account Manager; none is needed for proved ones, so that nobody's guesses
+    /// hold them up.
+    async fn trial(
+        &self,
+        presenter: Presenter,
+        credentials: &ClientCredentials,
+        slot: &Slot,
+    ) -> Result<Option<Trial>, SystemTokenFailure> {
+        let Presenter::Client(address) = presenter else { return Ok(None) };
+        if self.proofs.is_known(&slot.credentials) {
+            return Ok(None);
+        }
+        match self.trials.begin(&(slot.client.clone(), address), &slot.credentials).await {
+            Ok(trial) => Ok(Some(trial)),
+            Err(_) if self.proofs.is_shared(&slot.credentials, credentials).await => Ok(None),
+            Err(retry_after) => Err(SystemTokenFailure::TooManyGuesses { retry_after }),
+        }
     }
 
     fn remember(&self, slot: Slot, error: &ExchangeError) -> SystemTokenFailure {
@@ -359,10 +422,7 @@ impl MachineTokens {
             ExchangeError::Rejected { code, .. } if code == "invalid_scope" => {
                 (SystemTokenFailure::ScopeRefused, SCOPE_REFUSED_FOR)
             }
-            ExchangeError::Rejected { .. } if error.refuses_client() => {
-                self.guesses.count(&slot.client);
-                (SystemTokenFailure::CredentialsRefused, CLIENT_REFUSED_FOR)
-            }
+            error if refuses_secret(error) => (SystemTokenFailure::CredentialsRefused, CLIENT_REFUSED_FOR),
             ExchangeError::RateLimited { retry_after: Some(wait) } => {
                 (SystemTokenFailure::Unavailable { retry_after: *wait }, *wait)
             }
@@ -371,7 +431,9 @@ impl MachineTokens {
         // Where the client's secret was changed at Account Manager, its token is over as well (fail closed).
         if failure == SystemTokenFailure::CredentialsRefused {
             self.held.invalidate(&slot);
-            self.proved.invalidate(&slot.credentials);
+        }
+        if matches!(failure, SystemTokenFailure::Unavailable { .. }) {
+            self.decoys.observe_failure(&slot.tenant);
         }
         self.failures.insert(slot, Remembered { failure: failure.clone(), until: Instant::now() + lasts, times });
         failure
@@ -403,6 +465,11 @@ impl MachineTokens {
         tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["system", result]).inc();
     }
+}
+
+/// Whether Account Manager refused the client or its secret.
+fn refuses_secret(error: &ExchangeError) -> bool {
+    matches!(error, ExchangeError::Rejected { code, .. } if code != "invalid_scope") && error.refuses_client()
 }
 
 impl Remembered {

@@ -4,6 +4,9 @@
 //! this process and among replicas, inside SLAS's window of three seconds for one shopper. Once it is there it is a
 //! session like any other, found by a name made of who and where; it is refreshed by its refresh token and the
 //! client that began it, and nobody's token ever serves another name.
+//!
+//! A guest has no login of its own: its USID names it. A request that names none gets a new guest, whose token serves
+//! that request alone and is held by nothing.
 
 use std::{
     sync::Arc,
@@ -23,13 +26,13 @@ use crate::{
     clock::random_fraction,
     jwt::TokenDigest,
     metrics::Metrics,
-    names::{ByOrganization, OrganizationId, SiteId},
+    names::{ByOrganization, OrganizationId, SiteId, Usid},
     salesforce::{
         exchange::ExchangeError,
         slas::{Slas, TokenAnswer},
     },
     settings::SlasClient,
-    shopper::verify::TokenError,
+    shopper::{Shopper, verify::TokenError},
     store::StoreError,
 };
 
@@ -57,12 +60,66 @@ pub struct OnBehalfOf {
     pub organization: OrganizationId,
     /// The site.
     pub site: SiteId,
-    /// The identity provider that knows the login, e.g. [`ECOM`].
-    pub idp: String,
-    /// The login id.
-    pub login: SecretString,
-    /// Tells the guests of one trusted system from another's; nothing for a shopper with a login of his own.
-    pub guest_of: Option<String>,
+    /// The shopper.
+    pub whose: Whose,
+}
+
+/// The shopper on whose behalf a trusted system acts.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    /// One with a login.
+    Registered {
+        /// The identity provider that knows the login, e.g. [`ECOM`].
+        idp: String,
+        /// The login id.
+        login: SecretString,
+    },
+    /// A guest that does not exist yet.
+    NewGuest,
+    /// The guest with this USID.
+    Guest {
+        /// Its USID.
+        usid: Usid,
+        /// The trusted system, whose guests are found by no other.
+        caller: String,
+    },
+}
+
+impl Whose {
+    /// Identity provider, login and USID, as SLAS is asked for the token.
+    fn asked_for(&self) -> (&str, &str, Option<&Usid>) {
+        match self {
+            Self::Registered { idp, login } => (idp, login.expose_secret(), None),
+            Self::NewGuest => (ECOM, GUEST, None),
+            Self::Guest { usid, .. } => (ECOM, GUEST, Some(usid)),
+        }
+    }
+
+    /// What names the shopper: a login, or a guest's USID.
+    #[must_use]
+    pub fn named_by(&self) -> &str {
+        match self {
+            Self::Registered { login, .. } => login.expose_secret(),
+            Self::NewGuest => GUEST,
+            Self::Guest { usid, .. } => usid.as_str(),
+        }
+    }
+
+    /// Whether a token speaks for this shopper, as far as it can be told: never a guest's for a login, however it is
+    /// spelled, nor another guest's or a registered shopper's for a USID.
+    fn is(&self, shopper: &Shopper) -> bool {
+        match self {
+            Self::Registered { .. } => shopper.registered,
+            Self::NewGuest => !shopper.registered,
+            Self::Guest { usid, .. } => !shopper.registered && shopper.usid == *usid,
+        }
+    }
+}
+
+/// Whether SLAS may take a login for the guest's: without regard to case, as Java compares (`ſ` is an `S` to it).
+#[must_use]
+pub fn is_guest(login: &str) -> bool {
+    login.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).eq(GUEST.chars())
 }
 
 /// A living token on behalf of a shopper.
@@ -70,9 +127,24 @@ pub struct OnBehalfOf {
 pub struct OnBehalfToken {
     /// The token, and who it speaks for.
     pub held: Arc<HeldToken>,
-    /// The name it is held under.
-    pub name: TokenDigest,
+    /// The name it is held under; a new guest's token is not.
+    name: Option<TokenDigest>,
     whose: Arc<OnBehalfOf>,
+}
+
+impl OnBehalfToken {
+    /// Whether it is a guest's that was new in this request.
+    #[must_use]
+    pub fn is_of_new_guest(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// The USID by which the next request continues a guest; absent for a registered shopper.
+    #[must_use]
+    pub fn guest(&self) -> Option<&Usid> {
+        let shopper = &self.held.verified.shopper;
+        (!shopper.registered).then_some(&shopper.usid)
+    }
 }
 
 /// Why there is none.
@@ -81,8 +153,8 @@ pub enum OnBehalfError {
     /// The tenant has no private client for it.
     #[error("the organization has no client that acts on behalf of shoppers")]
     NoClient,
-    /// SLAS knows no such login.
-    #[error("no shopper has this login")]
+    /// SLAS knows no such login, or no such guest.
+    #[error("no shopper has this login, or no guest this USID")]
     ShopperUnknown,
     /// Too many logins of the organization wait for SLAS already.
     #[error("too many logins wait already")]
@@ -151,13 +223,13 @@ impl OnBehalfTokens {
     /// [`OnBehalfError`].
     pub async fn token(self: &Arc<Self>, whose: &Arc<OnBehalfOf>) -> Outcome {
         let agent = self.agents.get(&whose.organization).ok_or(OnBehalfError::NoClient)?;
-        let name = name(agent, whose);
+        let Some(name) = name(agent, whose) else { return self.new_guest(agent, whose).await };
         // Without the store there may still be one that this process knows; without that, SLAS is asked.
         if let Ok(Some(in_use)) = self.sessions.named(&name).await {
             match self.held(&in_use).await {
                 Ok(held) => {
                     self.count(if held.is_ok() { "hit" } else { "error" });
-                    return on_behalf(whose, &name, held);
+                    return on_behalf(whose, Some(&name), held);
                 }
                 Err(error) => self.over(&name, error)?,
             }
@@ -185,14 +257,33 @@ impl OnBehalfTokens {
         outcome
     }
 
+    /// A guest's token that serves one request: nobody waits with it, and nothing holds it.
+    async fn new_guest(&self, agent: &Agent, whose: &Arc<OnBehalfOf>) -> Outcome {
+        let outcome = match agent.waiting.as_ref().map(|waiting| waiting.try_acquire()).transpose() {
+            Ok(_waiting) => self.ask(agent, whose, None, Instant::now() + self.patience).await,
+            Err(_) => Err(OnBehalfError::TooMany),
+        };
+        self.count(if outcome.is_ok() { "miss" } else { "error" });
+        outcome
+    }
+
+    /// Another token of a guest that was new in this request.
+    async fn same_guest(&self, refused: &OnBehalfToken) -> Option<OnBehalfToken> {
+        let OnBehalfToken { held, whose, .. } = refused;
+        let agent = self.agents.get(&whose.organization)?;
+        let whose = Whose::Guest { usid: held.verified.shopper.usid.clone(), caller: String::new() };
+        let whose = Arc::new(OnBehalfOf { whose, ..(*refused.whose).clone() });
+        self.ask(agent, &whose, None, Instant::now() + self.patience).await.ok()
+    }
+
     /// Another token in place of one that an API refused, dropping exactly that one; `None` if there is no other.
     pub async fn replace(self: &Arc<Self>, refused: &OnBehalfToken) -> Option<OnBehalfToken> {
-        let OnBehalfToken { held, name, whose } = refused;
+        let OnBehalfToken { held, name: Some(name), whose } = refused else { return self.same_guest(refused).await };
         if let Some(in_use) = self.sessions.named(name).await.ok()? {
             match self.sessions.replace_refused(&in_use, &held.verified.digest).await {
                 Ok(newest) => {
                     let newest = newest?;
-                    return on_behalf(whose, name, self.sessions.held(&in_use, &newest).await).ok();
+                    return on_behalf(whose, Some(name), self.sessions.held(&in_use, &newest).await).ok();
                 }
                 Err(error) => self.over(name, error).ok()?,
             }
@@ -240,7 +331,7 @@ impl OnBehalfTokens {
         };
         let outcome = match self.made_elsewhere(whose, name).await {
             Some(token) => token,
-            None => self.ask(agent, whose, name, deadline).await,
+            None => self.ask(agent, whose, Some(name), deadline).await,
         };
         if let Some(claim) = claim {
             self.sessions.release(name, claim).await;
@@ -252,33 +343,46 @@ impl OnBehalfTokens {
     async fn made_elsewhere(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest) -> Option<Outcome> {
         let in_use = self.sessions.named(name).await.ok()??;
         let newest = self.sessions.newest_of(&in_use).await.ok()?;
-        Some(on_behalf(whose, name, self.sessions.held(&in_use, &newest).await))
+        Some(on_behalf(whose, Some(name), self.sessions.held(&in_use, &newest).await))
     }
 
-    /// Asks SLAS, in this shopper's turn; a conflict, with whoever else asked for him, is waited out.
-    async fn ask(&self, agent: &Agent, whose: &Arc<OnBehalfOf>, name: &TokenDigest, deadline: Instant) -> Outcome {
-        let login = whose.login.expose_secret();
-        if whose.guest_of.is_none() {
-            let who = format!("tsob|{}|{}|{}", whose.organization, whose.idp, login.to_lowercase());
+    /// Asks SLAS, in this shopper's turn; a conflict, with whoever else asked for him, is waited out. Guests have no turns:
+    /// their common login is no shopper's, and SLAS's window is one shopper's.
+    async fn ask(
+        &self,
+        agent: &Agent,
+        whose: &Arc<OnBehalfOf>,
+        name: Option<&TokenDigest>,
+        deadline: Instant,
+    ) -> Outcome {
+        let (idp, login, usid) = whose.whose.asked_for();
+        if let Whose::Registered { .. } = whose.whose {
+            let who = format!("tsob|{}|{idp}|{}", whose.organization, login.to_lowercase());
             let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.exchange);
             let wait = self.sessions.turn(&who, WINDOW, longest).await;
             tokio::time::sleep(wait.ok_or(OnBehalfError::Slas(ExchangeError::Conflict))?).await;
         }
         loop {
-            match agent.slas.trusted_system(&agent.client, &whose.site, &whose.idp, login).await {
-                Ok(answer) => return self.keep(whose, name, answer).await,
+            match agent.slas.trusted_system(&agent.client, &whose.site, idp, login, usid).await {
+                Ok(answer) => {
+                    let token = self.keep(whose, name, answer).await;
+                    if let (Some(name), Err(error @ OnBehalfError::ShopperUnknown)) = (name, &token) {
+                        self.refused.insert(*name, (error.clone(), Instant::now() + REFUSED_FOR));
+                    }
+                    return token;
+                }
                 Err(ExchangeError::Conflict) if Instant::now() + WINDOW + self.exchange < deadline => {
                     tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
                 }
                 Err(error) => {
                     let remembered_for = remembered_for(&error);
-                    let error = if whose.idp == ECOM && error.refuses_login() {
+                    let error = if idp == ECOM && error.refuses_login() {
                         OnBehalfError::ShopperUnknown
                     } else {
                         tracing::warn!(organization = %whose.organization, %error, "no token on behalf of a shopper");
                         OnBehalfError::Slas(error)
                     };
-                    if let Some(time) = remembered_for {
+                    if let (Some(name), Some(time)) = (name, remembered_for) {
                         self.refused.insert(*name, (error.clone(), Instant::now() + time));
                     }
                     return Err(error);
@@ -287,14 +391,20 @@ impl OnBehalfTokens {
         }
     }
 
-    async fn keep(&self, whose: &Arc<OnBehalfOf>, name: &TokenDigest, answer: TokenAnswer) -> Outcome {
+    async fn keep(&self, whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, answer: TokenAnswer) -> Outcome {
         let held = self.sessions.issued(&answer.access_token, &whose.organization).await;
         let token = on_behalf(whose, name, held.map(Arc::new))?;
         if !token.held.verified.shopper.marks.tsob {
             tracing::error!(organization = %whose.organization, "SLAS gave a token on behalf that does not say so");
             return Err(OnBehalfError::Slas(ExchangeError::malformed("a token without the mark tsob")));
         }
-        self.sessions.begin_named(name, &whose.site, &token.held, &answer).await;
+        if !whose.whose.is(&token.held.verified.shopper) {
+            tracing::warn!(organization = %whose.organization, "SLAS gave another shopper's token on behalf; refused");
+            return Err(OnBehalfError::ShopperUnknown);
+        }
+        if let Some(name) = name {
+            self.sessions.begin_named(name, &whose.site, &token.held, &answer).await;
+        }
         Ok(token)
     }
 
@@ -304,12 +414,12 @@ impl OnBehalfTokens {
     }
 }
 
-fn on_behalf(whose: &Arc<OnBehalfOf>, name: &TokenDigest, held: Result<Arc<HeldToken>, TokenError>) -> Outcome {
+fn on_behalf(whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, held: Result<Arc<HeldToken>, TokenError>) -> Outcome {
     let held = held.map_err(|error| {
         tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
         OnBehalfError::Slas(ExchangeError::malformed("a token that does not verify"))
     })?;
-    Ok(OnBehalfToken { held, name: *name, whose: Arc::clone(whose) })
+    Ok(OnBehalfToken { held, name: name.copied(), whose: Arc::clone(whose) })
 }
 
 /// How long the same shopper is not asked for again. What was not sent is the guard's affair.
@@ -322,23 +432,34 @@ fn remembered_for(error: &ExchangeError) -> Option<Duration> {
 }
 
 /// The name of a session on behalf: where, for whom and by which client. Each part ends with a byte that none of them
-/// can hold, so that no two of them share a name.
-fn name(agent: &Agent, whose: &OnBehalfOf) -> TokenDigest {
+/// can hold, so that no two of them share a name; a new guest has none.
+fn name(agent: &Agent, whose: &OnBehalfOf) -> Option<TokenDigest> {
+    let (kind, who, of) = match &whose.whose {
+        Whose::Registered { idp, login } => ("on behalf", idp.as_str(), login.expose_secret()),
+        Whose::Guest { usid, caller } => ("on behalf of a guest", caller.as_str(), usid.as_str()),
+        Whose::NewGuest => return None,
+    };
     let mut context = Context::new(&SHA256);
-    let parts = [
-        "on behalf",
-        whose.organization.as_str(),
-        whose.site.as_str(),
-        agent.client.id.as_str(),
-        &whose.idp,
-        whose.login.expose_secret(),
-        whose.guest_of.as_deref().unwrap_or_default(),
-    ];
-    for part in parts {
+    for part in [kind, whose.organization.as_str(), whose.site.as_str(), agent.client.id.as_str(), who, of] {
         context.update(part.as_bytes());
         context.update(&[0]);
     }
     let mut name = [0; 32];
     name.copy_from_slice(context.finish().as_ref());
-    name
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_guest_is_the_guests() {
+        for login in ["guest", "Guest", "GUEST", "gue\u{17f}t", "GUE\u{17f}T"] {
+            assert!(is_guest(login), "{login}");
+        }
+        for login in ["", "guests", "guest1", "gues", "gu\u{e9}st", "guest@example.com"] {
+            assert!(!is_guest(login), "{login}");
+        }
+    }
 }

@@ -26,8 +26,19 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Pace<K> {
     /// `at_once` of them, then one each `each`.
     #[must_use]
     pub fn new(at_once: u32, each: Duration) -> Self {
+        Self::with_capacity(at_once, each, CAPACITY)
+    }
+
+    /// The same for at most `capacity` at a time.
+    #[must_use]
+    pub fn with_capacity(at_once: u32, each: Duration, capacity: u64) -> Self {
         let burst = each * at_once;
-        Self { empty_at: Cache::builder().max_capacity(CAPACITY).time_to_idle(burst.max(each)).build(), burst, each }
+        Self { empty_at: Cache::builder().max_capacity(capacity).time_to_idle(burst.max(each)).build(), burst, each }
+    }
+
+    /// Whether nothing is counted of this one at the moment.
+    pub fn is_unused(&self, who: &K) -> bool {
+        self.empty_at.get(who).is_none_or(|empty_at| empty_at <= Instant::now())
     }
 
     /// Whether another one may come now.

@@ -187,22 +187,28 @@ async fn each_event_is_one_line_and_nothing_else_is() {
             "caller_refused",
             "nobody",
             on_behalf,
-            "caller_unknown",
+            "caller_rejected",
         ),
-        (audited.get(&orders).bearer_auth(&stranger), "caller_refused", "nobody", "orders.getOrders", "caller_unknown"),
+        (
+            audited.get(&orders).bearer_auth(&stranger),
+            "caller_refused",
+            "nobody",
+            "orders.getOrders",
+            "caller_rejected",
+        ),
         (
             audited.get(&orders).basic_auth("stranger", Some("x")),
             "caller_refused",
             "unknown",
             "orders.getOrders",
-            "caller_unknown",
+            "caller_rejected",
         ),
         (
             audited.get(&orders).basic_auth(CALLER_CLIENT, Some("wrong")),
             "caller_refused",
             system,
             "orders.getOrders",
-            "account_manager_rejected",
+            "caller_rejected",
         ),
         (
             audited.get(&format!("/product/catalogs/v1/organizations/{ORGANIZATION}/catalogs")).bearer_auth(&caller),
@@ -351,5 +357,85 @@ async fn logins_at_slas_have_their_outcome() {
         ["private-client-secret", answer["access_token"].as_str().unwrap(), answer["refresh_token"].as_str().unwrap()]
     {
         assert!(!audited.text().contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_systems_writes_have_a_line_and_its_reads_have_none() {
+    let audited = Audited::start().await;
+    let caller = audited.system_token(CALLER_CLIENT);
+    let reset = customers("/customers/password/actions/create-reset-token?siteId=RefArch");
+    let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/no-such/status");
+    let customer =
+        format!("/customer/customers/v1/organizations/{ORGANIZATION}/customer-lists/RefArch/customers/00012345");
+    let (system, event) = ("experience-cloud", "system_write");
+    let reset_of = |login: &str| audited.post(&reset, json!({"login": login}));
+    for (number, (request, event, who, operation, result)) in [
+        (reset_of(LOGIN).bearer_auth(&caller), event, system, "shopper-customers.getResetPasswordToken", "ok"),
+        (
+            reset_of(LOGIN).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)),
+            event,
+            system,
+            "shopper-customers.getResetPasswordToken",
+            "ok",
+        ),
+        (
+            reset_of("nobody@example.com").bearer_auth(&caller),
+            event,
+            system,
+            "shopper-customers.getResetPasswordToken",
+            "rejected",
+        ),
+        // The token has not the scope.
+        (
+            audited.request(Method::PUT, &order).body("{}").bearer_auth(&caller),
+            event,
+            system,
+            "orders.updateOrderStatus",
+            "scope_missing",
+        ),
+        (
+            audited.request(Method::DELETE, &customer).bearer_auth(&caller),
+            "caller_refused",
+            system,
+            "customers.deleteCustomerFromCustomerList",
+            "caller_not_allowed",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("write-{number}");
+        request.header("correlation-id", &id).send().await.unwrap();
+        audited.settled().await;
+        let lines = audited.of(&id);
+        assert_eq!(lines.len(), 1, "{id}: {}", audited.text());
+        let told = ["event", "who", "operation", "result"].map(|field| lines[0][field].as_str().unwrap_or_default());
+        assert_eq!(told, [event, who, operation, result], "{id}");
+        assert_eq!(lines[0]["shopper"].is_string(), number == 4, "whom the path names: {}", lines[0]);
+    }
+    assert!(!audited.text().contains("00012345") && !audited.text().contains(LOGIN));
+    let before = audited.lines().len();
+    let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
+    audited.get(&orders).bearer_auth(&caller).send().await.unwrap();
+    audited.settled().await;
+    assert_eq!(audited.lines().len(), before);
+}
+
+#[tokio::test]
+async fn the_audit_log_says_why_a_caller_was_rejected() {
+    let audited = Audited::start().await;
+    let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
+    for (id, user, reason) in [("known", CALLER_CLIENT, "credentials_refused"), ("unknown", "nobody", "not_configured")]
+    {
+        let request = audited.get(&orders).basic_auth(user, Some("wrong")).header("correlation-id", id);
+        assert_eq!(request.send().await.unwrap().status(), 401);
+        audited.settled().await;
+        let line = &audited.of(id)[0];
+        assert_eq!(
+            (line["result"].as_str(), line["reason"].as_str()),
+            (Some("caller_rejected"), Some(reason)),
+            "{line}"
+        );
     }
 }

@@ -64,7 +64,7 @@ async fn a_cached_token_excuses_no_wrong_secret() {
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
     for _ in 0..3 {
         let answer = world.send(world.get(&order()).basic_auth(CALLER_CLIENT, Some("wrong"))).await;
-        assert_eq!(answer.refusal(), (401, "account_manager_rejected"));
+        assert_eq!(answer.refusal(), (401, "caller_rejected"));
     }
     assert_eq!(exchanges(&world).len(), 2, "the wrong secret was shown to Account Manager once");
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
@@ -78,7 +78,7 @@ async fn guessing_secrets_is_slowed_down_and_hurts_nobody_else() {
     for guess in 0..30 {
         let answer = world.send(world.get(&order()).basic_auth(CALLER_CLIENT, Some(format!("guess-{guess}")))).await;
         match answer.refusal() {
-            (401, "account_manager_rejected") => assert_eq!(limited, None),
+            (401, "caller_rejected") => assert_eq!(limited, None),
             (429, "caller_rate_limited") => limited = Some(answer.header("retry-after").unwrap().to_owned()),
             other => panic!("{other:?}"),
         }
@@ -94,7 +94,7 @@ async fn who_is_not_configured_is_never_shown_to_account_manager() {
     let own = ("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", "account-manager-secret");
     for (user, password) in [("nobody", "x"), own, ("a b", "x")] {
         let answer = world.send(world.get(&order()).basic_auth(user, Some(password))).await;
-        assert_eq!(answer.refusal(), (401, "caller_unknown"), "{user}");
+        assert_eq!(answer.refusal(), (401, "caller_rejected"), "{user}");
         assert!(answer.header("www-authenticate").unwrap().contains("Basic realm="));
     }
     assert_eq!(exchanges(&world).len(), 0);

@@ -241,7 +241,7 @@ async fn a_caller_and_a_client_have_their_rates() {
     let order = |secret| world.get(&order).basic_auth(CALLER_CLIENT, Some(secret));
     for _ in 0..5 {
         let answer = world.send(order("wrong")).await;
-        assert_eq!(answer.refusal().1, "account_manager_rejected", "who has proved nothing uses up nothing");
+        assert_eq!(answer.refusal().1, "caller_rejected", "who has proved nothing uses up nothing");
     }
     assert_ne!(world.send(order("caller-secret")).await.refusal(), TOO_OFTEN);
     let [limited, other] = [PUBLIC_CLIENT, PRIVATE_CLIENT].map(|client| world.guest(client));

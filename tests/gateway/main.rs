@@ -19,6 +19,8 @@ mod fleet;
 mod floods;
 mod forwarding;
 mod framing;
+mod guessing;
+mod guests;
 mod http2;
 mod keys;
 mod limits;

@@ -43,6 +43,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ("upstream_duration_seconds", &[("le", &[])]),
     ("overhead_seconds", &[("le", &[])]),
     ("refusals_total", &[("code", &[])]),
+    ("caller_rejections_total", &[("reason", &["not_configured", "credentials_refused"])]),
     ("token_verifications_total", &[("result", &["cached", "verified", "rejected"])]),
     ("token_cache_entries", &[("kind", &["system", "on_behalf", "session", "verified"])]),
     (

@@ -252,7 +252,7 @@ async fn no_operation_is_open_to_another_kind_of_token() {
             let idle = system(&world, IDLE_CALLER, accepted.clone());
             let nobody = system(&world, NOBODYS_CLIENT, accepted.clone());
             cases.push(case("of a caller without permission", Some(idle), (403, "caller_not_allowed")));
-            cases.push(case("of an unknown client", Some(nobody), (401, "caller_unknown")));
+            cases.push(case("of an unknown client", Some(nobody), (401, "caller_rejected")));
         } else {
             cases.push(case("with a system token", Some(everything), kind_wrong));
         }
@@ -531,4 +531,33 @@ async fn a_merchants_routes_are_operations_like_any_other() {
         assert_eq!(world.send(request).await.refusal(), expected, "{what}");
     }
     assert_eq!(world.forwarded("unknown").len(), 4);
+}
+
+#[tokio::test]
+async fn slas_base_is_no_merchants_whatever_the_route() {
+    use shopper_gateway::settings::Settings;
+    let table = |path: &str| {
+        let mut table: toml::Table = crate::world::configuration("http://127.0.0.1:1").parse().unwrap();
+        let route = format!(
+            "[[routes]]\nname = 'a.b'\nmethod = 'GET'\npath = '{path}'\nsecurity = 'shopper'\nscopes = ['c_x']"
+        );
+        table.insert("routes".into(), route.parse::<toml::Table>().unwrap()["routes"].clone());
+        table.to_string()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    for path in [
+        "/{family}/{api}/v1/organizations/{organizationId}/oauth2/{what}",
+        "/SHOPPER/{api}/v1/organizations/{organizationId}/oauth2/{what}",
+        "/{family}/Auth/v1/organizations/{organizationId}",
+        "/shopper/auth/v1/organizations/{organizationId}/oauth2/unlisted",
+    ] {
+        std::fs::write(&file, table(path)).unwrap();
+        let errors = Settings::load_with(&file, []).unwrap_err();
+        assert_eq!(
+            errors.errors.iter().map(|error| error.path.as_str()).collect::<Vec<_>>(),
+            ["routes[0].path"],
+            "{path}"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
-use shopper_gateway::gate::refusal::{LargePart, NeededToken, Refusal};
+use shopper_gateway::gate::refusal::{LargePart, NeededToken, Refusal, RejectionReason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -37,8 +37,8 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::TokenExpired => "token_expired",
         Refusal::LoginRejected { login: Some(_) } => "login_rejected",
         Refusal::LoginRejected { login: None } => "login_rejected_without_login",
-        Refusal::CallerUnknown => "caller_unknown",
-        Refusal::AccountManagerRejected => "account_manager_rejected",
+        // The caller is not told which.
+        Refusal::CallerRejected(_) => "caller_rejected",
         Refusal::TokenWrongOrganization => "token_wrong_organization",
         Refusal::TokenWrongSite => "token_wrong_site",
         Refusal::TokenKindWrong(NeededToken::Shopper) => "token_kind_wrong_shopper",
@@ -153,8 +153,15 @@ async fn what_the_gate_refuses() {
             Refusal::LoginRejected { login: None },
             world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"credentials"}"#),
         ),
-        (Refusal::CallerUnknown, world.get(&order).bearer_auth(nobody)),
-        (Refusal::AccountManagerRejected, world.get(&order).basic_auth(CALLER_CLIENT, Some("s3cret-refresh"))),
+        (Refusal::CallerRejected(RejectionReason::NotConfigured), world.get(&order).bearer_auth(nobody)),
+        (
+            Refusal::CallerRejected(RejectionReason::NotConfigured),
+            world.get(&order).basic_auth("nobody", Some("s3cret-refresh")),
+        ),
+        (
+            Refusal::CallerRejected(RejectionReason::CredentialsRefused),
+            world.get(&order).basic_auth(CALLER_CLIENT, Some("s3cret-refresh")),
+        ),
         (Refusal::ShopperUnknown, good(&world).bearer_auth(&system).header("X-On-Behalf-Of", "nobody@example.com")),
         (
             Refusal::TokenWrongOrganization,

@@ -56,7 +56,7 @@ async fn what_is_held_survives_and_what_is_changed_is_in_force() {
     assert_eq!(world.send(basic(&world, &one)).await.refusal(), (403, "caller_not_allowed"), "the change is in force");
 
     world.gateway.reload(|config| config["callers"] = toml::Value::Array(Vec::new())).unwrap();
-    assert_eq!(world.send(basic(&world, &orders())).await.refusal(), (401, "caller_unknown"));
+    assert_eq!(world.send(basic(&world, &orders())).await.refusal(), (401, "caller_rejected"));
     assert_eq!(world.send(world.get(&search()).bearer_auth(&token)).await.status, StatusCode::OK);
     let metrics = world.metrics().await;
     assert!(metrics.contains(r#"shopper_gateway_config_reloads_total{outcome="ok"} 2"#), "{metrics}");

@@ -503,6 +503,69 @@ async fn a_shopper_sets_a_new_password_by_slas_own_reset() {
 }
 
 #[tokio::test]
+async fn a_client_that_vouch_excludes_gets_nothing_added() {
+    // By default that is the client that acts on behalf of shoppers.
+    for vouch in [None, Some(false), Some(true)] {
+        let world = World::with(|table| {
+            let clients = table["tenants"].as_array_mut().unwrap()[0]["slas_clients"].as_array_mut().unwrap();
+            let private = clients[1].as_table_mut().unwrap();
+            private.remove("vouch");
+            private.extend(vouch.map(|vouch| ("vouch".to_owned(), vouch.into())));
+        })
+        .await;
+        for prefix in ["", STOREFRONT] {
+            let target = format!("{prefix}{}", slas("token"));
+            let form = [&GUEST[..], &[("client_id", PRIVATE_CLIENT)]].concat();
+            let (answer, entry) = passed(&world, world.post(&target).form(&form)).await;
+            let is_added = vouch == Some(true);
+            assert_eq!((answer.status == 200, proofs(&entry)[0].len()), (is_added, usize::from(is_added)), "{prefix}");
+            let placeholder = world.post(&target).basic_auth(PRIVATE_CLIENT, Some(PLACEHOLDER)).form(&GUEST);
+            let (answer, entry) = passed(&world, placeholder).await;
+            let is_replaced = is_added && prefix == STOREFRONT;
+            assert_eq!(answer.status == 200, is_replaced, "{prefix}");
+            assert_eq!(proofs(&entry)[0] == [basic(PRIVATE_CLIENT, PRIVATE_SECRET)], is_replaced, "{prefix}");
+            // Another client's credential is added as before.
+            let form = [&GUEST[..], &[("client_id", STRICT_CLIENT)]].concat();
+            let (answer, _) = passed(&world, world.post(&target).form(&form)).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_may_ask_on_behalf_of_a_shopper_gets_nothing_added() {
+    let world = World::start().await;
+    let client = format!("grant_type=client_credentials&channel_id=RefArch&client_id={PRIVATE_CLIENT}");
+    for more in [
+        "hint=ts_ext_on_behalf_of&login_id=shopper%40example.com&idp_origin=ecom",
+        "hint=guest",
+        "h%69nt=ts_ext_on_behalf_of",
+        "HINT=ts_ext_on_behalf_of",
+        "hint=&hint=ts_ext_on_behalf_of",
+        "hint%5B%5D=ts_ext_on_behalf_of",
+        "login_id=shopper%40example.com",
+        "idp_origin=ecom",
+    ] {
+        for prefix in ["", STOREFRONT] {
+            let target = format!("{prefix}{}", slas("token"));
+            let in_form = world.post(&target).header("content-type", FORM).body(format!("{client}&{more}"));
+            let in_query = world.post(&format!("{target}?{more}")).header("content-type", FORM).body(client.clone());
+            let replaced = world.post(&target).basic_auth(PRIVATE_CLIENT, Some(PLACEHOLDER));
+            let replaced = replaced.header("content-type", FORM).body(format!("{client}&{more}"));
+            for request in [in_form, in_query, replaced] {
+                let (answer, entry) = passed(&world, request).await;
+                assert_eq!(answer.status, 401, "{more}: {}", answer.text());
+                assert!(!proofs(&entry)[0].contains(&basic(PRIVATE_CLIENT, PRIVATE_SECRET).as_str()), "{more}");
+            }
+        }
+    }
+    // What the API description has is no wish for another's token.
+    let form = [("hint", "pwdless_login"), ("client_id", PRIVATE_CLIENT), ("login_id", LOGIN)];
+    let (_, entry) = passed(&world, world.post(&slas("passwordless/token")).form(&form)).await;
+    assert_eq!(proofs(&entry)[0], [basic(PRIVATE_CLIENT, PRIVATE_SECRET)]);
+}
+
+#[tokio::test]
 async fn other_methods_on_slas_paths_are_refused() {
     let world = World::start().await;
     for (method, operation) in

@@ -26,7 +26,7 @@ pub const LOGIN: &str = "shopper@example.com";
 pub const PASSWORD: &str = "Passw0rd!shopper";
 
 /// Header fields that an answer may have. A field that is not here is a leak.
-const ALLOWED_ANSWER_FIELDS: [&str; 24] = [
+const ALLOWED_ANSWER_FIELDS: [&str; 25] = [
     "authorization",
     "cache-control",
     "connection",
@@ -43,6 +43,7 @@ const ALLOWED_ANSWER_FIELDS: [&str; 24] = [
     "sunset",
     "www-authenticate",
     "x-correlation-id",
+    "x-on-behalf-of-usid",
     "x-shopper-gateway-error",
     "x-ratelimit-1m-limit",
     "x-ratelimit-1m-remaining",
@@ -315,6 +316,7 @@ redirect_uri = "http://localhost:3000/callback"
 client_id = "{PRIVATE_CLIENT}"
 client_secret = "private-client-secret"
 redirect_uri = "http://localhost:3000/callback"
+vouch = true
 [[tenants.slas_clients]]
 client_id = "{STRICT_CLIENT}"
 client_secret = "strict-client-secret"

@@ -17,7 +17,7 @@ use crate::{
     gate::{
         Tenant,
         caller::{Caller, Callers},
-        refusal::Refusal,
+        refusal::{Refusal, RejectionReason},
         reply,
     },
     jwt::Unverified,
@@ -104,7 +104,10 @@ impl Judgement {
         } else if claimed.is_system {
             self.caller = callers.by_client(claimed.text("sub").unwrap_or_default()).cloned();
             if self.caller.is_none() {
-                self.refuse(&Refusal::CallerUnknown, "its client is none of [[callers]]");
+                self.refuse(
+                    &Refusal::CallerRejected(RejectionReason::NotConfigured),
+                    "its client is none of [[callers]]",
+                );
             }
         }
         // What has not the form of a token is not worth its issuer's keys.

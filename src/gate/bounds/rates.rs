@@ -76,6 +76,8 @@ impl Rates {
     /// How long to wait.
     pub(super) fn admit(&self, credential: &Credential) -> Result<(), Duration> {
         let rate = match credential.origin() {
+            // It has been counted already, before SLAS was asked for the guest.
+            Origin::OnBehalf(_, token) if token.is_of_new_guest() => None,
             Origin::Caller(caller) | Origin::Machine(caller, _) | Origin::OnBehalf(caller, _) => {
                 return self.admit_caller(caller);
             }

@@ -17,7 +17,7 @@ use crate::{
         credentials::{BasicCredentials, Presented},
         forward::{Credential, SystemLease},
         operations::{Operation, SecurityKind},
-        refusal::{NeededToken, Refusal},
+        refusal::{NeededToken, Refusal, RejectionReason},
     },
     jwt,
     names::Scopes,
@@ -25,8 +25,13 @@ use crate::{
     shopper::verify::HashedToken,
     spans,
     system::SystemClient,
-    tokens::machine::{ClientCredentials, SystemTokenFailure},
+    tokens::machine::{ClientCredentials, Presenter, SystemTokenFailure},
 };
+
+/// The trusted system is none of `[[callers]]`.
+const NOT_CONFIGURED: Refusal = Refusal::CallerRejected(RejectionReason::NotConfigured);
+/// Stands for whatever is presented as a client id and is none.
+const NO_CLIENT_ID: &str = "no-client-id";
 
 /// A trusted system that has said who it is, and how it proves it.
 #[derive(Debug)]
@@ -42,8 +47,8 @@ pub(in crate::gate) struct Trusted {
 pub(in crate::gate) enum Proof {
     /// A verified token of its own.
     Bearer(Arc<SystemClient>),
-    /// Credentials that Account Manager has still to accept.
-    Basic(ClientCredentials),
+    /// Credentials that Account Manager has still to accept, and the address that presents them.
+    Basic(ClientCredentials, Presenter),
     /// A certificate that the listener verified.
     Certificate,
 }
@@ -53,26 +58,27 @@ impl Trusted {
     pub(in crate::gate) fn has_one_of(&self, scopes: &Scopes) -> Result<(), Refusal> {
         match &self.proof {
             Proof::Bearer(client) if !scopes.intersects(&client.scopes) => Err(Refusal::ScopeMissing(scopes.clone())),
-            Proof::Bearer(_) | Proof::Basic(_) | Proof::Certificate => Ok(()),
+            Proof::Bearer(_) | Proof::Basic(..) | Proof::Certificate => Ok(()),
         }
     }
 }
 
 impl Gate {
     /// The trusted system that a request is of. What it says is proved, but for Basic credentials, which the first
-    /// exchange proves: see [`Gate::system_lease`].
+    /// exchange proves: see [`Gate::system_lease`]. `scopes` are those that this exchange will ask for.
     pub(in crate::gate) async fn trusted(
         &self,
         tenant: &Tenant,
         route: &Route,
         asked: &Asked<'_>,
+        scopes: &Scopes,
         trail: &mut Trail,
     ) -> Result<Trusted, Refusal> {
         match Presented::read(&asked.head.headers)? {
             Presented::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
                 let client = self.system_client(tenant, token.expose_secret()).await?;
                 trail.who = Some(client.client.to_string());
-                let caller = self.callers.by_client(client.client.as_str()).ok_or(Refusal::CallerUnknown)?;
+                let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
                 trail.who = Some(caller.settings.name.clone());
                 Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Bearer(client) })
             }
@@ -80,7 +86,7 @@ impl Gate {
                 self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await?;
                 Err(Refusal::TokenKindWrong(NeededToken::System))
             }
-            Presented::Basic(credentials) => self.claimed(credentials, trail),
+            Presented::Basic(credentials) => self.claimed(tenant, asked, credentials, scopes, trail).await,
             Presented::Nothing => match asked.certificate {
                 Some(certificate) => self.certified(certificate, trail),
                 None => Err(Refusal::TokenMissing),
@@ -88,18 +94,37 @@ impl Gate {
         }
     }
 
-    fn claimed(&self, credentials: BasicCredentials, trail: &mut Trail) -> Result<Trusted, Refusal> {
+    async fn claimed(
+        &self,
+        tenant: &Tenant,
+        asked: &Asked<'_>,
+        presented: BasicCredentials,
+        scopes: &Scopes,
+        trail: &mut Trail,
+    ) -> Result<Trusted, Refusal> {
+        let address = self.bounds.client_address(asked);
+        let caller = self.callers.by_client(&presented.user);
+        // A text that is no client id has no caller.
+        let client = presented.user.parse().or_else(|_| NO_CLIENT_ID.parse()).map_err(|_| NOT_CONFIGURED)?;
+        let credentials = ClientCredentials { client, secret: presented.password };
         // Only a configured client's credentials are shown to Account Manager at all.
-        let caller = self.callers.by_client(&credentials.user).ok_or(Refusal::CallerUnknown)?;
+        let Some(caller) = caller else {
+            if tenant.account_manager.is_none() {
+                return Err(NOT_CONFIGURED);
+            }
+            let refused = self.machine.refuse_unknown(&tenant.settings.tenant, &credentials, address, scopes).await;
+            return Err(match refused {
+                SystemTokenFailure::CredentialsRefused => NOT_CONFIGURED,
+                failure => Refusal::of_system_token(&failure),
+            });
+        };
         trail.who = Some(caller.settings.name.clone());
-        let client = credentials.user.parse().map_err(|_| Refusal::CallerUnknown)?;
-        let credentials = ClientCredentials { client, secret: credentials.password };
-        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Basic(credentials) })
+        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Basic(credentials, Presenter::Client(address)) })
     }
 
     fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
         trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
-        let caller = self.callers.by_certificate(certificate).ok_or(Refusal::CallerUnknown)?;
+        let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
         trail.who = Some(caller.settings.name.clone());
         Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
     }
@@ -125,11 +150,13 @@ impl Gate {
                 if lacks(&client.scopes) { Err(scope_missing()) } else { Ok(Credential::of_caller(trusted.caller)) }
             }
             // First who it is, then what it may: nobody learns the second without the first.
-            Proof::Basic(credentials) => match self.system_lease(tenant, &credentials, &security.scopes).await {
-                Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
-                Err(failure) => Err(Refusal::of_system_token(&failure)),
-                Ok(lease) => allowed.map(|()| Credential::of_machine(trusted.caller, lease)),
-            },
+            Proof::Basic(credentials, presenter) => {
+                match self.system_lease(tenant, &credentials, presenter, &security.scopes).await {
+                    Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
+                    Err(failure) => Err(Refusal::of_system_token(&failure)),
+                    Ok(lease) => allowed.map(|()| Credential::of_machine(trusted.caller, lease)),
+                }
+            }
             Proof::Certificate => {
                 allowed?;
                 let lease = self.own_lease(tenant).await?;
@@ -148,8 +175,8 @@ impl Gate {
         trusted: &Trusted,
         scopes: &Scopes,
     ) -> Result<(), Refusal> {
-        let Proof::Basic(credentials) = &trusted.proof else { return Ok(()) };
-        let proved = self.system_lease(tenant, credentials, scopes).await;
+        let Proof::Basic(credentials, presenter) = &trusted.proof else { return Ok(()) };
+        let proved = self.system_lease(tenant, credentials, *presenter, scopes).await;
         proved.map(|_| ()).map_err(|failure| match failure {
             // Account Manager refused nothing but the tenant: the client is not of this organization.
             SystemTokenFailure::ScopeRefused if scopes.is_empty() => Refusal::CallerNotAllowed,
@@ -163,11 +190,12 @@ impl Gate {
         &self,
         tenant: &Tenant,
         credentials: &ClientCredentials,
+        presenter: Presenter,
         alternatives: &Scopes,
     ) -> Result<SystemLease, SystemTokenFailure> {
         let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
         let of = &tenant.settings.tenant;
-        let token = self.machine.token_with_any(account_manager, of, credentials, alternatives);
+        let token = self.machine.token_with_any(account_manager, of, credentials, presenter, alternatives);
         let (slot, token) = token.instrument(spans::cache("system")).await?;
         Ok(SystemLease { credentials: credentials.clone(), slot, token })
     }
@@ -185,7 +213,7 @@ impl Gate {
             let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
             let (slot, outcome) = self
                 .machine
-                .token(account_manager, &tenant.settings.tenant, &credentials, &own.scopes)
+                .token(account_manager, &tenant.settings.tenant, &credentials, Presenter::Gateway, &own.scopes)
                 .instrument(spans::cache("system"))
                 .await;
             match outcome {
@@ -224,13 +252,8 @@ fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::settings::Acc
 
 /// Whether a refusal is of somebody who asked as a trusted system.
 pub(in crate::gate) fn refused(refusal: &Refusal, trail: &mut Trail) {
-    if matches!(
-        refusal,
-        Refusal::CallerUnknown
-            | Refusal::CallerNotAllowed
-            | Refusal::CallerRateLimited { .. }
-            | Refusal::AccountManagerRejected
-    ) {
+    if matches!(refusal, Refusal::CallerRejected(_) | Refusal::CallerNotAllowed | Refusal::CallerRateLimited { .. }) {
         trail.event = Some(Event::CallerRefused);
+        trail.reason = refusal.reason();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns in which operations the gateway vouches for a client, and in which field. Elsewhere it never
 //! does: who could have trusted-system tokens, revocation or introspection vouched for would be any
-//! shopper. Whether a proof is right is for SLAS to say: a wrong secret stays wrong, except below PWA
+//! shopper. Nor does it where `vouch` is false, or for a request that reads like one on behalf of a shopper. Whether a proof is right is for SLAS to say: a wrong secret stays wrong, except below PWA
 //! Kit's prefix, where storefronts send a placeholder in its place.
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use http::{Method, header::AUTHORIZATION, request::Parts};
 
 use super::{
     form::{self, Form},
-    is_slas_own,
+    is_slas_own, on_behalf,
 };
 use crate::{
     audit::{Event, Trail},
@@ -53,7 +53,7 @@ impl Place {
 
     /// Whether this client's credential may be added here.
     fn takes(self, client: &SlasClient) -> bool {
-        client.secret.is_some() && (self != Self::Strict || client.strict_client_auth)
+        client.secret.is_some() && client.vouch && (self != Self::Strict || client.strict_client_auth)
     }
 }
 
@@ -66,6 +66,12 @@ pub fn what_is_added(operation: &Operation) -> Option<&'static str> {
         Place::Strict => Some("x-slas-client-auth of the strict client that is named"),
         Place::Nowhere => None,
     }
+}
+
+/// The clients of these tenants whose credential the gateway adds to an operation of SLAS.
+pub fn whose_is_added<'t>(operation: &Operation, tenants: &'t [Tenant]) -> impl Iterator<Item = &'t SlasClient> {
+    let place = Place::of(operation);
+    tenants.iter().flat_map(|tenant| &tenant.slas_clients).filter(move |client| place.takes(client))
 }
 
 /// The login that a request for SLAS is, if it is one, as the audit log tells of it: by which client.
@@ -86,15 +92,18 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
     };
     // Only what is configured is told: the rest is anybody's text.
     let known = |name: String| tenant.slas_clients.iter().any(|client| client.id.as_str() == name).then_some(name);
-    is_login.then(|| Trail { event: Some(Event::Login), who: by().and_then(known), shopper: None })
+    is_login.then(|| Trail { event: Some(Event::Login), who: by().and_then(known), ..Trail::default() })
 }
 
-/// Whether the form must be read to know which client's credential is missing.
-pub(super) fn wants_form(tenant: &Tenant, operation: &Operation, head: &Parts) -> bool {
+/// Whether the form must be read to know which client's credential is missing, and whether it may be added.
+pub(super) fn wants_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
     let place = Place::of(operation);
-    place != Place::Nowhere
-        && tenant.slas_clients.iter().any(|client| place.takes(client))
-        && (place == Place::Strict || lacks_client(&Presented::read(&head.headers)))
+    let may_be_added = || {
+        let presented = Presented::read(&head.headers);
+        let is_placeholder = route.for_storefront && matches!(presented, Ok(Presented::Basic(_)));
+        place == Place::Strict || is_placeholder || lacks_client(&presented)
+    };
+    place != Place::Nowhere && tenant.slas_clients.iter().any(|client| place.takes(client)) && may_be_added()
 }
 
 /// The credential under which a request goes to SLAS: what it brings, or the named client's.
@@ -109,7 +118,8 @@ pub(super) fn credential(
     body: Option<&Bytes>,
 ) -> Result<Credential, Refusal> {
     let place = Place::of(operation);
-    let is_readable = head.method != Method::POST || form::is_form(&head.headers);
+    // A form that was not read might ask for anything.
+    let is_readable = head.method != Method::POST || (body.is_some() && form::is_form(&head.headers));
     if place == Place::Nowhere || !is_readable {
         return Ok(Credential::of_slas());
     }
@@ -123,7 +133,8 @@ pub(super) fn credential(
         _ => None,
     };
     let client = name
-        .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)));
+        .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)))
+        .filter(|_| !on_behalf::may_be_asked(operation, head.uri.query(), body.map(|body| &body[..])));
     Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(Credential::of_slas))
 }
 
@@ -176,6 +187,7 @@ mod tests {
             previous_secret: None,
             redirect_uri: "http://localhost:3000/callback".to_owned(),
             strict_client_auth: true,
+            vouch: true,
             requests_per_second: None,
         };
         for place in [Place::Authorization, Place::BesideTheAgent, Place::Strict] {

@@ -218,7 +218,7 @@ impl Login<'_> {
         for (name, value) in edits.header.set {
             headers.insert(name, value);
         }
-        Reply { status: answer.status, headers, body: answer.body.clone(), code: None }
+        Reply { status: answer.status, headers, body: answer.body.clone(), code: None, reason: None }
     }
 }
 

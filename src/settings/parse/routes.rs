@@ -79,7 +79,22 @@ fn wrong_with(path: &str) -> Option<&'static str> {
             return Some("a segment is a {parameter} or of letters, digits and -._~");
         }
     }
-    (!parameters.contains(&"organizationId")).then_some("must contain {organizationId} as a segment")
+    if !parameters.contains(&"organizationId") {
+        return Some("must contain {organizationId} as a segment");
+    }
+    may_match_slas(path).then_some("must not match below /shopper/auth, which is SLAS's, by a parameter either")
+}
+
+/// Whether a template has readings below `/shopper/auth`, where only the operations of the policy table are served:
+/// as a literal in any case of its letters, or by a parameter. No organization id is either word.
+fn may_match_slas(path: &str) -> bool {
+    let mut segments = path.split('/').skip(1);
+    let mut may_be = |word: &str| {
+        segments.next().is_some_and(|segment| {
+            segment.eq_ignore_ascii_case(word) || (segment.starts_with('{') && segment != "{organizationId}")
+        })
+    };
+    may_be("shopper") && may_be("auth")
 }
 
 #[cfg(test)]
@@ -100,6 +115,9 @@ mod tests {
     fn templates_of_paths() {
         assert_eq!(wrong_with("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
         assert_eq!(wrong_with("/{organizationId}"), None);
+        for path in ["/shopper/{organizationId}", "/shopper/loyalty/{organizationId}", "/{organizationId}/{a}/{b}"] {
+            assert_eq!(wrong_with(path), None, "{path}");
+        }
         for path in [
             "",
             "/",
@@ -116,6 +134,11 @@ mod tests {
             "/{organizationId}/a;b",
             "/{organizationId}/{a/b}",
             "/{organizationId}/\u{e9}",
+            "/shopper/auth/{organizationId}",
+            "/Shopper/AUTH/v1/organizations/{organizationId}/oauth2/token",
+            "/{family}/{api}/v1/organizations/{organizationId}/oauth2/{what}",
+            "/shopper/{api}/v1/organizations/{organizationId}",
+            "/{family}/auth/v1/organizations/{organizationId}",
         ] {
             assert!(wrong_with(path).is_some(), "{path}");
         }

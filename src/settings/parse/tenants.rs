@@ -25,6 +25,10 @@ pub(super) struct Draft {
     private_clients: Vec<ClientId>,
     are_clients_named: bool,
     names_on_behalf_client: bool,
+    /// The client that acts on behalf of shoppers where callers may: the named one, or the only private one.
+    on_behalf_client: Option<ClientId>,
+    /// `vouch` of each client, as written, by the client's position.
+    vouch: Vec<Option<bool>>,
     /// The tenant itself; `None` only together with an error.
     pub(super) tenant: Option<Tenant>,
 }
@@ -98,7 +102,7 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
                 sites: sites.clone(),
                 account_manager,
                 slas_clients,
-                on_behalf_client,
+                on_behalf_client: on_behalf_client.clone(),
                 register_sessions: raw.register_sessions,
                 slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(if organization.is_production() {
                     SLAS_ON_PRODUCTION
@@ -116,6 +120,8 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
         private_clients: clients.private,
         are_clients_named: clients.are_all_named,
         names_on_behalf_client,
+        on_behalf_client,
+        vouch: clients.vouch,
         tenant,
     }
 }
@@ -178,6 +184,8 @@ struct Clients {
     public: Vec<ClientId>,
     /// Whether the id of each could be read.
     are_all_named: bool,
+    /// `vouch` of each, as written.
+    vouch: Vec<Option<bool>>,
 }
 
 fn slas_clients(
@@ -186,7 +194,13 @@ fn slas_clients(
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Clients {
-    let mut clients = Clients { all: Some(Vec::new()), private: Vec::new(), public: Vec::new(), are_all_named: true };
+    let mut clients = Clients {
+        all: Some(Vec::new()),
+        private: Vec::new(),
+        public: Vec::new(),
+        are_all_named: true,
+        vouch: raw.iter().map(|client| client.vouch).collect(),
+    };
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("{tenant}.slas_clients[{position}]");
         let secret = secret(&table, raw.client_secret, surroundings, findings);
@@ -201,6 +215,9 @@ fn slas_clients(
                 "strict_client_auth",
                 "a public client has nothing to authenticate with; give it a client_secret",
             );
+        }
+        if raw.vouch == Some(true) && !is_private {
+            keys.error("vouch", "a public client has no credential to add; give it a client_secret");
         }
         if !is_private && previous.as_ref().is_some_and(Option::is_some) {
             keys.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
@@ -223,6 +240,8 @@ fn slas_clients(
                 previous_secret,
                 redirect_uri,
                 strict_client_auth: raw.strict_client_auth,
+                // `settle_on_behalf` knows better which is the client that acts on behalf of shoppers.
+                vouch: raw.vouch.unwrap_or(true),
                 requests_per_second: raw.requests_per_second,
             }),
             _ => None,
@@ -248,11 +267,15 @@ fn redirect_uri_of(text: String, keys: &mut Keys<'_>) -> Option<String> {
     None
 }
 
-/// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may.
-pub(super) fn check_on_behalf(drafts: &[Draft], callers: &[CallerDraft], findings: &mut Findings) {
-    for (position, draft) in drafts.iter().enumerate() {
+/// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may; and that no stranger
+/// uses that client by its id alone, unless the configuration says so.
+pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], findings: &mut Findings) {
+    for (position, draft) in drafts.iter_mut().enumerate() {
         let Some(organization) = &draft.organization else { continue };
         let acting = callers.iter().position(|caller| caller.acts_in.contains(organization));
+        if acting.is_some() || draft.names_on_behalf_client {
+            settle_vouch(&format!("tenants[{position}]"), draft, findings);
+        }
         let Some(caller) = acting else { continue };
         let key = format!("tenants[{position}].on_behalf_client");
         match draft.private_clients.len() {
@@ -271,5 +294,33 @@ pub(super) fn check_on_behalf(drafts: &[Draft], callers: &[CallerDraft], finding
                 ),
             ),
         }
+    }
+}
+
+/// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise.
+fn settle_vouch(table: &str, draft: &mut Draft, findings: &mut Findings) {
+    let clients = draft.tenant.as_mut().map(|tenant| &mut tenant.slas_clients);
+    let acting = clients.into_iter().flatten().enumerate();
+    let Some((position, client)) =
+        acting.into_iter().find(|(_, client)| Some(&client.id) == draft.on_behalf_client.as_ref())
+    else {
+        return;
+    };
+    let key = format!("{table}.slas_clients[{position}].vouch");
+    match draft.vouch.get(position).copied().flatten() {
+        None => {
+            client.vouch = false;
+            if draft.private_clients.len() == 1 {
+                findings.warn(
+                    key,
+                    "missing: the only private client acts on behalf of shoppers, so its credential is not added to requests on the SLAS paths; set true if a storefront relies on that, false if none does",
+                );
+            }
+        }
+        Some(true) => findings.warn(
+            key,
+            "true for the client that acts on behalf of shoppers: a request on the SLAS paths uses it by its id alone; give storefronts a client of their own",
+        ),
+        Some(false) => {}
     }
 }

@@ -134,9 +134,9 @@ async fn a_certificate_that_names_no_single_caller_is_nobodys() {
     ] {
         for client in certified.clients_with(&certificate) {
             let answer = world.send(certified.get(&client, &orders())).await;
-            assert_eq!(answer.refusal(), (401, "caller_unknown"));
+            assert_eq!(answer.refusal(), (401, "caller_rejected"));
             let answer = world.send(certified.get(&client, &search()).header("X-On-Behalf-Of", LOGIN)).await;
-            assert_eq!(answer.refusal(), (401, "caller_unknown"));
+            assert_eq!(answer.refusal(), (401, "caller_rejected"));
             let answer = world.send(certified.get(&client, &search())).await;
             assert_eq!(answer.refusal(), (401, "token_missing"), "a shopper's request is no caller's");
         }
@@ -159,10 +159,10 @@ async fn beside_a_certificate_the_authorization_field_counts() {
         let get = || certified.get(&client, &orders());
         for (request, refusal) in [
             (get().bearer_auth(&shopper), (403, "token_kind_wrong")),
-            (get().bearer_auth(&nobody), (401, "caller_unknown")),
+            (get().bearer_auth(&nobody), (401, "caller_rejected")),
             (get().bearer_auth(&of_caller), (403, "scope_missing")),
-            (get().basic_auth(CALLER_CLIENT, Some("wrong")), (401, "account_manager_rejected")),
-            (get().basic_auth("nobody", Some("wrong")), (401, "caller_unknown")),
+            (get().basic_auth(CALLER_CLIENT, Some("wrong")), (401, "caller_rejected")),
+            (get().basic_auth("nobody", Some("wrong")), (401, "caller_rejected")),
             (get().header("authorization", "Bearer"), (401, "token_invalid")),
             (get().header("authorization", ""), (401, "token_invalid")),
             (get().header("authorization", "Negotiate abc"), (401, "token_invalid")),

@@ -1,0 +1,133 @@
+//! The same answers for a client that is not configured as for one whose secret is wrong.
+//!
+//! A stranger must not learn which client ids are configured. An unknown client goes through the same bounds on trials
+//! and waits as long as Account Manager takes to refuse; only the call is left out. Its state is apart, so that a flood of
+//! invented clients forgets nothing about configured ones. What remains is in docs/THREAT-MODEL.md.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::{
+    CLIENT_REFUSED_FOR, ClientCredentials, FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, Slot, SystemTokenFailure,
+    proofs::Proofs,
+    trials::{Guesser, Trials},
+};
+use crate::{clock::random_fraction, names::TenantId, tokens::flights::Flights};
+
+/// A refusal is answered at a whole multiple of this time after the trial began. Account Manager's refusals take less.
+const REFUSED_AT: Duration = Duration::from_millis(500);
+/// What Account Manager takes to refuse, until it has refused one.
+const USUAL: Duration = Duration::from_millis(150);
+
+/// What is known of Account Manager's answers for one tenant.
+#[derive(Debug, Clone, Copy)]
+struct Observed {
+    refused_within: Duration,
+    fails_until: Option<Instant>,
+}
+
+/// Clients that are not configured, and what it takes to answer them like the others.
+#[derive(Debug)]
+pub(super) struct Decoys {
+    trials: Trials,
+    failures: Cache<Slot, Instant>,
+    flights: Arc<Flights<Slot, SystemTokenFailure>>,
+    /// By configured tenant.
+    observed: Mutex<HashMap<TenantId, Observed>>,
+}
+
+impl Decoys {
+    pub(super) fn new() -> Self {
+        Self {
+            trials: Trials::new(),
+            failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(CLIENT_REFUSED_FOR).build(),
+            flights: Flights::new(),
+            observed: Mutex::default(),
+        }
+    }
+
+    /// Account Manager refused a configured client after this time.
+    pub(super) fn observe_refusal(&self, tenant: &TenantId, took: Duration) {
+        self.observe(tenant, |observed| {
+            *observed = Observed { refused_within: (observed.refused_within * 3 + took) / 4, fails_until: None };
+        });
+    }
+
+    /// Account Manager failed. Until it answers again, or for [`LONGEST_PAUSE`], a configured client would hear so.
+    pub(super) fn observe_failure(&self, tenant: &TenantId) {
+        self.observe(tenant, |observed| observed.fails_until = Some(Instant::now() + LONGEST_PAUSE));
+    }
+
+    /// Account Manager accepted a configured client.
+    pub(super) fn observe_success(&self, tenant: &TenantId) {
+        self.observe(tenant, |observed| observed.fails_until = None);
+    }
+
+    fn observe(&self, tenant: &TenantId, change: impl FnOnce(&mut Observed)) {
+        let unknown = Observed { refused_within: USUAL, fails_until: None };
+        change(self.observed.lock().entry(tenant.clone()).or_insert(unknown));
+    }
+
+    /// Refuses a client that is not configured.
+    pub(super) async fn refuse(
+        self: &Arc<Self>,
+        proofs: &Arc<Proofs>,
+        guesser: Guesser,
+        credentials: &ClientCredentials,
+        slot: &Slot,
+    ) -> SystemTokenFailure {
+        if self.failures.contains_key(slot) {
+            return SystemTokenFailure::CredentialsRefused;
+        }
+        let work = || {
+            let (decoys, proofs) = (Arc::clone(self), Arc::clone(proofs));
+            let (credentials, slot) = (credentials.clone(), slot.clone());
+            async move { decoys.pretend(&proofs, guesser, &credentials, slot).await }
+        };
+        let (failure, _) = self.flights.join(slot, work).await;
+        failure.unwrap_or(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
+    }
+
+    async fn pretend(
+        &self,
+        proofs: &Proofs,
+        guesser: Guesser,
+        credentials: &ClientCredentials,
+        slot: Slot,
+    ) -> SystemTokenFailure {
+        let trial = match self.trials.begin(&guesser, &slot.credentials).await {
+            Ok(trial) => trial,
+            Err(retry_after) => {
+                // There is no such proof, but to look takes time.
+                proofs.is_shared(&slot.credentials, credentials).await;
+                return SystemTokenFailure::TooManyGuesses { retry_after };
+            }
+        };
+        let began = Instant::now();
+        let observed = self.observed.lock().get(&slot.tenant).copied();
+        let Observed { refused_within, fails_until } =
+            observed.unwrap_or(Observed { refused_within: USUAL, fails_until: None });
+        if fails_until.is_some_and(|until| until > began) {
+            return SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE };
+        }
+        tokio::time::sleep(refused_within.mul_f64(0.75 + 0.5 * random_fraction())).await;
+        self.trials.refused(&trial);
+        drop(trial);
+        until_refused(began).await;
+        self.failures.insert(slot, Instant::now());
+        SystemTokenFailure::CredentialsRefused
+    }
+}
+
+/// Waits until a refusal of a trial that began then is answered.
+pub(super) async fn until_refused(began: Instant) {
+    let took = u32::try_from(began.elapsed().as_millis() / REFUSED_AT.as_millis()).unwrap_or(u32::MAX - 1);
+    let at = began + REFUSED_AT.saturating_mul(took + 1);
+    tokio::time::sleep_until(at.into()).await;
+}

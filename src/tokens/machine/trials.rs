@@ -1,0 +1,235 @@
+//! Which unproved secrets of a caller are shown to Account Manager, and how many.
+//!
+//! A stranger who guesses must neither learn a secret nor keep the caller with the right one out. Refused secrets count
+//! for the client together with the address that sent them. An address without a refused secret has turns of its own, so
+//! that guesses from elsewhere use up nothing of them. Behind a shared address the right secret differs from guesses in
+//! one way: it comes back. A secret that was turned away and comes back later is tried before new ones.
+//!
+//! Bounded: the calls to Account Manager for one client by the budgets below, whatever the number of addresses; every map
+//! by its capacity, beyond which the least used entries are forgotten.
+
+use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};
+
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::super::pace::Pace;
+use crate::names::ClientId;
+
+/// Most clients with an address, and most secrets that were turned away, that are remembered.
+const CAPACITY: u64 = 10_000;
+/// Refused secrets of one client from one address: so many at once, then one each so often.
+const OF_ADDRESS: (u32, Duration) = (10, Duration::from_secs(6));
+/// The same for secrets that come back, in addition.
+const RETURNING_OF_ADDRESS: (u32, Duration) = (4, Duration::from_secs(3));
+/// Refused secrets of one client from all addresses together: from addresses without one so far, from the others, and
+/// of those that come back. In sum this bounds the calls to Account Manager.
+const OF_NEW_ADDRESSES: (u32, Duration) = (60, Duration::from_secs(1));
+const OF_KNOWN_ADDRESSES: (u32, Duration) = (30, Duration::from_secs(3));
+const RETURNING: (u32, Duration) = (10, Duration::from_secs(3));
+/// A secret comes back if this much time has passed since it was first turned away.
+const RETURNS_AFTER: Duration = Duration::from_secs(1);
+/// How long a secret that was turned away is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// Trials of one client at a time: from addresses without a refused secret and from the others, each; and from one address.
+const AT_A_TIME: usize = 8;
+const AT_A_TIME_OF_ADDRESS: usize = 2;
+/// How long a secret waits for its trial.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// Who presents a secret: one address, or the /64 of an IPv6 address; absent where the connection has none.
+pub(super) type Guesser = (ClientId, Option<IpAddr>);
+
+/// The trials of all clients.
+#[derive(Debug)]
+pub(super) struct Trials {
+    of_address: Pace<Guesser>,
+    returning_of_address: Pace<Guesser>,
+    of_new_addresses: Pace<ClientId>,
+    of_known_addresses: Pace<ClientId>,
+    returning: Pace<ClientId>,
+    /// When a secret was first turned away, by the keyed hash of the credentials.
+    turned_away: Cache<[u8; 32], Instant>,
+    turns: Cache<ClientId, Turns>,
+    turns_of_address: Cache<Guesser, Arc<Semaphore>>,
+}
+
+#[derive(Debug, Clone)]
+struct Turns {
+    of_new_addresses: Arc<Semaphore>,
+    of_known_addresses: Arc<Semaphore>,
+}
+
+/// Which budget a trial is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    NewAddress,
+    KnownAddress,
+    Returning,
+}
+
+/// The right to show one secret to Account Manager.
+#[derive(Debug)]
+pub(super) struct Trial {
+    class: Class,
+    guesser: Guesser,
+    _turns: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+impl Trials {
+    pub(super) fn new() -> Self {
+        fn pace<K: std::hash::Hash + Eq + Clone + Send + Sync>((at_once, each): (u32, Duration)) -> Pace<K> {
+            Pace::with_capacity(at_once, each, CAPACITY)
+        }
+        Self {
+            of_address: pace(OF_ADDRESS),
+            returning_of_address: pace(RETURNING_OF_ADDRESS),
+            of_new_addresses: pace(OF_NEW_ADDRESSES),
+            of_known_addresses: pace(OF_KNOWN_ADDRESSES),
+            returning: pace(RETURNING),
+            turned_away: Cache::builder().max_capacity(CAPACITY).time_to_live(REMEMBERED_FOR).build(),
+            turns: Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED_FOR).build(),
+            turns_of_address: Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED_FOR).build(),
+        }
+    }
+
+    /// Waits for the trial of a secret.
+    ///
+    /// # Errors
+    /// How long to wait before it is presented again.
+    pub(super) async fn begin(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<Trial, Duration> {
+        let class = self.class(guesser, credentials)?;
+        let turns = self.turns.get_with_by_ref(&guesser.0, || Turns {
+            of_new_addresses: Arc::new(Semaphore::new(AT_A_TIME)),
+            of_known_addresses: Arc::new(Semaphore::new(AT_A_TIME)),
+        });
+        let own = self.turns_of_address.get_with_by_ref(guesser, || Arc::new(Semaphore::new(AT_A_TIME_OF_ADDRESS)));
+        let of_client = match class {
+            // Few secrets return, and none as often as it likes: they share the turns that guesses cannot fill.
+            Class::NewAddress | Class::Returning => turns.of_new_addresses,
+            Class::KnownAddress => turns.of_known_addresses,
+        };
+        let wait = async { Some((own.acquire_owned().await.ok()?, of_client.acquire_owned().await.ok()?)) };
+        let Ok(Some(permits)) = tokio::time::timeout(LONGEST_WAIT, wait).await else {
+            self.turn_away(credentials);
+            return Err(OF_ADDRESS.1);
+        };
+        // Secrets that were refused meanwhile count.
+        let class = self.class(guesser, credentials)?;
+        Ok(Trial { class, guesser: guesser.clone(), _turns: permits })
+    }
+
+    /// Account Manager refused the secret.
+    pub(super) fn refused(&self, trial: &Trial) {
+        let Trial { class, guesser, .. } = trial;
+        match class {
+            Class::NewAddress => self.of_new_addresses.count(&guesser.0),
+            Class::KnownAddress => self.of_known_addresses.count(&guesser.0),
+            Class::Returning => {
+                self.returning.count(&guesser.0);
+                self.returning_of_address.count(guesser);
+                return;
+            }
+        }
+        self.of_address.count(guesser);
+    }
+
+    fn class(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<Class, Duration> {
+        let (class, budget) = if self.of_address.is_unused(guesser) {
+            (Class::NewAddress, &self.of_new_addresses)
+        } else {
+            (Class::KnownAddress, &self.of_known_addresses)
+        };
+        let Err(wait) = self.of_address.may(guesser).and_then(|()| budget.may(&guesser.0)) else { return Ok(class) };
+        let first = self.turn_away(credentials);
+        let may_return =
+            || self.returning_of_address.may(guesser).and_then(|()| self.returning.may(&guesser.0)).is_ok();
+        if first.elapsed() >= RETURNS_AFTER && may_return() { Ok(Class::Returning) } else { Err(wait) }
+    }
+
+    /// When a secret was first turned away, which is now if it was not before.
+    fn turn_away(&self, credentials: &[u8; 32]) -> Instant {
+        self.turned_away.get_with_by_ref(credentials, Instant::now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guesser(address: &str) -> Guesser {
+        ("c1".parse().unwrap(), Some(address.parse().unwrap()))
+    }
+
+    fn secret(number: u32) -> [u8; 32] {
+        crate::jwt::sha256(number.to_be_bytes())
+    }
+
+    /// How many of so many secrets are tried, all of which are wrong.
+    async fn tried(trials: &Trials, secrets: impl Iterator<Item = (Guesser, u32)>) -> usize {
+        let mut tried = 0;
+        for (guesser, number) in secrets {
+            if let Ok(trial) = trials.begin(&guesser, &secret(number)).await {
+                trials.refused(&trial);
+                tried += 1;
+            }
+        }
+        tried
+    }
+
+    #[tokio::test]
+    async fn guesses_from_one_address_leave_another_its_turns() {
+        let trials = Trials::new();
+        let one = tried(&trials, (0..1000).map(|number| (guesser("192.0.2.1"), number))).await;
+        assert!((10..=11).contains(&one), "{one}");
+        assert_eq!(trials.begin(&guesser("192.0.2.2"), &secret(2000)).await.unwrap().class, Class::NewAddress);
+    }
+
+    #[tokio::test]
+    async fn guesses_from_many_addresses_are_bounded_in_sum() {
+        let trials = Trials::new();
+        let from = |number: u32| guesser(&format!("198.51.{}.{}", number / 250, number % 250));
+        let all = tried(&trials, (0..5000).map(|number| (from(number % 500), number))).await;
+        let most = OF_NEW_ADDRESSES.0 + OF_KNOWN_ADDRESSES.0 + 5;
+        assert!(all <= most as usize, "{all}");
+        assert!(all >= OF_NEW_ADDRESSES.0 as usize, "{all}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_comes_back_is_tried_before_new_ones() {
+        let trials = Trials::new();
+        tried(&trials, (0..100).map(|number| (guesser("192.0.2.1"), number))).await;
+        let right = secret(1_000_000);
+        assert!(trials.begin(&guesser("192.0.2.1"), &right).await.is_err());
+        assert!(trials.begin(&guesser("192.0.2.1"), &right).await.is_err(), "it has not come back, it has stayed");
+        tokio::time::sleep(RETURNS_AFTER + Duration::from_millis(50)).await;
+        tried(&trials, (200..300).map(|number| (guesser("192.0.2.1"), number))).await;
+        assert_eq!(trials.begin(&guesser("192.0.2.1"), &right).await.unwrap().class, Class::Returning);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_comes_back_is_known_among_more_than_are_remembered() {
+        let trials = Trials::new();
+        let flood = |from: u32| (from..from + 20_000).map(|number| (guesser("192.0.2.1"), number));
+        tried(&trials, flood(0)).await;
+        let right = secret(1_000_000);
+        for number in 1.. {
+            if let Ok(trial) = trials.begin(&guesser("192.0.2.1"), &right).await {
+                assert_eq!(trial.class, Class::Returning);
+                break;
+            }
+            assert!(number < 10, "it is never remembered");
+            tried(&trials, flood(number * 20_000)).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn trials_of_one_address_leave_turns_to_others() {
+        let trials = Trials::new();
+        let (one, other) = (guesser("192.0.2.1"), guesser("192.0.2.2"));
+        let _held = (trials.begin(&one, &secret(1)).await.unwrap(), trials.begin(&one, &secret(2)).await.unwrap());
+        assert!(trials.begin(&one, &secret(3)).await.is_err());
+        assert!(trials.begin(&other, &secret(4)).await.is_ok());
+    }
+}
