@@ -3,18 +3,33 @@
 //! Owns the shape of a line, and that no shopper stands in it in clear: a shopper is named by a keyed hash, the same
 //! for the same shopper as long as the key is the same. Refuses to know where the lines go: they have a target of their
 //! own, which [`telemetry`](crate::telemetry) leads to its sink.
+//!
+//! A stranger makes refused lines at no cost, so these are bounded for each client address and in all (`refused`), and
+//! one line a second counts those that were left out. What was done, and what operators did, is never left out.
+
+mod refused;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use aws_lc_rs::{hmac, rand};
+use prometheus::IntCounter;
 use secrecy::{ExposeSecret, SecretSlice};
+
+use self::refused::Refused;
 
 /// The target of audit lines.
 pub const TARGET: &str = "shopper_gateway::audit";
 /// Bytes of a pseudonym that are written: enough that no two shoppers of an organization share one.
 const PSEUDONYM_BYTES: usize = 16;
+/// How often lines that were left out are counted in the log.
+const LEFT_OUT_EACH: Duration = Duration::from_secs(1);
+/// The result of what was done.
+const OK: &str = "ok";
 
 /// Writes audit lines.
 pub struct Audit {
     key: hmac::Key,
+    refused: Arc<Refused>,
 }
 
 /// What an audit line tells of.
@@ -49,6 +64,8 @@ pub struct Trail {
     pub shopper: Option<Pseudonym>,
     /// Why it was refused, where the code alone does not say.
     pub reason: Option<&'static str>,
+    /// What the client has to itself of the addresses. No line names it: it bounds the client's refused lines.
+    pub address: Option<IpAddr>,
 }
 
 /// Where an event took place.
@@ -80,16 +97,22 @@ impl Event {
 }
 
 impl Audit {
-    /// An audit log whose pseudonyms are made with this key; without one, with a key of this process alone, so that
-    /// nobody can compare them with those of another.
+    /// An audit log whose pseudonyms are made with a key of this process alone, so that nobody can compare them with those
+    /// of another. `left_out` counts the refused lines that are not written.
     ///
     /// # Errors
     /// If the operating system gives no randomness.
-    pub fn new(key: Option<&SecretSlice<u8>>) -> Result<Self, aws_lc_rs::error::Unspecified> {
+    pub fn new(left_out: IntCounter) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut random = [0; 32];
         rand::fill(&mut random)?;
-        let key = key.map_or(&random[..], |key| key.expose_secret());
-        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, key) })
+        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random), refused: Arc::new(Refused::new(left_out)) })
+    }
+
+    /// The same log with pseudonyms by this key.
+    #[must_use]
+    pub fn with_key(&self, key: &SecretSlice<u8>) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret());
+        Self { key, refused: Arc::clone(&self.refused) }
     }
 
     /// The pseudonym of a customer id or login id of an organization.
@@ -116,14 +139,35 @@ impl Audit {
     }
 
     /// Writes the line of an event, if there was one. `result` is `ok`, the code of a refusal, or the status that
-    /// Salesforce answered with.
+    /// Salesforce answered with. A line with another result than `ok` may be left out, unless it is an operator's.
     pub fn record(&self, trail: &Trail, place: Place<'_>, result: &str) {
         let Some(event) = trail.event else { return };
+        if result != OK && event != Event::Admin && !self.refused.may_write(trail.address) {
+            return;
+        }
         let Place { organization, site, operation, correlation_id } = place;
         let (event, who) = (event.as_str(), trail.who.as_deref().unwrap_or("unknown"));
         let shopper = trail.shopper.as_ref().map(|shopper| shopper.0.as_str());
         let reason = trail.reason;
         tracing::info!(target: TARGET, event, who, organization, site, operation, shopper, result, reason, correlation_id);
+    }
+}
+
+impl Audit {
+    /// Counts in the log what was left out of it, each second, until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LEFT_OUT_EACH).await;
+            self.write_left_out();
+        }
+    }
+
+    /// Writes how many refused lines were left out since the last such line, if any were.
+    pub fn write_left_out(&self) {
+        let lines = self.refused.take_left_out();
+        if lines > 0 {
+            tracing::info!(target: TARGET, event = "refusals_left_out", lines);
+        }
     }
 }
 
@@ -137,13 +181,18 @@ impl std::fmt::Debug for Audit {
 mod tests {
     use super::*;
 
+    fn log() -> Audit {
+        Audit::new(IntCounter::new("left_out", "left out").unwrap()).unwrap()
+    }
+
     #[test]
     fn a_pseudonym_depends_on_key_organization_and_shopper() {
         let key = |byte: u8| SecretSlice::from(vec![byte; 32]);
-        let (one, other) = (Audit::new(Some(&key(1))).unwrap(), Audit::new(Some(&key(2))).unwrap());
+        let new = |byte| log().with_key(&key(byte));
+        let (one, other) = (new(1), new(2));
         let pseudonym = one.pseudonym("f_ecom_zzrf_001", "ada@example.com");
         assert_eq!(pseudonym.0.len(), 32);
-        assert_eq!(pseudonym, Audit::new(Some(&key(1))).unwrap().pseudonym("f_ecom_zzrf_001", "ada@example.com"));
+        assert_eq!(pseudonym, new(1).pseudonym("f_ecom_zzrf_001", "ada@example.com"));
         assert_ne!(pseudonym, other.pseudonym("f_ecom_zzrf_001", "ada@example.com"));
         assert_ne!(pseudonym, one.pseudonym("f_ecom_zzrf_002", "ada@example.com"));
         assert_ne!(one.pseudonym("a", "bc"), one.pseudonym("ab", "c"));
@@ -151,7 +200,7 @@ mod tests {
 
     #[test]
     fn without_a_key_nobody_can_compare() {
-        let (one, other) = (Audit::new(None).unwrap(), Audit::new(None).unwrap());
+        let (one, other) = (log(), log());
         assert_ne!(one.pseudonym("o", "s"), other.pseudonym("o", "s"));
     }
 }

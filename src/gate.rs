@@ -28,7 +28,7 @@ use self::{
     bounds::{Admission, Bounds},
     caller::{Callers, certificate::PeerCertificate},
     credentials::Presented,
-    forward::Credential,
+    forward::{Credential, Proved},
     operations::{NoMatch, Operation, OperationKind, Operations},
     path::{Query, RequestPath},
     refusal::Refusal,
@@ -39,7 +39,7 @@ use crate::{
     keys::KeyRing,
     metrics::Metrics,
     migration::Migration,
-    names::{ByOrganization, OrganizationId, SiteId},
+    names::{ByOrganization, OrganizationId, Scopes, SiteId},
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
     settings::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
     shopper::verify::{ShopperVerifier, VerifiedToken},
@@ -157,7 +157,7 @@ pub struct Forward {
     /// What it was let in with.
     pub admission: Admission,
     /// The login or a trusted system's write that it is, for the audit log once Salesforce has answered.
-    pub login: Option<Trail>,
+    pub login: Option<Box<Trail>>,
 }
 
 /// A logout on its way to SLAS.
@@ -259,7 +259,7 @@ impl Gate {
     ///
     /// What few requests need stands in boxes below here: every request has the room of the largest of all that is not.
     pub async fn decide(&self, route: &Route, asked: &Asked<'_>) -> Decision {
-        let mut trail = Trail::default();
+        let mut trail = Trail { address: self.bounds.client_address(asked), ..Trail::default() };
         let decision = self.decide_and_tell(route, asked, &mut trail).await;
         let result = match &decision {
             Decision::Forward(Forward { reported: Some(refusal), .. }) => reply::code(refusal),
@@ -319,8 +319,7 @@ impl Gate {
             });
             return Decision::Answer(legacy::as_deprecated(reply));
         }
-        let own = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation));
-        if let Some(operation) = own.filter(|_| !on_behalf::is_asked(&asked.head.headers)) {
+        if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
             return Box::pin(self.decide_slas(tenant, route, operation, asked, trail)).await;
         }
         match self.authorize(tenant, route, asked, trail).await {
@@ -328,27 +327,46 @@ impl Gate {
                 Ok(admission) => {
                     let logout = self.logout_of(route, asked.head).await;
                     // What a trusted system writes gets its line when the API has answered.
-                    let told_later = (trail.event == Some(Event::SystemWrite)).then(|| std::mem::take(trail));
+                    let told_later = (trail.event == Some(Event::SystemWrite)).then(|| Box::new(std::mem::take(trail)));
                     Decision::Forward(Forward { credential, reported: None, logout, login: told_later, admission })
                 }
                 Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
             },
             Err(refusal) => {
                 caller::refused(&refusal, trail);
-                self.refuse_or_report(route, asked.head, refusal)
+                Box::pin(self.refuse_or_report(tenant, route, asked, refusal)).await
             }
         }
     }
 
-    /// In report mode a refused request goes on, unless it has two credentials.
-    fn refuse_or_report(&self, route: &Route, head: &Parts, refusal: Refusal) -> Decision {
+    /// In report mode a refused request goes on, unless it has two credentials. Report mode lifts what tokens and policy
+    /// refuse, and no bound.
+    async fn refuse_or_report(&self, tenant: &Tenant, route: &Route, asked: &Asked<'_>, refusal: Refusal) -> Decision {
         if self.policy.mode == PolicyMode::Enforce || refusal == Refusal::CredentialsConflicting {
             return Decision::Answer(Reply::refusal(&refusal));
         }
-        let is_basic = matches!(Presented::read(&head.headers), Ok(Presented::Basic(_)));
-        let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas);
-        let admission = Admission::default();
-        Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
+        let is_basic = matches!(Presented::read(&asked.head.headers), Ok(Presented::Basic(_)));
+        let proved = if self.bounds.has_rates() { self.proved(tenant, route, asked).await } else { Proved::Nothing };
+        let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas, proved);
+        match self.bounds.admit(tenant, route, asked, &credential).await {
+            Ok(admission) => {
+                Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
+            }
+            Err(bound) => Decision::Answer(Reply::refusal(&bound)),
+        }
+    }
+
+    /// Whose request a refused one has proved to be: its rate holds in report mode too.
+    async fn proved(&self, tenant: &Tenant, route: &Route, asked: &Asked<'_>) -> Proved {
+        // The refusal has its line of the audit log already.
+        if let Ok(trusted) = self.trusted(tenant, route, asked, &Scopes::default(), &mut Trail::default()).await {
+            let proof = self.prove(tenant, &trusted, &Scopes::default()).await;
+            return if proof.is_ok() { Proved::Caller(trusted.caller) } else { Proved::Nothing };
+        }
+        match self.shopper_of(route, asked.head).await {
+            Ok(verified) => Proved::Shopper(verified.shopper),
+            Err(_) => Proved::Nothing,
+        }
     }
 
     /// The logout that a request to SLAS is, if its token is one of ours to end.

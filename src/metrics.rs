@@ -9,8 +9,8 @@ mod requests;
 use std::{collections::BTreeMap, time::Duration};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    proto::MetricType,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, proto::MetricType,
 };
 
 pub use self::requests::{Answered, Requests};
@@ -98,6 +98,8 @@ pub struct Metrics {
     pub store_up: IntGauge,
     /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
     pub tls_certificate_not_after: IntGaugeVec,
+    /// Refused lines of the audit log that were left out, because an address or all addresses had too many.
+    pub audit_lines_left_out: IntCounter,
     /// Connections of clients that are open.
     pub connections: IntGauge,
     /// Connections of clients that the gateway closed for their behaviour, by reason.
@@ -175,6 +177,9 @@ impl Metrics {
         registry.register(Box::new(config_last_reload_success.clone()))?;
         let connections = IntGauge::new("connections", "Connections of clients that are open")?;
         registry.register(Box::new(connections.clone()))?;
+        let audit_lines_left_out =
+            IntCounter::new("audit_lines_left_out_total", "Refused lines of the audit log that were left out")?;
+        registry.register(Box::new(audit_lines_left_out.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
@@ -244,6 +249,7 @@ impl Metrics {
                 "When the listener's certificate ends, seconds since 1970",
                 &[],
             )?,
+            audit_lines_left_out,
             connections,
             connections_cut: counted(
                 "connections_cut_total",

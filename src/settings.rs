@@ -97,6 +97,8 @@ pub struct Tls {
     pub private_key: PathBuf,
     /// Authorities that may sign client certificates, PEM; absent: none is asked for.
     pub client_ca: Option<PathBuf>,
+    /// Their revocation lists, PEM; absent: revocation is not checked.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// The listener for operators.

@@ -769,6 +769,59 @@ fn what_is_doubtful_is_a_warning() {
 }
 
 #[test]
+fn report_mode_and_unknown_operations_are_warned_of_however_they_are_set() {
+    let warned = |text: &str, environment: &[(&str, &str)]| {
+        let warnings = load(&format!("{MINIMAL}{text}"), environment).unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let both = ["policy.mode", "policy.unknown_operations"];
+    let by_file = warned("[policy]\nmode = 'report'\nunknown_operations = 'forward'", &[]);
+    let variables = ["SHOPPER_GATEWAY__POLICY__MODE", "SHOPPER_GATEWAY__POLICY__UNKNOWN_OPERATIONS"];
+    let by_environment = warned("", &[(variables[0], "report"), (variables[1], "forward")]);
+    for (position, key) in both.iter().enumerate() {
+        assert!(by_file[position].starts_with(&format!("{key}: ")), "{by_file:?}");
+        let shown = &by_environment[position];
+        assert!(shown.starts_with(&format!("{key}: ")) && shown.contains(variables[position]), "{shown}");
+    }
+    assert_eq!((by_file.len(), by_environment.len()), (2, 2));
+    assert_eq!(warned("[policy]\nmode = 'enforce'\nunknown_operations = 'deny'", &[]), [""; 0]);
+}
+
+#[test]
+fn authorities_that_others_can_write_are_refused_and_a_certificate_is_warned_of() {
+    let folder = TempDir::new().unwrap();
+    let tenant = MINIMAL.replace("sites", "api_ca = 'api-ca'\nsites");
+    let store = "[store]\nkind = 'redis'\nurl = { env = 'URL' }\nencryption_key = { env = 'KEY' }\nca = 'redis-ca'\n";
+    let files =
+        "client_ca = 'client-ca'\nclient_crl = 'client-crl'\ncertificate = 'certificate'\nprivate_key = 'key'\n";
+    let text = format!("[server.tls]\n{files}{store}{tenant}");
+    let environment = [("URL", "rediss://127.0.0.1:6379/0"), ("KEY", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")];
+    let keys = ["server.tls.client_ca", "server.tls.client_crl", "store.ca", "tenants[0].api_ca"];
+    let put = |mode| {
+        for name in ["client-ca", "client-crl", "redis-ca", "api-ca", "certificate"] {
+            write(&folder.path().join(name), "content", mode);
+        }
+        write(&folder.path().join("key"), "content", 0o400);
+        load_in(folder.path(), &text, &environment)
+    };
+    for mode in [0o666, 0o664, 0o646] {
+        let errors = put(mode).unwrap_err().errors;
+        assert_eq!(errors.iter().map(|finding| finding.path.as_str()).collect::<Vec<_>>(), keys, "{mode:o}");
+        assert!(errors.iter().all(|finding| finding.problem.contains("chmod go-w")), "{errors:?}");
+    }
+    for mode in [0o644, 0o444, 0o400] {
+        assert_eq!(put(mode).unwrap().warnings, [], "{mode:o}");
+    }
+    write(&folder.path().join("certificate"), "content", 0o666);
+    let warnings = load_in(folder.path(), &text, &environment).unwrap().warnings;
+    assert_eq!(warnings.iter().map(|finding| finding.path.as_str()).collect::<Vec<_>>(), ["server.tls.certificate"]);
+    let alone =
+        format!("[server.tls]\ncertificate = 'certificate'\nprivate_key = 'key'\nclient_crl = 'client-crl'\n{MINIMAL}");
+    let error = load_in(folder.path(), &alone, &[]).unwrap_err().to_string();
+    assert!(error.contains("server.tls.client_crl: no client certificate is asked for"), "{error}");
+}
+
+#[test]
 fn files_are_looked_for_beside_the_configuration_however_that_is_named() {
     let text = format!("{MINIMAL}[log]\naudit_file = 'audit.jsonl'\n");
     for name in ["gateway.toml", "./gateway.toml"] {

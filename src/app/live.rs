@@ -139,6 +139,7 @@ impl Live {
             let recovery = recovery::watch(tenant.slas.clone(), gate.timeouts.exchange);
             services.push(tokio::spawn(recovery).abort_handle());
         }
+        services.push(tokio::spawn(Arc::clone(&gate.audit).keep()).abort_handle());
         std::mem::replace(&mut upkeep.services, services).iter().for_each(AbortHandle::abort);
     }
 
@@ -149,6 +150,7 @@ impl Live {
         for task in rings.chain(upkeep.sessions).chain(upkeep.services) {
             task.abort();
         }
+        self.gate.load().audit.write_left_out();
     }
 
     fn note_success(&self, tls: Option<&ListenerTls>) {

@@ -63,7 +63,8 @@ impl Lasting {
             metrics.caller_rejections.with_label_values(&[reason.as_str()]).inc_by(0);
         }
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
-        Ok(Self { metrics, machine, audit: Arc::new(Audit::new(None)?), guards: Mutex::default() })
+        let audit = Arc::new(Audit::new(metrics.audit_lines_left_out.clone())?);
+        Ok(Self { metrics, machine, audit, guards: Mutex::default() })
     }
 
     fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<Guard> {
@@ -134,7 +135,7 @@ impl Parts {
             metrics.legacy_requests.with_label_values(&[endpoint.as_str(), client]).inc_by(0);
         }
         let audit = match &settings.log.pseudonym_key {
-            Some(key) => Arc::new(Audit::new(Some(key))?),
+            Some(key) => Arc::new(lasting.audit.with_key(key)),
             None => Arc::clone(&lasting.audit),
         };
         let gate = Arc::new(Gate {

@@ -8,37 +8,43 @@
 //! - `seats`: how many requests are upstream at a time
 //! - `rates`: how often a caller or a SLAS client may ask
 //! - `attempts`: how many logins may fail
+//! - `names`: one form for all spellings of a login id
+//! - `subject`: which requests are attempts, and at which shopper's login
 //! - `address`: whose address a request is counted under
 
 pub mod address;
 mod attempts;
 mod load;
+mod names;
 mod rates;
 mod seats;
+mod subject;
 
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
+pub(super) use self::subject::is_read_in_body;
 use self::{
     address::Proxies,
     attempts::{Attempt, Attempts},
     load::Load,
     rates::Rates,
     seats::Seats,
+    subject::{Kind, Subject},
 };
 use super::{
     Asked, Forward, Gate, Route, Tenant,
     caller::Caller,
-    credentials::Presented,
+    credentials::BasicCredentials,
     forward::Credential,
     operations::{InvalidGlob, OperationGlob, OperationKind},
     refusal::Refusal,
 };
 use crate::{
     names::{ByOrganization, OrganizationId},
-    salesforce::exchange::{refuses_code, refuses_password},
+    salesforce::guard::Sender,
     settings::{Logins, Settings},
 };
 
@@ -72,17 +78,6 @@ pub struct Admission {
     /// Whether the seat is taken only when the body is there.
     is_seated_later: bool,
     attempt: Option<Attempt>,
-}
-
-/// What of SLAS's own operations counts as a failed login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counts {
-    /// A refused password.
-    Password,
-    /// A refused one-time code, which may be 400 as well.
-    Code,
-    /// Every call: it sends somebody a message.
-    Always,
 }
 
 impl Bounds {
@@ -149,20 +144,35 @@ impl Bounds {
         asked.address.map(|peer| address::owner(self.proxies.client(peer, &asked.head.headers)))
     }
 
-    /// Begins a password login; see [`Attempt::end`].
+    /// Begins a password login with these credentials; see [`Attempt::end`].
     ///
     /// # Errors
     /// [`Refusal::CallerRateLimited`].
-    pub(super) fn attempt(&self, route: &Route, asked: &Asked<'_>, login: Option<&str>) -> Result<Attempt, Refusal> {
-        let address = self.client_address(asked);
-        let begun = self.attempts.begin(&route.organization, address, login);
+    pub(super) fn attempt(
+        &self,
+        route: &Route,
+        asked: &Asked<'_>,
+        credentials: &BasicCredentials,
+    ) -> Result<Attempt, Refusal> {
+        let logins = credentials.users().map(str::to_owned).collect();
+        self.begin(route, asked, &Subject { kind: Kind::Password, logins })
+    }
+
+    fn begin(&self, route: &Route, asked: &Asked<'_>, subject: &Subject) -> Result<Attempt, Refusal> {
+        let begun = self.attempts.begin(&route.organization, self.client_address(asked), subject);
         begun.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
+    }
+
+    /// Whether any caller or client has a rate.
+    pub(super) fn has_rates(&self) -> bool {
+        self.rates.are_any()
     }
 
     /// Lets a decided request go upstream.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`], [`Refusal::SlasRateLimited`], [`Refusal::Overloaded`].
+    /// [`Refusal::CallerRateLimited`], [`Refusal::SlasRateLimited`], [`Refusal::Overloaded`]; for an attempt at a login
+    /// whose shopper cannot be read, the errors of [`Subject::read`].
     pub(super) async fn admit(
         &self,
         tenant: &Tenant,
@@ -173,12 +183,8 @@ impl Bounds {
         self.rates.admit(credential).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
         let mut admission = Admission::default();
         if is_budgeted(route) {
-            if counts(route).is_some() {
-                let login = match Presented::read(&asked.head.headers) {
-                    Ok(Presented::Basic(credentials)) if route.is("authenticateCustomer") => Some(credentials.user),
-                    _ => None,
-                };
-                admission.attempt = Some(self.attempt(route, asked, login.as_deref())?);
+            if let Some(kind) = Kind::of(route) {
+                admission.attempt = Some(self.begin(route, asked, &Subject::read(kind, asked)?)?);
             }
             let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
             tenant.slas.guard().admit_forwarded().await.map_err(limited)?;
@@ -223,7 +229,7 @@ impl Gate {
         if is_budgeted(route)
             && let Some(tenant) = self.tenants.get(&route.organization)
         {
-            tenant.slas.guard().heed(status, headers);
+            tenant.slas.guard().heed(Sender::Client, status, headers);
         }
         forward.admission.end(route, status);
         forward.admission.leave();
@@ -240,11 +246,7 @@ impl Admission {
     /// Says what SLAS made of it, if it is a login.
     pub(super) fn end(&mut self, route: &Route, status: StatusCode) {
         if let Some(attempt) = self.attempt.take() {
-            attempt.end(match counts(route) {
-                Some(Counts::Always) => true,
-                Some(Counts::Code) => refuses_code(status),
-                Some(Counts::Password) | None => refuses_password(status),
-            });
+            attempt.end(Kind::of(route).unwrap_or(Kind::Password).counts(status));
         }
     }
 }
@@ -267,15 +269,4 @@ pub fn globs(texts: &[String]) -> Result<Vec<OperationGlob>, Vec<(usize, Invalid
 /// Whether a request spends of what SLAS takes of the tenant. Its published documents have a limit of their own.
 fn is_budgeted(route: &Route) -> bool {
     route.kind() == OperationKind::Slas && !route.is("getJwksUri") && !route.is("getWellknownOpenidConfiguration")
-}
-
-/// Codes of `/token` and secrets of clients are too long to be guessed, and a storefront's server has many of them
-/// refused without guessing: they do not count.
-fn counts(route: &Route) -> Option<Counts> {
-    match route.operation.as_ref()?.id.as_str() {
-        "authenticateCustomer" => Some(Counts::Password),
-        "getPasswordLessAccessToken" | "resetPassword" | "verifyOtp" => Some(Counts::Code),
-        "authorizePasswordlessCustomer" | "getPasswordResetToken" | "requestOtp" => Some(Counts::Always),
-        _ => None,
-    }
 }

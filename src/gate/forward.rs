@@ -28,16 +28,13 @@ pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id")
 
 /// Fields that only proxies in front of an application may set: a client's own are lies.
 /// Compared with `_` read as `-`, as many servers do.
-const NEVER_FROM_CLIENTS: [&str; 16] = [
+const NEVER_FROM_CLIENTS: [&str; 13] = [
     "forwarded",
     "x-real-ip",
     "x-original-url",
     "x-rewrite-url",
     "x-original-host",
     "x-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
     "x-client-ip",
     "true-client-ip",
     "client-ip",
@@ -47,6 +44,11 @@ const NEVER_FROM_CLIENTS: [&str; 16] = [
     "x-slas-client-auth",
     "-sfdc-client-auth",
 ];
+
+/// Parts of the names of fields by which a server takes another method than the request's: `X-HTTP-Method-Override`, and
+/// OCAPI's `x-dw-http-method-override`. The policy decides by the method of the request. CORS needs
+/// `Access-Control-Request-Method`, which has none of these parts.
+const METHOD_OVERRIDES: [&str; 5] = ["method-override", "http-method", "http-verb", "rest-method", "tunneled-method"];
 
 /// The same by their beginnings.
 const NEVER_FROM_CLIENTS_PREFIXES: [&str; 3] = ["x-forwarded-", "x-on-behalf-of", "x-shopper-gateway-"];
@@ -72,7 +74,18 @@ pub(super) enum Origin {
     OnBehalf(Arc<Caller>, OnBehalfToken),
     Slas,
     SlasClient(HeaderName, HeaderValue),
-    Reported { without_credential: bool },
+    Reported { without_credential: bool, proved: Proved },
+}
+
+/// Whose request a refused one has proved to be, although it may not do what it asks for.
+#[derive(Debug, Clone)]
+pub(super) enum Proved {
+    /// It has proved nothing, or there is no rate to count it in.
+    Nothing,
+    /// A shopper's.
+    Shopper(Arc<Shopper>),
+    /// A trusted system's.
+    Caller(Arc<Caller>),
 }
 
 impl Credential {
@@ -126,14 +139,14 @@ impl Credential {
     /// What the policy refuses and, in report mode, only reports. A Basic credential is left behind on
     /// the way to an API: it would be a trusted system's own secret.
     #[must_use]
-    pub(super) fn reported(without_credential: bool) -> Self {
-        Self(Origin::Reported { without_credential })
+    pub(super) fn reported(without_credential: bool, proved: Proved) -> Self {
+        Self(Origin::Reported { without_credential, proved })
     }
 
     /// Whether the `Authorization` received stays here.
     #[must_use]
     pub fn is_left_behind(&self) -> bool {
-        matches!(self.0, Origin::Reported { without_credential: true })
+        matches!(self.0, Origin::Reported { without_credential: true, .. })
     }
 
     /// The `Authorization` that goes upstream in place of the one received, if any.
@@ -280,7 +293,18 @@ pub fn is_framed_once(headers: &HeaderMap) -> bool {
 
 fn is_never_from_clients(name: &str) -> bool {
     NEVER_FROM_CLIENTS.iter().any(|never| is_twin_of(name, never))
+        || overrides_method(name)
         || NEVER_FROM_CLIENTS_PREFIXES.iter().any(|prefix| starts_like(name, prefix))
+}
+
+/// Whether a server might read another method in this field. Most names are told from these by not naming a method at all.
+fn overrides_method(name: &str) -> bool {
+    let names_method = |name: &str| name.contains("method") || name.contains("verb");
+    names_method(name)
+        && METHOD_OVERRIDES.iter().any(|part| {
+            let mut starts = 0..=name.len().saturating_sub(part.len());
+            starts.any(|start| name.get(start..).is_some_and(|rest| starts_like(rest, part)))
+        })
 }
 
 /// `TE` and `Trailer` concern this hop; trailers are dropped.
@@ -348,6 +372,29 @@ mod tests {
         ] {
             let removed = edits(&[(name, "x")]).remove;
             assert_eq!(removed, [HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).unwrap()], "{name}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_another_method_is_stripped() {
+        for name in [
+            "x-http-method-override",
+            "X_HTTP_Method_Override",
+            "x-http-method",
+            "x-method-override",
+            "x-dw-http-method-override",
+            "X_DW-HTTP_METHOD-Override",
+            "http-method-override",
+            "method-override",
+            "x-vendor-method_override",
+            "x-http-verb",
+            "x-rest-method",
+            "x-tunneled-method",
+        ] {
+            assert_eq!(edits(&[(name, "DELETE")]).remove.len(), 1, "{name}");
+        }
+        for name in ["access-control-request-method", "x-shipping-method", "x-payment-method-id", "x-method"] {
+            assert!(edits(&[(name, "x")]).remove.is_empty(), "{name}");
         }
     }
 

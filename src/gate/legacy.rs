@@ -145,7 +145,7 @@ impl Gate {
             LoginKind::Guest => self.guest_login(&login, &head.headers, trail).await,
             LoginKind::Credentials => match Presented::read(&head.headers) {
                 Ok(Presented::Basic(credentials)) => {
-                    let attempt = self.bounds.attempt(route, asked, Some(&credentials.user))?;
+                    let attempt = self.bounds.attempt(route, asked, &credentials)?;
                     let result = self.password_login(&login, credentials, trail).await;
                     attempt.end(matches!(result, Err(Refusal::LoginRejected { .. })));
                     result

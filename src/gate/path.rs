@@ -58,6 +58,9 @@ pub enum Ambiguity {
     /// More than one value of a query parameter that must be single.
     #[error("a query parameter that decides about identity is repeated")]
     RepeatedParameter,
+    /// An unencoded semicolon that some servers read as a separator, which gives a deciding parameter another value.
+    #[error("an unencoded semicolon gives a parameter that decides about identity a second reading")]
+    SecondSeparator,
 }
 
 /// One segment of a path: as it came, and as it reads.
@@ -195,6 +198,9 @@ impl<'a> RequestPath<'a> {
 /// The query parameters of which two values would let two parties see two identities.
 const SINGLE: [&str; 3] = ["siteId", "clientId", "client_id"];
 
+/// A parameter that the gateway reads in the path: a query must not give it another value by a semicolon.
+const ORGANIZATION: &str = "organizationId";
+
 /// A request's query, read once. Only the parameters asked for are looked at strictly: what else a
 /// caller sends is between the caller and Salesforce.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,6 +223,9 @@ impl<'a> Query<'a> {
                 }
             }
         }
+        if raw.contains(';') {
+            SINGLE.iter().chain([&ORGANIZATION]).try_for_each(|name| refuse_second_separator(raw, name))?;
+        }
         Ok(Self { raw, single })
     }
 
@@ -225,6 +234,7 @@ impl<'a> Query<'a> {
         if let Some(position) = SINGLE.iter().position(|single| *single == name) {
             return Ok(self.single.get(position).cloned().flatten());
         }
+        refuse_second_separator(self.raw, name)?;
         let mut found = None;
         for pair in self.raw.split('&') {
             let Some(value) = value_of(pair, name)? else { continue };
@@ -234,6 +244,19 @@ impl<'a> Query<'a> {
         }
         Ok(found)
     }
+}
+
+/// Refuses a query in which splitting at `;` as well as at `&`, as older servers do, gives a parameter another value. Any other
+/// semicolon is between the caller and Salesforce.
+fn refuse_second_separator(raw: &str, name: &str) -> Result<(), Ambiguity> {
+    if !raw.contains(';') {
+        return Ok(());
+    }
+    let read = |separators: &[char]| {
+        let values = raw.split(separators).filter_map(|pair| value_of(pair, name).transpose());
+        values.collect::<Result<Vec<_>, _>>()
+    };
+    if read(&['&'])? == read(&['&', ';'])? { Ok(()) } else { Err(Ambiguity::SecondSeparator) }
 }
 
 /// The value of `name=value`, when the pair is of that name in any spelling.
@@ -254,7 +277,7 @@ fn value_of<'a>(pair: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Ambig
 }
 
 /// A name or value of a query, with `+` for a space.
-fn form_decoded(text: &str) -> Result<Cow<'_, str>, Ambiguity> {
+pub(super) fn form_decoded(text: &str) -> Result<Cow<'_, str>, Ambiguity> {
     let mut rest = text.as_bytes();
     while let Some(position) = rest.iter().position(|&byte| byte == b'%') {
         let (Some(&high), Some(&low)) = (rest.get(position + 1), rest.get(position + 2)) else {
@@ -524,6 +547,26 @@ mod tests {
         }
         assert_eq!(single("channel_id=a&channel_id=b", "channel_id"), Err(Ambiguity::RepeatedParameter));
         assert_eq!(single("q=a&q=b", "siteId"), Ok(None));
+    }
+
+    #[test]
+    fn a_semicolon_is_refused_only_where_it_gives_a_deciding_parameter_another_value() {
+        for raw in [
+            "x=1;siteId=b&siteId=a",
+            "siteId=a;b",
+            "siteId=a;x=1",
+            "x=1;siteId=a",
+            "x=;client%5Fid=a",
+            "x=1;organizationId=a",
+            "organizationId=a;b",
+        ] {
+            assert_eq!(Query::parse(Some(raw)), Err(Ambiguity::SecondSeparator), "{raw}");
+        }
+        for raw in ["refine=a=b;c=d&siteId=a", "siteId=a&x=;", ";&siteId=a", "siteId=a&x=1;site=b", "x=%3BsiteId=b"] {
+            assert!(Query::parse(Some(raw)).is_ok(), "{raw}");
+        }
+        assert_eq!(single("x=1;channel_id=a", "channel_id"), Err(Ambiguity::SecondSeparator));
+        assert_eq!(single("x=1;channel_id=a", "hint"), Ok(None));
     }
 
     #[test]

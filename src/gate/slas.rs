@@ -9,18 +9,22 @@ mod client;
 mod form;
 mod login;
 mod on_behalf;
+mod shoppers;
 
 use http::{Method, request::Parts};
 
 use self::login::Login;
+pub(super) use self::shoppers::shoppers_named;
 pub use self::{
     answer::{AnswerEdits, answer_edits},
     client::{what_is_added, whose_is_added},
 };
 use super::{
-    Asked, Decision, Forward, Gate, Route, Tenant,
+    Asked, Decision, Forward, Gate, Route, Tenant, bounds, caller,
+    on_behalf::is_asked as asks_on_behalf,
     operations::{Operation, OperationKind},
     path::RequestPath,
+    refusal::Refusal,
     reply::Reply,
 };
 use crate::audit::Trail;
@@ -46,17 +50,20 @@ pub(super) fn is_out_of_place(kind: OperationKind, path: &RequestPath<'_>, is_be
 
 impl Gate {
     /// Whether a request's body must be read before it can be decided about: the form that names the
-    /// client whose credential may be missing.
+    /// client whose credential may be missing, or the shopper for whom a one-time code is tried or sent.
     #[must_use]
     pub fn holds_form(&self, route: &Route, head: &Parts) -> bool {
         let Some((operation, tenant)) = route.operation.as_ref().zip(self.tenants.get(&route.organization)) else {
             return false;
         };
-        is_slas_own(operation)
-            && head.method == Method::POST
-            && form::is_form(&head.headers)
-            && (login::is_registered(&tenant.settings, operation)
-                || client::wants_form(&tenant.settings, route, operation, head))
+        let is_wanted = || {
+            is_slas_own(operation)
+                && head.method == Method::POST
+                && form::is_form(&head.headers)
+                && (login::is_registered(&tenant.settings, operation)
+                    || client::wants_form(&tenant.settings, route, operation, head))
+        };
+        operation.kind == OperationKind::Slas && (bounds::is_read_in_body(route, &head.method) || is_wanted())
     }
 
     /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
@@ -69,7 +76,14 @@ impl Gate {
         trail: &mut Trail,
     ) -> Decision {
         let Asked { head, body, correlation_id, .. } = asked;
+        // They act for the client and the shopper that the request itself proves, in report mode too.
+        if asks_on_behalf(&head.headers) {
+            let refusal = Refusal::CallerNotAllowed;
+            caller::refused(&refusal, trail);
+            return Decision::Answer(Reply::refusal(&refusal));
+        }
         let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
+        let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
         let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
             Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
@@ -79,7 +93,8 @@ impl Gate {
             Ok(admission) => admission,
             Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
         };
-        if let Some(form) = body.clone().filter(|_| login::is_registered(&tenant.settings, operation)) {
+        let is_registered = login::is_registered(&tenant.settings, operation) && form::is_form(&head.headers);
+        if let Some(form) = body.clone().filter(|_| is_registered) {
             let login = Login { tenant, operation, head, form, credential, correlation_id };
             let reply = self.registered_login(&login).await;
             *trail = login_of.unwrap_or_default();
@@ -95,7 +110,7 @@ impl Gate {
                 Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
             }
         }
-        Decision::Forward(Forward { credential, reported: None, logout, login: login_of, admission })
+        Decision::Forward(Forward { credential, reported: None, logout, login: login_of.map(Box::new), admission })
     }
 }
 

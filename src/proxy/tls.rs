@@ -18,8 +18,8 @@ use pingora::{
 use rustls::{
     RootCertStore,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
+    server::{NoClientAuth, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use x509_cert::{Certificate, der::Decode};
@@ -63,7 +63,7 @@ impl ListenerTls {
         let settings = TlsSettings::with_callbacks(Box::new(ReadCertificate));
         let mut settings = settings.map_err(|error| TlsFileError { key: TABLE, problem: error.to_string() })?;
         settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
-        settings.set_client_cert_verifier(client_verifier(files.client_ca.as_deref())?);
+        settings.set_client_cert_verifier(client_verifier(files.client_ca.as_deref(), files.client_crl.as_deref())?);
         settings.enable_h2();
         Ok(Self { in_force: Arc::new(ArcSwap::from_pointee(settings.build())), not_after })
     }
@@ -73,7 +73,7 @@ impl ListenerTls {
     pub fn check(files: &TlsDraft) -> Vec<TlsFileError> {
         let chain = files.certificate.as_deref().map(Chain::read).transpose();
         let key = files.private_key.as_deref().map(private_key).transpose();
-        let authorities = client_verifier(files.client_ca.as_deref());
+        let authorities = client_verifier(files.client_ca.as_deref(), files.client_crl.as_deref());
         let errors = match (chain, key) {
             (Ok(Some(chain)), Ok(Some(key))) => [certified_key(chain.certificates, key).err(), None],
             (chain, key) => [chain.err(), key.err()],
@@ -156,9 +156,14 @@ fn not_after(certificate: &CertificateDer<'_>, path: &Path) -> Result<i64, TlsFi
     Ok(i64::try_from(end).unwrap_or(i64::MAX))
 }
 
-/// Asks for a client certificate of these authorities, and takes callers without one too; asks for none without them.
-fn client_verifier(authorities: Option<&Path>) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
+/// Asks for a client certificate of these authorities, and takes callers without one too; asks for none without them. With
+/// revocation lists, a certificate that is revoked, or that no list covers, fails the handshake.
+fn client_verifier(
+    authorities: Option<&Path>,
+    revoked: Option<&Path>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
     const KEY: &str = "server.tls.client_ca";
+    const LISTS: &str = "server.tls.client_crl";
     let Some(authorities) = authorities else { return Ok(Arc::new(NoClientAuth)) };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(KEY, authorities)? {
@@ -166,8 +171,19 @@ fn client_verifier(authorities: Option<&Path>) -> Result<Arc<dyn ClientCertVerif
     }
     // No hint at all: the names of the authorities are nobody's business who has no certificate.
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().clear_root_hint_subjects();
-    let verifier = verifier.build();
-    verifier.map_err(|error| unusable(KEY, authorities, &error))
+    let Some(revoked) = revoked else {
+        return verifier.build().map(|verifier| verifier as _).map_err(|error| unusable(KEY, authorities, &error));
+    };
+    let lists =
+        CertificateRevocationListDer::pem_file_iter(revoked).map_err(|error| unusable(LISTS, revoked, &error))?;
+    let lists = lists.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(LISTS, revoked, &error))?;
+    if lists.is_empty() {
+        return Err(unusable(LISTS, revoked, &"the file has no revocation list"));
+    }
+    verifier.with_crls(lists).build().map(|verifier| verifier as _).map_err(|error| match error {
+        VerifierBuilderError::InvalidCrl(_) => unusable(LISTS, revoked, &error),
+        _ => unusable(KEY, authorities, &error),
+    })
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {

@@ -169,10 +169,10 @@ pub fn refuses_password(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// The same of a one-time code.
+/// The same of a one-time code or a passkey, which SLAS may also call a bad request or not found.
 #[must_use]
 pub fn refuses_code(status: StatusCode) -> bool {
-    refuses_password(status) || status == StatusCode::BAD_REQUEST
+    refuses_password(status) || matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
 }
 
 /// `Retry-After`: seconds or a date (RFC 9110, 10.2.3). A date counts from the answer's own `Date`, so that clocks that

@@ -45,6 +45,15 @@ pub enum Class {
     Upkeep,
 }
 
+/// Whose request an answer of SLAS is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// The gateway's own.
+    Gateway,
+    /// A client's, forwarded as it came. Its content is the client's choice, and so may be the reason of a refusal.
+    Client,
+}
+
 const CLASSES: [&str; 4] = ["login", "refresh", "system", "profile"];
 
 impl Class {
@@ -187,9 +196,10 @@ impl Guard {
         }
     }
 
-    /// Learns from an answer of SLAS, to whomever, how much more it takes of the tenant.
-    pub fn heed(&self, status: StatusCode, headers: &HeaderMap) {
-        if self.state.lock().quota.heed(status, headers, Instant::now()) {
+    /// Learns from an answer of SLAS how much more it takes of the tenant. A 429 to a client's own request says that only
+    /// where its `x-ratelimit` fields do: it may be about one shopper or one operation.
+    pub fn heed(&self, sender: Sender, status: StatusCode, headers: &HeaderMap) {
+        if self.state.lock().quota.heed(sender, status, headers, Instant::now()) {
             tracing::warn!(tenant = self.name, "SLAS takes no more requests for now");
         }
     }

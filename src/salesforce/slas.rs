@@ -259,7 +259,7 @@ impl Slas {
     /// [`ExchangeError::Transport`] if no whole answer came. The guard is not asked: see [`Guard::admit_forwarded`].
     pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
         let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
-        Ok(self.transport.send(of_slas("passed", Class::Login), request).await?)
+        Ok(self.transport.send(of_slas("passed", Class::Login).of_client(), request).await?)
     }
 
     /// Where its key set is.

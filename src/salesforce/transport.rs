@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use super::{
     exchange::ExchangeError,
-    guard::{Class, Guard},
+    guard::{Class, Guard, Sender},
 };
 use crate::{clock::random_fraction, metrics::Metrics, settings::Timeouts, spans, waiting};
 
@@ -56,19 +56,26 @@ pub struct Purpose {
     flow: &'static str,
     class: Class,
     is_repeatable: bool,
+    sender: Sender,
 }
 
 impl Purpose {
     /// A call to `slas`, `account_manager` or `api`, of a flow such as `refresh_token`.
     #[must_use]
     pub fn new(service: &'static str, flow: &'static str, class: Class) -> Self {
-        Self { service, flow, class, is_repeatable: false }
+        Self { service, flow, class, is_repeatable: false, sender: Sender::Gateway }
     }
 
     /// The same, for what may be sent twice: it changes nothing, or makes something that nobody has to know.
     #[must_use]
     pub fn repeatable(self) -> Self {
         Self { is_repeatable: true, ..self }
+    }
+
+    /// The same, for a client's own request that the gateway passes on.
+    #[must_use]
+    pub fn of_client(self) -> Self {
+        Self { sender: Sender::Client, ..self }
     }
 }
 
@@ -210,7 +217,7 @@ impl Transport {
         if let Ok(answer) = &result
             && purpose.class.is_budgeted()
         {
-            self.guard.heed(answer.status, &answer.headers);
+            self.guard.heed(purpose.sender, answer.status, &answer.headers);
         }
         result
     }

@@ -30,6 +30,8 @@ pub struct TlsDraft {
     pub private_key: Option<PathBuf>,
     /// Authorities that may sign client certificates, PEM.
     pub client_ca: Option<PathBuf>,
+    /// Their revocation lists, PEM.
+    pub client_crl: Option<PathBuf>,
     /// All that are configured; `None` if there is no such table, or together with an error.
     pub(super) whole: Option<Tls>,
 }
@@ -86,6 +88,7 @@ impl From<Tls> for TlsDraft {
             certificate: Some(tls.certificate.clone()),
             private_key: Some(tls.private_key.clone()),
             client_ca: tls.client_ca.clone(),
+            client_crl: tls.client_crl.clone(),
             whole: Some(tls),
         }
     }

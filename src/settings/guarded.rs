@@ -50,3 +50,18 @@ pub fn guarded(shown: &str, metadata: &Metadata) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Whether only the owner of an opened file may change it. Its owner may be anyone: a mounted file often belongs to another
+/// user.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub(super) fn write_protected(shown: &str, metadata: &Metadata) -> Result<(), String> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & FORBIDDEN == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{shown} can be written by others (mode {mode:04o}), who could put another in its place; run `chmod go-w {shown}`"
+    ))
+}

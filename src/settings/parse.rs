@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Draft, Limits, Load, Logins, Policy, Server, Sessions, Settings, Timeouts, Tls, TlsDraft, finding::Findings,
-    raw, secret::Surroundings,
+    Admin, Draft, Limits, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
+    UnknownOperations, finding::Findings, raw, secret::Surroundings,
 };
 
 mod callers;
@@ -63,6 +63,7 @@ pub(super) fn settings(
     let traces = traces::traces(&file.traces, findings);
     let store = store::store(file.store, &surroundings, findings);
     let keys = keys::keys(&file.keys, &surroundings, findings);
+    let policy = policy(&file.policy, findings);
     let routes = routes::routes(file.routes, findings);
     let draft = Draft { tls: files.unwrap_or_default(), callers, routes, low_priority };
     let whole = || {
@@ -80,11 +81,7 @@ pub(super) fn settings(
             traces: traces?,
             store: store?,
             keys: keys?,
-            policy: Policy {
-                mode: file.policy.mode,
-                unknown_operations: file.policy.unknown_operations,
-                deprecated_logins: file.policy.deprecated_logins,
-            },
+            policy,
             routes: draft.routes.iter().map(|route| route.whole.clone()).collect::<Option<_>>()?,
         })
     };
@@ -125,19 +122,47 @@ fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Find
     let private_key = findings
         .required("server.tls.private_key", raw.private_key)
         .and_then(|file| surroundings.private("server.tls.private_key", &file, findings));
+    let has_client_ca = raw.client_ca.is_some() || findings.is_flawed("server.tls.client_ca");
     let client_ca = match raw.client_ca {
-        Some(file) => surroundings.readable("server.tls.client_ca", &file, findings).map(Some),
+        Some(file) => surroundings.trusted("server.tls.client_ca", &file, findings).map(Some),
         None => Some(None),
     };
-    let whole = match (&certificate, &private_key, &client_ca) {
-        (Some(certificate), Some(private_key), Some(client_ca)) => Some(Tls {
+    let client_crl = match raw.client_crl {
+        Some(_) if !has_client_ca => {
+            findings.error("server.tls.client_crl", "no client certificate is asked for; set server.tls.client_ca");
+            None
+        }
+        Some(file) => surroundings.trusted("server.tls.client_crl", &file, findings).map(Some),
+        None => Some(None),
+    };
+    let whole = match (&certificate, &private_key, &client_ca, &client_crl) {
+        (Some(certificate), Some(private_key), Some(client_ca), Some(client_crl)) => Some(Tls {
             certificate: certificate.clone(),
             private_key: private_key.clone(),
             client_ca: client_ca.clone(),
+            client_crl: client_crl.clone(),
         }),
         _ => None,
     };
-    TlsDraft { certificate, private_key, client_ca: client_ca.flatten(), whole }
+    TlsDraft { certificate, private_key, client_ca: client_ca.flatten(), client_crl: client_crl.flatten(), whole }
+}
+
+/// Warns of what an operator may have left on by mistake, or not know of: the environment sets it as well.
+fn policy(raw: &raw::Policy, findings: &mut Findings) -> Policy {
+    if raw.mode == PolicyMode::Report {
+        findings.warn(
+            "policy.mode",
+            "report: requests that tokens or the policy refuse are forwarded; set \"enforce\" when the log shows none that \
+             you wish to let pass",
+        );
+    }
+    if raw.unknown_operations == UnknownOperations::Forward {
+        findings.warn(
+            "policy.unknown_operations",
+            "forward: any shopper token reaches operations that no table knows; add them as [[routes]] and set \"deny\"",
+        );
+    }
+    Policy { mode: raw.mode, unknown_operations: raw.unknown_operations, deprecated_logins: raw.deprecated_logins }
 }
 
 fn admin(raw: &raw::Admin, server: Option<&Server>, findings: &mut Findings) -> Option<Admin> {

@@ -97,16 +97,22 @@ pub(super) struct Server {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
-    /// Certificate chain, PEM.
+    /// Certificate chain, PEM; a warning when others can write it.
     #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/certificate.pem")]
     pub(super) certificate: Option<PathBuf>,
     /// Private key, PEM; refused when others can read it (`chmod 0400`; `0440` will do).
     #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/private-key.pem")]
     pub(super) private_key: Option<PathBuf>,
     /// Authorities that may sign client certificates, PEM. A certificate of others fails the handshake; none at all is
-    /// accepted. Absent: none is asked for.
+    /// accepted. Absent: none is asked for. Refused when others can write it (`chmod go-w`).
     #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/client-ca.pem")]
     pub(super) client_ca: Option<PathBuf>,
+    /// Revocation lists (CRLs) of these authorities, PEM, one for each that issues a certificate of a client's chain: a
+    /// certificate that no list covers fails the handshake, as a revoked one does. A reload reads the file again;
+    /// connections that are open stay so. The `nextUpdate` of a list is not enforced. Absent: revocation is not
+    /// checked. Refused when others can write it.
+    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/client-crl.pem")]
+    pub(super) client_crl: Option<PathBuf>,
 }
 
 /// The listener for operators.
@@ -128,7 +134,7 @@ pub(super) struct Tenant {
     /// Where its Shopper APIs and SLAS are.
     #[schemars(with = "kinds::Url", example = &"https://kv7kzm78.api.commercecloud.salesforce.com")]
     pub(super) api: Option<String>,
-    /// Authorities for `api`, PEM, instead of the system's.
+    /// Authorities for `api`, PEM, instead of the system's. Refused when others can write it (`chmod go-w`).
     #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/api-ca.pem")]
     pub(super) api_ca: Option<PathBuf>,
     /// Its sites, which SLAS calls channels; at least one.
@@ -362,10 +368,11 @@ pub(super) struct Logins {
     #[schemars(range(min = 1, max = 1_000_000), example = 256)]
     pub(super) waiting: usize,
     /// Logins a minute of one client address that may fail; then 429 `caller_rate_limited`. What succeeds does not
-    /// count. Behind a load balancer set `server.trusted_proxies`, or all clients are one.
+    /// count; a message that SLAS is asked to send always does. Behind a load balancer set `server.trusted_proxies`, or all clients are one.
     #[schemars(range(max = 1_000_000), example = 60)]
     pub(super) failed_per_address: u32,
-    /// The same for one login id from one address.
+    /// The same for one login id from one address. Passwords, one-time codes and messages count apart. All spellings of a
+    /// login id are one: upper case, compatibility characters and invisible characters make no difference.
     #[schemars(range(max = 1_000_000), example = 5)]
     pub(super) failed_per_address_and_login: u32,
     /// The same for one login id from everywhere. Whoever can fail so often keeps its owner out.
@@ -432,7 +439,7 @@ pub(super) struct Store {
     /// for `redis`.
     #[schemars(with = "Option<Secret>", example = &"rediss://gateway:password@redis.internal:6379/0")]
     pub(super) url: Option<Secret>,
-    /// Authorities that may sign its certificate, PEM. Absent: the system's.
+    /// Authorities that may sign its certificate, PEM. Absent: the system's. Refused when others can write it.
     #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/redis-ca.pem")]
     pub(super) ca: Option<PathBuf>,
     /// Seals what is stored: 32 bytes in base64 (`openssl rand -base64 32`), the same for all replicas. Needed for
@@ -480,10 +487,11 @@ pub(super) struct Keys {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Policy {
-    /// Whether refusals are carried out.
+    /// Whether refusals are carried out. Report mode lifts what tokens and policy refuse, and no bound: rates, seats, failed
+    /// logins and SLAS's budget hold, and a request with two readings is refused. `check` and the start warn of it.
     #[schemars(example = &"enforce")]
     pub(super) mode: PolicyMode,
-    /// What happens to operations that no table knows.
+    /// What happens to operations that no table knows. `check` and the start warn of `forward`.
     #[schemars(example = &"deny")]
     pub(super) unknown_operations: UnknownOperations,
     /// Whether the deprecated logins are still performed.

@@ -13,7 +13,7 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{finding::Findings, raw};
+use super::{finding::Findings, guarded::write_protected, raw};
 
 /// More than any secret has; a path to something else by mistake must not fill the memory.
 const LARGEST: u64 = 64 * 1024;
@@ -48,10 +48,22 @@ impl Surroundings<'_> {
         found.map_err(|problem| findings.error(path, problem)).ok()
     }
 
-    /// The file of this key, which must be readable.
+    /// The file of this key, which must be readable, and should be writable by its owner alone.
     pub(super) fn readable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
         let file = self.folder.join(file);
-        open(&file).map_err(|problem| findings.error(path, problem)).ok()?;
+        let (_, metadata) = open(&file).map_err(|problem| findings.error(path, problem)).ok()?;
+        if let Err(problem) = write_protected(&file.display().to_string(), &metadata) {
+            findings.warn(path, problem);
+        }
+        Some(file)
+    }
+
+    /// The file of this key, whose content decides whom the gateway trusts: readable, and writable by its owner alone.
+    pub(super) fn trusted(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+        let file = self.folder.join(file);
+        let opened = open(&file);
+        let guarded = opened.and_then(|(_, metadata)| write_protected(&file.display().to_string(), &metadata));
+        guarded.map_err(|problem| findings.error(path, problem)).ok()?;
         Some(file)
     }
 

@@ -54,6 +54,8 @@ async fn a_clients_lies_about_the_way_do_not_arrive() {
         "x-original-url",
         "x-shopper-gateway-internal",
         "x-http-method-override",
+        "x-dw-http-method-override",
+        "x_dw_http_method_override",
         "proxy-authorization",
     ];
     let mut request = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token);

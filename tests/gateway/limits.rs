@@ -380,7 +380,8 @@ async fn logins_through_slas_paths_are_counted_alike() {
     for (address, target) in [("198.51.100.20", "/passwordless/token"), ("198.51.100.21", "/passwordless/login")] {
         let mut answers = Vec::new();
         for _ in 0..40 {
-            answers.push(world.send(form(address, target, "pwdless_login_token=00000000&user_id=a")).await);
+            let body = format!("pwdless_login_token=00000000&user_id=shopper-{}", answers.len());
+            answers.push(world.send(form(address, target, &body)).await);
         }
         let stopped = refused(&answers, TOO_OFTEN);
         assert!((5..=10).contains(&stopped), "{target}: {stopped}");
@@ -393,20 +394,50 @@ async fn logins_through_slas_paths_are_counted_alike() {
 }
 
 #[tokio::test]
-async fn what_slas_says_of_its_limits_counts_on_its_own_paths_too() {
+async fn slas_own_limit_told_to_a_client_counts_for_the_tenant() {
     let world = World::start().await;
-    let limited = Effect::Status { code: 429, retry_after: Some("3".into()), body: Some("{}".into()) };
-    world.simulator.inject(Fault::on("slas", limited).flow("authorize:guest").times(1));
+    // SLAS says in the fields of its answers that nothing is left of the tenant's minute.
+    world.simulator.set(|behaviour| behaviour.slas_requests_per_minute = 1);
     let authorize = || world.get(&slas("/authorize?hint=guest"));
-    let first = world.send(authorize()).await;
-    assert_eq!((first.status.as_u16(), first.header("x-shopper-gateway-error")), (429, None), "SLAS's own");
+    world.send(authorize()).await;
     world.simulator.clear_ledger();
     let (again, login) = (world.send(authorize()).await, world.guest(PUBLIC_CLIENT).await);
     for answer in [again, login] {
         assert_eq!(answer.refusal(), (429, "slas_rate_limited"));
     }
     assert!(world.simulator.ledger().iter().all(|entry| entry.flow != "authorize:guest"));
-    eventually("it is over", async || world.guest(PUBLIC_CLIENT).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_429_to_a_strangers_request_closes_slas_for_no_other() {
+    let world = World::start().await;
+    let limited = Effect::Status { code: 429, retry_after: Some("900".into()), body: Some("{}".into()) };
+    let message = |user: &str| {
+        let form = [("user_id", user), ("channel_id", "RefArch"), ("mode", "sms"), ("client_id", PRIVATE_CLIENT)];
+        world.post(&slas("/passwordless/login")).form(&form)
+    };
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    for user in ["ada", "bob", "eve"] {
+        world.simulator.inject(Fault::on("slas", limited.clone()).times(1));
+        let answer = world.send(message(user)).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-shopper-gateway-error")), (429, None), "SLAS's own");
+        assert_eq!(answer.header("retry-after"), Some("900"));
+        assert_eq!(world.guest(PUBLIC_CLIENT).await.status, 200);
+        assert_eq!(world.log_in(PRIVATE_CLIENT, LOGIN, PASSWORD).await.status, 200);
+        // Not even the operation is closed: SLAS decides about each request.
+        assert_ne!(world.send(message(user)).await.status, 429);
+    }
+}
+
+#[tokio::test]
+async fn a_429_to_a_registered_login_closes_slas_for_no_other() {
+    let world = World::with(crate::world::register_sessions).await;
+    let limited = Effect::Status { code: 429, retry_after: Some("900".into()), body: Some("{}".into()) };
+    world.simulator.inject(Fault::on("slas", limited).times(1));
+    let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("client_id", PRIVATE_CLIENT)];
+    assert_eq!(world.send(world.post(&slas("/token")).form(&form)).await.status, 429);
+    assert_eq!(world.send(world.post(&slas("/token")).form(&form)).await.status, 200);
+    assert_eq!(world.guest(PUBLIC_CLIENT).await.status, 200);
 }
 
 #[tokio::test]

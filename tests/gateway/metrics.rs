@@ -73,6 +73,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ("build_info", &[("version", &[]), ("commit", &[])]),
     ("ready", &[]),
     ("store_up", &[]),
+    ("audit_lines_left_out_total", &[]),
     ("connections", &[]),
     (
         "connections_cut_total",

@@ -13,7 +13,9 @@ use reqwest::Method;
 use salesforce_simulator::LedgerEntry;
 use shopper_gateway::gate::operations::{Operation, OperationKind, Operations, Security, SecurityKind};
 
-use crate::world::{Answer, CALLER_CLIENT, ORGANIZATION, OTHER_ORGANIZATION, World, baskets, customers, products};
+use crate::world::{
+    Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, World, baskets, customers, products,
+};
 
 /// An Account Manager client that a caller without permissions presents.
 const IDLE_CALLER: &str = "cccccccc-cccc-4ccc-8ccc-cccccccccccc";
@@ -271,6 +273,9 @@ async fn slas_own_operations_are_reachable_with_and_without_the_storefronts_pref
             world.simulator.clear_ledger();
             let path = target(&operation);
             let request = world.request(operation.method.as_str().parse().unwrap(), &format!("{prefix}{path}"));
+            // A login needs the shopper's own credentials.
+            let is_login = operation.id == "authenticateCustomer";
+            let request = if is_login { request.basic_auth(LOGIN, Some(PASSWORD)) } else { request };
             let answer = world.send(request.header("content-type", "application/x-www-form-urlencoded")).await;
             assert_eq!(answer.refusal().1, "none", "{} {}", operation.name, answer.text());
             let ledger = world.simulator.ledger();

@@ -345,8 +345,13 @@ async fn two_identities_are_refused_in_every_spelling() {
                 assert_eq!(refusal(&send(&world, &token, "POST", &login).await), AMBIGUOUS, "{login}");
             }
         }
-        for site in ["RefArch;siteId=RefArchGlobal", "RefArch,RefArchGlobal", "../RefArch", "Ref%20Arch", "RefArch%00"]
-        {
+        let two = products("?siteId=RefArch;siteId=RefArchGlobal");
+        assert_eq!(
+            refusal(&send(&world, &token, "GET", &two).await),
+            AMBIGUOUS,
+            "to a server that splits at semicolons"
+        );
+        for site in ["RefArch,RefArchGlobal", "../RefArch", "Ref%20Arch", "RefArch%00"] {
             let target = products(&format!("?siteId={site}"));
             assert_eq!(refusal(&send(&world, &token, "GET", &target).await), ("400", "request_invalid"), "{target}");
         }

@@ -1,5 +1,8 @@
 //! How many logins may fail: for one address, for one login id from one address, and for one login id.
 //!
+//! A login id counts under its normalized form (`names`). Passwords, one-time codes and messages are counted apart, so that
+//! a shopper who has mistyped a password can still ask for a code.
+//!
 //! Owns the counting, in this gateway alone. An attempt counts when it begins, so that a thousand at once are a thousand,
 //! and what succeeded is given back: who logs in rightly uses up nothing, however often. The trade-off: a bound on a login
 //! id alone lets anybody keep its owner out by failing on purpose, and none lets a thousand addresses guess. So the
@@ -17,7 +20,7 @@ use moka::{
     sync::Cache,
 };
 
-use super::address::owner;
+use super::{address::owner, names::normalized, subject::Subject};
 use crate::{jwt::sha256, names::OrganizationId, settings::Logins};
 
 /// Most addresses, and most login ids, that are counted at a time.
@@ -100,21 +103,26 @@ impl Attempts {
         &self,
         organization: &OrganizationId,
         address: Option<IpAddr>,
-        login: Option<&str>,
+        subject: &Subject,
     ) -> Result<Attempt, Duration> {
         let address = address.map(|address| owner(address).to_string());
-        let login = login.map(str::to_lowercase);
+        let mut logins: Vec<String> = subject.logins.iter().map(|login| normalized(login)).collect();
+        logins.sort_unstable();
+        logins.dedup();
+        logins.retain(|login| !login.is_empty());
         let name = |parts: &[&str]| sha256(parts.join("\0"));
-        let organization = organization.as_str();
-        let both = address.as_deref().zip(login.as_deref());
-        let named = [
-            (&self.of_address, address.as_deref().map(|address| name(&[organization, "a", address]))),
-            (&self.of_both, both.map(|(address, login)| name(&[organization, "b", address, login]))),
-            (&self.of_login, login.as_deref().map(|login| name(&[organization, "l", login]))),
-        ];
+        let (organization, kind) = (organization.as_str(), subject.kind.as_str());
+        let mut named = Vec::with_capacity(1 + 2 * logins.len());
+        named.extend(address.as_deref().map(|address| (&self.of_address, name(&[organization, "a", address]))));
+        for login in &logins {
+            named.extend(
+                address.as_deref().map(|address| (&self.of_both, name(&[organization, "b", kind, address, login]))),
+            );
+            named.push((&self.of_login, name(&[organization, "l", kind, login])));
+        }
         let mut attempt = Attempt(Vec::with_capacity(named.len()));
         for (meter, name) in named {
-            let (Some(meter), Some(name)) = (meter, name) else { continue };
+            let Some(meter) = meter else { continue };
             if let Err(wait) = meter.take(&name) {
                 // What was not tried did not fail.
                 attempt.end(false);
@@ -138,6 +146,7 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::bounds::subject::Kind;
 
     const HERE: &str = "192.0.2.1";
 
@@ -146,7 +155,12 @@ mod tests {
     }
 
     fn begin(attempts: &Attempts, address: &str, login: &str) -> Result<Attempt, Duration> {
-        attempts.begin(&"f_ecom_zzrf_001".parse().unwrap(), Some(address.parse().unwrap()), Some(login))
+        begin_of(attempts, address, Kind::Password, &[login])
+    }
+
+    fn begin_of(attempts: &Attempts, address: &str, kind: Kind, logins: &[&str]) -> Result<Attempt, Duration> {
+        let subject = Subject { kind, logins: logins.iter().map(|&login| login.to_owned()).collect() };
+        attempts.begin(&"f_ecom_zzrf_001".parse().unwrap(), Some(address.parse().unwrap()), &subject)
     }
 
     /// How many of so many failures are let through.
@@ -181,5 +195,43 @@ mod tests {
         let wait = begin(&attempts, HERE, "ADA").unwrap_err();
         assert!(wait > Duration::from_secs(25), "{wait:?}");
         begin(&attempts, HERE, "bob").unwrap().end(false);
+    }
+
+    #[test]
+    fn every_spelling_of_a_login_counts_for_the_login() {
+        let attempts = attempts(0, 3, 0);
+        for spelling in ["Ada", "  ada\u{200b}", "ＡＤＡ"] {
+            begin(&attempts, HERE, spelling).unwrap().end(true);
+        }
+        assert!(begin(&attempts, HERE, "ada").is_err());
+        // Two readings of one request count for both logins.
+        begin_of(&attempts, HERE, Kind::Password, &["bob", "b\u{f6}b"]).unwrap().end(true);
+        for login in ["bob", "böb"] {
+            for _ in 0..2 {
+                begin(&attempts, HERE, login).unwrap().end(true);
+            }
+            assert!(begin(&attempts, HERE, login).is_err(), "{login}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_sent_after_mistyped_passwords_and_counts_apart() {
+        let attempts = attempts(0, 2, 0);
+        for kind in [Kind::Password, Kind::Code, Kind::Message] {
+            for _ in 0..2 {
+                begin_of(&attempts, HERE, kind, &["ada"]).unwrap().end(true);
+            }
+            assert!(begin_of(&attempts, HERE, kind, &["ada"]).is_err(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_one_bound_refuses_uses_up_none_of_the_others() {
+        let attempts = attempts(2, 1, 0);
+        begin(&attempts, HERE, "ada").unwrap().end(true);
+        for _ in 0..10 {
+            assert!(begin(&attempts, HERE, "ada").is_err());
+        }
+        begin(&attempts, HERE, "bob").unwrap().end(true);
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::{
     gate::{
         caller::Caller,
-        forward::{Credential, Origin},
+        forward::{Credential, Origin, Proved},
     },
     names::{ClientId, OrganizationId},
     settings::Settings,
@@ -62,6 +62,11 @@ impl Rates {
         Self { callers: callers.collect(), clients: clients.collect() }
     }
 
+    /// Whether any caller or client has a rate.
+    pub(super) fn are_any(&self) -> bool {
+        !self.callers.is_empty() || !self.clients.is_empty()
+    }
+
     /// Whether a trusted system that has proved who it is may ask; then it counts.
     ///
     /// # Errors
@@ -78,10 +83,17 @@ impl Rates {
         let rate = match credential.origin() {
             // It has been counted already, before SLAS was asked for the guest.
             Origin::OnBehalf(_, token) if token.is_of_new_guest() => None,
-            Origin::Caller(caller) | Origin::Machine(caller, _) | Origin::OnBehalf(caller, _) => {
+            Origin::Caller(caller)
+            | Origin::Machine(caller, _)
+            | Origin::OnBehalf(caller, _)
+            | Origin::Reported { proved: Proved::Caller(caller), .. } => {
                 return self.admit_caller(caller);
             }
-            Origin::Shopper(shopper) | Origin::Session(shopper, _) if !self.clients.is_empty() => {
+            Origin::Shopper(shopper)
+            | Origin::Session(shopper, _)
+            | Origin::Reported { proved: Proved::Shopper(shopper), .. }
+                if !self.clients.is_empty() =>
+            {
                 self.clients.get(&(shopper.organization.clone(), shopper.client.clone()))
             }
             Origin::Shopper(_)

@@ -3,18 +3,24 @@
 //! Owns the reading of `X-RateLimit-1M-*`, `X-RateLimit-5M-*` and `Retry-After`. The limit is the tenant's, whoever asks: other
 //! gateways and applications spend of it too, so what SLAS says counts beside our own budget. After a 429 nobody
 //! asks until it is over, and then one at a time, until SLAS takes a request again.
+//!
+//! A client that forwards its own requests must not be able to close SLAS for the tenant: a 429 to one of them closes it
+//! only where the `X-RateLimit` fields say that nothing is left, and for no longer than the longest window. Any other
+//! 429 is that client's to wait out.
 
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Class, circuit::Pace};
+use super::{Class, Sender, circuit::Pace};
 use crate::{clock::unix_now, salesforce::exchange::retry_after};
 
 /// After a 429 that says no time.
 const UNSAID: Duration = Duration::from_secs(1);
 /// Longest time that is believed.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// The same where the answer was to a client's own request: the longest window of SLAS.
+const LONGEST_OF_CLIENTS: Duration = Duration::from_secs(300);
 /// Smaller numbers are seconds from now, larger ones a time since 1970.
 const EPOCH_FROM: u64 = 1_000_000_000;
 
@@ -37,12 +43,13 @@ struct Window {
 }
 
 impl Window {
-    fn heed(&mut self, headers: &HeaderMap, name: &str, longest: Duration, now: Instant) {
+    /// What the answer says is left, if it says it.
+    fn heed(&mut self, headers: &HeaderMap, name: &str, longest: Duration, now: Instant) -> Option<u32> {
         let number = |part: &str| -> Option<u64> {
             headers.get(format!("x-ratelimit-{name}-{part}"))?.to_str().ok()?.trim().parse().ok()
         };
         let count = |part| number(part).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-        let (Some(limit), Some(remaining)) = (count("limit"), count("remaining")) else { return };
+        let (limit, remaining) = (count("limit")?, count("remaining")?);
         let ends_in = number("reset").map(|reset| match reset {
             time if time >= EPOCH_FROM => time.saturating_sub(unix_now()),
             seconds => seconds,
@@ -50,6 +57,7 @@ impl Window {
         self.limit = limit;
         self.remaining = Some(remaining);
         self.ends_at = Some(now + ends_in.map_or(longest, Duration::from_secs).min(longest));
+        self.remaining
     }
 
     /// How long a class has to wait: of what is left, logins may have all, refreshes leave a tenth of the limit and
@@ -83,9 +91,9 @@ impl Quota {
     }
 
     /// Learns from an answer. True if it is the first of those that say no.
-    pub(super) fn heed(&mut self, status: StatusCode, headers: &HeaderMap, now: Instant) -> bool {
-        self.minute.heed(headers, "1m", Duration::from_secs(60), now);
-        self.five_minutes.heed(headers, "5m", Duration::from_secs(300), now);
+    pub(super) fn heed(&mut self, sender: Sender, status: StatusCode, headers: &HeaderMap, now: Instant) -> bool {
+        let minute = self.minute.heed(headers, "1m", Duration::from_secs(60), now);
+        let five_minutes = self.five_minutes.heed(headers, "5m", Duration::from_secs(300), now);
         if status != StatusCode::TOO_MANY_REQUESTS {
             // One that was under way while another was refused does not lift what that one was told.
             if self.closed_until.is_none_or(|until| until <= now) {
@@ -93,9 +101,14 @@ impl Quota {
             }
             return false;
         }
+        let longest = match sender {
+            Sender::Gateway => LONGEST,
+            Sender::Client if [minute, five_minutes].contains(&Some(0)) => LONGEST_OF_CLIENTS,
+            Sender::Client => return false,
+        };
         let said = retry_after(headers);
         let reset = self.minute.wait(Class::Login, now).max(self.five_minutes.wait(Class::Login, now));
-        let until = now + said.or(reset).unwrap_or(UNSAID).clamp(UNSAID, LONGEST);
+        let until = now + said.or(reset).unwrap_or(UNSAID).clamp(UNSAID, longest);
         self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
         !std::mem::replace(&mut self.is_cautious, true)
     }
@@ -132,16 +145,19 @@ mod tests {
     #[test]
     fn nobody_asks_before_the_time_is_over_and_then_one_at_a_time() {
         let (mut quota, mut pace, start) = (Quota::default(), Pace::default(), Instant::now());
-        assert!(quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), start));
-        assert!(!quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "1")]), start), "said already");
+        assert!(quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), start));
+        assert!(
+            !quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "1")]), start),
+            "said already"
+        );
         for class in [Class::Login, Class::Refresh, Class::Ahead] {
             assert_eq!(quota.admit(class, start + seconds(29), &mut pace), Err(seconds(1)), "{class:?}");
         }
-        quota.heed(StatusCode::OK, &HeaderMap::new(), start + seconds(10));
+        quota.heed(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), start + seconds(10));
         let later = start + seconds(30);
         assert_eq!(quota.admit(Class::Login, later, &mut pace), Ok(()));
         assert_eq!(quota.admit(Class::Login, later, &mut pace), Err(seconds(1)));
-        quota.heed(StatusCode::OK, &HeaderMap::new(), later);
+        quota.heed(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), later);
         assert!((0..5).all(|_| quota.admit(Class::Login, later, &mut pace).is_ok()));
     }
 
@@ -154,7 +170,7 @@ mod tests {
         for (remaining, expected) in
             [("251", [true, true, true]), ("250", [true, true, false]), ("50", [true, false, false]), ("0", [false; 3])]
         {
-            quota.heed(StatusCode::OK, &minute(remaining, "20"), now);
+            quota.heed(Sender::Gateway, StatusCode::OK, &minute(remaining, "20"), now);
             assert_eq!(may(&quota, &mut pace, now), expected, "{remaining}");
         }
         assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(20)));
@@ -172,7 +188,7 @@ mod tests {
             (headers(&[("retry-after", "99999999")]), 3600),
         ] {
             let mut quota = Quota::default();
-            quota.heed(StatusCode::TOO_MANY_REQUESTS, &headers, now);
+            quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers, now);
             assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(expected)), "{headers:?}");
         }
     }
@@ -181,7 +197,7 @@ mod tests {
     fn a_minute_that_is_over_has_left_all_of_the_next() {
         let (mut quota, now) = (Quota::default(), Instant::now());
         assert_eq!(quota.remaining(now), None);
-        quota.heed(StatusCode::OK, &minute("3", "10"), now);
+        quota.heed(Sender::Gateway, StatusCode::OK, &minute("3", "10"), now);
         assert_eq!(quota.remaining(now + seconds(9)), Some(3));
         assert_eq!(quota.remaining(now + seconds(10)), Some(500));
     }
@@ -192,8 +208,34 @@ mod tests {
         let at = HeaderValue::from(unix_now() + 30);
         let mut fields = minute("0", "1");
         fields.insert("x-ratelimit-1m-reset", at);
-        quota.heed(StatusCode::OK, &fields, now);
+        quota.heed(Sender::Gateway, StatusCode::OK, &fields, now);
         let wait = quota.admit(Class::Login, now, &mut Pace::default()).unwrap_err();
         assert!((seconds(28)..=seconds(30)).contains(&wait), "{wait:?}");
+    }
+
+    #[test]
+    fn a_429_to_a_client_closes_only_what_the_fields_say_is_used_up() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        let said = |mut fields: HeaderMap| {
+            fields.insert("retry-after", HeaderValue::from_static("900"));
+            fields
+        };
+        for (fields, expected) in [
+            (said(HeaderMap::new()), None),
+            (said(minute("499", "20")), None),
+            (said(headers(&[("x-ratelimit-1m-remaining", "0")])), None),
+            (said(minute("0", "20")), Some(300)),
+            (minute("0", "20"), Some(20)),
+        ] {
+            let mut quota = Quota::default();
+            quota.heed(Sender::Client, StatusCode::TOO_MANY_REQUESTS, &fields, now);
+            let wait = quota.admit(Class::Login, now, &mut pace).err();
+            assert_eq!(wait, expected.map(seconds), "{fields:?}");
+        }
+        // Nor does it make an end to what the gateway itself was told.
+        let mut quota = Quota::default();
+        quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), now);
+        quota.heed(Sender::Client, StatusCode::OK, &HeaderMap::new(), now + seconds(1));
+        assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(30)));
     }
 }

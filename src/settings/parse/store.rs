@@ -54,7 +54,7 @@ pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: 
         }
     });
     let ca = match raw.ca {
-        Some(file) => surroundings.readable("store.ca", &file, findings).map(Some),
+        Some(file) => surroundings.trusted("store.ca", &file, findings).map(Some),
         None => Some(None),
     };
     let current = findings

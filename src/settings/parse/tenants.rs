@@ -58,7 +58,7 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
         None => Some(None),
     };
     let api_ca = match raw.api_ca {
-        Some(file) => surroundings.readable(&format!("{table}.api_ca"), &file, findings).map(Some),
+        Some(file) => surroundings.trusted(&format!("{table}.api_ca"), &file, findings).map(Some),
         None => Some(None),
     };
     let clients = slas_clients(table, raw.slas_clients, surroundings, findings);

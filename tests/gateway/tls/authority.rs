@@ -14,7 +14,7 @@ distinguished_name = name
 [name]
 [authority]
 basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign
+keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
 [server]
 basicConstraints = critical, CA:FALSE
@@ -24,6 +24,18 @@ subjectAltName = DNS:localhost, IP:127.0.0.1
 basicConstraints = critical, CA:FALSE
 extendedKeyUsage = clientAuth
 subjectAltName = DNS:caller.example
+";
+
+/// What `openssl ca` needs to keep a list of revoked certificates.
+const LISTS: &str = "[ca]
+default_ca = own
+[own]
+database = revoked
+crlnumber = number
+default_md = sha256
+crl_extensions = list
+[list]
+authorityKeyIdentifier = keyid
 ";
 
 /// One that signs; its files live as long as it does.
@@ -69,6 +81,26 @@ impl Authority {
         fs::write(folder.join("extensions"), EXTENSIONS.replace("DNS:caller.example", names)).unwrap();
         let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key), "-utf8"];
         request(folder, &file, "client", subject, &own)
+    }
+
+    /// Its revocation list, PEM, with this certificate as well from now on.
+    pub fn revocation_list(&self, revoked: Option<&Issued>) -> PathBuf {
+        let folder = self.folder.path();
+        if !folder.join("revoked").exists() {
+            fs::write(folder.join("lists"), LISTS).unwrap();
+            fs::write(folder.join("revoked"), "").unwrap();
+            fs::write(folder.join("number"), "01\n").unwrap();
+        }
+        let own = ["ca", "-config", "lists", "-keyfile", text(&self.private_key), "-cert", text(&self.certificate)];
+        let run = |arguments: &[&str]| {
+            let output = Command::new("openssl").args(own).args(arguments).current_dir(folder).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        if let Some(issued) = revoked {
+            run(&["-revoke", text(&issued.certificate)]);
+        }
+        run(&["-gencrl", "-crldays", "1", "-out", "list.pem"]);
+        folder.join("list.pem")
     }
 
     /// A client's settings that trust this authority and no other.

@@ -232,3 +232,47 @@ async fn ask(connector: &TlsConnector, world: &World) -> (HandshakeKind, String)
     let _ = stream.read_to_end(&mut answer).await;
     (stream.get_ref().1.handshake_kind().unwrap(), String::from_utf8_lossy(&answer).into_owned())
 }
+
+#[tokio::test]
+async fn a_revoked_certificate_fails_the_handshake_from_the_next_reload_on() {
+    let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
+    let listener = |list: &std::path::Path| {
+        let mut listener = authority.server().listener();
+        listener.insert("client_ca".into(), text(&clients.certificate).into());
+        listener.insert("client_crl".into(), text(list).into());
+        listener
+    };
+    let list = clients.revocation_list(None);
+    let mut world = World::with(|config| {
+        tls(config, listener(&list));
+        config["tenants"][0]["account_manager"]["scopes"] = toml::Value::Array(vec!["sfcc.orders".into()]);
+        let caller = config["callers"][0].as_table_mut().unwrap();
+        caller.remove("account_manager_client_id");
+        caller.insert("certificate_san".into(), NAME.into());
+    })
+    .await;
+    let names = format!("DNS:other.example, {NAME}");
+    let (kept, revoked) = (clients.client_named("/CN=kept", &names), clients.client_named("/CN=revoked", &names));
+    let ask = async |world: &World, certificate: &Issued| {
+        // A client of its own each time, so that no connection from before is used.
+        let client = authority.trusted().identity(certificate.identity()).http1_only().build().unwrap();
+        client.get(url(&world.gateway, &orders())).send().await.map(|answer| answer.status().as_u16()).ok()
+    };
+    assert_eq!((ask(&world, &kept).await, ask(&world, &revoked).await), (Some(200), Some(200)));
+
+    let list = clients.revocation_list(Some(&revoked));
+    world.gateway.reload(|config| tls(config, listener(&list))).unwrap();
+    assert_eq!((ask(&world, &kept).await, ask(&world, &revoked).await), (Some(200), None));
+    let without = authority.trusted().build().unwrap();
+    let answer = without.get(url(&world.gateway, &orders())).send().await.unwrap();
+    assert_eq!(answer.status(), 401, "a client without a certificate is served as before");
+
+    // A list that covers no certificate of this authority covers none at all; one that cannot be read changes nothing.
+    world.gateway.reload(|config| tls(config, listener(&others.revocation_list(None)))).unwrap();
+    assert_eq!(ask(&world, &kept).await, None);
+    let noise = std::env::temp_dir().join(format!("no-list-{}", std::process::id()));
+    std::fs::write(&noise, "nothing of use").unwrap();
+    let refused = world.gateway.reload(|config| tls(config, listener(&noise))).unwrap_err().to_string();
+    std::fs::remove_file(&noise).unwrap();
+    assert!(refused.contains("server.tls.client_crl"), "{refused}");
+}
