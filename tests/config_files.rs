@@ -686,7 +686,7 @@ fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
     // The only private client: a storefront may rely on it.
     for text in [format!("{named}{}", private("b", "")), private("b", "") + caller] {
         let (vouch, warnings) = loaded(text);
-        assert_eq!((vouch, warnings.len()), (vec![false], 1));
+        assert_eq!((vouch, warnings.len()), (vec![true], 1));
         assert!(warnings[0].starts_with("tenants[0].slas_clients[0].vouch: missing: the only private client"));
     }
     assert_eq!(loaded(private("b", "vouch = false") + caller), (vec![false], vec![]));

@@ -205,8 +205,8 @@ pub(super) struct SlasClient {
     #[serde(default)]
     pub(super) strict_client_auth: bool,
     /// Whether the gateway adds the client's credential to requests for SLAS that name the client and bring none, as a
-    /// storefront's proxy does; private clients only. Default: true, and false for the client that acts on behalf of
-    /// shoppers. See docs/OPERATIONS.md#paths-of-slas.
+    /// storefront's proxy does; private clients only. Default: true; false for the client that acts on behalf of
+    /// shoppers, unless it is the only private one. See docs/OPERATIONS.md#paths-of-slas.
     #[schemars(example = false)]
     pub(super) vouch: Option<bool>,
     /// How often a second its shoppers may ask together; then 429 `caller_rate_limited`. Counted by each gateway for

@@ -297,7 +297,8 @@ pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], fi
     }
 }
 
-/// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise.
+/// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise, or no other
+/// private client is there for storefronts.
 fn settle_vouch(table: &str, draft: &mut Draft, findings: &mut Findings) {
     let clients = draft.tenant.as_mut().map(|tenant| &mut tenant.slas_clients);
     let acting = clients.into_iter().flatten().enumerate();
@@ -308,15 +309,11 @@ fn settle_vouch(table: &str, draft: &mut Draft, findings: &mut Findings) {
     };
     let key = format!("{table}.slas_clients[{position}].vouch");
     match draft.vouch.get(position).copied().flatten() {
-        None => {
-            client.vouch = false;
-            if draft.private_clients.len() == 1 {
-                findings.warn(
-                    key,
-                    "missing: the only private client acts on behalf of shoppers, so its credential is not added to requests on the SLAS paths; set true if a storefront relies on that, false if none does",
-                );
-            }
-        }
+        None if draft.private_clients.len() == 1 => findings.warn(
+            key,
+            "missing: the only private client acts on behalf of shoppers, and its credential is added to every request on the SLAS paths that names it; set false if no storefront relies on that, true if one does",
+        ),
+        None => client.vouch = false,
         Some(true) => findings.warn(
             key,
             "true for the client that acts on behalf of shoppers: a request on the SLAS paths uses it by its id alone; give storefronts a client of their own",
