@@ -49,7 +49,8 @@ FIGURE_TESTS := \
   faults::clock:: \
   limits::a_thousand_guesses_of_one_source_are_stopped_before_slas \
   framing::body_in_any_framing_is_one_request_to_an_http_1_upstream \
-  framing::body_in_any_framing_is_one_request_to_an_http_2_upstream
+  framing::body_in_any_framing_is_one_request_to_an_http_2_upstream \
+  races::
 FIGURES_PROFILE := release
 OUTAGE_SECONDS := 60
 # The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.

@@ -44,7 +44,11 @@ use crate::{
     settings::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
     shopper::verify::{ShopperVerifier, VerifiedToken},
     system::SystemVerifier,
-    tokens::{machine::MachineTokens, on_behalf::OnBehalfTokens, sessions::Sessions},
+    tokens::{
+        machine::MachineTokens,
+        on_behalf::OnBehalfTokens,
+        sessions::{HandedSession, Sessions},
+    },
 };
 
 /// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
@@ -163,11 +167,27 @@ pub struct Forward {
 /// A logout on its way to SLAS.
 #[derive(Debug)]
 pub struct Logout {
-    token: VerifiedToken,
+    whose: Whose,
     /// Path and query that name the refresh token that is valid now, where the caller's is not.
     pub target: Option<String>,
     /// `hint=all-sessions`.
     everywhere: bool,
+}
+
+/// Whose session a logout ends.
+#[derive(Debug)]
+enum Whose {
+    /// That of the token that was shown.
+    Token(VerifiedToken),
+    /// That of a refresh token.
+    Session(HandedSession),
+}
+
+impl Logout {
+    /// The revocation of a session's refresh token.
+    fn of_session(session: HandedSession) -> Self {
+        Self { whose: Whose::Session(session), target: None, everywhere: false }
+    }
 }
 
 impl Route {
@@ -378,15 +398,15 @@ impl Gate {
         let token = Box::pin(self.shopper_of(route, head)).await.ok()?;
         let query = Query::parse(head.uri.query()).ok()?;
         let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
-        Some(Logout { token, target: None, everywhere })
+        Some(Logout { whose: Whose::Token(token), target: None, everywhere })
     }
 
     /// Ends here what SLAS has ended.
     pub async fn follow_logout(&self, logout: &Logout) {
-        let ended = if logout.everywhere {
-            self.sessions.end_all(&logout.token).await
-        } else {
-            self.sessions.end(&logout.token).await.map(|_| ())
+        let ended = match &logout.whose {
+            Whose::Token(token) if logout.everywhere => self.sessions.end_all(token).await,
+            Whose::Token(token) => self.sessions.end(token).await.map(|_| ()),
+            Whose::Session(session) => self.sessions.end_handed(session).await,
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "a logout could not be told to other replicas");

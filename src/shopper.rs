@@ -6,7 +6,10 @@
 pub mod isb;
 pub mod verify;
 
-use crate::names::{ClientId, CustomerId, OrganizationId, Scopes, SiteId, Usid};
+use crate::{
+    names::{ClientId, CustomerId, OrganizationId, Scopes, SiteId, Usid},
+    store::EndKeys,
+};
 
 /// Who a verified shopper token speaks for, and what it may do.
 #[derive(Debug, Clone)]
@@ -29,8 +32,12 @@ pub struct Shopper {
     pub marks: Marks,
     /// The trusted agent who acts for the shopper (`agent`), as Account Manager calls him.
     pub agent: Option<Box<str>>,
+    /// When it was issued, seconds since 1970, by SLAS's clock; 0 if it does not say.
+    pub issued_at: u64,
     /// When it ends, seconds since 1970.
     pub expires_at: u64,
+    /// The logouts that end it.
+    pub end_keys: EndKeys,
 }
 
 /// Flow marks in `isb` that operations ask for.

@@ -6,6 +6,7 @@
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
 pub mod budget;
+mod ends;
 mod handed;
 pub mod memory;
 pub mod redis;
@@ -17,8 +18,10 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use self::budget::{Budget, Taken};
+pub use self::ends::{After, End, EndKey, EndKeys, EndSet, Ends, MOST_ENDS};
 pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 use crate::{
+    clock::unix_now,
     jwt::TokenDigest,
     names::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
 };
@@ -62,8 +65,23 @@ pub struct Session {
     pub is_named: bool,
     /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
     pub handed: Option<Box<HandedTokens>>,
+    /// The ends that it came after: an end with a higher number is its own.
+    pub after: After,
+    /// When the gateway got the newest access token by a refresh, seconds since 1970; 0 if it is the login's own.
+    pub renewed_at: u64,
+    /// The trusted system that was given its tokens and may show them; absent for a shopper's own session.
+    pub caller: Option<Box<CallerEntry>>,
     /// Counts the refreshes.
     pub version: u64,
+}
+
+/// The trusted system that was given a session's tokens, as the configuration described it then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerEntry {
+    /// Its name in `[[callers]]`.
+    pub name: String,
+    /// By what it proved that it is this caller.
+    pub identity: String,
 }
 
 /// What must be equal in a token and in the session it asks for.
@@ -111,6 +129,9 @@ impl Session {
             tokens,
             is_named: self.is_named,
             handed: self.handed.clone(),
+            after: self.after,
+            renewed_at: unix_now(),
+            caller: self.caller.clone(),
             version: self.version + 1,
         }
     }
@@ -133,6 +154,12 @@ impl Session {
         self.tokens.iter().chain(self.handed().map(|handed| &handed.name))
     }
 
+    /// What ends it.
+    #[must_use]
+    pub fn end_keys(&self) -> EndKeys {
+        self.owner.end_keys()
+    }
+
     /// Its name and its access tokens.
     #[must_use]
     pub fn names_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
@@ -140,15 +167,54 @@ impl Session {
     }
 }
 
+impl Owner {
+    /// What ends its sessions.
+    #[must_use]
+    pub fn end_keys(&self) -> EndKeys {
+        EndKeys::new(&self.organization, &self.client, &self.usid, self.customer.as_ref())
+    }
+}
+
 /// What a store knows of a token.
 #[derive(Debug, Clone)]
 pub enum Found {
-    /// It is of this session, last used at that time (seconds since 1970).
+    /// It is of this session, last used at that time (seconds since 1970). No end covers it.
     Session(Arc<Session>, u64),
+    /// It was of a session that is not there any more. If there is an end of it, the token has ended with it.
+    Gone,
+    /// It has no session, and came after these ends.
+    After(After),
     /// Its session was ended.
     Ended,
     /// Nothing.
     Nothing,
+}
+
+/// What is ended.
+#[derive(Debug, Clone)]
+pub enum Ending<'s> {
+    /// This session.
+    Session(&'s Session),
+    /// The session at SLAS of a token that has none here.
+    Token {
+        /// The token.
+        digest: TokenDigest,
+        /// What ends it.
+        keys: EndKeys,
+        /// When the token was issued, by SLAS's clock.
+        issued_at: u64,
+        /// The ends that it is known to have come after.
+        after: Option<After>,
+    },
+}
+
+/// What other gateways ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct News {
+    /// Tokens that are refused, and names that are free again.
+    pub tokens: Vec<TokenDigest>,
+    /// Records of ends.
+    pub ends: Vec<(EndKey, End)>,
 }
 
 /// The right to refresh a session, for a while. A later lock has a higher number.
@@ -228,17 +294,26 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// Notes that a session was used.
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError>;
 
-    /// Ends a session: its tokens are refused from now on, by every gateway that shares the store.
-    async fn end(&self, session: &Session) -> Result<(), StoreError>;
+    /// Ends a session: its tokens are refused from now on, by every gateway that shares the store, and so is what a
+    /// refresh makes of it that is under way. `at` is the time by SLAS's clock: tokens of the session of which nothing
+    /// is known have ended if they were issued no later. Returns the record of the end: an earlier one, with nothing
+    /// changed, if that covers it already.
+    async fn end(&self, ending: Ending<'_>, at: u64) -> Result<End, StoreError>;
 
-    /// Ends every session of a customer.
-    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError>;
+    /// Ends every session of a customer. Returns the record of the end.
+    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId, at: u64) -> Result<End, StoreError>;
+
+    /// The records of ends of a shopper.
+    async fn ends(&self, keys: &EndKeys) -> Result<Ends, StoreError>;
+
+    /// Notes that a token without a session came after these ends, for as long as it lives.
+    async fn note_after(&self, token: &TokenDigest, after: After, life: Duration) -> Result<(), StoreError>;
 
     /// Refuses a token that has no session here.
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError>;
 
-    /// The tokens refused, and names free again, since the cursor's last move. An empty cursor begins now.
-    async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError>;
+    /// What was ended since the cursor's last move. An empty cursor begins now.
+    async fn ended_since(&self, cursor: &mut Cursor) -> Result<News, StoreError>;
 
     /// How long to wait for one's turn where only one may go in each `window`; `None` if that would
     /// be longer than `longest`, and then no turn is taken.

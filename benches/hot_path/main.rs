@@ -126,6 +126,7 @@ fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) 
         organization: bench.organization.clone(),
         site: "RefArch".parse().unwrap(),
         whose: Whose::Registered { idp: ECOM.to_owned(), login: SecretString::from(LOGIN) },
+        handed_to: None,
     });
     runtime.block_on(bench.on_behalf.token(&whose)).unwrap();
     criterion.bench_function("on behalf, token held", |bencher| {

@@ -3,15 +3,18 @@
 //! Owns the order in which that is asked: who it is, whether the operation is for such, whether site and scopes fit,
 //! and what its session has to say. Trusted systems are a matter of their own: [`super::caller`].
 
+use std::sync::Arc;
+
 use http::request::Parts;
 use tracing::Instrument;
 
 use super::{
     Asked, Gate, Route, Tenant,
+    caller::Caller,
     credentials::Presented,
     forward::Credential,
     on_behalf,
-    operations::{Operation, SecurityKind},
+    operations::{Operation, OperationKind, SecurityKind},
     path::RequestPath,
     refusal::{NeededToken, Refusal},
 };
@@ -25,7 +28,7 @@ use crate::{
         verify::{HashedToken, VerifiedToken},
     },
     spans,
-    tokens::sessions::{SessionError, Standing},
+    tokens::sessions::{Holder, SessionError, Standing},
 };
 
 impl Gate {
@@ -47,7 +50,7 @@ impl Gate {
             }
             let verified = Box::pin(self.shopper_of(route, head)).await?;
             check_site(&verified.shopper, route.site.as_ref())?;
-            return self.credential_of(verified).await;
+            return self.credential_of(verified, trail).await;
         };
         let presented = Presented::read(&head.headers)?;
         let token = match &presented {
@@ -78,13 +81,7 @@ impl Gate {
             }
         };
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
-        if verified.shopper.marks.taob {
-            trail.event = Some(Event::Agent);
-            trail.who = Some(verified.shopper.agent.as_deref().unwrap_or("agent").to_owned());
-            let customer = verified.shopper.customer.as_ref();
-            trail.shopper = customer.map(|id| self.audit.pseudonym(route.organization.as_str(), id.as_str()));
-        }
-        self.credential_of(verified).await
+        self.credential_of(verified, trail).await
     }
 
     /// The shopper whom the path of a trusted system's request names.
@@ -124,13 +121,65 @@ impl Gate {
         verified.map_err(Refusal::of_shopper_token)
     }
 
-    /// The token that goes upstream for a shopper who may: the one received, or its session's newest.
-    pub(super) async fn credential_of(&self, verified: VerifiedToken) -> Result<Credential, Refusal> {
+    /// The token that goes upstream for a shopper who may: the one received, or its session's newest. Whoever acts for the
+    /// shopper is noted.
+    async fn credential_of(&self, verified: VerifiedToken, trail: &mut Trail) -> Result<Credential, Refusal> {
+        let shopper = &verified.shopper;
+        if shopper.marks.taob {
+            trail.event = Some(Event::Agent);
+            trail.who = Some(shopper.agent.as_deref().unwrap_or("agent").to_owned());
+            trail.shopper = self.pseudonym_of(shopper);
+        }
+        if shopper.marks.tsob && !Box::pin(self.may_be_renewed(&verified, trail)).await? {
+            let living = self.sessions.is_living(&verified).instrument(spans::cache("session")).await;
+            return living
+                .map(|()| Credential::of_shopper(verified.shopper))
+                .map_err(|error| refusal_of_session(&error));
+        }
         match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
             Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
             Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
             Err(error) => Err(refusal_of_session(&error)),
         }
+    }
+}
+
+impl Gate {
+    /// Whether the gateway renews a token on behalf of a shopper. It renews what it gave to a trusted system, which must
+    /// still be there and may log shoppers in, and for which it counts as a request; and what a client got from SLAS
+    /// through it. Whoever shows the token is noted as the one who acts.
+    ///
+    /// # Errors
+    /// [`Refusal::TokenInvalid`] if the caller is not there any more or may not log in shoppers,
+    /// [`Refusal::CallerRateLimited`].
+    pub(super) async fn may_be_renewed(&self, token: &VerifiedToken, trail: &mut Trail) -> Result<bool, Refusal> {
+        let shopper = &token.shopper;
+        trail.event = Some(Event::OnBehalf);
+        trail.who = Some(shopper.client.to_string());
+        trail.shopper = self.pseudonym_of(shopper);
+        let holder = self.sessions.holder(token).instrument(spans::cache("session")).await;
+        let (entry, site) = match holder.map_err(|error| refusal_of_session(&error))? {
+            Holder::TrustedSystem(entry, site) => (entry, site),
+            Holder::Client => return Ok(true),
+            Holder::Nobody => return Ok(false),
+        };
+        trail.who = Some(entry.name.clone());
+        let mut logins =
+            self.operations.iter().filter(|operation| operation.kind == OperationKind::DeprecatedTrustedSystemLogin);
+        let may = |caller: &&Arc<Caller>| {
+            logins.any(|operation| caller.may_on_behalf(operation, &shopper.organization, &site))
+        };
+        let caller = self.callers.by_entry(&entry).filter(may);
+        let caller = caller.ok_or_else(|| {
+            Refusal::TokenInvalid("the trusted system that it was given to may not act for shoppers any more".into())
+        })?;
+        self.bounds.caller(caller)?;
+        Ok(true)
+    }
+
+    fn pseudonym_of(&self, shopper: &Shopper) -> Option<Pseudonym> {
+        let customer = shopper.customer.as_ref();
+        customer.map(|customer| self.audit.pseudonym(shopper.organization.as_str(), customer.as_str()))
     }
 }
 

@@ -14,6 +14,7 @@ use super::operations::{InvalidGlob, Operation, OperationGlob};
 use crate::{
     names::{ClientId, OrganizationId, SiteId},
     settings::{self, CallerIdentity},
+    store::CallerEntry,
 };
 
 /// A trusted system of the configuration.
@@ -103,6 +104,12 @@ impl Callers {
         named.next().filter(|_| named.next().is_none())
     }
 
+    /// The caller that was described like this when it was given a token.
+    #[must_use]
+    pub fn by_entry(&self, entry: &CallerEntry) -> Option<&Arc<Caller>> {
+        self.all.iter().find(|caller| caller.entry() == *entry)
+    }
+
     /// All callers, in the configuration's order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Caller>> {
         self.all.iter()
@@ -147,6 +154,17 @@ impl Caller {
     #[must_use]
     pub fn may_on_behalf(&self, operation: &Operation, organization: &OrganizationId, site: &SiteId) -> bool {
         self.settings.may_on_behalf && self.covers(operation, organization, Some(site))
+    }
+
+    /// What a session remembers of it.
+    #[must_use]
+    pub fn entry(&self) -> CallerEntry {
+        let identity = match &self.settings.identity {
+            CallerIdentity::AccountManagerClient(client) => format!("client {client}"),
+            CallerIdentity::CertificateSubject(subject) => format!("subject {subject}"),
+            CallerIdentity::CertificateSan(name) => format!("name {name}"),
+        };
+        CallerEntry { name: self.settings.name.clone(), identity }
     }
 
     /// The globs of its operations.

@@ -156,7 +156,7 @@ impl Gate {
                 }
                 Err(refusal) => Err(refusal),
             },
-            LoginKind::Refresh => self.refresh_login(&login, route, head).await,
+            LoginKind::Refresh => self.refresh_login(&login, route, head, trail).await,
         }
     }
 
@@ -284,12 +284,23 @@ impl Gate {
         Ok(())
     }
 
-    async fn refresh_login(&self, login: &Login<'_>, route: &Route, head: &Parts) -> Result<Reply, Refusal> {
+    async fn refresh_login(
+        &self,
+        login: &Login<'_>,
+        route: &Route,
+        head: &Parts,
+        trail: &mut Trail,
+    ) -> Result<Reply, Refusal> {
         let verified = self.shopper_of(route, head).await?;
         let shopper = &verified.shopper;
         super::authorize::check_site(shopper, Some(login.site))?;
         if shopper.client != login.client.id {
             return Err(Refusal::RequestInvalid("The token was issued to another client than the clientId.".into()));
+        }
+        if shopper.marks.tsob && !self.may_be_renewed(&verified, trail).await? {
+            return Err(Refusal::TokenInvalid(
+                "the gateway gave it to nobody; it is renewed where it came from".into(),
+            ));
         }
         let fresh = self.sessions.refresh(&verified).await.map_err(|error| match error {
             SessionError::Lapsed => {

@@ -40,6 +40,8 @@ pub(super) struct Named {
     idp: String,
     /// `None` for a shopper with a login.
     guest: Option<NamedGuest>,
+    /// Whether the caller gets the token itself.
+    is_handed_out: bool,
 }
 
 /// The guest that a request names.
@@ -91,20 +93,20 @@ impl Named {
                 return Err(Refusal::RequestInvalid(problem.into()));
             }
         };
-        Ok(Self { login, idp: idp.to_owned(), guest })
+        Ok(Self { login, idp: idp.to_owned(), guest, is_handed_out: false })
     }
 
     fn is_new_guest(&self) -> bool {
         matches!(self.guest, Some(NamedGuest::New))
     }
 
-    /// A shopper that B2C Commerce itself knows, named by the body's `login`. A guest has none.
+    /// A shopper that B2C Commerce itself knows, named by the body's `login`, whose token the caller gets. A guest has none.
     pub(super) fn registered(login: &SecretString) -> Result<Self, Refusal> {
         let login = read_login(login.expose_secret(), "The body's login")?;
         if is_guest(login.expose_secret()) {
             return Err(Refusal::ShopperUnknown);
         }
-        Ok(Self { login, idp: ECOM.to_owned(), guest: None })
+        Ok(Self { login, idp: ECOM.to_owned(), guest: None, is_handed_out: true })
     }
 }
 
@@ -178,7 +180,8 @@ impl Gate {
             Some(NamedGuest::New) => Whose::NewGuest,
             Some(NamedGuest::Continued(usid)) => Whose::Guest { usid, caller: caller.settings.name.clone() },
         };
-        let whose = Arc::new(OnBehalfOf { organization: organization.clone(), site: site.clone(), whose });
+        let handed_to = named.is_handed_out.then(|| caller.entry());
+        let whose = Arc::new(OnBehalfOf { organization: organization.clone(), site: site.clone(), whose, handed_to });
         let token = self.on_behalf.token(&whose).instrument(spans::cache("on_behalf")).await;
         trail.shopper = match &token {
             Ok(OnBehalfToken { held, .. }) => {

@@ -100,6 +100,23 @@ impl Reply {
         Self { status, headers: HeaderMap::new(), body: Bytes::new(), code: None, reason: None }
     }
 
+    /// SLAS's own answer to a refresh token that is void, for one whose session was logged out here. Storefronts look for its
+    /// `message`.
+    #[must_use]
+    pub fn refresh_token_void() -> Self {
+        let code = code(&Refusal::TokenInvalid(String::new()));
+        let document = serde_json::json!({
+            "error": "invalid_grant",
+            "error_description": "The session was logged out.",
+            "message": "invalid refresh_token",
+        });
+        let mut reply = Self::json(StatusCode::BAD_REQUEST, Bytes::from(document.to_string()));
+        reply.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        reply.headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
+        reply.code = Some(code);
+        reply
+    }
+
     /// The answer to a refused request.
     #[must_use]
     pub fn refusal(refusal: &Refusal) -> Self {

@@ -20,14 +20,14 @@ pub use self::{
     client::{what_is_added, whose_is_added},
 };
 use super::{
-    Asked, Decision, Forward, Gate, Route, Tenant, bounds, caller,
+    Asked, Decision, Forward, Gate, Logout, Route, Tenant, Whose, bounds, caller,
     on_behalf::is_asked as asks_on_behalf,
     operations::{Operation, OperationKind},
     path::RequestPath,
     refusal::Refusal,
     reply::Reply,
 };
-use crate::audit::Trail;
+use crate::{audit::Trail, settings};
 
 /// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
 pub const MAX_FORM_BYTES: usize = 64 * 1024;
@@ -61,6 +61,8 @@ impl Gate {
                 && head.method == Method::POST
                 && form::is_form(&head.headers)
                 && (login::is_registered(&tenant.settings, operation)
+                    || (answer::gives_tokens(operation) && form::may_be_held(&head.headers))
+                    || is_revocation(&tenant.settings, operation)
                     || client::wants_form(&tenant.settings, route, operation, head))
         };
         operation.kind == OperationKind::Slas && (bounds::is_read_in_body(route, &head.method) || is_wanted())
@@ -93,8 +95,13 @@ impl Gate {
             Ok(admission) => admission,
             Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
         };
-        let is_registered = login::is_registered(&tenant.settings, operation) && form::is_form(&head.headers);
-        if let Some(form) = body.clone().filter(|_| is_registered) {
+        let is_form = form::is_form(&head.headers);
+        let is_followed = match body.as_ref().filter(|_| is_form) {
+            Some(_) if login::is_registered(&tenant.settings, operation) => true,
+            Some(form) if answer::gives_tokens(operation) => self.must_tell_logins_apart(operation, head, form).await,
+            _ => false,
+        };
+        if let Some(form) = body.clone().filter(|_| is_followed) {
             let login = Login { tenant, operation, head, form, credential, correlation_id };
             let reply = self.registered_login(&login).await;
             *trail = login_of.unwrap_or_default();
@@ -103,15 +110,32 @@ impl Gate {
             }
             return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
         }
-        let mut logout = self.logout_of(route, head).await;
-        if let Some(logout) = logout.as_mut().filter(|_| tenant.settings.register_sessions) {
-            match self.logout_target(route, head, &logout.token).await {
-                Ok(target) => logout.target = target,
-                Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
-            }
-        }
+        let logout = match body.as_ref().filter(|_| is_revocation(&tenant.settings, operation)) {
+            Some(form) => self.revoked_session(route, head, form).await.map(|handed| handed.map(Logout::of_session)),
+            None => self.logout_at_slas(tenant, route, head).await,
+        };
+        let logout = match logout {
+            Ok(logout) => logout,
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
         Decision::Forward(Forward { credential, reported: None, logout, login: login_of.map(Box::new), admission })
     }
+
+    /// The logout that a request is, with the refresh token that is valid now.
+    async fn logout_at_slas(&self, tenant: &Tenant, route: &Route, head: &Parts) -> Result<Option<Logout>, Refusal> {
+        let mut logout = self.logout_of(route, head).await;
+        if let Some(Logout { whose: Whose::Token(token), target, .. }) =
+            logout.as_mut().filter(|_| tenant.settings.register_sessions)
+        {
+            *target = self.logout_target(route, head, token).await?;
+        }
+        Ok(logout)
+    }
+}
+
+/// Whether an operation revokes a refresh token of which the gateway may have the session.
+fn is_revocation(tenant: &settings::Tenant, operation: &Operation) -> bool {
+    tenant.register_sessions && operation.id == "revokeToken" && is_slas_own(operation)
 }
 
 /// Whether an operation is SLAS's and asks for no token that the gateway verifies.

@@ -6,7 +6,13 @@
 //! is checked on each request anew, and so is its end. A verified token is named by the SHA-256 of its
 //! signed part alone: ECDSA has two signatures for one text, and a logout must end both.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use quick_cache::sync::Cache;
 use serde::Deserialize;
@@ -18,6 +24,7 @@ use crate::{
     keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
     names::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
+    store::EndKeys,
 };
 
 /// How far the clocks of SLAS and of this machine may differ, seconds.
@@ -104,6 +111,8 @@ pub struct ShopperVerifier {
     verdicts: Cache<[u8; 32], VerifiedToken>,
     /// What `scp` says in tokens that verified: thousands say the same.
     scopes: Cache<Box<str>, Scopes>,
+    /// How far SLAS's clock is ahead of this machine's at least, seconds: tokens from the future have said so.
+    ahead: ByOrganization<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
@@ -138,7 +147,25 @@ impl ShopperVerifier {
     /// A verifier with the key ring of each organization.
     #[must_use]
     pub fn new(rings: ByOrganization<Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
-        Self { rings, verdicts: Cache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), metrics }
+        let ahead = rings.keys().map(|organization| (organization.clone(), AtomicU64::new(0))).collect();
+        Self { rings, verdicts: Cache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), ahead, metrics }
+    }
+
+    /// The time by SLAS's clock, seconds since 1970: no earlier than this machine's, and no earlier than the issue of any
+    /// token that verified here.
+    #[must_use]
+    pub fn slas_now(&self, organization: &OrganizationId) -> u64 {
+        let ahead = self.ahead.get(organization).map_or(0, |ahead| ahead.load(Ordering::Relaxed));
+        unix_now().saturating_add(ahead)
+    }
+
+    /// Takes over what another verifier has learnt of SLAS's clocks.
+    pub fn learn_clocks_of(&self, other: &Self) {
+        for (organization, ahead) in &self.ahead {
+            if let Some(known) = other.ahead.get(organization) {
+                ahead.fetch_max(known.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
     }
 
     /// Whether the keys of every organization are there.
@@ -267,6 +294,11 @@ impl ShopperVerifier {
             return Err(TokenError::NotYetValid);
         }
         let shopper = Arc::new(claims.shopper_with(self.scopes(&claims.scp)?)?);
+        if shopper.issued_at > now
+            && let Some(ahead) = self.ahead.get(&shopper.organization)
+        {
+            ahead.fetch_max(shopper.issued_at - now, Ordering::Relaxed);
+        }
         Ok(VerifiedToken { shopper, digest, generation: key.generation })
     }
 
@@ -316,16 +348,20 @@ impl Claims<'_> {
             return Err(TokenError::IssuerWrong);
         }
         let isb: Isb = self.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
+        let registered = isb.registered_customer.is_some();
+        let customer = isb.registered_customer.or(isb.guest_customer);
         Ok(Shopper {
+            end_keys: EndKeys::new(&organization, &client, &usid, customer.as_ref()),
             organization,
             client,
             usid,
-            registered: isb.registered_customer.is_some(),
-            customer: isb.registered_customer.or(isb.guest_customer),
+            registered,
+            customer,
             site: isb.site,
             scopes,
             marks: isb.marks,
             agent: isb.agent,
+            issued_at: self.iat.unwrap_or(0),
             expires_at: self.exp,
         })
     }

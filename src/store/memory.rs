@@ -17,13 +17,13 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, MOST_HANDED, RECENT_TOKENS, Session, SessionStore, StoreError,
-    Written,
+    After, Claim, Cursor, ENDED_FOR, End, EndKey, EndKeys, EndSet, Ending, Ends, Fence, Found, Lock, MOST_HANDED, News,
+    RECENT_TOKENS, Session, SessionStore, StoreError, Written,
     budget::{Budget, Levels, Taken},
     random_bytes,
 };
 use crate::{
-    clock::unix_now,
+    clock::{unix_now, unix_now_ms},
     jwt::{TokenDigest, sha256},
     names::{CustomerId, OrganizationId},
 };
@@ -42,6 +42,7 @@ pub struct MemoryStore {
     /// Most sessions that outlast a sweep.
     capacity: usize,
     by_token: Cache<TokenDigest, Slot>,
+    ends: EndSet,
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
     claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
@@ -60,13 +61,15 @@ enum Slot {
     Session(Arc<Kept>),
     /// Refused until then, seconds since 1970.
     Ended(u64),
+    /// Without a session, and later than these ends; forgotten then.
+    After(After, u64),
 }
 
 impl Slot {
     fn kept(self) -> Option<Arc<Kept>> {
         match self {
             Self::Session(kept) => Some(kept),
-            Self::Ended(_) => None,
+            Self::Ended(_) | Self::After(..) => None,
         }
     }
 }
@@ -93,6 +96,7 @@ impl MemoryStore {
         Self {
             capacity,
             by_token: Cache::new(capacity.saturating_mul(SLOTS)),
+            ends: EndSet::default(),
             turns: Mutex::default(),
             claims: Mutex::default(),
             budgets: Levels::default(),
@@ -117,6 +121,44 @@ impl MemoryStore {
         }
     }
 
+    fn has_ended(&self, session: &Session) -> bool {
+        self.ends.of_both(&session.end_keys()).cover(session.after)
+    }
+
+    /// Writes the record of an end, unless the one that is there covers what is ended.
+    fn record(&self, key: EndKey, at: u64, is_covered: impl FnOnce(&End) -> bool) -> End {
+        self.ends.update(key, |known| {
+            if is_covered(&known) {
+                return known;
+            }
+            End { number: (known.number + 1).max(unix_now_ms().saturating_mul(1000)), at: known.at.max(at) }
+        })
+    }
+
+    /// Refuses the tokens of a session, and what a refresh makes of it that is under way.
+    fn take_away(&self, session: &Session) {
+        let now = unix_now();
+        let refuse = |session: &Session| {
+            let (names, tokens) = session.names_and_tokens();
+            for name in names {
+                self.by_token.remove(name);
+            }
+            for token in tokens {
+                self.by_token.insert(*token, Slot::Ended(now + ENDED_FOR.as_secs()));
+            }
+            for handed in session.handed() {
+                self.by_token.insert(handed.name, Slot::Ended(session.ends_at));
+            }
+        };
+        if let Some(kept) = self.kept(session) {
+            // A refresh may have given out more tokens than the caller knows.
+            let mut state = kept.state.lock();
+            state.has_ended = true;
+            refuse(&state.session);
+        }
+        refuse(session);
+    }
+
     fn kept(&self, session: &Session) -> Option<Arc<Kept>> {
         session.tokens.iter().rev().find_map(|token| self.by_token.get(token)?.kept())
     }
@@ -126,7 +168,7 @@ impl MemoryStore {
 impl SessionStore for MemoryStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
         let has_ended = |token| matches!(self.by_token.get(token), Some(Slot::Ended(_)));
-        if session.tokens.iter().any(has_ended) {
+        if session.tokens.iter().any(has_ended) || self.has_ended(&session) {
             return Ok(());
         }
         let state = State { session: Arc::clone(&session), locked: None, fences: 0, has_ended: false };
@@ -144,12 +186,15 @@ impl SessionStore for MemoryStore {
                 let session = Arc::clone(&kept.state.lock().session);
                 if session.ends_at <= now {
                     Found::Nothing
+                } else if self.has_ended(&session) {
+                    Found::Ended
                 } else {
                     Found::Session(session, kept.used_at.load(Ordering::Relaxed))
                 }
             }
             Some(Slot::Ended(until)) if until > now => Found::Ended,
-            Some(Slot::Ended(_)) | None => Found::Nothing,
+            Some(Slot::After(after, until)) if until > now => Found::After(after),
+            Some(Slot::Ended(_) | Slot::After(..)) | None => Found::Nothing,
         })
     }
 
@@ -181,7 +226,7 @@ impl SessionStore for MemoryStore {
         let Some(kept) = self.kept(&session) else { return Ok(Written::Outdated) };
         // Held to the end: a logout comes before all of this or after it.
         let mut state = kept.state.lock();
-        if state.has_ended || state.session.version + 1 != session.version {
+        if state.has_ended || self.has_ended(&session) || state.session.version + 1 != session.version {
             return Ok(Written::Outdated);
         }
         if state.locked.as_ref().is_some_and(|lock| lock.0 == fence) {
@@ -223,38 +268,46 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn end(&self, session: &Session) -> Result<(), StoreError> {
-        let until = unix_now() + ENDED_FOR.as_secs();
-        let refuse = |session: &Session| {
-            let (names, tokens) = session.names_and_tokens();
-            for name in names {
-                self.by_token.remove(name);
+    async fn end(&self, ending: Ending<'_>, at: u64) -> Result<End, StoreError> {
+        // The record first: a refresh that is stored after it sees it, one before it is in the session.
+        Ok(match ending {
+            Ending::Session(session) => {
+                let end = self.record(session.end_keys().session, at, |end| end.number > session.after.session);
+                self.take_away(session);
+                end
             }
-            for token in tokens {
-                self.by_token.insert(*token, Slot::Ended(until));
+            Ending::Token { digest, keys, issued_at, after } => {
+                let end = self.record(keys.session, at, |end| match after {
+                    Some(after) => end.number > after.session,
+                    None => end.covers_issued(issued_at),
+                });
+                self.by_token.insert(digest, Slot::Ended(unix_now() + ENDED_FOR.as_secs()));
+                end
             }
-            // A refresh token is for SLAS to refuse, which has ended the session too.
-            for handed in session.handed() {
-                self.by_token.remove(&handed.name);
-            }
-        };
-        if let Some(kept) = self.kept(session) {
-            // A refresh may have given out more tokens than the caller knows.
-            let mut state = kept.state.lock();
-            state.has_ended = true;
-            refuse(&state.session);
-        }
-        refuse(session);
-        Ok(())
+        })
     }
 
-    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError> {
+    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId, at: u64) -> Result<End, StoreError> {
+        let end = self.record(EndKey::of_customer(organization, customer), at, |_| false);
         let all: Vec<Arc<Kept>> = self.by_token.iter().filter_map(|(_, slot)| slot.kept()).collect();
         for kept in all {
             let session = Arc::clone(&kept.state.lock().session);
-            if session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer) {
-                self.end(&session).await?;
+            let is_theirs =
+                session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer);
+            if is_theirs && end.number > session.after.customer {
+                self.take_away(&session);
             }
+        }
+        Ok(end)
+    }
+
+    async fn ends(&self, keys: &EndKeys) -> Result<Ends, StoreError> {
+        Ok(self.ends.of_both(keys))
+    }
+
+    async fn note_after(&self, token: &TokenDigest, after: After, life: Duration) -> Result<(), StoreError> {
+        if self.by_token.get(token).is_none() {
+            self.by_token.insert(*token, Slot::After(after, unix_now() + life.as_secs()));
         }
         Ok(())
     }
@@ -264,8 +317,8 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn ended_since(&self, _cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError> {
-        Ok(Vec::new())
+    async fn ended_since(&self, _cursor: &mut Cursor) -> Result<News, StoreError> {
+        Ok(News::default())
     }
 
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError> {
@@ -319,7 +372,7 @@ impl SessionStore for MemoryStore {
                 }
                 lives
             }
-            Slot::Ended(until) => *until > now,
+            Slot::Ended(until) | Slot::After(_, until) => *until > now,
         });
         let held = held.into_inner();
         let excess = held.saturating_sub(self.capacity);

@@ -6,11 +6,12 @@
 //!
 //! | name | value |
 //! |---|---|
-//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended; refresh tokens in callers' hands too |
+//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended, or the ends that a token without a session came after; refresh tokens in callers' hands too |
+//! | `{prefix}:e:{hash of session or customer}` | the record of its end: number and time |
 //! | `{prefix}:{id}:s` | hash: `r` the sealed session, `v` its version, `f` the last lock's number, `w` the last writer's, `u` last use |
 //! | `{prefix}:{id}:l` | whose lock it is, for the length of the lease |
 //! | `{prefix}:u:{hash of customer}` | set of the customer's session ids |
-//! | `{prefix}:ended` | stream of sealed token digests that are refused from now on |
+//! | `{prefix}:ended` | stream of what ended: `d` sealed token digests that are refused from now on, `e` sealed records of ends |
 //! | `{prefix}:w:{hash of login}` | when the login's next turn is |
 //! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
 //! | `{prefix}:b:{hash of budget}` | when the budget is full again |
@@ -30,7 +31,8 @@ use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 use self::link::Link;
 pub use self::link::LinkError;
 use super::{
-    Claim, Cursor, ENDED_FOR, Fence, Found, Lock, Session, SessionId, SessionStore, StoreError, Written,
+    After, Claim, Cursor, ENDED_FOR, End, EndKey, EndKeys, Ending, Ends, Fence, Found, Lock, News, Session, SessionId,
+    SessionStore, StoreError, Written,
     budget::{Budget, Taken},
     random_bytes,
     seal::Seals,
@@ -45,6 +47,12 @@ use crate::{
 
 /// What stands under a token whose session was ended.
 const ENDED: &[u8] = b"ended";
+/// Begins what stands under a token without a session that came after ends. No session's id is as long.
+const AFTER: &[u8] = b"after";
+/// Bytes of the numbers behind it.
+const AFTER_LENGTH: usize = 2 * 8;
+/// Bytes of a record in the stream: key, number, time.
+const RECORD_LENGTH: usize = 16 + 8 + 8;
 /// Most entries of the stream of ended tokens that are read at a time.
 const ENDED_AT_ONCE: usize = 1000;
 
@@ -71,6 +79,35 @@ static REPLACE: LazyLock<Script> = LazyLock::new(|| {
          redis.call('PEXPIREAT', KEYS[1], ARGV[5])
          if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('DEL', KEYS[2]) end
          return 1",
+    )
+});
+
+/// KEYS: session, lock. Takes the session away at once, with the right to refresh it. Gives what it was.
+static TAKE_AWAY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local sealed = redis.call('HGET', KEYS[1], 'r')
+         redis.call('DEL', KEYS[1], KEYS[2])
+         return sealed",
+    )
+});
+
+/// KEYS: record of an end. ARGV: how to tell whether the record covers what is ended (`after` a number, `issued` at a
+/// time, `never`), that number or time, the time of the end, a record of an earlier key (number, time), life in ms. Gives
+/// the record's number and time. A number is the server's time in µs, and above every earlier one.
+static END: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local number, at = tonumber(ARGV[4]), tonumber(ARGV[5])
+         local kept_number, kept_at = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+):(%d+)$')
+         if kept_number and tonumber(kept_number) > number then number, at = tonumber(kept_number), tonumber(kept_at) end
+         local covered = number > 0
+           and ((ARGV[1] == 'after' and number > tonumber(ARGV[2])) or (ARGV[1] == 'issued' and tonumber(ARGV[2]) <= at))
+         if not covered then
+           local time = redis.call('TIME')
+           number = math.max(time[1] * 1000000 + time[2], number + 1)
+           at = math.max(at, tonumber(ARGV[3]))
+           redis.call('SET', KEYS[1], string.format('%.0f:%.0f', number, at), 'PX', ARGV[6])
+         end
+         return {string.format('%.0f', number), string.format('%.0f', at)}",
     )
 });
 
@@ -156,6 +193,10 @@ impl RedisStore {
         format!("{}:t:{}", self.prefix, self.seals.name("t", token))
     }
 
+    fn end_names(&self, key: &EndKey) -> impl Iterator<Item = String> {
+        self.seals.names("e", &key.0).map(|name| format!("{}:e:{name}", self.prefix))
+    }
+
     fn claim_key(&self, name: &TokenDigest) -> String {
         format!("{}:c:{}", self.prefix, self.seals.name("c", name))
     }
@@ -191,8 +232,13 @@ impl RedisStore {
         self.script(script.arg(&session.id.0).arg(session.ends_at)).await
     }
 
-    /// Refuses tokens, frees names, and tells the other gateways of both.
-    async fn refuse_all(&self, names: &[TokenDigest], tokens: &[TokenDigest]) -> Result<(), StoreError> {
+    /// Refuses tokens, frees names, and tells the other gateways of both and of a record.
+    async fn refuse_all(
+        &self,
+        names: &[TokenDigest],
+        tokens: &[TokenDigest],
+        record: Option<(EndKey, End)>,
+    ) -> Result<(), StoreError> {
         for token in tokens {
             let refuse = cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(ENDED_FOR.as_secs()).to_owned();
             self.link.query::<()>(&refuse).await?;
@@ -204,7 +250,62 @@ impl RedisStore {
         let oldest = unix_now().saturating_sub(ENDED_FOR.as_secs()) * 1000;
         let mut tell = cmd("XADD");
         tell.arg(self.ended_key()).arg("MINID").arg("~").arg(oldest).arg("*").arg("d").arg(sealed);
+        if let Some((EndKey(key), end)) = record {
+            let record = [&key[..], &end.number.to_be_bytes(), &end.at.to_be_bytes()].concat();
+            tell.arg("e").arg(self.seals.seal(b"end", &record)?);
+        }
         self.link.query::<()>(&tell).await
+    }
+
+    /// The record of one key.
+    async fn end_of(&self, key: EndKey) -> Result<End, StoreError> {
+        let mut latest = End::default();
+        for name in self.end_names(&key) {
+            let record = self.link.query::<Option<String>>(cmd("GET").arg(name)).await?;
+            latest = latest.later(record.as_deref().map(read_record).transpose()?.unwrap_or_default());
+        }
+        Ok(latest)
+    }
+
+    /// Writes a record, unless the one that is there covers what is ended.
+    async fn record(&self, key: EndKey, rule: &str, value: u64, at: u64) -> Result<End, StoreError> {
+        let mut names = self.end_names(&key);
+        let current = names.next().unwrap_or_default();
+        let mut earlier = End::default();
+        for name in names {
+            let record = self.link.query::<Option<String>>(cmd("GET").arg(name)).await?;
+            earlier = earlier.later(record.as_deref().map(read_record).transpose()?.unwrap_or_default());
+        }
+        let mut script = END.key(current);
+        script.arg(rule).arg(value).arg(at).arg(earlier.number).arg(earlier.at).arg(milliseconds(ENDED_FOR));
+        let (number, at): (u64, u64) = self.script(&script).await?;
+        Ok(End { number, at })
+    }
+
+    /// Takes a session away and refuses its tokens, also those of a refresh that the caller has not seen.
+    async fn take_away(&self, session: &Session, record: Option<(EndKey, End)>) -> Result<(), StoreError> {
+        let mut script = TAKE_AWAY.key(self.session_key(session.id));
+        let sealed: Option<Vec<u8>> = self.script(script.key(self.lock_key(session.id))).await?;
+        let last =
+            sealed.map(|sealed| wire::read(session.id, &self.seals.open(&session.id.0, &sealed)?)).transpose()?;
+        let (names, known) = session.names_and_tokens();
+        let mut tokens = known.to_vec();
+        if let Some(last) = &last {
+            tokens.extend(last.tokens.iter().filter(|token| !session.tokens.contains(token)));
+        }
+        self.refuse_all(names, &tokens, record).await?;
+        // A refresh token in a caller's hands may be good at SLAS for as long as the session was.
+        for handed in last.as_ref().unwrap_or(session).handed() {
+            let key = self.token_key(&handed.name);
+            let refuse = cmd("SET").arg(key).arg(ENDED).arg("EXAT").arg(session.ends_at).to_owned();
+            self.link.query::<()>(&refuse).await?;
+        }
+        if let Some(customer) = &session.owner.customer {
+            for set in self.customer_keys(&session.owner.organization, customer) {
+                self.link.query::<()>(cmd("SREM").arg(set).arg(&session.id.0)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn script<T: redis::FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreError> {
@@ -225,6 +326,9 @@ impl SessionStore for RedisStore {
                 return Ok(());
             }
         }
+        if self.ends(&session.end_keys()).await?.cover(session.after) {
+            return Ok(());
+        }
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
         let key = self.session_key(session.id);
         let mut put = cmd("HSET");
@@ -238,20 +342,31 @@ impl SessionStore for RedisStore {
 
     async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError> {
         let names = self.seals.names("t", token).map(|name| format!("{}:t:{name}", self.prefix));
+        let mut unknown = Found::Nothing;
         for (age, key) in names.enumerate() {
             let Some(found) = self.link.query::<Option<Vec<u8>>>(cmd("GET").arg(&key)).await? else { continue };
             if found == ENDED {
                 return Ok(Found::Ended);
             }
+            if let Some(after) = found.strip_prefix(AFTER).filter(|after| after.len() == AFTER_LENGTH) {
+                unknown = Found::After(read_after(after)?);
+                continue;
+            }
             // Under the other key it may stand that the session was ended.
-            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else { continue };
+            let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else {
+                unknown = Found::Gone;
+                continue;
+            };
+            if self.ends(&session.end_keys()).await?.cover(session.after) {
+                return Ok(Found::Ended);
+            }
             if age > 0 {
                 // Found under the previous key: stand under the current one too, before that key goes.
                 self.point(&session).await?;
             }
             return Ok(Found::Session(session, used_at));
         }
-        Ok(Found::Nothing)
+        Ok(unknown)
     }
 
     async fn lock(&self, session: &Session, lease: Duration) -> Result<Lock, StoreError> {
@@ -272,18 +387,23 @@ impl SessionStore for RedisStore {
 
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
+        // The token leads to its session before anybody can have it: once that is gone, the token is known to be of one
+        // that ended. A logout meanwhile has refused these tokens, which must not be undone: hence NX. The login's own
+        // token is kept for as long as the session: a caller who never changes it must not lose its way.
+        if let Some(newest) = session.tokens.last() {
+            let mut point = cmd("SET");
+            point.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.ends_at);
+            self.link.query::<redis::Value>(&point).await?;
+        }
         let mut script = REPLACE.key(self.session_key(session.id));
         script.key(self.lock_key(session.id)).arg(session.version - 1).arg(fence.number).arg(&fence.owner);
         script.arg(sealed).arg(session.ends_at * 1000);
         if self.script::<i64>(&script).await? != 1 {
             return Ok(Written::Outdated);
         }
-        // A logout meanwhile has refused these tokens, which must not be undone: hence NX. The login's own token
-        // is kept for as long as the session: a caller who never changes it must not lose its way.
-        if let Some(newest) = session.tokens.last() {
-            let mut point = cmd("SET");
-            point.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.ends_at);
-            self.link.query::<redis::Value>(&point).await?;
+        // An end writes its record before it takes the session away: it is seen here, or it sees this version.
+        if self.ends(&session.end_keys()).await?.cover(session.after) {
+            return Ok(Written::Outdated);
         }
         if let Some(first) = session.tokens.first() {
             self.link.query::<()>(cmd("EXPIREAT").arg(self.token_key(first)).arg(session.ends_at)).await?;
@@ -315,49 +435,74 @@ impl SessionStore for RedisStore {
         self.script(script.arg(used_at)).await
     }
 
-    async fn end(&self, session: &Session) -> Result<(), StoreError> {
-        // A refresh elsewhere may have given out more tokens than the caller knows.
-        let (names, known) = session.names_and_tokens();
-        let mut tokens = known.to_vec();
-        if let Some((newest, _)) = self.session(session.id).await? {
-            tokens.extend(newest.tokens.iter().filter(|token| !session.tokens.contains(token)));
-        }
-        self.refuse_all(names, &tokens).await?;
-        // Refresh tokens in callers' hands lead nowhere now, and expire.
-        self.link.query::<()>(cmd("DEL").arg(self.session_key(session.id))).await?;
-        self.link.query::<()>(cmd("DEL").arg(self.lock_key(session.id))).await?;
-        if let Some(customer) = &session.owner.customer {
-            for set in self.customer_keys(&session.owner.organization, customer) {
-                self.link.query::<()>(cmd("SREM").arg(set).arg(&session.id.0)).await?;
+    async fn end(&self, ending: Ending<'_>, at: u64) -> Result<End, StoreError> {
+        match ending {
+            Ending::Session(session) => {
+                let key = session.end_keys().session;
+                let end = self.record(key, "after", session.after.session, at).await?;
+                self.take_away(session, Some((key, end))).await?;
+                Ok(end)
+            }
+            Ending::Token { digest, keys, issued_at, after } => {
+                let key = keys.session;
+                let end = match after {
+                    Some(after) => self.record(key, "after", after.session, at).await?,
+                    None => self.record(key, "issued", issued_at, at).await?,
+                };
+                self.refuse_all(&[], &[digest], Some((key, end))).await?;
+                Ok(end)
             }
         }
-        Ok(())
     }
 
-    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId) -> Result<(), StoreError> {
+    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId, at: u64) -> Result<End, StoreError> {
+        let key = EndKey::of_customer(organization, customer);
+        let end = self.record(key, "never", 0, at).await?;
+        self.refuse_all(&[], &[], Some((key, end))).await?;
         for set in self.customer_keys(organization, customer) {
             for id in self.link.query::<Vec<Vec<u8>>>(cmd("SMEMBERS").arg(&set)).await? {
-                if let Some((session, _)) = self.session(Self::read_id(&id)?).await? {
-                    self.end(&session).await?;
+                let id = Self::read_id(&id)?;
+                match self.session(id).await? {
+                    Some((session, _)) if end.number > session.after.customer => self.take_away(&session, None).await?,
+                    // It began after the end.
+                    Some(_) => {}
+                    None => self.link.query::<()>(cmd("SREM").arg(&set).arg(&id.0)).await?,
                 }
             }
-            self.link.query::<()>(cmd("DEL").arg(set)).await?;
         }
-        Ok(())
+        Ok(end)
+    }
+
+    async fn ends(&self, keys: &EndKeys) -> Result<Ends, StoreError> {
+        let of_customer = async {
+            match keys.customer {
+                Some(key) => self.end_of(key).await,
+                None => Ok(End::default()),
+            }
+        };
+        let (session, customer) = tokio::try_join!(self.end_of(keys.session), of_customer)?;
+        Ok(Ends { session, customer })
+    }
+
+    async fn note_after(&self, token: &TokenDigest, after: After, life: Duration) -> Result<(), StoreError> {
+        let value = [AFTER, &after.session.to_be_bytes(), &after.customer.to_be_bytes()].concat();
+        let mut note = cmd("SET");
+        note.arg(self.token_key(token)).arg(value).arg("NX").arg("PX").arg(milliseconds(life).max(1));
+        self.link.query::<redis::Value>(&note).await.map(|_| ())
     }
 
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError> {
-        self.refuse_all(&[], &[*token]).await
+        self.refuse_all(&[], &[*token], None).await
     }
 
-    async fn ended_since(&self, cursor: &mut Cursor) -> Result<Vec<TokenDigest>, StoreError> {
+    async fn ended_since(&self, cursor: &mut Cursor) -> Result<News, StoreError> {
         if cursor.0.is_empty() {
             let newest: StreamRangeReply =
                 self.link.query(cmd("XREVRANGE").arg(self.ended_key()).arg("+").arg("-").arg("COUNT").arg(1)).await?;
             cursor.0 = newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
-            return Ok(Vec::new());
+            return Ok(News::default());
         }
-        let mut ended = Vec::new();
+        let mut news = News::default();
         let range = cmd("XRANGE")
             .arg(self.ended_key())
             .arg(format!("({}", cursor.0))
@@ -369,13 +514,18 @@ impl SessionStore for RedisStore {
         for entry in entries.ids {
             let sealed = entry.get::<Vec<u8>>("d").unwrap_or_default();
             match self.seals.open(b"ended", &sealed) {
-                Ok(digests) => ended.extend_from_slice(digests.as_chunks::<32>().0),
+                Ok(digests) => news.tokens.extend_from_slice(digests.as_chunks::<32>().0),
                 // Waiting for it to become readable would hide all that comes behind it.
                 Err(error) => tracing::warn!(%error, "news of an ended session cannot be read; a key is missing here"),
             }
+            if let Some(sealed) = entry.get::<Vec<u8>>("e")
+                && let Ok(records) = self.seals.open(b"end", &sealed)
+            {
+                news.ends.extend(records.as_chunks::<RECORD_LENGTH>().0.iter().map(read_news));
+            }
             cursor.0 = entry.id;
         }
-        Ok(ended)
+        Ok(news)
     }
 
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError> {
@@ -422,6 +572,30 @@ fn milliseconds(duration: Duration) -> u64 {
 
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A record as it stands under its key.
+fn read_record(text: &str) -> Result<End, StoreError> {
+    let parts = text.split_once(':').and_then(|(number, at)| Some((number.parse().ok()?, at.parse().ok()?)));
+    let (number, at) = parts.ok_or(StoreError::Broken("the record of an end is unreadable"))?;
+    Ok(End { number, at })
+}
+
+/// A record as it stands in the stream.
+fn read_news(bytes: &[u8; RECORD_LENGTH]) -> (EndKey, End) {
+    let (mut key, mut number, mut at) = ([0; 16], [0; 8], [0; 8]);
+    key.copy_from_slice(&bytes[..16]);
+    number.copy_from_slice(&bytes[16..24]);
+    at.copy_from_slice(&bytes[24..]);
+    (EndKey(key), End { number: u64::from_be_bytes(number), at: u64::from_be_bytes(at) })
+}
+
+fn read_after(bytes: &[u8]) -> Result<After, StoreError> {
+    let numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_be_bytes(*number)).collect::<Vec<_>>();
+    match numbers[..] {
+        [session, customer] => Ok(After { session, customer }),
+        _ => Err(StoreError::Broken("what a token came after is unreadable")),
+    }
 }
 
 /// What a kept value is sealed for: no session's seal opens as one.

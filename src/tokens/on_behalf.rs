@@ -33,7 +33,7 @@ use crate::{
     },
     settings::SlasClient,
     shopper::{Shopper, verify::TokenError},
-    store::StoreError,
+    store::{CallerEntry, StoreError},
 };
 
 /// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.
@@ -62,6 +62,8 @@ pub struct OnBehalfOf {
     pub site: SiteId,
     /// The shopper.
     pub whose: Whose,
+    /// The trusted system that is given the token itself. Its session is its own: no other caller's requests go with it.
+    pub handed_to: Option<CallerEntry>,
 }
 
 /// The shopper on whose behalf a trusted system acts.
@@ -403,7 +405,7 @@ impl OnBehalfTokens {
             return Err(OnBehalfError::ShopperUnknown);
         }
         if let Some(name) = name {
-            self.sessions.begin_named(name, &whose.site, &token.held, &answer).await;
+            self.sessions.begin_named(name, &whose.site, &token.held, whose.handed_to.as_ref(), &answer).await;
         }
         Ok(token)
     }
@@ -440,7 +442,9 @@ fn name(agent: &Agent, whose: &OnBehalfOf) -> Option<TokenDigest> {
         Whose::NewGuest => return None,
     };
     let mut context = Context::new(&SHA256);
-    for part in [kind, whose.organization.as_str(), whose.site.as_str(), agent.client.id.as_str(), who, of] {
+    let parts = [kind, whose.organization.as_str(), whose.site.as_str(), agent.client.id.as_str(), who, of];
+    let caller = whose.handed_to.iter().flat_map(|caller| ["handed to", &caller.name, &caller.identity]);
+    for part in parts.into_iter().chain(caller) {
         context.update(part.as_bytes());
         context.update(&[0]);
     }

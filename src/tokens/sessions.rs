@@ -4,6 +4,9 @@
 //! A session is found only by a verified access token of its own owner. One refresh runs at a time:
 //! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
+//! A logout ends a session at SLAS and not a list of tokens: [`store::End`](crate::store::End) says which tokens it covers.
+//! The records of ends are in the store and, fed by its news, in this process: no request asks the store for them but the
+//! first with a token.
 
 mod handed;
 mod in_use;
@@ -21,13 +24,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::in_use::InUse;
 use self::refresh::Outcome;
-pub use self::{handed::HandedSession, named::HeldToken};
+pub use self::{
+    handed::{HandedSession, Origin, Presented, Refreshed},
+    named::{HeldToken, Holder},
+};
 use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, token_digest},
     metrics::Metrics,
-    names::{ByOrganization, SiteId},
+    names::{ByOrganization, CustomerId, OrganizationId, SiteId},
     salesforce::{
         exchange::ExchangeError,
         guard::Class,
@@ -36,9 +42,12 @@ use crate::{
     settings::{self, SlasClient},
     shopper::{
         Shopper,
-        verify::{ShopperVerifier, VerifiedToken},
+        verify::{LEEWAY_SECONDS, ShopperVerifier, VerifiedToken},
     },
-    store::{Cursor, Found, Owner, Session, SessionId, SessionStore, StoreError, random_bytes},
+    store::{
+        After, Cursor, End, EndKey, EndKeys, EndSet, Ending, Ends, Found, Owner, Session, SessionId, SessionStore,
+        StoreError, random_bytes,
+    },
 };
 
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
@@ -51,6 +60,9 @@ const NOTHING_FOR: u64 = 60;
 const VALID_WAITS: Duration = Duration::from_millis(500);
 /// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
 const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
+/// A session whose caller asks for a refresh is refreshed at SLAS no more often than this, seconds. In between the caller
+/// gets the newest token again.
+pub const A_REFRESH_EACH: u64 = 10;
 /// Beside a store in memory, one of so many of its sessions is also known here.
 const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
@@ -67,6 +79,8 @@ pub struct Sessions {
     issuers: ByOrganization<Issuer>,
     verifier: Arc<ShopperVerifier>,
     known: Arc<Cache<TokenDigest, Known>>,
+    /// What was ended, here or elsewhere.
+    ends: Arc<EndSet>,
     flights: Arc<Flights<SessionId, Outcome>>,
     /// How far the news of other replicas have been read.
     news: Arc<tokio::sync::Mutex<Cursor>>,
@@ -92,7 +106,17 @@ enum Known {
     Session(Arc<InUse>),
     /// The store had nothing, at that time.
     Nothing(u64),
+    /// It has no session, and came after these ends.
+    After(Arc<After>),
     Ended,
+}
+
+/// An end that the store has not taken yet.
+#[derive(Debug)]
+enum Untold {
+    Session(Arc<Session>),
+    Token(VerifiedToken),
+    Customer(OrganizationId, CustomerId),
 }
 
 /// What a verified token is good for.
@@ -158,6 +182,7 @@ impl Sessions {
             issuers,
             verifier,
             known: Arc::new(Cache::new(capacity)),
+            ends: Arc::default(),
             flights: Flights::new(),
             news: Arc::default(),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
@@ -176,6 +201,7 @@ impl Sessions {
     /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
     #[must_use]
     pub fn after(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        self.verifier.learn_clocks_of(&before.verifier);
         if !Arc::ptr_eq(&self.store, &before.store) {
             return self;
         }
@@ -184,6 +210,7 @@ impl Sessions {
             issuers: self.issuers.clone(),
             verifier: Arc::clone(&self.verifier),
             known: Arc::clone(&before.known),
+            ends: Arc::clone(&before.ends),
             flights: Arc::clone(&before.flights),
             news: Arc::clone(&before.news),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
@@ -199,7 +226,7 @@ impl Sessions {
     /// If the store cannot take it, the login succeeds all the same and the store is asked again for a while.
     pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
         if let Some(session) = self.session_of(site, token, answer, None) {
-            self.put(session).await;
+            self.put(session, None).await;
         }
     }
 
@@ -224,23 +251,38 @@ impl Sessions {
             tokens: name.copied().into_iter().chain([token.digest]).collect(),
             is_named: name.is_some(),
             handed: None,
+            after: After::default(),
+            renewed_at: 0,
+            caller: None,
             version: 0,
         })
     }
 
-    async fn put(self: &Arc<Self>, session: Session) -> Arc<InUse> {
-        let (session, now) = (Arc::new(session), unix_now());
+    /// Keeps a new session. It came after these ends, or after every end that is known now.
+    async fn put(self: &Arc<Self>, mut session: Session, after: Option<After>) -> Arc<InUse> {
+        let now = unix_now();
+        let keys = session.end_keys();
+        let after = match after {
+            Some(after) => Ok(after),
+            None => self.ends_of(&keys).await.map(|ends| ends.after()),
+        };
+        session.after = after.clone().unwrap_or_else(|_| self.ends.of_both(&keys).after());
+        let session = Arc::new(session);
         let in_use = Arc::new(InUse::new(Arc::clone(&session), now));
         for digest in &session.tokens {
             self.known.insert(*digest, Known::Session(Arc::clone(&in_use)));
         }
-        if let Err(error) = self.store.insert(Arc::clone(&session), now).await {
+        let stored = match after {
+            Ok(_) => self.store.insert(session, now).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
             tracing::warn!(%error, "a session could not be stored; trying again");
-            let sessions = Arc::clone(self);
+            let (sessions, in_use) = (Arc::clone(self), Arc::clone(&in_use));
             tokio::spawn(async move {
                 for attempt in 1..=INSERT_TRIES {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    if sessions.store.insert(Arc::clone(&session), unix_now()).await.is_ok() {
+                    if sessions.put_again(&in_use).await.is_ok() {
                         return;
                     }
                     tracing::debug!(attempt, "a session could still not be stored");
@@ -249,6 +291,39 @@ impl Sessions {
             });
         }
         in_use
+    }
+
+    /// Offers a session to the store that did not take it. The store may know an end before it that this process did not,
+    /// and this process an end of it that the store does not: the latter counts.
+    async fn put_again(&self, in_use: &InUse) -> Result<(), StoreError> {
+        let session = in_use.session.load_full();
+        if self.has_ended(in_use) {
+            return Ok(());
+        }
+        let after = self.store.ends(&in_use.end_keys).await?.after();
+        let session = if session.version == 0 && session.after != after {
+            let later = Arc::new(Session { after, ..Session::clone(&session) });
+            in_use.session.store(Arc::clone(&later));
+            later
+        } else {
+            session
+        };
+        self.store.insert(session, unix_now()).await
+    }
+
+    /// The records of ends, as the store and this process know them.
+    async fn ends_of(&self, keys: &EndKeys) -> Result<Ends, StoreError> {
+        let Ends { session, customer } = self.store.ends(keys).await?;
+        let note = |key: EndKey, end: End| if end.number > 0 { self.ends.note(key, end) } else { self.ends.of(key) };
+        Ok(Ends {
+            session: note(keys.session, session),
+            customer: keys.customer.map(|key| note(key, customer)).unwrap_or_default(),
+        })
+    }
+
+    /// Whether a session was ended, as far as this process knows.
+    fn has_ended(&self, in_use: &InUse) -> bool {
+        !self.ends.is_empty() && self.ends.of_both(&in_use.end_keys).cover(in_use.session.load().after)
     }
 
     /// What a verified token is good for, renewing its session if that is due.
@@ -263,9 +338,9 @@ impl Sessions {
         let in_use = match self.known(token, now).await {
             Ok(Known::Session(in_use)) => in_use,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Nothing(_) | Known::After(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
             Err(error) if is_over => return Err(error.into()),
-            Ok(Known::Nothing(_)) | Err(_) => return Ok(Standing::Own),
+            Ok(Known::Nothing(_) | Known::After(_)) | Err(_) => return Ok(Standing::Own),
         };
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
@@ -325,7 +400,8 @@ impl Sessions {
         renewed
     }
 
-    /// A token that ends later than this one, for a caller who asks for just that.
+    /// A token that ends later than this one, for a caller who asks for just that. A caller who asks again within
+    /// [`A_REFRESH_EACH`] seconds with the newest token gets that token.
     ///
     /// # Errors
     /// [`SessionError`].
@@ -334,49 +410,69 @@ impl Sessions {
         let in_use = match self.known(token, now).await? {
             Known::Session(in_use) => in_use,
             Known::Ended => return Err(SessionError::LoggedOut),
-            Known::Nothing(_) => return Err(SessionError::Lapsed),
+            Known::Nothing(_) | Known::After(_) => return Err(SessionError::Lapsed),
         };
         if self.is_idle(&in_use, now).await? {
             return Err(SessionError::Lapsed);
         }
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
-        let has_newer = session.tokens.last() != Some(&token.digest) && session.access_ends_at > now + ahead;
-        let newest = if has_newer { session } else { self.renew(&in_use, session.version, Class::Refresh).await? };
+        let is_other = session.tokens.last() != Some(&token.digest);
+        let is_good = (is_other || session.renewed_at + A_REFRESH_EACH > now) && session.access_ends_at > now + ahead;
+        let newest = if is_good { session } else { self.renew(&in_use, session.version, Class::Refresh).await? };
         self.used(&in_use, now).await;
         Ok(newest.access_token.clone())
     }
 
-    /// Ends the session of a token, everywhere: none of its tokens is accepted any more. `None` if
-    /// the token, which still lives, has no session here; it is refused from now on all the same.
+    /// Ends the session of a token, everywhere: none of its tokens is accepted any more, whatever refresh of it is under
+    /// way. `None` if the token, which still lives, has no session here; it is refused from now on all the same, with every
+    /// token of its session at SLAS that was issued before.
     ///
     /// # Errors
     /// [`SessionError::LoggedOut`] and [`SessionError::Lapsed`] if it was over before, [`SessionError::Store`]
     /// if other replicas could not be told yet: here it is over then.
     pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, SessionError> {
         let now = unix_now();
-        let in_use = match self.known(token, now).await {
-            Ok(Known::Session(in_use)) => Some(in_use),
+        let at = self.end_of_now(token);
+        let after = match self.known(token, now).await {
+            Ok(Known::Session(in_use)) => return self.end_session(&in_use.session.load_full(), at).await,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Nothing(_) | Known::After(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::After(after)) => Some(*after),
             Ok(Known::Nothing(_)) => None,
             Err(error) => {
+                self.end_here(token.shopper.end_keys.session, 0, at);
                 self.known.insert(token.digest, Known::Ended);
-                self.end_later(token.digest, None);
+                self.end_later(Untold::Token(token.clone()), at);
                 return Err(error.into());
             }
         };
         self.known.insert(token.digest, Known::Ended);
-        let Some(in_use) = in_use else {
-            let refused = self.store.refuse(&token.digest).await;
-            refused.inspect_err(|_| self.end_later(token.digest, None))?;
-            return Ok(None);
+        match self.store.end(ending_of(token, after), at).await {
+            Ok(end) => {
+                self.ends.note(token.shopper.end_keys.session, end);
+                Ok(None)
+            }
+            Err(error) => {
+                self.end_here(token.shopper.end_keys.session, after.unwrap_or_default().session, at);
+                self.end_later(Untold::Token(token.clone()), at);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn end_session(&self, session: &Arc<Session>, at: u64) -> Result<Option<EndedSession<'_>>, SessionError> {
+        self.forget(session);
+        let key = session.end_keys().session;
+        match self.store.end(Ending::Session(session), at).await {
+            Ok(end) => self.ends.note(key, end),
+            Err(error) => {
+                self.end_here(key, session.after.session, at);
+                self.end_later(Untold::Session(Arc::clone(session)), at);
+                return Err(error.into());
+            }
         };
-        let session = in_use.session.load_full();
-        self.forget(&session);
-        let ended = self.store.end(&session).await;
-        ended.inspect_err(|_| self.end_later(token.digest, Some(Arc::clone(&session))))?;
-        Ok(self.client_of(&session).map(|client| EndedSession {
+        Ok(self.client_of(session).map(|client| EndedSession {
             client,
             site: session.owner.site.clone(),
             access_token: session.access_token.clone(),
@@ -385,21 +481,26 @@ impl Sessions {
         }))
     }
 
+    /// The time of an end that is now, by SLAS's clock: no token of the session that anyone has seen was issued later.
+    fn end_of_now(&self, token: &VerifiedToken) -> u64 {
+        self.verifier.slas_now(&token.shopper.organization).max(token.shopper.issued_at)
+    }
+
+    /// Ends in this process what came after the end of this number, while the store cannot be told. The store's own number
+    /// is higher.
+    fn end_here(&self, key: EndKey, after: u64, at: u64) {
+        self.ends.update(key, |known| End { number: known.number.max(after) + 1, at: known.at.max(at) });
+    }
+
     /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
     /// tries again would learn that all is done, while other replicas still accept it.
-    fn end_later(&self, token: TokenDigest, session: Option<Arc<Session>>) {
-        let store = Arc::clone(&self.store);
+    fn end_later(&self, untold: Untold, at: u64) {
+        let (store, ends) = (Arc::clone(&self.store), Arc::clone(&self.ends));
         tokio::spawn(async move {
             for _ in 0..END_TRIES {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                let ended = match (&session, store.find(&token).await) {
-                    (Some(session), _) => store.end(session).await,
-                    (None, Ok(Found::Session(session, _))) => store.end(&session).await,
-                    (None, Ok(Found::Nothing)) => store.refuse(&token).await,
-                    (None, Ok(Found::Ended)) => Ok(()),
-                    (None, Err(error)) => Err(error),
-                };
-                if ended.is_ok() {
+                if let Ok((key, end)) = tell(&*store, &untold, at).await {
+                    ends.note(key, end);
                     tracing::info!("an ended session was ended in the store late");
                     return;
                 }
@@ -413,21 +514,32 @@ impl Sessions {
     /// # Errors
     /// As [`Sessions::end`].
     pub async fn end_all(&self, token: &VerifiedToken) -> Result<(), SessionError> {
-        match self.end(token).await {
-            Ok(_) | Err(SessionError::LoggedOut | SessionError::Lapsed) => {}
-            Err(error) => return Err(error),
-        }
-        if let Some(customer) = &token.shopper.customer {
-            for (digest, known) in self.known.iter() {
-                let Known::Session(in_use) = known else { continue };
-                let owner = &in_use.session.load().owner;
-                if owner.organization == token.shopper.organization && owner.customer.as_ref() == Some(customer) {
-                    self.known.insert(digest, Known::Ended);
-                }
+        let ended = match self.end(token).await {
+            Ok(_) | Err(SessionError::LoggedOut | SessionError::Lapsed) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let shopper = &token.shopper;
+        let Some(customer) = &shopper.customer else { return ended };
+        let key = EndKey::of_customer(&shopper.organization, customer);
+        let at = self.end_of_now(token);
+        match self.store.end_all(&shopper.organization, customer, at).await {
+            Ok(end) => {
+                self.ends.note(key, end);
+                ended
             }
-            self.store.end_all(&token.shopper.organization, customer).await?;
+            Err(error) => {
+                // Whatever number a session of his came after, it is lower than the store's next.
+                self.end_here(key, 0, at);
+                self.end_later(Untold::Customer(shopper.organization.clone(), customer.clone()), at);
+                Err(error.into())
+            }
         }
-        Ok(())
+    }
+
+    /// Whether something was ended a moment ago: by a token's issue time it may be told neither from before nor from after.
+    #[must_use]
+    pub fn has_just_ended(&self) -> bool {
+        self.ends.noted_within(2 * LEEWAY_SECONDS)
     }
 
     /// How long this login has to wait for its turn; `None` if longer than `longest`.
@@ -436,26 +548,37 @@ impl Sessions {
         self.store.turn(who.as_bytes(), window, longest).await.unwrap_or(Some(Duration::ZERO))
     }
 
-    /// What is known of a token, asking the store where this process has not seen it. Once a token's
-    /// session is known here, the news of other replicas keep it true.
+    /// What is known of a token, asking the store where this process has not seen it. Once a token is known here, the
+    /// news of other replicas keep it true.
     async fn known(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
-        match self.known.get(&token.digest) {
-            Some(Known::Nothing(at)) if at.saturating_add(NOTHING_FOR) <= now => {}
-            Some(Known::Session(in_use)) => {
-                let session = in_use.session.load();
-                let ours = owns(&token.shopper, &session.owner);
-                return Ok(if ours { Known::Session(Arc::clone(&in_use)) } else { Known::Nothing(now) });
-            }
-            Some(known) => return Ok(known),
-            None => {}
+        let shopper = &token.shopper;
+        let known = match self.known.get(&token.digest) {
+            Some(Known::Nothing(at)) if at.saturating_add(NOTHING_FOR) <= now => None,
+            Some(Known::Session(in_use)) if !owns(shopper, &in_use.session.load().owner) => Some(Known::Nothing(now)),
+            known => known,
+        };
+        let Some(known) = known else { return self.asked(token, now).await };
+        if self.ends.is_empty() {
+            return Ok(known);
         }
-        let known = match self.store.find(&token.digest).await? {
-            Found::Session(session, used_at) if owns(&token.shopper, &session.owner) => {
+        Ok(known.unless(&self.ends.of_both(&shopper.end_keys), shopper))
+    }
+
+    /// What the store knows of a token.
+    async fn asked(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
+        let shopper = &token.shopper;
+        let (found, ends) = tokio::try_join!(self.store.find(&token.digest), self.ends_of(&shopper.end_keys))?;
+        let known = match found {
+            Found::Session(session, used_at) if owns(shopper, &session.owner) => {
                 Known::Session(Arc::new(InUse::new(session, used_at)))
             }
-            Found::Session(..) | Found::Nothing => Known::Nothing(now),
+            // Of a session that is gone without an end, which a store that lost it is to blame for, the token goes on.
+            Found::Gone if ends != Ends::default() => Known::Ended,
+            Found::Session(..) | Found::Gone | Found::Nothing => Known::Nothing(now),
+            Found::After(after) => Known::After(Arc::new(after)),
             Found::Ended => Known::Ended,
         };
+        let known = known.unless(&ends, shopper);
         self.known.insert(token.digest, known.clone());
         Ok(known)
     }
@@ -533,6 +656,43 @@ impl Sessions {
     fn count(&self, result: &'static str) {
         tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
+    }
+}
+
+impl Known {
+    /// The same, unless one of these ends covers it.
+    fn unless(self, ends: &Ends, shopper: &Shopper) -> Self {
+        let is_over = match &self {
+            Self::Session(in_use) => ends.cover(in_use.session.load().after),
+            Self::After(after) => ends.cover(**after),
+            Self::Nothing(_) => ends.cover_issued(shopper.issued_at),
+            Self::Ended => false,
+        };
+        if is_over { Self::Ended } else { self }
+    }
+}
+
+/// The end of a token without a session.
+fn ending_of(token: &VerifiedToken, after: Option<After>) -> Ending<'static> {
+    Ending::Token { digest: token.digest, keys: token.shopper.end_keys, issued_at: token.shopper.issued_at, after }
+}
+
+/// Ends in the store what could not be ended there at first.
+async fn tell(store: &dyn SessionStore, untold: &Untold, at: u64) -> Result<(EndKey, End), StoreError> {
+    match untold {
+        Untold::Session(session) => Ok((session.end_keys().session, store.end(Ending::Session(session), at).await?)),
+        Untold::Token(token) => {
+            let end = match store.find(&token.digest).await? {
+                Found::Session(session, _) => store.end(Ending::Session(&session), at).await?,
+                Found::After(after) => store.end(ending_of(token, Some(after)), at).await?,
+                Found::Gone | Found::Ended | Found::Nothing => store.end(ending_of(token, None), at).await?,
+            };
+            Ok((token.shopper.end_keys.session, end))
+        }
+        Untold::Customer(organization, customer) => {
+            let end = store.end_all(organization, customer, at).await?;
+            Ok((EndKey::of_customer(organization, customer), end))
+        }
     }
 }
 

@@ -128,9 +128,19 @@ async fn each_event_is_one_line_and_nothing_else_is() {
         marks: vec![("taob".into(), "ta_ext_on_behalf_of".into()), ("agent".into(), "agent@example.com".into())],
         ..Default::default()
     });
+    // On behalf of the same shopper, from a trusted system that asked SLAS itself.
+    let elsewhere = audited.simulator.mint_shopper_token(ShopperTokenSpec {
+        login: LOGIN.into(),
+        origin: "ecom".into(),
+        registered_customer_id: Some(customer.clone()),
+        marks: vec![("tsob".into(), "ts_ext_on_behalf_of".into())],
+        ..Default::default()
+    });
+    let given = audited.post(&customers(TRUSTED), trusted_login(LOGIN)).bearer_auth(&caller).send().await.unwrap();
+    let given = given.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
     audited.settled().await;
     let before = audited.lines().len();
-    assert_eq!(before, 1, "{}", audited.text());
+    assert_eq!(before, 2, "{}", audited.text());
 
     let (system, on_behalf, log_in_operation) =
         ("experience-cloud", "shopper-products.getProducts", "shopper-customers.authorizeCustomer");
@@ -177,6 +187,8 @@ async fn each_event_is_one_line_and_nothing_else_is() {
             "shopper_unknown",
         ),
         (audited.get(&search).bearer_auth(&agent), "agent", "agent@example.com", on_behalf, "ok"),
+        (audited.get(&search).bearer_auth(&elsewhere), "on_behalf", PUBLIC_CLIENT, on_behalf, "ok"),
+        (audited.get(&search).bearer_auth(&given), "on_behalf", system, on_behalf, "ok"),
         (
             audited.get(&search).bearer_auth(&shopper).header("X-On-Behalf-Of", LOGIN),
             "caller_refused",

@@ -182,7 +182,8 @@ async fn names_and_labels_are_those_that_operators_rely_on() {
         .filter(|(name, ..)| name == "token_cache_entries")
         .map(|(_, labels, value)| (labels["kind"].as_str(), *value))
         .collect();
-    assert_eq!(entries["on_behalf"], 1.0, "{entries:?}");
+    // One for the requests on behalf, one that the trusted system was given.
+    assert_eq!(entries["on_behalf"], 2.0, "{entries:?}");
     assert!(entries["system"] >= 1.0 && entries["session"] >= 2.0 && entries["verified"] >= 4.0, "{entries:?}");
 }
 

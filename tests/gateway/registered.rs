@@ -384,10 +384,12 @@ async fn slas_no_ends_the_session_and_its_failure_does_not() {
     assert_eq!(world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await.refusal(), (504, "upstream_timeout"));
     assert_eq!(world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await.status, 200);
 
+    // Another session: of this one the last answer is given again for a while.
+    let tokens = log_in(&world, PRIVATE_CLIENT, false).await;
     let no = r#"{"error":"invalid_grant","message":"invalid refresh_token"}"#;
     let refused = Effect::Status { code: 400, retry_after: None, body: Some(no.into()) };
     world.simulator.inject(Fault::on("slas", refused).flow("token:refresh_token").times(1));
-    let answer = world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await;
+    let answer = world.send(refresh(&world, PRIVATE_CLIENT, &tokens.refresh)).await;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (400, no));
     assert_eq!(world.send(read(&world, &tokens.access)).await.status, 401);
 }

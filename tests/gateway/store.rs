@@ -9,7 +9,8 @@ use shopper_gateway::{
     metrics::Metrics,
     settings::{RedisStore as Configured, RedisTopology},
     store::{
-        Cursor, Fence, Found, HandedTokens, Lock, Owner, SUPERSEDED_FOR, Session, SessionId, SessionStore, Written,
+        After, Cursor, End, EndKeys, Ending, Ends, Fence, Found, HandedTokens, Lock, News, Owner, SUPERSEDED_FOR,
+        Session, SessionId, SessionStore, StoreError, Written,
         budget::{Budget, Taken},
         memory::MemoryStore,
         redis::RedisStore,
@@ -31,7 +32,7 @@ fn session(number: u8) -> Arc<Session> {
             organization: "f_ecom_zzrf_001".parse().unwrap(),
             site: "RefArch".parse().unwrap(),
             client: "c1".parse().unwrap(),
-            usid: "u1".parse().unwrap(),
+            usid: format!("u{number}").parse().unwrap(),
             customer: Some("customer".parse().unwrap()),
             registered: true,
         },
@@ -43,6 +44,9 @@ fn session(number: u8) -> Arc<Session> {
         tokens: vec![[number; 32]],
         is_named: false,
         handed: None,
+        after: After::default(),
+        renewed_at: 0,
+        caller: None,
         version: 0,
     })
 }
@@ -95,6 +99,10 @@ fn accepts(session: &Session, name: &TokenDigest, now: u64) -> bool {
     session.handed.as_deref().unwrap_or(&HandedTokens::default()).accepts(name, now)
 }
 
+async fn end_all(store: &dyn SessionStore, owner: &Owner) -> Result<End, StoreError> {
+    store.end_all(&owner.organization, owner.customer.as_ref().unwrap(), unix_now()).await
+}
+
 async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
     match store.lock(session, LEASE).await.unwrap() {
         Lock::Yours(fence) => fence,
@@ -121,7 +129,7 @@ async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
         store.insert(Arc::clone(&first), 1).await.unwrap();
         let handed = async |name: u8| match store.find(&[name; 32]).await.unwrap() {
             Found::Session(found, _) => Some(accepts(&found, &[name; 32], now)),
-            Found::Ended | Found::Nothing => None,
+            Found::Ended | Found::Gone | Found::After(_) | Found::Nothing => None,
         };
         assert_eq!((handed(101).await, handed(1).await, handed(102).await), (Some(true), Some(false), None));
 
@@ -140,7 +148,7 @@ async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
         assert!(!accepts(&found, &[101; 32], now + SUPERSEDED_FOR), "for a minute");
         assert!(accepts(&found, &[102; 32], now + SUPERSEDED_FOR), "and the last for good");
 
-        store.end(&first).await.unwrap();
+        store.end(Ending::Session(&first), unix_now()).await.unwrap();
         assert_eq!((handed(101).await, handed(102).await), (None, None));
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
     })
@@ -226,7 +234,7 @@ async fn what_is_ended_stays_refused() {
         let fence = locked(store, &one).await;
         store.replace(renewed(&one, 3), fence).await.unwrap();
         // By one who has not seen the refresh.
-        store.end(&one).await.unwrap();
+        store.end(Ending::Session(&one), unix_now()).await.unwrap();
         for token in [[1; 32], [3; 32]] {
             assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
         }
@@ -235,7 +243,7 @@ async fn what_is_ended_stays_refused() {
         assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Session(..)));
 
         store.insert(session(5), 1).await.unwrap();
-        store.end_all(&other.owner.organization, other.owner.customer.as_ref().unwrap()).await.unwrap();
+        end_all(store, &other.owner).await.unwrap();
         for token in [[2; 32], [5; 32]] {
             assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
         }
@@ -243,6 +251,165 @@ async fn what_is_ended_stays_refused() {
         assert!(matches!(store.find(&[6; 32]).await.unwrap(), Found::Ended));
     })
     .await;
+}
+
+fn token_of(session: &Session, digest: TokenDigest, issued_at: u64, after: Option<After>) -> Ending<'static> {
+    Ending::Token { digest, keys: session.end_keys(), issued_at, after }
+}
+
+#[tokio::test]
+async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_came_after() {
+    of_each(async |store| {
+        let (now, keys) = (unix_now(), session(1).end_keys());
+        assert_eq!(store.ends(&keys).await.unwrap(), Ends::default());
+        let of_one_usid = |number| {
+            let mut session = Session::clone(&session(number));
+            session.owner.usid = "u1".parse().unwrap();
+            Arc::new(session)
+        };
+        for number in [1, 2] {
+            store.insert(of_one_usid(number), 1).await.unwrap();
+        }
+        let end = store.end(Ending::Session(&session(1)), now).await.unwrap();
+        assert!(end.number > 0 && end.at == now, "{end:?}");
+        for token in [[1; 32], [2; 32]] {
+            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended), "{token:?}");
+        }
+        let ends = store.ends(&keys).await.unwrap();
+        assert_eq!(ends.session, end);
+        // The same shopper logs in again, in the same second, with the same USID.
+        let later = Arc::new(Session { after: ends.after(), ..Session::clone(&of_one_usid(3)) });
+        store.insert(Arc::clone(&later), 1).await.unwrap();
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
+        // A login that the store did not take before the logout is offered again.
+        store.insert(of_one_usid(4), 1).await.unwrap();
+        assert!(!matches!(store.find(&[4; 32]).await.unwrap(), Found::Session(..)));
+        // So is the logout, and it ends nothing that came later.
+        assert_eq!(store.end(Ending::Session(&of_one_usid(2)), now + 9).await.unwrap(), end);
+        assert_eq!(store.end(token_of(&later, [9; 32], now, None), now + 9).await.unwrap(), end);
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
+        let second = store.end(Ending::Session(&later), now + 9).await.unwrap();
+        assert!(second.number > end.number && second.at == now + 9);
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_without_a_session_is_ended_by_its_issue_time_unless_it_is_known_to_be_later() {
+    of_each(async |store| {
+        let (now, whose) = (unix_now(), session(1));
+        let keys = whose.end_keys();
+        let end = store.end(token_of(&whose, [1; 32], now - 60, None), now).await.unwrap();
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
+        let ends = store.ends(&keys).await.unwrap();
+        assert!(ends.cover_issued(now) && !ends.cover_issued(now + 1));
+        store.note_after(&[2; 32], ends.after(), LEASE).await.unwrap();
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::After(after) if after == ends.after()));
+        assert_eq!(store.end(token_of(&whose, [1; 32], now - 60, None), now + 5).await.unwrap(), end, "once");
+        let second = store.end(token_of(&whose, [2; 32], now, Some(ends.after())), now + 5).await.unwrap();
+        assert!(second.number > end.number && store.ends(&keys).await.unwrap().cover(ends.after()));
+        // What has a session, or was refused, is not noted.
+        store.insert(session(5), 1).await.unwrap();
+        store.refuse(&[6; 32]).await.unwrap();
+        for token in [[5; 32], [6; 32]] {
+            store.note_after(&token, second_after(second), LEASE).await.unwrap();
+            assert!(!matches!(store.find(&token).await.unwrap(), Found::After(_)));
+        }
+    })
+    .await;
+}
+
+fn second_after(end: End) -> After {
+    After { session: end.number, customer: 0 }
+}
+
+#[tokio::test]
+async fn a_customers_end_covers_other_usids_and_no_later_login() {
+    of_each(async |store| {
+        let other = session(2);
+        for session in [session(1), Arc::clone(&other)] {
+            store.insert(session, 1).await.unwrap();
+        }
+        let end = end_all(store, &other.owner).await.unwrap();
+        for token in [[1; 32], [2; 32]] {
+            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
+        }
+        let ends = store.ends(&other.end_keys()).await.unwrap();
+        assert_eq!((ends.session, ends.customer), (End::default(), end));
+        let later = Arc::new(Session { after: ends.after(), ..Session::clone(&session(3)) });
+        store.insert(later, 1).await.unwrap();
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
+        let strangers = EndKeys::new(&other.owner.organization, &other.owner.client, &other.owner.usid, None);
+        assert_eq!(store.ends(&strangers).await.unwrap(), Ends::default());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refresh_token_in_a_callers_hands_ends_with_its_session() {
+    of_each(async |store| {
+        let handed = Arc::new(Session::clone(&session(1)).handing([101; 32], None, unix_now()));
+        store.insert(Arc::clone(&handed), 1).await.unwrap();
+        store.end(Ending::Session(&handed), unix_now()).await.unwrap();
+        assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Ended));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_older_than_those_listed_leads_to_the_session_that_is_gone() {
+    let redis = Redis::start().await;
+    let store = in_redis(&redis);
+    let mut newest = session(1);
+    store.insert(Arc::clone(&newest), 1).await.unwrap();
+    for token in 2..20 {
+        let fence = locked(&store, &newest).await;
+        newest = renewed(&newest, token);
+        assert_eq!(store.replace(Arc::clone(&newest), fence).await.unwrap(), Written::Yes);
+    }
+    store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
+    assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Gone));
+    assert!(matches!(store.find(&[19; 32]).await.unwrap(), Found::Ended));
+}
+
+#[tokio::test]
+async fn an_end_is_known_under_the_new_key_after_a_rotation() {
+    let redis = Redis::start().await;
+    let (before, rotating) = (under_keys(&redis, 1, None), under_keys(&redis, 2, Some(1)));
+    let end = before.end(Ending::Session(&session(1)), 100).await.unwrap();
+    let keys = session(1).end_keys();
+    assert_eq!(rotating.ends(&keys).await.unwrap().session, end);
+    assert_eq!(rotating.end(Ending::Session(&session(1)), 200).await.unwrap(), end, "it is ended already");
+    let later = Session { after: After { session: end.number, customer: 0 }, ..Session::clone(&session(1)) };
+    let second = rotating.end(Ending::Session(&later), 50).await.unwrap();
+    assert!(second.number > end.number && second.at == 100, "{second:?}");
+    assert_eq!(rotating.ends(&keys).await.unwrap().session, second);
+}
+
+/// A refresh that is stored while a logout runs: stored before it, or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_and_an_end_at_the_same_time_leave_no_session() {
+    let redis = Redis::start().await;
+    let stores = [Arc::new(in_redis(&redis)), Arc::new(in_redis(&redis))];
+    for number in 0..200 {
+        let whose = session(number);
+        stores[0].insert(Arc::clone(&whose), 1).await.unwrap();
+        let fence = locked(&*stores[0], &whose).await;
+        let mut next = Session::clone(&renewed(&whose, 0));
+        next.tokens[1] = [number, 255].repeat(16).try_into().unwrap();
+        let (next, token) = (Arc::new(next.clone()), next.tokens[1]);
+        let (writer, refreshed) = (Arc::clone(&stores[1]), Arc::clone(&next));
+        let written = tokio::spawn(async move { writer.replace(refreshed, fence).await.unwrap() });
+        stores[0].end(Ending::Session(&whose), unix_now()).await.unwrap();
+        written.await.unwrap();
+        for store in &stores {
+            for token in [[number; 32], token] {
+                let found = store.find(&token).await.unwrap();
+                assert!(matches!(found, Found::Ended | Found::Gone), "{found:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -365,12 +532,15 @@ async fn replicas_learn_what_was_ended_after_they_came() {
     let (one, other) = (in_redis(&redis), in_redis(&redis));
     one.refuse(&[1; 32]).await.unwrap();
     let mut cursor = Cursor::default();
-    assert!(other.ended_since(&mut cursor).await.unwrap().is_empty());
+    assert_eq!(other.ended_since(&mut cursor).await.unwrap(), News::default());
     one.insert(session(2), 1).await.unwrap();
-    one.end(&session(2)).await.unwrap();
+    one.end(Ending::Session(&session(2)), unix_now()).await.unwrap();
     one.refuse(&[3; 32]).await.unwrap();
-    assert_eq!(other.ended_since(&mut cursor).await.unwrap(), [[2; 32], [3; 32]]);
-    assert!(other.ended_since(&mut cursor).await.unwrap().is_empty());
+    let news = other.ended_since(&mut cursor).await.unwrap();
+    assert_eq!(news.tokens, [[2; 32], [3; 32]]);
+    let keys = session(2).end_keys();
+    assert_eq!(news.ends, [(keys.session, one.ends(&keys).await.unwrap().session)]);
+    assert_eq!(other.ended_since(&mut cursor).await.unwrap(), News::default());
 }
 
 #[tokio::test]
@@ -410,7 +580,7 @@ async fn what_another_key_holds_ended_is_ended() {
     let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
     before.insert(session(1), 1).await.unwrap();
     assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Session(..)), "it stands under both keys from now on");
-    before.end(&session(1)).await.unwrap();
+    before.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
     assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Ended));
 }
 
@@ -419,10 +589,10 @@ async fn news_that_cannot_be_read_hide_no_others() {
     let redis = Redis::start().await;
     let (one, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
     let mut cursor = Cursor::default();
-    assert!(one.ended_since(&mut cursor).await.unwrap().is_empty());
+    assert_eq!(one.ended_since(&mut cursor).await.unwrap(), News::default());
     stranger.refuse(&[5; 32]).await.unwrap();
     one.refuse(&[6; 32]).await.unwrap();
-    assert_eq!(one.ended_since(&mut cursor).await.unwrap(), [[6; 32]]);
+    assert_eq!(one.ended_since(&mut cursor).await.unwrap().tokens, [[6; 32]]);
 }
 
 #[tokio::test]
@@ -443,7 +613,7 @@ async fn what_finds_a_session_lasts_as_long_as_its_newest_refresh_token() {
     for token in [[1; 32], [2; 32]] {
         assert!(matches!(store.find(&token).await.unwrap(), Found::Session(..)), "also the login's own");
     }
-    store.end_all(&first.owner.organization, first.owner.customer.as_ref().unwrap()).await.unwrap();
+    end_all(&store, &first.owner).await.unwrap();
     assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended), "another session's end hides none");
 }
 
@@ -456,14 +626,14 @@ async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
     let fence = locked(&rotating, &session(1)).await;
     rotating.replace(renewed(&session(1), 9), fence).await.unwrap();
     let (rotated, owner) = (under_keys(&redis, 2, None), session(1).owner.clone());
-    rotated.end_all(&owner.organization, owner.customer.as_ref().unwrap()).await.unwrap();
+    end_all(&rotated, &owner).await.unwrap();
     assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), Found::Ended));
 }
 
 #[tokio::test]
 async fn a_late_insert_brings_nothing_back() {
     of_each(async |store| {
-        store.end(&session(1)).await.unwrap();
+        store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
         store.insert(session(1), 1).await.unwrap();
         assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
         assert_eq!(store.lock(&session(1), LEASE).await.unwrap(), Lock::Gone);
@@ -479,7 +649,7 @@ async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
         let fence = locked(&*store, &session(1)).await;
         let writing = Arc::clone(&store);
         let written = tokio::spawn(async move { writing.replace(renewed(&session(1), 2), fence).await.unwrap() });
-        store.end(&session(1)).await.unwrap();
+        store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
         let _ = written.await.unwrap();
         for token in [[1; 32], [2; 32]] {
             assert!(!matches!(store.find(&token).await.unwrap(), Found::Session(..)));
@@ -513,7 +683,7 @@ async fn a_user_a_database_and_a_prefix_are_kept_to() {
     store.take(b"slas", Budget { size: 1, refill: LEASE }, 1, 0).await.unwrap();
     store.keep(b"keys", b"value", LEASE).await.unwrap();
     assert_eq!(store.kept(b"keys").await.unwrap().unwrap(), b"value");
-    store.end(&session(1)).await.unwrap();
+    store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
     assert!(redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db3:"));
     assert!(!redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db0:"));
     assert!(of("wrong").find(&[1; 32]).await.is_err());

@@ -233,6 +233,11 @@ impl Gateway {
         Self { address, admin, live, table, stop: Some(stop), running, folder }
     }
 
+    /// The configuration in force.
+    pub fn table(&self) -> toml::Table {
+        self.table.clone()
+    }
+
     /// Takes a changed configuration over, as SIGHUP does.
     pub fn reload(&mut self, change: impl FnOnce(&mut toml::Table)) -> Result<Vec<&'static str>, AppError> {
         let mut table = self.table.clone();

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
     request::Parts,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -34,7 +34,7 @@ use crate::{
     },
     settings,
     shopper::verify::VerifiedToken,
-    tokens::sessions::{HandedSession, SessionError},
+    tokens::sessions::{HandedSession, Origin, Presented as handed, Refreshed, SessionError},
 };
 
 /// The field of forms and queries with a refresh token.
@@ -61,9 +61,41 @@ struct Passed {
     form: Bytes,
 }
 
+/// What is asked of a refresh token.
+enum Asked {
+    /// SLAS, as the request came.
+    Slas,
+    /// The session that the gateway has of it.
+    Session(HandedSession),
+    /// Nothing: its session was ended.
+    Ended,
+}
+
 /// Whether the answers of an operation become sessions.
 pub(super) fn is_registered(tenant: &settings::Tenant, operation: &Operation) -> bool {
     tenant.register_sessions && gives_tokens(operation)
+}
+
+/// Whether a request for tokens is a refresh.
+fn is_refresh(operation: &Operation, form: &Form<'_>) -> Result<bool, Refusal> {
+    Ok(operation.id == "getAccessToken" && form.single("grant_type")?.as_deref() == Some(REFRESH_TOKEN))
+}
+
+/// The refresh token that a request presents, in the form or in the header field.
+fn presented(head: &Parts, form: &Form<'_>) -> Result<Option<SecretString>, Refusal> {
+    let in_form = form.single(REFRESH_TOKEN)?;
+    let mut fields = head.headers.get_all(REFRESH_TOKEN_HEADER).iter();
+    let in_header = match (fields.next().map(HeaderValue::to_str), fields.next()) {
+        (None, _) => None,
+        (Some(Ok(value)), None) => Some(value),
+        _ => return Err(Refusal::Ambiguous("the header names more than one refresh token".into())),
+    };
+    match (in_form.as_deref(), in_header) {
+        (Some(form), Some(header)) if form != header => {
+            Err(Refusal::Ambiguous("the form and the header name different refresh tokens".into()))
+        }
+        (form, header) => Ok(form.or(header).map(SecretString::from)),
+    }
 }
 
 impl Gate {
@@ -75,71 +107,130 @@ impl Gate {
         let form = Form::read(&login.form)?;
         let site = form.single("channel_id")?.and_then(|site| site.parse::<SiteId>().ok());
         let passed = login.passed();
-        let answered = match self.handed_session(login, &form, site.as_ref()).await? {
-            Some(handed) => {
+        let is_refresh = is_refresh(login.operation, &form)?;
+        let refresh_token = if is_refresh { presented(login.head, &form)? } else { None };
+        let answered = match self.handed_session(login, refresh_token.as_ref(), site.as_ref()).await? {
+            Asked::Session(handed) => {
+                let proof =
+                    passed.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
                 let passed = passed.clone();
                 let exchange = move |valid| async move { passed.with(&valid).send().await };
-                self.sessions.refresh_handed(handed, exchange).await
+                self.sessions.refresh_handed(handed, &proof, exchange).await
             }
-            None => Ok(None),
+            Asked::Ended => Ok(Refreshed::Ended),
+            Asked::Slas => Ok(Refreshed::Gone),
         };
-        let answer = match answered {
-            Ok(Some(answer)) => return Ok(login.reply(&answer)),
+        match answered {
+            Ok(Refreshed::Answer(answer)) => return Ok(login.reply(&answer)),
+            Ok(Refreshed::Ended) => return Ok(Reply::refresh_token_void()),
             // There is no session: what the caller brings is for SLAS to judge.
-            Ok(None) => passed.send().await.map_err(|error| Refusal::of_api(&error))?,
+            Ok(Refreshed::Gone) => {}
             Err(SessionError::Slas(error)) => return Err(Refusal::of_api(&error)),
             Err(_) => return Err(Refusal::StoreUnavailable),
+        }
+        let origin = match (&refresh_token, is_refresh) {
+            (Some(token), _) => Origin::Refresh(self.sessions.came_after(token).await),
+            (None, true) => Origin::Refresh(None),
+            (None, false) => Origin::Login,
         };
-        self.register(login, site, &answer).await;
-        Ok(login.reply(&answer))
+        let answer = passed.send().await.map_err(|error| Refusal::of_api(&error))?;
+        if self.take_over(login, site, &answer, origin).await {
+            Ok(login.reply(&answer))
+        } else {
+            Ok(Reply::refresh_token_void())
+        }
+    }
+
+    /// Whether the answer to a request for tokens must be read although it becomes no session: after a logout, the
+    /// tokens of a later login must be told from those of the session that was logged out.
+    pub(super) async fn must_tell_logins_apart(&self, operation: &Operation, head: &Parts, form: &[u8]) -> bool {
+        let Ok(fields) = Form::read(form) else { return false };
+        if self.sessions.has_just_ended() || matches!(fields.single("usid"), Ok(Some(_))) {
+            return true;
+        }
+        // This gateway may not have heard of the logout yet.
+        match is_refresh(operation, &fields).and_then(|is| if is { presented(head, &fields) } else { Ok(None) }) {
+            Ok(Some(token)) => self.sessions.came_after(&token).await.is_some(),
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// The session whose refresh token a request presents, under the name of the same client and site.
     async fn handed_session(
         &self,
         login: &Login<'_>,
-        form: &Form<'_>,
+        refresh_token: Option<&SecretString>,
         site: Option<&SiteId>,
-    ) -> Result<Option<HandedSession>, Refusal> {
-        if login.operation.id != "getAccessToken" || form.single("grant_type")?.as_deref() != Some(REFRESH_TOKEN) {
-            return Ok(None);
-        }
-        let in_form = form.single(REFRESH_TOKEN)?;
-        let in_header = login.refresh_token_header()?;
-        let presented = match (in_form.as_deref(), in_header) {
-            (Some(form), Some(header)) if form != header => {
-                return Err(Refusal::Ambiguous("the form and the header name different refresh tokens".into()));
-            }
-            (form, header) => form.or(header).map(SecretString::from),
+    ) -> Result<Asked, Refusal> {
+        let Some(refresh_token) = refresh_token.filter(|_| login.tenant.settings.register_sessions) else {
+            return Ok(Asked::Slas);
         };
         let client = match Presented::read(&login.head.headers) {
             Ok(Presented::Basic(basic)) => Some(basic.user),
             _ => super::client::named(login.head, Some(&login.form))?,
         };
         let client = client.and_then(|client| client.parse().ok());
-        let (Some(presented), Some(client), Some(site)) = (presented, client, site) else { return Ok(None) };
+        let (Some(client), Some(site)) = (client, site) else { return Ok(Asked::Slas) };
         let organization = &login.tenant.settings.organization;
-        let found = self.sessions.of_handed(organization, &client, site, &presented).await;
-        found.map_err(|_| Refusal::StoreUnavailable)
+        let found = self.sessions.of_handed(organization, &client, Some(site), refresh_token).await;
+        match found.map_err(|_| Refusal::StoreUnavailable)? {
+            handed::Session(handed) => Ok(Asked::Session(handed)),
+            handed::Ended => Ok(Asked::Ended),
+            handed::Unknown => Ok(Asked::Slas),
+        }
     }
 
-    /// Begins the session of an answer with tokens of a configured client. Whatever is wrong with it, the
-    /// caller gets SLAS's answer.
-    async fn register(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Answer) {
+    /// Begins the session of an answer with tokens of a configured client, where the tenant wants that, and notes that a
+    /// login came after a logout. Whatever is wrong with the answer, the caller gets it, unless it is that of a refresh of
+    /// a session that was logged out.
+    async fn take_over(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Answer, origin: Origin) -> bool {
         let organization = &login.tenant.settings.organization;
         if answer.status != StatusCode::OK {
-            return;
+            return true;
         }
-        let Ok(tokens) = serde_json::from_slice::<TokenAnswer>(&answer.body) else { return };
-        match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
-            Ok(verified) => {
-                let shopper = &verified.shopper;
-                let is_ours = login.tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
-                if let Some(site) = shopper.site.clone().or(site).filter(|_| is_ours) {
-                    self.sessions.begin_handed(&site, &verified, &tokens).await;
-                }
+        let Ok(tokens) = serde_json::from_slice::<TokenAnswer>(&answer.body) else { return true };
+        let verified = match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
+            Ok(verified) => verified,
+            Err(error) => {
+                tracing::warn!(%error, %organization, "a login at SLAS becomes no session");
+                return true;
             }
-            Err(error) => tracing::warn!(%error, %organization, "a login at SLAS becomes no session"),
+        };
+        let noted = self.sessions.note_later(&verified, tokens.refresh_token.as_ref(), origin).await;
+        let after = match noted {
+            Ok(Some(after)) => Some(after),
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "whether a login came after a logout could not be asked, or not be told");
+                None
+            }
+        };
+        let shopper = &verified.shopper;
+        let is_ours = login.tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
+        let site = shopper.site.clone().or(site).filter(|_| is_ours && login.tenant.settings.register_sessions);
+        if let Some(site) = site {
+            self.sessions.begin_handed(&site, &verified, &tokens, after).await;
+        }
+        true
+    }
+
+    /// The session whose refresh token a request revokes, if the gateway has it.
+    ///
+    /// # Errors
+    /// [`Refusal::StoreUnavailable`].
+    pub(super) async fn revoked_session(
+        &self,
+        route: &Route,
+        head: &Parts,
+        form: &[u8],
+    ) -> Result<Option<HandedSession>, Refusal> {
+        let token = Form::read(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
+        let Ok(Presented::Basic(basic)) = Presented::read(&head.headers) else { return Ok(None) };
+        let (Some(token), Ok(client)) = (token, basic.user.parse()) else { return Ok(None) };
+        match self.sessions.of_handed(&route.organization, &client, None, &token).await {
+            Ok(handed::Session(handed)) => Ok(Some(handed)),
+            Ok(handed::Ended | handed::Unknown) => Ok(None),
+            Err(_) => Err(Refusal::StoreUnavailable),
         }
     }
 
@@ -160,8 +251,11 @@ impl Gate {
         let presented = query.single(REFRESH_TOKEN).map_err(ambiguous)?.map(|token| SecretString::from(&*token));
         let site = query.single("channel_id").map_err(ambiguous)?.and_then(|site| site.parse::<SiteId>().ok());
         let (Some(presented), Some(site)) = (presented, site) else { return Ok(None) };
-        let found = self.sessions.of_handed(&route.organization, &token.shopper.client, &site, &presented).await;
-        let handed = found.map_err(|_| Refusal::StoreUnavailable)?.filter(|handed| handed.is_of(&token.shopper));
+        let found = self.sessions.of_handed(&route.organization, &token.shopper.client, Some(&site), &presented).await;
+        let handed = match found.map_err(|_| Refusal::StoreUnavailable)? {
+            handed::Session(handed) => Some(handed).filter(|handed| handed.is_of(&token.shopper)),
+            handed::Ended | handed::Unknown => None,
+        };
         Ok(handed.map(|handed| {
             let target = route.upstream_target.as_deref().unwrap_or(head.uri.path());
             let path = target.split('?').next().unwrap_or_default();
@@ -171,15 +265,6 @@ impl Gate {
 }
 
 impl Login<'_> {
-    fn refresh_token_header(&self) -> Result<Option<&str>, Refusal> {
-        let mut values = self.head.headers.get_all(REFRESH_TOKEN_HEADER).iter();
-        let Some(value) = values.next() else { return Ok(None) };
-        match (value.to_str(), values.next()) {
-            (Ok(value), None) => Ok(Some(value)),
-            _ => Err(Refusal::Ambiguous("the header names more than one refresh token".into())),
-        }
-    }
-
     /// The request as the proxy would send it, with the client's proof where it is due.
     fn passed(&self) -> Passed {
         let mut headers = self.head.headers.clone();

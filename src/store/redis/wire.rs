@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     jwt::TokenDigest,
-    store::{Handed, HandedTokens, Owner, Session, SessionId, StoreError},
+    store::{After, CallerEntry, Handed, HandedTokens, Owner, Session, SessionId, StoreError},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -31,7 +31,20 @@ struct Wire<'a> {
     /// Each with the time at which it was superseded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     handed: Option<Vec<(String, Option<u64>)>>,
+    /// The numbers of the ends that it came after: the session's and the customer's.
+    #[serde(default, skip_serializing_if = "is_none")]
+    after: (u64, u64),
+    #[serde(default)]
+    renewed_at: u64,
+    /// The caller's name, and by what it proved to be that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caller: Option<(String, String)>,
     version: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
+fn is_none(after: &(u64, u64)) -> bool {
+    *after == (0, 0)
 }
 
 /// The bytes of a session.
@@ -52,6 +65,9 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
         tokens: session.tokens.iter().map(|token| URL_SAFE_NO_PAD.encode(token)).collect(),
         is_named: session.is_named,
         handed: session.handed.as_deref().map(|handed| handed.iter().map(handed_text).collect()),
+        after: (session.after.session, session.after.customer),
+        renewed_at: session.renewed_at,
+        caller: session.caller.as_deref().map(|entry| (entry.name.clone(), entry.identity.clone())),
         version: session.version,
     };
     serde_json::to_vec(&wire).map_err(|_| StoreError::Broken("a session cannot be written"))
@@ -88,6 +104,9 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
         tokens: tokens.ok_or_else(unreadable)?,
         is_named: wire.is_named,
         handed,
+        after: After { session: wire.after.0, customer: wire.after.1 },
+        renewed_at: wire.renewed_at,
+        caller: wire.caller.map(|(name, identity)| Box::new(CallerEntry { name, identity })),
         version: wire.version,
     })
 }

@@ -4,15 +4,21 @@
 //! that a caller holds may be void because the gateway has renewed the session meanwhile. It is a name of the
 //! session here: under the session's lock the one that is valid now goes to SLAS in its place, and
 //! what SLAS answers is stored before the caller gets it. A caller that was given another may use the one
-//! before for a minute still; then it is as void as SLAS would have it.
+//! before for a minute still; then it is as void as SLAS would have it. A caller that refreshes again and again gets the
+//! last answer again for [`A_REFRESH_EACH`] seconds. After a logout its refresh token is void, whatever SLAS thinks of it.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    InUse, Known, SessionError, Sessions, owns,
+    A_REFRESH_EACH, InUse, Known, SessionError, Sessions, owns,
     refresh::{LEASE_MARGIN, LOOK_EVERY},
 };
 use crate::{
@@ -20,8 +26,11 @@ use crate::{
     jwt::{TokenDigest, sha256},
     names::{ClientId, OrganizationId, SiteId},
     salesforce::{exchange::ExchangeError, slas::TokenAnswer, transport::Answer},
-    shopper::{Shopper, verify::VerifiedToken},
-    store::{Fence, Found, Lock, Session, StoreError},
+    shopper::{
+        Shopper,
+        verify::{LEEWAY_SECONDS, VerifiedToken},
+    },
+    store::{After, Fence, Found, Lock, Session, StoreError},
 };
 
 /// The session of a refresh token that a caller presented.
@@ -29,6 +38,37 @@ use crate::{
 pub struct HandedSession {
     session: Arc<Session>,
     presented: TokenDigest,
+}
+
+/// What the gateway knows of a refresh token that a caller presented.
+#[derive(Debug, Clone)]
+pub enum Presented {
+    /// It is good for this session.
+    Session(HandedSession),
+    /// Its session was ended.
+    Ended,
+    /// Nothing: it is for SLAS to judge.
+    Unknown,
+}
+
+/// Where tokens come from that the gateway does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A login.
+    Login,
+    /// A refresh token, which is known to have come after these logouts.
+    Refresh(Option<After>),
+}
+
+/// How a caller's own refresh ended.
+#[derive(Debug)]
+pub enum Refreshed {
+    /// With this answer of SLAS.
+    Answer(Answer),
+    /// The session was ended meanwhile: what SLAS gave is refused.
+    Ended,
+    /// The session is gone: the refresh token is for SLAS to judge.
+    Gone,
 }
 
 impl HandedSession {
@@ -46,15 +86,63 @@ impl HandedSession {
 }
 
 impl Sessions {
-    /// Begins the session of a login whose answer goes to the caller as it is.
-    pub async fn begin_handed(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
+    /// Begins the session of a login whose answer goes to the caller as it is, and which came after these logouts, or
+    /// after all.
+    pub async fn begin_handed(
+        self: &Arc<Self>,
+        site: &SiteId,
+        token: &VerifiedToken,
+        answer: &TokenAnswer,
+        after: Option<After>,
+    ) {
         if let Some(session) = self.session_of(site, token, answer, None) {
             let name = name_of(&session.refresh_token);
-            self.put(session.handing(name, None, unix_now())).await;
+            self.put(session.handing(name, None, unix_now()), after).await;
         }
     }
 
-    /// The session of a refresh token that this client was given at this site, if the gateway has it.
+    /// Notes that tokens came after the logouts of their shopper, where the issue time does not show that: a login's after
+    /// all that there are, a refresh's after those that its refresh token came after. Returns those; `None` if the tokens
+    /// are of a session that was logged out.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nobody knows, or other replicas could not be told.
+    pub async fn note_later(
+        &self,
+        token: &VerifiedToken,
+        refresh_token: Option<&SecretString>,
+        origin: Origin,
+    ) -> Result<Option<After>, StoreError> {
+        let shopper = &token.shopper;
+        let ends = self.ends_of(&shopper.end_keys).await?;
+        if !ends.cover_issued(shopper.issued_at) {
+            return Ok(Some(ends.after()));
+        }
+        let after = match origin {
+            Origin::Login => ends.after(),
+            Origin::Refresh(Some(after)) if !ends.cover(after) => after,
+            Origin::Refresh(_) => return Ok(None),
+        };
+        let life = Duration::from_secs(shopper.expires_at.saturating_sub(unix_now()) + LEEWAY_SECONDS);
+        self.known.insert(token.digest, Known::After(Arc::new(after)));
+        self.store.note_after(&token.digest, after, life).await?;
+        if let Some(refresh_token) = refresh_token {
+            // Later on, the issue time of what it gives shows that.
+            let life = Duration::from_secs(2 * LEEWAY_SECONDS);
+            self.store.note_after(&name_of(refresh_token), after, life).await?;
+        }
+        Ok(Some(after))
+    }
+
+    /// The logouts that a refresh token without a session is known to have come after.
+    pub async fn came_after(&self, refresh_token: &SecretString) -> Option<After> {
+        match self.store.find(&name_of(refresh_token)).await {
+            Ok(Found::After(after)) => Some(after),
+            _ => None,
+        }
+    }
+
+    /// The session of a refresh token that this client was given, at this site where one is named, if the gateway has it.
     ///
     /// # Errors
     /// [`StoreError`]: nobody knows whether the token is still the valid one.
@@ -62,39 +150,61 @@ impl Sessions {
         &self,
         organization: &OrganizationId,
         client: &ClientId,
-        site: &SiteId,
+        site: Option<&SiteId>,
         refresh_token: &SecretString,
-    ) -> Result<Option<HandedSession>, StoreError> {
+    ) -> Result<Presented, StoreError> {
         let presented = name_of(refresh_token);
-        let Found::Session(session, _) = self.store.find(&presented).await? else { return Ok(None) };
+        let session = match self.store.find(&presented).await? {
+            Found::Session(session, _) => session,
+            Found::Ended => return Ok(Presented::Ended),
+            Found::Gone | Found::After(_) | Found::Nothing => return Ok(Presented::Unknown),
+        };
         let owner = &session.owner;
-        let is_theirs = owner.organization == *organization && owner.client == *client && owner.site == *site;
+        let is_theirs = owner.organization == *organization
+            && owner.client == *client
+            && site.is_none_or(|site| owner.site == *site);
         let is_good =
             is_theirs && session.handed.as_deref().is_some_and(|handed| handed.accepts(&presented, unix_now()));
-        Ok(is_good.then_some(HandedSession { session, presented }))
+        Ok(if is_good { Presented::Session(HandedSession { session, presented }) } else { Presented::Unknown })
+    }
+
+    /// Ends the session of a refresh token that SLAS has revoked.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`] if other replicas could not be told yet: here it is over then.
+    pub async fn end_handed(&self, handed: &HandedSession) -> Result<(), SessionError> {
+        let at = self.verifier.slas_now(&handed.session.owner.organization);
+        self.end_session(&handed.session, at).await.map(|_| ())
     }
 
     /// A caller's own refresh: `exchange` with the refresh token that is valid now, and SLAS's answer as it
-    /// came. `None` if the session is gone. The rest is done even if the caller hangs up.
+    /// came, or the last one again if that was a moment ago and for the same `proof` of the client. The rest is done even
+    /// if the caller hangs up.
     ///
     /// # Errors
     /// [`SessionError::Slas`] if no answer came, [`SessionError::Store`] if the lock could not be had.
     pub async fn refresh_handed<F, Exchange>(
         self: &Arc<Self>,
         handed: HandedSession,
+        proof: &[u8],
         exchange: F,
-    ) -> Result<Option<Answer>, SessionError>
+    ) -> Result<Refreshed, SessionError>
     where
         F: FnOnce(SecretString) -> Exchange + Send + 'static,
         Exchange: Future<Output = Result<Answer, ExchangeError>> + Send + 'static,
     {
         let sessions = Arc::clone(self);
+        let place = last_answer_of(&handed.session, proof);
         let refreshing = tokio::spawn(async move {
-            let Some((session, fence)) = sessions.locked(&handed.session).await? else { return Ok(None) };
+            let Some((session, fence)) = sessions.locked(&handed.session).await? else { return Ok(Refreshed::Gone) };
+            if let Some(answer) = sessions.last_answer(&session, &place).await {
+                sessions.unlock(&session, fence).await;
+                return Ok(Refreshed::Answer(answer));
+            }
             match exchange(session.refresh_token.clone()).await {
                 Ok(answer) => {
-                    sessions.keep_answer(&session, &handed.presented, fence, &answer).await;
-                    Ok(Some(answer))
+                    let is_kept = sessions.keep_answer(&session, &handed.presented, fence, &answer, &place).await;
+                    Ok(if is_kept { Refreshed::Answer(answer) } else { Refreshed::Ended })
                 }
                 Err(error) => {
                     sessions.unlock(&session, fence).await;
@@ -103,6 +213,22 @@ impl Sessions {
             }
         });
         refreshing.await.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
+    }
+
+    /// The last answer to a caller's own refresh of a session, if it is a moment old and still its newest.
+    async fn last_answer(&self, session: &Session, place: &[u8]) -> Option<Answer> {
+        let now = unix_now();
+        let ahead = InUse::ahead(session, self.settings.refresh_ahead);
+        if session.renewed_at + A_REFRESH_EACH <= now || session.access_ends_at <= now + ahead {
+            return None;
+        }
+        let kept = self.store.kept(place).await.ok()??;
+        let (version, body) = kept.split_first_chunk::<8>()?;
+        if u64::from_be_bytes(*version) != session.version {
+            return None;
+        }
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        Some(Answer { status: StatusCode::OK, headers, body: Bytes::copy_from_slice(body) })
     }
 
     /// The session as it is now, and the right to refresh it; `None` if it is gone.
@@ -127,14 +253,15 @@ impl Sessions {
         }
     }
 
-    /// Takes over what SLAS answered. The caller gets the answer either way: it holds the tokens then.
+    /// Takes over what SLAS answered. Says whether the caller may have it: not if the session was ended meanwhile.
     async fn keep_answer(
         self: &Arc<Self>,
         session: &Arc<Session>,
         presented: &TokenDigest,
         fence: Fence,
         answer: &Answer,
-    ) {
+        place: &[u8],
+    ) -> bool {
         if answer.status != StatusCode::OK {
             let error = ExchangeError::of(answer);
             if error.refuses_refresh_token() {
@@ -144,7 +271,7 @@ impl Sessions {
             } else {
                 self.unlock(session, fence).await;
             }
-            return;
+            return true;
         }
         let now = unix_now();
         let renewed = match serde_json::from_slice::<TokenAnswer>(&answer.body) {
@@ -153,18 +280,29 @@ impl Sessions {
         };
         let Some(renewed) = renewed else {
             self.unlock(session, fence).await;
-            return;
+            return true;
         };
         let name = name_of(&renewed.refresh_token);
         let renewed = Arc::new(renewed.handing(name, Some(presented), now));
-        match self.write(session, renewed, fence).await {
-            Ok(newest) => self.adopt(newest, now).await,
-            Err(error) => tracing::warn!(%error, "a caller's own refresh is not stored yet"),
+        match self.write(session, Arc::clone(&renewed), fence).await {
+            Ok(newest) => {
+                if Arc::ptr_eq(&newest, &renewed) {
+                    let kept = [&newest.version.to_be_bytes(), &answer.body[..]].concat();
+                    // Without it the next refresh goes to SLAS.
+                    let _ = self.store.keep(place, &kept, Duration::from_secs(A_REFRESH_EACH)).await;
+                }
+                !self.adopt(newest, now).await
+            }
+            Err(SessionError::LoggedOut | SessionError::Lapsed) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a caller's own refresh is not stored yet");
+                true
+            }
         }
     }
 
-    /// Makes the newest version known in this process.
-    async fn adopt(&self, newest: Arc<Session>, now: u64) {
+    /// Makes the newest version known in this process. Says whether it was ended meanwhile.
+    async fn adopt(&self, newest: Arc<Session>, now: u64) -> bool {
         let known = newest.tokens.iter().find_map(|token| match self.known.get(token) {
             Some(Known::Session(in_use)) => Some(in_use),
             _ => None,
@@ -175,7 +313,14 @@ impl Sessions {
             self.known.insert(*token, Known::Session(Arc::clone(&in_use)));
         }
         self.used(&in_use, now).await;
+        self.has_ended(&in_use)
     }
+}
+
+/// Where the last answer to a refresh of a session is kept. Only who proved to be the same client gets it again.
+fn last_answer_of(session: &Session, proof: &[u8]) -> Vec<u8> {
+    let proof = sha256([b"last answer\0", proof].concat());
+    [b"answer/".as_slice(), &session.id.0, &proof].concat()
 }
 
 /// The name of a refresh token: never an access token's.

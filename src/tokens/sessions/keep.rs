@@ -44,12 +44,15 @@ impl Sessions {
 
     async fn learn(&self, cursor: &mut Cursor) {
         let began = cursor.0.is_empty();
-        let Ok(ended) = self.store.ended_since(cursor).await else { return };
+        let Ok(news) = self.store.ended_since(cursor).await else { return };
         if began && !cursor.0.is_empty() {
             // Whatever was learnt before the cursor began may have ended unseen.
             self.known.clear();
         }
-        for digest in ended {
+        for (key, end) in news.ends {
+            self.ends.note(key, end);
+        }
+        for digest in news.tokens {
             if self.known.peek(&digest).is_some() {
                 self.known.insert(digest, Known::Ended);
             }
@@ -70,7 +73,7 @@ impl Sessions {
             }
             Known::Nothing(at) => at.saturating_add(NOTHING_FOR) > now,
             // Forgotten by capacity only: the store remembers for as long as a token may live.
-            Known::Ended => true,
+            Known::Ended | Known::After(_) => true,
         });
         self.verifier.forget_ended(now);
         let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());

@@ -15,7 +15,7 @@ use crate::{
     names::{OrganizationId, SiteId},
     salesforce::{guard::Class, slas::TokenAnswer},
     shopper::verify::{HashedToken, ShopperVerifier, TokenError, VerifiedToken},
-    store::{Claim, Found, Session, StoreError},
+    store::{CallerEntry, Claim, Found, Session, StoreError},
 };
 
 /// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds
@@ -42,6 +42,17 @@ impl HeldToken {
     }
 }
 
+/// Who was given a token on behalf of a shopper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// A trusted system, by the gateway, after a login at this site.
+    TrustedSystem(CallerEntry, SiteId),
+    /// Whoever logged in at SLAS through the gateway, with the client's own credential.
+    Client,
+    /// Nobody, as far as the gateway knows: it never gave this token to anyone, or never had it.
+    Nobody,
+}
+
 impl Sessions {
     /// Begins a session under a name. An answer without a refresh token gives none.
     pub(in crate::tokens) async fn begin_named(
@@ -49,10 +60,12 @@ impl Sessions {
         name: &TokenDigest,
         site: &SiteId,
         held: &Arc<HeldToken>,
+        caller: Option<&CallerEntry>,
         answer: &TokenAnswer,
     ) {
-        if let Some(session) = self.session_of(site, &held.verified, answer, Some(name)) {
-            self.put(session).await.held.store(Some(Arc::clone(held)));
+        if let Some(mut session) = self.session_of(site, &held.verified, answer, Some(name)) {
+            session.caller = caller.cloned().map(Box::new);
+            self.put(session, None).await.held.store(Some(Arc::clone(held)));
         }
     }
 
@@ -60,7 +73,7 @@ impl Sessions {
     /// another wrote there is none.
     pub(in crate::tokens) async fn named(&self, name: &TokenDigest) -> Result<Option<Arc<InUse>>, StoreError> {
         if let Some(Known::Session(in_use)) = self.known.get(name) {
-            return Ok(Some(in_use));
+            return Ok(Some(in_use).filter(|in_use| !self.has_ended(in_use)));
         }
         match self.store.find(name).await? {
             Found::Session(session, used_at) if session.is_named && session.tokens.first() == Some(name) => {
@@ -68,7 +81,7 @@ impl Sessions {
                 self.known.insert(*name, Known::Session(Arc::clone(&in_use)));
                 Ok(Some(in_use))
             }
-            Found::Session(..) | Found::Ended | Found::Nothing => Ok(None),
+            Found::Session(..) | Found::Gone | Found::After(_) | Found::Ended | Found::Nothing => Ok(None),
         }
     }
 
@@ -145,6 +158,9 @@ impl Sessions {
     /// The same for a session that is known here by the refused token.
     pub async fn after_refusal(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
         let Some(Known::Session(in_use)) = self.known.get(refused) else { return None };
+        if self.has_ended(&in_use) {
+            return None;
+        }
         let session = self.replace_refused(&in_use, refused).await.ok()??;
         Some(session.access_token.clone())
     }
@@ -152,6 +168,38 @@ impl Sessions {
     /// Ends a named session that its own shopper or SLAS has ended, so that the name is free again.
     pub(in crate::tokens) fn forget_name(&self, name: &TokenDigest) {
         self.known.remove(name);
+    }
+
+    /// Who was given a token on behalf of a shopper.
+    ///
+    /// # Errors
+    /// [`SessionError::LoggedOut`], and [`SessionError::Store`]: nobody knows.
+    pub async fn holder(&self, token: &VerifiedToken) -> Result<Holder, SessionError> {
+        match self.known(token, unix_now()).await? {
+            Known::Session(in_use) => {
+                let session = in_use.session.load();
+                Ok(match session.caller.as_deref() {
+                    Some(entry) => Holder::TrustedSystem(entry.clone(), session.owner.site.clone()),
+                    None if session.is_named => Holder::Nobody,
+                    None => Holder::Client,
+                })
+            }
+            Known::Ended => Err(SessionError::LoggedOut),
+            Known::Nothing(_) | Known::After(_) => Ok(Holder::Nobody),
+        }
+    }
+
+    /// Whether a token lives by itself, without the session that it may have.
+    ///
+    /// # Errors
+    /// [`SessionError::LoggedOut`], [`SessionError::Lapsed`], [`SessionError::Store`].
+    pub async fn is_living(&self, token: &VerifiedToken) -> Result<(), SessionError> {
+        let now = unix_now();
+        match self.known(token, now).await? {
+            Known::Ended => Err(SessionError::LoggedOut),
+            _ if token.has_ended(now) => Err(SessionError::Lapsed),
+            Known::Session(_) | Known::Nothing(_) | Known::After(_) => Ok(()),
+        }
     }
 
     /// Asks for the right to make the session of a name.

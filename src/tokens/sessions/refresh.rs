@@ -18,7 +18,7 @@ use crate::{
     jwt::TokenDigest,
     salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
     shopper::verify::TokenError,
-    store::{Fence, Found, Lock, Session, StoreError, Written},
+    store::{Ending, Fence, Found, Lock, Session, StoreError, Written},
     tokens::flights::Joined,
 };
 
@@ -93,7 +93,10 @@ impl Sessions {
 
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
     async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, class: Class) -> Outcome {
-        let outcome = self.refresh_or_wait(session, class).await;
+        let mut outcome = self.refresh_or_wait(session, class).await;
+        if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&in_use.end_keys).cover(newest.after)) {
+            outcome = Err(SessionError::LoggedOut);
+        }
         match &outcome {
             Ok(newest) => {
                 in_use.session.store(Arc::clone(newest));
@@ -197,7 +200,13 @@ impl Sessions {
         for attempt in 0..WRITE_TRIES {
             match self.store.replace(Arc::clone(&renewed), fence).await {
                 Ok(Written::Yes) => return Ok(renewed),
-                Ok(Written::Outdated) => return self.newest(session).await,
+                Ok(Written::Outdated) => {
+                    let newest = self.newest(session).await;
+                    if let Err(SessionError::LoggedOut | SessionError::Lapsed) = &newest {
+                        self.refuse_newest(&renewed).await;
+                    }
+                    return newest;
+                }
                 Err(error) if attempt + 1 == WRITE_TRIES_WAITED => {
                     tracing::error!(%error, "a refreshed session could not be stored; going on trying");
                     let store = Arc::clone(&self.store);
@@ -219,6 +228,15 @@ impl Sessions {
         Err(SessionError::Store(StoreError::Unavailable))
     }
 
+    /// Refuses the token of a refresh that came too late: its session was ended meanwhile.
+    async fn refuse_newest(&self, renewed: &Session) {
+        let Some(token) = renewed.tokens.last() else { return };
+        self.known.insert(*token, Known::Ended);
+        if let Err(error) = self.store.refuse(token).await {
+            tracing::warn!(%error, "the token of a refresh that a logout overtook could not be refused; no caller has it");
+        }
+    }
+
     /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
     /// rotated it already and writes that a moment later.
     pub(super) async fn refused(&self, session: &Arc<Session>, fence: Fence, error: ExchangeError) -> Outcome {
@@ -235,8 +253,11 @@ impl Sessions {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         tracing::info!(organization = %session.owner.organization, %error, "SLAS ended a session");
-        if let Err(error) = self.store.end(session).await {
-            tracing::warn!(%error, "an ended session stays in the store until it can be reached");
+        match self.store.end(Ending::Session(session), self.verifier.slas_now(&session.owner.organization)).await {
+            Ok(end) => {
+                self.ends.note(session.end_keys().session, end);
+            }
+            Err(error) => tracing::warn!(%error, "an ended session stays in the store until it can be reached"),
         }
         Err(SessionError::Over(error))
     }
@@ -247,7 +268,7 @@ impl Sessions {
             match self.store.find(token).await? {
                 Found::Session(newest, _) if newest.id == session.id => return Ok(newest),
                 Found::Ended => return Err(SessionError::LoggedOut),
-                Found::Session(..) | Found::Nothing => {}
+                Found::Session(..) | Found::Gone | Found::After(_) | Found::Nothing => {}
             }
         }
         Err(SessionError::Lapsed)

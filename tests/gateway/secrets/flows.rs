@@ -103,7 +103,15 @@ pub async fn trusted_systems(driver: &mut Driver) {
     }
     for request in [driver.post(&login).bearer_auth(&bearer), trusted(driver.post(&login), CALLER_SECRET)] {
         let request = request.header("content-type", "application/json").body(body.clone());
-        let answer = driver.send(request, Owns::Token).await;
+        let mut answer = driver.send(request.try_clone().unwrap(), Owns::Token).await;
+        // The token that the caller is given is not the one that the gateway uses for it, and SLAS has a window of 3 s.
+        for _ in 0..100 {
+            if answer.status != 409 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            answer = driver.send(request.try_clone().unwrap(), Owns::Token).await;
+        }
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     for refused in [

@@ -1,0 +1,203 @@
+//! What a logout ends, and what not, one case after the other. Races are in `races`.
+
+use std::time::Duration;
+
+use reqwest::Client;
+use salesforce_simulator::{Effect, Fault};
+
+use crate::{
+    races::fleet::{Fleet, Shared, Tokens},
+    world::{ORGANIZATION, PRIVATE_CLIENT, eventually, register_sessions},
+};
+
+async fn gateway(registers: bool) -> Fleet {
+    fleet(1, Shared::Memory, registers).await
+}
+
+async fn fleet(count: usize, shared: Shared, registers: bool) -> Fleet {
+    Fleet::start(count, shared, |config| {
+        if registers {
+            register_sessions(config);
+        }
+    })
+    .await
+}
+
+/// SLAS's `token`, asked past the gateway.
+async fn refresh_past_the_gateway(fleet: &Fleet, refresh: &str) -> String {
+    let url = format!("{}/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token", fleet.simulator.url());
+    let form = [("grant_type", "refresh_token"), ("channel_id", "RefArch"), ("refresh_token", refresh)];
+    let request = Client::builder().no_proxy().build().unwrap().post(url).form(&form);
+    let answer = request.basic_auth(PRIVATE_CLIENT, Some("private-client-secret")).send().await.unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    document["access_token"].as_str().unwrap().to_owned()
+}
+
+/// A login and eleven tokens more of its session, of which a gateway with sessions knows the first only.
+async fn twelve_tokens(fleet: &Fleet) -> (Tokens, Vec<String>) {
+    let login = fleet.log_in_at_slas(0, None).await;
+    let mut tokens = vec![login.access.clone()];
+    for _ in 0..11 {
+        tokens.push(refresh_past_the_gateway(fleet, &login.refresh).await);
+    }
+    for token in &tokens {
+        assert_eq!(fleet.status(0, token).await, 200);
+    }
+    (login, tokens)
+}
+
+#[tokio::test]
+async fn an_earlier_token_of_the_session_ends_with_it() {
+    for (registers, deprecated) in [(true, true), (true, false), (false, true), (false, false)] {
+        let fleet = gateway(registers).await;
+        let (login, tokens) = twelve_tokens(&fleet).await;
+        let other = fleet.log_in_at_slas(0, None).await;
+        let status = match deprecated {
+            true => fleet.log_out(0, &tokens[11]).await,
+            false => fleet.log_out_at_slas(0, &login.access, &login.refresh, None).await,
+        };
+        assert!(matches!(status, 200 | 204), "{status}");
+        for (number, token) in tokens.iter().enumerate() {
+            assert_eq!(fleet.status(0, token).await, 401, "registers {registers}, deprecated {deprecated}: {number}");
+        }
+        assert_eq!(fleet.status(0, &other.access).await, 200, "another session of the customer goes on");
+    }
+}
+
+#[tokio::test]
+async fn an_end_outlasts_a_reload_and_a_gateway_that_starts_later_knows_it() {
+    for registers in [true, false] {
+        let mut fleet = fleet(2, Shared::Redis, registers).await;
+        let (login, tokens) = twelve_tokens(&fleet).await;
+        assert_eq!(fleet.log_out_at_slas(0, &login.access, &login.refresh, None).await, 200);
+        fleet.gateways[0].reload(|_| {}).unwrap();
+        // It has seen none of these tokens.
+        let fresh = fleet
+            .new_gateway(|config| {
+                if registers {
+                    register_sessions(config);
+                }
+            })
+            .await;
+        fleet.gateways.push(fresh);
+        for token in &tokens {
+            for gateway in [0, 2] {
+                assert_eq!(fleet.status(gateway, token).await, 401, "gateway {gateway}, registers {registers}");
+            }
+            eventually("the other gateway refuses it", async || fleet.status(1, token).await == 401).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_with_the_same_usid_is_good_in_the_second_of_the_logout() {
+    for registers in [true, false] {
+        for ahead in [0, 20, -20] {
+            let fleet = fleet(2, Shared::Redis, registers).await;
+            fleet.simulator.set(|behaviour| behaviour.clock_ahead_seconds = ahead);
+            let told = format!("registers {registers}, SLAS's clock ahead by {ahead} s");
+            let mut usid = None;
+            let mut ended: Vec<String> = Vec::new();
+            for round in 0..3 {
+                let login = fleet.log_in_at_slas(round % 2, usid.as_deref()).await;
+                for gateway in [0, 1] {
+                    assert_eq!(fleet.status(gateway, &login.access).await, 200, "{told}: round {round}");
+                }
+                let refreshed = fleet.refresh_at_slas(0, &login.refresh).await.unwrap();
+                let status = fleet.log_out_at_slas(0, &refreshed.access, &refreshed.refresh, None).await;
+                assert_eq!(status, 200, "{told}");
+                usid = Some(login.usid);
+                ended.extend([login.access, refreshed.access]);
+                for token in &ended {
+                    assert_eq!(fleet.status(0, token).await, 401, "{told}: round {round}");
+                    eventually("the other gateway knows", async || fleet.status(1, token).await == 401).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_with_anothers_usid_ends_nothing_of_his() {
+    for registers in [true, false] {
+        let fleet = gateway(registers).await;
+        let victim = fleet.log_in_at_slas(0, None).await;
+        let stranger = fleet.guest_at_slas(0, Some(&victim.usid)).await;
+        assert_eq!(stranger.usid, victim.usid);
+        assert_eq!(fleet.log_out(0, &stranger.access).await, 204);
+        assert_eq!(fleet.status(0, &stranger.access).await, 401);
+        assert_eq!(fleet.status(0, &victim.access).await, 200, "registers {registers}");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_of_all_sessions_ends_those_that_the_gateway_does_not_hold() {
+    for registers in [true, false] {
+        let fleet = gateway(registers).await;
+        let (first, second) = (fleet.log_in_at_slas(0, None).await, fleet.log_in_at_slas(0, None).await);
+        let guest = fleet.guest_at_slas(0, None).await;
+        let status = fleet.log_out_at_slas(0, &first.access, &first.refresh, Some("all-sessions")).await;
+        assert_eq!(status, 200);
+        for token in [&first.access, &second.access] {
+            assert_eq!(fleet.status(0, token).await, 401, "registers {registers}");
+        }
+        assert_eq!(fleet.status(0, &guest.access).await, 200);
+        let later = fleet.log_in_at_slas(0, None).await;
+        assert_eq!(fleet.status(0, &later.access).await, 200, "registers {registers}");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_that_a_logout_overtakes_is_refused() {
+    let fleet = gateway(true).await;
+    fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 600 }).flow("token:refresh_token"));
+    let deprecated = fleet.log_in(0).await;
+    let at_slas = fleet.guest_at_slas(0, None).await;
+    let log_out = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        [fleet.log_out(0, &deprecated).await, fleet.log_out(0, &at_slas.access).await]
+    };
+    let (refreshed, answer, statuses) =
+        futures::future::join3(fleet.refresh(0, &deprecated), fleet.refresh_at_slas(0, &at_slas.refresh), log_out)
+            .await;
+    assert_eq!(statuses, [204, 204]);
+    assert!(refreshed.is_none(), "it is not handed over");
+    assert!(answer.is_none(), "nor is what the caller asked SLAS for");
+    assert!(fleet.refresh_at_slas(0, &at_slas.refresh).await.is_none(), "the refresh token is void");
+}
+
+#[tokio::test]
+async fn a_revocation_that_slas_confirms_ends_the_session() {
+    let fleet = gateway(true).await;
+    let (login, other) = (fleet.guest_at_slas(0, None).await, fleet.guest_at_slas(0, None).await);
+    assert_eq!(fleet.revoke(0, &other.refresh, "wrong").await, 401);
+    assert_eq!(fleet.revoke(0, &login.refresh, "private-client-secret").await, 200);
+    assert_eq!(fleet.status(0, &login.access).await, 401);
+    assert_eq!(fleet.status(0, &other.access).await, 200, "SLAS refused that");
+}
+
+#[tokio::test]
+async fn refreshes_that_callers_ask_for_are_paced() {
+    let fleet = fleet(2, Shared::Redis, true).await;
+    fleet.simulator.set(|behaviour| behaviour.ledger_entries = 1000);
+    let refreshes = || fleet.simulator.count("slas", "token:refresh_token");
+    let first = fleet.log_in(0).await;
+    let second = fleet.refresh(0, &first).await.unwrap();
+    assert_ne!(first, second, "the first is answered by SLAS");
+    for _ in 0..5 {
+        assert_eq!(fleet.refresh(0, &second).await.unwrap(), second);
+        assert_eq!(fleet.refresh(1, &first).await.unwrap(), second, "on another replica too");
+    }
+    assert_eq!(refreshes(), 1);
+
+    let login = fleet.guest_at_slas(0, None).await;
+    let answer = fleet.refresh_at_slas(0, &login.refresh).await.unwrap();
+    assert_ne!(answer.access, login.access);
+    for gateway in [0, 1, 0, 1] {
+        let again = fleet.refresh_at_slas(gateway, &answer.refresh).await.unwrap();
+        assert_eq!((again.access, again.refresh), (answer.access.clone(), answer.refresh.clone()));
+    }
+    assert_eq!(refreshes(), 2);
+    assert_eq!(fleet.refresh_at_slas_as(1, &answer.refresh, "wrong").await, 401, "SLAS judges another proof");
+    assert_eq!(refreshes(), 3);
+}

@@ -1,0 +1,109 @@
+//! Races for sessions: logout, refresh, login, renewal and reload at several gateways, in one process, before one store.
+//!
+//! Two promises are checked. One second after a logout was answered 204, or confirmed by SLAS through a gateway, no token
+//! of that session is good at any gateway. A shopper who logs in later is served, with the same USID too.
+
+pub mod fleet;
+mod model;
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+
+use self::fleet::{Fleet, Shared};
+use crate::scale::{self, figure};
+
+/// In which a logout must be known everywhere.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+/// Logins that race at a time.
+const AT_ONCE: usize = 25;
+
+/// What became of the tokens of sessions that were logged out.
+#[derive(Debug, Default)]
+struct Outcome {
+    logouts: usize,
+    /// Sessions with a token that was still good.
+    survived: usize,
+    tokens: usize,
+}
+
+/// Logouts that race refreshes of the same session at every gateway.
+async fn race(fleet: &Fleet, rounds: usize) -> Outcome {
+    let mut outcome = Outcome::default();
+    for first in (0..rounds).step_by(AT_ONCE) {
+        let raced = join_all((first..rounds.min(first + AT_ONCE)).map(|round| race_once(fleet, round))).await;
+        let answered = Instant::now();
+        tokio::time::sleep_until((answered + KNOWN_WITHIN).into()).await;
+        for tokens in raced {
+            outcome.logouts += 1;
+            outcome.tokens += tokens.len();
+            let mut is_good = false;
+            for token in &tokens {
+                for gateway in 0..fleet.gateways.len() {
+                    is_good |= fleet.status(gateway, token).await != 401;
+                }
+            }
+            outcome.survived += usize::from(is_good);
+        }
+    }
+    outcome
+}
+
+/// One login, refreshes of it at every gateway, and a logout in the middle of them. Returns all its tokens.
+async fn race_once(fleet: &Fleet, round: usize) -> Vec<String> {
+    let count = fleet.gateways.len();
+    let login = fleet.log_in(round % count).await;
+    let refreshers = (0..count).map(|gateway| {
+        let first = login.clone();
+        async move {
+            let mut tokens = Vec::new();
+            let mut newest = first;
+            let until = Instant::now() + Duration::from_millis(400);
+            while Instant::now() < until {
+                let Some(token) = fleet.refresh(gateway, &newest).await else { break };
+                if token != newest {
+                    tokens.push(token.clone());
+                }
+                newest = token;
+            }
+            tokens
+        }
+    });
+    let logout = async {
+        // Spread over the time that the refreshes take, on a busy machine too.
+        tokio::time::sleep(Duration::from_millis((round as u64 * 7) % 200)).await;
+        fleet.log_out((round + 1) % count, &login).await
+    };
+    let (made, status) = futures::future::join(join_all(refreshers), logout).await;
+    assert_eq!(status, 204);
+    let mut tokens: Vec<String> = made.into_iter().flatten().chain([login]).collect();
+    tokens.sort();
+    tokens.dedup();
+    tokens
+}
+
+fn report(stores: &str, outcome: &Outcome) {
+    let Outcome { logouts, survived, tokens } = outcome;
+    figure(
+        "R26",
+        format!("{stores}: {survived} of {logouts} logouts that raced refreshes left a good token ({tokens} tokens)"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_that_races_refreshes_at_three_gateways_leaves_no_token() {
+    let fleet = Fleet::start(3, Shared::Redis, |_| {}).await;
+    let outcome = race(&fleet, scale::of(50, 1000)).await;
+    report("three gateways, Redis", &outcome);
+    assert_eq!(outcome.survived, 0, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_that_races_refreshes_at_one_gateway_leaves_no_token() {
+    for shared in [Shared::Redis, Shared::Memory] {
+        let fleet = Fleet::start(1, shared, |_| {}).await;
+        let outcome = race(&fleet, scale::of(50, 300)).await;
+        report(&format!("one gateway, {shared:?}"), &outcome);
+        assert_eq!(outcome.survived, 0, "{shared:?}: {outcome:?}");
+    }
+}
