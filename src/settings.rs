@@ -31,6 +31,7 @@ mod parse;
 mod raw;
 mod schema;
 mod secret;
+mod secret_text;
 mod shape;
 
 pub use draft::{CallerDraft, Draft, RouteDraft, TlsDraft};

@@ -6,7 +6,7 @@
 
 mod answer;
 mod client;
-mod form;
+pub mod form;
 mod login;
 mod on_behalf;
 mod shoppers;

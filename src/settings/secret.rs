@@ -11,9 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::{finding::Findings, guarded::write_protected, raw};
+use super::{
+    finding::Findings,
+    guarded::write_protected,
+    raw,
+    secret_text::{self, SecretText, shown_name},
+};
 
 /// More than any secret has; a path to something else by mistake must not fill the memory.
 const LARGEST: u64 = 64 * 1024;
@@ -37,10 +42,14 @@ impl Surroundings<'_> {
                 if !findings.is_from_environment(path) {
                     findings.warn(path, "the secret stands in the file; write { file = \"…\" } or { env = \"NAME\" }");
                 }
-                non_empty(secret, "empty")
+                text_of(path, secret.expose_secret().as_bytes(), "the value", findings)
             }
-            raw::Secret::Elsewhere(raw::Elsewhere { file: Some(file), env: None }) => in_file(&self.folder.join(file)),
-            raw::Secret::Elsewhere(raw::Elsewhere { file: None, env: Some(name) }) => self.in_variable(&name),
+            raw::Secret::Elsewhere(raw::Elsewhere { file: Some(file), env: None }) => {
+                self.in_file(path, &file, findings)
+            }
+            raw::Secret::Elsewhere(raw::Elsewhere { file: None, env: Some(name) }) => {
+                self.in_variable(path, &name, findings)
+            }
             // What was given was of the wrong kind, or misspelt, and has been reported.
             raw::Secret::Elsewhere(_) if findings.is_flawed(path) => return None,
             raw::Secret::Elsewhere(_) => Err("expected exactly one of file and env".to_owned()),
@@ -85,31 +94,43 @@ impl Surroundings<'_> {
         Some(file)
     }
 
-    fn in_variable(&self, name: &str) -> Result<SecretString, String> {
+    fn in_variable(&self, path: &str, name: &str, findings: &mut Findings) -> Result<SecretString, String> {
+        let is_usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        let shown = shown_name(name, name.bytes().all(is_usual));
         match self.environment.get(name) {
-            Some(text) => {
-                non_empty(SecretString::from(text.as_str()), &format!("environment variable {name} is empty"))
+            Some(text) => text_of(path, text.as_bytes(), &format!("environment variable {shown}"), findings),
+            None => {
+                Err(format!("environment variable {shown} is not set; `env` takes a variable's name, not the secret"))
             }
-            None => Err(format!("environment variable {name} is not set")),
         }
+    }
+
+    fn in_file(&self, path: &str, file: &Path, findings: &mut Findings) -> Result<SecretString, String> {
+        let name = file.to_string_lossy();
+        let file = self.folder.join(file);
+        if !name.contains('/') && !file.exists() {
+            let shown = shown_name(&name, false);
+            return Err(format!("there is no file {shown}; `file` takes a path, not the secret"));
+        }
+        let shown = file.display();
+        let mut bytes = Vec::new();
+        let read = open_private(&file)?.take(LARGEST + 1).read_to_end(&mut bytes);
+        let bytes = SecretSlice::from(bytes);
+        let length = read.map_err(|error| format!("{shown} cannot be read: {}", error.kind()))?;
+        if length as u64 > LARGEST {
+            return Err(format!("{shown} is too large for a secret"));
+        }
+        text_of(path, bytes.expose_secret(), &shown.to_string(), findings)
     }
 }
 
-fn in_file(file: &Path) -> Result<SecretString, String> {
-    let shown = file.display();
-    let mut text = String::new();
-    let read = open_private(file)?.take(LARGEST + 1).read_to_string(&mut text);
-    let secret = SecretString::from(text);
-    let length = read.map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => format!("{shown} is not text in UTF-8"),
-        kind => format!("{shown} cannot be read: {kind}"),
-    })?;
-    if length as u64 > LARGEST {
-        return Err(format!("{shown} is too large for a secret"));
+/// The secret in these bytes of `what`, with a warning of blanks that may be a mistake.
+fn text_of(path: &str, bytes: &[u8], what: &str, findings: &mut Findings) -> Result<SecretString, String> {
+    let SecretText { text, has_blanks } = secret_text::read(bytes).map_err(|problem| format!("{what} {problem}"))?;
+    if has_blanks {
+        findings.warn(path, format!("{what} begins or ends with a blank, which counts as part of the secret"));
     }
-    let text = secret.expose_secret();
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    non_empty(SecretString::from(text), &format!("{shown} is empty"))
+    if text.is_empty() { Err(format!("{what} is empty")) } else { Ok(SecretString::from(text)) }
 }
 
 fn open(file: &Path) -> Result<(File, Metadata), String> {
@@ -130,12 +151,9 @@ fn open_private(file: &Path) -> Result<File, String> {
     let mode = metadata.permissions().mode() & 0o777;
     if metadata.is_file() && mode & FORBIDDEN != 0 {
         return Err(format!(
-            "{shown} is open to others (mode {mode:04o}); run `chmod 0400 {shown}`, or in Kubernetes set defaultMode 0440"
+            "{shown} is open to others (mode {mode:04o}); run `chmod 0400 {shown}`; in Kubernetes set defaultMode 0440; for \
+             Docker's secrets, which are 0444 by default, set `uid` and `mode: 0400` where the service lists the secret"
         ));
     }
     Ok(opened)
-}
-
-fn non_empty(secret: SecretString, problem: &str) -> Result<SecretString, String> {
-    if secret.expose_secret().is_empty() { Err(problem.to_owned()) } else { Ok(secret) }
 }

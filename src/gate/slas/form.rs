@@ -94,7 +94,7 @@ pub(super) fn may_be_held(headers: &HeaderMap) -> bool {
 
 /// A form with one reading.
 #[derive(Debug)]
-pub(super) struct Form<'b>(Query<'b>);
+pub struct Form<'b>(Query<'b>);
 
 impl<'b> Form<'b> {
     /// Reads a form.
@@ -102,7 +102,7 @@ impl<'b> Form<'b> {
     /// # Errors
     /// [`Refusal::Ambiguous`] if a field that decides about identity is there twice or cannot be read, or if another reader
     /// may see other fields: a byte order mark, a NUL, or the name of a field that cannot be decoded.
-    pub(super) fn read(body: &'b [u8]) -> Result<Self, Refusal> {
+    pub fn read(body: &'b [u8]) -> Result<Self, Refusal> {
         let ambiguous = |why: &str| Refusal::Ambiguous(why.to_owned());
         let text = std::str::from_utf8(body).map_err(|_| ambiguous("the form is not UTF-8"))?;
         if text.starts_with('\u{feff}') || text.contains('\0') {
@@ -119,7 +119,7 @@ impl<'b> Form<'b> {
     ///
     /// # Errors
     /// [`Refusal::Ambiguous`] if it is there twice or cannot be read.
-    pub(super) fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
+    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
         Ok(self.0.single(name).map_err(refusal)?.filter(|value| !value.is_empty()))
     }
 }

@@ -206,17 +206,23 @@ fn look_twice(caller: &Caller, tenants: &[Draft], keys: &mut Keys<'_>) {
     if caller.may_create_shoppers && !caller.may_on_behalf {
         keys.warn("may", "create_shoppers has no effect without on_behalf");
     }
-    if caller.may_system && !matches!(caller.identity, CallerIdentity::AccountManagerClient(_)) {
-        let silent = tenants.iter().filter(|tenant| !tenant.has_account_manager);
-        for organization in silent.filter_map(|tenant| tenant.organization.as_ref()) {
-            if caller.organizations.contains(organization) {
-                keys.warn(
-                    "may",
-                    format!(
-                        "{organization} has no account_manager, whose token this caller's system calls would carry"
-                    ),
-                );
-            }
+    let by_client = matches!(caller.identity, CallerIdentity::AccountManagerClient(_));
+    for (position, tenant) in tenants.iter().enumerate().filter(|(_, tenant)| !tenant.has_account_manager) {
+        let Some(organization) =
+            tenant.organization.as_ref().filter(|organization| caller.organizations.contains(organization))
+        else {
+            continue;
+        };
+        if by_client {
+            let problem = format!(
+                "nothing in {organization} can verify this client: tenants[{position}] has no [tenants.account_manager]; \
+                 add it, or take the organization out of this caller's"
+            );
+            keys.error("account_manager_client_id", problem);
+        } else if caller.may_system {
+            let problem =
+                format!("{organization} has no account_manager, whose token this caller's system calls would carry");
+            keys.warn("may", problem);
         }
     }
 }
