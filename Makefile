@@ -50,7 +50,9 @@ FIGURE_TESTS := \
   limits::a_thousand_guesses_of_one_source_are_stopped_before_slas \
   framing::body_in_any_framing_is_one_request_to_an_http_1_upstream \
   framing::body_in_any_framing_is_one_request_to_an_http_2_upstream \
-  races::
+  races:: \
+  address_limits::flood_from_one_address_leaves_others_their_logins_and_renewals \
+  memory::
 FIGURES_PROFILE := release
 OUTAGE_SECONDS := 60
 # The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.

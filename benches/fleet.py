@@ -99,6 +99,10 @@ def start(stack, folder, binaries):
 listen = ["127.0.0.1:{port}"]
 [admin]
 listen = "127.0.0.1:{admin}"
+[limits]
+slas_calls_per_address = 0
+[logins]
+guests_per_address = 0
 [log]
 level = "error"
 audit_file = "{folder}/audit-{number}.jsonl"

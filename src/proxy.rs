@@ -5,11 +5,13 @@
 //! would close the caller's connection and say nothing of use.
 
 mod access;
+mod addresses;
 mod admit;
 mod connection;
 mod context;
 mod entrance;
 mod failure;
+mod incoming;
 mod listener;
 mod places;
 pub mod tls;
@@ -39,7 +41,7 @@ use pingora::{
 };
 use tracing::Instrument;
 
-use self::connection::HeadClock;
+use self::connection::Client;
 pub use self::{
     access::AccessLog,
     context::Context,
@@ -148,7 +150,7 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<()> {
-        if let Some(clock) = HeadClock::of(session.as_downstream()) {
+        if let Some(clock) = Client::head_clock(session.as_downstream()) {
             clock.head_arrived();
         }
         context.begin(session.req_header());
@@ -191,6 +193,7 @@ impl ProxyHttp for Proxy {
             context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
             return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
+        context.note_body(end)?;
         if !end {
             return Ok(());
         }

@@ -539,6 +539,40 @@ fn networks_limits_and_globs_have_their_meaning() {
 }
 
 #[test]
+fn limits_of_networks_replace_those_for_all_and_the_longest_prefix_counts() {
+    let text = format!(
+        "{MINIMAL}[limits]\nslas_calls_per_address = 40\n\
+         [[limits.networks]]\nnetwork = '10.0.0.0/8'\nslas_calls_per_address = 900\nguests_per_address = 0\n\
+         [[limits.networks]]\nnetwork = '10.1.2.3/24'\nheld_bodies_per_address = 0\n\
+         [[limits.networks]]\nnetwork = '2001:db8::/48'\nconnections_per_address = 7\n"
+    );
+    let limits = load(&text, &[]).unwrap().settings.limits;
+    let of = |address: &str| limits.of_address(address.parse().unwrap());
+    let calls = |address: &str, tenant| of(address).slas_calls.map(|calls| calls.of_tenant(tenant));
+    assert_eq!(
+        (calls("192.0.2.1", 500), calls("192.0.2.1", 160), calls("192.0.2.1", 1)),
+        (Some(40), Some(20), Some(1))
+    );
+    assert_eq!((calls("10.9.9.9", 160), of("10.9.9.9").guests), (Some(900), None), "as many as written");
+    assert_eq!((of("10.1.2.9").held_bodies, calls("10.1.2.9", 160)), (None, Some(20)), "the rest as for all");
+    assert_eq!(of("2001:db8:0:7::").connections, Some(7));
+    assert_eq!((of("2001:db9::").connections, of("192.0.2.1").guests), (Some(1000), Some(300)), "the defaults");
+
+    let wrong = |networks: &str| paths(&format!("{MINIMAL}{networks}"));
+    let network = |rest: &str| format!("[[limits.networks]]\n{rest}\n");
+    assert_eq!(wrong(&network("network = 'office'\nguests_per_address = 1")), ["limits.networks[0].network"]);
+    assert_eq!(wrong(&network("guests_per_address = 1")), ["limits.networks[0].network"]);
+    assert_eq!(wrong(&network("network = '10.0.0.0/8'")), ["limits.networks[0].network"], "no limit");
+    assert_eq!(wrong(&network("network = '2001:db8::/65'\nguests_per_address = 1")), ["limits.networks[0].network"]);
+    let twice = network("network = '10.0.0.0/8'\nguests_per_address = 1").repeat(2);
+    assert_eq!(wrong(&twice), ["limits.networks[1].network"]);
+    let sizes = network("network = '10.0.0.0/8'\nheld_bodies_per_address = 'large'");
+    assert_eq!(wrong(&sizes), ["limits.networks[0].held_bodies_per_address"]);
+    assert_eq!(wrong("[limits]\nconnections = 5\nconnections_per_address = 6"), ["limits.connections_per_address"]);
+    assert!(load(&format!("{MINIMAL}[limits]\nconnections = 5"), &[]).is_ok(), "the default may be larger");
+}
+
+#[test]
 fn two_variables_for_one_key_are_an_error() {
     let text = with_secret("{ env = 'SLAS' }");
     let whole = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET";

@@ -6,7 +6,7 @@
 use std::{fs, path::Path};
 
 /// How many rows the table of figures has.
-const FIGURES: usize = 26;
+const FIGURES: usize = 28;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))

@@ -38,6 +38,14 @@ listen = ["{address}"]
 [admin]
 listen = "{admin}"
 {store}
+# All load comes from one address.
+[limits]
+connections_per_address = 0
+requests_per_address = 0
+incomplete_requests_per_address = 0
+slas_calls_per_address = 0
+[logins]
+guests_per_address = 0
 [[tenants]]
 organization_id = "f_ecom_zzrf_001"
 api = "{url}"

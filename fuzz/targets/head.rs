@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
 use shopper_gateway::{
     gate::{admission, credentials::Presented, forward},
-    settings::Limits,
+    settings::{AddressLimits, Limits},
 };
 
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
@@ -17,7 +17,11 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     fields: 20,
     target: 1024,
     connections: 10,
-    connections_per_address: None,
+    requests: 10,
+    incomplete_requests: 10,
+    held_bodies: 1024,
+    per_address: AddressLimits::default(),
+    networks: Vec::new(),
 });
 
 fuzz_target!(|bytes: &[u8]| {

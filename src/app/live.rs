@@ -185,7 +185,6 @@ fn waiting_for_a_start(before: &Settings, now: &Settings) -> Vec<&'static str> {
         ("timeouts.drain", before.timeouts.drain != now.timeouts.drain),
         ("limits.head", before.limits.head != now.limits.head),
         ("limits.connections", before.limits.connections != now.limits.connections),
-        ("limits.connections_per_address", before.limits.connections_per_address != now.limits.connections_per_address),
     ]
     .into_iter()
     .filter_map(|(key, changed)| changed.then_some(key))

@@ -200,6 +200,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::settings::AddressLimits;
 
     fn limits() -> Limits {
         Limits {
@@ -209,7 +210,11 @@ mod tests {
             fields: 10,
             target: 100,
             connections: 10,
-            connections_per_address: None,
+            requests: 10,
+            incomplete_requests: 10,
+            held_bodies: 1024,
+            per_address: AddressLimits::default(),
+            networks: Vec::new(),
         }
     }
 

@@ -10,14 +10,18 @@
 //! - `attempts`: how many logins may fail
 //! - `names`: one form for all spellings of a login id
 //! - `subject`: which requests are attempts, and at which shopper's login
+//! - `slas_calls`: how many calls to SLAS, and guests, one address may cause
+//! - `meter`: a rate for each of many names
 //! - `address`: whose address a request is counted under
 
 pub mod address;
 mod attempts;
 mod load;
+mod meter;
 mod names;
 mod rates;
 mod seats;
+mod slas_calls;
 mod subject;
 
 use std::{net::IpAddr, sync::Arc};
@@ -32,6 +36,7 @@ use self::{
     load::Load,
     rates::Rates,
     seats::Seats,
+    slas_calls::SlasCallers,
     subject::{Kind, Subject},
 };
 use super::{
@@ -44,8 +49,8 @@ use super::{
 };
 use crate::{
     names::{ByOrganization, OrganizationId},
-    salesforce::guard::Sender,
-    settings::{Logins, Settings},
+    salesforce::guard::{Class, Sender},
+    settings::{Limits, Logins, Settings},
 };
 
 /// APIs that are never left out under load: whoever has come that far is about to buy.
@@ -58,6 +63,8 @@ pub struct Bounds {
     low_priority: Vec<OperationGlob>,
     rates: Rates,
     attempts: Attempts,
+    slas_callers: SlasCallers,
+    limits: Limits,
     logins: Logins,
     proxies: Proxies,
 }
@@ -81,8 +88,8 @@ pub struct Admission {
 }
 
 impl Bounds {
-    /// The bounds of the configuration. Nothing is used up yet, but what failed at logins under bounds that stay as
-    /// they were `before`.
+    /// The bounds of the configuration. Nothing is used up yet, but what addresses asked of SLAS, and what failed at logins
+    /// under bounds that stay as they were `before`.
     ///
     /// # Errors
     /// The position of each glob of `load.low_priority` that is none.
@@ -102,9 +109,23 @@ impl Bounds {
             low_priority: globs(&settings.load.low_priority)?,
             rates: Rates::new(settings),
             attempts,
+            slas_callers: before.map(|before| before.slas_callers.clone()).unwrap_or_default(),
+            limits: settings.limits.clone(),
             logins: settings.logins.clone(),
             proxies: Proxies(settings.server.trusted_proxies.clone()),
         })
+    }
+
+    /// Whether an address is one of `server.trusted_proxies`.
+    #[must_use]
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.includes(peer.to_canonical())
+    }
+
+    /// The client that a request is counted under: an IPv4 address, or the first of an IPv6 /64. `peer` has the connection.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        address::owner(self.proxies.client(peer, headers))
     }
 
     /// Leaves out what matters least while Salesforce says that it is under load.
@@ -141,7 +162,7 @@ impl Bounds {
 
     /// The address that a request counts for, if it is known: of IPv6 the /64.
     pub(super) fn client_address(&self, asked: &Asked<'_>) -> Option<IpAddr> {
-        asked.address.map(|peer| address::owner(self.proxies.client(peer, &asked.head.headers)))
+        asked.address.map(|peer| self.client(peer, &asked.head.headers))
     }
 
     /// Begins a password login with these credentials; see [`Attempt::end`].
@@ -159,13 +180,65 @@ impl Bounds {
     }
 
     fn begin(&self, route: &Route, asked: &Asked<'_>, subject: &Subject) -> Result<Attempt, Refusal> {
-        let begun = self.attempts.begin(&route.organization, self.client_address(asked), subject);
+        let begun = self.attempts.begin(&route.organization, &self.limits, self.client_address(asked), subject);
         begun.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
     }
 
     /// Whether any caller or client has a rate.
     pub(super) fn has_rates(&self) -> bool {
         self.rates.are_any()
+    }
+
+    /// Does what causes calls to SLAS, and counts them under the client's address. What SLAS's own limit refuses is given
+    /// back: no call was made.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`], and those of `work`.
+    pub(super) async fn within_slas_calls<T>(
+        &self,
+        tenant: &Tenant,
+        asked: &Asked<'_>,
+        calls: u32,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let limit =
+            self.client_address(asked).and_then(|client| Some((client, self.limits.of_address(client).slas_calls?)));
+        let Some((client, limit)) = limit else { return work.await };
+        let per_minute = limit.of_tenant(tenant.settings.slas_requests_per_minute);
+        let organization = &tenant.settings.organization;
+        let taken = self.slas_callers.take_calls(organization, client, calls, per_minute);
+        taken.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+        let result = work.await;
+        if matches!(result, Err(Refusal::SlasRateLimited { .. })) {
+            self.slas_callers.give_back_calls(organization, client, calls, per_minute);
+        }
+        result
+    }
+
+    /// Performs a deprecated guest login that causes calls to SLAS, and counts both under the client's address. A login
+    /// that a limit refuses is given back.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`], and those of `work`.
+    pub(super) async fn within_guests<T>(
+        &self,
+        tenant: &Tenant,
+        asked: &Asked<'_>,
+        calls: u32,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let work = self.within_slas_calls(tenant, asked, calls, work);
+        let limit =
+            self.client_address(asked).and_then(|client| Some((client, self.limits.of_address(client).guests?)));
+        let Some((client, per_minute)) = limit else { return work.await };
+        let organization = &tenant.settings.organization;
+        let taken = self.slas_callers.take_guest(organization, client, per_minute);
+        taken.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+        let result = work.await;
+        if matches!(result, Err(Refusal::SlasRateLimited { .. } | Refusal::CallerRateLimited { .. })) {
+            self.slas_callers.give_back_guest(organization, client, per_minute);
+        }
+        result
     }
 
     /// Lets a decided request go upstream.
@@ -183,16 +256,42 @@ impl Bounds {
         self.rates.admit(credential).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
         let mut admission = Admission::default();
         if is_budgeted(route) {
-            if let Some(kind) = Kind::of(route) {
-                admission.attempt = Some(self.begin(route, asked, &Subject::read(kind, asked)?)?);
-            }
-            let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
-            tenant.slas.guard().admit_forwarded().await.map_err(limited)?;
+            // In a box: few requests are for SLAS, and every request would have the room for it.
+            admission.attempt = Box::pin(self.admit_to_slas(tenant, route, asked, credential)).await?;
         }
         let seat = self.seat(route).await?;
         admission.is_seated_later = asked.body_follows;
         admission.seat = seat.filter(|_| !asked.body_follows);
         Ok(admission)
+    }
+
+    /// Lets a request go to SLAS: within the failed logins and the calls of its client's address, and what SLAS takes.
+    async fn admit_to_slas(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        credential: &Credential,
+    ) -> Result<Option<Attempt>, Refusal> {
+        let attempt = match Kind::of(route) {
+            Some(kind) => Some(self.begin(route, asked, &Subject::read(kind, asked)?)?),
+            None => None,
+        };
+        let class = slas_calls::class(route, credential);
+        let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
+        let admitted = async { tenant.slas.guard().admit_forwarded(class).await.map_err(limited) };
+        let admitted = match class {
+            Class::Login => admitted.await,
+            _ => self.within_slas_calls(tenant, asked, 1, admitted).await,
+        };
+        match admitted {
+            Ok(()) => Ok(attempt),
+            Err(refusal) => {
+                // What was not tried did not fail.
+                attempt.into_iter().for_each(|attempt| attempt.end(false));
+                Err(refusal)
+            }
+        }
     }
 
     async fn seat(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {

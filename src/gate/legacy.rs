@@ -142,11 +142,16 @@ impl Gate {
         trail.event = (kind != LoginKind::Refresh).then_some(Event::Login);
         trail.who = Some(login.client.id.to_string());
         match kind {
-            LoginKind::Guest => self.guest_login(&login, &head.headers, trail).await,
+            LoginKind::Guest => {
+                let calls = if login.client.secret.is_some() { 1 } else { 2 };
+                let guest = self.guest_login(&login, &head.headers, trail);
+                self.bounds.within_guests(tenant, asked, calls, guest).await
+            }
             LoginKind::Credentials => match Presented::read(&head.headers) {
                 Ok(Presented::Basic(credentials)) => {
                     let attempt = self.bounds.attempt(route, asked, &credentials)?;
-                    let result = self.password_login(&login, credentials, trail).await;
+                    let performed = self.password_login(&login, credentials, trail);
+                    let result = self.bounds.within_slas_calls(tenant, asked, 2, performed).await;
                     attempt.end(matches!(result, Err(Refusal::LoginRejected { .. })));
                     result
                 }
@@ -156,7 +161,10 @@ impl Gate {
                 }
                 Err(refusal) => Err(refusal),
             },
-            LoginKind::Refresh => self.refresh_login(&login, route, head, trail).await,
+            LoginKind::Refresh => {
+                let refreshed = self.refresh_login(&login, route, head, trail);
+                self.bounds.within_slas_calls(tenant, asked, 1, refreshed).await
+            }
         }
     }
 

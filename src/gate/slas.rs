@@ -21,6 +21,7 @@ pub use self::{
 };
 use super::{
     Asked, Decision, Forward, Gate, Logout, Route, Tenant, Whose, bounds, caller,
+    credentials::Presented,
     on_behalf::is_asked as asks_on_behalf,
     operations::{Operation, OperationKind},
     path::RequestPath,
@@ -84,6 +85,10 @@ impl Gate {
             caller::refused(&refusal, trail);
             return Decision::Answer(Reply::refusal(&refusal));
         }
+        if needs_credential(operation) && matches!(Presented::read(&head.headers), Ok(Presented::Nothing)) {
+            // In report mode too: SLAS would refuse it, and a stranger would have used up one of the tenant's calls.
+            return Decision::Answer(Reply::refusal(&Refusal::TokenMissing));
+        }
         let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
         let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
         let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
@@ -142,6 +147,13 @@ fn is_revocation(tenant: &settings::Tenant, operation: &Operation) -> bool {
 #[must_use]
 pub(super) fn is_slas_own(operation: &Operation) -> bool {
     operation.kind == OperationKind::Slas && operation.security.is_empty()
+}
+
+/// Whether an operation of SLAS takes nothing without `Authorization`, by its published description: `userinfo` and
+/// `logout` a shopper's token, `introspect` and `revoke` a client's Basic credentials.
+fn needs_credential(operation: &Operation) -> bool {
+    is_slas_own(operation)
+        && matches!(operation.id.as_str(), "getUserInfo" | "logoutCustomer" | "introspectToken" | "revokeToken")
 }
 
 #[cfg(test)]

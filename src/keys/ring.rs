@@ -403,6 +403,7 @@ mod tests {
             exchange: second,
             client_head: second,
             client_body: second,
+            held_body: second,
             client_write: second,
             idle: second,
             drain: second,

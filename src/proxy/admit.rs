@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{
     Method, StatusCode,
     header::{CONTENT_LENGTH, EXPECT},
@@ -12,7 +12,7 @@ use http::{
 };
 use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 
-use super::{Context, Proxy};
+use super::{Context, Proxy, Serving, incoming::IncomingBody};
 use crate::{
     gate::{
         Asked, Decision, admission,
@@ -28,6 +28,8 @@ use crate::{
 
 /// Largest body of a deprecated login that is read: it is one short JSON object.
 const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
+/// How long a client may take to take an answer that nobody waits for.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// How long a refused request's body is read and thrown away, so that the caller can read the answer.
 const DRAIN_REFUSED: Duration = Duration::from_secs(2);
 
@@ -35,6 +37,9 @@ impl Proxy {
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
     pub(super) async fn admit(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let serving = Arc::clone(&context.serving);
+        if let Err(refusal) = self.take_in(session, context).await {
+            return self.refuse_at_once(session, context, &refusal).await;
+        }
         let route = match admit_bytes(session).and_then(|()| serving.gate.route(head(session))) {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
@@ -53,12 +58,13 @@ impl Proxy {
             if route.wants_body() {
                 return Some(MAX_LOGIN_BODY_BYTES);
             }
-            context.is_held = serving.gate.holds_form(route, head(session));
-            context.is_held.then_some(slas::MAX_FORM_BYTES)
+            let holds_form = serving.gate.holds_form(route, head(session));
+            context.is_held |= holds_form;
+            holds_form.then_some(slas::MAX_FORM_BYTES)
         });
         let body = match wanted {
             Some(most) => {
-                let reading = Box::pin(self.read_body(session, most, serving.timeouts.client_body));
+                let reading = Box::pin(read_body(session, &mut context.incoming, most, &serving));
                 match waiting::on_others(reading).await? {
                     Ok(body) => Some(body),
                     Err(refusal) => return self.refuse(session, context, &refusal).await,
@@ -93,31 +99,18 @@ impl Proxy {
         }
     }
 
-    /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream.
-    async fn read_body(&self, session: &mut Session, most: usize, within: Duration) -> Result<Result<Bytes, Refusal>> {
-        // Without it what is read now would be missing upstream.
-        session.enable_retry_buffering();
-        if session.req_header().headers.contains_key(EXPECT) {
-            session.as_downstream_mut().write_continue_response().await?;
+    /// Refuses a request for which nothing is done any more: its answer is written if the client takes it now, and the
+    /// request does not stay for it.
+    async fn refuse_at_once(
+        &self,
+        session: &mut Session,
+        context: &mut Box<Context>,
+        refusal: &Refusal,
+    ) -> Result<bool> {
+        if session.as_downstream().as_http2().is_some() {
+            session.set_write_timeout(Some(AT_ONCE));
         }
-        let mut body = BytesMut::new();
-        let read = async {
-            while let Some(chunk) = session.as_downstream_mut().read_request_body().await? {
-                if body.len() + chunk.len() > most {
-                    return Ok(Err(Refusal::TooLarge(LargePart::Body)));
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok::<_, Box<Error>>(Ok(()))
-        };
-        match tokio::time::timeout(within, read).await {
-            Ok(Ok(result)) => Ok(result.map(|()| body.freeze())),
-            Ok(Err(_)) => {
-                session.set_keepalive(None);
-                Ok(Err(Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into())))
-            }
-            Err(_) => Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into()))),
-        }
+        Ok(self.refuse(session, context, refusal).await.unwrap_or(true))
     }
 
     async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
@@ -174,6 +167,45 @@ impl Proxy {
         }
         context.code = Some(code);
         context.reason = reason;
+    }
+}
+
+/// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream: the library holds it
+/// for that, and until it is whole nobody else does.
+async fn read_body(
+    session: &mut Session,
+    incoming: &mut Option<IncomingBody>,
+    most: usize,
+    serving: &Serving,
+) -> Result<Result<Bytes, Refusal>> {
+    session.enable_retry_buffering();
+    if session.req_header().headers.contains_key(EXPECT) {
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    let read = async {
+        while session.as_downstream_mut().read_request_body().await?.is_some() {
+            let arrived = session.as_downstream().body_bytes_read();
+            if arrived > most {
+                return Ok(Err(Refusal::TooLarge(LargePart::Body)));
+            }
+            if let Some(Err(refusal)) = incoming.as_mut().map(|incoming| incoming.hold(arrived, &serving.gate.limits)) {
+                return Ok(Err(refusal));
+            }
+        }
+        Ok::<_, Box<Error>>(Ok(()))
+    };
+    match tokio::time::timeout(serving.timeouts.held_body, read).await {
+        Ok(Ok(result)) => {
+            if let Some(incoming) = incoming.as_mut().filter(|_| result.is_ok()) {
+                incoming.complete();
+            }
+            Ok(result.map(|()| session.as_downstream().get_retry_buffer().unwrap_or_default()))
+        }
+        Ok(Err(_)) => {
+            session.set_keepalive(None);
+            Ok(Err(Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into())))
+        }
+        Err(_) => Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into()))),
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Frames`] of HTTP/2, and says in our words what the library says by itself. Refuses to know what
 //! the requests are.
 
+mod client;
 mod clock;
 mod frames;
 mod unread;
@@ -32,8 +33,11 @@ use pingora::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
-pub(crate) use self::clock::{HeadClock, Overdue};
 use self::frames::{Flood, Frames, Owed, PREFACE};
+pub(crate) use self::{
+    client::Client,
+    clock::{HeadClock, Overdue},
+};
 use crate::{
     gate::refusal::{LargePart, Refusal},
     in_flight::Unsent,
@@ -50,7 +54,7 @@ pub(crate) struct Connection {
     io: BufWriter<Stream>,
     /// What ended a rest, until it is read.
     early: Vec<u8>,
-    clock: Arc<HeadClock>,
+    client: Arc<Client>,
     protocol: Protocol,
     /// Most bytes of a head in HTTP/1.1, and how many have arrived.
     head_limit: usize,
@@ -73,7 +77,7 @@ impl Connection {
     /// after `head_limit` bytes.
     pub(crate) fn new(
         io: Stream,
-        clock: Arc<HeadClock>,
+        client: Arc<Client>,
         head_limit: usize,
         unsent: Unsent,
         metrics: Arc<Metrics>,
@@ -81,12 +85,12 @@ impl Connection {
         // The library hands this to every request of the connection; it is the one place for data of our own.
         let carried = ProxyDigest::new(
             Box::new(ResponseHeader::build(StatusCode::OK, Some(0))?),
-            Some(Box::new(Arc::clone(&clock))),
+            Some(Box::new(Arc::clone(&client))),
         );
         Ok(Self {
             io: BufWriter::with_capacity(WRITE_BUFFER_BYTES, io),
             early: Vec::new(),
-            clock,
+            client,
             protocol: Protocol::Unknown,
             head_limit,
             head_bytes: 0,
@@ -113,7 +117,7 @@ impl Connection {
     /// Rests after a request until the client sends something, and says whether it does. Takes no room meanwhile.
     /// The clock says when that has been for too long.
     pub(crate) async fn rest(&mut self, at_most: Duration) -> bool {
-        self.clock.rest(at_most);
+        self.client.clock.rest(at_most);
         poll_fn(|context| {
             let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
             let mut early = ReadBuf::uninit(&mut room);
@@ -132,16 +136,16 @@ impl Connection {
             self.protocol = if Frames::begin_with(bytes) { Protocol::Http2(Frames::new()) } else { Protocol::Http1 };
         }
         let Protocol::Http2(frames) = &mut self.protocol else {
-            if self.clock.bytes_arrived() {
+            if self.client.clock.bytes_arrived() {
                 self.head_bytes = 0;
             }
             self.head_bytes += bytes.len();
             return Ok(());
         };
         match frames.follow(bytes) {
-            Ok(Owed::Nothing) => self.clock.head_arrived(),
-            Ok(Owed::Same) if self.clock.is_head_owed() => {}
-            Ok(Owed::Same | Owed::Anew) => self.clock.begin(),
+            Ok(Owed::Nothing) => self.client.clock.head_arrived(),
+            Ok(Owed::Same) if self.client.clock.is_head_owed() => {}
+            Ok(Owed::Same | Owed::Anew) => self.client.clock.begin(),
             Err(Flood) => {
                 self.metrics.connections_cut.with_label_values(&["flood"]).inc();
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a flood of HTTP/2 frames"));
@@ -152,7 +156,7 @@ impl Connection {
 
     /// Whether what is written now is the library's own: no request has got as far as us.
     fn is_unread(&self) -> bool {
-        matches!(self.protocol, Protocol::Http1) && self.clock.is_head_owed()
+        matches!(self.protocol, Protocol::Http1) && self.client.clock.is_head_owed()
     }
 
     /// Notes a write or flush that has to wait. Only a flush tells that nothing does any more: TLS has a buffer of its own.
@@ -313,6 +317,6 @@ impl GetSocketDigest for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Connection").field("clock", &self.clock).finish_non_exhaustive()
+        formatter.debug_struct("Connection").field("client", &self.client).finish_non_exhaustive()
     }
 }

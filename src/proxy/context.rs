@@ -10,10 +10,16 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
+use pingora::{Error, ErrorType};
 use tracing::Span;
 use uuid::Uuid;
 
-use super::{Serving, access::Line, upstream::Upstream};
+use super::{
+    Serving,
+    access::Line,
+    incoming::{IncomingBody, RequestPermit},
+    upstream::Upstream,
+};
 use crate::{
     gate::{Forward, Route, forward::CORRELATION_ID, refusal::Refusal},
     metrics::{Answered, Metrics},
@@ -38,6 +44,10 @@ pub struct Context {
     pub(super) body_bytes: usize,
     /// The whole body was read before the request went upstream.
     pub(super) is_held: bool,
+    /// Counts it among the requests of its client.
+    pub(super) request_permit: Option<RequestPermit>,
+    /// Counts its body, if one is to come.
+    pub(super) incoming: Option<IncomingBody>,
     /// The answer's body stays here.
     pub(super) drops_answer: bool,
     /// Whether it has been sent a second time, with another token.
@@ -73,6 +83,8 @@ impl Context {
             correlation_id: HeaderValue::from_static(NONE),
             body_bytes: 0,
             is_held: false,
+            request_permit: None,
+            incoming: None,
             drops_answer: false,
             replayed: false,
             may_replay: false,
@@ -132,6 +144,22 @@ impl Context {
         self.own += now - began;
         self.sent_at = Some(now);
         context
+    }
+
+    /// A part of the body has arrived, or its end.
+    ///
+    /// # Errors
+    /// If no memory is left for it; then [`Context::failure`] says what to answer.
+    pub(super) fn note_body(&mut self, end: bool) -> pingora::Result<()> {
+        let Some(incoming) = &mut self.incoming else { return Ok(()) };
+        if let Err(refusal) = incoming.hold(self.body_bytes, &self.serving.gate.limits) {
+            self.failure = Some(refusal);
+            return Error::e_explain(ErrorType::Custom("too many bodies"), "no memory is left for the body");
+        }
+        if end {
+            incoming.complete();
+        }
+        Ok(())
     }
 
     /// The request's body is sent as well: the time that its client took for it is not upstream's.

@@ -4,7 +4,7 @@
 //! nothing but itself: the library's own loop makes the room for the next request, and the buffer for its head, as soon
 //! as the one before is done. What lies between them in HTTP/2 is the library's.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use pingora::{
@@ -14,7 +14,8 @@ use pingora::{
     server::ShutdownWatch,
 };
 
-use super::{Proxy, Serving, connection::Connection};
+use super::{Proxy, Serving, connection::Connection, places::Allowance};
+use crate::gate::bounds::address::owner;
 
 /// Seconds for any part of a connection's first head, as in the library; all of it has `timeouts.client_head`.
 const FIRST_HEAD_SECS: u64 = 60;
@@ -30,6 +31,15 @@ impl Entrance {
     #[must_use]
     pub fn new(proxy: HttpProxy<Proxy>, serving: Arc<ArcSwap<Serving>>) -> Self {
         Self { proxy: Arc::new(proxy), serving }
+    }
+
+    /// What the configuration says of the connections from one address.
+    pub(super) fn allowance(&self, client: IpAddr) -> Allowance {
+        let serving = self.serving.load();
+        if serving.gate.bounds.is_proxy(client) {
+            return Allowance { is_proxy: true, connections: None };
+        }
+        Allowance { is_proxy: false, connections: serving.gate.limits.of_address(owner(client)).connections }
     }
 
     /// Serves a connection until it ends.

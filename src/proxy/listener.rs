@@ -14,9 +14,9 @@ use pingora::{
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    connection::{Connection, HeadClock, Overdue},
+    connection::{Client, Connection, HeadClock, Overdue},
     entrance::Entrance,
-    places::Places,
+    places::{Place, Places},
     tls::ListenerTls,
     workers::{Threads, Workers},
 };
@@ -34,6 +34,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const STREAMS: u32 = 100;
 /// How much of a head is read beyond `limits.head`, so that the gate refuses it, and says why.
 const HEAD_ROOM_BYTES: usize = 16 * 1024;
+/// Bytes that the gateway has not read yet of one HTTP/2 stream, and of all streams of a connection. Flow control keeps
+/// the client from sending more (RFC 9113, 6.9).
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 /// What one HTTP/2 stream may have waiting for its reader; with [`STREAMS`], 6.4 MB a connection.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -58,7 +62,7 @@ impl Reception {
             head_within: settings.timeouts.client_head,
             rest: settings.timeouts.idle,
             head_limit: settings.limits.head + HEAD_ROOM_BYTES,
-            places: Places::new(&settings.limits, metrics.connections.clone()),
+            places: Places::new(settings.limits.connections, metrics.connections.clone()),
             workers: workers.threads(),
             in_flight: Arc::clone(in_flight),
             metrics: Arc::clone(metrics),
@@ -111,7 +115,8 @@ impl Reception {
                 }
             };
             failing = false;
-            match self.places.take(client.ip()) {
+            let allowance = entrances.first().map(|entrance| entrance.allowance(client.ip())).unwrap_or_default();
+            match self.places.take(client.ip(), allowance) {
                 Ok(place) => {
                     let (reception, entrances, stop) = (Arc::clone(&self), Arc::clone(&entrances), stop.clone());
                     let tls = tls.as_ref().map(ListenerTls::acceptor);
@@ -121,7 +126,7 @@ impl Reception {
                     worker.spawn(async move {
                         // Fails only for want of memory in the kernel: then nobody can be served.
                         if let (Ok(socket), Some(entrance)) = (TcpStream::from_std(socket), entrances.get(number)) {
-                            reception.receive(socket, client, tls, entrance, stop).await;
+                            reception.receive(socket, client, &place, tls, entrance, stop).await;
                         }
                         drop(place);
                     });
@@ -135,6 +140,7 @@ impl Reception {
         &self,
         socket: TcpStream,
         client: SocketAddr,
+        place: &Place,
         tls: Option<Arc<Acceptor>>,
         entrance: &Entrance,
         mut stop: ShutdownWatch,
@@ -158,7 +164,8 @@ impl Reception {
             },
         };
         let (unsent, metrics) = (Unsent::none(&self.in_flight), Arc::clone(&self.metrics));
-        let connection = Connection::new(stream, Arc::clone(&clock), self.head_limit, unsent, metrics);
+        let client = Client::new(Arc::clone(&clock), Arc::clone(&place.address), place.is_proxy);
+        let connection = Connection::new(stream, client, self.head_limit, unsent, metrics);
         let Ok(connection) = connection else { return };
         tokio::select! {
             biased;
@@ -181,6 +188,8 @@ pub fn http2_options(limits: &Limits) -> H2Options {
     let mut options = H2Options::new();
     options
         .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(u32::try_from(limits.head + HEAD_ROOM_BYTES).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     options

@@ -1,41 +1,53 @@
 //! How many connections there may be, in all and from one address.
 //!
-//! Owns the count. A place is taken when a connection is accepted and given back when its [`Place`] goes.
+//! Owns the order of the two questions. A place is taken when a connection is accepted and given back when its [`Place`]
+//! goes.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
-use parking_lot::Mutex;
 use prometheus::IntGauge;
 
-use crate::{gate::bounds::address::owner, settings::Limits};
+use super::addresses::{Address, Addresses};
+use crate::gate::bounds::address::owner;
 
 /// All places.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(super) struct Places {
     limit: usize,
-    taken: AtomicUsize,
-    limit_per_address: Option<usize>,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    addresses: Arc<Addresses>,
+    /// Whether the operator has been told of the limit of one address.
+    is_told: AtomicBool,
     gauge: IntGauge,
 }
 
 /// One place, taken until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(super) struct Place {
     places: Arc<Places>,
-    address: IpAddr,
+    /// The address that has it.
+    pub(super) address: Arc<Address>,
+    /// Whether that is one of `server.trusted_proxies`.
+    pub(super) is_proxy: bool,
+}
+
+/// What the configuration says of the connections from one address.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Allowance {
+    /// Whether it is one of `server.trusted_proxies`.
+    pub(super) is_proxy: bool,
+    /// How many connections it may have; `None`: no limit.
+    pub(super) connections: Option<usize>,
 }
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPlace {
+pub(super) enum NoPlace {
     /// All are taken.
     Any,
     /// All that one address may have are taken.
@@ -43,60 +55,46 @@ pub(crate) enum NoPlace {
 }
 
 impl Places {
-    /// As many as the configuration says; `gauge` shows how many are taken.
-    pub(crate) fn new(limits: &Limits, gauge: IntGauge) -> Arc<Self> {
-        Arc::new(Self {
-            limit: limits.connections,
-            taken: AtomicUsize::new(0),
-            limit_per_address: limits.connections_per_address,
-            by_address: Mutex::default(),
-            gauge,
-        })
+    /// This many places; `gauge` shows how many are taken.
+    pub(super) fn new(limit: usize, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self { limit, addresses: Arc::default(), is_told: AtomicBool::new(false), gauge })
     }
 
     /// Takes a place for a client.
     ///
     /// # Errors
     /// [`NoPlace`].
-    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<Place, NoPlace> {
-        let address = owner(client);
-        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.limit {
-            self.taken.fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn take(self: &Arc<Self>, client: IpAddr, allowance: Allowance) -> Result<Place, NoPlace> {
+        if !self.addresses.all.connections.add(1, Some(self.limit)) {
             return Err(NoPlace::Any);
         }
-        if let Some(limit) = self.limit_per_address {
-            let mut by_address = self.by_address.lock();
-            let taken = by_address.entry(address).or_default();
-            if *taken >= limit {
-                self.taken.fetch_sub(1, Ordering::AcqRel);
-                return Err(NoPlace::ForAddress);
+        let address = self.addresses.of(owner(client));
+        if !address.usage().connections.add(1, allowance.connections) {
+            self.addresses.all.connections.subtract(1);
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "a client has limits.connections_per_address connections, more are refused; \
+                     if it is a load balancer, add it to server.trusted_proxies"
+                );
             }
-            *taken += 1;
+            return Err(NoPlace::ForAddress);
         }
         self.gauge.inc();
-        Ok(Place { places: Arc::clone(self), address })
+        Ok(Place { places: Arc::clone(self), address, is_proxy: allowance.is_proxy })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.gauge.dec();
-        self.places.taken.fetch_sub(1, Ordering::AcqRel);
-        if self.places.limit_per_address.is_some() {
-            let mut by_address = self.places.by_address.lock();
-            if let Some(taken) = by_address.get_mut(&self.address) {
-                *taken -= 1;
-                if *taken == 0 {
-                    by_address.remove(&self.address);
-                }
-            }
-        }
+        self.address.usage().connections.subtract(1);
+        self.address.all().connections.subtract(1);
     }
 }
 
 impl NoPlace {
     /// In metrics.
-    pub(crate) fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Any => "too_many",
             Self::ForAddress => "too_many_of_address",
@@ -108,44 +106,42 @@ impl NoPlace {
 mod tests {
     use super::*;
 
-    fn places(connections: usize, connections_per_address: Option<usize>) -> Arc<Places> {
-        let (body, body_rate, head, fields, target) = (1, 1, 1, 1, 1);
-        let limits = Limits { body, body_rate, head, fields, target, connections, connections_per_address };
-        Places::new(&limits, IntGauge::new("connections", "test").unwrap())
+    fn places(connections: usize) -> Arc<Places> {
+        Places::new(connections, IntGauge::new("connections", "test").unwrap())
     }
 
-    fn take(places: &Arc<Places>, client: &str) -> Result<Place, NoPlace> {
-        places.take(client.parse().unwrap())
+    fn take(places: &Arc<Places>, client: &str, of_address: Option<usize>) -> Result<Place, NoPlace> {
+        places.take(client.parse().unwrap(), Allowance { is_proxy: false, connections: of_address })
     }
 
     #[test]
     fn places_are_given_back() {
-        let places = places(2, None);
-        let (one, other) = (take(&places, "192.0.2.1").unwrap(), take(&places, "192.0.2.1").unwrap());
-        assert_eq!(take(&places, "192.0.2.2").err(), Some(NoPlace::Any));
+        let places = places(2);
+        let (one, other) = (take(&places, "192.0.2.1", None).unwrap(), take(&places, "192.0.2.1", None).unwrap());
+        assert_eq!(take(&places, "192.0.2.2", None).err(), Some(NoPlace::Any));
         assert_eq!(places.gauge.get(), 2);
         drop(one);
-        let again = take(&places, "192.0.2.2").unwrap();
-        assert_eq!(take(&places, "192.0.2.2").err(), Some(NoPlace::Any));
+        let again = take(&places, "192.0.2.2", None).unwrap();
+        assert_eq!(take(&places, "192.0.2.2", None).err(), Some(NoPlace::Any));
         drop((other, again));
-        assert_eq!((places.taken.load(Ordering::Relaxed), places.gauge.get()), (0, 0));
+        assert_eq!((places.addresses.all.connections.get(), places.gauge.get()), (0, 0));
     }
 
     #[test]
     fn one_address_leaves_places_to_others() {
-        let places = places(100, Some(2));
+        let places = places(100);
         for (one, same, other) in [
             ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
             ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", "2001:db8:0:1::1"),
         ] {
-            let taken = [take(&places, one).unwrap(), take(&places, same).unwrap()];
-            assert_eq!(take(&places, one).err(), Some(NoPlace::ForAddress));
-            let others = take(&places, other).unwrap();
+            let taken = [take(&places, one, Some(2)).unwrap(), take(&places, same, Some(2)).unwrap()];
+            assert_eq!(take(&places, one, Some(2)).err(), Some(NoPlace::ForAddress));
+            let others = take(&places, other, Some(2)).unwrap();
             drop(taken);
-            assert!(take(&places, one).is_ok());
+            assert!(take(&places, one, Some(2)).is_ok());
             drop(others);
         }
-        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
-        assert!(places.by_address.lock().is_empty(), "addresses that are gone are forgotten");
+        assert_eq!(places.addresses.all.connections.get(), 0);
+        assert_eq!(places.addresses.count(), 0, "addresses that are gone are forgotten");
     }
 }

@@ -228,6 +228,7 @@ mod tests {
             exchange: Duration::from_secs(1),
             client_head: Duration::from_secs(1),
             client_body: Duration::from_secs(1),
+            held_body: Duration::from_secs(1),
             client_write: Duration::from_secs(1),
             idle: Duration::from_secs(1),
             drain: Duration::from_secs(1),

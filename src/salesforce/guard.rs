@@ -35,7 +35,12 @@ pub enum Class {
     Login,
     /// SLAS: a refresh that somebody waits for. Leaves some of the budget to logins.
     Refresh,
-    /// SLAS: a refresh before anybody asks. Leaves more of it.
+    /// SLAS: a client's own request by which a shopper logs in, refreshes or logs out. Leaves some of the budget to the
+    /// gateway's logins and refreshes, which strangers cannot ask for without a rate.
+    ForwardedLogin,
+    /// SLAS: any other request of a client's own. Leaves half of the budget.
+    Forwarded,
+    /// SLAS: a refresh before anybody asks. Leaves half of the budget.
     Ahead,
     /// Account Manager: a system token.
     System,
@@ -64,13 +69,14 @@ impl Class {
             Self::Refresh | Self::Ahead => Some(1),
             Self::System => Some(2),
             Self::Profile => Some(3),
-            Self::Upkeep => None,
+            // Their failures are the client's to see, so no circuit keeps them from SLAS.
+            Self::ForwardedLogin | Self::Forwarded | Self::Upkeep => None,
         }
     }
 
     fn service(self) -> &'static str {
         match self {
-            Self::Login | Self::Refresh | Self::Ahead | Self::Upkeep => "slas",
+            Self::Login | Self::Refresh | Self::ForwardedLogin | Self::Forwarded | Self::Ahead | Self::Upkeep => "slas",
             Self::System => "account_manager",
             Self::Profile => "api",
         }
@@ -78,7 +84,7 @@ impl Class {
 
     /// Whether it spends of the tenant's budget at SLAS.
     pub(super) fn is_budgeted(self) -> bool {
-        matches!(self, Self::Login | Self::Refresh | Self::Ahead)
+        matches!(self, Self::Login | Self::Refresh | Self::ForwardedLogin | Self::Forwarded | Self::Ahead)
     }
 }
 
@@ -152,18 +158,17 @@ impl Guard {
         if class.is_budgeted() { self.purse.take(class).await.map_err(limited) } else { Ok(()) }
     }
 
-    /// Whether SLAS may be sent a client's own request now; then it counts against the budget. Its failures are the
-    /// client's to see, so no circuit keeps it from SLAS.
+    /// Whether SLAS may be sent a client's own request of this class now; then it counts against the budget.
     ///
     /// # Errors
     /// How long to wait.
-    pub async fn admit_forwarded(&self) -> Result<(), Duration> {
+    pub async fn admit_forwarded(&self, class: Class) -> Result<(), Duration> {
         {
             let mut state = self.state.lock();
             let State { quota, pace, .. } = &mut *state;
-            quota.admit(Class::Login, Instant::now(), pace)?;
+            quota.admit(class, Instant::now(), pace)?;
         }
-        self.purse.take(Class::Login).await
+        self.purse.take(class).await
     }
 
     /// Learns from what became of a call that began at `began`.

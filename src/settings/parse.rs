@@ -7,12 +7,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Draft, Limits, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
+    Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
     UnknownOperations, finding::Findings, raw, secret::Surroundings,
 };
 
 mod callers;
 mod keys;
+mod limits;
 mod log;
 mod routes;
 mod store;
@@ -54,10 +55,16 @@ pub(super) fn settings(
     tenants::settle_on_behalf(&mut tenants, &callers, findings);
     let sessions = sessions(&file.sessions, findings);
     let timeouts = timeouts(&file.timeouts, findings);
-    let limits = limits(&file.limits, findings);
+    let limits = limits::limits(&file.limits, &file.logins, findings);
     let low_priority = file.load.low_priority.into_texts();
     let load = load(&file.load.queue, file.load.concurrency, &low_priority, findings);
-    let raw::Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login } = file.logins;
+    let raw::Logins {
+        waiting,
+        failed_per_address,
+        guests_per_address: _,
+        failed_per_address_and_login,
+        failed_per_login,
+    } = file.logins;
     let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
     let log = log::log(file.log, &surroundings, findings);
     let traces = traces::traces(&file.traces, findings);
@@ -215,6 +222,7 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
     let exchange = duration("exchange", &raw.exchange);
     let client_head = duration("client_head", &raw.client_head);
     let client_body = duration("client_body", &raw.client_body);
+    let held_body = duration("held_body", &raw.held_body);
     let client_write = duration("client_write", &raw.client_write);
     let idle = duration("idle", &raw.idle);
     let drain = duration("drain", &raw.drain);
@@ -225,6 +233,7 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
         exchange: exchange?,
         client_head: client_head?,
         client_body: client_body?,
+        held_body: held_body?,
         client_write: client_write?,
         idle: idle?,
         drain: drain?,
@@ -234,30 +243,4 @@ fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
 fn load(queue: &str, concurrency: usize, low_priority: &[String], findings: &mut Findings) -> Option<Load> {
     let queue = Keys::new("load", findings).duration("queue", queue, MINUTE)?;
     Some(Load { low_priority: low_priority.to_vec(), concurrency, queue })
-}
-
-fn limits(raw: &raw::Limits, findings: &mut Findings) -> Option<Limits> {
-    let mut keys = Keys::new("limits", findings);
-    let body = keys.size("body", &raw.body, 1 << 30);
-    let body_rate = keys.size("body_rate", &raw.body_rate, 1 << 30);
-    // Pingora reads no head of more than 1 MiB.
-    let head = keys.size("head", &raw.head, 1 << 20);
-    let target = keys.size("target", &raw.target, 1 << 20);
-    if let (Some(head), Some(target)) = (head, target)
-        && target > head
-    {
-        keys.error("target", "greater than limits.head, which includes it");
-    }
-    if raw.connections_per_address > raw.connections {
-        keys.error("connections_per_address", "greater than limits.connections, so that it would limit nothing");
-    }
-    Some(Limits {
-        body: body?,
-        body_rate: body_rate?,
-        head: head?,
-        fields: raw.fields,
-        target: target?,
-        connections: raw.connections,
-        connections_per_address: Some(raw.connections_per_address).filter(|limit| *limit > 0),
-    })
 }

@@ -296,10 +296,14 @@ pub(super) struct Timeouts {
     /// head's first byte. Then the connection is closed.
     #[schemars(with = "kinds::Duration", example = &"10s")]
     pub(super) client_head: String,
-    /// A client's whole body, where the gateway answers itself; elsewhere each wait for more of it, and the time after
-    /// which `limits.body_rate` counts.
+    /// Each wait for more of a client's body that is forwarded while it arrives, and the time after which
+    /// `limits.body_rate` counts.
     #[schemars(with = "kinds::Duration", example = &"30s")]
     pub(super) client_body: String,
+    /// A client's whole body, where the gateway reads it before it decides: deprecated logins, and forms for SLAS that
+    /// may lack a client's credential.
+    #[schemars(with = "kinds::Duration", example = &"10s")]
+    pub(super) held_body: String,
     /// A client taking one part of an answer, of 64 KiB at most. Then the connection is closed (HTTP/2: the stream).
     #[schemars(with = "kinds::Duration", example = &"30s")]
     pub(super) client_write: String,
@@ -311,7 +315,8 @@ pub(super) struct Timeouts {
     pub(super) drain: String,
 }
 
-/// Every size limit.
+/// Every limit of size and number. Those per address count a client by its address, IPv6 by its /64. Clients behind
+/// `server.trusted_proxies` are counted by the address that the proxy names, and have no limit of connections.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
@@ -336,10 +341,70 @@ pub(super) struct Limits {
     /// where that is not enough.
     #[schemars(range(min = 1, max = 1_000_000), example = 10_000)]
     pub(super) connections: usize,
-    /// Of these from one client address (IPv6: from one /64); 0: no limit. Leave it at 0 behind a load balancer, whose
-    /// connections all come from a few addresses; set it, e.g. to 100, where clients connect themselves.
-    #[schemars(range(max = 1_000_000), example = 100)]
-    pub(super) connections_per_address: usize,
+    /// Of these from one client address; 0: no limit. Default: 1,000. A load balancer in front of the gateway opens all
+    /// connections from a few addresses: name it in `server.trusted_proxies`, which this limit leaves out.
+    #[schemars(range(max = 1_000_000), example = 1000)]
+    pub(super) connections_per_address: Option<usize>,
+    /// Requests under way at a time, answers that clients have not taken included; further ones get 503 `overloaded`.
+    #[schemars(range(min = 1, max = 1_000_000), example = 10_000)]
+    pub(super) requests: usize,
+    /// Of these from one client address over HTTP/2; further ones get 429 `caller_rate_limited`. 0: no limit. In HTTP/1.1 a
+    /// connection has one request, so `connections_per_address` is the limit.
+    #[schemars(range(max = 1_000_000), example = 1000)]
+    pub(super) requests_per_address: usize,
+    /// Requests at a time whose body has not arrived to its end; further ones get 503 `overloaded`. An HTTP/2 connection
+    /// may have 16 of them, unless it is of `server.trusted_proxies`.
+    #[schemars(range(min = 1, max = 1_000_000), example = 4096)]
+    pub(super) incomplete_requests: usize,
+    /// Of these from one client address; further ones get 429 `caller_rate_limited`. 0: no limit.
+    #[schemars(range(max = 1_000_000), example = 256)]
+    pub(super) incomplete_requests_per_address: usize,
+    /// Bytes of request bodies in memory at a time: bodies that the gateway reads before it decides, and the first 64 KiB
+    /// of others, which can be sent again. A request beyond gets 503 `overloaded`.
+    #[schemars(example = &"64MiB")]
+    pub(super) held_bodies: Size,
+    /// Of these from one client address; a request beyond gets 429 `caller_rate_limited`.
+    #[schemars(example = &"8MiB")]
+    pub(super) held_bodies_per_address: Size,
+    /// Calls to SLAS a minute that requests of one client address may cause: deprecated logins, and requests on SLAS's
+    /// paths; further ones get 429 `caller_rate_limited`. One address never gets more than an eighth of the tenant's
+    /// `slas_requests_per_minute`. 0: no limit. Calls for trusted systems, and refreshes of sessions that a request
+    /// needs, do not count. Counted by each gateway for itself.
+    #[schemars(range(max = 1_000_000), example = 600)]
+    pub(super) slas_calls_per_address: u32,
+    /// Networks whose addresses have limits of their own, e.g. a storefront's servers or a company's offices.
+    pub(super) networks: Vec<Network>,
+}
+
+/// Limits of each address of one network, in place of those for all. Of several networks the one with the longest
+/// prefix counts. What is absent is as for all; 0: no limit.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Network {
+    /// The network, or one address. IPv6: at most a /64.
+    #[schemars(required, example = &"203.0.113.0/24")]
+    pub(super) network: Option<String>,
+    /// In place of `limits.connections_per_address`.
+    #[schemars(range(max = 1_000_000), example = 5000)]
+    pub(super) connections_per_address: Option<usize>,
+    /// In place of `limits.requests_per_address`.
+    #[schemars(range(max = 1_000_000), example = 5000)]
+    pub(super) requests_per_address: Option<usize>,
+    /// In place of `limits.incomplete_requests_per_address`.
+    #[schemars(range(max = 1_000_000), example = 2000)]
+    pub(super) incomplete_requests_per_address: Option<usize>,
+    /// In place of `limits.held_bodies_per_address`.
+    #[schemars(example = &"32MiB")]
+    pub(super) held_bodies_per_address: Option<Size>,
+    /// In place of `limits.slas_calls_per_address`, as many as written, whatever SLAS takes of the tenant.
+    #[schemars(range(max = 1_000_000), example = 10_000)]
+    pub(super) slas_calls_per_address: Option<u32>,
+    /// In place of `logins.guests_per_address`.
+    #[schemars(range(max = 1_000_000), example = 5000)]
+    pub(super) guests_per_address: Option<u32>,
+    /// In place of `logins.failed_per_address`.
+    #[schemars(range(max = 1_000_000), example = 600)]
+    pub(super) failed_per_address: Option<u32>,
 }
 
 /// How much is asked of an organization's APIs, and what is left out first.
@@ -371,11 +436,15 @@ pub(super) struct Logins {
     /// count; a message that SLAS is asked to send always does. Behind a load balancer set `server.trusted_proxies`, or all clients are one.
     #[schemars(range(max = 1_000_000), example = 60)]
     pub(super) failed_per_address: u32,
-    /// The same for one login id from one address. Passwords, one-time codes and messages count apart. All spellings of a
+    /// Deprecated guest logins a minute of one client address; then 429 `caller_rate_limited`. Each of them is a session
+    /// more and one or two calls to SLAS.
+    #[schemars(range(max = 1_000_000), example = 300)]
+    pub(super) guests_per_address: u32,
+    /// The same as `failed_per_address`, for one login id from one address. Passwords, one-time codes and messages count apart. All spellings of a
     /// login id are one: upper case, compatibility characters and invisible characters make no difference.
     #[schemars(range(max = 1_000_000), example = 5)]
     pub(super) failed_per_address_and_login: u32,
-    /// The same for one login id from everywhere. Whoever can fail so often keeps its owner out.
+    /// The same as `failed_per_address`, for one login id from everywhere. Whoever can fail so often keeps its owner out.
     #[schemars(range(max = 1_000_000), example = 100)]
     pub(super) failed_per_login: u32,
 }

@@ -3,7 +3,8 @@
 //! Owns the figures and the way of sharing: the budget lies in the store, and each gateway takes a twentieth of it in hand
 //! at a time, so that the store is asked once for many calls and never by a request that needs none. While the store
 //! cannot be reached, each gateway goes on with a quarter, so that four of them stay below the limit. Who is
-//! served first when it runs short: logins, then refreshes, then refreshes ahead of time.
+//! served first when it runs short: logins of the gateway, then its refreshes, then logins and refreshes that clients send
+//! to SLAS themselves, then all else that they send, and refreshes ahead of time.
 
 use std::{
     sync::Arc,
@@ -83,7 +84,8 @@ fn handful(budget: Budget) -> u32 {
 /// What a class leaves for those that matter more.
 fn left_by(class: Class, budget: Budget) -> u32 {
     match class {
-        Class::Ahead => budget.size / 2,
+        Class::Ahead | Class::Forwarded => budget.size / 2,
+        Class::ForwardedLogin => budget.size / 8 * 3,
         Class::Refresh => budget.size / 4,
         Class::Login | Class::System | Class::Profile | Class::Upkeep => 0,
     }

@@ -10,6 +10,7 @@ mod scale;
 mod world;
 
 mod abuse;
+mod address_limits;
 mod admin;
 mod audit;
 mod bounds;
@@ -28,6 +29,7 @@ mod keys;
 mod limits;
 mod logins;
 mod logouts;
+mod memory;
 mod metrics;
 mod on_behalf;
 mod operations;

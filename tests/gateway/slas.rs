@@ -39,6 +39,9 @@ const NOTHING: [(&str, &str); 17] = [
     ("POST", "otp/verify"),
 ];
 
+/// Operations that SLAS refuses without `Authorization`, and that are answered here then.
+const NEEDS_CREDENTIAL: [&str; 4] = ["userinfo", "logout", "introspect", "revoke"];
+
 fn slas(rest: &str) -> String {
     format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/{rest}")
 }
@@ -209,9 +212,14 @@ async fn nothing_is_added_elsewhere_whatever_the_request_names() {
             let request = if method == "POST" { request.form(&[("client_id", PRIVATE_CLIENT)]) } else { request };
             let asks_for_a_token = operation.starts_with("otp") || operation.contains("passkey");
             let request = if asks_for_a_token { request.bearer_auth(&token) } else { request };
-            let (_, entry) = passed(&world, request).await;
-            let own = if asks_for_a_token { vec![format!("Bearer {token}")] } else { vec![] };
-            assert_eq!(proofs(&entry), [own.iter().map(String::as_str).collect(), vec![], vec![]], "{method} {target}");
+            if NEEDS_CREDENTIAL.contains(&operation) {
+                assert_eq!(world.send(request).await.refusal(), (401, "token_missing"), "{method} {target}");
+            } else {
+                let (_, entry) = passed(&world, request).await;
+                let own = if asks_for_a_token { vec![format!("Bearer {token}")] } else { vec![] };
+                let proofs = proofs(&entry);
+                assert_eq!(proofs, [own.iter().map(String::as_str).collect(), vec![], vec![]], "{method} {target}");
+            }
 
             // A placeholder is replaced only where the gateway would also have added.
             if !asks_for_a_token {
@@ -310,8 +318,9 @@ async fn the_fields_of_the_gateways_own_are_taken_from_no_caller() {
         BASIC.into_iter().chain(["trusted-agent/token", "login", "trusted-system/token", "revoke", "logout"])
     {
         let request = world.post(&slas(operation)).form(&[("client_id", PUBLIC_CLIENT)]);
-        // A login needs the shopper's own credentials.
+        // A login needs the shopper's own credentials, and these operations one at all.
         let own = (operation == "login").then(|| basic(LOGIN, PASSWORD));
+        let own = own.or(NEEDS_CREDENTIAL.contains(&operation).then(|| "Bearer a".to_owned()));
         let request = own.iter().fold(request, |request, own| request.header("authorization", own));
         let (_, entry) = passed(&world, spoofed(request)).await;
         assert_eq!(proofs(&entry), [own.iter().map(String::as_str).collect(), vec![], vec![]], "{operation}");

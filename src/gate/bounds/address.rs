@@ -31,7 +31,8 @@ impl Proxies {
         client
     }
 
-    fn includes(&self, address: IpAddr) -> bool {
+    /// Whether an address is one of them.
+    pub(super) fn includes(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }

@@ -8,127 +8,92 @@
 //! id alone lets anybody keep its owner out by failing on purpose, and none lets a thousand addresses guess. So the
 //! bound for a login id from one address is low, and the one for it from everywhere is high.
 //!
-//! Bounded: what is counted least is forgotten first, which can only let somebody pass.
+//! Bounded, as each [`Meter`] is.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
+use std::{net::IpAddr, time::Duration};
+
+use super::{
+    meter::{Meter, Name},
+    names::normalized,
+    subject::Subject,
 };
-
-use moka::{
-    ops::compute::{CompResult, Op},
-    sync::Cache,
+use crate::{
+    jwt::sha256,
+    names::OrganizationId,
+    settings::{Limits, Logins},
 };
-
-use super::{address::owner, names::normalized, subject::Subject};
-use crate::{jwt::sha256, names::OrganizationId, settings::Logins};
-
-/// Most addresses, and most login ids, that are counted at a time.
-const CAPACITY: u64 = 100_000;
-const MINUTE: Duration = Duration::from_secs(60);
-
-/// A name under which failures are counted; no login id can be read from it.
-type Name = [u8; 32];
 
 /// What failed, by whom and for whom.
 #[derive(Debug, Clone)]
 pub(super) struct Attempts {
-    of_address: Option<Meter>,
-    of_both: Option<Meter>,
-    of_login: Option<Meter>,
-}
-
-/// So many a minute for each of many.
-#[derive(Debug, Clone)]
-struct Meter {
-    /// When nothing of it will be used up any more.
-    free_at: Cache<Name, Instant>,
-    each: Duration,
-    room: Duration,
+    of_address: Meter,
+    of_both: Meter,
+    of_login: Meter,
+    per_minute_of_both: u32,
+    per_minute_of_login: u32,
 }
 
 /// A login under way, counted as failed until it has succeeded.
 #[derive(Debug)]
 #[must_use = "an attempt that is not ended counts as failed"]
-pub(in crate::gate) struct Attempt(Vec<(Meter, Name)>);
+pub(in crate::gate) struct Attempt(Vec<Failure>);
 
-impl Meter {
-    fn new(per_minute: u32) -> Option<Self> {
-        let each = MINUTE.checked_div(per_minute)?;
-        let free_at = Cache::builder().max_capacity(CAPACITY).time_to_idle(2 * MINUTE).build();
-        Some(Self { free_at, each, room: MINUTE })
-    }
-
-    fn take(&self, name: &Name) -> Result<(), Duration> {
-        let now = Instant::now();
-        let mut refused = Duration::ZERO;
-        let result = self.free_at.entry_by_ref(name).and_compute_with(|entry| {
-            let free_at = entry.map_or(now, moka::Entry::into_value).max(now) + self.each;
-            let used = free_at - now;
-            if used > self.room {
-                refused = used - self.room;
-                Op::Nop
-            } else {
-                Op::Put(free_at)
-            }
-        });
-        match result {
-            CompResult::Unchanged(_) | CompResult::StillNone(_) => Err(refused),
-            CompResult::Inserted(_) | CompResult::ReplacedWith(_) | CompResult::Removed(_) => Ok(()),
-        }
-    }
-
-    fn give_back(&self, name: &Name) {
-        self.free_at.entry_by_ref(name).and_compute_with(|entry| match entry {
-            Some(entry) => Op::Put(entry.into_value().checked_sub(self.each).unwrap_or_else(Instant::now)),
-            None => Op::Nop,
-        });
-    }
+/// One that is counted: where, under which name, and how many a minute may be.
+#[derive(Debug)]
+struct Failure {
+    meter: Meter,
+    name: Name,
+    per_minute: u32,
 }
 
 impl Attempts {
     pub(super) fn new(logins: &Logins) -> Self {
         Self {
-            of_address: Meter::new(logins.failed_per_address),
-            of_both: Meter::new(logins.failed_per_address_and_login),
-            of_login: Meter::new(logins.failed_per_login),
+            of_address: Meter::new(),
+            of_both: Meter::new(),
+            of_login: Meter::new(),
+            per_minute_of_both: logins.failed_per_address_and_login,
+            per_minute_of_login: logins.failed_per_login,
         }
     }
 
-    /// Begins an attempt, as far as it is known by whom and for whom.
+    /// Begins an attempt, as far as it is known by whom and for whom. `address` is what the client is counted under.
     ///
     /// # Errors
     /// How long to wait.
     pub(super) fn begin(
         &self,
         organization: &OrganizationId,
+        limits: &Limits,
         address: Option<IpAddr>,
         subject: &Subject,
     ) -> Result<Attempt, Duration> {
-        let address = address.map(|address| owner(address).to_string());
+        let of_address = address.and_then(|address| limits.of_address(address).failed_logins).unwrap_or(0);
+        let address = address.map(|address| address.to_string());
         let mut logins: Vec<String> = subject.logins.iter().map(|login| normalized(login)).collect();
         logins.sort_unstable();
         logins.dedup();
         logins.retain(|login| !login.is_empty());
         let name = |parts: &[&str]| sha256(parts.join("\0"));
         let (organization, kind) = (organization.as_str(), subject.kind.as_str());
+        let (of_both, of_login) = (self.per_minute_of_both, self.per_minute_of_login);
         let mut named = Vec::with_capacity(1 + 2 * logins.len());
-        named.extend(address.as_deref().map(|address| (&self.of_address, name(&[organization, "a", address]))));
+        named.extend(
+            address.as_deref().map(|address| (&self.of_address, of_address, name(&[organization, "a", address]))),
+        );
         for login in &logins {
-            named.extend(
-                address.as_deref().map(|address| (&self.of_both, name(&[organization, "b", kind, address, login]))),
-            );
-            named.push((&self.of_login, name(&[organization, "l", kind, login])));
+            let both = address.as_deref().map(|address| name(&[organization, "b", kind, address, login]));
+            named.extend(both.map(|both| (&self.of_both, of_both, both)));
+            named.push((&self.of_login, of_login, name(&[organization, "l", kind, login])));
         }
         let mut attempt = Attempt(Vec::with_capacity(named.len()));
-        for (meter, name) in named {
-            let Some(meter) = meter else { continue };
-            if let Err(wait) = meter.take(&name) {
+        for (meter, per_minute, name) in named.into_iter().filter(|(_, per_minute, _)| *per_minute > 0) {
+            if let Err(wait) = meter.take(&name, 1, per_minute) {
                 // What was not tried did not fail.
                 attempt.end(false);
                 return Err(wait);
             }
-            attempt.0.push((meter.clone(), name));
+            attempt.0.push(Failure { meter: meter.clone(), name, per_minute });
         }
         Ok(attempt)
     }
@@ -138,7 +103,7 @@ impl Attempt {
     /// Says how it ended.
     pub(in crate::gate) fn end(self, failed: bool) {
         if !failed {
-            self.0.iter().for_each(|(meter, name)| meter.give_back(name));
+            self.0.iter().for_each(|counted| counted.meter.give_back(&counted.name, 1, counted.per_minute));
         }
     }
 }
@@ -146,27 +111,53 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::bounds::subject::Kind;
+    use crate::{
+        gate::bounds::{address::owner, subject::Kind},
+        settings::AddressLimits,
+    };
 
     const HERE: &str = "192.0.2.1";
 
-    fn attempts(failed_per_address: u32, failed_per_address_and_login: u32, failed_per_login: u32) -> Attempts {
-        Attempts::new(&Logins { waiting: 1, failed_per_address, failed_per_address_and_login, failed_per_login })
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    struct Stage {
+        attempts: Attempts,
+        limits: Limits,
     }
 
-    fn begin(attempts: &Attempts, address: &str, login: &str) -> Result<Attempt, Duration> {
-        begin_of(attempts, address, Kind::Password, &[login])
+    fn attempts(failed_per_address: u32, failed_per_address_and_login: u32, failed_per_login: u32) -> Stage {
+        let logins = Logins { waiting: 1, failed_per_address, failed_per_address_and_login, failed_per_login };
+        let failed_logins = Some(failed_per_address).filter(|limit| *limit > 0);
+        let limits = Limits {
+            body: 1,
+            body_rate: 1,
+            head: 1,
+            fields: 1,
+            target: 1,
+            connections: 1,
+            requests: 1,
+            incomplete_requests: 1,
+            held_bodies: 1,
+            per_address: AddressLimits { failed_logins, ..AddressLimits::default() },
+            networks: Vec::new(),
+        };
+        Stage { attempts: Attempts::new(&logins), limits }
     }
 
-    fn begin_of(attempts: &Attempts, address: &str, kind: Kind, logins: &[&str]) -> Result<Attempt, Duration> {
+    fn begin(stage: &Stage, address: &str, login: &str) -> Result<Attempt, Duration> {
+        begin_of(stage, address, Kind::Password, &[login])
+    }
+
+    fn begin_of(stage: &Stage, address: &str, kind: Kind, logins: &[&str]) -> Result<Attempt, Duration> {
         let subject = Subject { kind, logins: logins.iter().map(|&login| login.to_owned()).collect() };
-        attempts.begin(&"f_ecom_zzrf_001".parse().unwrap(), Some(address.parse().unwrap()), &subject)
+        let address = owner(address.parse().unwrap());
+        stage.attempts.begin(&"f_ecom_zzrf_001".parse().unwrap(), &stage.limits, Some(address), &subject)
     }
 
     /// How many of so many failures are let through.
-    fn failures(attempts: &Attempts, whose: impl Fn(usize) -> (String, String)) -> usize {
+    fn failures(stage: &Stage, whose: impl Fn(usize) -> (String, String)) -> usize {
         let tried = (0..200).map(whose).filter(|(address, login)| {
-            begin(attempts, address, login).inspect_err(|wait| assert!(*wait <= MINUTE)).is_ok()
+            begin(stage, address, login).inspect_err(|wait| assert!(*wait <= MINUTE)).is_ok()
         });
         tried.count()
     }

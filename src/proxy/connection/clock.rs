@@ -5,14 +5,9 @@
 //! in the shorter of the two times, so that thousands of connections cost no more than they should.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
-
-use pingora::protocols::http::ServerSession;
 
 /// No head is owed: a request is being carried out, or many are.
 const BUSY: u64 = u64::MAX;
@@ -46,14 +41,6 @@ impl HeadClock {
     pub(crate) fn new(allowed: Duration, rest: Duration) -> Self {
         let pace = allowed.min(rest.max(SHORTEST_REST));
         Self { began: Instant::now(), allowed, pace, state: AtomicU64::new(0) }
-    }
-
-    /// The clock of the HTTP/1.1 connection that a request came by. In HTTP/2 the frames themselves
-    /// say when a head begins and ends, and other requests are under way beside this one.
-    pub(crate) fn of(session: &ServerSession) -> Option<&Self> {
-        session.as_http1()?;
-        let carried = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
-        carried.downcast_ref::<Arc<Self>>().map(Arc::as_ref)
     }
 
     /// The whole head is there.

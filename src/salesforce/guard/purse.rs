@@ -21,7 +21,7 @@ const UNKNOWN: Duration = Duration::from_secs(1);
 /// Calls in hand, for each class.
 #[derive(Debug)]
 pub struct Purse {
-    hands: Mutex<[Hand; 3]>,
+    hands: Mutex<[Hand; CLASSES.len()]>,
     filled: watch::Sender<()>,
     empty: Notify,
 }
@@ -35,7 +35,7 @@ struct Hand {
     nothing_before: Option<Instant>,
 }
 
-const CLASSES: [Class; 3] = [Class::Login, Class::Refresh, Class::Ahead];
+const CLASSES: [Class; 5] = [Class::Login, Class::Refresh, Class::ForwardedLogin, Class::Forwarded, Class::Ahead];
 
 /// Which hand; what is not budgeted never comes here.
 fn hand(class: Class) -> usize {

@@ -60,11 +60,13 @@ impl Window {
         self.remaining
     }
 
-    /// How long a class has to wait: of what is left, logins may have all, refreshes leave a tenth of the limit and
-    /// those ahead of time a half.
+    /// How long a class has to wait: of what is left, logins may have all, refreshes leave a tenth of the limit, forwarded
+    /// logins three twentieths, other forwarded requests a quarter, and refreshes ahead of time a half.
     fn wait(&self, class: Class, now: Instant) -> Option<Duration> {
         let reserve = match class {
             Class::Refresh => self.limit / 10,
+            Class::ForwardedLogin => self.limit / 20 * 3,
+            Class::Forwarded => self.limit / 4,
             Class::Ahead => self.limit / 2,
             Class::Login | Class::System | Class::Profile | Class::Upkeep => 0,
         };

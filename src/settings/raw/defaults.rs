@@ -82,6 +82,7 @@ impl Default for Timeouts {
             exchange: "3s".to_owned(),
             client_head: "10s".to_owned(),
             client_body: "30s".to_owned(),
+            held_body: "10s".to_owned(),
             client_write: "30s".to_owned(),
             idle: "60s".to_owned(),
             drain: "25s".to_owned(),
@@ -99,7 +100,15 @@ impl Default for Limits {
             fields: 100,
             target: size("8KiB"),
             connections: 10_000,
-            connections_per_address: 0,
+            connections_per_address: None,
+            requests: 10_000,
+            requests_per_address: 1000,
+            incomplete_requests: 4096,
+            incomplete_requests_per_address: 256,
+            held_bodies: size("64MiB"),
+            held_bodies_per_address: size("8MiB"),
+            slas_calls_per_address: 600,
+            networks: Vec::new(),
         }
     }
 }
@@ -113,7 +122,13 @@ impl Default for Load {
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { waiting: 256, failed_per_address: 60, failed_per_address_and_login: 5, failed_per_login: 100 }
+        Self {
+            waiting: 256,
+            failed_per_address: 60,
+            guests_per_address: 300,
+            failed_per_address_and_login: 5,
+            failed_per_login: 100,
+        }
     }
 }
 

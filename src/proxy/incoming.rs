@@ -1,0 +1,282 @@
+//! Requests whose body has not arrived to its end: how many there may be, and how much of their bodies is in memory.
+//!
+//! Owns the permits. Each such request costs the memory of its whole machinery, some 20 KiB, for as long as its client
+//! likes, and costs the client a few bytes. So they are counted before anything else is done with them, whatever they
+//! ask for: of one HTTP/2 connection, of one client address, and of all. Bytes are counted while the library can send
+//! them again, which it can up to [`HELD_BYTES`] of a body.
+
+use std::{sync::Arc, time::Duration};
+
+use pingora::proxy::Session;
+
+use super::{
+    Context, Proxy,
+    addresses::{Address, Counter, Usage},
+    connection::Client,
+};
+use crate::{gate::refusal::Refusal, settings::Limits, waiting};
+
+/// As much of a body as the library holds to send it again; of a longer one it holds nothing.
+pub(super) const HELD_BYTES: usize = 64 * 1024;
+/// Requests of one HTTP/2 connection whose body has not arrived to its end.
+const INCOMPLETE_PER_CONNECTION: usize = 16;
+/// How soon the body of a further one must be there, and how large it may be. A client that sends many small requests
+/// together is served; one that keeps them open is not.
+const SOON: Duration = Duration::from_millis(500);
+const SMALL_BYTES: usize = HELD_BYTES - 16 * 1024;
+/// How long a client may wait before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Counts a request under way on an HTTP/2 connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct RequestPermit(Arc<Address>);
+
+/// Counts a request whose body is to come, and what is in memory of it, until it is dropped.
+#[derive(Debug)]
+pub(super) struct IncomingBody {
+    address: Arc<Address>,
+    /// The connection, where the request counts among its incomplete ones.
+    connection: Option<Arc<Client>>,
+    is_incomplete: bool,
+    held_bytes: usize,
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TooMany {
+    OfConnection,
+    OfAddress,
+    InAll,
+}
+
+impl From<TooMany> for Refusal {
+    fn from(too_many: TooMany) -> Self {
+        match too_many {
+            TooMany::OfConnection | TooMany::InAll => Self::Overloaded,
+            TooMany::OfAddress => Self::CallerRateLimited { retry_after: RETRY_AFTER },
+        }
+    }
+}
+
+impl RequestPermit {
+    fn take(address: &Arc<Address>, limits: &Limits) -> Result<Self, TooMany> {
+        let limit = limits.of_address(address.client).requests;
+        if !address.usage().requests.add(1, limit) {
+            return Err(TooMany::OfAddress);
+        }
+        Ok(Self(Arc::clone(address)))
+    }
+}
+
+impl Drop for RequestPermit {
+    fn drop(&mut self) {
+        self.0.usage().requests.subtract(1);
+    }
+}
+
+impl IncomingBody {
+    fn take(address: Arc<Address>, connection: Option<Arc<Client>>, limits: &Limits) -> Result<Self, TooMany> {
+        let of_address = limits.of_address(address.client).incomplete_requests;
+        add(&address, 1, limits.incomplete_requests, of_address, |usage| &usage.incomplete_requests)?;
+        let mut taken = Self { address, connection: None, is_incomplete: true, held_bytes: 0 };
+        if let Some(connection) = connection {
+            if !connection.incomplete_requests.add(1, Some(INCOMPLETE_PER_CONNECTION)) {
+                return Err(TooMany::OfConnection);
+            }
+            taken.connection = Some(connection);
+        }
+        Ok(taken)
+    }
+
+    /// Notes how much of the body has arrived. Bytes that have been counted once, before a replay, are not counted again.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`] if the client's bodies take too much memory, [`Refusal::Overloaded`] if all do.
+    pub(super) fn hold(&mut self, arrived: usize, limits: &Limits) -> Result<(), Refusal> {
+        if arrived > HELD_BYTES {
+            self.release_bytes();
+            return Ok(());
+        }
+        let more = arrived.saturating_sub(self.held_bytes);
+        if more > 0 {
+            let of_address = limits.of_address(self.address.client).held_bodies;
+            add(&self.address, more, limits.held_bodies, of_address, |usage| &usage.held_bytes)?;
+            self.held_bytes += more;
+        }
+        Ok(())
+    }
+
+    /// The body has arrived to its end. What is in memory of it stays there.
+    pub(super) fn complete(&mut self) {
+        if std::mem::take(&mut self.is_incomplete) {
+            self.address.usage().incomplete_requests.subtract(1);
+            self.address.all().incomplete_requests.subtract(1);
+            if let Some(connection) = self.connection.take() {
+                connection.incomplete_requests.subtract(1);
+            }
+        }
+    }
+
+    fn release_bytes(&mut self) {
+        let held_bytes = std::mem::take(&mut self.held_bytes);
+        if held_bytes > 0 {
+            self.address.usage().held_bytes.subtract(held_bytes);
+            self.address.all().held_bytes.subtract(held_bytes);
+        }
+    }
+}
+
+impl Drop for IncomingBody {
+    fn drop(&mut self) {
+        self.complete();
+        self.release_bytes();
+    }
+}
+
+/// Counts for one address and for all, or for neither.
+fn add(
+    address: &Address,
+    amount: usize,
+    in_all: usize,
+    of_address: Option<usize>,
+    counter: impl Fn(&Usage) -> &Counter,
+) -> Result<(), TooMany> {
+    if !counter(address.usage()).add(amount, of_address) {
+        return Err(TooMany::OfAddress);
+    }
+    if !counter(address.all()).add(amount, Some(in_all)) {
+        counter(address.usage()).subtract(amount);
+        return Err(TooMany::InAll);
+    }
+    Ok(())
+}
+
+impl Proxy {
+    /// Counts a request before anything is done for it.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`] if its client has too many, [`Refusal::Overloaded`] if all together have, or its
+    /// HTTP/2 connection has too many that are incomplete.
+    pub(super) async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), Refusal> {
+        let serving = Arc::clone(&context.serving);
+        let limits = &serving.gate.limits;
+        if self.in_flight.count() > limits.requests {
+            return Err(Refusal::Overloaded);
+        }
+        let Some(client) = Client::of(session.as_downstream()) else { return Ok(()) };
+        let is_http2 = session.as_downstream().as_http2().is_some();
+        if is_http2 && !client.is_proxy {
+            context.request_permit = Some(RequestPermit::take(&client.address, limits)?);
+        }
+        let client = Arc::clone(client);
+        if session.as_downstream_mut().is_body_done() {
+            return Ok(());
+        }
+        let address = if client.is_proxy {
+            let named = serving.gate.bounds.client(client.address.client, &session.req_header().headers);
+            client.address.addresses.of(named)
+        } else {
+            Arc::clone(&client.address)
+        };
+        let connection = (is_http2 && !client.is_proxy).then_some(client);
+        match IncomingBody::take(Arc::clone(&address), connection, limits) {
+            Err(TooMany::OfConnection) => {
+                let mut body = IncomingBody::take(address, None, limits)?;
+                if !waiting::on_others(Box::pin(arrives_soon(session, &mut body, limits))).await {
+                    return Err(TooMany::OfConnection.into());
+                }
+                body.complete();
+                context.is_held = true;
+                context.incoming = Some(body);
+            }
+            taken => context.incoming = Some(taken?),
+        }
+        Ok(())
+    }
+}
+
+/// Whether the rest of a small body arrives within a moment. It can still be sent upstream.
+async fn arrives_soon(session: &mut Session, body: &mut IncomingBody, limits: &Limits) -> bool {
+    session.enable_retry_buffering();
+    let mut arrived = 0;
+    let reading = async {
+        while arrived <= SMALL_BYTES {
+            match session.as_downstream_mut().read_request_body().await {
+                Ok(Some(chunk)) => arrived += chunk.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+            if body.hold(arrived, limits).is_err() {
+                return false;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(SOON, reading).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{proxy::addresses::Addresses, settings::AddressLimits};
+
+    fn limits(in_all: usize, of_address: usize) -> Limits {
+        let per_address = AddressLimits {
+            incomplete_requests: Some(of_address),
+            held_bodies: Some(of_address * 100),
+            ..AddressLimits::default()
+        };
+        Limits {
+            body: 1,
+            body_rate: 1,
+            head: 1,
+            fields: 1,
+            target: 1,
+            connections: 1,
+            requests: 1,
+            incomplete_requests: in_all,
+            held_bodies: in_all * 100,
+            per_address,
+            networks: Vec::new(),
+        }
+    }
+
+    fn address(addresses: &Arc<Addresses>, number: u8) -> Arc<Address> {
+        addresses.of([192, 0, 2, number].into())
+    }
+
+    #[test]
+    fn incomplete_requests_are_limited_for_one_address_and_for_all() {
+        let (addresses, limits) = (Arc::new(Addresses::default()), limits(3, 2));
+        let take = |number| IncomingBody::take(address(&addresses, number), None, &limits);
+        let mut taken = vec![take(1).unwrap(), take(1).unwrap()];
+        assert_eq!(take(1).err(), Some(TooMany::OfAddress));
+        taken.push(take(2).unwrap());
+        assert_eq!(take(2).err(), Some(TooMany::InAll));
+        taken[0].complete();
+        taken.push(take(1).unwrap());
+        drop(taken);
+        assert_eq!((addresses.all.incomplete_requests.get(), addresses.count()), (0, 0));
+    }
+
+    #[test]
+    fn held_bytes_are_limited_and_counted_once_for_a_replay() {
+        let (addresses, limits) = (Arc::new(Addresses::default()), limits(3, 2));
+        let take = |number| IncomingBody::take(address(&addresses, number), None, &limits).unwrap();
+        let (mut one, mut other) = (take(1), take(1));
+        for arrived in [100, 150, 100, 150] {
+            assert_eq!(one.hold(arrived, &limits), Ok(()), "{arrived}");
+        }
+        assert_eq!(addresses.all.held_bytes.get(), 150);
+        assert!(matches!(other.hold(51, &limits), Err(Refusal::CallerRateLimited { .. })));
+        assert_eq!(other.hold(50, &limits), Ok(()));
+        let mut elsewhere = take(2);
+        assert_eq!(elsewhere.hold(101, &limits), Err(Refusal::Overloaded));
+        one.complete();
+        assert_eq!(addresses.all.held_bytes.get(), 200, "a complete body is still in memory");
+        assert_eq!(one.hold(HELD_BYTES + 1, &limits), Ok(()), "a long body is not held at all");
+        assert_eq!(addresses.all.held_bytes.get(), 50);
+        drop((one, other, elsewhere));
+        assert_eq!((addresses.all.held_bytes.get(), addresses.count()), (0, 0));
+    }
+}
