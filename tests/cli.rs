@@ -226,7 +226,7 @@ fn routes_prints_a_line_for_each_operation() {
     assert!(output.status.success(), "{output:?}");
     let shown = text(&output.stdout);
     let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split('\t').collect()).collect();
-    assert_eq!(lines.len(), 1 + 422);
+    assert_eq!(lines.len(), 1 + 443);
     assert_eq!(lines[0], ["METHOD", "PATH", "OPERATION", "WHO MAY CALL", "UPSTREAM CREDENTIAL"]);
     assert!(lines.iter().all(|line| line.len() == 5 && line.iter().all(|field| !field.is_empty())));
 }

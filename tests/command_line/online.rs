@@ -121,7 +121,7 @@ async fn each_slas_client_is_tried_and_what_is_wrong_with_it_named() {
             "401 Unauthorized invalid_client; see tenants[0].slas_clients[2].client_secret",
         ),
         ("1__CLIENT_ID", "99999999", "; see tenants[0].slas_clients[1].client_id"),
-        ("0__CLIENT_ID", "99999999", "400 Bad Request invalid_request; see tenants[0].slas_clients[0].client_id"),
+        ("0__CLIENT_ID", "99999999", "400 Bad Request invalid_client; see tenants[0].slas_clients[0].client_id"),
         ("0__REDIRECT_URI", "http://localhost:3000/back", "; see tenants[0].slas_clients[0].client_id, redirect_uri"),
     ] {
         let key = format!("SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__{key}");

@@ -33,11 +33,20 @@ const NOT_OF_CLIENTS: [&str; 3] = [
 ];
 
 /// A bound of the listener is asked before the policy is read at all; these tests go over it.
-const OF_THE_LISTENER: [(&str, &str); 3] = [
+const OF_THE_LISTENER: [(&str, &str); 9] = [
     ("limits.body_rate", "slow.rs"),
     ("limits.connections", "shortages.rs"),
     ("limits.connections_per_address", "floods.rs"),
+    ("limits.requests", "address_limits.rs"),
+    ("limits.requests_per_address", "address_limits.rs"),
+    ("limits.incomplete_requests", "address_limits.rs"),
+    ("limits.incomplete_requests_per_address", "address_limits.rs"),
+    ("limits.held_bodies", "address_limits.rs"),
+    ("limits.held_bodies_per_address", "address_limits.rs"),
 ];
+
+/// Values that other keys of this list have for single networks.
+const OF_NETWORKS: &str = "limits.networks";
 
 /// The keys of the configuration that bound what clients may do.
 fn bounds() -> BTreeSet<String> {
@@ -131,6 +140,16 @@ async fn holds(key: &str, mode: &str) {
         }
         "logins.failed_per_address" | "logins.failed_per_address_and_login" | "logins.failed_per_login" => {
             holds_for_failed_logins(key, mode).await;
+        }
+        "limits.slas_calls_per_address" => {
+            let world = world(mode, |config| set(config, "limits", "slas_calls_per_address = 3")).await;
+            let authorize = world.get(&slas("/authorize?hint=guest"));
+            assert_eq!(count(&at_once(&world, &authorize, 8).await, TOO_OFTEN), 5, "{mode}");
+        }
+        "logins.guests_per_address" => {
+            let world = world(mode, |config| set(config, "logins", "guests_per_address = 3")).await;
+            let answers = futures::future::join_all((0..8).map(|_| world.guest(PRIVATE_CLIENT))).await;
+            assert_eq!(count(&answers, TOO_OFTEN), 5, "{mode}");
         }
         "callers.requests_per_second" | "tenants.slas_clients.requests_per_second" => holds_for_rates(key, mode).await,
         "tenants.slas_requests_per_minute" => holds_for_the_budget(mode).await,
@@ -261,6 +280,7 @@ async fn holds_for_the_budget(mode: &str) {
             tenant.as_table_mut().unwrap().insert("slas_requests_per_minute".into(), 30.into());
         }
         set(config, "logins", "failed_per_address = 0\nfailed_per_address_and_login = 0\nfailed_per_login = 0");
+        set(config, "limits", "slas_calls_per_address = 0");
     })
     .await;
     let authorize = world.get(&slas("/authorize?hint=guest"));
@@ -281,7 +301,7 @@ async fn every_bound_holds_in_report_mode_too() {
         assert!(keys.contains(key), "{key} is no key any more");
         assert!(std::path::Path::new("tests/gateway").join(file).exists(), "{key}");
     }
-    for key in &keys {
+    for key in keys.iter().filter(|key| !key.starts_with(OF_NETWORKS)) {
         for mode in MODES {
             holds(key, mode).await;
         }

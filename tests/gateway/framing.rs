@@ -296,6 +296,7 @@ fn respond(simulator: &Simulator, refused: &Mutex<HashSet<String>>, target: &str
         let token = simulator.mint_shopper_token(ShopperTokenSpec {
             usid: Some(format!("00000000-0000-4000-8000-{shopper:0>12}")),
             guest_customer_id: Some(format!("guest{shopper}")),
+            registered_customer_id: Some(format!("registered{shopper}")),
             marks: vec![("tsob".into(), "ts_ext_on_behalf_of".into())],
             scopes: Some(vec!["sfcc.shopper-standard".into()]),
             ..ShopperTokenSpec::default()
@@ -333,6 +334,7 @@ impl Stage {
         };
         let gateway = Gateway::start(&simulator.url(), |config| {
             config["server"].as_table_mut().unwrap().insert("threads".into(), 1.into());
+            config.insert("limits".into(), "slas_calls_per_address = 0".parse::<toml::Table>().unwrap().into());
             for tenant in config["tenants"].as_array_mut().unwrap() {
                 let tenant = tenant.as_table_mut().unwrap();
                 tenant.insert("api".into(), url.clone().into());

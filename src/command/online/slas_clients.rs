@@ -5,6 +5,7 @@
 //! leaves the code unused. What a private client's redirect URI is worth, only a shopper's login could tell.
 
 use futures_util::future::join_all;
+use http::StatusCode;
 use secrecy::SecretString;
 
 use super::{Finding, because, timed};
@@ -74,9 +75,11 @@ async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &Si
 fn keys(index: usize, position: usize, client: &SlasClient, error: &ExchangeError) -> String {
     let (tenant, is_private) = (format!("tenants[{index}]"), client.secret.is_some());
     let table = format!("{tenant}.slas_clients[{position}]");
+    // With 400 SLAS refuses what the request names, with 401 the proof.
+    let is_proof = matches!(error, ExchangeError::Rejected { status: StatusCode::UNAUTHORIZED, .. });
     match (error, is_private) {
-        (_, true) if error.refuses_client() => format!("{table}.client_secret and client_id"),
-        (_, false) if error.refuses_client() => {
+        (_, true) if is_proof => format!("{table}.client_secret and client_id"),
+        (_, false) if is_proof => {
             format!("{table}.client_id, and client_secret if it is a private client")
         }
         (ExchangeError::Rejected { .. }, true) => format!("{table}.client_id and {tenant}.sites"),
