@@ -651,7 +651,8 @@ fn secrets_come_from_files_and_variables() {
         ("s3cret", "s3cret"),
         ("s3cret\n", "s3cret"),
         ("s3cret\r\n", "s3cret"),
-        ("s3cret\n\n", "s3cret\n"),
+        ("s3cret\n\n", "s3cret"),
+        ("\u{feff}s3cret\r\n", "s3cret"),
         (" 007 ", " 007 "),
     ] {
         assert_eq!(read(content, 0o400).unwrap(), secret);
@@ -675,14 +676,23 @@ fn secrets_come_from_files_and_variables() {
 
     let variable = with_secret("{ env = 'SLAS' }");
     assert!(load(&variable, &[("SLAS", "00123")]).unwrap().warnings.is_empty());
-    assert!(errors(&variable, &[])[0].ends_with("environment variable SLAS is not set"));
+    assert!(errors(&variable, &[])[0].contains("environment variable SLAS is not set"));
+    let by_variable = load(&variable, &[("SLAS", "\u{feff}s3cret\r\n")]).unwrap().settings;
+    assert_eq!(by_variable.tenants[0].slas_clients[0].secret.as_ref().unwrap().expose_secret(), "s3cret");
+    // Somebody has pasted the secret in place of its file or variable.
+    for pasted in ["{ file = 'PLANTED-s3cret' }", "{ env = 'PLANTED-s3cret' }"] {
+        let shown = errors(&with_secret(pasted), &[]);
+        assert!(shown[0].contains("PL… (14 characters)") && !shown[0].contains("PLANTED"), "{shown:?}");
+    }
+    let blanks = load(&variable, &[("SLAS", "s3cret ")]).unwrap();
+    assert!(blanks.warnings[0].to_string().contains("begins or ends with a blank"));
     assert!(errors(&variable, &[("SLAS", "")])[0].ends_with("environment variable SLAS is empty"));
     for neither in ["{}", "{ file = 'x', env = 'SLAS' }"] {
         assert!(errors(&with_secret(neither), &[])[0].ends_with("expected exactly one of file and env"));
     }
     let misspelt = "tenants[0].slas_clients[0].client_secret.fil: unknown key; did you mean `file`?";
     assert_eq!(errors(&with_secret("{ fil = 'x' }"), &[]), [misspelt]);
-    assert!(errors(&with_secret("''"), &[])[0].ends_with("client_secret: empty"));
+    assert!(errors(&with_secret("''"), &[])[0].ends_with("client_secret: the value is empty"));
     assert!(errors(&with_secret("{ file = '.' }"), &[])[0].ends_with("is a folder"));
 }
 
@@ -704,7 +714,7 @@ fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
         format!("[[tenants.slas_clients]]\nclient_id = '{id}'\n{more}\nredirect_uri = 'app://x'\n")
     };
     let private = |id: &str, more: &str| client(id, &format!("client_secret = {{ env = 'S' }}\n{more}"));
-    let caller = "[[callers]]\nname = 'c'\naccount_manager_client_id = 'a'\nmay = 'on_behalf'\norganizations = 'f_ecom_zzrf_001'\noperations = '*'\n";
+    let caller = "[tenants.account_manager]\nurl = 'https://account.demandware.com'\nclient_id = 'm'\nclient_secret = { env = 'S' }\n[[callers]]\nname = 'c'\naccount_manager_client_id = 'a'\nmay = 'on_behalf'\norganizations = 'f_ecom_zzrf_001'\noperations = '*'\n";
     let loaded = |text: String| {
         let loaded =
             load(&format!("{MINIMAL}\n{text}"), &[("S", "secret")]).unwrap_or_else(|errors| panic!("{errors}"));
@@ -740,7 +750,11 @@ fn what_must_hold_between_keys() {
         format!("[[tenants.slas_clients]]\nclient_id = '{id}'\n{secret}\nredirect_uri = 'app://x'\n")
     };
     let private = |id: &str| client(id, "client_secret = 's'");
-    let caller = "[[callers]]\nname = 'c'\naccount_manager_client_id = 'a'\nmay = 'on_behalf'\norganizations = 'f_ecom_zzrf_001'\noperations = '*'\n";
+    let entry = "[[callers]]\nname = 'c'\naccount_manager_client_id = 'a'\nmay = 'on_behalf'\norganizations = 'f_ecom_zzrf_001'\noperations = '*'\n";
+    let caller = format!(
+        "[tenants.account_manager]\nurl = 'https://account.demandware.com'\nclient_id = 'm'\nclient_secret = 's'\n{entry}"
+    );
+    let caller = caller.as_str();
     let of = |text: String| paths(&format!("{MINIMAL}\n{text}"));
 
     assert_eq!(of(private("a") + &private("b") + caller), ["tenants[0].on_behalf_client"]);
@@ -768,8 +782,8 @@ fn what_must_hold_between_keys() {
     assert_eq!(with_caller("'c'", "'a label that is, well, none'"), ["callers[0].name"]);
     assert_eq!(with_caller("'c'", "'guest'"), ["callers[0].name"], "metrics call shoppers so");
     assert_eq!(with_caller("may", "sites = ['Other']\nmay"), ["callers[0].sites"]);
-    assert_eq!(of(format!("{caller}{caller}")), ["callers[1].account_manager_client_id", "callers[1].name"]);
-    assert_eq!(of(format!("{caller}{}", caller.replace("= 'c'", "= 'd'"))), ["callers[1].account_manager_client_id"]);
+    assert_eq!(of(format!("{caller}{entry}")), ["callers[1].account_manager_client_id", "callers[1].name"]);
+    assert_eq!(of(format!("{caller}{}", entry.replace("= 'c'", "= 'd'"))), ["callers[1].account_manager_client_id"]);
 
     assert_eq!(of("[admin]\nlisten = '127.0.0.1:8080'".to_owned()), ["admin.listen"]);
     assert_eq!(of("[server]\nlisten = '0.0.0.0:9090'".to_owned()), ["admin.listen"]);

@@ -165,12 +165,8 @@ async fn where_no_account_manager_is_configured_no_system_token_is_good() {
     let simulator = simulator().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
-    let configuration = format!(
-        "[[tenants]]\norganization_id = 'f_ecom_zzrf_001'\napi = '{}'\nsites = ['RefArch']\n\
-         [[callers]]\nname = 'oms'\naccount_manager_client_id = '{CALLER}'\nmay = ['system']\n\
-         organizations = ['f_ecom_zzrf_001']\noperations = ['orders.*']\n",
-        simulator.url()
-    );
+    let configuration =
+        format!("[[tenants]]\norganization_id = 'f_ecom_zzrf_001'\napi = '{}'\nsites = ['RefArch']\n", simulator.url());
     std::fs::write(&file, configuration).unwrap();
     let [_, of_system] = good(&simulator);
     let output = inspect(&of_system, &["-c", file.to_str().unwrap()], None);

@@ -80,6 +80,10 @@ impl<'a> Presented<'a> {
             return Err(unreadable());
         }
         if scheme.eq_ignore_ascii_case("bearer") {
+            // A token goes upstream as it came, so that only the spelling of RFC 6750 will do.
+            if memchr::memchr(b'\t', text.as_bytes()).is_some() {
+                return Err(unreadable());
+            }
             Ok(Self::Bearer(BearerToken(credential)))
         } else if scheme.eq_ignore_ascii_case("basic") {
             BasicCredentials::read(credential).map(Self::Basic).ok_or_else(unreadable)

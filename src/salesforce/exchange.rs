@@ -142,6 +142,12 @@ impl ExchangeError {
         }
     }
 
+    /// Whether the proof of the client was refused, and not what the request names.
+    #[must_use]
+    pub fn refuses_proof(&self) -> bool {
+        matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED, .. })
+    }
+
     /// Whether a login id was refused that the request was otherwise right about: 400, and not for its client.
     #[must_use]
     pub fn refuses_login(&self) -> bool {

@@ -90,7 +90,10 @@ async fn world(idle: &str) -> World {
 async fn a_resting_connection_takes_little() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    let replica = Replica::start(&simulator.url(), |_| {}).await;
+    let replica = Replica::start(&simulator.url(), |config| {
+        config.insert("limits".into(), "connections_per_address = 0".parse::<toml::Table>().unwrap().into());
+    })
+    .await;
     let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
     // What the first requests take, once and for all.
     for _ in 0..200 {

@@ -5,7 +5,6 @@
 //! leaves the code unused. What a private client's redirect URI is worth, only a shopper's login could tell.
 
 use futures_util::future::join_all;
-use http::StatusCode;
 use secrecy::SecretString;
 
 use super::{Finding, because, timed};
@@ -75,8 +74,7 @@ async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &Si
 fn keys(index: usize, position: usize, client: &SlasClient, error: &ExchangeError) -> String {
     let (tenant, is_private) = (format!("tenants[{index}]"), client.secret.is_some());
     let table = format!("{tenant}.slas_clients[{position}]");
-    // With 400 SLAS refuses what the request names, with 401 the proof.
-    let is_proof = matches!(error, ExchangeError::Rejected { status: StatusCode::UNAUTHORIZED, .. });
+    let is_proof = error.refuses_proof();
     match (error, is_private) {
         (_, true) if is_proof => format!("{table}.client_secret and client_id"),
         (_, false) if is_proof => {
