@@ -62,7 +62,7 @@ impl Gate {
                 && head.method == Method::POST
                 && form::is_form(&head.headers)
                 && (login::is_registered(&tenant.settings, operation)
-                    || (answer::gives_tokens(operation) && form::may_be_held(&head.headers))
+                    || answer::gives_tokens(operation)
                     || is_revocation(&tenant.settings, operation)
                     || client::wants_form(&tenant.settings, route, operation, head))
         };
@@ -89,6 +89,14 @@ impl Gate {
             // In report mode too: SLAS would refuse it, and a stranger would have used up one of the tenant's calls.
             return Decision::Answer(Reply::refusal(&Refusal::TokenMissing));
         }
+        if (answer::gives_tokens(operation) || is_revocation(&tenant.settings, operation))
+            && asked.body_follows
+            && head.method == Method::POST
+        {
+            // SLAS might read it as a form, and the gateway would not see whose session it is.
+            let problem = "The body must be a form: Content-Type: application/x-www-form-urlencoded, in UTF-8.";
+            return Decision::Answer(Reply::refusal(&Refusal::RequestInvalid(problem.into())));
+        }
         let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
         let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
         let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
@@ -103,7 +111,7 @@ impl Gate {
         let is_form = form::is_form(&head.headers);
         let is_followed = match body.as_ref().filter(|_| is_form) {
             Some(_) if login::is_registered(&tenant.settings, operation) => true,
-            Some(form) if answer::gives_tokens(operation) => self.must_tell_logins_apart(operation, head, form).await,
+            Some(form) if answer::gives_tokens(operation) => self.must_tell_logins_apart(operation, form),
             _ => false,
         };
         if let Some(form) = body.clone().filter(|_| is_followed) {

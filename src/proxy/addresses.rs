@@ -60,7 +60,7 @@ impl Counter {
         self.0.fetch_sub(amount, Ordering::AcqRel);
     }
 
-    #[cfg(test)]
+    /// The number at this moment.
     pub(super) fn get(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }

@@ -24,6 +24,9 @@ const INCOMPLETE_PER_CONNECTION: usize = 16;
 /// together is served; one that keeps them open is not.
 const SOON: Duration = Duration::from_millis(500);
 const SMALL_BYTES: usize = HELD_BYTES - 16 * 1024;
+/// Once half of the places are taken, one address may have this part of the free ones: the fewer are free, the fewer it gets,
+/// so that a few addresses never take all.
+const PART_OF_FREE: usize = 8;
 /// How long a client may wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -76,7 +79,12 @@ impl Drop for RequestPermit {
 
 impl IncomingBody {
     fn take(address: Arc<Address>, connection: Option<Arc<Client>>, limits: &Limits) -> Result<Self, TooMany> {
-        let of_address = limits.of_address(address.client).incomplete_requests;
+        let taken = address.all().incomplete_requests.get();
+        let share = match limits.incomplete_requests.saturating_sub(taken) {
+            _ if taken <= limits.incomplete_requests / 2 => usize::MAX,
+            free => (free / PART_OF_FREE).max(1),
+        };
+        let of_address = limits.of_address(address.client).incomplete_requests.map(|limit| limit.min(share));
         add(&address, 1, limits.incomplete_requests, of_address, |usage| &usage.incomplete_requests)?;
         let mut taken = Self { address, connection: None, is_incomplete: true, held_bytes: 0 };
         if let Some(connection) = connection {
@@ -252,11 +260,24 @@ mod tests {
         let mut taken = vec![take(1).unwrap(), take(1).unwrap()];
         assert_eq!(take(1).err(), Some(TooMany::OfAddress));
         taken.push(take(2).unwrap());
-        assert_eq!(take(2).err(), Some(TooMany::InAll));
+        assert_eq!(take(3).err(), Some(TooMany::InAll));
         taken[0].complete();
-        taken.push(take(1).unwrap());
+        taken.push(take(3).unwrap());
         drop(taken);
         assert_eq!((addresses.all.incomplete_requests.get(), addresses.count()), (0, 0));
+    }
+
+    #[test]
+    fn few_addresses_leave_places_to_others() {
+        let (addresses, limits) = (Arc::new(Addresses::default()), limits(4096, 256));
+        let mut taken = Vec::new();
+        for attacker in 0..100 {
+            while let Ok(one) = IncomingBody::take(address(&addresses, attacker), None, &limits) {
+                taken.push(one);
+            }
+        }
+        assert!((2048..4000).contains(&taken.len()), "{}", taken.len());
+        assert!((0..5).all(|_| IncomingBody::take(address(&addresses, 200), None, &limits).is_ok()));
     }
 
     #[test]

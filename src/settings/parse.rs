@@ -118,7 +118,10 @@ fn server(raw: raw::Server, findings: &mut Findings) -> Option<Server> {
     let networks = networks.iter().enumerate();
     let trusted_proxies =
         networks.filter_map(|(position, text)| keys.network(&format!("trusted_proxies[{position}]"), text));
-    let trusted_proxies = trusted_proxies.collect();
+    let trusted_proxies: Vec<ipnet::IpNet> = trusted_proxies.collect();
+    if trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        keys.warn("trusted_proxies", "every address is trusted to name another: no limit for an address holds");
+    }
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
 

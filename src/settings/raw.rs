@@ -356,7 +356,8 @@ pub(super) struct Limits {
     /// may have 16 of them, unless it is of `server.trusted_proxies`.
     #[schemars(range(min = 1, max = 1_000_000), example = 4096)]
     pub(super) incomplete_requests: usize,
-    /// Of these from one client address; further ones get 429 `caller_rate_limited`. 0: no limit.
+    /// Of these from one client address; further ones get 429 `caller_rate_limited`. 0: no limit. Once half of
+    /// `incomplete_requests` is taken, an address may have an eighth of what is free, so that a few do not take all.
     #[schemars(range(max = 1_000_000), example = 256)]
     pub(super) incomplete_requests_per_address: usize,
     /// Bytes of request bodies in memory at a time: bodies that the gateway reads before it decides, and the first 64 KiB

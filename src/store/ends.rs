@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -149,8 +149,6 @@ pub struct EndSet {
     shards: [RwLock<Shard>; SHARDS],
     /// Spares every request a lock while nothing was ended.
     held: AtomicUsize,
-    /// When the last record came, seconds since 1970.
-    noted_at: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -162,11 +160,7 @@ struct Shard {
 
 impl Default for EndSet {
     fn default() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| RwLock::default()),
-            held: AtomicUsize::new(0),
-            noted_at: AtomicU64::new(0),
-        }
+        Self { shards: std::array::from_fn(|_| RwLock::default()), held: AtomicUsize::new(0) }
     }
 }
 
@@ -187,7 +181,6 @@ impl EndSet {
             let until = now + ENDED_FOR.as_secs();
             shard.by_key.insert(key, (end, until));
             shard.expiries.push_back((key, until));
-            self.noted_at.store(now, Ordering::Relaxed);
         }
         shard.expire(now);
         let after = shard.by_key.len();
@@ -211,12 +204,6 @@ impl EndSet {
     #[must_use]
     pub fn of_both(&self, keys: &EndKeys) -> Ends {
         Ends { session: self.of(keys.session), customer: keys.customer.map(|key| self.of(key)).unwrap_or_default() }
-    }
-
-    /// Whether a record came within so many seconds.
-    #[must_use]
-    pub fn noted_within(&self, seconds: u64) -> bool {
-        self.noted_at.load(Ordering::Relaxed).saturating_add(seconds) > unix_now()
     }
 
     /// How many records are held, expired ones that nothing has removed yet included.

@@ -25,7 +25,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub(super) use self::in_use::InUse;
 use self::refresh::Outcome;
 pub use self::{
-    handed::{HandedSession, Origin, Presented, Refreshed},
+    handed::{HandedSession, Lineage, Origin, Presented, Refreshed},
     named::{HeldToken, Holder},
 };
 use super::{flights::Flights, pace::Pace};
@@ -42,7 +42,7 @@ use crate::{
     settings::{self, SlasClient},
     shopper::{
         Shopper,
-        verify::{LEEWAY_SECONDS, ShopperVerifier, VerifiedToken},
+        verify::{ShopperVerifier, VerifiedToken},
     },
     store::{
         After, Cursor, End, EndKey, EndKeys, EndSet, Ending, Ends, Found, Owner, Session, SessionId, SessionStore,
@@ -536,10 +536,10 @@ impl Sessions {
         }
     }
 
-    /// Whether something was ended a moment ago: by a token's issue time it may be told neither from before nor from after.
+    /// Whether this process holds the record of any logout: what SLAS gives then may be for a session that has ended.
     #[must_use]
-    pub fn has_just_ended(&self) -> bool {
-        self.ends.noted_within(2 * LEEWAY_SECONDS)
+    pub fn knows_of_logouts(&self) -> bool {
+        !self.ends.is_empty()
     }
 
     /// How long this login has to wait for its turn; `None` if longer than `longest`.

@@ -218,7 +218,10 @@ async fn incomplete_requests_are_limited_per_address_and_in_all_in_both_modes() 
         held[0].write_all(b"a").await.unwrap();
         eventually("the address may again", async || log_in("198.51.100.7").await.status == 200).await;
         eventually("two are left", async || world.in_flight().await == 2).await;
-        held.extend(incomplete(&world, "2001:db8::7", 3, 4).await);
+        // Once half of the places are taken, one address gets a part of the free ones only.
+        for client in ["2001:db8::7", "2001:db8:a::7", "2001:db8:b::7"] {
+            held.extend(incomplete(&world, client, 1, 4).await);
+        }
         let refused = log_in("2001:db8:1::1").await;
         assert_eq!(refused.refusal(), OVERLOADED, "{mode}");
         assert!(refused.header("retry-after").is_some());

@@ -201,3 +201,57 @@ async fn refreshes_that_callers_ask_for_are_paced() {
     assert_eq!(fleet.refresh_at_slas_as(1, &answer.refresh, "wrong").await, 401, "SLAS judges another proof");
     assert_eq!(refreshes(), 3);
 }
+
+#[tokio::test]
+async fn refresh_token_from_before_a_logout_gives_no_good_token_afterwards() {
+    for (count, shared, registers) in
+        [(1, Shared::Memory, false), (1, Shared::Memory, true), (2, Shared::Redis, false), (2, Shared::Redis, true)]
+    {
+        let fleet = fleet(count, shared, registers).await;
+        let told = format!("{count} {shared:?} {registers}");
+        let before = fleet.log_in_at_slas(0, None).await;
+        assert_eq!(fleet.log_out(0, &before.access).await, 204, "{told}");
+        // So that the issue time would show what is given now as later.
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        let last = count - 1;
+        // In SLAS's eyes it is good still.
+        assert!(fleet.refresh_at_slas(last, &before.refresh).await.is_none(), "{told}");
+        // A later login with the same USID refreshes at every gateway.
+        let later = fleet.log_in_at_slas(0, Some(&before.usid)).await;
+        let renewed = fleet.refresh_at_slas(last, &later.refresh).await.expect("a later login is good");
+        for token in [&later.access, &renewed.access] {
+            assert_eq!(fleet.status(last, token).await, 200, "{told}");
+        }
+        assert_eq!(fleet.status(last, &before.access).await, 401, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn token_request_that_is_no_readable_form_is_refused_before_slas() {
+    for registers in [false, true] {
+        let fleet = gateway(registers).await;
+        let login = fleet.log_in_at_slas(0, None).await;
+        fleet.simulator.clear_ledger();
+        let form = format!(
+            "grant_type=refresh_token&client_id={PRIVATE_CLIENT}&channel_id=RefArch&refresh_token={}",
+            login.refresh
+        );
+        for media in [
+            None,
+            Some("application/x-www-form-urlencoded; charset=utf-16"),
+            Some("application/json"),
+            Some("text/plain"),
+        ] {
+            let url = format!(
+                "http://{}/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token",
+                fleet.gateways[0].address
+            );
+            let request = fleet.client.post(url).body(form.clone());
+            let request = media.iter().fold(request, |request, media| request.header("content-type", *media));
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 400, "{media:?}");
+            assert_eq!(answer.headers()["x-shopper-gateway-error"], "request_invalid", "{media:?}");
+        }
+        assert!(fleet.simulator.ledger().is_empty());
+    }
+}

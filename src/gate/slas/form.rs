@@ -8,12 +8,11 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::MAX_FORM_BYTES;
 use crate::gate::{
     path::{Ambiguity, Query, form_decoded},
     refusal::Refusal,
@@ -84,12 +83,6 @@ fn is_ascii_only(parameters: &str) -> Option<bool> {
 /// Whether a body is a form that can be read as it is.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
     matches!(Media::of(headers), Media::Form { .. })
-}
-
-/// Whether a form that says its length is short enough to be held. A longer one can go as it came where nothing is added.
-pub(super) fn may_be_held(headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.is_none_or(|length| length <= MAX_FORM_BYTES)
 }
 
 /// A form with one reading.

@@ -34,7 +34,7 @@ use crate::{
     },
     settings,
     shopper::verify::VerifiedToken,
-    tokens::sessions::{HandedSession, Origin, Presented as handed, Refreshed, SessionError},
+    tokens::sessions::{HandedSession, Lineage, Origin, Presented as handed, Refreshed, SessionError},
 };
 
 /// The field of forms and queries with a refresh token.
@@ -129,8 +129,8 @@ impl Gate {
             Err(_) => return Err(Refusal::StoreUnavailable),
         }
         let origin = match (&refresh_token, is_refresh) {
-            (Some(token), _) => Origin::Refresh(self.sessions.came_after(token).await),
-            (None, true) => Origin::Refresh(None),
+            (Some(token), _) => Origin::Refresh(self.sessions.lineage(token).await),
+            (None, true) => Origin::Refresh(Lineage::Unknown),
             (None, false) => Origin::Login,
         };
         let answer = passed.send().await.map_err(|error| Refusal::of_api(&error))?;
@@ -143,16 +143,12 @@ impl Gate {
 
     /// Whether the answer to a request for tokens must be read although it becomes no session: after a logout, the
     /// tokens of a later login must be told from those of the session that was logged out.
-    pub(super) async fn must_tell_logins_apart(&self, operation: &Operation, head: &Parts, form: &[u8]) -> bool {
+    pub(super) fn must_tell_logins_apart(&self, operation: &Operation, form: &[u8]) -> bool {
         let Ok(fields) = Form::read(form) else { return false };
-        if self.sessions.has_just_ended() || matches!(fields.single("usid"), Ok(Some(_))) {
-            return true;
-        }
         // This gateway may not have heard of the logout yet.
-        match is_refresh(operation, &fields).and_then(|is| if is { presented(head, &fields) } else { Ok(None) }) {
-            Ok(Some(token)) => self.sessions.came_after(&token).await.is_some(),
-            Ok(None) | Err(_) => false,
-        }
+        let names_a_session =
+            is_refresh(operation, &fields) == Ok(true) || matches!(fields.single("usid"), Ok(Some(_)));
+        names_a_session || self.sessions.knows_of_logouts()
     }
 
     /// The session whose refresh token a request presents, under the name of the same client and site.

@@ -10,6 +10,8 @@ const CONNECTIONS_PER_ADDRESS: usize = 1000;
 /// An IPv6 client is counted with this prefix, so that no longer one can have limits of its own.
 const IPV6_CLIENT_PREFIX: u8 = 64;
 const LARGEST_SIZE: u64 = 1 << 30;
+/// Bytes of the largest form that the gateway reads.
+const LARGEST_FORM: usize = 64 * 1024;
 /// Pingora reads no head of more than 1 MiB.
 const LARGEST_HEAD: u64 = 1 << 20;
 
@@ -29,6 +31,19 @@ pub(super) fn limits(raw: &raw::Limits, logins: &raw::Logins, findings: &mut Fin
     }
     let held_bodies = keys.size("held_bodies", &raw.held_bodies, u64::MAX);
     let held_bodies_per_address = keys.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX);
+    for (key, of_address, in_all) in [
+        ("requests_per_address", raw.requests_per_address, raw.requests),
+        ("incomplete_requests_per_address", raw.incomplete_requests_per_address, raw.incomplete_requests),
+        ("held_bodies_per_address", held_bodies_per_address.unwrap_or(0), held_bodies.unwrap_or(usize::MAX)),
+    ] {
+        if of_address > in_all {
+            let all = key.trim_end_matches("_per_address");
+            keys.warn(key, format!("greater than limits.{all}, so that one address can take all of them"));
+        }
+    }
+    if held_bodies.is_some_and(|bytes| bytes < LARGEST_FORM) {
+        keys.warn("held_bodies", "less than 64KiB: a single login form may not fit, and gets 503 overloaded");
+    }
     let per_address = AddressLimits {
         connections: limit(raw.connections_per_address.unwrap_or(CONNECTIONS_PER_ADDRESS)),
         requests: limit(raw.requests_per_address),

@@ -30,7 +30,7 @@ use crate::{
         Shopper,
         verify::{LEEWAY_SECONDS, VerifiedToken},
     },
-    store::{After, Fence, Found, Lock, Session, StoreError},
+    store::{After, ENDED_FOR, Fence, Found, Lock, Session, StoreError},
 };
 
 /// The session of a refresh token that a caller presented.
@@ -56,8 +56,19 @@ pub enum Presented {
 pub enum Origin {
     /// A login.
     Login,
-    /// A refresh token, which is known to have come after these logouts.
-    Refresh(Option<After>),
+    /// A refresh token, of which this is known.
+    Refresh(Lineage),
+}
+
+/// What the gateway knows of a refresh token that has no session here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lineage {
+    /// It came after these logouts of its shopper.
+    After(After),
+    /// Nothing: if its shopper has logged out, it is from before.
+    Unknown,
+    /// The store could not be asked.
+    Unasked,
 }
 
 /// How a caller's own refresh ended.
@@ -101,9 +112,10 @@ impl Sessions {
         }
     }
 
-    /// Notes that tokens came after the logouts of their shopper, where the issue time does not show that: a login's after
-    /// all that there are, a refresh's after those that its refresh token came after. Returns those; `None` if the tokens
-    /// are of a session that was logged out.
+    /// Notes that tokens came after the logouts of their shopper: a login's after all that there are, a refresh's after
+    /// those that its refresh token came after. Returns those; `None` if the tokens are of a session that was logged out.
+    /// SLAS goes on giving tokens for a guest's refresh token, so that a refresh token counts as one from before a logout
+    /// unless it is noted as later.
     ///
     /// # Errors
     /// [`StoreError`]: nobody knows, or other replicas could not be told.
@@ -115,30 +127,38 @@ impl Sessions {
     ) -> Result<Option<After>, StoreError> {
         let shopper = &token.shopper;
         let ends = self.ends_of(&shopper.end_keys).await?;
-        if !ends.cover_issued(shopper.issued_at) {
-            return Ok(Some(ends.after()));
+        if ends.after() == After::default() {
+            return Ok(Some(After::default()));
         }
+        let is_covered = ends.cover_issued(shopper.issued_at);
         let after = match origin {
             Origin::Login => ends.after(),
-            Origin::Refresh(Some(after)) if !ends.cover(after) => after,
-            Origin::Refresh(_) => return Ok(None),
+            Origin::Refresh(Lineage::After(after)) if !ends.cover(after) => after,
+            Origin::Refresh(Lineage::Unasked) if !is_covered => return Ok(Some(ends.after())),
+            Origin::Refresh(_) => {
+                // Its issue time would show it as later than the logout.
+                self.store.refuse(&token.digest).await?;
+                self.known.insert(token.digest, Known::Ended);
+                return Ok(None);
+            }
         };
-        let life = Duration::from_secs(shopper.expires_at.saturating_sub(unix_now()) + LEEWAY_SECONDS);
-        self.known.insert(token.digest, Known::After(Arc::new(after)));
-        self.store.note_after(&token.digest, after, life).await?;
+        if is_covered {
+            let life = Duration::from_secs(shopper.expires_at.saturating_sub(unix_now()) + LEEWAY_SECONDS);
+            self.known.insert(token.digest, Known::After(Arc::new(after)));
+            self.store.note_after(&token.digest, after, life).await?;
+        }
         if let Some(refresh_token) = refresh_token {
-            // Later on, the issue time of what it gives shows that.
-            let life = Duration::from_secs(2 * LEEWAY_SECONDS);
-            self.store.note_after(&name_of(refresh_token), after, life).await?;
+            self.store.note_after(&name_of(refresh_token), after, ENDED_FOR).await?;
         }
         Ok(Some(after))
     }
 
-    /// The logouts that a refresh token without a session is known to have come after.
-    pub async fn came_after(&self, refresh_token: &SecretString) -> Option<After> {
+    /// What is known of a refresh token without a session.
+    pub async fn lineage(&self, refresh_token: &SecretString) -> Lineage {
         match self.store.find(&name_of(refresh_token)).await {
-            Ok(Found::After(after)) => Some(after),
-            _ => None,
+            Ok(Found::After(after)) => Lineage::After(after),
+            Ok(_) => Lineage::Unknown,
+            Err(_) => Lineage::Unasked,
         }
     }
 

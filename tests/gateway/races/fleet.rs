@@ -27,7 +27,7 @@ pub struct Fleet {
     pub simulator: Simulator,
     pub gateways: Vec<Gateway>,
     redis: Option<Redis>,
-    client: Client,
+    pub client: Client,
 }
 
 /// The tokens of a login at SLAS.
@@ -70,6 +70,8 @@ impl Fleet {
             }
             // All shoppers come from one address.
             config.insert("limits".into(), "slas_calls_per_address = 0".parse::<toml::Table>().unwrap().into());
+            // On a busy machine the simulator may be slow.
+            config.insert("timeouts".into(), "exchange = \"10s\"".parse::<toml::Table>().unwrap().into());
             config.insert("logins".into(), "guests_per_address = 0".parse::<toml::Table>().unwrap().into());
             if let Some(redis) = &self.redis {
                 in_redis(config, &redis.url());

@@ -1,7 +1,7 @@
 //! Random lives of shoppers at several gateways, beside a model that knows which of their tokens must be good.
 //!
 //! In each step every shopper does something, all at the same time: logs in, refreshes at several gateways at once, logs
-//! out while that goes on, logs in again with the same USID. Gateways reload meanwhile, and are replaced between steps. A
+//! out or has the refresh token revoked while that goes on, logs in again with the same USID. Gateways reload meanwhile, and are replaced between steps. A
 //! second after a step the model is asked about each token at each gateway.
 
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     scale::{self, figure},
+    slas::PRIVATE_SECRET,
     world::register_sessions as register,
 };
 
@@ -60,6 +61,7 @@ impl Shopper {
 
 struct Play<'f> {
     fleet: &'f Fleet,
+    registers: bool,
     random: Random,
 }
 
@@ -72,7 +74,7 @@ impl Play<'_> {
         if shopper.login.is_none() {
             self.log_in(&mut shopper).await;
         }
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 => self.refresh_everywhere(&mut shopper, 1).await,
             1 | 2 => self.log_out(&mut shopper).await,
             3 => {
@@ -83,9 +85,29 @@ impl Play<'_> {
                     self.refresh_everywhere(&mut shopper, 1).await;
                 }
             }
+            4 => self.revoke(&mut shopper).await,
             _ => {}
         }
         shopper
+    }
+
+    /// A revocation in the middle of refreshes. It ends what the gateways hold: without registered sessions it is SLAS's
+    /// affair alone, and the tokens live on.
+    async fn revoke(&mut self, shopper: &mut Shopper) {
+        let (gateway, delay) = (self.gateway(), Duration::from_millis(self.random.below(40) as u64));
+        let Some(login) = shopper.login.as_mut().filter(|_| self.registers) else { return };
+        let Some(refresh) = login.refresh.clone() else { return };
+        let revocation = async {
+            tokio::time::sleep(delay).await;
+            self.fleet.revoke(gateway, &refresh, PRIVATE_SECRET).await
+        };
+        let (made, status) = futures::future::join(refreshed(self.fleet, login, 2), revocation).await;
+        login.tokens.extend(made);
+        if status == 200 {
+            shopper.end();
+        } else {
+            assert_eq!(status, 400);
+        }
     }
 
     async fn log_in(&mut self, shopper: &mut Shopper) {
@@ -182,7 +204,7 @@ async fn live(count: usize, shared: Shared, register_sessions: bool, seed: u64, 
         let reloaded = random.below(2 * count);
         let acts = shoppers.into_iter().map(|shopper| {
             let random = Random(random.0 ^ ((random.below(1 << 30) as u64 + 1) << 7));
-            Play { fleet: &fleet, random }.act(shopper)
+            Play { fleet: &fleet, registers: register_sessions, random }.act(shopper)
         });
         shoppers = join_all(acts.collect::<Vec<_>>()).await;
         if step % 3 == 2 {
