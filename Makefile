@@ -169,6 +169,7 @@ sbom: ## Write the bill of materials (CycloneDX), in target/supply
 licences: ## Check the licences of everything built in, and list them in target/supply
 	$(call tool,cargo-deny,$(CARGO_DENY))
 	@mkdir -p "$(SUPPLY)"
+	@cargo fetch --locked --quiet
 	cargo deny --offline --log-level error check licenses bans sources
 	@cargo deny --offline list --layout license --format json > "$(SUPPLY)/licences.json"
 

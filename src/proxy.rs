@@ -33,7 +33,7 @@ use http::{
     uri::PathAndQuery,
 };
 use pingora::{
-    Error, ErrorType, Result,
+    Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
     modules::http::HttpModules,
     proxy::{FailToProxy, ProxyHttp, Session},
@@ -407,6 +407,12 @@ impl ProxyHttp for Proxy {
         let written = session.response_written().is_some();
         let refusal = context.failure.take().or_else(|| failure::refusal_of(error));
         context.broken = Some(error.etype().as_str().to_owned());
+        // A client that hangs up does not take its attempt at a login back.
+        if *error.esource() != ErrorSource::Downstream
+            && let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
+        {
+            context.serving.gate.heed_no_answer(route, forward);
+        }
         if written {
             self.metrics.broken_answers.with_label_values(&[failure::side_of(error)]).inc();
         }

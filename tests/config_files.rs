@@ -532,6 +532,13 @@ fn networks_limits_and_globs_have_their_meaning() {
     let shown: Vec<_> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]);
     assert_eq!(paths(&text(r#"["10.0.0.0/33", "proxy.internal"]"#)).len(), 2);
+    let mapped = load(&text(r#"["::ffff:10.0.0.0/104", "::ffff:192.0.2.7"]"#), &[]).unwrap().settings;
+    let shown: Vec<_> = mapped.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "192.0.2.7/32"]);
+    for everybody in [r#"["0.0.0.0/0"]"#, r#"["::/0"]"#, r#"["0.0.0.0/1", "128.0.0.0/1"]"#] {
+        let warnings = load(&text(everybody), &[]).unwrap().warnings;
+        assert!(warnings.iter().any(|warning| warning.path == "server.trusted_proxies"), "{everybody}");
+    }
     assert_eq!(settings.tenants[0].slas_requests_per_minute, 500);
     let production = load(&MINIMAL.replace("zzrf_001", "zzrf_prd"), &[]).unwrap().settings;
     assert_eq!(production.tenants[0].slas_requests_per_minute, 24_000);

@@ -330,7 +330,13 @@ impl Gate {
         {
             tenant.slas.guard().heed(Sender::Client, status, headers);
         }
-        forward.admission.end(route, status);
+        forward.admission.end(route, Some(status));
+        forward.admission.leave();
+    }
+
+    /// Learns that no answer came from an API or from SLAS: a login there did not fail, but a message may have been sent.
+    pub fn heed_no_answer(&self, route: &Route, forward: &mut Forward) {
+        forward.admission.end(route, None);
         forward.admission.leave();
     }
 }
@@ -342,8 +348,8 @@ impl Admission {
         self.is_seated_later = false;
     }
 
-    /// Says what SLAS made of it, if it is a login.
-    pub(super) fn end(&mut self, route: &Route, status: StatusCode) {
+    /// Says what SLAS made of it, if it is a login; `None` if no answer came.
+    pub(super) fn end(&mut self, route: &Route, status: Option<StatusCode>) {
         if let Some(attempt) = self.attempt.take() {
             attempt.end(Kind::of(route).unwrap_or(Kind::Password).counts(status));
         }

@@ -119,7 +119,7 @@ impl Gate {
             let reply = self.registered_login(&login).await;
             *trail = login_of.unwrap_or_default();
             if let Ok(reply) = &reply {
-                admission.end(route, reply.status);
+                admission.end(route, Some(reply.status));
             }
             return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
         }

@@ -119,7 +119,7 @@ fn server(raw: raw::Server, findings: &mut Findings) -> Option<Server> {
     let trusted_proxies =
         networks.filter_map(|(position, text)| keys.network(&format!("trusted_proxies[{position}]"), text));
     let trusted_proxies: Vec<ipnet::IpNet> = trusted_proxies.collect();
-    if trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+    if ipnet::IpNet::aggregate(&trusted_proxies).iter().any(|network| network.prefix_len() == 0) {
         keys.warn("trusted_proxies", "every address is trusted to name another: no limit for an address holds");
     }
     Some(Server { listen, threads, tls: None, trusted_proxies })

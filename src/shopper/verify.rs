@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use quick_cache::sync::Cache;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 
 use super::{Shopper, isb::Isb};
 use crate::{
-    clock::unix_now,
+    clock::{unix_now, unix_now_ms},
     jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256},
     keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
@@ -151,12 +152,13 @@ impl ShopperVerifier {
         Self { rings, verdicts: Cache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), ahead, metrics }
     }
 
-    /// The time by SLAS's clock, seconds since 1970: no earlier than this machine's, and no earlier than the issue of any
-    /// token that verified here.
+    /// The time by SLAS's clock at the end of `wait` from now, in seconds since 1970: no earlier than by this machine's, and
+    /// no earlier than the issue of any token that verified here.
     #[must_use]
-    pub fn slas_now(&self, organization: &OrganizationId) -> u64 {
+    pub fn slas_time_in(&self, wait: Duration, organization: &OrganizationId) -> u64 {
         let ahead = self.ahead.get(organization).map_or(0, |ahead| ahead.load(Ordering::Relaxed));
-        unix_now().saturating_add(ahead)
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        (unix_now_ms().saturating_add(wait) / 1000).saturating_add(ahead)
     }
 
     /// Takes over what another verifier has learnt of SLAS's clocks.

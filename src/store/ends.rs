@@ -154,7 +154,7 @@ pub struct EndSet {
 #[derive(Debug, Default)]
 struct Shard {
     by_key: HashMap<EndKey, (End, u64)>,
-    /// Keys by when their record expires, oldest first. A key whose record was replaced stands here twice.
+    /// Each key once, by when its record expired when it came here, oldest first.
     expiries: VecDeque<(EndKey, u64)>,
 }
 
@@ -179,8 +179,9 @@ impl EndSet {
         let end = change(known);
         if end != known {
             let until = now + ENDED_FOR.as_secs();
-            shard.by_key.insert(key, (end, until));
-            shard.expiries.push_back((key, until));
+            if shard.by_key.insert(key, (end, until)).is_none() {
+                shard.expiries.push_back((key, until));
+            }
         }
         shard.expire(now);
         let after = shard.by_key.len();
@@ -231,8 +232,10 @@ impl Shard {
                 return;
             }
             self.expiries.pop_front();
-            if self.by_key.get(&key).is_some_and(|(_, kept_until)| *kept_until == until) {
-                self.by_key.remove(&key);
+            match self.by_key.get(&key) {
+                // Replaced since, which makes it one of the newest.
+                Some((_, kept_until)) if *kept_until > until => self.expiries.push_back((key, *kept_until)),
+                _ => _ = self.by_key.remove(&key),
             }
         }
     }
@@ -268,6 +271,17 @@ mod tests {
         assert_eq!(set.len(), MOST_ENDS);
         assert_eq!(set.of(key(count - 1)).number, 1);
         assert_eq!(set.of(key(0)).number, 0);
+    }
+
+    #[test]
+    fn a_record_that_is_replaced_again_and_again_takes_the_place_of_no_other() {
+        let set = EndSet::default();
+        (0..1_000).for_each(|number| _ = set.note(key(number), End { number: 1, at: 1 }));
+        for number in 2..u64::try_from(MOST_ENDS / SHARDS).unwrap() + 1_000 {
+            set.note(key(0), End { number, at: number });
+        }
+        assert!((0..1_000).all(|number| set.of(key(number)).number > 0));
+        assert_eq!(set.len(), 1_000);
     }
 
     #[test]

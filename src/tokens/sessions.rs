@@ -50,6 +50,8 @@ use crate::{
     },
 };
 
+/// In which a record of an end is written: longer than `store.timeout` by default.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
 const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
 /// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
@@ -483,7 +485,13 @@ impl Sessions {
 
     /// The time of an end that is now, by SLAS's clock: no token of the session that anyone has seen was issued later.
     fn end_of_now(&self, token: &VerifiedToken) -> u64 {
-        self.verifier.slas_now(&token.shopper.organization).max(token.shopper.issued_at)
+        self.end_time(&token.shopper.organization).max(token.shopper.issued_at)
+    }
+
+    /// The time of an end whose record is about to be written. A refresh that finds no record yet hands its token over,
+    /// which SLAS may have issued in a second that began meanwhile.
+    fn end_time(&self, organization: &OrganizationId) -> u64 {
+        self.verifier.slas_time_in(WRITTEN_WITHIN, organization)
     }
 
     /// Ends in this process what came after the end of this number, while the store cannot be told. The store's own number

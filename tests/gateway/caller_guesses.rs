@@ -208,8 +208,10 @@ async fn invented_clients_forget_nothing_about_a_configured_one() {
     let invented: Vec<_> = (0..300).map(|number| format!("invented-{number}")).collect();
     join_all(invented.iter().map(|user| ask(&world.client, &world.gateway, user, "x"))).await;
     assert_eq!(calls(&world), before);
-    let answer = ask(&world.client, &world.gateway, CALLER_CLIENT, "guess-13").await;
-    assert_eq!(answer, (StatusCode::TOO_MANY_REQUESTS, "caller_rate_limited".to_owned()));
+    // Twelve would be free again; of a busy machine's time some are.
+    let more: Vec<_> = (13..25).map(|number| format!("guess-{number}")).collect();
+    let answers = join_all(more.iter().map(|guess| ask(&world.client, &world.gateway, CALLER_CLIENT, guess))).await;
+    assert!(answers.contains(&(StatusCode::TOO_MANY_REQUESTS, "caller_rate_limited".to_owned())), "{answers:?}");
 }
 
 #[tokio::test]

@@ -206,6 +206,44 @@ async fn what_slas_refuses_is_no_outage() {
 }
 
 #[tokio::test]
+async fn logins_that_slas_did_not_answer_are_not_counted_as_failed() {
+    let mut world = World::with(|config| {
+        let logins = "failed_per_address = 3\nfailed_per_address_and_login = 3\nfailed_per_login = 3";
+        config.insert("logins".into(), logins.parse::<toml::Table>().unwrap().into());
+    })
+    .await;
+    world.simulator.set(|behaviour| behaviour.enforce_windows = false);
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    world.client = client.build().unwrap();
+    let target = format!("/shopper/auth/v1/organizations/{}/oauth2/login", crate::world::ORGANIZATION);
+    let mut asked = 0;
+    let mut login = async |password: &str| {
+        asked += 1;
+        let form = [
+            ("client_id", PUBLIC_CLIENT),
+            ("channel_id", "RefArch"),
+            ("redirect_uri", "http://localhost:3000/callback"),
+            ("code_challenge", &format!("{asked:c>43}")),
+        ];
+        world.send(world.post(&target).basic_auth(LOGIN, Some(password)).form(&form)).await
+    };
+    for effect in [Effect::Reset { at: ResetAt::After }, status(503)] {
+        world.simulator.inject(Fault::on("slas", effect));
+        for _ in 0..5 {
+            let answer = login(PASSWORD).await;
+            assert!(answer.status.is_server_error(), "{}: {}", answer.status, answer.text());
+        }
+        world.simulator.clear_faults();
+    }
+    let answer = login(PASSWORD).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    for _ in 0..3 {
+        assert_eq!(login("wrong").await.status, 401);
+    }
+    assert_eq!(login(PASSWORD).await.refusal(), (429, "caller_rate_limited"));
+}
+
+#[tokio::test]
 async fn an_account_manager_that_is_down_is_left_in_peace_and_tried_again() {
     let world = World::start().await;
     let order = format!("/checkout/orders/v1/organizations/{}/orders/1", crate::world::ORGANIZATION);

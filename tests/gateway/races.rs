@@ -6,12 +6,15 @@
 pub mod fleet;
 mod model;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 
 use self::fleet::{Fleet, Shared};
-use crate::scale::{self, figure};
+use crate::{
+    scale::{self, figure},
+    world::register_sessions,
+};
 
 /// In which a logout must be known everywhere.
 const KNOWN_WITHIN: Duration = Duration::from_secs(1);
@@ -105,5 +108,71 @@ async fn a_logout_that_races_refreshes_at_one_gateway_leaves_no_token() {
         let outcome = race(&fleet, scale::of(50, 300)).await;
         report(&format!("one gateway, {shared:?}"), &outcome);
         assert_eq!(outcome.survived, 0, "{shared:?}: {outcome:?}");
+    }
+}
+
+/// A guest's own refreshes at every gateway, which go on through a logout and for half a second after it. The logout
+/// comes at the end of a second: what SLAS issues after it has a later issue time at once. Returns all tokens.
+async fn race_at_a_seconds_end(fleet: &Fleet, round: usize) -> Vec<String> {
+    let count = fleet.gateways.len();
+    let login = fleet.guest_at_slas(round % count, None).await;
+    let (over, is_over) = tokio::sync::watch::channel(false);
+    // Several wait for one refresh, at one gateway too.
+    let refreshers = (0..count.max(3)).map(|number| {
+        let (first, is_over) = (login.clone(), is_over.clone());
+        async move {
+            let mut tokens = Vec::new();
+            let mut refresh = first.refresh;
+            while !*is_over.borrow() {
+                // One that is refused tries on, as a thief would.
+                match fleet.refresh_at_slas(number % count, &refresh).await {
+                    Some(answer) => {
+                        refresh = answer.refresh;
+                        tokens.push(answer.access);
+                    }
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+            tokens
+        }
+    });
+    let logout = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let at = Duration::from_millis(960 + (round as u64 * 7) % 38);
+        let past = Duration::from_nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into());
+        let second = Duration::from_secs(1);
+        tokio::time::sleep(if past < at { at - past } else { second + at - past }).await;
+        let status = fleet.log_out((round + 1) % count, &login.access).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        over.send_replace(true);
+        status
+    };
+    let (made, status) = futures::future::join(join_all(refreshers), logout).await;
+    assert_eq!(status, 204);
+    made.into_iter().flatten().chain([login.access]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_at_the_end_of_a_second_leaves_no_token_of_a_guest_who_goes_on_refreshing() {
+    for (count, shared, registers) in
+        [(2, Shared::Redis, true), (2, Shared::Redis, false), (1, Shared::Memory, true), (1, Shared::Memory, false)]
+    {
+        let fleet = Fleet::start(count, shared, |config| {
+            if registers {
+                register_sessions(config);
+            }
+        })
+        .await;
+        let rounds = scale::of(12, 200);
+        for first in (0..rounds).step_by(12) {
+            let raced =
+                join_all((first..rounds.min(first + 12)).map(|round| race_at_a_seconds_end(&fleet, round))).await;
+            tokio::time::sleep(KNOWN_WITHIN).await;
+            for token in raced.iter().flatten() {
+                for gateway in 0..count {
+                    assert_eq!(fleet.status(gateway, token).await, 401, "{shared:?}, registered: {registers}");
+                }
+            }
+        }
     }
 }

@@ -61,11 +61,11 @@ impl Kind {
         }
     }
 
-    /// Whether SLAS's answer makes the attempt count.
-    pub(super) fn counts(self, status: StatusCode) -> bool {
+    /// Whether SLAS's answer, or that there was none, makes the attempt count.
+    pub(super) fn counts(self, status: Option<StatusCode>) -> bool {
         match self {
-            Self::Password => refuses_password(status),
-            Self::Code => refuses_code(status),
+            Self::Password => status.is_some_and(refuses_password),
+            Self::Code => status.is_some_and(refuses_code),
             Self::Message => true,
         }
     }

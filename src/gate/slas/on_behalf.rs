@@ -51,8 +51,8 @@ impl Published {
                 Hint::Only(only) => value == only,
                 Hint::Provider => !value.to_lowercase().contains("behalf"),
             },
-            "login_id" => self.login_id,
-            "idp_origin" => self.idp_origin,
+            "loginid" => self.login_id,
+            "idporigin" => self.idp_origin,
             _ => true,
         }
     }
@@ -70,11 +70,13 @@ pub(super) fn may_be_asked(operation: &Operation, query: Option<&str>, form: Opt
     })
 }
 
-/// A field's name as the most lenient reader takes it.
+/// A field's name as the most lenient reader takes it: its letters, before an index or another field's name.
 fn name_as_read(name: &str) -> String {
     let decoded = decoded(name);
-    let before_index = decoded.split('[').next().unwrap_or_default();
-    before_index.trim().to_lowercase().replace('-', "_")
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase()).collect()
+    };
+    letters(decoded.split('[').next().unwrap_or_default())
 }
 
 fn decoded(text: &str) -> String {
@@ -132,6 +134,15 @@ mod tests {
             "login-id=x",
             "Login_Id=x",
             "idp_origin=ecom",
+            "idpOrigin=ecom",
+            "loginId=x",
+            "login.id=x",
+            "login_id%00=x",
+            "%00login_id=x",
+            "%EF%BB%BFhint=x",
+            "hint%E2%80%8B=x",
+            "!login_id=x",
+            "_login_id=x",
         ] {
             assert!(asked("getAccessToken", None, form), "{form}");
             assert!(asked("getAccessToken", Some(form), ""), "query {form}");

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
 use crate::{
@@ -142,7 +142,7 @@ impl<'f> Keys<'f> {
         let text = text.trim();
         let expected = "not a network; expected e.g. 10.0.0.0/8, 2001:db8:1::/48 or 192.0.2.7";
         let one = |_| text.parse().map(|address: IpAddr| IpNet::from(address));
-        text.parse().or_else(one).map_err(|_| self.error(key, expected)).ok()
+        text.parse().or_else(one).map(unmapped).map_err(|_| self.error(key, expected)).ok()
     }
 
     /// Scheme, host and port of a server; warns of one to which secrets would travel in clear.
@@ -223,6 +223,13 @@ fn bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// A network of IPv4 addresses written as IPv6 (RFC 4291, 2.5.5.2) as what it is: that is how clients' addresses are read.
+fn unmapped(network: IpNet) -> IpNet {
+    let IpNet::V6(long) = network else { return network };
+    let short = long.addr().to_ipv4_mapped().zip(long.prefix_len().checked_sub(96));
+    short.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
 }
 
 #[cfg(test)]

@@ -193,7 +193,7 @@ impl Sessions {
     /// # Errors
     /// [`SessionError::Store`] if other replicas could not be told yet: here it is over then.
     pub async fn end_handed(&self, handed: &HandedSession) -> Result<(), SessionError> {
-        let at = self.verifier.slas_now(&handed.session.owner.organization);
+        let at = self.end_time(&handed.session.owner.organization);
         self.end_session(&handed.session, at).await.map(|_| ())
     }
 

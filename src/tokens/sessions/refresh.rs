@@ -253,7 +253,7 @@ impl Sessions {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         tracing::info!(organization = %session.owner.organization, %error, "SLAS ended a session");
-        match self.store.end(Ending::Session(session), self.verifier.slas_now(&session.owner.organization)).await {
+        match self.store.end(Ending::Session(session), self.end_time(&session.owner.organization)).await {
             Ok(end) => {
                 self.ends.note(session.end_keys().session, end);
             }
