@@ -4,10 +4,10 @@
 //! for the same shopper as long as the key is the same. Refuses to know where the lines go: they have a target of their
 //! own, which [`telemetry`](crate::telemetry) leads to its sink.
 //!
-//! A stranger makes refused lines at no cost, so these are bounded for each client address and in all (`refused`), and
-//! one line a second counts those that were left out. What was done, and what operators did, is never left out.
+//! A stranger makes refused lines at no cost, so these are bounded for each client address and in all (`refusal_limiter`), and
+//! one line a second counts those that were left out. Lines with the result `ok`, and those of operators, are never left out.
 
-mod refused;
+mod refusal_limiter;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use aws_lc_rs::{hmac, rand};
 use prometheus::IntCounter;
 use secrecy::{ExposeSecret, SecretSlice};
 
-use self::refused::Refused;
+use self::refusal_limiter::RefusalLimiter;
 
 /// The target of audit lines.
 pub const TARGET: &str = "shopper_gateway::audit";
@@ -29,7 +29,7 @@ const OK: &str = "ok";
 /// Writes audit lines.
 pub struct Audit {
     key: hmac::Key,
-    refused: Arc<Refused>,
+    refusal_limiter: Arc<RefusalLimiter>,
 }
 
 /// What an audit line tells of.
@@ -105,14 +105,17 @@ impl Audit {
     pub fn new(left_out: IntCounter) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut random = [0; 32];
         rand::fill(&mut random)?;
-        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random), refused: Arc::new(Refused::new(left_out)) })
+        Ok(Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random),
+            refusal_limiter: Arc::new(RefusalLimiter::new(left_out)),
+        })
     }
 
     /// The same log with pseudonyms by this key.
     #[must_use]
     pub fn with_key(&self, key: &SecretSlice<u8>) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret());
-        Self { key, refused: Arc::clone(&self.refused) }
+        Self { key, refusal_limiter: Arc::clone(&self.refusal_limiter) }
     }
 
     /// The pseudonym of a customer id or login id of an organization.
@@ -142,7 +145,7 @@ impl Audit {
     /// Salesforce answered with. A line with another result than `ok` may be left out, unless it is an operator's.
     pub fn record(&self, trail: &Trail, place: Place<'_>, result: &str) {
         let Some(event) = trail.event else { return };
-        if result != OK && event != Event::Admin && !self.refused.may_write(trail.address) {
+        if result != OK && event != Event::Admin && !self.refusal_limiter.may_write(trail.address) {
             return;
         }
         let Place { organization, site, operation, correlation_id } = place;
@@ -164,7 +167,7 @@ impl Audit {
 
     /// Writes how many refused lines were left out since the last such line, if any were.
     pub fn write_left_out(&self) {
-        let lines = self.refused.take_left_out();
+        let lines = self.refusal_limiter.take_left_out();
         if lines > 0 {
             tracing::info!(target: TARGET, event = "refusals_left_out", lines);
         }

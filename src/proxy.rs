@@ -411,7 +411,7 @@ impl ProxyHttp for Proxy {
         if *error.esource() != ErrorSource::Downstream
             && let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
         {
-            context.serving.gate.heed_no_answer(route, forward);
+            context.serving.gate.on_no_response(route, forward);
         }
         if written {
             self.metrics.broken_answers.with_label_values(&[failure::side_of(error)]).inc();

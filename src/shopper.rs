@@ -8,7 +8,7 @@ pub mod verify;
 
 use crate::{
     names::{ClientId, CustomerId, OrganizationId, Scopes, SiteId, Usid},
-    store::EndKeys,
+    store::RevocationKeys,
 };
 
 /// Who a verified shopper token speaks for, and what it may do.
@@ -37,7 +37,7 @@ pub struct Shopper {
     /// When it ends, seconds since 1970.
     pub expires_at: u64,
     /// The logouts that end it.
-    pub end_keys: EndKeys,
+    pub revocation_keys: RevocationKeys,
 }
 
 /// Flow marks in `isb` that operations ask for.

@@ -6,10 +6,10 @@
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
 pub mod budget;
-mod ends;
 mod handed;
 pub mod memory;
 pub mod redis;
+mod revocations;
 mod seal;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -18,8 +18,10 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use self::budget::{Budget, Taken};
-pub use self::ends::{After, End, EndKey, EndKeys, EndSet, Ends, MOST_ENDS};
 pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
+pub use self::revocations::{
+    Epoch, MAX_REVOCATIONS, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
+};
 use crate::{
     clock::unix_now,
     jwt::TokenDigest,
@@ -29,7 +31,7 @@ use crate::{
 /// An access token is found again this many refreshes later; the login's own is found always.
 pub const RECENT_TOKENS: usize = 8;
 /// How long an ended session's tokens are refused, longer than any access token lives.
-pub const ENDED_FOR: Duration = Duration::from_secs(3600);
+pub const REVOCATION_TTL: Duration = Duration::from_secs(3600);
 
 /// A session's name in stores: random, and no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +68,7 @@ pub struct Session {
     /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
     pub handed: Option<Box<HandedTokens>>,
     /// The ends that it came after: an end with a higher number is its own.
-    pub after: After,
+    pub after: Epoch,
     /// When the gateway got the newest access token by a refresh, seconds since 1970; 0 if it is the login's own.
     pub renewed_at: u64,
     /// The trusted system that was given its tokens and may show them; absent for a shopper's own session.
@@ -156,8 +158,8 @@ impl Session {
 
     /// What ends it.
     #[must_use]
-    pub fn end_keys(&self) -> EndKeys {
-        self.owner.end_keys()
+    pub fn revocation_keys(&self) -> RevocationKeys {
+        self.owner.revocation_keys()
     }
 
     /// Its name and its access tokens.
@@ -170,8 +172,8 @@ impl Session {
 impl Owner {
     /// What ends its sessions.
     #[must_use]
-    pub fn end_keys(&self) -> EndKeys {
-        EndKeys::new(&self.organization, &self.client, &self.usid, self.customer.as_ref())
+    pub fn revocation_keys(&self) -> RevocationKeys {
+        RevocationKeys::new(&self.organization, &self.client, &self.usid, self.customer.as_ref())
     }
 }
 
@@ -183,7 +185,7 @@ pub enum Found {
     /// It was of a session that is not there any more. If there is an end of it, the token has ended with it.
     Gone,
     /// It has no session, and came after these ends.
-    After(After),
+    Epoch(Epoch),
     /// Its session was ended.
     Ended,
     /// Nothing.
@@ -192,7 +194,7 @@ pub enum Found {
 
 /// What is ended.
 #[derive(Debug, Clone)]
-pub enum Ending<'s> {
+pub enum RevocationTarget<'s> {
     /// This session.
     Session(&'s Session),
     /// The session at SLAS of a token that has none here.
@@ -200,11 +202,11 @@ pub enum Ending<'s> {
         /// The token.
         digest: TokenDigest,
         /// What ends it.
-        keys: EndKeys,
+        keys: RevocationKeys,
         /// When the token was issued, by SLAS's clock.
         issued_at: u64,
         /// The ends that it is known to have come after.
-        after: Option<After>,
+        after: Option<Epoch>,
     },
 }
 
@@ -214,7 +216,7 @@ pub struct News {
     /// Tokens that are refused, and names that are free again.
     pub tokens: Vec<TokenDigest>,
     /// Records of ends.
-    pub ends: Vec<(EndKey, End)>,
+    pub ends: Vec<(RevocationKey, Revocation)>,
 }
 
 /// The right to refresh a session, for a while. A later lock has a higher number.
@@ -298,16 +300,21 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// refresh makes of it that is under way. `at` is the time by SLAS's clock: tokens of the session of which nothing
     /// is known have ended if they were issued no later. Returns the record of the end: an earlier one, with nothing
     /// changed, if that covers it already.
-    async fn end(&self, ending: Ending<'_>, at: u64) -> Result<End, StoreError>;
+    async fn end(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError>;
 
     /// Ends every session of a customer. Returns the record of the end.
-    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId, at: u64) -> Result<End, StoreError>;
+    async fn end_all(
+        &self,
+        organization: &OrganizationId,
+        customer: &CustomerId,
+        at: u64,
+    ) -> Result<Revocation, StoreError>;
 
     /// The records of ends of a shopper.
-    async fn ends(&self, keys: &EndKeys) -> Result<Ends, StoreError>;
+    async fn ends(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError>;
 
     /// Notes that a token without a session came after these ends, for as long as it lives.
-    async fn note_after(&self, token: &TokenDigest, after: After, life: Duration) -> Result<(), StoreError>;
+    async fn note_after(&self, token: &TokenDigest, after: Epoch, life: Duration) -> Result<(), StoreError>;
 
     /// Refuses a token that has no session here.
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError>;

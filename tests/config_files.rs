@@ -571,6 +571,11 @@ fn limits_of_networks_replace_those_for_all_and_the_longest_prefix_counts() {
     assert_eq!(wrong(&network("guests_per_address = 1")), ["limits.networks[0].network"]);
     assert_eq!(wrong(&network("network = '10.0.0.0/8'")), ["limits.networks[0].network"], "no limit");
     assert_eq!(wrong(&network("network = '2001:db8::/65'\nguests_per_address = 1")), ["limits.networks[0].network"]);
+    let large = network("network = '10.0.0.0/8'\nrequests_per_address = 900000\nheld_bodies_per_address = '0'");
+    let loaded = load(&format!("{MINIMAL}{large}"), &[]).unwrap();
+    assert_eq!(loaded.settings.limits.of_address("10.0.0.1".parse().unwrap()).held_bodies, None, "0 as a text");
+    let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
+    assert!(warned.contains(&"limits.networks[0].requests_per_address"), "{warned:?}");
     let twice = network("network = '10.0.0.0/8'\nguests_per_address = 1").repeat(2);
     assert_eq!(wrong(&twice), ["limits.networks[1].network"]);
     let sizes = network("network = '10.0.0.0/8'\nheld_bodies_per_address = 'large'");

@@ -8,17 +8,17 @@
 //! - `seats`: how many requests are upstream at a time
 //! - `rates`: how often a caller or a SLAS client may ask
 //! - `attempts`: how many logins may fail
-//! - `names`: one form for all spellings of a login id
+//! - `login_id`: one form for all spellings of a login id
 //! - `subject`: which requests are attempts, and at which shopper's login
 //! - `slas_calls`: how many calls to SLAS, and guests, one address may cause
-//! - `meter`: a rate for each of many names
+//! - `keyed_rate_limiter`: a rate limit per key
 //! - `address`: whose address a request is counted under
 
 pub mod address;
 mod attempts;
+mod keyed_rate_limiter;
 mod load;
-mod meter;
-mod names;
+mod login_id;
 mod rates;
 mod seats;
 mod slas_calls;
@@ -36,7 +36,7 @@ use self::{
     load::Load,
     rates::Rates,
     seats::Seats,
-    slas_calls::SlasCallers,
+    slas_calls::SlasCallLimits,
     subject::{Kind, Subject},
 };
 use super::{
@@ -50,7 +50,7 @@ use super::{
 use crate::{
     names::{ByOrganization, OrganizationId},
     salesforce::guard::{Class, Sender},
-    settings::{Limits, Logins, Settings},
+    settings::{AddressLimits, Limits, Logins, Settings},
 };
 
 /// APIs that are never left out under load: whoever has come that far is about to buy.
@@ -63,7 +63,7 @@ pub struct Bounds {
     low_priority: Vec<OperationGlob>,
     rates: Rates,
     attempts: Attempts,
-    slas_callers: SlasCallers,
+    slas_call_limits: SlasCallLimits,
     limits: Limits,
     logins: Logins,
     proxies: Proxies,
@@ -109,7 +109,7 @@ impl Bounds {
             low_priority: globs(&settings.load.low_priority)?,
             rates: Rates::new(settings),
             attempts,
-            slas_callers: before.map(|before| before.slas_callers.clone()).unwrap_or_default(),
+            slas_call_limits: before.map(|before| before.slas_call_limits.clone()).unwrap_or_default(),
             limits: settings.limits.clone(),
             logins: settings.logins.clone(),
             proxies: Proxies(settings.server.trusted_proxies.clone()),
@@ -189,8 +189,8 @@ impl Bounds {
         self.rates.are_any()
     }
 
-    /// Does what causes calls to SLAS, and counts them under the client's address. What SLAS's own limit refuses is given
-    /// back: no call was made.
+    /// Performs work that causes calls to SLAS, counting them under the client's address. Calls that SLAS's own limit
+    /// refuses were not made: they are given back.
     ///
     /// # Errors
     /// [`Refusal::CallerRateLimited`], and those of `work`.
@@ -201,21 +201,17 @@ impl Bounds {
         calls: u32,
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
-        let limit =
-            self.client_address(asked).and_then(|client| Some((client, self.limits.of_address(client).slas_calls?)));
-        let Some((client, limit)) = limit else { return work.await };
+        let Some((client, limit)) = self.limit_of_client(asked, |limits| limits.slas_calls) else { return work.await };
         let per_minute = limit.of_tenant(tenant.settings.slas_requests_per_minute);
-        let organization = &tenant.settings.organization;
-        let taken = self.slas_callers.take_calls(organization, client, calls, per_minute);
-        taken.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+        let permit = self.slas_call_limits.take_calls(&tenant.settings.organization, client, calls, per_minute)?;
         let result = work.await;
         if matches!(result, Err(Refusal::SlasRateLimited { .. })) {
-            self.slas_callers.give_back_calls(organization, client, calls, per_minute);
+            permit.give_back();
         }
         result
     }
 
-    /// Performs a deprecated guest login that causes calls to SLAS, and counts both under the client's address. A login
+    /// Performs a deprecated guest login that causes calls to SLAS, counting both under the client's address. A login
     /// that a limit refuses is given back.
     ///
     /// # Errors
@@ -228,17 +224,23 @@ impl Bounds {
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
         let work = self.within_slas_calls(tenant, asked, calls, work);
-        let limit =
-            self.client_address(asked).and_then(|client| Some((client, self.limits.of_address(client).guests?)));
-        let Some((client, per_minute)) = limit else { return work.await };
-        let organization = &tenant.settings.organization;
-        let taken = self.slas_callers.take_guest(organization, client, per_minute);
-        taken.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+        let Some((client, per_minute)) = self.limit_of_client(asked, |limits| limits.guests) else { return work.await };
+        let permit = self.slas_call_limits.take_guest(&tenant.settings.organization, client, per_minute)?;
         let result = work.await;
         if matches!(result, Err(Refusal::SlasRateLimited { .. } | Refusal::CallerRateLimited { .. })) {
-            self.slas_callers.give_back_guest(organization, client, per_minute);
+            permit.give_back();
         }
         result
+    }
+
+    /// The client's address, and its limit if it has one.
+    fn limit_of_client<L>(
+        &self,
+        asked: &Asked<'_>,
+        limit: impl Fn(&AddressLimits) -> Option<L>,
+    ) -> Option<(IpAddr, L)> {
+        let client = self.client_address(asked)?;
+        Some((client, limit(self.limits.of_address(client))?))
     }
 
     /// Lets a decided request go upstream.
@@ -335,7 +337,7 @@ impl Gate {
     }
 
     /// Learns that no answer came from an API or from SLAS: a login there did not fail, but a message may have been sent.
-    pub fn heed_no_answer(&self, route: &Route, forward: &mut Forward) {
+    pub fn on_no_response(&self, route: &Route, forward: &mut Forward) {
         forward.admission.end(route, None);
         forward.admission.leave();
     }

@@ -61,8 +61,7 @@ impl Gate {
             is_slas_own(operation)
                 && head.method == Method::POST
                 && form::is_form(&head.headers)
-                && (login::is_registered(&tenant.settings, operation)
-                    || answer::gives_tokens(operation)
+                && (answer::gives_tokens(operation)
                     || is_revocation(&tenant.settings, operation)
                     || client::wants_form(&tenant.settings, route, operation, head))
         };
@@ -111,7 +110,7 @@ impl Gate {
         let is_form = form::is_form(&head.headers);
         let is_followed = match body.as_ref().filter(|_| is_form) {
             Some(_) if login::is_registered(&tenant.settings, operation) => true,
-            Some(form) if answer::gives_tokens(operation) => self.must_tell_logins_apart(operation, form),
+            Some(form) if answer::gives_tokens(operation) => self.must_record_epoch(operation, form),
             _ => false,
         };
         if let Some(form) = body.clone().filter(|_| is_followed) {

@@ -1,7 +1,7 @@
 //! One published key set: which of its keys are used, and when it was read.
 //!
-//! Owns the reading of a JWKS (RFC 7517). What is empty, unreadable, ambiguous or too large is no set at all, so that
-//! it can never stand in for a good one. Refuses to know where a document came from.
+//! Owns the reading of a JWKS (RFC 7517). What is empty, unreadable or too large is no set at all, so that it can
+//! never replace a good one; an ambiguous key is left out of its set. Refuses to know where a document came from.
 
 use std::{
     collections::HashMap,

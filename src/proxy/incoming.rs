@@ -1,9 +1,8 @@
 //! Requests whose body has not arrived to its end: how many there may be, and how much of their bodies is in memory.
 //!
-//! Owns the permits. Each such request costs the memory of its whole machinery, some 20 KiB, for as long as its client
-//! likes, and costs the client a few bytes. So they are counted before anything else is done with them, whatever they
-//! ask for: of one HTTP/2 connection, of one client address, and of all. Bytes are counted while the library can send
-//! them again, which it can up to [`HELD_BYTES`] of a body.
+//! Such a request costs the gateway some 20 KiB for as long as the client likes, and costs the client a few bytes. So
+//! requests are counted before any other work: per HTTP/2 connection, per client address, and in all. Body bytes are counted
+//! while the library buffers them to send them again, which it does up to [`HELD_BYTES`] of a body.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Folders and files that only this gateway's own user, or root, may change.
 //!
 //! Owns what "guarded" means: public keys are no secret, but who can change them can be any shopper. Refuses to repair
-//! permissions: an operator should know of them.
+//! permissions: an operator should know of them. `write_protected` asks less: any owner, but nobody else may write.
 
 use std::{
     fs::Metadata,

@@ -348,8 +348,8 @@ pub(super) struct Limits {
     /// Requests under way at a time, answers that clients have not taken included; further ones get 503 `overloaded`.
     #[schemars(range(min = 1, max = 1_000_000), example = 10_000)]
     pub(super) requests: usize,
-    /// Of these from one client address over HTTP/2; further ones get 429 `caller_rate_limited`. 0: no limit. In HTTP/1.1 a
-    /// connection has one request, so `connections_per_address` is the limit.
+    /// Of these from one client address over HTTP/2; further ones get 429 `caller_rate_limited`. 0: no limit. Connections of
+    /// `server.trusted_proxies` are left out. In HTTP/1.1 a connection has one request, so `connections_per_address` is the limit.
     #[schemars(range(max = 1_000_000), example = 1000)]
     pub(super) requests_per_address: usize,
     /// Requests at a time whose body has not arrived to its end; further ones get 503 `overloaded`. An HTTP/2 connection
@@ -368,8 +368,8 @@ pub(super) struct Limits {
     #[schemars(example = &"8MiB")]
     pub(super) held_bodies_per_address: Size,
     /// Calls to SLAS a minute that requests of one client address may cause: deprecated logins, and requests on SLAS's
-    /// paths; further ones get 429 `caller_rate_limited`. One address never gets more than an eighth of the tenant's
-    /// `slas_requests_per_minute`. 0: no limit. Calls for trusted systems, and refreshes of sessions that a request
+    /// paths; further ones get 429 `caller_rate_limited`. At one gateway an address never gets more than an eighth of
+    /// the tenant's `slas_requests_per_minute`. 0: no limit. Calls for trusted systems, and refreshes of sessions that a request
     /// needs, do not count. Counted by each gateway for itself.
     #[schemars(range(max = 1_000_000), example = 600)]
     pub(super) slas_calls_per_address: u32,
@@ -612,7 +612,8 @@ pub(super) enum Size {
 
 /// `{ file = "…" }`, `{ env = "NAME" }`, or a text, which is warned of; as variables `…__CLIENT_SECRET__FILE`,
 /// `…__CLIENT_SECRET__ENV` or `…__CLIENT_SECRET`. A file that others can read or its group can write is refused (`chmod
-/// 0400`; `0440` will do); one newline at its end is ignored. No error shows a value.
+/// 0400`; `0440` will do). A byte order mark and line ends at its end are ignored; other blanks at its ends are part of the secret and
+/// warned of. No error shows a value.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Secret {
@@ -630,7 +631,7 @@ pub(super) enum Secret {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Elsewhere {
-    /// A file that holds nothing else; one newline at its end is ignored. Refused when others can read it, or its group can
+    /// A file that holds nothing else; a byte order mark and line ends at its end are ignored. Refused when others can read it, or its group can
     /// write it (`chmod 0400`; `0440` will do).
     #[schemars(with = "Option<kinds::File>", example = &"/run/secrets/account-manager")]
     pub(super) file: Option<PathBuf>,

@@ -25,7 +25,7 @@ use crate::{
     keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
     names::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
-    store::EndKeys,
+    store::RevocationKeys,
 };
 
 /// How far the clocks of SLAS and of this machine may differ, seconds.
@@ -152,8 +152,8 @@ impl ShopperVerifier {
         Self { rings, verdicts: Cache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), ahead, metrics }
     }
 
-    /// The time by SLAS's clock at the end of `wait` from now, in seconds since 1970: no earlier than by this machine's, and
-    /// no earlier than the issue of any token that verified here.
+    /// The time by SLAS's clock after `wait`, in seconds since 1970. It is never earlier than this machine's clock, nor than
+    /// the `iat` of any token that was verified here.
     #[must_use]
     pub fn slas_time_in(&self, wait: Duration, organization: &OrganizationId) -> u64 {
         let ahead = self.ahead.get(organization).map_or(0, |ahead| ahead.load(Ordering::Relaxed));
@@ -353,7 +353,7 @@ impl Claims<'_> {
         let registered = isb.registered_customer.is_some();
         let customer = isb.registered_customer.or(isb.guest_customer);
         Ok(Shopper {
-            end_keys: EndKeys::new(&organization, &client, &usid, customer.as_ref()),
+            revocation_keys: RevocationKeys::new(&organization, &client, &usid, customer.as_ref()),
             organization,
             client,
             usid,

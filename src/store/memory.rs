@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    After, Claim, Cursor, ENDED_FOR, End, EndKey, EndKeys, EndSet, Ending, Ends, Fence, Found, Lock, MOST_HANDED, News,
-    RECENT_TOKENS, Session, SessionStore, StoreError, Written,
+    Claim, Cursor, Epoch, Fence, Found, Lock, MOST_HANDED, News, RECENT_TOKENS, REVOCATION_TTL, Revocation,
+    RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session, SessionStore, StoreError,
+    Written,
     budget::{Budget, Levels, Taken},
     random_bytes,
 };
@@ -42,7 +43,7 @@ pub struct MemoryStore {
     /// Most sessions that outlast a sweep.
     capacity: usize,
     by_token: Cache<TokenDigest, Slot>,
-    ends: EndSet,
+    ends: RevocationSet,
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
     claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
@@ -62,14 +63,14 @@ enum Slot {
     /// Refused until then, seconds since 1970.
     Ended(u64),
     /// Without a session, and later than these ends; forgotten then.
-    After(After, u64),
+    Epoch(Epoch, u64),
 }
 
 impl Slot {
     fn kept(self) -> Option<Arc<Kept>> {
         match self {
             Self::Session(kept) => Some(kept),
-            Self::Ended(_) | Self::After(..) => None,
+            Self::Ended(_) | Self::Epoch(..) => None,
         }
     }
 }
@@ -96,7 +97,7 @@ impl MemoryStore {
         Self {
             capacity,
             by_token: Cache::new(capacity.saturating_mul(SLOTS)),
-            ends: EndSet::default(),
+            ends: RevocationSet::default(),
             turns: Mutex::default(),
             claims: Mutex::default(),
             budgets: Levels::default(),
@@ -122,16 +123,16 @@ impl MemoryStore {
     }
 
     fn has_ended(&self, session: &Session) -> bool {
-        self.ends.of_both(&session.end_keys()).cover(session.after)
+        self.ends.of_both(&session.revocation_keys()).cover(session.after)
     }
 
     /// Writes the record of an end, unless the one that is there covers what is ended.
-    fn record(&self, key: EndKey, at: u64, is_covered: impl FnOnce(&End) -> bool) -> End {
+    fn record(&self, key: RevocationKey, at: u64, is_covered: impl FnOnce(&Revocation) -> bool) -> Revocation {
         self.ends.update(key, |known| {
             if is_covered(&known) {
                 return known;
             }
-            End { number: (known.number + 1).max(unix_now_ms().saturating_mul(1000)), at: known.at.max(at) }
+            Revocation { number: (known.number + 1).max(unix_now_ms().saturating_mul(1000)), at: known.at.max(at) }
         })
     }
 
@@ -144,7 +145,7 @@ impl MemoryStore {
                 self.by_token.remove(name);
             }
             for token in tokens {
-                self.by_token.insert(*token, Slot::Ended(now + ENDED_FOR.as_secs()));
+                self.by_token.insert(*token, Slot::Ended(now + REVOCATION_TTL.as_secs()));
             }
             for handed in session.handed() {
                 self.by_token.insert(handed.name, Slot::Ended(session.ends_at));
@@ -193,8 +194,8 @@ impl SessionStore for MemoryStore {
                 }
             }
             Some(Slot::Ended(until)) if until > now => Found::Ended,
-            Some(Slot::After(after, until)) if until > now => Found::After(after),
-            Some(Slot::Ended(_) | Slot::After(..)) | None => Found::Nothing,
+            Some(Slot::Epoch(after, until)) if until > now => Found::Epoch(after),
+            Some(Slot::Ended(_) | Slot::Epoch(..)) | None => Found::Nothing,
         })
     }
 
@@ -268,27 +269,32 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn end(&self, ending: Ending<'_>, at: u64) -> Result<End, StoreError> {
+    async fn end(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
         // The record first: a refresh that is stored after it sees it, one before it is in the session.
         Ok(match ending {
-            Ending::Session(session) => {
-                let end = self.record(session.end_keys().session, at, |end| end.number > session.after.session);
+            RevocationTarget::Session(session) => {
+                let end = self.record(session.revocation_keys().session, at, |end| end.number > session.after.session);
                 self.take_away(session);
                 end
             }
-            Ending::Token { digest, keys, issued_at, after } => {
+            RevocationTarget::Token { digest, keys, issued_at, after } => {
                 let end = self.record(keys.session, at, |end| match after {
                     Some(after) => end.number > after.session,
                     None => end.covers_issued(issued_at),
                 });
-                self.by_token.insert(digest, Slot::Ended(unix_now() + ENDED_FOR.as_secs()));
+                self.by_token.insert(digest, Slot::Ended(unix_now() + REVOCATION_TTL.as_secs()));
                 end
             }
         })
     }
 
-    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId, at: u64) -> Result<End, StoreError> {
-        let end = self.record(EndKey::of_customer(organization, customer), at, |_| false);
+    async fn end_all(
+        &self,
+        organization: &OrganizationId,
+        customer: &CustomerId,
+        at: u64,
+    ) -> Result<Revocation, StoreError> {
+        let end = self.record(RevocationKey::of_customer(organization, customer), at, |_| false);
         let all: Vec<Arc<Kept>> = self.by_token.iter().filter_map(|(_, slot)| slot.kept()).collect();
         for kept in all {
             let session = Arc::clone(&kept.state.lock().session);
@@ -301,19 +307,19 @@ impl SessionStore for MemoryStore {
         Ok(end)
     }
 
-    async fn ends(&self, keys: &EndKeys) -> Result<Ends, StoreError> {
+    async fn ends(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
         Ok(self.ends.of_both(keys))
     }
 
-    async fn note_after(&self, token: &TokenDigest, after: After, life: Duration) -> Result<(), StoreError> {
+    async fn note_after(&self, token: &TokenDigest, after: Epoch, life: Duration) -> Result<(), StoreError> {
         if self.by_token.get(token).is_none() {
-            self.by_token.insert(*token, Slot::After(after, unix_now() + life.as_secs()));
+            self.by_token.insert(*token, Slot::Epoch(after, unix_now() + life.as_secs()));
         }
         Ok(())
     }
 
     async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError> {
-        self.by_token.insert(*token, Slot::Ended(unix_now() + ENDED_FOR.as_secs()));
+        self.by_token.insert(*token, Slot::Ended(unix_now() + REVOCATION_TTL.as_secs()));
         Ok(())
     }
 
@@ -372,7 +378,7 @@ impl SessionStore for MemoryStore {
                 }
                 lives
             }
-            Slot::Ended(until) | Slot::After(_, until) => *until > now,
+            Slot::Ended(until) | Slot::Epoch(_, until) => *until > now,
         });
         let held = held.into_inner();
         let excess = held.saturating_sub(self.capacity);

@@ -31,8 +31,8 @@ use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 use self::link::Link;
 pub use self::link::LinkError;
 use super::{
-    After, Claim, Cursor, ENDED_FOR, End, EndKey, EndKeys, Ending, Ends, Fence, Found, Lock, News, Session, SessionId,
-    SessionStore, StoreError, Written,
+    Claim, Cursor, Epoch, Fence, Found, Lock, News, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys,
+    RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError, Written,
     budget::{Budget, Taken},
     random_bytes,
     seal::Seals,
@@ -193,7 +193,7 @@ impl RedisStore {
         format!("{}:t:{}", self.prefix, self.seals.name("t", token))
     }
 
-    fn end_names(&self, key: &EndKey) -> impl Iterator<Item = String> {
+    fn end_names(&self, key: &RevocationKey) -> impl Iterator<Item = String> {
         self.seals.names("e", &key.0).map(|name| format!("{}:e:{name}", self.prefix))
     }
 
@@ -237,20 +237,21 @@ impl RedisStore {
         &self,
         names: &[TokenDigest],
         tokens: &[TokenDigest],
-        record: Option<(EndKey, End)>,
+        record: Option<(RevocationKey, Revocation)>,
     ) -> Result<(), StoreError> {
         for token in tokens {
-            let refuse = cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(ENDED_FOR.as_secs()).to_owned();
+            let refuse =
+                cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(REVOCATION_TTL.as_secs()).to_owned();
             self.link.query::<()>(&refuse).await?;
         }
         for name in names {
             self.link.query::<()>(cmd("DEL").arg(self.token_key(name))).await?;
         }
         let sealed = self.seals.seal(b"ended", [names, tokens].concat().as_flattened())?;
-        let oldest = unix_now().saturating_sub(ENDED_FOR.as_secs()) * 1000;
+        let oldest = unix_now().saturating_sub(REVOCATION_TTL.as_secs()) * 1000;
         let mut tell = cmd("XADD");
         tell.arg(self.ended_key()).arg("MINID").arg("~").arg(oldest).arg("*").arg("d").arg(sealed);
-        if let Some((EndKey(key), end)) = record {
+        if let Some((RevocationKey(key), end)) = record {
             let record = [&key[..], &end.number.to_be_bytes(), &end.at.to_be_bytes()].concat();
             tell.arg("e").arg(self.seals.seal(b"end", &record)?);
         }
@@ -258,8 +259,8 @@ impl RedisStore {
     }
 
     /// The record of one key.
-    async fn end_of(&self, key: EndKey) -> Result<End, StoreError> {
-        let mut latest = End::default();
+    async fn end_of(&self, key: RevocationKey) -> Result<Revocation, StoreError> {
+        let mut latest = Revocation::default();
         for name in self.end_names(&key) {
             let record = self.link.query::<Option<String>>(cmd("GET").arg(name)).await?;
             latest = latest.later(record.as_deref().map(read_record).transpose()?.unwrap_or_default());
@@ -268,22 +269,26 @@ impl RedisStore {
     }
 
     /// Writes a record, unless the one that is there covers what is ended.
-    async fn record(&self, key: EndKey, rule: &str, value: u64, at: u64) -> Result<End, StoreError> {
+    async fn record(&self, key: RevocationKey, rule: &str, value: u64, at: u64) -> Result<Revocation, StoreError> {
         let mut names = self.end_names(&key);
         let current = names.next().unwrap_or_default();
-        let mut earlier = End::default();
+        let mut earlier = Revocation::default();
         for name in names {
             let record = self.link.query::<Option<String>>(cmd("GET").arg(name)).await?;
             earlier = earlier.later(record.as_deref().map(read_record).transpose()?.unwrap_or_default());
         }
         let mut script = END.key(current);
-        script.arg(rule).arg(value).arg(at).arg(earlier.number).arg(earlier.at).arg(milliseconds(ENDED_FOR));
+        script.arg(rule).arg(value).arg(at).arg(earlier.number).arg(earlier.at).arg(milliseconds(REVOCATION_TTL));
         let (number, at): (u64, u64) = self.script(&script).await?;
-        Ok(End { number, at })
+        Ok(Revocation { number, at })
     }
 
     /// Takes a session away and refuses its tokens, also those of a refresh that the caller has not seen.
-    async fn take_away(&self, session: &Session, record: Option<(EndKey, End)>) -> Result<(), StoreError> {
+    async fn take_away(
+        &self,
+        session: &Session,
+        record: Option<(RevocationKey, Revocation)>,
+    ) -> Result<(), StoreError> {
         let mut script = TAKE_AWAY.key(self.session_key(session.id));
         let sealed: Option<Vec<u8>> = self.script(script.key(self.lock_key(session.id))).await?;
         let last =
@@ -326,7 +331,7 @@ impl SessionStore for RedisStore {
                 return Ok(());
             }
         }
-        if self.ends(&session.end_keys()).await?.cover(session.after) {
+        if self.ends(&session.revocation_keys()).await?.cover(session.after) {
             return Ok(());
         }
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
@@ -349,7 +354,7 @@ impl SessionStore for RedisStore {
                 return Ok(Found::Ended);
             }
             if let Some(after) = found.strip_prefix(AFTER).filter(|after| after.len() == AFTER_LENGTH) {
-                unknown = Found::After(read_after(after)?);
+                unknown = Found::Epoch(read_after(after)?);
                 continue;
             }
             // Under the other key it may stand that the session was ended.
@@ -357,7 +362,7 @@ impl SessionStore for RedisStore {
                 unknown = Found::Gone;
                 continue;
             };
-            if self.ends(&session.end_keys()).await?.cover(session.after) {
+            if self.ends(&session.revocation_keys()).await?.cover(session.after) {
                 return Ok(Found::Ended);
             }
             if age > 0 {
@@ -402,7 +407,7 @@ impl SessionStore for RedisStore {
             return Ok(Written::Outdated);
         }
         // An end writes its record before it takes the session away: it is seen here, or it sees this version.
-        if self.ends(&session.end_keys()).await?.cover(session.after) {
+        if self.ends(&session.revocation_keys()).await?.cover(session.after) {
             return Ok(Written::Outdated);
         }
         if let Some(first) = session.tokens.first() {
@@ -435,15 +440,15 @@ impl SessionStore for RedisStore {
         self.script(script.arg(used_at)).await
     }
 
-    async fn end(&self, ending: Ending<'_>, at: u64) -> Result<End, StoreError> {
+    async fn end(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
         match ending {
-            Ending::Session(session) => {
-                let key = session.end_keys().session;
+            RevocationTarget::Session(session) => {
+                let key = session.revocation_keys().session;
                 let end = self.record(key, "after", session.after.session, at).await?;
                 self.take_away(session, Some((key, end))).await?;
                 Ok(end)
             }
-            Ending::Token { digest, keys, issued_at, after } => {
+            RevocationTarget::Token { digest, keys, issued_at, after } => {
                 let key = keys.session;
                 let end = match after {
                     Some(after) => self.record(key, "after", after.session, at).await?,
@@ -455,8 +460,13 @@ impl SessionStore for RedisStore {
         }
     }
 
-    async fn end_all(&self, organization: &OrganizationId, customer: &CustomerId, at: u64) -> Result<End, StoreError> {
-        let key = EndKey::of_customer(organization, customer);
+    async fn end_all(
+        &self,
+        organization: &OrganizationId,
+        customer: &CustomerId,
+        at: u64,
+    ) -> Result<Revocation, StoreError> {
+        let key = RevocationKey::of_customer(organization, customer);
         let end = self.record(key, "never", 0, at).await?;
         self.refuse_all(&[], &[], Some((key, end))).await?;
         for set in self.customer_keys(organization, customer) {
@@ -473,18 +483,18 @@ impl SessionStore for RedisStore {
         Ok(end)
     }
 
-    async fn ends(&self, keys: &EndKeys) -> Result<Ends, StoreError> {
+    async fn ends(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
         let of_customer = async {
             match keys.customer {
                 Some(key) => self.end_of(key).await,
-                None => Ok(End::default()),
+                None => Ok(Revocation::default()),
             }
         };
         let (session, customer) = tokio::try_join!(self.end_of(keys.session), of_customer)?;
-        Ok(Ends { session, customer })
+        Ok(Revocations { session, customer })
     }
 
-    async fn note_after(&self, token: &TokenDigest, after: After, life: Duration) -> Result<(), StoreError> {
+    async fn note_after(&self, token: &TokenDigest, after: Epoch, life: Duration) -> Result<(), StoreError> {
         let value = [AFTER, &after.session.to_be_bytes(), &after.customer.to_be_bytes()].concat();
         let mut note = cmd("SET");
         note.arg(self.token_key(token)).arg(value).arg("NX").arg("PX").arg(milliseconds(life).max(1));
@@ -575,25 +585,25 @@ fn microseconds(duration: Duration) -> u64 {
 }
 
 /// A record as it stands under its key.
-fn read_record(text: &str) -> Result<End, StoreError> {
+fn read_record(text: &str) -> Result<Revocation, StoreError> {
     let parts = text.split_once(':').and_then(|(number, at)| Some((number.parse().ok()?, at.parse().ok()?)));
     let (number, at) = parts.ok_or(StoreError::Broken("the record of an end is unreadable"))?;
-    Ok(End { number, at })
+    Ok(Revocation { number, at })
 }
 
 /// A record as it stands in the stream.
-fn read_news(bytes: &[u8; RECORD_LENGTH]) -> (EndKey, End) {
+fn read_news(bytes: &[u8; RECORD_LENGTH]) -> (RevocationKey, Revocation) {
     let (mut key, mut number, mut at) = ([0; 16], [0; 8], [0; 8]);
     key.copy_from_slice(&bytes[..16]);
     number.copy_from_slice(&bytes[16..24]);
     at.copy_from_slice(&bytes[24..]);
-    (EndKey(key), End { number: u64::from_be_bytes(number), at: u64::from_be_bytes(at) })
+    (RevocationKey(key), Revocation { number: u64::from_be_bytes(number), at: u64::from_be_bytes(at) })
 }
 
-fn read_after(bytes: &[u8]) -> Result<After, StoreError> {
+fn read_after(bytes: &[u8]) -> Result<Epoch, StoreError> {
     let numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_be_bytes(*number)).collect::<Vec<_>>();
     match numbers[..] {
-        [session, customer] => Ok(After { session, customer }),
+        [session, customer] => Ok(Epoch { session, customer }),
         _ => Err(StoreError::Broken("what a token came after is unreadable")),
     }
 }

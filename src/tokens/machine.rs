@@ -8,13 +8,13 @@
 //! A token is found only by the very credentials that got it: their keyed hash is part of its name, so that
 //! neither does a cached token excuse a wrong secret nor does a secret stand in a key.
 //!
-//! - `trials`: which unproved secrets are shown to Account Manager
-//! - `proofs`: credentials that Account Manager has accepted, in this process or another
-//! - `decoys`: the answers for clients that are not configured
+//! - `guess_limiter`: how many unverified secrets are sent to Account Manager
+//! - `verified_secrets`: credentials that Account Manager has accepted, in this process or another
+//! - `unknown_clients`: the answers for clients that are not configured
 
-mod decoys;
-mod proofs;
-mod trials;
+mod guess_limiter;
+mod unknown_clients;
+mod verified_secrets;
 
 use std::{
     net::IpAddr,
@@ -28,9 +28,9 @@ use moka::{Expiry, sync::Cache};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::{
-    decoys::{Decoys, until_refused},
-    proofs::Proofs,
-    trials::{Trial, Trials},
+    guess_limiter::{GuessLimiter, GuessPermit},
+    unknown_clients::{UnknownClients, until_refused},
+    verified_secrets::VerifiedSecrets,
 };
 use super::{
     flights::{Flights, Joined},
@@ -148,9 +148,9 @@ type Outcome = Result<Arc<SystemToken>, SystemTokenFailure>;
 pub struct MachineTokens {
     held: Cache<Slot, Arc<SystemToken>>,
     failures: Cache<Slot, Remembered>,
-    trials: Trials,
-    proofs: Arc<Proofs>,
-    decoys: Arc<Decoys>,
+    guess_limiter: GuessLimiter,
+    verified_secrets: Arc<VerifiedSecrets>,
+    unknown_clients: Arc<UnknownClients>,
     replacements: Pace<Slot>,
     flights: Arc<Flights<Slot, Outcome>>,
     hashes: hmac::Key,
@@ -200,9 +200,9 @@ impl MachineTokens {
         Ok(Arc::new(Self {
             held: Cache::builder().max_capacity(MOST_TOKENS).expire_after(AtItsEnd).build(),
             failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(SCOPE_REFUSED_FOR).build(),
-            trials: Trials::new(),
-            proofs: Arc::new(Proofs::new()),
-            decoys: Arc::new(Decoys::new()),
+            guess_limiter: GuessLimiter::new(),
+            verified_secrets: Arc::new(VerifiedSecrets::new()),
+            unknown_clients: Arc::new(UnknownClients::new()),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
             flights: Flights::new(),
             hashes: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -212,7 +212,7 @@ impl MachineTokens {
 
     /// Leaves proofs of callers' credentials in this store for other gateways, and finds theirs there.
     pub fn share_proofs(&self, store: &Arc<dyn SessionStore>) {
-        self.proofs.share(store);
+        self.verified_secrets.share(store);
     }
 
     /// How many tokens are held.
@@ -276,7 +276,9 @@ impl MachineTokens {
     ) -> SystemTokenFailure {
         let first: Scopes = alternatives.iter().take(1).cloned().collect();
         let slot = self.slot(tenant, credentials, &first);
-        self.decoys.refuse(&self.proofs, (credentials.client.clone(), address), credentials, &slot).await
+        self.unknown_clients
+            .refuse(&self.verified_secrets, (credentials.client.clone(), address), credentials, &slot)
+            .await
     }
 
     /// Another token in place of one that an API refused: the one that somebody else got meanwhile, or a fresh one for all
@@ -368,23 +370,23 @@ impl MachineTokens {
             Ok(token) => {
                 let token = Arc::new(token);
                 self.failures.invalidate(&slot);
-                self.proofs.accepted(&slot.credentials, &credentials);
-                self.decoys.observe_success(&slot.tenant);
+                self.verified_secrets.accepted(&slot.credentials, &credentials);
+                self.unknown_clients.observe_success(&slot.tenant);
                 self.held.insert(slot, Arc::clone(&token));
                 Ok(token)
             }
             // The guard knows when it will be asked again; that is no failure of these credentials.
             Err(ExchangeError::NotAsked) => {
-                self.decoys.observe_failure(&slot.tenant);
+                self.unknown_clients.observe_failure(&slot.tenant);
                 Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
             }
             Err(error) => {
                 tracing::warn!(client = %slot.client, tenant = %slot.tenant, %error, "no system token");
                 if refuses_secret(&error) {
-                    self.decoys.observe_refusal(&slot.tenant, asked_at.elapsed());
-                    self.proofs.refused(&slot.credentials, &credentials);
+                    self.unknown_clients.observe_refusal(&slot.tenant, asked_at.elapsed());
+                    self.verified_secrets.refused(&slot.credentials, &credentials);
                     if let Some(trial) = trial {
-                        self.trials.refused(&trial);
+                        self.guess_limiter.refused(&trial);
                         drop(trial);
                         until_refused(asked_at).await;
                     }
@@ -401,14 +403,14 @@ impl MachineTokens {
         presenter: Presenter,
         credentials: &ClientCredentials,
         slot: &Slot,
-    ) -> Result<Option<Trial>, SystemTokenFailure> {
+    ) -> Result<Option<GuessPermit>, SystemTokenFailure> {
         let Presenter::Client(address) = presenter else { return Ok(None) };
-        if self.proofs.is_known(&slot.credentials) {
+        if self.verified_secrets.is_known(&slot.credentials) {
             return Ok(None);
         }
-        match self.trials.begin(&(slot.client.clone(), address), &slot.credentials).await {
+        match self.guess_limiter.begin(&(slot.client.clone(), address), &slot.credentials).await {
             Ok(trial) => Ok(Some(trial)),
-            Err(_) if self.proofs.is_shared(&slot.credentials, credentials).await => Ok(None),
+            Err(_) if self.verified_secrets.is_shared(&slot.credentials, credentials).await => Ok(None),
             Err(retry_after) => Err(SystemTokenFailure::TooManyGuesses { retry_after }),
         }
     }
@@ -433,7 +435,7 @@ impl MachineTokens {
             self.held.invalidate(&slot);
         }
         if matches!(failure, SystemTokenFailure::Unavailable { .. }) {
-            self.decoys.observe_failure(&slot.tenant);
+            self.unknown_clients.observe_failure(&slot.tenant);
         }
         self.failures.insert(slot, Remembered { failure: failure.clone(), until: Instant::now() + lasts, times });
         failure

@@ -4,7 +4,7 @@
 //! A session is found only by a verified access token of its own owner. One refresh runs at a time:
 //! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
-//! A logout ends a session at SLAS and not a list of tokens: [`store::End`](crate::store::End) says which tokens it covers.
+//! A logout ends a session at SLAS and not a list of tokens: [`store::Revocation`](crate::store::Revocation) says which tokens it covers.
 //! The records of ends are in the store and, fed by its news, in this process: no request asks the store for them but the
 //! first with a token.
 
@@ -25,7 +25,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub(super) use self::in_use::InUse;
 use self::refresh::Outcome;
 pub use self::{
-    handed::{HandedSession, Lineage, Origin, Presented, Refreshed},
+    handed::{HandedSession, Origin, Presented, RefreshTokenEpoch, Refreshed},
     named::{HeldToken, Holder},
 };
 use super::{flights::Flights, pace::Pace};
@@ -45,13 +45,13 @@ use crate::{
         verify::{ShopperVerifier, VerifiedToken},
     },
     store::{
-        After, Cursor, End, EndKey, EndKeys, EndSet, Ending, Ends, Found, Owner, Session, SessionId, SessionStore,
-        StoreError, random_bytes,
+        Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, RevocationTarget,
+        Revocations, Session, SessionId, SessionStore, StoreError, random_bytes,
     },
 };
 
-/// In which a record of an end is written: longer than `store.timeout` by default.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(250);
+/// How long writing a revocation record may take: more than the default of `store.timeout`.
+const REVOCATION_WRITE_MARGIN: Duration = Duration::from_millis(250);
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
 const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
 /// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
@@ -82,7 +82,7 @@ pub struct Sessions {
     verifier: Arc<ShopperVerifier>,
     known: Arc<Cache<TokenDigest, Known>>,
     /// What was ended, here or elsewhere.
-    ends: Arc<EndSet>,
+    ends: Arc<RevocationSet>,
     flights: Arc<Flights<SessionId, Outcome>>,
     /// How far the news of other replicas have been read.
     news: Arc<tokio::sync::Mutex<Cursor>>,
@@ -109,7 +109,7 @@ enum Known {
     /// The store had nothing, at that time.
     Nothing(u64),
     /// It has no session, and came after these ends.
-    After(Arc<After>),
+    Epoch(Arc<Epoch>),
     Ended,
 }
 
@@ -253,7 +253,7 @@ impl Sessions {
             tokens: name.copied().into_iter().chain([token.digest]).collect(),
             is_named: name.is_some(),
             handed: None,
-            after: After::default(),
+            after: Epoch::default(),
             renewed_at: 0,
             caller: None,
             version: 0,
@@ -261,12 +261,12 @@ impl Sessions {
     }
 
     /// Keeps a new session. It came after these ends, or after every end that is known now.
-    async fn put(self: &Arc<Self>, mut session: Session, after: Option<After>) -> Arc<InUse> {
+    async fn put(self: &Arc<Self>, mut session: Session, after: Option<Epoch>) -> Arc<InUse> {
         let now = unix_now();
-        let keys = session.end_keys();
+        let keys = session.revocation_keys();
         let after = match after {
             Some(after) => Ok(after),
-            None => self.ends_of(&keys).await.map(|ends| ends.after()),
+            None => self.revocations_of(&keys).await.map(|ends| ends.after()),
         };
         session.after = after.clone().unwrap_or_else(|_| self.ends.of_both(&keys).after());
         let session = Arc::new(session);
@@ -302,7 +302,7 @@ impl Sessions {
         if self.has_ended(in_use) {
             return Ok(());
         }
-        let after = self.store.ends(&in_use.end_keys).await?.after();
+        let after = self.store.ends(&in_use.revocation_keys).await?.after();
         let session = if session.version == 0 && session.after != after {
             let later = Arc::new(Session { after, ..Session::clone(&session) });
             in_use.session.store(Arc::clone(&later));
@@ -314,10 +314,12 @@ impl Sessions {
     }
 
     /// The records of ends, as the store and this process know them.
-    async fn ends_of(&self, keys: &EndKeys) -> Result<Ends, StoreError> {
-        let Ends { session, customer } = self.store.ends(keys).await?;
-        let note = |key: EndKey, end: End| if end.number > 0 { self.ends.note(key, end) } else { self.ends.of(key) };
-        Ok(Ends {
+    async fn revocations_of(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
+        let Revocations { session, customer } = self.store.ends(keys).await?;
+        let note = |key: RevocationKey, end: Revocation| {
+            if end.number > 0 { self.ends.note(key, end) } else { self.ends.of(key) }
+        };
+        Ok(Revocations {
             session: note(keys.session, session),
             customer: keys.customer.map(|key| note(key, customer)).unwrap_or_default(),
         })
@@ -325,7 +327,7 @@ impl Sessions {
 
     /// Whether a session was ended, as far as this process knows.
     fn has_ended(&self, in_use: &InUse) -> bool {
-        !self.ends.is_empty() && self.ends.of_both(&in_use.end_keys).cover(in_use.session.load().after)
+        !self.ends.is_empty() && self.ends.of_both(&in_use.revocation_keys).cover(in_use.session.load().after)
     }
 
     /// What a verified token is good for, renewing its session if that is due.
@@ -340,9 +342,9 @@ impl Sessions {
         let in_use = match self.known(token, now).await {
             Ok(Known::Session(in_use)) => in_use,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_) | Known::After(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
             Err(error) if is_over => return Err(error.into()),
-            Ok(Known::Nothing(_) | Known::After(_)) | Err(_) => return Ok(Standing::Own),
+            Ok(Known::Nothing(_) | Known::Epoch(_)) | Err(_) => return Ok(Standing::Own),
         };
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
@@ -412,7 +414,7 @@ impl Sessions {
         let in_use = match self.known(token, now).await? {
             Known::Session(in_use) => in_use,
             Known::Ended => return Err(SessionError::LoggedOut),
-            Known::Nothing(_) | Known::After(_) => return Err(SessionError::Lapsed),
+            Known::Nothing(_) | Known::Epoch(_) => return Err(SessionError::Lapsed),
         };
         if self.is_idle(&in_use, now).await? {
             return Err(SessionError::Lapsed);
@@ -439,11 +441,11 @@ impl Sessions {
         let after = match self.known(token, now).await {
             Ok(Known::Session(in_use)) => return self.end_session(&in_use.session.load_full(), at).await,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_) | Known::After(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
-            Ok(Known::After(after)) => Some(*after),
+            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Epoch(after)) => Some(*after),
             Ok(Known::Nothing(_)) => None,
             Err(error) => {
-                self.end_here(token.shopper.end_keys.session, 0, at);
+                self.end_here(token.shopper.revocation_keys.session, 0, at);
                 self.known.insert(token.digest, Known::Ended);
                 self.end_later(Untold::Token(token.clone()), at);
                 return Err(error.into());
@@ -452,11 +454,11 @@ impl Sessions {
         self.known.insert(token.digest, Known::Ended);
         match self.store.end(ending_of(token, after), at).await {
             Ok(end) => {
-                self.ends.note(token.shopper.end_keys.session, end);
+                self.ends.note(token.shopper.revocation_keys.session, end);
                 Ok(None)
             }
             Err(error) => {
-                self.end_here(token.shopper.end_keys.session, after.unwrap_or_default().session, at);
+                self.end_here(token.shopper.revocation_keys.session, after.unwrap_or_default().session, at);
                 self.end_later(Untold::Token(token.clone()), at);
                 Err(error.into())
             }
@@ -465,8 +467,8 @@ impl Sessions {
 
     async fn end_session(&self, session: &Arc<Session>, at: u64) -> Result<Option<EndedSession<'_>>, SessionError> {
         self.forget(session);
-        let key = session.end_keys().session;
-        match self.store.end(Ending::Session(session), at).await {
+        let key = session.revocation_keys().session;
+        match self.store.end(RevocationTarget::Session(session), at).await {
             Ok(end) => self.ends.note(key, end),
             Err(error) => {
                 self.end_here(key, session.after.session, at);
@@ -488,16 +490,16 @@ impl Sessions {
         self.end_time(&token.shopper.organization).max(token.shopper.issued_at)
     }
 
-    /// The time of an end whose record is about to be written. A refresh that finds no record yet hands its token over,
-    /// which SLAS may have issued in a second that began meanwhile.
+    /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
+    /// their tokens on, and SLAS may issue those tokens in the next second.
     fn end_time(&self, organization: &OrganizationId) -> u64 {
-        self.verifier.slas_time_in(WRITTEN_WITHIN, organization)
+        self.verifier.slas_time_in(REVOCATION_WRITE_MARGIN, organization)
     }
 
     /// Ends in this process what came after the end of this number, while the store cannot be told. The store's own number
     /// is higher.
-    fn end_here(&self, key: EndKey, after: u64, at: u64) {
-        self.ends.update(key, |known| End { number: known.number.max(after) + 1, at: known.at.max(at) });
+    fn end_here(&self, key: RevocationKey, after: u64, at: u64) {
+        self.ends.update(key, |known| Revocation { number: known.number.max(after) + 1, at: known.at.max(at) });
     }
 
     /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
@@ -528,7 +530,7 @@ impl Sessions {
         };
         let shopper = &token.shopper;
         let Some(customer) = &shopper.customer else { return ended };
-        let key = EndKey::of_customer(&shopper.organization, customer);
+        let key = RevocationKey::of_customer(&shopper.organization, customer);
         let at = self.end_of_now(token);
         match self.store.end_all(&shopper.organization, customer, at).await {
             Ok(end) => {
@@ -569,21 +571,22 @@ impl Sessions {
         if self.ends.is_empty() {
             return Ok(known);
         }
-        Ok(known.unless(&self.ends.of_both(&shopper.end_keys), shopper))
+        Ok(known.unless(&self.ends.of_both(&shopper.revocation_keys), shopper))
     }
 
     /// What the store knows of a token.
     async fn asked(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
         let shopper = &token.shopper;
-        let (found, ends) = tokio::try_join!(self.store.find(&token.digest), self.ends_of(&shopper.end_keys))?;
+        let (found, ends) =
+            tokio::try_join!(self.store.find(&token.digest), self.revocations_of(&shopper.revocation_keys))?;
         let known = match found {
             Found::Session(session, used_at) if owns(shopper, &session.owner) => {
                 Known::Session(Arc::new(InUse::new(session, used_at)))
             }
             // Of a session that is gone without an end, which a store that lost it is to blame for, the token goes on.
-            Found::Gone if ends != Ends::default() => Known::Ended,
+            Found::Gone if ends != Revocations::default() => Known::Ended,
             Found::Session(..) | Found::Gone | Found::Nothing => Known::Nothing(now),
-            Found::After(after) => Known::After(Arc::new(after)),
+            Found::Epoch(after) => Known::Epoch(Arc::new(after)),
             Found::Ended => Known::Ended,
         };
         let known = known.unless(&ends, shopper);
@@ -669,10 +672,10 @@ impl Sessions {
 
 impl Known {
     /// The same, unless one of these ends covers it.
-    fn unless(self, ends: &Ends, shopper: &Shopper) -> Self {
+    fn unless(self, ends: &Revocations, shopper: &Shopper) -> Self {
         let is_over = match &self {
             Self::Session(in_use) => ends.cover(in_use.session.load().after),
-            Self::After(after) => ends.cover(**after),
+            Self::Epoch(after) => ends.cover(**after),
             Self::Nothing(_) => ends.cover_issued(shopper.issued_at),
             Self::Ended => false,
         };
@@ -681,25 +684,32 @@ impl Known {
 }
 
 /// The end of a token without a session.
-fn ending_of(token: &VerifiedToken, after: Option<After>) -> Ending<'static> {
-    Ending::Token { digest: token.digest, keys: token.shopper.end_keys, issued_at: token.shopper.issued_at, after }
+fn ending_of(token: &VerifiedToken, after: Option<Epoch>) -> RevocationTarget<'static> {
+    RevocationTarget::Token {
+        digest: token.digest,
+        keys: token.shopper.revocation_keys,
+        issued_at: token.shopper.issued_at,
+        after,
+    }
 }
 
 /// Ends in the store what could not be ended there at first.
-async fn tell(store: &dyn SessionStore, untold: &Untold, at: u64) -> Result<(EndKey, End), StoreError> {
+async fn tell(store: &dyn SessionStore, untold: &Untold, at: u64) -> Result<(RevocationKey, Revocation), StoreError> {
     match untold {
-        Untold::Session(session) => Ok((session.end_keys().session, store.end(Ending::Session(session), at).await?)),
+        Untold::Session(session) => {
+            Ok((session.revocation_keys().session, store.end(RevocationTarget::Session(session), at).await?))
+        }
         Untold::Token(token) => {
             let end = match store.find(&token.digest).await? {
-                Found::Session(session, _) => store.end(Ending::Session(&session), at).await?,
-                Found::After(after) => store.end(ending_of(token, Some(after)), at).await?,
+                Found::Session(session, _) => store.end(RevocationTarget::Session(&session), at).await?,
+                Found::Epoch(after) => store.end(ending_of(token, Some(after)), at).await?,
                 Found::Gone | Found::Ended | Found::Nothing => store.end(ending_of(token, None), at).await?,
             };
-            Ok((token.shopper.end_keys.session, end))
+            Ok((token.shopper.revocation_keys.session, end))
         }
         Untold::Customer(organization, customer) => {
             let end = store.end_all(organization, customer, at).await?;
-            Ok((EndKey::of_customer(organization, customer), end))
+            Ok((RevocationKey::of_customer(organization, customer), end))
         }
     }
 }

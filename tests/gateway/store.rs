@@ -9,8 +9,8 @@ use shopper_gateway::{
     metrics::Metrics,
     settings::{RedisStore as Configured, RedisTopology},
     store::{
-        After, Cursor, End, EndKeys, Ending, Ends, Fence, Found, HandedTokens, Lock, News, Owner, SUPERSEDED_FOR,
-        Session, SessionId, SessionStore, StoreError, Written,
+        Cursor, Epoch, Fence, Found, HandedTokens, Lock, News, Owner, Revocation, RevocationKeys, RevocationTarget,
+        Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written,
         budget::{Budget, Taken},
         memory::MemoryStore,
         redis::RedisStore,
@@ -44,7 +44,7 @@ fn session(number: u8) -> Arc<Session> {
         tokens: vec![[number; 32]],
         is_named: false,
         handed: None,
-        after: After::default(),
+        after: Epoch::default(),
         renewed_at: 0,
         caller: None,
         version: 0,
@@ -99,7 +99,7 @@ fn accepts(session: &Session, name: &TokenDigest, now: u64) -> bool {
     session.handed.as_deref().unwrap_or(&HandedTokens::default()).accepts(name, now)
 }
 
-async fn end_all(store: &dyn SessionStore, owner: &Owner) -> Result<End, StoreError> {
+async fn end_all(store: &dyn SessionStore, owner: &Owner) -> Result<Revocation, StoreError> {
     store.end_all(&owner.organization, owner.customer.as_ref().unwrap(), unix_now()).await
 }
 
@@ -129,7 +129,7 @@ async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
         store.insert(Arc::clone(&first), 1).await.unwrap();
         let handed = async |name: u8| match store.find(&[name; 32]).await.unwrap() {
             Found::Session(found, _) => Some(accepts(&found, &[name; 32], now)),
-            Found::Ended | Found::Gone | Found::After(_) | Found::Nothing => None,
+            Found::Ended | Found::Gone | Found::Epoch(_) | Found::Nothing => None,
         };
         assert_eq!((handed(101).await, handed(1).await, handed(102).await), (Some(true), Some(false), None));
 
@@ -148,7 +148,7 @@ async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
         assert!(!accepts(&found, &[101; 32], now + SUPERSEDED_FOR), "for a minute");
         assert!(accepts(&found, &[102; 32], now + SUPERSEDED_FOR), "and the last for good");
 
-        store.end(Ending::Session(&first), unix_now()).await.unwrap();
+        store.end(RevocationTarget::Session(&first), unix_now()).await.unwrap();
         assert_eq!((handed(101).await, handed(102).await), (None, None));
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
     })
@@ -234,7 +234,7 @@ async fn what_is_ended_stays_refused() {
         let fence = locked(store, &one).await;
         store.replace(renewed(&one, 3), fence).await.unwrap();
         // By one who has not seen the refresh.
-        store.end(Ending::Session(&one), unix_now()).await.unwrap();
+        store.end(RevocationTarget::Session(&one), unix_now()).await.unwrap();
         for token in [[1; 32], [3; 32]] {
             assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
         }
@@ -253,15 +253,15 @@ async fn what_is_ended_stays_refused() {
     .await;
 }
 
-fn token_of(session: &Session, digest: TokenDigest, issued_at: u64, after: Option<After>) -> Ending<'static> {
-    Ending::Token { digest, keys: session.end_keys(), issued_at, after }
+fn token_of(session: &Session, digest: TokenDigest, issued_at: u64, after: Option<Epoch>) -> RevocationTarget<'static> {
+    RevocationTarget::Token { digest, keys: session.revocation_keys(), issued_at, after }
 }
 
 #[tokio::test]
 async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_came_after() {
     of_each(async |store| {
-        let (now, keys) = (unix_now(), session(1).end_keys());
-        assert_eq!(store.ends(&keys).await.unwrap(), Ends::default());
+        let (now, keys) = (unix_now(), session(1).revocation_keys());
+        assert_eq!(store.ends(&keys).await.unwrap(), Revocations::default());
         let of_one_usid = |number| {
             let mut session = Session::clone(&session(number));
             session.owner.usid = "u1".parse().unwrap();
@@ -270,7 +270,7 @@ async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_
         for number in [1, 2] {
             store.insert(of_one_usid(number), 1).await.unwrap();
         }
-        let end = store.end(Ending::Session(&session(1)), now).await.unwrap();
+        let end = store.end(RevocationTarget::Session(&session(1)), now).await.unwrap();
         assert!(end.number > 0 && end.at == now, "{end:?}");
         for token in [[1; 32], [2; 32]] {
             assert!(matches!(store.find(&token).await.unwrap(), Found::Ended), "{token:?}");
@@ -285,10 +285,10 @@ async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_
         store.insert(of_one_usid(4), 1).await.unwrap();
         assert!(!matches!(store.find(&[4; 32]).await.unwrap(), Found::Session(..)));
         // So is the logout, and it ends nothing that came later.
-        assert_eq!(store.end(Ending::Session(&of_one_usid(2)), now + 9).await.unwrap(), end);
+        assert_eq!(store.end(RevocationTarget::Session(&of_one_usid(2)), now + 9).await.unwrap(), end);
         assert_eq!(store.end(token_of(&later, [9; 32], now, None), now + 9).await.unwrap(), end);
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
-        let second = store.end(Ending::Session(&later), now + 9).await.unwrap();
+        let second = store.end(RevocationTarget::Session(&later), now + 9).await.unwrap();
         assert!(second.number > end.number && second.at == now + 9);
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
     })
@@ -299,13 +299,13 @@ async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_
 async fn a_token_without_a_session_is_ended_by_its_issue_time_unless_it_is_known_to_be_later() {
     of_each(async |store| {
         let (now, whose) = (unix_now(), session(1));
-        let keys = whose.end_keys();
+        let keys = whose.revocation_keys();
         let end = store.end(token_of(&whose, [1; 32], now - 60, None), now).await.unwrap();
         assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
         let ends = store.ends(&keys).await.unwrap();
         assert!(ends.cover_issued(now) && !ends.cover_issued(now + 1));
         store.note_after(&[2; 32], ends.after(), LEASE).await.unwrap();
-        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::After(after) if after == ends.after()));
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Epoch(after) if after == ends.after()));
         assert_eq!(store.end(token_of(&whose, [1; 32], now - 60, None), now + 5).await.unwrap(), end, "once");
         let second = store.end(token_of(&whose, [2; 32], now, Some(ends.after())), now + 5).await.unwrap();
         assert!(second.number > end.number && store.ends(&keys).await.unwrap().cover(ends.after()));
@@ -314,14 +314,14 @@ async fn a_token_without_a_session_is_ended_by_its_issue_time_unless_it_is_known
         store.refuse(&[6; 32]).await.unwrap();
         for token in [[5; 32], [6; 32]] {
             store.note_after(&token, second_after(second), LEASE).await.unwrap();
-            assert!(!matches!(store.find(&token).await.unwrap(), Found::After(_)));
+            assert!(!matches!(store.find(&token).await.unwrap(), Found::Epoch(_)));
         }
     })
     .await;
 }
 
-fn second_after(end: End) -> After {
-    After { session: end.number, customer: 0 }
+fn second_after(end: Revocation) -> Epoch {
+    Epoch { session: end.number, customer: 0 }
 }
 
 #[tokio::test]
@@ -335,13 +335,13 @@ async fn a_customers_end_covers_other_usids_and_no_later_login() {
         for token in [[1; 32], [2; 32]] {
             assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
         }
-        let ends = store.ends(&other.end_keys()).await.unwrap();
-        assert_eq!((ends.session, ends.customer), (End::default(), end));
+        let ends = store.ends(&other.revocation_keys()).await.unwrap();
+        assert_eq!((ends.session, ends.customer), (Revocation::default(), end));
         let later = Arc::new(Session { after: ends.after(), ..Session::clone(&session(3)) });
         store.insert(later, 1).await.unwrap();
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
-        let strangers = EndKeys::new(&other.owner.organization, &other.owner.client, &other.owner.usid, None);
-        assert_eq!(store.ends(&strangers).await.unwrap(), Ends::default());
+        let strangers = RevocationKeys::new(&other.owner.organization, &other.owner.client, &other.owner.usid, None);
+        assert_eq!(store.ends(&strangers).await.unwrap(), Revocations::default());
     })
     .await;
 }
@@ -351,7 +351,7 @@ async fn a_refresh_token_in_a_callers_hands_ends_with_its_session() {
     of_each(async |store| {
         let handed = Arc::new(Session::clone(&session(1)).handing([101; 32], None, unix_now()));
         store.insert(Arc::clone(&handed), 1).await.unwrap();
-        store.end(Ending::Session(&handed), unix_now()).await.unwrap();
+        store.end(RevocationTarget::Session(&handed), unix_now()).await.unwrap();
         assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Ended));
     })
     .await;
@@ -368,7 +368,7 @@ async fn a_token_older_than_those_listed_leads_to_the_session_that_is_gone() {
         newest = renewed(&newest, token);
         assert_eq!(store.replace(Arc::clone(&newest), fence).await.unwrap(), Written::Yes);
     }
-    store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
+    store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
     assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Gone));
     assert!(matches!(store.find(&[19; 32]).await.unwrap(), Found::Ended));
 }
@@ -377,12 +377,12 @@ async fn a_token_older_than_those_listed_leads_to_the_session_that_is_gone() {
 async fn an_end_is_known_under_the_new_key_after_a_rotation() {
     let redis = Redis::start().await;
     let (before, rotating) = (under_keys(&redis, 1, None), under_keys(&redis, 2, Some(1)));
-    let end = before.end(Ending::Session(&session(1)), 100).await.unwrap();
-    let keys = session(1).end_keys();
+    let end = before.end(RevocationTarget::Session(&session(1)), 100).await.unwrap();
+    let keys = session(1).revocation_keys();
     assert_eq!(rotating.ends(&keys).await.unwrap().session, end);
-    assert_eq!(rotating.end(Ending::Session(&session(1)), 200).await.unwrap(), end, "it is ended already");
-    let later = Session { after: After { session: end.number, customer: 0 }, ..Session::clone(&session(1)) };
-    let second = rotating.end(Ending::Session(&later), 50).await.unwrap();
+    assert_eq!(rotating.end(RevocationTarget::Session(&session(1)), 200).await.unwrap(), end, "it is ended already");
+    let later = Session { after: Epoch { session: end.number, customer: 0 }, ..Session::clone(&session(1)) };
+    let second = rotating.end(RevocationTarget::Session(&later), 50).await.unwrap();
     assert!(second.number > end.number && second.at == 100, "{second:?}");
     assert_eq!(rotating.ends(&keys).await.unwrap().session, second);
 }
@@ -401,7 +401,7 @@ async fn a_refresh_and_an_end_at_the_same_time_leave_no_session() {
         let (next, token) = (Arc::new(next.clone()), next.tokens[1]);
         let (writer, refreshed) = (Arc::clone(&stores[1]), Arc::clone(&next));
         let written = tokio::spawn(async move { writer.replace(refreshed, fence).await.unwrap() });
-        stores[0].end(Ending::Session(&whose), unix_now()).await.unwrap();
+        stores[0].end(RevocationTarget::Session(&whose), unix_now()).await.unwrap();
         written.await.unwrap();
         for store in &stores {
             for token in [[number; 32], token] {
@@ -534,11 +534,11 @@ async fn replicas_learn_what_was_ended_after_they_came() {
     let mut cursor = Cursor::default();
     assert_eq!(other.ended_since(&mut cursor).await.unwrap(), News::default());
     one.insert(session(2), 1).await.unwrap();
-    one.end(Ending::Session(&session(2)), unix_now()).await.unwrap();
+    one.end(RevocationTarget::Session(&session(2)), unix_now()).await.unwrap();
     one.refuse(&[3; 32]).await.unwrap();
     let news = other.ended_since(&mut cursor).await.unwrap();
     assert_eq!(news.tokens, [[2; 32], [3; 32]]);
-    let keys = session(2).end_keys();
+    let keys = session(2).revocation_keys();
     assert_eq!(news.ends, [(keys.session, one.ends(&keys).await.unwrap().session)]);
     assert_eq!(other.ended_since(&mut cursor).await.unwrap(), News::default());
 }
@@ -580,7 +580,7 @@ async fn what_another_key_holds_ended_is_ended() {
     let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
     before.insert(session(1), 1).await.unwrap();
     assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Session(..)), "it stands under both keys from now on");
-    before.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
+    before.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
     assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Ended));
 }
 
@@ -633,7 +633,7 @@ async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
 #[tokio::test]
 async fn a_late_insert_brings_nothing_back() {
     of_each(async |store| {
-        store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
+        store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
         store.insert(session(1), 1).await.unwrap();
         assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
         assert_eq!(store.lock(&session(1), LEASE).await.unwrap(), Lock::Gone);
@@ -649,7 +649,7 @@ async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
         let fence = locked(&*store, &session(1)).await;
         let writing = Arc::clone(&store);
         let written = tokio::spawn(async move { writing.replace(renewed(&session(1), 2), fence).await.unwrap() });
-        store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
+        store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
         let _ = written.await.unwrap();
         for token in [[1; 32], [2; 32]] {
             assert!(!matches!(store.find(&token).await.unwrap(), Found::Session(..)));
@@ -683,7 +683,7 @@ async fn a_user_a_database_and_a_prefix_are_kept_to() {
     store.take(b"slas", Budget { size: 1, refill: LEASE }, 1, 0).await.unwrap();
     store.keep(b"keys", b"value", LEASE).await.unwrap();
     assert_eq!(store.kept(b"keys").await.unwrap().unwrap(), b"value");
-    store.end(Ending::Session(&session(1)), unix_now()).await.unwrap();
+    store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
     assert!(redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db3:"));
     assert!(!redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db0:"));
     assert!(of("wrong").find(&[1; 32]).await.is_err());

@@ -1,6 +1,6 @@
 //! How many logins may fail: for one address, for one login id from one address, and for one login id.
 //!
-//! A login id counts under its normalized form (`names`). Passwords, one-time codes and messages are counted apart, so that
+//! A login id counts under its normalized form (`login_id`). Passwords, one-time codes and messages are counted apart, so that
 //! a shopper who has mistyped a password can still ask for a code.
 //!
 //! Owns the counting, in this gateway alone. An attempt counts when it begins, so that a thousand at once are a thousand,
@@ -8,13 +8,13 @@
 //! id alone lets anybody keep its owner out by failing on purpose, and none lets a thousand addresses guess. So the
 //! bound for a login id from one address is low, and the one for it from everywhere is high.
 //!
-//! Bounded, as each [`Meter`] is.
+//! Bounded, as each [`KeyedRateLimiter`] is.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    meter::{Meter, Name},
-    names::normalized,
+    keyed_rate_limiter::{KeyedRateLimiter, Name},
+    login_id::normalized,
     subject::Subject,
 };
 use crate::{
@@ -26,9 +26,9 @@ use crate::{
 /// What failed, by whom and for whom.
 #[derive(Debug, Clone)]
 pub(super) struct Attempts {
-    of_address: Meter,
-    of_both: Meter,
-    of_login: Meter,
+    of_address: KeyedRateLimiter,
+    of_both: KeyedRateLimiter,
+    of_login: KeyedRateLimiter,
     per_minute_of_both: u32,
     per_minute_of_login: u32,
 }
@@ -41,7 +41,7 @@ pub(in crate::gate) struct Attempt(Vec<Failure>);
 /// One that is counted: where, under which name, and how many a minute may be.
 #[derive(Debug)]
 struct Failure {
-    meter: Meter,
+    meter: KeyedRateLimiter,
     name: Name,
     per_minute: u32,
 }
@@ -49,9 +49,9 @@ struct Failure {
 impl Attempts {
     pub(super) fn new(logins: &Logins) -> Self {
         Self {
-            of_address: Meter::new(),
-            of_both: Meter::new(),
-            of_login: Meter::new(),
+            of_address: KeyedRateLimiter::new(),
+            of_both: KeyedRateLimiter::new(),
+            of_login: KeyedRateLimiter::new(),
             per_minute_of_both: logins.failed_per_address_and_login,
             per_minute_of_login: logins.failed_per_login,
         }

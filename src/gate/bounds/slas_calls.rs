@@ -3,13 +3,14 @@
 //! SLAS takes few requests of a tenant in a minute, and all shoppers share them. So no address may use up more than its
 //! part, and what a stranger can ask for without logging in comes last, see [`Class`].
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use super::meter::Meter;
+use super::keyed_rate_limiter::{KeyedRateLimiter, Name};
 use crate::{
     gate::{
         Route,
         forward::{Credential, Origin},
+        refusal::Refusal,
     },
     jwt::sha256,
     names::OrganizationId,
@@ -30,56 +31,75 @@ const LOGINS: [&str; 10] = [
     "finishWebauthnAuthentication",
 ];
 
-/// What the addresses have asked of SLAS in the last minute.
+/// Rates of calls to SLAS and of deprecated guest logins, for each client address.
 #[derive(Debug, Clone)]
-pub(super) struct SlasCallers {
-    calls: Meter,
-    guests: Meter,
+pub(super) struct SlasCallLimits {
+    calls: KeyedRateLimiter,
+    guests: KeyedRateLimiter,
 }
 
-impl Default for SlasCallers {
-    fn default() -> Self {
-        Self { calls: Meter::new(), guests: Meter::new() }
+/// Calls or a login that have been counted.
+#[derive(Debug)]
+#[must_use = "what is not given back stays counted"]
+pub(super) struct Permit<'l> {
+    limiter: &'l KeyedRateLimiter,
+    key: Name,
+    amount: u32,
+    per_minute: u32,
+}
+
+impl Permit<'_> {
+    /// Takes the count back: nothing was sent.
+    pub(super) fn give_back(self) {
+        self.limiter.give_back(&self.key, self.amount, self.per_minute);
     }
 }
 
-impl SlasCallers {
+impl Default for SlasCallLimits {
+    fn default() -> Self {
+        Self { calls: KeyedRateLimiter::new(), guests: KeyedRateLimiter::new() }
+    }
+}
+
+impl SlasCallLimits {
     /// Counts calls to an organization's SLAS. A request that causes more than a minute has counts as all of them.
     ///
     /// # Errors
-    /// How long to wait.
+    /// [`Refusal::CallerRateLimited`] if the client has used up its rate.
     pub(super) fn take_calls(
         &self,
         organization: &OrganizationId,
         client: IpAddr,
         calls: u32,
         per_minute: u32,
-    ) -> Result<(), Duration> {
-        self.calls.take(&name(organization, client), calls.min(per_minute), per_minute)
-    }
-
-    /// Gives back what was taken.
-    pub(super) fn give_back_calls(&self, organization: &OrganizationId, client: IpAddr, calls: u32, per_minute: u32) {
-        self.calls.give_back(&name(organization, client), calls.min(per_minute), per_minute);
+    ) -> Result<Permit<'_>, Refusal> {
+        take(&self.calls, organization, client, calls.min(per_minute), per_minute)
     }
 
     /// Counts a deprecated guest login.
     ///
     /// # Errors
-    /// How long to wait.
+    /// [`Refusal::CallerRateLimited`] if the client has used up its rate.
     pub(super) fn take_guest(
         &self,
         organization: &OrganizationId,
         client: IpAddr,
         per_minute: u32,
-    ) -> Result<(), Duration> {
-        self.guests.take(&name(organization, client), 1, per_minute)
+    ) -> Result<Permit<'_>, Refusal> {
+        take(&self.guests, organization, client, 1, per_minute)
     }
+}
 
-    /// Gives a guest login back.
-    pub(super) fn give_back_guest(&self, organization: &OrganizationId, client: IpAddr, per_minute: u32) {
-        self.guests.give_back(&name(organization, client), 1, per_minute);
-    }
+fn take<'l>(
+    limiter: &'l KeyedRateLimiter,
+    organization: &OrganizationId,
+    client: IpAddr,
+    amount: u32,
+    per_minute: u32,
+) -> Result<Permit<'l>, Refusal> {
+    let key = sha256(format!("{organization}\0{client}"));
+    limiter.take(&key, amount, per_minute).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+    Ok(Permit { limiter, key, amount, per_minute })
 }
 
 /// How much a client's own request to SLAS matters beside the gateway's. A trusted system has proved its identity, and has
@@ -96,8 +116,4 @@ pub(super) fn class(route: &Route, credential: &Credential) -> Class {
             }
         }
     }
-}
-
-fn name(organization: &OrganizationId, client: IpAddr) -> [u8; 32] {
-    sha256(format!("{organization}\0{client}"))
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns in which operations the gateway vouches for a client, and in which field. Elsewhere it never
 //! does: who could have trusted-system tokens, revocation or introspection vouched for would be any
-//! shopper. Nor does it where `vouch` is false, or for a request that reads like one on behalf of a shopper. Whether a proof is right is for SLAS to say: a wrong secret stays wrong, except below PWA
-//! Kit's prefix, where storefronts send a placeholder in its place.
+//! shopper. Nor does it where `vouch` is false, or for a request that SLAS could read as one on behalf of
+//! a shopper. SLAS decides whether a proof is right: a wrong secret stays wrong, except below PWA Kit's prefix, where
+//! storefronts send a placeholder in its place.
 
 use bytes::Bytes;
 use http::{Method, header::AUTHORIZATION, request::Parts};
@@ -134,7 +135,7 @@ pub(super) fn credential(
     };
     let client = name
         .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)))
-        .filter(|_| !on_behalf::may_be_asked(operation, head.uri.query(), body.map(|body| &body[..])));
+        .filter(|_| !on_behalf::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
     Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(Credential::of_slas))
 }
 

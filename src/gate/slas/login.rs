@@ -34,7 +34,7 @@ use crate::{
     },
     settings,
     shopper::verify::VerifiedToken,
-    tokens::sessions::{HandedSession, Lineage, Origin, Presented as handed, Refreshed, SessionError},
+    tokens::sessions::{HandedSession, Origin, Presented as handed, RefreshTokenEpoch, Refreshed, SessionError},
 };
 
 /// The field of forms and queries with a refresh token.
@@ -130,7 +130,7 @@ impl Gate {
         }
         let origin = match (&refresh_token, is_refresh) {
             (Some(token), _) => Origin::Refresh(self.sessions.lineage(token).await),
-            (None, true) => Origin::Refresh(Lineage::Unknown),
+            (None, true) => Origin::Refresh(RefreshTokenEpoch::Unknown),
             (None, false) => Origin::Login,
         };
         let answer = passed.send().await.map_err(|error| Refusal::of_api(&error))?;
@@ -143,7 +143,7 @@ impl Gate {
 
     /// Whether the answer to a request for tokens must be read although it becomes no session: after a logout, the
     /// tokens of a later login must be told from those of the session that was logged out.
-    pub(super) fn must_tell_logins_apart(&self, operation: &Operation, form: &[u8]) -> bool {
+    pub(super) fn must_record_epoch(&self, operation: &Operation, form: &[u8]) -> bool {
         let Ok(fields) = Form::read(form) else { return false };
         // This gateway may not have heard of the logout yet.
         let names_a_session =
@@ -192,7 +192,7 @@ impl Gate {
                 return true;
             }
         };
-        let noted = self.sessions.note_later(&verified, tokens.refresh_token.as_ref(), origin).await;
+        let noted = self.sessions.note_epoch(&verified, tokens.refresh_token.as_ref(), origin).await;
         let after = match noted {
             Ok(Some(after)) => Some(after),
             Ok(None) => return false,

@@ -59,7 +59,7 @@ impl Published {
 }
 
 /// Whether SLAS could read a request for a token on behalf of a shopper from its query or form.
-pub(super) fn may_be_asked(operation: &Operation, query: Option<&str>, form: Option<&[u8]>) -> bool {
+pub(super) fn could_request_on_behalf(operation: &Operation, query: Option<&str>, form: Option<&[u8]>) -> bool {
     let published = Published::of(operation);
     let form = form.map(String::from_utf8_lossy);
     let texts = query.into_iter().chain(form.as_deref());
@@ -92,7 +92,7 @@ mod tests {
     fn asked(id: &str, query: Option<&str>, form: &str) -> bool {
         let operations = Operations::published().unwrap();
         let operation = operations.iter().find(|operation| operation.api == "auth" && operation.id == id).unwrap();
-        may_be_asked(operation, query, Some(form.as_bytes()))
+        could_request_on_behalf(operation, query, Some(form.as_bytes()))
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
         }
         assert!(asked("authorizeCustomer", Some("hint=TS_EXT_ON_BEHALF_OF"), ""));
         assert!(asked("getTrustedAgentAccessToken", None, "login_id=a&idp_origin=b&hint=ts_ext_on_behalf_of"));
-        assert!(may_be_asked(
+        assert!(could_request_on_behalf(
             Operations::published().unwrap().iter().find(|operation| operation.id == "getAccessToken").unwrap(),
             None,
             Some(b"\xff=1&hint=x")

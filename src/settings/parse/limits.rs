@@ -1,6 +1,7 @@
 //! `[limits]`: sizes and numbers, for all clients and for the addresses of single networks.
 //!
-//! Owns which limit counts for an address when several are written. In the file 0 means no limit.
+//! Owns which limit counts for an address when several are written. In the file 0 means no limit where an address is counted; sizes for
+//! all clients must be above zero.
 
 use super::value::Keys;
 use crate::settings::{AddressLimits, Limits, NetworkLimits, SlasCalls, finding::Findings, raw};
@@ -31,16 +32,12 @@ pub(super) fn limits(raw: &raw::Limits, logins: &raw::Logins, findings: &mut Fin
     }
     let held_bodies = keys.size("held_bodies", &raw.held_bodies, u64::MAX);
     let held_bodies_per_address = keys.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX);
-    for (key, of_address, in_all) in [
-        ("requests_per_address", raw.requests_per_address, raw.requests),
-        ("incomplete_requests_per_address", raw.incomplete_requests_per_address, raw.incomplete_requests),
-        ("held_bodies_per_address", held_bodies_per_address.unwrap_or(0), held_bodies.unwrap_or(usize::MAX)),
-    ] {
-        if of_address > in_all {
-            let all = key.trim_end_matches("_per_address");
-            keys.warn(key, format!("greater than limits.{all}, so that one address can take all of them"));
-        }
-    }
+    let in_all = InAll {
+        connections: raw.connections,
+        requests: raw.requests,
+        incomplete_requests: raw.incomplete_requests,
+        held_bodies: held_bodies.unwrap_or(usize::MAX),
+    };
     if held_bodies.is_some_and(|bytes| bytes < LARGEST_FORM) {
         keys.warn("held_bodies", "less than 64KiB: a single login form may not fit, and gets 503 overloaded");
     }
@@ -53,7 +50,9 @@ pub(super) fn limits(raw: &raw::Limits, logins: &raw::Logins, findings: &mut Fin
         guests: limit(logins.guests_per_address),
         failed_logins: limit(logins.failed_per_address),
     };
-    let networks = networks(&raw.networks, &per_address, findings);
+    let written = [None, per_address.requests, per_address.incomplete_requests, per_address.held_bodies];
+    in_all.warn_of_greater(written, &mut keys);
+    let networks = networks(&raw.networks, &per_address, &in_all, findings);
     Some(Limits {
         body: body?,
         body_rate: body_rate?,
@@ -69,8 +68,42 @@ pub(super) fn limits(raw: &raw::Limits, logins: &raw::Logins, findings: &mut Fin
     })
 }
 
+/// The limits for all clients together.
+struct InAll {
+    connections: usize,
+    requests: usize,
+    incomplete_requests: usize,
+    held_bodies: usize,
+}
+
+impl InAll {
+    /// Warns of limits per address that are written and greater than these, and so limit nothing.
+    fn warn_of_greater(
+        &self,
+        [connections, requests, incomplete_requests, held_bodies]: [Option<usize>; 4],
+        keys: &mut Keys<'_>,
+    ) {
+        for (name, of_address, in_all) in [
+            ("connections", connections, self.connections),
+            ("requests", requests, self.requests),
+            ("incomplete_requests", incomplete_requests, self.incomplete_requests),
+            ("held_bodies", held_bodies, self.held_bodies),
+        ] {
+            if of_address.is_some_and(|of_address| of_address > in_all) {
+                let problem = format!("greater than limits.{name}, so that one address can take all of them");
+                keys.warn(&format!("{name}_per_address"), problem);
+            }
+        }
+    }
+}
+
 /// The networks, the longest prefix first; `None` only together with an error.
-fn networks(raw: &[raw::Network], for_all: &AddressLimits, findings: &mut Findings) -> Option<Vec<NetworkLimits>> {
+fn networks(
+    raw: &[raw::Network],
+    for_all: &AddressLimits,
+    in_all: &InAll,
+    findings: &mut Findings,
+) -> Option<Vec<NetworkLimits>> {
     let mut networks: Vec<NetworkLimits> = Vec::new();
     let mut is_flawed = false;
     for (position, raw) in raw.iter().enumerate() {
@@ -79,6 +112,9 @@ fn networks(raw: &[raw::Network], for_all: &AddressLimits, findings: &mut Findin
             is_flawed = true;
             continue;
         };
+        let held_bodies = raw.held_bodies_per_address.as_ref().and(read.per_address.held_bodies);
+        let (requests, incomplete) = (raw.requests_per_address, raw.incomplete_requests_per_address);
+        in_all.warn_of_greater([raw.connections_per_address, requests, incomplete, held_bodies], &mut keys);
         if networks.iter().any(|other| other.network == read.network) {
             keys.error("network", "stands in this list already");
             is_flawed = true;
@@ -98,6 +134,7 @@ fn network(raw: &raw::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> 
     }
     let held_bodies = match &raw.held_bodies_per_address {
         Some(raw::Size::Bytes(0)) => Some(None),
+        Some(raw::Size::Text(text)) if text.trim() == "0" => Some(None),
         Some(size) => Some(Some(keys.size("held_bodies_per_address", size, u64::MAX)?)),
         None => None,
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     jwt::TokenDigest,
-    store::{After, CallerEntry, Handed, HandedTokens, Owner, Session, SessionId, StoreError},
+    store::{CallerEntry, Epoch, Handed, HandedTokens, Owner, Session, SessionId, StoreError},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
         tokens: tokens.ok_or_else(unreadable)?,
         is_named: wire.is_named,
         handed,
-        after: After { session: wire.after.0, customer: wire.after.1 },
+        after: Epoch { session: wire.after.0, customer: wire.after.1 },
         renewed_at: wire.renewed_at,
         caller: wire.caller.map(|(name, identity)| Box::new(CallerEntry { name, identity })),
         version: wire.version,

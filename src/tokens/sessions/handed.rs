@@ -30,7 +30,7 @@ use crate::{
         Shopper,
         verify::{LEEWAY_SECONDS, VerifiedToken},
     },
-    store::{After, ENDED_FOR, Fence, Found, Lock, Session, StoreError},
+    store::{Epoch, Fence, Found, Lock, REVOCATION_TTL, Session, StoreError},
 };
 
 /// The session of a refresh token that a caller presented.
@@ -57,18 +57,18 @@ pub enum Origin {
     /// A login.
     Login,
     /// A refresh token, of which this is known.
-    Refresh(Lineage),
+    Refresh(RefreshTokenEpoch),
 }
 
-/// What the gateway knows of a refresh token that has no session here.
+/// What the gateway knows of the epoch of a refresh token that has no session here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lineage {
+pub enum RefreshTokenEpoch {
     /// It came after these logouts of its shopper.
-    After(After),
+    Epoch(Epoch),
     /// Nothing: if its shopper has logged out, it is from before.
     Unknown,
     /// The store could not be asked.
-    Unasked,
+    StoreUnavailable,
 }
 
 /// How a caller's own refresh ended.
@@ -104,7 +104,7 @@ impl Sessions {
         site: &SiteId,
         token: &VerifiedToken,
         answer: &TokenAnswer,
-        after: Option<After>,
+        after: Option<Epoch>,
     ) {
         if let Some(session) = self.session_of(site, token, answer, None) {
             let name = name_of(&session.refresh_token);
@@ -119,22 +119,22 @@ impl Sessions {
     ///
     /// # Errors
     /// [`StoreError`]: nobody knows, or other replicas could not be told.
-    pub async fn note_later(
+    pub async fn note_epoch(
         &self,
         token: &VerifiedToken,
         refresh_token: Option<&SecretString>,
         origin: Origin,
-    ) -> Result<Option<After>, StoreError> {
+    ) -> Result<Option<Epoch>, StoreError> {
         let shopper = &token.shopper;
-        let ends = self.ends_of(&shopper.end_keys).await?;
-        if ends.after() == After::default() {
-            return Ok(Some(After::default()));
+        let ends = self.revocations_of(&shopper.revocation_keys).await?;
+        if ends.after() == Epoch::default() {
+            return Ok(Some(Epoch::default()));
         }
         let is_covered = ends.cover_issued(shopper.issued_at);
         let after = match origin {
             Origin::Login => ends.after(),
-            Origin::Refresh(Lineage::After(after)) if !ends.cover(after) => after,
-            Origin::Refresh(Lineage::Unasked) if !is_covered => return Ok(Some(ends.after())),
+            Origin::Refresh(RefreshTokenEpoch::Epoch(after)) if !ends.cover(after) => after,
+            Origin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => return Ok(Some(ends.after())),
             Origin::Refresh(_) => {
                 // Its issue time would show it as later than the logout.
                 self.store.refuse(&token.digest).await?;
@@ -144,21 +144,21 @@ impl Sessions {
         };
         if is_covered {
             let life = Duration::from_secs(shopper.expires_at.saturating_sub(unix_now()) + LEEWAY_SECONDS);
-            self.known.insert(token.digest, Known::After(Arc::new(after)));
+            self.known.insert(token.digest, Known::Epoch(Arc::new(after)));
             self.store.note_after(&token.digest, after, life).await?;
         }
         if let Some(refresh_token) = refresh_token {
-            self.store.note_after(&name_of(refresh_token), after, ENDED_FOR).await?;
+            self.store.note_after(&name_of(refresh_token), after, REVOCATION_TTL).await?;
         }
         Ok(Some(after))
     }
 
     /// What is known of a refresh token without a session.
-    pub async fn lineage(&self, refresh_token: &SecretString) -> Lineage {
+    pub async fn lineage(&self, refresh_token: &SecretString) -> RefreshTokenEpoch {
         match self.store.find(&name_of(refresh_token)).await {
-            Ok(Found::After(after)) => Lineage::After(after),
-            Ok(_) => Lineage::Unknown,
-            Err(_) => Lineage::Unasked,
+            Ok(Found::Epoch(after)) => RefreshTokenEpoch::Epoch(after),
+            Ok(_) => RefreshTokenEpoch::Unknown,
+            Err(_) => RefreshTokenEpoch::StoreUnavailable,
         }
     }
 
@@ -177,7 +177,7 @@ impl Sessions {
         let session = match self.store.find(&presented).await? {
             Found::Session(session, _) => session,
             Found::Ended => return Ok(Presented::Ended),
-            Found::Gone | Found::After(_) | Found::Nothing => return Ok(Presented::Unknown),
+            Found::Gone | Found::Epoch(_) | Found::Nothing => return Ok(Presented::Unknown),
         };
         let owner = &session.owner;
         let is_theirs = owner.organization == *organization

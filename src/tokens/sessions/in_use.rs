@@ -11,7 +11,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::HeldToken;
-use crate::store::{EndKeys, Session, SessionId};
+use crate::store::{RevocationKeys, Session, SessionId};
 
 /// For so many seconds after a failure, a valid token asks for no refresh.
 const FAILED_FOR: u64 = 5;
@@ -23,7 +23,7 @@ const WORTH_SPREADING: u64 = 30;
 pub(in crate::tokens) struct InUse {
     pub(super) session: ArcSwap<Session>,
     /// What ends it.
-    pub(super) end_keys: EndKeys,
+    pub(super) revocation_keys: RevocationKeys,
     /// The newest token of a named session, once somebody wanted it.
     pub(super) held: ArcSwapOption<HeldToken>,
     pub(super) used_at: AtomicU64,
@@ -36,7 +36,7 @@ pub(in crate::tokens) struct InUse {
 impl InUse {
     pub(super) fn new(session: Arc<Session>, used_at: u64) -> Self {
         Self {
-            end_keys: session.end_keys(),
+            revocation_keys: session.revocation_keys(),
             session: ArcSwap::from(session),
             held: ArcSwapOption::empty(),
             used_at: AtomicU64::new(used_at),

@@ -73,7 +73,7 @@ impl Sessions {
             }
             Known::Nothing(at) => at.saturating_add(NOTHING_FOR) > now,
             // Forgotten by capacity only: the store remembers for as long as a token may live.
-            Known::Ended | Known::After(_) => true,
+            Known::Ended | Known::Epoch(_) => true,
         });
         self.verifier.forget_ended(now);
         let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());

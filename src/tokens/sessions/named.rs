@@ -81,7 +81,7 @@ impl Sessions {
                 self.known.insert(*name, Known::Session(Arc::clone(&in_use)));
                 Ok(Some(in_use))
             }
-            Found::Session(..) | Found::Gone | Found::After(_) | Found::Ended | Found::Nothing => Ok(None),
+            Found::Session(..) | Found::Gone | Found::Epoch(_) | Found::Ended | Found::Nothing => Ok(None),
         }
     }
 
@@ -185,7 +185,7 @@ impl Sessions {
                 })
             }
             Known::Ended => Err(SessionError::LoggedOut),
-            Known::Nothing(_) | Known::After(_) => Ok(Holder::Nobody),
+            Known::Nothing(_) | Known::Epoch(_) => Ok(Holder::Nobody),
         }
     }
 
@@ -198,7 +198,7 @@ impl Sessions {
         match self.known(token, now).await? {
             Known::Ended => Err(SessionError::LoggedOut),
             _ if token.has_ended(now) => Err(SessionError::Lapsed),
-            Known::Session(_) | Known::Nothing(_) | Known::After(_) => Ok(()),
+            Known::Session(_) | Known::Nothing(_) | Known::Epoch(_) => Ok(()),
         }
     }
 

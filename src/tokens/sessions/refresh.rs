@@ -18,7 +18,7 @@ use crate::{
     jwt::TokenDigest,
     salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
     shopper::verify::TokenError,
-    store::{Ending, Fence, Found, Lock, Session, StoreError, Written},
+    store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
     tokens::flights::Joined,
 };
 
@@ -94,7 +94,7 @@ impl Sessions {
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
     async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, class: Class) -> Outcome {
         let mut outcome = self.refresh_or_wait(session, class).await;
-        if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&in_use.end_keys).cover(newest.after)) {
+        if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&in_use.revocation_keys).cover(newest.after)) {
             outcome = Err(SessionError::LoggedOut);
         }
         match &outcome {
@@ -253,9 +253,9 @@ impl Sessions {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         tracing::info!(organization = %session.owner.organization, %error, "SLAS ended a session");
-        match self.store.end(Ending::Session(session), self.end_time(&session.owner.organization)).await {
+        match self.store.end(RevocationTarget::Session(session), self.end_time(&session.owner.organization)).await {
             Ok(end) => {
-                self.ends.note(session.end_keys().session, end);
+                self.ends.note(session.revocation_keys().session, end);
             }
             Err(error) => tracing::warn!(%error, "an ended session stays in the store until it can be reached"),
         }
@@ -268,7 +268,7 @@ impl Sessions {
             match self.store.find(token).await? {
                 Found::Session(newest, _) if newest.id == session.id => return Ok(newest),
                 Found::Ended => return Err(SessionError::LoggedOut),
-                Found::Session(..) | Found::Gone | Found::After(_) | Found::Nothing => {}
+                Found::Session(..) | Found::Gone | Found::Epoch(_) | Found::Nothing => {}
             }
         }
         Err(SessionError::Lapsed)

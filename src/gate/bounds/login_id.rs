@@ -1,8 +1,8 @@
-//! One form for all spellings of a login id, for counting alone.
+//! Normalizes login ids, so that all spellings of one login id count as one.
 //!
-//! The login throttle counts under this form, so that a guesser gains nothing by upper case, compatibility characters or
-//! invisible characters. SLAS always receives the spelling that came. The form is at least as coarse as what SLAS is
-//! known to ignore (case); two login ids that share a form share a count, and nothing else.
+//! Only the failed-login limits use this form: upper case, compatibility characters or invisible characters gain a guesser
+//! nothing. SLAS always receives the spelling that the client sent. The form is at least as coarse as what SLAS is known
+//! to ignore (case). Two login ids with the same form share a count.
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::ComposingNormalizerBorrowed;

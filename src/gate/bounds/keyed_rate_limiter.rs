@@ -1,7 +1,7 @@
-//! A rate limit for each of many names: as many a minute as it says, and as many at once.
+//! A rate limit per key: a number per minute, with a burst of the same number.
 //!
-//! Owns the counting, in this gateway alone (the generic cell rate algorithm: what is kept of a name is one point in time).
-//! Bounded: of more names than [`CAPACITY`], those counted least are forgotten first, which can only let a request pass.
+//! The counts are those of this gateway. The algorithm is the generic cell rate algorithm, which stores one instant per key.
+//! At most [`CAPACITY`] keys are stored. Beyond it the least used are evicted, which can only let a request pass.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,21 @@ use moka::{
     sync::Cache,
 };
 
-/// Most names of one meter.
+/// Maximum keys of one limiter.
 const CAPACITY: u64 = 100_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A hash of what is counted; nothing can be read from it.
+/// A key: a hash, from which no login id or address can be read.
 pub(super) type Name = [u8; 32];
 
-/// The rates of many names.
+/// Rates of many keys.
 #[derive(Debug, Clone)]
-pub(super) struct Meter {
+pub(super) struct KeyedRateLimiter {
     /// When nothing of a name will be used up any more.
     free_at: Cache<Name, Instant>,
 }
 
-impl Meter {
+impl KeyedRateLimiter {
     pub(super) fn new() -> Self {
         Self { free_at: Cache::builder().max_capacity(CAPACITY).time_to_idle(2 * MINUTE).build() }
     }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn name_gets_its_minute_at_once_and_then_waits() {
-        let meter = Meter::new();
+        let meter = KeyedRateLimiter::new();
         let (one, other) = ([1; 32], [2; 32]);
         assert_eq!((0..200).filter(|_| meter.take(&one, 1, 60).is_ok()).count(), 60);
         let wait = meter.take(&one, 10, 60).unwrap_err();

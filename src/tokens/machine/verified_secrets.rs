@@ -1,8 +1,8 @@
-//! Credentials that Account Manager has accepted, remembered beyond the process that showed them.
+//! Remembers credentials that Account Manager has accepted, beyond the process that presented them.
 //!
-//! A new replica knows a caller's secret at once, however many guesses arrive. A shared store holds a keyed hash of the
-//! whole credential, sealed, for [`PROVED_FOR`]. A proof spares the credential the bounds on trials and nothing else:
-//! Account Manager still decides, and its refusal removes the proof.
+//! A new replica recognises a caller's secret at once, however many guesses arrive. A shared store holds an encrypted, keyed
+//! hash of the credentials for [`PROVED_FOR`]. A verified secret skips the guess limits and nothing else: Account Manager
+//! still decides, and its refusal removes the entry.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,14 +27,14 @@ struct Shared(Arc<dyn SessionStore>);
 
 /// Proved credentials.
 #[derive(Debug)]
-pub(super) struct Proofs {
+pub(super) struct VerifiedSecrets {
     /// By the keyed hash of the credentials.
     known: Cache<[u8; 32], ()>,
     shared: ArcSwapOption<Shared>,
     reads: Semaphore,
 }
 
-impl Proofs {
+impl VerifiedSecrets {
     pub(super) fn new() -> Self {
         Self { known: Cache::new(CAPACITY), shared: ArcSwapOption::empty(), reads: Semaphore::new(READS) }
     }

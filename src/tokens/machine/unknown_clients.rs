@@ -1,8 +1,8 @@
-//! The same answers for a client that is not configured as for one whose secret is wrong.
+//! Answers a client id that is not configured exactly as a wrong secret is answered.
 //!
-//! A stranger must not learn which client ids are configured. An unknown client goes through the same bounds on trials
-//! and waits as long as Account Manager takes to refuse; only the call is left out. Its state is apart, so that a flood of
-//! invented clients forgets nothing about configured ones. What remains is in docs/THREAT-MODEL.md.
+//! The answers must not reveal which client ids are configured. An unknown client passes through the same limits and waits
+//! as long as Account Manager takes to refuse; only the call is left out. Its state is separate, so that a flood of
+//! made-up clients evicts no state of configured ones. docs/THREAT-MODEL.md names the remaining difference.
 
 use std::{
     collections::HashMap,
@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use super::{
     CLIENT_REFUSED_FOR, ClientCredentials, FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, Slot, SystemTokenFailure,
-    proofs::Proofs,
-    trials::{Guesser, Trials},
+    guess_limiter::{GuessLimiter, Guesser},
+    verified_secrets::VerifiedSecrets,
 };
 use crate::{clock::random_fraction, names::TenantId, tokens::flights::Flights};
 
@@ -34,18 +34,18 @@ struct Observed {
 
 /// Clients that are not configured, and what it takes to answer them like the others.
 #[derive(Debug)]
-pub(super) struct Decoys {
-    trials: Trials,
+pub(super) struct UnknownClients {
+    guess_limiter: GuessLimiter,
     failures: Cache<Slot, Instant>,
     flights: Arc<Flights<Slot, SystemTokenFailure>>,
     /// By configured tenant.
     observed: Mutex<HashMap<TenantId, Observed>>,
 }
 
-impl Decoys {
+impl UnknownClients {
     pub(super) fn new() -> Self {
         Self {
-            trials: Trials::new(),
+            guess_limiter: GuessLimiter::new(),
             failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(CLIENT_REFUSED_FOR).build(),
             flights: Flights::new(),
             observed: Mutex::default(),
@@ -77,7 +77,7 @@ impl Decoys {
     /// Refuses a client that is not configured.
     pub(super) async fn refuse(
         self: &Arc<Self>,
-        proofs: &Arc<Proofs>,
+        verified_secrets: &Arc<VerifiedSecrets>,
         guesser: Guesser,
         credentials: &ClientCredentials,
         slot: &Slot,
@@ -86,26 +86,26 @@ impl Decoys {
             return SystemTokenFailure::CredentialsRefused;
         }
         let work = || {
-            let (decoys, proofs) = (Arc::clone(self), Arc::clone(proofs));
+            let (unknown_clients, verified_secrets) = (Arc::clone(self), Arc::clone(verified_secrets));
             let (credentials, slot) = (credentials.clone(), slot.clone());
-            async move { decoys.pretend(&proofs, guesser, &credentials, slot).await }
+            async move { unknown_clients.imitate_refusal(&verified_secrets, guesser, &credentials, slot).await }
         };
         let (failure, _) = self.flights.join(slot, work).await;
         failure.unwrap_or(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
     }
 
-    async fn pretend(
+    async fn imitate_refusal(
         &self,
-        proofs: &Proofs,
+        verified_secrets: &VerifiedSecrets,
         guesser: Guesser,
         credentials: &ClientCredentials,
         slot: Slot,
     ) -> SystemTokenFailure {
-        let trial = match self.trials.begin(&guesser, &slot.credentials).await {
+        let trial = match self.guess_limiter.begin(&guesser, &slot.credentials).await {
             Ok(trial) => trial,
             Err(retry_after) => {
                 // There is no such proof, but to look takes time.
-                proofs.is_shared(&slot.credentials, credentials).await;
+                verified_secrets.is_shared(&slot.credentials, credentials).await;
                 return SystemTokenFailure::TooManyGuesses { retry_after };
             }
         };
@@ -117,7 +117,7 @@ impl Decoys {
             return SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE };
         }
         tokio::time::sleep(refused_within.mul_f64(0.75 + 0.5 * random_fraction())).await;
-        self.trials.refused(&trial);
+        self.guess_limiter.refused(&trial);
         drop(trial);
         until_refused(began).await;
         self.failures.insert(slot, Instant::now());

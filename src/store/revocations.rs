@@ -1,10 +1,10 @@
-//! The ends of sessions: a record for each session, or customer, that was logged out, and the tokens that it covers.
+//! Revocation records: which tokens of a session, or of a customer, a logout has ended.
 //!
-//! A logout ends a session as SLAS knows it (organization, client, USID and customer), and not a list of tokens. The
-//! record says when that was and has a number. A session or token that is known to be later remembers the number of the
-//! last record before it, and is covered only by a record with a higher number. Of every other token the issue time
-//! decides. Numbers of one key only grow, so records may arrive in any order. A record is kept for [`ENDED_FOR`],
-//! longer than an access token lives.
+//! A logout revokes a session as SLAS knows it (organization, client, USID and customer), not a list of tokens. A record
+//! has a time and a number. A session or token that came after a record remembers the record's number as its epoch; only
+//! a record with a higher number revokes it. A token without an epoch is judged by its issue time. The numbers of one
+//! key only grow, so records may arrive in any order. A record is kept for [`REVOCATION_TTL`], which is longer than an
+//! access token lives.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,33 +14,33 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use parking_lot::RwLock;
 
-use super::ENDED_FOR;
+use super::REVOCATION_TTL;
 use crate::{
     clock::unix_now,
     names::{ClientId, CustomerId, OrganizationId, Usid},
 };
 
-/// Most records that one process keeps: about 20 MB. Beyond it the oldest is dropped.
-pub const MOST_ENDS: usize = 200_000;
+/// Maximum records in one process, about 20 MB. Beyond it the oldest record is dropped.
+pub const MAX_REVOCATIONS: usize = 200_000;
 /// Parts of the set, each with a lock of its own.
 const SHARDS: usize = 16;
 
-/// Names what a record of an end is about. A hash: nobody can read a USID or customer from it.
+/// Identifies a session or a customer. A hash, so that stores and dumps show no USID or customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EndKey(pub [u8; 16]);
+pub struct RevocationKey(pub [u8; 16]);
 
-/// The two records that can end a shopper's token.
+/// The keys of the two records that can revoke a shopper's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndKeys {
+pub struct RevocationKeys {
     /// Of its session at SLAS.
-    pub session: EndKey,
+    pub session: RevocationKey,
     /// Of all sessions of its customer.
-    pub customer: Option<EndKey>,
+    pub customer: Option<RevocationKey>,
 }
 
-/// A record: what was issued up to then has ended.
+/// A record: tokens issued up to its time are revoked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct End {
+pub struct Revocation {
     /// Grows with each record of a key. 0: there is no record.
     pub number: u64,
     /// When it ended, by SLAS's clock as far as the gateway knows it, seconds since 1970.
@@ -49,7 +49,7 @@ pub struct End {
 
 /// The numbers of the last records before a session or token came to be; 0 where there was none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct After {
+pub struct Epoch {
     /// Of the session's record.
     pub session: u64,
     /// Of the customer's.
@@ -58,16 +58,16 @@ pub struct After {
 
 /// The records of both keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ends {
+pub struct Revocations {
     /// The session's.
-    pub session: End,
+    pub session: Revocation,
     /// The customer's.
-    pub customer: End,
+    pub customer: Revocation,
 }
 
-impl EndKey {
-    /// Of one session at SLAS. The customer is part of it: SLAS lets anyone begin a guest's session with a USID of his
-    /// choice, and its end must not be another shopper's.
+impl RevocationKey {
+    /// Of one session at SLAS. The customer is part of it: SLAS lets a client begin a guest's session with any USID,
+    /// and that session's logout must not revoke another shopper's.
     #[must_use]
     pub fn of_session(
         organization: &OrganizationId,
@@ -98,21 +98,21 @@ impl EndKey {
     }
 }
 
-impl EndKeys {
+impl RevocationKeys {
     /// Of a session's owner, or of a token's shopper.
     #[must_use]
     pub fn new(organization: &OrganizationId, client: &ClientId, usid: &Usid, customer: Option<&CustomerId>) -> Self {
         Self {
-            session: EndKey::of_session(organization, client, usid, customer),
-            customer: customer.map(|customer| EndKey::of_customer(organization, customer)),
+            session: RevocationKey::of_session(organization, client, usid, customer),
+            customer: customer.map(|customer| RevocationKey::of_customer(organization, customer)),
         }
     }
 }
 
-impl Ends {
+impl Revocations {
     /// Whether a session or token that came after those records has ended.
     #[must_use]
-    pub fn cover(&self, after: After) -> bool {
+    pub fn cover(&self, after: Epoch) -> bool {
         self.session.number > after.session || self.customer.number > after.customer
     }
 
@@ -124,12 +124,12 @@ impl Ends {
 
     /// For a session or token that comes to be now.
     #[must_use]
-    pub fn after(&self) -> After {
-        After { session: self.session.number, customer: self.customer.number }
+    pub fn after(&self) -> Epoch {
+        Epoch { session: self.session.number, customer: self.customer.number }
     }
 }
 
-impl End {
+impl Revocation {
     /// Whether a token of which only the issue time is known has ended. In the second of the end it has.
     #[must_use]
     pub fn covers_issued(&self, issued_at: u64) -> bool {
@@ -143,9 +143,9 @@ impl End {
     }
 }
 
-/// Records of ends in this process, for [`ENDED_FOR`] each and [`MOST_ENDS`] in all.
+/// The records in this process, for [`REVOCATION_TTL`] each and [`MAX_REVOCATIONS`] in all.
 #[derive(Debug)]
-pub struct EndSet {
+pub struct RevocationSet {
     shards: [RwLock<Shard>; SHARDS],
     /// Spares every request a lock while nothing was ended.
     held: AtomicUsize,
@@ -153,32 +153,32 @@ pub struct EndSet {
 
 #[derive(Debug, Default)]
 struct Shard {
-    by_key: HashMap<EndKey, (End, u64)>,
+    by_key: HashMap<RevocationKey, (Revocation, u64)>,
     /// Each key once, by when its record expired when it came here, oldest first.
-    expiries: VecDeque<(EndKey, u64)>,
+    expiries: VecDeque<(RevocationKey, u64)>,
 }
 
-impl Default for EndSet {
+impl Default for RevocationSet {
     fn default() -> Self {
         Self { shards: std::array::from_fn(|_| RwLock::default()), held: AtomicUsize::new(0) }
     }
 }
 
-impl EndSet {
+impl RevocationSet {
     /// Keeps a record, unless a later one of its key is kept already. Returns the one that is.
-    pub fn note(&self, key: EndKey, end: End) -> End {
+    pub fn note(&self, key: RevocationKey, end: Revocation) -> Revocation {
         self.update(key, |known| known.later(end))
     }
 
     /// Replaces the record of a key, or makes the first, at once. Returns the one that is kept.
-    pub fn update(&self, key: EndKey, change: impl FnOnce(End) -> End) -> End {
+    pub fn update(&self, key: RevocationKey, change: impl FnOnce(Revocation) -> Revocation) -> Revocation {
         let now = unix_now();
         let mut shard = self.shard(key).write();
         let before = shard.by_key.len();
         let known = shard.by_key.get(&key).filter(|(_, until)| *until > now).map(|(end, _)| *end).unwrap_or_default();
         let end = change(known);
         if end != known {
-            let until = now + ENDED_FOR.as_secs();
+            let until = now + REVOCATION_TTL.as_secs();
             if shard.by_key.insert(key, (end, until)).is_none() {
                 shard.expiries.push_back((key, until));
             }
@@ -193,9 +193,9 @@ impl EndSet {
 
     /// The record of a key; one with number 0 if there is none.
     #[must_use]
-    pub fn of(&self, key: EndKey) -> End {
+    pub fn of(&self, key: RevocationKey) -> Revocation {
         if self.held.load(Ordering::Relaxed) == 0 {
-            return End::default();
+            return Revocation::default();
         }
         let shard = self.shard(key).read();
         shard.by_key.get(&key).filter(|(_, until)| *until > unix_now()).map(|(end, _)| *end).unwrap_or_default()
@@ -203,8 +203,11 @@ impl EndSet {
 
     /// The records of both keys of a shopper.
     #[must_use]
-    pub fn of_both(&self, keys: &EndKeys) -> Ends {
-        Ends { session: self.of(keys.session), customer: keys.customer.map(|key| self.of(key)).unwrap_or_default() }
+    pub fn of_both(&self, keys: &RevocationKeys) -> Revocations {
+        Revocations {
+            session: self.of(keys.session),
+            customer: keys.customer.map(|key| self.of(key)).unwrap_or_default(),
+        }
     }
 
     /// How many records are held, expired ones that nothing has removed yet included.
@@ -219,7 +222,7 @@ impl EndSet {
         self.len() == 0
     }
 
-    fn shard(&self, key: EndKey) -> &RwLock<Shard> {
+    fn shard(&self, key: RevocationKey) -> &RwLock<Shard> {
         &self.shards[usize::from(key.0[0]) % SHARDS]
     }
 }
@@ -228,7 +231,7 @@ impl Shard {
     /// Drops what has expired, and the oldest beyond the bound.
     fn expire(&mut self, now: u64) {
         while let Some((key, until)) = self.expiries.front().copied() {
-            if until > now && self.expiries.len() <= MOST_ENDS / SHARDS {
+            if until > now && self.expiries.len() <= MAX_REVOCATIONS / SHARDS {
                 return;
             }
             self.expiries.pop_front();
@@ -245,40 +248,40 @@ impl Shard {
 mod tests {
     use super::*;
 
-    fn key(number: u32) -> EndKey {
+    fn key(number: u32) -> RevocationKey {
         let mut key = [0; 16];
         key[..4].copy_from_slice(&number.to_le_bytes());
-        EndKey(key)
+        RevocationKey(key)
     }
 
     #[test]
     fn a_late_record_does_not_replace_a_later_one() {
-        let set = EndSet::default();
-        assert_eq!(set.of(key(1)), End::default());
-        set.note(key(1), End { number: 7, at: 100 });
-        assert_eq!(set.note(key(1), End { number: 5, at: 90 }), End { number: 7, at: 100 });
-        assert_eq!(set.of(key(1)), End { number: 7, at: 100 });
-        assert_eq!(set.of(key(2)), End::default());
+        let set = RevocationSet::default();
+        assert_eq!(set.of(key(1)), Revocation::default());
+        set.note(key(1), Revocation { number: 7, at: 100 });
+        assert_eq!(set.note(key(1), Revocation { number: 5, at: 90 }), Revocation { number: 7, at: 100 });
+        assert_eq!(set.of(key(1)), Revocation { number: 7, at: 100 });
+        assert_eq!(set.of(key(2)), Revocation::default());
     }
 
     #[test]
     fn the_set_drops_the_oldest_record_beyond_its_bound() {
-        let set = EndSet::default();
-        let count = u32::try_from(MOST_ENDS).unwrap() + 5_000;
+        let set = RevocationSet::default();
+        let count = u32::try_from(MAX_REVOCATIONS).unwrap() + 5_000;
         for number in 0..count {
-            set.note(key(number), End { number: 1, at: 1 });
+            set.note(key(number), Revocation { number: 1, at: 1 });
         }
-        assert_eq!(set.len(), MOST_ENDS);
+        assert_eq!(set.len(), MAX_REVOCATIONS);
         assert_eq!(set.of(key(count - 1)).number, 1);
         assert_eq!(set.of(key(0)).number, 0);
     }
 
     #[test]
     fn a_record_that_is_replaced_again_and_again_takes_the_place_of_no_other() {
-        let set = EndSet::default();
-        (0..1_000).for_each(|number| _ = set.note(key(number), End { number: 1, at: 1 }));
-        for number in 2..u64::try_from(MOST_ENDS / SHARDS).unwrap() + 1_000 {
-            set.note(key(0), End { number, at: number });
+        let set = RevocationSet::default();
+        (0..1_000).for_each(|number| _ = set.note(key(number), Revocation { number: 1, at: 1 }));
+        for number in 2..u64::try_from(MAX_REVOCATIONS / SHARDS).unwrap() + 1_000 {
+            set.note(key(0), Revocation { number, at: number });
         }
         assert!((0..1_000).all(|number| set.of(key(number)).number > 0));
         assert_eq!(set.len(), 1_000);
@@ -286,11 +289,11 @@ mod tests {
 
     #[test]
     fn a_later_session_is_not_covered_and_an_unknown_token_is_by_its_issue_time() {
-        let ends = Ends { session: End { number: 5, at: 100 }, customer: End::default() };
-        assert!(ends.cover(After::default()) && ends.cover(After { session: 4, customer: 9 }));
+        let ends = Revocations { session: Revocation { number: 5, at: 100 }, customer: Revocation::default() };
+        assert!(ends.cover(Epoch::default()) && ends.cover(Epoch { session: 4, customer: 9 }));
         assert!(!ends.cover(ends.after()));
         assert!(ends.cover_issued(100) && !ends.cover_issued(101));
-        assert!(!Ends::default().cover_issued(0) && !Ends::default().cover(After::default()));
+        assert!(!Revocations::default().cover_issued(0) && !Revocations::default().cover(Epoch::default()));
     }
 
     #[test]
@@ -298,7 +301,7 @@ mod tests {
         let organization = "f_ecom_zzrf_001".parse().unwrap();
         let key = |usid: &str, customer: Option<&str>| {
             let customer = customer.map(|customer| customer.parse().unwrap());
-            EndKey::of_session(&organization, &"c1".parse().unwrap(), &usid.parse().unwrap(), customer.as_ref())
+            RevocationKey::of_session(&organization, &"c1".parse().unwrap(), &usid.parse().unwrap(), customer.as_ref())
         };
         assert_eq!(key("u1", Some("abc")), key("u1", Some("abc")));
         assert_ne!(key("u1", Some("abc")), key("u2", Some("abc")));

@@ -1,12 +1,12 @@
-//! Which unproved secrets of a caller are shown to Account Manager, and how many.
+//! Limits how many unverified secrets of a caller are sent to Account Manager.
 //!
-//! A stranger who guesses must neither learn a secret nor keep the caller with the right one out. Refused secrets count
-//! for the client together with the address that sent them. An address without a refused secret has turns of its own, so
-//! that guesses from elsewhere use up nothing of them. Behind a shared address the right secret differs from guesses in
-//! one way: it comes back. A secret that was turned away and comes back later is tried before new ones.
+//! Guesses must not keep the caller with the right secret out. Refused secrets count per client and address. Clients at an
+//! address without a refused secret have a concurrency limit of their own, which guesses from elsewhere cannot fill.
+//! Behind a shared address only the right secret is presented again and again: a secret that was rejected by a limit and
+//! comes back later is tried before new ones.
 //!
-//! Bounded: the calls to Account Manager for one client by the budgets below, whatever the number of addresses; every map
-//! by its capacity, beyond which the least used entries are forgotten.
+//! Bounds: the rates below limit Account Manager calls for one client from all addresses together. Every map has a
+//! capacity; beyond it the least used entries are evicted.
 
 use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};
 
@@ -31,18 +31,18 @@ const RETURNING: (u32, Duration) = (10, Duration::from_secs(3));
 const RETURNS_AFTER: Duration = Duration::from_secs(1);
 /// How long a secret that was turned away is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// Trials of one client at a time: from addresses without a refused secret and from the others, each; and from one address.
+/// Concurrent guesses at one client: from addresses without a refused secret and from the others, each; and from one address.
 const AT_A_TIME: usize = 8;
 const AT_A_TIME_OF_ADDRESS: usize = 2;
-/// How long a secret waits for its trial.
+/// How long a secret waits for a concurrency permit.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// Who presents a secret: one address, or the /64 of an IPv6 address; absent where the connection has none.
 pub(super) type Guesser = (ClientId, Option<IpAddr>);
 
-/// The trials of all clients.
+/// The rates and concurrency limits of all clients.
 #[derive(Debug)]
-pub(super) struct Trials {
+pub(super) struct GuessLimiter {
     of_address: Pace<Guesser>,
     returning_of_address: Pace<Guesser>,
     of_new_addresses: Pace<ClientId>,
@@ -60,7 +60,7 @@ struct Turns {
     of_known_addresses: Arc<Semaphore>,
 }
 
-/// Which budget a trial is of.
+/// Which rate a guess counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     NewAddress,
@@ -68,15 +68,15 @@ enum Class {
     Returning,
 }
 
-/// The right to show one secret to Account Manager.
+/// Permits one secret to be sent to Account Manager.
 #[derive(Debug)]
-pub(super) struct Trial {
+pub(super) struct GuessPermit {
     class: Class,
     guesser: Guesser,
     _turns: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
-impl Trials {
+impl GuessLimiter {
     pub(super) fn new() -> Self {
         fn pace<K: std::hash::Hash + Eq + Clone + Send + Sync>((at_once, each): (u32, Duration)) -> Pace<K> {
             Pace::with_capacity(at_once, each, CAPACITY)
@@ -93,11 +93,11 @@ impl Trials {
         }
     }
 
-    /// Waits for the trial of a secret.
+    /// Waits until a secret may be sent to Account Manager.
     ///
     /// # Errors
     /// How long to wait before it is presented again.
-    pub(super) async fn begin(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<Trial, Duration> {
+    pub(super) async fn begin(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<GuessPermit, Duration> {
         let class = self.class(guesser, credentials)?;
         let turns = self.turns.get_with_by_ref(&guesser.0, || Turns {
             of_new_addresses: Arc::new(Semaphore::new(AT_A_TIME)),
@@ -116,12 +116,12 @@ impl Trials {
         };
         // Secrets that were refused meanwhile count.
         let class = self.class(guesser, credentials)?;
-        Ok(Trial { class, guesser: guesser.clone(), _turns: permits })
+        Ok(GuessPermit { class, guesser: guesser.clone(), _turns: permits })
     }
 
     /// Account Manager refused the secret.
-    pub(super) fn refused(&self, trial: &Trial) {
-        let Trial { class, guesser, .. } = trial;
+    pub(super) fn refused(&self, trial: &GuessPermit) {
+        let GuessPermit { class, guesser, .. } = trial;
         match class {
             Class::NewAddress => self.of_new_addresses.count(&guesser.0),
             Class::KnownAddress => self.of_known_addresses.count(&guesser.0),
@@ -166,11 +166,11 @@ mod tests {
     }
 
     /// How many of so many secrets are tried, all of which are wrong.
-    async fn tried(trials: &Trials, secrets: impl Iterator<Item = (Guesser, u32)>) -> usize {
+    async fn tried(guess_limiter: &GuessLimiter, secrets: impl Iterator<Item = (Guesser, u32)>) -> usize {
         let mut tried = 0;
         for (guesser, number) in secrets {
-            if let Ok(trial) = trials.begin(&guesser, &secret(number)).await {
-                trials.refused(&trial);
+            if let Ok(trial) = guess_limiter.begin(&guesser, &secret(number)).await {
+                guess_limiter.refused(&trial);
                 tried += 1;
             }
         }
@@ -179,17 +179,17 @@ mod tests {
 
     #[tokio::test]
     async fn guesses_from_one_address_leave_another_its_turns() {
-        let trials = Trials::new();
-        let one = tried(&trials, (0..1000).map(|number| (guesser("192.0.2.1"), number))).await;
+        let guess_limiter = GuessLimiter::new();
+        let one = tried(&guess_limiter, (0..1000).map(|number| (guesser("192.0.2.1"), number))).await;
         assert!((10..=11).contains(&one), "{one}");
-        assert_eq!(trials.begin(&guesser("192.0.2.2"), &secret(2000)).await.unwrap().class, Class::NewAddress);
+        assert_eq!(guess_limiter.begin(&guesser("192.0.2.2"), &secret(2000)).await.unwrap().class, Class::NewAddress);
     }
 
     #[tokio::test]
     async fn guesses_from_many_addresses_are_bounded_in_sum() {
-        let trials = Trials::new();
+        let guess_limiter = GuessLimiter::new();
         let from = |number: u32| guesser(&format!("198.51.{}.{}", number / 250, number % 250));
-        let all = tried(&trials, (0..5000).map(|number| (from(number % 500), number))).await;
+        let all = tried(&guess_limiter, (0..5000).map(|number| (from(number % 500), number))).await;
         let most = OF_NEW_ADDRESSES.0 + OF_KNOWN_ADDRESSES.0 + 5;
         assert!(all <= most as usize, "{all}");
         assert!(all >= OF_NEW_ADDRESSES.0 as usize, "{all}");
@@ -197,39 +197,45 @@ mod tests {
 
     #[tokio::test]
     async fn a_secret_that_comes_back_is_tried_before_new_ones() {
-        let trials = Trials::new();
-        tried(&trials, (0..100).map(|number| (guesser("192.0.2.1"), number))).await;
+        let guess_limiter = GuessLimiter::new();
+        tried(&guess_limiter, (0..100).map(|number| (guesser("192.0.2.1"), number))).await;
         let right = secret(1_000_000);
-        assert!(trials.begin(&guesser("192.0.2.1"), &right).await.is_err());
-        assert!(trials.begin(&guesser("192.0.2.1"), &right).await.is_err(), "it has not come back, it has stayed");
+        assert!(guess_limiter.begin(&guesser("192.0.2.1"), &right).await.is_err());
+        assert!(
+            guess_limiter.begin(&guesser("192.0.2.1"), &right).await.is_err(),
+            "it has not come back, it has stayed"
+        );
         tokio::time::sleep(RETURNS_AFTER + Duration::from_millis(50)).await;
-        tried(&trials, (200..300).map(|number| (guesser("192.0.2.1"), number))).await;
-        assert_eq!(trials.begin(&guesser("192.0.2.1"), &right).await.unwrap().class, Class::Returning);
+        tried(&guess_limiter, (200..300).map(|number| (guesser("192.0.2.1"), number))).await;
+        assert_eq!(guess_limiter.begin(&guesser("192.0.2.1"), &right).await.unwrap().class, Class::Returning);
     }
 
     #[tokio::test]
     async fn a_secret_that_comes_back_is_known_among_more_than_are_remembered() {
-        let trials = Trials::new();
+        let guess_limiter = GuessLimiter::new();
         let flood = |from: u32| (from..from + 20_000).map(|number| (guesser("192.0.2.1"), number));
-        tried(&trials, flood(0)).await;
+        tried(&guess_limiter, flood(0)).await;
         let right = secret(1_000_000);
         for number in 1.. {
-            if let Ok(trial) = trials.begin(&guesser("192.0.2.1"), &right).await {
+            if let Ok(trial) = guess_limiter.begin(&guesser("192.0.2.1"), &right).await {
                 assert_eq!(trial.class, Class::Returning);
                 break;
             }
             assert!(number < 10, "it is never remembered");
-            tried(&trials, flood(number * 20_000)).await;
+            tried(&guess_limiter, flood(number * 20_000)).await;
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
     }
 
     #[tokio::test]
     async fn trials_of_one_address_leave_turns_to_others() {
-        let trials = Trials::new();
+        let guess_limiter = GuessLimiter::new();
         let (one, other) = (guesser("192.0.2.1"), guesser("192.0.2.2"));
-        let _held = (trials.begin(&one, &secret(1)).await.unwrap(), trials.begin(&one, &secret(2)).await.unwrap());
-        assert!(trials.begin(&one, &secret(3)).await.is_err());
-        assert!(trials.begin(&other, &secret(4)).await.is_ok());
+        let _held = (
+            guess_limiter.begin(&one, &secret(1)).await.unwrap(),
+            guess_limiter.begin(&one, &secret(2)).await.unwrap(),
+        );
+        assert!(guess_limiter.begin(&one, &secret(3)).await.is_err());
+        assert!(guess_limiter.begin(&other, &secret(4)).await.is_ok());
     }
 }

@@ -1,7 +1,7 @@
-//! How many refused lines the audit log takes: a second of each client address, and of all together.
+//! Limits the audit lines of refused requests, per second: of each client address and in all.
 //!
-//! The count is of whole seconds. It needs no memory of its own for strangers: only addresses that have written a line in the
-//! second under way are remembered, and those are at most as many as the lines that all may write.
+//! The window is a whole second. Only addresses that wrote a line in the current second are stored, so their number is
+//! bounded by the limit for all.
 
 use std::{
     collections::HashMap,
@@ -19,9 +19,9 @@ const OF_ADDRESS: u32 = 10;
 const IN_ALL: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The bound, and the lines that it left out.
+/// The limiter, and the number of lines it dropped.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusalLimiter {
     written: Mutex<Written>,
     left_out: AtomicU64,
     metric: IntCounter,
@@ -53,7 +53,7 @@ impl Written {
     }
 }
 
-impl Refused {
+impl RefusalLimiter {
     pub(super) fn new(metric: IntCounter) -> Self {
         let written = Written { since: Instant::now(), in_all: 0, of: HashMap::new() };
         Self { written: Mutex::new(written), left_out: AtomicU64::new(0), metric }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn lines_left_out_are_counted_once() {
-        let refused = Refused::new(IntCounter::new("left_out", "left out").unwrap());
+        let refused = RefusalLimiter::new(IntCounter::new("left_out", "left out").unwrap());
         let written = (0..1000).filter(|_| refused.may_write(None)).count() as u64;
         assert_eq!(refused.take_left_out(), 1000 - written);
         assert_eq!((refused.take_left_out(), refused.metric.get()), (0, 1000 - written));
