@@ -346,6 +346,9 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
 
     /// Whether other gateways can change what is in it.
     fn is_shared(&self) -> bool;
+
+    /// How long one write may take before it fails.
+    fn write_timeout(&self) -> Duration;
 }
 
 /// 16 random bytes.

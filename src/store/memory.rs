@@ -396,6 +396,10 @@ impl SessionStore for MemoryStore {
     fn is_shared(&self) -> bool {
         false
     }
+
+    fn write_timeout(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 #[cfg(test)]

@@ -574,6 +574,10 @@ impl SessionStore for RedisStore {
     fn is_shared(&self) -> bool {
         true
     }
+
+    fn write_timeout(&self) -> Duration {
+        self.link.write_timeout()
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

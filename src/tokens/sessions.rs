@@ -50,8 +50,8 @@ use crate::{
     },
 };
 
-/// How long writing a revocation record may take: more than the default of `store.timeout`.
-const REVOCATION_WRITE_MARGIN: Duration = Duration::from_millis(250);
+/// How long writing a revocation record may take in this process, in addition to the store's timeout.
+const REVOCATION_WRITE_MARGIN: Duration = Duration::from_millis(150);
 /// Life of a guest's refresh token when SLAS does not say it, seconds.
 const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
 /// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
@@ -493,7 +493,7 @@ impl Sessions {
     /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
     /// their tokens on, and SLAS may issue those tokens in the next second.
     fn end_time(&self, organization: &OrganizationId) -> u64 {
-        self.verifier.slas_time_in(REVOCATION_WRITE_MARGIN, organization)
+        self.verifier.slas_time_in(self.store.write_timeout() + REVOCATION_WRITE_MARGIN, organization)
     }
 
     /// Ends in this process what came after the end of this number, while the store cannot be told. The store's own number

@@ -9,8 +9,8 @@ use crate::{
     redis::{Redis, in_redis},
     scale::{self, figure},
     world::{
-        Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, install_cryptography, login_target,
-        products,
+        Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, expired, install_cryptography,
+        login_target, products,
     },
 };
 
@@ -82,7 +82,7 @@ async fn a_429_is_answered_from_our_own_knowledge_until_it_is_over() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let ended = world.guest(PRIVATE_CLIENT).await.token();
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&ended).await;
     let wait_for = scale::of(6, 30);
     let limited = status(429, Some(&wait_for.to_string()));
     world.simulator.inject(Fault::on("slas", limited).flow("authorize:guest").times(1));
@@ -120,7 +120,7 @@ async fn the_last_of_a_minutes_requests_are_for_logins() {
     while calls(&world) < 36 {
         assert_eq!(world.guest(PRIVATE_CLIENT).await.status, 200);
     }
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&ended).await;
     let refused = world.send(read(&world, &ended)).await;
     assert_eq!(refused.refusal(), (429, "slas_rate_limited"));
     assert!(wait(&refused) > 20, "until SLAS's minute is over");

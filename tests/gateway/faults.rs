@@ -19,7 +19,7 @@ use crate::{
     scale::figure,
     world::{
         Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers,
-        eventually, login_target, products, register_sessions,
+        eventually, expired, login_target, products, register_sessions,
     },
 };
 
@@ -219,7 +219,7 @@ async fn renewals_of_ended_tokens() {
 async fn ended(world: &World, client: &str) -> RequestBuilder {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
     let token = world.guest(client).await.token();
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    expired(&token).await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
     world.get(&search()).bearer_auth(token)
 }

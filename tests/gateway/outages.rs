@@ -10,7 +10,7 @@ use salesforce_simulator::{Effect, Fault, ResetAt};
 use self::port::Port;
 use crate::{
     scale::{self, figure, ms, percentile},
-    world::{Answer, Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, products},
+    world::{Answer, Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, expired, products},
 };
 
 /// Shoppers whose tokens have ended.
@@ -31,7 +31,7 @@ async fn ended(world: &World) -> Vec<String> {
     for _ in 0..SHOPPERS {
         tokens.push(world.guest(PRIVATE_CLIENT).await.token());
     }
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(tokens.last().unwrap()).await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
     tokens
 }

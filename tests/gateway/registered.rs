@@ -10,8 +10,8 @@ use crate::{
     redis::{Redis, in_redis},
     replica::Replica,
     world::{
-        Answer, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, install_cryptography,
-        products, register_sessions,
+        Answer, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, expired,
+        install_cryptography, products, register_sessions,
     },
 };
 
@@ -479,7 +479,7 @@ async fn replicas_share_what_callers_hold() {
     assert_eq!(status, 200, "{login}");
     let text = |answer: &Value, name: &str| answer[name].as_str().unwrap().to_owned();
     let (access, refresh) = (text(&login, "access_token"), text(&login, "refresh_token"));
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&access).await;
     pair.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
     assert_eq!(pair.read(1, &access).await, 200, "renewed by the other");
 

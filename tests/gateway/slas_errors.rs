@@ -7,7 +7,7 @@ use salesforce_simulator::{Effect, Fault};
 
 use crate::{
     callers::CALLER_SECRET,
-    world::{CALLER_CLIENT, LOGIN, PUBLIC_CLIENT, World, products},
+    world::{CALLER_CLIENT, LOGIN, PUBLIC_CLIENT, World, expired, products},
 };
 
 const VOID: &str = r#"{"error":"invalid_request","error_description":"Bad or missing refresh token."}"#;
@@ -26,7 +26,7 @@ async fn void_refresh_token_in_slas_published_form_ends_the_session_after_one_ca
     let world = World::with(|_| {}).await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
     let token = world.guest(PUBLIC_CLIENT).await.token();
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&token).await;
     refuse(&world, VOID);
     for _ in 0..3 {
         let answer = world.send(world.get(&search()).bearer_auth(&token)).await;

@@ -1,14 +1,12 @@
 //! Tokens that the deprecated login of trusted systems hands out: each lives and dies with its caller's entry.
 
-use std::time::Duration;
-
 use reqwest::RequestBuilder;
 use serde_json::json;
 
 use crate::{
     callers::CALLER_SECRET,
     world::{
-        Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers,
+        Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, expired,
         login_target, products,
     },
 };
@@ -79,7 +77,7 @@ async fn a_trusted_systems_token_is_renewed_while_its_caller_may_act() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = world.send(trusted_login(&world)).await.token();
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&token).await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
     let answer = read(&world, &token).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -137,7 +135,7 @@ async fn a_token_on_behalf_that_no_caller_was_given_is_not_renewed() {
     }
     // A shopper's own login at the same time.
     let own = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.token();
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&own).await;
     for token in [&elsewhere, &used] {
         // It goes as it is while the clocks' difference is granted.
         assert_eq!(read(&world, token).await.header("authorization"), None);

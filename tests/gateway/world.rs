@@ -1,7 +1,12 @@
 //! A gateway in front of a simulated Salesforce, both in this process, on free ports.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 use serde_json::Value;
@@ -271,6 +276,16 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it never came to be that {what}");
+}
+
+/// Waits until a token has expired by its own `exp`.
+pub async fn expired(token: &str) {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let expires_at = serde_json::from_slice::<Value>(&payload).unwrap()["exp"].as_u64().unwrap();
+    let expires_at = UNIX_EPOCH + Duration::from_secs(expires_at);
+    while let Ok(left) = expires_at.duration_since(SystemTime::now()) {
+        tokio::time::sleep(left + Duration::from_millis(1)).await;
+    }
 }
 
 /// A change of the configuration: logins at SLAS become sessions.

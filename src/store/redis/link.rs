@@ -112,6 +112,11 @@ impl Link {
         })))
     }
 
+    /// How long a command may take before it fails: two attempts, each with a new connection.
+    pub(super) fn write_timeout(&self) -> Duration {
+        self.0.timeout * 4
+    }
+
     /// Runs one command. It is sent a second time if the connection turned out to be broken.
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         self.run(Work::Command(command)).await

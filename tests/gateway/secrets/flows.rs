@@ -10,7 +10,7 @@ use crate::{
     callers::CALLER_SECRET,
     world::{
         CALLER_CLIENT, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, STRICT_CLIENT, baskets, customers,
-        eventually, login_target, products,
+        eventually, expired, login_target, products,
     },
 };
 
@@ -52,7 +52,7 @@ pub async fn deprecated_logins(driver: &mut Driver) {
         driver.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
         let guest = driver.send(guest(driver, client), Owns::Token).await.token();
         let ended = driver.send(credentials(driver, client, PASSWORD).await, Owns::Token).await.token();
-        tokio::time::sleep(Duration::from_millis(2100)).await;
+        expired(&ended).await;
         driver.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         for token in [guest, ended] {
             let renewed = driver.send(driver.get(&search()).bearer_auth(&token), Owns::Token).await;
