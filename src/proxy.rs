@@ -11,6 +11,7 @@ mod connection;
 mod context;
 mod entrance;
 mod failure;
+mod http10;
 mod incoming;
 mod listener;
 mod places;
@@ -28,8 +29,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{
-    StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, EXPECT},
+    Method, StatusCode, Version,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
     uri::PathAndQuery,
 };
 use pingora::{
@@ -41,7 +42,6 @@ use pingora::{
 };
 use tracing::Instrument;
 
-use self::connection::Client;
 pub use self::{
     access::AccessLog,
     context::Context,
@@ -49,6 +49,10 @@ pub use self::{
     listener::{Reception, http2_options},
     upstream::{Unresolved, Upstream, UpstreamError},
     workers::Workers,
+};
+use self::{
+    connection::Client,
+    http10::{Http10, is_http10},
 };
 use crate::{
     gate::{
@@ -67,6 +71,9 @@ use crate::{
     settings::Timeouts,
     waiting,
 };
+
+/// How often a request goes to an API again that said it had not processed it.
+const MAX_UNPROCESSED_RETRIES: u32 = 2;
 
 /// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
 #[derive(Debug)]
@@ -87,6 +94,7 @@ pub struct Proxy {
     serving: Arc<ArcSwap<Serving>>,
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
+    http10: Http10,
 }
 
 impl Proxy {
@@ -94,7 +102,7 @@ impl Proxy {
     #[must_use]
     pub fn new(serving: Arc<ArcSwap<Serving>>, in_flight: Arc<InFlight>) -> Self {
         let metrics = Arc::clone(&serving.load().gate.metrics);
-        Self { serving, metrics, in_flight }
+        Self { serving, metrics, in_flight, http10: Http10::new() }
     }
 
     fn close_if_draining(&self, session: &mut Session) {
@@ -136,6 +144,11 @@ impl Proxy {
     }
 }
 
+/// Whether a request of this method says that it has no content (RFC 9110, 8.6): some servers answer 411 otherwise.
+fn expects_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
 #[async_trait]
 impl ProxyHttp for Proxy {
     /// In a box: the library moves it some ten times a request.
@@ -146,7 +159,7 @@ impl ProxyHttp for Proxy {
         Box::new(Context::new(self.serving.load_full()))
     }
 
-    /// No module of the library is used; compression is Salesforce's and the client's affair.
+    /// No module of the library is used but for HTTP/1.0; compression is Salesforce's and the client's affair.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<()> {
@@ -157,6 +170,11 @@ impl ProxyHttp for Proxy {
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
+        }
+        // Whoever says no more may still want the answer (RFC 9112, 9.6).
+        session.as_downstream_mut().set_abort_on_close(false);
+        if is_http10(session) {
+            self.http10.serve(session);
         }
         session.set_read_timeout(Some(context.serving.timeouts.client_body));
         session.set_write_timeout(Some(context.serving.timeouts.client_write));
@@ -252,9 +270,12 @@ impl ProxyHttp for Proxy {
                 request.insert_header(field, proof)?;
             }
         }
-        if context.is_held {
-            // The body is here already: nobody waits for a 100 (Continue).
+        if context.is_held || is_http10(session) {
+            // The body is here already, or the client knows no 100 (Continue): nobody waits for one (RFC 9110, 10.1.1).
             request.remove_header(&EXPECT);
+        }
+        if session.as_downstream_mut().is_body_empty() && expects_content(&request.method) {
+            request.insert_header(CONTENT_LENGTH, 0)?;
         }
         let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
         let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
@@ -299,7 +320,13 @@ impl ProxyHttp for Proxy {
         for (name, value) in set {
             response.insert_header(name, value)?;
         }
+        if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
+            // They have no content, and must not say how long it is (RFC 9110, 8.6; RFC 9112, 6.1).
+            response.remove_header(&CONTENT_LENGTH);
+            response.remove_header(&TRANSFER_ENCODING);
+        }
         if response.status.is_informational() {
+            response.remove_header(&CONNECTION);
             return Ok(());
         }
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
@@ -360,14 +387,21 @@ impl ProxyHttp for Proxy {
     async fn response_filter(
         &self,
         session: &mut Session,
-        _response: &mut ResponseHeader,
+        response: &mut ResponseHeader,
         _context: &mut Box<Context>,
     ) -> Result<()> {
+        // The version is the gateway's, not the API's (RFC 9110, 6.2).
+        response.set_version(Version::HTTP_11);
+        if is_http10(session) && !response.headers.contains_key(CONTENT_LENGTH) {
+            // Without chunks it ends with the connection (RFC 9112, 6.3).
+            session.set_keepalive(None);
+        }
         self.close_if_draining(session);
         Ok(())
     }
 
-    /// An API that refused a token has done nothing with the request, so it may have it again, whatever it is. Anything
+    /// An API that refused a token, or the whole request before it read it, has done nothing with the request, so it may
+    /// have it again, whatever it is. Anything
     /// else is sent again only where the library holds that for safe: never a POST.
     fn error_while_proxy(
         &self,
@@ -380,6 +414,9 @@ impl ProxyHttp for Proxy {
         let held = !session.as_downstream().retry_buffer_truncated();
         if std::mem::take(&mut context.may_replay) {
             error.set_retry(held);
+        } else if failure::is_unprocessed(&error) {
+            context.unprocessed += 1;
+            error.set_retry(held && context.unprocessed <= MAX_UNPROCESSED_RETRIES);
         } else if held && session.req_header().method.is_idempotent() {
             error.retry.decide_reuse(client_reused);
         } else {
@@ -405,7 +442,9 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
         let written = session.response_written().is_some();
-        let refusal = context.failure.take().or_else(|| failure::refusal_of(error));
+        let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
+        let failure = if is_malformed { Some(admit::malformed_body()) } else { context.failure.take() };
+        let refusal = failure.or_else(|| failure::refusal_of(error));
         context.broken = Some(error.etype().as_str().to_owned());
         // A client that hangs up does not take its attempt at a login back.
         if *error.esource() != ErrorSource::Downstream
@@ -428,7 +467,8 @@ impl ProxyHttp for Proxy {
             }
             _ => 0,
         };
-        FailToProxy { error_code: code, can_reuse_downstream: false }
+        // An answer was told to be the last one: the library closes then, and reads on so that the client can read it.
+        FailToProxy { error_code: code, can_reuse_downstream: code != 0 }
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<Context>) {

@@ -66,6 +66,21 @@ pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses a target that names another scheme than that of the connection it came by. In HTTP/2 a proxy in front may
+/// have ended TLS, and says the scheme that its client used (RFC 9113, 8.3.1).
+///
+/// # Errors
+/// [`Refusal::RequestInvalid`].
+pub fn admit_scheme(scheme: Option<&str>, version: Version, is_tls: bool) -> Result<(), Refusal> {
+    let Some(scheme) = scheme else { return Ok(()) };
+    let (is_http, is_https) = (scheme.eq_ignore_ascii_case("http"), scheme.eq_ignore_ascii_case("https"));
+    let of_listener = if is_tls { is_https } else { is_http };
+    if of_listener || version == Version::HTTP_2 && (is_http || is_https) {
+        return Ok(());
+    }
+    Err(Refusal::RequestInvalid("The request target names another scheme than the listener's.".into()))
+}
+
 /// Refuses a head that has more than one reading or is too large.
 ///
 /// # Errors
@@ -316,6 +331,25 @@ mod tests {
         let (mut target, ()) = Request::builder().uri(format!("/{}", "a".repeat(100))).body(()).unwrap().into_parts();
         target.headers.insert(HOST, http::HeaderValue::from_static("a"));
         assert_eq!(admit(&target, &limits()), Err(Refusal::TooLarge(LargePart::Target)));
+    }
+
+    #[test]
+    fn target_names_the_scheme_of_its_listener() {
+        for (scheme, version, is_tls, admitted) in [
+            (None, Version::HTTP_11, false, true),
+            (Some("http"), Version::HTTP_11, false, true),
+            (Some("HTTP"), Version::HTTP_10, false, true),
+            (Some("https"), Version::HTTP_11, true, true),
+            (Some("https"), Version::HTTP_11, false, false),
+            (Some("http"), Version::HTTP_11, true, false),
+            (Some("ftp"), Version::HTTP_11, false, false),
+            (Some(""), Version::HTTP_11, false, false),
+            (Some("https"), Version::HTTP_2, false, true),
+            (Some("http"), Version::HTTP_2, true, true),
+            (Some("ws"), Version::HTTP_2, true, false),
+        ] {
+            assert_eq!(admit_scheme(scheme, version, is_tls).is_ok(), admitted, "{scheme:?} {version:?} {is_tls}");
+        }
     }
 
     #[test]

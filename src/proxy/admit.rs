@@ -12,7 +12,7 @@ use http::{
 };
 use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 
-use super::{Context, Proxy, Serving, incoming::IncomingBody};
+use super::{Context, Proxy, Serving, connection::Client, http10::is_http10, incoming::IncomingBody};
 use crate::{
     gate::{
         Asked, Decision, admission,
@@ -30,8 +30,10 @@ use crate::{
 const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
 /// How long a client may take to take an answer that nobody waits for.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// How long a refused request's body is read and thrown away, so that the caller can read the answer.
-const DRAIN_REFUSED: Duration = Duration::from_secs(2);
+/// How long the rest of a body is waited for that nobody wants, and how long it may be, so that the caller keeps its
+/// connection. After any other one the answer closes it.
+const SMALL_REST_WITHIN: Duration = Duration::from_secs(1);
+const SMALL_REST_BYTES: usize = 64 * 1024;
 
 impl Proxy {
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
@@ -40,7 +42,10 @@ impl Proxy {
         if let Err(refusal) = self.take_in(session, context).await {
             return self.refuse_at_once(session, context, &refusal).await;
         }
-        let route = match admit_bytes(session).and_then(|()| serving.gate.route(head(session))) {
+        let route = match admit_bytes(session)
+            .and_then(|()| admit_scheme(session))
+            .and_then(|()| serving.gate.route(head(session)))
+        {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
                 if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
@@ -95,7 +100,10 @@ impl Proxy {
                 context.forward = Some(decided);
                 Ok(false)
             }
-            Decision::Answer(reply) => Box::pin(self.answer(session, context, reply)).await,
+            Decision::Answer(reply) => {
+                take_small_rest(session).await;
+                Box::pin(self.answer(session, context, reply)).await
+            }
         }
     }
 
@@ -110,10 +118,11 @@ impl Proxy {
         if session.as_downstream().as_http2().is_some() {
             session.set_write_timeout(Some(AT_ONCE));
         }
-        Ok(self.refuse(session, context, refusal).await.unwrap_or(true))
+        Ok(Box::pin(self.answer(session, context, Reply::refusal(refusal))).await.unwrap_or(true))
     }
 
     async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
+        take_small_rest(session).await;
         Box::pin(self.answer(session, context, Reply::refusal(refusal))).await
     }
 
@@ -141,9 +150,6 @@ impl Proxy {
         if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
             header.insert_header(GUEST_USID, usid)?;
         }
-        // Let the caller send the rest of a refused body, for a moment, and keep its connection.
-        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
-        session.as_downstream_mut().set_total_drain_timeout(Some(DRAIN_REFUSED));
         self.close_if_draining(session);
         waiting::on_others(async {
             session.write_response_header(Box::new(header), without_body).await?;
@@ -179,7 +185,7 @@ async fn read_body(
     serving: &Serving,
 ) -> Result<Result<Bytes, Refusal>> {
     session.enable_retry_buffering();
-    if session.req_header().headers.contains_key(EXPECT) {
+    if session.req_header().headers.contains_key(EXPECT) && !is_http10(session) {
         session.as_downstream_mut().write_continue_response().await?;
     }
     let read = async {
@@ -203,19 +209,66 @@ async fn read_body(
         }
         Ok(Err(_)) => {
             session.set_keepalive(None);
-            Ok(Err(Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into())))
+            let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
+            let broke_off = || Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into());
+            Ok(Err(if is_malformed { malformed_body() } else { broke_off() }))
         }
-        Err(_) => Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into()))),
+        Err(_) => {
+            session.set_keepalive(None);
+            Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into())))
+        }
     }
+}
+
+/// Reads and drops the rest of a short body before a request of HTTP/1.1 is answered, so that the connection can be kept.
+/// Who waits for a 100 (Continue) sends none.
+async fn take_small_rest(session: &mut Session) {
+    let waits = session.req_header().headers.contains_key(EXPECT);
+    let is_long = declared_length(session).is_some_and(|length| length > SMALL_REST_BYTES);
+    if waits || is_long || session.get_keepalive().is_none() || session.as_downstream().as_http1().is_none() {
+        return;
+    }
+    let read = async {
+        // What fails here is told by the answer, which says that it is the connection's last.
+        while let Ok(Some(_)) = session.as_downstream_mut().read_request_body().await {
+            if session.as_downstream().body_bytes_read() > SMALL_REST_BYTES {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(SMALL_REST_WITHIN, read).await;
 }
 
 /// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
 /// a fragment of the path alone, which is gone by then.
 fn admit_bytes(session: &Session) -> Result<(), Refusal> {
-    match session.as_downstream().as_http1() {
-        Some(connection) => admission::admit_bytes(&connection.get_headers_raw_bytes()),
-        None => Ok(()),
+    let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
+    let client = Client::of(session.as_downstream());
+    if client.is_some_and(|client| client.is_request_line_irregular()) {
+        return Err(Refusal::Ambiguous(
+            "The request line is not a method, a target and a version with one space between them.".into(),
+        ));
     }
+    if client.is_some_and(|client| client.is_body_malformed()) {
+        return Err(malformed_body());
+    }
+    admission::admit_bytes(&connection.get_headers_raw_bytes())
+}
+
+/// Refuses a target in full of another scheme than the one the request came by: whoever reads it takes it for another
+/// resource (RFC 9112, 3.2.2).
+fn admit_scheme(session: &Session) -> Result<(), Refusal> {
+    let head = session.req_header();
+    let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+    // The library keeps the scheme of HTTP/2 alone in the URI.
+    let target = std::str::from_utf8(head.raw_path()).unwrap_or_default();
+    let in_full = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
+    admission::admit_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
+}
+
+/// A body that is not chunked as RFC 9112, 7.1 writes it.
+pub(super) fn malformed_body() -> Refusal {
+    Refusal::Ambiguous("The request's body is not chunked as HTTP writes it.".into())
 }
 
 /// The request's head, as the gate takes it.

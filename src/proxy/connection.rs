@@ -7,6 +7,7 @@
 mod client;
 mod clock;
 mod frames;
+mod framing;
 mod unread;
 
 use std::{
@@ -31,12 +32,15 @@ use pingora::{
         tls::{SslDigest, TlsRef},
     },
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 
-use self::frames::{Flood, Frames, Owed, PREFACE};
 pub(crate) use self::{
     client::Client,
     clock::{HeadClock, Overdue},
+};
+use self::{
+    frames::{Flood, Frames, Owed, PREFACE},
+    framing::RequestFraming,
 };
 use crate::{
     gate::refusal::{LargePart, Refusal},
@@ -49,10 +53,16 @@ const WRITE_BUFFER_BYTES: usize = 1460;
 /// Most bytes that are read when a rest ends: as many as the library reads of a head at a time.
 const EARLY_BYTES: usize = 4096;
 
+/// How long a connection is read after its last answer, if the client does not close it earlier.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much of it is read and dropped at a time.
+const LINGER_READ_BYTES: usize = 16 * 1024;
+
 /// A client's connection.
 pub(crate) struct Connection {
     io: BufWriter<Stream>,
-    /// What ended a rest, until it is read.
+    /// What arrived and belongs to the next request, until that is read: of one read of the library's at most.
     early: Vec<u8>,
     client: Arc<Client>,
     protocol: Protocol,
@@ -68,7 +78,7 @@ pub(crate) struct Connection {
 
 enum Protocol {
     Unknown,
-    Http1,
+    Http1(RequestFraming),
     Http2(Frames),
 }
 
@@ -118,45 +128,73 @@ impl Connection {
     /// The clock says when that has been for too long.
     pub(crate) async fn rest(&mut self, at_most: Duration) -> bool {
         self.client.clock.rest(at_most);
+        if let Protocol::Http1(framing) = &mut self.protocol {
+            *framing = RequestFraming::new();
+            self.client.note_syntax(framing);
+        }
         poll_fn(|context| {
-            let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
-            let mut early = ReadBuf::uninit(&mut room);
-            let read = ready!(Pin::new(&mut self.io).poll_read(context, &mut early));
-            self.early = early.filled().to_vec();
-            Poll::Ready(read.is_ok() && !self.early.is_empty())
+            loop {
+                // Some clients end a body with an empty line (RFC 9112, 2.2): no request begins with it.
+                while self.early.starts_with(b"\r\n") {
+                    self.early.drain(..2);
+                }
+                if !self.early.is_empty() {
+                    return Poll::Ready(true);
+                }
+                let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
+                let mut early = ReadBuf::uninit(&mut room);
+                let read = ready!(Pin::new(&mut self.io).poll_read(context, &mut early));
+                self.early = early.filled().to_vec();
+                if read.is_err() || self.early.is_empty() {
+                    return Poll::Ready(false);
+                }
+            }
         })
         .await
     }
 
-    fn arrived(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Follows bytes on their way to the library, and says how many of them it may have.
+    fn arrived(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         if matches!(self.protocol, Protocol::Unknown) {
-            self.protocol = if Frames::begin_with(bytes) { Protocol::Http2(Frames::new()) } else { Protocol::Http1 };
+            let is_http2 = Frames::begin_with(bytes);
+            self.protocol =
+                if is_http2 { Protocol::Http2(Frames::new()) } else { Protocol::Http1(RequestFraming::new()) };
         }
-        let Protocol::Http2(frames) = &mut self.protocol else {
-            if self.client.clock.bytes_arrived() {
-                self.head_bytes = 0;
+        match &mut self.protocol {
+            Protocol::Unknown => {}
+            Protocol::Http1(framing) => {
+                if self.client.clock.bytes_arrived() {
+                    self.head_bytes = 0;
+                }
+                let own = framing.follow(bytes);
+                self.head_bytes += own;
+                self.client.note_syntax(framing);
+                return Ok(own);
             }
-            self.head_bytes += bytes.len();
-            return Ok(());
-        };
-        match frames.follow(bytes) {
-            Ok(Owed::Nothing) => self.client.clock.head_arrived(),
-            Ok(Owed::Same) if self.client.clock.is_head_owed() => {}
-            Ok(Owed::Same | Owed::Anew) => self.client.clock.begin(),
-            Err(Flood) => {
-                self.metrics.connections_cut.with_label_values(&["flood"]).inc();
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a flood of HTTP/2 frames"));
-            }
+            Protocol::Http2(frames) => match frames.follow(bytes) {
+                Ok(Owed::Nothing) => self.client.clock.head_arrived(),
+                Ok(Owed::Same) if self.client.clock.is_head_owed() => {}
+                Ok(Owed::Same | Owed::Anew) => self.client.clock.begin(),
+                Err(Flood) => {
+                    self.metrics.connections_cut.with_label_values(&["flood"]).inc();
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a flood of HTTP/2 frames"));
+                }
+            },
         }
-        Ok(())
+        Ok(bytes.len())
+    }
+
+    /// Whether the bytes of the request under way have all been handed on.
+    fn is_request_complete(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http1(framing) if framing.is_complete())
     }
 
     /// Whether what is written now is the library's own: no request has got as far as us.
     fn is_unread(&self) -> bool {
-        matches!(self.protocol, Protocol::Http1) && self.client.clock.is_head_owed()
+        matches!(self.protocol, Protocol::Http1(_)) && self.client.clock.is_head_owed()
     }
 
     /// Notes a write or flush that has to wait. Only a flush tells that nothing does any more: TLS has a buffer of its own.
@@ -165,6 +203,13 @@ impl Connection {
             self.unsent.begin();
         }
         written
+    }
+
+    /// Reads and drops what still arrives. A system that closes with bytes unread resets the connection, and the client
+    /// loses the answer (RFC 9112, 9.6).
+    async fn read_on(&mut self) {
+        let mut room = vec![0; LINGER_READ_BYTES];
+        while let Ok(1..) = self.io.get_mut().read(&mut room).await {}
     }
 
     fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -178,6 +223,10 @@ impl Connection {
     }
 }
 
+fn not_chunked() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the body is not chunked as HTTP writes it")
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -189,16 +238,33 @@ impl AsyncRead for Connection {
             self.instead = Some((too_large, 0));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the head is too large")));
         }
+        if self.client.is_body_malformed() {
+            return Poll::Ready(Err(not_chunked()));
+        }
         let before = buffer.filled().len();
         if self.early.is_empty() {
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        } else if self.is_request_complete() {
+            // The next request waits for its turn: whoever reads now only asks whether the client is there.
+            return Poll::Pending;
         } else {
             let early = mem::take(&mut self.early);
             let (now, later) = early.split_at(early.len().min(buffer.remaining()));
             buffer.put_slice(now);
             self.early = later.to_vec();
         }
-        Poll::Ready(self.arrived(&buffer.filled()[before..]))
+        let own = before + self.arrived(buffer.filled().get(before..).unwrap_or_default())?;
+        let next = buffer.filled().get(own..).unwrap_or_default();
+        if next.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.early.splice(..0, next.iter().copied());
+        buffer.set_filled(own);
+        match own {
+            own if own > before => Poll::Ready(Ok(())),
+            _ if self.client.is_body_malformed() => Poll::Ready(Err(not_chunked())),
+            _ => Poll::Pending,
+        }
     }
 }
 
@@ -258,7 +324,8 @@ impl Shutdown for Connection {
     async fn shutdown(&mut self) {
         // Whoever has gone does not read it.
         let _ = self.flush().await;
-        Shutdown::shutdown(self.io.get_mut().as_mut()).await;
+        let _ = self.io.get_mut().shutdown().await;
+        let _ = tokio::time::timeout(LINGER, self.read_on()).await;
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Context {
     pub(super) incoming: Option<IncomingBody>,
     /// The answer's body stays here.
     pub(super) drops_answer: bool,
+    /// How often the API has said that it had not processed the request.
+    pub(super) unprocessed: u32,
     /// Whether it has been sent a second time, with another token.
     pub(super) replayed: bool,
     /// Whether the failure that is about to be reported is nothing but the wish for that.
@@ -86,6 +88,7 @@ impl Context {
             request_permit: None,
             incoming: None,
             drops_answer: false,
+            unprocessed: 0,
             replayed: false,
             may_replay: false,
             failure: None,

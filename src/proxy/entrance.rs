@@ -68,8 +68,8 @@ impl Entrance {
         }
     }
 
-    /// Waits until the next request begins. There is none when the client has gone, or the gateway stops. Nothing of it has
-    /// been read before: with pipelining off, the library ends a connection of which it has read more than one request.
+    /// Waits until the next request begins. There is none when the client has gone, or the gateway stops. The library has
+    /// seen nothing of it before: with pipelining off, it ends a connection of which it has read more than one request.
     async fn rest(&self, stream: Stream, stop: &mut ShutdownWatch) -> Option<Stream> {
         let mut connection = stream.into_any().downcast::<Connection>().ok()?;
         let at_most = self.serving.load().timeouts.idle;

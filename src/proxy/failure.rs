@@ -15,6 +15,16 @@ pub(super) fn side_of(error: &Error) -> &'static str {
     }
 }
 
+/// Whether the API said that it has not processed the request: it refused the stream, or is closing the connection and
+/// named an earlier stream as its last (RFC 9113, 8.7).
+pub(super) fn is_unprocessed(error: &Error) -> bool {
+    let Some(error) = error.root_cause().downcast_ref::<h2::Error>() else { return false };
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // With any other reason the library gives this error to earlier streams as well.
+    let left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (refused || left_out)
+}
+
 /// What a failure between here and the API means for the caller; `None` if the caller is gone.
 pub(super) fn refusal_of(error: &Error) -> Option<Refusal> {
     match (error.esource(), error.etype()) {

@@ -10,11 +10,11 @@ use http::Request;
 use reqwest::{Client, RequestBuilder, Version};
 use salesforce_simulator::{Effect, Fault, Seed};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
 
-use self::api::Http2Api;
+use self::api::{Http2Api, Unprocessed};
 use crate::{
     reload::metric,
     replica::Replica,
@@ -269,6 +269,33 @@ async fn an_api_in_http_2_is_asked_in_its_own_name() {
 }
 
 #[tokio::test]
+async fn answer_over_http_2_has_no_chunks_for_an_http_1_0_client() {
+    install_cryptography();
+    let authority = Authority::new();
+    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), false).await;
+    let (gateway, _simulator) = in_front_of(&api, &authority).await;
+    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
+        scopes: Some(vec!["sfcc.shopper-standard".into()]),
+        ..Default::default()
+    });
+    for keep in ["", "Connection: keep-alive\r\n"] {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let target = products("/a1?siteId=RefArch");
+        let request = format!("GET {target} HTTP/1.0\r\nAuthorization: Bearer {token}\r\n{keep}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == "{}", "{answer}");
+        assert!(
+            !head.to_ascii_lowercase().contains("transfer-encoding") && head.contains("Connection: close"),
+            "{head}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_the_api_resets_never_looks_complete() {
     install_cryptography();
     let authority = Authority::new();
@@ -287,4 +314,45 @@ async fn a_stream_that_the_api_resets_never_looks_complete() {
         answer.text().await.unwrap_err();
         assert_eq!(api.received().len(), 1, "nothing is repeated");
     }
+}
+
+#[tokio::test]
+async fn request_that_the_api_has_not_processed_is_sent_again() {
+    install_cryptography();
+    let authority = Authority::new();
+    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), false).await;
+    let (gateway, _simulator) = in_front_of(&api, &authority).await;
+    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
+        scopes: Some(vec!["sfcc.shopper-baskets-orders.rw".into()]),
+        ..Default::default()
+    });
+    let client = Client::builder().no_proxy().build().unwrap();
+    let send = async |method: reqwest::Method, body: String| {
+        let target = format!("http://{}{}", gateway.address, baskets("/b1?siteId=RefArch"));
+        let target = if method == "POST" { target.replace("/b1?", "?") } else { target };
+        let answer = client.request(method, target).bearer_auth(&token).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for how in [Unprocessed::RefusedStream, Unprocessed::GoAway] {
+        for method in ["GET", "POST", "PATCH", "DELETE"] {
+            for body in [String::new(), "{}".to_owned(), "b".repeat(30_000)] {
+                let method: reqwest::Method = method.parse().unwrap();
+                let warm = send(reqwest::Method::GET, String::new()).await;
+                assert_eq!(warm, (200, "{}".to_owned()));
+                api.received();
+                api.refuse(how, 1);
+                let what = format!("{how:?} {method} {}", body.len());
+                assert_eq!(send(method.clone(), body.clone()).await, (200, "{}".to_owned()), "{what}");
+                let received = api.received();
+                assert_eq!(received.len(), 1, "{what}: {received:?}");
+                assert_eq!((received[0].0.method(), received[0].1.as_slice()), (&method, body.as_bytes()), "{what}");
+            }
+        }
+    }
+    // An API that refuses everything is asked three times, and not for ever.
+    api.refuse(Unprocessed::RefusedStream, 100);
+    let (status, _) = send(reqwest::Method::POST, "{}".to_owned()).await;
+    assert_eq!(status, 502);
+    assert_eq!(api.left_to_refuse(), 97);
 }

@@ -23,6 +23,7 @@ mod floods;
 mod forwarding;
 mod framing;
 mod guests;
+mod http1;
 mod http2;
 mod keys;
 mod limits;

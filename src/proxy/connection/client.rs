@@ -1,10 +1,13 @@
 //! What the requests of one connection share: whose it is, its clock, how many of its requests are incomplete.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use pingora::protocols::http::ServerSession;
 
-use super::HeadClock;
+use super::{HeadClock, framing::RequestFraming};
 use crate::proxy::addresses::{Address, Counter};
 
 /// The client of one connection.
@@ -17,11 +20,37 @@ pub(crate) struct Client {
     pub(in crate::proxy) is_proxy: bool,
     /// HTTP/2: requests whose body has not arrived to its end.
     pub(in crate::proxy) incomplete_requests: Counter,
+    /// HTTP/1.1: what is wrong with the request under way, that the library does not say.
+    is_request_line_irregular: AtomicBool,
+    is_body_malformed: AtomicBool,
 }
 
 impl Client {
     pub(in crate::proxy) fn new(clock: Arc<HeadClock>, address: Arc<Address>, is_proxy: bool) -> Arc<Self> {
-        Arc::new(Self { clock, address, is_proxy, incomplete_requests: Counter::default() })
+        Arc::new(Self {
+            clock,
+            address,
+            is_proxy,
+            incomplete_requests: Counter::default(),
+            is_request_line_irregular: AtomicBool::new(false),
+            is_body_malformed: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes over what was found so far in the request under way.
+    pub(super) fn note_syntax(&self, framing: &RequestFraming) {
+        self.is_request_line_irregular.store(framing.is_request_line_irregular(), Ordering::Relaxed);
+        self.is_body_malformed.store(framing.is_malformed(), Ordering::Relaxed);
+    }
+
+    /// Whether the HTTP/1.1 library sees another request line than the one that arrived.
+    pub(in crate::proxy) fn is_request_line_irregular(&self) -> bool {
+        self.is_request_line_irregular.load(Ordering::Relaxed)
+    }
+
+    /// Whether the body that arrives is not chunked as RFC 9112, 7.1 writes it.
+    pub(in crate::proxy) fn is_body_malformed(&self) -> bool {
+        self.is_body_malformed.load(Ordering::Relaxed)
     }
 
     /// The client of a request.

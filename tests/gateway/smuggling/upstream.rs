@@ -2,12 +2,16 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 /// Makes status and body of an answer from a request's target and body.
@@ -26,6 +30,8 @@ struct Shared {
     answer: Mutex<Vec<u8>>,
     respond: Mutex<Option<Respond>>,
     received: Mutex<Vec<Received>>,
+    held: watch::Sender<bool>,
+    closes: AtomicBool,
 }
 
 /// One request as it was on the wire.
@@ -62,7 +68,14 @@ impl RawUpstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer = Mutex::new(DEFAULT_ANSWER.into());
-        let shared = Arc::new(Shared { jwks, answer, respond: Mutex::default(), received: Mutex::default() });
+        let shared = Arc::new(Shared {
+            jwks,
+            answer,
+            respond: Mutex::default(),
+            received: Mutex::default(),
+            held: watch::Sender::new(false),
+            closes: AtomicBool::new(false),
+        });
         let serving = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -85,9 +98,25 @@ impl RawUpstream {
         *self.shared.answer.lock().unwrap() = bytes.into();
     }
 
+    /// What every request is answered from now on; then the connection closes.
+    pub fn answer_once_and_close(&self, bytes: impl Into<Vec<u8>>) {
+        self.answer(bytes);
+        self.shared.closes.store(true, Ordering::Relaxed);
+    }
+
     /// Answers each whole request by its own content from now on.
     pub fn respond_with(&self, respond: Respond) {
         *self.shared.respond.lock().unwrap() = Some(respond);
+    }
+
+    /// Whether answers wait from now on until this is false again.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
+    }
+
+    /// How many requests were received and not taken.
+    pub fn count(&self) -> usize {
+        self.shared.received.lock().unwrap().len()
     }
 
     /// Takes what was received, the gateway's own requests for keys left out.
@@ -101,7 +130,8 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some((request, used)) = read(&mut stream, &mut buffer).await {
         buffer.drain(..used);
         let broken = request.fault.is_some();
-        let answer = if request.line().contains("/jwk") {
+        let is_for_keys = request.line().contains("/jwk");
+        let answer = if is_for_keys {
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", shared.jwks.len(), shared.jwks).into_bytes()
         } else {
             let answer = match &*shared.respond.lock().unwrap() {
@@ -109,10 +139,12 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
                 _ => shared.answer.lock().unwrap().clone(),
             };
             shared.received.lock().unwrap().push(request);
+            let _ = shared.held.subscribe().wait_for(|held| !held).await;
             answer
         };
         // Nothing to answer means: hang up.
-        if answer.is_empty() || stream.write_all(&answer).await.is_err() || broken {
+        let closes = broken || (shared.closes.load(Ordering::Relaxed) && !is_for_keys);
+        if answer.is_empty() || stream.write_all(&answer).await.is_err() || closes {
             return;
         }
     }

@@ -1,0 +1,72 @@
+//! Answers to clients of HTTP/1.0, which know neither chunks nor informational answers (RFC 9112, 6.1; RFC 9110, 15.2).
+
+use std::{any::Any, fmt};
+
+use async_trait::async_trait;
+use http::{
+    Version,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+use pingora::{
+    Result,
+    http::ResponseHeader,
+    modules::http::{HttpModule, HttpModuleBuilder, HttpModules, Module},
+    proxy::Session,
+};
+
+/// Whether a request came in HTTP/1.0.
+pub(super) fn is_http10(session: &Session) -> bool {
+    session.req_header().version == Version::HTTP_10
+}
+
+/// What is put in place for each request of HTTP/1.0.
+pub(super) struct Http10(HttpModules);
+
+impl Http10 {
+    pub(super) fn new() -> Self {
+        let mut modules = HttpModules::new();
+        modules.add_module(Box::new(WithoutChunksBuilder));
+        Self(modules)
+    }
+
+    /// Keeps from a request's answer what its client does not know.
+    pub(super) fn serve(&self, session: &mut Session) {
+        session.as_downstream_mut().set_ignore_info_resp(true);
+        session.downstream_modules_ctx = self.0.build_ctx();
+    }
+}
+
+impl fmt::Debug for Http10 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Http10")
+    }
+}
+
+struct WithoutChunksBuilder;
+
+impl HttpModuleBuilder for WithoutChunksBuilder {
+    fn init(&self) -> Module {
+        Box::new(WithoutChunks)
+    }
+}
+
+/// Takes the chunks back that the library chooses for an answer without a length. Only a module comes after that choice.
+struct WithoutChunks;
+
+#[async_trait]
+impl HttpModule for WithoutChunks {
+    async fn response_header_filter(&mut self, response: &mut ResponseHeader, _end: bool) -> Result<()> {
+        if !response.headers.contains_key(CONTENT_LENGTH) {
+            response.remove_header(&TRANSFER_ENCODING);
+        }
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
