@@ -96,6 +96,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     /// Whether the session store answers.
     pub store_up: IntGauge,
+    /// Whether the session store belongs to gateways with another encryption key.
+    pub store_key_mismatch: IntGauge,
     /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
     pub tls_certificate_not_after: IntGaugeVec,
     /// Refused lines of the audit log that were left out, because an address or all addresses had too many.
@@ -161,9 +163,12 @@ impl Metrics {
         registry.register(Box::new(sessions.clone()))?;
         let ready = IntGauge::new("ready", "Whether requests should come here")?;
         registry.register(Box::new(ready.clone()))?;
-        let store_up = IntGauge::new("store_up", "Whether the session store answers")?;
+        let store_up = IntGauge::new("store_up", "Whether the session store can be used, for writes too")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
+        let store_key_mismatch =
+            IntGauge::new("store_key_mismatch", "Whether the store belongs to gateways with another encryption key")?;
+        registry.register(Box::new(store_key_mismatch.clone()))?;
         // What has not happened yet is 0, so that its first time is an increase.
         let counted = |name: &str, help: &str, label: &str, words: &[&str]| {
             let metric = counters(name, help, &[label])?;
@@ -244,6 +249,7 @@ impl Metrics {
             config_last_reload_success,
             ready,
             store_up,
+            store_key_mismatch,
             tls_certificate_not_after: gauges(
                 "tls_certificate_not_after_seconds",
                 "When the listener's certificate ends, seconds since 1970",

@@ -417,9 +417,10 @@ impl PartialEq for RedisStore {
             let previous = store.previous_encryption_key.as_ref().map(|key| key.expose_secret().to_vec());
             (store.encryption_key.expose_secret().to_vec(), previous)
         };
-        self.topology == other.topology
+        (&self.topology, &self.login, self.database, &self.tls)
+            == (&other.topology, &other.login, other.database, &other.tls)
             && keys(self) == keys(other)
-            && (&self.ca, &self.key_prefix, self.timeout) == (&other.ca, &other.key_prefix, other.timeout)
+            && (&self.key_prefix, self.timeout) == (&other.key_prefix, other.timeout)
     }
 }
 
@@ -428,8 +429,12 @@ impl PartialEq for RedisStore {
 pub struct RedisStore {
     /// Where it is.
     pub topology: RedisTopology,
-    /// Authorities for its TLS, PEM, instead of the system's.
-    pub ca: Option<PathBuf>,
+    /// The user and password of Redis.
+    pub login: RedisLogin,
+    /// Database index; 0 in a cluster.
+    pub database: i64,
+    /// How TLS connections to Redis are made; `None`: without TLS.
+    pub tls: Option<RedisTls>,
     /// Seals what is stored: 32 bytes.
     pub encryption_key: SecretSlice<u8>,
     /// The key before, while a rotation is under way: 32 bytes.
@@ -449,46 +454,58 @@ pub struct Keys {
     pub folder: Option<PathBuf>,
 }
 
-impl PartialEq for RedisTopology {
+/// How Redis is reached.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RedisTopology {
+    /// One server: `redis://`, `rediss://` or `redis+unix://`.
+    Standalone(RedisAddress),
+    /// A cluster, by some of its nodes.
+    Cluster(Vec<RedisAddress>),
+    /// The master that Sentinels name.
+    Sentinel {
+        /// The Sentinels.
+        sentinels: Vec<RedisAddress>,
+        /// The master's name.
+        master: String,
+        /// The user and password of the Sentinels; without them those of Redis are tried on Sentinels that want some.
+        login: RedisLogin,
+        /// How TLS connections to the Sentinels are made; `None`: without TLS.
+        tls: Option<RedisTls>,
+    },
+}
+
+/// Where one server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisAddress {
+    /// A host (a name, or an address without brackets) and a port.
+    Tcp(String, u16),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+/// A user of Redis or of its Sentinels.
+#[derive(Debug, Clone, Default)]
+pub struct RedisLogin {
+    /// ACL user; `None`: the default user.
+    pub username: Option<String>,
+    /// Its password; `None`: no login.
+    pub password: Option<SecretString>,
+}
+
+impl PartialEq for RedisLogin {
     fn eq(&self, other: &Self) -> bool {
-        let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
-        match (self, other) {
-            (Self::Standalone(own), Self::Standalone(other)) => exposed(own) == exposed(other),
-            (Self::Cluster(own), Self::Cluster(other)) => own.iter().map(exposed).eq(other.iter().map(exposed)),
-            (
-                Self::Sentinel { sentinels, master, database, username, password, tls },
-                Self::Sentinel { sentinels: s, master: m, database: d, username: u, password: p, tls: t },
-            ) => {
-                (sentinels, master, database, username, tls) == (s, m, d, u, t)
-                    && password.as_ref().map(exposed) == p.as_ref().map(exposed)
-            }
-            _ => false,
-        }
+        let exposed = |login: &Self| login.password.as_ref().map(|password| password.expose_secret().to_owned());
+        self.username == other.username && exposed(self) == exposed(other)
     }
 }
 
-/// How Redis is reached.
-#[derive(Debug, Clone)]
-pub enum RedisTopology {
-    /// One server: `redis://` or `rediss://`.
-    Standalone(SecretString),
-    /// A cluster, by some of its nodes.
-    Cluster(Vec<SecretString>),
-    /// The master that Sentinels name.
-    Sentinel {
-        /// The Sentinels, host and port.
-        sentinels: Vec<(String, u16)>,
-        /// The master's name.
-        master: String,
-        /// Database index.
-        database: i64,
-        /// ACL user.
-        username: Option<String>,
-        /// Its password.
-        password: Option<SecretString>,
-        /// Whether connections are made with TLS.
-        tls: bool,
-    },
+/// The files of TLS connections to Redis or its Sentinels. They are read for each new connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Authorities that may sign the server's certificate, PEM; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// The gateway's own certificate chain and private key, PEM.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// What happens to requests that the policy refuses or does not know.

@@ -7,10 +7,12 @@
 
 pub mod budget;
 mod handed;
+mod key_check;
 pub mod memory;
 pub mod redis;
 mod revocations;
 mod seal;
+mod unavailable;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,9 +21,11 @@ use secrecy::SecretString;
 
 use self::budget::{Budget, Taken};
 pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
+pub use self::key_check::KeyCheck;
 pub use self::revocations::{
     Epoch, MAX_REVOCATIONS, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
 };
+pub use self::unavailable::{Outage, StorePeer, UnavailableCause};
 use crate::{
     clock::unix_now,
     jwt::TokenDigest,
@@ -259,12 +263,39 @@ pub struct Cursor(pub String);
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached or did not answer in time.
-    #[error("the session store cannot be reached")]
+    /// It cannot be reached, did not answer in time, or refuses for the time being: [`SessionStore::state`] says why.
+    #[error("the session store cannot be used")]
     Unavailable,
     /// It answered, but not as this gateway's store should.
     #[error("the session store answers wrongly: {0}")]
     Broken(&'static str),
+}
+
+/// How a store is at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreState {
+    /// Why it cannot be used, while that is so.
+    pub outage: Option<Outage>,
+    /// Whether the gateways that share it have their key in common.
+    pub key: KeyCheck,
+}
+
+/// A command that the store's server did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedCommand {
+    /// Its name.
+    pub command: String,
+    /// Why, if the server's reply is known.
+    pub outage: Option<Outage>,
+}
+
+impl fmt::Display for RefusedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.outage {
+            Some(outage) => write!(f, "{} failed: {outage}", self.command),
+            None => write!(f, "{} was refused; see the log", self.command),
+        }
+    }
 }
 
 /// A place for sessions. Every method may be called by several gateways at a time.
@@ -346,6 +377,19 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
 
     /// Whether other gateways can change what is in it.
     fn is_shared(&self) -> bool;
+
+    /// How it is, as far as the calls before have shown.
+    fn state(&self) -> StoreState;
+
+    /// Tries every command that the store needs, and leaves nothing behind.
+    ///
+    /// # Errors
+    /// The first command that was not taken.
+    async fn try_commands(&self) -> Result<(), RefusedCommand>;
+
+    /// Compares the key with that of the gateways that share the store. A gateway that `registers` writes its own key's
+    /// check value if there is none, or one of its previous key.
+    async fn check_key(&self, registers: bool) -> Result<KeyCheck, StoreError>;
 
     /// How long one write may take before it fails.
     fn write_timeout(&self) -> Duration;

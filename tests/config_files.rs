@@ -881,6 +881,82 @@ fn authorities_that_others_can_write_are_refused_and_a_certificate_is_warned_of(
     assert!(error.contains("server.tls.client_crl: no client certificate is asked for"), "{error}");
 }
 
+/// A configuration whose store is Redis at this address, with these lines beside.
+fn with_redis(more: &str) -> String {
+    format!("[store]\nkind = 'redis'\nurl = {{ env = 'URL' }}\nencryption_key = {{ env = 'KEY' }}\n{more}\n{MINIMAL}")
+}
+
+#[test]
+fn key_of_the_store_that_cannot_have_an_effect_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    for name in ["ca", "sentinel-ca", "certificate"] {
+        write(&folder.path().join(name), "content", 0o644);
+    }
+    write(&folder.path().join("key"), "content", 0o400);
+    let load = |url: &str, lines: &str| {
+        let environment = [("URL", url), ("KEY", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")];
+        match load_in(folder.path(), &with_redis(lines), &environment) {
+            Ok(loaded) => loaded.warnings.iter().map(|finding| finding.path.clone()).collect(),
+            Err(found) => found.errors.iter().map(|finding| finding.path.clone()).collect::<Vec<_>>(),
+        }
+    };
+    let (ca, pair) = ("ca = 'ca'", "certificate = 'certificate'\nprivate_key = 'key'");
+    let (user, password) = ("sentinel_username = 'u'", "sentinel_password = { env = 'KEY' }");
+    let (one, watched) = ("redis://a", "redis+sentinel://a/shop");
+    for (url, lines, wrong) in [
+        (one, String::new(), vec![]),
+        ("unix:///run/redis.sock", String::new(), vec![]),
+        ("redis://[::1]:6379/0", String::new(), vec![]),
+        (one, format!("{ca}\n{pair}"), vec!["store.ca", "store.certificate"]),
+        ("rediss://a", format!("{ca}\n{pair}"), vec![]),
+        ("rediss+cluster://a,b", format!("{ca}\n{pair}"), vec![]),
+        ("unix:///run/redis.sock", ca.to_owned(), vec!["store.ca"]),
+        ("rediss://a", "certificate = 'certificate'".to_owned(), vec!["store.private_key"]),
+        ("rediss://a", "private_key = 'key'".to_owned(), vec!["store.certificate"]),
+        ("rediss://a", format!("{user}\n{password}"), vec!["store.sentinel_username", "store.sentinel_password"]),
+        (
+            "rediss://a",
+            "sentinel_tls = true\nsentinel_ca = 'sentinel-ca'".to_owned(),
+            vec!["store.sentinel_tls", "store.sentinel_ca"],
+        ),
+        (watched, format!("{user}\n{password}"), vec![]),
+        (watched, password.to_owned(), vec![]),
+        (watched, user.to_owned(), vec!["store.sentinel_password"]),
+        (watched, "sentinel_ca = 'sentinel-ca'".to_owned(), vec!["store.sentinel_ca"]),
+        (watched, "sentinel_tls = true\nsentinel_ca = 'sentinel-ca'".to_owned(), vec![]),
+        ("rediss+sentinel://a/shop", "sentinel_ca = 'sentinel-ca'".to_owned(), vec![]),
+        ("rediss+sentinel://a/shop", "sentinel_tls = false\nca = 'ca'".to_owned(), vec![]),
+        (
+            "rediss+sentinel://a/shop",
+            "sentinel_tls = false\nsentinel_ca = 'sentinel-ca'".to_owned(),
+            vec!["store.sentinel_ca"],
+        ),
+    ] {
+        assert_eq!(
+            BTreeSet::from_iter(load(url, &lines)),
+            wrong.into_iter().map(str::to_owned).collect(),
+            "{url}: {lines}"
+        );
+    }
+    let memory =
+        "[store]\ncertificate = 'certificate'\nprivate_key = 'key'\nsentinel_tls = true\nsentinel_username = 'u'";
+    let wrong = paths(&format!("{memory}\n{MINIMAL}"));
+    assert_eq!(wrong, ["store.certificate", "store.private_key", "store.sentinel_tls", "store.sentinel_username"]);
+    // Whoever can read the key can be the gateway.
+    write(&folder.path().join("key"), "content", 0o644);
+    assert_eq!(load("rediss://a", pair), ["store.private_key"]);
+}
+
+#[test]
+fn password_in_the_query_of_a_socket_is_warned_of_like_any_other() {
+    let store =
+        |url: &str| format!("[store]\nkind = 'redis'\nurl = '{url}'\nencryption_key = {{ env = 'KEY' }}\n{MINIMAL}");
+    let environment = [("KEY", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")];
+    let warned = |url: &str| load(&store(url), &environment).unwrap().warnings.len();
+    assert_eq!((warned("unix:///run/redis.sock?db=1"), warned("redis://a")), (0, 0));
+    assert_eq!((warned("unix:///run/redis.sock?db=1&pass=pw"), warned("redis://:pw@a")), (1, 1));
+}
+
 #[test]
 fn files_are_looked_for_beside_the_configuration_however_that_is_named() {
     let text = format!("{MINIMAL}[log]\naudit_file = 'audit.jsonl'\n");

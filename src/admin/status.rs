@@ -14,6 +14,7 @@ use crate::{
     gate::{Gate, Tenant, caller::Caller},
     metrics::Reading,
     settings::{PolicyMode, UnknownOperations},
+    store::{KeyCheck, StoreState},
 };
 
 /// Seconds of a day.
@@ -86,6 +87,12 @@ pub(super) struct Keys {
 pub(super) struct Store {
     pub(super) kind: &'static str,
     pub(super) up: bool,
+    /// Why it is not up, by its label.
+    pub(super) cause: Option<&'static str>,
+    /// Whether it belongs to gateways with another encryption key.
+    pub(super) key_mismatch: bool,
+    /// The same for people.
+    pub(super) detail: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,10 +117,11 @@ impl Status {
         let mut tenants: Vec<_> =
             gate.tenants.values().map(|tenant| TenantStatus::of(tenant, &ages, &budgets)).collect();
         tenants.sort_by(|one, other| one.organization.cmp(&other.organization));
-        let store = Store {
-            kind: if gate.sessions.are_shared() { "redis" } else { "memory" },
-            up: read("store_up").first().is_none_or(|reading| reading.value > 0.0),
-        };
+        let store = Store::of(
+            if gate.sessions.are_shared() { "redis" } else { "memory" },
+            read("store_up").first().is_none_or(|reading| reading.value > 0.0),
+            &gate.sessions.store_state(),
+        );
         let kinds =
             read("token_cache_entries").into_iter().map(|reading| (reading.label("kind").to_owned(), reading.count()));
         let breakers = read("circuit_state").into_iter();
@@ -159,6 +167,19 @@ impl TenantStatus {
             keys: keys.collect(),
             slas_budget_left: budgets.iter().find(is_own).map(Reading::count),
         }
+    }
+}
+
+impl Store {
+    fn of(kind: &'static str, up: bool, state: &StoreState) -> Self {
+        let key_mismatch = matches!(state.key, KeyCheck::Other { .. });
+        let detail = match state.outage {
+            Some(outage) => outage.to_string(),
+            None if !up => "does not answer".to_owned(),
+            None if key_mismatch => state.key.to_string(),
+            None => "answers".to_owned(),
+        };
+        Self { kind, up, cause: state.outage.map(|outage| outage.cause.label()), key_mismatch, detail }
     }
 }
 
@@ -244,8 +265,8 @@ fn components(tenants: &[TenantStatus], store: &Store, draining: bool) -> Vec<Co
         .collect();
     components.push(Component {
         name: format!("Session store ({})", store.kind),
-        state: if store.up { State::Ok } else { State::Degraded },
-        detail: if store.up { "answers" } else { "does not answer" }.to_owned(),
+        state: if store.up && !store.key_mismatch { State::Ok } else { State::Degraded },
+        detail: store.detail.clone(),
     });
     components.push(Component {
         name: "Listener".to_owned(),
@@ -280,6 +301,7 @@ pub(super) fn in_words(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Outage, UnavailableCause};
 
     #[test]
     fn spans_have_two_units_at_most() {
@@ -308,12 +330,18 @@ mod tests {
             keys,
             slas_budget_left: None,
         };
-        let states = |slas, manager, up, draining| {
+        let states = |slas, manager, state: &StoreState, draining| {
             let tenants = [tenant(vec![keys("slas", slas), keys("account_manager", manager)])];
-            let components = components(&tenants, &Store { kind: "memory", up }, draining);
+            let store = Store::of("redis", state.outage.is_none(), state);
+            let components = components(&tenants, &store, draining);
             components.iter().map(|component| component.state).collect::<Vec<_>>()
         };
-        assert_eq!(states(Some(1), Some(1), true, false), [State::Ok; 4]);
-        assert_eq!(states(None, None, false, true), [State::Failed, State::Degraded, State::Degraded, State::Failed]);
+        let down =
+            StoreState { outage: Some(Outage::of_redis(UnavailableCause::OutOfMemory)), ..StoreState::default() };
+        let key = KeyCheck::Other { own: "a".to_owned(), stored: "b".to_owned() };
+        let stranger = StoreState { key, ..StoreState::default() };
+        assert_eq!(states(Some(1), Some(1), &StoreState::default(), false), [State::Ok; 4]);
+        assert_eq!(states(Some(1), Some(1), &stranger, false), [State::Ok, State::Ok, State::Degraded, State::Ok]);
+        assert_eq!(states(None, None, &down, true), [State::Failed, State::Degraded, State::Degraded, State::Failed]);
     }
 }

@@ -220,6 +220,9 @@ fn store(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Resu
     }
     Ok(match &settings.store {
         settings::Store::Memory => {
+            // What an earlier configuration's store had.
+            metrics.store_up.set(1);
+            metrics.store_key_mismatch.set(0);
             Arc::new(MemoryStore::new(usize::try_from(settings.sessions.capacity).unwrap_or(usize::MAX)))
         }
         settings::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),

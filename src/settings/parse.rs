@@ -15,6 +15,7 @@ mod callers;
 mod keys;
 mod limits;
 mod log;
+mod redis_url;
 mod routes;
 mod store;
 mod tenants;

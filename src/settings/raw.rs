@@ -504,14 +504,33 @@ pub(super) struct Store {
     /// The kind of store. The other keys are for `redis`.
     #[schemars(example = &"redis")]
     pub(super) kind: StoreKind,
-    /// `redis://host:6379/0`, `rediss://` for TLS, `redis+cluster://host1:6379,host2:6379`,
-    /// `redis+sentinel://host1:26379,host2:26379/master/0`; an ACL user and password stand in front of the host. Needed
-    /// for `redis`.
+    /// `redis://host:6379/0`, `redis+cluster://host1:6379,host2:6379`, `redis+sentinel://host1:26379,host2:26379/master/0`,
+    /// each with `rediss` in place of `redis` for TLS, or `redis+unix:///run/redis/redis.sock?db=0`. An ACL user and password
+    /// stand in front of the host (`?user=…&pass=…` for a socket), an IPv6 address in brackets. Needed for `redis`.
     #[schemars(with = "Option<Secret>", example = &"rediss://gateway:password@redis.internal:6379/0")]
     pub(super) url: Option<Secret>,
     /// Authorities that may sign its certificate, PEM. Absent: the system's. Refused when others can write it.
     #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/redis-ca.pem")]
     pub(super) ca: Option<PathBuf>,
+    /// The gateway's own certificate chain, PEM, for a Redis that asks for client certificates; its Sentinels are shown
+    /// it too. Read anew for each connection, as are `ca` and `private_key`.
+    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/redis-client.pem")]
+    pub(super) certificate: Option<PathBuf>,
+    /// The private key of `certificate`, PEM; only the gateway may read it.
+    #[schemars(with = "Option<kinds::File>", example = &"/run/secrets/redis-client-key.pem")]
+    pub(super) private_key: Option<PathBuf>,
+    /// ACL user of the Sentinels. Absent: their default user.
+    #[schemars(example = &"gateway")]
+    pub(super) sentinel_username: Option<String>,
+    /// Password of the Sentinels. Absent: Sentinels that want one are given the user and password of `url`.
+    #[schemars(with = "Option<Secret>", example = secret_example())]
+    pub(super) sentinel_password: Option<Secret>,
+    /// Whether Sentinels are reached with TLS. Absent: as Redis is, by the scheme of `url`.
+    #[schemars(example = &true)]
+    pub(super) sentinel_tls: Option<bool>,
+    /// Authorities that may sign the Sentinels' certificates, PEM. Absent: those of `ca`. Refused when others can write it.
+    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/sentinel-ca.pem")]
+    pub(super) sentinel_ca: Option<PathBuf>,
     /// Seals what is stored: 32 bytes in base64 (`openssl rand -base64 32`), the same for all replicas. Needed for
     /// `redis`.
     #[schemars(with = "Option<Secret>", example = secret_example())]

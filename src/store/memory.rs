@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Claim, Cursor, Epoch, Fence, Found, Lock, MOST_HANDED, News, RECENT_TOKENS, REVOCATION_TTL, Revocation,
-    RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session, SessionStore, StoreError,
-    Written,
+    Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, MOST_HANDED, News, RECENT_TOKENS, REVOCATION_TTL,
+    RefusedCommand, Revocation, RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session,
+    SessionStore, StoreError, StoreState, Written,
     budget::{Budget, Levels, Taken},
     random_bytes,
 };
@@ -391,6 +391,18 @@ impl SessionStore for MemoryStore {
             self.drop_oldest(excess);
         }
         Some(held - excess)
+    }
+
+    fn state(&self) -> StoreState {
+        StoreState::default()
+    }
+
+    async fn try_commands(&self) -> Result<(), RefusedCommand> {
+        Ok(())
+    }
+
+    async fn check_key(&self, _registers: bool) -> Result<KeyCheck, StoreError> {
+        Ok(KeyCheck::Unknown)
     }
 
     fn is_shared(&self) -> bool {

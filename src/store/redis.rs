@@ -16,26 +16,39 @@
 //! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
 //! | `{prefix}:b:{hash of budget}` | when the budget is full again |
 //! | `{prefix}:k:{hash of name}` | a sealed value that outlives a process |
+//! | `{prefix}:key` | a sealed constant, by which a gateway finds that it has another key than the others |
+//!
+//! No key is without an end: one that is written is given its end in the same command or script.
 
+mod cause;
+mod connect;
+mod health;
 mod link;
+mod trial;
 mod wire;
 
 use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
+use prometheus::IntGauge;
 use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 
 use self::link::Link;
 pub use self::link::LinkError;
 use super::{
-    Claim, Cursor, Epoch, Fence, Found, Lock, News, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys,
-    RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError, Written,
+    Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, News, REVOCATION_TTL, RefusedCommand, Revocation,
+    RevocationKey, RevocationKeys, RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError,
+    StoreState, Written,
     budget::{Budget, Taken},
     random_bytes,
-    seal::Seals,
+    seal::{ComparedKey, Seals},
 };
 use crate::{
     clock::unix_now,
@@ -55,6 +68,25 @@ const AFTER_LENGTH: usize = 2 * 8;
 const RECORD_LENGTH: usize = 16 + 8 + 8;
 /// Most entries of the stream of ended tokens that are read at a time.
 const ENDED_AT_ONCE: usize = 1000;
+
+/// How long the key's check value lasts after the last gateway has seen it: as long as the longest session, seconds.
+const KEY_CHECK_LASTS: u64 = 90 * 24 * 3600;
+
+/// KEYS: session. ARGV: its end in s, then the names and values of the hash.
+static INSERT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+         return redis.call('EXPIREAT', KEYS[1], ARGV[1])",
+    )
+});
+
+/// KEYS: stream. ARGV: the oldest time that is kept in ms, the stream's end in s, then the names and values of an entry.
+static NEWS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('XADD', KEYS[1], 'MINID', '~', ARGV[1], '*', unpack(ARGV, 3))
+         return redis.call('EXPIREAT', KEYS[1], ARGV[2])",
+    )
+});
 
 /// KEYS: session, lock. ARGV: owner, lease in ms. Gives the lock's number, 0 if taken, -1 if gone.
 static LOCK: LazyLock<Script> = LazyLock::new(|| {
@@ -115,8 +147,8 @@ static END: LazyLock<Script> = LazyLock::new(|| {
 static ENLIST: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('SADD', KEYS[1], ARGV[1])
-         local ends = redis.call('TIME')[1] + redis.call('TTL', KEYS[1])
-         if ends < tonumber(ARGV[2]) then redis.call('EXPIREAT', KEYS[1], ARGV[2]) end
+         local left = redis.call('TTL', KEYS[1])
+         if left < 0 or redis.call('TIME')[1] + left < tonumber(ARGV[2]) then redis.call('EXPIREAT', KEYS[1], ARGV[2]) end
          return 1",
     )
 });
@@ -164,6 +196,10 @@ pub struct RedisStore {
     link: Link,
     seals: Seals,
     prefix: String,
+    key: Mutex<KeyCheck>,
+    /// Whether the check value in the store was this gateway's current key since the store was made.
+    has_registered: AtomicBool,
+    key_mismatch: IntGauge,
 }
 
 impl RedisStore {
@@ -174,7 +210,14 @@ impl RedisStore {
     pub fn new(settings: &Configured, metrics: &Metrics) -> Result<Self, LinkError> {
         let seals = Seals::new(&settings.encryption_key, settings.previous_encryption_key.as_ref())
             .map_err(|_| LinkError::Keys)?;
-        Ok(Self { link: Link::new(settings, metrics)?, seals, prefix: settings.key_prefix.clone() })
+        Ok(Self {
+            link: Link::new(settings, metrics)?,
+            seals,
+            prefix: settings.key_prefix.clone(),
+            key: Mutex::new(KeyCheck::default()),
+            has_registered: AtomicBool::new(false),
+            key_mismatch: metrics.store_key_mismatch.clone(),
+        })
     }
 
     fn session_key(&self, id: SessionId) -> String {
@@ -249,13 +292,14 @@ impl RedisStore {
         }
         let sealed = self.seals.seal(b"ended", [names, tokens].concat().as_flattened())?;
         let oldest = unix_now().saturating_sub(REVOCATION_TTL.as_secs()) * 1000;
-        let mut tell = cmd("XADD");
-        tell.arg(self.ended_key()).arg("MINID").arg("~").arg(oldest).arg("*").arg("d").arg(sealed);
+        // Longer than any entry is kept: an end that is written meanwhile gives the stream another.
+        let mut tell = NEWS.key(self.ended_key());
+        tell.arg(oldest).arg(unix_now() + 2 * REVOCATION_TTL.as_secs()).arg("d").arg(sealed);
         if let Some((RevocationKey(key), end)) = record {
             let record = [&key[..], &end.number.to_be_bytes(), &end.at.to_be_bytes()].concat();
             tell.arg("e").arg(self.seals.seal(b"end", &record)?);
         }
-        self.link.query::<()>(&tell).await
+        self.script::<redis::Value>(&tell).await.map(|_| ())
     }
 
     /// The record of one key.
@@ -317,6 +361,17 @@ impl RedisStore {
         self.link.script(invocation).await
     }
 
+    fn note_key(&self, check: KeyCheck) {
+        let is_other = matches!(check, KeyCheck::Other { .. });
+        self.key_mismatch.set(i64::from(is_other));
+        let before = std::mem::replace(&mut *self.key.lock(), check.clone());
+        if is_other && before != check {
+            tracing::error!("{check}; set the key that they have");
+        } else if matches!(before, KeyCheck::Other { .. }) && !is_other {
+            tracing::info!("store.encryption_key is that of the other gateways again");
+        }
+    }
+
     fn read_id(bytes: &[u8]) -> Result<SessionId, StoreError> {
         bytes.try_into().map(SessionId).map_err(|_| StoreError::Broken("a session's id is unreadable"))
     }
@@ -336,11 +391,9 @@ impl SessionStore for RedisStore {
         }
         let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
         let key = self.session_key(session.id);
-        let mut put = cmd("HSET");
-        put.arg(&key).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
-        put.arg("u").arg(used_at);
-        self.link.query::<()>(&put).await?;
-        self.link.query::<()>(cmd("EXPIREAT").arg(&key).arg(session.ends_at)).await?;
+        let mut put = INSERT.key(key);
+        put.arg(session.ends_at).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
+        self.script::<redis::Value>(put.arg("u").arg(used_at)).await?;
         self.enlist(&session).await?;
         self.point(&session).await
     }
@@ -506,6 +559,12 @@ impl SessionStore for RedisStore {
     }
 
     async fn ended_since(&self, cursor: &mut Cursor) -> Result<News, StoreError> {
+        if self.link.health().is_trial_due() {
+            let began = Instant::now();
+            if self.try_commands().await.is_ok() {
+                self.link.health().took_everything(began);
+            }
+        }
         if cursor.0.is_empty() {
             let newest: StreamRangeReply =
                 self.link.query(cmd("XREVRANGE").arg(self.ended_key()).arg("+").arg("-").arg("COUNT").arg(1)).await?;
@@ -577,6 +636,48 @@ impl SessionStore for RedisStore {
 
     fn write_timeout(&self) -> Duration {
         self.link.write_timeout()
+    }
+
+    fn state(&self) -> StoreState {
+        StoreState { outage: self.link.health().outage(), key: self.key.lock().clone() }
+    }
+
+    async fn try_commands(&self) -> Result<(), RefusedCommand> {
+        trial::run(&self.link, &self.prefix).await
+    }
+
+    async fn check_key(&self, registers: bool) -> Result<KeyCheck, StoreError> {
+        let key = format!("{}:key", self.prefix);
+        let ends_at = unix_now() + KEY_CHECK_LASTS;
+        let mut stored: Option<Vec<u8>> = self.link.query(cmd("GET").arg(&key)).await?;
+        if stored.is_none() && registers {
+            // Another gateway may do so at the same time: the first one counts.
+            let put = cmd("SET").arg(&key).arg(self.seals.key_check()?).arg("NX").arg("EXAT").arg(ends_at).to_owned();
+            self.link.query::<redis::Value>(&put).await?;
+            stored = self.link.query(cmd("GET").arg(&key)).await?;
+        }
+        let check = match stored.map(|stored| self.seals.compare(&stored)) {
+            None => KeyCheck::Unknown,
+            Some(ComparedKey::Other { own, stored }) => KeyCheck::Other { own, stored },
+            Some(ComparedKey::Current) => {
+                if registers {
+                    self.has_registered.store(true, Ordering::Relaxed);
+                    self.link.query::<()>(cmd("EXPIREAT").arg(&key).arg(ends_at)).await?;
+                }
+                KeyCheck::Common
+            }
+            Some(ComparedKey::Previous) => {
+                // Only once: while keys are being replaced, a gateway that has yet to follow must not undo it.
+                if registers && !self.has_registered.load(Ordering::Relaxed) {
+                    let put = cmd("SET").arg(&key).arg(self.seals.key_check()?).arg("EXAT").arg(ends_at).to_owned();
+                    self.link.query::<()>(&put).await?;
+                    self.has_registered.store(true, Ordering::Relaxed);
+                }
+                KeyCheck::Common
+            }
+        };
+        self.note_key(check.clone());
+        Ok(check)
     }
 }
 

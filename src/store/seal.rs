@@ -17,6 +17,8 @@ const FORMAT: u8 = 1;
 /// Bytes of a key's own name in front of what it sealed.
 const KEY_ID_LENGTH: usize = 4;
 const NONCE_LENGTH: usize = 12;
+/// Place and content of the value that shows which key a store's gateways have.
+const KEY_CHECK: &[u8] = b"key check";
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 
 /// The keys of a store: the current one first, then the previous one while a rotation is under way.
@@ -35,6 +37,18 @@ impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Seal").finish_non_exhaustive()
     }
+}
+
+/// Which key sealed a check value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ComparedKey {
+    Current,
+    Previous,
+    /// None of this ring: the ids of the current one, and of the other.
+    Other {
+        own: String,
+        stored: String,
+    },
 }
 
 struct Length32;
@@ -83,6 +97,29 @@ impl Seals {
             .len();
         text.truncate(opened);
         Ok(text)
+    }
+
+    /// Seals the value by which gateways that share a store find that they have a key in common.
+    pub(super) fn key_check(&self) -> Result<Vec<u8>, StoreError> {
+        self.seal(KEY_CHECK, KEY_CHECK)
+    }
+
+    /// Reads such a value.
+    pub(super) fn compare(&self, check: &[u8]) -> ComparedKey {
+        let id = check.get(1..=KEY_ID_LENGTH).unwrap_or_default();
+        match self.keys.iter().position(|key| key.id == id) {
+            Some(position) if self.open(KEY_CHECK, check).is_ok_and(|value| value == KEY_CHECK) => {
+                if position == 0 {
+                    ComparedKey::Current
+                } else {
+                    ComparedKey::Previous
+                }
+            }
+            _ => ComparedKey::Other {
+                own: self.keys.first().map_or_else(String::new, |key| hex(&key.id)),
+                stored: hex(id),
+            },
+        }
     }
 
     /// The keyed hashes under which something may stand: by the current key, then by the previous one.
@@ -172,6 +209,22 @@ mod tests {
         let sealed = rotating.seal(b"place", b"secret").unwrap();
         assert_eq!(new.open(b"place", &sealed).unwrap(), b"secret");
         assert_eq!(rotating.names("t", b"x").collect::<Vec<_>>(), [new.name("t", b"x"), old.name("t", b"x")]);
+    }
+
+    #[test]
+    fn check_value_tells_own_keys_from_another() {
+        let (old, new) = (Seals::new(&key(1), None).unwrap(), Seals::new(&key(2), None).unwrap());
+        let rotating = Seals::new(&key(2), Some(&key(1))).unwrap();
+        let check = old.key_check().unwrap();
+        assert_eq!(old.compare(&check), ComparedKey::Current);
+        assert_eq!(rotating.compare(&check), ComparedKey::Previous);
+        let ComparedKey::Other { own, stored } = new.compare(&check) else { panic!() };
+        assert!(own.len() == 8 && stored.len() == 8 && own != stored, "{own} {stored}");
+        for length in 0..check.len() {
+            assert!(matches!(old.compare(&check[..length]), ComparedKey::Other { .. }), "length {length}");
+        }
+        let elsewhere = old.seal(b"another place", KEY_CHECK).unwrap();
+        assert!(matches!(old.compare(&elsewhere), ComparedKey::Other { .. }));
     }
 
     #[test]

@@ -46,7 +46,7 @@ use crate::{
     },
     store::{
         Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, RevocationTarget,
-        Revocations, Session, SessionId, SessionStore, StoreError, random_bytes,
+        Revocations, Session, SessionId, SessionStore, StoreError, StoreState, random_bytes,
     },
 };
 
@@ -198,6 +198,12 @@ impl Sessions {
     #[must_use]
     pub fn are_shared(&self) -> bool {
         self.store.is_shared()
+    }
+
+    /// How their store is.
+    #[must_use]
+    pub fn store_state(&self) -> StoreState {
+        self.store.state()
     }
 
     /// The same sessions by other settings: what is known and under way stays, if they live in the same store.

@@ -83,8 +83,7 @@ async fn the_session_store_is_asked() {
         .spawn()
         .unwrap();
     eventually("Redis is up", || TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
-    let asked = |address: &str| {
-        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let asked_with = |address: &str, key: &str| {
         online(&[
             (API, url.as_str()),
             (ACCOUNT_MANAGER, url.as_str()),
@@ -95,14 +94,43 @@ async fn the_session_store_is_asked() {
             ("SHOPPER_GATEWAY__STORE__TIMEOUT", "2s"),
         ])
     };
-    let answers = asked(&format!("redis://:right@127.0.0.1:{port}"));
+    let asked = |address: &str| asked_with(address, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let command = |arguments: &[&str]| {
+        let output = Command::new("redis-cli").args(["-p", &port, "-a", "right"]).args(arguments).output().unwrap();
+        text(&output.stdout)
+    };
+    let right = format!("redis://:right@127.0.0.1:{port}");
+    let answers = asked(&right);
+    assert_eq!(command(&["KEYS", "*"]).trim(), "", "a check leaves nothing behind");
     let refuses = asked(&format!("redis://:PLANTED@127.0.0.1:{port}"));
+    let no_password = asked(&format!("redis://127.0.0.1:{port}"));
+    let no_database = asked(&format!("{right}/999"));
+    let no_name = asked("redis://no-such-host.invalid");
+    command(&["ACL", "SETUSER", "poor", "on", ">right", "~*", "+@all", "-hincrby"]);
+    let forbidden = asked(&format!("redis://poor:right@127.0.0.1:{port}"));
+    // A fleet with another key is there: its check value says so.
+    let header = "\\x01abcd";
+    Command::new("sh")
+        .args(["-c", &format!("printf '{header}' | redis-cli -p {port} -a right -x SET shopper-gateway:key")])
+        .output()
+        .unwrap();
+    let other_key = asked(&right);
     redis.kill().unwrap();
     redis.wait().unwrap();
+    let gone = asked(&right);
     assert!(answers.0 == Some(0) && answers.1.contains("ok      session store, Redis: answers"), "{answers:?}");
-    assert!(refuses.0 == Some(1) && refuses.1.contains("failed  session store, Redis: "), "{refuses:?}");
-    let gone = asked(&format!("redis://:right@127.0.0.1:{port}"));
-    assert!(gone.0 == Some(1) && gone.1.contains("see store.url"), "{gone:?}");
+    for (case, (code, shown), said) in [
+        ("password", refuses, "refuses the user or the password (WRONGPASS); see the password in store.url"),
+        ("no password", no_password, "wants a password (NOAUTH)"),
+        ("database", no_database, "has no database of this number"),
+        ("name", no_name, "has a name that does not resolve"),
+        ("right", forbidden, "HINCRBY failed: Redis does not let the gateway's user do this (NOPERM)"),
+        ("key", other_key, "store.encryption_key is not that of the gateways that use this store"),
+        ("gone", gone, "refuses connections: nothing listens there; see host and port in store.url"),
+    ] {
+        let line = shown.lines().find(|line| line.starts_with("failed  session store, Redis: ")).unwrap_or_default();
+        assert!(code == Some(1) && line.contains(said), "{case}: {said} not in: {shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -280,6 +280,64 @@ async fn redis_dies_and_returns_and_nothing_is_lost() {
     }
 }
 
+impl Fleet {
+    async fn admin(&self, replica: usize, path: &str) -> String {
+        let url = format!("http://{}{path}", self.replicas[replica].admin);
+        let answer = self.client.get(url).header("accept", "application/json").send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    async fn store_status(&self, replica: usize) -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&self.admin(replica, "/status").await).unwrap()["store"].take()
+    }
+}
+
+#[tokio::test]
+async fn redis_out_of_memory_is_named_and_sessions_are_stored_afterwards() {
+    let fleet = Fleet::of(1).await;
+    fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
+    let earlier = fleet.guest(0, PUBLIC_CLIENT).await;
+    fleet.redis.run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
+    let during = fleet.guest(0, PUBLIC_CLIENT).await;
+    outlive(2).await;
+    let answer = fleet.read(0, &earlier).send().await.unwrap();
+    assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
+    // News of other gateways are read all the while, several times a second.
+    let status = fleet.store_status(0).await;
+    assert_eq!((&status["up"], &status["cause"]), (&false.into(), &"out_of_memory".into()), "{status}");
+    assert!(status["detail"].as_str().unwrap().contains("(OOM)"), "{status}");
+    let metrics = fleet.admin(0, "/metrics").await;
+    assert!(metrics.contains("shopper_gateway_store_up 0") && metrics.contains("shopper_gateway_store_key_mismatch 0"));
+    fleet.redis.run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0)).await;
+    eventually("the store is up again", async || fleet.store_status(0).await["up"] == true).await;
+    assert_eq!(fleet.store_status(0).await["cause"], serde_json::Value::Null);
+    for token in [&earlier, &during] {
+        eventually("the session is refreshed", async || fleet.status(0, token).await == 200).await;
+    }
+}
+
+#[tokio::test]
+async fn replica_with_another_key_is_named_and_the_others_are_not() {
+    let fleet = Fleet::of(1).await;
+    eventually("the first has left its check value", async || fleet.redis.dump().await.contains("test:key = ")).await;
+    let (salesforce, store) = (fleet.simulator.url(), fleet.redis.url());
+    let other = Replica::start(&salesforce, |config| {
+        in_redis(config, &store);
+        config["store"].as_table_mut().unwrap().insert("encryption_key".into(), OTHER_KEY.into());
+    });
+    let mut fleet = fleet;
+    fleet.replicas.push(other.await);
+    eventually("the other says so", async || fleet.store_status(1).await["key_mismatch"] == true).await;
+    let status = fleet.store_status(1).await;
+    assert!(status["detail"].as_str().unwrap().contains("store.encryption_key"), "{status}");
+    assert!(fleet.admin(1, "/metrics").await.contains("shopper_gateway_store_key_mismatch 1"));
+    assert_eq!(fleet.store_status(0).await["key_mismatch"], false);
+    assert!(fleet.admin(0, "/metrics").await.contains("shopper_gateway_store_key_mismatch 0"));
+    // It serves: its own logins are its own.
+    let token = fleet.guest(1, PUBLIC_CLIENT).await;
+    assert_eq!(fleet.status(1, &token).await, 200);
+}
+
 #[tokio::test]
 async fn a_paused_redis_holds_nobody_with_a_valid_token() {
     let fleet = Fleet::with(1, |config| {

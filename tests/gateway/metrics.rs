@@ -73,6 +73,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ("build_info", &[("version", &[]), ("commit", &[])]),
     ("ready", &[]),
     ("store_up", &[]),
+    ("store_key_mismatch", &[]),
     ("audit_lines_left_out_total", &[]),
     ("connections", &[]),
     (

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use shopper_gateway::settings::RedisAddress;
+
 use crate::world::eventually;
 
 /// 32 bytes in base64.
@@ -38,7 +40,12 @@ impl Redis {
 
     /// A cluster of one node, which has all the slots.
     pub async fn cluster() -> Self {
-        let redis = Self::start_with(&["--cluster-enabled", "yes"]).await;
+        Self::cluster_with(&[]).await
+    }
+
+    /// The same with more arguments.
+    pub async fn cluster_with(arguments: &[&str]) -> Self {
+        let redis = Self::start_with(&[&["--cluster-enabled", "yes"], arguments].concat()).await;
         redis.run::<()>(redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383)).await;
         eventually("the cluster is complete", async || {
             redis.run::<String>(redis::cmd("CLUSTER").arg("INFO")).await.contains("cluster_state:ok")
@@ -49,11 +56,16 @@ impl Redis {
 
     /// A Sentinel that watches the master `shop`, and names another within a second or two.
     pub async fn sentinel(master: &Self) -> Self {
+        Self::sentinel_with(master, "").await
+    }
+
+    /// The same with more lines of its configuration.
+    pub async fn sentinel_with(master: &Self, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let configuration = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor shop 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 2000\n",
+             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 2000\n{more}\n",
             master.port
         );
         let path = folder.path().join("sentinel.conf");
@@ -71,9 +83,18 @@ impl Redis {
 
     /// One command, on a connection of its own.
     pub async fn run<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        self.attempt(command).await.unwrap()
+    }
+
+    /// One that may be refused.
+    pub async fn attempt<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> redis::RedisResult<T> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        command.query_async(&mut connection).await.unwrap()
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        command.query_async(&mut connection).await
+    }
+
+    pub fn address(&self) -> RedisAddress {
+        RedisAddress::Tcp("127.0.0.1".into(), self.port)
     }
 
     pub fn url(&self) -> String {
@@ -128,7 +149,10 @@ impl Redis {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         eventually("redis-server has loaded", async || {
             let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
-            redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
+            match redis::cmd("PING").query_async::<String>(&mut connection).await {
+                Ok(_) => true,
+                Err(error) => matches!(error.code(), Some("NOAUTH" | "NOPERM")),
+            }
         })
         .await;
     }

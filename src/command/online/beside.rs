@@ -7,6 +7,7 @@ use crate::{
     app,
     metrics::Metrics,
     settings::{Settings, Store},
+    store::{KeyCheck, SessionStore, StoreError, UnavailableCause},
     telemetry::traces,
 };
 
@@ -16,20 +17,42 @@ pub(super) async fn ask_store(settings: &Settings, metrics: &Metrics) -> Option<
     Some(
         timed(what, async {
             let store = app::session_store(settings, metrics).map_err(|error| error.to_string())?;
-            // The first command also connects, which may take longer than a command may.
-            let deadline = Instant::now() + settings.timeouts.connect;
-            loop {
-                match store.find(&[0; 32]).await {
-                    Ok(_) => return Ok(format!("answers within {} ms", redis.timeout.as_millis())),
-                    Err(error) if Instant::now() >= deadline => {
-                        return Err(format!("{error}; see store.url, its user and password, store.ca"));
-                    }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
-                }
+            reach(store.as_ref(), settings.timeouts.connect).await?;
+            store.try_commands().await.map_err(|refused| refused.to_string())?;
+            match store.check_key(false).await {
+                Ok(other @ KeyCheck::Other { .. }) => Err(other.to_string()),
+                Ok(key) => Ok(format!("answers within {} ms, takes every command; {key}", redis.timeout.as_millis())),
+                Err(error) => Err(unreached(store.as_ref(), &error)),
             }
         })
         .await,
     )
+}
+
+/// Asks until there is an answer: the first command also connects, which may take longer than a command may.
+async fn reach(store: &dyn SessionStore, longest: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + longest;
+    loop {
+        let Err(error) = store.find(&[0; 32]).await else { return Ok(()) };
+        let may_pass = match store.state().outage {
+            None => true,
+            Some(outage) => matches!(
+                outage.cause,
+                UnavailableCause::TimedOut | UnavailableCause::ConnectionLost | UnavailableCause::Loading
+            ),
+        };
+        if !may_pass || Instant::now() >= deadline {
+            return Err(unreached(store, &error));
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+fn unreached(store: &dyn SessionStore, error: &StoreError) -> String {
+    match store.state().outage {
+        Some(outage) => outage.to_string(),
+        None => format!("{error}; see store.url"),
+    }
 }
 
 /// Sends no span, as `serve` would send some.

@@ -1,16 +1,18 @@
 //! The store's section: which kind, and what Redis needs.
 //!
-//! Owns the forms of Redis's address. Refuses to repeat an address in an error: it may hold a password.
+//! Refuses to repeat an address in an error: it may hold a password.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
-use url::Url;
 
-use super::value::Keys;
+use super::{
+    redis_url::{self, RedisUrl, Servers},
+    value::Keys,
+};
 use crate::settings::{
-    RedisStore, RedisTopology, Store,
+    RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
     finding::Findings,
     raw::{self, Secret, StoreKind},
     secret::Surroundings,
@@ -19,9 +21,6 @@ use crate::settings::{
 /// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
 const LONGEST_COMMAND: Duration = Duration::from_secs(5);
 const KEY_LENGTH: usize = 32;
-const SENTINEL_PORT: u16 = 26379;
-const FORMS: &str = "expected redis://host:6379/0, rediss://…, redis+cluster://host1:6379,host2:6379 or \
-                     redis+sentinel://host1:26379,host2:26379/master/0";
 
 /// The store of the configuration.
 pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Store> {
@@ -36,6 +35,12 @@ pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: 
         for (key, is_set) in [
             ("url", raw.url.is_some()),
             ("ca", raw.ca.is_some()),
+            ("certificate", raw.certificate.is_some()),
+            ("private_key", raw.private_key.is_some()),
+            ("sentinel_username", raw.sentinel_username.is_some()),
+            ("sentinel_password", raw.sentinel_password.is_some()),
+            ("sentinel_tls", raw.sentinel_tls.is_some()),
+            ("sentinel_ca", raw.sentinel_ca.is_some()),
             ("encryption_key", raw.encryption_key.is_some()),
             ("previous_encryption_key", raw.previous_encryption_key.is_some()),
         ] {
@@ -46,17 +51,25 @@ pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: 
         return (timeout.is_some() && prefix_fits).then_some(Store::Memory);
     }
     let url = findings.required("store.url", raw.url).and_then(|url| address(url, surroundings, findings));
-    let topology = url.and_then(|url| match topology(url.expose_secret()) {
-        Some(topology) => Some(topology),
-        None => {
-            findings.error("store.url", format!("not an address of Redis; {FORMS}"));
-            None
+    let url = url.and_then(|url| {
+        let read = redis_url::read(url.expose_secret());
+        if read.is_none() {
+            findings.error("store.url", format!("not an address of Redis; {}", redis_url::FORMS));
         }
+        read
     });
-    let ca = match raw.ca {
-        Some(file) => surroundings.trusted("store.ca", &file, findings).map(Some),
-        None => Some(None),
-    };
+    let connection = connection(
+        url,
+        Files { ca: raw.ca, certificate: raw.certificate, private_key: raw.private_key },
+        Sentinels {
+            username: raw.sentinel_username,
+            password: raw.sentinel_password,
+            tls: raw.sentinel_tls,
+            ca: raw.sentinel_ca,
+        },
+        surroundings,
+        findings,
+    );
     let current = findings
         .required("store.encryption_key", raw.encryption_key)
         .and_then(|secret| key("store.encryption_key", secret, surroundings, findings));
@@ -69,9 +82,12 @@ pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: 
         findings.error("store.previous_encryption_key", "the same as encryption_key; take it out");
         return None;
     }
+    let (topology, RedisUrl { login, database, .. }, tls) = connection?;
     Some(Store::Redis(Box::new(RedisStore {
-        topology: topology?,
-        ca: ca?,
+        topology,
+        login,
+        database,
+        tls,
         encryption_key: current,
         previous_encryption_key: previous,
         key_prefix: prefix_fits.then_some(raw.key_prefix)?,
@@ -79,10 +95,120 @@ pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: 
     })))
 }
 
+/// The files of TLS, as they are written.
+struct Files {
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    private_key: Option<PathBuf>,
+}
+
+/// What Sentinels have of their own, as it is written.
+struct Sentinels {
+    username: Option<String>,
+    password: Option<Secret>,
+    tls: Option<bool>,
+    ca: Option<PathBuf>,
+}
+
+/// How Redis is reached: its servers, what else the address says, and its TLS.
+fn connection(
+    url: Option<RedisUrl>,
+    files: Files,
+    sentinels: Sentinels,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<(RedisTopology, RedisUrl, Option<RedisTls>)> {
+    let ca = trusted("store.ca", files.ca, surroundings, findings);
+    let client_certificate = match (files.certificate, files.private_key) {
+        (Some(certificate), Some(key)) => {
+            let certificate = surroundings.readable("store.certificate", &certificate, findings);
+            let key = surroundings.private("store.private_key", &key, findings);
+            certificate.zip(key).map(Some)
+        }
+        (None, None) => Some(None),
+        (Some(_), None) => {
+            findings.error("store.private_key", "missing; it belongs to store.certificate");
+            None
+        }
+        (None, Some(_)) => {
+            findings.error("store.certificate", "missing; it belongs to store.private_key");
+            None
+        }
+    };
+    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, surroundings, findings);
+    let password = match sentinels.password {
+        Some(secret) => surroundings.secret("store.sentinel_password", secret, findings).map(Some),
+        None => Some(None),
+    };
+    if sentinels.username.is_some() && password.as_ref().is_some_and(Option::is_none) {
+        findings.error("store.sentinel_password", "missing; it belongs to store.sentinel_username");
+        return None;
+    }
+    let url = url?;
+    let is_watched = matches!(url.servers, Servers::Sentinels { .. });
+    let sentinels_have_tls = sentinels.tls.unwrap_or(url.tls);
+    let mut is_idle = false;
+    for (key, is_set, is_used, scheme) in [
+        ("store.ca", ca.as_ref().is_some_and(Option::is_some), url.tls || is_watched && sentinels_have_tls, "rediss"),
+        (
+            "store.certificate",
+            client_certificate.as_ref().is_some_and(Option::is_some),
+            url.tls || is_watched && sentinels_have_tls,
+            "rediss",
+        ),
+        ("store.sentinel_username", sentinels.username.is_some(), is_watched, "redis+sentinel"),
+        ("store.sentinel_password", password.as_ref().is_some_and(Option::is_some), is_watched, "redis+sentinel"),
+        ("store.sentinel_tls", sentinels.tls.is_some(), is_watched, "redis+sentinel"),
+        (
+            "store.sentinel_ca",
+            sentinel_ca.as_ref().is_some_and(Option::is_some),
+            is_watched && sentinels_have_tls,
+            "rediss+sentinel",
+        ),
+    ] {
+        if is_set && !is_used {
+            findings.error(key, format!("has no effect with this store.url; write {scheme}://… there or take it out"));
+            is_idle = true;
+        }
+    }
+    let (ca, client_certificate, sentinel_ca, password) = (ca?, client_certificate?, sentinel_ca?, password?);
+    if is_idle {
+        return None;
+    }
+    let tls = |ca: Option<PathBuf>| RedisTls { ca, client_certificate: client_certificate.clone() };
+    let topology = match &url.servers {
+        Servers::One(address) => RedisTopology::Standalone(address.clone()),
+        Servers::Cluster(nodes) => RedisTopology::Cluster(nodes.clone()),
+        Servers::Sentinels { sentinels: addresses, master } => RedisTopology::Sentinel {
+            sentinels: addresses.clone(),
+            master: master.clone(),
+            login: RedisLogin { username: sentinels.username, password },
+            tls: sentinels_have_tls.then(|| tls(sentinel_ca.or_else(|| ca.clone()))),
+        },
+    };
+    let tls = url.tls.then(|| tls(ca));
+    Some((topology, url, tls))
+}
+
+/// A file of authorities, which only its owner may write.
+fn trusted(
+    path: &str,
+    file: Option<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Option<PathBuf>> {
+    match file {
+        Some(file) => surroundings.trusted(path, &file, findings).map(Some),
+        None => Some(None),
+    }
+}
+
 /// An address may stand in the file without a warning as long as it holds no password.
 fn address(url: Secret, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<SecretString> {
     match url {
-        Secret::Literal(url) if !url.expose_secret().is_empty() && !url.expose_secret().contains('@') => Some(url),
+        Secret::Literal(url) if !url.expose_secret().is_empty() && !redis_url::has_password(url.expose_secret()) => {
+            Some(url)
+        }
         url => surroundings.secret("store.url", url, findings),
     }
 }
@@ -100,104 +226,6 @@ pub(super) fn key(
         _ => {
             findings.error(path, "expected 32 bytes in base64; `openssl rand -base64 32` makes such a key");
             None
-        }
-    }
-}
-
-fn topology(text: &str) -> Option<RedisTopology> {
-    let (scheme, rest) = text.split_once("://")?;
-    let (kind, tls) = match scheme {
-        "redis" | "rediss" => {
-            let url = Url::parse(text).ok()?;
-            let database = url.path().trim_start_matches('/');
-            let fits = url.host().is_some() && (database.is_empty() || database.parse::<u32>().is_ok());
-            return fits.then(|| RedisTopology::Standalone(SecretString::from(text)));
-        }
-        "redis+cluster" => ("cluster", false),
-        "rediss+cluster" => ("cluster", true),
-        "redis+sentinel" => ("sentinel", false),
-        "rediss+sentinel" => ("sentinel", true),
-        _ => return None,
-    };
-    let (credentials, rest) = match rest.rsplit_once('@') {
-        Some((credentials, rest)) => (Some(credentials), rest),
-        None => (None, rest),
-    };
-    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let hosts = hosts.split(',').filter(|host| !host.is_empty());
-    if kind == "cluster" {
-        let scheme = if tls { "rediss" } else { "redis" };
-        let user = credentials.map_or_else(String::new, |credentials| format!("{credentials}@"));
-        let nodes: Vec<_> = hosts.map(|host| SecretString::from(format!("{scheme}://{user}{host}"))).collect();
-        let valid = nodes.iter().all(|node| Url::parse(node.expose_secret()).is_ok_and(|url| url.host().is_some()));
-        return (!nodes.is_empty() && valid && path.is_empty()).then_some(RedisTopology::Cluster(nodes));
-    }
-    let sentinels = hosts
-        .map(|host| match host.rsplit_once(':') {
-            Some((name, port)) => port.parse().ok().map(|port| (name.to_owned(), port)),
-            None => Some((host.to_owned(), SENTINEL_PORT)),
-        })
-        .collect::<Option<Vec<_>>>()?;
-    let (master, database) = path.split_once('/').unwrap_or((path, "0"));
-    if sentinels.is_empty() || master.is_empty() {
-        return None;
-    }
-    let (username, password) =
-        match credentials.map(|credentials| credentials.split_once(':').unwrap_or(("", credentials))) {
-            Some((username, password)) => (Some(username).filter(|name| !name.is_empty()), Some(decoded(password)?)),
-            None => (None, None),
-        };
-    Some(RedisTopology::Sentinel {
-        sentinels,
-        master: master.to_owned(),
-        database: database.parse::<u32>().ok()?.into(),
-        username: username.map(decoded).map_or(Some(None), |name| name.map(Some))?,
-        password: password.map(SecretString::from),
-        tls,
-    })
-}
-
-fn decoded(text: &str) -> Option<String> {
-    percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_form_of_an_address_is_read() {
-        assert!(matches!(topology("redis://127.0.0.1:6379/3"), Some(RedisTopology::Standalone(_))));
-        assert!(matches!(topology("rediss://user:p%40ss@redis.internal"), Some(RedisTopology::Standalone(_))));
-        let Some(RedisTopology::Cluster(nodes)) = topology("rediss+cluster://user:pw@a:1,b:2") else { panic!() };
-        let nodes: Vec<_> = nodes.iter().map(|node| node.expose_secret().to_owned()).collect();
-        assert_eq!(nodes, ["rediss://user:pw@a:1", "rediss://user:pw@b:2"]);
-        let Some(RedisTopology::Sentinel { sentinels, master, database, username, password, tls }) =
-            topology("redis+sentinel://gateway:p%40ss@a:1,b/shop/2")
-        else {
-            panic!()
-        };
-        assert_eq!(sentinels, [("a".to_owned(), 1), ("b".to_owned(), SENTINEL_PORT)]);
-        assert_eq!((master.as_str(), database, username.as_deref(), tls), ("shop", 2, Some("gateway"), false));
-        assert_eq!(password.unwrap().expose_secret(), "p@ss");
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused() {
-        for text in [
-            "",
-            "redis",
-            "http://a",
-            "redis://",
-            "redis://a/x",
-            "redis+cluster://",
-            "redis+cluster://a/1",
-            "redis+sentinel://a:1",
-            "redis+sentinel://a:x/m",
-            "redis+sentinel:///m",
-            "redis+sentinel://a:1/m/x",
-        ] {
-            assert!(topology(text).is_none(), "{text}");
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::{clock::unix_now, salesforce::guard::Class, store::Cursor};
 const NEWS_EVERY: Duration = Duration::from_millis(300);
 /// How often what has ended by itself is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// How often the key is compared with that of the gateways that share the store.
+const KEY_CHECKED_EVERY: Duration = Duration::from_secs(60);
 /// A session used within this time counts as in use for proactive renewal, seconds.
 const IN_USE: u64 = 5 * 60;
 /// So many sweeps are a minute.
@@ -27,10 +29,16 @@ impl Sessions {
     /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
     pub async fn keep(self: Arc<Self>) {
         let mut swept_at = tokio::time::Instant::now();
+        let mut key_checked_at = None;
         let mut round = 0;
         loop {
             tokio::time::sleep(NEWS_EVERY).await;
             if self.store.is_shared() {
+                let is_due = key_checked_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= KEY_CHECKED_EVERY);
+                // What it finds the store itself tells.
+                if is_due && self.store.check_key(true).await.is_ok() {
+                    key_checked_at = Some(tokio::time::Instant::now());
+                }
                 self.learn(&mut *self.news.lock().await).await;
             }
             if swept_at.elapsed() >= SWEEP_EVERY {

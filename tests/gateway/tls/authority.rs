@@ -64,6 +64,14 @@ impl Authority {
         self.issue("server")
     }
 
+    /// For these names (as `subjectAltName` takes them).
+    pub fn server_for(&self, file: &str, names: &str) -> Issued {
+        let folder = self.folder.path();
+        fs::write(folder.join("extensions"), EXTENSIONS.replace("DNS:localhost, IP:127.0.0.1", names)).unwrap();
+        let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key)];
+        request(folder, file, "server", &format!("/CN={file}"), &own)
+    }
+
     /// One of several.
     pub fn server_named(&self, file: &str) -> Issued {
         let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key)];

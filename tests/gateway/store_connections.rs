@@ -1,0 +1,361 @@
+//! How Redis is reached, and why it is not: each cause is told from every other.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use redis::cmd;
+use shopper_gateway::{
+    metrics::Metrics,
+    settings::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
+    store::{Found, Outage, SessionStore, UnavailableCause as Cause, redis::RedisStore},
+};
+
+use crate::{
+    redis::Redis,
+    store::{configured, login, made, session, trusting},
+    tls::authority::{Authority, Issued, text},
+    world::{eventually, install_cryptography},
+};
+
+/// A host that has no address: RFC 2606, section 2.
+const NOWHERE: &str = "no-such-host.invalid";
+
+fn tcp(host: &str, port: u16) -> RedisAddress {
+    RedisAddress::Tcp(host.into(), port)
+}
+
+fn one(address: RedisAddress) -> Configured {
+    configured(RedisTopology::Standalone(address))
+}
+
+fn watched(sentinels: Vec<RedisAddress>, login: RedisLogin, tls: Option<RedisTls>) -> Configured {
+    configured(RedisTopology::Sentinel { sentinels, master: "shop".into(), login, tls })
+}
+
+/// A port that nobody listens at.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Why a store with these settings cannot be used.
+async fn outage(settings: &Configured) -> Option<Outage> {
+    let store = made(settings);
+    let _ = store.find(&[1; 32]).await;
+    store.state().outage
+}
+
+async fn cause(settings: &Configured) -> Option<Cause> {
+    outage(settings).await.map(|outage| outage.cause)
+}
+
+async fn works(settings: &Configured) {
+    let store = made(settings);
+    eventually("the store takes a session", async || store.insert(session(1), 1).await.is_ok()).await;
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(..)));
+}
+
+/// A server with TLS at a port of its own, beside the plain one.
+async fn tls_server(authority: &Authority, issued: &Issued, client_certificates: &str) -> (Redis, u16) {
+    let port = free_port();
+    let arguments = tls_arguments(authority, issued, port, client_certificates);
+    (Redis::start_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await, port)
+}
+
+fn tls_arguments(authority: &Authority, issued: &Issued, port: u16, client_certificates: &str) -> Vec<String> {
+    let [certificate, key, ca] =
+        [&issued.certificate, &issued.private_key, &authority.certificate].map(|path| text(path));
+    let port = port.to_string();
+    let pairs = [
+        ("--tls-port", port.as_str()),
+        ("--tls-cert-file", certificate),
+        ("--tls-key-file", key),
+        ("--tls-ca-cert-file", ca),
+        ("--tls-auth-clients", client_certificates),
+    ];
+    pairs.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect()
+}
+
+#[tokio::test]
+async fn password_is_wrong_missing_or_not_expected() {
+    let guarded = Redis::start_with(&["--requirepass", "right"]).await;
+    let of = |login: RedisLogin| Configured { login, ..one(guarded.address()) };
+    works(&of(login(None, "right"))).await;
+    assert_eq!(cause(&of(login(None, "wrong"))).await, Some(Cause::PasswordRefused));
+    assert_eq!(cause(&of(login(Some("nobody"), "right"))).await, Some(Cause::PasswordRefused));
+    assert_eq!(cause(&of(RedisLogin::default())).await, Some(Cause::PasswordMissing));
+    let open = Redis::start().await;
+    let of = Configured { login: login(None, "right"), ..one(open.address()) };
+    assert_eq!(cause(&of).await, Some(Cause::PasswordUnexpected));
+    let cluster = Redis::cluster().await;
+    cluster.run::<()>(cmd("CONFIG").arg("SET").arg("requirepass").arg("right")).await;
+    let of = |login: RedisLogin| Configured { login, ..configured(RedisTopology::Cluster(vec![cluster.address()])) };
+    works(&of(login(None, "right"))).await;
+    assert_eq!(cause(&of(login(None, "wrong"))).await, Some(Cause::PasswordRefused));
+    assert_eq!(cause(&of(RedisLogin::default())).await, Some(Cause::PasswordMissing));
+}
+
+#[tokio::test]
+async fn address_is_refused_unknown_or_of_another_kind() {
+    let redis = Redis::start().await;
+    let cluster = Redis::cluster().await;
+    assert_eq!(cause(&one(tcp("127.0.0.1", free_port()))).await, Some(Cause::ConnectionRefused));
+    assert_eq!(cause(&one(tcp(NOWHERE, 6379))).await, Some(Cause::NameUnresolved));
+    let of_cluster = |address: RedisAddress| configured(RedisTopology::Cluster(vec![address]));
+    assert_eq!(cause(&of_cluster(tcp("127.0.0.1", free_port()))).await, Some(Cause::ConnectionRefused));
+    assert_eq!(cause(&of_cluster(tcp(NOWHERE, 6379))).await, Some(Cause::NameUnresolved));
+    assert_eq!(cause(&of_cluster(redis.address())).await, Some(Cause::TopologyWrong));
+    assert_eq!(cause(&Configured { database: 1, ..one(cluster.address()) }).await, Some(Cause::TopologyWrong));
+    assert_eq!(cause(&Configured { database: 999, ..one(redis.address()) }).await, Some(Cause::DatabaseUnknown));
+    assert_eq!(cause(&watched(vec![redis.address()], RedisLogin::default(), None)).await, Some(Cause::NotSentinel));
+}
+
+#[tokio::test]
+async fn server_that_answers_nothing_times_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Configured {
+        timeout: Duration::from_millis(50),
+        login: login(None, "x"),
+        ..one(tcp("127.0.0.1", listener.local_addr().unwrap().port()))
+    };
+    let store = made(&settings);
+    eventually("the store says so", async || {
+        let _ = store.find(&[1; 32]).await;
+        store.state().outage == Some(Outage::of_redis(Cause::TimedOut))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn server_with_too_many_connections_says_so() {
+    let redis = Redis::start().await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut held = client.get_multiplexed_async_connection().await.unwrap();
+    cmd("CONFIG").arg("SET").arg("maxclients").arg(1).query_async::<()>(&mut held).await.unwrap();
+    assert_eq!(cause(&one(redis.address())).await, Some(Cause::TooManyClients));
+}
+
+#[tokio::test]
+async fn certificate_is_untrusted_or_of_another_name() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (redis, port) = tls_server(&authority, &authority.server(), "no").await;
+    let of = |host: &str, port: u16, authority: &Authority| Configured {
+        tls: Some(trusting(authority)),
+        ..one(tcp(host, port))
+    };
+    works(&of("localhost", port, &authority)).await;
+    assert_eq!(cause(&of("localhost", port, &stranger)).await, Some(Cause::CertificateUntrusted));
+    assert_eq!(
+        cause(&of("127.0.0.2", port, &authority)).await,
+        Some(Cause::ConnectionRefused),
+        "control: bound to one"
+    );
+    let quick = |settings: Configured| Configured { timeout: Duration::from_millis(50), ..settings };
+    let without_tls = made(&quick(of("localhost", redis.port, &authority)));
+    eventually("the store says that no TLS is spoken there", async || {
+        let _ = without_tls.find(&[1; 32]).await;
+        without_tls.state().outage == Some(Outage::of_redis(Cause::TlsNotSpoken))
+    })
+    .await;
+    let with_tls = made(&quick(one(tcp("localhost", port))));
+    eventually("the store says that a TLS port closes", async || {
+        let _ = with_tls.find(&[1; 32]).await;
+        with_tls.state().outage == Some(Outage::of_redis(Cause::ConnectionLost))
+    })
+    .await;
+    let elsewhere = authority.server_for("elsewhere", "DNS:redis.example");
+    let (_elsewhere, port) = tls_server(&authority, &elsewhere, "no").await;
+    assert_eq!(cause(&of("localhost", port, &authority)).await, Some(Cause::CertificateName));
+    let in_cluster = |port: u16, authority: &Authority| Configured {
+        tls: Some(trusting(authority)),
+        ..configured(RedisTopology::Cluster(vec![tcp("localhost", port)]))
+    };
+    assert_eq!(cause(&in_cluster(port, &authority)).await, Some(Cause::CertificateName));
+    assert_eq!(cause(&in_cluster(port, &stranger)).await, Some(Cause::CertificateUntrusted));
+}
+
+#[tokio::test]
+async fn client_certificate_is_shown_and_read_anew_for_each_connection() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (mut redis, port) = tls_server(&authority, &authority.server(), "yes").await;
+    let with = |issued: Option<(PathBuf, PathBuf)>| {
+        let tls = RedisTls { client_certificate: issued, ..trusting(&authority) };
+        Configured { tls: Some(tls), ..one(tcp("localhost", port)) }
+    };
+    let (own, other) = (authority.client(), stranger.client());
+    let files = |issued: &Issued| Some((issued.certificate.clone(), issued.private_key.clone()));
+    works(&with(files(&own))).await;
+    for refused in [with(None), with(files(&other))] {
+        let store = made(&refused);
+        eventually("the store says that its certificate is refused", async || {
+            let _ = store.find(&[1; 32]).await;
+            store.state().outage == Some(Outage::of_redis(Cause::ClientCertificateRefused))
+        })
+        .await;
+    }
+
+    // A certificate that is replaced in its place, as cert-manager does, is used by the next connection.
+    let folder = tempfile::tempdir().unwrap();
+    let place = (folder.path().join("client.pem"), folder.path().join("client.key"));
+    let put = |issued: &Issued| {
+        std::fs::copy(&issued.certificate, &place.0).unwrap();
+        std::fs::copy(&issued.private_key, &place.1).unwrap();
+    };
+    put(&other);
+    let store = made(&with(Some(place.clone())));
+    assert!(store.find(&[1; 32]).await.is_err());
+    put(&own);
+    eventually("the store is reached", async || store.find(&[1; 32]).await.is_ok()).await;
+    redis.kill();
+}
+
+#[test]
+fn file_that_cannot_be_used_is_named_by_its_key() {
+    install_cryptography();
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (own, other) = (authority.client(), stranger.client());
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let (empty, missing) = (write("empty", ""), folder.path().join("missing"));
+    let broken = write("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let good = authority.certificate.clone();
+    let pair = |certificate: &Path, key: &Path| Some((certificate.to_owned(), key.to_owned()));
+    for (ca, client_certificate, key) in [
+        (&empty, None, "store.ca: "),
+        (&missing, None, "store.ca: "),
+        (&broken, None, "store.ca: "),
+        (&good, pair(&empty, &own.private_key), "store.certificate: "),
+        (&good, pair(&own.certificate, &empty), "store.private_key: "),
+        (&good, pair(&own.certificate, &other.private_key), "store.private_key: "),
+    ] {
+        let tls = RedisTls { ca: Some(ca.clone()), client_certificate };
+        let settings = Configured { tls: Some(tls), ..one(tcp("localhost", 1)) };
+        let error = RedisStore::new(&settings, &Metrics::new("test", "test").unwrap()).unwrap_err().to_string();
+        assert!(error.starts_with(key), "{error}");
+    }
+    let fits = RedisTls { ca: Some(good), client_certificate: pair(&own.certificate, &own.private_key) };
+    made(&Configured { tls: Some(fits), ..one(tcp("localhost", 1)) });
+}
+
+#[tokio::test]
+async fn socket_is_reached_or_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("redis.sock");
+    let _redis = Redis::start_with(&["--unixsocket", text(&path), "--unixsocketperm", "700"]).await;
+    let of = |path: &Path| one(RedisAddress::Unix(path.to_owned()));
+    works(&Configured { database: 2, ..of(&path) }).await;
+    assert_eq!(cause(&of(&folder.path().join("other.sock"))).await, Some(Cause::SocketMissing));
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    assert_eq!(cause(&of(&folder.path().join("file"))).await, Some(Cause::ConnectionRefused));
+}
+
+#[tokio::test]
+async fn ipv6_address_is_reached_alone_in_a_cluster_and_by_sentinels() {
+    let loopback = ["--bind", "127.0.0.1 ::1"];
+    let redis = Redis::start_with(&loopback).await;
+    works(&one(tcp("::1", redis.port))).await;
+    let port = redis.port;
+    let sentinel = Redis::sentinel_with(&redis, "bind 127.0.0.1 ::1\nprotected-mode no").await;
+    works(&watched(vec![tcp("::1", sentinel.port)], RedisLogin::default(), None)).await;
+    let named = Redis::sentinel_with(&redis, &format!("sentinel monitor six ::1 {port} 1")).await;
+    let mut settings = watched(vec![named.address()], RedisLogin::default(), None);
+    if let RedisTopology::Sentinel { master, .. } = &mut settings.topology {
+        *master = "six".into();
+    }
+    works(&settings).await;
+    let cluster = Redis::cluster_with(&["--bind", "::1 127.0.0.1", "--cluster-announce-ip", "::1"]).await;
+    works(&configured(RedisTopology::Cluster(vec![tcp("::1", cluster.port)]))).await;
+}
+
+#[tokio::test]
+async fn sentinels_with_a_password_are_logged_in_to() {
+    let master = Redis::start_with(&["--requirepass", "of-redis"]).await;
+    let shop = "sentinel auth-pass shop of-redis";
+    let open = Redis::sentinel_with(&master, shop).await;
+    let same = Redis::sentinel_with(&master, &format!("{shop}\nrequirepass of-redis")).await;
+    let own = Redis::sentinel_with(&master, &format!("{shop}\nrequirepass of-sentinel")).await;
+    let rules = "user gateway on >of-user +sentinel|get-master-addr-by-name +client +auth\nuser default off";
+    let user = Redis::sentinel_with(&master, &format!("{shop}\n{rules}")).await;
+    let of = |sentinel: &Redis, own: RedisLogin| Configured {
+        login: login(None, "of-redis"),
+        ..watched(vec![sentinel.address()], own, None)
+    };
+    works(&of(&open, RedisLogin::default())).await;
+    works(&of(&same, RedisLogin::default())).await;
+    works(&of(&own, login(None, "of-sentinel"))).await;
+    works(&of(&user, login(Some("gateway"), "of-user"))).await;
+    let refused = Some(Outage::of_sentinel(Cause::PasswordRefused));
+    assert_eq!(outage(&of(&own, login(None, "wrong"))).await, refused);
+    assert_eq!(outage(&of(&own, RedisLogin::default())).await, refused, "the password of Redis");
+    let mut none = of(&own, RedisLogin::default());
+    none.login = RedisLogin::default();
+    assert_eq!(outage(&none).await, Some(Outage::of_sentinel(Cause::PasswordMissing)));
+    let of_redis = Configured { login: login(None, "wrong"), ..of(&open, RedisLogin::default()) };
+    assert_eq!(outage(&of_redis).await, Some(Outage::of_redis(Cause::PasswordRefused)), "the Sentinel takes all");
+}
+
+#[tokio::test]
+async fn sentinels_are_unknown_down_or_know_no_such_master() {
+    let master = Redis::start().await;
+    let sentinel = Redis::sentinel(&master).await;
+    let of = |sentinels: Vec<RedisAddress>, name: &str| {
+        let mut settings = watched(sentinels, RedisLogin::default(), None);
+        if let RedisTopology::Sentinel { master, .. } = &mut settings.topology {
+            *master = name.into();
+        }
+        settings
+    };
+    let down = || tcp("127.0.0.1", free_port());
+    works(&of(vec![down(), tcp(NOWHERE, 1), sentinel.address()], "shop")).await;
+    assert_eq!(outage(&of(vec![sentinel.address()], "other")).await, Some(Outage::of_sentinel(Cause::MasterUnknown)));
+    assert_eq!(
+        outage(&of(vec![down(), sentinel.address()], "other")).await,
+        Some(Outage::of_sentinel(Cause::MasterUnknown))
+    );
+    assert_eq!(outage(&of(vec![down()], "shop")).await, Some(Outage::of_sentinel(Cause::ConnectionRefused)));
+    assert_eq!(outage(&of(vec![tcp(NOWHERE, 1)], "shop")).await, Some(Outage::of_sentinel(Cause::NameUnresolved)));
+    // A Sentinel whose packets are dropped does not use up the time of the others.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = tcp("127.0.0.1", listener.local_addr().unwrap().port());
+    works(&of(vec![silent.clone(), sentinel.address()], "shop")).await;
+    let mut unknown = of(vec![silent, sentinel.address()], "other");
+    unknown.timeout = Duration::from_millis(100);
+    let store = made(&unknown);
+    eventually("the Sentinel that answers says why", async || {
+        let _ = store.find(&[1; 32]).await;
+        store.state().outage == Some(Outage::of_sentinel(Cause::MasterUnknown))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sentinels_have_tls_of_their_own() {
+    let (of_redis, of_sentinels) = (Authority::new(), Authority::new());
+    let (master, port) = tls_server(&of_redis, &of_redis.server(), "no").await;
+    let issued = of_sentinels.server();
+    let (plain, tls) = (free_port(), free_port());
+    let own = tls_arguments(&of_sentinels, &issued, tls, "no")
+        .chunks(2)
+        .map(|pair| format!("{} {}\n", &pair[0][2..], pair[1]))
+        .collect::<String>();
+    let sentinel = Redis::sentinel_with(&master, &own).await;
+    // Redis without TLS, Sentinels with, and an authority of their own.
+    let sentinels = vec![tcp("localhost", tls)];
+    works(&watched(sentinels.clone(), RedisLogin::default(), Some(trusting(&of_sentinels)))).await;
+    let wrong = watched(sentinels, RedisLogin::default(), Some(trusting(&of_redis)));
+    assert_eq!(outage(&wrong).await, Some(Outage::of_sentinel(Cause::CertificateUntrusted)));
+    // And the reverse.
+    let secure = Redis::sentinel_with(&master, &format!("sentinel monitor secure 127.0.0.1 {port} 1")).await;
+    let mut settings = watched(vec![secure.address()], RedisLogin::default(), None);
+    settings.tls = Some(trusting(&of_redis));
+    if let RedisTopology::Sentinel { master, .. } = &mut settings.topology {
+        *master = "secure".into();
+    }
+    works(&settings).await;
+    drop((sentinel, plain));
+}

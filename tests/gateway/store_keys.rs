@@ -1,0 +1,225 @@
+//! What the store writes: which commands it needs, how long its keys last, and whose encryption key they are sealed with.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::cmd;
+use shopper_gateway::{
+    clock::unix_now,
+    settings::RedisTopology,
+    store::{
+        Epoch, Fence, KeyCheck, Lock, Outage, RevocationTarget, Session, SessionStore, UnavailableCause as Cause,
+        budget::Budget, redis::RedisStore,
+    },
+};
+
+use crate::{
+    redis::Redis,
+    store::{configured, login, made, session, under_keys},
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+/// Every command that a store sends, those of connecting aside.
+const COMMANDS: &str = "GET SET DEL EXPIREAT PEXPIREAT TTL HSET HGET HMGET HINCRBY EXISTS SADD SREM SMEMBERS XADD XRANGE \
+                        XREVRANGE EVALSHA SCRIPT TIME";
+/// Keys that may stand without an end, by what follows the prefix. There is none.
+const ENDLESS: [&str; 0] = [];
+
+async fn fence(store: &RedisStore, session: &Session) -> Fence {
+    match store.lock(session, LEASE).await.unwrap() {
+        Lock::Yours(fence) => fence,
+        lock => panic!("{lock:?}"),
+    }
+}
+
+/// Brings about every kind of state that a store keeps.
+async fn write_everything(store: &RedisStore) {
+    let now = unix_now();
+    // Three sessions: one stays, one is renewed while locked again, one ends.
+    let own = Arc::new(Session::clone(&session(1)).handing([101; 32], None, now));
+    store.insert(Arc::clone(&own), now).await.unwrap();
+    store.insert(session(2), now).await.unwrap();
+    store.insert(session(3), now).await.unwrap();
+    let lock = fence(store, &session(2)).await;
+    let next = session(2).renewed("a".into(), now + 1800, 1800, [22; 32], Some("r".into()), None);
+    store.replace(Arc::new(next.handing([102; 32], None, now)), lock).await.unwrap();
+    fence(store, &session(2)).await;
+    store.touch(&session(1), now + 1).await.unwrap();
+    store.end(RevocationTarget::Session(&session(3)), now).await.unwrap();
+    let keys = session(4).revocation_keys();
+    let token = RevocationTarget::Token { digest: [44; 32], keys, issued_at: now, after: None };
+    store.end(token, now).await.unwrap();
+    let owner = &session(5).owner;
+    store.end_all(&owner.organization, owner.customer.as_ref().unwrap(), now).await.unwrap();
+    // Sessions after the customer's end, or it would have taken all of them.
+    let customer = store.ends(&session(6).revocation_keys()).await.unwrap().customer.number;
+    for number in [6, 7] {
+        let mut later = Session::clone(&session(number));
+        later.after = Epoch { session: 0, customer };
+        store.insert(Arc::new(later), now).await.unwrap();
+    }
+    fence(store, &session(6)).await;
+    // One whose time is over already: a login that was offered late.
+    let mut over = Session::clone(&session(8));
+    over.owner.customer = Some("late".parse().unwrap());
+    over.ends_at = now - 5;
+    store.insert(Arc::new(over), now).await.unwrap();
+    store.refuse(&[55; 32]).await.unwrap();
+    store.note_after(&[66; 32], Epoch { session: 1, customer: 1 }, LEASE).await.unwrap();
+    store.claim(&[77; 32], LEASE).await.unwrap();
+    store.turn(b"ada", LEASE, LEASE).await.unwrap();
+    store.take(b"slas", Budget { size: 9, refill: LEASE }, 1, 0).await.unwrap();
+    store.keep(b"keys", b"value", LEASE).await.unwrap();
+    store.check_key(true).await.unwrap();
+    store.try_commands().await.unwrap();
+}
+
+/// Names and the rest of their lives in seconds; -1 for one without an end.
+async fn lives(redis: &Redis) -> Vec<(String, i64)> {
+    let mut lives = Vec::new();
+    for name in redis.run::<Vec<String>>(cmd("KEYS").arg("*")).await {
+        lives.push((name.clone(), redis.run::<i64>(cmd("TTL").arg(&name)).await));
+    }
+    lives
+}
+
+#[tokio::test]
+async fn every_key_has_an_end() {
+    for redis in [Redis::start().await, Redis::cluster().await] {
+        let is_cluster = redis.run::<String>(cmd("INFO").arg("cluster")).await.contains("cluster_enabled:1");
+        let topology = if is_cluster {
+            RedisTopology::Cluster(vec![redis.address()])
+        } else {
+            RedisTopology::Standalone(redis.address())
+        };
+        let store = made(&configured(topology));
+        write_everything(&store).await;
+        let lives = lives(&redis).await;
+        // Each kind of the table in `store/redis.rs` is among them.
+        for kind in [
+            "test:t:",
+            "test:e:",
+            "test:{",
+            "test:u:",
+            "test:ended",
+            "test:w:",
+            "test:c:",
+            "test:b:",
+            "test:k:",
+            "test:key",
+        ] {
+            assert!(lives.iter().any(|(name, _)| name.starts_with(kind)), "{kind}: {lives:?}");
+        }
+        for suffix in [":s", ":l"] {
+            assert!(lives.iter().any(|(name, _)| name.ends_with(suffix)), "{suffix}: {lives:?}");
+        }
+        for (name, life) in &lives {
+            let is_endless = ENDLESS.iter().any(|endless| name.strip_prefix("test:") == Some(endless));
+            assert!(*life > 0 || is_endless, "{name} has no end: {life}");
+            assert!(*life <= 90 * 24 * 3600, "{name}: {life}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn forbidden_command_is_named_and_nothing_is_left_behind() {
+    let redis = Redis::start().await;
+    let user = |name: &str, forbidden: Option<&str>| {
+        let mut rules = cmd("ACL");
+        rules.arg("SETUSER").arg(name).arg(&["ON", ">pw", "~test:*", "-@all", "+client"]);
+        for command in COMMANDS.split_whitespace().filter(|command| Some(*command) != forbidden) {
+            rules.arg(format!("+{}", command.to_lowercase()));
+        }
+        rules
+    };
+    for forbidden in COMMANDS.split_whitespace().map(Some).chain([None]) {
+        let name = format!("without-{}", forbidden.unwrap_or("nothing"));
+        redis.run::<()>(&user(&name, forbidden)).await;
+        let mut settings = configured(RedisTopology::Standalone(redis.address()));
+        settings.login = login(Some(&name), "pw");
+        let tried = made(&settings).try_commands().await;
+        match forbidden {
+            Some(forbidden) => {
+                let refused = tried.unwrap_err();
+                assert!(refused.command.starts_with(forbidden), "{forbidden}: {refused}");
+                assert_eq!(refused.outage, Some(Outage::of_redis(Cause::PermissionDenied)), "{forbidden}");
+                assert!(refused.to_string().starts_with(&format!("{} failed: ", refused.command)), "{refused}");
+            }
+            None => tried.unwrap(),
+        }
+        // What may not delete leaves what ends by itself.
+        let left: Vec<_> = lives(&redis).await;
+        assert!(left.is_empty() || forbidden == Some("DEL"), "{forbidden:?}: {left:?}");
+        assert!(left.iter().all(|(_, life)| *life > 0), "{forbidden:?}: {left:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_beyond_the_prefix_that_is_allowed_are_an_outage() {
+    let redis = Redis::start().await;
+    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("gateway").arg(&["ON", ">pw", "~other:*", "+@all"])).await;
+    let mut settings = configured(RedisTopology::Standalone(redis.address()));
+    settings.login = login(Some("gateway"), "pw");
+    let refused = made(&settings).try_commands().await.unwrap_err();
+    assert_eq!(refused.outage, Some(Outage::of_redis(Cause::PermissionDenied)));
+}
+
+fn is_other(check: &KeyCheck) -> bool {
+    matches!(check, KeyCheck::Other { .. })
+}
+
+#[tokio::test]
+async fn gateway_with_another_key_finds_that_and_the_fleet_does_not_follow_it() {
+    let redis = Redis::start().await;
+    let (one, two, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 1, None), under_keys(&redis, 9, None));
+    assert_eq!(stranger.check_key(false).await, Ok(KeyCheck::Unknown), "a check writes nothing");
+    assert_eq!(lives(&redis).await, []);
+    assert_eq!(one.check_key(true).await, Ok(KeyCheck::Common));
+    assert_eq!(two.check_key(true).await, Ok(KeyCheck::Common));
+    for registers in [false, true] {
+        let check = stranger.check_key(registers).await.unwrap();
+        let KeyCheck::Other { own, stored } = &check else { panic!("{check:?}") };
+        assert!(own != stored && check.to_string().contains("store.encryption_key"), "{check}");
+        assert!(is_other(&stranger.state().key));
+    }
+    assert_eq!(one.check_key(true).await, Ok(KeyCheck::Common));
+    // A fleet that begins anew with another key on purpose takes the value away.
+    redis.run::<()>(cmd("DEL").arg("test:key")).await;
+    assert_eq!(stranger.check_key(true).await, Ok(KeyCheck::Common));
+    assert_eq!(stranger.state().key, KeyCheck::Common);
+}
+
+#[tokio::test]
+async fn rolling_replacement_of_the_key_is_no_other_key() {
+    let redis = Redis::start().await;
+    // By the steps of OPERATIONS.md, two gateways, one after the other; each checks its key all the time.
+    let steps: [(u8, Option<u8>); 4] = [(1, None), (1, Some(2)), (2, Some(1)), (2, None)];
+    let mut fleet = [under_keys(&redis, 1, None), under_keys(&redis, 1, None)];
+    for (current, previous) in steps {
+        for replica in [0, 1] {
+            fleet[replica] = under_keys(&redis, current, previous);
+            for _ in 0..2 {
+                for gateway in [replica, 1 - replica] {
+                    let check = fleet[gateway].check_key(true).await.unwrap();
+                    assert_eq!(check, KeyCheck::Common, "{current} {previous:?} at {replica}, checked by {gateway}");
+                }
+            }
+        }
+    }
+    assert!(is_other(&under_keys(&redis, 1, None).check_key(false).await.unwrap()), "the old key alone is another now");
+}
+
+#[tokio::test]
+async fn value_that_somebody_else_wrote_is_no_common_key() {
+    let redis = Redis::start().await;
+    let store = under_keys(&redis, 1, None);
+    for text in ["", "x", "key check", "0123456789012345678901234567890123456789"] {
+        redis.run::<()>(cmd("SET").arg("test:key").arg(text)).await;
+        assert!(is_other(&store.check_key(true).await.unwrap()), "{text}");
+    }
+    // What the store seals elsewhere is no check value either.
+    store.keep(b"key check", b"key check", LEASE).await.unwrap();
+    let names: Vec<String> = redis.run(cmd("KEYS").arg("test:k:*")).await;
+    let sealed: Vec<u8> = redis.run(cmd("GET").arg(&names[0])).await;
+    redis.run::<()>(cmd("SET").arg("test:key").arg(sealed)).await;
+    assert!(is_other(&store.check_key(true).await.unwrap()));
+}
