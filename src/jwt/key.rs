@@ -1,5 +1,7 @@
 //! The public keys of issuers, read once, so that a signature costs no more than its verification.
 
+use std::ops::RangeInclusive;
+
 use aws_lc_rs::{
     digest::{Digest, SHA256, digest},
     signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey},
@@ -7,11 +9,15 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, DecodingKey, crypto,
-    jwk::{AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk},
+    jwk::{AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, RSAKeyParameters},
 };
 
 /// What an uncompressed point begins with (SEC 1, 2.3.3).
 const UNCOMPRESSED: u8 = 4;
+/// Bytes of the modulus of an RSA key that verifies: 2,048 to 8,192 bits.
+const RSA_MODULUS_BYTES: RangeInclusive<usize> = 256..=1024;
+/// Most bytes of its exponent: 33 bits, as the library takes.
+const MAX_RSA_EXPONENT_BYTES: usize = 5;
 /// Bytes of a coordinate on P-256, never fewer (RFC 7518, 6.2.1.2).
 const COORDINATE_BYTES: usize = 32;
 
@@ -66,7 +72,9 @@ impl VerifyingKey {
                 let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point(key)?).ok()?;
                 Some(Self(Kind::Es256(key)))
             }
-            AlgorithmParameters::RSA(_) => Some(Self(Kind::Rs256(DecodingKey::from_jwk(jwk).ok()?))),
+            AlgorithmParameters::RSA(key) if is_usable(key) => {
+                Some(Self(Kind::Rs256(DecodingKey::from_jwk(jwk).ok()?)))
+            }
             _ => None,
         }
     }
@@ -91,6 +99,21 @@ impl VerifyingKey {
             Kind::Rs256(key) => crypto::verify(signature, signed.bytes, key, Algorithm::RS256).unwrap_or(false),
         }
     }
+}
+
+/// Whether an RSA key can verify anything: the library refuses other sizes at each verification (RFC 7518, 3.3: 2,048 bits
+/// or more), and an exponent of 1 makes everybody a signer.
+fn is_usable(key: &RSAKeyParameters) -> bool {
+    let number = |text: &str| {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        Some(bytes.get(zeros..)?.to_vec())
+    };
+    let (Some(modulus), Some(exponent)) = (number(&key.n), number(&key.e)) else { return false };
+    RSA_MODULUS_BYTES.contains(&modulus.len())
+        && exponent.len() <= MAX_RSA_EXPONENT_BYTES
+        && exponent != [1]
+        && exponent.last().is_some_and(|last| last % 2 == 1)
 }
 
 fn point(key: &EllipticCurveKeyParameters) -> Option<Vec<u8>> {
