@@ -7,6 +7,8 @@
 
 mod key;
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
@@ -104,6 +106,28 @@ pub struct ClaimedOrigin {
     /// When, seconds since 1970 (`iat`).
     #[serde(default, rename = "iat", deserialize_with = "whole_number")]
     pub issued_at: Option<u64>,
+}
+
+/// Whom a token is for (`aud`; RFC 7519, 4.1.3): one text, or a list of texts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Audience<'t> {
+    /// One text.
+    #[serde(borrow)]
+    One(Cow<'t, str>),
+    /// A list, which may be empty: the token is then for nobody.
+    List(Vec<Cow<'t, str>>),
+}
+
+impl Audience<'_> {
+    /// Whether a token is for this recipient, perhaps among others. Case counts.
+    #[must_use]
+    pub fn includes(&self, recipient: &str) -> bool {
+        match self {
+            Self::One(one) => one == recipient,
+            Self::List(list) => list.iter().any(|one| one == recipient),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -252,6 +276,30 @@ mod tests {
         ] {
             let text = token(&format!(r#"{{"alg":"ES256","kid":"k",{member}}}"#), "{}", &[1; 64]);
             assert_eq!(refusal(&text), Malformed::ExtensionRefused, "{member}");
+        }
+    }
+
+    #[test]
+    fn audience_includes_exactly_what_it_names() {
+        let includes = |json: &str| serde_json::from_str::<Audience<'_>>(json).is_ok_and(|aud| aud.includes("a/b"));
+        for json in [r#""a/b""#, r#"["a/b"]"#, r#"["x", "a/b", "y"]"#, r#""a\/b""#, r#"["a\/b", "a/b"]"#] {
+            assert!(includes(json), "{json}");
+        }
+        for json in [
+            r#""""#,
+            r#""a/b ""#,
+            r#""A/b""#,
+            r#""a/b,x""#,
+            "[]",
+            r#"["x"]"#,
+            r#"["a/b", 7]"#,
+            r#"["a/b", null]"#,
+            r#"[["a/b"]]"#,
+            r#"{"a/b": "a/b"}"#,
+            "null",
+            "7",
+        ] {
+            assert!(!includes(json), "{json}");
         }
     }
 

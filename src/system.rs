@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     clock::unix_now,
-    jwt::{Unverifiable, Unverified, sha256},
+    jwt::{Audience, Unverifiable, Unverified, sha256},
     keys::{KeyRing, NoKey, Source},
     names::{ClientId, Scopes, TENANT_SCOPE, TenantId},
 };
@@ -54,6 +54,16 @@ pub enum SystemTokenError {
     KeysUnavailable,
 }
 
+/// What ties a system token to what it is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgedBy {
+    /// Its scopes: the tenant's own must be among them.
+    Scopes,
+    /// The roles of its client, which only Salesforce knows. Tokens for that need no scopes; one that names tenants in its
+    /// scopes must name this one.
+    Roles,
+}
+
 /// Verifies system tokens of one Account Manager.
 #[derive(Debug)]
 pub struct SystemVerifier {
@@ -64,14 +74,17 @@ pub struct SystemVerifier {
 }
 
 #[derive(Debug, Deserialize)]
-struct Claims {
+struct Claims<'c> {
     iss: String,
     sub: String,
-    aud: String,
+    #[serde(borrow)]
+    aud: Audience<'c>,
     exp: u64,
     #[serde(default)]
     nbf: Option<u64>,
-    scope: ScopeClaim,
+    /// Absent from tokens of clients whose roles decide.
+    #[serde(default)]
+    scope: Option<ScopeClaim>,
 }
 
 /// A list, as Account Manager writes it, or one text, as RFC 9068 does.
@@ -98,13 +111,18 @@ impl SystemVerifier {
     ///
     /// # Errors
     /// [`SystemTokenError`].
-    pub async fn verify(&self, token: &str, tenant: &TenantId) -> Result<Arc<SystemClient>, SystemTokenError> {
+    pub async fn verify(
+        &self,
+        token: &str,
+        tenant: &TenantId,
+        judged_by: JudgedBy,
+    ) -> Result<Arc<SystemClient>, SystemTokenError> {
         let name = sha256(token);
         let client = match self.verdicts.get(&name) {
             Some((client, generation)) if self.ring.generation() == Some(generation) => client,
             _ => self.verify_anew(token, name).await?,
         };
-        client.check(tenant, unix_now())?;
+        client.check(tenant, judged_by, unix_now())?;
         Ok(client)
     }
 
@@ -121,7 +139,7 @@ impl SystemVerifier {
             NoKey::Unknown => SystemTokenError::Invalid,
             NoKey::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
-        let (claims, _): (Claims, _) = unverified.verify(&key.verifying).map_err(|error: Unverifiable| {
+        let (claims, _): (Claims<'_>, _) = unverified.verify(&key.verifying).map_err(|error: Unverifiable| {
             tracing::debug!(%error, "system token refused");
             SystemTokenError::Invalid
         })?;
@@ -130,13 +148,15 @@ impl SystemVerifier {
         Ok(client)
     }
 
-    fn client(&self, claims: &Claims) -> Result<SystemClient, SystemTokenError> {
-        if !self.issuers.contains(&claims.iss) || claims.sub != claims.aud {
+    fn client(&self, claims: &Claims<'_>) -> Result<SystemClient, SystemTokenError> {
+        // A client's own token is for itself, perhaps among others. A user's is for a client, and so is an ID token.
+        if !self.issuers.contains(&claims.iss) || !claims.aud.includes(&claims.sub) {
             return Err(SystemTokenError::Invalid);
         }
         let scopes: Result<Scopes, _> = match &claims.scope {
-            ScopeClaim::List(list) => list.iter().map(|scope| scope.parse()).collect(),
-            ScopeClaim::Text(text) => text.parse(),
+            Some(ScopeClaim::List(list)) => list.iter().map(|scope| scope.parse()).collect(),
+            Some(ScopeClaim::Text(text)) => text.parse(),
+            None => Ok(Scopes::default()),
         };
         Ok(SystemClient {
             client: claims.sub.parse().map_err(|_| SystemTokenError::Invalid)?,
@@ -149,17 +169,19 @@ impl SystemVerifier {
 
 impl SystemClient {
     /// Whether its token counts now, for this tenant.
-    fn check(&self, tenant: &TenantId, now: u64) -> Result<(), SystemTokenError> {
+    fn check(&self, tenant: &TenantId, judged_by: JudgedBy, now: u64) -> Result<(), SystemTokenError> {
         if now >= self.expires_at.saturating_add(LEEWAY_SECONDS) {
             return Err(SystemTokenError::Expired);
         }
         if self.not_before.is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
             return Err(SystemTokenError::Invalid);
         }
-        if names_tenant(&self.scopes, tenant) { Ok(()) } else { Err(SystemTokenError::TenantWrong) }
+        let mut tenants = self.scopes.iter().filter_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE)).peekable();
+        let needs_none = judged_by == JudgedBy::Roles && tenants.peek().is_none();
+        if needs_none || tenants.any(|named| named == tenant.as_str()) {
+            Ok(())
+        } else {
+            Err(SystemTokenError::TenantWrong)
+        }
     }
-}
-
-fn names_tenant(scopes: &Scopes, tenant: &TenantId) -> bool {
-    scopes.iter().any(|scope| scope.as_str().strip_prefix(TENANT_SCOPE) == Some(tenant.as_str()))
 }

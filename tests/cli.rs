@@ -232,6 +232,15 @@ fn routes_prints_a_line_for_each_operation() {
 }
 
 #[test]
+fn routes_says_where_roles_decide() {
+    let table = text(&run("routes", []).stdout);
+    let line = table.lines().find(|line| line.contains("\tauth-admin.retrieveTenant\t")).unwrap();
+    let expected = "by role; Salesforce asks for any of: SLAS_SERVICE_ADMIN SLAS_ORGANIZATION_ADMIN\t";
+    assert!(line.contains(expected), "{line}");
+    assert_eq!(table.lines().filter(|line| line.contains(", by role; ")).count(), 14);
+}
+
+#[test]
 fn routes_names_the_clients_whose_credential_is_added() {
     let line = |environment: &[(&'static str, &OsStr)]| {
         let output = run("routes", environment.iter().copied());

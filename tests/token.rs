@@ -116,6 +116,20 @@ fn good(simulator: &Simulator) -> [String; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_system_token_without_tenant_is_good_where_roles_decide_and_nowhere_else() {
+    let simulator = simulator().await;
+    let token = simulator.mint_account_manager_token(CALLER, &["mail", "sfcc.orders"], "", 1800);
+    let shown = explained(&token, None, 0);
+    assert!(shown.contains("It may call 14 of ") && shown.contains("\n  auth-admin: "), "{shown}");
+    let shown = explained(&token, Some(&simulator.url()), 0);
+    assert!(shown.contains("verified with a key of its issuer"), "{shown}");
+    assert!(!shown.contains("\n  orders: "), "{shown}");
+    let of_another = simulator.mint_account_manager_token(CALLER, &["sfcc.orders"], "zzzz_009", 1800);
+    let shown = explained(&of_another, Some(&simulator.url()), 1);
+    assert!(shown.contains("token_wrong_organization"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_the_keys_cannot_be_had_the_gateway_would_refuse_it() {
     for token in good(&simulator().await) {
         let shown = explained(&token, Some("http://127.0.0.1:9"), 1);

@@ -28,6 +28,8 @@ pub(crate) enum TokenKind {
     ShopperTsob,
     ShopperTaob,
     System,
+    /// Account Manager's; the roles of its client decide, and the words of the acceptance are roles.
+    SystemByRole,
 }
 
 /// What a method and path mean.
@@ -63,6 +65,7 @@ fn acceptance(text: &'static str) -> Option<Acceptance> {
         "shopper-tsob" => TokenKind::ShopperTsob,
         "shopper-taob" => TokenKind::ShopperTaob,
         "system" => TokenKind::System,
+        "roles" => TokenKind::SystemByRole,
         _ => return None,
     };
     Some(Acceptance { kind, scopes: words.collect() })
@@ -105,6 +108,7 @@ fn bind(operation: &'static Operation, path: &[String]) -> Option<Binding> {
 pub(crate) fn scopes(system: bool) -> Vec<&'static str> {
     let acceptances = operations().iter().flat_map(|operation| &operation.accepts);
     let mut scopes: Vec<_> = acceptances
+        .filter(|acceptance| acceptance.kind != TokenKind::SystemByRole)
         .filter(|acceptance| (acceptance.kind == TokenKind::System) == system)
         .flat_map(|acceptance| acceptance.scopes.iter().copied())
         .collect();

@@ -98,6 +98,8 @@ pub struct AccountManagerClient {
     pub tenants: Vec<String>,
     /// System scopes; absent means all.
     pub scopes: Option<Vec<String>>,
+    /// Roles, which decide about SLAS Admin; absent means all.
+    pub roles: Option<Vec<String>>,
 }
 
 /// A registered shopper.

@@ -191,7 +191,12 @@ impl ShopperToken {
     pub(crate) fn read(claims: Map<String, Value>) -> Option<Self> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let tenant = text("iss")?.strip_prefix("slas/prod/")?.to_owned();
-        if text("aud")? != format!("commercecloud/prod/{tenant}") {
+        let audience = Value::from(format!("commercecloud/prod/{tenant}"));
+        let is_for_commerce_cloud = match claims.get("aud")? {
+            Value::Array(list) => list.contains(&audience),
+            one => *one == audience,
+        };
+        if !is_for_commerce_cloud {
             return None;
         }
         let subject: Vec<_> = text("sub")?.split("::").collect();

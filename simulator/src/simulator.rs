@@ -101,7 +101,7 @@ impl Simulator {
         self.world.mint_shopper_token(spec)
     }
 
-    /// Signs an Account Manager token; a negative lifetime makes an expired one.
+    /// Signs an Account Manager token; a negative lifetime makes an expired one. One for no tenant ("") has only these scopes.
     pub fn mint_account_manager_token(
         &self,
         client_id: &str,

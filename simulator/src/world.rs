@@ -204,7 +204,8 @@ impl World {
         tenant: &str,
         lifetime_seconds: i64,
     ) -> String {
-        let mut all = vec![format!("SALESFORCE_COMMERCE_API:{tenant}")];
+        let of_tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+        let mut all: Vec<_> = of_tenant.map(|tenant| format!("SALESFORCE_COMMERCE_API:{tenant}")).into_iter().collect();
         all.extend(scopes.iter().map(|scope| (*scope).to_owned()));
         self.sign_account_manager_token(client_id, client_id, &all, lifetime_seconds)
     }

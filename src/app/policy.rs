@@ -103,6 +103,6 @@ fn merchant_route(route: &settings::Route) -> MerchantRoute {
         name: route.name.clone(),
         method: route.method.clone(),
         template: route.path.clone(),
-        security: vec![Security { kind, scopes: route.scopes.clone() }],
+        security: vec![Security { kind, scopes: route.scopes.clone(), roles: Vec::new() }],
     }
 }

@@ -46,14 +46,19 @@ fn who_may_call(operation: &Operation, callers: &Callers, policy: &Policy) -> St
         return "anyone; SLAS checks the request's own credential".to_owned();
     }
     let alternatives = operation.security.iter().map(|security| match security.kind {
-        SecurityKind::System => {
+        SecurityKind::System | SecurityKind::SystemByRole => {
             let allowed: Vec<_> = callers
                 .iter()
                 .filter(|caller| caller.settings.may_system && caller.operations().any(|glob| glob.matches(operation)))
                 .map(|caller| caller.settings.name.as_str())
                 .collect();
             let allowed = if allowed.is_empty() { "no configured caller".to_owned() } else { allowed.join(", ") };
-            format!("system ({allowed}) with any of: {}", security.scopes)
+            match security.kind {
+                SecurityKind::SystemByRole => {
+                    format!("system ({allowed}), by role; Salesforce asks for any of: {}", security.roles.join(" "))
+                }
+                _ => format!("system ({allowed}) with any of: {}", security.scopes),
+            }
         }
         kind => format!("{kind} with any of: {}", security.scopes),
     });

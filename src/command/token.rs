@@ -20,7 +20,7 @@ use super::{
 use crate::{
     app,
     clock::unix_now,
-    gate::operations::{Operation, Operations, SecurityKind},
+    gate::operations::{Operation, Operations, Security, SecurityKind},
 };
 
 pub(super) fn inspect(config: Option<&Path>, terminal: &Terminal) -> Result<(), Failure> {
@@ -81,10 +81,14 @@ fn may_call(operation: &Operation, claimed: &Claimed, judgement: &Judgement) -> 
     if !claimed.is_system {
         return operation.for_shopper(claimed.marks).any(|security| security.is_met_by(&claimed.scopes));
     }
-    let mut of_systems = operation.security.iter().filter(|security| security.kind == SecurityKind::System);
+    let is_met = |security: &Security| match security.kind {
+        SecurityKind::System => !claimed.is_for_roles() && security.is_met_by(&claimed.scopes),
+        SecurityKind::SystemByRole => true,
+        SecurityKind::Shopper | SecurityKind::ShopperTsob | SecurityKind::ShopperTaob => false,
+    };
     let is_callers = match (&judgement.caller, &judgement.organization) {
         (Some(caller), Some(organization)) => caller.may_system(operation, organization, None),
         _ => true,
     };
-    is_callers && of_systems.any(|security| security.is_met_by(&claimed.scopes))
+    is_callers && operation.security.iter().any(is_met)
 }

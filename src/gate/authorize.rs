@@ -221,7 +221,7 @@ pub(super) fn needed_by(operation: &Operation) -> NeededToken {
     match operation.security.first().map(|security| security.kind) {
         Some(SecurityKind::ShopperTsob) => NeededToken::OnBehalf,
         Some(SecurityKind::ShopperTaob) => NeededToken::AgentOnBehalf,
-        Some(SecurityKind::System) => NeededToken::System,
+        Some(SecurityKind::System | SecurityKind::SystemByRole) => NeededToken::System,
         Some(SecurityKind::Shopper) | None => NeededToken::Shopper,
     }
 }

@@ -64,6 +64,8 @@ pub struct Security {
     /// The scopes, any one of which is enough. Only a merchant's route may name none: it then takes
     /// any token of the kind.
     pub scopes: Scopes,
+    /// Roles of Account Manager, any one of which Salesforce asks for. The gateway does not know which roles a client has.
+    pub roles: Vec<String>,
 }
 
 /// The kinds of token that Salesforce's descriptions ask for.
@@ -78,6 +80,8 @@ pub enum SecurityKind {
     ShopperTaob,
     /// A token of Account Manager (`AmOAuth2`, `BearerToken`).
     System,
+    /// The same, with or without scopes: Salesforce judges by the roles of its client.
+    SystemByRole,
 }
 
 impl SecurityKind {
@@ -89,6 +93,16 @@ impl SecurityKind {
             Self::ShopperTsob => "shopper_tsob",
             Self::ShopperTaob => "shopper_taob",
             Self::System => "system",
+            Self::SystemByRole => "system_by_role",
+        }
+    }
+
+    /// Whether it is a token of Account Manager.
+    #[must_use]
+    pub fn is_of_system(self) -> bool {
+        match self {
+            Self::System | Self::SystemByRole => true,
+            Self::Shopper | Self::ShopperTsob | Self::ShopperTaob => false,
         }
     }
 }
@@ -303,14 +317,20 @@ impl Operation {
             SecurityKind::Shopper => true,
             SecurityKind::ShopperTsob => marks.tsob,
             SecurityKind::ShopperTaob => marks.taob,
-            SecurityKind::System => false,
+            SecurityKind::System | SecurityKind::SystemByRole => false,
         })
     }
 
     /// Whether a system token is enough for it.
     #[must_use]
     pub fn accepts_system(&self) -> bool {
-        self.security.iter().any(|security| security.kind == SecurityKind::System)
+        self.security.iter().any(|security| security.kind.is_of_system())
+    }
+
+    /// Whether Salesforce judges by the roles of a system token's client, so that the token needs no scopes.
+    #[must_use]
+    pub fn is_judged_by_role(&self) -> bool {
+        self.security.iter().any(|security| security.kind == SecurityKind::SystemByRole)
     }
 
     /// The scopes, any one of which a trusted system needs for it.
@@ -330,7 +350,7 @@ impl Operation {
     #[must_use]
     pub fn wants_shopper(&self) -> bool {
         matches!(self.kind, OperationKind::Standard | OperationKind::Merchant)
-            && self.security.iter().any(|security| security.kind != SecurityKind::System)
+            && self.security.iter().any(|security| !security.kind.is_of_system())
     }
 
     fn of_merchant(route: MerchantRoute) -> Result<Self, TableError> {

@@ -81,7 +81,7 @@ impl AccountManager {
     }
 
     /// A token of a client's own (`client_credentials`). Every scope must be one that the client has: one that is
-    /// not fails the whole exchange.
+    /// not fails the whole exchange. Without scopes it is asked for what the client has by default (RFC 6749, 3.3).
     ///
     /// # Errors
     /// [`ExchangeError`]; a wrong secret is [`ExchangeError::Rejected`] with `invalid_client`, a scope that the client
@@ -93,12 +93,15 @@ impl AccountManager {
         scopes: &Scopes,
     ) -> Result<SystemTokenAnswer, ExchangeError> {
         let purpose = Purpose::new("account_manager", "client_credentials", Class::System).repeatable();
+        let scopes = scopes.to_string();
+        let mut form = vec![("grant_type", "client_credentials")];
+        form.extend(Some(("scope", scopes.as_str())).filter(|(_, scopes)| !scopes.is_empty()));
         let request = self
             .transport
             .client()
             .post(self.url(TOKEN_PATH))
             .basic_auth(client, Some(secret.expose_secret()))
-            .form(&[("grant_type", "client_credentials"), ("scope", &scopes.to_string())]);
+            .form(&form);
         let token = |answer: &Answer| match answer.status {
             StatusCode::OK => json::read(&answer.body)
                 .map_err(|why| ExchangeError::malformed(format!("a token answer that cannot be read: {why}"))),

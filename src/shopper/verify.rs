@@ -21,7 +21,7 @@ use serde::Deserialize;
 use super::{Shopper, isb::Isb};
 use crate::{
     clock::{unix_now, unix_now_ms},
-    jwt::{Malformed, TokenDigest, Unverifiable, Unverified, sha256},
+    jwt::{Audience, Malformed, TokenDigest, Unverifiable, Unverified, sha256},
     keys::{KeyRing, NoKey, Source},
     metrics::Metrics,
     names::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
@@ -130,7 +130,7 @@ pub struct Claims<'c> {
     #[serde(borrow)]
     iss: Cow<'c, str>,
     #[serde(borrow)]
-    aud: Cow<'c, str>,
+    aud: Audience<'c>,
     #[serde(borrow)]
     sub: Cow<'c, str>,
     exp: u64,
@@ -342,7 +342,7 @@ impl Claims<'_> {
     fn shopper_with(&self, scopes: Scopes) -> Result<Shopper, TokenError> {
         let organization = organization_of(&self.iss).ok_or(TokenError::IssuerWrong)?;
         let (_, environment_and_tenant) = self.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
-        if self.aud.strip_prefix("commercecloud/") != Some(environment_and_tenant) {
+        if !self.aud.includes(&format!("commercecloud/{environment_and_tenant}")) {
             return Err(TokenError::IssuerWrong);
         }
         let (tenant, client, usid) = subject(&self.sub).ok_or(TokenError::NotAShoppers)?;
@@ -397,10 +397,14 @@ fn subject(sub: &str) -> Option<(TenantId, ClientId, Usid)> {
 mod tests {
     use super::*;
 
+    fn one(audience: &'static str) -> Audience<'static> {
+        Audience::One(audience.into())
+    }
+
     fn claims() -> Claims<'static> {
         Claims {
             iss: "slas/prod/zzrf_001".into(),
-            aud: "commercecloud/prod/zzrf_001".into(),
+            aud: one("commercecloud/prod/zzrf_001"),
             sub: "cc-slas::zzrf_001::scid:c1::usid:u1".into(),
             exp: 2,
             nbf: None,
@@ -420,14 +424,16 @@ mod tests {
 
     #[test]
     fn a_claim_of_another_tenant_or_environment_is_refused() {
-        let changes: [fn(&mut Claims<'static>); 8] = [
+        let changes: [fn(&mut Claims<'static>); 10] = [
             |claims| claims.iss = "slas/prod/zzrf_002".into(),
             |claims| claims.iss = "slas/dev/zzrf_001".into(),
             |claims| claims.iss = "slas/test/zzrf_001".into(),
             |claims| claims.iss = "https://slas/prod/zzrf_001".into(),
-            |claims| claims.aud = "commercecloud/prod/zzrf_002".into(),
-            |claims| claims.aud = "commercecloud/dev/zzrf_001".into(),
-            |claims| claims.aud = "slas/prod/zzrf_001".into(),
+            |claims| claims.aud = one("commercecloud/prod/zzrf_002"),
+            |claims| claims.aud = one("commercecloud/dev/zzrf_001"),
+            |claims| claims.aud = one("slas/prod/zzrf_001"),
+            |claims| claims.aud = Audience::List(vec!["commercecloud/prod/zzrf_002".into(), "commercecloud".into()]),
+            |claims| claims.aud = Audience::List(Vec::new()),
             |claims| claims.sub = "cc-slas::zzrf_002::scid:c1::usid:u1".into(),
         ];
         for (position, change) in changes.iter().enumerate() {
@@ -437,8 +443,11 @@ mod tests {
         }
         let mut development = claims();
         development.iss = "slas/dev/zzrf_001".into();
-        development.aud = "commercecloud/dev/zzrf_001".into();
+        development.aud = one("commercecloud/dev/zzrf_001");
         assert!(development.shopper().is_ok());
+        let mut several = claims();
+        several.aud = Audience::List(vec!["https://shop.example".into(), "commercecloud/prod/zzrf_001".into()]);
+        assert!(several.shopper().is_ok(), "it is for Commerce Cloud, among others");
     }
 
     #[test]

@@ -13,8 +13,11 @@ use reqwest::Method;
 use salesforce_simulator::LedgerEntry;
 use shopper_gateway::gate::operations::{Operation, OperationKind, Operations, Security, SecurityKind};
 
-use crate::world::{
-    Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, World, baskets, customers, products,
+use crate::{
+    callers::CALLER_SECRET,
+    world::{
+        Answer, CALLER_CLIENT, LOGIN, ORGANIZATION, OTHER_ORGANIZATION, PASSWORD, World, baskets, customers, products,
+    },
 };
 
 /// An Account Manager client that a caller without permissions presents.
@@ -91,6 +94,11 @@ fn system(world: &World, client: &str, scopes: impl IntoIterator<Item = String>)
     world.simulator.mint_account_manager_token(client, &scopes, "zzrf_001", 600)
 }
 
+/// A token whose client has roles. Its tenant may be left out.
+fn by_role(world: &World, client: &str, tenant: &str, scopes: &[&str]) -> String {
+    world.simulator.mint_account_manager_token(client, scopes, tenant, 600)
+}
+
 /// A token of the kind that an alternative asks for.
 fn fitting(world: &World, kind: SecurityKind, scopes: impl IntoIterator<Item = String>) -> String {
     match kind {
@@ -98,6 +106,7 @@ fn fitting(world: &World, kind: SecurityKind, scopes: impl IntoIterator<Item = S
         SecurityKind::ShopperTsob => shopper(world, scopes, &["tsob"]),
         SecurityKind::ShopperTaob => shopper(world, scopes, &["taob"]),
         SecurityKind::System => system(world, CALLER_CLIENT, scopes),
+        SecurityKind::SystemByRole => by_role(world, CALLER_CLIENT, "", &[]),
     }
 }
 
@@ -189,7 +198,7 @@ async fn every_other_scope_together_does_not_open_it() {
     let (all_system, all_shopper) = (all_of(true), all_of(false));
     let mut cases = Vec::new();
     for operation in &operations {
-        for security in &operation.security {
+        for security in operation.security.iter().filter(|security| security.kind != SecurityKind::SystemByRole) {
             let of_system = security.kind == SecurityKind::System;
             let accepted: BTreeSet<String> = operation
                 .security
@@ -216,6 +225,58 @@ async fn every_other_scope_together_does_not_open_it() {
         }
     }
     check(&world, cases).await;
+}
+
+#[tokio::test]
+async fn operation_judged_by_role_takes_tokens_without_scopes_of_its_callers_only() {
+    let world = world().await;
+    let judged_by_role = |operation: &Arc<Operation>| has(operation, SecurityKind::SystemByRole);
+    let (by_roles, by_scopes): (Vec<_>, Vec<_>) = published().into_iter().partition(judged_by_role);
+    assert_eq!(by_roles.len(), 14);
+    assert!(by_roles.iter().all(|operation| operation.api == "auth-admin" && operation.security.len() == 1));
+    let case = |operation: &Arc<Operation>, what: &str, credential: String, refusal: Option<(u16, &'static str)>| {
+        Case { what: what.to_owned(), operation: Arc::clone(operation), credential: Some(credential), refusal }
+    };
+    let mut cases = Vec::new();
+    for operation in &by_roles {
+        for (what, tenant, scopes, refusal) in [
+            ("with no scope", "", &[][..], None),
+            ("with another scope", "", &["mail", "roles"], None),
+            ("with this tenant's scope", "zzrf_001", &[], None),
+            ("with another tenant's scope", "zzrf_002", &[], Some((403, "token_wrong_organization"))),
+        ] {
+            cases.push(case(operation, what, by_role(&world, CALLER_CLIENT, tenant, scopes), refusal));
+        }
+        let (idle, nobody) = (by_role(&world, IDLE_CALLER, "", &[]), by_role(&world, NOBODYS_CLIENT, "", &[]));
+        cases.push(case(operation, "of a caller without permission", idle, Some((403, "caller_not_allowed"))));
+        cases.push(case(operation, "of an unknown client", nobody, Some((401, "caller_rejected"))));
+    }
+    for operation in by_scopes.iter().filter(|operation| operation.accepts_system()) {
+        let listed: BTreeSet<String> = operation.security.iter().flat_map(scopes).collect();
+        let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
+        let without_tenant = by_role(&world, CALLER_CLIENT, "", &listed);
+        cases.push(case(operation, "without tenant", without_tenant, Some((403, "token_wrong_organization"))));
+    }
+    assert!(cases.len() > 300, "{} combinations", cases.len());
+    check(&world, cases).await;
+}
+
+#[tokio::test]
+async fn operation_judged_by_role_takes_basic_credentials_and_asks_for_no_scope() {
+    let world = world().await;
+    let target = "/shopper/auth-admin/v1/tenants/zzrf_001/clients";
+    let answer = world.send(world.get(target).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET))).await;
+    assert_eq!(answer.refusal().1, "none", "{}", answer.text());
+    let [asked] =
+        &world.simulator.ledger().into_iter().filter(|entry| entry.flow == "access_token").collect::<Vec<_>>()[..]
+    else {
+        panic!("one exchange")
+    };
+    assert_eq!(asked.body, "grant_type=client_credentials");
+    let sent = world.forwarded("auth-admin.retrieveClients").pop().unwrap();
+    assert!(sent.header("authorization").unwrap().starts_with("Bearer "));
+    let wrong = world.send(world.get(target).basic_auth(CALLER_CLIENT, Some("wrong"))).await;
+    assert_eq!(wrong.refusal(), (401, "caller_rejected"));
 }
 
 #[tokio::test]
@@ -250,7 +311,7 @@ async fn no_operation_is_open_to_another_kind_of_token() {
             cases.push(case("with taob", Some(shopper(&world, accepted.clone(), &["taob"])), kind_wrong));
         }
         let everything = system(&world, CALLER_CLIENT, accepted.clone());
-        if has(&operation, SecurityKind::System) {
+        if operation.accepts_system() {
             let idle = system(&world, IDLE_CALLER, accepted.clone());
             let nobody = system(&world, NOBODYS_CLIENT, accepted.clone());
             cases.push(case("of a caller without permission", Some(idle), (403, "caller_not_allowed")));

@@ -444,7 +444,10 @@ async fn issuer_audience_and_subject_are_of_one_tenant() {
             ("no aud", with("aud", Value::Null)),
             ("aud of another tenant", with("aud", "commercecloud/prod/zzrf_002".into())),
             ("aud of another service", with("aud", "slas/prod/zzrf_001".into())),
-            ("aud a list", with("aud", json!(["commercecloud/prod/zzrf_001"]))),
+            ("aud a list of others", with("aud", json!(["commercecloud/prod/zzrf_002", "slas/prod/zzrf_001"]))),
+            ("aud an empty list", with("aud", json!([]))),
+            ("aud a list with something else", with("aud", json!(["commercecloud/prod/zzrf_001", 7]))),
+            ("aud a list in a list", with("aud", json!([["commercecloud/prod/zzrf_001"]]))),
             ("no sub", with("sub", Value::Null)),
             ("sub of another tenant", sub("cc-slas::zzrf_002::scid:c::usid:u")),
             ("sub without client", sub("cc-slas::zzrf_001::usid:u")),
@@ -544,8 +547,11 @@ async fn a_system_token_is_verified_like_a_shoppers() {
         ("nbf in an hour", with("nbf", (now + 3600).into()), INVALID),
         ("another issuer", with("iss", "https://account.example:443/dwsso/oauth2".into()), INVALID),
         ("another audience", with("aud", "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa".into()), INVALID),
+        ("other audiences", with("aud", json!(["aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"])), INVALID),
+        ("no audience", with("aud", json!([])), INVALID),
         ("another subject", with("sub", "agent@example.com".into()), INVALID),
-        ("no scope", with("scope", Value::Null), INVALID),
+        ("no scope", with("scope", Value::Null), (403, "token_wrong_organization")),
+        ("scope a number", with("scope", 7.into()), INVALID),
         ("crit", under("crit", json!(["exp"])), INVALID),
         ("unknown kid", under("kid", "unknown".into()), INVALID),
         ("no kid", under("kid", Value::Null), INVALID),
@@ -765,4 +771,27 @@ async fn a_logout_ends_every_spelling_of_the_token() {
     let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
     assert_eq!(world.send(logout.bearer_auth(&token)).await.status, 204);
     all_refused(&world, INVALID, named([("the token", token), ("its twin", mirrored)])).await;
+}
+
+#[tokio::test]
+async fn token_for_several_audiences_is_good_where_one_of_them_is_right() {
+    let (world, forge, claims) = workshop().await;
+    for audiences in [
+        json!(["commercecloud/prod/zzrf_001"]),
+        json!(["https://shop.example", "commercecloud/prod/zzrf_001"]),
+        json!(["commercecloud/prod/zzrf_001", "commercecloud/prod/zzrf_002"]),
+    ] {
+        let token = forge.token(&changed(claims.clone(), "aud", audiences.clone()));
+        assert_eq!(present(&world, &token).await.refusal(), (200, "none"), "{audiences}");
+    }
+    let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1?siteId=RefArch");
+    let good = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600);
+    let part = |position: usize| -> Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(good.split('.').nth(position).unwrap()).unwrap()).unwrap()
+    };
+    for audiences in [json!([CALLER_CLIENT]), json!(["aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", CALLER_CLIENT])] {
+        let claims = changed(part(1), "aud", audiences.clone());
+        let token = forge::account_manager_token(&world, &part(0), &claims);
+        assert_eq!(world.send(world.get(&order).bearer_auth(token)).await.refusal().1, "none", "{audiences}");
+    }
 }

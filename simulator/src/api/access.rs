@@ -7,7 +7,7 @@ use super::{Caller, bad_request};
 use crate::account_manager;
 use crate::answer::Answer;
 use crate::inbound::Inbound;
-use crate::operations::{Operation, TokenKind};
+use crate::operations::{Acceptance, Operation, TokenKind};
 use crate::seed::tenant_of;
 use crate::shopper_token::ShopperToken;
 use crate::world::World;
@@ -24,7 +24,7 @@ pub(super) fn admit(
         .iter()
         .find(|(name, _)| matches!(*name, "organizationId" | "tenantId"))
         .map_or("", |(_, value)| tenant_of(value));
-    let for_system = |kind: TokenKind| kind == TokenKind::System;
+    let for_system = |kind: TokenKind| matches!(kind, TokenKind::System | TokenKind::SystemByRole);
     let (system, shopper): (Vec<_>, Vec<_>) =
         operation.accepts.iter().partition(|acceptance| for_system(acceptance.kind));
     let mut reason = "the access token is not of the accepted kind";
@@ -32,6 +32,14 @@ pub(super) fn admit(
         && let Ok(claims) = world.verify_account_manager_token(token)
     {
         let scopes = scopes_of(&claims);
+        if let [Acceptance { kind: TokenKind::SystemByRole, scopes: roles }] = system.as_slice() {
+            let client = claims.get("client_id").and_then(Value::as_str);
+            let client = client.and_then(|client| world.seed.account_manager_client(client));
+            let has_one = client.is_some_and(|client| {
+                client.roles.as_ref().is_none_or(|own| own.iter().any(|role| roles.contains(&role.as_str())))
+            });
+            return if has_one { Ok(Caller::System) } else { Err(missing_scopes()) };
+        }
         if !account_manager::acts_for(&scopes, tenant) {
             return Err(forbidden("Your access-token is valid, but not for this organization."));
         }
@@ -49,7 +57,7 @@ pub(super) fn admit(
                     TokenKind::ShopperTsob => token.has_mark("tsob"),
                     TokenKind::ShopperTaob => token.has_mark("taob"),
                     TokenKind::Shopper => true,
-                    TokenKind::System => false,
+                    TokenKind::System | TokenKind::SystemByRole => false,
                 };
                 same_place(world, variables, inbound, &token, tenant)?;
                 let fitting =

@@ -89,6 +89,11 @@ impl Claimed {
         }
     }
 
+    /// Whether it is a system token that names no tenant: it is good only where Salesforce judges by its client's roles.
+    pub(super) fn is_for_roles(&self) -> bool {
+        self.is_system && self.tenant().is_none()
+    }
+
     /// What its header says that it is signed with.
     pub(super) fn algorithm(&self) -> Option<&str> {
         self.header.get("alg").and_then(Value::as_str)

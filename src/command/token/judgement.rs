@@ -26,6 +26,7 @@ use crate::{
     names::OrganizationId,
     settings::Settings,
     shopper::verify::{HashedToken, LEEWAY_SECONDS, ShopperVerifier, check_claims},
+    system::JudgedBy,
 };
 
 /// Whether the signature was checked, and what came of it.
@@ -97,7 +98,11 @@ impl Judgement {
         let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
         let metrics = Arc::new(Metrics::new("", "").map_err(Failure::of)?);
         let tenants = app::services(settings).map_err(Failure::of)?;
-        let own = tenants.iter().find(|(tenant, _)| claimed.names(&tenant.settings.tenant));
+        let own = tenants.iter().find(|(tenant, _)| claimed.names(&tenant.settings.tenant)).or_else(|| {
+            // It is of all that its client has a role in: any one of them can verify it.
+            let can_verify = |(tenant, _): &&(Tenant, _)| claimed.is_for_roles() && tenant.systems.is_some();
+            tenants.iter().find(can_verify)
+        });
         self.organization = own.map(|(tenant, _)| tenant.settings.organization.clone());
         if own.is_none() {
             self.refuse(&Refusal::TokenWrongOrganization, "it is of none of the organizations of this configuration");
@@ -158,7 +163,8 @@ async fn verify(
             let why = "this organization has no Account Manager configured".to_owned();
             return Err((Refusal::TokenInvalid(String::new()), why));
         };
-        let verdict = systems.verify(token, &tenant.settings.tenant).await;
+        let judged_by = if claimed.is_for_roles() { JudgedBy::Roles } else { JudgedBy::Scopes };
+        let verdict = systems.verify(token, &tenant.settings.tenant, judged_by).await;
         return verdict.map(|_| ()).map_err(|error| (Refusal::of_system_verdict(error), error.to_string()));
     }
     let organization = &tenant.settings.organization;

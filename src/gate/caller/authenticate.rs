@@ -16,7 +16,7 @@ use crate::{
         authorize::needed_by,
         credentials::{BasicCredentials, Presented},
         forward::{Credential, SystemLease},
-        operations::{Operation, SecurityKind},
+        operations::Operation,
         refusal::{NeededToken, Refusal, RejectionReason},
     },
     jwt,
@@ -24,7 +24,7 @@ use crate::{
     salesforce::account_manager::AccountManager,
     shopper::verify::HashedToken,
     spans,
-    system::SystemClient,
+    system::{JudgedBy, SystemClient},
     tokens::machine::{ClientCredentials, Presenter, SystemTokenFailure},
 };
 
@@ -76,7 +76,9 @@ impl Gate {
     ) -> Result<Trusted, Refusal> {
         match Presented::read(&asked.head.headers)? {
             Presented::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
-                let client = self.system_client(tenant, token.expose_secret()).await?;
+                let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
+                let judged_by = if by_role { JudgedBy::Roles } else { JudgedBy::Scopes };
+                let client = self.system_client_for(tenant, token.expose_secret(), judged_by).await?;
                 trail.who = Some(client.client.to_string());
                 let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
                 trail.who = Some(caller.settings.name.clone());
@@ -137,7 +139,7 @@ impl Gate {
         route: &Route,
         operation: &Operation,
     ) -> Result<Credential, Refusal> {
-        let Some(security) = operation.security.iter().find(|security| security.kind == SecurityKind::System) else {
+        let Some(security) = operation.security.iter().find(|security| security.kind.is_of_system()) else {
             return Err(Refusal::TokenKindWrong(needed_by(operation)));
         };
         let may = trusted.caller.may_system(operation, &route.organization, route.site.as_ref());
@@ -151,7 +153,11 @@ impl Gate {
             }
             // First who it is, then what it may: nobody learns the second without the first.
             Proof::Basic(credentials, presenter) => {
-                match self.system_lease(tenant, &credentials, presenter, &security.scopes).await {
+                let lease = match operation.is_judged_by_role() {
+                    true => self.lease_by_role(tenant, &credentials, presenter).await,
+                    false => self.system_lease(tenant, &credentials, presenter, &security.scopes).await,
+                };
+                match lease {
                     Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
                     Err(failure) => Err(Refusal::of_system_token(&failure)),
                     Ok(lease) => allowed.map(|()| Credential::of_machine(trusted.caller, lease)),
@@ -200,6 +206,19 @@ impl Gate {
         Ok(SystemLease { credentials: credentials.clone(), slot, token })
     }
 
+    /// The same with a token that no scope is asked for: Salesforce judges by the roles of its client.
+    async fn lease_by_role(
+        &self,
+        tenant: &Tenant,
+        credentials: &ClientCredentials,
+        presenter: Presenter,
+    ) -> Result<SystemLease, SystemTokenFailure> {
+        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
+        let token = self.machine.token_by_role(account_manager, &tenant.settings.tenant, credentials, presenter);
+        let (slot, outcome) = token.instrument(spans::cache("system")).await;
+        Ok(SystemLease { credentials: credentials.clone(), slot, token: outcome? })
+    }
+
     /// The gateway's own system token, for callers that have none.
     async fn own_lease(&self, tenant: &Tenant) -> Result<SystemLease, Refusal> {
         let none = || {
@@ -235,11 +254,20 @@ impl Gate {
         tenant: &Tenant,
         token: &str,
     ) -> Result<Arc<SystemClient>, Refusal> {
+        self.system_client_for(tenant, token, JudgedBy::Scopes).await
+    }
+
+    async fn system_client_for(
+        &self,
+        tenant: &Tenant,
+        token: &str,
+        judged_by: JudgedBy,
+    ) -> Result<Arc<SystemClient>, Refusal> {
         let Some(systems) = &tenant.systems else {
             return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
         };
         systems
-            .verify(token, &tenant.settings.tenant)
+            .verify(token, &tenant.settings.tenant, judged_by)
             .instrument(spans::verify("account_manager"))
             .await
             .map_err(Refusal::of_system_verdict)
@@ -252,7 +280,13 @@ fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::settings::Acc
 
 /// Whether a refusal is of somebody who asked as a trusted system.
 pub(in crate::gate) fn refused(refusal: &Refusal, trail: &mut Trail) {
-    if matches!(refusal, Refusal::CallerRejected(_) | Refusal::CallerNotAllowed | Refusal::CallerRateLimited { .. }) {
+    if matches!(
+        refusal,
+        Refusal::CallerRejected(_)
+            | Refusal::CallerNotAllowed
+            | Refusal::CallerMayNotCreateShoppers
+            | Refusal::CallerRateLimited { .. }
+    ) {
         trail.event = Some(Event::CallerRefused);
         trail.reason = refusal.reason();
     }

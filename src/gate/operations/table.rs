@@ -18,6 +18,9 @@
 //! kind = "deprecated_login"      # optional
 //! security = [{ kind = "shopper", scopes = ["any", "one", "of", "these"] }]
 //! ```
+//!
+//! Where a description names roles of Account Manager and no scopes, the alternative is
+//! `{ kind = "system_by_role", roles = ["any", "one", "of", "these"] }`.
 
 use http::Method;
 use serde::Deserialize;
@@ -57,7 +60,7 @@ pub enum TableError {
         by: String,
     },
     /// An operation is open to everyone that should not be.
-    #[error("{name} names no credential, or one without a scope")]
+    #[error("{name} names no credential, or one without a scope or role")]
     NoSecurity {
         /// The operation.
         name: String,
@@ -97,7 +100,10 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct Alternative {
     kind: SecurityKind,
+    #[serde(default)]
     scopes: Vec<String>,
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 macro_rules! files {
@@ -174,7 +180,7 @@ fn read(file: &'static str, text: &str, operations: &mut Vec<Operation>) -> Resu
             .collect::<Result<_, _>>()
             .map_err(|error: crate::names::InvalidName| of_entry(error.to_string()))?;
         let brings_proof = matches!(kind, OperationKind::Slas | OperationKind::DeprecatedLogin);
-        if security.iter().any(|alternative| alternative.scopes.is_empty()) || (security.is_empty() && !brings_proof) {
+        if security.iter().any(|alternative| !alternative.is_closed()) || (security.is_empty() && !brings_proof) {
             return Err(TableError::NoSecurity { name });
         }
         let body_limit = entry.body_limit;
@@ -197,7 +203,15 @@ fn read(file: &'static str, text: &str, operations: &mut Vec<Operation>) -> Resu
 impl Alternative {
     fn read(self) -> Result<Security, crate::names::InvalidName> {
         let scopes = self.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<_, _>>()?;
-        Ok(Security { kind: self.kind, scopes })
+        Ok(Security { kind: self.kind, scopes, roles: self.roles })
+    }
+}
+
+impl Security {
+    /// Whether something of the caller is judged: its scopes here, or its roles by Salesforce, and never both.
+    fn is_closed(&self) -> bool {
+        let by_role = self.kind == SecurityKind::SystemByRole;
+        self.scopes.is_empty() == by_role && self.roles.is_empty() != by_role
     }
 }
 
@@ -226,10 +240,16 @@ mod tests {
         let refusal = |extra: &str| read("a.toml", &file(extra), &mut Vec::new()).err();
         assert_eq!(refusal("security = [{ kind = 'system', scopes = ['s'] }]"), None);
         assert_eq!(refusal("kind = 'slas'\nsecurity = []"), None);
+        assert_eq!(refusal("security = [{ kind = 'system_by_role', roles = ['R'] }]"), None);
         let open = Some(TableError::NoSecurity { name: "a.b".to_owned() });
         assert_eq!(refusal("security = []"), open);
         assert_eq!(refusal("security = [{ kind = 'shopper', scopes = [] }]"), open);
         assert_eq!(refusal("kind = 'slas'\nsecurity = [{ kind = 'shopper', scopes = [] }]"), open);
+        assert_eq!(refusal("security = [{ kind = 'system_by_role', roles = [] }]"), open);
+        assert_eq!(refusal("security = [{ kind = 'system_by_role', scopes = ['s'] }]"), open);
+        assert_eq!(refusal("security = [{ kind = 'system_by_role', roles = ['R'], scopes = ['s'] }]"), open);
+        assert_eq!(refusal("security = [{ kind = 'system', roles = ['R'] }]"), open);
+        assert_eq!(refusal("security = [{ kind = 'shopper', scopes = ['s'], roles = ['R'] }]"), open);
         for extra in [
             "",
             "security = [{ kind = 'agent', scopes = ['s'] }]",

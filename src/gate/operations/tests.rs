@@ -64,7 +64,8 @@ fn filled(operation: &Operation, value: impl Fn(&Parameter) -> String) -> String
 }
 
 fn route(name: &str, method: Method, template: &str) -> MerchantRoute {
-    let security = vec![Security { kind: SecurityKind::Shopper, scopes: "c_loyalty".parse().unwrap() }];
+    let security =
+        vec![Security { kind: SecurityKind::Shopper, scopes: "c_loyalty".parse().unwrap(), roles: Vec::new() }];
     MerchantRoute { name: name.to_owned(), method, template: template.to_owned(), security }
 }
 
@@ -141,7 +142,8 @@ fn security_alternatives_are_kept_apart() {
         (SecurityKind::Shopper, 136 + 1 + 1),
         (SecurityKind::ShopperTsob, 2),
         (SecurityKind::ShopperTaob, 10),
-        (SecurityKind::System, 234 + 14 + 2 + 20),
+        (SecurityKind::System, 220 + 14 + 2 + 20),
+        (SecurityKind::SystemByRole, 14),
     ];
     assert_eq!(counts, HashMap::from(expected));
 }
@@ -311,7 +313,7 @@ fn every_wrong_route_is_told_with_its_place() {
             "routes[5]: the name has to be {api}.{operation}, letters, digits, '-' and '_' on both sides",
             "routes[6]: the path has to contain {organizationId}",
             "routes[7]: a fixed segment of the path may hold letters, digits and -._~!$&'()*+,=:@ only, and is not a dot segment",
-            "routes[8]: a.open names no credential, or one without a scope",
+            "routes[8]: a.open names no credential, or one without a scope or role",
         ]
     );
 }
