@@ -55,11 +55,11 @@ use self::{
     http10::{Http10, is_http10},
 };
 use crate::{
+    correlation,
     gate::{
         Gate,
         forward::{self, HeaderEdits},
         on_behalf::GUEST_USID,
-        operations::SecurityKind,
         refusal::{LargePart, Refusal},
         reply::Reply,
         slas,
@@ -125,7 +125,8 @@ impl Proxy {
         if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
             return false;
         }
-        let Some(credential) = context.serving.gate.replacement(route, &forward.credential).await else { return false };
+        let replaced = context.serving.gate.replacement(route, &forward.credential);
+        let Some(credential) = correlation::of(context.correlation_id.clone(), replaced).await else { return false };
         forward.credential = credential;
         context.replayed = true;
         context.may_replay = true;
@@ -136,8 +137,7 @@ impl Proxy {
     fn answer_within(&self, context: &Context) -> Duration {
         let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
         let is_admin = operation.is_some_and(|operation| {
-            !operation.security.is_empty()
-                && operation.security.iter().all(|security| security.kind == SecurityKind::System)
+            !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_of_system())
         });
         let timeouts = &context.serving.timeouts;
         if is_admin { timeouts.upstream_admin } else { timeouts.upstream }

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     audit::{Event, Trail},
     clock::random_fraction,
+    correlation,
     jwt::bearer,
     migration::Endpoint,
     names::{ClientId, CustomerId, SiteId},
@@ -53,6 +54,8 @@ const GUIDE: HeaderValue = HeaderValue::from_static(
 /// SLAS refuses a second password login of one login id within a second. This is a little more,
 /// because what is sent a second apart may arrive closer.
 const LOGIN_WINDOW: Duration = Duration::from_millis(1100);
+/// Longest `Authorization` of a password login (`auth` 1.50.0, authenticateCustomer), bytes.
+const MAX_AUTHORIZATION_BYTES: usize = 4096;
 /// The locale of a guest whose browser names none: B2C Commerce's fallback locale.
 const DEFAULT_LOCALE: &str = "default";
 
@@ -88,7 +91,6 @@ struct Login<'a> {
     tenant: &'a Tenant,
     client: &'a SlasClient,
     site: &'a SiteId,
-    correlation_id: &'a str,
 }
 
 /// Marks an answer as that of a deprecated endpoint, refusals included.
@@ -137,7 +139,7 @@ impl Gate {
         let client = self.client_of(tenant, route, Endpoint::Login);
         self.performs_logins()?;
         let site = self.site_of(tenant, route)?;
-        let login = Login { tenant, client: client?, site, correlation_id: asked.correlation_id };
+        let login = Login { tenant, client: client?, site };
         let kind = LoginKind::read(asked.body.as_deref().unwrap_or_default())?;
         trail.event = (kind != LoginKind::Refresh).then_some(Event::Login);
         trail.who = Some(login.client.id.to_string());
@@ -187,7 +189,8 @@ impl Gate {
             let logout = tenant.slas.logout(ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
             if let Err(error) = logout {
                 // Here the session is over either way, which is what the caller asked for.
-                tracing::warn!(%error, organization = %route.organization, "SLAS did not confirm a logout");
+                let correlation_id = correlation::current_text();
+                tracing::warn!(%error, organization = %route.organization, correlation_id, "SLAS did not confirm a logout");
             }
         }
         Ok(Reply::empty(StatusCode::NO_CONTENT))
@@ -223,8 +226,7 @@ impl Gate {
         let named = Named::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
         let (shopper, token) = (&token.held.verified.shopper, token.held.token());
-        let document =
-            self.document_of(tenant, site, shopper, &asked.head.headers, &token, asked.correlation_id).await?;
+        let document = self.document_of(tenant, site, shopper, &asked.head.headers, &token).await?;
         Ok(with_token(document, &token))
     }
 
@@ -252,6 +254,10 @@ impl Gate {
     ) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
         let login_id = credentials.user.clone();
+        if authorization_bytes(&credentials) > MAX_AUTHORIZATION_BYTES {
+            // SLAS would refuse it unread.
+            return Err(Refusal::LoginRejected { login: Some(login_id) });
+        }
         trail.shopper = Some(self.audit.pseudonym_of_login(login.tenant.settings.organization.as_str(), &login_id));
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
@@ -346,7 +352,7 @@ impl Gate {
         headers: &HeaderMap,
         access_token: &SecretString,
     ) -> Result<Bytes, Refusal> {
-        self.document_of(login.tenant, login.site, shopper, headers, access_token, login.correlation_id).await
+        self.document_of(login.tenant, login.site, shopper, headers, access_token).await
     }
 
     /// The Customer document: Salesforce's for a registered shopper, three fields for a guest.
@@ -357,15 +363,15 @@ impl Gate {
         shopper: &Shopper,
         headers: &HeaderMap,
         access_token: &SecretString,
-        correlation_id: &str,
     ) -> Result<Bytes, Refusal> {
         if !shopper.registered {
             return guest_document(shopper, headers);
         }
         let customer = customer_of(shopper)?;
-        let document = tenant.customers.customer(site, customer, access_token, correlation_id).await;
+        let document = tenant.customers.customer(site, customer, access_token).await;
         document.map_err(|error| {
-            tracing::warn!(%error, organization = %tenant.settings.organization, "the profile of a logged-in shopper cannot be read");
+            let correlation_id = correlation::current_text();
+            tracing::warn!(%error, organization = %tenant.settings.organization, correlation_id, "the profile of a logged-in shopper cannot be read");
             Refusal::of_api(&error)
         })
     }
@@ -408,8 +414,15 @@ fn read<T: for<'b> Deserialize<'b>>(body: &[u8], expected: &str) -> Result<T, Re
         .ok_or_else(|| Refusal::RequestInvalid(format!("The body must be JSON with {expected}.")))
 }
 
+/// How long a login and password are as SLAS is sent them: `Basic`, a blank, and base64 with padding.
+fn authorization_bytes(credentials: &BasicCredentials) -> usize {
+    let pair = credentials.user.len() + 1 + credentials.password.expose_secret().len();
+    "Basic ".len() + pair.div_ceil(3) * 4
+}
+
 fn refused_by_slas(flow: &'static str, error: &ExchangeError) -> Refusal {
-    tracing::warn!(flow, %error, "a deprecated login failed at SLAS");
+    let correlation_id = correlation::current_text();
+    tracing::warn!(flow, %error, correlation_id, "a deprecated login failed at SLAS");
     Refusal::of_slas(error)
 }
 

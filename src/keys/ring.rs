@@ -24,7 +24,7 @@ use super::{
     set::{KeySet, ReadAt},
     shelf::{Keeping, Shelf},
 };
-use crate::{jwt::VerifyingKey, metrics::Metrics, salesforce::exchange::ExchangeError, waiting};
+use crate::{correlation, jwt::VerifyingKey, metrics::Metrics, salesforce::exchange::ExchangeError, waiting};
 
 /// How many requests wait for one search at most; the others learn at once that nobody can tell.
 const MOST_WAITING: usize = 256;
@@ -316,11 +316,13 @@ impl KeyRing {
             self.count("not_allowed");
             return Fetched::NotAllowed;
         }
-        let result = self.read_set().await;
+        // The set is for all requests, and its call for none of them.
+        let correlation_id = correlation::new();
+        let result = correlation::of(correlation_id.clone(), self.read_set()).await;
         if let Err(FetchError::Exchange(ExchangeError::RateLimited { retry_after })) = &result {
             search.not_before = retry_after.map(|wait| Instant::now() + wait.min(RATE_LIMITED_AT_MOST));
         }
-        self.note(result.as_ref().err());
+        self.note(result.as_ref().err(), correlation::text(&correlation_id));
         let Ok(set) = result else { return Fetched::Nothing };
         self.use_set(set, ReadAt::now());
         let (shelf, in_use) = (Arc::clone(&self.shelf), self.in_use.load_full());
@@ -360,15 +362,15 @@ impl KeyRing {
     }
 
     /// Counts an attempt, and logs when attempts begin to fail and when that is over.
-    fn note(&self, error: Option<&FetchError>) {
+    fn note(&self, error: Option<&FetchError>, correlation_id: &str) {
         self.count(if error.is_none() { "ok" } else { "failed" });
         let (tenant, issuer) = (&self.tenant, self.issuer.name());
         match (self.failing.swap(error.is_some(), Ordering::Relaxed), error) {
             (false, Some(error)) if self.in_use.load().set.is_empty() => {
-                tracing::warn!(tenant, issuer, %error, "key set not fetched, and there is none: its tokens get 503 until it comes");
+                tracing::warn!(tenant, issuer, %error, correlation_id, "key set not fetched, and there is none: its tokens get 503 until it comes");
             }
             (false, Some(error)) => {
-                tracing::warn!(tenant, issuer, %error, "key set not fetched; the one in use stays, up to keys.max_age");
+                tracing::warn!(tenant, issuer, %error, correlation_id, "key set not fetched; the one in use stays, up to keys.max_age");
             }
             (true, None) => tracing::info!(tenant, issuer, "key set fetched again"),
             (true, Some(_)) | (false, None) => {}

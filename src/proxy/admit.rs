@@ -2,7 +2,7 @@
 //!
 //! Owns the gateway's own answers as they are written to the client. What they say, and which request stays, is the gate's.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -14,12 +14,13 @@ use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 
 use super::{Context, Proxy, Serving, connection::Client, http10::is_http10, incoming::IncomingBody};
 use crate::{
+    correlation,
     gate::{
         Asked, Decision, admission,
         caller::certificate::PeerCertificate,
         forward::CORRELATION_ID,
         on_behalf::GUEST_USID,
-        refusal::{LargePart, Refusal},
+        refusal::{LargePart, Refusal, RejectionReason},
         reply::{self, Reply},
         slas,
     },
@@ -90,7 +91,11 @@ impl Proxy {
             certificate,
             address,
         };
-        let decision = serving.gate.decide(route, &asked).await;
+        let decision = {
+            // Pinned here, because whoever is given a future by value has room for it twice.
+            let decided = pin!(serving.gate.decide(route, &asked));
+            correlation::of(context.correlation_id.clone(), decided).await
+        };
         match decision {
             Decision::Forward(decided) => {
                 context.upstream = serving.upstreams.get(&route.organization).map(Arc::clone);
@@ -168,7 +173,8 @@ impl Proxy {
 
     fn note_refusal(&self, context: &mut Box<Context>, code: &'static str, reason: Option<&'static str>) {
         self.metrics.refusals.with_label_values(&[code]).inc();
-        if let Some(reason) = reason {
+        if let Some(reason) = reason.filter(|reason| RejectionReason::ALL.map(RejectionReason::as_str).contains(reason))
+        {
             self.metrics.caller_rejections.with_label_values(&[reason]).inc();
         }
         context.code = Some(code);

@@ -12,7 +12,6 @@ use std::{
 use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
 use pingora::{Error, ErrorType};
 use tracing::Span;
-use uuid::Uuid;
 
 use super::{
     Serving,
@@ -21,6 +20,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    correlation,
     gate::{Forward, Route, forward::CORRELATION_ID, refusal::Refusal},
     metrics::{Answered, Metrics},
     spans,
@@ -121,7 +121,7 @@ impl Context {
         };
         self.correlation_id = match received.filter(plain) {
             Some(value) => value.clone(),
-            None => new_correlation_id(),
+            None => correlation::new(),
         };
     }
 
@@ -259,12 +259,6 @@ impl Context {
 /// The method is a closed set once the request is admitted; before, it may be anything.
 fn method(head: &Parts) -> &str {
     if head.method.as_str().len() <= 7 { head.method.as_str() } else { NONE }
-}
-
-/// A correlation id for what came without one.
-pub(super) fn new_correlation_id() -> HeaderValue {
-    let mut text = Uuid::encode_buffer();
-    HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static(NONE))
 }
 
 /// Counts what was answered without becoming a request, and writes its line.

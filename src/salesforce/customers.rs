@@ -14,6 +14,7 @@ use url::Url;
 use super::{
     exchange::ExchangeError,
     guard::Class,
+    json::without_byte_order_mark,
     transport::{Answer, Purpose, Transport},
 };
 use crate::names::{CustomerId, OrganizationId, SiteId};
@@ -45,7 +46,6 @@ impl Customers {
         site: &SiteId,
         customer: &CustomerId,
         access_token: &SecretString,
-        correlation_id: &str,
     ) -> Result<Bytes, ExchangeError> {
         let request = self
             .transport
@@ -53,8 +53,7 @@ impl Customers {
             .get(format!("{}/{customer}", self.base))
             .query(&[("siteId", site.as_str())])
             .bearer_auth(access_token.expose_secret())
-            .header(ACCEPT, "application/json")
-            .header("correlation-id", correlation_id);
+            .header(ACCEPT, "application/json");
         let purpose = Purpose::new("api", "customer", Class::Profile).repeatable();
         let document = |answer: &Answer| match answer.status {
             StatusCode::OK if is_object(&answer.body) => Ok(answer.body.clone()),
@@ -66,5 +65,5 @@ impl Customers {
 }
 
 fn is_object(body: &[u8]) -> bool {
-    serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).is_ok()
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(without_byte_order_mark(body)).is_ok()
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Certificate, Client, RequestBuilder, redirect::Policy};
 use tracing::Instrument;
 
@@ -21,7 +21,7 @@ use super::{
     exchange::ExchangeError,
     guard::{Class, Guard, Sender},
 };
-use crate::{clock::random_fraction, metrics::Metrics, settings::Timeouts, spans, waiting};
+use crate::{clock::random_fraction, correlation, metrics::Metrics, settings::Timeouts, spans, waiting};
 
 /// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -39,7 +39,7 @@ pub struct Transport {
 }
 
 /// A whole answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
@@ -146,6 +146,12 @@ impl Transport {
         &self.client
     }
 
+    /// Where exchanges are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// What is asked before each exchange.
     #[must_use]
     pub fn guard(&self) -> &Arc<Guard> {
@@ -193,14 +199,16 @@ impl Transport {
         outcome
     }
 
-    /// Sends a request and reads the whole answer, counted and timed under its purpose, and unguarded.
+    /// Sends a request and reads the whole answer, counted and timed under its purpose, and unguarded. It carries the
+    /// correlation id of the request that it is made for, or one of its own.
     ///
     /// # Errors
     /// [`TransportError`]; an HTTP status, whichever, is no error here.
     pub async fn send(&self, purpose: Purpose, request: RequestBuilder) -> Result<Answer, TransportError> {
         let start = Instant::now();
         let span = spans::exchange(purpose.service, purpose.flow);
-        let result = waiting::on_others(read_whole(request).instrument(span.clone())).await;
+        let correlation_id = correlation::current();
+        let result = waiting::on_others(read_whole(request, correlation_id.clone()).instrument(span.clone())).await;
         let outcome = match &result {
             Ok(answer) => match answer.status.as_u16() {
                 200..=399 => "ok",
@@ -213,6 +221,10 @@ impl Transport {
             Err(_) => "unreachable",
         };
         span.record("outcome", outcome);
+        if outcome != "ok" {
+            let (service, flow, correlation_id) = (purpose.service, purpose.flow, correlation::text(&correlation_id));
+            tracing::debug!(service, flow, outcome, correlation_id, "an exchange gave no token or document");
+        }
         self.metrics.exchange(purpose.service, purpose.flow, outcome, start.elapsed());
         if let Ok(answer) = &result
             && purpose.class.is_budgeted()
@@ -223,8 +235,12 @@ impl Transport {
     }
 }
 
-async fn read_whole(request: RequestBuilder) -> Result<Answer, TransportError> {
-    let mut response = request.send().await.map_err(|error| classify(&error))?;
+async fn read_whole(request: RequestBuilder, correlation_id: HeaderValue) -> Result<Answer, TransportError> {
+    let (client, request) = request.build_split();
+    let mut request = request.map_err(|error| classify(&error))?;
+    // A client's request that is passed on has one already: it is the same.
+    request.headers_mut().insert(correlation::FIELD, correlation_id);
+    let mut response = client.execute(request).await.map_err(|error| classify(&error))?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::waiting;
+use crate::{correlation, waiting};
 
 /// Work under way, by key.
 pub struct Flights<K, T> {
@@ -86,8 +86,8 @@ where
             // Nobody may be waiting any more.
             let _ = land.send(Some(outcome));
         };
-        // In a trace, the work is of whoever came first.
-        tokio::spawn(work.in_current_span());
+        // In a trace, and at Salesforce, the work is of the request that came first.
+        tokio::spawn(correlation::inherited(work).in_current_span());
         (outcome, Joined::First)
     }
 }

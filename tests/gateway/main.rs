@@ -17,6 +17,7 @@ mod bounds;
 mod budgets;
 mod caller_guesses;
 mod callers;
+mod correlation;
 mod faults;
 mod fleet;
 mod floods;

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, header::DATE};
 use pingora::protocols::http::date::get_cached_date;
 
 use crate::{
+    correlation,
     gate::{forward::CORRELATION_ID, refusal::Refusal, reply::Reply},
     metrics::Metrics,
     proxy::context,
@@ -26,7 +27,7 @@ pub(super) fn meant(theirs: &[u8]) -> Refusal {
 /// The whole answer that goes out, the connection's last.
 pub(super) fn answer(refusal: &Refusal, metrics: &Metrics) -> Vec<u8> {
     let reply = Reply::refusal(refusal);
-    let correlation_id = context::new_correlation_id();
+    let correlation_id = correlation::new();
     metrics.refusals.with_label_values(&[reply.code.unwrap_or_default()]).inc();
     context::record_unread(reply.status, reply.code, &correlation_id, metrics);
     let status = reply.status.as_str();

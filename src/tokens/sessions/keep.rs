@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{InUse, Known, NOTHING_FOR, Sessions};
-use crate::{clock::unix_now, salesforce::guard::Class, store::Cursor};
+use crate::{clock::unix_now, correlation, salesforce::guard::Class, store::Cursor};
 
 /// How often a replica asks what others ended.
 const NEWS_EVERY: Duration = Duration::from_millis(300);
@@ -123,11 +123,13 @@ impl Sessions {
         }
         for (in_use, version) in due.into_values() {
             let sessions = Arc::clone(self);
-            tokio::spawn(async move {
+            // No request asked for it: it has a correlation id of its own.
+            tokio::spawn(correlation::inherited(async move {
                 if let Err(error) = sessions.renew(&in_use, version, Class::Ahead).await {
-                    tracing::debug!(%error, "a session was not renewed ahead");
+                    let correlation_id = correlation::current_text();
+                    tracing::debug!(%error, correlation_id, "a session was not renewed ahead");
                 }
-            });
+            }));
         }
     }
 }
