@@ -72,6 +72,8 @@ pub struct Metrics {
     pub token_exchanges: IntCounterVec,
     /// The same calls, seconds.
     pub token_exchange_duration: HistogramVec,
+    /// Refusals by SLAS of clients of the configuration, by tenant and client id.
+    pub slas_client_refusals: IntCounterVec,
     /// Fetches of key sets, by outcome.
     pub jwks_refreshes: IntCounterVec,
     /// Age of the key set in use, seconds, by tenant and issuer.
@@ -210,6 +212,11 @@ impl Metrics {
             token_cache_entries: gauges("token_cache_entries", "Entries of the caches", &["kind"])?,
             token_exchanges,
             token_exchange_duration,
+            slas_client_refusals: counters(
+                "slas_client_refusals_total",
+                "Refusals by SLAS of clients of the configuration",
+                &["tenant", "client_id"],
+            )?,
             jwks_refreshes: counted(
                 "jwks_refreshes_total",
                 "Fetches of key sets",

@@ -12,21 +12,33 @@ use http::{
 
 use memchr::{memchr, memchr_iter};
 
-use super::refusal::{LargePart, Refusal};
+use super::{
+    forward::{is_twin_of, starts_like},
+    refusal::{LargePart, Refusal},
+};
 use crate::settings::Limits;
 
-/// Fields that a sender may not nominate in `Connection`: dropping one of them on the next hop would
-/// change who the request speaks for or how it is framed.
-const PROTECTED_FIELDS: [&str; 8] = [
+/// Fields that a sender may not nominate in `Connection`: dropping one of them on the next hop would change who the request
+/// speaks for, what is done, or how it is framed. Any other nominated field is dropped, as RFC 9110, 7.6.1 has it.
+const PROTECTED_FIELDS: [&str; 13] = [
     "authorization",
     "host",
+    "content-encoding",
     "content-length",
+    "content-range",
     "content-type",
     "correlation-id",
     "cookie",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "x-site-id",
     "x-slas-client-auth",
-    "_sfdc_client_auth",
 ];
+/// How the names of more such fields begin: what the gateway reads, and Salesforce's own. `_` is read as `-`.
+const PROTECTED_BEGINNINGS: [&str; 5] = ["x-on-behalf-of", "x-shopper-gateway-", "x-forwarded-", "sfdc-", "-sfdc-"];
+/// Most options of `Connection`: the HTTP library refuses more.
+const MAX_CONNECTION_OPTIONS: usize = 9;
 
 /// Refuses a head whose bytes the HTTP library repairs in silence, so that [`admit`] would not see it:
 /// line ends without carriage return, a target that is no path or has a fragment, and `Content-Length`
@@ -195,19 +207,33 @@ fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn connection(headers: &HeaderMap) -> Result<(), Refusal> {
+    let invalid = |problem: &str| Err(Refusal::RequestInvalid(problem.into()));
+    let mut count = 0;
     for value in headers.get_all(CONNECTION) {
         let options =
             value.to_str().map_err(|_| Refusal::RequestInvalid("The Connection field is not text.".into()))?;
-        for option in options.split(',').map(str::trim) {
-            let named = option.to_ascii_lowercase();
-            if PROTECTED_FIELDS.contains(&named.as_str()) || named.replace('_', "-").starts_with("x-") {
-                return Err(Refusal::RequestInvalid(
-                    "The Connection field nominates a field that must reach Salesforce.".into(),
-                ));
+        for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+            count += 1;
+            if count > MAX_CONNECTION_OPTIONS {
+                return invalid("The Connection field has too many options.");
+            }
+            if !option.bytes().all(is_token_byte) {
+                return invalid("An option of the Connection field is no token.");
+            }
+            let name = option.to_ascii_lowercase();
+            let is_protected = PROTECTED_FIELDS.iter().any(|field| is_twin_of(&name, field))
+                || PROTECTED_BEGINNINGS.iter().any(|beginning| starts_like(&name, beginning));
+            if is_protected {
+                return invalid("The Connection field nominates a field that must reach Salesforce or the gateway.");
             }
         }
     }
     Ok(())
+}
+
+/// A byte of a token (RFC 9110, 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -311,12 +337,30 @@ mod tests {
 
     #[test]
     fn what_must_arrive_cannot_be_nominated_away() {
-        for option in
-            ["Authorization", "close, authorization", "X-On-Behalf-Of", "x_shopper_gateway_a", "Host", "correlation-id"]
-        {
+        for option in [
+            "Authorization",
+            "close, authorization",
+            "X-On-Behalf-Of",
+            "x_on-behalf_of_idp",
+            "x_shopper_gateway_a",
+            "Host",
+            "correlation-id",
+            "correlation_id",
+            "Content_Type",
+            "If-Match",
+            "X-SLAS-Client_Auth",
+            "_sfdc_client_auth",
+            "sfdc_dwsid",
+            "sfdc_refresh_token",
+            "X-Forwarded-For",
+            "a,b,c,d,e,f,g,h,i,j",
+            "\"x-a\"",
+            "a b",
+            ":authority",
+        ] {
             assert!(refused(&[("host", "a"), ("connection", option)]), "{option}");
         }
-        for option in ["close", "keep-alive", "Keep-Alive, TE"] {
+        for option in ["close", "keep-alive", "Keep-Alive, TE", "X-Mine, x_yours", "a,,b,", "", "a,b,c,d,e,f,g,h,i"] {
             assert!(!refused(&[("host", "a"), ("connection", option)]), "{option}");
         }
     }

@@ -1,8 +1,10 @@
 //! What goes upstream: the credential and the edits of the header.
 //!
-//! Owns which fields of a client never reach Salesforce, and which the gateway sets itself. A
+//! Owns which fields the gateway sets itself; `client_fields` knows which fields of a client never reach Salesforce. A
 //! [`Credential`] has no public constructor but those that name where it comes from, so nothing is
 //! forwarded as authorised that was not.
+
+mod client_fields;
 
 use std::sync::Arc;
 
@@ -13,8 +15,11 @@ use http::{
 
 use secrecy::SecretString;
 
+use self::client_fields::is_never_from_clients;
+pub(super) use self::client_fields::{is_twin_of, starts_like};
 use super::{caller::Caller, on_behalf::GUEST_USID, reply::ERROR_HEADER};
 use crate::{
+    correlation,
     jwt::bearer,
     shopper::Shopper,
     tokens::{
@@ -24,34 +29,7 @@ use crate::{
 };
 
 /// The request's and the answer's field that ties both to a log line.
-pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
-
-/// Fields that only proxies in front of an application may set: a client's own are lies.
-/// Compared with `_` read as `-`, as many servers do.
-const NEVER_FROM_CLIENTS: [&str; 13] = [
-    "forwarded",
-    "x-real-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
-    "x-host",
-    "x-client-ip",
-    "true-client-ip",
-    "client-ip",
-    "proxy",
-    "proxy-authorization",
-    // A SLAS client's proof beside another credential: the gateway's alone to add.
-    "x-slas-client-auth",
-    "-sfdc-client-auth",
-];
-
-/// Parts of the names of fields by which a server takes another method than the request's: `X-HTTP-Method-Override`, and
-/// OCAPI's `x-dw-http-method-override`. The policy decides by the method of the request. CORS needs
-/// `Access-Control-Request-Method`, which has none of these parts.
-const METHOD_OVERRIDES: [&str; 5] = ["method-override", "http-method", "http-verb", "rest-method", "tunneled-method"];
-
-/// The same by their beginnings.
-const NEVER_FROM_CLIENTS_PREFIXES: [&str; 3] = ["x-forwarded-", "x-on-behalf-of", "x-shopper-gateway-"];
+pub const CORRELATION_ID: HeaderName = correlation::FIELD;
 
 /// Why a request may go upstream with the credential it has.
 #[derive(Debug, Clone)]
@@ -291,22 +269,6 @@ pub fn is_framed_once(headers: &HeaderMap) -> bool {
     length && coding && lengths.next().is_none() && codings.next().is_none()
 }
 
-fn is_never_from_clients(name: &str) -> bool {
-    NEVER_FROM_CLIENTS.iter().any(|never| is_twin_of(name, never))
-        || overrides_method(name)
-        || NEVER_FROM_CLIENTS_PREFIXES.iter().any(|prefix| starts_like(name, prefix))
-}
-
-/// Whether a server might read another method in this field. Most names are told from these by not naming a method at all.
-fn overrides_method(name: &str) -> bool {
-    let names_method = |name: &str| name.contains("method") || name.contains("verb");
-    names_method(name)
-        && METHOD_OVERRIDES.iter().any(|part| {
-            let mut starts = 0..=name.len().saturating_sub(part.len());
-            starts.any(|start| name.get(start..).is_some_and(|rest| starts_like(rest, part)))
-        })
-}
-
 /// `TE` and `Trailer` concern this hop; trailers are dropped.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == TE || *name == TRAILER
@@ -314,17 +276,6 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 fn is_framing(name: &HeaderName) -> bool {
     matches!(name.as_str(), "transfer-encoding" | "content-length" | "connection" | "keep-alive" | "close")
-}
-
-/// Whether two field names are one to a server that reads `_` as `-`. Names are lower case here.
-fn is_twin_of(name: &str, other: &str) -> bool {
-    name.len() == other.len() && starts_like(name, other)
-}
-
-/// Whether a field's name begins so, to a server that reads `_` as `-`.
-pub(super) fn starts_like(name: &str, prefix: &str) -> bool {
-    name.len() >= prefix.len()
-        && name.bytes().zip(prefix.bytes()).all(|(own, wanted)| own == wanted || (own == b'_' && wanted == b'-'))
 }
 
 #[cfg(test)]

@@ -30,8 +30,10 @@ const LOGIN: HeaderName = HeaderName::from_static("x-on-behalf-of");
 const IDP: HeaderName = HeaderName::from_static("x-on-behalf-of-idp");
 /// Names the guest that `X-On-Behalf-Of: guest` continues; in answers, the guest that the request was for.
 pub const GUEST_USID: HeaderName = HeaderName::from_static("x-on-behalf-of-usid");
-/// Longest login id, bytes; B2C Commerce takes 256 characters.
-const MAX_LOGIN_BYTES: usize = 1024;
+/// Longest login id, characters: what SLAS takes for a token on behalf (`login_id`, `auth` 1.50.0).
+const MAX_LOGIN_CHARACTERS: usize = 128;
+/// Longest name of an identity provider, characters. The longest that SLAS publishes has 15.
+const MAX_IDP_CHARACTERS: usize = 64;
 
 /// The shopper that a request names.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Named {
         })?;
         let idp = single(headers, &IDP)?.unwrap_or(ECOM);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if !(1..=64).contains(&idp.len()) || !idp.bytes().all(is_word) {
+        if !(1..=MAX_IDP_CHARACTERS).contains(&idp.len()) || !idp.bytes().all(is_word) {
             return Err(Refusal::RequestInvalid("X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into()));
         }
         let login = read_login(login, "X-On-Behalf-Of")?;
@@ -113,8 +115,9 @@ impl Named {
 /// A login id as it is sent to SLAS, and told from others by its bytes.
 fn read_login(text: &str, what: &str) -> Result<SecretString, Refusal> {
     let login = text.trim();
-    if login.is_empty() || login.len() > MAX_LOGIN_BYTES || login.chars().any(char::is_control) {
-        return Err(Refusal::RequestInvalid(format!("{what} must be one login id.")));
+    if login.is_empty() || login.chars().count() > MAX_LOGIN_CHARACTERS || login.chars().any(char::is_control) {
+        let problem = format!("{what} must be one login id of at most {MAX_LOGIN_CHARACTERS} characters.");
+        return Err(Refusal::RequestInvalid(problem));
     }
     Ok(SecretString::from(login))
 }
@@ -170,10 +173,11 @@ impl Gate {
         trail: &mut Trail,
     ) -> Result<OnBehalfToken, Refusal> {
         let organization = &tenant.settings.organization;
-        let is_foreign = named.idp != ECOM;
-        if !caller.may_on_behalf(operation, organization, site) || (is_foreign && !caller.settings.may_create_shoppers)
-        {
+        if !caller.may_on_behalf(operation, organization, site) {
             return Err(Refusal::CallerNotAllowed);
+        }
+        if named.idp != ECOM && !caller.settings.may_create_shoppers {
+            return Err(Refusal::CallerMayNotCreateShoppers);
         }
         let whose = match named.guest {
             None => Whose::Registered { idp: named.idp, login: named.login },

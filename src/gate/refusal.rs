@@ -13,6 +13,9 @@ use crate::{
     tokens::machine::SystemTokenFailure,
 };
 
+/// What logs say beside the code where SLAS refuses the gateway's own client.
+const SLAS_CLIENT_REFUSED: &str = "slas_client_refused";
+
 /// Why a request is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -45,6 +48,9 @@ pub enum Refusal {
     ScopeMissing(Scopes),
     /// The trusted system may not do this.
     CallerNotAllowed,
+    /// The trusted system may act on behalf of shoppers, and not of those of another identity provider than B2C Commerce,
+    /// which SLAS would create.
+    CallerMayNotCreateShoppers,
     /// The operation is known and not offered.
     OperationNotAllowed,
     /// The operation, or its organization, is not known here.
@@ -73,6 +79,8 @@ pub enum Refusal {
     KeysUnavailable,
     /// SLAS does not answer as it should.
     SlasUnavailable,
+    /// SLAS refuses the gateway's own client, which is the configuration's fault.
+    SlasClientRefused,
     /// Account Manager does not answer as it should.
     AccountManagerUnavailable {
         /// When it will be asked again, if that is known.
@@ -137,6 +145,7 @@ impl Refusal {
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::CallerRejected(reason) => Some(reason.as_str()),
+            Self::SlasClientRefused => Some(SLAS_CLIENT_REFUSED),
             _ => None,
         }
     }
@@ -147,6 +156,7 @@ impl Refusal {
         match error {
             ExchangeError::Conflict => Self::LoginConflict,
             ExchangeError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
+            error if error.refuses_client() => Self::SlasClientRefused,
             ExchangeError::Rejected { .. }
             | ExchangeError::Failed(_)
             | ExchangeError::Transport(_)

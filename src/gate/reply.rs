@@ -246,6 +246,15 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "forbidden",
             "This caller may not do this.".into(),
         ),
+        Refusal::CallerMayNotCreateShoppers => as_verdict(
+            StatusCode::FORBIDDEN,
+            "caller_not_allowed",
+            "Forbidden",
+            "forbidden",
+            "SLAS creates the shoppers that it is asked for with another identity provider than ecom. This caller may not \
+             do that: its entry in [[callers]] has no create_shoppers in may."
+                .into(),
+        ),
         Refusal::OperationNotAllowed => as_verdict(
             StatusCode::FORBIDDEN,
             "operation_not_allowed",
@@ -336,6 +345,15 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "Service Unavailable",
             "service-unavailable",
             "The shopper login service does not answer as it should. Try again in a moment.".into(),
+        ),
+        Refusal::SlasClientRefused => as_verdict(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "slas_unavailable",
+            "Service Unavailable",
+            "service-unavailable",
+            "The shopper login service refuses this gateway's own client. The gateway's operator has to correct its \
+             configuration."
+                .into(),
         ),
         Refusal::AccountManagerUnavailable { .. } => as_verdict(
             StatusCode::SERVICE_UNAVAILABLE,

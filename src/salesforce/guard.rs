@@ -131,6 +131,12 @@ impl Guard {
         })
     }
 
+    /// The organization that it is of, as metrics and logs name it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The calls to SLAS that this gateway has in hand.
     #[must_use]
     pub fn purse(&self) -> &Purse {

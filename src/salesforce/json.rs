@@ -18,7 +18,7 @@ pub fn without_byte_order_mark(document: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// What is wrong, by the name of the field, without any value.
-pub(super) fn read<T: DeserializeOwned>(document: &[u8]) -> Result<T, String> {
+pub fn read<T: DeserializeOwned>(document: &[u8]) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_slice(without_byte_order_mark(document));
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let (path, error) = (error.path().to_string(), error.into_inner());

@@ -2,11 +2,16 @@
 //!
 //! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION};
+use parking_lot::Mutex;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -20,6 +25,7 @@ use super::{
     transport::{Answer, Purpose, Transport},
 };
 use crate::{
+    correlation,
     names::{ClientId, OrganizationId, SiteId, Usid},
     settings::SlasClient,
 };
@@ -31,6 +37,9 @@ pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth"
 /// (`/trusted-agent/token`).
 pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
 
+/// How often it is logged that SLAS refuses one client.
+const REFUSED_CLIENT_LOGGED_EVERY: Duration = Duration::from_secs(60);
+
 /// What `/passwordless/login` says of a login that no shopper has.
 pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 
@@ -39,6 +48,8 @@ pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 pub struct Slas {
     transport: Transport,
     base: String,
+    /// Clients of the configuration that SLAS refused, and when that was logged.
+    refused_clients: Arc<Mutex<HashMap<ClientId, Instant>>>,
 }
 
 /// What a shopper types: never kept, never logged.
@@ -79,7 +90,7 @@ impl Slas {
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
         let base = format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2");
-        Self { transport, base }
+        Self { transport, base, refused_clients: Arc::default() }
     }
 
     /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
@@ -102,7 +113,9 @@ impl Slas {
         ]);
         let purpose = of_slas("authorize_guest", Class::Login);
         let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
-        self.transport.exchange(purpose, with_strict_auth(request, client), code).await
+        let outcome = self.transport.exchange(purpose, with_strict_auth(request, client), code).await;
+        self.note_refused_client(client, outcome.as_ref().err().filter(|error| error.refuses_client()));
+        outcome
     }
 
     /// `POST /login`: a registered shopper's code.
@@ -128,7 +141,12 @@ impl Slas {
                 ("code_challenge", pkce.challenge()),
             ]);
         let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
-        self.transport.exchange(of_slas("login", Class::Login), with_strict_auth(request, client), code).await
+        let purpose = of_slas("login", Class::Login);
+        let outcome = self.transport.exchange(purpose, with_strict_auth(request, client), code).await;
+        // A 401 is about the shopper's password.
+        let refused = |error: &&ExchangeError| error.refuses_client() && !error.refuses_credentials();
+        self.note_refused_client(client, outcome.as_ref().err().filter(refused));
+        outcome
     }
 
     /// `POST /token` with `authorization_code_pkce`. A private client proves itself as well, and
@@ -308,10 +326,32 @@ impl Slas {
         };
         let outcome = ask(client.secret.as_ref()).await;
         // While a secret is being replaced, nobody knows which of the two SLAS takes at the moment.
-        match (&outcome, &client.previous_secret) {
+        let outcome = match (&outcome, &client.previous_secret) {
             (Err(error), Some(previous)) if error.refuses_client() => ask(Some(previous)).await,
             _ => outcome,
+        };
+        self.note_refused_client(client, outcome.as_ref().err().filter(|error| error.refuses_client()));
+        outcome
+    }
+
+    /// Counts and logs that SLAS refuses a client of the configuration: no outage, but a mistake that only the operator can
+    /// correct.
+    fn note_refused_client(&self, client: &SlasClient, error: Option<&ExchangeError>) {
+        let Some(error) = error else { return };
+        let organization = self.guard().name();
+        self.transport.metrics().slas_client_refusals.with_label_values(&[organization, client.id.as_str()]).inc();
+        let now = Instant::now();
+        let mut logged = self.refused_clients.lock();
+        if logged.get(&client.id).is_some_and(|at| now - *at < REFUSED_CLIENT_LOGGED_EVERY) {
+            return;
         }
+        logged.insert(client.id.clone(), now);
+        let correlation_id = correlation::current_text();
+        tracing::error!(
+            organization, client = %client.id, %error, correlation_id,
+            "SLAS refuses a client of the configuration: its secret, redirect URI, site or grants are not those registered; \
+             see tenants.slas_clients"
+        );
     }
 
     fn url(&self, path: &str) -> String {

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     clock::random_fraction,
+    correlation,
     jwt::{TokenDigest, bearer, token_digest},
     metrics::Metrics,
     names::{ClientId, Scope, Scopes, TENANT_SCOPE, TenantId},
@@ -239,6 +240,23 @@ impl MachineTokens {
         (slot, outcome)
     }
 
+    /// A token for which no scope is asked, not even the tenant's: Account Manager gives what the client has by default, and
+    /// Salesforce judges by its roles.
+    ///
+    /// # Errors
+    /// [`SystemTokenFailure`].
+    pub async fn token_by_role(
+        self: &Arc<Self>,
+        account_manager: &AccountManager,
+        tenant: &TenantId,
+        credentials: &ClientCredentials,
+        presenter: Presenter,
+    ) -> (Slot, Outcome) {
+        let slot = Slot { scopes: String::new(), ..self.slot(tenant, credentials, &Scopes::default()) };
+        let outcome = self.in_slot(account_manager, credentials, presenter, &slot).await;
+        (slot, outcome)
+    }
+
     /// A token with any one of these scopes: they are alternatives, and a client may have just one of them.
     ///
     /// # Errors
@@ -381,7 +399,8 @@ impl MachineTokens {
                 Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
             }
             Err(error) => {
-                tracing::warn!(client = %slot.client, tenant = %slot.tenant, %error, "no system token");
+                let correlation_id = correlation::current_text();
+                tracing::warn!(client = %slot.client, tenant = %slot.tenant, %error, correlation_id, "no system token");
                 if refuses_secret(&error) {
                     self.unknown_clients.observe_refusal(&slot.tenant, asked_at.elapsed());
                     self.verified_secrets.refused(&slot.credentials, &credentials);

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::random_fraction,
+    correlation,
     jwt::TokenDigest,
     metrics::Metrics,
     names::{ByOrganization, OrganizationId, SiteId, Usid},
@@ -44,8 +45,13 @@ pub const GUEST: &str = "guest";
 /// SLAS refuses a second token for one shopper within three seconds. This is a little more, because what is sent three
 /// seconds apart may arrive closer.
 const WINDOW: Duration = Duration::from_millis(3100);
-/// How long SLAS's no is not asked for again: about the time in which it would be a conflict anyway.
+/// How long SLAS's no to a login is not asked for again: about the time in which it would be a conflict anyway.
 const REFUSED_FOR: Duration = Duration::from_secs(4);
+/// How long a refusal that says nothing of the shopper is not: of the gateway's own client, or for a reason that SLAS does not
+/// publish.
+const UNEXPLAINED_FOR: Duration = Duration::from_secs(30);
+/// How long a refusal of the gateway's own client is remembered for other shoppers.
+const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(5);
 /// How long a failure is not: an outage must not outlive itself.
 const FAILED_FOR: Duration = Duration::from_secs(1);
 /// Most refusals remembered.
@@ -212,7 +218,7 @@ impl OnBehalfTokens {
             agents,
             sessions,
             flights: Flights::new(),
-            refused: Cache::builder().max_capacity(MOST_REFUSALS).time_to_live(REFUSED_FOR).build(),
+            refused: Cache::builder().max_capacity(MOST_REFUSALS).time_to_live(UNEXPLAINED_FOR).build(),
             patience,
             exchange,
             metrics,
@@ -236,7 +242,7 @@ impl OnBehalfTokens {
                 Err(error) => self.over(&name, error)?,
             }
         }
-        if let Some((refused, _)) = self.refused.get(&name).filter(|(_, until)| *until > Instant::now()) {
+        if let Some(refused) = self.refusal(agent, whose, &name) {
             self.count("error");
             return Err(refused);
         }
@@ -261,12 +267,55 @@ impl OnBehalfTokens {
 
     /// A guest's token that serves one request: nobody waits with it, and nothing holds it.
     async fn new_guest(&self, agent: &Agent, whose: &Arc<OnBehalfOf>) -> Outcome {
+        if let Some(refused) = self.refusal(agent, whose, &of_new_guests(agent, whose)) {
+            self.count("error");
+            return Err(refused);
+        }
         let outcome = match agent.waiting.as_ref().map(|waiting| waiting.try_acquire()).transpose() {
             Ok(_waiting) => self.ask(agent, whose, None, Instant::now() + self.patience).await,
             Err(_) => Err(OnBehalfError::TooMany),
         };
         self.count(if outcome.is_ok() { "miss" } else { "error" });
         outcome
+    }
+
+    /// Why SLAS is not worth asking for this name now.
+    fn refusal(&self, agent: &Agent, whose: &OnBehalfOf, name: &TokenDigest) -> Option<OnBehalfError> {
+        let now = Instant::now();
+        let of = |key: &TokenDigest| self.refused.get(key).filter(|(_, until)| *until > now);
+        of(name).or_else(|| of(&of_client(agent, whose))).map(|(refused, _)| refused)
+    }
+
+    /// Remembers why SLAS gave no token, for as long as it would do so again.
+    fn note_refusal(&self, agent: &Agent, whose: &OnBehalfOf, name: Option<&TokenDigest>, error: &ExchangeError) {
+        let refused = self.meaning(whose, error);
+        let now = Instant::now();
+        if error.refuses_client() {
+            self.refused.insert(of_client(agent, whose), (refused.clone(), now + CLIENT_REFUSED_FOR));
+        }
+        let name = match (name, &whose.whose) {
+            (Some(name), _) => *name,
+            // What SLAS refuses one new guest it refuses the next, but a call that failed says nothing of the next.
+            (None, Whose::NewGuest) if matches!(error, ExchangeError::Rejected { .. }) => of_new_guests(agent, whose),
+            (None, _) => return,
+        };
+        if let Some(time) = remembered_for(error, &refused) {
+            self.refused.insert(name, (refused, now + time));
+        }
+    }
+
+    /// What SLAS's no means: a login or USID that nobody has, or something that is not about the shopper.
+    fn meaning(&self, whose: &OnBehalfOf, error: &ExchangeError) -> OnBehalfError {
+        let is_about_shopper = match &whose.whose {
+            Whose::Registered { idp, .. } => idp == ECOM,
+            Whose::Guest { .. } => true,
+            Whose::NewGuest => false,
+        };
+        if is_about_shopper && error.refuses_login() {
+            OnBehalfError::ShopperUnknown
+        } else {
+            OnBehalfError::Slas(error.clone())
+        }
     }
 
     /// Another token of a guest that was new in this request.
@@ -377,17 +426,13 @@ impl OnBehalfTokens {
                     tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
                 }
                 Err(error) => {
-                    let remembered_for = remembered_for(&error);
-                    let error = if idp == ECOM && error.refuses_login() {
-                        OnBehalfError::ShopperUnknown
-                    } else {
-                        tracing::warn!(organization = %whose.organization, %error, "no token on behalf of a shopper");
-                        OnBehalfError::Slas(error)
-                    };
-                    if let (Some(name), Some(time)) = (name, remembered_for) {
-                        self.refused.insert(*name, (error.clone(), Instant::now() + time));
+                    let refused = self.meaning(whose, &error);
+                    if refused != OnBehalfError::ShopperUnknown {
+                        let correlation_id = correlation::current_text();
+                        tracing::warn!(organization = %whose.organization, %error, correlation_id, "no token on behalf of a shopper");
                     }
-                    return Err(error);
+                    self.note_refusal(agent, whose, name, &error);
+                    return Err(refused);
                 }
             }
         }
@@ -425,12 +470,23 @@ fn on_behalf(whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, held: Result<A
 }
 
 /// How long the same shopper is not asked for again. What was not sent is the guard's affair.
-fn remembered_for(error: &ExchangeError) -> Option<Duration> {
+fn remembered_for(error: &ExchangeError, refused: &OnBehalfError) -> Option<Duration> {
     match error {
+        ExchangeError::Rejected { .. } if *refused != OnBehalfError::ShopperUnknown => Some(UNEXPLAINED_FOR),
         ExchangeError::Rejected { .. } | ExchangeError::Conflict => Some(REFUSED_FOR),
         ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_) => Some(FAILED_FOR),
         ExchangeError::RateLimited { .. } | ExchangeError::NotAsked | ExchangeError::NoRandomness(_) => None,
     }
+}
+
+/// The name under which refusals of new guests are remembered.
+fn of_new_guests(agent: &Agent, whose: &OnBehalfOf) -> TokenDigest {
+    digest(agent, whose, ["new guests", "", ""])
+}
+
+/// The name under which refusals of the client itself are remembered.
+fn of_client(agent: &Agent, whose: &OnBehalfOf) -> TokenDigest {
+    digest(agent, whose, ["client", "", ""])
 }
 
 /// The name of a session on behalf: where, for whom and by which client. Each part ends with a byte that none of them
@@ -441,6 +497,11 @@ fn name(agent: &Agent, whose: &OnBehalfOf) -> Option<TokenDigest> {
         Whose::Guest { usid, caller } => ("on behalf of a guest", caller.as_str(), usid.as_str()),
         Whose::NewGuest => return None,
     };
+    Some(digest(agent, whose, [kind, who, of]))
+}
+
+/// A digest of where, by which client, and these words.
+fn digest(agent: &Agent, whose: &OnBehalfOf, [kind, who, of]: [&str; 3]) -> TokenDigest {
     let mut context = Context::new(&SHA256);
     let parts = [kind, whose.organization.as_str(), whose.site.as_str(), agent.client.id.as_str(), who, of];
     let caller = whose.handed_to.iter().flat_map(|caller| ["handed to", &caller.name, &caller.identity]);
@@ -450,7 +511,7 @@ fn name(agent: &Agent, whose: &OnBehalfOf) -> Option<TokenDigest> {
     }
     let mut name = [0; 32];
     name.copy_from_slice(context.finish().as_ref());
-    Some(name)
+    name
 }
 
 #[cfg(test)]

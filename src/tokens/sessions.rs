@@ -13,6 +13,7 @@ mod in_use;
 mod keep;
 mod named;
 mod refresh;
+mod refusals;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -23,11 +24,11 @@ use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use self::in_use::InUse;
-use self::refresh::Outcome;
 pub use self::{
     handed::{HandedSession, Origin, Presented, RefreshTokenEpoch, Refreshed},
     named::{HeldToken, Holder},
 };
+use self::{refresh::Outcome, refusals::RefreshRefusals};
 use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
@@ -87,6 +88,8 @@ pub struct Sessions {
     /// How far the news of other replicas have been read.
     news: Arc<tokio::sync::Mutex<Cursor>>,
     replacements: Pace<SessionId>,
+    /// Refreshes that SLAS refused without ending the session.
+    refusals: RefreshRefusals,
     settings: settings::Sessions,
     /// How long a refresh may take, at most.
     exchange: Duration,
@@ -188,6 +191,7 @@ impl Sessions {
             flights: Flights::new(),
             news: Arc::default(),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            refusals: RefreshRefusals::new(),
             settings,
             exchange,
             metrics,
@@ -222,6 +226,7 @@ impl Sessions {
             flights: Arc::clone(&before.flights),
             news: Arc::clone(&before.news),
             replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            refusals: RefreshRefusals::new(),
             settings: self.settings.clone(),
             exchange: self.exchange,
             metrics: Arc::clone(&self.metrics),

@@ -56,6 +56,17 @@ async fn a_clients_lies_about_the_way_do_not_arrive() {
         "x-http-method-override",
         "x-dw-http-method-override",
         "x_dw_http_method_override",
+        "cf-connecting-ip",
+        "true-client-ip",
+        "fastly-client-ip",
+        "x_client_ip",
+        "ssl-client-verify",
+        "ssl_client_cert",
+        "x-ssl-client-cert",
+        "remote-user",
+        "sfdc_user_id",
+        "sfdc-user-id",
+        "x-sfdc-customer-id",
         "proxy-authorization",
     ];
     let mut request = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token);
@@ -66,6 +77,23 @@ async fn a_clients_lies_about_the_way_do_not_arrive() {
     let entry = world.forwarded("shopper-products.getProducts").pop().unwrap();
     for (name, value) in &entry.headers {
         assert_ne!(value, "lie", "{name} arrived");
+    }
+}
+
+#[tokio::test]
+async fn field_that_salesforce_documents_for_callers_arrives() {
+    let world = World::start().await;
+    let token = world.guest(PUBLIC_CLIENT).await.token();
+    let documented =
+        ["sfdc_dwsid", "sfdc_verbose", "sfdc_user_agent", "x-mobify", "accept-language", "x-merchants-own"];
+    let mut request = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token);
+    for name in documented {
+        request = request.header(name, "mine");
+    }
+    assert_eq!(world.send(request).await.status, 200);
+    let entry = world.forwarded("shopper-products.getProducts").pop().unwrap();
+    for name in documented {
+        assert_eq!(entry.header(name), Some("mine"), "{name}");
     }
 }
 

@@ -447,3 +447,64 @@ async fn agents_on_behalf_are_told_from_systems() {
         assert_eq!(answer.header("x-shopper-gateway-error"), None, "{}", answer.text());
     }
 }
+
+#[tokio::test]
+async fn shoppers_of_another_identity_provider_need_a_permission_that_the_refusal_names() {
+    let world = World::start().await;
+    let request = || on_behalf(world.get(&search()), LOGIN).header("X-On-Behalf-Of-Idp", "google");
+    let answer = world.send(request()).await;
+    assert_eq!(answer.refusal(), (403, "caller_not_allowed"));
+    assert!(answer.text().contains("create_shoppers"), "{}", answer.text());
+    assert!(tsob(&world).is_empty());
+    // Where the caller may not act for shoppers at all, that is what the refusal is about.
+    let world = World::with(|config| {
+        config["callers"][0].as_table_mut().unwrap()["may"] = toml::Value::Array(vec!["system".into()]);
+    })
+    .await;
+    let answer = world.send(on_behalf(world.get(&search()), LOGIN).header("X-On-Behalf-Of-Idp", "google")).await;
+    assert_eq!(answer.refusal(), (403, "caller_not_allowed"));
+    assert!(!answer.text().contains("create_shoppers"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn name_longer_than_slas_takes_costs_no_call() {
+    let world = World::with(|config| {
+        config["callers"][0].as_table_mut().unwrap()["may"] =
+            toml::Value::Array(vec!["system".into(), "on_behalf".into(), "create_shoppers".into()]);
+    })
+    .await;
+    let invalid = (400, "request_invalid");
+    for (fields, what) in [
+        (vec![("X-On-Behalf-Of", "a".repeat(129))], "login"),
+        (vec![("X-On-Behalf-Of", "é".repeat(129))], "login in two bytes a character"),
+        (vec![("X-On-Behalf-Of", LOGIN.into()), ("X-On-Behalf-Of-Idp", "a".repeat(65))], "identity provider"),
+        (vec![("X-On-Behalf-Of", "guest".into()), ("X-On-Behalf-Of-Usid", "a".repeat(129))], "USID"),
+    ] {
+        let mut request = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+        for (name, value) in fields {
+            request = request.header(name, value);
+        }
+        assert_eq!(world.send(request).await.refusal(), invalid, "{what}");
+    }
+    let body = serde_json::json!({"login": "a".repeat(129), "clientId": PUBLIC_CLIENT}).to_string();
+    let login = world.post(&customers("/customers/trusted-system/actions/login?siteId=RefArch"));
+    let login = login.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).body(body);
+    assert_eq!(world.send(login).await.refusal(), invalid, "the body's login");
+    assert!(tsob(&world).is_empty(), "{:?}", tsob(&world));
+    // The longest that SLAS takes, counted in characters.
+    for login in ["a".repeat(128), "é".repeat(128)] {
+        assert_eq!(world.send(on_behalf(world.get(&search()), &login)).await.refusal(), (404, "shopper_unknown"));
+    }
+    assert_eq!(tsob(&world).len(), 2);
+}
+
+#[tokio::test]
+async fn login_and_password_longer_than_slas_takes_cost_no_call() {
+    let world = World::start().await;
+    world.simulator.clear_ledger();
+    let answer = world.log_in(PUBLIC_CLIENT, LOGIN, &"p".repeat(3100)).await;
+    assert_eq!(answer.refusal(), (401, "login_rejected"));
+    assert!(world.simulator.ledger().is_empty(), "{:?}", world.simulator.ledger());
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, &"p".repeat(3000)).await.refusal(), (401, "login_rejected"));
+    assert_eq!(world.simulator.count("slas", "login"), 1);
+}

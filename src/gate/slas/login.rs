@@ -29,6 +29,7 @@ use crate::{
     names::SiteId,
     salesforce::{
         exchange::ExchangeError,
+        json,
         slas::{Slas, TokenAnswer},
         transport::Answer,
     },
@@ -114,8 +115,9 @@ impl Gate {
                 let proof =
                     passed.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
                 let passed = passed.clone();
+                let request = [passed.rest.as_bytes(), b"\0", &passed.form].concat();
                 let exchange = move |valid| async move { passed.with(&valid).send().await };
-                self.sessions.refresh_handed(handed, &proof, exchange).await
+                self.sessions.refresh_handed(handed, &proof, &request, exchange).await
             }
             Asked::Ended => Ok(Refreshed::Ended),
             Asked::Slas => Ok(Refreshed::Gone),
@@ -184,7 +186,7 @@ impl Gate {
         if answer.status != StatusCode::OK {
             return true;
         }
-        let Ok(tokens) = serde_json::from_slice::<TokenAnswer>(&answer.body) else { return true };
+        let Ok(tokens) = json::read::<TokenAnswer>(&answer.body) else { return true };
         let verified = match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
             Ok(verified) => verified,
             Err(error) => {

@@ -23,9 +23,10 @@ use super::{
 };
 use crate::{
     clock::unix_now,
+    correlation,
     jwt::{TokenDigest, sha256},
     names::{ClientId, OrganizationId, SiteId},
-    salesforce::{exchange::ExchangeError, slas::TokenAnswer, transport::Answer},
+    salesforce::{exchange::ExchangeError, json, slas::TokenAnswer, transport::Answer},
     shopper::{
         Shopper,
         verify::{LEEWAY_SECONDS, VerifiedToken},
@@ -198,8 +199,8 @@ impl Sessions {
     }
 
     /// A caller's own refresh: `exchange` with the refresh token that is valid now, and SLAS's answer as it
-    /// came, or the last one again if that was a moment ago and for the same `proof` of the client. The rest is done even
-    /// if the caller hangs up.
+    /// came, or the last one again if that was a moment ago and for the same `proof` of the client. A refusal that ended
+    /// nothing is given again to the same `request`. The rest is done even if the caller hangs up.
     ///
     /// # Errors
     /// [`SessionError::Slas`] if no answer came, [`SessionError::Store`] if the lock could not be had.
@@ -207,6 +208,7 @@ impl Sessions {
         self: &Arc<Self>,
         handed: HandedSession,
         proof: &[u8],
+        request: &[u8],
         exchange: F,
     ) -> Result<Refreshed, SessionError>
     where
@@ -215,7 +217,11 @@ impl Sessions {
     {
         let sessions = Arc::clone(self);
         let place = last_answer_of(&handed.session, proof);
-        let refreshing = tokio::spawn(async move {
+        let request = sha256([&place, b"\0".as_slice(), request].concat());
+        if let Some(answer) = self.refusals.answer(&request) {
+            return Ok(Refreshed::Answer(answer));
+        }
+        let refreshing = tokio::spawn(correlation::inherited(async move {
             let Some((session, fence)) = sessions.locked(&handed.session).await? else { return Ok(Refreshed::Gone) };
             if let Some(answer) = sessions.last_answer(&session, &place).await {
                 sessions.unlock(&session, fence).await;
@@ -223,6 +229,7 @@ impl Sessions {
             }
             match exchange(session.refresh_token.clone()).await {
                 Ok(answer) => {
+                    sessions.refusals.note_answer(request, &answer);
                     let is_kept = sessions.keep_answer(&session, &handed.presented, fence, &answer, &place).await;
                     Ok(if is_kept { Refreshed::Answer(answer) } else { Refreshed::Ended })
                 }
@@ -231,7 +238,7 @@ impl Sessions {
                     Err(SessionError::Slas(error))
                 }
             }
-        });
+        }));
         refreshing.await.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
     }
 
@@ -294,7 +301,7 @@ impl Sessions {
             return true;
         }
         let now = unix_now();
-        let renewed = match serde_json::from_slice::<TokenAnswer>(&answer.body) {
+        let renewed = match json::read::<TokenAnswer>(&answer.body) {
             Ok(answer) => self.renewed(session, answer).await,
             Err(_) => None,
         };

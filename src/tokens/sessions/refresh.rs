@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 use super::{InUse, Known, SessionError, Sessions, digest_of, ends_at, owns};
 use crate::{
     clock::unix_now,
+    correlation,
     jwt::TokenDigest,
     salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
     shopper::verify::TokenError,
@@ -93,7 +94,14 @@ impl Sessions {
 
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
     async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, class: Class) -> Outcome {
-        let mut outcome = self.refresh_or_wait(session, class).await;
+        let mut outcome = match self.refusals.find(session) {
+            // Another replica may have had more luck.
+            Some(refused) => match self.newest(session).await {
+                Ok(newest) if newest.version <= session.version => return Err(refused),
+                outcome => outcome,
+            },
+            None => self.refresh_or_wait(session, class).await,
+        };
         if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&in_use.revocation_keys).cover(newest.after)) {
             outcome = Err(SessionError::LoggedOut);
         }
@@ -105,7 +113,10 @@ impl Sessions {
                 }
             }
             Err(SessionError::Over(_) | SessionError::LoggedOut) => self.forget(session),
-            Err(_) => in_use.note_failure(unix_now()),
+            Err(error) => {
+                self.refusals.note(session, error);
+                in_use.note_failure(unix_now());
+            }
         }
         outcome
     }
@@ -252,7 +263,8 @@ impl Sessions {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        tracing::info!(organization = %session.owner.organization, %error, "SLAS ended a session");
+        let correlation_id = correlation::current_text();
+        tracing::info!(organization = %session.owner.organization, %error, correlation_id, "SLAS ended a session");
         match self.store.end(RevocationTarget::Session(session), self.end_time(&session.owner.organization)).await {
             Ok(end) => {
                 self.ends.note(session.revocation_keys().session, end);
