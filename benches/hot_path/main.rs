@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Request};
 use secrecy::SecretString;
 use shopper_gateway::{
     gate::{forward, operations::Operations, path::RequestPath},
+    system::JudgedBy,
     tokens::on_behalf::{ECOM, OnBehalfOf, Whose},
 };
 use tokio::runtime::Runtime;
@@ -119,7 +120,9 @@ fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) 
     let tenant = bench.organization.tenant();
     criterion.bench_function("system token, seen before", |bencher| {
         bencher.iter(|| {
-            runtime.block_on(async { black_box(bench.systems.verify(black_box(&token), &tenant).await.is_ok()) })
+            runtime.block_on(async {
+                black_box(bench.systems.verify(black_box(&token), &tenant, JudgedBy::Scopes).await.is_ok())
+            })
         });
     });
     let whose = Arc::new(OnBehalfOf {

@@ -45,7 +45,11 @@ fn routes() {
             name: format!("custom.r{number}"),
             method: Method::GET,
             template: format!("/custom/api{number}/v1/organizations/{{organizationId}}/things/{{id}}"),
-            security: vec![Security { kind: SecurityKind::Shopper, scopes: "c_things".parse().unwrap() }],
+            security: vec![Security {
+                kind: SecurityKind::Shopper,
+                scopes: "c_things".parse().unwrap(),
+                roles: Vec::new(),
+            }],
         });
         let operations = Operations::published().unwrap().with_routes(routes).unwrap();
         let targets: Vec<_> =

@@ -130,8 +130,7 @@ fn key(document: &RawValue) -> Option<Jwk> {
 
 /// Whether a published key is for verifying this algorithm; `use`, `key_ops` and `alg` may be missing, not wrong.
 fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
-    let verifies =
-        |operations: &Vec<KeyOperations>| operations.iter().any(|operation| *operation == KeyOperations::Verify);
+    let verifies = |operations: &Vec<KeyOperations>| operations.contains(&KeyOperations::Verify);
     let for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && jwk.common.key_operations.as_ref().is_none_or(verifies);
     let (right_family, name) = match (&jwk.algorithm, algorithm) {

@@ -69,19 +69,19 @@ pub(super) fn is_never_from_clients(name: &str) -> bool {
 fn says_who_asks(name: &str) -> bool {
     let mut before = "";
     name.split(['-', '_']).any(|word| {
-        let found = match (before, word) {
+        let found = matches!(
+            (before, word),
             (_, "forwarded" | "clientip" | "realip" | "socketip" | "clientcert" | "mtls")
-            | ("client", "ip" | "ipv6" | "cert" | "certificate" | "verify" | "dn" | "principal")
-            | ("connecting", "ip" | "ipv6")
-            | ("real" | "true" | "source" | "src" | "originating" | "user" | "proxyuser" | "peer", "ip")
-            | ("remote", "ip" | "addr" | "address" | "user")
-            | ("ssl" | "tls", "client")
-            | ("authenticated", "user" | "userid" | "email" | "groups")
-            | ("auth", "user" | "request")
-            | ("webauth", "user")
-            | ("host", "override") => true,
-            _ => false,
-        };
+                | ("client", "ip" | "ipv6" | "cert" | "certificate" | "verify" | "dn" | "principal")
+                | ("connecting", "ip" | "ipv6")
+                | ("real" | "true" | "source" | "src" | "originating" | "user" | "proxyuser" | "peer", "ip")
+                | ("remote", "ip" | "addr" | "address" | "user")
+                | ("ssl" | "tls", "client")
+                | ("authenticated", "user" | "userid" | "email" | "groups")
+                | ("auth", "user" | "request")
+                | ("webauth", "user")
+                | ("host", "override")
+        );
         before = word;
         found
     })
