@@ -47,10 +47,9 @@ pub const GUEST: &str = "guest";
 const WINDOW: Duration = Duration::from_millis(3100);
 /// How long SLAS's no to a login is not asked for again: about the time in which it would be a conflict anyway.
 const REFUSED_FOR: Duration = Duration::from_secs(4);
-/// How long a refusal that says nothing of the shopper is not: of the gateway's own client, or for a reason that SLAS does not
-/// publish.
-const UNEXPLAINED_FOR: Duration = Duration::from_secs(30);
-/// How long a refusal of the gateway's own client is remembered for other shoppers.
+/// How long a refusal for a reason that SLAS does not publish is not.
+const UNEXPLAINED_FOR: Duration = Duration::from_secs(10);
+/// How long a refusal of the gateway's own client is remembered for all shoppers: its secret may just be changing.
 const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(5);
 /// How long a failure is not: an outage must not outlive itself.
 const FAILED_FOR: Duration = Duration::from_secs(1);
@@ -472,6 +471,7 @@ fn on_behalf(whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, held: Result<A
 /// How long the same shopper is not asked for again. What was not sent is the guard's affair.
 fn remembered_for(error: &ExchangeError, refused: &OnBehalfError) -> Option<Duration> {
     match error {
+        error if error.refuses_client() => Some(CLIENT_REFUSED_FOR),
         ExchangeError::Rejected { .. } if *refused != OnBehalfError::ShopperUnknown => Some(UNEXPLAINED_FOR),
         ExchangeError::Rejected { .. } | ExchangeError::Conflict => Some(REFUSED_FOR),
         ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_) => Some(FAILED_FOR),

@@ -169,7 +169,9 @@ impl Sessions {
                 Some(renewed) => self.write(session, Arc::new(renewed), fence).await,
                 None => {
                     self.unlock(session, fence).await;
-                    Err(SessionError::Slas(ExchangeError::malformed("a token of another shopper, or none")))
+                    let error = ExchangeError::malformed("a token of another shopper, or none");
+                    self.refusals.note_wrong_token(session, &error);
+                    Err(SessionError::Slas(error))
                 }
             },
             Err(error) if error.refuses_refresh_token() => self.refused(session, fence, error).await,

@@ -1,10 +1,10 @@
 //! Refreshes that ended no session and that would fail the same way at once: a negative cache.
 //!
-//! SLAS's published refusals of a void refresh token end the session. Any other refusal (4xx), and an answer that cannot be
-//! right, says nothing about the session, so the session stays; but its requests must not ask SLAS again one by one. The
+//! SLAS's published refusals of a void refresh token end the session. Any other refusal (4xx), and a token of another shopper,
+//! says nothing about the session, so the session stays; but its requests must not ask SLAS again one by one. The
 //! refusal is remembered for the session and, where SLAS refused the gateway's own client, for all sessions of that client
 //! at that site. A configuration that takes its place begins with an empty cache, so that a corrected secret counts at once.
-//! Failures of SLAS itself (5xx, no answer, 429) are the guard's affair.
+//! Failures of SLAS itself (5xx, 429, no answer, or one that cannot be read) are the guard's affair.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,12 @@ use crate::{
 };
 
 /// How long a refusal is remembered for a session.
-const SESSION_REFUSED_FOR: Duration = Duration::from_secs(30);
+const SESSION_REFUSED_FOR: Duration = Duration::from_secs(10);
 /// How long a conflict with another request of the same shopper is: SLAS's windows are of a second or three.
 const CONFLICT_FOR: Duration = Duration::from_secs(1);
-/// How long a refusal of the gateway's own client is remembered for its other sessions.
+/// How long a token of another shopper is.
+const WRONG_TOKEN_FOR: Duration = Duration::from_secs(1);
+/// How long a refusal of the gateway's own client is remembered for its sessions: its secret may just be changing.
 const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(5);
 /// How long SLAS's answer to a client's own request is given again to the same request.
 const ANSWER_REFUSED_FOR: Duration = Duration::from_secs(10);
@@ -64,19 +66,30 @@ impl RefreshRefusals {
     pub(super) fn note(&self, session: &Session, error: &SessionError) {
         let SessionError::Slas(error) = error else { return };
         let remembered_for = match error {
-            ExchangeError::Rejected { .. } | ExchangeError::Malformed(_) => SESSION_REFUSED_FOR,
+            error if error.refuses_client() => CLIENT_REFUSED_FOR,
+            ExchangeError::Rejected { .. } => SESSION_REFUSED_FOR,
             ExchangeError::Conflict => CONFLICT_FOR,
             ExchangeError::RateLimited { .. }
             | ExchangeError::Failed(_)
             | ExchangeError::Transport(_)
+            | ExchangeError::Malformed(_)
             | ExchangeError::NotAsked
             | ExchangeError::NoRandomness(_) => return,
         };
-        let now = Instant::now();
-        self.refusals.insert(Refused::Session(session.id), (error.clone(), now + remembered_for));
+        self.remember(session, error, remembered_for);
         if error.refuses_client() {
-            self.refusals.insert(Refused::client(&session.owner), (error.clone(), now + CLIENT_REFUSED_FOR));
+            let until = Instant::now() + CLIENT_REFUSED_FOR;
+            self.refusals.insert(Refused::client(&session.owner), (error.clone(), until));
         }
+    }
+
+    /// Remembers that SLAS answered with a token that is not this shopper's.
+    pub(super) fn note_wrong_token(&self, session: &Session, error: &ExchangeError) {
+        self.remember(session, error, WRONG_TOKEN_FOR);
+    }
+
+    fn remember(&self, session: &Session, error: &ExchangeError, time: Duration) {
+        self.refusals.insert(Refused::Session(session.id), (error.clone(), Instant::now() + time));
     }
 
     /// Why SLAS is not worth asking for this session now.
