@@ -254,6 +254,11 @@ fn tenant_parts(
     let guard = lasting.guard(&tenant.organization, &tenant.api);
     let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), guard, Arc::clone(metrics))?;
     let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
+    for client in &tenant.slas_clients {
+        // A client that was never refused is 0, and not absent.
+        let labels = [tenant.organization.as_str(), client.id.as_str()];
+        metrics.slas_client_refusals.with_label_values(&labels).inc_by(0);
+    }
     let slas_ring = ring(Issuer::Slas(slas.clone()));
     let mut system_ring = None;
     let mut systems = None;

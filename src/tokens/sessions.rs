@@ -32,6 +32,7 @@ use self::{refresh::Outcome, refusals::RefreshRefusals};
 use super::{flights::Flights, pace::Pace};
 use crate::{
     clock::unix_now,
+    correlation,
     jwt::{TokenDigest, token_digest},
     metrics::Metrics,
     names::{ByOrganization, CustomerId, OrganizationId, SiteId},
@@ -386,7 +387,8 @@ impl Sessions {
                 Ok(self.standing_of(token, &newest))
             }
             Err(error) if !is_over => {
-                tracing::warn!(%error, "a session was not renewed; its token is still valid");
+                let correlation_id = correlation::current_text();
+                tracing::warn!(%error, correlation_id, "a session was not renewed; its token is still valid");
                 Ok(Standing::Own)
             }
             // Somebody holds an old token, and the newest that we have still lives.

@@ -11,8 +11,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{InUse, Known, NOTHING_FOR, Sessions};
-use crate::{clock::unix_now, correlation, salesforce::guard::Class, store::Cursor};
+use super::{InUse, Known, NOTHING_FOR, SessionError, Sessions};
+use crate::{
+    clock::unix_now,
+    correlation,
+    salesforce::{exchange::ExchangeError, guard::Class},
+    store::Cursor,
+};
 
 /// How often a replica asks what others ended.
 const NEWS_EVERY: Duration = Duration::from_millis(300);
@@ -125,9 +130,12 @@ impl Sessions {
             let sessions = Arc::clone(self);
             // No request asked for it: it has a correlation id of its own.
             tokio::spawn(correlation::inherited(async move {
-                if let Err(error) = sessions.renew(&in_use, version, Class::Ahead).await {
-                    let correlation_id = correlation::current_text();
-                    tracing::debug!(%error, correlation_id, "a session was not renewed ahead");
+                let Err(error) = sessions.renew(&in_use, version, Class::Ahead).await else { return };
+                let correlation_id = correlation::current_text();
+                match error {
+                    // Nothing was sent.
+                    SessionError::Slas(ExchangeError::NotAsked) => tracing::debug!("a session was not renewed ahead"),
+                    error => tracing::info!(%error, correlation_id, "a session was not renewed ahead"),
                 }
             }));
         }
