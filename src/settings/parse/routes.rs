@@ -82,19 +82,27 @@ fn wrong_with(path: &str) -> Option<&'static str> {
     if !parameters.contains(&"organizationId") {
         return Some("must contain {organizationId} as a segment");
     }
-    may_match_slas(path).then_some("must not match below /shopper/auth, which is SLAS's, by a parameter either")
+    SLAS_PLACES.iter().find_map(|(place, problem)| may_match(path, place).then_some(*problem))
 }
 
-/// Whether a template has readings below `/shopper/auth`, where only the operations of the policy table are served:
-/// as a literal in any case of its letters, or by a parameter. No organization id is either word.
-fn may_match_slas(path: &str) -> bool {
+/// Where only the operations of the policy table are served, and what to say of a template that matches there.
+const SLAS_PLACES: [(&[&str], &str); 2] = [
+    (&["shopper", "auth"], "must not match below /shopper/auth, which is SLAS's, by a parameter either"),
+    (
+        &["mobify", "slas", "private"],
+        "must not match below /mobify/slas/private, where storefronts reach SLAS and nothing else is served, by a parameter either",
+    ),
+];
+
+/// Whether a template has readings below a place: as a literal in any case of its letters, or by a parameter. No organization
+/// id is one of these words.
+fn may_match(path: &str, place: &[&str]) -> bool {
     let mut segments = path.split('/').skip(1);
-    let mut may_be = |word: &str| {
+    place.iter().all(|word| {
         segments.next().is_some_and(|segment| {
             segment.eq_ignore_ascii_case(word) || (segment.starts_with('{') && segment != "{organizationId}")
         })
-    };
-    may_be("shopper") && may_be("auth")
+    })
 }
 
 #[cfg(test)]
@@ -115,7 +123,14 @@ mod tests {
     fn templates_of_paths() {
         assert_eq!(wrong_with("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
         assert_eq!(wrong_with("/{organizationId}"), None);
-        for path in ["/shopper/{organizationId}", "/shopper/loyalty/{organizationId}", "/{organizationId}/{a}/{b}"] {
+        for path in [
+            "/shopper/{organizationId}",
+            "/shopper/loyalty/{organizationId}",
+            "/{organizationId}/{a}/{b}",
+            "/mobify/{organizationId}",
+            "/mobify/slas/{organizationId}/private",
+            "/mobify/proxy/api/{organizationId}",
+        ] {
             assert_eq!(wrong_with(path), None, "{path}");
         }
         for path in [
@@ -139,6 +154,10 @@ mod tests {
             "/{family}/{api}/v1/organizations/{organizationId}/oauth2/{what}",
             "/shopper/{api}/v1/organizations/{organizationId}",
             "/{family}/auth/v1/organizations/{organizationId}",
+            "/mobify/slas/private/{organizationId}",
+            "/Mobify/SLAS/Private/shopper/auth/v1/organizations/{organizationId}/oauth2/token",
+            "/mobify/{service}/private/custom/{organizationId}",
+            "/{a}/{b}/{c}/{organizationId}",
         ] {
             assert!(wrong_with(path).is_some(), "{path}");
         }
