@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
@@ -26,6 +27,8 @@ const LARGEST: u64 = 64 * 1024;
 /// What others may not do with a secret's file: anything. Its group may read, because Kubernetes
 /// mounts secrets so, but not write.
 const FORBIDDEN: u32 = 0o027;
+/// Where Docker mounts secrets.
+const DOCKER_SECRETS: &str = "/run/secrets";
 
 /// Where secrets and other files are found.
 pub(super) struct Surroundings<'a> {
@@ -150,10 +153,40 @@ fn open_private(file: &Path) -> Result<File, String> {
     let (opened, metadata) = open(file)?;
     let mode = metadata.permissions().mode() & 0o777;
     if metadata.is_file() && mode & FORBIDDEN != 0 {
-        return Err(format!(
-            "{shown} is open to others (mode {mode:04o}); run `chmod 0400 {shown}`; in Kubernetes set defaultMode 0440; for \
-             Docker's secrets, which are 0444 by default, set `uid` and `mode: 0400` where the service lists the secret"
-        ));
+        return Err(format!("{shown} is open to others (mode {mode:04o}); {}", narrowed(file)));
     }
     Ok(opened)
+}
+
+/// How a file is kept from others, where it is.
+fn narrowed(file: &Path) -> String {
+    let own = geteuid();
+    if file.parent() == Some(Path::new(DOCKER_SECRETS)) {
+        // A container cannot change it: Swarm mounts a file system of its own, Compose the host's file.
+        return format!(
+            "of a Docker secret that is the default, and nothing in the container can change it: in Swarm list it in the service \
+             with `uid: \"{own}\"` and `mode: 0400`; Compose mounts the host's file as it is, so run `chown {own}` and `chmod 0400` \
+             on that file (in Kubernetes set defaultMode: 0440 at the volume)"
+        );
+    }
+    format!("run `chmod 0400 {}`; in Kubernetes set defaultMode: 0440 at the volume", file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hint_for_a_file_open_to_others_can_be_followed_where_the_file_is() {
+        let docker = narrowed(Path::new("/run/secrets/slas"));
+        assert!(docker.contains("mode: 0400") && docker.contains("Compose") && docker.contains("uid"), "{docker}");
+        assert!(!docker.contains("run `chmod 0400 /run"), "{docker}");
+        assert!(
+            narrowed(Path::new("/run/secrets/shopper-gateway/slas")).starts_with("run `chmod"),
+            "as Kubernetes mounts it"
+        );
+        let elsewhere = narrowed(Path::new("/etc/shopper-gateway/slas"));
+        assert!(elsewhere.starts_with("run `chmod 0400 /etc/shopper-gateway/slas`"), "{elsewhere}");
+        assert!(elsewhere.contains("defaultMode: 0440") && !elsewhere.contains("Docker"), "{elsewhere}");
+    }
 }
