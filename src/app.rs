@@ -5,12 +5,14 @@
 //! `parts` puts it together, `live` is what is in force, `handover` gives the listening sockets to another process, `signals` says when.
 
 mod error;
+mod files;
 pub mod handover;
 mod live;
 mod load;
 mod parts;
 mod policy;
 pub mod signals;
+mod trust;
 
 use std::{
     future::Future,
@@ -161,7 +163,7 @@ impl App {
     /// # Errors
     /// [`AppError::Listen`] if a listener cannot be set up.
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), AppError> {
-        let conf = Arc::new(server_conf(&self.settings));
+        let conf = Arc::new(server_conf(&self.settings, self.live.library_reads_system()));
         self.live.keep_up();
         let mut stop = pin!(stop);
         if self.predecessor.is_some() {
@@ -273,8 +275,11 @@ fn listen_on_every_ipv6(address: SocketAddrV6, all: &[SocketAddr]) -> io::Result
     Ok(socket.into())
 }
 
-fn server_conf(settings: &Settings) -> ServerConf {
+fn server_conf(settings: &Settings, library_reads_system: bool) -> ServerConf {
     ServerConf {
+        // The library panics over authorities of the system that it cannot read. It reads none of an empty file; each peer
+        // then has its own.
+        ca_file: (!library_reads_system).then(|| "/dev/null".to_owned()),
         threads: settings.server.threads,
         upstream_keepalive_pool_size: (RESTING_UPSTREAM / settings.server.threads.max(1)).max(LEAST_RESTING_UPSTREAM),
         // Attempts at one request: other addresses, or a connection that had just been closed.

@@ -13,18 +13,22 @@
 //! - F3 [`store`], [`telemetry`]: where sessions live, and what replicas share; logs and traces
 //! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
 //! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`], [`migration`], [`spans`]: configuration, counters, who did what, what a drain waits for, who is still to move, what a trace shows
-//! - F0 [`names`], [`clock`], [`waiting`], [`correlation`], [`descriptors`], [`core_dumps`]: identifiers, time, others' time,
-//!   the correlation id, what the system lets the process open and what it keeps of its memory
+//! - F0 [`names`], [`clock`], [`waiting`], [`correlation`], [`descriptors`], [`core_dumps`], [`certificates`], [`connect_failure`], [`host`]: identifiers,
+//!   time, others' time, the correlation id, what the system lets the process open and what it keeps of its memory, files of certificates, why
+//!   there is no connection, hosts
 
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod certificates;
 pub mod clock;
 pub mod command;
+pub mod connect_failure;
 pub mod core_dumps;
 pub mod correlation;
 pub mod descriptors;
 pub mod gate;
+pub mod host;
 pub mod in_flight;
 pub mod jwt;
 pub mod keys;

@@ -14,6 +14,7 @@ use prometheus::{
 };
 
 pub use self::requests::{Answered, Requests};
+use crate::connect_failure::ConnectFailure;
 
 /// Stands before every name.
 const PREFIX: &str = "shopper_gateway_";
@@ -22,6 +23,8 @@ const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// Seconds, for the time spent in the gateway itself.
 const OVERHEAD_SECONDS: &[f64] =
     &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+const CERTIFICATE_EXPIRY: &str = "certificate_expiry_timestamp_seconds";
 
 /// The calls that are counted as exchanges, by service: the flows of `salesforce`.
 const FLOWS: [(&str, &[&str]); 3] = [
@@ -74,6 +77,8 @@ pub struct Metrics {
     pub token_exchange_duration: HistogramVec,
     /// Refusals by SLAS of clients of the configuration, by tenant and client id.
     pub slas_client_refusals: IntCounterVec,
+    /// Failures to connect, of the gateway's own calls and of forwarded requests, by service and cause.
+    pub connect_failures: IntCounterVec,
     /// Fetches of key sets, by outcome.
     pub jwks_refreshes: IntCounterVec,
     /// Age of the key set in use, seconds, by tenant and issuer.
@@ -100,14 +105,30 @@ pub struct Metrics {
     pub store_up: IntGauge,
     /// Whether the session store belongs to gateways with another encryption key.
     pub store_key_mismatch: IntGauge,
-    /// When the listener's certificate ends, seconds since 1970; without TLS there is none.
-    pub tls_certificate_not_after: IntGaugeVec,
+    /// When certificates end, seconds since 1970, by the key of their file and tenant.
+    certificate_expiry: IntGaugeVec,
     /// Refused lines of the audit log that were left out, because an address or all addresses had too many.
     pub audit_lines_left_out: IntCounter,
     /// Connections of clients that are open.
     pub connections: IntGauge,
     /// Connections of clients that the gateway closed for their behaviour, by reason.
     pub connections_cut: IntCounterVec,
+}
+
+/// When the certificates of one file end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// Which file: `listener`, `client_ca`, `client_crl`, `api_ca`.
+    pub certificate: &'static str,
+    /// The organization whose file it is, or [`CertificateEnd::NO_TENANT`].
+    pub tenant: String,
+    /// Seconds since 1970.
+    pub end: i64,
+}
+
+impl CertificateEnd {
+    /// Label of a file that is no tenant's.
+    pub const NO_TENANT: &str = "none";
 }
 
 /// What one series of the registry says at the moment.
@@ -197,6 +218,17 @@ impl Metrics {
             OUTCOMES.iter().for_each(|outcome| token_exchanges.with_label_values(&[service, flow, outcome]).inc_by(0));
         }
 
+        let connect_failures = counters(
+            "connect_failures_total",
+            "Failures to connect to Salesforce's services and APIs",
+            &["service", "cause"],
+        )?;
+        for (service, _) in FLOWS {
+            for cause in ConnectFailure::ALL {
+                connect_failures.with_label_values(&[service, cause.label()]).inc_by(0);
+            }
+        }
+
         Ok(Self {
             requests: Requests::new(&registry)?,
             request_duration: histogram("request_duration_seconds", "Whole requests", SECONDS)?,
@@ -217,6 +249,7 @@ impl Metrics {
                 "Refusals by SLAS of clients of the configuration",
                 &["tenant", "client_id"],
             )?,
+            connect_failures,
             jwks_refreshes: counted(
                 "jwks_refreshes_total",
                 "Fetches of key sets",
@@ -257,10 +290,10 @@ impl Metrics {
             ready,
             store_up,
             store_key_mismatch,
-            tls_certificate_not_after: gauges(
-                "tls_certificate_not_after_seconds",
-                "When the listener's certificate ends, seconds since 1970",
-                &[],
+            certificate_expiry: gauges(
+                CERTIFICATE_EXPIRY,
+                "When certificates and revocation lists end, seconds since 1970",
+                &["certificate", "tenant"],
             )?,
             audit_lines_left_out,
             connections,
@@ -309,6 +342,20 @@ impl Metrics {
             Some(Reading { labels: labels.collect(), value })
         });
         readings.collect()
+    }
+
+    /// Shows when these certificates end, and those of earlier configurations no more.
+    pub fn set_certificate_ends(&self, ends: &[CertificateEnd]) {
+        for CertificateEnd { certificate, tenant, end } in ends {
+            self.certificate_expiry.with_label_values(&[*certificate, tenant.as_str()]).set(*end);
+        }
+        for shown in self.readings(CERTIFICATE_EXPIRY) {
+            let labels = [shown.label("certificate"), shown.label("tenant")];
+            if !ends.iter().any(|end| [end.certificate, end.tenant.as_str()] == labels) {
+                // It is there, unless another thread took it away just now.
+                let _ = self.certificate_expiry.remove_label_values(&labels);
+            }
+        }
     }
 
     /// Counts and times one call to SLAS or Account Manager.

@@ -55,6 +55,7 @@ use self::{
     http10::{Http10, is_http10},
 };
 use crate::{
+    connect_failure::ConnectFailure,
     correlation,
     gate::{
         Gate,
@@ -131,6 +132,15 @@ impl Proxy {
         context.replayed = true;
         context.may_replay = true;
         true
+    }
+
+    /// No connection could be made to the request's API.
+    fn note_connect_failure(&self, context: &mut Context, cause: ConnectFailure) {
+        context.connect_failure = Some(cause);
+        self.metrics.connect_failures.with_label_values(&["api", cause.label()]).inc();
+        if let Some(upstream) = &context.upstream {
+            upstream.log_failure(cause);
+        }
     }
 
     /// How long the API may take to begin its answer.
@@ -236,10 +246,14 @@ impl ProxyHttp for Proxy {
         context.body_bytes = 0;
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
-        upstream.peer(self.answer_within(context)).await.map_err(|Unresolved| {
-            context.failure = Some(Refusal::UpstreamUnavailable);
-            Error::explain(ErrorType::ConnectError, "host name not resolved")
-        })
+        match upstream.peer(self.answer_within(context)).await {
+            Ok(peer) => Ok(peer),
+            Err(Unresolved) => {
+                context.failure = Some(Refusal::UpstreamUnavailable);
+                self.note_connect_failure(context, ConnectFailure::Unresolved);
+                Error::e_explain(ErrorType::ConnectError, "host name not resolved")
+            }
+        }
     }
 
     async fn upstream_request_filter(
@@ -251,6 +265,8 @@ impl ProxyHttp for Proxy {
         let began = Instant::now();
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
+        // Whatever an earlier attempt failed by, this one has its connection.
+        context.connect_failure = None;
         let edits =
             forward::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
         for name in edits.remove {
@@ -433,6 +449,9 @@ impl ProxyHttp for Proxy {
         context: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        if let Some(cause) = failure::connect_failure_of(&error) {
+            self.note_connect_failure(context, cause);
+        }
         let address = peer.address().as_inet().copied();
         if let (Some(upstream), Some(address)) = (&context.upstream, address) {
             error.set_retry(upstream.avoid(address));

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod guard;
 pub mod json;
 pub mod pkce;
+mod resolver;
 pub mod slas;
 mod slas_errors;
 pub mod transport;

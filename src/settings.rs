@@ -38,8 +38,8 @@ mod secret;
 mod secret_text;
 mod shape;
 
-pub use draft::{CallerDraft, Draft, RouteDraft, TlsDraft};
-pub use finding::{ConfigErrors, Finding};
+pub use draft::{CallerDraft, Draft, RouteDraft, TenantDraft, TlsDraft};
+pub use finding::{Checked, ConfigErrors, Finding};
 pub use guarded::{guarded, guarded_folder};
 pub use load::Loaded;
 pub use parse::{is_log_level, is_loopback};

@@ -46,7 +46,8 @@ impl Parts {
         let metrics = Arc::new(Metrics::new("bench", "bench").unwrap());
         let tenant = &settings.tenants[0];
         let guard = Guard::new("bench", Arc::clone(&metrics));
-        let transport = || Transport::new(&settings.timeouts, None, Arc::clone(&guard), Arc::clone(&metrics)).unwrap();
+        let transport =
+            || Transport::new(&settings.timeouts, &tenant.api, &[], Arc::clone(&guard), Arc::clone(&metrics)).unwrap();
         let slas = Slas::new(transport(), &tenant.api, &tenant.organization);
         let store = Arc::new(MemoryStore::new(capacity));
         let keeping = Keeping { store, folder: None, max_age: settings.keys.max_age };

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use crate::{
+    certificates::FileError,
     gate::operations::TableError,
     keys::FolderError,
     names::OrganizationId,
@@ -45,6 +46,22 @@ pub enum AppError {
         organization: OrganizationId,
         /// What is wrong.
         source: UpstreamError,
+    },
+    /// The authorities of an API cannot be used.
+    #[error("{organization}: api_ca: {source}")]
+    Authorities {
+        /// The organization.
+        organization: OrganizationId,
+        /// What is wrong.
+        source: Box<FileError>,
+    },
+    /// A server is to be verified by the system's authorities, and there is none.
+    #[error("{what}: {problem}")]
+    NoSystemAuthorities {
+        /// Whose server.
+        what: String,
+        /// What to do.
+        problem: String,
     },
     /// Certificate or key cannot be used.
     #[error(transparent)]

@@ -19,6 +19,7 @@ use crate::{
     clock::unix_now,
     gate::Gate,
     keys::KeyRing,
+    metrics::CertificateEnd,
     proxy::{Serving, tls::ListenerTls},
     settings::Settings,
     tokens::recovery,
@@ -70,6 +71,11 @@ impl Live {
     /// If it is shown already.
     pub fn show(&self, counter: IntCounterVec) -> Result<(), AppError> {
         Ok(self.lasting.metrics.show(counter)?)
+    }
+
+    /// Whether the proxy library reads the system's authorities when it begins.
+    pub(super) fn library_reads_system(&self) -> bool {
+        self.lasting.library_reads_system
     }
 
     /// Returns when requests can be served: every organization's keys are there.
@@ -156,9 +162,14 @@ impl Live {
     fn note_success(&self, tls: Option<&ListenerTls>) {
         let metrics = &self.lasting.metrics;
         metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
-        if let Some(tls) = tls {
-            metrics.tls_certificate_not_after.with_label_values::<&str>(&[]).set(tls.not_after());
+        let mut ends = self.parts.lock().ends.clone();
+        if let Some(tls) = tls.map(ListenerTls::ends) {
+            let files = [("listener", tls.certificate), ("client_ca", tls.client_ca), ("client_crl", tls.client_crl)];
+            ends.extend(files.into_iter().filter_map(|(certificate, end)| {
+                Some(CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end: end? })
+            }));
         }
+        metrics.set_certificate_ends(&ends);
     }
 
     fn note_reload(&self, outcome: &'static str) {

@@ -8,15 +8,19 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     AppError,
     policy::{not_globs, policy},
+    trust::{ApiTrust, Trust},
 };
 use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
     audit::Audit,
+    certificates::SystemAuthorities,
+    clock::unix_now,
     gate::{Gate, Tenant, bounds::Bounds, refusal::RejectionReason, reply},
+    host::url_without_root_dot,
     keys::{Folder, Issuer, Keeping, KeyRing},
-    metrics::Metrics,
+    metrics::{CertificateEnd, Metrics},
     migration::{Endpoint, Migration},
     names::{ByOrganization, OrganizationId},
     proxy::{AccessLog, Serving, Upstream},
@@ -45,6 +49,8 @@ pub(super) struct Lasting {
     audit: Arc<Audit>,
     /// What is known of each service at its address: an outage goes on whatever is changed here.
     guards: Mutex<HashMap<(OrganizationId, Url), Arc<Guard>>>,
+    /// Whether the proxy library reads the system's authorities, as it does once, when the process begins.
+    pub(super) library_reads_system: bool,
 }
 
 /// What a configuration made.
@@ -53,6 +59,8 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) serving: Arc<Serving>,
     keeping: Keeping,
+    /// When the authorities of each API end that has its own.
+    pub(super) ends: Vec<CertificateEnd>,
 }
 
 impl Lasting {
@@ -64,7 +72,8 @@ impl Lasting {
         }
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
         let audit = Arc::new(Audit::new(metrics.audit_lines_left_out.clone())?);
-        Ok(Self { metrics, machine, audit, guards: Mutex::default() })
+        let library_reads_system = SystemAuthorities::read().are_flawless();
+        Ok(Self { metrics, machine, audit, guards: Mutex::default(), library_reads_system })
     }
 
     fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<Guard> {
@@ -88,11 +97,20 @@ impl Parts {
         let mut rings = Vec::new();
         let mut issuers = ByOrganization::default();
         let mut agents = ByOrganization::default();
+        let trust = Trust::default();
+        let mut ends = Vec::new();
+        let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let old_rings = before.map_or(&[][..], |before| &before.serving.gate.rings);
-            let (parts, slas_ring, system_ring) = tenant_parts(tenant, &settings, &keeping, lasting, old_rings)?;
-            let upstream = Upstream::new(&tenant.api, tenant.api_ca.as_deref(), &settings.timeouts)
+            let of_api = trust.of_api(tenant)?;
+            if let Some(end) = of_api.end(now) {
+                ends.push(CertificateEnd { certificate: "api_ca", tenant: organization.to_string(), end });
+            }
+            let (parts, slas_ring, system_ring) =
+                tenant_parts(tenant, &settings, &keeping, lasting, old_rings, (&trust, &of_api))?;
+            let authorities = of_api.of_proxy(lasting.library_reads_system);
+            let upstream = Upstream::new(&tenant.api, authorities, &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             issuers.insert(organization.clone(), issuer);
@@ -158,7 +176,7 @@ impl Parts {
         let log = AccessLog::new(&settings.log);
         lasting.machine.share_proofs(&keeping.store);
         let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
-        Ok(Self { settings, serving, keeping })
+        Ok(Self { settings, serving, keeping, ends })
     }
 
     /// The budget of each organization at SLAS.
@@ -177,12 +195,15 @@ pub type WithRings = (Tenant, Vec<Arc<KeyRing>>);
 /// Account Manager. Nothing is asked yet, and nothing of what others keep is used.
 ///
 /// # Errors
-/// [`AppError::Transport`], [`AppError::Randomness`].
+/// [`AppError::Transport`], [`AppError::Randomness`], [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
 pub fn services(settings: &Settings) -> Result<Vec<WithRings>, AppError> {
     let lasting = Lasting::new()?;
     let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: settings.keys.max_age };
+    let trust = Trust::default();
     let of = |tenant| {
-        let (parts, slas_ring, system_ring) = tenant_parts(tenant, settings, &keeping, &lasting, &[])?;
+        let of_api = trust.of_api(tenant)?;
+        let (parts, slas_ring, system_ring) =
+            tenant_parts(tenant, settings, &keeping, &lasting, &[], (&trust, &of_api))?;
         Ok((parts, std::iter::once(slas_ring).chain(system_ring).collect()))
     };
     settings.tenants.iter().map(of).collect()
@@ -237,6 +258,7 @@ fn tenant_parts(
     keeping: &Keeping,
     lasting: &Lasting,
     old_rings: &[Arc<KeyRing>],
+    (trust, of_api): (&Trust, &ApiTrust<'_>),
 ) -> Result<TenantParts, AppError> {
     let metrics = &lasting.metrics;
     let ring = |issuer: Issuer| {
@@ -252,8 +274,9 @@ fn tenant_parts(
         }
     };
     let guard = lasting.guard(&tenant.organization, &tenant.api);
-    let transport = Transport::new(&settings.timeouts, tenant.api_ca.as_deref(), guard, Arc::clone(metrics))?;
-    let slas = Slas::new(transport.clone(), &tenant.api, &tenant.organization);
+    let transport = Transport::new(&settings.timeouts, &tenant.api, of_api.as_slice(), guard, Arc::clone(metrics))?;
+    let api = url_without_root_dot(&tenant.api);
+    let slas = Slas::new(transport.clone(), &api, &tenant.organization);
     for client in &tenant.slas_clients {
         // A client that was never refused is 0, and not absent.
         let labels = [tenant.organization.as_str(), client.id.as_str()];
@@ -265,15 +288,17 @@ fn tenant_parts(
     let mut manager = None;
     if let Some(own) = &tenant.account_manager {
         let guard = lasting.guard(&tenant.organization, &own.url);
-        let transport = Transport::new(&settings.timeouts, None, guard, Arc::clone(metrics))?;
-        let account_manager = AccountManager::new(transport, own.url.clone());
+        let what = format!("{}: account_manager.url", tenant.organization);
+        let authorities = trust.of_server(&own.url, what)?;
+        let transport = Transport::new(&settings.timeouts, &own.url, authorities, guard, Arc::clone(metrics))?;
+        let account_manager = AccountManager::new(transport, url_without_root_dot(&own.url));
         let issuer = account_manager.issuer();
         manager = Some(account_manager.clone());
         let ring = ring(Issuer::AccountManager(account_manager));
         systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
         system_ring = Some(ring);
     }
-    let customers = Customers::new(transport, &tenant.api, &tenant.organization);
+    let customers = Customers::new(transport, &api, &tenant.organization);
     let parts = Tenant { settings: tenant.clone(), slas, customers, account_manager: manager, systems };
     Ok((parts, slas_ring, system_ring))
 }

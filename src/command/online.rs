@@ -67,9 +67,10 @@ async fn timed(what: String, ask: impl Future<Output = Result<String, String>>) 
 
 /// Why an exchange failed, and the keys to look at.
 fn because(error: &ExchangeError, keys: &str) -> String {
-    let hint = match error {
-        ExchangeError::Transport(TransportError::Unreachable) => " (refused, no such host, or TLS not verified)",
-        _ => "",
-    };
-    format!("{error}{hint}; see {keys}")
+    match error {
+        ExchangeError::Transport(TransportError::Unreachable(cause)) => {
+            format!("{error}; {}; see {keys}", cause.advice())
+        }
+        _ => format!("{error}; see {keys}"),
+    }
 }

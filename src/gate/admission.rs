@@ -151,11 +151,22 @@ fn host(head: &Parts) -> Result<(), Refusal> {
     }
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let valid = match (field.map(http::HeaderValue::as_bytes), authority) {
-        (Some(field), Some(authority)) => field == authority && is_authority(field),
+        (Some(field), Some(authority)) => is_same_host(field, authority) && is_authority(field),
         (Some(named), None) | (None, Some(named)) => is_authority(named),
         (None, None) => head.version == Version::HTTP_10,
     };
     if valid { Ok(()) } else { Err(Refusal::RequestInvalid("The request needs exactly one valid Host.".into())) }
+}
+
+/// Whether two authorities differ in nothing but the root's dot (RFC 1034, 3.1).
+fn is_same_host(one: &[u8], other: &[u8]) -> bool {
+    // What stands before the port, and the port with its colon.
+    let parts = |text: &[u8]| {
+        let end = text.iter().rposition(|byte| *byte == b':').unwrap_or(text.len());
+        let (host, port) = text.split_at(end);
+        (host.strip_suffix(b".").unwrap_or(host).to_vec(), port.to_vec())
+    };
+    one == other || parts(one) == parts(other)
 }
 
 /// Host and optional port (RFC 9110, 7.2), nothing else.

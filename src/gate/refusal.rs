@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::{
+    connect_failure::ConnectFailure,
     names::Scopes,
     salesforce::{exchange::ExchangeError, transport::TransportError},
     shopper::verify::TokenError,
@@ -210,7 +211,9 @@ impl Refusal {
     #[must_use]
     pub fn of_api(error: &ExchangeError) -> Self {
         match error {
-            ExchangeError::Transport(TransportError::Timeout) => Self::UpstreamTimeout,
+            ExchangeError::Transport(
+                TransportError::Timeout | TransportError::Unreachable(ConnectFailure::TimedOut),
+            ) => Self::UpstreamTimeout,
             _ => Self::UpstreamUnavailable,
         }
     }

@@ -411,9 +411,10 @@ mod tests {
             drain: second,
         };
         let guard = Guard::new("test", Arc::clone(&metrics));
-        let transport = Transport::new(&timeouts, None, guard, Arc::clone(&metrics)).unwrap();
+        let url = "http://127.0.0.1:9".parse().unwrap();
+        let transport = Transport::new(&timeouts, &url, &[], guard, Arc::clone(&metrics)).unwrap();
         let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
-        let slas = Slas::new(transport, &"http://127.0.0.1:9".parse().unwrap(), &organization);
+        let slas = Slas::new(transport, &url, &organization);
         let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: Duration::from_secs(60) };
         KeyRing::new(Issuer::Slas(slas), organization.as_str(), &keeping, metrics)
     }

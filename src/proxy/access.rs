@@ -33,6 +33,8 @@ pub(super) struct Line<'a> {
     pub(super) reported: bool,
     /// How it broke off, in the library's word.
     pub(super) broken: Option<&'a str>,
+    /// Why there was no connection to the API.
+    pub(super) cause: Option<&'static str>,
     pub(super) total: Duration,
     pub(super) upstream: Option<Duration>,
     /// The gateway's own part.
@@ -67,15 +69,28 @@ impl Line<'_> {
     pub(super) fn write(&self) {
         // In whole microseconds: more is noise of the clock and of binary fractions.
         let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        let Line { tenant, operation, route, method, caller, status, source, code, reason, reported, broken, .. } =
-            self;
+        let Line {
+            tenant,
+            operation,
+            route,
+            method,
+            caller,
+            status,
+            source,
+            code,
+            reason,
+            reported,
+            broken,
+            cause,
+            ..
+        } = self;
         let (total_ms, own_ms) = (milliseconds(self.total), milliseconds(self.own));
         let (upstream_ms, correlation_id) = (self.upstream.map(milliseconds), self.correlation_id);
         let trace_id = self.trace_id.as_deref();
         if broken.is_some() {
             tracing::warn!(
                 target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reason, reported,
-                broken, upstream_ms, own_ms, total_ms, correlation_id, trace_id, "request broke off"
+                broken, cause, upstream_ms, own_ms, total_ms, correlation_id, trace_id, "request broke off"
             );
         } else {
             tracing::info!(

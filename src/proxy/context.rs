@@ -20,6 +20,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    connect_failure::ConnectFailure,
     correlation,
     gate::{Forward, Route, forward::CORRELATION_ID, refusal::Refusal},
     metrics::{Answered, Metrics},
@@ -64,6 +65,8 @@ pub struct Context {
     pub(super) reason: Option<&'static str>,
     pub(super) reported: bool,
     pub(super) broken: Option<String>,
+    /// Why the last attempt got no connection to the API.
+    pub(super) connect_failure: Option<ConnectFailure>,
     /// What a trace shows of it; nothing where none are exported.
     pub(super) span: Span,
     upstream_span: Span,
@@ -97,6 +100,7 @@ impl Context {
             reason: None,
             reported: false,
             broken: None,
+            connect_failure: None,
             span: Span::none(),
             upstream_span: Span::none(),
             began: Instant::now(),
@@ -223,6 +227,7 @@ impl Context {
             reason: self.reason,
             reported: self.reported,
             broken: self.broken.as_deref(),
+            cause: self.connect_failure.map(ConnectFailure::label),
             total,
             upstream: self.upstream_took.or(in_vain),
             own: self.own,
@@ -282,6 +287,7 @@ pub(super) fn record_unread(
         reason: None,
         reported: false,
         broken: None,
+        cause: None,
         total: Duration::ZERO,
         upstream: None,
         own: Duration::ZERO,

@@ -16,21 +16,25 @@ use pingora::{
     protocols::tls::TlsRef,
 };
 use rustls::{
-    RootCertStore,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::{NoClientAuth, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use x509_cert::{Certificate, der::Decode};
 
 use crate::{
+    certificates::{Certificates, FileError, RevocationLists, read_private_key},
+    clock::unix_now,
     gate::caller::certificate::PeerCertificate,
     settings::{Tls, TlsDraft},
 };
 
 /// The key of all files together.
 const TABLE: &str = "server.tls";
+const CERTIFICATE: &str = "server.tls.certificate";
+const PRIVATE_KEY: &str = "server.tls.private_key";
+const CLIENT_CA: &str = "server.tls.client_ca";
+const CLIENT_CRL: &str = "server.tls.client_crl";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +52,18 @@ pub struct ListenerTls {
     /// With sessions of its own that clients may resume: the library does not verify a resumed session's client
     /// certificate again, so none outlasts the authorities that it was verified by.
     in_force: Arc<ArcSwap<Acceptor>>,
-    /// When the first certificate of the chain ends, seconds since 1970.
-    not_after: i64,
+    ends: TlsEnds,
+}
+
+/// When the files end that were read, seconds since 1970; `None` where there is no such file, or where it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TlsEnds {
+    /// The first certificate of the chain.
+    pub certificate: Option<i64>,
+    /// The first authority of client certificates that has not ended yet.
+    pub client_ca: Option<i64>,
+    /// The first revocation list.
+    pub client_crl: Option<i64>,
 }
 
 impl ListenerTls {
@@ -58,27 +72,50 @@ impl ListenerTls {
     /// # Errors
     /// [`TlsFileError`].
     pub fn read(files: &Tls) -> Result<Self, TlsFileError> {
-        let Chain { certificates, not_after } = Chain::read(&files.certificate)?;
-        let shown = certified_key(certificates, private_key(&files.private_key)?)?;
+        let chain = Certificates::read_chain(&files.certificate).map_err(unusable(CERTIFICATE))?;
+        let key = read_private_key(&files.private_key).map_err(unusable(PRIVATE_KEY))?;
+        let shown = certified_key(&chain, key)?;
+        let clients = files.client_ca.as_deref().map(|file| Clients::read(file, files.client_crl.as_deref()));
+        let clients = clients.transpose()?;
         let settings = TlsSettings::with_callbacks(Box::new(ReadCertificate));
         let mut settings = settings.map_err(|error| TlsFileError { key: TABLE, problem: error.to_string() })?;
         settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
-        settings.set_client_cert_verifier(client_verifier(files.client_ca.as_deref(), files.client_crl.as_deref())?);
+        settings.set_client_cert_verifier(client_verifier(clients.as_ref())?);
         settings.enable_h2();
-        Ok(Self { in_force: Arc::new(ArcSwap::from_pointee(settings.build())), not_after })
+        let ends = TlsEnds {
+            certificate: chain.chain_end(),
+            client_ca: clients.as_ref().and_then(|clients| clients.authorities.authorities_end(now())),
+            client_crl: clients.as_ref().and_then(|clients| clients.lists.as_ref()?.end()),
+        };
+        Ok(Self { in_force: Arc::new(ArcSwap::from_pointee(settings.build())), ends })
     }
 
-    /// Everything that is wrong with files of which some may be missing.
+    /// Everything that is wrong with files of which some may be missing, and then everything doubtful.
     #[must_use]
-    pub fn check(files: &TlsDraft) -> Vec<TlsFileError> {
-        let chain = files.certificate.as_deref().map(Chain::read).transpose();
-        let key = files.private_key.as_deref().map(private_key).transpose();
-        let authorities = client_verifier(files.client_ca.as_deref(), files.client_crl.as_deref());
+    pub fn check(files: &TlsDraft) -> (Vec<TlsFileError>, Vec<TlsFileError>) {
+        let chain =
+            files.certificate.as_deref().map(Certificates::read_chain).transpose().map_err(unusable(CERTIFICATE));
+        let key = files.private_key.as_deref().map(read_private_key).transpose().map_err(unusable(PRIVATE_KEY));
+        let clients = files.client_ca.as_deref().map(|file| Clients::read(file, files.client_crl.as_deref()));
+        let clients = clients.transpose();
+        let concerns = |key, concerns: Vec<String>| {
+            concerns.into_iter().map(move |problem| TlsFileError { key, problem }).collect::<Vec<_>>()
+        };
+        let mut doubts = Vec::new();
+        if let Ok(Some(chain)) = &chain {
+            doubts.extend(concerns(CERTIFICATE, chain.concerns(now())));
+        }
+        if let Ok(Some(clients)) = &clients {
+            doubts.extend(concerns(CLIENT_CA, clients.authorities.concerns(now())));
+            let lists = clients.lists.iter().flat_map(|lists| lists.concerns(&clients.authorities, now()));
+            doubts.extend(concerns(CLIENT_CRL, lists.collect()));
+        }
         let errors = match (chain, key) {
-            (Ok(Some(chain)), Ok(Some(key))) => [certified_key(chain.certificates, key).err(), None],
+            (Ok(Some(chain)), Ok(Some(key))) => [certified_key(&chain, key).err(), None],
             (chain, key) => [chain.err(), key.err()],
         };
-        errors.into_iter().flatten().chain(authorities.err()).collect()
+        let verifier = clients.and_then(|clients| client_verifier(clients.as_ref()));
+        (errors.into_iter().flatten().chain(verifier.err()).collect(), doubts)
     }
 
     /// Uses what another one has read, from the next handshake on.
@@ -86,10 +123,10 @@ impl ListenerTls {
         self.in_force.store(other.in_force.load_full());
     }
 
-    /// When the first certificate of the chain ends that was read here, seconds since 1970.
+    /// When the files end that were read here.
     #[must_use]
-    pub fn not_after(&self) -> i64 {
-        self.not_after
+    pub fn ends(&self) -> TlsEnds {
+        self.ends
     }
 
     /// What shakes hands at the moment.
@@ -101,7 +138,7 @@ impl ListenerTls {
 
 impl fmt::Debug for ListenerTls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ListenerTls").field("not_after", &self.not_after).finish_non_exhaustive()
+        formatter.debug_struct("ListenerTls").field("ends", &self.ends).finish_non_exhaustive()
     }
 }
 
@@ -116,85 +153,72 @@ impl TlsAccept for ReadCertificate {
     }
 }
 
-/// What is shown to clients.
-struct Chain {
-    certificates: Vec<CertificateDer<'static>>,
-    /// When the first of them ends, seconds since 1970.
-    not_after: i64,
+fn now() -> i64 {
+    i64::try_from(unix_now()).unwrap_or(i64::MAX)
 }
 
-impl Chain {
-    fn read(path: &Path) -> Result<Self, TlsFileError> {
-        let certificates = certificates("server.tls.certificate", path)?;
-        let ends = certificates.iter().map(|certificate| not_after(certificate, path));
-        let not_after = ends.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or_default();
-        Ok(Self { certificates, not_after })
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable("server.tls.private_key", path, &error))
-}
-
-fn certified_key(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<CertifiedKey, TlsFileError> {
+/// Key and certificate, which must fit together.
+fn certified_key(chain: &Certificates, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsFileError> {
     let failed = |problem| TlsFileError { key: TABLE, problem };
     // `main` installs one first.
     let provider = CryptoProvider::get_default();
     let provider = provider.ok_or_else(|| failed("no cryptography provider is installed".to_owned()))?;
-    CertifiedKey::from_der(chain, key, provider)
-        .map_err(|error| failed(format!("certificate and private_key do not fit together: {error}")))
-}
-
-/// Seconds since 1970.
-fn not_after(certificate: &CertificateDer<'_>, path: &Path) -> Result<i64, TlsFileError> {
-    let parsed = Certificate::from_der(certificate);
-    let parsed = parsed.map_err(|error| unusable("server.tls.certificate", path, &error))?;
-    let end = parsed.tbs_certificate().validity().not_after.to_unix_duration().as_secs();
-    Ok(i64::try_from(end).unwrap_or(i64::MAX))
-}
-
-/// Asks for a client certificate of these authorities, and takes callers without one too; asks for none without them. With
-/// revocation lists, a certificate that is revoked, or that no list covers, fails the handshake.
-fn client_verifier(
-    authorities: Option<&Path>,
-    revoked: Option<&Path>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
-    const KEY: &str = "server.tls.client_ca";
-    const LISTS: &str = "server.tls.client_crl";
-    let Some(authorities) = authorities else { return Ok(Arc::new(NoClientAuth)) };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(KEY, authorities)? {
-        roots.add(certificate).map_err(|error| unusable(KEY, authorities, &error))?;
-    }
-    // No hint at all: the names of the authorities are nobody's business who has no certificate.
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().clear_root_hint_subjects();
-    let Some(revoked) = revoked else {
-        return verifier.build().map(|verifier| verifier as _).map_err(|error| unusable(KEY, authorities, &error));
+    let fits = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), provider).is_ok()
     };
-    let lists =
-        CertificateRevocationListDer::pem_file_iter(revoked).map_err(|error| unusable(LISTS, revoked, &error))?;
-    let lists = lists.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(LISTS, revoked, &error))?;
-    if lists.is_empty() {
-        return Err(unusable(LISTS, revoked, &"the file has no revocation list"));
-    }
-    verifier.with_crls(lists).build().map(|verifier| verifier as _).map_err(|error| match error {
-        VerifierBuilderError::InvalidCrl(_) => unusable(LISTS, revoked, &error),
-        _ => unusable(KEY, authorities, &error),
+    let own = chain.as_slice().iter().skip(1).position(fits);
+    CertifiedKey::from_der(chain.as_slice().to_vec(), key.clone_key(), provider).map_err(|error| {
+        let hint = match own {
+            Some(position) => format!(
+                "; the key is that of certificate {} in the file: the server's own certificate must be the first",
+                position + 2
+            ),
+            None => String::new(),
+        };
+        failed(format!("certificate and private_key do not fit together: {error}{hint}"))
     })
 }
 
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
-    let chain = CertificateDer::pem_file_iter(path).map_err(|error| unusable(key, path, &error))?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(key, path, &error))?;
-    if chain.is_empty() {
-        return Err(unusable(key, path, &"the file has no certificate"));
-    }
-    Ok(chain)
+/// The authorities of client certificates, and their revocation lists.
+struct Clients {
+    authorities: Certificates,
+    lists: Option<RevocationLists>,
 }
 
-fn unusable(key: &'static str, path: &Path, reason: &dyn fmt::Display) -> TlsFileError {
-    TlsFileError { key, problem: format!("{}: {reason}", path.display()) }
+impl Clients {
+    fn read(authorities: &Path, lists: Option<&Path>) -> Result<Self, TlsFileError> {
+        let authorities = Certificates::read_authorities(authorities).map_err(unusable(CLIENT_CA))?;
+        let lists = lists.map(RevocationLists::read).transpose().map_err(unusable(CLIENT_CRL))?;
+        if let Some(lists) = &lists {
+            lists.of_none(&authorities).map_err(unusable(CLIENT_CRL))?;
+        }
+        Ok(Self { authorities, lists })
+    }
+
+    /// Takes certificates of these authorities, and callers without one too. With revocation lists, a certificate that is
+    /// revoked, or that no list covers, fails the handshake.
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
+        let file_of_lists = |error: &VerifierBuilderError| TlsFileError {
+            key: CLIENT_CRL,
+            problem: format!("a list cannot be used: {error}"),
+        };
+        let roots = self.authorities.roots().map_err(unusable(CLIENT_CA))?;
+        // No hint at all: the names of the authorities are nobody's business who has no certificate.
+        let verifier =
+            WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().clear_root_hint_subjects();
+        let lists = self.lists.iter().flat_map(|lists| lists.as_slice().iter().cloned());
+        verifier.with_crls(lists).build().map(|verifier| verifier as _).map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(_) => file_of_lists(&error),
+            _ => TlsFileError { key: CLIENT_CA, problem: error.to_string() },
+        })
+    }
+}
+
+/// Asks for a client certificate of the configured authorities; for none without them.
+fn client_verifier(clients: Option<&Clients>) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
+    clients.map_or_else(|| Ok(Arc::new(NoClientAuth) as _), Clients::verifier)
+}
+
+fn unusable(key: &'static str) -> impl Fn(FileError) -> TlsFileError {
+    move |error| TlsFileError { key, problem: error.to_string() }
 }

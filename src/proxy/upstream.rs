@@ -8,7 +8,6 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,13 +22,14 @@ use pingora::{
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
     utils::tls::{WrappedX509, parse_x509},
 };
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::pki_types::CertificateDer;
 use url::{Host, Url};
 
-use crate::settings::Timeouts;
+use crate::{
+    connect_failure::{ConnectFailure, LogThrottle},
+    host::{has_root_dot, lookup_name, url_without_root_dot},
+    settings::Timeouts,
+};
 
 /// How long resolved addresses are used before they are asked for again.
 const ADDRESSES_FOR: Duration = Duration::from_secs(30);
@@ -41,7 +41,10 @@ const STREAMS_PER_CONNECTION: usize = 100;
 /// One organization's API as a place to send requests to.
 #[derive(Debug)]
 pub struct Upstream {
+    /// As its certificate names it, without the root's dot.
     host: String,
+    /// As DNS is asked for it.
+    lookup_name: String,
     /// The host, where it is an address and no name.
     literal: Option<IpAddr>,
     port: u16,
@@ -55,6 +58,7 @@ pub struct Upstream {
     resolving: AtomicBool,
     turn: AtomicUsize,
     refused: ArcSwap<Vec<(SocketAddr, Instant)>>,
+    failure_log: LogThrottle,
 }
 
 #[derive(Debug, Default)]
@@ -69,12 +73,6 @@ pub enum UpstreamError {
     /// The URL has no host that could be a header value; settings exclude this.
     #[error("the API's URL has no usable host")]
     Host,
-    /// The file of authorities cannot be read or has no certificate.
-    #[error("{path}: not a PEM file with certificates")]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// The API's name has no address.
@@ -83,11 +81,18 @@ pub enum UpstreamError {
 pub struct Unresolved;
 
 impl Upstream {
-    /// The API at `url` (origin only), trusting only `authorities` (PEM) if given.
+    /// The API at `url` (origin only), trusting only `authorities` if given, each of which must be usable as one; otherwise
+    /// those that the library read when the process began.
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub fn new(url: &Url, authorities: Option<&Path>, timeouts: &Timeouts) -> Result<Self, UpstreamError> {
+    pub fn new(
+        url: &Url,
+        authorities: Option<&[CertificateDer<'_>]>,
+        timeouts: &Timeouts,
+    ) -> Result<Self, UpstreamError> {
+        let is_absolute = has_root_dot(url);
+        let url = &url_without_root_dot(url);
         let host = match url.host().ok_or(UpstreamError::Host)? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(address) => address.to_string(),
@@ -95,7 +100,7 @@ impl Upstream {
         };
         let bracketed = url.host_str().ok_or(UpstreamError::Host)?;
         let authority = url.port().map_or_else(|| bracketed.to_owned(), |port| format!("{bracketed}:{port}"));
-        let authorities = authorities.map(read_authorities).transpose()?;
+        let authorities = authorities.map(library_authorities);
         Ok(Self {
             literal: host.parse().ok(),
             group: group(authorities.as_deref()),
@@ -108,6 +113,8 @@ impl Upstream {
             resolving: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             refused: ArcSwap::default(),
+            failure_log: LogThrottle::default(),
+            lookup_name: lookup_name(&host, is_absolute),
             host,
         })
     }
@@ -178,18 +185,29 @@ impl Upstream {
         self.refused.load().iter().any(|(refused, at)| refused == address && at.elapsed() < AVOIDED_FOR)
     }
 
+    /// Logs why no connection could be made, if that cause is due.
+    pub fn log_failure(&self, cause: ConnectFailure) {
+        if self.failure_log.admits(cause) {
+            let (host, advice) = (format!("{}:{}", self.host, self.port), cause.advice());
+            tracing::warn!(service = "api", host, cause = cause.label(), "no connection: {cause}; {advice}");
+        }
+    }
+
     async fn resolve(&self) {
-        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let lookup = tokio::net::lookup_host((self.lookup_name.as_str(), self.port));
         match tokio::time::timeout(self.timeouts.connect, lookup).await {
             Ok(Ok(addresses)) => {
                 self.resolved.store(Arc::new(Resolved { addresses: addresses.collect(), at: Some(Instant::now()) }));
             }
-            Ok(Err(error)) => {
+            // Without any address the request fails, and says so.
+            _ if self.resolved.load().addresses.is_empty() => {}
+            Ok(Err(error)) if self.failure_log.admits(ConnectFailure::Unresolved) => {
                 tracing::warn!(host = self.host, %error, "host name not resolved; the last addresses stay")
             }
-            Err(_) => {
+            Err(_) if self.failure_log.admits(ConnectFailure::Unresolved) => {
                 tracing::warn!(host = self.host, "resolving the host name took too long; the last addresses stay")
             }
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }
@@ -203,24 +221,16 @@ fn group(authorities: Option<&CaType>) -> u64 {
     hasher.finish()
 }
 
-fn read_authorities(path: &Path) -> Result<Arc<CaType>, UpstreamError> {
-    let unusable = || UpstreamError::Authorities { path: path.to_owned() };
-    let mut checked = RootCertStore::empty();
-    let mut authorities = Vec::new();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unusable())? {
-        let certificate = certificate.map_err(|_| unusable())?;
-        // Refuses what the proxy library would not survive reading.
-        checked.add(certificate.clone()).map_err(|_| unusable())?;
-        authorities.push(WrappedX509::new(certificate.to_vec(), parse_x509));
-    }
-    if authorities.is_empty() { Err(unusable()) } else { Ok(Arc::from(authorities)) }
+/// In the library's form, which panics over what is no X.509.
+fn library_authorities(authorities: &[CertificateDer<'_>]) -> Arc<CaType> {
+    authorities.iter().map(|authority| WrappedX509::new(authority.to_vec(), parse_x509)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn upstream() -> Arc<Upstream> {
+    fn upstream_at(url: &str) -> Arc<Upstream> {
         let timeouts = Timeouts {
             upstream: Duration::from_secs(1),
             upstream_admin: Duration::from_secs(1),
@@ -233,12 +243,22 @@ mod tests {
             idle: Duration::from_secs(1),
             drain: Duration::from_secs(1),
         };
-        Arc::new(Upstream::new(&"https://api.example".parse().unwrap(), None, &timeouts).unwrap())
+        Arc::new(Upstream::new(&url.parse().unwrap(), None, &timeouts).unwrap())
+    }
+
+    #[tokio::test]
+    async fn root_dot_of_a_host_is_for_dns_alone() {
+        assert_eq!(upstream_at("https://api.example.").lookup_name, "api.example.");
+        assert_eq!(upstream_at("https://api.example").lookup_name, "api.example");
+        let upstream = upstream_at("https://localhost.:8443");
+        assert_eq!(upstream.authority(), "localhost:8443");
+        let peer = upstream.peer(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(peer.sni, "localhost");
     }
 
     #[tokio::test]
     async fn an_address_that_takes_no_connection_is_left_out_while_there_are_others() {
-        let upstream = upstream();
+        let upstream = upstream_at("https://api.example");
         let [one, two]: [SocketAddr; 2] = ["[2001:db8::1]:443".parse().unwrap(), "192.0.2.1:443".parse().unwrap()];
         upstream.resolved.store(Arc::new(Resolved { addresses: vec![one, two], at: Some(Instant::now()) }));
         let mut seen = [upstream.address().await.unwrap(), upstream.address().await.unwrap()];

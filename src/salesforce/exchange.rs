@@ -20,6 +20,7 @@ use super::{
     slas_errors,
     transport::{Answer, TransportError},
 };
+use crate::connect_failure::ConnectFailure;
 
 /// Longest wait that a service is believed to want.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -117,7 +118,8 @@ impl ExchangeError {
                 *status,
                 StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
             ),
-            Self::Transport(error) => matches!(error, TransportError::Unreachable | TransportError::Broken),
+            Self::Transport(TransportError::Unreachable(cause)) => *cause != ConnectFailure::TimedOut,
+            Self::Transport(error) => *error == TransportError::Broken,
             Self::Rejected { .. }
             | Self::Conflict
             | Self::RateLimited { .. }

@@ -7,7 +7,6 @@
 //! exchange is not over.
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,18 +14,30 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Certificate, Client, RequestBuilder, redirect::Policy};
+use rustls::pki_types::CertificateDer;
 use tracing::Instrument;
+use url::Url;
 
 use super::{
     exchange::ExchangeError,
     guard::{Class, Guard, Sender},
+    resolver::Resolver,
 };
-use crate::{clock::random_fraction, correlation, metrics::Metrics, settings::Timeouts, spans, waiting};
+use crate::{
+    clock::random_fraction,
+    connect_failure::{ConnectFailure, LogThrottle},
+    correlation, host,
+    metrics::Metrics,
+    settings::Timeouts,
+    spans, waiting,
+};
 
 /// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Shortest wait before a call is repeated; up to twice as much is added at random.
 const BEFORE_REPEAT: Duration = Duration::from_millis(50);
+/// The part of an exchange's time that connecting may take.
+const CONNECT_SHARE: f64 = 0.9;
 
 /// A connection pool to Salesforce's services.
 #[derive(Debug, Clone)]
@@ -36,6 +47,8 @@ pub struct Transport {
     /// Time limit of one exchange, repeat included.
     within: Duration,
     metrics: Arc<Metrics>,
+    /// Shared by all clones.
+    failure_log: Arc<LogThrottle>,
 }
 
 /// A whole answer.
@@ -82,9 +95,9 @@ impl Purpose {
 /// Why there is no whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// No connection: refused, no such host, TLS not verified.
-    #[error("no connection could be made")]
-    Unreachable,
+    /// No connection, and why.
+    #[error("no connection could be made: {0}")]
+    Unreachable(ConnectFailure),
     /// The time for the exchange was over.
     #[error("the answer took too long")]
     Timeout,
@@ -98,46 +111,37 @@ pub enum TransportError {
 
 /// Why no client can be built.
 #[derive(Debug, thiserror::Error)]
-pub enum TransportSetupError {
-    /// The file of authorities cannot be read.
-    #[error("{path}: {source}")]
-    AuthorityFile {
-        /// The file.
-        path: String,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file of authorities holds no certificate, or the TLS set-up failed.
-    #[error("certificate authorities: {0}")]
-    Tls(#[from] reqwest::Error),
-}
+#[error("the client for Salesforce's services: {0}")]
+pub struct TransportSetupError(#[from] reqwest::Error);
 
 impl Transport {
-    /// A client that trusts the system's authorities, or only those of `authorities` (PEM) if given.
+    /// A client for the server at `url` (origin only), which trusts these authorities alone.
     ///
     /// # Errors
-    /// [`TransportSetupError`].
+    /// [`TransportSetupError`] if an authority cannot be used, or TLS not be set up.
     pub fn new(
         timeouts: &Timeouts,
-        authorities: Option<&Path>,
+        url: &Url,
+        authorities: &[CertificateDer<'static>],
         guard: Arc<Guard>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, TransportSetupError> {
-        let mut builder = Client::builder()
+        let trusted: Result<Vec<_>, _> = authorities.iter().map(|der| Certificate::from_der(der)).collect();
+        // Before the exchange's own end: who waits for a connection in vain should not blame the answer.
+        let connect = timeouts.connect.min(timeouts.exchange.mul_f64(CONNECT_SHARE));
+        let client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
             .retry(reqwest::retry::never())
-            .connect_timeout(timeouts.connect)
+            .dns_resolver(Resolver::new(host::has_root_dot(url)))
+            .tls_certs_only(trusted?)
+            .connect_timeout(connect)
             .timeout(timeouts.exchange)
             .pool_idle_timeout(timeouts.idle)
             .tcp_nodelay(true)
-            .user_agent(concat!("shopper-gateway/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = authorities {
-            let pem = std::fs::read(path)
-                .map_err(|source| TransportSetupError::AuthorityFile { path: path.display().to_string(), source })?;
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(&pem)?);
-        }
-        Ok(Self { client: builder.build()?, guard, within: timeouts.exchange, metrics })
+            .user_agent(concat!("shopper-gateway/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, guard, within: timeouts.exchange, metrics, failure_log: Arc::default() })
     }
 
     /// The client to build requests with.
@@ -208,7 +212,11 @@ impl Transport {
         let start = Instant::now();
         let span = spans::exchange(purpose.service, purpose.flow);
         let correlation_id = correlation::current();
-        let result = waiting::on_others(read_whole(request, correlation_id.clone()).instrument(span.clone())).await;
+        let answer = waiting::on_others(read_whole(request, correlation_id.clone()).instrument(span.clone())).await;
+        let (host, result) = match answer {
+            Ok(answer) => (None, Ok(answer)),
+            Err(error) => (host_of(&error), Err(error.into())),
+        };
         let outcome = match &result {
             Ok(answer) => match answer.status.as_u16() {
                 200..=399 => "ok",
@@ -225,6 +233,9 @@ impl Transport {
             let (service, flow, correlation_id) = (purpose.service, purpose.flow, correlation::text(&correlation_id));
             tracing::debug!(service, flow, outcome, correlation_id, "an exchange gave no token or document");
         }
+        if let Err(TransportError::Unreachable(cause)) = result {
+            self.note_connect_failure(purpose.service, host.as_deref(), cause);
+        }
         self.metrics.exchange(purpose.service, purpose.flow, outcome, start.elapsed());
         if let Ok(answer) = &result
             && purpose.class.is_budgeted()
@@ -233,31 +244,64 @@ impl Transport {
         }
         result
     }
+
+    /// Counts a failure to connect, and logs it if its cause is due.
+    fn note_connect_failure(&self, service: &str, host: Option<&str>, cause: ConnectFailure) {
+        self.metrics.connect_failures.with_label_values(&[service, cause.label()]).inc();
+        if self.failure_log.admits(cause) {
+            let advice = cause.advice();
+            tracing::warn!(service, host, cause = cause.label(), "no connection: {cause}; {advice}");
+        }
+    }
 }
 
-async fn read_whole(request: RequestBuilder, correlation_id: HeaderValue) -> Result<Answer, TransportError> {
+/// Why there is no whole answer, as the library says it.
+enum ReadError {
+    Library(reqwest::Error),
+    TooLarge,
+}
+
+impl From<reqwest::Error> for ReadError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl From<ReadError> for TransportError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooLarge => Self::TooLarge,
+            // A timeout while connecting is both.
+            ReadError::Library(error) if error.is_connect() && error.is_timeout() => {
+                Self::Unreachable(ConnectFailure::TimedOut)
+            }
+            ReadError::Library(error) if error.is_connect() => Self::Unreachable(ConnectFailure::of(&error)),
+            ReadError::Library(error) if error.is_timeout() => Self::Timeout,
+            ReadError::Library(_) => Self::Broken,
+        }
+    }
+}
+
+async fn read_whole(request: RequestBuilder, correlation_id: HeaderValue) -> Result<Answer, ReadError> {
     let (client, request) = request.build_split();
-    let mut request = request.map_err(|error| classify(&error))?;
+    let mut request = request?;
     // A client's request that is passed on has one already: it is the same.
     request.headers_mut().insert(correlation::FIELD, correlation_id);
-    let mut response = client.execute(request).await.map_err(|error| classify(&error))?;
+    let mut response = client.execute(request).await?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+    while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(TransportError::TooLarge);
+            return Err(ReadError::TooLarge);
         }
         body.extend_from_slice(&chunk);
     }
     Ok(Answer { status, headers, body: body.freeze() })
 }
 
-fn classify(error: &reqwest::Error) -> TransportError {
-    if error.is_timeout() {
-        TransportError::Timeout
-    } else if error.is_connect() {
-        TransportError::Unreachable
-    } else {
-        TransportError::Broken
-    }
+/// Host and port that were called: of a URL they are all that may stand in a log.
+fn host_of(error: &ReadError) -> Option<String> {
+    let ReadError::Library(error) = error else { return None };
+    let url = error.url()?;
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }

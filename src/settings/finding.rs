@@ -27,6 +27,15 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What others than this floor found in a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What must be mended.
+    pub errors: Vec<Finding>,
+    /// What should be looked at.
+    pub warnings: Vec<Finding>,
+}
+
 /// Everything that is wrong with a configuration, and the warnings besides.
 ///
 /// Shown with one line for each: `error: {path}: {problem}`, then `warning: {path}: {problem}`.

@@ -10,7 +10,7 @@ use toml::Value;
 use super::{
     Draft, Settings,
     environment::{self, PREFIX},
-    finding::{ConfigErrors, Finding, Findings},
+    finding::{Checked, ConfigErrors, Finding, Findings},
     layers, parse,
     raw::File,
     schema::{self, Schema},
@@ -28,12 +28,12 @@ pub struct Loaded {
 
 impl Settings {
     /// Reads a configuration file and the environment of the process. `check` looks at what could be read, and what it finds
-    /// wrong is an error like the others.
+    /// is an error or a warning like the others.
     ///
     /// # Errors
     ///
     /// Everything that is wrong, at once.
-    pub fn load(path: &Path, check: impl FnOnce(&Draft) -> Vec<Finding>) -> Result<Loaded, ConfigErrors> {
+    pub fn load(path: &Path, check: impl FnOnce(&Draft) -> Checked) -> Result<Loaded, ConfigErrors> {
         let mut unreadable = Vec::new();
         let mut environment = BTreeMap::new();
         for (name, text) in env::vars_os() {
@@ -79,7 +79,7 @@ impl Settings {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        from_text(path, text, &environment.into_iter().collect(), |_| Vec::new())
+        from_text(path, text, &environment.into_iter().collect(), |_| Checked::default())
     }
 }
 
@@ -91,7 +91,7 @@ fn from_text(
     path: &Path,
     text: &str,
     environment: &BTreeMap<String, String>,
-    check: impl FnOnce(&Draft) -> Vec<Finding>,
+    check: impl FnOnce(&Draft) -> Checked,
 ) -> Result<Loaded, ConfigErrors> {
     let file = Value::Table(text.parse().map_err(|error| malformed(path, text, &error))?);
     // The parent of a bare file name is a path without a word, which is no folder.
@@ -110,8 +110,12 @@ fn from_text(
         File::default()
     });
     let (draft, settings) = parse::settings(file, folder, environment, &mut findings);
-    for Finding { path, problem } in check(&draft) {
+    let Checked { errors, warnings } = check(&draft);
+    for Finding { path, problem } in errors {
         findings.error(path, problem);
+    }
+    for Finding { path, problem } in warnings {
+        findings.warn(path, problem);
     }
     let warnings = findings.finish()?;
     match settings {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thre
 
 use super::{
     Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
-    UnknownOperations, finding::Findings, raw, secret::Surroundings,
+    UnknownOperations, draft, finding::Findings, raw, secret::Surroundings,
 };
 
 mod callers;
@@ -73,7 +73,16 @@ pub(super) fn settings(
     let keys = keys::keys(&file.keys, &surroundings, findings);
     let policy = policy(&file.policy, findings);
     let routes = routes::routes(file.routes, findings);
-    let draft = Draft { tls: files.unwrap_or_default(), callers, routes, low_priority };
+    let endpoint = traces.as_ref().and_then(|traces| traces.endpoint.as_ref());
+    let draft = Draft {
+        tls: files.unwrap_or_default(),
+        tenants: tenants.iter().map(tenants::Draft::servers).collect(),
+        store_authorities: store.as_ref().map(draft::store_authorities).unwrap_or_default(),
+        verified_by_system: draft::verified_by_system(store.as_ref(), endpoint),
+        callers,
+        routes,
+        low_priority,
+    };
     let whole = || {
         Some(Settings {
             server: Server { tls: tls?, ..server? },

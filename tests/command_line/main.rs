@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 
+mod certificate_files;
+mod connect_failures;
 mod findings;
 mod online;
 #[path = "../serving/mod.rs"]

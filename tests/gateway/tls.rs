@@ -5,7 +5,7 @@ mod callers;
 mod relay;
 mod reloads;
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Version};
 use shopper_gateway::{app::App, settings::Settings};
@@ -61,21 +61,51 @@ async fn the_listener_speaks_both_versions_of_http() {
     assert!(!world.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.contains("HTTP/1.1"));
 }
 
-#[tokio::test]
-async fn the_end_of_the_certificate_is_told() {
-    const METRIC: &str = "shopper_gateway_tls_certificate_not_after_seconds ";
-    let authority = Authority::new();
-    let issued = authority.server();
-    let world = World::with(|config| tls(config, issued.listener())).await;
-    let end =
-        format!("date +%s -d \"$(openssl x509 -noout -enddate -in {} | cut -d= -f2)\"", text(&issued.certificate));
+/// When a file ends, as `openssl` says it: of a certificate, or of a revocation list.
+fn end_of(file: &Path) -> i64 {
+    let is_list = fs::read_to_string(file).unwrap().contains("X509 CRL");
+    let asked = if is_list { ["crl", "-nextupdate"] } else { ["x509", "-enddate"] };
+    let end = format!("date +%s -d \"$(openssl {} -noout {} -in {} | cut -d= -f2)\"", asked[0], asked[1], text(file));
     let end = String::from_utf8(Command::new("sh").args(["-c", &end]).output().unwrap().stdout).unwrap();
-    let metrics = world.metrics().await;
-    let told = metrics.lines().find_map(|line| line.strip_prefix(METRIC)).unwrap_or_else(|| panic!("{metrics}"));
-    assert_eq!(told, end.trim());
+    end.trim().parse().unwrap()
+}
+
+/// The series of certificates that end, by the labels `certificate` and `tenant`.
+fn ends(metrics: &str) -> BTreeMap<(String, String), i64> {
+    let series = metrics.lines().filter_map(|line| {
+        let (labels, end) =
+            line.strip_prefix("shopper_gateway_certificate_expiry_timestamp_seconds{")?.split_once("} ")?;
+        let values: Vec<_> = labels.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+        let [certificate, tenant] = values.as_slice() else { panic!("{line}") };
+        Some(((certificate.clone(), tenant.clone()), end.parse().unwrap()))
+    });
+    series.collect()
+}
+
+#[tokio::test]
+async fn ends_of_all_certificates_are_in_the_metrics() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let (issued, list) = (authority.server(), clients.revocation_list(None));
+    let world = World::with(|config| {
+        let mut listener = issued.listener();
+        listener.insert("client_ca".into(), text(&clients.certificate).into());
+        listener.insert("client_crl".into(), text(&list).into());
+        tls(config, listener);
+        let tenant = config["tenants"][0].as_table_mut().unwrap();
+        tenant.insert("api_ca".into(), text(&authority.certificate).into());
+    })
+    .await;
+    let expected = [
+        (("listener", "none"), &issued.certificate),
+        (("client_ca", "none"), &clients.certificate),
+        (("client_crl", "none"), &list),
+        (("api_ca", "f_ecom_zzrf_001"), &authority.certificate),
+    ];
+    let expected = expected.map(|((file, tenant), path)| ((file.to_owned(), tenant.to_owned()), end_of(path)));
+    assert_eq!(ends(&world.metrics().await), BTreeMap::from(expected));
 
     let plain = World::start().await;
-    assert!(!plain.metrics().await.contains(METRIC), "without TLS nothing ends");
+    assert!(ends(&plain.metrics().await).is_empty(), "without TLS nothing ends");
 }
 
 #[tokio::test]
@@ -219,7 +249,12 @@ impl Behind {
 
     /// A gateway in front of it that trusts `authority`.
     async fn front(&self, authority: &Authority, change: impl FnOnce(&mut toml::Table)) -> Gateway {
-        let api = format!("https://localhost:{}", self.relay.address.port());
+        self.front_at("localhost", authority, change).await
+    }
+
+    /// The same by this spelling of the host.
+    async fn front_at(&self, host: &str, authority: &Authority, change: impl FnOnce(&mut toml::Table)) -> Gateway {
+        let api = format!("https://{host}:{}", self.relay.address.port());
         let simulator = self.world.simulator.url();
         Gateway::start(&simulator, |config| {
             for tenant in config["tenants"].as_array_mut().unwrap() {
@@ -276,6 +311,16 @@ async fn an_api_behind_tls_is_verified_and_shares_connections() {
     let at_once = futures::future::join_all((0..60).map(|_| read().send())).await;
     assert!(at_once.into_iter().all(|answer| answer.unwrap().status() == 200));
     assert!(behind.relay.connections() - before <= 4, "{} connections", behind.relay.connections() - before);
+}
+
+#[tokio::test]
+async fn api_with_the_roots_dot_is_verified_by_its_name_without_it() {
+    let behind = Behind::start().await;
+    let front = behind.front_at("localhost.", &behind.authority, |_| {}).await;
+    crate::world::eventually("the front is ready", async || behind.ready(&front).await).await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    let request = client.get(format!("http://{}{}", front.address, products("?ids=a&siteId=RefArch")));
+    assert_eq!(request.bearer_auth(behind.world.mint(|_| {})).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use x509_cert::{
     name::RdnSequence,
 };
 
+use crate::host::without_root_dot;
+
 /// The names of a certificate that a client has proved to be its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificate {
@@ -97,16 +99,22 @@ impl CertificateName {
             return Err(invalid);
         }
         match kind {
-            "DNS" => Ok(Self::Alternative(format!("DNS:{}", name.to_ascii_lowercase()))),
+            "DNS" if without_root_dot(name).is_empty() => Err(invalid),
+            "DNS" => Ok(Self::Alternative(dns_name(name))),
             "URI" | "email" => Ok(Self::Alternative(text.to_owned())),
             _ => Err(invalid),
         }
     }
 }
 
+/// One spelling of a host's name: case and the root's dot make no other host.
+fn dns_name(name: &str) -> String {
+    format!("DNS:{}", without_root_dot(name).to_ascii_lowercase())
+}
+
 fn spelled(name: &GeneralName) -> Option<String> {
     match name {
-        GeneralName::DnsName(name) => Some(format!("DNS:{}", name.as_str().to_ascii_lowercase())),
+        GeneralName::DnsName(name) => Some(dns_name(name.as_str())),
         GeneralName::UniformResourceIdentifier(uri) => Some(format!("URI:{}", uri.as_str())),
         GeneralName::Rfc822Name(address) => Some(format!("email:{}", address.as_str())),
         _ => None,
@@ -136,8 +144,12 @@ mod tests {
             CertificateName::alternative("DNS:OMS.example.com"),
             CertificateName::alternative("DNS:oms.example.com")
         );
+        assert_eq!(
+            CertificateName::alternative("DNS:oms.example.com."),
+            CertificateName::alternative("DNS:oms.example.com")
+        );
         assert_ne!(CertificateName::alternative("URI:x:A"), CertificateName::alternative("URI:x:a"));
-        for text in ["", "oms.example.com", "DNS:", "IP:10.0.0.1", "DNS:a b"] {
+        for text in ["", "oms.example.com", "DNS:", "DNS:.", "IP:10.0.0.1", "DNS:a b"] {
             assert!(CertificateName::alternative(text).is_err(), "{text:?}");
         }
     }

@@ -9,7 +9,9 @@ use url::Url;
 use super::value::Keys;
 use crate::{
     names::{ClientId, OrganizationId, SiteId},
-    settings::{AccountManager, CallerDraft, SlasClient, Tenant, finding::Findings, raw, secret::Surroundings},
+    settings::{
+        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, finding::Findings, raw, secret::Surroundings,
+    },
 };
 
 /// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
@@ -22,6 +24,8 @@ pub(super) struct Draft {
     /// Its sites; `None` if one of them could not be read.
     pub(super) sites: Option<Vec<SiteId>>,
     pub(super) has_account_manager: bool,
+    /// Where its services are.
+    servers: TenantDraft,
     private_clients: Vec<ClientId>,
     are_clients_named: bool,
     names_on_behalf_client: bool,
@@ -31,6 +35,13 @@ pub(super) struct Draft {
     vouch: Vec<Option<bool>>,
     /// The tenant itself; `None` only together with an error.
     pub(super) tenant: Option<Tenant>,
+}
+
+impl Draft {
+    /// Where its services are, and whom the gateway trusts there.
+    pub(super) fn servers(&self) -> TenantDraft {
+        self.servers.clone()
+    }
 }
 
 pub(super) fn tenants(raw: Vec<raw::Tenant>, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Vec<Draft> {
@@ -57,6 +68,7 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
         Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, findings).map(Some),
         None => Some(None),
     };
+    let has_api_ca = raw.api_ca.is_some() || findings.is_flawed(&format!("{table}.api_ca"));
     let api_ca = match raw.api_ca {
         Some(file) => surroundings.trusted(&format!("{table}.api_ca"), &file, findings).map(Some),
         None => Some(None),
@@ -92,6 +104,15 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
         (None, [only]) if !names_on_behalf_client => Some(only.clone()),
         (named, _) => named,
     };
+    let servers = TenantDraft {
+        organization: organization.clone(),
+        api: api.clone(),
+        api_ca: api_ca.clone().flatten(),
+        has_api_ca,
+        account_manager: account_manager
+            .as_ref()
+            .and_then(|manager| manager.as_ref().map(|manager| manager.url.clone())),
+    };
     let tenant = match (&organization, &sites, api, api_ca, account_manager, clients.all) {
         (Some(organization), Some(sites), Some(api), Some(api_ca), Some(account_manager), Some(slas_clients)) => {
             Some(Tenant {
@@ -117,6 +138,7 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
         organization,
         sites: sites.filter(|_| !are_sites_flawed),
         has_account_manager,
+        servers,
         private_clients: clients.private,
         are_clients_named: clients.are_all_named,
         names_on_behalf_client,

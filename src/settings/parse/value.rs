@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
 use crate::{
+    host::{is_localhost, without_root_dot},
     names::{InvalidName, Scope, Scopes},
     settings::{finding::Findings, raw},
 };
@@ -168,6 +169,12 @@ impl<'f> Keys<'f> {
             self.error(key, format!("not an http or https URL; expected e.g. {example}"));
             return None;
         }
+        if let Some(Host::Domain(name)) = url.host()
+            && without_root_dot(name).split('.').any(str::is_empty)
+        {
+            self.error(key, format!("the host has an empty part (two dots); expected e.g. {example}"));
+            return None;
+        }
         if !excess.is_empty() {
             self.error(key, format!("must not have a {}; expected e.g. {example}", excess.join(" or ")));
             return None;
@@ -204,7 +211,7 @@ impl raw::List {
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => is_localhost(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
@@ -251,6 +258,7 @@ mod tests {
     #[test]
     fn what_loopback_is() {
         let loopback = |text: &str| is_loopback(&text.parse().unwrap());
+        assert!(loopback("http://localhost.:1") && loopback("http://shop.localhost./"));
         assert!(loopback("http://localhost:1") && loopback("http://127.9.0.1") && loopback("http://[::1]:80"));
         assert!(!loopback("http://localhost.example.com") && !loopback("http://10.0.0.1") && !loopback("http://[::]"));
     }

@@ -26,7 +26,7 @@ use tokio_rustls::{
 use super::{
     authority::{Authority, Issued, text},
     callers::{connector, orders},
-    tls,
+    end_of, tls,
 };
 use crate::{
     reload::{Load, metric},
@@ -218,6 +218,38 @@ async fn files_that_cannot_be_used_leave_the_certificate_in_force_and_are_named(
     for (line, (reason, _)) in lines.iter().zip(&cases) {
         assert!(line.contains(reason) && !line.contains("AAAA"), "{reason}: {line}");
     }
+}
+
+#[tokio::test]
+async fn end_of_a_certificate_in_the_metrics_follows_its_file_at_a_reload() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let old = authority.server_named("first");
+    let site = Site::open(&old, &clients).await;
+    let line = |issued: &Issued| {
+        let labels = "{certificate=\"listener\",tenant=\"none\"}";
+        format!("certificate_expiry_timestamp_seconds{labels} {}\n", end_of(&issued.certificate))
+    };
+    assert!(metric(&site.replica, &line(&old)).await);
+    // An end has no fractions of a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let new = authority.server_named("second");
+    site.files.put(&new);
+    site.reload("ok", 1).await;
+    eventually("the new end is shown", async || metric(&site.replica, &line(&new)).await).await;
+    assert!(!metric(&site.replica, &line(&old)).await);
+
+    let configuration = fs::read_to_string(site.replica.configuration()).unwrap();
+    let mut table: toml::Table = configuration.parse().unwrap();
+    table["server"]["tls"].as_table_mut().unwrap().remove("client_ca");
+    table["callers"][0].as_table_mut().unwrap().remove("certificate_san");
+    table["callers"][0].as_table_mut().unwrap().insert("account_manager_client_id".into(), "b1".into());
+    assert!(metric(&site.replica, "certificate=\"client_ca\"").await);
+    fs::write(site.replica.configuration(), table.to_string()).unwrap();
+    site.reload("ok", 2).await;
+    eventually("what is configured no more is gone", async || {
+        !metric(&site.replica, "certificate=\"client_ca\"").await
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,69 @@
+//! The files of certificates and keys that a configuration names, and the system's authorities: what is wrong or doubtful
+//! inside them.
+
+use std::path::Path;
+
+use crate::{
+    certificates::{Certificates, SystemAuthorities},
+    clock::unix_now,
+    proxy::tls::ListenerTls,
+    settings::{Checked, Draft, Finding},
+};
+
+/// Everything that is wrong with the files, as far as the configuration could be read, and everything doubtful.
+pub(super) fn check(draft: &Draft) -> Checked {
+    let mut checked = Checked::default();
+    let (errors, doubts) = ListenerTls::check(&draft.tls);
+    let finding =
+        |error: crate::proxy::tls::TlsFileError| Finding { path: error.key.to_owned(), problem: error.problem };
+    checked.errors.extend(errors.into_iter().map(finding));
+    checked.warnings.extend(doubts.into_iter().map(finding));
+    let mut by_system: Vec<String> = draft.verified_by_system.iter().map(|key| (*key).to_owned()).collect();
+    for (position, tenant) in draft.tenants.iter().enumerate() {
+        let table = format!("tenants[{position}]");
+        if let Some(file) = &tenant.api_ca {
+            let organization = tenant.organization.as_ref();
+            let whose = organization.map(|organization| format!("{organization}: ")).unwrap_or_default();
+            check_authorities(&format!("{table}.api_ca"), &whose, file, &mut checked);
+        }
+        let is_tls = |url: &Option<url::Url>| url.as_ref().is_some_and(|url| url.scheme() == "https");
+        if is_tls(&tenant.api) && !tenant.has_api_ca {
+            by_system.push(format!("{table}.api"));
+        }
+        if is_tls(&tenant.account_manager) {
+            by_system.push(format!("{table}.account_manager.url"));
+        }
+    }
+    for (key, file) in &draft.store_authorities {
+        check_authorities(key, "", file, &mut checked);
+    }
+    check_system(by_system, &mut checked);
+    checked
+}
+
+fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut Checked) {
+    let finding = |problem: String| Finding { path: key.to_owned(), problem: format!("{whose}{problem}") };
+    match Certificates::read_authorities(file) {
+        Ok(authorities) => {
+            let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
+            checked.warnings.extend(authorities.concerns(now).into_iter().map(finding));
+        }
+        Err(error) => checked.errors.push(finding(error.to_string())),
+    }
+}
+
+/// Whether the system has authorities, where any server is verified by them.
+fn check_system(keys: Vec<String>, checked: &mut Checked) {
+    let Some(first) = keys.first() else { return };
+    let system = SystemAuthorities::read();
+    if let Some(problem) = system.problem() {
+        for key in keys {
+            let hint = if key.ends_with("].api") { ", or api_ca to the file of its own" } else { "" };
+            checked.errors.push(Finding { path: key, problem: format!("{problem}{hint}") });
+        }
+        return;
+    }
+    for flaw in system.flaws() {
+        checked.warnings.push(Finding { path: first.clone(), problem: format!("the system's authorities: {flaw}") });
+    }
+}

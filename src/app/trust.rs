@@ -1,0 +1,95 @@
+//! Whom the gateway trusts as servers, by one configuration.
+
+use std::sync::OnceLock;
+
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use super::AppError;
+use crate::{
+    certificates::{Certificates, SystemAuthorities},
+    settings::Tenant,
+};
+
+/// The authorities of servers: the system's, read once when they are wanted, or a tenant's own.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    system: OnceLock<SystemAuthorities>,
+}
+
+/// The authorities of one tenant's API.
+#[derive(Debug)]
+pub(super) enum ApiTrust<'t> {
+    /// It has no TLS.
+    None,
+    /// Those of this file.
+    Own(Certificates),
+    /// The system's.
+    System(&'t SystemAuthorities),
+}
+
+impl Trust {
+    /// The authorities of a tenant's API.
+    ///
+    /// # Errors
+    /// [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
+    pub(super) fn of_api(&self, tenant: &Tenant) -> Result<ApiTrust<'_>, AppError> {
+        // A file is read for an API without TLS too: it must be usable as soon as the API has it.
+        let own = tenant.api_ca.as_deref().map(Certificates::read_authorities).transpose();
+        let own = own.map_err(|source| AppError::Authorities {
+            organization: tenant.organization.clone(),
+            source: Box::new(source),
+        })?;
+        match own {
+            Some(own) => Ok(ApiTrust::Own(own)),
+            None if tenant.api.scheme() == "https" => {
+                Ok(ApiTrust::System(self.system(format!("{}: api", tenant.organization))?))
+            }
+            None => Ok(ApiTrust::None),
+        }
+    }
+
+    /// The authorities of a server that has none of its own, such as Account Manager.
+    ///
+    /// # Errors
+    /// [`AppError::NoSystemAuthorities`].
+    pub(super) fn of_server(&self, url: &Url, what: String) -> Result<&[CertificateDer<'static>], AppError> {
+        if url.scheme() == "https" { Ok(self.system(what)?.as_slice()) } else { Ok(&[]) }
+    }
+
+    fn system(&self, what: String) -> Result<&SystemAuthorities, AppError> {
+        let system = self.system.get_or_init(SystemAuthorities::read);
+        match system.problem() {
+            Some(problem) => Err(AppError::NoSystemAuthorities { what, problem }),
+            None => Ok(system),
+        }
+    }
+}
+
+impl ApiTrust<'_> {
+    /// The authorities.
+    pub(super) fn as_slice(&self) -> &[CertificateDer<'static>] {
+        match self {
+            Self::None => &[],
+            Self::Own(own) => own.as_slice(),
+            Self::System(system) => system.as_slice(),
+        }
+    }
+
+    /// The same for the proxy: none where it uses the system's as it read them by itself.
+    pub(super) fn of_proxy(&self, library_reads_system: bool) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::None => None,
+            Self::System(_) if library_reads_system => None,
+            Self::Own(_) | Self::System(_) => Some(self.as_slice()),
+        }
+    }
+
+    /// When the first of a tenant's own authorities ends that has not ended yet, seconds since 1970.
+    pub(super) fn end(&self, now: i64) -> Option<i64> {
+        match self {
+            Self::Own(own) => own.authorities_end(now),
+            Self::None | Self::System(_) => None,
+        }
+    }
+}

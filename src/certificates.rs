@@ -1,0 +1,181 @@
+//! Files of certificates, private keys and revocation lists, and the authorities of the system.
+//!
+//! A file that cannot be used is refused with what it is and what to do: people have keys with a passphrase, PKCS#12
+//! containers and DER where PEM is expected. No error shows anything of a private key.
+//!
+//! [`Certificates`] is what a file holds, [`Validity`] when a certificate or list is good, [`SystemAuthorities`] what the
+//! machine trusts.
+
+mod contents;
+mod revocation;
+mod system;
+mod validity;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::SectionKind},
+};
+
+use self::contents::{Contents, Wanted};
+pub use self::{
+    revocation::RevocationLists,
+    system::SystemAuthorities,
+    validity::{Concern, Validity},
+};
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", .file.display())]
+pub struct FileError {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+/// The certificates of one PEM file, at least one.
+#[derive(Clone)]
+pub struct Certificates {
+    file: PathBuf,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Certificates {
+    /// Reads a chain, or authorities that are not checked yet.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be read, holds no certificate, or one that is not PEM.
+    pub fn read(file: &Path) -> Result<Self, FileError> {
+        let sections = Contents::read(file)?.sections(Wanted::Certificate)?;
+        let certificates = sections.into_iter().map(|(_, der)| CertificateDer::from(der)).collect();
+        Ok(Self { file: file.to_owned(), certificates })
+    }
+
+    /// Reads the chain of a server's certificate, each of which has a validity that can be read.
+    ///
+    /// # Errors
+    /// [`FileError`] as for [`Certificates::read`], and if one of them is not X.509.
+    pub fn read_chain(file: &Path) -> Result<Self, FileError> {
+        let read = Self::read(file)?;
+        match read.certificates.iter().position(|certificate| Validity::of(certificate).is_none()) {
+            Some(position) => {
+                Err(read.error(format!("certificate {} is not an X.509 certificate; copy the file anew", position + 1)))
+            }
+            None => Ok(read),
+        }
+    }
+
+    /// Reads authorities, each of which can be trusted.
+    ///
+    /// # Errors
+    /// [`FileError`] as for [`Certificates::read`], and if one of them cannot be used.
+    pub fn read_authorities(file: &Path) -> Result<Self, FileError> {
+        let read = Self::read(file)?;
+        read.roots()?;
+        Ok(read)
+    }
+
+    /// The certificates as trusted authorities.
+    ///
+    /// # Errors
+    /// [`FileError`] if one of them cannot be used.
+    pub fn roots(&self) -> Result<RootCertStore, FileError> {
+        let mut roots = RootCertStore::empty();
+        for (position, certificate) in self.certificates.iter().enumerate() {
+            roots.add(certificate.clone()).map_err(|error| {
+                let subject = validity::subject(certificate).map(|subject| format!(" ({subject})")).unwrap_or_default();
+                let (number, count) = (position + 1, self.certificates.len());
+                self.error(format!(
+                    "certificate {number} of {count}{subject} cannot be used as an authority; take it out of the file, or \
+                     get it anew: {error}"
+                ))
+            })?;
+        }
+        Ok(roots)
+    }
+
+    /// The file that they were read from.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The certificates, DER, in the order of the file.
+    #[must_use]
+    pub fn as_slice(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
+    /// When a chain ends: with the first of its certificates, seconds since 1970. `None` if no certificate says.
+    #[must_use]
+    pub fn chain_end(&self) -> Option<i64> {
+        self.validities().map(|validity| validity.not_after).min()
+    }
+
+    /// When the first of several authorities ends that has not ended yet, or the last of them if all have; seconds since 1970.
+    /// An old authority beside its successor says nothing of either.
+    #[must_use]
+    pub fn authorities_end(&self, now: i64) -> Option<i64> {
+        let ends: Vec<i64> = self.validities().map(|validity| validity.not_after).collect();
+        ends.iter().copied().filter(|end| *end > now).min().or(ends.into_iter().max())
+    }
+
+    /// What an operator should know of their times, one sentence each; of several certificates in one.
+    #[must_use]
+    pub fn concerns(&self, now: i64) -> Vec<String> {
+        let shown = self.file.display();
+        let concerns = self.certificates.iter().filter_map(|der| Some((der, Validity::of(der)?.concern(now)?)));
+        let concerns: Vec<_> = concerns.collect();
+        let count = self.certificates.len();
+        match concerns.as_slice() {
+            [] => Vec::new(),
+            [(der, concern)] => {
+                let subject = validity::subject(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
+                vec![format!("{shown}: the certificate{subject} {concern}")]
+            }
+            [(der, concern), others @ ..] => {
+                let subject = validity::subject(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
+                vec![format!(
+                    "{shown}: the certificate{subject} {concern}; so it is, or will be within 30 days, with {} more of \
+                     the {count} certificates",
+                    others.len()
+                )]
+            }
+        }
+    }
+
+    fn validities(&self) -> impl Iterator<Item = Validity> {
+        self.certificates.iter().filter_map(Validity::of)
+    }
+
+    fn error(&self, problem: String) -> FileError {
+        FileError { file: self.file.clone(), problem }
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Certificates").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Reads the first private key of a PEM file.
+///
+/// # Errors
+/// [`FileError`] if the file cannot be read, or holds no key that can be used without a passphrase.
+pub fn read_private_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let sections = Contents::read(file)?.sections(Wanted::PrivateKey)?;
+    let first = sections.into_iter().next();
+    let key = first.and_then(|(kind, der)| match kind {
+        SectionKind::PrivateKey => Some(PrivateKeyDer::Pkcs8(der.into())),
+        SectionKind::RsaPrivateKey => Some(PrivateKeyDer::Pkcs1(der.into())),
+        SectionKind::EcPrivateKey => Some(PrivateKeyDer::Sec1(der.into())),
+        _ => None,
+    });
+    key.ok_or_else(|| FileError { file: file.to_owned(), problem: "the file has no private key".to_owned() })
+}

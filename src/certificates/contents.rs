@@ -1,0 +1,298 @@
+//! What stands in a file that should be PEM: the parts that are wanted, or what is there instead and what to do.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read as _},
+    path::{Path, PathBuf},
+};
+
+use rustls::pki_types::{
+    PrivateKeyDer,
+    pem::{self, PemObject as _, SectionKind},
+};
+use secrecy::{ExposeSecret, SecretSlice};
+use x509_cert::{Certificate, crl::CertificateList, der::Decode};
+
+use super::FileError;
+
+/// Larger than any revocation list that has been seen; a path to something else by mistake must not fill the memory.
+const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// First bytes of Java's key stores, JKS and JCEKS.
+const JAVA_MARKS: [&[u8]; 2] = [b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"];
+/// The content of PKCS#7's `SignedData`, OID 1.2.840.113549.1.7.2, and what algorithms of passphrases begin with
+/// (1.2.840.113549.1.5 and 1.2.840.113549.1.12), in DER.
+const SIGNED_DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02";
+const PASSPHRASES: [&[u8]; 2] = [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c"];
+
+/// What a file should hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Certificate,
+    PrivateKey,
+    RevocationList,
+}
+
+/// The bytes of a file, without a byte order mark. They may be a private key.
+pub(super) struct Contents {
+    file: PathBuf,
+    bytes: SecretSlice<u8>,
+}
+
+/// What a file holds, in one of the forms that are not PEM, or a part of a PEM file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Certificate,
+    PrivateKey,
+    EncryptedKey,
+    RevocationList,
+    Request,
+    PublicKey,
+    OpensslCertificate,
+    OpensshKey,
+    Pkcs7,
+    Pkcs12,
+    JavaKeyStore,
+}
+
+impl Wanted {
+    fn holds(self, kind: SectionKind) -> bool {
+        match self {
+            Self::Certificate => kind == SectionKind::Certificate,
+            Self::PrivateKey => {
+                matches!(kind, SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey)
+            }
+            Self::RevocationList => kind == SectionKind::Crl,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::PrivateKey => "private key",
+            Self::RevocationList => "revocation list",
+        }
+    }
+}
+
+impl Contents {
+    pub(super) fn read(file: &Path) -> Result<Self, FileError> {
+        let failed = |problem: String| FileError { file: file.to_owned(), problem };
+        let unreadable = |error: std::io::Error| match error.kind() {
+            ErrorKind::NotFound => failed("there is no such file".to_owned()),
+            ErrorKind::IsADirectory => failed("it is a folder; name a file in it".to_owned()),
+            kind => failed(format!("it cannot be read: {kind}")),
+        };
+        let mut bytes = Vec::new();
+        let opened = File::open(file).map_err(unreadable)?;
+        let read = opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+        let mut contents = Self { file: file.to_owned(), bytes: SecretSlice::from(bytes) };
+        if read.map_err(unreadable)? as u64 > MAX_FILE_BYTES {
+            return Err(failed("it is too large".to_owned()));
+        }
+        if let Some(rest) = contents.bytes().strip_prefix(UTF_8_MARK) {
+            contents.bytes = SecretSlice::from(rest.to_vec());
+        }
+        Ok(contents)
+    }
+
+    /// The parts that are wanted, at least one.
+    pub(super) fn sections(&self, wanted: Wanted) -> Result<Vec<(SectionKind, Vec<u8>)>, FileError> {
+        let mut sections = Vec::new();
+        // Before anything is decoded: what stands in an encrypted key's part is no base64.
+        if wanted == Wanted::PrivateKey && self.has_encrypted_key() && !self.has_plain_key() {
+            return Err(self.instead(wanted, Found::EncryptedKey));
+        }
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(self.bytes()) {
+            match section {
+                Ok((kind, der)) if wanted.holds(kind) => sections.push((kind, der)),
+                Ok(_) => {}
+                Err(error) => return Err(self.broken(wanted, sections.len() + 1, &error)),
+            }
+        }
+        if sections.is_empty() { Err(self.nothing(wanted)) } else { Ok(sections) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.expose_secret()
+    }
+
+    fn error(&self, problem: String) -> FileError {
+        FileError { file: self.file.clone(), problem }
+    }
+
+    /// In words of our own, because the library's quote the line.
+    fn broken(&self, wanted: Wanted, number: usize, error: &pem::Error) -> FileError {
+        let what = match error {
+            pem::Error::MissingSectionEnd { .. } => "has no END line: the file is cut off",
+            pem::Error::IllegalSectionStart { .. } => "has a BEGIN line that does not end in five hyphens",
+            pem::Error::Base64Decode(_) => "is not base64",
+            _ => "is not PEM",
+        };
+        self.error(format!("{} {number}, or another part there, {what}; copy the file anew", wanted.words()))
+    }
+
+    fn nothing(&self, wanted: Wanted) -> FileError {
+        let bytes = self.bytes();
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return self.error("it is empty".to_owned());
+        }
+        if UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+            return self.error("it is text in UTF-16; save it as UTF-8".to_owned());
+        }
+        let found = self.labels().find_map(part).or_else(|| binary(bytes));
+        match found {
+            Some(found) => self.instead(wanted, found),
+            None => self.error(format!(
+                "it has no {}; expected PEM, text with a line that begins with -----BEGIN",
+                wanted.words()
+            )),
+        }
+    }
+
+    /// What is there instead of what is wanted, and what to do.
+    fn instead(&self, wanted: Wanted, found: Found) -> FileError {
+        let (file, word) = (self.file.display(), wanted.words());
+        let is_pem = self.labels().next().is_some();
+        let problem = match (found, wanted) {
+            (Found::EncryptedKey, Wanted::PrivateKey) => {
+                let form = if is_pem { "" } else { " -inform der" };
+                // The path may be long, and what matters should not be cut off.
+                format!(
+                    "the gateway asks for no passphrase, and the private key is encrypted; write it without one: `openssl \
+                     pkey{form} -in {file} -out {file}.plain`"
+                )
+            }
+            (Found::Certificate, Wanted::Certificate) => {
+                format!("a certificate in DER, not PEM; run `openssl x509 -inform der -in {file} -out {file}.pem`")
+            }
+            (Found::PrivateKey, Wanted::PrivateKey) => {
+                format!("a private key in DER, not PEM; run `openssl pkey -inform der -in {file} -out {file}.pem`")
+            }
+            (Found::RevocationList, Wanted::RevocationList) => {
+                format!("a revocation list in DER, not PEM; run `openssl crl -inform der -in {file} -out {file}.pem`")
+            }
+            (Found::OpensslCertificate, Wanted::Certificate) => {
+                format!("a certificate in OpenSSL's own form; run `openssl x509 -in {file} -out {file}.pem`")
+            }
+            (Found::Pkcs12, Wanted::PrivateKey) => {
+                format!("a PKCS#12 container, not PEM; run `openssl pkcs12 -in {file} -nocerts -noenc -out {file}.key`")
+            }
+            (Found::Pkcs12, _) => {
+                format!("a PKCS#12 container, not PEM; run `openssl pkcs12 -in {file} -nokeys -out {file}.pem`")
+            }
+            (Found::Pkcs7, Wanted::Certificate) => {
+                let form = if is_pem { "" } else { " -inform der" };
+                format!("a PKCS#7 container; run `openssl pkcs7{form} -in {file} -print_certs -out {file}.pem`")
+            }
+            (Found::JavaKeyStore, _) => format!(
+                "a Java key store, not PEM; run `keytool -importkeystore -srckeystore {file} -destkeystore {file}.p12 \
+                 -deststoretype pkcs12`, then `openssl pkcs12`"
+            ),
+            (Found::OpensshKey, Wanted::PrivateKey) => {
+                "a private key in OpenSSH's form; TLS keys are made by `openssl genpkey`".to_owned()
+            }
+            (Found::Request, Wanted::Certificate) => {
+                "it has no certificate but a request for one, which an authority has to sign first".to_owned()
+            }
+            (Found::Certificate, Wanted::PrivateKey) => {
+                "it has no private key but a certificate; are certificate and private_key exchanged?".to_owned()
+            }
+            (Found::PrivateKey | Found::EncryptedKey, Wanted::Certificate) => {
+                "it has no certificate but a private key; is the file another key's, e.g. exchanged with private_key?"
+                    .to_owned()
+            }
+            (found, _) => format!("it has no {word} but {}; name another file", found.words()),
+        };
+        self.error(problem)
+    }
+
+    /// What stands behind each BEGIN.
+    fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.bytes().split(|byte| matches!(byte, b'\n' | b'\r'));
+        lines.filter_map(|line| {
+            let label = line.strip_prefix(b"-----BEGIN ")?.trim_ascii_end();
+            label.strip_suffix(b"-----")
+        })
+    }
+
+    fn has_encrypted_key(&self) -> bool {
+        // RFC 1421, 4.6.1.1: how OpenSSL wrote them before PKCS#8.
+        let is_encrypted = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+        self.labels().any(|label| label == b"ENCRYPTED PRIVATE KEY")
+            || self.bytes().split(|byte| matches!(byte, b'\n' | b'\r')).any(|line| is_encrypted(line.trim_ascii_end()))
+    }
+
+    /// Whether there is a key beside an encrypted one that needs no passphrase.
+    fn has_plain_key(&self) -> bool {
+        self.labels().any(|label| label == b"PRIVATE KEY")
+    }
+}
+
+impl Found {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Certificate | Self::OpensslCertificate => "a certificate",
+            Self::PrivateKey | Self::OpensshKey => "a private key",
+            Self::EncryptedKey => "an encrypted private key",
+            Self::RevocationList => "a revocation list",
+            Self::Request => "a request for a certificate",
+            Self::PublicKey => "a public key",
+            Self::Pkcs7 => "a PKCS#7 container",
+            Self::Pkcs12 => "a PKCS#12 container",
+            Self::JavaKeyStore => "a Java key store",
+        }
+    }
+}
+
+/// What a part of a PEM file is, by its label (RFC 7468 and OpenSSL's).
+fn part(label: &[u8]) -> Option<Found> {
+    match label {
+        b"CERTIFICATE" => Some(Found::Certificate),
+        b"TRUSTED CERTIFICATE" | b"X509 CERTIFICATE" => Some(Found::OpensslCertificate),
+        b"CERTIFICATE REQUEST" | b"NEW CERTIFICATE REQUEST" => Some(Found::Request),
+        b"X509 CRL" => Some(Found::RevocationList),
+        b"PUBLIC KEY" | b"RSA PUBLIC KEY" => Some(Found::PublicKey),
+        b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" | b"DSA PRIVATE KEY" => Some(Found::PrivateKey),
+        b"ENCRYPTED PRIVATE KEY" => Some(Found::EncryptedKey),
+        b"OPENSSH PRIVATE KEY" => Some(Found::OpensshKey),
+        b"PKCS7" | b"CMS" => Some(Found::Pkcs7),
+        _ => None,
+    }
+}
+
+/// What bytes are that are no text.
+fn binary(bytes: &[u8]) -> Option<Found> {
+    if JAVA_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+        return Some(Found::JavaKeyStore);
+    }
+    let content = sequence(bytes)?;
+    if content.starts_with(b"\x02\x01\x03") {
+        // RFC 7292, 4: version 3, which nothing else here begins with.
+        return Some(Found::Pkcs12);
+    }
+    if content.starts_with(SIGNED_DATA) {
+        return Some(Found::Pkcs7);
+    }
+    let algorithm = sequence(content).and_then(|inside| inside.strip_prefix(b"\x06")?.get(1..));
+    if algorithm.is_some_and(|oid| PASSPHRASES.iter().any(|passphrase| oid.starts_with(passphrase))) {
+        return Some(Found::EncryptedKey);
+    }
+    if Certificate::from_der(bytes).is_ok() {
+        Some(Found::Certificate)
+    } else if CertificateList::<x509_cert::certificate::Rfc5280>::from_der(bytes).is_ok() {
+        Some(Found::RevocationList)
+    } else {
+        PrivateKeyDer::try_from(bytes).is_ok().then_some(Found::PrivateKey)
+    }
+}
+
+/// The content of a SEQUENCE in DER or BER, to the end of the bytes.
+fn sequence(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.strip_prefix(b"\x30")?;
+    let (length, rest) = rest.split_first()?;
+    // The short form, the indefinite one, or so many bytes of length.
+    let further = if *length <= 0x80 { 0 } else { usize::from(length & 0x7f) };
+    rest.get(further..)
+}

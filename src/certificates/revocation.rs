@@ -1,0 +1,153 @@
+//! Revocation lists of client certificates (RFC 5280, 5), and whether they fit the authorities.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_cert::{
+    Certificate,
+    certificate::Rfc5280,
+    crl::CertificateList,
+    der::{Decode, oid::AssociatedOid as _},
+    ext::pkix::{AuthorityKeyIdentifier, SubjectKeyIdentifier},
+};
+
+use super::{
+    Certificates, Concern, FileError,
+    contents::{Contents, Wanted},
+    validity::{self, Validity},
+};
+
+/// The lists of one PEM file, at least one.
+#[derive(Clone)]
+pub struct RevocationLists {
+    file: PathBuf,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+}
+
+/// What of a list is compared with authorities.
+struct Issued {
+    /// Its issuer's name, RFC 4514.
+    issuer: String,
+    /// The key that signed it, as the issuer's own certificate names it.
+    key: Option<Vec<u8>>,
+    validity: Validity,
+}
+
+impl RevocationLists {
+    /// Reads the lists.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be read, holds no list, or one that is not PEM.
+    pub fn read(file: &Path) -> Result<Self, FileError> {
+        let sections = Contents::read(file)?.sections(Wanted::RevocationList)?;
+        let lists = sections.into_iter().map(|(_, der)| CertificateRevocationListDer::from(der)).collect();
+        Ok(Self { file: file.to_owned(), lists })
+    }
+
+    /// The lists, DER, in the order of the file.
+    #[must_use]
+    pub fn as_slice(&self) -> &[CertificateRevocationListDer<'static>] {
+        &self.lists
+    }
+
+    /// When the first of them is to be replaced by its next, seconds since 1970; `None` if none says.
+    #[must_use]
+    pub fn end(&self) -> Option<i64> {
+        self.issued().map(|list| list.validity.not_after).filter(|end| *end < i64::MAX).min()
+    }
+
+    /// Whether no list is of any of these authorities, so that no client certificate would be taken. An authority that only
+    /// signs other authorities needs a list as well: each certificate of a chain must be covered.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn of_none(&self, authorities: &Certificates) -> Result<(), FileError> {
+        let issued: Vec<_> = self.issued().collect();
+        let is_covered = |authority: &CertificateDer<'_>| issued.iter().any(|list| list.is_of(authority));
+        if issued.len() < self.lists.len() || authorities.as_slice().iter().any(is_covered) {
+            return Ok(());
+        }
+        let issuers: Vec<_> = issued.iter().map(|list| list.issuer.as_str()).collect();
+        let problem = format!(
+            "no list is of an authority of server.tls.client_ca, so that every client certificate would be refused; its \
+             lists are of {}",
+            issuers.join(" and ")
+        );
+        Err(FileError { file: self.file.clone(), problem })
+    }
+
+    /// What an operator should know of the lists beside these authorities, one sentence each.
+    #[must_use]
+    pub fn concerns(&self, authorities: &Certificates, now: i64) -> Vec<String> {
+        let (issued, shown): (Vec<_>, _) = (self.issued().collect(), self.file.display());
+        let mut concerns = Vec::new();
+        for list in &issued {
+            let whose = &list.issuer;
+            match list.validity.concern(now) {
+                Some(concern @ Concern::Expired(_)) => concerns.push(format!(
+                    "{shown}: the list of {whose} {concern}: certificates that were revoked since are still accepted; fetch the \
+                     next one"
+                )),
+                Some(concern @ Concern::NotYetValid(_)) => {
+                    concerns.push(format!("{shown}: the list of {whose} {concern}; check the clock of this machine"));
+                }
+                // Lists live for days: each would be told of.
+                Some(Concern::EndsSoon(..)) | None => {}
+            }
+        }
+        if issued.len() == self.lists.len() {
+            for authority in authorities.as_slice() {
+                if !issued.iter().any(|list| list.is_of(authority))
+                    && let Some(subject) = validity::subject(authority)
+                {
+                    concerns.push(format!(
+                        "{shown}: there is no list of {subject}, an authority of server.tls.client_ca: every client certificate \
+                         that it signed is refused"
+                    ));
+                }
+            }
+        }
+        concerns
+    }
+
+    fn issued(&self) -> impl Iterator<Item = Issued> {
+        self.lists.iter().filter_map(|list| Issued::read(list))
+    }
+}
+
+impl Issued {
+    fn read(list: &[u8]) -> Option<Self> {
+        let list = CertificateList::<Rfc5280>::from_der(list).ok()?.tbs_cert_list;
+        let extensions = list.crl_extensions.iter().flatten();
+        let named = extensions.filter(|extension| extension.extn_id == AuthorityKeyIdentifier::OID);
+        let key = named
+            .filter_map(|extension| AuthorityKeyIdentifier::from_der(extension.extn_value.as_bytes()).ok())
+            .find_map(|named| Some(named.key_identifier?.as_bytes().to_vec()));
+        let not_after = list.next_update.map_or(i64::MAX, validity::seconds);
+        let validity = Validity { not_before: validity::seconds(list.this_update), not_after };
+        Some(Self { issuer: list.issuer.to_string(), key, validity })
+    }
+
+    /// Whether an authority signed it, by name, and by key where both name one: a renewed authority may keep its name.
+    fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
+        let Ok(authority) = Certificate::from_der(authority) else { return true };
+        let authority = authority.tbs_certificate();
+        if authority.subject().to_string() != self.issuer {
+            return false;
+        }
+        let own = authority.get_extension::<SubjectKeyIdentifier>().ok().flatten();
+        match (&self.key, own) {
+            (Some(key), Some((_, own))) => own.0.as_bytes() == key.as_slice(),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Debug for RevocationLists {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RevocationLists").field("file", &self.file).finish_non_exhaustive()
+    }
+}
