@@ -13,7 +13,9 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use shopper_gateway::settings::{ConfigErrors, Loaded, LogFormat, PolicyMode, Settings, UnknownOperations, schema};
+use shopper_gateway::settings::{
+    Checked, ConfigErrors, Loaded, LogFormat, PolicyMode, Settings, UnknownOperations, schema,
+};
 use tempfile::TempDir;
 
 const MINIMAL: &str = r#"
@@ -424,7 +426,7 @@ fn a_misspelt_key_does_not_count_as_missing_too() {
 
 #[test]
 fn errors_of_the_file_as_a_whole() {
-    let missing = Settings::load(Path::new("/nowhere/gateway.toml"), |_| Vec::new()).unwrap_err().to_string();
+    let missing = Settings::load(Path::new("/nowhere/gateway.toml"), |_| Checked::default()).unwrap_err().to_string();
     assert!(
         missing.starts_with("error: /nowhere/gateway.toml: no such file") && missing.contains("-c FILE"),
         "{missing}"

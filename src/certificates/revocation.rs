@@ -59,12 +59,12 @@ impl RevocationLists {
         self.issued().map(|list| list.validity.not_after).filter(|end| *end < i64::MAX).min()
     }
 
-    /// Whether no list is of any of these authorities, so that no client certificate would be taken. An authority that only
-    /// signs other authorities needs a list as well: each certificate of a chain must be covered.
+    /// Whether any of these authorities has a list: otherwise no client certificate would be taken. An authority that signs
+    /// other authorities alone needs one as well, because each certificate of a chain must be covered.
     ///
     /// # Errors
-    /// [`FileError`].
-    pub fn of_none(&self, authorities: &Certificates) -> Result<(), FileError> {
+    /// [`FileError`] if none has.
+    pub fn check(&self, authorities: &Certificates) -> Result<(), FileError> {
         let issued: Vec<_> = self.issued().collect();
         let is_covered = |authority: &CertificateDer<'_>| issued.iter().any(|list| list.is_of(authority));
         if issued.len() < self.lists.len() || authorities.as_slice().iter().any(is_covered) {

@@ -114,7 +114,10 @@ impl ListenerTls {
             (Ok(Some(chain)), Ok(Some(key))) => [certified_key(&chain, key).err(), None],
             (chain, key) => [chain.err(), key.err()],
         };
-        let verifier = clients.and_then(|clients| client_verifier(clients.as_ref()));
+        let verifier = clients.and_then(|clients| {
+            clients.as_ref().map_or(Ok(()), Clients::check)?;
+            client_verifier(clients.as_ref())
+        });
         (errors.into_iter().flatten().chain(verifier.err()).collect(), doubts)
     }
 
@@ -189,10 +192,12 @@ impl Clients {
     fn read(authorities: &Path, lists: Option<&Path>) -> Result<Self, TlsFileError> {
         let authorities = Certificates::read_authorities(authorities).map_err(unusable(CLIENT_CA))?;
         let lists = lists.map(RevocationLists::read).transpose().map_err(unusable(CLIENT_CRL))?;
-        if let Some(lists) = &lists {
-            lists.of_none(&authorities).map_err(unusable(CLIENT_CRL))?;
-        }
         Ok(Self { authorities, lists })
+    }
+
+    /// Whether any of them can sign a certificate that would be taken.
+    fn check(&self) -> Result<(), TlsFileError> {
+        self.lists.as_ref().map_or(Ok(()), |lists| lists.check(&self.authorities)).map_err(unusable(CLIENT_CRL))
     }
 
     /// Takes certificates of these authorities, and callers without one too. With revocation lists, a certificate that is

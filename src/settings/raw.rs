@@ -100,7 +100,7 @@ pub(super) struct Tls {
     /// Certificate chain, PEM; a warning when others can write it.
     #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/certificate.pem")]
     pub(super) certificate: Option<PathBuf>,
-    /// Private key, PEM; refused when others can read it (`chmod 0400`; `0440` will do).
+    /// Private key, PEM, without a passphrase; refused when others can read it (`chmod 0400`; `0440` will do).
     #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/private-key.pem")]
     pub(super) private_key: Option<PathBuf>,
     /// Authorities that may sign client certificates, PEM. A certificate of others fails the handshake; none at all is
@@ -109,8 +109,8 @@ pub(super) struct Tls {
     pub(super) client_ca: Option<PathBuf>,
     /// Revocation lists (CRLs) of these authorities, PEM, one for each that issues a certificate of a client's chain: a
     /// certificate that no list covers fails the handshake, as a revoked one does. A reload reads the file again;
-    /// connections that are open stay so. The `nextUpdate` of a list is not enforced. Absent: revocation is not
-    /// checked. Refused when others can write it.
+    /// connections that are open stay so. The `nextUpdate` of a list is not enforced; a warning when it is over.
+    /// Refused when no list is of these authorities. Absent: revocation is not checked. Refused when others can write it.
     #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/client-crl.pem")]
     pub(super) client_crl: Option<PathBuf>,
 }
@@ -131,10 +131,10 @@ pub(super) struct Tenant {
     /// The organization, as in the paths of the APIs: `f_ecom_{realm}_{instance}`.
     #[schemars(with = "kinds::Id", example = &"f_ecom_zzrf_001")]
     pub(super) organization_id: Option<String>,
-    /// Where its Shopper APIs and SLAS are.
+    /// Where its Shopper APIs and SLAS are. A host that ends in a dot is looked up without the search domains of DNS.
     #[schemars(with = "kinds::Url", example = &"https://kv7kzm78.api.commercecloud.salesforce.com")]
     pub(super) api: Option<String>,
-    /// Authorities for `api`, PEM, instead of the system's. Refused when others can write it (`chmod go-w`).
+    /// Authorities for `api`, PEM, instead of the system's, each of them usable. Refused when others can write it (`chmod go-w`).
     #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/api-ca.pem")]
     pub(super) api_ca: Option<PathBuf>,
     /// Its sites, which SLAS calls channels; at least one.

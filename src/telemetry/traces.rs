@@ -27,7 +27,7 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use url::Url;
 
 use self::{asked::Asked, told::Told};
-use crate::{settings::Traces, spans};
+use crate::{host::url_without_root_dot, settings::Traces, spans};
 
 const NAME: &str = "shopper-gateway";
 /// Where a collector takes traces, below its address (OTLP 1.x, "OTLP/HTTP request").
@@ -81,6 +81,7 @@ impl Exporter {
 }
 
 fn span_exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
+    let endpoint = url_without_root_dot(endpoint);
     let base = endpoint.as_str().trim_end_matches('/');
     SpanExporter::builder()
         .with_http()

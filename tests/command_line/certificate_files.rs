@@ -92,15 +92,15 @@ impl Files {
     }
 
     /// What `check` says with these files in place of the good ones.
-    fn check(&self, files: &[(Key, &str)], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    fn check(&self, files: &[(FileKey, &str)], environment: &[(&str, &str)]) -> (Option<i32>, String) {
         let mut config: toml::Table = fs::read_to_string(DEMO).unwrap().parse().unwrap();
         let mut tls = toml::Table::new();
         let good = [
-            (Key::Certificate, "server.pem"),
-            (Key::PrivateKey, "server.key"),
-            (Key::ClientCa, "ca.pem"),
-            (Key::ClientCrl, "list.pem"),
-            (Key::ApiCa, "ca.pem"),
+            (FileKey::Certificate, "server.pem"),
+            (FileKey::PrivateKey, "server.key"),
+            (FileKey::ClientCa, "ca.pem"),
+            (FileKey::ClientCrl, "list.pem"),
+            (FileKey::ApiCa, "ca.pem"),
         ];
         for (key, name) in good.iter().chain(files) {
             let path = self.path(name);
@@ -109,7 +109,7 @@ impl Files {
             }
             let path: toml::Value = path.to_str().unwrap().into();
             match key {
-                Key::ApiCa => config["tenants"][0].as_table_mut().unwrap().insert("api_ca".into(), path),
+                FileKey::ApiCa => config["tenants"][0].as_table_mut().unwrap().insert("api_ca".into(), path),
                 key => tls.insert(key.name().into(), path),
             };
         }
@@ -123,7 +123,7 @@ impl Files {
     }
 
     /// The one error of `check` with this file, which names the key.
-    fn error(&self, key: Key, name: &str) -> String {
+    fn error(&self, key: FileKey, name: &str) -> String {
         let (code, said) = self.check(&[(key, name)], &[]);
         let errors: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("error: ")).collect();
         let [error] = errors.as_slice() else { panic!("{key:?} {name}: {said}") };
@@ -132,7 +132,7 @@ impl Files {
     }
 
     /// The warnings of certificates of `check` with these files, which are no error.
-    fn warnings(&self, files: &[(Key, &str)]) -> Vec<String> {
+    fn warnings(&self, files: &[(FileKey, &str)]) -> Vec<String> {
         let (code, said) = self.check(files, &[]);
         assert_eq!(code, Some(0), "{said}");
         let warnings = said.lines().filter_map(|line| line.strip_prefix("warning: "));
@@ -142,7 +142,7 @@ impl Files {
 
 /// The keys that name such files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum FileKey {
     Certificate,
     PrivateKey,
     ClientCa,
@@ -150,7 +150,7 @@ enum Key {
     ApiCa,
 }
 
-impl Key {
+impl FileKey {
     const ALL: [Self; 5] = [Self::Certificate, Self::PrivateKey, Self::ClientCa, Self::ClientCrl, Self::ApiCa];
 
     fn name(self) -> &'static str {
@@ -187,7 +187,7 @@ impl Key {
 #[test]
 fn file_as_other_tools_write_it_is_read() {
     let files = Files::new();
-    for key in Key::ALL {
+    for key in FileKey::ALL {
         let good = files.read(key.good());
         let bag = format!("Bag Attributes\n    localKeyID: 01\nsubject=CN = s\n\n{good}");
         for (name, written) in [
@@ -205,7 +205,7 @@ fn file_as_other_tools_write_it_is_read() {
     }
     // Key and certificate in one file, in either order.
     files.write("one", files.read("server.key") + &files.read("server.pem"));
-    assert_eq!(files.check(&[(Key::Certificate, "one"), (Key::PrivateKey, "one")], &[]).0, Some(0));
+    assert_eq!(files.check(&[(FileKey::Certificate, "one"), (FileKey::PrivateKey, "one")], &[]).0, Some(0));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
     files.write("noise", b"\x80\x81 no PEM");
     files.write("base64", files.read("server.pem").replace("-----BEGIN CERTIFICATE-----\n", "").replace('-', ""));
 
-    for key in Key::ALL {
+    for key in FileKey::ALL {
         for (name, words) in [
             ("empty", "it is empty"),
             ("blank", "it is empty"),
@@ -247,7 +247,7 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
         let error = files.error(key, ".");
         assert!(error.contains("folder"), "{error}");
     }
-    for key in [Key::Certificate, Key::ClientCa, Key::ApiCa] {
+    for key in [FileKey::Certificate, FileKey::ClientCa, FileKey::ApiCa] {
         for (name, words) in [
             ("server.der", "a certificate in DER, not PEM; run `openssl x509 -inform der"),
             ("server.key", "it has no certificate but a private key"),
@@ -272,14 +272,14 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
         ("public.pem", "it has no private key but a public key"),
         ("list.pem", "it has no private key but a revocation list"),
     ] {
-        let error = files.error(Key::PrivateKey, name);
+        let error = files.error(FileKey::PrivateKey, name);
         assert!(error.contains(words), "{name}: {error}");
     }
     for (name, words) in [
         ("list.der", "a revocation list in DER, not PEM; run `openssl crl -inform der"),
         ("ca.pem", "it has no revocation list but a certificate"),
     ] {
-        let error = files.error(Key::ClientCrl, name);
+        let error = files.error(FileKey::ClientCrl, name);
         assert!(error.contains(words), "{name}: {error}");
     }
 }
@@ -287,7 +287,7 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
 #[test]
 fn file_that_is_cut_off_or_damaged_is_named() {
     let files = Files::new();
-    for key in Key::ALL {
+    for key in FileKey::ALL {
         let good = files.read(key.good());
         let (begin, rest) = good.split_once('\n').unwrap();
         for (name, written, words) in [
@@ -307,13 +307,13 @@ fn unusable_authority_among_good_ones_is_named_with_its_number_file_and_tenant()
     let files = Files::new();
     let hollow = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
     files.write("both.pem", files.read("ca.pem") + hollow + &files.read("ca.pem"));
-    for key in [Key::ApiCa, Key::ClientCa] {
+    for key in [FileKey::ApiCa, FileKey::ClientCa] {
         let error = files.error(key, "both.pem");
         assert!(error.contains("both.pem: certificate 2 of 3 cannot be used"), "{error}");
-        assert_eq!(error.contains("f_ecom_zzrf_001"), key == Key::ApiCa, "{error}");
+        assert_eq!(error.contains("f_ecom_zzrf_001"), key == FileKey::ApiCa, "{error}");
     }
     files.write("chain.pem", files.read("server.pem") + hollow);
-    let error = files.error(Key::Certificate, "chain.pem");
+    let error = files.error(FileKey::Certificate, "chain.pem");
     assert!(error.contains("certificate 2 is not an X.509 certificate"), "{error}");
 }
 
@@ -321,10 +321,10 @@ fn unusable_authority_among_good_ones_is_named_with_its_number_file_and_tenant()
 fn key_of_a_certificate_that_is_not_the_first_is_named() {
     let files = Files::new();
     files.write("reversed.pem", files.read("ca.pem") + &files.read("server.pem"));
-    let (code, said) = files.check(&[(Key::Certificate, "reversed.pem")], &[]);
+    let (code, said) = files.check(&[(FileKey::Certificate, "reversed.pem")], &[]);
     let words = "the key is that of certificate 2 in the file: the server's own certificate must be the first";
     assert!(code == Some(1) && said.contains("error: server.tls: ") && said.contains(words), "{said}");
-    let (code, said) = files.check(&[(Key::PrivateKey, "ca.key")], &[]);
+    let (code, said) = files.check(&[(FileKey::PrivateKey, "ca.key")], &[]);
     assert!(code == Some(1) && said.contains("do not fit together") && !said.contains("must be the first"), "{said}");
 }
 
@@ -340,17 +340,17 @@ fn certificate_outside_its_validity_or_in_its_last_month_is_a_warning() {
         files.sign(&format!("{name}-server"), "server", times);
         files.sign(name, "authority", times);
         for (key, file) in [
-            (Key::Certificate, format!("{name}-server.pem")),
-            (Key::ApiCa, format!("{name}.pem")),
-            (Key::ClientCa, format!("{name}.pem")),
+            (FileKey::Certificate, format!("{name}-server.pem")),
+            (FileKey::ApiCa, format!("{name}.pem")),
+            (FileKey::ClientCa, format!("{name}.pem")),
         ] {
             // A client authority must fit its lists, which is another test's.
             let files_used = [(key, file.as_str())];
-            let (code, said) = if key == Key::ClientCa {
+            let (code, said) = if key == FileKey::ClientCa {
                 files.openssl(&format!(
                     "ca -config openssl.cnf -keyfile ca.key -cert {file} -gencrl -crldays 30 -out {name}-list.pem"
                 ));
-                files.check(&[(key, file.as_str()), (Key::ClientCrl, &format!("{name}-list.pem"))], &[])
+                files.check(&[(key, file.as_str()), (FileKey::ClientCrl, &format!("{name}-list.pem"))], &[])
             } else {
                 files.check(&files_used, &[])
             };
@@ -362,7 +362,7 @@ fn certificate_outside_its_validity_or_in_its_last_month_is_a_warning() {
     }
     // A bundle has one line, whatever is wrong with how many.
     files.write("bundle.pem", files.read("ca.pem") + &files.read("expired.pem") + &files.read("ending.pem"));
-    let warnings = files.warnings(&[(Key::ApiCa, "bundle.pem")]);
+    let warnings = files.warnings(&[(FileKey::ApiCa, "bundle.pem")]);
     assert!(warnings.len() == 1 && warnings[0].contains("1 more of the 3 certificates"), "{warnings:?}");
 }
 
@@ -373,27 +373,30 @@ fn revocation_list_that_expired_or_is_of_another_authority_is_told_of() {
     files.openssl(&format!(
         "{list} -keyfile ca.key -cert ca.pem -crl_lastupdate 20200101000000Z -crl_nextupdate 20200108000000Z -out old.pem"
     ));
-    let warnings = files.warnings(&[(Key::ClientCrl, "old.pem")]);
+    let warnings = files.warnings(&[(FileKey::ClientCrl, "old.pem")]);
     let words = "old.pem: the list of CN=ca expired at 2020-01-08T00:00:00Z";
     assert!(warnings.len() == 1 && warnings[0].contains(words), "{warnings:?}");
 
     files.issue("stranger", "-extensions authority -days 400");
     files.openssl(&format!("{list} -keyfile stranger.key -cert stranger.pem -crldays 30 -out strange.pem"));
-    let error = files.error(Key::ClientCrl, "strange.pem");
+    let error = files.error(FileKey::ClientCrl, "strange.pem");
     assert!(error.contains("every client certificate would be refused") && error.contains("CN=stranger"), "{error}");
 
     // A renewed authority has its old name and another key.
     files.issue("ca-renewed", "-extensions authority -days 400 -subj /CN=ca");
     files.openssl(&format!("{list} -keyfile ca-renewed.key -cert ca-renewed.pem -crldays 30 -out renewed.pem"));
-    let error = files.error(Key::ClientCrl, "renewed.pem");
+    let error = files.error(FileKey::ClientCrl, "renewed.pem");
     assert!(error.contains("every client certificate would be refused"), "{error}");
 
     // Of two authorities one has no list.
     files.write("two.pem", files.read("ca.pem") + &files.read("stranger.pem"));
-    let warnings = files.warnings(&[(Key::ClientCa, "two.pem")]);
+    let warnings = files.warnings(&[(FileKey::ClientCa, "two.pem")]);
     assert!(warnings.len() == 1 && warnings[0].contains("there is no list of CN=stranger"), "{warnings:?}");
     files.write("lists.pem", files.read("list.pem") + &files.read("strange.pem"));
-    assert_eq!(files.warnings(&[(Key::ClientCa, "two.pem"), (Key::ClientCrl, "lists.pem")]), Vec::<String>::new());
+    assert_eq!(
+        files.warnings(&[(FileKey::ClientCa, "two.pem"), (FileKey::ClientCrl, "lists.pem")]),
+        Vec::<String>::new()
+    );
 }
 
 /// The demo's configuration with this API and Account Manager.

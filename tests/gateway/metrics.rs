@@ -62,6 +62,30 @@ const CONTRACT: &[(&str, &[Label])] = &[
         ],
     ),
     ("token_exchange_duration_seconds", &[("service", SERVICES), ("flow", &[]), ("le", &[])]),
+    (
+        "connect_failures_total",
+        &[
+            ("service", SERVICES),
+            (
+                "cause",
+                &[
+                    "unresolved",
+                    "refused",
+                    "unreachable",
+                    "timed_out",
+                    "closed",
+                    "not_tls",
+                    "no_common_protocol",
+                    "untrusted",
+                    "wrong_name",
+                    "expired",
+                    "not_yet_valid",
+                    "certificate_invalid",
+                    "other",
+                ],
+            ),
+        ],
+    ),
     ("jwks_refreshes_total", &[("outcome", &["ok", "failed", "not_allowed"])]),
     ("jwks_age_seconds", &[("tenant", TENANTS), ("issuer", &["slas", "account_manager"])]),
     ("legacy_requests_total", &[("endpoint", &["login", "logout", "trusted_system_login"]), ("client_id", &[])]),
@@ -82,8 +106,14 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ),
 ];
 /// Those of them that closed sets of words count from the start: what has not happened yet is 0, not absent.
-const COUNTED_FROM_THE_START: [&str; 5] =
-    ["jwks_refreshes_total", "circuit_state", "config_reloads_total", "connections_cut_total", "broken_answers_total"];
+const COUNTED_FROM_THE_START: [&str; 6] = [
+    "connect_failures_total",
+    "jwks_refreshes_total",
+    "circuit_state",
+    "config_reloads_total",
+    "connections_cut_total",
+    "broken_answers_total",
+];
 const TENANTS: &[&str] = &[ORGANIZATION, OTHER_ORGANIZATION];
 const SERVICES: &[&str] = &["slas", "account_manager", "api"];
 
