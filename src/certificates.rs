@@ -20,6 +20,7 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::SectionKind},
 };
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use self::contents::{Contents, Wanted};
 pub use self::{
@@ -87,7 +88,7 @@ impl Certificates {
     pub fn roots(&self) -> Result<RootCertStore, FileError> {
         let mut roots = RootCertStore::empty();
         for (position, certificate) in self.certificates.iter().enumerate() {
-            roots.add(certificate.clone()).map_err(|error| {
+            add_root(&mut roots, certificate).map_err(|error| {
                 let subject = validity::subject(certificate).map(|subject| format!(" ({subject})")).unwrap_or_default();
                 let (number, count) = (position + 1, self.certificates.len());
                 self.error(format!(
@@ -162,6 +163,15 @@ impl fmt::Debug for Certificates {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Certificates").field("file", &self.file).finish_non_exhaustive()
     }
+}
+
+/// Adds an authority to the trusted ones, if both the TLS library and the proxy library can read it.
+///
+/// # Errors
+/// Why it cannot be used.
+fn add_root(roots: &mut RootCertStore, certificate: &CertificateDer<'static>) -> Result<(), String> {
+    X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
+    roots.add(certificate.clone()).map_err(|error| error.to_string())
 }
 
 /// Reads the first private key of a PEM file.

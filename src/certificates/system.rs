@@ -5,6 +5,8 @@ use std::{env, fmt, path::Path};
 
 use rustls::{RootCertStore, pki_types::CertificateDer};
 
+use super::add_root;
+
 /// What a machine without ca-certificates is told.
 const NONE: &str = "this machine has no certificate authorities: install ca-certificates, or set SSL_CERT_FILE to a PEM file \
                     of authorities";
@@ -25,7 +27,7 @@ impl SystemAuthorities {
         let mut flaws: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         let mut roots = RootCertStore::empty();
         let (usable, unusable): (Vec<_>, Vec<_>) =
-            found.certs.into_iter().partition(|certificate| roots.add(certificate.clone()).is_ok());
+            found.certs.into_iter().partition(|certificate| add_root(&mut roots, certificate).is_ok());
         if !unusable.is_empty() {
             flaws.push(format!("{} of the system's authorities cannot be used, and are left out", unusable.len()));
         }

@@ -286,6 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn host_and_authority_may_differ_in_the_roots_dot() {
+        for (one, other, same) in [
+            ("shop.example", "shop.example.", true),
+            ("shop.example.:443", "shop.example:443", true),
+            ("[::1]:80", "[::1]:80", true),
+            ("shop.example", "shop.example..", false),
+            ("shop.example", "other.example.", false),
+            ("shop.example:80", "shop.example.:81", false),
+            ("[::1]", "[::2]", false),
+        ] {
+            assert_eq!(is_same_host(one.as_bytes(), other.as_bytes()), same, "{one} {other}");
+        }
+    }
+
+    #[test]
     fn exactly_one_valid_host() {
         for host in ["shop.example", "shop.example:8080", "127.0.0.1", "[::1]", "[::1]:80", "a_b.example"] {
             assert!(!refused(&[("host", host)]), "{host}");

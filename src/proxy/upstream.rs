@@ -81,7 +81,7 @@ pub enum UpstreamError {
 pub struct Unresolved;
 
 impl Upstream {
-    /// The API at `url` (origin only), trusting only `authorities` if given, each of which must be usable as one; otherwise
+    /// The API at `url` (origin only), trusting only `authorities` if given, each of which must be readable (`certificates`); otherwise
     /// those that the library read when the process began.
     ///
     /// # Errors
@@ -221,7 +221,7 @@ fn group(authorities: Option<&CaType>) -> u64 {
     hasher.finish()
 }
 
-/// In the library's form, which panics over what is no X.509.
+/// In the library's form, which panics over what its parser cannot read.
 fn library_authorities(authorities: &[CertificateDer<'_>]) -> Arc<CaType> {
     authorities.iter().map(|authority| WrappedX509::new(authority.to_vec(), parse_x509)).collect()
 }

@@ -312,6 +312,17 @@ fn unusable_authority_among_good_ones_is_named_with_its_number_file_and_tenant()
         assert!(error.contains("both.pem: certificate 2 of 3 cannot be used"), "{error}");
         assert_eq!(error.contains("f_ecom_zzrf_001"), key == FileKey::ApiCa, "{error}");
     }
+    // One that the TLS library would take, because it looks at no date: the proxy library would end the process over it.
+    files.openssl("x509 -in ca.pem -outform der -out ca.der");
+    let mut undated = fs::read(files.path("ca.der")).unwrap();
+    let date = undated.windows(2).position(|two| two == [0x17, 13]).unwrap();
+    undated[date + 2..date + 15].fill(b'x');
+    files.write("undated.der", undated);
+    files.openssl("base64 -in undated.der -out undated.b64");
+    let undated = files.read("undated.b64");
+    files.write("undated.pem", format!("-----BEGIN CERTIFICATE-----\n{undated}-----END CERTIFICATE-----\n"));
+    let error = files.error(FileKey::ApiCa, "undated.pem");
+    assert!(error.contains("certificate 1 of 1 cannot be used"), "{error}");
     files.write("chain.pem", files.read("server.pem") + hollow);
     let error = files.error(FileKey::Certificate, "chain.pem");
     assert!(error.contains("certificate 2 is not an X.509 certificate"), "{error}");

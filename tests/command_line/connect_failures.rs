@@ -179,6 +179,37 @@ async fn each_cause_is_told_apart_in_check_log_access_log_and_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn api_is_verified_by_the_systems_authorities_whatever_is_unusable_beside_them() {
+    let files = Files::new();
+    let server = Server::Tls("server").start(&files);
+    let config = configuration(&files, &format!("https://localhost:{}", server.port()), "ca.pem", "3s");
+    let mut table: toml::Table = fs::read_to_string(&config).unwrap().parse().unwrap();
+    table["tenants"][0].as_table_mut().unwrap().remove("api_ca");
+    fs::write(&config, table.to_string()).unwrap();
+    let good = fs::read_to_string(files.path("ca.pem")).unwrap();
+    let hollow = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(files.path("some.pem"), hollow.to_owned() + &good).unwrap();
+    let [all, some] = ["ca.pem", "some.pem"].map(|name| files.path(name).to_str().unwrap().to_owned());
+    for environment in [
+        vec![("SSL_CERT_FILE", all.as_str())],
+        vec![("SSL_CERT_FILE", some.as_str())],
+        vec![("SSL_CERT_FILE", all.as_str()), ("SSL_CERT_DIR", "/nonexistent:/etc/ssl")],
+    ] {
+        let serving = Serving::of(&config, environment.clone());
+        let address = serving.address("listening");
+        // The server closes once its certificate was taken.
+        assert_eq!(client().get(format!("http://{address}{JWKS}")).send().await.unwrap().status().as_u16(), 502);
+        let mut accesses = Vec::new();
+        eventually("the request has its line", || {
+            accesses = serving.lines(|line| line["target"] == "shopper_gateway::access");
+            !accesses.is_empty()
+        });
+        assert!(accesses[0]["cause"].is_null(), "{environment:?}: {}", accesses[0]);
+        assert!(serving.lines(|line| line["cause"] == "untrusted").is_empty(), "{environment:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn outage_is_logged_once_a_minute_whatever_fails_by_it() {
     let files = Files::new();
     let config = configuration(&files, "http://127.0.0.1:9", "ca.pem", "3s");
