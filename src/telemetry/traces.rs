@@ -8,6 +8,8 @@
 mod asked;
 mod told;
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     KeyValue,
@@ -27,11 +29,13 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use url::Url;
 
 use self::{asked::Asked, told::Told};
-use crate::{host::url_without_root_dot, settings::Traces, spans};
+use crate::{connect_failure::ConnectFailure, host::url_without_root_dot, settings::Traces, spans};
 
 const NAME: &str = "shopper-gateway";
 /// Where a collector takes traces, below its address (OTLP 1.x, "OTLP/HTTP request").
 const PATH: &str = "v1/traces";
+/// How long a collector is tried for the cause of a failure.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Exports spans until it is stopped.
 #[derive(Debug)]
@@ -98,7 +102,25 @@ pub async fn try_collector(endpoint: &Url) -> Result<(), String> {
     let exporter = span_exporter(endpoint).map_err(|error| error.to_string())?;
     // Its client blocks a thread, which with spans is one of the exporter's own.
     let tried = tokio::task::spawn_blocking(move || futures_executor::block_on(exporter.export(Vec::new()))).await;
-    tried.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    let Err(error) = tried.map_err(|error| error.to_string())? else { return Ok(()) };
+    // The exporter says of a network error nothing but that it was one.
+    Err(match connect_failure(endpoint).await {
+        Some(cause) => format!("no connection could be made: {cause}; {}", cause.advice()),
+        None => error.to_string(),
+    })
+}
+
+/// Why no connection to a collector can be made, by a client like the exporter's; `None` if one can.
+async fn connect_failure(endpoint: &Url) -> Option<ConnectFailure> {
+    let client = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).timeout(CONNECT_WITHIN * 2).build().ok()?;
+    let error = client.head(url_without_root_dot(endpoint)).send().await.err()?;
+    if error.is_dns() {
+        Some(ConnectFailure::Unresolved)
+    } else if error.is_connect() && error.is_timeout() {
+        Some(ConnectFailure::TimedOut)
+    } else {
+        error.is_connect().then(|| ConnectFailure::of(&error))
+    }
 }
 
 /// Makes a span part of the trace that a request's header names (W3C Trace Context). What is not such a name is ignored.
