@@ -90,6 +90,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ("jwks_age_seconds", &[("tenant", TENANTS), ("issuer", &["slas", "account_manager"])]),
     ("legacy_requests_total", &[("endpoint", &["login", "logout", "trusted_system_login"]), ("client_id", &[])]),
     ("sessions", &[]),
+    ("slas_client_refusals_total", &[("tenant", TENANTS), ("client_id", &[])]),
     ("slas_rate_limit_remaining", &[("tenant", TENANTS)]),
     ("circuit_state", &[("service", SERVICES)]),
     ("config_reloads_total", &[("outcome", &["ok", "failed"])]),
@@ -225,8 +226,14 @@ async fn what_has_not_happened_yet_is_0_so_that_its_first_time_is_an_increase() 
         let text = world.metrics().await;
         series(&text).into_iter().filter(|(own, ..)| own == name).map(|(_, labels, _)| labels).collect()
     };
-    let names = ["token_exchanges_total", "refusals_total", "legacy_requests_total", "broken_answers_total"];
-    let before = [of(names[0]).await, of(names[1]).await, of(names[2]).await, of(names[3]).await];
+    let names = [
+        "token_exchanges_total",
+        "refusals_total",
+        "legacy_requests_total",
+        "broken_answers_total",
+        "slas_client_refusals_total",
+    ];
+    let before = [of(names[0]).await, of(names[1]).await, of(names[2]).await, of(names[3]).await, of(names[4]).await];
     every_flow(&world).await;
     for (name, before) in names.into_iter().zip(before) {
         assert!(!before.is_empty(), "{name}");
