@@ -142,8 +142,8 @@ impl Certificates {
             [(der, concern), others @ ..] => {
                 let subject = validity::subject(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
                 vec![format!(
-                    "{shown}: the certificate{subject} {concern}; so it is, or will be within 30 days, with {} more of \
-                     the {count} certificates",
+                    "{shown}: the certificate{subject} {concern}; {} more of the {count} certificates have expired, are \
+                     not valid yet or expire within 30 days",
                     others.len()
                 )]
             }

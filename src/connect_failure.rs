@@ -189,14 +189,14 @@ impl ConnectFailure {
             Self::NotTls => "write http:// if the server has no TLS, or the port of its TLS",
             Self::NoCommonProtocol => "the server must know TLS 1.2 or 1.3",
             Self::Untrusted => {
-                "name the authority's certificate, or install ca-certificates where the system's authorities are used"
+                "give the gateway the authority's certificate (for an API: api_ca), or install ca-certificates"
             }
             Self::WrongName => "use a host name that stands in the server's certificate",
             Self::Expired | Self::NotYetValid => {
                 "check the clock of this machine; otherwise the server needs another certificate"
             }
             Self::CertificateInvalid => "the server needs another certificate",
-            Self::Other => "see the log of the machine",
+            Self::Other => "check the descriptors and local ports that this machine has left",
         }
     }
 }

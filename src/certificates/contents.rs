@@ -101,7 +101,7 @@ impl Contents {
     pub(super) fn sections(&self, wanted: Wanted) -> Result<Vec<(SectionKind, Vec<u8>)>, FileError> {
         let mut sections = Vec::new();
         // Before anything is decoded: what stands in an encrypted key's part is no base64.
-        if wanted == Wanted::PrivateKey && self.has_encrypted_key() && !self.has_plain_key() {
+        if wanted == Wanted::PrivateKey && self.is_encrypted() {
             return Err(self.instead(wanted, Found::EncryptedKey));
         }
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(self.bytes()) {
@@ -167,6 +167,9 @@ impl Contents {
             (Found::Certificate, Wanted::Certificate) => {
                 format!("a certificate in DER, not PEM; run `openssl x509 -inform der -in {file} -out {file}.pem`")
             }
+            (Found::PrivateKey, Wanted::PrivateKey) if is_pem => {
+                "a private key of a kind that TLS does not use; make one by `openssl genpkey`".to_owned()
+            }
             (Found::PrivateKey, Wanted::PrivateKey) => {
                 format!("a private key in DER, not PEM; run `openssl pkey -inform der -in {file} -out {file}.pem`")
             }
@@ -217,16 +220,16 @@ impl Contents {
         })
     }
 
-    fn has_encrypted_key(&self) -> bool {
-        // RFC 1421, 4.6.1.1: how OpenSSL wrote them before PKCS#8.
-        let is_encrypted = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
-        self.labels().any(|label| label == b"ENCRYPTED PRIVATE KEY")
-            || self.bytes().split(|byte| matches!(byte, b'\n' | b'\r')).any(|line| is_encrypted(line.trim_ascii_end()))
-    }
-
-    /// Whether there is a key beside an encrypted one that needs no passphrase.
-    fn has_plain_key(&self) -> bool {
-        self.labels().any(|label| label == b"PRIVATE KEY")
+    /// Whether the file's key needs a passphrase, and none beside it does without.
+    fn is_encrypted(&self) -> bool {
+        // RFC 1421, 4.6.1.1: how OpenSSL wrote them before PKCS#8, below the label of any other key.
+        let is_mark = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+        let mut lines = self.bytes().split(|byte| matches!(byte, b'\n' | b'\r'));
+        let is_old_form = lines.any(|line| is_mark(line.trim_ascii_end()));
+        let holds = |label: &[u8]| self.labels().any(|own| own == label);
+        let has_other_form = holds(b"RSA PRIVATE KEY") || holds(b"EC PRIVATE KEY");
+        let is_new_form = holds(b"ENCRYPTED PRIVATE KEY");
+        !holds(b"PRIVATE KEY") && (is_old_form || (is_new_form && !has_other_form))
     }
 }
 

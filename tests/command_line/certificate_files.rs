@@ -221,6 +221,9 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
     files.openssl("pkcs8 -topk8 -in server.key -outform der -passout pass:x -out encrypted.der");
     files.openssl("ec -in server.key -aes256 -passout pass:x -out old-encrypted.key");
     files.openssl("x509 -in server.pem -trustout -out trusted.pem");
+    files.write("dsa.key", "-----BEGIN DSA PRIVATE KEY-----\nMAA=\n-----END DSA PRIVATE KEY-----\n");
+    files.write("both.key", files.read("encrypted.key") + &files.read("server.key"));
+    assert_eq!(files.check(&[(FileKey::PrivateKey, "both.key")], &[]).0, Some(0), "one of them needs no passphrase");
     files.openssl("req -new -key server.key -config openssl.cnf -subj /CN=s -out request.pem");
     files.openssl("pkey -in server.key -pubout -out public.pem");
     let utf_16: Vec<u8> = files.read("server.pem").encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -268,6 +271,7 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
         ("old-encrypted.key", "the private key is encrypted"),
         ("encrypted.der", "the private key is encrypted"),
         ("key.der", "a private key in DER, not PEM"),
+        ("dsa.key", "of a kind that TLS does not use"),
         ("server.pem", "are certificate and private_key exchanged?"),
         ("public.pem", "it has no private key but a public key"),
         ("list.pem", "it has no private key but a revocation list"),
