@@ -76,10 +76,11 @@ define apt
 	fi
 endef
 
-# $(call tool,crate,version) installs a subcommand of cargo that is missing.
+# $(call tool,crate,version) installs a subcommand of cargo that is missing. What they have in common is built once, and without
+# optimization: they run for seconds, and take minutes to optimize.
 define tool
 	@cargo $(1:cargo-%=%) --version >/dev/null 2>&1 || { \
-	  echo "Installing $(1) $(2)"; cargo install --locked --quiet $(1) --version $(2); }
+	  echo "Installing $(1) $(2)"; CARGO_TARGET_DIR="$(TARGET)/tools" CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --quiet $(1) --version $(2); }
 endef
 
 help: ## Show the targets

@@ -16,8 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::{
-    RootCertStore,
+    ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::SectionKind},
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -37,6 +38,17 @@ pub struct FileError {
     pub file: PathBuf,
     /// What is wrong with it, and what to do.
     pub problem: String,
+}
+
+/// Why a client's certificate and private key cannot be used together.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// What is wrong with the certificate's file.
+    #[error("{0}")]
+    Certificate(FileError),
+    /// What is wrong with the key's file, or that the key belongs to another certificate.
+    #[error("{0}")]
+    PrivateKey(FileError),
 }
 
 /// The certificates of one PEM file, at least one.
@@ -112,6 +124,12 @@ impl Certificates {
         &self.certificates
     }
 
+    /// The certificates as PEM with nothing around it.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        self.certificates.iter().map(|certificate| to_pem("CERTIFICATE", certificate)).collect()
+    }
+
     /// When a chain ends: with the first of its certificates, seconds since 1970. `None` if no certificate says.
     #[must_use]
     pub fn chain_end(&self) -> Option<i64> {
@@ -172,6 +190,50 @@ impl fmt::Debug for Certificates {
 fn add_root(roots: &mut RootCertStore, certificate: &CertificateDer<'static>) -> Result<(), String> {
     X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     roots.add(certificate.clone()).map_err(|error| error.to_string())
+}
+
+/// Reads the chain of a client's certificate and its private key.
+///
+/// # Errors
+/// [`PairError`] if one of the files cannot be used, or they do not belong together.
+pub fn read_client_pair(
+    certificate: &Path,
+    private_key: &Path,
+) -> Result<(Certificates, PrivateKeyDer<'static>), PairError> {
+    let chain = Certificates::read_chain(certificate).map_err(PairError::Certificate)?;
+    let key = read_private_key(private_key).map_err(PairError::PrivateKey)?;
+    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+    match config.with_client_auth_cert(chain.as_slice().to_vec(), key.clone_key()) {
+        Ok(_) => Ok((chain, key)),
+        Err(_) => Err(PairError::PrivateKey(FileError {
+            file: private_key.to_owned(),
+            problem: format!("the key does not belong to the certificate in {}", certificate.display()),
+        })),
+    }
+}
+
+/// A private key as PEM with nothing around it.
+#[must_use]
+pub fn private_key_to_pem(key: &PrivateKeyDer<'_>) -> String {
+    let label = match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    to_pem(label, key.secret_der())
+}
+
+/// RFC 7468.
+fn to_pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for (position, character) in text.chars().enumerate() {
+        if position > 0 && position % 64 == 0 {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem + &format!("\n-----END {label}-----\n")
 }
 
 /// Reads the first private key of a PEM file.

@@ -118,7 +118,7 @@ pub struct Metrics {
 /// When the certificates of one file end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateEnd {
-    /// Which file: `listener`, `client_ca`, `client_crl`, `api_ca`.
+    /// Which file: `listener`, `client_ca`, `client_crl`, `api_ca`, `store_ca`, `store_sentinel_ca`, `store_certificate`.
     pub certificate: &'static str,
     /// The organization whose file it is, or [`CertificateEnd::NO_TENANT`].
     pub tenant: String,

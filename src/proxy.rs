@@ -106,8 +106,10 @@ impl Proxy {
         Self { serving, metrics, in_flight, http10: Http10::new() }
     }
 
-    fn close_if_draining(&self, session: &mut Session) {
-        if self.in_flight.is_draining() {
+    /// Says in the answer that it is the connection's last, where it is.
+    fn close_if_last(&self, session: &mut Session) {
+        let must_close = Client::of(session.as_downstream()).is_some_and(|client| client.must_close());
+        if must_close || self.in_flight.is_draining() {
             session.set_keepalive(None);
         }
     }
@@ -154,6 +156,14 @@ impl Proxy {
     }
 }
 
+/// Closes a connection of HTTP/1.1 whose client may still send a body: the library would reset it, and the answer be lost.
+async fn close_after_rest(session: &mut Session) {
+    let downstream = session.as_downstream_mut();
+    if downstream.as_http1().is_some() && !downstream.is_body_done() {
+        waiting::on_others(downstream.shutdown()).await;
+    }
+}
+
 /// Whether a request of this method says that it has no content (RFC 9110, 8.6): some servers answer 411 otherwise.
 fn expects_content(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
@@ -181,7 +191,7 @@ impl ProxyHttp for Proxy {
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
         }
-        // Whoever says no more may still want the answer (RFC 9112, 9.6).
+        // A client that closes its half of the connection may still want the answer (RFC 9112, 9.6).
         session.as_downstream_mut().set_abort_on_close(false);
         if is_http10(session) {
             self.http10.serve(session);
@@ -412,7 +422,7 @@ impl ProxyHttp for Proxy {
             // Without chunks it ends with the connection (RFC 9112, 6.3).
             session.set_keepalive(None);
         }
-        self.close_if_draining(session);
+        self.close_if_last(session);
         Ok(())
     }
 
@@ -480,14 +490,16 @@ impl ProxyHttp for Proxy {
                 let reply = Reply::refusal(&refusal);
                 let status = reply.status.as_u16();
                 match self.answer(session, context, reply).await {
-                    Ok(_) => status,
+                    Ok(_) => {
+                        close_after_rest(session).await;
+                        status
+                    }
                     Err(_) => 0,
                 }
             }
             _ => 0,
         };
-        // An answer was told to be the last one: the library closes then, and reads on so that the client can read it.
-        FailToProxy { error_code: code, can_reuse_downstream: code != 0 }
+        FailToProxy { error_code: code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<Context>) {

@@ -710,6 +710,40 @@ fn secrets_come_from_files_and_variables() {
     assert!(errors(&with_secret("{ file = '.' }"), &[])[0].ends_with("is a folder"));
 }
 
+/// People paste a secret where its file belongs.
+#[test]
+fn name_of_a_missing_file_that_may_be_the_secret_itself_is_not_shown_whole() {
+    let secrets = [
+        "PLANTED/s3cret+hunter2=",
+        "/PLANTED/s3cretAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "PLANTED-s3cret",
+        "-----BEGIN PRIVATE KEY-----\nPLANTED/MIGHAgEAMBMGByqGSM49\n-----END PRIVATE KEY-----\n",
+        &"PLANTED".repeat(100),
+    ];
+    for secret in secrets {
+        let quoted = format!("\"\"\"{secret}\"\"\"");
+        for text in [
+            with_secret(&format!("{{ file = {quoted} }}")),
+            format!("[server.tls]\ncertificate = 'a.pem'\nprivate_key = {quoted}\n{MINIMAL}"),
+            format!("{MINIMAL}\n[store]\nkind = 'redis'\nurl = 'redis://a'\nencryption_key = {{ file = {quoted} }}\n"),
+            format!("{MINIMAL}\n[store]\nkind = 'redis'\nurl = {{ file = {quoted} }}\nencryption_key = 'x'\n"),
+        ] {
+            let shown = errors(&text, &[]).join("\n");
+            assert!(shown.contains("characters)") && !shown.contains("PLANTED"), "{shown}");
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("slas");
+    let shown = errors(&with_secret(&format!("{{ file = '{}' }}", missing.display())), &[]).join("\n");
+    assert!(shown.contains(&format!("there is no file {}", missing.display())), "its folder is there: {shown}");
+    for (key, value) in
+        [("certificate", "server.pem"), ("private_key", "server.key"), ("certificate", "/absent/tls.pem")]
+    {
+        let shown = errors(&format!("[server.tls]\n{key} = '{value}'\n{MINIMAL}"), &[]).join("\n");
+        assert!(shown.contains(value), "{shown}");
+    }
+}
+
 #[test]
 fn a_private_key_that_others_can_read_is_refused() {
     let folder = TempDir::new().unwrap();

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::{
-    certificates::{Certificates, SystemAuthorities},
+    certificates::{self, Certificates, PairError, SystemAuthorities},
     clock::unix_now,
     proxy::tls::ListenerTls,
     settings::{Checked, Draft, Finding},
@@ -37,6 +37,21 @@ pub(super) fn check(draft: &Draft) -> Checked {
     for (key, file) in &draft.store_authorities {
         check_authorities(key, "", file, &mut checked);
     }
+    if let Some((certificate, private_key)) = &draft.store_client {
+        match certificates::read_client_pair(certificate, private_key) {
+            Ok((chain, _)) => {
+                let concerns = chain.concerns(now()).into_iter();
+                let warning = |problem| Finding { path: "store.certificate".to_owned(), problem };
+                checked.warnings.extend(concerns.map(warning));
+            }
+            Err(PairError::Certificate(error)) => {
+                checked.errors.push(Finding { path: "store.certificate".to_owned(), problem: error.to_string() });
+            }
+            Err(PairError::PrivateKey(error)) => {
+                checked.errors.push(Finding { path: "store.private_key".to_owned(), problem: error.to_string() });
+            }
+        }
+    }
     check_system(by_system, &mut checked);
     checked
 }
@@ -45,11 +60,27 @@ fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut Checked)
     let finding = |problem: String| Finding { path: key.to_owned(), problem: format!("{whose}{problem}") };
     match Certificates::read_authorities(file) {
         Ok(authorities) => {
-            let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
-            checked.warnings.extend(authorities.concerns(now).into_iter().map(finding));
+            checked.warnings.extend(authorities.concerns(now()).into_iter().map(finding));
         }
         Err(error) => checked.errors.push(finding(error.to_string())),
     }
+}
+
+/// When the certificates of the store's files end, seconds since 1970, by what the metrics call them. A file that cannot be
+/// read has been refused.
+pub(super) fn store_ends(draft: &Draft) -> Vec<(&'static str, i64)> {
+    let authorities = draft.store_authorities.iter().filter_map(|(key, file)| {
+        let label = if *key == "store.ca" { "store_ca" } else { "store_sentinel_ca" };
+        Some((label, Certificates::read_authorities(file).ok()?.authorities_end(now())?))
+    });
+    let client = draft.store_client.as_ref().and_then(|(certificate, _)| {
+        Some(("store_certificate", Certificates::read_chain(certificate).ok()?.chain_end()?))
+    });
+    authorities.chain(client).collect()
+}
+
+fn now() -> i64 {
+    i64::try_from(unix_now()).unwrap_or(i64::MAX)
 }
 
 /// Whether the system has authorities, where any server is verified by them.

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    AppError,
+    AppError, files,
     policy::{not_globs, policy},
     trust::{ApiTrust, Trust},
 };
@@ -27,7 +27,7 @@ use crate::{
     salesforce::{
         account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
     },
-    settings::{self, Settings},
+    settings::{self, Draft, Settings},
     shopper::verify::ShopperVerifier,
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
     system::SystemVerifier,
@@ -98,7 +98,12 @@ impl Parts {
         let mut issuers = ByOrganization::default();
         let mut agents = ByOrganization::default();
         let trust = Trust::default();
-        let mut ends = Vec::new();
+        let of_store = files::store_ends(&Draft::of(&settings)).into_iter().map(|(certificate, end)| CertificateEnd {
+            certificate,
+            tenant: CertificateEnd::NO_TENANT.to_owned(),
+            end,
+        });
+        let mut ends: Vec<CertificateEnd> = of_store.collect();
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();

@@ -155,7 +155,7 @@ impl Proxy {
         if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
             header.insert_header(GUEST_USID, usid)?;
         }
-        self.close_if_draining(session);
+        self.close_if_last(session);
         waiting::on_others(async {
             session.write_response_header(Box::new(header), without_body).await?;
             if !without_body {
@@ -226,8 +226,8 @@ async fn read_body(
     }
 }
 
-/// Reads and drops the rest of a short body before a request of HTTP/1.1 is answered, so that the connection can be kept.
-/// Who waits for a 100 (Continue) sends none.
+/// Reads and drops the rest of a short body before a request of HTTP/1.1 is answered, so that the connection can be kept. A
+/// client that waits for a 100 (Continue) sends no body.
 async fn take_small_rest(session: &mut Session) {
     let waits = session.req_header().headers.contains_key(EXPECT);
     let is_long = declared_length(session).is_some_and(|length| length > SMALL_REST_BYTES);
@@ -235,7 +235,7 @@ async fn take_small_rest(session: &mut Session) {
         return;
     }
     let read = async {
-        // What fails here is told by the answer, which says that it is the connection's last.
+        // After a failure the answer says that it is the connection's last.
         while let Ok(Some(_)) = session.as_downstream_mut().read_request_body().await {
             if session.as_downstream().body_bytes_read() > SMALL_REST_BYTES {
                 return;
@@ -249,16 +249,14 @@ async fn take_small_rest(session: &mut Session) {
 /// a fragment of the path alone, which is gone by then.
 fn admit_bytes(session: &Session) -> Result<(), Refusal> {
     let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
+    admission::admit_bytes(&connection.get_headers_raw_bytes())?;
     let client = Client::of(session.as_downstream());
     if client.is_some_and(|client| client.is_request_line_irregular()) {
         return Err(Refusal::Ambiguous(
             "The request line is not a method, a target and a version with one space between them.".into(),
         ));
     }
-    if client.is_some_and(|client| client.is_body_malformed()) {
-        return Err(malformed_body());
-    }
-    admission::admit_bytes(&connection.get_headers_raw_bytes())
+    if client.is_some_and(|client| client.is_body_malformed()) { Err(malformed_body()) } else { Ok(()) }
 }
 
 /// Refuses a target in full of another scheme than the one the request came by: whoever reads it takes it for another
@@ -274,7 +272,7 @@ fn admit_scheme(session: &Session) -> Result<(), Refusal> {
 
 /// A body that is not chunked as RFC 9112, 7.1 writes it.
 pub(super) fn malformed_body() -> Refusal {
-    Refusal::Ambiguous("The request's body is not chunked as HTTP writes it.".into())
+    Refusal::RequestInvalid("The request's body is not chunked as HTTP writes it.".into())
 }
 
 /// The request's head, as the gate takes it.

@@ -32,7 +32,10 @@ use pingora::{
         tls::{SslDigest, TlsRef},
     },
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 pub(crate) use self::{
     client::Client,
@@ -53,11 +56,11 @@ const WRITE_BUFFER_BYTES: usize = 1460;
 /// Most bytes that are read when a rest ends: as many as the library reads of a head at a time.
 const EARLY_BYTES: usize = 4096;
 
-/// How long a connection is read after its last answer, if the client does not close it earlier.
+/// How long a connection is kept after its last answer, if the client does not close it earlier.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How much of it is read and dropped at a time.
-const LINGER_READ_BYTES: usize = 16 * 1024;
+/// Most bytes of later requests that are kept: some heads.
+const LATER_BYTES: usize = 16 * 1024;
 
 /// A client's connection.
 pub(crate) struct Connection {
@@ -73,22 +76,28 @@ pub(crate) struct Connection {
     instead: Option<(Vec<u8>, usize)>,
     carried: Arc<ProxyDigest>,
     unsent: Unsent,
+    /// How long the client may take nothing of what is written, and until when while it does.
+    write_within: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Until when the closing connection is kept, and whether the gateway's half is closed.
+    lingering: Option<Pin<Box<Sleep>>>,
+    is_half_closed: bool,
     metrics: Arc<Metrics>,
 }
 
 enum Protocol {
-    Unknown,
     Http1(RequestFraming),
     Http2(Frames),
 }
 
 impl Connection {
     /// Over `io`, which has shaken hands. The library itself would take in a head of 1 MiB; here it ends
-    /// after `head_limit` bytes.
+    /// after `head_limit` bytes. Fails if the client takes nothing of an answer for `write_within`.
     pub(crate) fn new(
         io: Stream,
         client: Arc<Client>,
         head_limit: usize,
+        write_within: Duration,
         unsent: Unsent,
         metrics: Arc<Metrics>,
     ) -> pingora::Result<Self> {
@@ -101,27 +110,57 @@ impl Connection {
             io: BufWriter::with_capacity(WRITE_BUFFER_BYTES, io),
             early: Vec::new(),
             client,
-            protocol: Protocol::Unknown,
+            protocol: Protocol::Http1(RequestFraming::new()),
             head_limit,
             head_bytes: 0,
             instead: None,
             carried: Arc::new(carried),
             unsent,
+            write_within,
+            stalled: None,
+            lingering: None,
+            is_half_closed: false,
             metrics,
         })
     }
 
-    /// Whether the client speaks HTTP/2: agreed on in TLS, or seen by the preface without.
+    /// Whether the client speaks HTTP/2: agreed on in TLS, or seen by the preface without. The connection is one of that
+    /// protocol from then on.
     ///
     /// # Errors
-    /// If it has gone before that can be told.
+    /// If it has gone before it said anything.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
-        let io = self.io.get_mut();
-        if io.get_ssl_digest().is_some() {
-            return Ok(matches!(io.selected_alpn_proto(), Some(ALPN::H2)));
+        let is_http2 = if self.io.get_ref().get_ssl_digest().is_some() {
+            matches!(self.io.get_ref().selected_alpn_proto(), Some(ALPN::H2))
+        } else {
+            self.begins_with_preface().await?
+        };
+        self.protocol = if is_http2 { Protocol::Http2(Frames::new()) } else { Protocol::Http1(RequestFraming::new()) };
+        Ok(is_http2)
+    }
+
+    /// Reads as much as tells the preface of HTTP/2 from anything else. The library gets it again.
+    async fn begins_with_preface(&mut self) -> io::Result<bool> {
+        while self.early.len() < PREFACE.len() && PREFACE.starts_with(&self.early) {
+            let has_more = poll_fn(|context| self.poll_early(context)).await?;
+            if !has_more && self.early.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if !has_more {
+                break;
+            }
         }
-        let mut first = [0; PREFACE.len()];
-        Ok(io.try_peek(&mut first).await? && first == *PREFACE)
+        Ok(self.early.starts_with(PREFACE))
+    }
+
+    /// Reads a little ahead of the library, and says whether anything came. The room for it is on the stack, and not in a
+    /// future that lives as long as the connection.
+    fn poll_early(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
+        let mut more = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut more))?;
+        self.early.extend_from_slice(more.filled());
+        Poll::Ready(Ok(!more.filled().is_empty()))
     }
 
     /// Rests after a request until the client sends something, and says whether it does. Takes no room meanwhile.
@@ -135,17 +174,15 @@ impl Connection {
         poll_fn(|context| {
             loop {
                 // Some clients end a body with an empty line (RFC 9112, 2.2): no request begins with it.
-                while self.early.starts_with(b"\r\n") {
-                    self.early.drain(..2);
+                let empty_lines = self.early.chunks(2).take_while(|pair| *pair == b"\r\n").count();
+                self.early.drain(..2 * empty_lines);
+                if self.client.must_close() {
+                    return Poll::Ready(false);
                 }
                 if !self.early.is_empty() {
                     return Poll::Ready(true);
                 }
-                let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
-                let mut early = ReadBuf::uninit(&mut room);
-                let read = ready!(Pin::new(&mut self.io).poll_read(context, &mut early));
-                self.early = early.filled().to_vec();
-                if read.is_err() || self.early.is_empty() {
+                if !ready!(self.poll_early(context)).unwrap_or(false) {
                     return Poll::Ready(false);
                 }
             }
@@ -158,13 +195,7 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(0);
         }
-        if matches!(self.protocol, Protocol::Unknown) {
-            let is_http2 = Frames::begin_with(bytes);
-            self.protocol =
-                if is_http2 { Protocol::Http2(Frames::new()) } else { Protocol::Http1(RequestFraming::new()) };
-        }
         match &mut self.protocol {
-            Protocol::Unknown => {}
             Protocol::Http1(framing) => {
                 if self.client.clock.bytes_arrived() {
                     self.head_bytes = 0;
@@ -187,6 +218,17 @@ impl Connection {
         Ok(bytes.len())
     }
 
+    /// Waits while the next request waits for its turn: the library reads then only to see that the client has gone. Fails if
+    /// the connection does. A client that has closed its half of it may still read.
+    fn poll_gone<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        while self.early.len() < EARLY_BYTES && !self.client.must_close() {
+            if !ready!(self.poll_early(context))? {
+                break;
+            }
+        }
+        Poll::Pending
+    }
+
     /// Whether the bytes of the request under way have all been handed on.
     fn is_request_complete(&self) -> bool {
         matches!(&self.protocol, Protocol::Http1(framing) if framing.is_complete())
@@ -197,19 +239,18 @@ impl Connection {
         matches!(self.protocol, Protocol::Http1(_)) && self.client.clock.is_head_owed()
     }
 
-    /// Notes a write or flush that has to wait. Only a flush tells that nothing does any more: TLS has a buffer of its own.
-    fn held_up<T>(&mut self, written: Poll<T>) -> Poll<T> {
-        if written.is_pending() {
-            self.unsent.begin();
+    /// Notes a write or flush that has to wait, and fails if the client has taken nothing for too long: the library limits
+    /// the time of bodies alone. Only a flush tells that nothing waits any more: TLS has a buffer of its own.
+    fn held_up<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
         }
-        written
-    }
-
-    /// Reads and drops what still arrives. A system that closes with bytes unread resets the connection, and the client
-    /// loses the answer (RFC 9112, 9.6).
-    async fn read_on(&mut self) {
-        let mut room = vec![0; LINGER_READ_BYTES];
-        while let Ok(1..) = self.io.get_mut().read(&mut room).await {}
+        self.unsent.begin();
+        let write_within = self.write_within;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_within)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of the answer")))
     }
 
     fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -241,12 +282,12 @@ impl AsyncRead for Connection {
         if self.client.is_body_malformed() {
             return Poll::Ready(Err(not_chunked()));
         }
+        if self.is_request_complete() && !self.early.is_empty() {
+            return self.poll_gone(context);
+        }
         let before = buffer.filled().len();
         if self.early.is_empty() {
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
-        } else if self.is_request_complete() {
-            // The next request waits for its turn: whoever reads now only asks whether the client is there.
-            return Poll::Pending;
         } else {
             let early = mem::take(&mut self.early);
             let (now, later) = early.split_at(early.len().min(buffer.remaining()));
@@ -258,12 +299,17 @@ impl AsyncRead for Connection {
         if next.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.early.splice(..0, next.iter().copied());
+        if next.len() > LATER_BYTES {
+            // More than waits here for its turn: the client sends it again on another connection (RFC 9112, 9.3.2).
+            self.client.close_after_this();
+        } else {
+            self.early.splice(..0, next.iter().copied());
+        }
         buffer.set_filled(own);
         match own {
             own if own > before => Poll::Ready(Ok(())),
             _ if self.client.is_body_malformed() => Poll::Ready(Err(not_chunked())),
-            _ => Poll::Pending,
+            _ => self.poll_gone(context),
         }
     }
 }
@@ -277,7 +323,7 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.held_up(written)
+        self.held_up(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,12 +332,32 @@ impl AsyncWrite for Connection {
         if flushed.is_ready() {
             self.unsent.flushed();
         }
-        self.held_up(flushed)
+        self.held_up(context, flushed)
     }
 
+    /// Sends what is left, closes the gateway's half of the connection, and reads on for a while. A system that closes with
+    /// bytes unread resets the connection, and the client loses the answer (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(context))?;
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let lingering = self.lingering.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if lingering.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.is_half_closed {
+            ready!(self.poll_instead(context))?;
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+            self.is_half_closed = true;
+        }
+        if matches!(self.protocol, Protocol::Http2(_)) {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let mut room = [const { MaybeUninit::uninit() }; EARLY_BYTES];
+            let mut dropped = ReadBuf::uninit(&mut room);
+            let read = ready!(Pin::new(&mut self.io).poll_read(context, &mut dropped));
+            if read.is_err() || dropped.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn poll_write_vectored(
@@ -304,7 +370,7 @@ impl AsyncWrite for Connection {
             return self.poll_write(context, first);
         }
         let written = Pin::new(&mut self.io).poll_write_vectored(context, bytes);
-        self.held_up(written)
+        self.held_up(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -315,7 +381,10 @@ impl AsyncWrite for Connection {
 impl Drop for Connection {
     /// The library leaves an answer after which it closes to this; a full socket has no more time.
     fn drop(&mut self) {
-        let _ = Pin::new(self).poll_flush(&mut Context::from_waker(Waker::noop()));
+        let mut context = Context::from_waker(Waker::noop());
+        if self.poll_instead(&mut context).is_ready() {
+            let _ = Pin::new(&mut self.io).poll_flush(&mut context);
+        }
     }
 }
 
@@ -323,16 +392,16 @@ impl Drop for Connection {
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
         // Whoever has gone does not read it.
-        let _ = self.flush().await;
-        let _ = self.io.get_mut().shutdown().await;
-        let _ = tokio::time::timeout(LINGER, self.read_on()).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
 #[async_trait]
 impl Peek for Connection {
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        self.io.get_mut().try_peek(buffer).await
+        let Some(early) = self.early.get(..buffer.len()) else { return Ok(false) };
+        buffer.copy_from_slice(early);
+        Ok(true)
     }
 }
 

@@ -4,7 +4,7 @@
 //! nothing but itself: the library's own loop makes the room for the next request, and the buffer for its head, as soon
 //! as the one before is done. What lies between them in HTTP/2 is the library's.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use pingora::{
@@ -31,6 +31,11 @@ impl Entrance {
     #[must_use]
     pub fn new(proxy: HttpProxy<Proxy>, serving: Arc<ArcSwap<Serving>>) -> Self {
         Self { proxy: Arc::new(proxy), serving }
+    }
+
+    /// How long a client may take nothing of what is written to it.
+    pub(super) fn write_within(&self) -> Duration {
+        self.serving.load().timeouts.client_write
     }
 
     /// What the configuration says of the connections from one address.

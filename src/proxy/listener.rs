@@ -165,7 +165,7 @@ impl Reception {
         };
         let (unsent, metrics) = (Unsent::none(&self.in_flight), Arc::clone(&self.metrics));
         let client = Client::new(Arc::clone(&clock), Arc::clone(&place.address), place.is_proxy);
-        let connection = Connection::new(stream, client, self.head_limit, unsent, metrics);
+        let connection = Connection::new(stream, client, self.head_limit, entrance.write_within(), unsent, metrics);
         let Ok(connection) = connection else { return };
         tokio::select! {
             biased;

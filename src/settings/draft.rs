@@ -19,6 +19,8 @@ pub struct Draft {
     pub tenants: Vec<TenantDraft>,
     /// The files of `store.ca` and `store.sentinel_ca`, where they have an effect.
     pub store_authorities: Vec<(&'static str, PathBuf)>,
+    /// `store.certificate` and `store.private_key`, where they have an effect.
+    pub store_client: Option<(PathBuf, PathBuf)>,
     /// The other keys of servers whose certificates are verified by the system's authorities.
     pub verified_by_system: Vec<&'static str>,
     /// `[[callers]]`.
@@ -100,6 +102,7 @@ impl Draft {
             tls: settings.server.tls.clone().map(TlsDraft::from).unwrap_or_default(),
             tenants: settings.tenants.iter().map(TenantDraft::from).collect(),
             store_authorities: store_authorities(&settings.store),
+            store_client: store_client(&settings.store),
             verified_by_system: verified_by_system(Some(&settings.store), settings.traces.endpoint.as_ref()),
             callers: settings.callers.iter().map(caller).collect(),
             routes: settings.routes.iter().map(route).collect(),
@@ -139,6 +142,11 @@ fn store_connections(store: &Store) -> impl Iterator<Item = (&'static str, &'sta
 /// The files of authorities for the store's servers, by their keys.
 pub(super) fn store_authorities(store: &Store) -> Vec<(&'static str, PathBuf)> {
     store_connections(store).filter_map(|(key, _, tls)| Some((key, tls.ca.clone()?))).collect()
+}
+
+/// The files of the gateway's own certificate and private key for the store's servers.
+pub(super) fn store_client(store: &Store) -> Option<(PathBuf, PathBuf)> {
+    store_connections(store).find_map(|(_, _, tls)| tls.client_certificate.clone())
 }
 
 /// The keys of servers beside Salesforce's whose certificates are verified by the system's authorities.

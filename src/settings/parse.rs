@@ -78,6 +78,7 @@ pub(super) fn settings(
         tls: files.unwrap_or_default(),
         tenants: tenants.iter().map(tenants::Draft::servers).collect(),
         store_authorities: store.as_ref().map(draft::store_authorities).unwrap_or_default(),
+        store_client: store.as_ref().and_then(draft::store_client),
         verified_by_system: draft::verified_by_system(store.as_ref(), endpoint),
         callers,
         routes,

@@ -27,6 +27,8 @@ const LARGEST: u64 = 64 * 1024;
 /// What others may not do with a secret's file: anything. Its group may read, because Kubernetes
 /// mounts secrets so, but not write.
 const FORBIDDEN: u32 = 0o027;
+/// Longest name of a file that is shown though there is no such file, bytes.
+const LONGEST_NAME: usize = 200;
 /// Where Docker mounts secrets.
 const DOCKER_SECRETS: &str = "/run/secrets";
 
@@ -62,39 +64,42 @@ impl Surroundings<'_> {
 
     /// The file of this key, which must be readable, and should be writable by its owner alone.
     pub(super) fn readable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
-        let file = self.folder.join(file);
-        let (_, metadata) = open(&file).map_err(|problem| findings.error(path, problem)).ok()?;
-        if let Err(problem) = write_protected(&file.display().to_string(), &metadata) {
+        let named = self.named(file, Holds::Public);
+        let (_, metadata) = named.open().map_err(|problem| findings.error(path, problem)).ok()?;
+        if let Err(problem) = write_protected(&named.shown, &metadata) {
             findings.warn(path, problem);
         }
-        Some(file)
+        Some(named.file)
     }
 
     /// The file of this key, whose content decides whom the gateway trusts: readable, and writable by its owner alone.
     pub(super) fn trusted(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
-        let file = self.folder.join(file);
-        let opened = open(&file);
-        let guarded = opened.and_then(|(_, metadata)| write_protected(&file.display().to_string(), &metadata));
+        let named = self.named(file, Holds::Public);
+        let guarded = named.open().and_then(|(_, metadata)| write_protected(&named.shown, &metadata));
         guarded.map_err(|problem| findings.error(path, problem)).ok()?;
-        Some(file)
+        Some(named.file)
     }
 
     /// The file of this key, which need not be there yet, but its folder.
     pub(super) fn writable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
-        let file = self.folder.join(file);
-        let folder = file.parent().filter(|folder| folder.is_dir());
-        if folder.is_none() || file.is_dir() {
-            findings.error(path, format!("{}: expected a file in a folder that exists", file.display()));
+        let named = self.named(file, Holds::Public);
+        let folder = named.file.parent().filter(|folder| folder.is_dir());
+        if folder.is_none() || named.file.is_dir() {
+            findings.error(path, format!("{}: expected a file in a folder that exists", named.shown));
             return None;
         }
-        Some(file)
+        Some(named.file)
     }
 
     /// The file of this key, which must be readable, and not by others.
     pub(super) fn private(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
-        let file = self.folder.join(file);
-        open_private(&file).map_err(|problem| findings.error(path, problem)).ok()?;
-        Some(file)
+        let named = self.named(file, Holds::Key);
+        named.open_private().map_err(|problem| findings.error(path, problem)).ok()?;
+        Some(named.file)
+    }
+
+    fn named(&self, file: &Path, holds: Holds) -> NamedFile {
+        NamedFile::new(&file.to_string_lossy(), self.folder.join(file), holds)
     }
 
     fn in_variable(&self, path: &str, name: &str, findings: &mut Findings) -> Result<SecretString, String> {
@@ -109,21 +114,16 @@ impl Surroundings<'_> {
     }
 
     fn in_file(&self, path: &str, file: &Path, findings: &mut Findings) -> Result<SecretString, String> {
-        let name = file.to_string_lossy();
-        let file = self.folder.join(file);
-        if !name.contains('/') && !file.exists() {
-            let shown = shown_name(&name, false);
-            return Err(format!("there is no file {shown}; `file` takes a path, not the secret"));
-        }
-        let shown = file.display();
+        let named = self.named(file, Holds::Secret);
+        let shown = &named.shown;
         let mut bytes = Vec::new();
-        let read = open_private(&file)?.take(LARGEST + 1).read_to_end(&mut bytes);
+        let read = named.open_private()?.take(LARGEST + 1).read_to_end(&mut bytes);
         let bytes = SecretSlice::from(bytes);
         let length = read.map_err(|error| format!("{shown} cannot be read: {}", error.kind()))?;
         if length as u64 > LARGEST {
             return Err(format!("{shown} is too large for a secret"));
         }
-        text_of(path, bytes.expose_secret(), &shown.to_string(), findings)
+        text_of(path, bytes.expose_secret(), shown, findings)
     }
 }
 
@@ -136,26 +136,70 @@ fn text_of(path: &str, bytes: &[u8], what: &str, findings: &mut Findings) -> Res
     if text.is_empty() { Err(format!("{what} is empty")) } else { Ok(SecretString::from(text)) }
 }
 
-fn open(file: &Path) -> Result<(File, Metadata), String> {
-    let shown = file.display();
-    let opened = File::open(file).and_then(|opened| Ok((opened.metadata()?, opened)));
-    match opened {
-        Ok((metadata, _)) if metadata.is_dir() => Err(format!("{shown} is a folder")),
-        Ok((metadata, opened)) => Ok((opened, metadata)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no file {shown}")),
-        Err(error) => Err(format!("{shown} cannot be read: {}", error.kind())),
-    }
+/// What a file is for: how much of a name that is none may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Nothing secret, or lines that the gateway writes.
+    Public,
+    /// A private key. People paste the key itself, or its PEM.
+    Key,
+    /// A secret. People paste the secret itself.
+    Secret,
 }
 
-/// The permissions are those of the opened file, not of a name that may point elsewhere by now.
-fn open_private(file: &Path) -> Result<File, String> {
-    let shown = file.display();
-    let (opened, metadata) = open(file)?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if metadata.is_file() && mode & FORBIDDEN != 0 {
-        return Err(format!("{shown} is open to others (mode {mode:04o}); {}", narrowed(file)));
+/// A file as the configuration names it, and as errors may show it.
+struct NamedFile {
+    file: PathBuf,
+    /// Its whole path if there is such a file, or at least its folder; otherwise the name may be a secret.
+    shown: String,
+}
+
+impl NamedFile {
+    fn new(name: &str, file: PathBuf, holds: Holds) -> Self {
+        let is_there = file.symlink_metadata().is_ok();
+        let is_in_folder = name.contains('/') && file.parent().is_some_and(Path::is_dir);
+        let is_name = match holds {
+            Holds::Public => name.len() <= LONGEST_NAME,
+            Holds::Key => is_in_folder || (!name.contains('/') && name.len() <= LONGEST_NAME && name.contains('.')),
+            Holds::Secret => is_in_folder,
+        };
+        let is_shown = !name.contains(char::is_control) && (is_there || is_name);
+        let shown = if is_shown { file.display().to_string() } else { shown_name(name, false) };
+        Self { file, shown }
     }
-    Ok(opened)
+
+    fn open(&self) -> Result<(File, Metadata), String> {
+        let shown = &self.shown;
+        let opened = File::open(&self.file).and_then(|opened| Ok((opened.metadata()?, opened)));
+        match opened {
+            Ok((metadata, _)) if metadata.is_dir() => Err(format!("{shown} is a folder")),
+            Ok((metadata, opened)) => Ok((opened, metadata)),
+            // A name that is too long, or has a zero byte, is none.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound
+                        | ErrorKind::InvalidFilename
+                        | ErrorKind::InvalidInput
+                        | ErrorKind::NotADirectory
+                ) =>
+            {
+                Err(format!("there is no file {shown}; a path belongs here, not what is in the file"))
+            }
+            Err(error) => Err(format!("{shown} cannot be read: {}", error.kind())),
+        }
+    }
+
+    /// The permissions are those of the opened file, not of a name that may point elsewhere by now.
+    fn open_private(&self) -> Result<File, String> {
+        let shown = &self.shown;
+        let (opened, metadata) = self.open()?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if metadata.is_file() && mode & FORBIDDEN != 0 {
+            return Err(format!("{shown} is open to others (mode {mode:04o}); {}", narrowed(&self.file)));
+        }
+        Ok(opened)
+    }
 }
 
 /// How a file is kept from others, where it is.

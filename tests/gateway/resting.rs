@@ -207,3 +207,33 @@ async fn a_connection_in_tls_rests_as_well() {
     }
     assert_eq!(answer(&mut stream).await, None, "for no longer than it may");
 }
+
+/// ALPN has chosen HTTP/1.1, or nothing has: no byte chooses again.
+#[tokio::test]
+async fn request_in_tls_that_begins_like_the_preface_of_http_2_is_one_of_http_1() {
+    install_cryptography();
+    let authority = Authority::new();
+    let listener = authority.server().listener();
+    let world = World::with(|config| {
+        config["server"].as_table_mut().unwrap().insert("tls".into(), listener.into());
+    })
+    .await;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&authority.certificate).unwrap()).unwrap();
+    let body = "Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n";
+    for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
+        let mut config = ClientConfig::builder().with_root_certificates(roots.clone()).with_no_client_auth();
+        config.alpn_protocols = protocols;
+        let stream = TcpStream::connect(world.gateway.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let request = format!("POST {} HTTP/1.1\r\nHost: a\r\n{body}", crate::world::login_target(PUBLIC_CLIENT));
+        let (first, rest) = request.split_at(1);
+        stream.write_all(first.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        let answered = answer(&mut stream).await.unwrap();
+        assert!(answered.starts_with("HTTP/1.1 400 ") && answered.contains("request_invalid"), "{answered}");
+    }
+}

@@ -152,22 +152,28 @@ async fn unknown_refusal_of_a_token_on_behalf_costs_one_call() {
 
 #[tokio::test]
 async fn unknown_refusal_of_a_held_token_on_behalf_costs_one_call_and_ends_nothing() {
-    let world = World::with(|_| {}).await;
+    let mut world = World::with(|_| {}).await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 1;
         behaviour.tsob_window_ms = 100;
     });
-    let on_behalf = || {
+    let on_behalf = async |world: &World| {
         let request = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
-        world.send(request.header("X-On-Behalf-Of", LOGIN))
+        world.send(request.header("X-On-Behalf-Of", LOGIN)).await
     };
-    assert_eq!(on_behalf().await.status, StatusCode::OK);
+    assert_eq!(on_behalf(&world).await.status, StatusCode::OK);
     tokio::time::sleep(Duration::from_millis(2100)).await;
     refuse_with(&world, 400, UNKNOWN, "token:refresh_token");
     for _ in 0..4 {
-        assert_eq!(on_behalf().await.refusal(), (503, "slas_unavailable"));
+        assert_eq!(on_behalf(&world).await.refusal(), (503, "slas_unavailable"));
     }
     assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
+    // A changed configuration may be what SLAS wanted: it begins with an empty memory, and with the session.
+    world.simulator.clear_faults();
+    world.gateway.reload(|_| {}).unwrap();
+    assert_eq!(on_behalf(&world).await.status, StatusCode::OK);
+    assert_eq!(world.simulator.count("slas", "token:refresh_token"), 2);
+    assert_eq!(world.simulator.count("slas", "trusted-system"), 1, "the session was refreshed, not begun anew");
 }
 
 #[tokio::test]

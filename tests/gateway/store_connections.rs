@@ -208,6 +208,16 @@ async fn client_certificate_is_shown_and_read_anew_for_each_connection() {
     assert!(store.find(&[1; 32]).await.is_err());
     put(&own);
     eventually("the store is reached", async || store.find(&[1; 32]).await.is_ok()).await;
+
+    // Files as Windows editors write them.
+    let windows = |file: &Path, name: &str| {
+        let text = format!("\u{feff}{}", std::fs::read_to_string(file).unwrap().replace('\n', "\r\n"));
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let pair = (windows(&own.certificate, "windows.pem"), windows(&own.private_key, "windows.key"));
+    let tls = RedisTls { ca: Some(windows(&authority.certificate, "windows-ca.pem")), client_certificate: Some(pair) };
+    works(&Configured { tls: Some(tls), ..one(tcp("localhost.", port)) }).await;
     redis.kill();
 }
 

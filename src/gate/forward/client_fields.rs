@@ -23,7 +23,7 @@ const NAMES: [&str; 11] = [
 ];
 
 /// How names begin that belong to the gateway, or to a CDN, cloud or server that writes what it knows of its client.
-const BEGINNINGS: [&str; 20] = [
+const BEGINNINGS: [&str; 23] = [
     "x-on-behalf-of",
     "x-shopper-gateway-",
     "cf-",
@@ -43,6 +43,9 @@ const BEGINNINGS: [&str; 20] = [
     "x-goog-",
     "x-nf-",
     "x-vercel-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-pomerium-",
     "wl-proxy-",
 ];
 
@@ -68,15 +71,21 @@ pub(super) fn is_never_from_clients(name: &str) -> bool {
 /// (`True-Client-IP`), a certificate (`SSL-Client-Cert`), or a user (`Remote-User`).
 fn says_who_asks(name: &str) -> bool {
     let mut before = "";
-    name.split(['-', '_']).any(|word| {
+    name.split(is_separator).any(|word| {
         let found = matches!(
             (before, word),
-            (_, "forwarded" | "clientip" | "realip" | "socketip" | "clientcert" | "mtls")
-                | ("client", "ip" | "ipv6" | "cert" | "certificate" | "verify" | "dn" | "principal")
+            (_, "forwarded" | "forwardedfor" | "clientip" | "realip" | "socketip" | "clientcert" | "mtls")
+                | (_, "remoteaddr" | "remoteip" | "remoteuser" | "userinfo" | "oidc")
+                | ("client", "ip" | "ipv6" | "addr" | "address" | "principal")
+                | ("client" | "peer", "cert" | "certificate" | "verify" | "subject" | "dn" | "cn" | "s")
+                | ("peer", "addr" | "address")
+                | ("forward", "for")
+                | ("original" | "rewrite", "uri" | "url" | "ip" | "host")
+                | ("proxy", "host")
                 | ("connecting", "ip" | "ipv6")
                 | ("real" | "true" | "source" | "src" | "originating" | "user" | "proxyuser" | "peer", "ip")
                 | ("remote", "ip" | "addr" | "address" | "user")
-                | ("ssl" | "tls", "client")
+                | ("ssl" | "tls", _)
                 | ("authenticated", "user" | "userid" | "email" | "groups")
                 | ("auth", "user" | "request")
                 | ("webauth", "user")
@@ -89,8 +98,8 @@ fn says_who_asks(name: &str) -> bool {
 
 /// Whether a field is of Salesforce's own family, `sfdc_…` and `x-sfdc-…` in any spelling, and not for callers.
 fn is_internal_to_salesforce(name: &str) -> bool {
-    let first = name.split(['-', '_']).find(|word| !word.is_empty() && *word != "x");
-    first == Some("sfdc") && !SALESFORCE_FOR_CALLERS.contains(&name)
+    let first = name.split(is_separator).find(|word| !word.is_empty() && *word != "x");
+    matches!(first, Some("sfdc" | "xsfdc")) && !SALESFORCE_FOR_CALLERS.contains(&name)
 }
 
 /// Whether a server might read another method in this field. Most names are told from these by not naming a method at all.
@@ -111,7 +120,15 @@ pub(in crate::gate) fn is_twin_of(name: &str, other: &str) -> bool {
 /// Whether a field's name begins so, to a server that reads `_` as `-`.
 pub(in crate::gate) fn starts_like(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len()
-        && name.bytes().zip(prefix.bytes()).all(|(own, wanted)| own == wanted || (own == b'_' && wanted == b'-'))
+        && name
+            .bytes()
+            .zip(prefix.bytes())
+            .all(|(own, wanted)| own == wanted || (wanted == b'-' && is_separator(char::from(own))))
+}
+
+/// Whether a server may read a character of a field's name as `-`: CGI makes `_` of all of them.
+fn is_separator(character: char) -> bool {
+    !character.is_ascii_alphanumeric()
 }
 
 #[cfg(test)]
@@ -128,6 +145,28 @@ mod tests {
             "cf-ipcountry",
             "cf-access-authenticated-user-email",
             "true-client-ip",
+            "x-ssl-cert",
+            "ssl-cert",
+            "x-ssl-subject",
+            "x-client-cn",
+            "x-client-s-dn",
+            "x-client-addr",
+            "x-client-address",
+            "x-peer-cert",
+            "x-peer-address",
+            "x-remoteaddr",
+            "remoteuser",
+            "x-original-ip",
+            "x-forward-for",
+            "x-forwardedfor",
+            "x-original-uri",
+            "x-rewrite-uri",
+            "x-proxy-host",
+            "xsfdc-user",
+            "oidc-claim-sub",
+            "x-ms-token-aad-id-token",
+            "x-pomerium-claim-email",
+            "x-userinfo",
             "fastly-client-ip",
             "fastly-client",
             "x-client-ip",
@@ -194,7 +233,10 @@ mod tests {
             "_sfdc_client_auth",
             "sfdc",
         ] {
-            for name in [name.to_owned(), name.replace('-', "_"), name.replace('_', "-")] {
+            let dotted = name.replace(['-', '_'], ".");
+            for name in
+                [name.to_owned(), name.replace('-', "_"), name.replace('_', "-"), dotted, name.replace('-', "!")]
+            {
                 assert!(is_never_from_clients(&name), "{name}");
             }
         }

@@ -23,6 +23,7 @@ pub(crate) struct Client {
     /// HTTP/1.1: what is wrong with the request under way, that the library does not say.
     is_request_line_irregular: AtomicBool,
     is_body_malformed: AtomicBool,
+    must_close: AtomicBool,
 }
 
 impl Client {
@@ -34,6 +35,7 @@ impl Client {
             incomplete_requests: Counter::default(),
             is_request_line_irregular: AtomicBool::new(false),
             is_body_malformed: AtomicBool::new(false),
+            must_close: AtomicBool::new(false),
         })
     }
 
@@ -41,6 +43,20 @@ impl Client {
     pub(super) fn note_syntax(&self, framing: &RequestFraming) {
         self.is_request_line_irregular.store(framing.is_request_line_irregular(), Ordering::Relaxed);
         self.is_body_malformed.store(framing.is_malformed(), Ordering::Relaxed);
+        if framing.is_endless() {
+            self.close_after_this();
+        }
+    }
+
+    /// Notes that the HTTP/1.1 request under way is the last of its connection.
+    pub(super) fn close_after_this(&self) {
+        self.must_close.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the HTTP/1.1 request under way is the last of its connection: its head does not say where it ends, or more
+    /// of the next ones has arrived than is kept.
+    pub(in crate::proxy) fn must_close(&self) -> bool {
+        self.must_close.load(Ordering::Relaxed)
     }
 
     /// Whether the HTTP/1.1 library sees another request line than the one that arrived.

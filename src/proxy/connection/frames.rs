@@ -62,11 +62,6 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Recognises HTTP/2 by the first bytes that are read of a connection.
-    pub(super) fn begin_with(first: &[u8]) -> bool {
-        !first.is_empty() && PREFACE.starts_with(&first[..first.len().min(PREFACE.len())])
-    }
-
     pub(super) fn new() -> Self {
         Self {
             preface_left: PREFACE.len(),
@@ -186,13 +181,6 @@ mod tests {
         assert_eq!(frames.follow(&frame(SETTINGS, 0, 12)), Ok(Owed::Same), "no request has come yet");
         assert_eq!(frames.follow(&frame(HEADERS, END_HEADERS, 30)), Ok(Owed::Nothing));
         frames
-    }
-
-    #[test]
-    fn http_2_is_told_by_its_beginning() {
-        assert!(Frames::begin_with(PREFACE) && Frames::begin_with(b"PRI") && !Frames::begin_with(b""));
-        assert!(!Frames::begin_with(b"PRI * HTTP/1.1\r\n") && !Frames::begin_with(b"GET / HTTP/1.1\r\n"));
-        assert!(Frames::begin_with(&[PREFACE, b"more"].concat()));
     }
 
     #[test]

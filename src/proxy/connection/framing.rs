@@ -1,7 +1,6 @@
 //! Where a request of HTTP/1.1 ends, told from its bytes as they arrive (RFC 9112, 6 and 7.1).
 //!
-//! Owns the boundary between two requests of one connection: the HTTP library gets the bytes of one request only, so a
-//! client may send the next one early. Finds what the library repairs or accepts in silence: other bytes in the request line
+//! The HTTP library gets the bytes of one request only, so a client may send the next one early. Finds what the library repairs or accepts in silence: other bytes in the request line
 //! than it should have, and lines between chunks that are not as RFC 9112 writes them. The library and the gate judge the rest
 //! of a head.
 
@@ -13,7 +12,7 @@ use memchr::{memchr, memchr_iter};
 const KEPT_OF_FIELD_BYTES: usize = 80;
 /// Most bytes of one line of a chunked body.
 const CHUNK_LINE_BYTES: usize = 1024;
-/// Most bytes of the chunk extensions and trailer fields of one request. Nobody reads them (RFC 9112, 7.1.1 and 7.1.2).
+/// Most bytes of the chunk extensions and trailer fields of one request. The gateway drops them (RFC 9112, 7.1.1 and 7.1.2).
 const UNREAD_BYTES: usize = 8 * 1024;
 /// Most digits of a chunk's size: a number of 64 bits.
 const SIZE_DIGITS: usize = 16;
@@ -106,7 +105,12 @@ impl RequestFraming {
         self.state == State::Malformed
     }
 
-    /// Whether the request line is other than two spaces and visible characters. The library escapes these bytes in
+    /// Whether the head does not say where the request ends. The gateway refuses the request, and closes the connection.
+    pub(super) fn is_endless(&self) -> bool {
+        self.state == State::Endless
+    }
+
+    /// Whether the request line has more than two spaces, a control character, or DEL. The library escapes these bytes in
     /// silence.
     pub(super) fn is_request_line_irregular(&self) -> bool {
         self.is_request_line_irregular

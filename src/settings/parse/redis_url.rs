@@ -57,7 +57,8 @@ pub(super) fn read(text: &str) -> Option<RedisUrl> {
         Some((_, Some((username, password)))) => login(username, Some(password))?,
         // What stands alone in front of Sentinels is a password.
         Some((alone, None)) if form == "sentinel" => login("", Some(alone))?,
-        Some((alone, None)) => login(alone, None)?,
+        // A user without a password logs in nowhere.
+        Some((_, None)) => return None,
         None => RedisLogin::default(),
     };
     let (servers, database) = match form {
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(watched.servers, Servers::Sentinels { sentinels, master: "shop".to_owned() });
         assert_eq!(credentials(&read("redis+sentinel://pw@a/shop").unwrap()), (None, Some("pw")));
         assert_eq!(credentials(&read("redis://:pw@a").unwrap()), (None, Some("pw")));
-        assert_eq!(credentials(&read("redis://user@a").unwrap()), (Some("user"), None));
+        assert!(read("redis://user@a").is_none(), "a user without a password");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! library hides the reply of those that it sends while it connects. Files of TLS are read for each connection, so that a
 //! renewed certificate is used without a restart.
 
-use std::{path::Path, time::Duration};
+use std::{io, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use redis::{
@@ -12,15 +12,13 @@ use redis::{
     IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
     cluster::ClusterClient, cluster_async::ClusterConnection, cmd, io::tcp::TcpSettings,
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{LinkError, cause};
 use crate::{
+    certificates::{self, Certificates, FileError, PairError},
+    host::without_root_dot,
     settings::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology},
     store::{Outage, StorePeer, UnavailableCause as Cause},
 };
@@ -181,7 +179,7 @@ impl Connector {
     }
 
     async fn cluster(&self, nodes: &[RedisAddress]) -> Result<ClusterConnection, Outage> {
-        let certificates = self.tls.as_ref().map(certificates).transpose();
+        let certificates = self.tls.as_ref().map(tls_certificates).transpose();
         let certificates = certificates.map_err(|_| Outage::of_redis(Cause::TlsFiles))?;
         let mut redis = RedisConnectionInfo::default();
         if let Some(username) = &self.login.username {
@@ -298,16 +296,19 @@ fn of_text(greeting: &str) -> Option<Cause> {
 fn client(address: &RedisAddress, tls: Option<&RedisTls>) -> Result<Client, RedisError> {
     let info = connection_info(address, tls.is_some())?;
     match tls {
-        Some(tls) => Client::build_with_tls(info, certificates(tls)?),
+        Some(tls) => Client::build_with_tls(info, tls_certificates(tls).map_err(io::Error::other)?),
         None => Client::open(info),
     }
 }
 
 fn connection_info(address: &RedisAddress, tls: bool) -> Result<ConnectionInfo, RedisError> {
     let address = match address {
-        RedisAddress::Tcp(host, port) if tls => {
-            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
-        }
+        RedisAddress::Tcp(host, port) if tls => ConnectionAddr::TcpTls {
+            host: without_root_dot(host).to_owned(),
+            port: *port,
+            insecure: false,
+            tls_params: None,
+        },
         RedisAddress::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
         RedisAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
@@ -316,36 +317,26 @@ fn connection_info(address: &RedisAddress, tls: bool) -> Result<ConnectionInfo, 
 
 /// Whether the files of TLS are what they should be; `ca` is the key that names the authorities.
 fn check_files(tls: &RedisTls, ca: &'static str) -> Result<(), LinkError> {
-    let at = |key: &'static str, problem: &str| LinkError::File(key, problem.to_owned());
-    let read = |key: &'static str, path: &Path| std::fs::read(path).map_err(|error| at(key, &error.kind().to_string()));
-    let chain = |key: &'static str, pem: &[u8]| {
-        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-        let certificates = certificates.map_err(|_| at(key, "a certificate in it is no PEM"))?;
-        if certificates.is_empty() { Err(at(key, "there is no certificate in it")) } else { Ok(certificates) }
-    };
-    let mut authorities = RootCertStore::empty();
-    if let Some(path) = &tls.ca {
-        for (position, certificate) in chain(ca, &read(ca, path)?)?.into_iter().enumerate() {
-            let problem = format!("its certificate {} cannot be used", position + 1);
-            authorities.add(certificate).map_err(|_| at(ca, &problem))?;
-        }
+    if let Some(file) = &tls.ca {
+        Certificates::read_authorities(file).map_err(|error| LinkError::File(ca, error.to_string()))?;
     }
     if let Some((certificate, key)) = &tls.client_certificate {
-        let chain = chain("store.certificate", &read("store.certificate", certificate)?)?;
-        let key = PrivateKeyDer::from_pem_slice(&read("store.private_key", key)?);
-        let key = key.map_err(|_| at("store.private_key", "there is no private key without a passphrase in it"))?;
-        let fits = ClientConfig::builder().with_root_certificates(authorities).with_client_auth_cert(chain, key);
-        fits.map_err(|_| at("store.private_key", "it is not the key of store.certificate"))?;
+        certificates::read_client_pair(certificate, key).map_err(|error| match error {
+            PairError::Certificate(error) => LinkError::File("store.certificate", error.to_string()),
+            PairError::PrivateKey(error) => LinkError::File("store.private_key", error.to_string()),
+        })?;
     }
     Ok(())
 }
 
-fn certificates(tls: &RedisTls) -> Result<TlsCertificates, std::io::Error> {
-    let root_cert = tls.ca.as_deref().map(std::fs::read).transpose()?;
+/// The files as the library takes them: plain PEM, whatever stands around it in the file.
+fn tls_certificates(tls: &RedisTls) -> Result<TlsCertificates, FileError> {
+    let root_cert = tls.ca.as_deref().map(|file| Ok(Certificates::read(file)?.to_pem().into_bytes())).transpose()?;
     let client_tls = match &tls.client_certificate {
-        Some((certificate, key)) => {
-            Some(ClientTlsConfig { client_cert: std::fs::read(certificate)?, client_key: std::fs::read(key)? })
-        }
+        Some((certificate, key)) => Some(ClientTlsConfig {
+            client_cert: Certificates::read(certificate)?.to_pem().into_bytes(),
+            client_key: certificates::private_key_to_pem(&certificates::read_private_key(key)?).into_bytes(),
+        }),
         None => None,
     };
     Ok(TlsCertificates { client_tls, root_cert })

@@ -35,7 +35,7 @@ impl Told {
         let was_failing = self.is_failing.swap(sent.is_err(), Ordering::Relaxed);
         match sent {
             Err(error) if !was_failing => {
-                tracing::warn!(key = "traces.endpoint", %error, "spans cannot be exported, and are dropped");
+                tracing::warn!(key = "traces.endpoint", %error, "spans cannot be exported, and are dropped; `shopper-gateway check --online` says why");
             }
             Ok(()) if was_failing => tracing::info!("spans are exported again"),
             _ => {}
