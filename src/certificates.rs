@@ -7,6 +7,7 @@
 //! machine trusts.
 
 mod contents;
+mod file_error;
 mod revocation;
 mod system;
 mod validity;
@@ -25,20 +26,11 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use self::contents::{Contents, Wanted};
 pub use self::{
+    file_error::FileError,
     revocation::RevocationLists,
     system::SystemAuthorities,
     validity::{Concern, Validity},
 };
-
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", .file.display())]
-pub struct FileError {
-    /// The file.
-    pub file: PathBuf,
-    /// What is wrong with it, and what to do.
-    pub problem: String,
-}
 
 /// Why a client's certificate and private key cannot be used together.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use rustls::pki_types::{
 use secrecy::{ExposeSecret, SecretSlice};
 use x509_cert::{Certificate, crl::CertificateList, der::Decode};
 
-use super::FileError;
+use super::file_error::FileError;
 
 /// Larger than any revocation list that has been seen; a path to something else by mistake must not fill the memory.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;

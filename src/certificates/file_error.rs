@@ -1,0 +1,13 @@
+//! Why a file of certificates or keys cannot be used.
+
+use std::path::PathBuf;
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", .file.display())]
+pub struct FileError {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
