@@ -1,13 +1,15 @@
 //! `check`: everything that is wrong with a configuration, and, if asked, with what it names.
 
 use super::{
-    ConfigFile, Failure, load, online,
+    arguments::ConfigFile,
+    failure::Failure,
+    online,
     terminal::{DOUBT, GOOD, Terminal, styled},
 };
 use crate::app;
 
 pub(super) fn check(file: &ConfigFile, online: bool, terminal: &Terminal) -> Result<(), Failure> {
-    let loaded = load(&file.config)?;
+    let loaded = app::load(&file.config)?;
     for warning in &loaded.warnings {
         terminal.print(&format!("{}: {warning}\n", styled(DOUBT, "warning")))?;
     }

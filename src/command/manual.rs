@@ -9,7 +9,7 @@ use clap_mangen::{
     roff::{Roff, bold, roman},
 };
 
-use super::{CommandLine, Failure, terminal::Terminal};
+use super::{arguments::CommandLine, failure::Failure, terminal::Terminal};
 
 const NAME: &str = "shopper-gateway";
 

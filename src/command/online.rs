@@ -5,31 +5,18 @@
 //! became of it, and each failure names the key to look at. What Salesforce has to say is `tenant`'s to ask, the rest `beside`'s.
 
 mod beside;
+mod finding;
 mod slas_clients;
 mod tenant;
 
-use std::time::{Duration, Instant};
-
 use futures_util::future::join_all;
 
+use self::finding::Finding;
 use super::{
-    Failure,
+    failure::Failure,
     terminal::{BAD, GOOD, QUIET, Terminal, styled},
 };
-use crate::{
-    app,
-    metrics::Metrics,
-    salesforce::{exchange::ExchangeError, transport::TransportError},
-    settings::Settings,
-};
-
-/// What became of one question.
-struct Finding {
-    what: String,
-    /// What is there, or why not and which key to look at.
-    result: Result<String, String>,
-    took: Duration,
-}
+use crate::{app, metrics::Metrics, settings::Settings};
 
 /// Asks everything, and says what came back.
 ///
@@ -57,20 +44,4 @@ async fn ask(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     let (of_tenants, store, collector) =
         tokio::join!(join_all(of_tenants), beside::ask_store(settings, &metrics), beside::ask_collector(settings));
     Ok(of_tenants.into_iter().flatten().chain(store).chain(collector).collect())
-}
-
-async fn timed(what: String, ask: impl Future<Output = Result<String, String>>) -> Finding {
-    let began = Instant::now();
-    let result = ask.await;
-    Finding { what, result, took: began.elapsed() }
-}
-
-/// Why an exchange failed, and the keys to look at.
-fn because(error: &ExchangeError, keys: &str) -> String {
-    match error {
-        ExchangeError::Transport(TransportError::Unreachable(cause)) => {
-            format!("{error}; {}; see {keys}", cause.advice())
-        }
-        _ => format!("{error}; see {keys}"),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use super::{ConfigFile, Failure, load, terminal::Terminal};
+use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
 use crate::{
     app,
     gate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
-    let loaded = load(&file.config)?;
+    let loaded = app::load(&file.config)?;
     let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
     terminal.print(&route_table(&operations, &callers, &loaded.settings.policy, &loaded.settings.tenants))
 }

@@ -1,6 +1,6 @@
 //! `serve`: the gateway until a signal ends it.
 
-use super::{ConfigFile, Failure, load, terminal::Terminal};
+use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
 use crate::{
     app::{self, App, handover::Inherited, signals::Signals},
     descriptors,
@@ -10,7 +10,7 @@ use crate::{
 
 pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
     let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
-    let loaded = load(&file.config)?;
+    let loaded = app::load(&file.config)?;
     let telemetry = telemetry::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
     let telemetry = telemetry.map_err(Failure::of)?;
     tracing::info!(

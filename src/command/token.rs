@@ -14,7 +14,7 @@ use self::{
     judgement::{Judgement, Signature, by_claims},
 };
 use super::{
-    Failure, load,
+    failure::Failure,
     terminal::{BAD, DOUBT, GOOD, HEADING, Terminal, styled},
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(super) fn inspect(config: Option<&Path>, terminal: &Terminal) -> Result<(), 
     let mut judgement = by_claims(&token, &claimed);
     let operations = match config {
         Some(path) => {
-            let settings = load(path)?.settings;
+            let settings = app::load(path)?.settings;
             let (operations, callers) = app::policy(&settings).map_err(Failure::of)?;
             judgement.ask_gateway(&settings, &callers, &token, &claimed)?;
             operations

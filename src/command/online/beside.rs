@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Finding, timed};
+use super::finding::{Finding, timed};
 use crate::{
     app,
     metrics::Metrics,

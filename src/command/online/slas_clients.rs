@@ -7,7 +7,7 @@
 use futures_util::future::join_all;
 use secrecy::SecretString;
 
-use super::{Finding, because, timed};
+use super::finding::{Finding, because, timed};
 use crate::{
     gate::Tenant,
     names::SiteId,

@@ -1,6 +1,9 @@
 //! Salesforce's services of one organization: SLAS and Account Manager.
 
-use super::{Finding, because, slas_clients, timed};
+use super::{
+    finding::{Finding, because, timed},
+    slas_clients,
+};
 use crate::{
     gate::Tenant,
     keys::{Issuer, count_usable},

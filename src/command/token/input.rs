@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
-use super::super::Failure;
+use super::super::failure::Failure;
 use crate::gate::{credentials::Presented, refusal::Refusal, reply};
 
 /// More than any token has, bytes; the rest of the input is left where it is.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use super::{
-    super::Failure,
+    super::failure::Failure,
     claimed::{Claimed, printable},
 };
 use crate::{
