@@ -5,7 +5,9 @@
 mod host;
 mod log_level;
 mod page;
+mod readiness;
 mod report;
+mod response;
 mod status;
 
 use std::sync::Arc;
@@ -13,24 +15,20 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{
-        ACCEPT, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-        REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
-    },
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, VARY},
     request::Parts,
 };
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
-use serde::Serialize;
 use url::form_urlencoded;
 
 use self::{
+    readiness::Readiness,
     report::{Filter, Report},
+    response::{answer, json},
     status::Status,
 };
-use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
-
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+use crate::{gate::Gate, in_flight::InFlight};
 
 /// What a browser calls the report when it keeps it.
 const DOWNLOADED: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
@@ -50,26 +48,6 @@ pub struct Admin {
     in_flight: Arc<InFlight>,
 }
 
-/// Whether requests should come here, and what is missing if not.
-#[derive(Debug, Serialize)]
-struct Readiness {
-    ready: bool,
-    keys: bool,
-    /// The rings without usable keys. Those of Account Manager do not keep a gateway from being ready: shoppers
-    /// can be served without.
-    keys_missing: Vec<Ring>,
-    draining: bool,
-}
-
-/// Whose keys a ring has.
-#[derive(Debug, Serialize)]
-struct Ring {
-    tenant: String,
-    issuer: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age_seconds: Option<u64>,
-}
-
 impl Admin {
     /// Answers for the gate that serves at the moment.
     #[must_use]
@@ -78,10 +56,7 @@ impl Admin {
     }
 
     fn readiness(&self) -> Readiness {
-        let gate = self.gate.load();
-        let (keys, draining) = (gate.shoppers.has_all_keys(), self.in_flight.is_draining());
-        let keys_missing = gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
-        Readiness { ready: keys && !draining, keys, keys_missing, draining }
+        Readiness::of(&self.gate.load(), &self.in_flight)
     }
 
     /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
@@ -91,7 +66,7 @@ impl Admin {
         self.measure(&gate).await;
         let query = head.uri.query().unwrap_or_default();
         let filter = Filter::read(query);
-        let status = Status::of(self, &gate, Report::of(&gate.migration, &filter));
+        let status = Status::of(&gate, self.readiness(), &self.in_flight, Report::of(&gate.migration, &filter));
         let mut answer = match Format::asked_for(query, &head.headers) {
             Some(Format::Json) => json(StatusCode::OK, &status),
             Some(Format::Csv) => match status.migration.csv() {
@@ -141,16 +116,6 @@ impl Admin {
         match gate.metrics.render() {
             Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
             Err(error) => failed("metrics cannot be written", &error),
-        }
-    }
-}
-
-impl Ring {
-    fn of(ring: &KeyRing) -> Self {
-        Self {
-            tenant: ring.tenant().to_owned(),
-            issuer: ring.issuer(),
-            age_seconds: ring.age().map(|age| age.as_secs()),
         }
     }
 }
@@ -205,23 +170,4 @@ impl Format {
 fn failed(what: &'static str, error: &dyn std::error::Error) -> Response<Vec<u8>> {
     tracing::error!(%error, "{what}");
     answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", what.as_bytes().to_vec())
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
-    answer(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
-}
-
-fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
-    let length = body.len();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    // No page of anybody else may embed or read it, in a browser that can reach this listener.
-    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
-    response
 }

@@ -11,7 +11,7 @@ use http::{
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
 
-use super::{answer, json};
+use super::response::{answer, json};
 use crate::{
     audit::{Audit, Event, Place, Trail},
     telemetry::level::{self, NotSet},

@@ -8,10 +8,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Admin, Readiness, report::Report};
+use super::{readiness::Readiness, report::Report};
 use crate::{
     clock::unix_now,
     gate::{Gate, Tenant, caller::Caller},
+    in_flight::InFlight,
     metrics::Reading,
     settings::{PolicyMode, UnknownOperations},
     store::{KeyCheck, StoreState},
@@ -111,7 +112,7 @@ pub(super) struct CallerStatus {
 
 impl Status {
     /// The state at this moment.
-    pub(super) fn of(admin: &Admin, gate: &Gate, migration: Report) -> Self {
+    pub(super) fn of(gate: &Gate, readiness: Readiness, in_flight: &InFlight, migration: Report) -> Self {
         let read = |name: &str| gate.metrics.readings(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =
@@ -131,8 +132,8 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             commit: read("build_info").first().map_or_else(String::new, |reading| reading.label("commit").to_owned()),
             uptime_seconds: unix_now().saturating_sub(gate.migration.since),
-            readiness: admin.readiness(),
-            components: components(&tenants, &store, admin.in_flight.is_draining()),
+            readiness,
+            components: components(&tenants, &store, in_flight.is_draining()),
             policy: Policy {
                 mode: gate.policy.mode,
                 unknown_operations: gate.policy.unknown_operations,
@@ -140,7 +141,7 @@ impl Status {
             },
             sessions: read("sessions").first().map_or(0, Reading::count),
             tokens: kinds.collect(),
-            requests_in_flight: admin.in_flight.count(),
+            requests_in_flight: in_flight.count(),
             breakers: breakers.collect(),
             callers: gate.callers.iter().map(CallerStatus::of).collect(),
             tenants,

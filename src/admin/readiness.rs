@@ -1,0 +1,44 @@
+//! Readiness: whether the gateway can serve requests, and which keys are missing.
+
+use serde::Serialize;
+
+use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
+
+/// Whether requests should come here, and what is missing if not.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    pub(super) ready: bool,
+    keys: bool,
+    /// The rings without usable keys. Those of Account Manager do not keep a gateway from being ready: shoppers
+    /// can be served without.
+    keys_missing: Vec<Ring>,
+    pub(super) draining: bool,
+}
+
+/// Whose keys a ring has.
+#[derive(Debug, Serialize)]
+struct Ring {
+    tenant: String,
+    issuer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+}
+
+impl Readiness {
+    /// The readiness at this moment.
+    pub(super) fn of(gate: &Gate, in_flight: &InFlight) -> Self {
+        let (keys, draining) = (gate.shoppers.has_all_keys(), in_flight.is_draining());
+        let keys_missing = gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
+        Self { ready: keys && !draining, keys, keys_missing, draining }
+    }
+}
+
+impl Ring {
+    fn of(ring: &KeyRing) -> Self {
+        Self {
+            tenant: ring.tenant().to_owned(),
+            issuer: ring.issuer(),
+            age_seconds: ring.age().map(|age| age.as_secs()),
+        }
+    }
+}
