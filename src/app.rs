@@ -4,6 +4,7 @@
 //! use fails the start, port 0 is known at once, and nothing half-configured ever answers. `load` reads a configuration,
 //! `parts` puts it together, `live` is what is in force, `handover` gives the listening sockets to another process, `signals` says when.
 
+mod commit;
 mod error;
 mod files;
 pub mod handover;
@@ -37,6 +38,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use self::handover::{Inherited, Predecessor};
 pub use self::{
+    commit::COMMIT,
     error::AppError,
     live::Live,
     load::load,
@@ -50,11 +52,6 @@ use crate::{
     settings::Settings,
 };
 
-/// The commit that this program was built from.
-pub const COMMIT: &str = match option_env!("SHOPPER_GATEWAY_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
 /// Connections that wait until they are accepted, before the listener is served with a longer queue.
 const BACKLOG: i32 = 128;
 /// Connections to the APIs that rest until they are used again, in all.

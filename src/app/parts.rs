@@ -6,7 +6,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    AppError, files,
+    AppError,
+    commit::COMMIT,
+    files,
     policy::{not_globs, policy},
     trust::{ApiTrust, Trust},
 };
@@ -65,7 +67,7 @@ pub(super) struct Parts {
 
 impl Lasting {
     pub(super) fn new() -> Result<Self, AppError> {
-        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), super::COMMIT)?);
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), COMMIT)?);
         reply::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
         for reason in RejectionReason::ALL {
             metrics.caller_rejections.with_label_values(&[reason.as_str()]).inc_by(0);
