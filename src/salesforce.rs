@@ -11,6 +11,7 @@ pub mod guard;
 pub mod json;
 pub mod pkce;
 mod resolver;
+mod response;
 pub mod slas;
 mod slas_errors;
 pub mod transport;

@@ -10,7 +10,8 @@ use super::{
     exchange::ExchangeError,
     guard::Class,
     json,
-    transport::{Answer, Purpose, Transport},
+    response::Answer,
+    transport::{Purpose, Transport},
 };
 use crate::names::{ClientId, Scopes};
 

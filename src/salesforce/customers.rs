@@ -15,7 +15,8 @@ use super::{
     exchange::ExchangeError,
     guard::Class,
     json::without_byte_order_mark,
-    transport::{Answer, Purpose, Transport},
+    response::Answer,
+    transport::{Purpose, Transport},
 };
 use crate::names::{CustomerId, OrganizationId, SiteId};
 

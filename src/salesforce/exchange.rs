@@ -3,27 +3,18 @@
 //! Owns the difference that everything above depends on: a rejection is final for what was sent,
 //! everything else is temporary and must never destroy a good session.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, time::Duration};
 
-use http::{
-    HeaderMap, StatusCode,
-    header::{DATE, RETRY_AFTER},
-};
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::{
     json::without_byte_order_mark,
     pkce::NoRandomness,
+    response::{Answer, TransportError, retry_after},
     slas_errors,
-    transport::{Answer, TransportError},
 };
 use crate::connect_failure::ConnectFailure;
-
-/// Longest wait that a service is believed to want.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Why an exchange gave no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -183,26 +174,10 @@ pub fn refuses_code(status: StatusCode) -> bool {
     refuses_password(status) || matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3). A date counts from the answer's own `Date`, so that clocks that
-/// differ do no harm. One that is over is no wait.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let written = text(RETRY_AFTER)?;
-    let wait = match written.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = httpdate::parse_http_date(written).ok()?;
-            let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-            until.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(wait.min(LONGEST_WAIT))
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
     use super::*;
 
@@ -254,25 +229,9 @@ mod tests {
             ExchangeError::RateLimited { retry_after: Some(Duration::from_secs(30)) }
         );
         limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("18446744073709551615"));
-        assert_eq!(ExchangeError::of(&limited), ExchangeError::RateLimited { retry_after: Some(LONGEST_WAIT) });
-    }
-
-    #[test]
-    fn retry_after_as_a_date_counts_from_the_answers_own_date() {
-        let wait = |retry_after: &str, date: Option<&str>| {
-            let mut limited = answer(429, "");
-            limited.headers.insert(RETRY_AFTER, HeaderValue::from_str(retry_after).unwrap());
-            date.map(|date| limited.headers.insert(DATE, HeaderValue::from_str(date).unwrap()));
-            match ExchangeError::of(&limited) {
-                ExchangeError::RateLimited { retry_after } => retry_after,
-                other => panic!("{other}"),
-            }
-        };
-        let (early, late) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:07 GMT");
-        assert_eq!(wait(late, Some(early)), Some(Duration::from_secs(30)));
-        assert_eq!(wait("Sunday, 06-Nov-94 08:50:07 GMT", Some(early)), Some(Duration::from_secs(30)));
-        assert_eq!(wait(early, Some(late)), Some(Duration::ZERO));
-        assert_eq!(wait(late, None), Some(Duration::ZERO), "long ago by our own clock");
-        assert_eq!(wait("soon", Some(early)), None);
+        assert_eq!(
+            ExchangeError::of(&limited),
+            ExchangeError::RateLimited { retry_after: Some(Duration::from_secs(3600)) }
+        );
     }
 }

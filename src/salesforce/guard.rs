@@ -5,6 +5,7 @@
 //! refuses at once what would fail anyway. Knows no store: whoever shares the budget with other gateways fills
 //! the [`Purse`]. Key sets and signs of life pass unguarded: they have a pace of their own.
 
+mod call;
 mod circuit;
 mod purse;
 mod quota;
@@ -19,74 +20,17 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use self::purse::Purse;
 use self::{
+    call::CIRCUITS,
     circuit::{Change, Circuit, Pace},
     quota::Quota,
     repeats::Repeats,
 };
-use super::exchange::ExchangeError;
+pub use self::{
+    call::{Class, NotAdmitted, Outcome, Sender},
+    purse::Purse,
+};
 use crate::metrics::Metrics;
-
-/// What kind of call it is: calls of one class fail together, and matter alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// SLAS: a login, or what ends one.
-    Login,
-    /// SLAS: a refresh that somebody waits for. Leaves some of the budget to logins.
-    Refresh,
-    /// SLAS: a client's own request by which a shopper logs in, refreshes or logs out. Leaves some of the budget to the
-    /// gateway's logins and refreshes, which strangers cannot ask for without a rate.
-    ForwardedLogin,
-    /// SLAS: any other request of a client's own. Leaves half of the budget.
-    Forwarded,
-    /// SLAS: a refresh before anybody asks. Leaves half of the budget.
-    Ahead,
-    /// Account Manager: a system token.
-    System,
-    /// A Shopper API: a shopper's profile.
-    Profile,
-    /// Key sets and signs of life.
-    Upkeep,
-}
-
-/// Whose request an answer of SLAS is to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
-    /// The gateway's own.
-    Gateway,
-    /// A client's, forwarded as it came. Its content is the client's choice, and so may be the reason of a refusal.
-    Client,
-}
-
-const CLASSES: [&str; 4] = ["login", "refresh", "system", "profile"];
-
-impl Class {
-    /// Which circuit it belongs to; refreshes share one.
-    fn circuit(self) -> Option<usize> {
-        match self {
-            Self::Login => Some(0),
-            Self::Refresh | Self::Ahead => Some(1),
-            Self::System => Some(2),
-            Self::Profile => Some(3),
-            // Their failures are the client's to see, so no circuit keeps them from SLAS.
-            Self::ForwardedLogin | Self::Forwarded | Self::Upkeep => None,
-        }
-    }
-
-    fn service(self) -> &'static str {
-        match self {
-            Self::Login | Self::Refresh | Self::ForwardedLogin | Self::Forwarded | Self::Ahead | Self::Upkeep => "slas",
-            Self::System => "account_manager",
-            Self::Profile => "api",
-        }
-    }
-
-    /// Whether it spends of the tenant's budget at SLAS.
-    pub(super) fn is_budgeted(self) -> bool {
-        matches!(self, Self::Login | Self::Refresh | Self::ForwardedLogin | Self::Forwarded | Self::Ahead)
-    }
-}
 
 /// What one gateway knows of one tenant's services.
 #[derive(Debug)]
@@ -102,7 +46,7 @@ pub struct Guard {
 
 #[derive(Debug)]
 struct State {
-    circuits: [Circuit; CLASSES.len()],
+    circuits: [Circuit; CIRCUITS.len()],
     quota: Quota,
     /// Of the attempts at what is down or was just rate limited, whichever circuit they are of.
     pace: Pace,
@@ -146,22 +90,21 @@ impl Guard {
     /// Whether a call may be made now; then it counts.
     ///
     /// # Errors
-    /// [`ExchangeError::RateLimited`] with the time to wait, [`ExchangeError::NotAsked`] while the circuit is open.
-    pub async fn admit(&self, class: Class) -> Result<(), ExchangeError> {
+    /// [`NotAdmitted::RateLimited`] with the time to wait, [`NotAdmitted::CircuitOpen`] while the circuit is open.
+    pub async fn admit(&self, class: Class) -> Result<(), NotAdmitted> {
         let Some(circuit) = class.circuit() else { return Ok(()) };
-        let limited = |wait| ExchangeError::RateLimited { retry_after: Some(wait) };
         {
             let (mut state, now) = (self.state.lock(), Instant::now());
             let State { circuits, quota, pace } = &mut *state;
             if class.is_budgeted() {
-                quota.admit(class, now, pace).map_err(limited)?;
+                quota.admit(class, now, pace).map_err(NotAdmitted::RateLimited)?;
             }
             if !circuits[circuit].admit(now, pace) {
-                return Err(ExchangeError::NotAsked);
+                return Err(NotAdmitted::CircuitOpen);
             }
             self.tell(&circuits[circuit]);
         }
-        if class.is_budgeted() { self.purse.take(class).await.map_err(limited) } else { Ok(()) }
+        if class.is_budgeted() { self.purse.take(class).await.map_err(NotAdmitted::RateLimited) } else { Ok(()) }
     }
 
     /// Whether SLAS may be sent a client's own request of this class now; then it counts against the budget.
@@ -178,21 +121,17 @@ impl Guard {
     }
 
     /// Learns from what became of a call that began at `began`.
-    pub fn learn<T>(&self, class: Class, began: Instant, outcome: &Result<T, ExchangeError>) {
+    pub fn learn(&self, class: Class, began: Instant, outcome: Outcome) {
         let Some(circuit) = class.circuit() else { return };
         let mut state = self.state.lock();
         let change = match outcome {
-            Err(ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_)) => {
-                state.circuits[circuit].failed(began, Instant::now())
-            }
-            Err(ExchangeError::RateLimited { .. } | ExchangeError::NotAsked | ExchangeError::NoRandomness(_)) => None,
-            Ok(_) | Err(ExchangeError::Rejected { .. } | ExchangeError::Conflict) => {
-                state.circuits[circuit].answered(Instant::now())
-            }
+            Outcome::Failed => state.circuits[circuit].failed(began, Instant::now()),
+            Outcome::Answered => state.circuits[circuit].answered(Instant::now()),
+            Outcome::Unknown => None,
         };
         self.tell(&state.circuits[circuit]);
         drop(state);
-        let (tenant, service, class) = (&self.name, class.service(), CLASSES[circuit]);
+        let (tenant, service, class) = (&self.name, class.service(), CIRCUITS[circuit]);
         let gauge = self.metrics.circuit_state.with_label_values(&[service]);
         match change {
             Some(Change::Opened) => {

@@ -22,7 +22,8 @@ use super::{
     guard::{Class, Guard},
     json,
     pkce::Pkce,
-    transport::{Answer, Purpose, Transport},
+    response::Answer,
+    transport::{Purpose, Transport},
 };
 use crate::{
     correlation,

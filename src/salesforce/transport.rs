@@ -11,16 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use bytes::BytesMut;
+use http::HeaderValue;
 use reqwest::{Certificate, Client, RequestBuilder, redirect::Policy};
 use rustls::pki_types::CertificateDer;
 use tracing::Instrument;
 use url::Url;
 
+pub use super::response::{Answer, MAX_ANSWER_BYTES, TransportError};
 use super::{
     exchange::ExchangeError,
-    guard::{Class, Guard, Sender},
+    guard::{Class, Guard, NotAdmitted, Outcome, Sender},
     resolver::Resolver,
 };
 use crate::{
@@ -32,8 +33,6 @@ use crate::{
     spans, waiting,
 };
 
-/// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
-pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Shortest wait before a call is repeated; up to twice as much is added at random.
 const BEFORE_REPEAT: Duration = Duration::from_millis(50);
 /// The part of an exchange's time that connecting may take.
@@ -49,17 +48,6 @@ pub struct Transport {
     metrics: Arc<Metrics>,
     /// Shared by all clones.
     failure_log: Arc<LogThrottle>,
-}
-
-/// A whole answer.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// Status.
-    pub status: StatusCode,
-    /// Header fields.
-    pub headers: HeaderMap,
-    /// The whole body.
-    pub body: Bytes,
 }
 
 /// What a call is for: how the metrics name it, and how it is treated.
@@ -90,23 +78,6 @@ impl Purpose {
     pub fn of_client(self) -> Self {
         Self { sender: Sender::Client, ..self }
     }
-}
-
-/// Why there is no whole answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TransportError {
-    /// No connection, and why.
-    #[error("no connection could be made: {0}")]
-    Unreachable(ConnectFailure),
-    /// The time for the exchange was over.
-    #[error("the answer took too long")]
-    Timeout,
-    /// The connection broke, or what came was not HTTP.
-    #[error("the answer broke off or was not HTTP")]
-    Broken,
-    /// More than [`MAX_ANSWER_BYTES`].
-    #[error("the answer is too large")]
-    TooLarge,
 }
 
 /// Why no client can be built.
@@ -194,12 +165,12 @@ impl Transport {
     ) -> Result<T, ExchangeError> {
         if let Err(error) = waiting::on_others(self.guard.admit(purpose.class)).await {
             self.metrics.token_exchanges.with_label_values(&[purpose.service, purpose.flow, "not_sent"]).inc();
-            return Err(error);
+            return Err(error.into());
         }
         let began = Instant::now();
         let answer = self.send(purpose, request).await;
         let outcome = answer.map_err(ExchangeError::from).and_then(|answer| read(&answer));
-        self.guard.learn(purpose.class, began, &outcome);
+        self.guard.learn(purpose.class, began, outcome_of(&outcome));
         outcome
     }
 
@@ -252,6 +223,26 @@ impl Transport {
             let advice = cause.advice();
             tracing::warn!(service, host, cause = cause.label(), "no connection: {cause}; {advice}");
         }
+    }
+}
+
+impl From<NotAdmitted> for ExchangeError {
+    fn from(error: NotAdmitted) -> Self {
+        match error {
+            NotAdmitted::RateLimited(wait) => Self::RateLimited { retry_after: Some(wait) },
+            NotAdmitted::CircuitOpen => Self::NotAsked,
+        }
+    }
+}
+
+/// What the guard learns from what came of a call.
+fn outcome_of<T>(result: &Result<T, ExchangeError>) -> Outcome {
+    match result {
+        Err(ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_)) => Outcome::Failed,
+        Err(ExchangeError::RateLimited { .. } | ExchangeError::NotAsked | ExchangeError::NoRandomness(_)) => {
+            Outcome::Unknown
+        }
+        Ok(_) | Err(ExchangeError::Rejected { .. } | ExchangeError::Conflict) => Outcome::Answered,
     }
 }
 

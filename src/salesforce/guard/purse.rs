@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::Class;
+use super::call::Class;
 
 /// How long calls in hand are good.
 const GOOD_FOR: Duration = Duration::from_secs(10);

@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Class, Sender, circuit::Pace};
-use crate::{clock::unix_now, salesforce::exchange::retry_after};
+use super::{
+    call::{Class, Sender},
+    circuit::Pace,
+};
+use crate::{clock::unix_now, salesforce::response::retry_after};
 
 /// After a 429 that says no time.
 const UNSAID: Duration = Duration::from_secs(1);
