@@ -23,7 +23,7 @@ use self::budget::{Budget, Taken};
 pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 pub use self::key_check::KeyCheck;
 pub use self::revocations::{
-    Epoch, MAX_REVOCATIONS, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
+    Epoch, MAX_REVOCATIONS, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
 };
 pub use self::unavailable::{Outage, StorePeer, UnavailableCause};
 use crate::{
@@ -33,9 +33,7 @@ use crate::{
 };
 
 /// An access token is found again this many refreshes later; the login's own is found always.
-pub const RECENT_TOKENS: usize = 8;
-/// How long an ended session's tokens are refused, longer than any access token lives.
-pub const REVOCATION_TTL: Duration = Duration::from_secs(3600);
+pub const RECENT_TOKENS: usize = MOST_HANDED;
 
 /// A session's name in stores: random, and no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

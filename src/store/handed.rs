@@ -3,11 +3,10 @@
 //! Owns which of them their holders may still use. Known are their names only; the one that is
 //! valid at SLAS is the session's, and may be another by now.
 
-use super::RECENT_TOKENS;
 use crate::jwt::TokenDigest;
 
 /// So many refresh tokens of a session are remembered.
-pub const MOST_HANDED: usize = RECENT_TOKENS;
+pub const MOST_HANDED: usize = 8;
 /// How long a refresh token is still accepted once its holder has been given another, seconds: two tabs of
 /// a browser ask at the same time, and answers get lost.
 pub const SUPERSEDED_FOR: u64 = 60;

@@ -24,6 +24,7 @@ mod cause;
 mod connect;
 mod health;
 mod link;
+mod link_error;
 mod trial;
 mod wire;
 
@@ -41,7 +42,7 @@ use prometheus::IntGauge;
 use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
 
 use self::link::Link;
-pub use self::link::LinkError;
+pub use self::link_error::LinkError;
 use super::{
     Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, News, REVOCATION_TTL, RefusedCommand, Revocation,
     RevocationKey, RevocationKeys, RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError,

@@ -9,17 +9,19 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
 use parking_lot::RwLock;
 
-use super::REVOCATION_TTL;
 use crate::{
     clock::unix_now,
     names::{ClientId, CustomerId, OrganizationId, Usid},
 };
 
+/// How long an ended session's tokens are refused, longer than any access token lives.
+pub const REVOCATION_TTL: Duration = Duration::from_secs(3600);
 /// Maximum records in one process, about 20 MB. Beyond it the oldest record is dropped.
 pub const MAX_REVOCATIONS: usize = 200_000;
 /// Parts of the set, each with a lock of its own.

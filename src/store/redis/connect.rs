@@ -15,7 +15,7 @@ use redis::{
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{LinkError, cause};
+use super::{cause, link_error::LinkError};
 use crate::{
     certificates::{self, Certificates, FileError, PairError},
     host::without_root_dot,

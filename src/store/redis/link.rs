@@ -19,6 +19,7 @@ use super::{
     cause,
     connect::{Connection, Connector},
     health::Health,
+    link_error::LinkError,
 };
 use crate::{
     metrics::Metrics,
@@ -30,20 +31,6 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// How long a connection is kept whose server refuses commands for the time being.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
-
-/// Why no link can be made at all.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The address is none that the library takes.
-    #[error("store.url: not an address of Redis: {0}")]
-    Url(String),
-    /// A file of TLS cannot be used: its key, and what is wrong.
-    #[error("{0}: {1}")]
-    File(&'static str, String),
-    /// An encryption key cannot be used.
-    #[error("store.encryption_key: cannot be used")]
-    Keys,
-}
 
 /// A connection that is made when it is needed and again when it broke.
 #[derive(Clone)]
