@@ -8,10 +8,14 @@
 //! A token is found only by the very credentials that got it: their keyed hash is part of its name, so that
 //! neither does a cached token excuse a wrong secret nor does a secret stand in a key.
 //!
+//! - `credentials`: a client's credentials, and the slot that its tokens are held under
+//! - `failure`: why there is no token, and how long that is remembered
 //! - `guess_limiter`: how many unverified secrets are sent to Account Manager
 //! - `verified_secrets`: credentials that Account Manager has accepted, in this process or another
 //! - `unknown_clients`: the answers for clients that are not configured
 
+mod credentials;
+mod failure;
 mod guess_limiter;
 mod unknown_clients;
 mod verified_secrets;
@@ -25,9 +29,14 @@ use std::{
 use aws_lc_rs::{hmac, rand};
 use http::HeaderValue;
 use moka::{Expiry, sync::Cache};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
+pub use self::{
+    credentials::{ClientCredentials, Presenter, Slot},
+    failure::SystemTokenFailure,
+};
 use self::{
+    failure::{CLIENT_REFUSED_FOR, FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES},
     guess_limiter::{GuessLimiter, GuessPermit},
     unknown_clients::{UnknownClients, until_refused},
     verified_secrets::VerifiedSecrets,
@@ -41,7 +50,7 @@ use crate::{
     correlation,
     jwt::{TokenDigest, bearer, token_digest},
     metrics::Metrics,
-    names::{ClientId, Scope, Scopes, TENANT_SCOPE, TenantId},
+    names::{Scope, Scopes, TENANT_SCOPE, TenantId},
     salesforce::{
         account_manager::{AccountManager, SystemTokenAnswer},
         exchange::ExchangeError,
@@ -51,42 +60,16 @@ use crate::{
 
 /// Most tokens held, of all clients, tenants and sets of scopes.
 const MOST_TOKENS: u64 = 10_000;
-/// Most failures remembered.
-const MOST_FAILURES: u64 = 10_000;
 /// Renewal begins at this part of a token's life, and up to [`RENEWAL_SPREAD`] later: replicas that began
 /// together must not renew together.
 const RENEWAL_FROM: f64 = 0.75;
 const RENEWAL_SPREAD: f64 = 0.05;
-/// How long a wrong secret, or a client that Account Manager does not know, is not asked again.
-const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(60);
 /// How long a scope that the client has not is not asked for again.
 const SCOPE_REFUSED_FOR: Duration = Duration::from_secs(300);
-/// Between two attempts when Account Manager fails: doubled each time, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Longest life of a token that is believed; Account Manager gives half an hour.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// At most one replacement of a refused token in this time, so that an API that refuses everything makes no storm.
 const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
-
-/// A client of Account Manager and its secret.
-#[derive(Debug, Clone)]
-pub struct ClientCredentials {
-    /// The client.
-    pub client: ClientId,
-    /// Its secret, as presented; nobody has checked it yet.
-    pub secret: SecretString,
-}
-
-/// Who presents a client's credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presenter {
-    /// The gateway itself: its configuration holds them.
-    Gateway,
-    /// A client at this address (of IPv6 its /64), if it is known. Until Account Manager has accepted the credentials,
-    /// they may be guesses.
-    Client(Option<IpAddr>),
-}
 
 /// A system token that the gateway got.
 #[derive(Debug)]
@@ -99,39 +82,6 @@ pub struct SystemToken {
     pub scopes: Scopes,
     ends_at: Instant,
     renew_at: Instant,
-}
-
-/// What a token is held under: whose, for what, and by which credentials. Holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Slot {
-    tenant: TenantId,
-    client: ClientId,
-    /// Keyed hash of client and secret.
-    credentials: [u8; 32],
-    scopes: String,
-}
-
-/// Why there is no system token.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SystemTokenFailure {
-    /// Account Manager refused the client or its secret.
-    #[error("Account Manager refused the client credentials")]
-    CredentialsRefused,
-    /// The client has not this scope.
-    #[error("the client has none of the scopes asked for")]
-    ScopeRefused,
-    /// Too many wrong secrets were tried for this client.
-    #[error("too many wrong secrets were tried for this client")]
-    TooManyGuesses {
-        /// When another one may be tried.
-        retry_after: Duration,
-    },
-    /// Account Manager could not be asked, or has just failed.
-    #[error("Account Manager does not answer as it should")]
-    Unavailable {
-        /// When it will be asked again.
-        retry_after: Duration,
-    },
 }
 
 #[derive(Debug, Clone)]

@@ -14,7 +14,8 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{
-    CLIENT_REFUSED_FOR, ClientCredentials, FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, Slot, SystemTokenFailure,
+    credentials::{ClientCredentials, Slot},
+    failure::{CLIENT_REFUSED_FOR, FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, SystemTokenFailure},
     guess_limiter::{GuessLimiter, Guesser},
     verified_secrets::VerifiedSecrets,
 };

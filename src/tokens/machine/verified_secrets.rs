@@ -11,7 +11,7 @@ use moka::sync::Cache;
 use secrecy::ExposeSecret;
 use tokio::sync::Semaphore;
 
-use super::ClientCredentials;
+use super::credentials::ClientCredentials;
 use crate::{jwt::sha256, store::SessionStore};
 
 /// How long the store remembers a proof after the last exchange that succeeded.
