@@ -4,7 +4,10 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{MERCHANT_API, Operation};
+use super::operation::Operation;
+
+/// The API of a merchant's route whose name has no API part.
+const MERCHANT_API: &str = "custom";
 
 /// A pattern for the names of operations: `{api}.{id}`, in which `*` stands for any text on its side
 /// of the dot. An API without its version stands for all its versions; a star at the end without a

@@ -25,7 +25,10 @@
 use http::Method;
 use serde::Deserialize;
 
-use super::{InvalidTemplate, Operation, OperationKind, Security, SecurityKind, template::Template};
+use super::{
+    operation::{Operation, OperationKind, Security, SecurityKind},
+    template::{InvalidTemplate, Template},
+};
 use crate::names::Scope;
 
 /// A table of operations that can't be used, or a route that can't be added to it.

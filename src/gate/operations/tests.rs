@@ -431,7 +431,7 @@ proptest! {
             };
             let template: String =
                 std::iter::once("/{organizationId}".to_owned()).chain(parts.iter().enumerate().map(part)).collect();
-            let _ = operations.add(Operation::of_merchant(route(&format!("t.t{n}"), method.clone(), &template)).unwrap());
+            let _ = operations.add(route(&format!("t.t{n}"), method.clone(), &template).into_operation().unwrap());
         }
         let all: Vec<&Operation> = operations.iter().map(Arc::as_ref).collect();
         for parts in paths {

@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use http::Method;
 
 use super::{
-    Operation,
+    operation::Operation,
     template::{Part, Template},
 };
 use crate::gate::path::Segment;
