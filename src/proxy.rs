@@ -15,6 +15,7 @@ mod http10;
 mod incoming;
 mod listener;
 mod places;
+mod serving;
 pub mod tls;
 mod upstream;
 mod workers;
@@ -47,10 +48,12 @@ pub use self::{
     context::Context,
     entrance::Entrance,
     listener::{Reception, http2_options},
+    serving::Serving,
     upstream::{Unresolved, Upstream, UpstreamError},
     workers::Workers,
 };
 use self::{
+    admit::RequestPhase,
     connection::Client,
     http10::{Http10, is_http10},
 };
@@ -58,7 +61,6 @@ use crate::{
     connect_failure::ConnectFailure,
     correlation,
     gate::{
-        Gate,
         forward::{self, HeaderEdits},
         on_behalf::GUEST_USID,
         refusal::{LargePart, Refusal},
@@ -67,27 +69,12 @@ use crate::{
     },
     in_flight::InFlight,
     metrics::Metrics,
-    names::ByOrganization,
     salesforce::exchange,
-    settings::Timeouts,
     waiting,
 };
 
 /// How often a request goes to an API again that said it had not processed it.
 const MAX_UNPROCESSED_RETRIES: u32 = 2;
-
-/// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
-#[derive(Debug)]
-pub struct Serving {
-    /// What decides.
-    pub gate: Arc<Gate>,
-    /// Where requests go, one for each of the gate's organizations.
-    pub upstreams: ByOrganization<Arc<Upstream>>,
-    /// Times.
-    pub timeouts: Timeouts,
-    /// Which requests get a line.
-    pub log: AccessLog,
-}
 
 /// The proxy in front of every organization's API.
 #[derive(Debug)]
@@ -95,6 +82,7 @@ pub struct Proxy {
     serving: Arc<ArcSwap<Serving>>,
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
+    request_phase: RequestPhase,
     http10: Http10,
 }
 
@@ -103,15 +91,8 @@ impl Proxy {
     #[must_use]
     pub fn new(serving: Arc<ArcSwap<Serving>>, in_flight: Arc<InFlight>) -> Self {
         let metrics = Arc::clone(&serving.load().gate.metrics);
-        Self { serving, metrics, in_flight, http10: Http10::new() }
-    }
-
-    /// Says in the answer that it is the connection's last, where it is.
-    fn close_if_last(&self, session: &mut Session) {
-        let must_close = Client::of(session.as_downstream()).is_some_and(|client| client.must_close());
-        if must_close || self.in_flight.is_draining() {
-            session.set_keepalive(None);
-        }
+        let request_phase = RequestPhase::new(Arc::clone(&metrics), Arc::clone(&in_flight));
+        Self { serving, metrics, in_flight, request_phase, http10: Http10::new() }
     }
 
     /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
@@ -205,7 +186,7 @@ impl ProxyHttp for Proxy {
         let span = context.span.clone();
         let (answered, waited) = {
             // Pinned here, because whoever is given a future by value has room for it twice.
-            let admitted = pin!(self.admit(session, context).instrument(span));
+            let admitted = pin!(self.request_phase.admit(session, context).instrument(span));
             waiting::measured(admitted).await
         };
         context.admitted(waited);
@@ -422,7 +403,7 @@ impl ProxyHttp for Proxy {
             // Without chunks it ends with the connection (RFC 9112, 6.3).
             session.set_keepalive(None);
         }
-        self.close_if_last(session);
+        self.request_phase.close_if_last(session);
         Ok(())
     }
 
@@ -489,7 +470,7 @@ impl ProxyHttp for Proxy {
                 session.set_keepalive(None);
                 let reply = Reply::refusal(&refusal);
                 let status = reply.status.as_u16();
-                match self.answer(session, context, reply).await {
+                match self.request_phase.answer(session, context, reply).await {
                     Ok(_) => {
                         close_after_rest(session).await;
                         status

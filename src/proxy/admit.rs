@@ -12,7 +12,13 @@ use http::{
 };
 use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 
-use super::{Context, Proxy, Serving, connection::Client, http10::is_http10, incoming::IncomingBody};
+use super::{
+    connection::Client,
+    context::Context,
+    http10::is_http10,
+    incoming::{HELD_BYTES, IncomingBody, RequestPermit, TooMany},
+    serving::Serving,
+};
 use crate::{
     correlation,
     gate::{
@@ -24,6 +30,9 @@ use crate::{
         reply::{self, Reply},
         slas,
     },
+    in_flight::InFlight,
+    metrics::Metrics,
+    settings::Limits,
     waiting,
 };
 
@@ -35,8 +44,23 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// connection. After any other one the answer closes it.
 const SMALL_REST_WITHIN: Duration = Duration::from_secs(1);
 const SMALL_REST_BYTES: usize = 64 * 1024;
+/// How soon the body of a further incomplete request of an HTTP/2 connection must be there, and how large it may be. A
+/// client that sends many small requests together is served; one that keeps them open is not.
+const SOON: Duration = Duration::from_millis(500);
+const SMALL_BYTES: usize = HELD_BYTES - 16 * 1024;
 
-impl Proxy {
+/// The phase of a request before any of it goes upstream, and the gateway's own answers.
+#[derive(Debug)]
+pub(super) struct RequestPhase {
+    metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
+}
+
+impl RequestPhase {
+    pub(super) fn new(metrics: Arc<Metrics>, in_flight: Arc<InFlight>) -> Self {
+        Self { metrics, in_flight }
+    }
+
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
     pub(super) async fn admit(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let serving = Arc::clone(&context.serving);
@@ -112,6 +136,48 @@ impl Proxy {
         }
     }
 
+    /// Counts a request before anything is done for it.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`] if its client has too many, [`Refusal::Overloaded`] if all together have, or its
+    /// HTTP/2 connection has too many that are incomplete.
+    async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), Refusal> {
+        let serving = Arc::clone(&context.serving);
+        let limits = &serving.gate.limits;
+        if self.in_flight.count() > limits.requests {
+            return Err(Refusal::Overloaded);
+        }
+        let Some(client) = Client::of(session.as_downstream()) else { return Ok(()) };
+        let is_http2 = session.as_downstream().as_http2().is_some();
+        if is_http2 && !client.is_proxy {
+            context.request_permit = Some(RequestPermit::take(&client.address, limits)?);
+        }
+        let client = Arc::clone(client);
+        if session.as_downstream_mut().is_body_done() {
+            return Ok(());
+        }
+        let address = if client.is_proxy {
+            let named = serving.gate.bounds.client(client.address.client, &session.req_header().headers);
+            client.address.addresses.of(named)
+        } else {
+            Arc::clone(&client.address)
+        };
+        let connection = (is_http2 && !client.is_proxy).then_some(client);
+        match IncomingBody::take(Arc::clone(&address), connection, limits) {
+            Err(TooMany::OfConnection) => {
+                let mut body = IncomingBody::take(address, None, limits)?;
+                if !waiting::on_others(Box::pin(arrives_soon(session, &mut body, limits))).await {
+                    return Err(TooMany::OfConnection.into());
+                }
+                body.complete();
+                context.is_held = true;
+                context.incoming = Some(body);
+            }
+            taken => context.incoming = Some(taken?),
+        }
+        Ok(())
+    }
+
     /// Refuses a request for which nothing is done any more: its answer is written if the client takes it now, and the
     /// request does not stay for it.
     async fn refuse_at_once(
@@ -166,6 +232,14 @@ impl Proxy {
         .await
     }
 
+    /// Says in the answer that it is the connection's last, where it is.
+    pub(super) fn close_if_last(&self, session: &mut Session) {
+        let must_close = Client::of(session.as_downstream()).is_some_and(|client| client.must_close());
+        if must_close || self.in_flight.is_draining() {
+            session.set_keepalive(None);
+        }
+    }
+
     fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
         self.note_refusal(context, reply::code(refusal), refusal.reason());
         context.reported = reported;
@@ -180,6 +254,26 @@ impl Proxy {
         context.code = Some(code);
         context.reason = reason;
     }
+}
+
+/// Whether the rest of a small body arrives within a moment. It can still be sent upstream.
+async fn arrives_soon(session: &mut Session, body: &mut IncomingBody, limits: &Limits) -> bool {
+    session.enable_retry_buffering();
+    let mut arrived = 0;
+    let reading = async {
+        while arrived <= SMALL_BYTES {
+            match session.as_downstream_mut().read_request_body().await {
+                Ok(Some(chunk)) => arrived += chunk.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+            if body.hold(arrived, limits).is_err() {
+                return false;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(SOON, reading).await.unwrap_or(false)
 }
 
 /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream: the library holds it

@@ -6,23 +6,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pingora::proxy::Session;
-
 use super::{
-    Context, Proxy,
     addresses::{Address, Counter, Usage},
     connection::Client,
 };
-use crate::{gate::refusal::Refusal, settings::Limits, waiting};
+use crate::{gate::refusal::Refusal, settings::Limits};
 
 /// As much of a body as the library holds to send it again; of a longer one it holds nothing.
 pub(super) const HELD_BYTES: usize = 64 * 1024;
 /// Requests of one HTTP/2 connection whose body has not arrived to its end.
 const INCOMPLETE_PER_CONNECTION: usize = 16;
-/// How soon the body of a further one must be there, and how large it may be. A client that sends many small requests
-/// together is served; one that keeps them open is not.
-const SOON: Duration = Duration::from_millis(500);
-const SMALL_BYTES: usize = HELD_BYTES - 16 * 1024;
 /// Once half of the places are taken, one address may have this part of the free ones: the fewer are free, the fewer it gets,
 /// so that a few addresses never take all.
 const PART_OF_FREE: usize = 8;
@@ -45,7 +38,7 @@ pub(super) struct IncomingBody {
 
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TooMany {
+pub(super) enum TooMany {
     OfConnection,
     OfAddress,
     InAll,
@@ -61,7 +54,7 @@ impl From<TooMany> for Refusal {
 }
 
 impl RequestPermit {
-    fn take(address: &Arc<Address>, limits: &Limits) -> Result<Self, TooMany> {
+    pub(super) fn take(address: &Arc<Address>, limits: &Limits) -> Result<Self, TooMany> {
         let limit = limits.of_address(address.client).requests;
         if !address.usage().requests.add(1, limit) {
             return Err(TooMany::OfAddress);
@@ -77,7 +70,11 @@ impl Drop for RequestPermit {
 }
 
 impl IncomingBody {
-    fn take(address: Arc<Address>, connection: Option<Arc<Client>>, limits: &Limits) -> Result<Self, TooMany> {
+    pub(super) fn take(
+        address: Arc<Address>,
+        connection: Option<Arc<Client>>,
+        limits: &Limits,
+    ) -> Result<Self, TooMany> {
         let taken = address.all().incomplete_requests.get();
         let share = match limits.incomplete_requests.saturating_sub(taken) {
             _ if taken <= limits.incomplete_requests / 2 => usize::MAX,
@@ -156,70 +153,6 @@ fn add(
         return Err(TooMany::InAll);
     }
     Ok(())
-}
-
-impl Proxy {
-    /// Counts a request before anything is done for it.
-    ///
-    /// # Errors
-    /// [`Refusal::CallerRateLimited`] if its client has too many, [`Refusal::Overloaded`] if all together have, or its
-    /// HTTP/2 connection has too many that are incomplete.
-    pub(super) async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), Refusal> {
-        let serving = Arc::clone(&context.serving);
-        let limits = &serving.gate.limits;
-        if self.in_flight.count() > limits.requests {
-            return Err(Refusal::Overloaded);
-        }
-        let Some(client) = Client::of(session.as_downstream()) else { return Ok(()) };
-        let is_http2 = session.as_downstream().as_http2().is_some();
-        if is_http2 && !client.is_proxy {
-            context.request_permit = Some(RequestPermit::take(&client.address, limits)?);
-        }
-        let client = Arc::clone(client);
-        if session.as_downstream_mut().is_body_done() {
-            return Ok(());
-        }
-        let address = if client.is_proxy {
-            let named = serving.gate.bounds.client(client.address.client, &session.req_header().headers);
-            client.address.addresses.of(named)
-        } else {
-            Arc::clone(&client.address)
-        };
-        let connection = (is_http2 && !client.is_proxy).then_some(client);
-        match IncomingBody::take(Arc::clone(&address), connection, limits) {
-            Err(TooMany::OfConnection) => {
-                let mut body = IncomingBody::take(address, None, limits)?;
-                if !waiting::on_others(Box::pin(arrives_soon(session, &mut body, limits))).await {
-                    return Err(TooMany::OfConnection.into());
-                }
-                body.complete();
-                context.is_held = true;
-                context.incoming = Some(body);
-            }
-            taken => context.incoming = Some(taken?),
-        }
-        Ok(())
-    }
-}
-
-/// Whether the rest of a small body arrives within a moment. It can still be sent upstream.
-async fn arrives_soon(session: &mut Session, body: &mut IncomingBody, limits: &Limits) -> bool {
-    session.enable_retry_buffering();
-    let mut arrived = 0;
-    let reading = async {
-        while arrived <= SMALL_BYTES {
-            match session.as_downstream_mut().read_request_body().await {
-                Ok(Some(chunk)) => arrived += chunk.len(),
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
-            if body.hold(arrived, limits).is_err() {
-                return false;
-            }
-        }
-        false
-    };
-    tokio::time::timeout(SOON, reading).await.unwrap_or(false)
 }
 
 #[cfg(test)]
