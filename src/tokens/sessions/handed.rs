@@ -18,8 +18,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    A_REFRESH_EACH, InUse, Known, SessionError, Sessions, owns,
+    A_REFRESH_EACH,
+    error::SessionError,
+    in_use::InUse,
     refresh::{LEASE_MARGIN, LOOK_EVERY},
+    state::{Known, Sessions, owns},
 };
 use crate::{
     clock::unix_now,

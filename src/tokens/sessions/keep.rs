@@ -11,7 +11,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{InUse, Known, NOTHING_FOR, SessionError, Sessions};
+use super::{
+    error::SessionError,
+    in_use::InUse,
+    state::{Known, NOTHING_FOR, Sessions},
+};
 use crate::{
     clock::unix_now,
     correlation,

@@ -3,44 +3,28 @@
 //! Owns the way from a name to a living token. Who may ask for which name, and how a session that is not there
 //! comes to be, is [`on_behalf`](super::super::on_behalf)'s affair.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{InUse, Known, SessionError, Sessions, owns, refresh::Outcome};
+use super::{
+    error::{Outcome, SessionError},
+    held_token::HeldToken,
+    in_use::InUse,
+    state::{Known, Sessions, owns},
+};
 use crate::{
     clock::unix_now,
     jwt::{TokenDigest, bearer},
     names::{OrganizationId, SiteId},
     salesforce::{guard::Class, slas::TokenAnswer},
-    shopper::verify::{HashedToken, ShopperVerifier, TokenError, VerifiedToken},
+    shopper::verify::{HashedToken, TokenError, VerifiedToken},
     store::{CallerEntry, Claim, Found, Session, StoreError},
 };
 
 /// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds
 /// up the others for no longer, and they still have time for a call of their own.
 const CLAIMED_EXCHANGES: u32 = 2;
-
-/// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
-#[derive(Debug)]
-pub struct HeldToken {
-    /// `Bearer` and the token.
-    pub authorization: HeaderValue,
-    /// Who it speaks for.
-    pub verified: VerifiedToken,
-    /// Who said so; another configuration has another verifier.
-    verifier: Weak<ShopperVerifier>,
-}
-
-impl HeldToken {
-    /// The token itself.
-    #[must_use]
-    pub fn token(&self) -> SecretString {
-        let text = self.authorization.to_str().unwrap_or_default();
-        SecretString::from(text.strip_prefix("Bearer ").unwrap_or_default())
-    }
-}
 
 /// Who was given a token on behalf of a shopper.
 #[derive(Debug, Clone, PartialEq, Eq)]

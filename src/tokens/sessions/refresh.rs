@@ -12,7 +12,11 @@ use std::{
 
 use secrecy::ExposeSecret;
 
-use super::{InUse, Known, SessionError, Sessions, digest_of, ends_at, owns};
+use super::{
+    error::{Outcome, SessionError},
+    in_use::InUse,
+    state::{Known, Sessions, digest_of, ends_at, owns},
+};
 use crate::{
     clock::unix_now,
     correlation,
@@ -34,9 +38,6 @@ const WRITE_TRIES: u32 = 120;
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 /// How much of that the caller waits for.
 const WRITE_TRIES_WAITED: u32 = 3;
-
-/// The session after its refresh.
-pub(super) type Outcome = Result<Arc<Session>, SessionError>;
 
 impl Sessions {
     /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.

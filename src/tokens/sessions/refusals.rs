@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::SessionError;
+use super::error::SessionError;
 use crate::{
     names::{ClientId, OrganizationId, SiteId},
     salesforce::{exchange::ExchangeError, transport::Answer},

@@ -1,0 +1,384 @@
+//! The state of all sessions of this process: which it knows, how it asks the store for others, and how it keeps new ones.
+//!
+//! Refreshes, named sessions and the ends of sessions build on it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use quick_cache::sync::Cache;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{error::Outcome, in_use::InUse, refusals::RefreshRefusals};
+use crate::{
+    clock::unix_now,
+    jwt::{TokenDigest, token_digest},
+    metrics::Metrics,
+    names::{ByOrganization, OrganizationId, SiteId},
+    salesforce::slas::{Slas, TokenAnswer},
+    settings::{self, SlasClient},
+    shopper::{
+        Shopper,
+        verify::{ShopperVerifier, VerifiedToken},
+    },
+    store::{
+        Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations, Session,
+        SessionId, SessionStore, StoreError, random_bytes,
+    },
+    tokens::{flights::Flights, pace::Pace},
+};
+
+/// How long writing a revocation record may take in this process, in addition to the store's timeout.
+const REVOCATION_WRITE_MARGIN: Duration = Duration::from_millis(150);
+/// Life of a guest's refresh token when SLAS does not say it, seconds.
+const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
+/// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
+const REGISTERED_REFRESH_SECONDS: u64 = 90 * 24 * 3600;
+/// A token without a session is asked for again after this many seconds.
+pub(super) const NOTHING_FOR: u64 = 60;
+/// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
+const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
+/// Beside a store in memory, one of so many of its sessions is also known here.
+const MEMORY_SHARE: u64 = 16;
+/// At least so many tokens are known.
+const LEAST_KNOWN: usize = 1000;
+/// How long a login that the store did not take is offered to it again.
+const INSERT_TRIES: u32 = 60;
+
+/// The sessions of this gateway.
+#[derive(Debug)]
+pub struct Sessions {
+    pub(super) store: Arc<dyn SessionStore>,
+    pub(super) issuers: ByOrganization<Issuer>,
+    pub(super) verifier: Arc<ShopperVerifier>,
+    pub(super) known: Arc<Cache<TokenDigest, Known>>,
+    /// What was ended, here or elsewhere.
+    pub(super) ends: Arc<RevocationSet>,
+    pub(super) flights: Arc<Flights<SessionId, Outcome>>,
+    /// How far the news of other replicas have been read.
+    pub(super) news: Arc<tokio::sync::Mutex<Cursor>>,
+    pub(super) replacements: Pace<SessionId>,
+    /// Refreshes that SLAS refused without ending the session.
+    pub(super) refusals: RefreshRefusals,
+    pub(super) settings: settings::Sessions,
+    /// How long a refresh may take, at most.
+    pub(super) exchange: Duration,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// SLAS of one organization and the clients that sessions may be of.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// Its SLAS.
+    pub slas: Slas,
+    /// Its clients.
+    pub clients: Vec<SlasClient>,
+}
+
+/// What this process knows of a token without asking the store.
+#[derive(Debug, Clone)]
+pub(super) enum Known {
+    Session(Arc<InUse>),
+    /// The store had nothing, at that time.
+    Nothing(u64),
+    /// It has no session, and came after these ends.
+    Epoch(Arc<Epoch>),
+    Ended,
+}
+
+impl Sessions {
+    /// Sessions in `store`, refreshed at `issuers`; `exchange` is the time limit of one call to SLAS.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        issuers: ByOrganization<Issuer>,
+        verifier: Arc<ShopperVerifier>,
+        settings: settings::Sessions,
+        exchange: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        // What is in the same process is soon asked for; what is not is kept here in full.
+        let share = if store.is_shared() { 1 } else { MEMORY_SHARE };
+        let capacity = usize::try_from(settings.capacity / share).unwrap_or(usize::MAX).max(LEAST_KNOWN);
+        Arc::new(Self {
+            store,
+            issuers,
+            verifier,
+            known: Arc::new(Cache::new(capacity)),
+            ends: Arc::default(),
+            flights: Flights::new(),
+            news: Arc::default(),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            refusals: RefreshRefusals::new(),
+            settings,
+            exchange,
+            metrics,
+        })
+    }
+
+    /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
+    #[must_use]
+    pub fn after(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        self.verifier.learn_clocks_of(&before.verifier);
+        if !Arc::ptr_eq(&self.store, &before.store) {
+            return self;
+        }
+        Arc::new(Self {
+            store: Arc::clone(&self.store),
+            issuers: self.issuers.clone(),
+            verifier: Arc::clone(&self.verifier),
+            known: Arc::clone(&before.known),
+            ends: Arc::clone(&before.ends),
+            flights: Arc::clone(&before.flights),
+            news: Arc::clone(&before.news),
+            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            refusals: RefreshRefusals::new(),
+            settings: self.settings.clone(),
+            exchange: self.exchange,
+            metrics: Arc::clone(&self.metrics),
+        })
+    }
+
+    /// The session of a login, not begun yet; `None` if the answer has no refresh token.
+    pub(super) fn session_of(
+        &self,
+        site: &SiteId,
+        token: &VerifiedToken,
+        answer: &TokenAnswer,
+        name: Option<&TokenDigest>,
+    ) -> Option<Session> {
+        let shopper = &token.shopper;
+        let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
+        Some(Session {
+            id: SessionId(random_bytes().ok()?),
+            owner: self.owner(shopper, site),
+            access_token: answer.access_token.clone(),
+            access_ends_at: ends_at(shopper.expires_at, answer.expires_in),
+            access_life: answer.expires_in,
+            refresh_token: answer.refresh_token.clone()?,
+            ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
+            tokens: name.copied().into_iter().chain([token.digest]).collect(),
+            is_named: name.is_some(),
+            handed: None,
+            after: Epoch::default(),
+            renewed_at: 0,
+            caller: None,
+            version: 0,
+        })
+    }
+
+    /// Keeps a new session. It came after these ends, or after every end that is known now.
+    pub(super) async fn put(self: &Arc<Self>, mut session: Session, after: Option<Epoch>) -> Arc<InUse> {
+        let now = unix_now();
+        let keys = session.revocation_keys();
+        let after = match after {
+            Some(after) => Ok(after),
+            None => self.revocations_of(&keys).await.map(|ends| ends.after()),
+        };
+        session.after = after.clone().unwrap_or_else(|_| self.ends.of_both(&keys).after());
+        let session = Arc::new(session);
+        let in_use = Arc::new(InUse::new(Arc::clone(&session), now));
+        for digest in &session.tokens {
+            self.known.insert(*digest, Known::Session(Arc::clone(&in_use)));
+        }
+        let stored = match after {
+            Ok(_) => self.store.insert(session, now).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::warn!(%error, "a session could not be stored; trying again");
+            let (sessions, in_use) = (Arc::clone(self), Arc::clone(&in_use));
+            tokio::spawn(async move {
+                for attempt in 1..=INSERT_TRIES {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if sessions.put_again(&in_use).await.is_ok() {
+                        return;
+                    }
+                    tracing::debug!(attempt, "a session could still not be stored");
+                }
+                tracing::error!("a session was never stored; it ends with its access token");
+            });
+        }
+        in_use
+    }
+
+    /// Offers a session to the store that did not take it. The store may know an end before it that this process did not,
+    /// and this process an end of it that the store does not: the latter counts.
+    async fn put_again(&self, in_use: &InUse) -> Result<(), StoreError> {
+        let session = in_use.session.load_full();
+        if self.has_ended(in_use) {
+            return Ok(());
+        }
+        let after = self.store.ends(&in_use.revocation_keys).await?.after();
+        let session = if session.version == 0 && session.after != after {
+            let later = Arc::new(Session { after, ..Session::clone(&session) });
+            in_use.session.store(Arc::clone(&later));
+            later
+        } else {
+            session
+        };
+        self.store.insert(session, unix_now()).await
+    }
+
+    /// The records of ends, as the store and this process know them.
+    pub(super) async fn revocations_of(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
+        let Revocations { session, customer } = self.store.ends(keys).await?;
+        let note = |key: RevocationKey, end: Revocation| {
+            if end.number > 0 { self.ends.note(key, end) } else { self.ends.of(key) }
+        };
+        Ok(Revocations {
+            session: note(keys.session, session),
+            customer: keys.customer.map(|key| note(key, customer)).unwrap_or_default(),
+        })
+    }
+
+    /// Whether a session was ended, as far as this process knows.
+    pub(super) fn has_ended(&self, in_use: &InUse) -> bool {
+        !self.ends.is_empty() && self.ends.of_both(&in_use.revocation_keys).cover(in_use.session.load().after)
+    }
+
+    /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
+    /// their tokens on, and SLAS may issue those tokens in the next second.
+    pub(super) fn end_time(&self, organization: &OrganizationId) -> u64 {
+        self.verifier.slas_time_in(self.store.write_timeout() + REVOCATION_WRITE_MARGIN, organization)
+    }
+
+    /// What is known of a token, asking the store where this process has not seen it. Once a token is known here, the
+    /// news of other replicas keep it true.
+    pub(super) async fn known(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
+        let shopper = &token.shopper;
+        let known = match self.known.get(&token.digest) {
+            Some(Known::Nothing(at)) if at.saturating_add(NOTHING_FOR) <= now => None,
+            Some(Known::Session(in_use)) if !owns(shopper, &in_use.session.load().owner) => Some(Known::Nothing(now)),
+            known => known,
+        };
+        let Some(known) = known else { return self.asked(token, now).await };
+        if self.ends.is_empty() {
+            return Ok(known);
+        }
+        Ok(known.unless(&self.ends.of_both(&shopper.revocation_keys), shopper))
+    }
+
+    /// What the store knows of a token.
+    async fn asked(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
+        let shopper = &token.shopper;
+        let (found, ends) =
+            tokio::try_join!(self.store.find(&token.digest), self.revocations_of(&shopper.revocation_keys))?;
+        let known = match found {
+            Found::Session(session, used_at) if owns(shopper, &session.owner) => {
+                Known::Session(Arc::new(InUse::new(session, used_at)))
+            }
+            // Of a session that is gone without an end, which a store that lost it is to blame for, the token goes on.
+            Found::Gone if ends != Revocations::default() => Known::Ended,
+            Found::Session(..) | Found::Gone | Found::Nothing => Known::Nothing(now),
+            Found::Epoch(after) => Known::Epoch(Arc::new(after)),
+            Found::Ended => Known::Ended,
+        };
+        let known = known.unless(&ends, shopper);
+        self.known.insert(token.digest, known.clone());
+        Ok(known)
+    }
+
+    /// Whether nobody used it for too long. What other replicas saw counts as well, so the store is asked
+    /// before that is said.
+    pub(super) async fn is_idle(&self, in_use: &InUse, now: u64) -> Result<bool, StoreError> {
+        let idle = self.settings.idle_timeout.as_secs();
+        let is_idle = |used_at: u64| used_at.saturating_add(idle) <= now;
+        if !is_idle(in_use.used_at.load(Ordering::Relaxed)) {
+            return Ok(false);
+        }
+        let session = in_use.session.load_full();
+        let Some(token) = session.tokens.last() else { return Ok(true) };
+        let Found::Session(_, used_at) = self.store.find(token).await? else { return Ok(true) };
+        in_use.used_at.fetch_max(used_at, Ordering::Relaxed);
+        Ok(is_idle(used_at))
+    }
+
+    /// Notes a use, and tells the store now and then.
+    pub(super) async fn used(&self, in_use: &Arc<InUse>, now: u64) {
+        in_use.used_at.fetch_max(now, Ordering::Relaxed);
+        let every = (self.settings.idle_timeout.as_secs() / 20).clamp(1, 60);
+        let told_at = in_use.told_at.load(Ordering::Relaxed);
+        let is_due = told_at.saturating_add(every) <= now;
+        if !is_due || in_use.told_at.compare_exchange(told_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let session = in_use.session.load_full();
+        let store = Arc::clone(&self.store);
+        let tell = async move {
+            // A use that is not told is told with the next.
+            let _ = store.touch(&session, now).await;
+        };
+        if self.store.is_shared() {
+            tokio::spawn(tell);
+        } else {
+            tell.await;
+        }
+    }
+
+    /// The owner that a shopper is. Names that many sessions share are shared in memory as well.
+    fn owner(&self, shopper: &Shopper, site: &SiteId) -> Owner {
+        let issuer = self.issuers.get_key_value(&shopper.organization);
+        let client = issuer.and_then(|(_, issuer)| issuer.clients.iter().find(|client| client.id == shopper.client));
+        Owner {
+            organization: issuer.map_or(&shopper.organization, |(organization, _)| organization).clone(),
+            site: shopper.site.as_ref().filter(|own| *own != site).unwrap_or(site).clone(),
+            client: client.map_or(&shopper.client, |client| &client.id).clone(),
+            usid: shopper.usid.clone(),
+            customer: shopper.customer.clone(),
+            registered: shopper.registered,
+        }
+    }
+
+    pub(super) fn client_of(&self, session: &Session) -> Option<&SlasClient> {
+        let issuer = self.issuers.get(&session.owner.organization)?;
+        issuer.clients.iter().find(|client| client.id == session.owner.client)
+    }
+
+    pub(super) fn forget(&self, session: &Session) {
+        for digest in &session.tokens {
+            self.known.insert(*digest, Known::Ended);
+        }
+    }
+
+    pub(super) fn count(&self, result: &'static str) {
+        tracing::Span::current().record("result", result);
+        self.metrics.token_requests.with_label_values(&["session", result]).inc();
+    }
+}
+
+impl Known {
+    /// The same, unless one of these ends covers it.
+    fn unless(self, ends: &Revocations, shopper: &Shopper) -> Self {
+        let is_over = match &self {
+            Self::Session(in_use) => ends.cover(in_use.session.load().after),
+            Self::Epoch(after) => ends.cover(**after),
+            Self::Nothing(_) => ends.cover_issued(shopper.issued_at),
+            Self::Ended => false,
+        };
+        if is_over { Self::Ended } else { self }
+    }
+}
+
+/// When a token ends that SLAS has just given, by the gateway's clock. It says so itself, by SLAS's clock; where the two
+/// differ by much, its life counts, which needs no clock in common (RFC 6749, 5.1): else a token could look ended as soon
+/// as it is here, and each request would renew it.
+pub(super) fn ends_at(says: u64, life: u64) -> u64 {
+    let now = unix_now();
+    if life == 0 { says } else { says.clamp(now.saturating_add(life / 2), now.saturating_add(life)) }
+}
+
+/// Whether a token speaks for the owner of a session: organization, client, shopper and site alike.
+pub(super) fn owns(shopper: &Shopper, owner: &Owner) -> bool {
+    shopper.organization == owner.organization
+        && shopper.client == owner.client
+        && shopper.usid == owner.usid
+        && shopper.customer == owner.customer
+        && shopper.site.as_ref().is_none_or(|site| *site == owner.site)
+}
+
+/// The digest of a token that SLAS gave.
+pub(super) fn digest_of(token: &SecretString) -> TokenDigest {
+    token_digest(token.expose_secret())
+}
