@@ -16,7 +16,23 @@ use std::{
 use syn::visit::{self, Visit};
 
 /// The circles that are still there. A new one fails, and so does one that is gone and still listed.
-const KNOWN: [&[&str]; 0] = [];
+const KNOWN: [&[&str]; 1] = [&[
+    "src/gate.rs",
+    "src/gate/authorize.rs",
+    "src/gate/bounds.rs",
+    "src/gate/bounds/attempts.rs",
+    "src/gate/bounds/rates.rs",
+    "src/gate/bounds/slas_calls.rs",
+    "src/gate/bounds/subject.rs",
+    "src/gate/caller/authenticate.rs",
+    "src/gate/forward.rs",
+    "src/gate/legacy.rs",
+    "src/gate/on_behalf.rs",
+    "src/gate/slas.rs",
+    "src/gate/slas/answer.rs",
+    "src/gate/slas/client.rs",
+    "src/gate/slas/login.rs",
+]];
 
 type ModulePath = Vec<String>;
 
@@ -323,7 +339,9 @@ fn circles(files: &[(String, String)]) -> Vec<(Vec<&str>, String)> {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             format!("  {} -> {}: {}\n", files[*user].0, files[*used].0, names.join(", "))
         });
-        circles.push((circle.iter().map(|file| files[*file].0.as_str()).collect(), lines.collect()));
+        let mut names: Vec<&str> = circle.iter().map(|file| files[*file].0.as_str()).collect();
+        names.sort_unstable();
+        circles.push((names, lines.collect()));
     }
     circles
 }
