@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences advisories build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo quick test fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences advisories build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
@@ -91,6 +91,11 @@ demo: build-tools ## Start a simulated Salesforce and the gateway, run sample ca
 	@echo "Building the gateway and the simulator (a first build takes some minutes)"
 	cargo build --workspace --bins --example demo
 	@cargo run --quiet --example demo -- $(DEMO_ARGS)
+
+quick: build-tools ## Check format and lints, and run the unit tests and house rules: what to run while you work
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo nextest run --workspace --lib --test floors --test layers --test lexicon --test config_docs
 
 test: build-tools test-tools sdk-packages lint ## Run every test and check
 	cargo nextest run --workspace
