@@ -60,11 +60,34 @@ const METHOD_OVERRIDES: [&str; 5] = ["method-override", "http-method", "http-ver
 
 /// Whether a client's field of this name stays here.
 pub(super) fn is_never_from_clients(name: &str) -> bool {
+    if is_of_plain_http(name) {
+        return false;
+    }
     NAMES.iter().any(|never| is_twin_of(name, never))
         || BEGINNINGS.iter().any(|beginning| starts_like(name, beginning))
         || is_internal_to_salesforce(name)
         || says_who_asks(name)
         || overrides_method(name)
+}
+
+/// Whether it is a field that nearly every request has. All others are looked at word by word.
+fn is_of_plain_http(name: &str) -> bool {
+    matches!(
+        name,
+        "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "authorization"
+            | "connection"
+            | "content-length"
+            | "content-type"
+            | "cookie"
+            | "correlation-id"
+            | "host"
+            | "origin"
+            | "referer"
+            | "user-agent"
+    )
 }
 
 /// Whether a name has words by which proxies, CDNs and TLS terminators say who asks and from where: an address
