@@ -6,11 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+mod sources;
+
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// Where the proxy library may be named: the binary, the composition root, the two listeners.
 const PINGORA_ROOMS: [&str; 4] = ["main", "app", "proxy", "admin"];
@@ -174,27 +172,6 @@ fn violations(file: &str, text: &str, floors: &Floors) -> Vec<String> {
     found
 }
 
-/// Every source file below a folder, with its path from the package's own.
-fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_str().unwrap().to_owned();
-            found.push((name, fs::read_to_string(&path).unwrap()));
-        }
-    }
-}
-
-fn src() -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert!(found.len() > 40, "only {} files in src", found.len());
-    found
-}
-
 #[test]
 fn every_module_has_a_floor() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
@@ -207,7 +184,7 @@ fn every_module_has_a_floor() {
 
 #[test]
 fn every_rule_of_the_house_is_kept() {
-    let src = src();
+    let src = sources::of_src();
     let floors = floors(&src.iter().find(|(file, _)| file == "src/lib.rs").unwrap().1);
     let found: Vec<String> = src.iter().flat_map(|(file, text)| violations(file, text, &floors)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));

@@ -7,11 +7,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+mod sources;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::{self, Visit};
 
@@ -346,27 +344,11 @@ fn circles(files: &[(String, String)]) -> Vec<(Vec<&str>, String)> {
     circles
 }
 
-fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_str().unwrap().to_owned();
-            // The binary is another crate, and files of tests are test code.
-            if name != "src/main.rs" && !name.ends_with("/tests.rs") {
-                found.push((name, fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-}
-
 #[test]
 fn files_of_src_depend_on_each_other_in_no_circle_but_the_known() {
-    let mut files = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
-    assert!(files.len() > 100, "only {} files in src", files.len());
+    let mut files = sources::of_src();
+    // The binary is another crate, and files of tests are test code.
+    files.retain(|(name, _)| name != "src/main.rs" && !name.ends_with("/tests.rs"));
     let circles = circles(&files);
     let unknown: String = circles
         .iter()

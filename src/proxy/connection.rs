@@ -1,8 +1,8 @@
 //! One client's connection, between the socket or TLS and the HTTP library.
 //!
-//! Owns what the library does not look after: it tells the [`HeadClock`] of bytes, follows the
-//! [`Frames`] of HTTP/2, and says in our words what the library says by itself. Refuses to know what
-//! the requests are.
+//! It does what the library leaves out: it tells the [`HeadClock`] of bytes, hands on one request of HTTP/1.1 at a time
+//! ([`RequestFraming`]), follows the [`Frames`] of HTTP/2, bounds the time of writes, closes without a reset, and says in our words
+//! what the library says by itself.
 
 mod client;
 mod clock;
@@ -65,7 +65,7 @@ const LATER_BYTES: usize = 16 * 1024;
 /// A client's connection.
 pub(crate) struct Connection {
     io: BufWriter<Stream>,
-    /// What arrived and belongs to the next request, until that is read: of one read of the library's at most.
+    /// What arrived before the library may have it, [`LATER_BYTES`] and one small read at most.
     early: Vec<u8>,
     client: Arc<Client>,
     protocol: Protocol,

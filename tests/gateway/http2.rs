@@ -222,6 +222,28 @@ async fn a_stop_does_not_wait_for_connections_without_a_request() {
     assert_eq!(replica.wait().await, Some(0));
 }
 
+/// A gateway before an API that speaks HTTP/2 alone, and a token for it.
+struct Behind {
+    api: Http2Api,
+    gateway: Gateway,
+    token: String,
+    /// What must live as long as they do.
+    _kept: (Authority, [salesforce_simulator::Simulator; 2]),
+}
+
+async fn behind(scopes: &[&str], breaks_off: bool) -> Behind {
+    install_cryptography();
+    let authority = Authority::new();
+    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
+    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), breaks_off).await;
+    let (gateway, simulator) = in_front_of(&api, &authority).await;
+    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
+        scopes: Some(scopes.iter().map(|scope| (*scope).to_owned()).collect()),
+        ..Default::default()
+    });
+    Behind { api, gateway, token, _kept: (authority, [signer, simulator]) }
+}
+
 /// A gateway whose API speaks HTTP/2 over TLS and nothing else.
 async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesforce_simulator::Simulator) {
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -239,15 +261,7 @@ async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesfo
 
 #[tokio::test]
 async fn an_api_in_http_2_is_asked_in_its_own_name() {
-    install_cryptography();
-    let authority = Authority::new();
-    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), false).await;
-    let (gateway, _simulator) = in_front_of(&api, &authority).await;
-    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
-        scopes: Some(vec!["sfcc.shopper-baskets-orders.rw".into()]),
-        ..Default::default()
-    });
+    let Behind { api, gateway, token, _kept } = behind(&["sfcc.shopper-baskets-orders.rw"], false).await;
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
         let request = client
             .post(format!("http://{}{}", gateway.address, baskets("?siteId=RefArch")))
@@ -270,15 +284,7 @@ async fn an_api_in_http_2_is_asked_in_its_own_name() {
 
 #[tokio::test]
 async fn answer_over_http_2_has_no_chunks_for_an_http_1_0_client() {
-    install_cryptography();
-    let authority = Authority::new();
-    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), false).await;
-    let (gateway, _simulator) = in_front_of(&api, &authority).await;
-    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
-        scopes: Some(vec!["sfcc.shopper-standard".into()]),
-        ..Default::default()
-    });
+    let Behind { api: _api, gateway, token, _kept } = behind(&["sfcc.shopper-standard"], false).await;
     for keep in ["", "Connection: keep-alive\r\n"] {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         let target = products("/a1?siteId=RefArch");
@@ -297,15 +303,8 @@ async fn answer_over_http_2_has_no_chunks_for_an_http_1_0_client() {
 
 #[tokio::test]
 async fn a_stream_that_the_api_resets_never_looks_complete() {
-    install_cryptography();
-    let authority = Authority::new();
-    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), true).await;
-    let (gateway, _simulator) = in_front_of(&api, &authority).await;
-    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
-        scopes: Some(vec!["sfcc.shopper-customers.login".into(), "sfcc.shopper-myaccount".into()]),
-        ..Default::default()
-    });
+    let Behind { api, gateway, token, .. } =
+        behind(&["sfcc.shopper-customers.login", "sfcc.shopper-myaccount"], true).await;
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
         let target = customers("/customers/guest-1?siteId=RefArch");
         let request = client.get(format!("http://{}{target}", gateway.address)).bearer_auth(&token);
@@ -318,15 +317,7 @@ async fn a_stream_that_the_api_resets_never_looks_complete() {
 
 #[tokio::test]
 async fn request_that_the_api_has_not_processed_is_sent_again() {
-    install_cryptography();
-    let authority = Authority::new();
-    let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-    let api = Http2Api::start(signer.slas_jwks().to_string(), &authority.server(), false).await;
-    let (gateway, _simulator) = in_front_of(&api, &authority).await;
-    let token = signer.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
-        scopes: Some(vec!["sfcc.shopper-baskets-orders.rw".into()]),
-        ..Default::default()
-    });
+    let Behind { api, gateway, token, _kept } = behind(&["sfcc.shopper-baskets-orders.rw"], false).await;
     let client = Client::builder().no_proxy().build().unwrap();
     let send = async |method: reqwest::Method, body: String| {
         let target = format!("http://{}{}", gateway.address, baskets("/b1?siteId=RefArch"));
