@@ -17,8 +17,8 @@ use std::{
 use salesforce_simulator::Seed;
 use shopper_gateway::{
     app::{App, Stop},
-    settings::Settings,
-    telemetry,
+    config::Settings,
+    observability::setup,
 };
 use tokio::{process::Command, sync::oneshot};
 
@@ -230,7 +230,7 @@ fn settings(simulator: &str) -> Outcome<Settings> {
         println!("  audit log: {}", file.display());
     }
     log.audit_file = audit_file;
-    telemetry::start(&log, &loaded.settings.traces, std::io::stderr().is_terminal())?;
+    setup::start(&log, &loaded.settings.traces, std::io::stderr().is_terminal())?;
     Ok(loaded.settings)
 }
 

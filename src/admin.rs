@@ -28,7 +28,7 @@ use self::{
     response::{answer, json},
     status::Status,
 };
-use crate::{gate::Gate, in_flight::InFlight};
+use crate::{gateway::Gate, shutdown::InFlight};
 
 /// What a browser calls the report when it keeps it.
 const DOWNLOADED: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");

@@ -12,6 +12,7 @@ mod live;
 mod load;
 mod parts;
 mod policy;
+pub mod process;
 pub mod signals;
 mod trust;
 
@@ -47,9 +48,9 @@ pub use self::{
 };
 use crate::{
     admin::Admin,
-    in_flight::InFlight,
-    proxy::{Entrance, Proxy, Reception, Workers, http2_options},
-    settings::Settings,
+    config::Settings,
+    server::{Entrance, Proxy, Reception, Workers, http2_options},
+    shutdown::InFlight,
 };
 
 /// Connections that wait until they are accepted, before the listener is served with a longer queue.

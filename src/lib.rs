@@ -1,47 +1,38 @@
 //! shopper-gateway: a reverse proxy in front of the Salesforce B2C Commerce Shopper APIs.
 //!
-//! The modules stand on floors; each imports lower floors only, which `tests/floors.rs` checks. A request
-//! goes down the floors once and comes back as a value.
+//! The modules form layers. A module imports lower layers only, and `tests/layers.rs` checks that. A request goes down the
+//! layers once and comes back as a value.
 //!
-//! - F10 [`command`]: the command line
-//! - F9 [`app`]: settings in, a running gateway out; the only place where the parts meet
-//! - F8 [`proxy`], [`admin`]: the two listeners; only `proxy` writes to a client
-//! - F7 [`gate`]: one request in, one decision out: the table of contents of the product
-//! - F6 [`system`], [`tokens`]: trusted systems' tokens; the tokens that the gateway holds
-//! - F5 [`shopper`]: who a verified shopper token speaks for
-//! - F4 [`keys`]: the issuers' public keys
-//! - F3 [`store`], [`telemetry`]: where sessions live, and what replicas share; logs and traces
-//! - F2 [`salesforce`], [`jwt`]: wire contracts; signed tokens as text
-//! - F1 [`settings`], [`metrics`], [`audit`], [`in_flight`], [`migration`], [`spans`]: configuration, counters, who did what, what a drain waits for, who is still to move, what a trace shows
-//! - F0 [`names`], [`clock`], [`waiting`], [`correlation`], [`descriptors`], [`core_dumps`], [`certificates`], [`connect_failure`], [`host`]: identifiers,
-//!   time, others' time, the correlation id, what the system lets the process open and what it keeps of its memory, files of certificates, why
-//!   there is no connection, hosts
+//! - L11 [`cli`]: the command line
+//! - L10 [`app`]: builds a running gateway from the configuration; the only place where all parts meet
+//! - L9 [`server`], [`admin`]: the two listeners; only `server` writes to a client
+//! - L8 [`gateway`]: the pipeline: one request in, one decision out
+//! - L7 [`tokens`]: the tokens that the gateway holds
+//! - L6 [`verify`]: verification of shopper tokens and system tokens
+//! - L5 [`jwks`]: the issuers' public keys
+//! - L4 [`store`]: sessions, and the state that replicas share
+//! - L3 [`salesforce`], [`jwt`]: Salesforce's services as a client sees them; signed tokens
+//! - L2 [`observability`]: logs, metrics, traces, the audit log
+//! - L1 [`config`]: the configuration
+//! - L0 [`types`], [`time`], [`correlation`], [`shutdown`], [`certificates`], [`connect_failure`], [`host`]: identifiers, time, correlation ids, draining, certificate files, causes of failed connections, host names
 
 pub mod admin;
 pub mod app;
-pub mod audit;
 pub mod certificates;
-pub mod clock;
-pub mod command;
+pub mod cli;
+pub mod config;
 pub mod connect_failure;
-pub mod core_dumps;
 pub mod correlation;
-pub mod descriptors;
-pub mod gate;
+pub mod gateway;
 pub mod host;
-pub mod in_flight;
+pub mod jwks;
 pub mod jwt;
-pub mod keys;
-pub mod metrics;
-pub mod migration;
-pub mod names;
-pub mod proxy;
+pub mod observability;
 pub mod salesforce;
-pub mod settings;
-pub mod shopper;
-pub mod spans;
+pub mod server;
+pub mod shutdown;
 pub mod store;
-pub mod system;
-pub mod telemetry;
+pub mod time;
 pub mod tokens;
-pub mod waiting;
+pub mod types;
+pub mod verify;

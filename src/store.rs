@@ -27,9 +27,9 @@ pub use self::revocations::{
 };
 pub use self::unavailable::{Outage, StorePeer, UnavailableCause};
 use crate::{
-    clock::unix_now,
     jwt::TokenDigest,
-    names::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
+    time::unix_now,
+    types::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
 };
 
 /// An access token is found again this many refreshes later; the login's own is found always.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use secrecy::ExposeSecret;
-use shopper_gateway::settings::{
+use shopper_gateway::config::{
     Checked, ConfigErrors, Loaded, LogFormat, PolicyMode, Settings, UnknownOperations, schema,
 };
 use tempfile::TempDir;

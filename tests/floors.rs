@@ -11,21 +11,21 @@ mod sources;
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// Where the proxy library may be named: the binary, the composition root, the two listeners.
-const PINGORA_ROOMS: [&str; 4] = ["main", "app", "proxy", "admin"];
+const PINGORA_ROOMS: [&str; 4] = ["main", "app", "server", "admin"];
 /// Where a failure status may stand in code: the one place that chooses them, the operators' listener,
 /// and the wire contracts, which read the statuses that Salesforce sends.
-const STATUS_ROOMS: [&str; 4] = ["src/gate/reply.rs", "src/admin.rs", "src/admin/", "src/salesforce/"];
+const STATUS_ROOMS: [&str; 4] = ["src/gateway/reply.rs", "src/admin.rs", "src/admin/", "src/salesforce/"];
 /// Statuses of 1xx, 2xx and 3xx; every other constant of `StatusCode` is a failure.
 const NO_FAILURES: [&str; 8] =
     ["CONTINUE", "SWITCHING_PROTOCOLS", "OK", "CREATED", "ACCEPTED", "NO_CONTENT", "FOUND", "SEE_OTHER"];
 
 type Floors = BTreeMap<String, u8>;
 
-/// The floors of `lib.rs`: its lines "- F8 [`app`], [`other`]: …".
+/// The floors of `lib.rs`: its lines "- L8 [`app`], [`other`]: …".
 fn floors(lib: &str) -> Floors {
     let mut floors = Floors::new();
     for line in lib.lines() {
-        let Some((floor, rest)) = line.strip_prefix("//! - F").and_then(|line| line.split_once(' ')) else { continue };
+        let Some((floor, rest)) = line.strip_prefix("//! - L").and_then(|line| line.split_once(' ')) else { continue };
         let modules = rest.split_once("]: ").expect("a floor has a list of modules and says what they are").0;
         for module in modules.split(", ") {
             let module = module.trim_matches(['[', ']', '`']).to_owned();
@@ -151,7 +151,7 @@ fn violations(file: &str, text: &str, floors: &Floors) -> Vec<String> {
         match (floors.get(own), floors.get(name)) {
             (Some(floor), Some(other)) if other < floor => {}
             (Some(floor), Some(other)) => {
-                found.push(format!("{file}:{line}: {own} (F{floor}) names {name} (F{other}), which is no lower floor"));
+                found.push(format!("{file}:{line}: {own} (L{floor}) names {name} (L{other}), which is no lower floor"));
             }
             (None, _) => found.push(format!("{file}:{line}: {own} has no floor in src/lib.rs")),
             (_, None) => found.push(format!("{file}:{line}: {name:?} is no module with a floor")),
@@ -167,7 +167,7 @@ fn violations(file: &str, text: &str, floors: &Floors) -> Vec<String> {
         let is_constant = name.chars().all(|character| character.is_ascii_uppercase() || character == '_');
         let is_failure = is_constant && !NO_FAILURES.contains(&name) || matches!(name, "from_u16" | "try_from");
         let Some(source) = outside_tests.clone().nth(line - 1).filter(|_| is_failure) else { continue };
-        found.push(format!("{file}:{line}: a failure status outside src/gate/reply.rs: {}", source.trim()));
+        found.push(format!("{file}:{line}: a failure status outside src/gateway/reply.rs: {}", source.trim()));
     }
     found
 }
@@ -192,16 +192,16 @@ fn every_rule_of_the_house_is_kept() {
 
 /// The violations of a planted file, on these floors: `app` 3, `gate` and `proxy` 2, `keys` 1, `names` 0.
 fn planted(file: &str, text: &str) -> Vec<String> {
-    let lib = "//! - F3 [`app`]: a\n//! - F2 [`gate`], [`proxy`]: b\n//! - F1 [`keys`]: c\n//! - F0 [`names`]: d\n";
+    let lib = "//! - L3 [`app`]: a\n//! - L2 [`gate`], [`proxy`], [`server`]: b\n//! - L1 [`keys`]: c\n//! - L0 [`names`]: d\n";
     violations(file, text, &floors(lib))
 }
 
 #[test]
 fn a_planted_import_of_no_lower_floor_is_found() {
     let cases = [
-        ("src/keys.rs", "use crate::gate::Gate;", 1, "keys (F1) names gate (F2)"),
-        ("src/keys.rs", "use crate::app;", 1, "keys (F1) names app (F3)"),
-        ("src/gate/path.rs", "\nfn f() { crate::proxy::tls::g(); }", 2, "gate (F2) names proxy (F2)"),
+        ("src/keys.rs", "use crate::gate::Gate;", 1, "keys (L1) names gate (L2)"),
+        ("src/keys.rs", "use crate::app;", 1, "keys (L1) names app (L3)"),
+        ("src/gate/path.rs", "\nfn f() { crate::proxy::tls::g(); }", 2, "gate (L2) names proxy (L2)"),
         ("src/keys.rs", "use crate::{\n    names::{A, b::{C}},\n    gate::D,\n};", 3, "names gate"),
         ("src/keys.rs", "use crate::{names, self_made::X};", 1, "\"self_made\" is no module"),
         ("src/keys.rs", "use crate::*;", 1, "\"\" is no module"),
@@ -227,11 +227,11 @@ fn what_is_allowed_is_not_found() {
         ("src/gate.rs", "mod tests {\n    use super::*;\n}"),
         ("src/keys.rs", "// crate::gate\n/* crate::gate */ const A: &str = \"crate::gate\";"),
         ("src/keys.rs", "const A: &str = r#\"say \"crate::gate\"\"#;"),
-        ("src/proxy/tls.rs", "use pingora::proxy::Session;"),
+        ("src/server/tls.rs", "use pingora::proxy::Session;"),
         ("src/keys.rs", "const CAPPED: &str = \"pingora::\"; fn is_pingora() {}"),
-        ("src/gate/reply.rs", "let status = StatusCode::FORBIDDEN;"),
-        ("src/gate/slas.rs", "let status = StatusCode::NO_CONTENT;"),
-        ("src/gate/slas.rs", "#[cfg(test)]\nmod tests { fn f() { StatusCode::CONFLICT; } }"),
+        ("src/gateway/reply.rs", "let status = StatusCode::FORBIDDEN;"),
+        ("src/gateway/slas.rs", "let status = StatusCode::NO_CONTENT;"),
+        ("src/gateway/slas.rs", "#[cfg(test)]\nmod tests { fn f() { StatusCode::CONFLICT; } }"),
     ] {
         assert_eq!(planted(file, text), Vec::<String>::new(), "{file}: {text}");
     }
@@ -244,7 +244,7 @@ fn planted_pingora_and_planted_statuses_are_found() {
         ("src/keys.rs", "fn f(error: ::pingora::Error) {}", "pingora is named in keys"),
         ("src/proxy.rs", "Reply::empty(StatusCode::BAD_GATEWAY)", "a failure status"),
         ("src/gate/legacy.rs", "Reply::empty(StatusCode::UNAUTHORIZED)", "a failure status"),
-        ("src/gate/slas.rs", "StatusCode::from_u16(404)", "a failure status"),
+        ("src/gateway/slas.rs", "StatusCode::from_u16(404)", "a failure status"),
     ] {
         let found = planted(file, text);
         assert!(found.len() == 1 && found[0].contains(words), "{file}: {text}: {found:?}");
@@ -253,7 +253,7 @@ fn planted_pingora_and_planted_statuses_are_found() {
 
 #[test]
 fn a_module_without_a_floor_is_found() {
-    let lib = "//! - F1 [`app`], [`gate`]: a\n\npub mod app;\nmod gate;\npub mod stray;\n";
+    let lib = "//! - L1 [`app`], [`gate`]: a\n\npub mod app;\nmod gate;\npub mod stray;\n";
     assert_eq!(floors(lib).into_iter().collect::<Vec<_>>(), [("app".to_owned(), 1), ("gate".to_owned(), 1)]);
     assert_eq!(modules(lib), ["app", "gate", "stray"]);
 }

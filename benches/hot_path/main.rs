@@ -14,9 +14,9 @@ use criterion::{BatchSize, Criterion};
 use http::{HeaderValue, Method, Request};
 use secrecy::SecretString;
 use shopper_gateway::{
-    gate::{forward, operations::Operations, path::RequestPath},
-    system::JudgedBy,
+    gateway::{forward, operations::Operations, path::RequestPath},
     tokens::on_behalf::{ECOM, OnBehalfOf, Whose},
+    verify::system::JudgedBy,
 };
 use tokio::runtime::Runtime;
 

@@ -5,23 +5,25 @@ use std::{path::Path, sync::Arc, time::Duration};
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 use secrecy::SecretString;
 use shopper_gateway::{
-    keys::{Issuer, Keeping, KeyRing},
-    metrics::Metrics,
-    names::{ByOrganization, OrganizationId},
+    config::Settings,
+    jwks::{Issuer, Keeping, KeyRing},
+    observability::metrics::Metrics,
     salesforce::{
         account_manager::AccountManager,
         guard::Guard,
         slas::{Slas, TokenAnswer},
         transport::Transport,
     },
-    settings::Settings,
-    shopper::verify::{HashedToken, ShopperVerifier, VerifiedToken},
     store::memory::MemoryStore,
-    system::SystemVerifier,
     tokens::{
         budget::SlasBudget,
         on_behalf::{Agent, OnBehalfTokens},
         sessions::{self, Sessions},
+    },
+    types::{ByOrganization, OrganizationId},
+    verify::{
+        shopper::verifier::{HashedToken, ShopperVerifier, VerifiedToken},
+        system::SystemVerifier,
     },
 };
 

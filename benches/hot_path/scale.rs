@@ -9,15 +9,15 @@ use std::{
 use http::Method;
 use secrecy::{ExposeSecret, SecretString};
 use shopper_gateway::{
-    gate::{
+    gateway::{
         operations::{MerchantRoute, Operations, Security, SecurityKind},
         path::RequestPath,
     },
     jwt::token_digest,
     salesforce::slas::TokenAnswer,
-    shopper::{
+    verify::shopper::{
         Shopper,
-        verify::{HashedToken, VerifiedToken},
+        verifier::{HashedToken, VerifiedToken},
     },
 };
 use tokio::runtime::Runtime;

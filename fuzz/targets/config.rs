@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::settings::Settings;
+use shopper_gateway::config::Settings;
 
 const SECRET: &str = "N0t-T0-Be-Sh0wn";
 

@@ -5,10 +5,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::{
-    gate::{admission, credentials::Presented, forward},
-    settings::{AddressLimits, Limits},
-};
+use shopper_gateway::{gateway::{admission, credentials::Presented, forward}, config::{AddressLimits, Limits}};
 
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     body: 1 << 20,

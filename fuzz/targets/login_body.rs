@@ -3,10 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use shopper_gateway::gate::{
-    legacy::LoginKind,
-    reply::{self, Reply},
-};
+use shopper_gateway::gateway::{legacy::LoginKind, reply::{self, Reply}};
 
 fuzz_target!(|bytes: &[u8]| {
     match LoginKind::read(bytes) {

@@ -12,9 +12,9 @@ use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
 
 use super::response::{answer, json};
-use crate::{
+use crate::observability::{
     audit::{Audit, Event, Place, Trail},
-    telemetry::level::{self, NotSet},
+    log_level::{self, NotSet},
 };
 
 /// More than any level takes.
@@ -58,7 +58,7 @@ pub(super) async fn answer_to(session: &mut ServerSession, audit: &Audit) -> Res
 }
 
 fn show() -> Response<Vec<u8>> {
-    match level::current() {
+    match log_level::current() {
         Some((level, at_start)) => json(StatusCode::OK, &Level { level: &level, at_start }),
         None => {
             answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", b"this process's log is not the gateway's\n".to_vec())
@@ -85,7 +85,7 @@ async fn change(session: &mut ServerSession) -> (Changed, Option<String>) {
             None,
         );
     };
-    match level::set(wanted.level.as_deref()) {
+    match log_level::set(wanted.level.as_deref()) {
         Ok(level) => {
             tracing::warn!(level, "the log's level was changed");
             (Ok(()), Some(level))

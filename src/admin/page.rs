@@ -13,7 +13,7 @@ use super::{
     report::{Filter, Row, clients, endpoints, rfc3339},
     status::{Status, in_words},
 };
-use crate::{clock::unix_now, gate::Gate, jwt::sha256};
+use crate::{gateway::Gate, jwt::sha256, time::unix_now};
 
 const STYLE: &str = include_str!("status.css");
 

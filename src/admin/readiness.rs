@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{gate::Gate, in_flight::InFlight, keys::KeyRing};
+use crate::{gateway::Gate, jwks::KeyRing, shutdown::InFlight};
 
 /// Whether requests should come here, and what is missing if not.
 #[derive(Debug, Serialize)]

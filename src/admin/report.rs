@@ -6,7 +6,7 @@
 use serde::Serialize;
 use url::form_urlencoded;
 
-use crate::migration::{Endpoint, Migration, UNKNOWN, Use};
+use crate::observability::deprecated_usage::{Endpoint, Migration, UNKNOWN, Use};
 
 /// Which uses are wanted: those with all of these values; an absent one is any.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn no_field_is_a_formula() {
-        let organization: crate::names::OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
-        let client: crate::names::ClientId = "-one".parse().unwrap();
+        let organization: crate::types::OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
+        let client: crate::types::ClientId = "-one".parse().unwrap();
         let migration = Migration::new([(organization.clone(), vec![client.clone()])], None);
         migration.note(&organization, Some(&client), Endpoint::Login);
         let csv = String::from_utf8(Report::of(&migration, &Filter::default()).csv().unwrap()).unwrap();

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::{readiness::Readiness, report::Report};
 use crate::{
-    clock::unix_now,
-    gate::{Gate, Tenant, caller::Caller},
-    in_flight::InFlight,
-    metrics::Reading,
-    settings::{PolicyMode, UnknownOperations},
+    config::{PolicyMode, UnknownOperations},
+    gateway::{Gate, Tenant, caller::Caller},
+    observability::metrics::Reading,
+    shutdown::InFlight,
     store::{KeyCheck, StoreState},
+    time::unix_now,
 };
 
 /// Seconds of a day.

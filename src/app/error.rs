@@ -4,13 +4,13 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     certificates::FileError,
-    gate::operations::TableError,
-    keys::FolderError,
-    names::OrganizationId,
-    proxy::{UpstreamError, tls::TlsFileError},
+    config::Finding,
+    gateway::operations::TableError,
+    jwks::FolderError,
     salesforce::transport::TransportSetupError,
-    settings::Finding,
+    server::{UpstreamError, tls::TlsFileError},
     store::redis::LinkError,
+    types::OrganizationId,
 };
 
 /// Why a gateway cannot start.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::{
     certificates::{self, Certificates, PairError, SystemAuthorities},
-    clock::unix_now,
-    proxy::tls::ListenerTls,
-    settings::{Checked, Draft, Finding},
+    config::{Checked, Draft, Finding},
+    server::tls::ListenerTls,
+    time::unix_now,
 };
 
 /// Everything that is wrong with the files, as far as the configuration could be read, and everything doubtful.
@@ -15,7 +15,7 @@ pub(super) fn check(draft: &Draft) -> Checked {
     let mut checked = Checked::default();
     let (errors, doubts) = ListenerTls::check(&draft.tls);
     let finding =
-        |error: crate::proxy::tls::TlsFileError| Finding { path: error.key.to_owned(), problem: error.problem };
+        |error: crate::server::tls::TlsFileError| Finding { path: error.key.to_owned(), problem: error.problem };
     checked.errors.extend(errors.into_iter().map(finding));
     checked.warnings.extend(doubts.into_iter().map(finding));
     let mut by_system: Vec<String> = draft.verified_by_system.iter().map(|key| (*key).to_owned()).collect();

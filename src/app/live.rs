@@ -15,13 +15,15 @@ use super::{
     parts::{Lasting, Parts},
 };
 use crate::{
-    audit::{Event, Place, Trail},
-    clock::unix_now,
-    gate::Gate,
-    keys::KeyRing,
-    metrics::CertificateEnd,
-    proxy::{Serving, tls::ListenerTls},
-    settings::Settings,
+    config::Settings,
+    gateway::Gate,
+    jwks::KeyRing,
+    observability::{
+        audit::{Event, Place, Trail},
+        metrics::CertificateEnd,
+    },
+    server::{Serving, tls::ListenerTls},
+    time::unix_now,
     tokens::recovery,
 };
 

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::{files, policy};
-use crate::settings::{ConfigErrors, Draft, Loaded, Settings};
+use crate::config::{ConfigErrors, Draft, Loaded, Settings};
 
 /// Reads a configuration file and the environment of the process. Calls nobody.
 ///

@@ -16,29 +16,30 @@ use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
-    audit::Audit,
     certificates::SystemAuthorities,
-    clock::unix_now,
-    gate::{Gate, Tenant, bounds::Bounds, refusal::RejectionReason, reply},
+    config::{self, Draft, Settings},
+    gateway::{Gate, Tenant, bounds::Bounds, refusal::RejectionReason, reply},
     host::url_without_root_dot,
-    keys::{Folder, Issuer, Keeping, KeyRing},
-    metrics::{CertificateEnd, Metrics},
-    migration::{Endpoint, Migration},
-    names::{ByOrganization, OrganizationId},
-    proxy::{AccessLog, Serving, Upstream},
+    jwks::{Folder, Issuer, Keeping, KeyRing},
+    observability::{
+        audit::Audit,
+        deprecated_usage::{Endpoint, Migration},
+        metrics::{CertificateEnd, Metrics},
+    },
     salesforce::{
         account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
     },
-    settings::{self, Draft, Settings},
-    shopper::verify::ShopperVerifier,
+    server::{AccessLog, Serving, Upstream},
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
-    system::SystemVerifier,
+    time::unix_now,
     tokens::{
         budget::SlasBudget,
         machine::MachineTokens,
         on_behalf::{Agent, OnBehalfTokens},
         sessions::{self, Sessions},
     },
+    types::{ByOrganization, OrganizationId},
+    verify::{shopper::verifier::ShopperVerifier, system::SystemVerifier},
 };
 
 /// What no reload concerns.
@@ -226,7 +227,7 @@ pub fn session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn S
 
 /// Who is still to move; what has been counted goes on.
 fn migration(settings: &Settings, before: Option<&Parts>) -> Migration {
-    let clients = |tenant: &settings::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
+    let clients = |tenant: &config::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
     let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
     Migration::new(tenants, before.map(|before| &before.serving.gate.migration))
 }
@@ -247,20 +248,20 @@ fn store(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Resu
         return Ok(Arc::clone(&before.keeping.store));
     }
     Ok(match &settings.store {
-        settings::Store::Memory => {
+        config::Store::Memory => {
             // What an earlier configuration's store had.
             metrics.store_up.set(1);
             metrics.store_key_mismatch.set(0);
             Arc::new(MemoryStore::new(usize::try_from(settings.sessions.capacity).unwrap_or(usize::MAX)))
         }
-        settings::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),
+        config::Store::Redis(redis) => Arc::new(RedisStore::new(redis, metrics)?),
     })
 }
 
 type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
 
 fn tenant_parts(
-    tenant: &settings::Tenant,
+    tenant: &config::Tenant,
     settings: &Settings,
     keeping: &Keeping,
     lasting: &Lasting,
@@ -302,7 +303,7 @@ fn tenant_parts(
         let issuer = account_manager.issuer();
         manager = Some(account_manager.clone());
         let ring = ring(Issuer::AccountManager(account_manager));
-        systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, settings::is_loopback(&own.url)));
+        systems = Some(SystemVerifier::new(Arc::clone(&ring), issuer, config::is_loopback(&own.url)));
         system_ring = Some(ring);
     }
     let customers = Customers::new(transport, &api, &tenant.organization);

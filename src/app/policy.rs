@@ -4,13 +4,13 @@
 
 use super::AppError;
 use crate::{
-    gate::{
+    config::{self, Draft, Finding, RouteSecurity, Settings},
+    gateway::{
         caller::{self, CallerError, Callers},
         operations::{
             InvalidGlob, MerchantRoute, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
         },
     },
-    settings::{self, Draft, Finding, RouteSecurity, Settings},
 };
 
 /// The policy table with the merchant's routes, and the callers.
@@ -94,7 +94,7 @@ pub(super) fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<Finding> {
     errors.iter().map(finding).collect()
 }
 
-fn merchant_route(route: &settings::Route) -> MerchantRoute {
+fn merchant_route(route: &config::Route) -> MerchantRoute {
     let kind = match route.security {
         RouteSecurity::Shopper => SecurityKind::Shopper,
         RouteSecurity::System => SecurityKind::System,

@@ -16,7 +16,7 @@ use super::{
     Live, Stop,
     handover::{HandoverError, Program},
 };
-use crate::settings::{ConfigErrors, Loaded};
+use crate::config::{ConfigErrors, Loaded};
 
 /// Signals that end a process by default and mean nothing here. Other servers reopen their logs or start again on some of
 /// them, so that operators and their scripts send them.

@@ -8,7 +8,7 @@ use url::Url;
 use super::AppError;
 use crate::{
     certificates::{Certificates, SystemAuthorities},
-    settings::Tenant,
+    config::Tenant,
 };
 
 /// The authorities of servers: the system's, read once when they are wanted, or a tenant's own.

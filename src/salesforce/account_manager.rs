@@ -13,7 +13,7 @@ use super::{
     response::Answer,
     transport::{Purpose, Transport},
 };
-use crate::names::{ClientId, Scopes};
+use crate::types::{ClientId, Scopes};
 
 const JWKS_PATH: &str = "/dwsso/oauth2/connect/jwk_uri";
 const TOKEN_PATH: &str = "/dwsso/oauth2/access_token";

@@ -18,7 +18,7 @@ use super::{
     response::Answer,
     transport::{Purpose, Transport},
 };
-use crate::names::{CustomerId, OrganizationId, SiteId};
+use crate::types::{CustomerId, OrganizationId, SiteId};
 
 /// Shopper Customers of one organization.
 #[derive(Debug, Clone)]

@@ -30,7 +30,7 @@ pub use self::{
     call::{Class, NotAdmitted, Outcome, Sender},
     purse::Purse,
 };
-use crate::metrics::Metrics;
+use crate::observability::metrics::Metrics;
 
 /// What one gateway knows of one tenant's services.
 #[derive(Debug)]

@@ -26,9 +26,9 @@ use super::{
     transport::{Purpose, Transport},
 };
 use crate::{
+    config::SlasClient,
     correlation,
-    names::{ClientId, OrganizationId, SiteId, Usid},
-    settings::SlasClient,
+    types::{ClientId, OrganizationId, SiteId, Usid},
 };
 
 /// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,

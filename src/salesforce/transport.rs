@@ -25,12 +25,11 @@ use super::{
     resolver::Resolver,
 };
 use crate::{
-    clock::random_fraction,
+    config::Timeouts,
     connect_failure::{ConnectFailure, LogThrottle},
     correlation, host,
-    metrics::Metrics,
-    settings::Timeouts,
-    spans, waiting,
+    observability::{metrics::Metrics, spans},
+    time::{external_wait, random_fraction},
 };
 
 /// Shortest wait before a call is repeated; up to twice as much is added at random.
@@ -152,7 +151,7 @@ impl Transport {
         if !error.may_pass() || Instant::now() + pause >= deadline || !self.guard.may_repeat() {
             return first;
         }
-        waiting::on_others(tokio::time::sleep(pause)).await;
+        external_wait::on_others(tokio::time::sleep(pause)).await;
         let left = deadline.saturating_duration_since(Instant::now());
         self.attempt(purpose, again.timeout(left), &read).await
     }
@@ -163,7 +162,7 @@ impl Transport {
         request: RequestBuilder,
         read: &impl Fn(&Answer) -> Result<T, ExchangeError>,
     ) -> Result<T, ExchangeError> {
-        if let Err(error) = waiting::on_others(self.guard.admit(purpose.class)).await {
+        if let Err(error) = external_wait::on_others(self.guard.admit(purpose.class)).await {
             self.metrics.token_exchanges.with_label_values(&[purpose.service, purpose.flow, "not_sent"]).inc();
             return Err(error.into());
         }
@@ -183,7 +182,8 @@ impl Transport {
         let start = Instant::now();
         let span = spans::exchange(purpose.service, purpose.flow);
         let correlation_id = correlation::current();
-        let answer = waiting::on_others(read_whole(request, correlation_id.clone()).instrument(span.clone())).await;
+        let answer =
+            external_wait::on_others(read_whole(request, correlation_id.clone()).instrument(span.clone())).await;
         let (host, result) = match answer {
             Ok(answer) => (None, Ok(answer)),
             Err(error) => (host_of(&error), Err(error.into())),

@@ -24,9 +24,9 @@ use super::{
     random_bytes,
 };
 use crate::{
-    clock::{unix_now, unix_now_ms},
     jwt::{TokenDigest, sha256},
-    names::{CustomerId, OrganizationId},
+    time::{unix_now, unix_now_ms},
+    types::{CustomerId, OrganizationId},
 };
 
 /// Slots for each session of the capacity: twice its names and one for what was ended, because sessions

@@ -52,11 +52,11 @@ use super::{
     seal::{ComparedKey, Seals},
 };
 use crate::{
-    clock::unix_now,
+    config::RedisStore as Configured,
     jwt::TokenDigest,
-    metrics::Metrics,
-    names::{CustomerId, OrganizationId},
-    settings::RedisStore as Configured,
+    observability::metrics::Metrics,
+    time::unix_now,
+    types::{CustomerId, OrganizationId},
 };
 
 /// What stands under a token whose session was ended.

@@ -16,8 +16,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 use parking_lot::RwLock;
 
 use crate::{
-    clock::unix_now,
-    names::{ClientId, CustomerId, OrganizationId, Usid},
+    time::unix_now,
+    types::{ClientId, CustomerId, OrganizationId, Usid},
 };
 
 /// How long an ended session's tokens are refused, longer than any access token lives.

@@ -12,12 +12,12 @@ use std::{
 };
 
 use crate::{
-    names::TenantId,
     salesforce::guard::{Class, Guard},
     store::{
         SessionStore,
         budget::{Budget, Level, Taken},
     },
+    types::TenantId,
 };
 
 /// Of a minute's calls one fifth may be made at once; the others come back during the minute. So there are never
@@ -94,7 +94,7 @@ fn left_by(class: Class, budget: Budget) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{metrics::Metrics, store::memory::MemoryStore};
+    use crate::{observability::metrics::Metrics, store::memory::MemoryStore};
 
     fn budget(store: &Arc<dyn SessionStore>, per_minute: u32) -> SlasBudget {
         let metrics = Arc::new(Metrics::new("test", "test").unwrap());

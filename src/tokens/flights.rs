@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::{correlation, waiting};
+use crate::{correlation, time::external_wait};
 
 /// Work under way, by key.
 pub struct Flights<K, T> {
@@ -55,7 +55,7 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let (mut outcome, joined) = self.board(key, work);
-        let landed = waiting::on_others(outcome.wait_for(Option::is_some)).await;
+        let landed = external_wait::on_others(outcome.wait_for(Option::is_some)).await;
         (landed.ok().and_then(|outcome| outcome.clone()), joined)
     }
 

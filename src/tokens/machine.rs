@@ -46,16 +46,16 @@ use super::{
     pace::Pace,
 };
 use crate::{
-    clock::random_fraction,
     correlation,
     jwt::{TokenDigest, bearer, token_digest},
-    metrics::Metrics,
-    names::{Scope, Scopes, TENANT_SCOPE, TenantId},
+    observability::metrics::Metrics,
     salesforce::{
         account_manager::{AccountManager, SystemTokenAnswer},
         exchange::ExchangeError,
     },
     store::SessionStore,
+    time::random_fraction,
+    types::{Scope, Scopes, TENANT_SCOPE, TenantId},
 };
 
 /// Most tokens held, of all clients, tenants and sets of scopes.

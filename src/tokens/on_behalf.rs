@@ -23,18 +23,18 @@ use super::{
     sessions::{HeldToken, InUse, SessionError, Sessions},
 };
 use crate::{
-    clock::random_fraction,
+    config::SlasClient,
     correlation,
     jwt::TokenDigest,
-    metrics::Metrics,
-    names::{ByOrganization, OrganizationId, SiteId, Usid},
+    observability::metrics::Metrics,
     salesforce::{
         exchange::ExchangeError,
         slas::{Slas, TokenAnswer},
     },
-    settings::SlasClient,
-    shopper::{Shopper, verify::TokenError},
     store::{CallerEntry, StoreError},
+    time::random_fraction,
+    types::{ByOrganization, OrganizationId, SiteId, Usid},
+    verify::shopper::{Shopper, verifier::TokenError},
 };
 
 /// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.

@@ -32,13 +32,13 @@ pub use self::{
     state::{Issuer, Sessions},
 };
 use crate::{
-    clock::unix_now,
+    config::SlasClient,
     correlation,
-    names::{CustomerId, OrganizationId, SiteId},
     salesforce::{guard::Class, slas::TokenAnswer},
-    settings::SlasClient,
-    shopper::verify::VerifiedToken,
     store::{Epoch, Found, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError, StoreState},
+    time::unix_now,
+    types::{CustomerId, OrganizationId, SiteId},
+    verify::shopper::verifier::VerifiedToken,
 };
 
 /// How long a request with a valid token waits for a refresh.

@@ -8,7 +8,7 @@ mod page;
 
 use std::{env, fs, path::Path};
 
-use shopper_gateway::settings::schema;
+use shopper_gateway::config::schema;
 
 const BASE: &str = include_str!("../../config/base.toml");
 /// Ends the head, which is written by hand.

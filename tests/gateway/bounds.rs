@@ -50,7 +50,7 @@ const OF_NETWORKS: &str = "limits.networks";
 
 /// The keys of the configuration that bound what clients may do.
 fn bounds() -> BTreeSet<String> {
-    let schema = shopper_gateway::settings::schema();
+    let schema = shopper_gateway::config::schema();
     let mut keys = BTreeSet::new();
     collect(&schema, &schema, "", &mut keys);
     keys.retain(|key| {

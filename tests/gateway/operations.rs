@@ -11,7 +11,7 @@ use std::{
 use futures::{StreamExt, stream};
 use reqwest::Method;
 use salesforce_simulator::LedgerEntry;
-use shopper_gateway::gate::operations::{Operation, OperationKind, Operations, Security, SecurityKind};
+use shopper_gateway::gateway::operations::{Operation, OperationKind, Operations, Security, SecurityKind};
 
 use crate::{
     callers::CALLER_SECRET,
@@ -604,7 +604,7 @@ async fn a_merchants_routes_are_operations_like_any_other() {
 
 #[tokio::test]
 async fn slas_base_is_no_merchants_whatever_the_route() {
-    use shopper_gateway::settings::Settings;
+    use shopper_gateway::config::Settings;
     let table = |path: &str| {
         let mut table: toml::Table = crate::world::configuration("http://127.0.0.1:1").parse().unwrap();
         let route = format!(

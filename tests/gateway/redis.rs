@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shopper_gateway::settings::RedisAddress;
+use shopper_gateway::config::RedisAddress;
 
 use crate::world::eventually;
 

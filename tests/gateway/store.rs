@@ -4,10 +4,9 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use shopper_gateway::{
-    clock::unix_now,
+    config::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
     jwt::TokenDigest,
-    metrics::Metrics,
-    settings::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
+    observability::metrics::Metrics,
     store::{
         Cursor, Epoch, Fence, Found, HandedTokens, Lock, News, Owner, Revocation, RevocationKeys, RevocationTarget,
         Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written,
@@ -15,6 +14,7 @@ use shopper_gateway::{
         memory::MemoryStore,
         redis::RedisStore,
     },
+    time::unix_now,
 };
 
 use crate::{

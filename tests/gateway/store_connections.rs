@@ -8,8 +8,8 @@ use std::{
 
 use redis::cmd;
 use shopper_gateway::{
-    metrics::Metrics,
-    settings::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
+    config::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
+    observability::metrics::Metrics,
     store::{Found, Outage, SessionStore, UnavailableCause as Cause, redis::RedisStore},
 };
 

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use redis::cmd;
 use shopper_gateway::{
-    clock::unix_now,
-    settings::RedisTopology,
+    config::RedisTopology,
     store::{
         Epoch, Fence, KeyCheck, Lock, Outage, RevocationTarget, Session, SessionStore, UnavailableCause as Cause,
         budget::Budget, redis::RedisStore,
     },
+    time::unix_now,
 };
 
 use crate::{

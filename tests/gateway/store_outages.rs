@@ -11,8 +11,8 @@ use std::{
 use futures::future::join_all;
 use redis::cmd;
 use shopper_gateway::{
-    metrics::Metrics,
-    settings::{RedisAddress, RedisLogin, RedisTopology},
+    config::{RedisAddress, RedisLogin, RedisTopology},
+    observability::metrics::Metrics,
     store::{Cursor, Found, Outage, SessionStore, StoreError, UnavailableCause as Cause, redis::RedisStore},
 };
 

@@ -8,7 +8,7 @@ mod reloads;
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Version};
-use shopper_gateway::{app::App, settings::Settings};
+use shopper_gateway::{app::App, config::Settings};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -12,7 +12,7 @@ use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 use serde_json::Value;
 use shopper_gateway::{
     app::{App, AppError, Live, Stop},
-    settings::Settings,
+    config::Settings,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -217,7 +217,11 @@ async fn the_level_changes_while_it_runs() {
     let shown = world.client.get(format!("http://{}/log-level", world.admin)).send().await.unwrap();
     assert_eq!(shown.text().await.unwrap(), r#"{"level":"trace","at_start":"info"}"#);
 
-    let audited = || world.serving.lines(|line| line["target"] == "shopper_gateway::audit" && line["event"] == "admin");
+    let audited = || {
+        world
+            .serving
+            .lines(|line| line["target"] == "shopper_gateway::observability::audit" && line["event"] == "admin")
+    };
     // Whoever is answered does not wait for the line.
     eventually("ten lines are there", || audited().len() >= 10);
     let audited = audited();

@@ -16,7 +16,7 @@ use super::{
     call::{Class, Sender},
     circuit::Pace,
 };
-use crate::{clock::unix_now, salesforce::response::retry_after};
+use crate::{salesforce::response::retry_after, time::unix_now};
 
 /// After a 429 that says no time.
 const UNSAID: Duration = Duration::from_secs(1);

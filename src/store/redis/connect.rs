@@ -18,8 +18,8 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{cause, link_error::LinkError};
 use crate::{
     certificates::{self, Certificates, FileError, PairError},
+    config::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology},
     host::without_root_dot,
-    settings::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology},
     store::{Outage, StorePeer, UnavailableCause as Cause},
 };
 

@@ -22,8 +22,8 @@ use super::{
     link_error::LinkError,
 };
 use crate::{
-    metrics::Metrics,
-    settings::RedisStore,
+    config::RedisStore,
+    observability::metrics::Metrics,
     store::{Outage, StoreError, UnavailableCause as Cause},
 };
 

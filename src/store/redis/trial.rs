@@ -7,8 +7,8 @@ use redis::{Cmd, cmd};
 
 use super::link::Link;
 use crate::{
-    clock::unix_now,
     store::{RefusedCommand, StoreError, random_bytes},
+    time::unix_now,
 };
 
 /// How long the keys of a trial last if they cannot be deleted, seconds.

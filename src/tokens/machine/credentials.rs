@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use secrecy::SecretString;
 
-use crate::names::{ClientId, TenantId};
+use crate::types::{ClientId, TenantId};
 
 /// A client of Account Manager and its secret.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::pace::Pace;
-use crate::names::ClientId;
+use crate::types::ClientId;
 
 /// Most clients with an address, and most secrets that were turned away, that are remembered.
 const CAPACITY: u64 = 10_000;

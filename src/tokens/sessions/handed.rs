@@ -25,16 +25,16 @@ use super::{
     state::{Known, Sessions, owns},
 };
 use crate::{
-    clock::unix_now,
     correlation,
     jwt::{TokenDigest, sha256},
-    names::{ClientId, OrganizationId, SiteId},
     salesforce::{exchange::ExchangeError, json, slas::TokenAnswer, transport::Answer},
-    shopper::{
-        Shopper,
-        verify::{LEEWAY_SECONDS, VerifiedToken},
-    },
     store::{Epoch, Fence, Found, Lock, REVOCATION_TTL, Session, StoreError},
+    time::unix_now,
+    types::{ClientId, OrganizationId, SiteId},
+    verify::shopper::{
+        Shopper,
+        verifier::{LEEWAY_SECONDS, VerifiedToken},
+    },
 };
 
 /// The session of a refresh token that a caller presented.

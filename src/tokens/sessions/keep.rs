@@ -17,10 +17,10 @@ use super::{
     state::{Known, NOTHING_FOR, Sessions},
 };
 use crate::{
-    clock::unix_now,
     correlation,
     salesforce::{exchange::ExchangeError, guard::Class},
     store::Cursor,
+    time::unix_now,
 };
 
 /// How often a replica asks what others ended.

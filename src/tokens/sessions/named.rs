@@ -14,12 +14,12 @@ use super::{
     state::{Known, Sessions, owns},
 };
 use crate::{
-    clock::unix_now,
     jwt::{TokenDigest, bearer},
-    names::{OrganizationId, SiteId},
     salesforce::{guard::Class, slas::TokenAnswer},
-    shopper::verify::{HashedToken, TokenError, VerifiedToken},
     store::{CallerEntry, Claim, Found, Session, StoreError},
+    time::unix_now,
+    types::{OrganizationId, SiteId},
+    verify::shopper::verifier::{HashedToken, TokenError, VerifiedToken},
 };
 
 /// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds

@@ -18,13 +18,13 @@ use super::{
     state::{Known, Sessions, digest_of, ends_at, owns},
 };
 use crate::{
-    clock::unix_now,
     correlation,
     jwt::TokenDigest,
     salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
-    shopper::verify::TokenError,
     store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
+    time::unix_now,
     tokens::flights::Joined,
+    verify::shopper::verifier::TokenError,
 };
 
 /// A lease outlives the exchange by this much: time to write the result.

@@ -12,9 +12,9 @@ use moka::sync::Cache;
 
 use super::error::SessionError;
 use crate::{
-    names::{ClientId, OrganizationId, SiteId},
     salesforce::{exchange::ExchangeError, transport::Answer},
     store::{Owner, Session, SessionId},
+    types::{ClientId, OrganizationId, SiteId},
 };
 
 /// How long a refusal is remembered for a session.

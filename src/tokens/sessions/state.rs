@@ -12,21 +12,21 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{error::Outcome, in_use::InUse, refusals::RefreshRefusals};
 use crate::{
-    clock::unix_now,
+    config::{self, SlasClient},
     jwt::{TokenDigest, token_digest},
-    metrics::Metrics,
-    names::{ByOrganization, OrganizationId, SiteId},
+    observability::metrics::Metrics,
     salesforce::slas::{Slas, TokenAnswer},
-    settings::{self, SlasClient},
-    shopper::{
-        Shopper,
-        verify::{ShopperVerifier, VerifiedToken},
-    },
     store::{
         Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations, Session,
         SessionId, SessionStore, StoreError, random_bytes,
     },
+    time::unix_now,
     tokens::{flights::Flights, pace::Pace},
+    types::{ByOrganization, OrganizationId, SiteId},
+    verify::shopper::{
+        Shopper,
+        verifier::{ShopperVerifier, VerifiedToken},
+    },
 };
 
 /// How long writing a revocation record may take in this process, in addition to the store's timeout.
@@ -61,7 +61,7 @@ pub struct Sessions {
     pub(super) replacements: Pace<SessionId>,
     /// Refreshes that SLAS refused without ending the session.
     pub(super) refusals: RefreshRefusals,
-    pub(super) settings: settings::Sessions,
+    pub(super) settings: config::Sessions,
     /// How long a refresh may take, at most.
     pub(super) exchange: Duration,
     pub(super) metrics: Arc<Metrics>,
@@ -94,7 +94,7 @@ impl Sessions {
         store: Arc<dyn SessionStore>,
         issuers: ByOrganization<Issuer>,
         verifier: Arc<ShopperVerifier>,
-        settings: settings::Sessions,
+        settings: config::Sessions,
         exchange: Duration,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {

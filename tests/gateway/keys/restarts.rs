@@ -8,7 +8,7 @@ use std::{
 
 use salesforce_simulator::{Effect, ResetAt};
 use serde_json::{Value, json};
-use shopper_gateway::{app::App, clock::unix_now_ms, settings::Settings};
+use shopper_gateway::{app::App, config::Settings, time::unix_now_ms};
 use tempfile::TempDir;
 
 use super::{SERVED, Shop, UNAVAILABLE, status};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use salesforce_simulator::Fault;
-use shopper_gateway::clock::unix_now;
+use shopper_gateway::time::unix_now;
 
 use super::{INVALID, SERVED, Shop, UNAVAILABLE, status};
 use crate::{

@@ -1,0 +1,88 @@
+//! Whether SLAS takes an organization's clients as they are configured.
+//!
+//! Each is asked what gives nobody a token. A private client refreshes with a token that is none: SLAS refuses that only
+//! after it has taken the client's secret. A public one begins a guest's login, which needs its id and its redirect URI, and
+//! leaves the code unused. What a private client's redirect URI is worth, only a shopper's login could tell.
+
+use futures_util::future::join_all;
+use secrecy::SecretString;
+
+use super::finding::{Finding, because, timed};
+use crate::{
+    config::SlasClient,
+    gateway::Tenant,
+    salesforce::{exchange::ExchangeError, guard::Class, pkce::Pkce, slas::Slas},
+    types::SiteId,
+};
+
+/// What SLAS has certainly given to nobody.
+const NO_REFRESH_TOKEN: &str = "no-refresh-token-but-a-check";
+/// Calls for one client at most: with its secret, and with the one before.
+const CALLS: usize = 2;
+
+/// Tries each client at the organization's first site.
+pub(super) async fn ask(index: usize, tenant: &Tenant) -> Vec<Finding> {
+    let settings = &tenant.settings;
+    let clients = &settings.slas_clients;
+    // A gateway's purse is filled by a task of its own; here nobody else spends.
+    tenant.slas.guard().purse().put(Class::Login, u32::try_from(clients.len() * CALLS).unwrap_or(u32::MAX));
+    let tried =
+        settings.sites.first().into_iter().flat_map(|site| clients.iter().enumerate().map(move |one| (site, one)));
+    let findings = tried.map(|(site, (position, client))| {
+        timed(format!("{}: SLAS client {}", settings.organization, client.id), async move {
+            let taken = match &client.secret {
+                Some(secret) => show_secret(&tenant.slas, client, secret, site).await,
+                None => begin_login(&tenant.slas, client, site).await,
+            };
+            taken.map(str::to_owned).map_err(|error| because(&error, &keys(index, position, client, &error)))
+        })
+    });
+    join_all(findings).await
+}
+
+async fn begin_login(slas: &Slas, client: &SlasClient, site: &SiteId) -> Result<&'static str, ExchangeError> {
+    slas.authorize_guest(client, site, &Pkce::generate()?).await?;
+    Ok("known, and its redirect URI")
+}
+
+async fn show_secret(
+    slas: &Slas,
+    client: &SlasClient,
+    secret: &SecretString,
+    site: &SiteId,
+) -> Result<&'static str, ExchangeError> {
+    let Err(error) = take(slas, client, secret, site).await else { return Ok("its secret is taken") };
+    if let Some(previous) = client.previous_secret.as_ref().filter(|_| error.refuses_client())
+        && take(slas, client, previous, site).await.is_ok()
+    {
+        return Ok("its secret is taken, by previous_client_secret alone");
+    }
+    Err(error)
+}
+
+/// Whether SLAS takes this one of a client's secrets.
+async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &SiteId) -> Result<(), ExchangeError> {
+    let client = SlasClient { secret: Some(secret.clone()), previous_secret: None, ..client.clone() };
+    let refreshed = slas.refresh(&client, site, &SecretString::from(NO_REFRESH_TOKEN), Class::Login).await;
+    match refreshed {
+        Err(error) if !error.refuses_refresh_token() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The keys that a failure may be about, the likeliest first.
+fn keys(index: usize, position: usize, client: &SlasClient, error: &ExchangeError) -> String {
+    let (tenant, is_private) = (format!("tenants[{index}]"), client.secret.is_some());
+    let table = format!("{tenant}.slas_clients[{position}]");
+    let is_proof = error.refuses_proof();
+    match (error, is_private) {
+        (_, true) if is_proof => format!("{table}.client_secret and client_id"),
+        (_, false) if is_proof => {
+            format!("{table}.client_id, and client_secret if it is a private client")
+        }
+        (ExchangeError::Rejected { .. }, true) => format!("{table}.client_id and {tenant}.sites"),
+        (ExchangeError::Rejected { .. }, false) => format!("{table}.client_id, redirect_uri and {tenant}.sites"),
+        (ExchangeError::Malformed(_), false) => format!("{table}.redirect_uri"),
+        _ => format!("{tenant}.api"),
+    }
+}

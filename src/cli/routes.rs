@@ -1,0 +1,85 @@
+//! `routes`: the effective policy table, one line an operation.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
+use crate::{
+    app,
+    config::{DeprecatedLogins, Policy, Tenant},
+    gateway::{
+        caller::Callers,
+        operations::{Operation, OperationKind, Operations, SecurityKind},
+        slas::{what_is_added, whose_is_added},
+    },
+};
+
+pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
+    let loaded = app::load(&file.config)?;
+    let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
+    terminal.print(&route_table(&operations, &callers, &loaded.settings.policy, &loaded.settings.tenants))
+}
+
+/// One line an operation, tab-separated, under a line of headings.
+fn route_table(operations: &Operations, callers: &Callers, policy: &Policy, tenants: &[Tenant]) -> String {
+    let mut table = "METHOD\tPATH\tOPERATION\tWHO MAY CALL\tUPSTREAM CREDENTIAL\n".to_owned();
+    for operation in operations.iter() {
+        let line = [
+            operation.method.as_str(),
+            &operation.template,
+            &operation.name,
+            &who_may_call(operation, callers, policy),
+            &upstream_credential(operation, tenants),
+        ];
+        table.push_str(&line.join("\t"));
+        table.push('\n');
+    }
+    table
+}
+
+fn who_may_call(operation: &Operation, callers: &Callers, policy: &Policy) -> String {
+    let is_login =
+        matches!(operation.kind, OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin);
+    if is_login && policy.deprecated_logins == DeprecatedLogins::Refuse {
+        return "nobody; refused by policy.deprecated_logins".to_owned();
+    }
+    if operation.security.is_empty() {
+        return "anyone; SLAS checks the request's own credential".to_owned();
+    }
+    let alternatives = operation.security.iter().map(|security| match security.kind {
+        SecurityKind::System | SecurityKind::SystemByRole => {
+            let allowed: Vec<_> = callers
+                .iter()
+                .filter(|caller| caller.settings.may_system && caller.operations().any(|glob| glob.matches(operation)))
+                .map(|caller| caller.settings.name.as_str())
+                .collect();
+            let allowed = if allowed.is_empty() { "no configured caller".to_owned() } else { allowed.join(", ") };
+            match security.kind {
+                SecurityKind::SystemByRole => {
+                    format!("system ({allowed}), by role; Salesforce asks for any of: {}", security.roles.join(" "))
+                }
+                _ => format!("system ({allowed}) with any of: {}", security.scopes),
+            }
+        }
+        kind => format!("{kind} with any of: {}", security.scopes),
+    });
+    alternatives.collect::<Vec<_>>().join(" | ")
+}
+
+fn upstream_credential(operation: &Operation, tenants: &[Tenant]) -> Cow<'static, str> {
+    let as_received = "the caller's own, as received";
+    match operation.kind {
+        OperationKind::DeprecatedLogin
+        | OperationKind::DeprecatedLogout
+        | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
+        OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => {
+            let clients: BTreeSet<&str> = whose_is_added(operation, tenants).map(|client| client.id.as_str()).collect();
+            match what_is_added(operation) {
+                Some(added) if !clients.is_empty() => {
+                    let clients = clients.into_iter().collect::<Vec<_>>().join(", ");
+                    format!("{as_received}; if it has none, {added} ({clients})").into()
+                }
+                _ => as_received.into(),
+            }
+        }
+    }
+}

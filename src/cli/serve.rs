@@ -1,0 +1,67 @@
+//! `serve`: the gateway until a signal ends it.
+
+use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
+use crate::{
+    app::{self, App, handover::Inherited, process::descriptors, signals::Signals},
+    config::{PolicyMode, Store},
+    observability::setup,
+};
+
+pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
+    let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
+    let loaded = app::load(&file.config)?;
+    let telemetry = setup::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
+    let telemetry = telemetry.map_err(Failure::of)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        commit = app::COMMIT,
+        configuration = %file.config.display(),
+        store = match loaded.settings.store {
+            Store::Memory => "memory",
+            Store::Redis(_) => "redis",
+        },
+        mode = match loaded.settings.policy.mode {
+            PolicyMode::Enforce => "enforce",
+            PolicyMode::Report => "report",
+        },
+        "starting"
+    );
+    for warning in &loaded.warnings {
+        tracing::warn!(key = warning.path, "{}", warning.problem);
+    }
+    let connections = loaded.settings.limits.connections as u64;
+    if let Some(descriptors) = descriptors::raise_limit().filter(|most| *most < connections * 2) {
+        tracing::warn!(
+            key = "limits.connections",
+            connections,
+            descriptors,
+            "each connection may take two descriptors, and the system allows this process fewer: raise its hard limit \
+             (LimitNOFILE of systemd, ulimit -Hn)"
+        );
+    }
+    // For all that is not a connection: those have threads of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
+    runtime.block_on(async {
+        let signals = Signals::new().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
+        let interrupts =
+            signals.interrupts().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
+        let app = App::build_on(loaded.settings, inherited).map_err(Failure::of)?;
+        for address in app.public_addresses() {
+            tracing::info!(%address, "listening");
+        }
+        tracing::info!(address = %app.admin_address(), "listening for operators");
+        for counter in telemetry.counters() {
+            app.live().show(counter).map_err(Failure::of)?;
+        }
+        let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
+        let stop = signals.obey(app.live(), sockets, || telemetry.reopen_audit_file(), || app::load(&file.config));
+        tokio::select! {
+            ended = app.run(stop) => ended.map_err(Failure::of),
+            () = interrupts.second() => Err(Failure::Other("interrupted again: ended before all requests were answered".into())),
+        }
+    })
+}

@@ -1,0 +1,182 @@
+//! What a token claims, for people's eyes only: nothing of it is verified, and nothing but a text on the terminal comes of it.
+
+use std::fmt::Write as _;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
+
+use super::super::terminal::{HEADING, QUIET, styled};
+use crate::{
+    jwt::{self, MAX_TOKEN_BYTES},
+    types::{Scopes, TENANT_SCOPE, TenantId},
+    verify::{isb::Isb, shopper::Marks},
+};
+
+/// Claims whose numbers are times (RFC 7519, 4.1), and what they say.
+const TIMES: [(&str, &str); 3] = [("iat", "issued"), ("nbf", "valid from"), ("exp", "ends")];
+
+/// The unverified content of a token.
+pub(super) struct Claimed {
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    /// The claims as they came.
+    pub(super) payload: Vec<u8>,
+    /// Whether it says that Account Manager signed it; if not, SLAS did.
+    pub(super) is_system: bool,
+    pub(super) scopes: Scopes,
+    pub(super) marks: Marks,
+}
+
+impl Claimed {
+    /// Takes a token apart.
+    ///
+    /// # Errors
+    /// Why it is no JWT; nothing of it is quoted.
+    pub(super) fn read(token: &str) -> Result<Self, &'static str> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err("the token is too long");
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err("not a JWT: expected three parts separated by dots");
+        };
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| "not a JWT: a part is not base64url");
+        let object = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|_| "not a JWT: a part is no JSON object");
+        let (header, payload) = (decode(header)?, decode(payload)?);
+        let claims: Map<String, Value> = object(&payload)?;
+        let is_system = jwt::claims_to_be_of_account_manager(token);
+        let scopes = claims.get(if is_system { "scope" } else { "scp" });
+        let words = match scopes {
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            Some(Value::String(text)) => text.clone(),
+            _ => String::new(),
+        };
+        let isb = claims.get("isb").and_then(Value::as_str).and_then(|isb| isb.parse::<Isb>().ok());
+        Ok(Self {
+            header: object(&header)?,
+            is_system,
+            scopes: words.parse().unwrap_or_default(),
+            marks: isb.map(|isb| isb.marks).unwrap_or_default(),
+            claims,
+            payload,
+        })
+    }
+
+    pub(super) fn text(&self, claim: &str) -> Option<&str> {
+        self.claims.get(claim).and_then(Value::as_str)
+    }
+
+    pub(super) fn number(&self, claim: &str) -> Option<u64> {
+        self.claims.get(claim).and_then(Value::as_u64)
+    }
+
+    /// The tenant that it is of: a shopper token names one, a system token perhaps several.
+    pub(super) fn tenant(&self) -> Option<TenantId> {
+        if self.is_system {
+            return self.scopes.iter().find_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE)?.parse().ok());
+        }
+        let issuer = self.text("iss")?;
+        issuer.strip_prefix("slas/")?.split_once('/')?.1.parse().ok()
+    }
+
+    /// Whether it says that it is of this tenant.
+    pub(super) fn names(&self, tenant: &TenantId) -> bool {
+        if self.is_system {
+            self.scopes.iter().any(|scope| scope.as_str().strip_prefix(TENANT_SCOPE) == Some(tenant.as_str()))
+        } else {
+            self.tenant().as_ref() == Some(tenant)
+        }
+    }
+
+    /// Whether it is a system token that names no tenant: it is good only where Salesforce judges by its client's roles.
+    pub(super) fn is_for_roles(&self) -> bool {
+        self.is_system && self.tenant().is_none()
+    }
+
+    /// What its header says that it is signed with.
+    pub(super) fn algorithm(&self) -> Option<&str> {
+        self.header.get("alg").and_then(Value::as_str)
+    }
+
+    /// Kind, times, claims.
+    pub(super) fn describe(&self, now: u64) -> String {
+        let kind = match (self.is_system, self.marks) {
+            (true, _) => "system token, of Account Manager",
+            (false, Marks { tsob: true, .. }) => "shopper token, of SLAS, obtained on behalf by a trusted system",
+            (false, Marks { taob: true, .. }) => "shopper token, of SLAS, obtained on behalf by a trusted agent",
+            (false, _) if self.text("isb").is_some_and(|isb| isb.contains("rcid:")) => {
+                "shopper token, of SLAS, registered"
+            }
+            (false, _) => "shopper token, of SLAS, guest",
+        };
+        let mut text = format!("{}       {kind}\n", styled(HEADING, "Kind"));
+        for (heading, members) in [("Header", &self.header), ("Claims", &self.claims)] {
+            // A text in memory takes whatever is written to it.
+            let _ = writeln!(text, "\n{}", styled(HEADING, heading));
+            let width = members.keys().map(|name| name.chars().count()).max().unwrap_or_default().min(12);
+            for (name, value) in members {
+                let time =
+                    TIMES.iter().find(|(claim, _)| claim == name).and_then(|(_, word)| Some((word, value.as_u64()?)));
+                let time = time.map(|(word, at)| styled(QUIET, format!("  {word} {}", relative(at, now))));
+                let (name, value) = (printable(name), printable(&value.to_string()));
+                let _ = writeln!(text, "  {name:width$}  {value}{}", time.unwrap_or_default());
+            }
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// A time, and how far it is from now.
+fn relative(at: u64, now: u64) -> String {
+    let spoken = |seconds: u64| humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
+    let distance = match at.checked_sub(now) {
+        Some(ahead) => format!("in {}", spoken(ahead)),
+        None => format!("{} ago", spoken(now - at)),
+    };
+    // Beyond the year 9999 there is no such text.
+    let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(at)).filter(|_| at < 253_402_300_800);
+    match time {
+        Some(time) => format!("{}, {distance}", humantime::format_rfc3339_seconds(time)),
+        None => distance,
+    }
+}
+
+/// A text that cannot move a terminal's cursor or turn its writing around.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut safe, character| {
+        if character == ' ' || character.is_ascii_graphic() || character.is_alphanumeric() {
+            safe.push(character);
+        } else {
+            safe.extend(character.escape_unicode());
+        }
+        safe
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_claim_steers_the_terminal() {
+        assert_eq!(printable("plain é 1"), "plain é 1");
+        assert_eq!(printable("a\u{1b}[2J\u{202e}\u{9b}\n"), "a\\u{1b}[2J\\u{202e}\\u{9b}\\u{a}");
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        assert_eq!(relative(1_000, 940), "1970-01-01T00:16:40Z, in 1m");
+        assert_eq!(relative(940, 1_000), "1970-01-01T00:15:40Z, 1m ago");
+        assert!(relative(u64::MAX, 0).starts_with("in "));
+    }
+
+    #[test]
+    fn what_is_no_token_is_said_without_quoting_it() {
+        for text in ["", "a", "a.b", "a.b.c.d", "{}.{}.", "bm8.bm8.bm8"] {
+            let problem = Claimed::read(text).err().unwrap_or_else(|| panic!("{text}"));
+            assert!(problem.starts_with("not a JWT: "), "{problem}");
+        }
+    }
+}

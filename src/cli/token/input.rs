@@ -1,0 +1,57 @@
+//! The token that is to be explained, as it was piped in: alone, with its scheme, or as the whole header field.
+//!
+//! Refuses to read a field in another way than the gateway reads a request's. Whatever is wrong, nothing of it is quoted.
+
+use std::io::{self, Read as _};
+
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+
+use super::super::failure::Failure;
+use crate::gateway::{credentials::Presented, refusal::Refusal, reply};
+
+/// More than any token has, bytes; the rest of the input is left where it is.
+const MOST_READ: usize = 64 * 1024;
+
+/// The token on standard input.
+pub(super) fn read() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().take(MOST_READ as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::Other(format!("standard input: {}", error.kind())))?;
+    if bytes.len() > MOST_READ {
+        return Err(no_token("the token is too long"));
+    }
+    let text = str::from_utf8(&bytes);
+    let text = text.map_err(|_| Failure::Other("standard input is not text in UTF-8".to_owned()))?;
+    token_in(text)
+}
+
+/// That the text is no token, and why.
+pub(super) fn no_token(why: &str) -> Failure {
+    Failure::Other(format!("{}: {why}", reply::code(&Refusal::TokenInvalid(String::new()))))
+}
+
+fn token_in(text: &str) -> Result<String, Failure> {
+    let text = text.trim();
+    let credential = match text.split_once(':') {
+        Some((name, value)) if name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) => value.trim(),
+        _ => text,
+    };
+    if credential.is_empty() {
+        return Err(Failure::Other(
+            "standard input has no token; pipe one in: printenv TOKEN | shopper-gateway token inspect".to_owned(),
+        ));
+    }
+    if !credential.contains(char::is_whitespace) {
+        return Ok(credential.to_owned());
+    }
+    let unreadable = || no_token("neither a token alone nor an Authorization field with one");
+    let value = HeaderValue::from_str(credential).map_err(|_| unreadable())?;
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+    match Presented::read(&headers) {
+        Ok(Presented::Bearer(token)) => Ok(token.expose_secret().to_owned()),
+        Ok(Presented::Basic(_)) => Err(no_token("these are Basic credentials; expected a bearer token")),
+        Ok(Presented::Nothing) => Err(unreadable()),
+        Err(Refusal::TokenInvalid(why)) => Err(no_token(&why)),
+        Err(_) => Err(unreadable()),
+    }
+}

@@ -1,0 +1,252 @@
+//! `[[callers]]`: the trusted systems.
+//!
+//! Owns what a caller's entry must say. Refuses to know operations: whether a glob means one that
+//! exists is checked where the table of operations is.
+
+use super::{tenants::Draft, value::Keys};
+use crate::{
+    config::{
+        Caller, CallerDraft, CallerIdentity,
+        finding::{Findings, nearest},
+        raw,
+    },
+    types::{ClientId, OrganizationId, SiteId},
+};
+
+const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
+
+/// The callers, as far as they can be read.
+pub(super) fn callers(
+    raw: Vec<raw::Caller>,
+    tenants: &[Draft],
+    client_certificates: bool,
+    findings: &mut Findings,
+) -> Vec<CallerDraft> {
+    let mut names: Vec<String> = Vec::new();
+    let mut callers: Vec<CallerDraft> = Vec::new();
+    for (position, raw) in raw.into_iter().enumerate() {
+        let mut keys = Keys::new(format!("callers[{position}]"), findings);
+        if let Some(name) = &raw.name {
+            if names.contains(name) {
+                keys.error("name", "another caller has this name");
+            }
+            names.push(name.clone());
+        }
+        let caller = caller(raw, tenants, client_certificates, &mut keys);
+        if let Some(identity) = &caller.identity
+            && callers.iter().any(|other| other.identity.as_ref() == Some(identity))
+        {
+            // Whoever presents it is one caller, so one entry has to say all that it may.
+            let key = match identity {
+                CallerIdentity::AccountManagerClient(_) => "account_manager_client_id",
+                CallerIdentity::CertificateSubject(_) => "certificate_subject",
+                CallerIdentity::CertificateSan(_) => "certificate_san",
+            };
+            keys.error(key, "another caller has this one; join the two entries");
+        }
+        callers.push(caller);
+    }
+    callers
+}
+
+fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> CallerDraft {
+    let name = keys.required("name", raw.name).and_then(|name| label(name, keys));
+    let identity = identity(
+        raw.account_manager_client_id.as_deref(),
+        raw.certificate_subject,
+        raw.certificate_san,
+        client_certificates,
+        keys,
+    );
+    let may = keys.required("may", raw.may).map(|list| rights(list, keys));
+    let organizations =
+        keys.required("organizations", raw.organizations).map(|list| organizations(list, tenants, keys));
+    let sites = match &organizations {
+        Some(organizations) => sites(raw.sites, organizations, tenants, keys),
+        None => keys.names("sites", raw.sites),
+    };
+    let operations = keys.required("operations", raw.operations).map(|list| operations(list, keys));
+
+    let acts = may.is_some_and(|[_, on_behalf, create_shoppers]| on_behalf || create_shoppers);
+    let acts_in = organizations.clone().filter(|_| acts).unwrap_or_default();
+    let whole = || {
+        let [may_system, may_on_behalf, may_create_shoppers] = may?;
+        Some(Caller {
+            name: name?,
+            identity: identity.clone()?,
+            may_system,
+            may_on_behalf,
+            may_create_shoppers,
+            organizations: organizations?,
+            sites,
+            operations: operations.clone()?,
+            requests_per_second: raw.requests_per_second,
+        })
+    };
+    let whole = whole();
+    if let Some(caller) = &whole {
+        look_twice(caller, tenants, keys);
+    }
+    CallerDraft { identity, operations: operations.unwrap_or_default(), acts_in, whole }
+}
+
+/// What the metrics call those who are no trusted system; none of these may share its name.
+const KINDS_OF_CALLERS: [&str; 5] = ["guest", "registered", "slas", "reported", "none"];
+
+/// A label of metrics: short, and of few characters.
+fn label(name: String, keys: &mut Keys<'_>) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !(1..=40).contains(&name.len()) || !name.bytes().all(plain) {
+        keys.error("name", "expected 1 to 40 small letters, digits or hyphens, e.g. experience-cloud");
+        return None;
+    }
+    if KINDS_OF_CALLERS.contains(&name.as_str()) {
+        keys.error("name", "the metrics call another kind of caller so; choose another name");
+        return None;
+    }
+    Some(name)
+}
+
+fn identity(
+    client: Option<&str>,
+    subject: Option<String>,
+    san: Option<String>,
+    client_certificates: bool,
+    keys: &mut Keys<'_>,
+) -> Option<CallerIdentity> {
+    match (client, subject, san) {
+        (Some(client), None, None) => {
+            keys.name::<ClientId>("account_manager_client_id", client).map(CallerIdentity::AccountManagerClient)
+        }
+        (None, Some(subject), None) => {
+            check_client_certificates("certificate_subject", client_certificates, keys);
+            Some(CallerIdentity::CertificateSubject(subject))
+        }
+        (None, None, Some(san)) => {
+            check_client_certificates("certificate_san", client_certificates, keys);
+            Some(CallerIdentity::CertificateSan(san))
+        }
+        (Some(_), Some(_), _) => {
+            keys.error("certificate_subject", "given beside account_manager_client_id; keep one of them");
+            None
+        }
+        (_, _, Some(_)) => {
+            keys.error("certificate_san", "given beside another proof of who it is; keep one of them");
+            None
+        }
+        (None, None, None) => {
+            keys.error("account_manager_client_id", "missing; expected this, certificate_subject or certificate_san");
+            None
+        }
+    }
+}
+
+/// What such a name says is read where certificates are.
+fn check_client_certificates(key: &str, client_certificates: bool, keys: &mut Keys<'_>) {
+    if !client_certificates {
+        keys.error(key, "no client certificate is asked for; set server.tls.client_ca");
+    }
+}
+
+/// Which of [`RIGHTS`] the list names.
+fn rights(list: raw::List, keys: &mut Keys<'_>) -> [bool; 3] {
+    let texts = list.into_texts();
+    if texts.is_empty() {
+        keys.error("may", "empty; expected at least one of system, on_behalf and create_shoppers");
+    }
+    for (position, text) in texts.iter().enumerate() {
+        if !RIGHTS.contains(&text.as_str()) {
+            let hint = hint(nearest(text, RIGHTS.into_iter()));
+            keys.error(&format!("may[{position}]"), format!("expected system, on_behalf or create_shoppers{hint}"));
+        }
+    }
+    RIGHTS.map(|right| texts.iter().any(|text| text == right))
+}
+
+fn organizations(list: raw::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<OrganizationId> {
+    if list.is_empty() {
+        keys.error("organizations", "empty; expected at least one organization of [[tenants]]");
+    }
+    let named: Vec<OrganizationId> = keys.names("organizations", list);
+    // As long as a tenant's organization can't be read, nobody knows which one is meant.
+    let known: Option<Vec<_>> = tenants.iter().map(|tenant| tenant.organization.as_ref()).collect();
+    let Some(known) = known else { return named };
+    for organization in &named {
+        if !known.contains(&organization) {
+            let hint = hint(nearest(organization.as_str(), known.iter().map(|known| known.as_str())));
+            keys.error("organizations", format!("{organization} is not one of [[tenants]]{hint}"));
+        }
+    }
+    named
+}
+
+fn sites(list: raw::List, organizations: &[OrganizationId], tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<SiteId> {
+    let named: Vec<SiteId> = keys.names("sites", list);
+    let own = |tenant: &&Draft| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
+    let known: Option<Vec<&[SiteId]>> = tenants.iter().filter(own).map(|tenant| tenant.sites.as_deref()).collect();
+    let known = known.unwrap_or_default().concat();
+    for site in named.iter().filter(|site| !known.is_empty() && !known.contains(site)) {
+        let hint = hint(nearest(site.as_str(), known.iter().map(SiteId::as_str)));
+        keys.error("sites", format!("{site} is not a site of any of these organizations{hint}"));
+    }
+    named
+}
+
+fn operations(list: raw::List, keys: &mut Keys<'_>) -> Vec<String> {
+    let operations = list.into_texts();
+    if operations.is_empty() {
+        keys.error("operations", "empty; expected at least one, e.g. [\"orders.*\"]");
+    }
+    for (position, operation) in operations.iter().enumerate() {
+        if operation.trim().is_empty() {
+            keys.error(&format!("operations[{position}]"), "empty");
+        }
+    }
+    operations
+}
+
+/// What is allowed, but can't work.
+fn look_twice(caller: &Caller, tenants: &[Draft], keys: &mut Keys<'_>) {
+    if caller.may_create_shoppers && !caller.may_on_behalf {
+        keys.warn("may", "create_shoppers has no effect without on_behalf");
+    }
+    let by_client = matches!(caller.identity, CallerIdentity::AccountManagerClient(_));
+    for (position, tenant) in tenants.iter().enumerate().filter(|(_, tenant)| !tenant.has_account_manager) {
+        let Some(organization) =
+            tenant.organization.as_ref().filter(|organization| caller.organizations.contains(organization))
+        else {
+            continue;
+        };
+        if by_client {
+            let problem = format!(
+                "nothing in {organization} can verify this client: tenants[{position}] has no [tenants.account_manager]; \
+                 add it, or take the organization out of this caller's"
+            );
+            keys.error("account_manager_client_id", problem);
+        } else if caller.may_system {
+            let problem =
+                format!("{organization} has no account_manager, whose token this caller's system calls would carry");
+            keys.warn("may", problem);
+        }
+    }
+}
+
+fn hint(meant: Option<&str>) -> String {
+    meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_not_called_what_the_metrics_call_others() {
+        for (name, fits) in
+            [("experience-cloud", true), ("guest", false), ("none", false), ("Guest", false), ("", false)]
+        {
+            let mut findings = Findings::default();
+            let label = label(name.to_owned(), &mut Keys::new("callers[0]", &mut findings));
+            assert_eq!((label.is_some(), findings.is_flawed("callers[0].name")), (fits, !fits), "{name}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `[log]`: what is logged, how, and where the audit log goes.
+
+use std::time::Duration;
+
+use super::{store::key, value::Keys};
+use crate::config::{Log, finding::Findings, raw, secret::Surroundings};
+
+/// What takes longer is ended by other limits.
+const SLOWEST: Duration = Duration::from_secs(600);
+
+pub(super) fn log(raw: raw::Log, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Log> {
+    let audit_file = match raw.audit_file {
+        Some(file) => surroundings.writable("log.audit_file", &file, findings).map(Some),
+        None => Some(None),
+    };
+    let pseudonym_key = match raw.pseudonym_key {
+        Some(secret) => key("log.pseudonym_key", secret, surroundings, findings).map(Some),
+        None => Some(None),
+    };
+    let mut keys = Keys::new("log", findings);
+    let slow = keys.duration("slow", &raw.slow, SLOWEST);
+    if !is_log_level(&raw.level) {
+        keys.error(
+            "level",
+            "expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas",
+        );
+        return None;
+    }
+    Some(Log {
+        level: raw.level,
+        format: raw.format,
+        audit_file: audit_file?,
+        pseudonym_key: pseudonym_key?,
+        one_success_in: raw.one_success_in,
+        slow: slow?,
+    })
+}
+
+/// Whether a text is a level of the log: a word for all targets, or words for some, separated by commas.
+#[must_use]
+pub fn is_log_level(text: &str) -> bool {
+    let is_word = |text: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text))
+    };
+    text.split(',').all(|part| match part.rsplit_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_word(level.trim()),
+        None => is_word(part.trim()),
+    })
+}

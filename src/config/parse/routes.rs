@@ -1,0 +1,165 @@
+//! `[[routes]]`: operations of the merchant's own.
+//!
+//! Owns the form of one route. Refuses to compare routes with each other or with Salesforce's: the
+//! table of operations does.
+
+use http::Method;
+
+use super::value::Keys;
+use crate::config::{Route, RouteDraft, finding::Findings, raw};
+
+const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// The routes, as far as they can be read.
+pub(super) fn routes(raw: Vec<raw::Route>, findings: &mut Findings) -> Vec<RouteDraft> {
+    raw.into_iter()
+        .enumerate()
+        .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), findings)))
+        .collect()
+}
+
+fn route(raw: raw::Route, keys: &mut Keys<'_>) -> RouteDraft {
+    let name = keys.required("name", raw.name).filter(|name| {
+        if !is_name(name) {
+            keys.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
+        }
+        is_name(name)
+    });
+    let method = keys.required("method", raw.method).and_then(|text| {
+        let method = METHODS.into_iter().find(|method| method.as_str() == text);
+        if method.is_none() {
+            keys.error("method", "expected GET, HEAD, POST, PUT, PATCH or DELETE");
+        }
+        method
+    });
+    let path = keys.required("path", raw.path).filter(|path| {
+        let problem = wrong_with(path);
+        if let Some(problem) = problem {
+            let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
+            keys.error("path", format!("{problem}; expected e.g. {example}"));
+        }
+        problem.is_none()
+    });
+    let security = keys.required("security", raw.security);
+    let scopes = keys.required("scopes", raw.scopes).map(|list| keys.scopes("scopes", list));
+    let whole =
+        || Some(Route { name: name.clone()?, method: method?, path: path?, security: security?, scopes: scopes? });
+    RouteDraft { whole: whole(), name }
+}
+
+/// `{api}.{operation}`, as Salesforce's own operations are named.
+fn is_name(name: &str) -> bool {
+    let Some((api, operation)) = name.split_once('.') else { return false };
+    let api_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let operation_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=60).contains(&api.len())
+        && (1..=100).contains(&operation.len())
+        && api.bytes().all(api_byte)
+        && operation.bytes().all(operation_byte)
+}
+
+/// Why this is no template of a path.
+fn wrong_with(path: &str) -> Option<&'static str> {
+    let Some(rest) = path.strip_prefix('/') else { return Some("must begin with /") };
+    let segments: Vec<&str> = rest.split('/').collect();
+    let literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    let mut parameters: Vec<&str> = Vec::new();
+    for segment in segments {
+        if let Some(parameter) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            if parameter.is_empty() || !parameter.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                return Some("a parameter is {name}, of letters and digits");
+            }
+            if parameters.contains(&parameter) {
+                return Some("a parameter stands there twice");
+            }
+            parameters.push(parameter);
+        } else if matches!(segment, "" | "." | "..") {
+            return Some("must not have empty or dot segments");
+        } else if !segment.bytes().all(literal) {
+            return Some("a segment is a {parameter} or of letters, digits and -._~");
+        }
+    }
+    if !parameters.contains(&"organizationId") {
+        return Some("must contain {organizationId} as a segment");
+    }
+    SLAS_PLACES.iter().find_map(|(place, problem)| may_match(path, place).then_some(*problem))
+}
+
+/// Where only the operations of the policy table are served, and what to say of a template that matches there.
+const SLAS_PLACES: [(&[&str], &str); 2] = [
+    (&["shopper", "auth"], "must not match below /shopper/auth, which is SLAS's, by a parameter either"),
+    (
+        &["mobify", "slas", "private"],
+        "must not match below /mobify/slas/private, where storefronts reach SLAS and nothing else is served, by a parameter either",
+    ),
+];
+
+/// Whether a template has readings below a place: as a literal in any case of its letters, or by a parameter. No organization
+/// id is one of these words.
+fn may_match(path: &str, place: &[&str]) -> bool {
+    let mut segments = path.split('/').skip(1);
+    place.iter().all(|word| {
+        segments.next().is_some_and(|segment| {
+            segment.eq_ignore_ascii_case(word) || (segment.starts_with('{') && segment != "{organizationId}")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_operations() {
+        for name in ["loyalty.getPoints", "shopper-baskets-v2.createBasket", "a.b_c-D"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "loyalty", ".x", "x.", "a.b.c", "Loyalty.x", "a.b*", "a b.c"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn templates_of_paths() {
+        assert_eq!(wrong_with("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
+        assert_eq!(wrong_with("/{organizationId}"), None);
+        for path in [
+            "/shopper/{organizationId}",
+            "/shopper/loyalty/{organizationId}",
+            "/{organizationId}/{a}/{b}",
+            "/mobify/{organizationId}",
+            "/mobify/slas/{organizationId}/private",
+            "/mobify/proxy/api/{organizationId}",
+        ] {
+            assert_eq!(wrong_with(path), None, "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "custom/{organizationId}",
+            "/custom",
+            "//{organizationId}",
+            "/../{organizationId}",
+            "/{organizationId}/",
+            "/x{organizationId}",
+            "/{organizationId}/{}",
+            "/{organizationId}/{organizationId}",
+            "/{organizationId}/a%2Fb",
+            "/{organizationId}?x",
+            "/{organizationId}/a;b",
+            "/{organizationId}/{a/b}",
+            "/{organizationId}/\u{e9}",
+            "/shopper/auth/{organizationId}",
+            "/Shopper/AUTH/v1/organizations/{organizationId}/oauth2/token",
+            "/{family}/{api}/v1/organizations/{organizationId}/oauth2/{what}",
+            "/shopper/{api}/v1/organizations/{organizationId}",
+            "/{family}/auth/v1/organizations/{organizationId}",
+            "/mobify/slas/private/{organizationId}",
+            "/Mobify/SLAS/Private/shopper/auth/v1/organizations/{organizationId}/oauth2/token",
+            "/mobify/{service}/private/custom/{organizationId}",
+            "/{a}/{b}/{c}/{organizationId}",
+        ] {
+            assert!(wrong_with(path).is_some(), "{path}");
+        }
+    }
+}

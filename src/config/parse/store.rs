@@ -1,0 +1,231 @@
+//! The store's section: which kind, and what Redis needs.
+//!
+//! Refuses to repeat an address in an error: it may hold a password.
+
+use std::{path::PathBuf, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+
+use super::{
+    redis_url::{self, RedisUrl, Servers},
+    value::Keys,
+};
+use crate::config::{
+    RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
+    finding::Findings,
+    raw::{self, Secret, StoreKind},
+    secret::Surroundings,
+};
+
+/// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
+const LONGEST_COMMAND: Duration = Duration::from_secs(5);
+const KEY_LENGTH: usize = 32;
+
+/// The store of the configuration.
+pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Store> {
+    let mut keys = Keys::new("store", findings);
+    let timeout = keys.duration("timeout", &raw.timeout, LONGEST_COMMAND);
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    let prefix_fits = (1..=64).contains(&raw.key_prefix.len()) && raw.key_prefix.bytes().all(is_word);
+    if !prefix_fits {
+        keys.error("key_prefix", "expected 1 to 64 letters, digits, '-', '_', '.' or ':', e.g. shopper-gateway");
+    }
+    if raw.kind == StoreKind::Memory {
+        for (key, is_set) in [
+            ("url", raw.url.is_some()),
+            ("ca", raw.ca.is_some()),
+            ("certificate", raw.certificate.is_some()),
+            ("private_key", raw.private_key.is_some()),
+            ("sentinel_username", raw.sentinel_username.is_some()),
+            ("sentinel_password", raw.sentinel_password.is_some()),
+            ("sentinel_tls", raw.sentinel_tls.is_some()),
+            ("sentinel_ca", raw.sentinel_ca.is_some()),
+            ("encryption_key", raw.encryption_key.is_some()),
+            ("previous_encryption_key", raw.previous_encryption_key.is_some()),
+        ] {
+            if is_set {
+                keys.error(key, "has no effect with kind = \"memory\"; write kind = \"redis\" or take it out");
+            }
+        }
+        return (timeout.is_some() && prefix_fits).then_some(Store::Memory);
+    }
+    let url = findings.required("store.url", raw.url).and_then(|url| address(url, surroundings, findings));
+    let url = url.and_then(|url| {
+        let read = redis_url::read(url.expose_secret());
+        if read.is_none() {
+            findings.error("store.url", format!("not an address of Redis; {}", redis_url::FORMS));
+        }
+        read
+    });
+    let connection = connection(
+        url,
+        Files { ca: raw.ca, certificate: raw.certificate, private_key: raw.private_key },
+        Sentinels {
+            username: raw.sentinel_username,
+            password: raw.sentinel_password,
+            tls: raw.sentinel_tls,
+            ca: raw.sentinel_ca,
+        },
+        surroundings,
+        findings,
+    );
+    let current = findings
+        .required("store.encryption_key", raw.encryption_key)
+        .and_then(|secret| key("store.encryption_key", secret, surroundings, findings));
+    let previous = match raw.previous_encryption_key {
+        Some(secret) => key("store.previous_encryption_key", secret, surroundings, findings).map(Some),
+        None => Some(None),
+    };
+    let (current, previous) = (current?, previous?);
+    if previous.as_ref().is_some_and(|previous| previous.expose_secret() == current.expose_secret()) {
+        findings.error("store.previous_encryption_key", "the same as encryption_key; take it out");
+        return None;
+    }
+    let (topology, RedisUrl { login, database, .. }, tls) = connection?;
+    Some(Store::Redis(Box::new(RedisStore {
+        topology,
+        login,
+        database,
+        tls,
+        encryption_key: current,
+        previous_encryption_key: previous,
+        key_prefix: prefix_fits.then_some(raw.key_prefix)?,
+        timeout: timeout?,
+    })))
+}
+
+/// The files of TLS, as they are written.
+struct Files {
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    private_key: Option<PathBuf>,
+}
+
+/// What Sentinels have of their own, as it is written.
+struct Sentinels {
+    username: Option<String>,
+    password: Option<Secret>,
+    tls: Option<bool>,
+    ca: Option<PathBuf>,
+}
+
+/// How Redis is reached: its servers, what else the address says, and its TLS.
+fn connection(
+    url: Option<RedisUrl>,
+    files: Files,
+    sentinels: Sentinels,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<(RedisTopology, RedisUrl, Option<RedisTls>)> {
+    let ca = trusted("store.ca", files.ca, surroundings, findings);
+    let client_certificate = match (files.certificate, files.private_key) {
+        (Some(certificate), Some(key)) => {
+            let certificate = surroundings.readable("store.certificate", &certificate, findings);
+            let key = surroundings.private("store.private_key", &key, findings);
+            certificate.zip(key).map(Some)
+        }
+        (None, None) => Some(None),
+        (Some(_), None) => {
+            findings.error("store.private_key", "missing; it belongs to store.certificate");
+            None
+        }
+        (None, Some(_)) => {
+            findings.error("store.certificate", "missing; it belongs to store.private_key");
+            None
+        }
+    };
+    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, surroundings, findings);
+    let password = match sentinels.password {
+        Some(secret) => surroundings.secret("store.sentinel_password", secret, findings).map(Some),
+        None => Some(None),
+    };
+    if sentinels.username.is_some() && password.as_ref().is_some_and(Option::is_none) {
+        findings.error("store.sentinel_password", "missing; it belongs to store.sentinel_username");
+        return None;
+    }
+    let url = url?;
+    let is_watched = matches!(url.servers, Servers::Sentinels { .. });
+    let sentinels_have_tls = sentinels.tls.unwrap_or(url.tls);
+    let mut is_idle = false;
+    for (key, is_set, is_used, scheme) in [
+        ("store.ca", ca.as_ref().is_some_and(Option::is_some), url.tls || is_watched && sentinels_have_tls, "rediss"),
+        (
+            "store.certificate",
+            client_certificate.as_ref().is_some_and(Option::is_some),
+            url.tls || is_watched && sentinels_have_tls,
+            "rediss",
+        ),
+        ("store.sentinel_username", sentinels.username.is_some(), is_watched, "redis+sentinel"),
+        ("store.sentinel_password", password.as_ref().is_some_and(Option::is_some), is_watched, "redis+sentinel"),
+        ("store.sentinel_tls", sentinels.tls.is_some(), is_watched, "redis+sentinel"),
+        (
+            "store.sentinel_ca",
+            sentinel_ca.as_ref().is_some_and(Option::is_some),
+            is_watched && sentinels_have_tls,
+            "rediss+sentinel",
+        ),
+    ] {
+        if is_set && !is_used {
+            findings.error(key, format!("has no effect with this store.url; write {scheme}://… there or take it out"));
+            is_idle = true;
+        }
+    }
+    let (ca, client_certificate, sentinel_ca, password) = (ca?, client_certificate?, sentinel_ca?, password?);
+    if is_idle {
+        return None;
+    }
+    let tls = |ca: Option<PathBuf>| RedisTls { ca, client_certificate: client_certificate.clone() };
+    let topology = match &url.servers {
+        Servers::One(address) => RedisTopology::Standalone(address.clone()),
+        Servers::Cluster(nodes) => RedisTopology::Cluster(nodes.clone()),
+        Servers::Sentinels { sentinels: addresses, master } => RedisTopology::Sentinel {
+            sentinels: addresses.clone(),
+            master: master.clone(),
+            login: RedisLogin { username: sentinels.username, password },
+            tls: sentinels_have_tls.then(|| tls(sentinel_ca.or_else(|| ca.clone()))),
+        },
+    };
+    let tls = url.tls.then(|| tls(ca));
+    Some((topology, url, tls))
+}
+
+/// A file of authorities, which only its owner may write.
+fn trusted(
+    path: &str,
+    file: Option<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Option<PathBuf>> {
+    match file {
+        Some(file) => surroundings.trusted(path, &file, findings).map(Some),
+        None => Some(None),
+    }
+}
+
+/// An address may stand in the file without a warning as long as it holds no password.
+fn address(url: Secret, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<SecretString> {
+    match url {
+        Secret::Literal(url) if !url.expose_secret().is_empty() && !redis_url::has_password(url.expose_secret()) => {
+            Some(url)
+        }
+        url => surroundings.secret("store.url", url, findings),
+    }
+}
+
+/// 32 bytes, given in base64.
+pub(super) fn key(
+    path: &str,
+    secret: Secret,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<SecretSlice<u8>> {
+    let text = surroundings.secret(path, secret, findings)?;
+    match STANDARD.decode(text.expose_secret().trim()) {
+        Ok(bytes) if bytes.len() == KEY_LENGTH => Some(SecretSlice::from(bytes)),
+        _ => {
+            findings.error(path, "expected 32 bytes in base64; `openssl rand -base64 32` makes such a key");
+            None
+        }
+    }
+}

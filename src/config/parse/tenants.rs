@@ -1,0 +1,345 @@
+//! `[[tenants]]`: the organizations, and how the gateway speaks for each.
+//!
+//! Owns what must hold inside a tenant and between tenants. Leaves a [`Draft`] of each tenant, also of
+//! a wrong one, so that what refers to it can be checked in the same round.
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::value::Keys;
+use crate::{
+    config::{
+        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, finding::Findings, raw, secret::Surroundings,
+    },
+    types::{ClientId, OrganizationId, SiteId},
+};
+
+/// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
+const SLAS_ON_PRODUCTION: u32 = 24_000;
+const SLAS_ELSEWHERE: u32 = 500;
+
+/// What of a tenant could be understood.
+pub(super) struct Draft {
+    pub(super) organization: Option<OrganizationId>,
+    /// Its sites; `None` if one of them could not be read.
+    pub(super) sites: Option<Vec<SiteId>>,
+    pub(super) has_account_manager: bool,
+    /// Where its services are.
+    servers: TenantDraft,
+    private_clients: Vec<ClientId>,
+    are_clients_named: bool,
+    names_on_behalf_client: bool,
+    /// The client that acts on behalf of shoppers where callers may: the named one, or the only private one.
+    on_behalf_client: Option<ClientId>,
+    /// `vouch` of each client, as written, by the client's position.
+    vouch: Vec<Option<bool>>,
+    /// The tenant itself; `None` only together with an error.
+    pub(super) tenant: Option<Tenant>,
+}
+
+impl Draft {
+    /// Where its services are, and whom the gateway trusts there.
+    pub(super) fn servers(&self) -> TenantDraft {
+        self.servers.clone()
+    }
+}
+
+pub(super) fn tenants(raw: Vec<raw::Tenant>, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Vec<Draft> {
+    if raw.is_empty() {
+        findings.error("tenants", "missing; expected at least one [[tenants]] with organization_id, api and sites");
+    }
+    let mut drafts: Vec<Draft> = Vec::new();
+    for (position, raw) in raw.into_iter().enumerate() {
+        let table = format!("tenants[{position}]");
+        let draft = tenant(&table, raw, surroundings, findings);
+        let first =
+            drafts.iter().position(|other| draft.organization.is_some() && other.organization == draft.organization);
+        if let Some(first) = first {
+            findings.error(format!("{table}.organization_id"), format!("the same as tenants[{first}].organization_id"));
+        }
+        drafts.push(draft);
+    }
+    drafts
+}
+
+fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Draft {
+    let has_account_manager = raw.account_manager.is_some();
+    let account_manager = match raw.account_manager {
+        Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, findings).map(Some),
+        None => Some(None),
+    };
+    let has_api_ca = raw.api_ca.is_some() || findings.is_flawed(&format!("{table}.api_ca"));
+    let api_ca = match raw.api_ca {
+        Some(file) => surroundings.trusted(&format!("{table}.api_ca"), &file, findings).map(Some),
+        None => Some(None),
+    };
+    let clients = slas_clients(table, raw.slas_clients, surroundings, findings);
+
+    let mut keys = Keys::new(table, findings);
+    let organization: Option<OrganizationId> = keys.required_name("organization_id", raw.organization_id.as_deref());
+    let api = keys.required("api", raw.api);
+    let api: Option<Url> =
+        api.and_then(|text| keys.origin("api", &text, "https://kv7kzm78.api.commercecloud.salesforce.com"));
+    let sites: Option<Vec<SiteId>> = keys.required("sites", raw.sites).map(|list| {
+        if list.is_empty() {
+            keys.error("sites", "empty; expected at least one site, e.g. [\"RefArch\"]");
+        }
+        keys.names("sites", list)
+    });
+    let are_sites_flawed = keys.is_flawed("sites");
+    let names_on_behalf_client = raw.on_behalf_client.is_some();
+    let named = raw.on_behalf_client.and_then(|text| keys.name::<ClientId>("on_behalf_client", &text));
+    if let Some(named) = &named
+        && !clients.private.contains(named)
+        && clients.are_all_named
+    {
+        let problem = if clients.public.contains(named) {
+            "a public client; a private one is needed: one of slas_clients with a client_secret"
+        } else {
+            "not one of this tenant's slas_clients"
+        };
+        keys.error("on_behalf_client", problem);
+    }
+    let on_behalf_client = match (named, clients.private.as_slice()) {
+        (None, [only]) if !names_on_behalf_client => Some(only.clone()),
+        (named, _) => named,
+    };
+    let servers = TenantDraft {
+        organization: organization.clone(),
+        api: api.clone(),
+        api_ca: api_ca.clone().flatten(),
+        has_api_ca,
+        account_manager: account_manager
+            .as_ref()
+            .and_then(|manager| manager.as_ref().map(|manager| manager.url.clone())),
+    };
+    let tenant = match (&organization, &sites, api, api_ca, account_manager, clients.all) {
+        (Some(organization), Some(sites), Some(api), Some(api_ca), Some(account_manager), Some(slas_clients)) => {
+            Some(Tenant {
+                organization: organization.clone(),
+                tenant: organization.tenant(),
+                api,
+                api_ca,
+                sites: sites.clone(),
+                account_manager,
+                slas_clients,
+                on_behalf_client: on_behalf_client.clone(),
+                register_sessions: raw.register_sessions,
+                slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(if organization.is_production() {
+                    SLAS_ON_PRODUCTION
+                } else {
+                    SLAS_ELSEWHERE
+                }),
+            })
+        }
+        _ => None,
+    };
+    Draft {
+        organization,
+        sites: sites.filter(|_| !are_sites_flawed),
+        has_account_manager,
+        servers,
+        private_clients: clients.private,
+        are_clients_named: clients.are_all_named,
+        names_on_behalf_client,
+        on_behalf_client,
+        vouch: clients.vouch,
+        tenant,
+    }
+}
+
+fn account_manager(
+    table: &str,
+    raw: raw::AccountManager,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<AccountManager> {
+    let client_secret = secret(table, raw.client_secret, surroundings, findings);
+    let previous_client_secret = previous_secret(table, raw.previous_client_secret, surroundings, findings);
+    let mut keys = Keys::new(table, findings);
+    let url = keys.origin("url", &raw.url, "https://account.demandware.com");
+    let client_id = keys.required_name("client_id", raw.client_id.as_deref());
+    let scopes = keys.scopes("scopes", raw.scopes);
+    if scopes.iter().any(|scope| scope.as_str().starts_with("SALESFORCE_COMMERCE_API:")) {
+        keys.error("scopes", "leave out SALESFORCE_COMMERCE_API:…; the gateway adds it, for this tenant");
+    }
+    let client_secret = keys.required("client_secret", client_secret)??;
+    Some(AccountManager {
+        url: url?,
+        client_id: client_id?,
+        client_secret,
+        previous_client_secret: previous_client_secret?,
+        scopes,
+    })
+}
+
+/// The secret under a table's `client_secret`: `None` if there is none, `Some(None)` after an error.
+fn secret(
+    table: &str,
+    raw: Option<raw::Secret>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Option<SecretString>> {
+    raw.map(|raw| surroundings.secret(&format!("{table}.client_secret"), raw, findings))
+}
+
+/// The secret under a table's `previous_client_secret`; `None` only after an error.
+fn previous_secret(
+    table: &str,
+    raw: Option<raw::Secret>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Option<SecretString>> {
+    match raw {
+        Some(raw) => surroundings.secret(&format!("{table}.previous_client_secret"), raw, findings).map(Some),
+        None => Some(None),
+    }
+}
+
+/// The SLAS clients of one tenant.
+struct Clients {
+    /// All of them; `None` only together with an error.
+    all: Option<Vec<SlasClient>>,
+    /// Those with a secret, readable or not.
+    private: Vec<ClientId>,
+    /// Those without.
+    public: Vec<ClientId>,
+    /// Whether the id of each could be read.
+    are_all_named: bool,
+    /// `vouch` of each, as written.
+    vouch: Vec<Option<bool>>,
+}
+
+fn slas_clients(
+    tenant: &str,
+    raw: Vec<raw::SlasClient>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Clients {
+    let mut clients = Clients {
+        all: Some(Vec::new()),
+        private: Vec::new(),
+        public: Vec::new(),
+        are_all_named: true,
+        vouch: raw.iter().map(|client| client.vouch).collect(),
+    };
+    for (position, raw) in raw.into_iter().enumerate() {
+        let table = format!("{tenant}.slas_clients[{position}]");
+        let secret = secret(&table, raw.client_secret, surroundings, findings);
+        let previous = previous_secret(&table, raw.previous_client_secret, surroundings, findings);
+        let mut keys = Keys::new(&table, findings);
+        let id: Option<ClientId> = keys.required_name("client_id", raw.client_id.as_deref());
+        let redirect_uri = keys.required("redirect_uri", raw.redirect_uri);
+        let redirect_uri = redirect_uri.and_then(|text| redirect_uri_of(text, &mut keys));
+        let is_private = secret.is_some() || keys.is_flawed("client_secret");
+        if raw.strict_client_auth && !is_private {
+            keys.error(
+                "strict_client_auth",
+                "a public client has nothing to authenticate with; give it a client_secret",
+            );
+        }
+        if raw.vouch == Some(true) && !is_private {
+            keys.error("vouch", "a public client has no credential to add; give it a client_secret");
+        }
+        if !is_private && previous.as_ref().is_some_and(Option::is_some) {
+            keys.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
+        }
+        clients.are_all_named &= id.is_some();
+        if let Some(id) = &id {
+            if clients.private.contains(id) || clients.public.contains(id) {
+                keys.error("client_id", "stands in this tenant's slas_clients already");
+            }
+            if is_private { clients.private.push(id.clone()) } else { clients.public.push(id.clone()) }
+        }
+        let secret = match secret {
+            Some(secret) => secret.map(Some),
+            None => Some(None),
+        };
+        let client = match (id, secret, previous, redirect_uri) {
+            (Some(id), Some(secret), Some(previous_secret), Some(redirect_uri)) => Some(SlasClient {
+                id,
+                secret,
+                previous_secret,
+                redirect_uri,
+                strict_client_auth: raw.strict_client_auth,
+                // `settle_on_behalf` knows better which is the client that acts on behalf of shoppers.
+                vouch: raw.vouch.unwrap_or(true),
+                requests_per_second: raw.requests_per_second,
+            }),
+            _ => None,
+        };
+        clients.all = clients.all.zip(client).map(|(mut all, client)| {
+            all.push(client);
+            all
+        });
+    }
+    clients
+}
+
+/// SLAS compares it letter for letter, so it stays as written, once it is known to be a URI.
+fn redirect_uri_of(text: String, keys: &mut Keys<'_>) -> Option<String> {
+    let odd = |character: char| !character.is_ascii_graphic();
+    let problem = match Url::parse(&text) {
+        Err(_) => "not an absolute URI; expected e.g. http://localhost:3000/callback",
+        Ok(_) if text.contains(odd) => "spaces, control and non-ASCII characters must be percent-encoded",
+        Ok(url) if url.fragment().is_some() => "must not have a fragment (#…)",
+        Ok(_) => return Some(text),
+    };
+    keys.error("redirect_uri", problem);
+    None
+}
+
+/// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may; and that no stranger
+/// uses that client by its id alone, unless the configuration says so.
+pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], findings: &mut Findings) {
+    for (position, draft) in drafts.iter_mut().enumerate() {
+        let Some(organization) = &draft.organization else { continue };
+        let acting = callers.iter().position(|caller| caller.acts_in.contains(organization));
+        if acting.is_some() || draft.names_on_behalf_client {
+            settle_vouch(&format!("tenants[{position}]"), draft, findings);
+        }
+        let Some(caller) = acting else { continue };
+        let key = format!("tenants[{position}].on_behalf_client");
+        match draft.private_clients.len() {
+            _ if draft.names_on_behalf_client || !draft.are_clients_named => {}
+            0 => findings.warn(
+                key,
+                format!(
+                    "callers[{caller}] may act on behalf of shoppers here, but no client of slas_clients is private"
+                ),
+            ),
+            1 => {}
+            _ => findings.error(
+                key,
+                format!(
+                    "missing: callers[{caller}] may act on behalf of shoppers, and several slas_clients are private"
+                ),
+            ),
+        }
+    }
+}
+
+/// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise, or no other
+/// private client is there for storefronts.
+fn settle_vouch(table: &str, draft: &mut Draft, findings: &mut Findings) {
+    let clients = draft.tenant.as_mut().map(|tenant| &mut tenant.slas_clients);
+    let acting = clients.into_iter().flatten().enumerate();
+    let Some((position, client)) =
+        acting.into_iter().find(|(_, client)| Some(&client.id) == draft.on_behalf_client.as_ref())
+    else {
+        return;
+    };
+    let key = format!("{table}.slas_clients[{position}].vouch");
+    match draft.vouch.get(position).copied().flatten() {
+        None if draft.private_clients.len() == 1 => findings.warn(
+            key,
+            "missing: the only private client acts on behalf of shoppers, and its credential is added to every request on the SLAS paths that names it; set false if no storefront relies on that, true if one does",
+        ),
+        None => client.vouch = false,
+        Some(true) => findings.warn(
+            key,
+            "true for the client that acts on behalf of shoppers: a request on the SLAS paths uses it by its id alone; give storefronts a client of their own",
+        ),
+        Some(false) => {}
+    }
+}

@@ -1,0 +1,36 @@
+//! `[traces]`: whether spans are exported, and where to.
+
+use url::Url;
+
+use super::value::{Keys, is_loopback};
+use crate::config::{Traces, finding::Findings, raw};
+
+const EXPECTED: &str = "not the http or https URL of a collector; expected e.g. http://127.0.0.1:4318";
+
+pub(super) fn traces(raw: &raw::Traces, findings: &mut Findings) -> Option<Traces> {
+    let mut keys = Keys::new("traces", findings);
+    let endpoint = match raw.endpoint.as_deref() {
+        Some(text) => Some(endpoint(text, &mut keys)?),
+        None => None,
+    };
+    Some(Traces { endpoint, one_in: raw.one_in, asked_per_second: raw.asked_per_second })
+}
+
+fn endpoint(text: &str, keys: &mut Keys<'_>) -> Option<Url> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let Some(url) = url else {
+        keys.error("endpoint", EXPECTED);
+        return None;
+    };
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        keys.error(
+            "endpoint",
+            "must have no user, password or query; a collector's credential goes into OTEL_EXPORTER_OTLP_HEADERS",
+        );
+        return None;
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        keys.warn("endpoint", "http to another machine: spans travel unencrypted; use https");
+    }
+    Some(url)
+}

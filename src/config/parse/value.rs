@@ -1,0 +1,265 @@
+//! Values that several sections have: durations, sizes, addresses, origins, lists, names.
+//!
+//! Owns their spelling and the words of their errors. Refuses to repeat the value in an error: a text
+//! at the wrong place may be a secret.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use url::{Host, Url};
+
+use crate::{
+    config::{finding::Findings, raw},
+    host::{is_localhost, without_root_dot},
+    types::{InvalidName, Scope, Scopes},
+};
+
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+/// The keys of one table, and where to report what is wrong with them.
+pub(super) struct Keys<'f> {
+    table: String,
+    findings: &'f mut Findings,
+}
+
+impl<'f> Keys<'f> {
+    pub(super) fn new(table: impl Into<String>, findings: &'f mut Findings) -> Self {
+        Self { table: table.into(), findings }
+    }
+
+    pub(super) fn path(&self, key: &str) -> String {
+        format!("{}.{key}", self.table)
+    }
+
+    pub(super) fn error(&mut self, key: &str, problem: impl Into<String>) {
+        self.findings.error(self.path(key), problem);
+    }
+
+    /// Whether there is an error at this key or below it.
+    pub(super) fn is_flawed(&self, key: &str) -> bool {
+        self.findings.is_flawed(&self.path(key))
+    }
+
+    pub(super) fn warn(&mut self, key: &str, problem: impl Into<String>) {
+        self.findings.warn(self.path(key), problem);
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
+        let path = self.path(key);
+        self.findings.required(&path, value)
+    }
+
+    /// A value read by its own [`FromStr`].
+    pub(super) fn name<T: FromStr<Err = InvalidName>>(&mut self, key: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|problem: InvalidName| self.error(key, problem.to_string())).ok()
+    }
+
+    /// A name that must be there.
+    pub(super) fn required_name<T: FromStr<Err = InvalidName>>(&mut self, key: &str, text: Option<&str>) -> Option<T> {
+        let text = self.required(key, text)?;
+        self.name(key, text)
+    }
+
+    /// The valid elements of a list of names; the others are reported.
+    pub(super) fn names<T>(&mut self, key: &str, list: raw::List) -> Vec<T>
+    where
+        T: FromStr<Err = InvalidName> + PartialEq,
+    {
+        let mut names = Vec::new();
+        for (position, text) in list.into_texts().iter().enumerate() {
+            let element = format!("{key}[{position}]");
+            if let Some(name) = self.name(&element, text) {
+                if names.contains(&name) {
+                    self.error(&element, "stands in this list already");
+                }
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Scopes, of which there must be one at least.
+    pub(super) fn scopes(&mut self, key: &str, list: raw::List) -> Scopes {
+        let texts = list.into_texts();
+        if texts.is_empty() {
+            self.error(key, "empty; expected at least one scope");
+        }
+        let mut scopes: Vec<Scope> = Vec::new();
+        for (position, text) in texts.iter().enumerate() {
+            // In a single text they may be separated by spaces, as OAuth 2 writes them.
+            for word in text.split_whitespace() {
+                scopes.extend(self.name::<Scope>(&format!("{key}[{position}]"), word));
+            }
+            if text.trim().is_empty() {
+                self.error(&format!("{key}[{position}]"), "empty");
+            }
+        }
+        scopes.into_iter().collect()
+    }
+
+    /// A duration above zero.
+    pub(super) fn duration(&mut self, key: &str, text: &str, longest: Duration) -> Option<Duration> {
+        let problem = match humantime::parse_duration(text) {
+            Err(_) => "not a duration; expected a number and a unit, e.g. \"30s\", \"5m\" or \"1m 30s\"".to_owned(),
+            Ok(Duration::ZERO) => "must be greater than zero".to_owned(),
+            Ok(duration) if duration > longest => {
+                format!("must be at most {}", humantime::format_duration(longest))
+            }
+            Ok(duration) => return Some(duration),
+        };
+        self.error(key, problem);
+        None
+    }
+
+    /// A size above zero, in bytes.
+    pub(super) fn size(&mut self, key: &str, raw: &raw::Size, largest: u64) -> Option<usize> {
+        let bytes = match raw {
+            raw::Size::Bytes(bytes) => Some(*bytes),
+            raw::Size::Text(text) => bytes(text),
+        };
+        let problem = match bytes {
+            None => "not a size; expected bytes, or a number and a unit, e.g. 65536, \"64KiB\" or \"1MiB\"".to_owned(),
+            Some(0) => "must be greater than zero".to_owned(),
+            Some(bytes) if bytes > largest => format!("must be at most {largest} bytes"),
+            Some(bytes) => return usize::try_from(bytes).ok(),
+        };
+        self.error(key, problem);
+        None
+    }
+
+    /// An IP address with a port.
+    pub(super) fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+        let expected = "not an IP address with a port; expected e.g. 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080";
+        text.trim().parse().map_err(|_| self.error(key, expected)).ok()
+    }
+
+    /// A network, or one address as a network of its own.
+    pub(super) fn network(&mut self, key: &str, text: &str) -> Option<IpNet> {
+        let text = text.trim();
+        let expected = "not a network; expected e.g. 10.0.0.0/8, 2001:db8:1::/48 or 192.0.2.7";
+        let one = |_| text.parse().map(|address: IpAddr| IpNet::from(address));
+        text.parse().or_else(one).map(unmapped).map_err(|_| self.error(key, expected)).ok()
+    }
+
+    /// Scheme, host and port of a server; warns of one to which secrets would travel in clear.
+    pub(super) fn origin(&mut self, key: &str, text: &str, example: &str) -> Option<Url> {
+        let Ok(url) = Url::parse(text) else {
+            self.error(key, format!("not a URL; expected e.g. {example}"));
+            return None;
+        };
+        let mut excess = Vec::new();
+        if !url.username().is_empty() || url.password().is_some() {
+            excess.push("user and password");
+        }
+        if !matches!(url.path(), "" | "/") {
+            excess.push("path");
+        }
+        if url.query().is_some() {
+            excess.push("query");
+        }
+        if url.fragment().is_some() {
+            excess.push("fragment");
+        }
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            self.error(key, format!("not an http or https URL; expected e.g. {example}"));
+            return None;
+        }
+        if let Some(Host::Domain(name)) = url.host()
+            && without_root_dot(name).split('.').any(str::is_empty)
+        {
+            self.error(key, format!("the host has an empty part (two dots); expected e.g. {example}"));
+            return None;
+        }
+        if !excess.is_empty() {
+            self.error(key, format!("must not have a {}; expected e.g. {example}", excess.join(" or ")));
+            return None;
+        }
+        if url.scheme() == "http" && !is_loopback(&url) {
+            self.warn(key, "http to another machine: tokens and secrets travel unencrypted; use https");
+        }
+        Some(url)
+    }
+}
+
+impl raw::List {
+    /// Whether it has no element.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Array(texts) => texts.is_empty(),
+            Self::Text(text) => text.split(',').all(|part| part.trim().is_empty()),
+        }
+    }
+
+    /// Its elements.
+    pub(super) fn into_texts(self) -> Vec<String> {
+        match self {
+            Self::Array(texts) => texts,
+            Self::Text(text) => {
+                text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+            }
+        }
+    }
+}
+
+/// Whether what is sent to this URL stays on this machine: `localhost` and the names below it,
+/// 127.0.0.0/8, `::1`.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => is_localhost(name),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor: u64 = match unit.trim_start() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// A network of IPv4 addresses written as IPv6 (RFC 4291, 2.5.5.2) as what it is: that is how clients' addresses are read.
+fn unmapped(network: IpNet) -> IpNet {
+    let IpNet::V6(long) = network else { return network };
+    let short = long.addr().to_ipv4_mapped().zip(long.prefix_len().checked_sub(96));
+    short.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        for (text, size) in
+            [("0", 0), ("512", 512), ("512B", 512), ("64KiB", 65_536), (" 1 MiB ", 1 << 20), ("2GiB", 1 << 31)]
+        {
+            assert_eq!(bytes(text), Some(size), "{text}");
+        }
+        for text in ["", "KiB", "-1", "1.5MiB", "1MB", "1 kib", "99999999999GiB", "18446744073709551616"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_loopback_is() {
+        let loopback = |text: &str| is_loopback(&text.parse().unwrap());
+        assert!(loopback("http://localhost.:1") && loopback("http://shop.localhost./"));
+        assert!(loopback("http://localhost:1") && loopback("http://127.9.0.1") && loopback("http://[::1]:80"));
+        assert!(!loopback("http://localhost.example.com") && !loopback("http://10.0.0.1") && !loopback("http://[::]"));
+    }
+}

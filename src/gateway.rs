@@ -1,0 +1,443 @@
+//! The gate: one request in, one decision out.
+//!
+//! This is the table of contents of the product. [`Gate::route`] reads what a request asks for, without
+//! I/O; [`Gate::decide`] says what is done with it. Neither sees a socket: the head comes as
+//! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
+
+pub mod admission;
+mod authorize;
+pub mod bounds;
+pub mod caller;
+pub mod credentials;
+pub mod forward;
+pub mod legacy;
+pub mod on_behalf;
+pub mod operations;
+pub mod path;
+pub mod refusal;
+mod replay;
+pub mod reply;
+pub mod slas;
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{StatusCode, request::Parts};
+
+use self::{
+    bounds::{Admission, Bounds},
+    caller::{Callers, certificate::PeerCertificate},
+    credentials::Presented,
+    forward::{Credential, Proved},
+    operations::{NoMatch, Operation, OperationKind, Operations},
+    path::{Query, RequestPath},
+    refusal::Refusal,
+    reply::Reply,
+};
+use crate::{
+    config::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
+    jwks::KeyRing,
+    observability::{
+        audit::{Audit, Event, Place, Trail},
+        deprecated_usage::Migration,
+        metrics::Metrics,
+    },
+    salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
+    tokens::{
+        machine::MachineTokens,
+        on_behalf::OnBehalfTokens,
+        sessions::{HandedSession, Sessions},
+    },
+    types::{ByOrganization, OrganizationId, Scopes, SiteId},
+    verify::{
+        shopper::verifier::{ShopperVerifier, VerifiedToken},
+        system::SystemVerifier,
+    },
+};
+
+/// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
+const PWA_KIT_PREFIX: &str = "/mobify/slas/private";
+
+/// Everything that a decision needs.
+#[derive(Debug)]
+pub struct Gate {
+    /// The policy table.
+    pub operations: Operations,
+    /// The organizations served.
+    pub tenants: ByOrganization<Tenant>,
+    /// Trusted systems.
+    pub callers: Callers,
+    /// The issuers' keys, all of them.
+    pub rings: Vec<Arc<KeyRing>>,
+    /// Verifies shopper tokens.
+    pub shoppers: Arc<ShopperVerifier>,
+    /// Sessions of the logins performed here.
+    pub sessions: Arc<Sessions>,
+    /// System tokens of trusted systems and of the gateway's own.
+    pub machine: Arc<MachineTokens>,
+    /// Tokens on behalf of shoppers.
+    pub on_behalf: Arc<OnBehalfTokens>,
+    /// Who still uses the deprecated endpoints.
+    pub migration: Migration,
+    /// Who did what, for whom.
+    pub audit: Arc<Audit>,
+    /// What is refused for being too much.
+    pub bounds: Bounds,
+    /// What happens to refused and unknown requests.
+    pub policy: Policy,
+    /// Sizes.
+    pub limits: Limits,
+    /// Times.
+    pub timeouts: Timeouts,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One organization, with the services that speak for it.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its settings.
+    pub settings: config::Tenant,
+    /// Its SLAS.
+    pub slas: Slas,
+    /// Its Shopper Customers API.
+    pub customers: Customers,
+    /// Its Account Manager, where one is configured.
+    pub account_manager: Option<AccountManager>,
+    /// Verifies system tokens, where an Account Manager is configured.
+    pub systems: Option<SystemVerifier>,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// Its head.
+    pub head: &'a Parts,
+    /// Its body, where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
+    pub body: Option<Bytes>,
+    /// Whether a body is still to come, which the client may take its time with.
+    pub body_follows: bool,
+    /// What ties it to log lines.
+    pub correlation_id: &'a str,
+    /// The client certificate that its connection showed and the listener verified.
+    pub certificate: Option<&'a PeerCertificate>,
+    /// The address that its connection comes from, if it is known.
+    pub address: Option<IpAddr>,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Route {
+    /// The organization of the path; it is one of the configured.
+    pub organization: OrganizationId,
+    /// The operation; absent for one that no table knows, where those are let through.
+    pub operation: Option<Arc<Operation>>,
+    /// `siteId` of the query.
+    pub site: Option<SiteId>,
+    /// `clientId` of the query, as sent.
+    pub client_id: Option<String>,
+    /// Whether it came below PWA Kit's prefix, where storefronts leave their client's secret to the proxy.
+    pub for_storefront: bool,
+    /// Path and query to send upstream, where they differ from those received.
+    pub upstream_target: Option<String>,
+    /// Largest body, bytes.
+    pub body_limit: usize,
+}
+
+/// What is done with a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// Send it upstream with this credential.
+    Forward(Forward),
+    /// Answer it here.
+    Answer(Reply),
+}
+
+/// A request on its way upstream.
+#[derive(Debug)]
+pub struct Forward {
+    /// Why it may go.
+    pub credential: Credential,
+    /// The refusal that was only reported.
+    pub reported: Option<Refusal>,
+    /// The logout that it is, to be followed here once SLAS has confirmed it.
+    pub logout: Option<Logout>,
+    /// What it was let in with.
+    pub admission: Admission,
+    /// The login or a trusted system's write that it is, for the audit log once Salesforce has answered.
+    pub login: Option<Box<Trail>>,
+}
+
+/// A logout on its way to SLAS.
+#[derive(Debug)]
+pub struct Logout {
+    whose: Whose,
+    /// Path and query that name the refresh token that is valid now, where the caller's is not.
+    pub target: Option<String>,
+    /// `hint=all-sessions`.
+    everywhere: bool,
+}
+
+/// Whose session a logout ends.
+#[derive(Debug)]
+enum Whose {
+    /// That of the token that was shown.
+    Token(VerifiedToken),
+    /// That of a refresh token.
+    Session(HandedSession),
+}
+
+impl Logout {
+    /// The revocation of a session's refresh token.
+    fn of_session(session: HandedSession) -> Self {
+        Self { whose: Whose::Session(session), target: None, everywhere: false }
+    }
+}
+
+impl Route {
+    /// Whether the gateway answers this request itself from its body.
+    #[must_use]
+    pub fn wants_body(&self) -> bool {
+        matches!(self.kind(), OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin)
+    }
+
+    /// Whether it is for an endpoint that Salesforce removed, so that the gateway asks SLAS instead.
+    #[must_use]
+    pub fn is_deprecated(&self) -> bool {
+        matches!(
+            self.kind(),
+            OperationKind::DeprecatedLogin
+                | OperationKind::DeprecatedLogout
+                | OperationKind::DeprecatedTrustedSystemLogin
+        )
+    }
+
+    /// Whether it asks for this operation of whichever API.
+    fn is(&self, id: &str) -> bool {
+        self.operation.as_ref().is_some_and(|operation| operation.id == id)
+    }
+
+    fn kind(&self) -> OperationKind {
+        self.operation.as_ref().map_or(OperationKind::Standard, |operation| operation.kind)
+    }
+}
+
+impl Gate {
+    /// Reads what a request asks for: its one path, its operation, its organization and site.
+    ///
+    /// # Errors
+    /// [`Refusal`]; those of this step are carried out in report mode too.
+    pub fn route(&self, head: &Parts) -> Result<Route, Refusal> {
+        admission::admit(head, &self.limits)?;
+        let ambiguous = |ambiguity: path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
+        let received = RequestPath::parse(head.uri.path()).map_err(ambiguous)?;
+        let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
+        let for_slas = received.below(PWA_KIT_PREFIX);
+        let path = for_slas.as_ref().unwrap_or(&received);
+
+        let (operation, organization) = match self.operations.find(&head.method, path) {
+            Ok(found) if slas::is_out_of_place(found.operation.kind, path, for_slas.is_some()) => {
+                return Err(Refusal::OperationNotAllowed);
+            }
+            Ok(found) => {
+                let organization = match found.parameter("organizationId") {
+                    Some(organization) => organization.parse().ok(),
+                    None => found
+                        .parameter("tenantId")
+                        .and_then(|tenant| tenant.parse().ok())
+                        .map(|tenant| OrganizationId::of(&tenant)),
+                };
+                (Some(Arc::clone(found.operation)), organization)
+            }
+            Err(NoMatch::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
+            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if for_slas.is_some() || slas::is_slas_path(path) => {
+                return Err(Refusal::OperationNotAllowed);
+            }
+            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) => match self.policy.unknown_operations {
+                UnknownOperations::Deny if self.policy.mode == PolicyMode::Enforce => {
+                    return Err(Refusal::OperationUnknown);
+                }
+                _ => (None, organization_in(path)),
+            },
+        };
+        let organization = organization
+            .filter(|organization| self.tenants.contains_key(organization))
+            .ok_or(Refusal::OperationUnknown)?;
+        let body_limit = operation.as_ref().and_then(|operation| operation.body_limit).unwrap_or(self.limits.body);
+        let upstream_target = for_slas.as_ref().map(|path| match head.uri.query() {
+            Some(query) => format!("{}?{query}", path.raw()),
+            None => path.raw().to_owned(),
+        });
+        Ok(Route {
+            operation,
+            organization,
+            site: site(&query)?,
+            client_id: query.single("clientId").map_err(ambiguous)?.map(|id| id.into_owned()),
+            for_storefront: for_slas.is_some(),
+            upstream_target,
+            body_limit: body_limit.max(self.limits.body),
+        })
+    }
+
+    /// Says what is done with a request: forward it, or answer it here. Whatever is worth a line of the audit log gets it.
+    ///
+    /// What few requests need stands in boxes below here: every request has the room of the largest of all that is not.
+    pub async fn decide(&self, route: &Route, asked: &Asked<'_>) -> Decision {
+        let mut trail = Trail { address: self.bounds.client_address(asked), ..Trail::default() };
+        let decision = self.decide_and_tell(route, asked, &mut trail).await;
+        let result = match &decision {
+            Decision::Forward(Forward { reported: Some(refusal), .. }) => reply::code(refusal),
+            Decision::Forward(_) => "ok",
+            Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
+        };
+        self.tell(route, asked.correlation_id, &trail, result);
+        decision
+    }
+
+    /// Writes the line of a login that SLAS has answered, or that came to nothing.
+    pub fn tell_login(
+        &self,
+        route: &Route,
+        correlation_id: &str,
+        login: &Trail,
+        code: Option<&str>,
+        status: Option<StatusCode>,
+    ) {
+        self.tell(route, correlation_id, login, result_of(code, status));
+    }
+
+    fn tell(&self, route: &Route, correlation_id: &str, trail: &Trail, result: &str) {
+        let place = Place {
+            organization: route.organization.as_str(),
+            site: route.site.as_ref().map(SiteId::as_str),
+            operation: route.operation.as_ref().map_or("none", |operation| &operation.name),
+            correlation_id,
+        };
+        self.audit.record(trail, place, result);
+    }
+
+    async fn decide_and_tell(&self, route: &Route, asked: &Asked<'_>, trail: &mut Trail) -> Decision {
+        let tenant = match self.tenants.get(&route.organization) {
+            Some(tenant) => tenant,
+            None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
+        };
+        if let Err(refusal) = self.bounds.shed(route) {
+            return Decision::Answer(Reply::refusal(&refusal));
+        }
+        let answered_here = match route.kind() {
+            // They act for nobody but whoever logs in, or names him in the body.
+            _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
+                Some(Err(Refusal::CallerNotAllowed))
+            }
+            OperationKind::DeprecatedLogin => Some(Box::pin(self.deprecated_login(tenant, route, asked, trail)).await),
+            OperationKind::DeprecatedLogout => Some(Box::pin(self.deprecated_logout(tenant, route, asked.head)).await),
+            OperationKind::DeprecatedTrustedSystemLogin => {
+                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, asked, trail)).await)
+            }
+            OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
+        };
+        if let Some(result) = answered_here {
+            let reply = result.unwrap_or_else(|refusal| {
+                caller::refused(&refusal, trail);
+                Reply::refusal(&refusal)
+            });
+            return Decision::Answer(legacy::as_deprecated(reply));
+        }
+        if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
+            return Box::pin(self.decide_slas(tenant, route, operation, asked, trail)).await;
+        }
+        match self.authorize(tenant, route, asked, trail).await {
+            Ok(credential) => match self.bounds.admit(tenant, route, asked, &credential).await {
+                Ok(admission) => {
+                    let logout = self.logout_of(route, asked.head).await;
+                    // What a trusted system writes gets its line when the API has answered.
+                    let told_later = (trail.event == Some(Event::SystemWrite)).then(|| Box::new(std::mem::take(trail)));
+                    Decision::Forward(Forward { credential, reported: None, logout, login: told_later, admission })
+                }
+                Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+            },
+            Err(refusal) => {
+                caller::refused(&refusal, trail);
+                Box::pin(self.refuse_or_report(tenant, route, asked, refusal)).await
+            }
+        }
+    }
+
+    /// In report mode a refused request goes on, unless it has two credentials. Report mode lifts what tokens and policy
+    /// refuse, and no bound.
+    async fn refuse_or_report(&self, tenant: &Tenant, route: &Route, asked: &Asked<'_>, refusal: Refusal) -> Decision {
+        if self.policy.mode == PolicyMode::Enforce || refusal == Refusal::CredentialsConflicting {
+            return Decision::Answer(Reply::refusal(&refusal));
+        }
+        let is_basic = matches!(Presented::read(&asked.head.headers), Ok(Presented::Basic(_)));
+        let proved = if self.bounds.has_rates() { self.proved(tenant, route, asked).await } else { Proved::Nothing };
+        let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas, proved);
+        match self.bounds.admit(tenant, route, asked, &credential).await {
+            Ok(admission) => {
+                Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
+            }
+            Err(bound) => Decision::Answer(Reply::refusal(&bound)),
+        }
+    }
+
+    /// Whose request a refused one has proved to be: its rate holds in report mode too.
+    async fn proved(&self, tenant: &Tenant, route: &Route, asked: &Asked<'_>) -> Proved {
+        // The refusal has its line of the audit log already.
+        if let Ok(trusted) = self.trusted(tenant, route, asked, &Scopes::default(), &mut Trail::default()).await {
+            let proof = self.prove(tenant, &trusted, &Scopes::default()).await;
+            return if proof.is_ok() { Proved::Caller(trusted.caller) } else { Proved::Nothing };
+        }
+        match self.shopper_of(route, asked.head).await {
+            Ok(verified) => Proved::Shopper(verified.shopper),
+            Err(_) => Proved::Nothing,
+        }
+    }
+
+    /// The logout that a request to SLAS is, if its token is one of ours to end.
+    async fn logout_of(&self, route: &Route, head: &Parts) -> Option<Logout> {
+        let operation = route.operation.as_ref()?;
+        if operation.kind != OperationKind::Slas || operation.id != "logoutCustomer" {
+            return None;
+        }
+        let token = Box::pin(self.shopper_of(route, head)).await.ok()?;
+        let query = Query::parse(head.uri.query()).ok()?;
+        let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
+        Some(Logout { whose: Whose::Token(token), target: None, everywhere })
+    }
+
+    /// Ends here what SLAS has ended.
+    pub async fn follow_logout(&self, logout: &Logout) {
+        let ended = match &logout.whose {
+            Whose::Token(token) if logout.everywhere => self.sessions.end_all(token).await,
+            Whose::Token(token) => self.sessions.end(token).await.map(|_| ()),
+            Whose::Session(session) => self.sessions.end_handed(session).await,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "a logout could not be told to other replicas");
+        }
+    }
+}
+
+/// How a request ended, for the audit log: well, by a refusal, or by Salesforce's own status.
+fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
+    match (code, &status) {
+        (Some(code), _) => code,
+        (None, Some(status)) if status.is_success() || status.is_redirection() => "ok",
+        (None, Some(status)) if status.is_client_error() => "rejected",
+        (None, _) => "failed",
+    }
+}
+
+/// The site of the query. A text that is no site id is refused: it could not be any token's.
+fn site(query: &Query<'_>) -> Result<Option<SiteId>, Refusal> {
+    let site = query.single("siteId").map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
+    let Some(site) = site.filter(|site| !site.is_empty()) else { return Ok(None) };
+    site.parse().map(Some).map_err(|error| Refusal::RequestInvalid(format!("siteId is {error}.")))
+}
+
+/// The organization of a path that no table knows.
+fn organization_in(path: &RequestPath<'_>) -> Option<OrganizationId> {
+    let mut segments = path.segments().iter();
+    segments.by_ref().find(|segment| segment.raw() == "organizations")?;
+    segments.next()?.decoded().parse().ok()
+}

@@ -1,0 +1,238 @@
+//! Whether a request may go upstream, and with what credential.
+//!
+//! Owns the order in which that is asked: who it is, whether the operation is for such, whether site and scopes fit,
+//! and what its session has to say. Trusted systems are a matter of their own: [`super::caller`].
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use tracing::Instrument;
+
+use super::{
+    Asked, Gate, Route, Tenant,
+    caller::Caller,
+    credentials::Presented,
+    forward::Credential,
+    on_behalf,
+    operations::{Operation, OperationKind, SecurityKind},
+    path::RequestPath,
+    refusal::{NeededToken, Refusal},
+};
+use crate::{
+    config::UnknownOperations,
+    jwt,
+    observability::{
+        audit::{Event, Pseudonym, Trail},
+        spans,
+    },
+    tokens::sessions::{Holder, SessionError, Standing},
+    types::{OrganizationId, Scopes, SiteId},
+    verify::shopper::{
+        Shopper,
+        verifier::{HashedToken, VerifiedToken},
+    },
+};
+
+impl Gate {
+    /// The credential under which a request may go upstream.
+    pub(super) async fn authorize(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Result<Credential, Refusal> {
+        let head = asked.head;
+        if on_behalf::is_asked(&head.headers) {
+            return Box::pin(self.authorize_on_behalf(tenant, route, asked, trail)).await;
+        }
+        let Some(operation) = &route.operation else {
+            if self.policy.unknown_operations == UnknownOperations::Deny {
+                return Err(Refusal::OperationUnknown);
+            }
+            let verified = Box::pin(self.shopper_of(route, head)).await?;
+            check_site(&verified.shopper, route.site.as_ref())?;
+            return self.credential_of(verified, trail).await;
+        };
+        let presented = Presented::read(&head.headers)?;
+        let token = match &presented {
+            Presented::Bearer(token) => Some(HashedToken::of(token.expose_secret())),
+            Presented::Basic(_) | Presented::Nothing => None,
+        };
+        let seen = token.as_ref().map(|token| self.seen_before(token, route)).transpose()?.flatten();
+        let verified = match seen {
+            Some(verified) => verified,
+            None => {
+                let is_system = match &presented {
+                    Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
+                    Presented::Basic(_) => operation.accepts_system(),
+                    // Who shows a certificate to a system operation asks as a trusted system, whether it is one or not.
+                    Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
+                };
+                if is_system {
+                    let scopes = operation.system_scopes();
+                    let trusted = Box::pin(self.trusted(tenant, route, asked, &scopes, trail)).await?;
+                    if operation.is_write() {
+                        trail.event = Some(Event::SystemWrite);
+                        trail.shopper = self.shopper_in_path(route, head);
+                    }
+                    return Box::pin(self.authorize_system(tenant, trusted, route, operation)).await;
+                }
+                let token = token.ok_or_else(|| no_bearer(&presented))?;
+                Box::pin(self.verify_shopper(&token, &route.organization)).await?
+            }
+        };
+        authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
+        self.credential_of(verified, trail).await
+    }
+
+    /// The shopper whom the path of a trusted system's request names.
+    fn shopper_in_path(&self, route: &Route, head: &Parts) -> Option<Pseudonym> {
+        let path = RequestPath::parse(head.uri.path()).ok()?;
+        let found = self.operations.find(&head.method, &path).ok()?;
+        let shopper = ["customerId", "customerNo"].into_iter().find_map(|name| found.parameter(name))?;
+        Some(self.audit.pseudonym(route.organization.as_str(), shopper))
+    }
+
+    /// The shopper of the request's own token, which may have ended.
+    pub(super) async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, Refusal> {
+        let presented = Presented::read(&head.headers)?;
+        let Presented::Bearer(token) = presented else { return Err(no_bearer(&presented)) };
+        if jwt::claims_to_be_of_account_manager(token.expose_secret())
+            && let Some(tenant) = self.tenants.get(&route.organization)
+        {
+            self.system_client(tenant, token.expose_secret()).await?;
+            return Err(Refusal::TokenKindWrong(NeededToken::Shopper));
+        }
+        self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await
+    }
+
+    /// The shopper of a token that has been verified before: what most requests have, told without reading it.
+    fn seen_before(&self, token: &HashedToken<'_>, route: &Route) -> Result<Option<VerifiedToken>, Refusal> {
+        let span = spans::verify("slas");
+        let seen = span.in_scope(|| self.shoppers.seen_before(token, &route.organization));
+        seen.map_err(Refusal::of_shopper_token)
+    }
+
+    pub(super) async fn verify_shopper(
+        &self,
+        token: &HashedToken<'_>,
+        organization: &OrganizationId,
+    ) -> Result<VerifiedToken, Refusal> {
+        let verified = self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await;
+        verified.map_err(Refusal::of_shopper_token)
+    }
+
+    /// The token that goes upstream for a shopper who may: the one received, or its session's newest. Whoever acts for the
+    /// shopper is noted.
+    async fn credential_of(&self, verified: VerifiedToken, trail: &mut Trail) -> Result<Credential, Refusal> {
+        let shopper = &verified.shopper;
+        if shopper.marks.taob {
+            trail.event = Some(Event::Agent);
+            trail.who = Some(shopper.agent.as_deref().unwrap_or("agent").to_owned());
+            trail.shopper = self.pseudonym_of(shopper);
+        }
+        if shopper.marks.tsob && !Box::pin(self.may_be_renewed(&verified, trail)).await? {
+            let living = self.sessions.is_living(&verified).instrument(spans::cache("session")).await;
+            return living
+                .map(|()| Credential::of_shopper(verified.shopper))
+                .map_err(|error| refusal_of_session(&error));
+        }
+        match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
+            Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
+            Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
+            Err(error) => Err(refusal_of_session(&error)),
+        }
+    }
+}
+
+impl Gate {
+    /// Whether the gateway renews a token on behalf of a shopper. It renews what it gave to a trusted system, which must
+    /// still be there and may log shoppers in, and for which it counts as a request; and what a client got from SLAS
+    /// through it. Whoever shows the token is noted as the one who acts.
+    ///
+    /// # Errors
+    /// [`Refusal::TokenInvalid`] if the caller is not there any more or may not log in shoppers,
+    /// [`Refusal::CallerRateLimited`].
+    pub(super) async fn may_be_renewed(&self, token: &VerifiedToken, trail: &mut Trail) -> Result<bool, Refusal> {
+        let shopper = &token.shopper;
+        trail.event = Some(Event::OnBehalf);
+        trail.who = Some(shopper.client.to_string());
+        trail.shopper = self.pseudonym_of(shopper);
+        let holder = self.sessions.holder(token).instrument(spans::cache("session")).await;
+        let (entry, site) = match holder.map_err(|error| refusal_of_session(&error))? {
+            Holder::TrustedSystem(entry, site) => (entry, site),
+            Holder::Client => return Ok(true),
+            Holder::Nobody => return Ok(false),
+        };
+        trail.who = Some(entry.name.clone());
+        let mut logins =
+            self.operations.iter().filter(|operation| operation.kind == OperationKind::DeprecatedTrustedSystemLogin);
+        let may = |caller: &&Arc<Caller>| {
+            logins.any(|operation| caller.may_on_behalf(operation, &shopper.organization, &site))
+        };
+        let caller = self.callers.by_entry(&entry).filter(may);
+        let caller = caller.ok_or_else(|| {
+            Refusal::TokenInvalid("the trusted system that it was given to may not act for shoppers any more".into())
+        })?;
+        self.bounds.caller(caller)?;
+        Ok(true)
+    }
+
+    fn pseudonym_of(&self, shopper: &Shopper) -> Option<Pseudonym> {
+        let customer = shopper.customer.as_ref();
+        customer.map(|customer| self.audit.pseudonym(shopper.organization.as_str(), customer.as_str()))
+    }
+}
+
+/// Why what is presented is no shopper's, if it is no bearer token.
+fn no_bearer(presented: &Presented<'_>) -> Refusal {
+    match presented {
+        Presented::Basic(_) => Refusal::TokenInvalid("this operation takes no Basic credentials".into()),
+        _ => Refusal::TokenMissing,
+    }
+}
+
+/// Whether a shopper's verified token is enough for an operation.
+pub(super) fn authorize_shopper(
+    shopper: &Shopper,
+    operation: &Operation,
+    site: Option<&SiteId>,
+) -> Result<(), Refusal> {
+    let fitting = || operation.for_shopper(shopper.marks);
+    if fitting().next().is_none() {
+        return Err(Refusal::TokenKindWrong(needed_by(operation)));
+    }
+    check_site(shopper, site)?;
+    if fitting().any(|security| security.is_met_by(&shopper.scopes)) {
+        return Ok(());
+    }
+    let wanted: Scopes = fitting().flat_map(|security| security.scopes.iter().cloned()).collect();
+    Err(Refusal::ScopeMissing(wanted))
+}
+
+pub(super) fn check_site(shopper: &Shopper, site: Option<&SiteId>) -> Result<(), Refusal> {
+    match (&shopper.site, site) {
+        (Some(own), Some(asked)) if own != asked => Err(Refusal::TokenWrongSite),
+        _ => Ok(()),
+    }
+}
+
+/// The kind of token that an operation needs, for the words of the refusal.
+pub(super) fn needed_by(operation: &Operation) -> NeededToken {
+    match operation.security.first().map(|security| security.kind) {
+        Some(SecurityKind::ShopperTsob) => NeededToken::OnBehalf,
+        Some(SecurityKind::ShopperTaob) => NeededToken::AgentOnBehalf,
+        Some(SecurityKind::System | SecurityKind::SystemByRole) => NeededToken::System,
+        Some(SecurityKind::Shopper) | None => NeededToken::Shopper,
+    }
+}
+
+pub(super) fn refusal_of_session(error: &SessionError) -> Refusal {
+    match error {
+        SessionError::Lapsed | SessionError::Over(_) => Refusal::TokenExpired,
+        SessionError::LoggedOut => Refusal::TokenInvalid("its session was logged out".into()),
+        SessionError::Slas(error) => Refusal::of_slas(error),
+        SessionError::Store(_) => Refusal::StoreUnavailable,
+    }
+}

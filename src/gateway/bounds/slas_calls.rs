@@ -1,0 +1,119 @@
+//! How many calls to SLAS the requests of one client address may cause, and how much they matter.
+//!
+//! SLAS takes few requests of a tenant in a minute, and all shoppers share them. So no address may use up more than its
+//! part, and what a stranger can ask for without logging in comes last, see [`Class`].
+
+use std::net::IpAddr;
+
+use super::keyed_rate_limiter::{KeyedRateLimiter, Name};
+use crate::{
+    gateway::{
+        Route,
+        forward::{Credential, Origin},
+        refusal::Refusal,
+    },
+    jwt::sha256,
+    salesforce::guard::Class,
+    types::OrganizationId,
+};
+
+/// Operations of SLAS by which shoppers log in, refresh their tokens and log out.
+const LOGINS: [&str; 10] = [
+    "authenticateCustomer",
+    "authorizeCustomer",
+    "getAccessToken",
+    "getPasswordLessAccessToken",
+    "getSessionBridgeAccessToken",
+    "getTrustedAgentAccessToken",
+    "getTrustedAgentAuthorizationToken",
+    "getTrustedSystemAccessToken",
+    "logoutCustomer",
+    "finishWebauthnAuthentication",
+];
+
+/// Rates of calls to SLAS and of deprecated guest logins, for each client address.
+#[derive(Debug, Clone)]
+pub(super) struct SlasCallLimits {
+    calls: KeyedRateLimiter,
+    guests: KeyedRateLimiter,
+}
+
+/// Calls or a login that have been counted.
+#[derive(Debug)]
+#[must_use = "what is not given back stays counted"]
+pub(super) struct Permit<'l> {
+    limiter: &'l KeyedRateLimiter,
+    key: Name,
+    amount: u32,
+    per_minute: u32,
+}
+
+impl Permit<'_> {
+    /// Takes the count back: nothing was sent.
+    pub(super) fn give_back(self) {
+        self.limiter.give_back(&self.key, self.amount, self.per_minute);
+    }
+}
+
+impl Default for SlasCallLimits {
+    fn default() -> Self {
+        Self { calls: KeyedRateLimiter::new(), guests: KeyedRateLimiter::new() }
+    }
+}
+
+impl SlasCallLimits {
+    /// Counts calls to an organization's SLAS. A request that causes more than a minute has counts as all of them.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`] if the client has used up its rate.
+    pub(super) fn take_calls(
+        &self,
+        organization: &OrganizationId,
+        client: IpAddr,
+        calls: u32,
+        per_minute: u32,
+    ) -> Result<Permit<'_>, Refusal> {
+        take(&self.calls, organization, client, calls.min(per_minute), per_minute)
+    }
+
+    /// Counts a deprecated guest login.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`] if the client has used up its rate.
+    pub(super) fn take_guest(
+        &self,
+        organization: &OrganizationId,
+        client: IpAddr,
+        per_minute: u32,
+    ) -> Result<Permit<'_>, Refusal> {
+        take(&self.guests, organization, client, 1, per_minute)
+    }
+}
+
+fn take<'l>(
+    limiter: &'l KeyedRateLimiter,
+    organization: &OrganizationId,
+    client: IpAddr,
+    amount: u32,
+    per_minute: u32,
+) -> Result<Permit<'l>, Refusal> {
+    let key = sha256(format!("{organization}\0{client}"));
+    limiter.take(&key, amount, per_minute).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
+    Ok(Permit { limiter, key, amount, per_minute })
+}
+
+/// How much a client's own request to SLAS matters beside the gateway's. A trusted system has proved its identity, and has
+/// a rate of its own, so its requests matter like logins.
+pub(super) fn class(route: &Route, credential: &Credential) -> Class {
+    let is_login = LOGINS.iter().any(|login| route.is(login));
+    match credential.origin() {
+        Origin::Caller(_) | Origin::Machine(..) | Origin::OnBehalf(..) => Class::Login,
+        Origin::Shopper(_) | Origin::Session(..) | Origin::Slas | Origin::SlasClient(..) | Origin::Reported { .. } => {
+            if is_login {
+                Class::ForwardedLogin
+            } else {
+                Class::Forwarded
+            }
+        }
+    }
+}

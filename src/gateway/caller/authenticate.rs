@@ -1,0 +1,297 @@
+//! Who a trusted system proves to be, and the system token that its request carries upstream.
+//!
+//! Owns the three proofs: a bearer token of Account Manager, Basic credentials of a client of Account Manager, which
+//! are proved by exchanging them, and a client certificate. A credential of a caller's own is never forwarded but as
+//! the verified bearer token that it came as.
+
+use std::sync::Arc;
+
+use tracing::Instrument;
+
+use super::{Caller, certificate::PeerCertificate};
+use crate::{
+    gateway::{
+        Asked, Gate, Route, Tenant,
+        authorize::needed_by,
+        credentials::{BasicCredentials, Presented},
+        forward::{Credential, SystemLease},
+        operations::Operation,
+        refusal::{NeededToken, Refusal, RejectionReason},
+    },
+    jwt,
+    observability::{
+        audit::{Event, Trail},
+        spans,
+    },
+    salesforce::account_manager::AccountManager,
+    tokens::machine::{ClientCredentials, Presenter, SystemTokenFailure},
+    types::Scopes,
+    verify::{
+        shopper::verifier::HashedToken,
+        system::{JudgedBy, SystemClient},
+    },
+};
+
+/// The trusted system is none of `[[callers]]`.
+const NOT_CONFIGURED: Refusal = Refusal::CallerRejected(RejectionReason::NotConfigured);
+/// Stands for whatever is presented as a client id and is none.
+const NO_CLIENT_ID: &str = "no-client-id";
+
+/// A trusted system that has said who it is, and how it proves it.
+#[derive(Debug)]
+pub(in crate::gateway) struct Trusted {
+    /// The configured caller.
+    pub(in crate::gateway) caller: Arc<Caller>,
+    /// Its proof.
+    pub(in crate::gateway) proof: Proof,
+}
+
+/// The proof of a caller.
+#[derive(Debug)]
+pub(in crate::gateway) enum Proof {
+    /// A verified token of its own.
+    Bearer(Arc<SystemClient>),
+    /// Credentials that Account Manager has still to accept, and the address that presents them.
+    Basic(ClientCredentials, Presenter),
+    /// A certificate that the listener verified.
+    Certificate,
+}
+
+impl Trusted {
+    /// Whether the caller's own token has one of these scopes, where it brought one.
+    pub(in crate::gateway) fn has_one_of(&self, scopes: &Scopes) -> Result<(), Refusal> {
+        match &self.proof {
+            Proof::Bearer(client) if !scopes.intersects(&client.scopes) => Err(Refusal::ScopeMissing(scopes.clone())),
+            Proof::Bearer(_) | Proof::Basic(..) | Proof::Certificate => Ok(()),
+        }
+    }
+}
+
+impl Gate {
+    /// The trusted system that a request is of. What it says is proved, but for Basic credentials, which the first
+    /// exchange proves: see [`Gate::system_lease`]. `scopes` are those that this exchange will ask for.
+    pub(in crate::gateway) async fn trusted(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        asked: &Asked<'_>,
+        scopes: &Scopes,
+        trail: &mut Trail,
+    ) -> Result<Trusted, Refusal> {
+        match Presented::read(&asked.head.headers)? {
+            Presented::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
+                let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
+                let judged_by = if by_role { JudgedBy::Roles } else { JudgedBy::Scopes };
+                let client = self.system_client_for(tenant, token.expose_secret(), judged_by).await?;
+                trail.who = Some(client.client.to_string());
+                let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
+                trail.who = Some(caller.settings.name.clone());
+                Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Bearer(client) })
+            }
+            Presented::Bearer(token) => {
+                self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await?;
+                Err(Refusal::TokenKindWrong(NeededToken::System))
+            }
+            Presented::Basic(credentials) => self.claimed(tenant, asked, credentials, scopes, trail).await,
+            Presented::Nothing => match asked.certificate {
+                Some(certificate) => self.certified(certificate, trail),
+                None => Err(Refusal::TokenMissing),
+            },
+        }
+    }
+
+    async fn claimed(
+        &self,
+        tenant: &Tenant,
+        asked: &Asked<'_>,
+        presented: BasicCredentials,
+        scopes: &Scopes,
+        trail: &mut Trail,
+    ) -> Result<Trusted, Refusal> {
+        let address = self.bounds.client_address(asked);
+        let caller = self.callers.by_client(&presented.user);
+        // A text that is no client id has no caller.
+        let client = presented.user.parse().or_else(|_| NO_CLIENT_ID.parse()).map_err(|_| NOT_CONFIGURED)?;
+        let credentials = ClientCredentials { client, secret: presented.password };
+        // Only a configured client's credentials are shown to Account Manager at all.
+        let Some(caller) = caller else {
+            if tenant.account_manager.is_none() {
+                return Err(NOT_CONFIGURED);
+            }
+            let refused = self.machine.refuse_unknown(&tenant.settings.tenant, &credentials, address, scopes).await;
+            return Err(match refused {
+                SystemTokenFailure::CredentialsRefused => NOT_CONFIGURED,
+                failure => Refusal::of_system_token(&failure),
+            });
+        };
+        trail.who = Some(caller.settings.name.clone());
+        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Basic(credentials, Presenter::Client(address)) })
+    }
+
+    fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
+        trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
+        let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
+        trail.who = Some(caller.settings.name.clone());
+        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
+    }
+
+    /// The credential under which a trusted system's request to a system operation goes upstream.
+    pub(in crate::gateway) async fn authorize_system(
+        &self,
+        tenant: &Tenant,
+        trusted: Trusted,
+        route: &Route,
+        operation: &Operation,
+    ) -> Result<Credential, Refusal> {
+        let Some(security) = operation.security.iter().find(|security| security.kind.is_of_system()) else {
+            return Err(Refusal::TokenKindWrong(needed_by(operation)));
+        };
+        let may = trusted.caller.may_system(operation, &route.organization, route.site.as_ref());
+        let lacks = |scopes: &Scopes| !security.scopes.is_empty() && !security.scopes.intersects(scopes);
+        let scope_missing = || Refusal::ScopeMissing(security.scopes.clone());
+        let allowed = if may { Ok(()) } else { Err(Refusal::CallerNotAllowed) };
+        match trusted.proof {
+            Proof::Bearer(client) => {
+                allowed?;
+                if lacks(&client.scopes) { Err(scope_missing()) } else { Ok(Credential::of_caller(trusted.caller)) }
+            }
+            // First who it is, then what it may: nobody learns the second without the first.
+            Proof::Basic(credentials, presenter) => {
+                let lease = match operation.is_judged_by_role() {
+                    true => self.lease_by_role(tenant, &credentials, presenter).await,
+                    false => self.system_lease(tenant, &credentials, presenter, &security.scopes).await,
+                };
+                match lease {
+                    Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
+                    Err(failure) => Err(Refusal::of_system_token(&failure)),
+                    Ok(lease) => allowed.map(|()| Credential::of_machine(trusted.caller, lease)),
+                }
+            }
+            Proof::Certificate => {
+                allowed?;
+                let lease = self.own_lease(tenant).await?;
+                if lacks(&lease.token.scopes) {
+                    return Err(scope_missing());
+                }
+                Ok(Credential::of_machine(trusted.caller, lease))
+            }
+        }
+    }
+
+    /// Proves a caller that has only claimed to be one: Basic credentials, by a token with one of these scopes.
+    pub(in crate::gateway) async fn prove(
+        &self,
+        tenant: &Tenant,
+        trusted: &Trusted,
+        scopes: &Scopes,
+    ) -> Result<(), Refusal> {
+        let Proof::Basic(credentials, presenter) = &trusted.proof else { return Ok(()) };
+        let proved = self.system_lease(tenant, credentials, *presenter, scopes).await;
+        proved.map(|_| ()).map_err(|failure| match failure {
+            // Account Manager refused nothing but the tenant: the client is not of this organization.
+            SystemTokenFailure::ScopeRefused if scopes.is_empty() => Refusal::CallerNotAllowed,
+            SystemTokenFailure::ScopeRefused => Refusal::ScopeMissing(scopes.clone()),
+            failure => Refusal::of_system_token(&failure),
+        })
+    }
+
+    /// Proves Basic credentials, and gives a system token of theirs with one of these scopes.
+    pub(in crate::gateway) async fn system_lease(
+        &self,
+        tenant: &Tenant,
+        credentials: &ClientCredentials,
+        presenter: Presenter,
+        alternatives: &Scopes,
+    ) -> Result<SystemLease, SystemTokenFailure> {
+        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
+        let of = &tenant.settings.tenant;
+        let token = self.machine.token_with_any(account_manager, of, credentials, presenter, alternatives);
+        let (slot, token) = token.instrument(spans::cache("system")).await?;
+        Ok(SystemLease { credentials: credentials.clone(), slot, token })
+    }
+
+    /// The same with a token that no scope is asked for: Salesforce judges by the roles of its client.
+    async fn lease_by_role(
+        &self,
+        tenant: &Tenant,
+        credentials: &ClientCredentials,
+        presenter: Presenter,
+    ) -> Result<SystemLease, SystemTokenFailure> {
+        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
+        let token = self.machine.token_by_role(account_manager, &tenant.settings.tenant, credentials, presenter);
+        let (slot, outcome) = token.instrument(spans::cache("system")).await;
+        Ok(SystemLease { credentials: credentials.clone(), slot, token: outcome? })
+    }
+
+    /// The gateway's own system token, for callers that have none.
+    async fn own_lease(&self, tenant: &Tenant) -> Result<SystemLease, Refusal> {
+        let none = || {
+            let organization = &tenant.settings.organization;
+            tracing::error!(%organization, "no system token of the gateway's own: see tenants.account_manager");
+            Refusal::AccountManagerUnavailable { retry_after: None }
+        };
+        let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
+        // While a secret is being replaced, nobody knows which of the two Account Manager takes at the moment.
+        for secret in [Some(&own.client_secret), own.previous_client_secret.as_ref()].into_iter().flatten() {
+            let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
+            let (slot, outcome) = self
+                .machine
+                .token(account_manager, &tenant.settings.tenant, &credentials, Presenter::Gateway, &own.scopes)
+                .instrument(spans::cache("system"))
+                .await;
+            match outcome {
+                Ok(token) => return Ok(SystemLease { credentials, slot, token }),
+                Err(SystemTokenFailure::CredentialsRefused) => {}
+                Err(SystemTokenFailure::Unavailable { retry_after }) => {
+                    return Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) });
+                }
+                Err(_) => break,
+            }
+        }
+        // Our own credentials or scopes are wrong: nothing that the caller could do better.
+        Err(none())
+    }
+
+    /// The client of Account Manager that a bearer token is of.
+    pub(in crate::gateway) async fn system_client(
+        &self,
+        tenant: &Tenant,
+        token: &str,
+    ) -> Result<Arc<SystemClient>, Refusal> {
+        self.system_client_for(tenant, token, JudgedBy::Scopes).await
+    }
+
+    async fn system_client_for(
+        &self,
+        tenant: &Tenant,
+        token: &str,
+        judged_by: JudgedBy,
+    ) -> Result<Arc<SystemClient>, Refusal> {
+        let Some(systems) = &tenant.systems else {
+            return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
+        };
+        systems
+            .verify(token, &tenant.settings.tenant, judged_by)
+            .instrument(spans::verify("account_manager"))
+            .await
+            .map_err(Refusal::of_system_verdict)
+    }
+}
+
+fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::config::AccountManager)> {
+    tenant.account_manager.as_ref().zip(tenant.settings.account_manager.as_ref())
+}
+
+/// Whether a refusal is of somebody who asked as a trusted system.
+pub(in crate::gateway) fn refused(refusal: &Refusal, trail: &mut Trail) {
+    if matches!(
+        refusal,
+        Refusal::CallerRejected(_)
+            | Refusal::CallerNotAllowed
+            | Refusal::CallerMayNotCreateShoppers
+            | Refusal::CallerRateLimited { .. }
+    ) {
+        trail.event = Some(Event::CallerRefused);
+        trail.reason = refusal.reason();
+    }
+}

@@ -1,0 +1,219 @@
+//! Every no of the gateway, as one enum.
+//!
+//! A refusal says what is wrong in terms of the domain. Which status, code and words a caller sees is
+//! decided in [`reply`](super::reply), in one exhaustive match.
+
+use std::time::Duration;
+
+use crate::{
+    connect_failure::ConnectFailure,
+    salesforce::{exchange::ExchangeError, transport::TransportError},
+    tokens::machine::SystemTokenFailure,
+    types::Scopes,
+    verify::{shopper::verifier::TokenError, system::SystemTokenError},
+};
+
+/// What logs say beside the code where SLAS refuses the gateway's own client.
+const SLAS_CLIENT_REFUSED: &str = "slas_client_refused";
+
+/// Why a request is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request has more than one reading; the text says which part.
+    Ambiguous(String),
+    /// The request cannot be carried out as it is; the text says why and what would do.
+    RequestInvalid(String),
+    /// Two credentials where one is allowed.
+    CredentialsConflicting,
+    /// No credential where one is needed.
+    TokenMissing,
+    /// A credential that does not verify; the text says what is wrong, never what it was.
+    TokenInvalid(String),
+    /// A credential whose time is over.
+    TokenExpired,
+    /// SLAS refused the shopper's login and password.
+    LoginRejected {
+        /// The login id, for the caller who sent it; none was sent if absent.
+        login: Option<String>,
+    },
+    /// A trusted system is not configured, or Account Manager refused its credentials. The caller is not told which.
+    CallerRejected(RejectionReason),
+    /// The token is of another organization than the path.
+    TokenWrongOrganization,
+    /// The token is of another site than the request.
+    TokenWrongSite,
+    /// The token is of the wrong kind for the operation.
+    TokenKindWrong(NeededToken),
+    /// The token has none of these scopes.
+    ScopeMissing(Scopes),
+    /// The trusted system may not do this.
+    CallerNotAllowed,
+    /// The trusted system may act on behalf of shoppers, and not of those of another identity provider than B2C Commerce,
+    /// which SLAS would create.
+    CallerMayNotCreateShoppers,
+    /// The operation is known and not offered.
+    OperationNotAllowed,
+    /// The operation, or its organization, is not known here.
+    OperationUnknown,
+    /// No shopper has the login on whose behalf a trusted system asks.
+    ShopperUnknown,
+    /// SLAS's conflict window did not open in time.
+    LoginConflict,
+    /// A part of the request is larger than allowed.
+    TooLarge(LargePart),
+    /// SLAS has no more calls for us at the moment.
+    SlasRateLimited {
+        /// How long to wait, if SLAS said so.
+        retry_after: Option<Duration>,
+    },
+    /// Whoever asks does so too often, or failed to log in too often.
+    CallerRateLimited {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// No connection to the API, or a broken answer.
+    UpstreamUnavailable,
+    /// No answer of the API in time.
+    UpstreamTimeout,
+    /// Keys to verify with cannot be had.
+    KeysUnavailable,
+    /// SLAS does not answer as it should.
+    SlasUnavailable,
+    /// SLAS refuses the gateway's own client, which is the configuration's fault.
+    SlasClientRefused,
+    /// Account Manager does not answer as it should.
+    AccountManagerUnavailable {
+        /// When it will be asked again, if that is known.
+        retry_after: Option<Duration>,
+    },
+    /// The session store does not answer.
+    StoreUnavailable,
+    /// More is asked than can be served just now.
+    Overloaded,
+}
+
+/// Why a trusted system was rejected, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectionReason {
+    /// `[[callers]]` has no such system.
+    NotConfigured,
+    /// Account Manager refused its credentials.
+    CredentialsRefused,
+}
+
+impl RejectionReason {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::NotConfigured, Self::CredentialsRefused];
+
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::CredentialsRefused => "credentials_refused",
+        }
+    }
+}
+
+/// The kind of token that an operation needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeededToken {
+    /// A shopper's.
+    Shopper,
+    /// A shopper's, obtained by a trusted system on behalf.
+    OnBehalf,
+    /// A shopper's, obtained by a trusted agent on behalf.
+    AgentOnBehalf,
+    /// A trusted system's.
+    System,
+}
+
+/// What is too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LargePart {
+    /// The body.
+    Body,
+    /// The target: path and query.
+    Target,
+    /// The head: all header fields, or their number.
+    Head,
+}
+
+impl Refusal {
+    /// What logs and metrics say beside the code, where the caller must not be told.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::CallerRejected(reason) => Some(reason.as_str()),
+            Self::SlasClientRefused => Some(SLAS_CLIENT_REFUSED),
+            _ => None,
+        }
+    }
+
+    /// What a failed exchange with SLAS means for the request that needed it.
+    #[must_use]
+    pub fn of_slas(error: &ExchangeError) -> Self {
+        match error {
+            ExchangeError::Conflict => Self::LoginConflict,
+            ExchangeError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
+            error if error.refuses_client() => Self::SlasClientRefused,
+            ExchangeError::Rejected { .. }
+            | ExchangeError::Failed(_)
+            | ExchangeError::Transport(_)
+            | ExchangeError::Malformed(_)
+            | ExchangeError::NotAsked
+            | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
+        }
+    }
+
+    /// What it means for a request that its shopper token speaks for nobody.
+    #[must_use]
+    pub fn of_shopper_token(error: TokenError) -> Self {
+        match error {
+            TokenError::OrganizationWrong => Self::TokenWrongOrganization,
+            TokenError::KeysUnavailable => Self::KeysUnavailable,
+            TokenError::Malformed(_)
+            | TokenError::SignatureWrong
+            | TokenError::KeyUnknown
+            | TokenError::NotYetValid
+            | TokenError::IssuerWrong
+            | TokenError::NotAShoppers => Self::TokenInvalid(error.to_string()),
+        }
+    }
+
+    /// The same of a system token.
+    #[must_use]
+    pub fn of_system_verdict(error: SystemTokenError) -> Self {
+        match error {
+            SystemTokenError::Invalid => Self::TokenInvalid(error.to_string()),
+            SystemTokenError::Expired => Self::TokenExpired,
+            SystemTokenError::TenantWrong => Self::TokenWrongOrganization,
+            SystemTokenError::KeysUnavailable => Self::KeysUnavailable,
+        }
+    }
+
+    /// What it means for a request of a trusted system that there is no system token.
+    #[must_use]
+    pub fn of_system_token(failure: &SystemTokenFailure) -> Self {
+        match failure {
+            SystemTokenFailure::CredentialsRefused | SystemTokenFailure::ScopeRefused => {
+                Self::CallerRejected(RejectionReason::CredentialsRefused)
+            }
+            SystemTokenFailure::TooManyGuesses { retry_after } => Self::CallerRateLimited { retry_after: *retry_after },
+            SystemTokenFailure::Unavailable { retry_after } => {
+                Self::AccountManagerUnavailable { retry_after: Some(*retry_after) }
+            }
+        }
+    }
+
+    /// What a failed call to a Shopper API means for the request that needed it.
+    #[must_use]
+    pub fn of_api(error: &ExchangeError) -> Self {
+        match error {
+            ExchangeError::Transport(
+                TransportError::Timeout | TransportError::Unreachable(ConnectFailure::TimedOut),
+            ) => Self::UpstreamTimeout,
+            _ => Self::UpstreamUnavailable,
+        }
+    }
+}

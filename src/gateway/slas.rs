@@ -1,0 +1,191 @@
+//! Paths of SLAS itself: what is added to a request for SLAS, and what is kept from its answer.
+//!
+//! Owns what counts as such a path and in which order its rules apply. The operations that are let
+//! through are those of the policy table; everything else below SLAS's base is refused, whatever the
+//! policy says of unknown operations: a deny-list here has been the hole in more than one proxy.
+
+mod answer;
+mod client;
+pub mod form;
+mod login;
+mod on_behalf;
+mod shoppers;
+
+use http::{Method, request::Parts};
+
+use self::login::Login;
+pub(super) use self::shoppers::shoppers_named;
+pub use self::{
+    answer::{AnswerEdits, answer_edits},
+    client::{what_is_added, whose_is_added},
+};
+use super::{
+    Asked, Decision, Forward, Gate, Logout, Route, Tenant, Whose, bounds, caller,
+    credentials::Presented,
+    on_behalf::is_asked as asks_on_behalf,
+    operations::{Operation, OperationKind},
+    path::RequestPath,
+    refusal::Refusal,
+    reply::Reply,
+};
+use crate::{config, observability::audit::Trail};
+
+/// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
+pub const MAX_FORM_BYTES: usize = 64 * 1024;
+
+/// Whether a path lies below `/shopper/auth/`, in any case of its letters, where only listed operations
+/// are let through.
+#[must_use]
+pub fn is_slas_path(path: &RequestPath<'_>) -> bool {
+    let mut segments = path.segments().iter().map(|segment| segment.decoded());
+    let mut next_is = |name: &str| segments.next().is_some_and(|segment| segment.eq_ignore_ascii_case(name));
+    next_is("shopper") && next_is("auth")
+}
+
+/// Whether an operation was found where only SLAS's may be served: below SLAS's base, or below a storefront's prefix. A
+/// merchant's route with parameters must not open what the table of SLAS's operations leaves out.
+#[must_use]
+pub(super) fn is_out_of_place(kind: OperationKind, path: &RequestPath<'_>, is_below_prefix: bool) -> bool {
+    kind != OperationKind::Slas && (is_below_prefix || is_slas_path(path))
+}
+
+impl Gate {
+    /// Whether a request's body must be read before it can be decided about: the form that names the
+    /// client whose credential may be missing, or the shopper for whom a one-time code is tried or sent.
+    #[must_use]
+    pub fn holds_form(&self, route: &Route, head: &Parts) -> bool {
+        let Some((operation, tenant)) = route.operation.as_ref().zip(self.tenants.get(&route.organization)) else {
+            return false;
+        };
+        let is_wanted = || {
+            is_slas_own(operation)
+                && head.method == Method::POST
+                && form::is_form(&head.headers)
+                && (answer::gives_tokens(operation)
+                    || is_revocation(&tenant.settings, operation)
+                    || client::wants_form(&tenant.settings, route, operation, head))
+        };
+        operation.kind == OperationKind::Slas && (bounds::is_read_in_body(route, &head.method) || is_wanted())
+    }
+
+    /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
+    pub(super) async fn decide_slas(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        operation: &Operation,
+        asked: &Asked<'_>,
+        trail: &mut Trail,
+    ) -> Decision {
+        let Asked { head, body, correlation_id, .. } = asked;
+        // They act for the client and the shopper that the request itself proves, in report mode too.
+        if asks_on_behalf(&head.headers) {
+            let refusal = Refusal::CallerNotAllowed;
+            caller::refused(&refusal, trail);
+            return Decision::Answer(Reply::refusal(&refusal));
+        }
+        if needs_credential(operation) && matches!(Presented::read(&head.headers), Ok(Presented::Nothing)) {
+            // In report mode too: SLAS would refuse it, and a stranger would have used up one of the tenant's calls.
+            return Decision::Answer(Reply::refusal(&Refusal::TokenMissing));
+        }
+        if (answer::gives_tokens(operation) || is_revocation(&tenant.settings, operation))
+            && asked.body_follows
+            && head.method == Method::POST
+        {
+            // SLAS might read it as a form, and the gateway would not see whose session it is.
+            let problem = "The body must be a form: Content-Type: application/x-www-form-urlencoded, in UTF-8.";
+            return Decision::Answer(Reply::refusal(&Refusal::RequestInvalid(problem.into())));
+        }
+        let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
+        let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
+        let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
+            Ok(credential) => credential,
+            // Only what has two readings is refused here, which report mode does as well.
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
+        let mut admission = match self.bounds.admit(tenant, route, asked, &credential).await {
+            Ok(admission) => admission,
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
+        let is_form = form::is_form(&head.headers);
+        let is_followed = match body.as_ref().filter(|_| is_form) {
+            Some(_) if login::is_registered(&tenant.settings, operation) => true,
+            Some(form) if answer::gives_tokens(operation) => self.must_record_epoch(operation, form),
+            _ => false,
+        };
+        if let Some(form) = body.clone().filter(|_| is_followed) {
+            let login = Login { tenant, operation, head, form, credential, correlation_id };
+            let reply = self.registered_login(&login).await;
+            *trail = login_of.unwrap_or_default();
+            if let Ok(reply) = &reply {
+                admission.end(route, Some(reply.status));
+            }
+            return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
+        }
+        let logout = match body.as_ref().filter(|_| is_revocation(&tenant.settings, operation)) {
+            Some(form) => self.revoked_session(route, head, form).await.map(|handed| handed.map(Logout::of_session)),
+            None => self.logout_at_slas(tenant, route, head).await,
+        };
+        let logout = match logout {
+            Ok(logout) => logout,
+            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+        };
+        Decision::Forward(Forward { credential, reported: None, logout, login: login_of.map(Box::new), admission })
+    }
+
+    /// The logout that a request is, with the refresh token that is valid now.
+    async fn logout_at_slas(&self, tenant: &Tenant, route: &Route, head: &Parts) -> Result<Option<Logout>, Refusal> {
+        let mut logout = self.logout_of(route, head).await;
+        if let Some(Logout { whose: Whose::Token(token), target, .. }) =
+            logout.as_mut().filter(|_| tenant.settings.register_sessions)
+        {
+            *target = self.logout_target(route, head, token).await?;
+        }
+        Ok(logout)
+    }
+}
+
+/// Whether an operation revokes a refresh token of which the gateway may have the session.
+fn is_revocation(tenant: &config::Tenant, operation: &Operation) -> bool {
+    tenant.register_sessions && operation.id == "revokeToken" && is_slas_own(operation)
+}
+
+/// Whether an operation is SLAS's and asks for no token that the gateway verifies.
+#[must_use]
+pub(super) fn is_slas_own(operation: &Operation) -> bool {
+    operation.kind == OperationKind::Slas && operation.security.is_empty()
+}
+
+/// Whether an operation of SLAS takes nothing without `Authorization`, by its published description: `userinfo` and
+/// `logout` a shopper's token, `introspect` and `revoke` a client's Basic credentials.
+fn needs_credential(operation: &Operation) -> bool {
+    is_slas_own(operation)
+        && matches!(operation.id.as_str(), "getUserInfo" | "logoutCustomer" | "introspectToken" | "revokeToken")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_slas_base_only_slas_is_served() {
+        let out_of_place = |kind, path, prefixed| is_out_of_place(kind, &RequestPath::parse(path).unwrap(), prefixed);
+        let unlisted = "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/unlisted";
+        for path in [unlisted, "/Shopper/AUTH/v1", "/shopper/auth"] {
+            assert!(out_of_place(OperationKind::Merchant, path, false), "{path}");
+            assert!(!out_of_place(OperationKind::Slas, path, false), "{path}");
+        }
+        assert!(!out_of_place(OperationKind::Merchant, "/custom/loyalty/v1", false));
+        assert!(out_of_place(OperationKind::Merchant, "/custom/loyalty/v1", true));
+    }
+
+    #[test]
+    fn only_slas_is_slas() {
+        let is = |path| is_slas_path(&RequestPath::parse(path).unwrap());
+        assert!(is("/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/anything"));
+        assert!(is("/shopper/auth"));
+        assert!(is("/Shopper/AUTH/v1"));
+        assert!(!is("/shopper/auth-admin/v1/tenants/zzrf_001"));
+        assert!(!is("/customer/shopper/auth"));
+    }
+}

@@ -1,0 +1,203 @@
+//! The credential of a private client, where a request for SLAS names the client and does not bring it.
+//!
+//! Owns in which operations the gateway vouches for a client, and in which field. Elsewhere it never
+//! does: who could have trusted-system tokens, revocation or introspection vouched for would be any
+//! shopper. Nor does it where `vouch` is false, or for a request that SLAS could read as one on behalf of
+//! a shopper. SLAS decides whether a proof is right: a wrong secret stays wrong, except below PWA Kit's prefix, where
+//! storefronts send a placeholder in its place.
+
+use bytes::Bytes;
+use http::{Method, header::AUTHORIZATION, request::Parts};
+
+use super::{
+    form::{self, Form},
+    is_slas_own, on_behalf,
+};
+use crate::{
+    config::{SlasClient, Tenant},
+    gateway::{
+        Route, credentials::Presented, forward::Credential, operations::Operation, path::Query, refusal::Refusal,
+    },
+    observability::audit::{Event, Trail},
+    salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
+};
+
+/// Where an operation takes a client's credential from the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `Authorization: Basic`.
+    Authorization,
+    /// Beside the agent's own Account Manager token.
+    BesideTheAgent,
+    /// Beside the shopper's credentials, or nobody's, where SLAS demands it of the client.
+    Strict,
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Place {
+    fn of(operation: &Operation) -> Self {
+        // Operations of other APIs have the same ids.
+        if !is_slas_own(operation) {
+            return Self::Nowhere;
+        }
+        match operation.id.as_str() {
+            "getAccessToken"
+            | "authorizePasswordlessCustomer"
+            | "getPasswordLessAccessToken"
+            | "getPasswordResetToken"
+            | "resetPassword"
+            | "getSessionBridgeAccessToken" => Self::Authorization,
+            "getTrustedAgentAccessToken" => Self::BesideTheAgent,
+            "authenticateCustomer" | "authorizeCustomer" => Self::Strict,
+            _ => Self::Nowhere,
+        }
+    }
+
+    /// Whether this client's credential may be added here.
+    fn takes(self, client: &SlasClient) -> bool {
+        client.secret.is_some() && client.vouch && (self != Self::Strict || client.strict_client_auth)
+    }
+}
+
+/// What the gateway adds to an operation of SLAS, in words.
+#[must_use]
+pub fn what_is_added(operation: &Operation) -> Option<&'static str> {
+    match Place::of(operation) {
+        Place::Authorization => Some("Basic of the private client that is named"),
+        Place::BesideTheAgent => Some("_sfdc_client_auth of the private client that is named"),
+        Place::Strict => Some("x-slas-client-auth of the strict client that is named"),
+        Place::Nowhere => None,
+    }
+}
+
+/// The clients of these tenants whose credential the gateway adds to an operation of SLAS.
+pub fn whose_is_added<'t>(operation: &Operation, tenants: &'t [Tenant]) -> impl Iterator<Item = &'t SlasClient> {
+    let place = Place::of(operation);
+    tenants.iter().flat_map(|tenant| &tenant.slas_clients).filter(move |client| place.takes(client))
+}
+
+/// The login that a request for SLAS is, if it is one, as the audit log tells of it: by which client.
+pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: Option<&Bytes>) -> Option<Trail> {
+    let grant = body.and_then(|body| Form::read(body).ok()?.single("grant_type").ok()?.map(|grant| grant.into_owned()));
+    let is_login = match operation.id.as_str() {
+        "getAccessToken" => grant.as_deref() != Some("refresh_token"),
+        "authenticateCustomer"
+        | "getPasswordLessAccessToken"
+        | "getSessionBridgeAccessToken"
+        | "getTrustedSystemAccessToken"
+        | "getTrustedAgentAccessToken" => is_slas_own(operation),
+        _ => false,
+    };
+    let by = || match Presented::read(&head.headers) {
+        Ok(Presented::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
+        _ => named(head, body).ok().flatten(),
+    };
+    // Only what is configured is told: the rest is anybody's text.
+    let known = |name: String| tenant.slas_clients.iter().any(|client| client.id.as_str() == name).then_some(name);
+    is_login.then(|| Trail { event: Some(Event::Login), who: by().and_then(known), ..Trail::default() })
+}
+
+/// Whether the form must be read to know which client's credential is missing, and whether it may be added.
+pub(super) fn wants_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
+    let place = Place::of(operation);
+    let may_be_added = || {
+        let presented = Presented::read(&head.headers);
+        let is_placeholder = route.for_storefront && matches!(presented, Ok(Presented::Basic(_)));
+        place == Place::Strict || is_placeholder || lacks_client(&presented)
+    };
+    place != Place::Nowhere && tenant.slas_clients.iter().any(|client| place.takes(client)) && may_be_added()
+}
+
+/// The credential under which a request goes to SLAS: what it brings, or the named client's.
+///
+/// # Errors
+/// [`Refusal::Ambiguous`] if it names two clients.
+pub(super) fn credential(
+    tenant: &Tenant,
+    route: &Route,
+    operation: &Operation,
+    head: &Parts,
+    body: Option<&Bytes>,
+) -> Result<Credential, Refusal> {
+    let place = Place::of(operation);
+    // A form that was not read might ask for anything.
+    let is_readable = head.method != Method::POST || (body.is_some() && form::is_form(&head.headers));
+    if place == Place::Nowhere || !is_readable {
+        return Ok(Credential::of_slas());
+    }
+    let presented = Presented::read(&head.headers);
+    let name = match &presented {
+        Ok(Presented::Basic(basic)) if place == Place::Authorization && route.for_storefront => {
+            Some(basic.user.clone())
+        }
+        _ if place == Place::Strict || lacks_client(&presented) => named(head, body)?,
+        // It brings its own, or something that SLAS is to judge.
+        _ => None,
+    };
+    let client = name
+        .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)))
+        .filter(|_| !on_behalf::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
+    Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(Credential::of_slas))
+}
+
+/// Whether a request brings no client's credential. A bearer token is none: it is an agent's, or of no
+/// use where a client must prove itself.
+fn lacks_client(presented: &Result<Presented, Refusal>) -> bool {
+    matches!(presented, Ok(Presented::Nothing | Presented::Bearer(_)))
+}
+
+/// The client that a request names in its query or form.
+///
+/// # Errors
+/// [`Refusal::Ambiguous`] if they name two.
+pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, Refusal> {
+    let query = Query::parse(head.uri.query()).map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
+    let in_query = query.single("client_id").map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
+    let in_query = in_query.filter(|id| !id.is_empty());
+    let form = body.map(|body| Form::read(body)).transpose()?;
+    let in_form = form.as_ref().map(|form| form.single("client_id")).transpose()?.flatten();
+    match (in_query, in_form) {
+        (Some(query), Some(form)) if query != form => {
+            Err(Refusal::Ambiguous("the query and the form name different clients".into()))
+        }
+        (query, form) => Ok(query.or(form).map(|id| id.into_owned())),
+    }
+}
+
+fn vouched(place: Place, client: &SlasClient) -> Option<Credential> {
+    let secret = client.secret.as_ref()?;
+    let (field, value) = match place {
+        Place::Authorization => (AUTHORIZATION, basic_credentials(&client.id, secret)),
+        Place::BesideTheAgent => (AGENT_CLIENT_AUTH, bare_credentials(&client.id, secret)),
+        Place::Strict => (CLIENT_AUTH, bare_credentials(&client.id, secret)),
+        Place::Nowhere => return None,
+    };
+    Some(Credential::of_slas_client(field, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+
+    #[test]
+    fn debug_tells_no_secret() {
+        let client = SlasClient {
+            id: "c1".parse().unwrap(),
+            secret: Some(SecretString::from("s3cret")),
+            previous_secret: None,
+            redirect_uri: "http://localhost:3000/callback".to_owned(),
+            strict_client_auth: true,
+            vouch: true,
+            requests_per_second: None,
+        };
+        for place in [Place::Authorization, Place::BesideTheAgent, Place::Strict] {
+            let credential = vouched(place, &client).unwrap();
+            let shown = format!("{credential:?} {:?}", credential.client_proof());
+            assert!(!shown.contains("s3cret") && !shown.contains("YzE6"), "{shown}");
+        }
+        assert!(vouched(Place::Nowhere, &client).is_none());
+    }
+}

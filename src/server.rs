@@ -1,0 +1,506 @@
+//! The edge: one short method for each phase of a request, in the order in which they run.
+//!
+//! Owns the connection to the client: it alone writes to it. Every decision is the gate's and comes as
+//! a value. Refusals are written as ordinary answers, because the library's own error answers
+//! would close the caller's connection and say nothing of use.
+
+mod access;
+mod addresses;
+mod admit;
+mod connection;
+mod context;
+mod entrance;
+mod failure;
+mod http10;
+mod incoming;
+mod listener;
+mod places;
+mod serving;
+pub mod tls;
+mod upstream;
+mod workers;
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{
+    Method, StatusCode, Version,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    uri::PathAndQuery,
+};
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    modules::http::HttpModules,
+    proxy::{FailToProxy, ProxyHttp, Session},
+    upstreams::peer::{HttpPeer, Peer as _},
+};
+use tracing::Instrument;
+
+pub use self::{
+    access::AccessLog,
+    context::Context,
+    entrance::Entrance,
+    listener::{Reception, http2_options},
+    serving::Serving,
+    upstream::{Unresolved, Upstream, UpstreamError},
+    workers::Workers,
+};
+use self::{
+    admit::RequestPhase,
+    connection::Client,
+    http10::{Http10, is_http10},
+};
+use crate::{
+    connect_failure::ConnectFailure,
+    correlation,
+    gateway::{
+        forward::{self, HeaderEdits},
+        on_behalf::GUEST_USID,
+        refusal::{LargePart, Refusal},
+        reply::Reply,
+        slas,
+    },
+    observability::metrics::Metrics,
+    salesforce::exchange,
+    shutdown::InFlight,
+    time::external_wait,
+};
+
+/// How often a request goes to an API again that said it had not processed it.
+const MAX_UNPROCESSED_RETRIES: u32 = 2;
+
+/// The proxy in front of every organization's API.
+#[derive(Debug)]
+pub struct Proxy {
+    serving: Arc<ArcSwap<Serving>>,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
+    request_phase: RequestPhase,
+    http10: Http10,
+}
+
+impl Proxy {
+    /// A proxy that serves each request by what is in `serving` when it begins.
+    #[must_use]
+    pub fn new(serving: Arc<ArcSwap<Serving>>, in_flight: Arc<InFlight>) -> Self {
+        let metrics = Arc::clone(&serving.load().gate.metrics);
+        let request_phase = RequestPhase::new(Arc::clone(&metrics), Arc::clone(&in_flight));
+        Self { serving, metrics, in_flight, request_phase, http10: Http10::new() }
+    }
+
+    /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
+    fn body_takes_too_long(&self, context: &Context) -> bool {
+        let Serving { gate, timeouts, .. } = &*context.serving;
+        let seconds = context.body_bytes / gate.limits.body_rate;
+        context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
+    }
+
+    /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
+    /// with it, which is once, and only while all that was read of its body is still held.
+    async fn replace_credential(&self, session: &Session, context: &mut Box<Context>) -> bool {
+        let (Some(route), Some(forward)) = (&context.route, &mut context.forward) else { return false };
+        if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
+            return false;
+        }
+        let replaced = context.serving.gate.replacement(route, &forward.credential);
+        let Some(credential) = correlation::of(context.correlation_id.clone(), replaced).await else { return false };
+        forward.credential = credential;
+        context.replayed = true;
+        context.may_replay = true;
+        true
+    }
+
+    /// No connection could be made to the request's API.
+    fn note_connect_failure(&self, context: &mut Context, cause: ConnectFailure) {
+        context.connect_failure = Some(cause);
+        self.metrics.connect_failures.with_label_values(&["api", cause.label()]).inc();
+        if let Some(upstream) = &context.upstream {
+            upstream.log_failure(cause);
+        }
+    }
+
+    /// How long the API may take to begin its answer.
+    fn answer_within(&self, context: &Context) -> Duration {
+        let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
+        let is_admin = operation.is_some_and(|operation| {
+            !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_of_system())
+        });
+        let timeouts = &context.serving.timeouts;
+        if is_admin { timeouts.upstream_admin } else { timeouts.upstream }
+    }
+}
+
+/// Closes a connection of HTTP/1.1 whose client may still send a body: the library would reset it, and the answer be lost.
+async fn close_after_rest(session: &mut Session) {
+    let downstream = session.as_downstream_mut();
+    if downstream.as_http1().is_some() && !downstream.is_body_done() {
+        external_wait::on_others(downstream.shutdown()).await;
+    }
+}
+
+/// Whether a request of this method says that it has no content (RFC 9110, 8.6): some servers answer 411 otherwise.
+fn expects_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    /// In a box: the library moves it some ten times a request.
+    type CTX = Box<Context>;
+
+    fn new_ctx(&self) -> Box<Context> {
+        self.in_flight.enter();
+        Box::new(Context::new(self.serving.load_full()))
+    }
+
+    /// No module of the library is used but for HTTP/1.0; compression is Salesforce's and the client's affair.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<()> {
+        if let Some(clock) = Client::head_clock(session.as_downstream()) {
+            clock.head_arrived();
+        }
+        context.begin(session.req_header());
+        // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
+        }
+        // A client that closes its half of the connection may still want the answer (RFC 9112, 9.6).
+        session.as_downstream_mut().set_abort_on_close(false);
+        if is_http10(session) {
+            self.http10.serve(session);
+        }
+        session.set_read_timeout(Some(context.serving.timeouts.client_body));
+        session.set_write_timeout(Some(context.serving.timeouts.client_write));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
+        let span = context.span.clone();
+        let (answered, waited) = {
+            // Pinned here, because whoever is given a future by value has room for it twice.
+            let admitted = pin!(self.request_phase.admit(session, context).instrument(span));
+            external_wait::measured(admitted).await
+        };
+        context.admitted(waited);
+        answered
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Box<Context>,
+    ) -> Result<()> {
+        context.body_bytes += body.as_ref().map_or(0, Bytes::len);
+        if context.route.as_ref().is_some_and(|route| context.body_bytes > route.body_limit) {
+            context.failure = Some(Refusal::TooLarge(LargePart::Body));
+            return Error::e_explain(
+                ErrorType::Custom("body too large"),
+                "the body is larger than the operation allows",
+            );
+        }
+        if !end && self.body_takes_too_long(context) {
+            context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
+            return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
+        }
+        context.note_body(end)?;
+        if !end {
+            return Ok(());
+        }
+        if body.as_ref().is_some_and(Bytes::is_empty) {
+            // An HTTP/2 body may end in an empty frame. The library would write it to an HTTP/1.1 upstream as a last chunk,
+            // and its own last chunk behind it, which is the beginning of the next request there.
+            *body = None;
+        }
+        context.body_sent_upstream();
+        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
+            let seated = context.serving.gate.has_body(route, forward).await;
+            if let Err(refusal) = seated {
+                context.failure = Some(refusal);
+                return Error::e_explain(ErrorType::Custom("overloaded"), "no seat is left for the request");
+            }
+        }
+        Ok(())
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Box<Context>) -> Result<Box<HttpPeer>> {
+        // A replay sends the body from its beginning.
+        context.body_bytes = 0;
+        let upstream =
+            context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
+        match upstream.peer(self.answer_within(context)).await {
+            Ok(peer) => Ok(peer),
+            Err(Unresolved) => {
+                context.failure = Some(Refusal::UpstreamUnavailable);
+                self.note_connect_failure(context, ConnectFailure::Unresolved);
+                Error::e_explain(ErrorType::ConnectError, "host name not resolved")
+            }
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Box<Context>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let upstream =
+            context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
+        // Whatever an earlier attempt failed by, this one has its connection.
+        context.connect_failure = None;
+        let edits =
+            forward::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
+        for name in edits.remove {
+            request.remove_header(&name);
+        }
+        for (name, value) in edits.set {
+            request.insert_header(name, value)?;
+        }
+        if let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) {
+            if credential.is_left_behind() {
+                request.remove_header(&AUTHORIZATION);
+            }
+            if let Some(authorization) = credential.authorization() {
+                request.insert_header(AUTHORIZATION, authorization)?;
+            }
+            if let Some((field, proof)) = credential.client_proof() {
+                request.insert_header(field, proof)?;
+            }
+        }
+        if context.is_held || is_http10(session) {
+            // The body is here already, or the client knows no 100 (Continue): nobody waits for one (RFC 9110, 10.1.1).
+            request.remove_header(&EXPECT);
+        }
+        if session.as_downstream_mut().is_body_empty() && expects_content(&request.method) {
+            request.insert_header(CONTENT_LENGTH, 0)?;
+        }
+        let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
+        let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
+        // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
+        let head = session.req_header();
+        let in_full = !head.raw_path().starts_with(b"/");
+        let path = head.uri.path_and_query().filter(|_| in_full).map(PathAndQuery::as_str);
+        if let Some(target) = own_target.or(path) {
+            request.set_raw_path(target.as_bytes())?;
+        }
+        let carried = context.sent_upstream(began);
+        if !carried.is_empty() {
+            // It belongs to the caller's `traceparent`, and comes back with what carries that on (W3C Trace Context, 3.3).
+            request.remove_header("tracestate");
+        }
+        for (name, value) in carried {
+            request.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Box<Context>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        if exchange::refuses_token(response.status) && self.replace_credential(session, context).await {
+            return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
+        }
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols unasked");
+        }
+        if !forward::is_framed_once(&response.headers) {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's answer has more than one length");
+        }
+        let HeaderEdits { remove, set } = forward::response_edits(&response.headers, &context.correlation_id);
+        for name in remove {
+            response.remove_header(&name);
+        }
+        for (name, value) in set {
+            response.insert_header(name, value)?;
+        }
+        if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
+            // They have no content, and must not say how long it is (RFC 9110, 8.6; RFC 9112, 6.1).
+            response.remove_header(&CONTENT_LENGTH);
+            response.remove_header(&TRANSFER_ENCODING);
+        }
+        if response.status.is_informational() {
+            response.remove_header(&CONNECTION);
+            return Ok(());
+        }
+        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
+            context.serving.gate.heed(route, forward, response.status, &response.headers);
+        }
+        let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
+        if let Some(edits) =
+            operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
+        {
+            context.drops_answer = edits.drops_body;
+            if let Some(status) = edits.status {
+                response.set_status(status)?;
+                response.set_reason_phrase(None)?;
+            }
+            for name in edits.header.remove {
+                response.remove_header(&name);
+            }
+            for (name, value) in edits.header.set {
+                response.insert_header(name, value)?;
+            }
+        }
+        if let Some(forward) = &context.forward {
+            if let Some(authorization) = forward.credential.handed_over() {
+                // The caller's own to keep, and nobody else's: no cache on the way may store it.
+                response.insert_header(AUTHORIZATION, authorization)?;
+                response.insert_header(CACHE_CONTROL, "no-store")?;
+            }
+            if let Some(usid) = forward.credential.guest_usid() {
+                // Whoever has it continues the guest: no cache may hand it to another.
+                response.insert_header(GUEST_USID, usid)?;
+                response.insert_header(CACHE_CONTROL, "no-store")?;
+            }
+            if let Some(logout) = &forward.logout
+                && !response.status.is_client_error()
+                && !response.status.is_server_error()
+            {
+                context.serving.gate.follow_logout(logout).await;
+            }
+        }
+        context.status = Some(response.status);
+        context.answered_upstream(began, &self.metrics);
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Box<Context>,
+    ) -> Result<Option<Duration>> {
+        if context.drops_answer {
+            *body = None;
+        }
+        Ok(None)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _context: &mut Box<Context>,
+    ) -> Result<()> {
+        // The version is the gateway's, not the API's (RFC 9110, 6.2).
+        response.set_version(Version::HTTP_11);
+        if is_http10(session) && !response.headers.contains_key(CONTENT_LENGTH) {
+            // Without chunks it ends with the connection (RFC 9112, 6.3).
+            session.set_keepalive(None);
+        }
+        self.request_phase.close_if_last(session);
+        Ok(())
+    }
+
+    /// An API that refused a token, or the whole request before it read it, has done nothing with the request, so it may
+    /// have it again, whatever it is. Anything
+    /// else is sent again only where the library holds that for safe: never a POST.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Box<Context>,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let held = !session.as_downstream().retry_buffer_truncated();
+        if std::mem::take(&mut context.may_replay) {
+            error.set_retry(held);
+        } else if failure::is_unprocessed(&error) {
+            context.unprocessed += 1;
+            error.set_retry(held && context.unprocessed <= MAX_UNPROCESSED_RETRIES);
+        } else if held && session.req_header().method.is_idempotent() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    /// Nothing of the request has been sent, so the API's next address may have it, whatever it is.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        context: &mut Box<Context>,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(cause) = failure::connect_failure_of(&error) {
+            self.note_connect_failure(context, cause);
+        }
+        let address = peer.address().as_inet().copied();
+        if let (Some(upstream), Some(address)) = (&context.upstream, address) {
+            error.set_retry(upstream.avoid(address));
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
+        let written = session.response_written().is_some();
+        let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
+        let failure = if is_malformed { Some(admit::malformed_body()) } else { context.failure.take() };
+        let refusal = failure.or_else(|| failure::refusal_of(error));
+        context.broken = Some(error.etype().as_str().to_owned());
+        // A client that hangs up does not take its attempt at a login back.
+        if *error.esource() != ErrorSource::Downstream
+            && let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
+        {
+            context.serving.gate.on_no_response(route, forward);
+        }
+        if written {
+            self.metrics.broken_answers.with_label_values(&[failure::side_of(error)]).inc();
+        }
+        let code = match refusal {
+            Some(refusal) if !written => {
+                session.set_keepalive(None);
+                let reply = Reply::refusal(&refusal);
+                let status = reply.status.as_u16();
+                match self.request_phase.answer(session, context, reply).await {
+                    Ok(_) => {
+                        close_after_rest(session).await;
+                        status
+                    }
+                    Err(_) => 0,
+                }
+            }
+            _ => 0,
+        };
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<Context>) {
+        if let (Some(route), Some(login)) =
+            (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
+        {
+            let gate = &context.serving.gate;
+            gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
+        }
+        context.record(session.req_header(), &self.metrics);
+        // Last, so that a drain waits for what is told of the request as well.
+        self.in_flight.leave();
+    }
+
+    /// Our own line tells of failures, without path, query and header.
+    fn suppress_error_log(&self, _session: &Session, _context: &Box<Context>, _error: &Error) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, context: &Box<Context>) -> String {
+        context.summary()
+    }
+}

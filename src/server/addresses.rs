@@ -1,0 +1,128 @@
+//! What each client address has at the moment, and all of them together: connections, requests, bodies in memory.
+//!
+//! Owns the counters. The limits come with each question, because a reload can change them. An address is in the table
+//! while something of it is counted, so the table has at most one entry for each connection and each incomplete request.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+/// A number that stays within a limit.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicUsize);
+
+/// What is counted, of one address or of all.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    pub(super) connections: Counter,
+    /// Requests on HTTP/2 connections; not counted for all addresses together, see [`InFlight`](crate::shutdown::InFlight).
+    pub(super) requests: Counter,
+    /// Requests whose body has not been read to its end.
+    pub(super) incomplete_requests: Counter,
+    /// Bytes of request bodies in memory.
+    pub(super) held_bytes: Counter,
+}
+
+/// The counters of all addresses.
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    pub(super) all: Usage,
+    by_address: Mutex<HashMap<IpAddr, Arc<Usage>>>,
+}
+
+/// One address. Its counters live as long as any of these for it.
+#[derive(Debug)]
+pub(super) struct Address {
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) client: IpAddr,
+    usage: Arc<Usage>,
+}
+
+impl Counter {
+    /// Adds to the number and returns true, unless the sum would be above the limit.
+    pub(super) fn add(&self, amount: usize, limit: Option<usize>) -> bool {
+        let within = |number: usize| {
+            let sum = number.checked_add(amount)?;
+            limit.is_none_or(|limit| sum <= limit).then_some(sum)
+        };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
+    }
+
+    /// Takes back what was added.
+    pub(super) fn subtract(&self, amount: usize) {
+        self.0.fetch_sub(amount, Ordering::AcqRel);
+    }
+
+    /// The number at this moment.
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Addresses {
+    /// The counters of one client, an IPv4 address or an IPv6 /64.
+    pub(super) fn of(self: &Arc<Self>, client: IpAddr) -> Arc<Address> {
+        let usage = Arc::clone(self.by_address.lock().entry(client).or_default());
+        Arc::new(Address { addresses: Arc::clone(self), client, usage })
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.by_address.lock().len()
+    }
+}
+
+impl Address {
+    pub(super) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// The counters of all addresses.
+    pub(super) fn all(&self) -> &Usage {
+        &self.addresses.all
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        let mut by_address = self.addresses.by_address.lock();
+        // One is the table's and one is this. Others are made under the lock only.
+        if Arc::strong_count(&self.usage) == 2 {
+            by_address.remove(&self.client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counter_above_its_limit_stays_as_it_was() {
+        let counter = Counter::default();
+        assert!(counter.add(2, Some(3)) && !counter.add(2, Some(3)) && counter.add(1, Some(3)));
+        assert!(!counter.add(usize::MAX, None), "the sum would overflow");
+        assert!(counter.add(100, None));
+        counter.subtract(103);
+        assert_eq!(counter.get(), 0);
+    }
+
+    #[test]
+    fn address_without_anything_counted_leaves_the_table() {
+        let addresses = Arc::new(Addresses::default());
+        let client = "192.0.2.1".parse().unwrap();
+        let (one, other) = (addresses.of(client), addresses.of(client));
+        assert!(one.usage().connections.add(1, Some(1)) && !other.usage().connections.add(1, Some(1)));
+        drop(one);
+        assert_eq!(addresses.count(), 1);
+        drop(other);
+        assert_eq!(addresses.count(), 0);
+    }
+}

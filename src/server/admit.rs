@@ -1,0 +1,379 @@
+//! What becomes of a request before any of it goes upstream: read as far as the gate wants it, and answered if it stays.
+//!
+//! Owns the gateway's own answers as they are written to the client. What they say, and which request stays, is the gate's.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    Method, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+    request::Parts,
+};
+use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
+
+use super::{
+    connection::Client,
+    context::Context,
+    http10::is_http10,
+    incoming::{HELD_BYTES, IncomingBody, RequestPermit, TooMany},
+    serving::Serving,
+};
+use crate::{
+    config::Limits,
+    correlation,
+    gateway::{
+        Asked, Decision, admission,
+        caller::certificate::PeerCertificate,
+        forward::CORRELATION_ID,
+        on_behalf::GUEST_USID,
+        refusal::{LargePart, Refusal, RejectionReason},
+        reply::{self, Reply},
+        slas,
+    },
+    observability::metrics::Metrics,
+    shutdown::InFlight,
+    time::external_wait,
+};
+
+/// Largest body of a deprecated login that is read: it is one short JSON object.
+const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
+/// How long a client may take to take an answer that nobody waits for.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// How long the rest of a body is waited for that nobody wants, and how long it may be, so that the caller keeps its
+/// connection. After any other one the answer closes it.
+const SMALL_REST_WITHIN: Duration = Duration::from_secs(1);
+const SMALL_REST_BYTES: usize = 64 * 1024;
+/// How soon the body of a further incomplete request of an HTTP/2 connection must be there, and how large it may be. A
+/// client that sends many small requests together is served; one that keeps them open is not.
+const SOON: Duration = Duration::from_millis(500);
+const SMALL_BYTES: usize = HELD_BYTES - 16 * 1024;
+
+/// The phase of a request before any of it goes upstream, and the gateway's own answers.
+#[derive(Debug)]
+pub(super) struct RequestPhase {
+    metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
+}
+
+impl RequestPhase {
+    pub(super) fn new(metrics: Arc<Metrics>, in_flight: Arc<InFlight>) -> Self {
+        Self { metrics, in_flight }
+    }
+
+    /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
+    pub(super) async fn admit(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
+        let serving = Arc::clone(&context.serving);
+        if let Err(refusal) = self.take_in(session, context).await {
+            return self.refuse_at_once(session, context, &refusal).await;
+        }
+        let route = match admit_bytes(session)
+            .and_then(|()| admit_scheme(session))
+            .and_then(|()| serving.gate.route(head(session)))
+        {
+            Ok(route) => context.route.insert(route),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
+                    // Whatever follows on this connection may be the rest of something else.
+                    session.set_keepalive(None);
+                }
+                return self.refuse(session, context, &refusal).await;
+            }
+        };
+        let body_limit = route.body_limit;
+        if declared_length(session).is_some_and(|length| length > body_limit) {
+            return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
+        }
+        let wanted = context.route.as_ref().and_then(|route| {
+            if route.wants_body() {
+                return Some(MAX_LOGIN_BODY_BYTES);
+            }
+            let holds_form = serving.gate.holds_form(route, head(session));
+            context.is_held |= holds_form;
+            holds_form.then_some(slas::MAX_FORM_BYTES)
+        });
+        let body = match wanted {
+            Some(most) => {
+                let reading = Box::pin(read_body(session, &mut context.incoming, most, &serving));
+                match external_wait::on_others(reading).await? {
+                    Ok(body) => Some(body),
+                    Err(refusal) => return self.refuse(session, context, &refusal).await,
+                }
+            }
+            None => None,
+        };
+        let body_follows = !session.as_downstream_mut().is_body_empty();
+        let Some(route) = &context.route else { return Ok(false) };
+        let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+        let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
+        let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
+        let asked = Asked {
+            head: head(session),
+            body_follows: body.is_none() && body_follows,
+            body,
+            correlation_id: context.correlation_text(),
+            certificate,
+            address,
+        };
+        let decision = {
+            // Pinned here, because whoever is given a future by value has room for it twice.
+            let decided = pin!(serving.gate.decide(route, &asked));
+            correlation::of(context.correlation_id.clone(), decided).await
+        };
+        match decision {
+            Decision::Forward(decided) => {
+                context.upstream = serving.upstreams.get(&route.organization).map(Arc::clone);
+                if let Some(refusal) = &decided.reported {
+                    self.count_refusal(context, refusal, true);
+                }
+                context.forward = Some(decided);
+                Ok(false)
+            }
+            Decision::Answer(reply) => {
+                take_small_rest(session).await;
+                Box::pin(self.answer(session, context, reply)).await
+            }
+        }
+    }
+
+    /// Counts a request before anything is done for it.
+    ///
+    /// # Errors
+    /// [`Refusal::CallerRateLimited`] if its client has too many, [`Refusal::Overloaded`] if all together have, or its
+    /// HTTP/2 connection has too many that are incomplete.
+    async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), Refusal> {
+        let serving = Arc::clone(&context.serving);
+        let limits = &serving.gate.limits;
+        if self.in_flight.count() > limits.requests {
+            return Err(Refusal::Overloaded);
+        }
+        let Some(client) = Client::of(session.as_downstream()) else { return Ok(()) };
+        let is_http2 = session.as_downstream().as_http2().is_some();
+        if is_http2 && !client.is_proxy {
+            context.request_permit = Some(RequestPermit::take(&client.address, limits)?);
+        }
+        let client = Arc::clone(client);
+        if session.as_downstream_mut().is_body_done() {
+            return Ok(());
+        }
+        let address = if client.is_proxy {
+            let named = serving.gate.bounds.client(client.address.client, &session.req_header().headers);
+            client.address.addresses.of(named)
+        } else {
+            Arc::clone(&client.address)
+        };
+        let connection = (is_http2 && !client.is_proxy).then_some(client);
+        match IncomingBody::take(Arc::clone(&address), connection, limits) {
+            Err(TooMany::OfConnection) => {
+                let mut body = IncomingBody::take(address, None, limits)?;
+                if !external_wait::on_others(Box::pin(arrives_soon(session, &mut body, limits))).await {
+                    return Err(TooMany::OfConnection.into());
+                }
+                body.complete();
+                context.is_held = true;
+                context.incoming = Some(body);
+            }
+            taken => context.incoming = Some(taken?),
+        }
+        Ok(())
+    }
+
+    /// Refuses a request for which nothing is done any more: its answer is written if the client takes it now, and the
+    /// request does not stay for it.
+    async fn refuse_at_once(
+        &self,
+        session: &mut Session,
+        context: &mut Box<Context>,
+        refusal: &Refusal,
+    ) -> Result<bool> {
+        if session.as_downstream().as_http2().is_some() {
+            session.set_write_timeout(Some(AT_ONCE));
+        }
+        Ok(Box::pin(self.answer(session, context, Reply::refusal(refusal))).await.unwrap_or(true))
+    }
+
+    async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
+        take_small_rest(session).await;
+        Box::pin(self.answer(session, context, Reply::refusal(refusal))).await
+    }
+
+    /// Writes an answer of the gateway's own.
+    pub(super) async fn answer(&self, session: &mut Session, context: &mut Box<Context>, reply: Reply) -> Result<bool> {
+        if let Some(code) = reply.code {
+            self.note_refusal(context, code, reply.reason);
+        }
+        context.status = Some(reply.status);
+        // HEAD's answer says how long GET's would be, and has no body (RFC 9110, 9.3.2).
+        let without_body = session.req_header().method == Method::HEAD || reply.status == StatusCode::NO_CONTENT;
+        let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+        let mut last_name = None;
+        for (name, value) in reply.headers {
+            last_name = name.or(last_name);
+            if let Some(name) = last_name.clone() {
+                header.append_header(name, value)?;
+            }
+        }
+        if reply.status != StatusCode::NO_CONTENT {
+            header.insert_header(CONTENT_LENGTH, reply.body.len())?;
+        }
+        header.insert_header(CORRELATION_ID, context.correlation_id.clone())?;
+        // What failed on the way may have been done: the guest is there to be continued.
+        if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
+            header.insert_header(GUEST_USID, usid)?;
+        }
+        self.close_if_last(session);
+        external_wait::on_others(async {
+            session.write_response_header(Box::new(header), without_body).await?;
+            if !without_body {
+                session.write_response_body(Some(reply.body), true).await?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Says in the answer that it is the connection's last, where it is.
+    pub(super) fn close_if_last(&self, session: &mut Session) {
+        let must_close = Client::of(session.as_downstream()).is_some_and(|client| client.must_close());
+        if must_close || self.in_flight.is_draining() {
+            session.set_keepalive(None);
+        }
+    }
+
+    fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
+        self.note_refusal(context, reply::code(refusal), refusal.reason());
+        context.reported = reported;
+    }
+
+    fn note_refusal(&self, context: &mut Box<Context>, code: &'static str, reason: Option<&'static str>) {
+        self.metrics.refusals.with_label_values(&[code]).inc();
+        if let Some(reason) = reason.filter(|reason| RejectionReason::ALL.map(RejectionReason::as_str).contains(reason))
+        {
+            self.metrics.caller_rejections.with_label_values(&[reason]).inc();
+        }
+        context.code = Some(code);
+        context.reason = reason;
+    }
+}
+
+/// Whether the rest of a small body arrives within a moment. It can still be sent upstream.
+async fn arrives_soon(session: &mut Session, body: &mut IncomingBody, limits: &Limits) -> bool {
+    session.enable_retry_buffering();
+    let mut arrived = 0;
+    let reading = async {
+        while arrived <= SMALL_BYTES {
+            match session.as_downstream_mut().read_request_body().await {
+                Ok(Some(chunk)) => arrived += chunk.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+            if body.hold(arrived, limits).is_err() {
+                return false;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(SOON, reading).await.unwrap_or(false)
+}
+
+/// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream: the library holds it
+/// for that, and until it is whole nobody else does.
+async fn read_body(
+    session: &mut Session,
+    incoming: &mut Option<IncomingBody>,
+    most: usize,
+    serving: &Serving,
+) -> Result<Result<Bytes, Refusal>> {
+    session.enable_retry_buffering();
+    if session.req_header().headers.contains_key(EXPECT) && !is_http10(session) {
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    let read = async {
+        while session.as_downstream_mut().read_request_body().await?.is_some() {
+            let arrived = session.as_downstream().body_bytes_read();
+            if arrived > most {
+                return Ok(Err(Refusal::TooLarge(LargePart::Body)));
+            }
+            if let Some(Err(refusal)) = incoming.as_mut().map(|incoming| incoming.hold(arrived, &serving.gate.limits)) {
+                return Ok(Err(refusal));
+            }
+        }
+        Ok::<_, Box<Error>>(Ok(()))
+    };
+    match tokio::time::timeout(serving.timeouts.held_body, read).await {
+        Ok(Ok(result)) => {
+            if let Some(incoming) = incoming.as_mut().filter(|_| result.is_ok()) {
+                incoming.complete();
+            }
+            Ok(result.map(|()| session.as_downstream().get_retry_buffer().unwrap_or_default()))
+        }
+        Ok(Err(_)) => {
+            session.set_keepalive(None);
+            let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
+            let broke_off = || Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into());
+            Ok(Err(if is_malformed { malformed_body() } else { broke_off() }))
+        }
+        Err(_) => {
+            session.set_keepalive(None);
+            Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into())))
+        }
+    }
+}
+
+/// Reads and drops the rest of a short body before a request of HTTP/1.1 is answered, so that the connection can be kept. A
+/// client that waits for a 100 (Continue) sends no body.
+async fn take_small_rest(session: &mut Session) {
+    let waits = session.req_header().headers.contains_key(EXPECT);
+    let is_long = declared_length(session).is_some_and(|length| length > SMALL_REST_BYTES);
+    if waits || is_long || session.get_keepalive().is_none() || session.as_downstream().as_http1().is_none() {
+        return;
+    }
+    let read = async {
+        // After a failure the answer says that it is the connection's last.
+        while let Ok(Some(_)) = session.as_downstream_mut().read_request_body().await {
+            if session.as_downstream().body_bytes_read() > SMALL_REST_BYTES {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(SMALL_REST_WITHIN, read).await;
+}
+
+/// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
+/// a fragment of the path alone, which is gone by then.
+fn admit_bytes(session: &Session) -> Result<(), Refusal> {
+    let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
+    admission::admit_bytes(&connection.get_headers_raw_bytes())?;
+    let client = Client::of(session.as_downstream());
+    if client.is_some_and(|client| client.is_request_line_irregular()) {
+        return Err(Refusal::Ambiguous(
+            "The request line is not a method, a target and a version with one space between them.".into(),
+        ));
+    }
+    if client.is_some_and(|client| client.is_body_malformed()) { Err(malformed_body()) } else { Ok(()) }
+}
+
+/// Refuses a target in full of another scheme than the one the request came by: whoever reads it takes it for another
+/// resource (RFC 9112, 3.2.2).
+fn admit_scheme(session: &Session) -> Result<(), Refusal> {
+    let head = session.req_header();
+    let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+    // The library keeps the scheme of HTTP/2 alone in the URI.
+    let target = std::str::from_utf8(head.raw_path()).unwrap_or_default();
+    let in_full = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
+    admission::admit_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
+}
+
+/// A body that is not chunked as RFC 9112, 7.1 writes it.
+pub(super) fn malformed_body() -> Refusal {
+    Refusal::RequestInvalid("The request's body is not chunked as HTTP writes it.".into())
+}
+
+/// The request's head, as the gate takes it.
+fn head(session: &Session) -> &Parts {
+    session.req_header()
+}
+
+fn declared_length(session: &Session) -> Option<usize> {
+    session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

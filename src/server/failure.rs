@@ -1,0 +1,151 @@
+//! What a failure of the library's means: whose it is, and what the caller is told.
+//!
+//! Owns the reading of the library's errors. Counts and writes nothing.
+
+use pingora::{BError, Error, ErrorSource, ErrorType};
+use rustls::{AlertDescription, CertificateError};
+
+use crate::{connect_failure::ConnectFailure, gateway::refusal::Refusal};
+
+/// On which side an answer broke off.
+pub(super) fn side_of(error: &Error) -> &'static str {
+    match error.esource() {
+        ErrorSource::Upstream => "upstream",
+        ErrorSource::Downstream => "client",
+        ErrorSource::Internal | ErrorSource::Unset => "gateway",
+    }
+}
+
+/// Whether the API said that it has not processed the request: it refused the stream, or is closing the connection and
+/// named an earlier stream as its last (RFC 9113, 8.7).
+pub(super) fn is_unprocessed(error: &Error) -> bool {
+    let Some(error) = error.root_cause().downcast_ref::<h2::Error>() else { return false };
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // With any other reason the library gives this error to earlier streams as well.
+    let left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (refused || left_out)
+}
+
+/// What a failure between here and the API means for the caller; `None` if the caller is gone.
+pub(super) fn refusal_of(error: &Error) -> Option<Refusal> {
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed) => None,
+        (ErrorSource::Downstream, _) => Some(Refusal::RequestInvalid("The request broke off or is not HTTP.".into())),
+        (
+            _,
+            ErrorType::ConnectTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::TLSHandshakeTimedout,
+        ) => Some(Refusal::UpstreamTimeout),
+        _ => Some(Refusal::UpstreamUnavailable),
+    }
+}
+
+/// Why the library could make no connection to an API; `None` if it failed otherwise.
+pub(super) fn connect_failure_of(error: &Error) -> Option<ConnectFailure> {
+    match error.etype() {
+        ErrorType::ConnectRefused => Some(ConnectFailure::Refused),
+        ErrorType::ConnectNoRoute => Some(ConnectFailure::Unreachable),
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Some(ConnectFailure::TimedOut),
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert => Some(handshake_failure(&error.to_string())),
+        ErrorType::ConnectError | ErrorType::BindError | ErrorType::SocketError | ErrorType::HandshakeError => {
+            Some(cause_of(error))
+        }
+        _ => None,
+    }
+}
+
+/// The cause at the end of the library's chain, which boxes its own errors.
+fn cause_of(error: &Error) -> ConnectFailure {
+    match error.cause.as_deref() {
+        Some(cause) => match cause.downcast_ref::<BError>() {
+            Some(inner) => cause_of(inner),
+            None => ConnectFailure::of(cause),
+        },
+        None => ConnectFailure::Other,
+    }
+}
+
+/// Of a failed handshake the library keeps the text alone, in which the TLS library's own stands: in front of the server name.
+fn handshake_failure(text: &str) -> ConnectFailure {
+    let text = text.split(", SNI: ").next().unwrap_or_default();
+    // These have figures or names in their text; what stands before them is the same.
+    let with_details = [
+        ("certificate not valid for name", ConnectFailure::WrongName),
+        ("certificate expired", ConnectFailure::Expired),
+        ("certificate not valid yet", ConnectFailure::NotYetValid),
+        ("received corrupt message", ConnectFailure::NotTls),
+        ("peer is incompatible", ConnectFailure::NoCommonProtocol),
+    ];
+    if let Some((_, cause)) = with_details.iter().find(|(part, _)| text.contains(part)) {
+        return *cause;
+    }
+    let alert = rustls::Error::AlertReceived;
+    let known = [
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+        rustls::Error::NoApplicationProtocol,
+        alert(AlertDescription::ProtocolVersion),
+        alert(AlertDescription::HandshakeFailure),
+        alert(AlertDescription::InsufficientSecurity),
+        alert(AlertDescription::InappropriateFallback),
+        alert(AlertDescription::NoApplicationProtocol),
+        alert(AlertDescription::UnrecognisedName),
+    ];
+    if let Some(known) = known.iter().find(|known| text.contains(&known.to_string())) {
+        return ConnectFailure::of_tls(known);
+    }
+    let others = [
+        ("invalid peer certificate", ConnectFailure::CertificateInvalid),
+        ("tls handshake eof", ConnectFailure::Closed),
+        ("Connection reset", ConnectFailure::Closed),
+        ("Broken pipe", ConnectFailure::Closed),
+    ];
+    let found = others.iter().find(|(part, _)| text.contains(part));
+    found.map_or(ConnectFailure::Other, |(_, cause)| *cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use rustls::pki_types::{ServerName, UnixTime};
+
+    use super::*;
+
+    #[test]
+    fn text_of_the_tls_library_has_its_cause_whatever_the_server_is_called() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let name = ServerName::try_from("received-eof.example").unwrap();
+        let presented = vec!["DnsName(\"certificate-expired.example\")".to_owned()];
+        let certificates = [
+            CertificateError::UnknownIssuer,
+            CertificateError::NotValidForNameContext { expected: name, presented },
+            CertificateError::ExpiredContext { time: at(9), not_after: at(1) },
+            CertificateError::NotValidYetContext { time: at(1), not_before: at(9) },
+            CertificateError::BadEncoding,
+        ];
+        let alerts = [AlertDescription::ProtocolVersion, AlertDescription::UnrecognisedName];
+        let errors = certificates.map(rustls::Error::InvalidCertificate).into_iter();
+        let errors = errors.chain(alerts.map(rustls::Error::AlertReceived)).chain([
+            rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+            rustls::Error::PeerIncompatible(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13),
+            rustls::Error::NoApplicationProtocol,
+            rustls::Error::DecryptError,
+        ]);
+        for error in errors {
+            let context = format!("TLS connect() failed: {error}, SNI: tls handshake eof.example");
+            let error_of_library = Error::explain(ErrorType::TLSHandshakeFailure, context).more_context("connecting");
+            assert_eq!(connect_failure_of(&error_of_library), Some(ConnectFailure::of_tls(&error)), "{error}");
+        }
+    }
+
+    #[test]
+    fn cause_below_the_librarys_own_errors_is_found() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionReset);
+        let inner = Error::because(ErrorType::ConnectError, "inner", refused);
+        assert_eq!(connect_failure_of(&inner.more_context("outer")), Some(ConnectFailure::Closed));
+        let broken = Error::explain(ErrorType::ReadError, "reset");
+        assert_eq!(connect_failure_of(&broken), None, "the connection was there");
+    }
+}

@@ -1,0 +1,196 @@
+//! From a listening socket to requests: accepting, places, TLS handshake, and the end of the patience.
+//!
+//! Owns what happens before there is a request. The library's own loop has no bound on connections,
+//! waits a minute for a handshake and a minute for each byte of a head, and has an error line for
+//! whoever hangs up.
+
+use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
+
+use pingora::{
+    listeners::tls::Acceptor,
+    protocols::{GetSocketDigest, SocketDigest, Stream, http::v2::server::H2Options, l4},
+    server::ShutdownWatch,
+};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{
+    connection::{Client, Connection, HeadClock, Overdue},
+    entrance::Entrance,
+    places::{Place, Places},
+    tls::ListenerTls,
+    workers::{Threads, Workers},
+};
+use crate::{
+    config::{Limits, Settings},
+    observability::metrics::Metrics,
+    shutdown::{InFlight, Unsent},
+};
+
+/// Connections that the system keeps for us until they are accepted.
+const BACKLOG: i32 = 65_535;
+/// A pause when no connection can be accepted, usually for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Requests that one HTTP/2 connection may have under way.
+const STREAMS: u32 = 100;
+/// How much of a head is read beyond `limits.head`, so that the gate refuses it, and says why.
+const HEAD_ROOM_BYTES: usize = 16 * 1024;
+/// Bytes that the gateway has not read yet of one HTTP/2 stream, and of all streams of a connection. Flow control keeps
+/// the client from sending more (RFC 9113, 6.9).
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+/// What one HTTP/2 stream may have waiting for its reader; with [`STREAMS`], 6.4 MB a connection.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What holds for every public listener.
+#[derive(Debug)]
+pub struct Reception {
+    head_within: Duration,
+    /// As long as no reload changes it.
+    rest: Duration,
+    head_limit: usize,
+    places: Arc<Places>,
+    workers: Arc<Threads>,
+    in_flight: Arc<InFlight>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reception {
+    /// By the configuration, for these threads.
+    #[must_use]
+    pub fn new(settings: &Settings, workers: &Workers, in_flight: &Arc<InFlight>, metrics: &Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            head_within: settings.timeouts.client_head,
+            rest: settings.timeouts.idle,
+            head_limit: settings.limits.head + HEAD_ROOM_BYTES,
+            places: Places::new(settings.limits.connections, metrics.connections.clone()),
+            workers: workers.threads(),
+            in_flight: Arc::clone(in_flight),
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Serves a listener until `stop` turns true, with an entrance for each thread. Connections that rest then are closed; requests go on by themselves.
+    ///
+    /// # Errors
+    /// If the socket cannot be listened on.
+    pub fn serve(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        tls: Option<ListenerTls>,
+        entrances: Arc<[Entrance]>,
+        stop: ShutdownWatch,
+    ) -> io::Result<impl Future<Output = ()> + Send> {
+        rustix::net::listen(&listener, BACKLOG)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(self.accept(listener, tls, entrances, stop))
+    }
+
+    async fn accept(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Option<ListenerTls>,
+        entrances: Arc<[Entrance]>,
+        mut stop: ShutdownWatch,
+    ) {
+        let mut failing = false;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let (socket, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "no connection can be accepted; trying again");
+                    }
+                    failing = true;
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            failing = false;
+            let allowance = entrances.first().map(|entrance| entrance.allowance(client.ip())).unwrap_or_default();
+            match self.places.take(client.ip(), allowance) {
+                Ok(place) => {
+                    let (reception, entrances, stop) = (Arc::clone(&self), Arc::clone(&entrances), stop.clone());
+                    let tls = tls.as_ref().map(ListenerTls::acceptor);
+                    let (Some((number, worker)), Ok(socket)) = (self.workers.next(), socket.into_std()) else {
+                        continue;
+                    };
+                    worker.spawn(async move {
+                        // Fails only for want of memory in the kernel: then nobody can be served.
+                        if let (Ok(socket), Some(entrance)) = (TcpStream::from_std(socket), entrances.get(number)) {
+                            reception.receive(socket, client, &place, tls, entrance, stop).await;
+                        }
+                        drop(place);
+                    });
+                }
+                Err(no_place) => self.cut(no_place.label()),
+            }
+        }
+    }
+
+    async fn receive(
+        &self,
+        socket: TcpStream,
+        client: SocketAddr,
+        place: &Place,
+        tls: Option<Arc<Acceptor>>,
+        entrance: &Entrance,
+        mut stop: ShutdownWatch,
+    ) {
+        let clock = Arc::new(HeadClock::new(self.head_within, self.rest));
+        // A connection that is gone already says so when it is read.
+        let _ = socket.set_nodelay(true);
+        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(client.into()));
+        let mut stream = l4::stream::Stream::from(socket);
+        stream.set_socket_digest(digest);
+        let stream: Stream = match tls {
+            None => Box::new(stream),
+            Some(tls) => tokio::select! {
+                // In a box, or a connection without TLS would have the room for it as well, for as long as it lives.
+                handshake = Box::pin(tls.tls_handshake(stream)) => match handshake {
+                    Ok(stream) => Box::new(stream),
+                    Err(_) => return self.cut("handshake_failed"),
+                },
+                _ = clock.overdue() => return self.cut("slow_handshake"),
+            },
+        };
+        let (unsent, metrics) = (Unsent::none(&self.in_flight), Arc::clone(&self.metrics));
+        let client = Client::new(Arc::clone(&clock), Arc::clone(&place.address), place.is_proxy);
+        let connection = Connection::new(stream, client, self.head_limit, entrance.write_within(), unsent, metrics);
+        let Ok(connection) = connection else { return };
+        tokio::select! {
+            biased;
+            () = entrance.serve(Box::new(connection), &mut stop) => {}
+            // Resting or owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
+            overdue = clock.overdue() => if overdue == Overdue::Head {
+                self.cut("slow_head");
+            },
+        }
+    }
+
+    fn cut(&self, reason: &'static str) {
+        self.metrics.connections_cut.with_label_values(&[reason]).inc();
+    }
+}
+
+/// What the gateway tells an HTTP/2 client, and bears from it.
+#[must_use]
+pub fn http2_options(limits: &Limits) -> H2Options {
+    let mut options = H2Options::new();
+    options
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(limits.head + HEAD_ROOM_BYTES).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    options
+}

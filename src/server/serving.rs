@@ -1,0 +1,19 @@
+//! The parts that serve a request, as one value: a reload replaces it as a whole, and a request keeps the one that it began with.
+
+use std::sync::Arc;
+
+use super::{access::AccessLog, upstream::Upstream};
+use crate::{config::Timeouts, gateway::Gate, types::ByOrganization};
+
+/// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
+#[derive(Debug)]
+pub struct Serving {
+    /// What decides.
+    pub gate: Arc<Gate>,
+    /// Where requests go, one for each of the gate's organizations.
+    pub upstreams: ByOrganization<Arc<Upstream>>,
+    /// Times.
+    pub timeouts: Timeouts,
+    /// Which requests get a line.
+    pub log: AccessLog,
+}

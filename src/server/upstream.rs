@@ -1,0 +1,275 @@
+//! The way to one organization's API: its address, kept fresh, and how connections to it are made.
+//!
+//! Owns name resolution and the connection options. The address is only ever the configured one.
+//! Resolution runs off the request's path once a first answer is there; if a later one fails, the last
+//! good addresses stay in use. An address that takes no connection is left out for a while: a name
+//! often has addresses of a family that this machine has no way to.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use pingora::{
+    protocols::tls::CaType,
+    upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
+    utils::tls::{WrappedX509, parse_x509},
+};
+use rustls::pki_types::CertificateDer;
+use url::{Host, Url};
+
+use crate::{
+    config::Timeouts,
+    connect_failure::{ConnectFailure, LogThrottle},
+    host::{has_root_dot, lookup_name, url_without_root_dot},
+};
+
+/// How long resolved addresses are used before they are asked for again.
+const ADDRESSES_FOR: Duration = Duration::from_secs(30);
+/// How long an address that took no connection is left out, if there are others.
+const AVOIDED_FOR: Duration = Duration::from_secs(10);
+/// Streams that share one HTTP/2 connection.
+const STREAMS_PER_CONNECTION: usize = 100;
+
+/// One organization's API as a place to send requests to.
+#[derive(Debug)]
+pub struct Upstream {
+    /// As its certificate names it, without the root's dot.
+    host: String,
+    /// As DNS is asked for it.
+    lookup_name: String,
+    /// The host, where it is an address and no name.
+    literal: Option<IpAddr>,
+    port: u16,
+    tls: bool,
+    authority: HeaderValue,
+    authorities: Option<Arc<CaType>>,
+    /// Keeps its connections apart from those to the same server that were verified by others.
+    group: u64,
+    timeouts: Timeouts,
+    resolved: ArcSwap<Resolved>,
+    resolving: AtomicBool,
+    turn: AtomicUsize,
+    refused: ArcSwap<Vec<(SocketAddr, Instant)>>,
+    failure_log: LogThrottle,
+}
+
+#[derive(Debug, Default)]
+struct Resolved {
+    addresses: Vec<SocketAddr>,
+    at: Option<Instant>,
+}
+
+/// Why an upstream cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The URL has no host that could be a header value; settings exclude this.
+    #[error("the API's URL has no usable host")]
+    Host,
+}
+
+/// The API's name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the API's host name cannot be resolved")]
+pub struct Unresolved;
+
+impl Upstream {
+    /// The API at `url` (origin only), trusting only `authorities` if given, each of which must be readable (`certificates`); otherwise
+    /// those that the library read when the process began.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub fn new(
+        url: &Url,
+        authorities: Option<&[CertificateDer<'_>]>,
+        timeouts: &Timeouts,
+    ) -> Result<Self, UpstreamError> {
+        let is_absolute = has_root_dot(url);
+        let url = &url_without_root_dot(url);
+        let host = match url.host().ok_or(UpstreamError::Host)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        let bracketed = url.host_str().ok_or(UpstreamError::Host)?;
+        let authority = url.port().map_or_else(|| bracketed.to_owned(), |port| format!("{bracketed}:{port}"));
+        let authorities = authorities.map(library_authorities);
+        Ok(Self {
+            literal: host.parse().ok(),
+            group: group(authorities.as_deref()),
+            port: url.port_or_known_default().ok_or(UpstreamError::Host)?,
+            tls: url.scheme() == "https",
+            authority: HeaderValue::from_str(&authority).map_err(|_| UpstreamError::Host)?,
+            authorities,
+            timeouts: timeouts.clone(),
+            resolved: ArcSwap::default(),
+            resolving: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            refused: ArcSwap::default(),
+            failure_log: LogThrottle::default(),
+            lookup_name: lookup_name(&host, is_absolute),
+            host,
+        })
+    }
+
+    /// `Host` of requests to it.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// A peer to connect to, whose answer may take `answer_within` to begin.
+    ///
+    /// # Errors
+    /// [`Unresolved`].
+    pub async fn peer(self: &Arc<Self>, answer_within: Duration) -> Result<Box<HttpPeer>, Unresolved> {
+        let address = self.address().await?;
+        let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
+        peer.group_key = self.group;
+        let options = &mut peer.options;
+        options.connection_timeout = Some(self.timeouts.connect);
+        options.total_connection_timeout = Some(self.timeouts.connect * 2);
+        options.read_timeout = Some(answer_within);
+        options.write_timeout = Some(answer_within);
+        options.idle_timeout = Some(self.timeouts.idle);
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        options.ca.clone_from(&self.authorities);
+        if self.tls {
+            options.set_http_version(2, 1);
+            options.max_h2_streams = STREAMS_PER_CONNECTION;
+        }
+        Ok(Box::new(peer))
+    }
+
+    /// The next address in turn.
+    async fn address(self: &Arc<Self>) -> Result<SocketAddr, Unresolved> {
+        if let Some(address) = self.literal {
+            return Ok(SocketAddr::new(address, self.port));
+        }
+        let resolved = self.resolved.load();
+        match resolved.at {
+            None => self.resolve().await,
+            Some(at) if at.elapsed() > ADDRESSES_FOR && !self.resolving.swap(true, Ordering::AcqRel) => {
+                let upstream = Arc::clone(self);
+                tokio::spawn(async move {
+                    upstream.resolve().await;
+                    upstream.resolving.store(false, Ordering::Release);
+                });
+            }
+            Some(_) => {}
+        }
+        let resolved = self.resolved.load();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut in_turn = (0..resolved.addresses.len()).map(|step| (turn + step) % resolved.addresses.len());
+        let next = in_turn.clone().find(|index| !self.is_avoided(&resolved.addresses[*index])).or(in_turn.next());
+        next.map(|index| resolved.addresses[index]).ok_or(Unresolved)
+    }
+
+    /// Leaves out an address that took no connection. True if there is another one to try.
+    pub fn avoid(&self, address: SocketAddr) -> bool {
+        self.refused.rcu(|refused| {
+            let others = refused.iter().filter(|(other, at)| *other != address && at.elapsed() < AVOIDED_FOR);
+            others.copied().chain([(address, Instant::now())]).collect::<Vec<_>>()
+        });
+        self.resolved.load().addresses.iter().any(|other| !self.is_avoided(other))
+    }
+
+    fn is_avoided(&self, address: &SocketAddr) -> bool {
+        self.refused.load().iter().any(|(refused, at)| refused == address && at.elapsed() < AVOIDED_FOR)
+    }
+
+    /// Logs why no connection could be made, if that cause is due.
+    pub fn log_failure(&self, cause: ConnectFailure) {
+        if self.failure_log.admits(cause) {
+            let (host, advice) = (format!("{}:{}", self.host, self.port), cause.advice());
+            tracing::warn!(service = "api", host, cause = cause.label(), "no connection: {cause}; {advice}");
+        }
+    }
+
+    async fn resolve(&self) {
+        let lookup = tokio::net::lookup_host((self.lookup_name.as_str(), self.port));
+        match tokio::time::timeout(self.timeouts.connect, lookup).await {
+            Ok(Ok(addresses)) => {
+                self.resolved.store(Arc::new(Resolved { addresses: addresses.collect(), at: Some(Instant::now()) }));
+            }
+            // Without any address the request fails, and says so.
+            _ if self.resolved.load().addresses.is_empty() => {}
+            Ok(Err(error)) if self.failure_log.admits(ConnectFailure::Unresolved) => {
+                tracing::warn!(host = self.host, %error, "host name not resolved; the last addresses stay")
+            }
+            Err(_) if self.failure_log.admits(ConnectFailure::Unresolved) => {
+                tracing::warn!(host = self.host, "resolving the host name took too long; the last addresses stay")
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// The library shares connections by address and name alone, whoever vouched for them.
+fn group(authorities: Option<&CaType>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for authority in authorities.into_iter().flatten() {
+        authority.borrow_raw_cert().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// In the library's form, which panics over what its parser cannot read.
+fn library_authorities(authorities: &[CertificateDer<'_>]) -> Arc<CaType> {
+    authorities.iter().map(|authority| WrappedX509::new(authority.to_vec(), parse_x509)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream_at(url: &str) -> Arc<Upstream> {
+        let timeouts = Timeouts {
+            upstream: Duration::from_secs(1),
+            upstream_admin: Duration::from_secs(1),
+            connect: Duration::from_secs(1),
+            exchange: Duration::from_secs(1),
+            client_head: Duration::from_secs(1),
+            client_body: Duration::from_secs(1),
+            held_body: Duration::from_secs(1),
+            client_write: Duration::from_secs(1),
+            idle: Duration::from_secs(1),
+            drain: Duration::from_secs(1),
+        };
+        Arc::new(Upstream::new(&url.parse().unwrap(), None, &timeouts).unwrap())
+    }
+
+    #[tokio::test]
+    async fn root_dot_of_a_host_is_for_dns_alone() {
+        assert_eq!(upstream_at("https://api.example.").lookup_name, "api.example.");
+        assert_eq!(upstream_at("https://api.example").lookup_name, "api.example");
+        let upstream = upstream_at("https://localhost.:8443");
+        assert_eq!(upstream.authority(), "localhost:8443");
+        let peer = upstream.peer(Duration::from_secs(1)).await.unwrap();
+        assert_eq!(peer.sni, "localhost");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_takes_no_connection_is_left_out_while_there_are_others() {
+        let upstream = upstream_at("https://api.example");
+        let [one, two]: [SocketAddr; 2] = ["[2001:db8::1]:443".parse().unwrap(), "192.0.2.1:443".parse().unwrap()];
+        upstream.resolved.store(Arc::new(Resolved { addresses: vec![one, two], at: Some(Instant::now()) }));
+        let mut seen = [upstream.address().await.unwrap(), upstream.address().await.unwrap()];
+        seen.sort();
+        assert_eq!(seen, [two, one], "each in turn");
+
+        assert!(upstream.avoid(one), "there is another to try");
+        for _ in 0..4 {
+            assert_eq!(upstream.address().await, Ok(two));
+        }
+        assert!(!upstream.avoid(two), "there is none left to try");
+        assert!(upstream.address().await.is_ok(), "but a later request tries again");
+    }
+}
