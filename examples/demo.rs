@@ -16,7 +16,7 @@ use std::{
 
 use salesforce_simulator::Seed;
 use shopper_gateway::{
-    app::{App, Stop},
+    app::{App, StopReason},
     config::Settings,
     observability::setup,
 };
@@ -62,7 +62,7 @@ async fn main() -> Outcome<()> {
     let running = tokio::spawn(app.run(async {
         // Either the demo says so or it is gone.
         let _ = stopped.await;
-        Stop::Ended
+        StopReason::Shutdown
     }));
     wait_until_ready(admin).await?;
     println!("  shop:      http://{gateway}");

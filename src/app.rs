@@ -1,20 +1,19 @@
 //! The composition root: settings in, a running gateway out. The only place where the parts meet.
 //!
 //! Owns the order of start and stop. Listeners are bound before anything else, so that an address in
-//! use fails the start, port 0 is known at once, and nothing half-configured ever answers. `load` reads a configuration,
-//! `parts` puts it together, `live` is what is in force, `handover` gives the listening sockets to another process, `signals` says when.
+//! use fails the start, port 0 is known at once, and nothing half-configured ever answers. `validate` loads a configuration, `build` makes
+//! its components, `reload` replaces them, `restart` passes the listening sockets to another process, `signals` starts both.
 
+mod build;
+mod certificate_files;
 mod commit;
 mod error;
-mod files;
-pub mod handover;
-mod live;
-mod load;
-mod parts;
-mod policy;
 pub mod process;
+mod reload;
+pub mod restart;
 pub mod signals;
-mod trust;
+mod trust_anchors;
+mod validate;
 
 use std::{
     future::Future,
@@ -37,14 +36,14 @@ use pingora::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::{sync::watch, task::JoinSet};
 
-use self::handover::{Inherited, Predecessor};
+use self::restart::{InheritedSockets, Predecessor};
 pub use self::{
+    build::{TenantWithKeyRings, build_session_store, build_tenants},
     commit::COMMIT,
     error::AppError,
-    live::Live,
-    load::load,
-    parts::{WithRings, services, session_store},
-    policy::policy,
+    reload::Reloader,
+    signals::StopReason,
+    validate::{build_policy, load},
 };
 use crate::{
     admin::Admin,
@@ -56,39 +55,30 @@ use crate::{
 /// Connections that wait until they are accepted, before the listener is served with a longer queue.
 const BACKLOG: i32 = 128;
 /// Connections to the APIs that rest until they are used again, in all.
-const RESTING_UPSTREAM: usize = 512;
+const MAX_IDLE_UPSTREAM: usize = 512;
 /// And with each worker, at least.
-const LEAST_RESTING_UPSTREAM: usize = 64;
+const MIN_IDLE_UPSTREAM_PER_WORKER: usize = 64;
 /// How often the drain looks whether the last request is done.
-const DRAIN_POLL: Duration = Duration::from_millis(10);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long after readiness went off new requests may still come (load balancers take a moment).
-const LAME_DUCK: Duration = Duration::from_secs(1);
+const LAME_DUCK_PERIOD: Duration = Duration::from_secs(1);
 
 /// A gateway, bound and ready to run.
 #[derive(Debug)]
 pub struct App {
     settings: Settings,
-    live: Arc<Live>,
-    public: Vec<Bound>,
-    admin: Bound,
+    reloader: Arc<Reloader>,
+    public: Vec<BoundListener>,
+    admin: BoundListener,
     in_flight: Arc<InFlight>,
     predecessor: Option<Predecessor>,
 }
 
 /// A listener that is open.
 #[derive(Debug)]
-struct Bound {
+struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
-}
-
-/// Why a gateway stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// Nobody takes its place here: others have to be told first.
-    Ended,
-    /// Another process accepts from the same sockets already.
-    HandedOver,
 }
 
 impl App {
@@ -98,14 +88,14 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub fn build(settings: Settings) -> Result<Self, AppError> {
-        Self::build_on(settings, Inherited::default())
+        Self::build_with_sockets(settings, InheritedSockets::default())
     }
 
     /// The same on sockets that are open already, as far as the configuration has their addresses; the others are closed.
     ///
     /// # Errors
     /// [`AppError`].
-    pub fn build_on(settings: Settings, mut inherited: Inherited) -> Result<Self, AppError> {
+    pub fn build_with_sockets(settings: Settings, mut inherited: InheritedSockets) -> Result<Self, AppError> {
         let (listen, operators) = (&settings.server.listen, settings.admin.listen);
         let all: Vec<SocketAddr> = listen.iter().copied().chain([operators]).collect();
         let mut public = Vec::new();
@@ -113,9 +103,9 @@ impl App {
             public.push(bind("server.listen", *address, &all, &mut inherited)?);
         }
         let admin = bind("admin.listen", operators, &all, &mut inherited)?;
-        let live = Live::build(settings.clone())?;
+        let reloader = Reloader::build(settings.clone())?;
         let predecessor = inherited.predecessor.take();
-        Ok(Self { settings, live, public, admin, in_flight: Arc::default(), predecessor })
+        Ok(Self { settings, reloader, public, admin, in_flight: Arc::default(), predecessor })
     }
 
     /// The public addresses, with the ports that were bound.
@@ -131,15 +121,15 @@ impl App {
 
     /// What is in force, and can be changed while the gateway runs.
     #[must_use]
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live)
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
     }
 
     /// The listening sockets, for another process.
     ///
     /// # Errors
     /// If there is no descriptor left.
-    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+    pub fn listening_sockets(&self) -> io::Result<Vec<TcpListener>> {
         self.public.iter().chain([&self.admin]).map(|bound| bound.listener.try_clone()).collect()
     }
 
@@ -149,10 +139,10 @@ impl App {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.live.serving), Arc::clone(&self.in_flight)));
+        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.reloader.serving), Arc::clone(&self.in_flight)));
         proxy.server_options = Some(options);
         proxy.h2_options = Some(http2_options(&self.settings.limits));
-        Entrance::new(proxy, Arc::clone(&self.live.serving))
+        Entrance::new(proxy, Arc::clone(&self.reloader.serving))
     }
 
     /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
@@ -160,15 +150,15 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::Listen`] if a listener cannot be set up.
-    pub async fn run(self, stop: impl Future<Output = Stop>) -> Result<(), AppError> {
-        let conf = Arc::new(server_conf(&self.settings, self.live.library_reads_system()));
-        self.live.keep_up();
+    pub async fn run(self, stop: impl Future<Output = StopReason>) -> Result<(), AppError> {
+        let conf = Arc::new(server_conf(&self.settings, self.reloader.library_reads_system()));
+        self.reloader.start_background_tasks();
         let mut stop = pin!(stop);
         if self.predecessor.is_some() {
             tokio::select! {
-                () = self.live.ready() => {}
+                () = self.reloader.wait_until_ready() => {}
                 _ = &mut stop => {
-                    self.live.rest();
+                    self.reloader.stop_background_tasks();
                     tracing::info!("stopped; it was not ready yet, and has accepted nothing");
                     return Ok(());
                 }
@@ -176,16 +166,16 @@ impl App {
         }
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
         let entrances: Arc<[Entrance]> = (0..workers.count()).map(|_| self.entrance(&conf)).collect();
-        let reception = Reception::new(&self.settings, &workers, &self.in_flight, &self.live.gate.load().metrics);
+        let reception = Reception::new(&self.settings, &workers, &self.in_flight, &self.reloader.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
-            let (tls, entrances, stopped) = (self.live.tls.clone(), Arc::clone(&entrances), public_stopped.clone());
+            let (tls, entrances, stopped) = (self.reloader.tls.clone(), Arc::clone(&entrances), public_stopped.clone());
             let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
             serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, entrances, stopped).map_err(failed)?);
         }
         let mut admin =
-            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.live.gate), Arc::clone(&self.in_flight)));
+            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.reloader.gate), Arc::clone(&self.in_flight)));
         let mut admin_fds = Fds::new();
         admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
         admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());
@@ -194,7 +184,7 @@ impl App {
             admin.start_service(Some(Arc::new(Mutex::new(admin_fds))), admin_stopped, 1).await;
         });
         if let Some(predecessor) = self.predecessor {
-            predecessor.tell_ready();
+            predecessor.notify_ready();
         }
 
         let why = stop.await;
@@ -202,9 +192,9 @@ impl App {
         self.in_flight.drain();
         let deadline = Instant::now() + self.settings.timeouts.drain;
         match why {
-            Stop::Ended => tokio::time::sleep(LAME_DUCK.min(self.settings.timeouts.drain)).await,
+            StopReason::Shutdown => tokio::time::sleep(LAME_DUCK_PERIOD.min(self.settings.timeouts.drain)).await,
             // Operators' questions are for the other process from now on.
-            Stop::HandedOver => admin.abort(),
+            StopReason::Restart => admin.abort(),
         }
         // Ends connections that rest between two requests, too. A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
@@ -213,11 +203,11 @@ impl App {
             entrance.close_unused().await;
         }
         // Whether all were answered in time is seen by what is left.
-        let _ = tokio::time::timeout_at(deadline.into(), all_answered(&self.in_flight)).await;
+        let _ = tokio::time::timeout_at(deadline.into(), wait_for_drain(&self.in_flight)).await;
         let (left, unsent) = (self.in_flight.count(), self.in_flight.unsent());
         let _ = stop_admin.send(true);
         admin.abort();
-        self.live.rest();
+        self.reloader.stop_background_tasks();
         if left > 0 || unsent > 0 {
             tracing::warn!(left, unsent, "stopped; requests were still in flight at the end of timeouts.drain");
         } else {
@@ -229,10 +219,10 @@ impl App {
 
 /// Returns when no request is in flight and no client has to make room for the end of an answer. Seen twice: on its way
 /// from the one to the other an answer is neither.
-async fn all_answered(in_flight: &InFlight) {
+async fn wait_for_drain(in_flight: &InFlight) {
     let mut seen = 0;
     while seen < 2 {
-        tokio::time::sleep(DRAIN_POLL).await;
+        tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
         seen = if in_flight.count() == 0 && in_flight.unsent() == 0 { seen + 1 } else { 0 };
     }
 }
@@ -241,24 +231,24 @@ fn bind(
     key: &'static str,
     address: SocketAddr,
     all: &[SocketAddr],
-    inherited: &mut Inherited,
-) -> Result<Bound, AppError> {
+    inherited: &mut InheritedSockets,
+) -> Result<BoundListener, AppError> {
     let failed = |source| AppError::Listen { key, address, source };
     let listener = match (inherited.take(address), address) {
         (Some(listener), _) => listener,
         (None, SocketAddr::V6(every)) if every.ip().is_unspecified() => {
-            listen_on_every_ipv6(every, all).map_err(failed)?
+            listen_on_ipv6_wildcard(every, all).map_err(failed)?
         }
         (None, _) => TcpListener::bind(address).map_err(failed)?,
     };
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok(Bound { listener, address })
+    Ok(BoundListener { listener, address })
 }
 
 /// Listens on `[::]`: for IPv4 too, whatever the system's default (`net.ipv6.bindv6only`), unless `0.0.0.0` has a listener of its
 /// own on the same port.
-fn listen_on_every_ipv6(address: SocketAddrV6, all: &[SocketAddr]) -> io::Result<TcpListener> {
+fn listen_on_ipv6_wildcard(address: SocketAddrV6, all: &[SocketAddr]) -> io::Result<TcpListener> {
     let has_ipv4 = all.iter().any(|other| {
         other.is_ipv4() && other.ip().is_unspecified() && other.port() == address.port() && address.port() != 0
     });
@@ -279,7 +269,8 @@ fn server_conf(settings: &Settings, library_reads_system: bool) -> ServerConf {
         // then has its own.
         ca_file: (!library_reads_system).then(|| "/dev/null".to_owned()),
         threads: settings.server.threads,
-        upstream_keepalive_pool_size: (RESTING_UPSTREAM / settings.server.threads.max(1)).max(LEAST_RESTING_UPSTREAM),
+        upstream_keepalive_pool_size: (MAX_IDLE_UPSTREAM / settings.server.threads.max(1))
+            .max(MIN_IDLE_UPSTREAM_PER_WORKER),
         // Attempts at one request: other addresses, or a connection that had just been closed.
         max_retries: 3,
         ..ServerConf::default()

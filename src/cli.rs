@@ -38,7 +38,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let terminal = Terminal::new(line.color);
     // Every command reads secrets.
-    let no_dumps = core_dumps::forbid();
+    let no_dumps = core_dumps::disable();
     let no_dumps = no_dumps.map_err(|error| Failure::Other(format!("core dumps cannot be switched off: {error}")));
     let result = no_dumps.and_then(|()| match line.command {
         Command::Serve(file) => serve::serve(&file, &terminal),

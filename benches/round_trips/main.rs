@@ -54,7 +54,7 @@ const MOST_PER_SECOND: f64 = 25_000.0;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let _ = shopper_gateway::app::process::descriptors::raise_limit();
+    let _ = shopper_gateway::app::process::fd_limit::raise();
     let counts = arguments.iter().any(|word| word == INSTRUCTIONS);
     if !counts {
         machine::stay_on(machine::AROUND);

@@ -13,14 +13,14 @@ use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
-    Live, Stop,
-    handover::{HandoverError, Program},
+    Reloader,
+    restart::{Program, RestartError},
 };
 use crate::config::{ConfigErrors, Loaded};
 
 /// Signals that end a process by default and mean nothing here. Other servers reopen their logs or start again on some of
 /// them, so that operators and their scripts send them.
-const IGNORED: [Number; 8] = [
+const IGNORED_SIGNALS: [Number; 8] = [
     Number::SIGUSR1,
     Number::SIGUSR2,
     Number::SIGALRM,
@@ -30,6 +30,15 @@ const IGNORED: [Number; 8] = [
     Number::SIGPWR,
     Number::SIGSTKFLT,
 ];
+
+/// Why the gateway stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The process ends without a successor. Load balancers need time to notice.
+    Shutdown,
+    /// Another process already accepts connections from the same sockets.
+    Restart,
+}
 
 /// Every signal that is listened to.
 #[derive(Debug)]
@@ -47,7 +56,7 @@ impl Signals {
     /// # Errors
     /// If the operating system does not let us.
     pub fn new() -> io::Result<Self> {
-        for number in IGNORED {
+        for number in IGNORED_SIGNALS {
             tokio::spawn(ignore(number, signal(SignalKind::from_raw(number as i32))?));
         }
         Ok(Self {
@@ -55,7 +64,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             quit: signal(SignalKind::quit())?,
-            program: Program::own()?,
+            program: Program::current()?,
         })
     }
 
@@ -70,38 +79,38 @@ impl Signals {
     /// Obeys until the gateway has to stop: SIGTERM and SIGINT stop it, SIGHUP opens the audit log's file anew (by
     /// `reopen`) and reads the configuration again, SIGQUIT starts the program anew on the same sockets and stops when that is ready. Until then the others are obeyed too:
     /// a stop ends the new process, and a reload is refused, because that one has read its configuration already.
-    pub async fn obey(
+    pub async fn handle_until_stop(
         mut self,
-        live: Arc<Live>,
+        reloader: Arc<Reloader>,
         sockets: Vec<TcpListener>,
         reopen: impl Fn(),
         read: impl Fn() -> Result<Loaded, ConfigErrors>,
-    ) -> Stop {
-        let mut handover = pin!(Fuse::terminated());
+    ) -> StopReason {
+        let mut restart = pin!(Fuse::terminated());
         loop {
             tokio::select! {
                 biased;
                 // First: a process that is ready by now is not to be ended by a stop of this one.
-                taken_over = &mut handover => match taken_over {
+                taken_over = &mut restart => match taken_over {
                     Ok(process) => {
                         tracing::info!(process, "another process has taken over");
-                        return Stop::HandedOver;
+                        return StopReason::Restart;
                     }
                     Err(error) => tracing::error!(%error, "no other process took over; this one goes on"),
                 },
-                _ = self.terminate.recv() => return Stop::Ended,
-                _ = self.interrupt.recv() => return Stop::Ended,
+                _ = self.terminate.recv() => return StopReason::Shutdown,
+                _ = self.interrupt.recv() => return StopReason::Shutdown,
                 _ = self.hang_up.recv() => {
                     reopen();
-                    if handover.is_terminated() {
-                        reload(&live, read());
+                    if restart.is_terminated() {
+                        reload(&reloader, read());
                         continue;
                     }
-                    live.reload_failed();
+                    reloader.record_failure();
                     tracing::error!("another process is taking over; send SIGHUP again when it has, or has failed");
                 },
-                _ = self.quit.recv() => if handover.is_terminated() {
-                    handover.set(hand_over(self.program.clone(), &sockets).fuse());
+                _ = self.quit.recv() => if restart.is_terminated() {
+                    restart.set(restart_program(self.program.clone(), &sockets).fuse());
                 } else {
                     tracing::warn!("another process is about to take over already");
                 },
@@ -116,7 +125,7 @@ pub struct Interrupts(Signal);
 
 impl Interrupts {
     /// Returns when the second one has come: the first began a stop, and somebody does not want to wait for its end.
-    pub async fn second(mut self) {
+    pub async fn wait_for_second(mut self) {
         for _ in 0..2 {
             self.0.recv().await;
         }
@@ -132,16 +141,16 @@ async fn ignore(number: Number, mut signal: Signal) {
     }
 }
 
-async fn hand_over(program: Program, sockets: &[TcpListener]) -> Result<u32, HandoverError> {
+async fn restart_program(program: Program, sockets: &[TcpListener]) -> Result<u32, RestartError> {
     let sockets = sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
-    program.take_over(sockets).await
+    program.start_successor(sockets).await
 }
 
-fn reload(live: &Live, loaded: Result<Loaded, ConfigErrors>) {
+fn reload(reloader: &Reloader, loaded: Result<Loaded, ConfigErrors>) {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(errors) => {
-            live.reload_failed();
+            reloader.record_failure();
             tracing::error!("the configuration is wrong, and the one before stays in force:\n{errors}");
             return;
         }
@@ -149,7 +158,7 @@ fn reload(live: &Live, loaded: Result<Loaded, ConfigErrors>) {
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
-    match live.reload(loaded.settings) {
+    match reloader.reload(loaded.settings) {
         Ok(waiting) => {
             for key in waiting {
                 tracing::warn!(key, "this change has no effect before the next start");

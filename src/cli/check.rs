@@ -13,7 +13,7 @@ pub(super) fn check(file: &ConfigFile, online: bool, terminal: &Terminal) -> Res
     for warning in &loaded.warnings {
         terminal.print(&format!("{}: {warning}\n", styled(DOUBT, "warning")))?;
     }
-    let (operations, _) = app::policy(&loaded.settings).map_err(Failure::of)?;
+    let (operations, _) = app::build_policy(&loaded.settings).map_err(Failure::of)?;
     terminal.print(&format!(
         "{}: {}: {}, {}, {}\n",
         file.config.display(),

@@ -39,7 +39,7 @@ pub(super) fn check(settings: &Settings, terminal: &Terminal) -> Result<(), Fail
 
 async fn ask(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     let metrics = Metrics::new("", "").map_err(Failure::of)?;
-    let tenants = app::services(settings).map_err(Failure::of)?;
+    let tenants = app::build_tenants(settings).map_err(Failure::of)?;
     let of_tenants = tenants.iter().enumerate().map(|(index, (tenant, _))| tenant::ask(index, tenant));
     let (of_tenants, store, collector) =
         tokio::join!(join_all(of_tenants), beside::ask_store(settings, &metrics), beside::ask_collector(settings));

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = app::load(&file.config)?;
-    let (operations, callers) = app::policy(&loaded.settings).map_err(Failure::of)?;
+    let (operations, callers) = app::build_policy(&loaded.settings).map_err(Failure::of)?;
     terminal.print(&route_table(&operations, &callers, &loaded.settings.policy, &loaded.settings.tenants))
 }
 

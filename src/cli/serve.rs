@@ -2,13 +2,14 @@
 
 use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
 use crate::{
-    app::{self, App, handover::Inherited, process::descriptors, signals::Signals},
+    app::{self, App, process::fd_limit, restart::InheritedSockets, signals::Signals},
     config::{PolicyMode, Store},
     observability::setup,
 };
 
 pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
-    let inherited = Inherited::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
+    let inherited =
+        InheritedSockets::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
     let loaded = app::load(&file.config)?;
     let telemetry = setup::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
     let telemetry = telemetry.map_err(Failure::of)?;
@@ -30,7 +31,7 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
         tracing::warn!(key = warning.path, "{}", warning.problem);
     }
     let connections = loaded.settings.limits.connections as u64;
-    if let Some(descriptors) = descriptors::raise_limit().filter(|most| *most < connections * 2) {
+    if let Some(descriptors) = fd_limit::raise().filter(|most| *most < connections * 2) {
         tracing::warn!(
             key = "limits.connections",
             connections,
@@ -49,19 +50,19 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
         let signals = Signals::new().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
         let interrupts =
             signals.interrupts().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
-        let app = App::build_on(loaded.settings, inherited).map_err(Failure::of)?;
+        let app = App::build_with_sockets(loaded.settings, inherited).map_err(Failure::of)?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
         for counter in telemetry.counters() {
-            app.live().show(counter).map_err(Failure::of)?;
+            app.reloader().register_metric(counter).map_err(Failure::of)?;
         }
-        let sockets = app.sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
-        let stop = signals.obey(app.live(), sockets, || telemetry.reopen_audit_file(), || app::load(&file.config));
+        let sockets = app.listening_sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
+        let stop = signals.handle_until_stop(app.reloader(), sockets, || telemetry.reopen_audit_file(), || app::load(&file.config));
         tokio::select! {
             ended = app.run(stop) => ended.map_err(Failure::of),
-            () = interrupts.second() => Err(Failure::Other("interrupted again: ended before all requests were answered".into())),
+            () = interrupts.wait_for_second() => Err(Failure::Other("interrupted again: ended before all requests were answered".into())),
         }
     })
 }

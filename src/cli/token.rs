@@ -30,7 +30,7 @@ pub(super) fn inspect(config: Option<&Path>, terminal: &Terminal) -> Result<(), 
     let operations = match config {
         Some(path) => {
             let settings = app::load(path)?.settings;
-            let (operations, callers) = app::policy(&settings).map_err(Failure::of)?;
+            let (operations, callers) = app::build_policy(&settings).map_err(Failure::of)?;
             judgement.ask_gateway(&settings, &callers, &token, &claimed)?;
             operations
         }

@@ -11,7 +11,7 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 use serde_json::Value;
 use shopper_gateway::{
-    app::{App, AppError, Live, Stop},
+    app::{App, AppError, Reloader, StopReason},
     config::Settings,
 };
 use tokio::{
@@ -70,7 +70,7 @@ pub struct World {
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    live: Arc<Live>,
+    reloader: Arc<Reloader>,
     table: toml::Table,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
@@ -224,18 +224,18 @@ impl Gateway {
         change(&mut table);
         let folder = tempfile::tempdir().unwrap();
         let app = App::build(settings(&folder, &table)).unwrap_or_else(|error| panic!("{error}"));
-        let live = app.live();
+        let reloader = app.reloader();
         let address = app.public_addresses().next().unwrap();
         let admin = app.admin_address();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
-                Stop::Ended
+                StopReason::Shutdown
             };
             app.run(stopped).await.unwrap();
         });
-        Self { address, admin, live, table, stop: Some(stop), running, folder }
+        Self { address, admin, reloader, table, stop: Some(stop), running, folder }
     }
 
     /// The configuration in force.
@@ -247,7 +247,7 @@ impl Gateway {
     pub fn reload(&mut self, change: impl FnOnce(&mut toml::Table)) -> Result<Vec<&'static str>, AppError> {
         let mut table = self.table.clone();
         change(&mut table);
-        let reloaded = self.live.reload(settings(&self.folder, &table));
+        let reloaded = self.reloader.reload(settings(&self.folder, &table));
         if reloaded.is_ok() {
             self.table = table;
         }

@@ -12,7 +12,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 ///
 /// # Errors
 /// If the operating system does not let us.
-pub fn forbid() -> io::Result<()> {
+pub fn disable() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
@@ -26,7 +26,7 @@ mod tests {
 
     #[test]
     fn neither_a_file_nor_a_program_gets_the_memory() {
-        forbid().unwrap();
+        disable().unwrap();
         assert_eq!(getrlimit(Resource::Core), Rlimit { current: Some(0), maximum: Some(0) });
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }

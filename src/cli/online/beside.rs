@@ -15,7 +15,7 @@ pub(super) async fn ask_store(settings: &Settings, metrics: &Metrics) -> Option<
     let what = "session store, Redis".to_owned();
     Some(
         timed(what, async {
-            let store = app::session_store(settings, metrics).map_err(|error| error.to_string())?;
+            let store = app::build_session_store(settings, metrics).map_err(|error| error.to_string())?;
             reach(store.as_ref(), settings.timeouts.connect).await?;
             store.try_commands().await.map_err(|refused| refused.to_string())?;
             match store.check_key(false).await {

@@ -99,7 +99,7 @@ impl Judgement {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
         let metrics = Arc::new(Metrics::new("", "").map_err(Failure::of)?);
-        let tenants = app::services(settings).map_err(Failure::of)?;
+        let tenants = app::build_tenants(settings).map_err(Failure::of)?;
         let own = tenants.iter().find(|(tenant, _)| claimed.names(&tenant.settings.tenant)).or_else(|| {
             // It is of all that its client has a role in: any one of them can verify it.
             let can_verify = |(tenant, _): &&(Tenant, _)| claimed.is_for_roles() && tenant.systems.is_some();

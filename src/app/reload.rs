@@ -1,6 +1,6 @@
 //! The configuration in force, and how another one takes its place.
 //!
-//! Owns the order: another configuration is checked, its parts are built, and only then put in place, all at once for
+//! Owns the order: another configuration is checked, its components are built, and only then put in place, all at once for
 //! each new request; requests under way end by what they began with. Whatever fails leaves everything as it was.
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     AppError,
-    parts::{Lasting, Parts},
+    build::{Components, ProcessState},
 };
 use crate::{
     config::Settings,
@@ -28,62 +28,62 @@ use crate::{
 };
 
 /// How often one looks whether the keys are there.
-const READY_POLL: Duration = Duration::from_millis(20);
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What is in force.
 #[derive(Debug)]
-pub struct Live {
+pub struct Reloader {
     pub(super) serving: Arc<ArcSwap<Serving>>,
     pub(super) gate: Arc<ArcSwap<Gate>>,
     pub(super) tls: Option<ListenerTls>,
-    lasting: Lasting,
-    parts: Mutex<Parts>,
-    upkeep: Mutex<Upkeep>,
+    process: ProcessState,
+    components: Mutex<Components>,
+    background: Mutex<BackgroundTasks>,
 }
 
 /// The tasks that keep rings and sessions fresh, and SLAS's budgets.
 #[derive(Debug, Default)]
-struct Upkeep {
+struct BackgroundTasks {
     rings: Vec<(Arc<KeyRing>, AbortHandle)>,
     sessions: Option<AbortHandle>,
     /// What keeps each organization's budget and its way back after an outage.
     services: Vec<AbortHandle>,
 }
 
-impl Live {
+impl Reloader {
     pub(super) fn build(settings: Settings) -> Result<Arc<Self>, AppError> {
         let tls = settings.server.tls.as_ref().map(ListenerTls::read).transpose()?;
-        let lasting = Lasting::new()?;
-        let parts = Parts::build(settings, &lasting, None)?;
-        let live = Self {
-            serving: Arc::new(ArcSwap::from(Arc::clone(&parts.serving))),
-            gate: Arc::new(ArcSwap::from(Arc::clone(&parts.serving.gate))),
+        let process = ProcessState::new()?;
+        let components = Components::build(settings, &process, None)?;
+        let reloader = Self {
+            serving: Arc::new(ArcSwap::from(Arc::clone(&components.serving))),
+            gate: Arc::new(ArcSwap::from(Arc::clone(&components.serving.gate))),
             tls,
-            lasting,
-            parts: Mutex::new(parts),
-            upkeep: Mutex::default(),
+            process,
+            components: Mutex::new(components),
+            background: Mutex::default(),
         };
-        live.note_success(live.tls.as_ref());
-        Ok(Arc::new(live))
+        reloader.record_success(reloader.tls.as_ref());
+        Ok(Arc::new(reloader))
     }
 
     /// Shows a counter of the process among the metrics.
     ///
     /// # Errors
     /// If it is shown already.
-    pub fn show(&self, counter: IntCounterVec) -> Result<(), AppError> {
-        Ok(self.lasting.metrics.show(counter)?)
+    pub fn register_metric(&self, counter: IntCounterVec) -> Result<(), AppError> {
+        Ok(self.process.metrics.show(counter)?)
     }
 
     /// Whether the proxy library reads the system's authorities when it begins.
     pub(super) fn library_reads_system(&self) -> bool {
-        self.lasting.library_reads_system
+        self.process.library_reads_system
     }
 
     /// Returns when requests can be served: every organization's keys are there.
-    pub async fn ready(&self) {
+    pub async fn wait_until_ready(&self) {
         while !self.gate.load().shoppers.has_all_keys() {
-            tokio::time::sleep(READY_POLL).await;
+            tokio::time::sleep(READY_POLL_INTERVAL).await;
         }
     }
 
@@ -92,39 +92,39 @@ impl Live {
     /// # Errors
     /// [`AppError`]; then nothing has changed.
     pub fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, AppError> {
-        let result = self.take_over(settings);
+        let result = self.apply(settings);
         let outcome = if result.is_ok() { "ok" } else { "failed" };
-        self.note_reload(outcome);
+        self.record_outcome(outcome);
         result
     }
 
     /// Notes that a configuration could not even be read.
-    pub fn reload_failed(&self) {
-        self.note_reload("failed");
+    pub fn record_failure(&self) {
+        self.record_outcome("failed");
     }
 
-    fn take_over(&self, settings: Settings) -> Result<Vec<&'static str>, AppError> {
-        let mut parts = self.parts.lock();
+    fn apply(&self, settings: Settings) -> Result<Vec<&'static str>, AppError> {
+        let mut components = self.components.lock();
         let tls = settings.server.tls.as_ref().map(ListenerTls::read).transpose()?;
-        let new = Parts::build(settings, &self.lasting, Some(&parts))?;
-        let waiting = waiting_for_a_start(&parts.settings, &new.settings);
+        let new = Components::build(settings, &self.process, Some(&components))?;
+        let waiting = changes_that_need_a_restart(&components.settings, &new.settings);
         if let (Some(shown), Some(read)) = (&self.tls, &tls) {
             shown.take_over(read);
         }
         self.serving.store(Arc::clone(&new.serving));
         self.gate.store(Arc::clone(&new.serving.gate));
-        *parts = new;
-        drop(parts);
-        self.keep_up();
-        self.note_success(tls.as_ref());
+        *components = new;
+        drop(components);
+        self.start_background_tasks();
+        self.record_success(tls.as_ref());
         Ok(waiting)
     }
 
     /// Starts the tasks of what is in force, and ends those of what is not.
-    pub(super) fn keep_up(&self) {
+    pub(super) fn start_background_tasks(&self) {
         let gate = self.gate.load_full();
-        let mut upkeep = self.upkeep.lock();
-        upkeep.rings.retain(|(ring, task)| {
+        let mut background = self.background.lock();
+        background.rings.retain(|(ring, task)| {
             let stays = gate.rings.iter().any(|other| Arc::ptr_eq(ring, other));
             if !stays {
                 task.abort();
@@ -132,39 +132,39 @@ impl Live {
             stays
         });
         for ring in &gate.rings {
-            if !upkeep.rings.iter().any(|(other, _)| Arc::ptr_eq(ring, other)) {
+            if !background.rings.iter().any(|(other, _)| Arc::ptr_eq(ring, other)) {
                 let task = tokio::spawn(Arc::clone(ring).keep_fresh()).abort_handle();
-                upkeep.rings.push((Arc::clone(ring), task));
+                background.rings.push((Arc::clone(ring), task));
             }
         }
         let sessions = tokio::spawn(Arc::clone(&gate.sessions).keep()).abort_handle();
-        if let Some(before) = upkeep.sessions.replace(sessions) {
+        if let Some(before) = background.sessions.replace(sessions) {
             before.abort();
         }
         let mut services: Vec<_> =
-            self.parts.lock().budgets().map(|budget| tokio::spawn(budget.keep()).abort_handle()).collect();
+            self.components.lock().budgets().map(|budget| tokio::spawn(budget.keep()).abort_handle()).collect();
         for tenant in gate.tenants.values() {
             let recovery = recovery::watch(tenant.slas.clone(), gate.timeouts.exchange);
             services.push(tokio::spawn(recovery).abort_handle());
         }
         services.push(tokio::spawn(Arc::clone(&gate.audit).keep()).abort_handle());
-        std::mem::replace(&mut upkeep.services, services).iter().for_each(AbortHandle::abort);
+        std::mem::replace(&mut background.services, services).iter().for_each(AbortHandle::abort);
     }
 
     /// Ends all tasks.
-    pub(super) fn rest(&self) {
-        let upkeep = std::mem::take(&mut *self.upkeep.lock());
-        let rings = upkeep.rings.into_iter().map(|(_, task)| task);
-        for task in rings.chain(upkeep.sessions).chain(upkeep.services) {
+    pub(super) fn stop_background_tasks(&self) {
+        let background = std::mem::take(&mut *self.background.lock());
+        let rings = background.rings.into_iter().map(|(_, task)| task);
+        for task in rings.chain(background.sessions).chain(background.services) {
             task.abort();
         }
         self.gate.load().audit.write_left_out();
     }
 
-    fn note_success(&self, tls: Option<&ListenerTls>) {
-        let metrics = &self.lasting.metrics;
+    fn record_success(&self, tls: Option<&ListenerTls>) {
+        let metrics = &self.process.metrics;
         metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
-        let mut ends = self.parts.lock().ends.clone();
+        let mut ends = self.components.lock().ends.clone();
         if let Some(tls) = tls.map(ListenerTls::ends) {
             let files = [("listener", tls.certificate), ("client_ca", tls.client_ca), ("client_crl", tls.client_crl)];
             ends.extend(files.into_iter().filter_map(|(certificate, end)| {
@@ -174,8 +174,8 @@ impl Live {
         metrics.set_certificate_ends(&ends);
     }
 
-    fn note_reload(&self, outcome: &'static str) {
-        self.lasting.metrics.config_reloads.with_label_values(&[outcome]).inc();
+    fn record_outcome(&self, outcome: &'static str) {
+        self.process.metrics.config_reloads.with_label_values(&[outcome]).inc();
         let trail = Trail { event: Some(Event::Admin), who: Some("SIGHUP".to_owned()), ..Trail::default() };
         let place = Place { organization: "all", site: None, operation: "reload", correlation_id: "none" };
         self.gate.load().audit.record(&trail, place, outcome);
@@ -183,7 +183,7 @@ impl Live {
 }
 
 /// The keys that only a start reads, and that have changed.
-fn waiting_for_a_start(before: &Settings, now: &Settings) -> Vec<&'static str> {
+fn changes_that_need_a_restart(before: &Settings, now: &Settings) -> Vec<&'static str> {
     let capacity = |settings: &Settings| settings.sessions.capacity;
     let log = |settings: &Settings| (settings.log.level.clone(), settings.log.format, settings.log.audit_file.clone());
     [

@@ -6,11 +6,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    AppError,
+    AppError, certificate_files,
     commit::COMMIT,
-    files,
-    policy::{not_globs, policy},
-    trust::{ApiTrust, Trust},
+    trust_anchors::{ApiTrustAnchors, TrustAnchors},
+    validate::{build_policy, low_priority_findings},
 };
 use parking_lot::Mutex;
 use url::Url;
@@ -44,7 +43,7 @@ use crate::{
 
 /// What no reload concerns.
 #[derive(Debug)]
-pub(super) struct Lasting {
+pub(super) struct ProcessState {
     pub(super) metrics: Arc<Metrics>,
     /// By the credentials that got them: a changed secret finds none of its predecessor's.
     machine: Arc<MachineTokens>,
@@ -58,7 +57,7 @@ pub(super) struct Lasting {
 
 /// What a configuration made.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct Components {
     pub(super) settings: Settings,
     pub(super) serving: Arc<Serving>,
     keeping: Keeping,
@@ -66,7 +65,7 @@ pub(super) struct Parts {
     pub(super) ends: Vec<CertificateEnd>,
 }
 
-impl Lasting {
+impl ProcessState {
     pub(super) fn new() -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), COMMIT)?);
         reply::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
@@ -86,25 +85,24 @@ impl Lasting {
     }
 }
 
-impl Parts {
+impl Components {
     /// Puts the parts of a configuration together. Nothing of `before` is changed, so that it stays good if this fails.
-    pub(super) fn build(settings: Settings, lasting: &Lasting, before: Option<&Self>) -> Result<Self, AppError> {
-        let metrics = &lasting.metrics;
-        let (operations, callers) = policy(&settings)?;
+    pub(super) fn build(settings: Settings, process: &ProcessState, before: Option<&Self>) -> Result<Self, AppError> {
+        let metrics = &process.metrics;
+        let (operations, callers) = build_policy(&settings)?;
         let before_bounds = before.map(|before| &before.serving.gate.bounds);
-        let bounds = Bounds::new(&settings, before_bounds).map_err(|errors| AppError::Policy(not_globs(&errors)))?;
-        let keeping = keeping(&settings, metrics, before)?;
+        let bounds =
+            Bounds::new(&settings, before_bounds).map_err(|errors| AppError::Policy(low_priority_findings(&errors)))?;
+        let keeping = build_jwks_persistence(&settings, metrics, before)?;
         let mut tenants = ByOrganization::default();
         let mut upstreams = ByOrganization::default();
         let mut shopper_rings = ByOrganization::default();
         let mut rings = Vec::new();
         let mut issuers = ByOrganization::default();
         let mut agents = ByOrganization::default();
-        let trust = Trust::default();
-        let of_store = files::store_ends(&Draft::of(&settings)).into_iter().map(|(certificate, end)| CertificateEnd {
-            certificate,
-            tenant: CertificateEnd::NO_TENANT.to_owned(),
-            end,
+        let trust = TrustAnchors::default();
+        let of_store = certificate_files::store_ends(&Draft::of(&settings)).into_iter().map(|(certificate, end)| {
+            CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end }
         });
         let mut ends: Vec<CertificateEnd> = of_store.collect();
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
@@ -116,8 +114,8 @@ impl Parts {
                 ends.push(CertificateEnd { certificate: "api_ca", tenant: organization.to_string(), end });
             }
             let (parts, slas_ring, system_ring) =
-                tenant_parts(tenant, &settings, &keeping, lasting, old_rings, (&trust, &of_api))?;
-            let authorities = of_api.of_proxy(lasting.library_reads_system);
+                build_tenant(tenant, &settings, &keeping, process, old_rings, (&trust, &of_api))?;
+            let authorities = of_api.of_proxy(process.library_reads_system);
             let upstream = Upstream::new(&tenant.api, authorities, &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
@@ -154,15 +152,15 @@ impl Parts {
             exchange,
             Arc::clone(metrics),
         );
-        let migration = migration(&settings, before);
+        let migration = build_deprecated_usage(&settings, before);
         for (client, endpoint) in
             migration.names().iter().flat_map(|name| Endpoint::ALL.map(|endpoint| (*name, endpoint)))
         {
             metrics.legacy_requests.with_label_values(&[endpoint.as_str(), client]).inc_by(0);
         }
         let audit = match &settings.log.pseudonym_key {
-            Some(key) => Arc::new(lasting.audit.with_key(key)),
-            None => Arc::clone(&lasting.audit),
+            Some(key) => Arc::new(process.audit.with_key(key)),
+            None => Arc::clone(&process.audit),
         };
         let gate = Arc::new(Gate {
             operations,
@@ -171,7 +169,7 @@ impl Parts {
             rings,
             shoppers,
             sessions,
-            machine: Arc::clone(&lasting.machine),
+            machine: Arc::clone(&process.machine),
             on_behalf,
             migration,
             bounds,
@@ -182,7 +180,7 @@ impl Parts {
             metrics: Arc::clone(metrics),
         });
         let log = AccessLog::new(&settings.log);
-        lasting.machine.share_proofs(&keeping.store);
+        process.machine.share_proofs(&keeping.store);
         let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
         Ok(Self { settings, serving, keeping, ends })
     }
@@ -197,21 +195,21 @@ impl Parts {
 }
 
 /// An organization's services, and the rings that verify its tokens.
-pub type WithRings = (Tenant, Vec<Arc<KeyRing>>);
+pub type TenantWithKeyRings = (Tenant, Vec<Arc<KeyRing>>);
 
 /// The services of every organization as `serve` would use them, each with the rings of its SLAS and, if it has one, its
 /// Account Manager. Nothing is asked yet, and nothing of what others keep is used.
 ///
 /// # Errors
 /// [`AppError::Transport`], [`AppError::Randomness`], [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
-pub fn services(settings: &Settings) -> Result<Vec<WithRings>, AppError> {
-    let lasting = Lasting::new()?;
+pub fn build_tenants(settings: &Settings) -> Result<Vec<TenantWithKeyRings>, AppError> {
+    let process = ProcessState::new()?;
     let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: settings.keys.max_age };
-    let trust = Trust::default();
+    let trust = TrustAnchors::default();
     let of = |tenant| {
         let of_api = trust.of_api(tenant)?;
         let (parts, slas_ring, system_ring) =
-            tenant_parts(tenant, settings, &keeping, &lasting, &[], (&trust, &of_api))?;
+            build_tenant(tenant, settings, &keeping, &process, &[], (&trust, &of_api))?;
         Ok((parts, std::iter::once(slas_ring).chain(system_ring).collect()))
     };
     settings.tenants.iter().map(of).collect()
@@ -221,20 +219,24 @@ pub fn services(settings: &Settings) -> Result<Vec<WithRings>, AppError> {
 ///
 /// # Errors
 /// [`AppError::Store`].
-pub fn session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
-    store(settings, metrics, None)
+pub fn build_session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
+    build_store(settings, metrics, None)
 }
 
 /// Who is still to move; what has been counted goes on.
-fn migration(settings: &Settings, before: Option<&Parts>) -> Migration {
+fn build_deprecated_usage(settings: &Settings, before: Option<&Components>) -> Migration {
     let clients = |tenant: &config::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
     let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
     Migration::new(tenants, before.map(|before| &before.serving.gate.migration))
 }
 
 /// Where key sets outlive the process.
-fn keeping(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Result<Keeping, AppError> {
-    let store = store(settings, metrics, before)?;
+fn build_jwks_persistence(
+    settings: &Settings,
+    metrics: &Metrics,
+    before: Option<&Components>,
+) -> Result<Keeping, AppError> {
+    let store = build_store(settings, metrics, before)?;
     let folder = match before.filter(|before| before.settings.keys.folder == settings.keys.folder) {
         Some(before) => before.keeping.folder.clone(),
         None => settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new),
@@ -243,7 +245,11 @@ fn keeping(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Re
 }
 
 /// The store of the configuration; the one from before where nothing of it changed, and sessions in memory in any case.
-fn store(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Result<Arc<dyn SessionStore>, AppError> {
+fn build_store(
+    settings: &Settings,
+    metrics: &Metrics,
+    before: Option<&Components>,
+) -> Result<Arc<dyn SessionStore>, AppError> {
     if let Some(before) = before.filter(|before| before.settings.store == settings.store) {
         return Ok(Arc::clone(&before.keeping.store));
     }
@@ -258,17 +264,17 @@ fn store(settings: &Settings, metrics: &Metrics, before: Option<&Parts>) -> Resu
     })
 }
 
-type TenantParts = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
+type TenantComponents = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
 
-fn tenant_parts(
+fn build_tenant(
     tenant: &config::Tenant,
     settings: &Settings,
     keeping: &Keeping,
-    lasting: &Lasting,
+    process: &ProcessState,
     old_rings: &[Arc<KeyRing>],
-    (trust, of_api): (&Trust, &ApiTrust<'_>),
-) -> Result<TenantParts, AppError> {
-    let metrics = &lasting.metrics;
+    (trust, of_api): (&TrustAnchors, &ApiTrustAnchors<'_>),
+) -> Result<TenantComponents, AppError> {
+    let metrics = &process.metrics;
     let ring = |issuer: Issuer| {
         let ring = KeyRing::new(issuer, tenant.organization.as_str(), keeping, Arc::clone(metrics));
         // The keys that are known stay in use; a gateway must not lose them by a change of something else.
@@ -281,7 +287,7 @@ fn tenant_parts(
             None => ring,
         }
     };
-    let guard = lasting.guard(&tenant.organization, &tenant.api);
+    let guard = process.guard(&tenant.organization, &tenant.api);
     let transport = Transport::new(&settings.timeouts, &tenant.api, of_api.as_slice(), guard, Arc::clone(metrics))?;
     let api = url_without_root_dot(&tenant.api);
     let slas = Slas::new(transport.clone(), &api, &tenant.organization);
@@ -295,7 +301,7 @@ fn tenant_parts(
     let mut systems = None;
     let mut manager = None;
     if let Some(own) = &tenant.account_manager {
-        let guard = lasting.guard(&tenant.organization, &own.url);
+        let guard = process.guard(&tenant.organization, &own.url);
         let what = format!("{}: account_manager.url", tenant.organization);
         let authorities = trust.of_server(&own.url, what)?;
         let transport = Transport::new(&settings.timeouts, &own.url, authorities, guard, Arc::clone(metrics))?;

@@ -1,10 +1,14 @@
-//! The policy table and the callers of a configuration, checked against each other.
+//! Loads a configuration and checks its parts against each other.
 //!
-//! A configuration need not be without errors for that: whatever could be read is checked.
+//! `config` checks each key by itself. This module adds the checks that need more: the policy table against routes, callers and
+//! operation globs, and the contents of certificate and key files. The checks also run on a configuration that has errors, so
+//! that one run reports all of them. Every reader of a configuration loads it here and reports the same findings.
 
-use super::AppError;
+use std::path::Path;
+
+use super::{AppError, certificate_files};
 use crate::{
-    config::{self, Draft, Finding, RouteSecurity, Settings},
+    config::{self, ConfigErrors, Draft, Finding, Loaded, RouteSecurity, Settings},
     gateway::{
         caller::{self, CallerError, Callers},
         operations::{
@@ -13,32 +17,44 @@ use crate::{
     },
 };
 
+/// Reads a configuration file and the environment of the process. Calls nobody.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    Settings::load(path, |draft: &Draft| {
+        let mut checked = certificate_files::check(draft);
+        checked.errors.extend(check_policy(draft));
+        checked
+    })
+}
+
 /// The policy table with the merchant's routes, and the callers.
 ///
 /// # Errors
 /// [`AppError::Policy`] with everything that does not fit together, [`AppError::Table`].
-pub fn policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
-    let (operations, findings) = fit(&Draft::of(settings))?;
+pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
+    let (operations, findings) = resolve_policy(&Draft::of(settings))?;
     if !findings.is_empty() {
         return Err(AppError::Policy(findings));
     }
     let callers = Callers::new(&settings.callers);
-    let callers = callers.map_err(|errors| AppError::Policy(errors.into_iter().map(of_caller).collect()))?;
+    let callers = callers.map_err(|errors| AppError::Policy(errors.into_iter().map(caller_finding).collect()))?;
     Ok((operations, callers))
 }
 
 /// Everything of a configuration that does not fit the policy table, as far as it could be read.
-pub(super) fn check(draft: &Draft) -> Vec<Finding> {
-    match fit(draft) {
+fn check_policy(draft: &Draft) -> Vec<Finding> {
+    match resolve_policy(draft) {
         Ok((_, findings)) => findings,
         Err(broken) => vec![Finding { path: "the policy table".to_owned(), problem: broken.to_string() }],
     }
 }
 
-fn fit(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableError> {
+fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableError> {
     let published = Operations::published()?;
     let routes = draft.routes.iter().enumerate();
-    let routes = routes.filter_map(|(position, route)| Some((position, merchant_route(route.whole.as_ref()?))));
+    let routes = routes.filter_map(|(position, route)| Some((position, custom_route(route.whole.as_ref()?))));
     let (positions, routes): (Vec<usize>, Vec<MerchantRoute>) = routes.unzip();
     let (operations, mut findings) = match published.clone().with_routes(routes) {
         Ok(operations) => (operations, Vec::new()),
@@ -51,10 +67,10 @@ fn fit(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableError> {
         }
     };
     let (_, errors) = caller::certificate_names(draft.callers.iter().map(|caller| caller.identity.as_ref()));
-    findings.extend(errors.into_iter().map(of_caller));
-    for (path, text) in globs(draft) {
+    findings.extend(errors.into_iter().map(caller_finding));
+    for (path, text) in operation_globs(draft) {
         let problem = match text.parse::<OperationGlob>() {
-            Ok(glob) if is_known(&glob, &operations, draft) => continue,
+            Ok(glob) if matches_any(&glob, &operations, draft) => continue,
             Ok(glob) => format!("{glob} is no operation; `shopper-gateway routes` lists them"),
             Err(invalid) => invalid.to_string(),
         };
@@ -64,7 +80,7 @@ fn fit(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableError> {
 }
 
 /// Every glob, with its key. Of those that are empty the settings have spoken.
-fn globs(draft: &Draft) -> impl Iterator<Item = (String, &String)> {
+fn operation_globs(draft: &Draft) -> impl Iterator<Item = (String, &String)> {
     let of_callers = draft.callers.iter().enumerate().flat_map(|(caller, draft)| {
         let globs = draft.operations.iter().enumerate();
         globs.map(move |(position, glob)| (format!("callers[{caller}].operations[{position}]"), glob))
@@ -76,17 +92,17 @@ fn globs(draft: &Draft) -> impl Iterator<Item = (String, &String)> {
 
 /// Whether a glob stands for any operation: also for a route that is wrong in something else, and one whose name could not
 /// be read may be any.
-fn is_known(glob: &OperationGlob, operations: &Operations, draft: &Draft) -> bool {
+fn matches_any(glob: &OperationGlob, operations: &Operations, draft: &Draft) -> bool {
     operations.matching(glob).next().is_some()
         || draft.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
 }
 
-fn of_caller(error: CallerError) -> Finding {
+fn caller_finding(error: CallerError) -> Finding {
     Finding { path: format!("callers[{}].{}", error.caller, error.key), problem: error.flaw.to_string() }
 }
 
 /// What is wrong with `load.low_priority`.
-pub(super) fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<Finding> {
+pub(super) fn low_priority_findings(errors: &[(usize, InvalidGlob)]) -> Vec<Finding> {
     let finding = |(position, invalid): &(usize, InvalidGlob)| Finding {
         path: format!("load.low_priority[{position}]"),
         problem: invalid.to_string(),
@@ -94,7 +110,7 @@ pub(super) fn not_globs(errors: &[(usize, InvalidGlob)]) -> Vec<Finding> {
     errors.iter().map(finding).collect()
 }
 
-fn merchant_route(route: &config::Route) -> MerchantRoute {
+fn custom_route(route: &config::Route) -> MerchantRoute {
     let kind = match route.security {
         RouteSecurity::Shopper => SecurityKind::Shopper,
         RouteSecurity::System => SecurityKind::System,

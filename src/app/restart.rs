@@ -24,13 +24,13 @@ use tokio::{
 };
 
 /// What a new process writes when it is ready.
-const READY: &str = "ready";
+const READY_LINE: &str = "ready";
 /// Tells a new process that somebody waits for that word.
-const TOLD_ON_STDOUT: &str = "SHOPPER_GATEWAY_TELL_READY";
+const NOTIFY_READY_ENV: &str = "SHOPPER_GATEWAY_NOTIFY_READY";
 /// The first descriptor of socket activation.
-const FIRST_FD: i32 = 3;
+const LISTEN_FDS_START: i32 = 3;
 /// How long a new process may take to get ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program and its arguments, as they were when this process started.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub struct Program {
 
 /// What this process was started with.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     sockets: Vec<(SocketAddr, TcpListener)>,
     pub(super) predecessor: Option<Predecessor>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Predecessor(());
 
 /// Why no other process took over. This one goes on.
 #[derive(Debug, thiserror::Error)]
-pub enum HandoverError {
+pub enum RestartError {
     /// The program cannot be started.
     #[error("the new process cannot be started: {0}")]
     Start(#[from] io::Error),
@@ -66,26 +66,26 @@ impl Program {
     ///
     /// # Errors
     /// If the operating system does not tell.
-    pub fn own() -> io::Result<Self> {
+    pub fn current() -> io::Result<Self> {
         Ok(Self { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
     }
 
     /// Starts it anew with these sockets, and waits until it is ready. Whoever stops waiting ends it.
     ///
     /// # Errors
-    /// [`HandoverError`].
-    pub async fn take_over(&self, sockets: Vec<TcpListener>) -> Result<u32, HandoverError> {
+    /// [`RestartError`].
+    pub async fn start_successor(&self, sockets: Vec<TcpListener>) -> Result<u32, RestartError> {
         let mut command = std::process::Command::new(&self.path);
         command.args(&self.arguments).stdout(Stdio::piped()).env("LISTEN_FDS", sockets.len().to_string());
-        command.env(TOLD_ON_STDOUT, "1").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
-        let mappings = (FIRST_FD..)
+        command.env(NOTIFY_READY_ENV, "1").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
+        let mappings = (LISTEN_FDS_START..)
             .zip(sockets)
             .map(|(child_fd, socket)| FdMapping { parent_fd: OwnedFd::from(socket), child_fd });
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
         let mut successor = Successor { process: Command::from(command).spawn()?, is_ready: false };
-        match tokio::time::timeout(READY_WITHIN, successor.told_ready()).await {
-            Ok(true) => successor.process.id().ok_or(HandoverError::NotReady),
-            Ok(false) | Err(_) => Err(HandoverError::NotReady),
+        match tokio::time::timeout(READY_TIMEOUT, successor.wait_until_ready()).await {
+            Ok(true) => successor.process.id().ok_or(RestartError::NotReady),
+            Ok(false) | Err(_) => Err(RestartError::NotReady),
         }
     }
 }
@@ -97,10 +97,10 @@ struct Successor {
 }
 
 impl Successor {
-    async fn told_ready(&mut self) -> bool {
+    async fn wait_until_ready(&mut self) -> bool {
         let Some(output) = self.process.stdout.take() else { return false };
         let mut lines = BufReader::new(output).lines();
-        self.is_ready = matches!(lines.next_line().await, Ok(Some(line)) if line == READY);
+        self.is_ready = matches!(lines.next_line().await, Ok(Some(line)) if line == READY_LINE);
         self.is_ready
     }
 }
@@ -116,18 +116,18 @@ impl Drop for Successor {
 
 impl Predecessor {
     fn from_environment() -> Option<Self> {
-        env::var_os(TOLD_ON_STDOUT).map(|_| Self(()))
+        env::var_os(NOTIFY_READY_ENV).map(|_| Self(()))
     }
 
     /// Tells it that this process is ready, and accepts.
-    pub(super) fn tell_ready(self) {
+    pub(super) fn notify_ready(self) {
         // Whoever has stopped waiting has ended this process, or soon will.
-        let _ = io::Write::write_all(&mut io::stdout(), format!("{READY}\n").as_bytes());
+        let _ = io::Write::write_all(&mut io::stdout(), format!("{READY_LINE}\n").as_bytes());
         let _ = io::Write::flush(&mut io::stdout());
     }
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// The listening sockets that this process was started with, by a predecessor or by systemd, which accepts nothing itself.
     ///
     /// # Errors

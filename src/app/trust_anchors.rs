@@ -13,13 +13,13 @@ use crate::{
 
 /// The authorities of servers: the system's, read once when they are wanted, or a tenant's own.
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub(super) struct TrustAnchors {
     system: OnceLock<SystemAuthorities>,
 }
 
 /// The authorities of one tenant's API.
 #[derive(Debug)]
-pub(super) enum ApiTrust<'t> {
+pub(super) enum ApiTrustAnchors<'t> {
     /// It has no TLS.
     None,
     /// Those of this file.
@@ -28,12 +28,12 @@ pub(super) enum ApiTrust<'t> {
     System(&'t SystemAuthorities),
 }
 
-impl Trust {
+impl TrustAnchors {
     /// The authorities of a tenant's API.
     ///
     /// # Errors
     /// [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
-    pub(super) fn of_api(&self, tenant: &Tenant) -> Result<ApiTrust<'_>, AppError> {
+    pub(super) fn of_api(&self, tenant: &Tenant) -> Result<ApiTrustAnchors<'_>, AppError> {
         // A file is read for an API without TLS too: it must be usable as soon as the API has it.
         let own = tenant.api_ca.as_deref().map(Certificates::read_authorities).transpose();
         let own = own.map_err(|source| AppError::Authorities {
@@ -41,11 +41,11 @@ impl Trust {
             source: Box::new(source),
         })?;
         match own {
-            Some(own) => Ok(ApiTrust::Own(own)),
+            Some(own) => Ok(ApiTrustAnchors::Own(own)),
             None if tenant.api.scheme() == "https" => {
-                Ok(ApiTrust::System(self.system(format!("{}: api", tenant.organization))?))
+                Ok(ApiTrustAnchors::System(self.system(format!("{}: api", tenant.organization))?))
             }
-            None => Ok(ApiTrust::None),
+            None => Ok(ApiTrustAnchors::None),
         }
     }
 
@@ -66,7 +66,7 @@ impl Trust {
     }
 }
 
-impl ApiTrust<'_> {
+impl ApiTrustAnchors<'_> {
     /// The authorities.
     pub(super) fn as_slice(&self) -> &[CertificateDer<'static>] {
         match self {
