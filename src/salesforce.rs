@@ -6,7 +6,7 @@
 
 pub mod account_manager;
 pub mod customers;
-pub mod exchange;
+pub mod error;
 pub mod guard;
 pub mod json;
 pub mod pkce;

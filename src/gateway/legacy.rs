@@ -34,7 +34,7 @@ use crate::{
         deprecated_usage::Endpoint,
     },
     salesforce::{
-        exchange::ExchangeError,
+        error::ExchangeError,
         pkce::Pkce,
         slas::{ShopperCredentials, TokenAnswer},
     },

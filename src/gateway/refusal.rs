@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     connect_failure::ConnectFailure,
-    salesforce::{exchange::ExchangeError, transport::TransportError},
+    salesforce::{error::ExchangeError, transport::TransportError},
     tokens::machine::SystemTokenFailure,
     types::Scopes,
     verify::{shopper::verifier::TokenError, system::SystemTokenError},

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jsonwebtoken::Algorithm;
 
-use crate::salesforce::{account_manager::AccountManager, exchange::ExchangeError, slas::Slas};
+use crate::salesforce::{account_manager::AccountManager, error::ExchangeError, slas::Slas};
 
 /// A service that answers at all does so within this time, mostly.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(700);

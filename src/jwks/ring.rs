@@ -25,7 +25,7 @@ use super::{
     shelf::{Keeping, Shelf},
 };
 use crate::{
-    correlation, jwt::VerifyingKey, observability::metrics::Metrics, salesforce::exchange::ExchangeError,
+    correlation, jwt::VerifyingKey, observability::metrics::Metrics, salesforce::error::ExchangeError,
     time::external_wait,
 };
 

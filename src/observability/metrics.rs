@@ -4,7 +4,7 @@
 //! Label values come from closed sets only: names of the configuration and of the policy table,
 //! or words written here; never anything that a client can choose. A tenant is named by its organization.
 
-mod requests;
+mod request_counter;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use prometheus::{
     TextEncoder, proto::MetricType,
 };
 
-pub use self::requests::{Answered, Requests};
+pub use self::request_counter::{Answered, Requests};
 use crate::connect_failure::ConnectFailure;
 
 /// Stands before every name.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    exchange::ExchangeError,
+    error::ExchangeError,
     guard::Class,
     json,
     response::Answer,

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use url::Url;
 
 use super::{
-    exchange::ExchangeError,
+    error::ExchangeError,
     guard::Class,
     json::without_byte_order_mark,
     response::Answer,

@@ -6,10 +6,10 @@
 //! the [`Purse`]. Key sets and signs of life pass unguarded: they have a pace of their own.
 
 mod call;
-mod circuit;
-mod purse;
-mod quota;
-mod repeats;
+mod circuit_breaker;
+mod lease;
+mod rate_limit;
+mod retry_budget;
 
 use std::{
     sync::Arc,
@@ -22,13 +22,13 @@ use tokio::sync::Notify;
 
 use self::{
     call::CIRCUITS,
-    circuit::{Change, Circuit, Pace},
-    quota::Quota,
-    repeats::Repeats,
+    circuit_breaker::{Change, Circuit, Pace},
+    rate_limit::Quota,
+    retry_budget::Repeats,
 };
 pub use self::{
     call::{Class, NotAdmitted, Outcome, Sender},
-    purse::Purse,
+    lease::Purse,
 };
 use crate::observability::metrics::Metrics;
 

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    exchange::ExchangeError,
+    error::ExchangeError,
     guard::{Class, Guard},
     json,
     pkce::Pkce,

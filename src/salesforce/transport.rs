@@ -20,7 +20,7 @@ use url::Url;
 
 pub use super::response::{Answer, MAX_ANSWER_BYTES, TransportError};
 use super::{
-    exchange::ExchangeError,
+    error::ExchangeError,
     guard::{Class, Guard, NotAdmitted, Outcome, Sender},
     resolver::Resolver,
 };

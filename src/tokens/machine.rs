@@ -51,7 +51,7 @@ use crate::{
     observability::metrics::Metrics,
     salesforce::{
         account_manager::{AccountManager, SystemTokenAnswer},
-        exchange::ExchangeError,
+        error::ExchangeError,
     },
     store::SessionStore,
     time::random_fraction,

@@ -28,7 +28,7 @@ use crate::{
     jwt::TokenDigest,
     observability::metrics::Metrics,
     salesforce::{
-        exchange::ExchangeError,
+        error::ExchangeError,
         slas::{Slas, TokenAnswer},
     },
     store::{CallerEntry, StoreError},

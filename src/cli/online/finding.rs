@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::salesforce::{exchange::ExchangeError, transport::TransportError};
+use crate::salesforce::{error::ExchangeError, transport::TransportError};
 
 /// What became of one question.
 pub(super) struct Finding {

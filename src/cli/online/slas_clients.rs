@@ -11,7 +11,7 @@ use super::finding::{Finding, because, timed};
 use crate::{
     config::SlasClient,
     gateway::Tenant,
-    salesforce::{exchange::ExchangeError, guard::Class, pkce::Pkce, slas::Slas},
+    salesforce::{error::ExchangeError, guard::Class, pkce::Pkce, slas::Slas},
     types::SiteId,
 };
 

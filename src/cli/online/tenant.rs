@@ -8,7 +8,7 @@ use crate::{
     config,
     gateway::Tenant,
     jwks::{Issuer, count_usable},
-    salesforce::{account_manager::AccountManager, exchange::ExchangeError},
+    salesforce::{account_manager::AccountManager, error::ExchangeError},
     types::{Scope, Scopes, TENANT_SCOPE},
 };
 

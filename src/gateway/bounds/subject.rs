@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use crate::{
     gateway::{Asked, Route, credentials::Presented, refusal::Refusal, slas},
-    salesforce::exchange::{refuses_code, refuses_password},
+    salesforce::error::{refuses_code, refuses_password},
 };
 
 /// What an attempt is at.

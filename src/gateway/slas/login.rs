@@ -28,7 +28,7 @@ use crate::{
         reply::Reply,
     },
     salesforce::{
-        exchange::ExchangeError,
+        error::ExchangeError,
         json,
         slas::{Slas, TokenAnswer},
         transport::Answer,

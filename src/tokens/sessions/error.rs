@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    salesforce::exchange::ExchangeError,
+    salesforce::error::ExchangeError,
     store::{Session, StoreError},
 };
 

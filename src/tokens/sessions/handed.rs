@@ -27,7 +27,7 @@ use super::{
 use crate::{
     correlation,
     jwt::{TokenDigest, sha256},
-    salesforce::{exchange::ExchangeError, json, slas::TokenAnswer, transport::Answer},
+    salesforce::{error::ExchangeError, json, slas::TokenAnswer, transport::Answer},
     store::{Epoch, Fence, Found, Lock, REVOCATION_TTL, Session, StoreError},
     time::unix_now,
     types::{ClientId, OrganizationId, SiteId},

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     correlation,
-    salesforce::{exchange::ExchangeError, guard::Class},
+    salesforce::{error::ExchangeError, guard::Class},
     store::Cursor,
     time::unix_now,
 };

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     correlation,
     jwt::TokenDigest,
-    salesforce::{exchange::ExchangeError, guard::Class, slas::TokenAnswer},
+    salesforce::{error::ExchangeError, guard::Class, slas::TokenAnswer},
     store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
     time::unix_now,
     tokens::flights::Joined,

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 
 use super::error::SessionError;
 use crate::{
-    salesforce::{exchange::ExchangeError, transport::Answer},
+    salesforce::{error::ExchangeError, transport::Answer},
     store::{Owner, Session, SessionId},
     types::{ClientId, OrganizationId, SiteId},
 };

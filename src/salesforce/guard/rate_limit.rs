@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     call::{Class, Sender},
-    circuit::Pace,
+    circuit_breaker::Pace,
 };
 use crate::{salesforce::response::retry_after, time::unix_now};
 
