@@ -311,7 +311,7 @@ impl ProxyHttp for Proxy {
         context: &mut Box<Context>,
     ) -> Result<()> {
         let began = Instant::now();
-        if error::refuses_token(response.status) && self.replace_credential(session, context).await {
+        if error::is_token_rejection(response.status) && self.replace_credential(session, context).await {
             return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {

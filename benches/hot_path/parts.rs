@@ -10,8 +10,8 @@ use shopper_gateway::{
     observability::metrics::Metrics,
     salesforce::{
         account_manager::AccountManager,
-        guard::Guard,
-        slas::{Slas, TokenAnswer},
+        guard::CallGuard,
+        slas::{Slas, TokenResponse},
         transport::Transport,
     },
     store::memory::MemoryStore,
@@ -47,7 +47,7 @@ impl Parts {
         let settings = settings(&simulator.url());
         let metrics = Arc::new(Metrics::new("bench", "bench").unwrap());
         let tenant = &settings.tenants[0];
-        let guard = Guard::new("bench", Arc::clone(&metrics));
+        let guard = CallGuard::new("bench", Arc::clone(&metrics));
         let transport =
             || Transport::new(&settings.timeouts, &tenant.api, &[], Arc::clone(&guard), Arc::clone(&metrics)).unwrap();
         let slas = Slas::new(transport(), &tenant.api, &tenant.organization);
@@ -103,8 +103,8 @@ impl Parts {
 }
 
 /// What SLAS answers to a login.
-pub fn answer(refresh_token: &str) -> TokenAnswer {
-    TokenAnswer {
+pub fn answer(refresh_token: &str) -> TokenResponse {
+    TokenResponse {
         access_token: SecretString::from("unused here: the verified token names it"),
         refresh_token: Some(SecretString::from(refresh_token)),
         expires_in: 1800,

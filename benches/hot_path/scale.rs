@@ -14,7 +14,7 @@ use shopper_gateway::{
         path::RequestPath,
     },
     jwt::token_digest,
-    salesforce::slas::TokenAnswer,
+    salesforce::slas::TokenResponse,
     verify::shopper::{
         Shopper,
         verifier::{HashedToken, VerifiedToken},
@@ -79,7 +79,7 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
         runtime.block_on(async {
             for number in held.len()..count {
                 let (verified, text) = numbered(number);
-                let answer = TokenAnswer { access_token: SecretString::from(text), ..answer(&refresh) };
+                let answer = TokenResponse { access_token: SecretString::from(text), ..answer(&refresh) };
                 text_bytes += answer.access_token.expose_secret().len() + refresh.len();
                 bench.sessions.begin(&site, &verified, &answer).await;
             }

@@ -26,7 +26,7 @@ use crate::{
         metrics::{CertificateEnd, Metrics},
     },
     salesforce::{
-        account_manager::AccountManager, customers::Customers, guard::Guard, slas::Slas, transport::Transport,
+        account_manager::AccountManager, customers::Customers, guard::CallGuard, slas::Slas, transport::Transport,
     },
     server::{AccessLog, Serving, Upstream},
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
@@ -50,7 +50,7 @@ pub(super) struct ProcessState {
     /// With a key of this process alone, for as long as none is configured.
     audit: Arc<Audit>,
     /// What is known of each service at its address: an outage goes on whatever is changed here.
-    guards: Mutex<HashMap<(OrganizationId, Url), Arc<Guard>>>,
+    guards: Mutex<HashMap<(OrganizationId, Url), Arc<CallGuard>>>,
     /// Whether the proxy library reads the system's authorities, as it does once, when the process begins.
     pub(super) library_reads_system: bool,
 }
@@ -78,8 +78,8 @@ impl ProcessState {
         Ok(Self { metrics, machine, audit, guards: Mutex::default(), library_reads_system })
     }
 
-    fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<Guard> {
-        let guard = || Guard::new(organization.as_str(), Arc::clone(&self.metrics));
+    fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<CallGuard> {
+        let guard = || CallGuard::new(organization.as_str(), Arc::clone(&self.metrics));
         let mut guards = self.guards.lock();
         Arc::clone(guards.entry((organization.clone(), address.clone())).or_insert_with(guard))
     }

@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     config::{AddressLimits, Limits, Logins, Settings},
-    salesforce::guard::{Class, Sender},
+    salesforce::guard::{Priority, Sender},
     types::{ByOrganization, OrganizationId},
 };
 
@@ -279,11 +279,11 @@ impl Bounds {
             Some(kind) => Some(self.begin(route, asked, &Subject::read(kind, asked)?)?),
             None => None,
         };
-        let class = slas_calls::class(route, credential);
+        let priority = slas_calls::priority(route, credential);
         let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
-        let admitted = async { tenant.slas.guard().admit_forwarded(class).await.map_err(limited) };
-        let admitted = match class {
-            Class::Login => admitted.await,
+        let admitted = async { tenant.slas.guard().admit_forwarded(priority).await.map_err(limited) };
+        let admitted = match priority {
+            Priority::Login => admitted.await,
             _ => self.within_slas_calls(tenant, asked, 1, admitted).await,
         };
         match admitted {
@@ -330,7 +330,7 @@ impl Gate {
         if is_budgeted(route)
             && let Some(tenant) = self.tenants.get(&route.organization)
         {
-            tenant.slas.guard().heed(Sender::Client, status, headers);
+            tenant.slas.guard().on_response(Sender::Client, status, headers);
         }
         forward.admission.end(route, Some(status));
         forward.admission.leave();

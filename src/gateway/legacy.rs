@@ -34,9 +34,9 @@ use crate::{
         deprecated_usage::Endpoint,
     },
     salesforce::{
-        error::ExchangeError,
+        error::SalesforceError,
         pkce::Pkce,
-        slas::{ShopperCredentials, TokenAnswer},
+        slas::{ShopperCredentials, TokenResponse},
     },
     time::{external_wait, random_fraction},
     tokens::sessions::SessionError,
@@ -234,7 +234,7 @@ impl Gate {
     async fn guest_login(&self, login: &Login<'_>, headers: &HeaderMap, trail: &mut Trail) -> Result<Reply, Refusal> {
         let slas = &login.tenant.slas;
         let answer = if login.client.secret.is_some() {
-            slas.guest_of_private_client(login.client, login.site).await
+            slas.guest_token(login.client, login.site).await
         } else {
             let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
             match slas.authorize_guest(login.client, login.site, &pkce).await {
@@ -270,12 +270,12 @@ impl Gate {
             let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
             match slas.login(login.client, login.site, &credentials, &pkce).await {
                 Ok(code) => break (code, pkce),
-                Err(ExchangeError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
+                Err(SalesforceError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
                     may_wait = false;
                     let window = LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction());
                     external_wait::on_others(tokio::time::sleep(window)).await;
                 }
-                Err(error) if error.refuses_credentials() => {
+                Err(error) if error.is_password_rejected() => {
                     return Err(Refusal::LoginRejected { login: Some(login_id) });
                 }
                 Err(error) => return Err(refused_by_slas("login", &error)),
@@ -331,7 +331,7 @@ impl Gate {
     async fn begin_session(
         &self,
         login: &Login<'_>,
-        answer: &TokenAnswer,
+        answer: &TokenResponse,
         trail: &mut Trail,
     ) -> Result<Arc<Shopper>, Refusal> {
         let organization = &login.tenant.settings.organization;
@@ -421,7 +421,7 @@ fn authorization_bytes(credentials: &BasicCredentials) -> usize {
     "Basic ".len() + pair.div_ceil(3) * 4
 }
 
-fn refused_by_slas(flow: &'static str, error: &ExchangeError) -> Refusal {
+fn refused_by_slas(flow: &'static str, error: &SalesforceError) -> Refusal {
     let correlation_id = correlation::current_text();
     tracing::warn!(flow, %error, correlation_id, "a deprecated login failed at SLAS");
     Refusal::of_slas(error)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     connect_failure::ConnectFailure,
-    salesforce::{error::ExchangeError, transport::TransportError},
+    salesforce::{error::SalesforceError, transport::TransportError},
     tokens::machine::SystemTokenFailure,
     types::Scopes,
     verify::{shopper::verifier::TokenError, system::SystemTokenError},
@@ -152,17 +152,17 @@ impl Refusal {
 
     /// What a failed exchange with SLAS means for the request that needed it.
     #[must_use]
-    pub fn of_slas(error: &ExchangeError) -> Self {
+    pub fn of_slas(error: &SalesforceError) -> Self {
         match error {
-            ExchangeError::Conflict => Self::LoginConflict,
-            ExchangeError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
-            error if error.refuses_client() => Self::SlasClientRefused,
-            ExchangeError::Rejected { .. }
-            | ExchangeError::Failed(_)
-            | ExchangeError::Transport(_)
-            | ExchangeError::Malformed(_)
-            | ExchangeError::NotAsked
-            | ExchangeError::NoRandomness(_) => Self::SlasUnavailable,
+            SalesforceError::Conflict => Self::LoginConflict,
+            SalesforceError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
+            error if error.is_client_rejected() => Self::SlasClientRefused,
+            SalesforceError::Rejected { .. }
+            | SalesforceError::ServerError(_)
+            | SalesforceError::Transport(_)
+            | SalesforceError::Malformed(_)
+            | SalesforceError::CircuitOpen
+            | SalesforceError::Random(_) => Self::SlasUnavailable,
         }
     }
 
@@ -208,9 +208,9 @@ impl Refusal {
 
     /// What a failed call to a Shopper API means for the request that needed it.
     #[must_use]
-    pub fn of_api(error: &ExchangeError) -> Self {
+    pub fn of_api(error: &SalesforceError) -> Self {
         match error {
-            ExchangeError::Transport(
+            SalesforceError::Transport(
                 TransportError::Timeout | TransportError::Unreachable(ConnectFailure::TimedOut),
             ) => Self::UpstreamTimeout,
             _ => Self::UpstreamUnavailable,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jsonwebtoken::Algorithm;
 
-use crate::salesforce::{account_manager::AccountManager, error::ExchangeError, slas::Slas};
+use crate::salesforce::{account_manager::AccountManager, error::SalesforceError, slas::Slas};
 
 /// A service that answers at all does so within this time, mostly.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(700);
@@ -51,7 +51,7 @@ impl Issuer {
     }
 
     /// Its key set, as it came.
-    pub(super) async fn key_set(&self) -> Result<Bytes, ExchangeError> {
+    pub(super) async fn key_set(&self) -> Result<Bytes, SalesforceError> {
         match self {
             Self::Slas(slas) => slas.jwks().await,
             Self::AccountManager(account_manager) => account_manager.jwks().await,
@@ -62,7 +62,7 @@ impl Issuer {
     /// Manager has no such limit.
     pub(super) async fn answers(&self) -> bool {
         match self {
-            Self::Slas(slas) => slas.answers(SIGN_OF_LIFE).await,
+            Self::Slas(slas) => slas.probe(SIGN_OF_LIFE).await,
             Self::AccountManager(_) => true,
         }
     }

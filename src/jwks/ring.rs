@@ -25,7 +25,7 @@ use super::{
     shelf::{Keeping, Shelf},
 };
 use crate::{
-    correlation, jwt::VerifyingKey, observability::metrics::Metrics, salesforce::error::ExchangeError,
+    correlation, jwt::VerifyingKey, observability::metrics::Metrics, salesforce::error::SalesforceError,
     time::external_wait,
 };
 
@@ -109,7 +109,7 @@ pub(super) enum Fetched {
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(transparent)]
-    Exchange(#[from] ExchangeError),
+    Exchange(#[from] SalesforceError),
     #[error("the key set is unreadable or has no key that could be used")]
     NoKeys,
 }
@@ -322,7 +322,7 @@ impl KeyRing {
         // The set is for all requests, and its call for none of them.
         let correlation_id = correlation::new();
         let result = correlation::of(correlation_id.clone(), self.read_set()).await;
-        if let Err(FetchError::Exchange(ExchangeError::RateLimited { retry_after })) = &result {
+        if let Err(FetchError::Exchange(SalesforceError::RateLimited { retry_after })) = &result {
             search.not_before = retry_after.map(|wait| Instant::now() + wait.min(RATE_LIMITED_AT_MOST));
         }
         self.note(result.as_ref().err(), correlation::text(&correlation_id));
@@ -392,7 +392,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Timeouts,
-        salesforce::{guard::Guard, slas::Slas, transport::Transport},
+        salesforce::{guard::CallGuard, slas::Slas, transport::Transport},
         store::memory::MemoryStore,
         types::OrganizationId,
     };
@@ -413,7 +413,7 @@ mod tests {
             idle: second,
             drain: second,
         };
-        let guard = Guard::new("test", Arc::clone(&metrics));
+        let guard = CallGuard::new("test", Arc::clone(&metrics));
         let url = "http://127.0.0.1:9".parse().unwrap();
         let transport = Transport::new(&timeouts, &url, &[], guard, Arc::clone(&metrics)).unwrap();
         let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    error::ExchangeError,
-    guard::Class,
+    error::SalesforceError,
+    guard::Priority,
     json,
-    response::Answer,
-    transport::{Purpose, Transport},
+    response::Response,
+    transport::{CallKind, Transport},
 };
 use crate::types::{ClientId, Scopes};
 
@@ -21,7 +21,7 @@ const ISSUER_PATH: &str = "/dwsso/oauth2";
 
 /// A token answer (RFC 6749, 5.1). What the gateway does not use is left out.
 #[derive(Debug, Deserialize)]
-pub struct SystemTokenAnswer {
+pub struct SystemTokenResponse {
     /// The system token.
     pub access_token: SecretString,
     /// Its life, seconds; Account Manager says 1799.
@@ -32,10 +32,10 @@ pub struct SystemTokenAnswer {
     scope: Option<String>,
 }
 
-impl SystemTokenAnswer {
+impl SystemTokenResponse {
     /// The scopes granted: those asked for, where the answer names none (RFC 6749, 5.1).
     #[must_use]
-    pub fn granted(&self, asked: &Scopes) -> Scopes {
+    pub fn granted_scopes(&self, asked: &Scopes) -> Scopes {
         self.scope.as_ref().and_then(|scope| scope.parse().ok()).unwrap_or_else(|| asked.clone())
     }
 }
@@ -74,26 +74,26 @@ impl AccountManager {
     /// Its key set, as it came.
     ///
     /// # Errors
-    /// [`ExchangeError`].
-    pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
-        let purpose = Purpose::new("account_manager", "jwks", Class::Upkeep);
-        let answer = self.transport.send(purpose, self.transport.client().get(self.jwks_url())).await?;
-        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+    /// [`SalesforceError`].
+    pub async fn jwks(&self) -> Result<Bytes, SalesforceError> {
+        let kind = CallKind::new("account_manager", "jwks", Priority::Maintenance);
+        let answer = self.transport.send(kind, self.transport.client().get(self.jwks_url())).await?;
+        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(SalesforceError::from_response(&answer)) }
     }
 
     /// A token of a client's own (`client_credentials`). Every scope must be one that the client has: one that is
     /// not fails the whole exchange. Without scopes it is asked for what the client has by default (RFC 6749, 3.3).
     ///
     /// # Errors
-    /// [`ExchangeError`]; a wrong secret is [`ExchangeError::Rejected`] with `invalid_client`, a scope that the client
+    /// [`SalesforceError`]; a wrong secret is [`SalesforceError::Rejected`] with `invalid_client`, a scope that the client
     /// has not is `invalid_scope`.
     pub async fn client_credentials(
         &self,
         client: &ClientId,
         secret: &SecretString,
         scopes: &Scopes,
-    ) -> Result<SystemTokenAnswer, ExchangeError> {
-        let purpose = Purpose::new("account_manager", "client_credentials", Class::System).repeatable();
+    ) -> Result<SystemTokenResponse, SalesforceError> {
+        let kind = CallKind::new("account_manager", "client_credentials", Priority::System).retryable();
         let scopes = scopes.to_string();
         let mut form = vec![("grant_type", "client_credentials")];
         form.extend(Some(("scope", scopes.as_str())).filter(|(_, scopes)| !scopes.is_empty()));
@@ -103,12 +103,12 @@ impl AccountManager {
             .post(self.url(TOKEN_PATH))
             .basic_auth(client, Some(secret.expose_secret()))
             .form(&form);
-        let token = |answer: &Answer| match answer.status {
+        let token = |answer: &Response| match answer.status {
             StatusCode::OK => json::read(&answer.body)
-                .map_err(|why| ExchangeError::malformed(format!("a token answer that cannot be read: {why}"))),
-            _ => Err(ExchangeError::of(answer)),
+                .map_err(|why| SalesforceError::malformed(format!("a token answer that cannot be read: {why}"))),
+            _ => Err(SalesforceError::from_response(answer)),
         };
-        self.transport.exchange(purpose, request, token).await
+        self.transport.exchange(kind, request, token).await
     }
 
     fn url(&self, path: &str) -> Url {

@@ -12,11 +12,11 @@ use serde::de::IgnoredAny;
 use url::Url;
 
 use super::{
-    error::ExchangeError,
-    guard::Class,
+    error::SalesforceError,
+    guard::Priority,
     json::without_byte_order_mark,
-    response::Answer,
-    transport::{Purpose, Transport},
+    response::Response,
+    transport::{CallKind, Transport},
 };
 use crate::types::{CustomerId, OrganizationId, SiteId};
 
@@ -41,13 +41,13 @@ impl Customers {
     /// `shopper-customers.getCustomer` with the shopper's own token: the Customer document.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// [`SalesforceError`].
     pub async fn customer(
         &self,
         site: &SiteId,
         customer: &CustomerId,
         access_token: &SecretString,
-    ) -> Result<Bytes, ExchangeError> {
+    ) -> Result<Bytes, SalesforceError> {
         let request = self
             .transport
             .client()
@@ -55,13 +55,13 @@ impl Customers {
             .query(&[("siteId", site.as_str())])
             .bearer_auth(access_token.expose_secret())
             .header(ACCEPT, "application/json");
-        let purpose = Purpose::new("api", "customer", Class::Profile).repeatable();
-        let document = |answer: &Answer| match answer.status {
+        let kind = CallKind::new("api", "customer", Priority::Profile).retryable();
+        let document = |answer: &Response| match answer.status {
             StatusCode::OK if is_object(&answer.body) => Ok(answer.body.clone()),
-            StatusCode::OK => Err(ExchangeError::malformed("a profile that is no JSON object")),
-            _ => Err(ExchangeError::of(answer)),
+            StatusCode::OK => Err(SalesforceError::malformed("a profile that is no JSON object")),
+            _ => Err(SalesforceError::from_response(answer)),
         };
-        self.transport.exchange(purpose, request, document).await
+        self.transport.exchange(kind, request, document).await
     }
 }
 

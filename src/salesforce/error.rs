@@ -10,15 +10,15 @@ use serde::Deserialize;
 
 use super::{
     json::without_byte_order_mark,
-    pkce::NoRandomness,
-    response::{Answer, TransportError, retry_after},
+    pkce::RandomError,
+    response::{Response, TransportError, retry_after},
     slas_errors,
 };
 use crate::connect_failure::ConnectFailure;
 
 /// Why an exchange gave no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExchangeError {
+pub enum SalesforceError {
     /// The service understood and said no: 4xx.
     #[error("rejected with {status} {code}")]
     Rejected {
@@ -38,7 +38,7 @@ pub enum ExchangeError {
     },
     /// 5xx.
     #[error("failed with {0}")]
-    Failed(StatusCode),
+    ServerError(StatusCode),
     /// No whole answer came.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -47,10 +47,10 @@ pub enum ExchangeError {
     Malformed(Cow<'static, str>),
     /// Nothing was sent: the service has failed too often to be asked just now.
     #[error("not asked, because it fails again and again")]
-    NotAsked,
+    CircuitOpen,
     /// Nothing could be sent.
     #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
+    Random(#[from] RandomError),
 }
 
 /// An error answer: RFC 6749's (5.2), or SLAS's own `message`.
@@ -74,15 +74,15 @@ impl OAuthError {
     }
 }
 
-impl ExchangeError {
+impl SalesforceError {
     /// What an unsuccessful answer means (RFC 6749, 5.2; statuses of SLAS and Account Manager).
     #[must_use]
-    pub fn of(answer: &Answer) -> Self {
-        match answer.status {
+    pub fn from_response(response: &Response) -> Self {
+        match response.status {
             StatusCode::CONFLICT => Self::Conflict,
-            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited { retry_after: retry_after(&answer.headers) },
+            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited { retry_after: retry_after(&response.headers) },
             status if status.is_client_error() => {
-                let code = serde_json::from_slice::<OAuthError>(without_byte_order_mark(&answer.body))
+                let code = serde_json::from_slice::<OAuthError>(without_byte_order_mark(&response.body))
                     .ok()
                     .and_then(OAuthError::code)
                     .filter(|code| {
@@ -91,7 +91,7 @@ impl ExchangeError {
                     .unwrap_or_else(|| "unknown".to_owned());
                 Self::Rejected { status, code }
             }
-            status if status.is_server_error() => Self::Failed(status),
+            status if status.is_server_error() => Self::ServerError(status),
             _ => Self::malformed("an unexpected status"),
         }
     }
@@ -103,9 +103,9 @@ impl ExchangeError {
 
     /// Whether the same call might succeed a moment later.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Failed(status) => matches!(
+            Self::ServerError(status) => matches!(
                 *status,
                 StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
             ),
@@ -115,20 +115,20 @@ impl ExchangeError {
             | Self::Conflict
             | Self::RateLimited { .. }
             | Self::Malformed(_)
-            | Self::NotAsked
-            | Self::NoRandomness(_) => false,
+            | Self::CircuitOpen
+            | Self::Random(_) => false,
         }
     }
 
     /// Whether a shopper's login and password were refused.
     #[must_use]
-    pub fn refuses_credentials(&self) -> bool {
+    pub fn is_password_rejected(&self) -> bool {
         matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
     }
 
     /// Whether the client itself was refused: unknown, or with a wrong secret.
     #[must_use]
-    pub fn refuses_client(&self) -> bool {
+    pub fn is_client_rejected(&self) -> bool {
         match self {
             Self::Rejected { status, code } => *status == StatusCode::UNAUTHORIZED || code == "invalid_client",
             _ => false,
@@ -137,41 +137,41 @@ impl ExchangeError {
 
     /// Whether the proof of the client was refused, and not what the request names.
     #[must_use]
-    pub fn refuses_proof(&self) -> bool {
+    pub fn is_client_auth_rejected(&self) -> bool {
         matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED, .. })
     }
 
     /// Whether a login id was refused that the request was otherwise right about: 400, and not for its client.
     #[must_use]
-    pub fn refuses_login(&self) -> bool {
+    pub fn is_login_id_rejected(&self) -> bool {
         matches!(self, Self::Rejected { status: StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND, .. })
-            && !self.refuses_client()
+            && !self.is_client_rejected()
     }
 
     /// Whether a refresh token was refused for good. A client that the service does not know is the
     /// configuration's fault, and a firewall's page nobody's: neither is a reason to end a session.
     #[must_use]
-    pub fn refuses_refresh_token(&self) -> bool {
+    pub fn is_refresh_token_rejected(&self) -> bool {
         matches!(self, Self::Rejected { code, .. } if code == "invalid_grant")
     }
 }
 
 /// Whether an API's answer says that it takes no such token (RFC 6750, 3.1).
 #[must_use]
-pub fn refuses_token(status: StatusCode) -> bool {
+pub fn is_token_rejection(status: StatusCode) -> bool {
     status == StatusCode::UNAUTHORIZED
 }
 
 /// Whether SLAS refused a login and password on its own path.
 #[must_use]
-pub fn refuses_password(status: StatusCode) -> bool {
+pub fn is_password_rejection(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// The same of a one-time code or a passkey, which SLAS may also call a bad request or not found.
 #[must_use]
-pub fn refuses_code(status: StatusCode) -> bool {
-    refuses_password(status) || matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+pub fn is_code_rejection(status: StatusCode) -> bool {
+    is_password_rejection(status) || matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
 }
 
 #[cfg(test)]
@@ -181,8 +181,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &'static str) -> Answer {
-        Answer {
+    fn answer(status: u16, body: &'static str) -> Response {
+        Response {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
@@ -191,32 +191,45 @@ mod tests {
 
     #[test]
     fn only_a_no_is_final() {
-        let rejected = ExchangeError::of(&answer(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
+        let rejected =
+            SalesforceError::from_response(&answer(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
         assert_eq!(rejected.to_string(), "rejected with 400 Bad Request invalid_grant");
         for (status, body) in [(409, ""), (429, ""), (500, ""), (503, "<html>"), (302, "")] {
-            assert!(!matches!(ExchangeError::of(&answer(status, body)), ExchangeError::Rejected { .. }), "{status}");
+            assert!(
+                !matches!(SalesforceError::from_response(&answer(status, body)), SalesforceError::Rejected { .. }),
+                "{status}"
+            );
         }
     }
 
     #[test]
     fn an_unknown_client_ends_no_session() {
-        assert!(ExchangeError::of(&answer(400, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());
-        assert!(ExchangeError::of(&answer(400, r#"{"message":"invalid refresh_token"}"#)).refuses_refresh_token());
+        assert!(
+            SalesforceError::from_response(&answer(400, r#"{"error":"invalid_grant"}"#)).is_refresh_token_rejected()
+        );
+        assert!(
+            SalesforceError::from_response(&answer(400, r#"{"message":"invalid refresh_token"}"#))
+                .is_refresh_token_rejected()
+        );
         let published = r#"{"error":"invalid_request","error_description":"Bad or missing refresh token."}"#;
-        assert!(ExchangeError::of(&answer(400, published)).refuses_refresh_token());
+        assert!(SalesforceError::from_response(&answer(400, published)).is_refresh_token_rejected());
         let client = r#"{"error":"invalid_request","error_description":"Bad or missing client_id."}"#;
-        assert!(ExchangeError::of(&answer(400, client)).refuses_client());
-        assert!(!ExchangeError::of(&answer(400, client)).refuses_refresh_token());
-        assert!(!ExchangeError::of(&answer(401, "{}")).refuses_refresh_token());
-        assert!(!ExchangeError::of(&answer(400, "<html>")).refuses_refresh_token());
-        assert!(!ExchangeError::of(&answer(401, r#"{"error":"invalid_client"}"#)).refuses_refresh_token());
-        assert!(!ExchangeError::of(&answer(404, "")).refuses_refresh_token());
-        assert!(!ExchangeError::of(&answer(500, r#"{"error":"invalid_grant"}"#)).refuses_refresh_token());
+        assert!(SalesforceError::from_response(&answer(400, client)).is_client_rejected());
+        assert!(!SalesforceError::from_response(&answer(400, client)).is_refresh_token_rejected());
+        assert!(!SalesforceError::from_response(&answer(401, "{}")).is_refresh_token_rejected());
+        assert!(!SalesforceError::from_response(&answer(400, "<html>")).is_refresh_token_rejected());
+        assert!(
+            !SalesforceError::from_response(&answer(401, r#"{"error":"invalid_client"}"#)).is_refresh_token_rejected()
+        );
+        assert!(!SalesforceError::from_response(&answer(404, "")).is_refresh_token_rejected());
+        assert!(
+            !SalesforceError::from_response(&answer(500, r#"{"error":"invalid_grant"}"#)).is_refresh_token_rejected()
+        );
     }
 
     #[test]
     fn what_a_service_writes_does_not_get_into_logs() {
-        let error = ExchangeError::of(&answer(401, r#"{"error":"bad\nline shopper@example.com"}"#));
+        let error = SalesforceError::from_response(&answer(401, r#"{"error":"bad\nline shopper@example.com"}"#));
         assert_eq!(error.to_string(), "rejected with 401 Unauthorized unknown");
     }
 
@@ -225,13 +238,13 @@ mod tests {
         let mut limited = answer(429, "");
         limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         assert_eq!(
-            ExchangeError::of(&limited),
-            ExchangeError::RateLimited { retry_after: Some(Duration::from_secs(30)) }
+            SalesforceError::from_response(&limited),
+            SalesforceError::RateLimited { retry_after: Some(Duration::from_secs(30)) }
         );
         limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("18446744073709551615"));
         assert_eq!(
-            ExchangeError::of(&limited),
-            ExchangeError::RateLimited { retry_after: Some(Duration::from_secs(3600)) }
+            SalesforceError::from_response(&limited),
+            SalesforceError::RateLimited { retry_after: Some(Duration::from_secs(3600)) }
         );
     }
 }

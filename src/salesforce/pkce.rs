@@ -15,10 +15,10 @@ impl Pkce {
     /// RFC 7636, 4.1 asks for.
     ///
     /// # Errors
-    /// [`NoRandomness`] if the operating system has none to give.
-    pub fn generate() -> Result<Self, NoRandomness> {
+    /// [`RandomError`] if the operating system has none to give.
+    pub fn generate() -> Result<Self, RandomError> {
         let mut bytes = [0_u8; 32];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RandomError)?;
         Ok(Self::from_verifier(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
@@ -43,7 +43,7 @@ impl Pkce {
 /// The operating system gave no randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gave no randomness")]
-pub struct NoRandomness;
+pub struct RandomError;
 
 #[cfg(test)]
 mod tests {

@@ -13,13 +13,13 @@ use http::{
 use crate::connect_failure::ConnectFailure;
 
 /// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
-pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+pub const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// Longest wait that a service is believed to want.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// A whole answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// Status.
     pub status: StatusCode,
     /// Header fields.
@@ -40,7 +40,7 @@ pub enum TransportError {
     /// The connection broke, or what came was not HTTP.
     #[error("the answer broke off or was not HTTP")]
     Broken,
-    /// More than [`MAX_ANSWER_BYTES`].
+    /// More than [`MAX_RESPONSE_BYTES`].
     #[error("the answer is too large")]
     TooLarge,
 }
@@ -58,7 +58,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
             until.duration_since(now).unwrap_or_default()
         }
     };
-    Some(wait.min(LONGEST_WAIT))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]

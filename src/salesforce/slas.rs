@@ -18,12 +18,12 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    error::ExchangeError,
-    guard::{Class, Guard},
+    error::SalesforceError,
+    guard::{CallGuard, Priority},
     json,
     pkce::Pkce,
-    response::Answer,
-    transport::{Purpose, Transport},
+    response::Response,
+    transport::{CallKind, Transport},
 };
 use crate::{
     config::SlasClient,
@@ -39,7 +39,7 @@ pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth"
 pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
 
 /// How often it is logged that SLAS refuses one client.
-const REFUSED_CLIENT_LOGGED_EVERY: Duration = Duration::from_secs(60);
+const REJECTED_CLIENT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What `/passwordless/login` says of a login that no shopper has.
 pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
@@ -50,7 +50,7 @@ pub struct Slas {
     transport: Transport,
     base: String,
     /// Clients of the configuration that SLAS refused, and when that was logged.
-    refused_clients: Arc<Mutex<HashMap<ClientId, Instant>>>,
+    rejected_clients: Arc<Mutex<HashMap<ClientId, Instant>>>,
 }
 
 /// What a shopper types: never kept, never logged.
@@ -71,7 +71,7 @@ pub struct AuthorizationCode {
 
 /// A token answer (`TokenResponse`). What the gateway does not use is left out.
 #[derive(Debug, Deserialize)]
-pub struct TokenAnswer {
+pub struct TokenResponse {
     /// The shopper's JWT.
     pub access_token: SecretString,
     /// Absent for trusted agents.
@@ -91,19 +91,19 @@ impl Slas {
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
         let base = format!("{origin}/shopper/auth/v1/organizations/{organization}/oauth2");
-        Self { transport, base, refused_clients: Arc::default() }
+        Self { transport, base, rejected_clients: Arc::default() }
     }
 
     /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// [`SalesforceError`].
     pub async fn authorize_guest(
         &self,
         client: &SlasClient,
         site: &SiteId,
         pkce: &Pkce,
-    ) -> Result<AuthorizationCode, ExchangeError> {
+    ) -> Result<AuthorizationCode, SalesforceError> {
         let request = self.transport.client().get(self.url("/authorize")).query(&[
             ("client_id", client.id.as_str()),
             ("channel_id", site.as_str()),
@@ -112,24 +112,24 @@ impl Slas {
             ("hint", "guest"),
             ("code_challenge", pkce.challenge()),
         ]);
-        let purpose = of_slas("authorize_guest", Class::Login);
-        let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
-        let outcome = self.transport.exchange(purpose, with_strict_auth(request, client), code).await;
-        self.note_refused_client(client, outcome.as_ref().err().filter(|error| error.refuses_client()));
+        let kind = slas_call("authorize_guest", Priority::Login);
+        let code = |answer: &Response| authorization_code(answer, &client.redirect_uri);
+        let outcome = self.transport.exchange(kind, with_strict_auth(request, client), code).await;
+        self.report_rejected_client(client, outcome.as_ref().err().filter(|error| error.is_client_rejected()));
         outcome
     }
 
     /// `POST /login`: a registered shopper's code.
     ///
     /// # Errors
-    /// [`ExchangeError`]; a wrong login or password is [`ExchangeError::Rejected`] with 401.
+    /// [`SalesforceError`]; a wrong login or password is [`SalesforceError::Rejected`] with 401.
     pub async fn login(
         &self,
         client: &SlasClient,
         site: &SiteId,
         credentials: &ShopperCredentials,
         pkce: &Pkce,
-    ) -> Result<AuthorizationCode, ExchangeError> {
+    ) -> Result<AuthorizationCode, SalesforceError> {
         let request = self
             .transport
             .client()
@@ -141,12 +141,12 @@ impl Slas {
                 ("redirect_uri", &client.redirect_uri),
                 ("code_challenge", pkce.challenge()),
             ]);
-        let code = |answer: &Answer| authorization_code(answer, &client.redirect_uri);
-        let purpose = of_slas("login", Class::Login);
-        let outcome = self.transport.exchange(purpose, with_strict_auth(request, client), code).await;
+        let code = |answer: &Response| authorization_code(answer, &client.redirect_uri);
+        let kind = slas_call("login", Priority::Login);
+        let outcome = self.transport.exchange(kind, with_strict_auth(request, client), code).await;
         // A 401 is about the shopper's password.
-        let refused = |error: &&ExchangeError| error.refuses_client() && !error.refuses_credentials();
-        self.note_refused_client(client, outcome.as_ref().err().filter(refused));
+        let refused = |error: &&SalesforceError| error.is_client_rejected() && !error.is_password_rejected();
+        self.report_rejected_client(client, outcome.as_ref().err().filter(refused));
         outcome
     }
 
@@ -154,14 +154,14 @@ impl Slas {
     /// must still send the verifier.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// [`SalesforceError`].
     pub async fn redeem(
         &self,
         client: &SlasClient,
         site: &SiteId,
         code: &AuthorizationCode,
         pkce: &Pkce,
-    ) -> Result<TokenAnswer, ExchangeError> {
+    ) -> Result<TokenResponse, SalesforceError> {
         let mut form = vec![
             ("grant_type", "authorization_code_pkce"),
             ("client_id", client.id.as_str()),
@@ -173,20 +173,16 @@ impl Slas {
         if let Some(usid) = &code.usid {
             form.push(("usid", usid.as_str()));
         }
-        self.token(of_slas("authorization_code_pkce", Class::Login), client, &form).await
+        self.token(slas_call("authorization_code_pkce", Priority::Login), client, &form).await
     }
 
     /// `POST /token` with `client_credentials`: a new guest of a private client.
     ///
     /// # Errors
-    /// [`ExchangeError`].
-    pub async fn guest_of_private_client(
-        &self,
-        client: &SlasClient,
-        site: &SiteId,
-    ) -> Result<TokenAnswer, ExchangeError> {
+    /// [`SalesforceError`].
+    pub async fn guest_token(&self, client: &SlasClient, site: &SiteId) -> Result<TokenResponse, SalesforceError> {
         let form = [("grant_type", "client_credentials"), ("channel_id", site.as_str())];
-        self.token(of_slas("client_credentials", Class::Login).repeatable(), client, &form).await
+        self.token(slas_call("client_credentials", Priority::Login).retryable(), client, &form).await
     }
 
     /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
@@ -194,16 +190,16 @@ impl Slas {
     /// SLAS makes a new one. The refresh token must be used by the same client.
     ///
     /// # Errors
-    /// [`ExchangeError`]; an unknown login is [`ExchangeError::Rejected`] with 400, the same shopper within 3 seconds is
-    /// [`ExchangeError::Conflict`].
-    pub async fn trusted_system(
+    /// [`SalesforceError`]; an unknown login is [`SalesforceError::Rejected`] with 400, the same shopper within 3 seconds is
+    /// [`SalesforceError::Conflict`].
+    pub async fn trusted_system_token(
         &self,
         client: &SlasClient,
         site: &SiteId,
         idp: &str,
         login: &str,
         usid: Option<&Usid>,
-    ) -> Result<TokenAnswer, ExchangeError> {
+    ) -> Result<TokenResponse, SalesforceError> {
         let mut form = vec![
             ("grant_type", "client_credentials"),
             ("hint", "ts_ext_on_behalf_of"),
@@ -213,72 +209,72 @@ impl Slas {
             ("client_id", client.id.as_str()),
         ];
         form.extend(usid.map(|usid| ("usid", usid.as_str())));
-        self.token_at("/trusted-system/token", of_slas("trusted_system", Class::Login), client, &form).await
+        self.token_at("/trusted-system/token", slas_call("trusted_system", Priority::Login), client, &form).await
     }
 
-    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards. Of [`Class::Refresh`] or
-    /// [`Class::Ahead`]: what nobody asked for yet leaves more of the tenant's budget to others.
+    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards. Of [`Priority::Refresh`] or
+    /// [`Priority::BackgroundRefresh`]: what nobody asked for yet leaves more of the tenant's budget to others.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// [`SalesforceError`].
     pub async fn refresh(
         &self,
         client: &SlasClient,
         site: &SiteId,
         refresh_token: &SecretString,
-        class: Class,
-    ) -> Result<TokenAnswer, ExchangeError> {
+        priority: Priority,
+    ) -> Result<TokenResponse, SalesforceError> {
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose_secret()),
             ("client_id", client.id.as_str()),
             ("channel_id", site.as_str()),
         ];
-        self.token(of_slas("refresh_token", class), client, &form).await
+        self.token(slas_call("refresh_token", priority), client, &form).await
     }
 
     /// `GET /logout` of a registered shopper.
     ///
     /// # Errors
-    /// [`ExchangeError`].
+    /// [`SalesforceError`].
     pub async fn logout(
         &self,
         client: &SlasClient,
         site: &SiteId,
         access_token: &SecretString,
         refresh_token: &SecretString,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<(), SalesforceError> {
         let request =
             self.transport.client().get(self.url("/logout")).bearer_auth(access_token.expose_secret()).query(&[
                 ("client_id", client.id.as_str()),
                 ("channel_id", site.as_str()),
                 ("refresh_token", refresh_token.expose_secret()),
             ]);
-        let confirmation = |answer: &Answer| match answer.status {
+        let confirmation = |answer: &Response| match answer.status {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::SEE_OTHER => Ok(()),
-            _ => Err(ExchangeError::of(answer)),
+            _ => Err(SalesforceError::from_response(answer)),
         };
-        self.transport.exchange(of_slas("logout", Class::Login), request, confirmation).await
+        self.transport.exchange(slas_call("logout", Priority::Login), request, confirmation).await
     }
 
     /// `GET /jwks`, as it came. At most 25 calls a minute are allowed.
     ///
     /// # Errors
-    /// [`ExchangeError`].
-    pub async fn jwks(&self) -> Result<Bytes, ExchangeError> {
+    /// [`SalesforceError`].
+    pub async fn jwks(&self) -> Result<Bytes, SalesforceError> {
         let request = self.transport.client().get(self.jwks_url());
-        let answer = self.transport.send(of_slas("jwks", Class::Upkeep), request).await?;
-        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(ExchangeError::of(&answer)) }
+        let answer = self.transport.send(slas_call("jwks", Priority::Maintenance), request).await?;
+        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(SalesforceError::from_response(&answer)) }
     }
 
     /// A caller's own request for a token, and SLAS's answer as it came, whatever it says. `rest` is what
     /// follows `/oauth2` in the target.
     ///
     /// # Errors
-    /// [`ExchangeError::Transport`] if no whole answer came. The guard is not asked: see [`Guard::admit_forwarded`].
-    pub async fn pass(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Answer, ExchangeError> {
+    /// [`SalesforceError::Transport`] if no whole answer came. The guard is not asked: see [`CallGuard::admit_forwarded`].
+    pub async fn forward(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Response, SalesforceError> {
         let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
-        Ok(self.transport.send(of_slas("passed", Class::Login).of_client(), request).await?)
+        Ok(self.transport.send(slas_call("passed", Priority::Login).from_client(), request).await?)
     }
 
     /// Where its key set is.
@@ -289,61 +285,61 @@ impl Slas {
 
     /// Whether SLAS answers at all within this time: `GET /userinfo` without a credential, whose 401 is a good
     /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
-    pub async fn answers(&self, within: Duration) -> bool {
+    pub async fn probe(&self, within: Duration) -> bool {
         let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
-        let answer = self.transport.send(of_slas("sign_of_life", Class::Upkeep), request).await;
+        let answer = self.transport.send(slas_call("sign_of_life", Priority::Maintenance), request).await;
         answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
     }
 
     /// What is known of it without asking.
     #[must_use]
-    pub fn guard(&self) -> &Arc<Guard> {
+    pub fn guard(&self) -> &Arc<CallGuard> {
         self.transport.guard()
     }
 
     async fn token(
         &self,
-        purpose: Purpose,
+        kind: CallKind,
         client: &SlasClient,
         form: &[(&str, &str)],
-    ) -> Result<TokenAnswer, ExchangeError> {
-        self.token_at("/token", purpose, client, form).await
+    ) -> Result<TokenResponse, SalesforceError> {
+        self.token_at("/token", kind, client, form).await
     }
 
     async fn token_at(
         &self,
         path: &str,
-        purpose: Purpose,
+        kind: CallKind,
         client: &SlasClient,
         form: &[(&str, &str)],
-    ) -> Result<TokenAnswer, ExchangeError> {
+    ) -> Result<TokenResponse, SalesforceError> {
         let ask = |secret: Option<&SecretString>| {
             let request = self.transport.client().post(self.url(path)).form(form);
             let request = match secret {
                 Some(secret) => request.basic_auth(&client.id, Some(secret.expose_secret())),
                 None => request,
             };
-            self.transport.exchange(purpose, request, token_answer)
+            self.transport.exchange(kind, request, token_response)
         };
         let outcome = ask(client.secret.as_ref()).await;
         // While a secret is being replaced, nobody knows which of the two SLAS takes at the moment.
         let outcome = match (&outcome, &client.previous_secret) {
-            (Err(error), Some(previous)) if error.refuses_client() => ask(Some(previous)).await,
+            (Err(error), Some(previous)) if error.is_client_rejected() => ask(Some(previous)).await,
             _ => outcome,
         };
-        self.note_refused_client(client, outcome.as_ref().err().filter(|error| error.refuses_client()));
+        self.report_rejected_client(client, outcome.as_ref().err().filter(|error| error.is_client_rejected()));
         outcome
     }
 
     /// Counts and logs that SLAS refuses a client of the configuration: no outage, but a mistake that only the operator can
     /// correct.
-    fn note_refused_client(&self, client: &SlasClient, error: Option<&ExchangeError>) {
+    fn report_rejected_client(&self, client: &SlasClient, error: Option<&SalesforceError>) {
         let Some(error) = error else { return };
         let organization = self.guard().name();
         self.transport.metrics().slas_client_refusals.with_label_values(&[organization, client.id.as_str()]).inc();
         let now = Instant::now();
-        let mut logged = self.refused_clients.lock();
-        if logged.get(&client.id).is_some_and(|at| now - *at < REFUSED_CLIENT_LOGGED_EVERY) {
+        let mut logged = self.rejected_clients.lock();
+        if logged.get(&client.id).is_some_and(|at| now - *at < REJECTED_CLIENT_LOG_INTERVAL) {
             return;
         }
         logged.insert(client.id.clone(), now);
@@ -360,16 +356,16 @@ impl Slas {
     }
 }
 
-fn token_answer(answer: &Answer) -> Result<TokenAnswer, ExchangeError> {
+fn token_response(answer: &Response) -> Result<TokenResponse, SalesforceError> {
     match answer.status {
         StatusCode::OK => json::read(&answer.body)
-            .map_err(|why| ExchangeError::malformed(format!("a token answer that cannot be read: {why}"))),
-        _ => Err(ExchangeError::of(answer)),
+            .map_err(|why| SalesforceError::malformed(format!("a token answer that cannot be read: {why}"))),
+        _ => Err(SalesforceError::from_response(answer)),
     }
 }
 
-fn of_slas(flow: &'static str, class: Class) -> Purpose {
-    Purpose::new("slas", flow, class)
+fn slas_call(flow: &'static str, priority: Priority) -> CallKind {
+    CallKind::new("slas", flow, priority)
 }
 
 /// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
@@ -401,17 +397,17 @@ fn credentials(word: &str, client_id: &ClientId, secret: &SecretString) -> Heade
 }
 
 /// Reads the code out of a 303's `Location`, which is parsed and never followed.
-fn authorization_code(answer: &Answer, redirect_uri: &str) -> Result<AuthorizationCode, ExchangeError> {
+fn authorization_code(answer: &Response, redirect_uri: &str) -> Result<AuthorizationCode, SalesforceError> {
     if answer.status != StatusCode::SEE_OTHER && answer.status != StatusCode::FOUND {
-        return Err(ExchangeError::of(answer));
+        return Err(SalesforceError::from_response(answer));
     }
-    let expected = Url::parse(redirect_uri).map_err(|_| ExchangeError::malformed("a redirect URI of ours"))?;
+    let expected = Url::parse(redirect_uri).map_err(|_| SalesforceError::malformed("a redirect URI of ours"))?;
     let location =
-        location(&answer.headers, &expected).ok_or(ExchangeError::malformed("a redirect without Location"))?;
+        location(&answer.headers, &expected).ok_or(SalesforceError::malformed("a redirect without Location"))?;
     if (location.origin(), location.scheme(), location.path())
         != (expected.origin(), expected.scheme(), expected.path())
     {
-        return Err(ExchangeError::malformed("a redirect to another address than the client's"));
+        return Err(SalesforceError::malformed("a redirect to another address than the client's"));
     }
     let mut code = None;
     let mut usid = None;
@@ -420,7 +416,7 @@ fn authorization_code(answer: &Answer, redirect_uri: &str) -> Result<Authorizati
             "code" => code = Some(SecretString::from(value.into_owned())),
             "usid" => usid = value.parse().ok(),
             "error" => {
-                return Err(ExchangeError::Rejected {
+                return Err(SalesforceError::Rejected {
                     status: StatusCode::BAD_REQUEST,
                     code: "authorization_refused".into(),
                 });
@@ -429,7 +425,7 @@ fn authorization_code(answer: &Answer, redirect_uri: &str) -> Result<Authorizati
         }
     }
     let code = code.filter(|code| !code.expose_secret().is_empty());
-    Ok(AuthorizationCode { code: code.ok_or(ExchangeError::malformed("a redirect without a code"))?, usid })
+    Ok(AuthorizationCode { code: code.ok_or(SalesforceError::malformed("a redirect without a code"))?, usid })
 }
 
 /// A relative `Location` (RFC 9110, 10.2.2) can only mean the client's own address: SLAS has been told no other.
@@ -443,10 +439,10 @@ mod tests {
 
     const OURS: &str = "http://localhost:3000/callback";
 
-    fn redirect(status: u16, location: &'static str) -> Answer {
+    fn redirect(status: u16, location: &'static str) -> Response {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, HeaderValue::from_static(location));
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
+        Response { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::new() }
     }
 
     #[test]

@@ -5,54 +5,54 @@
 //! gateway's own client is misconfigured. An answer that is not in the table keeps its own code and ends nothing.
 
 /// The refresh token, code or session is void: whoever holds it must log in again.
-const VOID: &str = "invalid_grant";
+const INVALID_GRANT: &str = "invalid_grant";
 /// The SLAS client of the configuration is unknown, has another secret, or may not do this.
-const MISCONFIGURED: &str = "invalid_client";
+const INVALID_CLIENT: &str = "invalid_client";
 
 /// One refusal: the `error` that it has, or any if empty, part of its sentence in lower case, and its code.
-struct Row {
+struct Rule {
     error: &'static str,
     says: &'static str,
     code: &'static str,
 }
 
-const fn row(error: &'static str, says: &'static str, code: &'static str) -> Row {
-    Row { error, says, code }
+const fn rule(error: &'static str, says: &'static str, code: &'static str) -> Rule {
+    Rule { error, says, code }
 }
 
-/// The first row that fits counts. The sentence is `error_description` of SLAS or `message` of its older answers.
-const TABLE: [Row; 16] = [
+/// The first row that matches counts. The sentence is `error_description` of SLAS or `message` of its older answers.
+const RULES: [Rule; 16] = [
     // RFC 6749, 5.2: about the client, whatever the sentence says.
-    row(MISCONFIGURED, "", MISCONFIGURED),
-    row("unauthorized_client", "", MISCONFIGURED),
+    rule(INVALID_CLIENT, "", INVALID_CLIENT),
+    rule("unauthorized_client", "", INVALID_CLIENT),
     // Published, `auth` 1.50.0, revokeToken; getAccessToken answers the same for a void refresh token.
-    row("invalid_request", "bad or missing refresh token", VOID),
+    rule("invalid_request", "bad or missing refresh token", INVALID_GRANT),
     // Older answers of getAccessToken, as storefronts know them.
-    row("", "invalid refresh_token", VOID),
-    row("", "invalid refresh token", VOID),
-    row("", "refresh token expired", VOID),
-    row("", "refresh token is expired", VOID),
+    rule("", "invalid refresh_token", INVALID_GRANT),
+    rule("", "invalid refresh token", INVALID_GRANT),
+    rule("", "refresh token expired", INVALID_GRANT),
+    rule("", "refresh token is expired", INVALID_GRANT),
     // The shopper has changed the password elsewhere.
-    row("", "credentials changed after token was issued", VOID),
+    rule("", "credentials changed after token was issued", INVALID_GRANT),
     // Published, authenticateCustomer, getAccessToken, getTrustedSystemAccessToken, logoutCustomer, revokeToken.
-    row("invalid_request", "bad or missing client_id", MISCONFIGURED),
+    rule("invalid_request", "bad or missing client_id", INVALID_CLIENT),
     // The same form for what the configuration says: site, redirect URI and grant.
-    row("invalid_request", "bad or missing channel_id", MISCONFIGURED),
-    row("invalid_request", "bad or missing redirect_uri", MISCONFIGURED),
-    row("invalid_request", "bad or missing grant_type", MISCONFIGURED),
-    row("invalid_request", "tenant id exception", MISCONFIGURED),
+    rule("invalid_request", "bad or missing channel_id", INVALID_CLIENT),
+    rule("invalid_request", "bad or missing redirect_uri", INVALID_CLIENT),
+    rule("invalid_request", "bad or missing grant_type", INVALID_CLIENT),
+    rule("invalid_request", "tenant id exception", INVALID_CLIENT),
     // RFC 6749, 5.2.
-    row("unsupported_grant_type", "", MISCONFIGURED),
-    row("invalid_scope", "", "invalid_scope"),
-    row(VOID, "", VOID),
+    rule("unsupported_grant_type", "", INVALID_CLIENT),
+    rule("invalid_scope", "", "invalid_scope"),
+    rule(INVALID_GRANT, "", INVALID_GRANT),
 ];
 
 /// The code of a refusal with this `error` and this sentence; `None` if the table does not know it.
 #[must_use]
 pub(super) fn code(error: &str, sentence: &str) -> Option<&'static str> {
     let (error, sentence) = (error.to_ascii_lowercase(), sentence.to_ascii_lowercase());
-    let fits = |row: &&Row| (row.error.is_empty() || row.error == error) && sentence.contains(row.says);
-    TABLE.iter().find(fits).map(|row| row.code)
+    let matches = |rule: &&Rule| (rule.error.is_empty() || rule.error == error) && sentence.contains(rule.says);
+    RULES.iter().find(matches).map(|rule| rule.code)
 }
 
 #[cfg(test)]
@@ -62,17 +62,17 @@ mod tests {
     #[test]
     fn refusal_in_any_case_and_with_words_around_has_its_code() {
         for (error, sentence, expected) in [
-            ("INVALID_REQUEST", "BAD OR MISSING REFRESH TOKEN", VOID),
-            ("server_said", "Error: Invalid refresh_token (x)", VOID),
-            ("", "The refresh token is expired.", VOID),
-            ("", "Refresh token expired", VOID),
-            ("x", "Credentials changed after token was issued", VOID),
-            ("invalid_grant", "", VOID),
-            ("invalid_request", "Bad or missing channel_id", MISCONFIGURED),
-            ("invalid_request", "Bad or missing redirect_uri.", MISCONFIGURED),
-            ("invalid_request", "Bad or missing grant_type", MISCONFIGURED),
-            ("Unauthorized_Client", "whatever", MISCONFIGURED),
-            ("unsupported_grant_type", "", MISCONFIGURED),
+            ("INVALID_REQUEST", "BAD OR MISSING REFRESH TOKEN", INVALID_GRANT),
+            ("server_said", "Error: Invalid refresh_token (x)", INVALID_GRANT),
+            ("", "The refresh token is expired.", INVALID_GRANT),
+            ("", "Refresh token expired", INVALID_GRANT),
+            ("x", "Credentials changed after token was issued", INVALID_GRANT),
+            ("invalid_grant", "", INVALID_GRANT),
+            ("invalid_request", "Bad or missing channel_id", INVALID_CLIENT),
+            ("invalid_request", "Bad or missing redirect_uri.", INVALID_CLIENT),
+            ("invalid_request", "Bad or missing grant_type", INVALID_CLIENT),
+            ("Unauthorized_Client", "whatever", INVALID_CLIENT),
+            ("unsupported_grant_type", "", INVALID_CLIENT),
             ("invalid_scope", "", "invalid_scope"),
         ] {
             assert_eq!(code(error, sentence), Some(expected), "{error} {sentence}");
@@ -83,17 +83,17 @@ mod tests {
     #[test]
     fn published_examples_mean_what_they_say() {
         for (error, description, expected) in [
-            ("invalid_request", "Bad or missing client_id.", Some(MISCONFIGURED)),
-            ("invalid_request", "Bad or missing refresh token.", Some(VOID)),
-            ("invalid_client", "Basic Authorization failed.", Some(MISCONFIGURED)),
-            ("invalid_client", "Authorization failed.", Some(MISCONFIGURED)),
-            ("invalid_request", "Tenant Id Exception - Must be a well-formed tenantId", Some(MISCONFIGURED)),
+            ("invalid_request", "Bad or missing client_id.", Some(INVALID_CLIENT)),
+            ("invalid_request", "Bad or missing refresh token.", Some(INVALID_GRANT)),
+            ("invalid_client", "Basic Authorization failed.", Some(INVALID_CLIENT)),
+            ("invalid_client", "Authorization failed.", Some(INVALID_CLIENT)),
+            ("invalid_request", "Tenant Id Exception - Must be a well-formed tenantId", Some(INVALID_CLIENT)),
             // It says nothing of the refresh token that was sent: it ends nothing.
             ("invalid_request", "Bad or missing access token.", None),
             ("invalid_request", "Bad or missing access token or refresh token", None),
             ("invalid_request", "Bad or missing request parameters.", None),
             ("not_found", "User Not Found", None),
-            ("invalid_client", "Invalid refresh token", Some(MISCONFIGURED)),
+            ("invalid_client", "Invalid refresh token", Some(INVALID_CLIENT)),
             ("conflict", "The same loginId and tenantId tried to login twice within 1 second.", None),
         ] {
             assert_eq!(code(error, description), expected, "{error}: {description}");

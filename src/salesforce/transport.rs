@@ -1,8 +1,8 @@
 //! The gateway's own calls to Salesforce over HTTP: bounded in time and size, verified, unredirected.
 //!
-//! Owns the client's settings, and the one way that every exchange takes: first the [`Guard`], then the wire, then the
+//! Owns the client's settings, and the one way that every exchange takes: first the [`CallGuard`], then the wire, then the
 //! guard learns what came of it. Redirects are never followed (SLAS answers logins by 303, and the code is in its
-//! `Location`), no proxy of the environment is used, and an answer larger than [`MAX_ANSWER_BYTES`] is cut off unread.
+//! `Location`), no proxy of the environment is used, and an answer larger than [`MAX_RESPONSE_BYTES`] is cut off unread.
 //! What may be sent twice is sent once more after a failure, if the guard's budget allows it and the time for the
 //! exchange is not over.
 
@@ -18,10 +18,10 @@ use rustls::pki_types::CertificateDer;
 use tracing::Instrument;
 use url::Url;
 
-pub use super::response::{Answer, MAX_ANSWER_BYTES, TransportError};
+pub use super::response::{MAX_RESPONSE_BYTES, Response, TransportError};
 use super::{
-    error::ExchangeError,
-    guard::{Class, Guard, NotAdmitted, Outcome, Sender},
+    error::SalesforceError,
+    guard::{AdmitError, CallGuard, Outcome, Priority, Sender},
     resolver::Resolver,
 };
 use crate::{
@@ -33,17 +33,17 @@ use crate::{
 };
 
 /// Shortest wait before a call is repeated; up to twice as much is added at random.
-const BEFORE_REPEAT: Duration = Duration::from_millis(50);
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// The part of an exchange's time that connecting may take.
-const CONNECT_SHARE: f64 = 0.9;
+const CONNECT_TIMEOUT_SHARE: f64 = 0.9;
 
 /// A connection pool to Salesforce's services.
 #[derive(Debug, Clone)]
 pub struct Transport {
     client: Client,
-    guard: Arc<Guard>,
+    guard: Arc<CallGuard>,
     /// Time limit of one exchange, repeat included.
-    within: Duration,
+    timeout: Duration,
     metrics: Arc<Metrics>,
     /// Shared by all clones.
     failure_log: Arc<LogThrottle>,
@@ -51,30 +51,30 @@ pub struct Transport {
 
 /// What a call is for: how the metrics name it, and how it is treated.
 #[derive(Debug, Clone, Copy)]
-pub struct Purpose {
+pub struct CallKind {
     service: &'static str,
     flow: &'static str,
-    class: Class,
-    is_repeatable: bool,
+    priority: Priority,
+    is_retryable: bool,
     sender: Sender,
 }
 
-impl Purpose {
+impl CallKind {
     /// A call to `slas`, `account_manager` or `api`, of a flow such as `refresh_token`.
     #[must_use]
-    pub fn new(service: &'static str, flow: &'static str, class: Class) -> Self {
-        Self { service, flow, class, is_repeatable: false, sender: Sender::Gateway }
+    pub fn new(service: &'static str, flow: &'static str, priority: Priority) -> Self {
+        Self { service, flow, priority, is_retryable: false, sender: Sender::Gateway }
     }
 
     /// The same, for what may be sent twice: it changes nothing, or makes something that nobody has to know.
     #[must_use]
-    pub fn repeatable(self) -> Self {
-        Self { is_repeatable: true, ..self }
+    pub fn retryable(self) -> Self {
+        Self { is_retryable: true, ..self }
     }
 
     /// The same, for a client's own request that the gateway passes on.
     #[must_use]
-    pub fn of_client(self) -> Self {
+    pub fn from_client(self) -> Self {
         Self { sender: Sender::Client, ..self }
     }
 }
@@ -93,12 +93,12 @@ impl Transport {
         timeouts: &Timeouts,
         url: &Url,
         authorities: &[CertificateDer<'static>],
-        guard: Arc<Guard>,
+        guard: Arc<CallGuard>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, TransportSetupError> {
         let trusted: Result<Vec<_>, _> = authorities.iter().map(|der| Certificate::from_der(der)).collect();
         // Before the exchange's own end: who waits for a connection in vain should not blame the answer.
-        let connect = timeouts.connect.min(timeouts.exchange.mul_f64(CONNECT_SHARE));
+        let connect = timeouts.connect.min(timeouts.exchange.mul_f64(CONNECT_TIMEOUT_SHARE));
         let client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -111,7 +111,7 @@ impl Transport {
             .tcp_nodelay(true)
             .user_agent(concat!("shopper-gateway/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, guard, within: timeouts.exchange, metrics, failure_log: Arc::default() })
+        Ok(Self { client, guard, timeout: timeouts.exchange, metrics, failure_log: Arc::default() })
     }
 
     /// The client to build requests with.
@@ -128,62 +128,62 @@ impl Transport {
 
     /// What is asked before each exchange.
     #[must_use]
-    pub fn guard(&self) -> &Arc<Guard> {
+    pub fn guard(&self) -> &Arc<CallGuard> {
         &self.guard
     }
 
     /// Makes a guarded call and reads its answer, within the time for one exchange.
     ///
     /// # Errors
-    /// [`ExchangeError`]: what the guard refuses, what did not arrive, and what `read` makes of the answer.
+    /// [`SalesforceError`]: what the guard refuses, what did not arrive, and what `read` makes of the answer.
     pub async fn exchange<T>(
         &self,
-        purpose: Purpose,
+        kind: CallKind,
         request: RequestBuilder,
-        read: impl Fn(&Answer) -> Result<T, ExchangeError>,
-    ) -> Result<T, ExchangeError> {
-        let deadline = Instant::now() + self.within;
-        let again = if purpose.is_repeatable { request.try_clone() } else { None };
-        self.guard.count();
-        let first = self.attempt(purpose, request, &read).await;
-        let (Err(error), Some(again)) = (&first, again) else { return first };
-        let pause = BEFORE_REPEAT.mul_f64(1.0 + 2.0 * random_fraction());
-        if !error.may_pass() || Instant::now() + pause >= deadline || !self.guard.may_repeat() {
+        read: impl Fn(&Response) -> Result<T, SalesforceError>,
+    ) -> Result<T, SalesforceError> {
+        let deadline = Instant::now() + self.timeout;
+        let retry = if kind.is_retryable { request.try_clone() } else { None };
+        self.guard.count_call();
+        let first = self.attempt(kind, request, &read).await;
+        let (Err(error), Some(retry)) = (&first, retry) else { return first };
+        let delay = MIN_RETRY_DELAY.mul_f64(1.0 + 2.0 * random_fraction());
+        if !error.is_transient() || Instant::now() + delay >= deadline || !self.guard.try_retry() {
             return first;
         }
-        external_wait::on_others(tokio::time::sleep(pause)).await;
+        external_wait::on_others(tokio::time::sleep(delay)).await;
         let left = deadline.saturating_duration_since(Instant::now());
-        self.attempt(purpose, again.timeout(left), &read).await
+        self.attempt(kind, retry.timeout(left), &read).await
     }
 
     async fn attempt<T>(
         &self,
-        purpose: Purpose,
+        kind: CallKind,
         request: RequestBuilder,
-        read: &impl Fn(&Answer) -> Result<T, ExchangeError>,
-    ) -> Result<T, ExchangeError> {
-        if let Err(error) = external_wait::on_others(self.guard.admit(purpose.class)).await {
-            self.metrics.token_exchanges.with_label_values(&[purpose.service, purpose.flow, "not_sent"]).inc();
+        read: &impl Fn(&Response) -> Result<T, SalesforceError>,
+    ) -> Result<T, SalesforceError> {
+        if let Err(error) = external_wait::on_others(self.guard.admit(kind.priority)).await {
+            self.metrics.token_exchanges.with_label_values(&[kind.service, kind.flow, "not_sent"]).inc();
             return Err(error.into());
         }
         let began = Instant::now();
-        let answer = self.send(purpose, request).await;
-        let outcome = answer.map_err(ExchangeError::from).and_then(|answer| read(&answer));
-        self.guard.learn(purpose.class, began, outcome_of(&outcome));
+        let answer = self.send(kind, request).await;
+        let outcome = answer.map_err(SalesforceError::from).and_then(|answer| read(&answer));
+        self.guard.record_outcome(kind.priority, began, outcome_of(&outcome));
         outcome
     }
 
-    /// Sends a request and reads the whole answer, counted and timed under its purpose, and unguarded. It carries the
+    /// Sends a request and reads the whole answer, counted and timed under its kind, and unguarded. It carries the
     /// correlation id of the request that it is made for, or one of its own.
     ///
     /// # Errors
     /// [`TransportError`]; an HTTP status, whichever, is no error here.
-    pub async fn send(&self, purpose: Purpose, request: RequestBuilder) -> Result<Answer, TransportError> {
+    pub async fn send(&self, kind: CallKind, request: RequestBuilder) -> Result<Response, TransportError> {
         let start = Instant::now();
-        let span = spans::exchange(purpose.service, purpose.flow);
+        let span = spans::exchange(kind.service, kind.flow);
         let correlation_id = correlation::current();
         let answer =
-            external_wait::on_others(read_whole(request, correlation_id.clone()).instrument(span.clone())).await;
+            external_wait::on_others(read_response(request, correlation_id.clone()).instrument(span.clone())).await;
         let (host, result) = match answer {
             Ok(answer) => (None, Ok(answer)),
             Err(error) => (host_of(&error), Err(error.into())),
@@ -201,23 +201,23 @@ impl Transport {
         };
         span.record("outcome", outcome);
         if outcome != "ok" {
-            let (service, flow, correlation_id) = (purpose.service, purpose.flow, correlation::text(&correlation_id));
+            let (service, flow, correlation_id) = (kind.service, kind.flow, correlation::text(&correlation_id));
             tracing::debug!(service, flow, outcome, correlation_id, "an exchange gave no token or document");
         }
         if let Err(TransportError::Unreachable(cause)) = result {
-            self.note_connect_failure(purpose.service, host.as_deref(), cause);
+            self.record_connect_failure(kind.service, host.as_deref(), cause);
         }
-        self.metrics.exchange(purpose.service, purpose.flow, outcome, start.elapsed());
+        self.metrics.exchange(kind.service, kind.flow, outcome, start.elapsed());
         if let Ok(answer) = &result
-            && purpose.class.is_budgeted()
+            && kind.priority.is_budgeted()
         {
-            self.guard.heed(purpose.sender, answer.status, &answer.headers);
+            self.guard.on_response(kind.sender, answer.status, &answer.headers);
         }
         result
     }
 
     /// Counts a failure to connect, and logs it if its cause is due.
-    fn note_connect_failure(&self, service: &str, host: Option<&str>, cause: ConnectFailure) {
+    fn record_connect_failure(&self, service: &str, host: Option<&str>, cause: ConnectFailure) {
         self.metrics.connect_failures.with_label_values(&[service, cause.label()]).inc();
         if self.failure_log.admits(cause) {
             let advice = cause.advice();
@@ -226,23 +226,25 @@ impl Transport {
     }
 }
 
-impl From<NotAdmitted> for ExchangeError {
-    fn from(error: NotAdmitted) -> Self {
+impl From<AdmitError> for SalesforceError {
+    fn from(error: AdmitError) -> Self {
         match error {
-            NotAdmitted::RateLimited(wait) => Self::RateLimited { retry_after: Some(wait) },
-            NotAdmitted::CircuitOpen => Self::NotAsked,
+            AdmitError::RateLimited(wait) => Self::RateLimited { retry_after: Some(wait) },
+            AdmitError::CircuitOpen => Self::CircuitOpen,
         }
     }
 }
 
 /// What the guard learns from what came of a call.
-fn outcome_of<T>(result: &Result<T, ExchangeError>) -> Outcome {
+fn outcome_of<T>(result: &Result<T, SalesforceError>) -> Outcome {
     match result {
-        Err(ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_)) => Outcome::Failed,
-        Err(ExchangeError::RateLimited { .. } | ExchangeError::NotAsked | ExchangeError::NoRandomness(_)) => {
-            Outcome::Unknown
+        Err(SalesforceError::ServerError(_) | SalesforceError::Transport(_) | SalesforceError::Malformed(_)) => {
+            Outcome::Failure
         }
-        Ok(_) | Err(ExchangeError::Rejected { .. } | ExchangeError::Conflict) => Outcome::Answered,
+        Err(SalesforceError::RateLimited { .. } | SalesforceError::CircuitOpen | SalesforceError::Random(_)) => {
+            Outcome::Ignored
+        }
+        Ok(_) | Err(SalesforceError::Rejected { .. } | SalesforceError::Conflict) => Outcome::Success,
     }
 }
 
@@ -273,7 +275,7 @@ impl From<ReadError> for TransportError {
     }
 }
 
-async fn read_whole(request: RequestBuilder, correlation_id: HeaderValue) -> Result<Answer, ReadError> {
+async fn read_response(request: RequestBuilder, correlation_id: HeaderValue) -> Result<Response, ReadError> {
     let (client, request) = request.build_split();
     let mut request = request?;
     // A client's request that is passed on has one already: it is the same.
@@ -282,12 +284,12 @@ async fn read_whole(request: RequestBuilder, correlation_id: HeaderValue) -> Res
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
             return Err(ReadError::TooLarge);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, headers, body: body.freeze() })
+    Ok(Response { status, headers, body: body.freeze() })
 }
 
 /// Host and port that were called: of a URL they are all that may stand in a log.

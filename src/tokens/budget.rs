@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    salesforce::guard::{Class, Guard},
+    salesforce::guard::{CallGuard, Priority},
     store::{
         SessionStore,
         budget::{Budget, Level, Taken},
@@ -32,7 +32,7 @@ const ALONE: u32 = 4;
 #[derive(Debug)]
 pub struct SlasBudget {
     store: Arc<dyn SessionStore>,
-    guard: Arc<Guard>,
+    guard: Arc<CallGuard>,
     what: Vec<u8>,
     shared: Budget,
     own: Budget,
@@ -42,7 +42,7 @@ pub struct SlasBudget {
 impl SlasBudget {
     /// So many calls a minute, of all gateways together; this one's go through `guard`.
     #[must_use]
-    pub fn new(store: Arc<dyn SessionStore>, guard: Arc<Guard>, tenant: &TenantId, per_minute: u32) -> Self {
+    pub fn new(store: Arc<dyn SessionStore>, guard: Arc<CallGuard>, tenant: &TenantId, per_minute: u32) -> Self {
         let shared = whole(per_minute);
         let own = whole((per_minute / ALONE).max(1));
         Self { store, guard, what: format!("slas|{tenant}").into_bytes(), shared, own, alone: Level::default() }
@@ -51,21 +51,21 @@ impl SlasBudget {
     /// Fills the guard's purse whenever it is empty, for ever.
     pub async fn keep(mut self) {
         loop {
-            let class = self.guard.purse().wanted().await;
-            match self.take(class).await {
-                (Taken::Yes, calls) => self.guard.purse().put(class, calls),
-                (Taken::NotFor(wait), _) => self.guard.purse().nothing(class, wait),
+            let priority = self.guard.permit_lease().next_refill_request().await;
+            match self.take(priority).await {
+                (Taken::Yes, calls) => self.guard.permit_lease().refill(priority, calls),
+                (Taken::NotFor(wait), _) => self.guard.permit_lease().deny(priority, wait),
             }
         }
     }
 
-    async fn take(&mut self, class: Class) -> (Taken, u32) {
+    async fn take(&mut self, priority: Priority) -> (Taken, u32) {
         let calls = handful(self.shared);
-        match self.store.take(&self.what, self.shared, calls, left_by(class, self.shared)).await {
+        match self.store.take(&self.what, self.shared, calls, left_by(priority, self.shared)).await {
             Ok(taken) => (taken, calls),
             Err(_) => {
                 let calls = handful(self.own);
-                (self.alone.take(self.own, calls, left_by(class, self.own), Instant::now()), calls)
+                (self.alone.take(self.own, calls, left_by(priority, self.own), Instant::now()), calls)
             }
         }
     }
@@ -82,12 +82,12 @@ fn handful(budget: Budget) -> u32 {
 }
 
 /// What a class leaves for those that matter more.
-fn left_by(class: Class, budget: Budget) -> u32 {
-    match class {
-        Class::Ahead | Class::Forwarded => budget.size / 2,
-        Class::ForwardedLogin => budget.size / 8 * 3,
-        Class::Refresh => budget.size / 4,
-        Class::Login | Class::System | Class::Profile | Class::Upkeep => 0,
+fn left_by(priority: Priority, budget: Budget) -> u32 {
+    match priority {
+        Priority::BackgroundRefresh | Priority::Forwarded => budget.size / 2,
+        Priority::ForwardedLogin => budget.size / 8 * 3,
+        Priority::Refresh => budget.size / 4,
+        Priority::Login | Priority::System | Priority::Profile | Priority::Maintenance => 0,
     }
 }
 
@@ -99,12 +99,12 @@ mod tests {
     fn budget(store: &Arc<dyn SessionStore>, per_minute: u32) -> SlasBudget {
         let metrics = Arc::new(Metrics::new("test", "test").unwrap());
         let tenant = "zzrf_001".parse().unwrap();
-        SlasBudget::new(Arc::clone(store), Guard::new("f_ecom_zzrf_001", metrics), &tenant, per_minute)
+        SlasBudget::new(Arc::clone(store), CallGuard::new("f_ecom_zzrf_001", metrics), &tenant, per_minute)
     }
 
-    async fn taken(budget: &mut SlasBudget, class: Class) -> u32 {
+    async fn taken(budget: &mut SlasBudget, priority: Priority) -> u32 {
         let mut all = 0;
-        while let (Taken::Yes, calls) = budget.take(class).await {
+        while let (Taken::Yes, calls) = budget.take(priority).await {
             all += calls;
         }
         all
@@ -129,9 +129,9 @@ mod tests {
         let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new(1));
         // So slow that nothing comes back meanwhile: 100 at once.
         let (mut one, mut other) = (budget(&store, 500), budget(&store, 500));
-        assert!((50..60).contains(&taken(&mut one, Class::Ahead).await));
-        assert!((25..35).contains(&taken(&mut other, Class::Refresh).await));
-        assert!((25..35).contains(&taken(&mut one, Class::Login).await));
-        assert!(taken(&mut other, Class::Login).await < 10);
+        assert!((50..60).contains(&taken(&mut one, Priority::BackgroundRefresh).await));
+        assert!((25..35).contains(&taken(&mut other, Priority::Refresh).await));
+        assert!((25..35).contains(&taken(&mut one, Priority::Login).await));
+        assert!(taken(&mut other, Priority::Login).await < 10);
     }
 }

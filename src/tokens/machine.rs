@@ -50,8 +50,8 @@ use crate::{
     jwt::{TokenDigest, bearer, token_digest},
     observability::metrics::Metrics,
     salesforce::{
-        account_manager::{AccountManager, SystemTokenAnswer},
-        error::ExchangeError,
+        account_manager::{AccountManager, SystemTokenResponse},
+        error::SalesforceError,
     },
     store::SessionStore,
     time::random_fraction,
@@ -128,12 +128,12 @@ impl Expiry<Slot, Arc<SystemToken>> for AtItsEnd {
 }
 
 impl SystemToken {
-    fn new(answer: &SystemTokenAnswer, asked: &Scopes, asked_at: Instant) -> Option<Self> {
+    fn new(answer: &SystemTokenResponse, asked: &Scopes, asked_at: Instant) -> Option<Self> {
         let life = Duration::from_secs(answer.expires_in).min(LONGEST_LIFE);
         Some(Self {
             authorization: bearer(&answer.access_token)?,
             digest: token_digest(answer.access_token.expose_secret()),
-            scopes: answer.granted(asked),
+            scopes: answer.granted_scopes(asked),
             ends_at: asked_at + life,
             renew_at: asked_at + life.mul_f64(RENEWAL_FROM + RENEWAL_SPREAD * random_fraction()),
         })
@@ -332,7 +332,7 @@ impl MachineTokens {
         let answer = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
         let token = answer.and_then(|answer| {
             SystemToken::new(&answer, &scopes, asked_at)
-                .ok_or(ExchangeError::malformed("a token that is no header value"))
+                .ok_or(SalesforceError::malformed("a token that is no header value"))
         });
         match token {
             Ok(token) => {
@@ -344,7 +344,7 @@ impl MachineTokens {
                 Ok(token)
             }
             // The guard knows when it will be asked again; that is no failure of these credentials.
-            Err(ExchangeError::NotAsked) => {
+            Err(SalesforceError::CircuitOpen) => {
                 self.unknown_clients.observe_failure(&slot.tenant);
                 Err(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
             }
@@ -384,17 +384,17 @@ impl MachineTokens {
         }
     }
 
-    fn remember(&self, slot: Slot, error: &ExchangeError) -> SystemTokenFailure {
+    fn remember(&self, slot: Slot, error: &SalesforceError) -> SystemTokenFailure {
         let times = self.failures.get(&slot).map_or(0, |remembered| remembered.times.saturating_add(1));
         let pause = LONGEST_PAUSE
             .min(FIRST_PAUSE * 2_u32.saturating_pow(times.min(16)))
             .mul_f64(1.0 + 0.25 * random_fraction());
         let (failure, lasts) = match error {
-            ExchangeError::Rejected { code, .. } if code == "invalid_scope" => {
+            SalesforceError::Rejected { code, .. } if code == "invalid_scope" => {
                 (SystemTokenFailure::ScopeRefused, SCOPE_REFUSED_FOR)
             }
             error if refuses_secret(error) => (SystemTokenFailure::CredentialsRefused, CLIENT_REFUSED_FOR),
-            ExchangeError::RateLimited { retry_after: Some(wait) } => {
+            SalesforceError::RateLimited { retry_after: Some(wait) } => {
                 (SystemTokenFailure::Unavailable { retry_after: *wait }, *wait)
             }
             _ => (SystemTokenFailure::Unavailable { retry_after: pause }, pause),
@@ -439,8 +439,8 @@ impl MachineTokens {
 }
 
 /// Whether Account Manager refused the client or its secret.
-fn refuses_secret(error: &ExchangeError) -> bool {
-    matches!(error, ExchangeError::Rejected { code, .. } if code != "invalid_scope") && error.refuses_client()
+fn refuses_secret(error: &SalesforceError) -> bool {
+    matches!(error, SalesforceError::Rejected { code, .. } if code != "invalid_scope") && error.is_client_rejected()
 }
 
 impl Remembered {

@@ -28,8 +28,8 @@ use crate::{
     jwt::TokenDigest,
     observability::metrics::Metrics,
     salesforce::{
-        error::ExchangeError,
-        slas::{Slas, TokenAnswer},
+        error::SalesforceError,
+        slas::{Slas, TokenResponse},
     },
     store::{CallerEntry, StoreError},
     time::random_fraction,
@@ -168,7 +168,7 @@ pub enum OnBehalfError {
     TooMany,
     /// SLAS could not be asked or refused the client.
     #[error("no token on behalf of the shopper: {0}")]
-    Slas(ExchangeError),
+    Slas(SalesforceError),
     /// The store could not be asked when that was needed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -286,16 +286,16 @@ impl OnBehalfTokens {
     }
 
     /// Remembers why SLAS gave no token, for as long as it would do so again.
-    fn note_refusal(&self, agent: &Agent, whose: &OnBehalfOf, name: Option<&TokenDigest>, error: &ExchangeError) {
+    fn note_refusal(&self, agent: &Agent, whose: &OnBehalfOf, name: Option<&TokenDigest>, error: &SalesforceError) {
         let refused = self.meaning(whose, error);
         let now = Instant::now();
-        if error.refuses_client() {
+        if error.is_client_rejected() {
             self.refused.insert(of_client(agent, whose), (refused.clone(), now + CLIENT_REFUSED_FOR));
         }
         let name = match (name, &whose.whose) {
             (Some(name), _) => *name,
             // What SLAS refuses one new guest it refuses the next, but a call that failed says nothing of the next.
-            (None, Whose::NewGuest) if matches!(error, ExchangeError::Rejected { .. }) => of_new_guests(agent, whose),
+            (None, Whose::NewGuest) if matches!(error, SalesforceError::Rejected { .. }) => of_new_guests(agent, whose),
             (None, _) => return,
         };
         if let Some(time) = remembered_for(error, &refused) {
@@ -304,13 +304,13 @@ impl OnBehalfTokens {
     }
 
     /// What SLAS's no means: a login or USID that nobody has, or something that is not about the shopper.
-    fn meaning(&self, whose: &OnBehalfOf, error: &ExchangeError) -> OnBehalfError {
+    fn meaning(&self, whose: &OnBehalfOf, error: &SalesforceError) -> OnBehalfError {
         let is_about_shopper = match &whose.whose {
             Whose::Registered { idp, .. } => idp == ECOM,
             Whose::Guest { .. } => true,
             Whose::NewGuest => false,
         };
-        if is_about_shopper && error.refuses_login() {
+        if is_about_shopper && error.is_login_id_rejected() {
             OnBehalfError::ShopperUnknown
         } else {
             OnBehalfError::Slas(error.clone())
@@ -410,10 +410,10 @@ impl OnBehalfTokens {
             let who = format!("tsob|{}|{idp}|{}", whose.organization, login.to_lowercase());
             let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.exchange);
             let wait = self.sessions.turn(&who, WINDOW, longest).await;
-            tokio::time::sleep(wait.ok_or(OnBehalfError::Slas(ExchangeError::Conflict))?).await;
+            tokio::time::sleep(wait.ok_or(OnBehalfError::Slas(SalesforceError::Conflict))?).await;
         }
         loop {
-            match agent.slas.trusted_system(&agent.client, &whose.site, idp, login, usid).await {
+            match agent.slas.trusted_system_token(&agent.client, &whose.site, idp, login, usid).await {
                 Ok(answer) => {
                     let token = self.keep(whose, name, answer).await;
                     if let (Some(name), Err(error @ OnBehalfError::ShopperUnknown)) = (name, &token) {
@@ -421,7 +421,7 @@ impl OnBehalfTokens {
                     }
                     return token;
                 }
-                Err(ExchangeError::Conflict) if Instant::now() + WINDOW + self.exchange < deadline => {
+                Err(SalesforceError::Conflict) if Instant::now() + WINDOW + self.exchange < deadline => {
                     tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
                 }
                 Err(error) => {
@@ -437,12 +437,12 @@ impl OnBehalfTokens {
         }
     }
 
-    async fn keep(&self, whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, answer: TokenAnswer) -> Outcome {
+    async fn keep(&self, whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, answer: TokenResponse) -> Outcome {
         let held = self.sessions.issued(&answer.access_token, &whose.organization).await;
         let token = on_behalf(whose, name, held.map(Arc::new))?;
         if !token.held.verified.shopper.marks.tsob {
             tracing::error!(organization = %whose.organization, "SLAS gave a token on behalf that does not say so");
-            return Err(OnBehalfError::Slas(ExchangeError::malformed("a token without the mark tsob")));
+            return Err(OnBehalfError::Slas(SalesforceError::malformed("a token without the mark tsob")));
         }
         if !whose.whose.is(&token.held.verified.shopper) {
             tracing::warn!(organization = %whose.organization, "SLAS gave another shopper's token on behalf; refused");
@@ -463,19 +463,21 @@ impl OnBehalfTokens {
 fn on_behalf(whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, held: Result<Arc<HeldToken>, TokenError>) -> Outcome {
     let held = held.map_err(|error| {
         tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
-        OnBehalfError::Slas(ExchangeError::malformed("a token that does not verify"))
+        OnBehalfError::Slas(SalesforceError::malformed("a token that does not verify"))
     })?;
     Ok(OnBehalfToken { held, name: name.copied(), whose: Arc::clone(whose) })
 }
 
 /// How long the same shopper is not asked for again. What was not sent is the guard's affair.
-fn remembered_for(error: &ExchangeError, refused: &OnBehalfError) -> Option<Duration> {
+fn remembered_for(error: &SalesforceError, refused: &OnBehalfError) -> Option<Duration> {
     match error {
-        error if error.refuses_client() => Some(CLIENT_REFUSED_FOR),
-        ExchangeError::Rejected { .. } if *refused != OnBehalfError::ShopperUnknown => Some(UNEXPLAINED_FOR),
-        ExchangeError::Rejected { .. } | ExchangeError::Conflict => Some(REFUSED_FOR),
-        ExchangeError::Failed(_) | ExchangeError::Transport(_) | ExchangeError::Malformed(_) => Some(FAILED_FOR),
-        ExchangeError::RateLimited { .. } | ExchangeError::NotAsked | ExchangeError::NoRandomness(_) => None,
+        error if error.is_client_rejected() => Some(CLIENT_REFUSED_FOR),
+        SalesforceError::Rejected { .. } if *refused != OnBehalfError::ShopperUnknown => Some(UNEXPLAINED_FOR),
+        SalesforceError::Rejected { .. } | SalesforceError::Conflict => Some(REFUSED_FOR),
+        SalesforceError::ServerError(_) | SalesforceError::Transport(_) | SalesforceError::Malformed(_) => {
+            Some(FAILED_FOR)
+        }
+        SalesforceError::RateLimited { .. } | SalesforceError::CircuitOpen | SalesforceError::Random(_) => None,
     }
 }
 

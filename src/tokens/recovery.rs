@@ -1,7 +1,7 @@
 //! The way back after an outage of SLAS, without a request that has to wait for it.
 //!
 //! Owns the one background task of each tenant that asks a SLAS which is down for a sign of life, once a second at most. A
-//! sign lets one call try; see [`Guard`](crate::salesforce::guard::Guard).
+//! sign lets one call try; see [`CallGuard`](crate::salesforce::guard::CallGuard).
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::salesforce::slas::Slas;
 /// meanwhile, or an outage that hangs would be over that much later.
 pub async fn watch(slas: Slas, within: Duration) {
     loop {
-        slas.guard().sign_is_due().await;
+        slas.guard().probe_due().await;
         let slas = slas.clone();
         tokio::spawn(async move {
-            if slas.answers(within).await {
-                slas.guard().gave_sign();
+            if slas.probe(within).await {
+                slas.guard().probe_succeeded();
             }
         });
     }

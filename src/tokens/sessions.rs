@@ -34,7 +34,7 @@ pub use self::{
 use crate::{
     config::SlasClient,
     correlation,
-    salesforce::{guard::Class, slas::TokenAnswer},
+    salesforce::{guard::Priority, slas::TokenResponse},
     store::{Epoch, Found, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError, StoreState},
     time::unix_now,
     types::{CustomerId, OrganizationId, SiteId},
@@ -98,7 +98,7 @@ impl Sessions {
     /// without a refresh token (a trusted agent's) gives no session.
     ///
     /// If the store cannot take it, the login succeeds all the same and the store is asked again for a while.
-    pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenAnswer) {
+    pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenResponse) {
         if let Some(session) = self.session_of(site, token, answer, None) {
             self.put(session, None).await;
         }
@@ -136,7 +136,7 @@ impl Sessions {
             self.count("hit");
             Ok(Arc::clone(&session))
         } else if is_over {
-            self.renew(&in_use, session.version, Class::Refresh).await
+            self.renew(&in_use, session.version, Priority::Refresh).await
         } else {
             match self.renew_without_delay(&in_use, session.version, now).await {
                 Some(renewed) => renewed,
@@ -172,7 +172,7 @@ impl Sessions {
         if in_use.has_just_failed(now) {
             return None;
         }
-        let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen, Class::Refresh)).await.ok();
+        let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen, Priority::Refresh)).await.ok();
         if renewed.is_none() {
             in_use.note_failure(now);
         }
@@ -198,7 +198,7 @@ impl Sessions {
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
         let is_other = session.tokens.last() != Some(&token.digest);
         let is_good = (is_other || session.renewed_at + A_REFRESH_EACH > now) && session.access_ends_at > now + ahead;
-        let newest = if is_good { session } else { self.renew(&in_use, session.version, Class::Refresh).await? };
+        let newest = if is_good { session } else { self.renew(&in_use, session.version, Priority::Refresh).await? };
         self.used(&in_use, now).await;
         Ok(newest.access_token.clone())
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::salesforce::{error::ExchangeError, transport::TransportError};
+use crate::salesforce::{error::SalesforceError, transport::TransportError};
 
 /// What became of one question.
 pub(super) struct Finding {
@@ -20,9 +20,9 @@ pub(super) async fn timed(what: String, ask: impl Future<Output = Result<String,
 }
 
 /// Why an exchange failed, and the keys to look at.
-pub(super) fn because(error: &ExchangeError, keys: &str) -> String {
+pub(super) fn because(error: &SalesforceError, keys: &str) -> String {
     match error {
-        ExchangeError::Transport(TransportError::Unreachable(cause)) => {
+        SalesforceError::Transport(TransportError::Unreachable(cause)) => {
             format!("{error}; {}; see {keys}", cause.advice())
         }
         _ => format!("{error}; see {keys}"),

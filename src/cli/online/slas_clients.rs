@@ -11,7 +11,7 @@ use super::finding::{Finding, because, timed};
 use crate::{
     config::SlasClient,
     gateway::Tenant,
-    salesforce::{error::ExchangeError, guard::Class, pkce::Pkce, slas::Slas},
+    salesforce::{error::SalesforceError, guard::Priority, pkce::Pkce, slas::Slas},
     types::SiteId,
 };
 
@@ -25,7 +25,11 @@ pub(super) async fn ask(index: usize, tenant: &Tenant) -> Vec<Finding> {
     let settings = &tenant.settings;
     let clients = &settings.slas_clients;
     // A gateway's purse is filled by a task of its own; here nobody else spends.
-    tenant.slas.guard().purse().put(Class::Login, u32::try_from(clients.len() * CALLS).unwrap_or(u32::MAX));
+    tenant
+        .slas
+        .guard()
+        .permit_lease()
+        .refill(Priority::Login, u32::try_from(clients.len() * CALLS).unwrap_or(u32::MAX));
     let tried =
         settings.sites.first().into_iter().flat_map(|site| clients.iter().enumerate().map(move |one| (site, one)));
     let findings = tried.map(|(site, (position, client))| {
@@ -40,7 +44,7 @@ pub(super) async fn ask(index: usize, tenant: &Tenant) -> Vec<Finding> {
     join_all(findings).await
 }
 
-async fn begin_login(slas: &Slas, client: &SlasClient, site: &SiteId) -> Result<&'static str, ExchangeError> {
+async fn begin_login(slas: &Slas, client: &SlasClient, site: &SiteId) -> Result<&'static str, SalesforceError> {
     slas.authorize_guest(client, site, &Pkce::generate()?).await?;
     Ok("known, and its redirect URI")
 }
@@ -50,9 +54,9 @@ async fn show_secret(
     client: &SlasClient,
     secret: &SecretString,
     site: &SiteId,
-) -> Result<&'static str, ExchangeError> {
+) -> Result<&'static str, SalesforceError> {
     let Err(error) = take(slas, client, secret, site).await else { return Ok("its secret is taken") };
-    if let Some(previous) = client.previous_secret.as_ref().filter(|_| error.refuses_client())
+    if let Some(previous) = client.previous_secret.as_ref().filter(|_| error.is_client_rejected())
         && take(slas, client, previous, site).await.is_ok()
     {
         return Ok("its secret is taken, by previous_client_secret alone");
@@ -61,28 +65,28 @@ async fn show_secret(
 }
 
 /// Whether SLAS takes this one of a client's secrets.
-async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &SiteId) -> Result<(), ExchangeError> {
+async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &SiteId) -> Result<(), SalesforceError> {
     let client = SlasClient { secret: Some(secret.clone()), previous_secret: None, ..client.clone() };
-    let refreshed = slas.refresh(&client, site, &SecretString::from(NO_REFRESH_TOKEN), Class::Login).await;
+    let refreshed = slas.refresh(&client, site, &SecretString::from(NO_REFRESH_TOKEN), Priority::Login).await;
     match refreshed {
-        Err(error) if !error.refuses_refresh_token() => Err(error),
+        Err(error) if !error.is_refresh_token_rejected() => Err(error),
         _ => Ok(()),
     }
 }
 
 /// The keys that a failure may be about, the likeliest first.
-fn keys(index: usize, position: usize, client: &SlasClient, error: &ExchangeError) -> String {
+fn keys(index: usize, position: usize, client: &SlasClient, error: &SalesforceError) -> String {
     let (tenant, is_private) = (format!("tenants[{index}]"), client.secret.is_some());
     let table = format!("{tenant}.slas_clients[{position}]");
-    let is_proof = error.refuses_proof();
+    let is_proof = error.is_client_auth_rejected();
     match (error, is_private) {
         (_, true) if is_proof => format!("{table}.client_secret and client_id"),
         (_, false) if is_proof => {
             format!("{table}.client_id, and client_secret if it is a private client")
         }
-        (ExchangeError::Rejected { .. }, true) => format!("{table}.client_id and {tenant}.sites"),
-        (ExchangeError::Rejected { .. }, false) => format!("{table}.client_id, redirect_uri and {tenant}.sites"),
-        (ExchangeError::Malformed(_), false) => format!("{table}.redirect_uri"),
+        (SalesforceError::Rejected { .. }, true) => format!("{table}.client_id and {tenant}.sites"),
+        (SalesforceError::Rejected { .. }, false) => format!("{table}.client_id, redirect_uri and {tenant}.sites"),
+        (SalesforceError::Malformed(_), false) => format!("{table}.redirect_uri"),
         _ => format!("{tenant}.api"),
     }
 }

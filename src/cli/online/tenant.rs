@@ -8,7 +8,7 @@ use crate::{
     config,
     gateway::Tenant,
     jwks::{Issuer, count_usable},
-    salesforce::{account_manager::AccountManager, error::ExchangeError},
+    salesforce::{account_manager::AccountManager, error::SalesforceError},
     types::{Scope, Scopes, TENANT_SCOPE},
 };
 
@@ -31,7 +31,7 @@ async fn ask_slas(index: usize, tenant: &Tenant) -> (Finding, Vec<Finding>) {
         let api = format!("tenants[{index}].api");
         let document = tenant.slas.jwks().await.map_err(|error| match error {
             // Somebody is there, and knows no such organization.
-            ExchangeError::Rejected { .. } => because(&error, &format!("tenants[{index}].organization_id and api")),
+            SalesforceError::Rejected { .. } => because(&error, &format!("tenants[{index}].organization_id and api")),
             _ => because(&error, &api),
         })?;
         usable(&Issuer::Slas(tenant.slas.clone()), &document, &api)
@@ -66,17 +66,17 @@ async fn ask_account_manager(
             Ok(answer) => return Ok(format!("granted for {} s", answer.expires_in)),
             Err(error) => error,
         };
-        if let Some(previous) = own.previous_client_secret.as_ref().filter(|_| error.refuses_client())
+        if let Some(previous) = own.previous_client_secret.as_ref().filter(|_| error.is_client_rejected())
             && let Ok(answer) = service.client_credentials(&own.client_id, previous, &scopes).await
         {
             return Ok(format!("granted for {} s, by previous_client_secret alone", answer.expires_in));
         }
         let keys = match &error {
             // The tenant's own scope is made of the organization.
-            ExchangeError::Rejected { code, .. } if code == "invalid_scope" => {
+            SalesforceError::Rejected { code, .. } if code == "invalid_scope" => {
                 format!("tenants[{index}].organization_id and account_manager.scopes")
             }
-            ExchangeError::Rejected { .. } => format!("{table}.client_id and client_secret"),
+            SalesforceError::Rejected { .. } => format!("{table}.client_id and client_secret"),
             _ => format!("{table}.url"),
         };
         Err(because(&error, &keys))

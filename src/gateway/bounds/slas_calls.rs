@@ -1,7 +1,7 @@
 //! How many calls to SLAS the requests of one client address may cause, and how much they matter.
 //!
 //! SLAS takes few requests of a tenant in a minute, and all shoppers share them. So no address may use up more than its
-//! part, and what a stranger can ask for without logging in comes last, see [`Class`].
+//! part, and what a stranger can ask for without logging in comes last, see [`Priority`].
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::{
         refusal::Refusal,
     },
     jwt::sha256,
-    salesforce::guard::Class,
+    salesforce::guard::Priority,
     types::OrganizationId,
 };
 
@@ -104,15 +104,15 @@ fn take<'l>(
 
 /// How much a client's own request to SLAS matters beside the gateway's. A trusted system has proved its identity, and has
 /// a rate of its own, so its requests matter like logins.
-pub(super) fn class(route: &Route, credential: &Credential) -> Class {
+pub(super) fn priority(route: &Route, credential: &Credential) -> Priority {
     let is_login = LOGINS.iter().any(|login| route.is(login));
     match credential.origin() {
-        Origin::Caller(_) | Origin::Machine(..) | Origin::OnBehalf(..) => Class::Login,
+        Origin::Caller(_) | Origin::Machine(..) | Origin::OnBehalf(..) => Priority::Login,
         Origin::Shopper(_) | Origin::Session(..) | Origin::Slas | Origin::SlasClient(..) | Origin::Reported { .. } => {
             if is_login {
-                Class::ForwardedLogin
+                Priority::ForwardedLogin
             } else {
-                Class::Forwarded
+                Priority::Forwarded
             }
         }
     }

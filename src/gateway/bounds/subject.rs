@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use crate::{
     gateway::{Asked, Route, credentials::Presented, refusal::Refusal, slas},
-    salesforce::error::{refuses_code, refuses_password},
+    salesforce::error::{is_code_rejection, is_password_rejection},
 };
 
 /// What an attempt is at.
@@ -64,8 +64,8 @@ impl Kind {
     /// Whether SLAS's answer, or that there was none, makes the attempt count.
     pub(super) fn counts(self, status: Option<StatusCode>) -> bool {
         match self {
-            Self::Password => status.is_some_and(refuses_password),
-            Self::Code => status.is_some_and(refuses_code),
+            Self::Password => status.is_some_and(is_password_rejection),
+            Self::Code => status.is_some_and(is_code_rejection),
             Self::Message => true,
         }
     }

@@ -28,10 +28,10 @@ use crate::{
         reply::Reply,
     },
     salesforce::{
-        error::ExchangeError,
+        error::SalesforceError,
         json,
-        slas::{Slas, TokenAnswer},
-        transport::Answer,
+        slas::{Slas, TokenResponse},
+        transport::Response,
     },
     tokens::sessions::{HandedSession, Origin, Presented as handed, RefreshTokenEpoch, Refreshed, SessionError},
     types::SiteId,
@@ -181,12 +181,12 @@ impl Gate {
     /// Begins the session of an answer with tokens of a configured client, where the tenant wants that, and notes that a
     /// login came after a logout. Whatever is wrong with the answer, the caller gets it, unless it is that of a refresh of
     /// a session that was logged out.
-    async fn take_over(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Answer, origin: Origin) -> bool {
+    async fn take_over(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Response, origin: Origin) -> bool {
         let organization = &login.tenant.settings.organization;
         if answer.status != StatusCode::OK {
             return true;
         }
-        let Ok(tokens) = json::read::<TokenAnswer>(&answer.body) else { return true };
+        let Ok(tokens) = json::read::<TokenResponse>(&answer.body) else { return true };
         let verified = match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
             Ok(verified) => verified,
             Err(error) => {
@@ -291,7 +291,7 @@ impl Login<'_> {
     }
 
     /// SLAS's answer for the caller.
-    fn reply(&self, answer: &Answer) -> Reply {
+    fn reply(&self, answer: &Response) -> Reply {
         let mut headers = answer.headers.clone();
         let edits = forward::response_edits(&headers, &HeaderValue::from_static(""));
         for name in edits.remove.into_iter().chain([CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]) {
@@ -321,7 +321,7 @@ impl Passed {
         self
     }
 
-    async fn send(self) -> Result<Answer, ExchangeError> {
-        self.slas.pass(&self.rest, self.headers, self.form).await
+    async fn send(self) -> Result<Response, SalesforceError> {
+        self.slas.forward(&self.rest, self.headers, self.form).await
     }
 }

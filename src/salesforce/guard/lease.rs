@@ -1,7 +1,7 @@
 //! The calls to SLAS that this gateway has in hand, out of the budget that it shares with others.
 //!
 //! Owns the counting in this process: nothing here asks a store, so that no exchange waits for one but when the hand is
-//! empty. Whoever fills it ([`Purse::wanted`], [`Purse::put`], [`Purse::nothing`]) owns the budget. What is in hand is
+//! refill_wanted. Whoever fills it ([`PermitLease::wanted`], [`PermitLease::put`], [`PermitLease::nothing`]) owns the budget. What is in hand is
 //! lost after a while: hoarded by many gateways, it would be spent above the limit one day.
 
 use std::time::{Duration, Instant};
@@ -9,96 +9,98 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::call::Class;
+use super::call::Priority;
 
 /// How long calls in hand are good.
-const GOOD_FOR: Duration = Duration::from_secs(10);
-/// Longest wait for the purse to be filled.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LEASE_TTL: Duration = Duration::from_secs(10);
+/// Longest wait for the lease to be refilled.
+const WAIT_TIMEOUT: Duration = Duration::from_millis(500);
 /// What to wait when nobody filled it in time.
-const UNKNOWN: Duration = Duration::from_secs(1);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Calls in hand, for each class.
+/// Calls in hand, for each priority.
 #[derive(Debug)]
-pub struct Purse {
-    hands: Mutex<[Hand; CLASSES.len()]>,
-    filled: watch::Sender<()>,
-    empty: Notify,
+pub struct PermitLease {
+    permits: Mutex<[PriorityPermits; PRIORITIES.len()]>,
+    refilled: watch::Sender<()>,
+    refill_wanted: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Hand {
+struct PriorityPermits {
     calls: u32,
-    good_until: Option<Instant>,
+    expires_at: Option<Instant>,
     /// Whether the filler was asked, and has not answered.
-    is_wanted: bool,
-    nothing_before: Option<Instant>,
+    refill_requested: bool,
+    denied_until: Option<Instant>,
 }
 
-const CLASSES: [Class; 5] = [Class::Login, Class::Refresh, Class::ForwardedLogin, Class::Forwarded, Class::Ahead];
+const PRIORITIES: [Priority; 5] =
+    [Priority::Login, Priority::Refresh, Priority::ForwardedLogin, Priority::Forwarded, Priority::BackgroundRefresh];
 
 /// Which hand; what is not budgeted never comes here.
-fn hand(class: Class) -> usize {
-    CLASSES.iter().position(|own| *own == class).unwrap_or(0)
+fn index_of(priority: Priority) -> usize {
+    PRIORITIES.iter().position(|own| *own == priority).unwrap_or(0)
 }
 
-impl Default for Purse {
+impl Default for PermitLease {
     fn default() -> Self {
-        Self { hands: Mutex::default(), filled: watch::Sender::new(()), empty: Notify::new() }
+        Self { permits: Mutex::default(), refilled: watch::Sender::new(()), refill_wanted: Notify::new() }
     }
 }
 
-impl Purse {
-    /// Takes one call out, waiting a moment for more where the hand is empty.
+impl PermitLease {
+    /// Takes one call out, waiting a moment for more where the hand is refill_wanted.
     ///
     /// # Errors
     /// How long to wait.
-    pub(super) async fn take(&self, class: Class) -> Result<(), Duration> {
-        let mut filled = self.filled.subscribe();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+    pub(super) async fn take(&self, priority: Priority) -> Result<(), Duration> {
+        let mut refilled = self.refilled.subscribe();
+        let deadline = tokio::time::Instant::now() + WAIT_TIMEOUT;
         loop {
             {
-                let (mut hands, now) = (self.hands.lock(), Instant::now());
-                let hand = &mut hands[hand(class)];
-                if hand.calls > 0 && hand.good_until.is_some_and(|until| until > now) {
-                    hand.calls -= 1;
+                let (mut permits, now) = (self.permits.lock(), Instant::now());
+                let own = &mut permits[index_of(priority)];
+                if own.calls > 0 && own.expires_at.is_some_and(|until| until > now) {
+                    own.calls -= 1;
                     return Ok(());
                 }
-                if let Some(wait) = hand.nothing_before.and_then(|time| time.checked_duration_since(now)) {
+                if let Some(wait) = own.denied_until.and_then(|time| time.checked_duration_since(now)) {
                     return Err(wait);
                 }
-                hand.is_wanted = true;
+                own.refill_requested = true;
             }
-            self.empty.notify_one();
-            if !matches!(tokio::time::timeout_at(deadline, filled.changed()).await, Ok(Ok(()))) {
-                return Err(UNKNOWN);
+            self.refill_wanted.notify_one();
+            if !matches!(tokio::time::timeout_at(deadline, refilled.changed()).await, Ok(Ok(()))) {
+                return Err(DEFAULT_RETRY_AFTER);
             }
         }
     }
 
     /// The next class that has nothing in hand and wants some.
-    pub async fn wanted(&self) -> Class {
+    pub async fn next_refill_request(&self) -> Priority {
         loop {
-            let wanted = self.hands.lock().iter().position(|hand| hand.is_wanted);
-            match wanted {
-                Some(hand) => return CLASSES[hand],
-                None => self.empty.notified().await,
+            let requested = self.permits.lock().iter().position(|own| own.refill_requested);
+            match requested {
+                Some(index) => return PRIORITIES[index],
+                None => self.refill_wanted.notified().await,
             }
         }
     }
 
     /// Puts calls into a class's hand.
-    pub fn put(&self, class: Class, calls: u32) {
-        let good_until = Some(Instant::now() + GOOD_FOR);
-        self.hands.lock()[hand(class)] = Hand { calls, good_until, is_wanted: false, nothing_before: None };
-        self.filled.send_replace(());
+    pub fn refill(&self, priority: Priority, calls: u32) {
+        let expires_at = Some(Instant::now() + LEASE_TTL);
+        self.permits.lock()[index_of(priority)] =
+            PriorityPermits { calls, expires_at, refill_requested: false, denied_until: None };
+        self.refilled.send_replace(());
     }
 
     /// There is nothing for a class before this time has passed.
-    pub fn nothing(&self, class: Class, wait: Duration) {
-        let nothing_before = Some(Instant::now() + wait);
-        self.hands.lock()[hand(class)] = Hand { nothing_before, ..Hand::default() };
-        self.filled.send_replace(());
+    pub fn deny(&self, priority: Priority, wait: Duration) {
+        let denied_until = Some(Instant::now() + wait);
+        self.permits.lock()[index_of(priority)] = PriorityPermits { denied_until, ..PriorityPermits::default() };
+        self.refilled.send_replace(());
     }
 }
 
@@ -110,17 +112,17 @@ mod tests {
 
     #[tokio::test]
     async fn many_share_what_is_put_in_and_the_rest_learns_how_long_to_wait() {
-        let purse = Arc::new(Purse::default());
-        let filler = Arc::clone(&purse);
+        let lease = Arc::new(PermitLease::default());
+        let filler = Arc::clone(&lease);
         tokio::spawn(async move {
             for _ in 0..3 {
-                assert_eq!(filler.wanted().await, Class::Login);
-                filler.put(Class::Login, 10);
+                assert_eq!(filler.next_refill_request().await, Priority::Login);
+                filler.refill(Priority::Login, 10);
             }
-            assert_eq!(filler.wanted().await, Class::Login);
-            filler.nothing(Class::Login, Duration::from_secs(9));
+            assert_eq!(filler.next_refill_request().await, Priority::Login);
+            filler.deny(Priority::Login, Duration::from_secs(9));
         });
-        let taken = futures::future::join_all((0..40).map(|_| purse.take(Class::Login))).await;
+        let taken = futures::future::join_all((0..40).map(|_| lease.take(Priority::Login))).await;
         assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 30);
         let waits: Vec<_> = taken.into_iter().filter_map(Result::err).collect();
         assert!(waits.iter().all(|wait| *wait > Duration::from_secs(5)), "{waits:?}");
@@ -128,9 +130,9 @@ mod tests {
 
     #[tokio::test]
     async fn each_class_has_its_own_and_nobody_waits_for_ever() {
-        let purse = Purse::default();
-        purse.put(Class::Login, 1);
-        assert_eq!(purse.take(Class::Ahead).await, Err(UNKNOWN));
-        assert_eq!(purse.take(Class::Login).await, Ok(()));
+        let lease = PermitLease::default();
+        lease.refill(Priority::Login, 1);
+        assert_eq!(lease.take(Priority::BackgroundRefresh).await, Err(DEFAULT_RETRY_AFTER));
+        assert_eq!(lease.take(Priority::Login).await, Ok(()));
     }
 }

@@ -13,28 +13,28 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    call::{Class, Sender},
-    circuit_breaker::Pace,
+    call::{Priority, Sender},
+    circuit_breaker::ProbeInterval,
 };
 use crate::{salesforce::response::retry_after, time::unix_now};
 
 /// After a 429 that says no time.
-const UNSAID: Duration = Duration::from_secs(1);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Longest time that is believed.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// The same where the answer was to a client's own request: the longest window of SLAS.
-const LONGEST_OF_CLIENTS: Duration = Duration::from_secs(300);
+const MAX_WAIT_AFTER_CLIENT_RESPONSE: Duration = Duration::from_secs(300);
 /// Smaller numbers are seconds from now, larger ones a time since 1970.
-const EPOCH_FROM: u64 = 1_000_000_000;
+const MIN_EPOCH_SECONDS: u64 = 1_000_000_000;
 
 /// What SLAS said last.
 #[derive(Debug, Default)]
-pub(super) struct Quota {
+pub(super) struct RemoteRateLimit {
     minute: Window,
     five_minutes: Window,
     closed_until: Option<Instant>,
     /// Whether a 429 came, and nothing else since.
-    is_cautious: bool,
+    is_probing: bool,
 }
 
 /// One of its windows.
@@ -47,75 +47,86 @@ struct Window {
 
 impl Window {
     /// What the answer says is left, if it says it.
-    fn heed(&mut self, headers: &HeaderMap, name: &str, longest: Duration, now: Instant) -> Option<u32> {
+    fn update(&mut self, headers: &HeaderMap, name: &str, max_wait: Duration, now: Instant) -> Option<u32> {
         let number = |part: &str| -> Option<u64> {
             headers.get(format!("x-ratelimit-{name}-{part}"))?.to_str().ok()?.trim().parse().ok()
         };
         let count = |part| number(part).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
         let (limit, remaining) = (count("limit")?, count("remaining")?);
         let ends_in = number("reset").map(|reset| match reset {
-            time if time >= EPOCH_FROM => time.saturating_sub(unix_now()),
+            time if time >= MIN_EPOCH_SECONDS => time.saturating_sub(unix_now()),
             seconds => seconds,
         });
         self.limit = limit;
         self.remaining = Some(remaining);
-        self.ends_at = Some(now + ends_in.map_or(longest, Duration::from_secs).min(longest));
+        self.ends_at = Some(now + ends_in.map_or(max_wait, Duration::from_secs).min(max_wait));
         self.remaining
     }
 
     /// How long a class has to wait: of what is left, logins may have all, refreshes leave a tenth of the limit, forwarded
     /// logins three twentieths, other forwarded requests a quarter, and refreshes ahead of time a half.
-    fn wait(&self, class: Class, now: Instant) -> Option<Duration> {
-        let reserve = match class {
-            Class::Refresh => self.limit / 10,
-            Class::ForwardedLogin => self.limit / 20 * 3,
-            Class::Forwarded => self.limit / 4,
-            Class::Ahead => self.limit / 2,
-            Class::Login | Class::System | Class::Profile | Class::Upkeep => 0,
+    fn wait(&self, priority: Priority, now: Instant) -> Option<Duration> {
+        let reserve = match priority {
+            Priority::Refresh => self.limit / 10,
+            Priority::ForwardedLogin => self.limit / 20 * 3,
+            Priority::Forwarded => self.limit / 4,
+            Priority::BackgroundRefresh => self.limit / 2,
+            Priority::Login | Priority::System | Priority::Profile | Priority::Maintenance => 0,
         };
         let left = self.ends_at.filter(|end| *end > now)?.duration_since(now);
         (self.remaining? <= reserve).then_some(left)
     }
 }
 
-impl Quota {
+impl RemoteRateLimit {
     /// Whether SLAS would take a request of this class now.
     ///
     /// # Errors
     /// How long to wait.
-    pub(super) fn admit(&self, class: Class, now: Instant, pace: &mut Pace) -> Result<(), Duration> {
+    pub(super) fn admit(
+        &self,
+        priority: Priority,
+        now: Instant,
+        probe_interval: &mut ProbeInterval,
+    ) -> Result<(), Duration> {
         if let Some(wait) =
             self.closed_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
         {
             return Err(wait);
         }
-        if let Some(wait) = self.minute.wait(class, now).max(self.five_minutes.wait(class, now)) {
+        if let Some(wait) = self.minute.wait(priority, now).max(self.five_minutes.wait(priority, now)) {
             return Err(wait);
         }
-        if self.is_cautious { pace.may(now) } else { Ok(()) }
+        if self.is_probing { probe_interval.try_acquire(now) } else { Ok(()) }
     }
 
     /// Learns from an answer. True if it is the first of those that say no.
-    pub(super) fn heed(&mut self, sender: Sender, status: StatusCode, headers: &HeaderMap, now: Instant) -> bool {
-        let minute = self.minute.heed(headers, "1m", Duration::from_secs(60), now);
-        let five_minutes = self.five_minutes.heed(headers, "5m", Duration::from_secs(300), now);
+    pub(super) fn on_response(
+        &mut self,
+        sender: Sender,
+        status: StatusCode,
+        headers: &HeaderMap,
+        now: Instant,
+    ) -> bool {
+        let minute = self.minute.update(headers, "1m", Duration::from_secs(60), now);
+        let five_minutes = self.five_minutes.update(headers, "5m", Duration::from_secs(300), now);
         if status != StatusCode::TOO_MANY_REQUESTS {
             // One that was under way while another was refused does not lift what that one was told.
             if self.closed_until.is_none_or(|until| until <= now) {
-                self.is_cautious = false;
+                self.is_probing = false;
             }
             return false;
         }
-        let longest = match sender {
-            Sender::Gateway => LONGEST,
-            Sender::Client if [minute, five_minutes].contains(&Some(0)) => LONGEST_OF_CLIENTS,
+        let max_wait = match sender {
+            Sender::Gateway => MAX_WAIT,
+            Sender::Client if [minute, five_minutes].contains(&Some(0)) => MAX_WAIT_AFTER_CLIENT_RESPONSE,
             Sender::Client => return false,
         };
         let said = retry_after(headers);
-        let reset = self.minute.wait(Class::Login, now).max(self.five_minutes.wait(Class::Login, now));
-        let until = now + said.or(reset).unwrap_or(UNSAID).clamp(UNSAID, longest);
+        let reset = self.minute.wait(Priority::Login, now).max(self.five_minutes.wait(Priority::Login, now));
+        let until = now + said.or(reset).unwrap_or(DEFAULT_RETRY_AFTER).clamp(DEFAULT_RETRY_AFTER, max_wait);
         self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
-        !std::mem::replace(&mut self.is_cautious, true)
+        !std::mem::replace(&mut self.is_probing, true)
     }
 
     /// How many requests of the minute under way are left: all of them once the minute that SLAS spoke of is over.
@@ -149,42 +160,59 @@ mod tests {
 
     #[test]
     fn nobody_asks_before_the_time_is_over_and_then_one_at_a_time() {
-        let (mut quota, mut pace, start) = (Quota::default(), Pace::default(), Instant::now());
-        assert!(quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), start));
+        let (mut rate_limit, mut probe_interval, start) =
+            (RemoteRateLimit::default(), ProbeInterval::default(), Instant::now());
+        assert!(rate_limit.on_response(
+            Sender::Gateway,
+            StatusCode::TOO_MANY_REQUESTS,
+            &headers(&[("retry-after", "30")]),
+            start
+        ));
         assert!(
-            !quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "1")]), start),
+            !rate_limit.on_response(
+                Sender::Gateway,
+                StatusCode::TOO_MANY_REQUESTS,
+                &headers(&[("retry-after", "1")]),
+                start
+            ),
             "said already"
         );
-        for class in [Class::Login, Class::Refresh, Class::Ahead] {
-            assert_eq!(quota.admit(class, start + seconds(29), &mut pace), Err(seconds(1)), "{class:?}");
+        for priority in [Priority::Login, Priority::Refresh, Priority::BackgroundRefresh] {
+            assert_eq!(
+                rate_limit.admit(priority, start + seconds(29), &mut probe_interval),
+                Err(seconds(1)),
+                "{priority:?}"
+            );
         }
-        quota.heed(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), start + seconds(10));
+        rate_limit.on_response(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), start + seconds(10));
         let later = start + seconds(30);
-        assert_eq!(quota.admit(Class::Login, later, &mut pace), Ok(()));
-        assert_eq!(quota.admit(Class::Login, later, &mut pace), Err(seconds(1)));
-        quota.heed(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), later);
-        assert!((0..5).all(|_| quota.admit(Class::Login, later, &mut pace).is_ok()));
+        assert_eq!(rate_limit.admit(Priority::Login, later, &mut probe_interval), Ok(()));
+        assert_eq!(rate_limit.admit(Priority::Login, later, &mut probe_interval), Err(seconds(1)));
+        rate_limit.on_response(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), later);
+        assert!((0..5).all(|_| rate_limit.admit(Priority::Login, later, &mut probe_interval).is_ok()));
     }
 
     #[test]
     fn the_less_there_is_the_fewer_may() {
-        let (mut quota, mut pace, now) = (Quota::default(), Pace::default(), Instant::now());
-        let may = |quota: &Quota, pace: &mut Pace, at| {
-            [Class::Login, Class::Refresh, Class::Ahead].map(|class| quota.admit(class, at, pace).is_ok())
+        let (mut rate_limit, mut probe_interval, now) =
+            (RemoteRateLimit::default(), ProbeInterval::default(), Instant::now());
+        let may = |rate_limit: &RemoteRateLimit, probe_interval: &mut ProbeInterval, at| {
+            [Priority::Login, Priority::Refresh, Priority::BackgroundRefresh]
+                .map(|priority| rate_limit.admit(priority, at, probe_interval).is_ok())
         };
         for (remaining, expected) in
             [("251", [true, true, true]), ("250", [true, true, false]), ("50", [true, false, false]), ("0", [false; 3])]
         {
-            quota.heed(Sender::Gateway, StatusCode::OK, &minute(remaining, "20"), now);
-            assert_eq!(may(&quota, &mut pace, now), expected, "{remaining}");
+            rate_limit.on_response(Sender::Gateway, StatusCode::OK, &minute(remaining, "20"), now);
+            assert_eq!(may(&rate_limit, &mut probe_interval, now), expected, "{remaining}");
         }
-        assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(20)));
-        assert_eq!(may(&quota, &mut pace, now + seconds(20)), [true; 3], "the next minute");
+        assert_eq!(rate_limit.admit(Priority::Login, now, &mut probe_interval), Err(seconds(20)));
+        assert_eq!(may(&rate_limit, &mut probe_interval, now + seconds(20)), [true; 3], "the next minute");
     }
 
     #[test]
     fn a_429_without_a_time_waits_for_the_window_or_a_second() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+        let (mut probe_interval, now) = (ProbeInterval::default(), Instant::now());
         for (headers, expected) in [
             (HeaderMap::new(), 1),
             (minute("0", "12"), 12),
@@ -192,35 +220,39 @@ mod tests {
             (headers(&[("retry-after", "0")]), 1),
             (headers(&[("retry-after", "99999999")]), 3600),
         ] {
-            let mut quota = Quota::default();
-            quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers, now);
-            assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(expected)), "{headers:?}");
+            let mut rate_limit = RemoteRateLimit::default();
+            rate_limit.on_response(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers, now);
+            assert_eq!(
+                rate_limit.admit(Priority::Login, now, &mut probe_interval),
+                Err(seconds(expected)),
+                "{headers:?}"
+            );
         }
     }
 
     #[test]
     fn a_minute_that_is_over_has_left_all_of_the_next() {
-        let (mut quota, now) = (Quota::default(), Instant::now());
-        assert_eq!(quota.remaining(now), None);
-        quota.heed(Sender::Gateway, StatusCode::OK, &minute("3", "10"), now);
-        assert_eq!(quota.remaining(now + seconds(9)), Some(3));
-        assert_eq!(quota.remaining(now + seconds(10)), Some(500));
+        let (mut rate_limit, now) = (RemoteRateLimit::default(), Instant::now());
+        assert_eq!(rate_limit.remaining(now), None);
+        rate_limit.on_response(Sender::Gateway, StatusCode::OK, &minute("3", "10"), now);
+        assert_eq!(rate_limit.remaining(now + seconds(9)), Some(3));
+        assert_eq!(rate_limit.remaining(now + seconds(10)), Some(500));
     }
 
     #[test]
     fn a_reset_may_be_a_time_of_day() {
-        let (mut quota, now) = (Quota::default(), Instant::now());
+        let (mut rate_limit, now) = (RemoteRateLimit::default(), Instant::now());
         let at = HeaderValue::from(unix_now() + 30);
         let mut fields = minute("0", "1");
         fields.insert("x-ratelimit-1m-reset", at);
-        quota.heed(Sender::Gateway, StatusCode::OK, &fields, now);
-        let wait = quota.admit(Class::Login, now, &mut Pace::default()).unwrap_err();
+        rate_limit.on_response(Sender::Gateway, StatusCode::OK, &fields, now);
+        let wait = rate_limit.admit(Priority::Login, now, &mut ProbeInterval::default()).unwrap_err();
         assert!((seconds(28)..=seconds(30)).contains(&wait), "{wait:?}");
     }
 
     #[test]
     fn a_429_to_a_client_closes_only_what_the_fields_say_is_used_up() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
+        let (mut probe_interval, now) = (ProbeInterval::default(), Instant::now());
         let said = |mut fields: HeaderMap| {
             fields.insert("retry-after", HeaderValue::from_static("900"));
             fields
@@ -232,15 +264,15 @@ mod tests {
             (said(minute("0", "20")), Some(300)),
             (minute("0", "20"), Some(20)),
         ] {
-            let mut quota = Quota::default();
-            quota.heed(Sender::Client, StatusCode::TOO_MANY_REQUESTS, &fields, now);
-            let wait = quota.admit(Class::Login, now, &mut pace).err();
+            let mut rate_limit = RemoteRateLimit::default();
+            rate_limit.on_response(Sender::Client, StatusCode::TOO_MANY_REQUESTS, &fields, now);
+            let wait = rate_limit.admit(Priority::Login, now, &mut probe_interval).err();
             assert_eq!(wait, expected.map(seconds), "{fields:?}");
         }
         // Nor does it make an end to what the gateway itself was told.
-        let mut quota = Quota::default();
-        quota.heed(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), now);
-        quota.heed(Sender::Client, StatusCode::OK, &HeaderMap::new(), now + seconds(1));
-        assert_eq!(quota.admit(Class::Login, now, &mut pace), Err(seconds(30)));
+        let mut rate_limit = RemoteRateLimit::default();
+        rate_limit.on_response(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), now);
+        rate_limit.on_response(Sender::Client, StatusCode::OK, &HeaderMap::new(), now + seconds(1));
+        assert_eq!(rate_limit.admit(Priority::Login, now, &mut probe_interval), Err(seconds(30)));
     }
 }

@@ -5,32 +5,32 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// So many calls earn one repeat.
-const CALLS: u32 = 10;
+const CALLS_PER_RETRY: u32 = 10;
 /// Most repeats saved up.
-const MOST: u32 = 10;
+const MAX_RETRIES: u32 = 10;
 
-/// Repeats earned and not used, in calls.
+/// RetryBudget earned and not used, in calls.
 #[derive(Debug)]
-pub(super) struct Repeats(AtomicU32);
+pub(super) struct RetryBudget(AtomicU32);
 
-impl Default for Repeats {
+impl Default for RetryBudget {
     /// One to begin with, for a gateway that rarely calls.
     fn default() -> Self {
-        Self(AtomicU32::new(CALLS))
+        Self(AtomicU32::new(CALLS_PER_RETRY))
     }
 }
 
-impl Repeats {
+impl RetryBudget {
     /// Counts a call.
-    pub(super) fn earn(&self) {
-        let more = |calls: u32| (calls < MOST * CALLS).then_some(calls + 1);
+    pub(super) fn record_call(&self) {
+        let more = |calls: u32| (calls < MAX_RETRIES * CALLS_PER_RETRY).then_some(calls + 1);
         // Whoever has saved the most earns nothing.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// Whether a call may be repeated; then it counts.
-    pub(super) fn take(&self) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| calls.checked_sub(CALLS)).is_ok()
+    pub(super) fn try_acquire(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| calls.checked_sub(CALLS_PER_RETRY)).is_ok()
     }
 }
 
@@ -40,17 +40,21 @@ mod tests {
 
     #[test]
     fn a_tenth_of_the_calls_is_repeated() {
-        let repeats = Repeats::default();
+        let budget = RetryBudget::default();
         let repeated = (0..1000)
             .filter(|_| {
-                repeats.earn();
-                repeats.take()
+                budget.record_call();
+                budget.try_acquire()
             })
             .count();
         assert_eq!(repeated, 101, "one to begin with");
         for _ in 0..100_000 {
-            repeats.earn();
+            budget.record_call();
         }
-        assert_eq!((0..1000).filter(|_| repeats.take()).count(), MOST as usize, "quiet times save up little");
+        assert_eq!(
+            (0..1000).filter(|_| budget.try_acquire()).count(),
+            MAX_RETRIES as usize,
+            "quiet times save up little"
+        );
     }
 }

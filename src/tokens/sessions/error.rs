@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    salesforce::error::ExchangeError,
+    salesforce::error::SalesforceError,
     store::{Session, StoreError},
 };
 
@@ -21,10 +21,10 @@ pub enum SessionError {
     LoggedOut,
     /// SLAS refused the refresh token: the session is over.
     #[error("the session is over: {0}")]
-    Over(ExchangeError),
+    Over(SalesforceError),
     /// SLAS could not be asked, or does not know the client any more; the session stays.
     #[error("the session could not be refreshed: {0}")]
-    Slas(ExchangeError),
+    Slas(SalesforceError),
     /// The store could not be asked; the session stays.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     correlation,
     jwt::{TokenDigest, sha256},
-    salesforce::{error::ExchangeError, json, slas::TokenAnswer, transport::Answer},
+    salesforce::{error::SalesforceError, json, slas::TokenResponse, transport::Response},
     store::{Epoch, Fence, Found, Lock, REVOCATION_TTL, Session, StoreError},
     time::unix_now,
     types::{ClientId, OrganizationId, SiteId},
@@ -79,7 +79,7 @@ pub enum RefreshTokenEpoch {
 #[derive(Debug)]
 pub enum Refreshed {
     /// With this answer of SLAS.
-    Answer(Answer),
+    Answer(Response),
     /// The session was ended meanwhile: what SLAS gave is refused.
     Ended,
     /// The session is gone: the refresh token is for SLAS to judge.
@@ -107,7 +107,7 @@ impl Sessions {
         self: &Arc<Self>,
         site: &SiteId,
         token: &VerifiedToken,
-        answer: &TokenAnswer,
+        answer: &TokenResponse,
         after: Option<Epoch>,
     ) {
         if let Some(session) = self.session_of(site, token, answer, None) {
@@ -216,7 +216,7 @@ impl Sessions {
     ) -> Result<Refreshed, SessionError>
     where
         F: FnOnce(SecretString) -> Exchange + Send + 'static,
-        Exchange: Future<Output = Result<Answer, ExchangeError>> + Send + 'static,
+        Exchange: Future<Output = Result<Response, SalesforceError>> + Send + 'static,
     {
         let sessions = Arc::clone(self);
         let place = last_answer_of(&handed.session, proof);
@@ -246,7 +246,7 @@ impl Sessions {
     }
 
     /// The last answer to a caller's own refresh of a session, if it is a moment old and still its newest.
-    async fn last_answer(&self, session: &Session, place: &[u8]) -> Option<Answer> {
+    async fn last_answer(&self, session: &Session, place: &[u8]) -> Option<Response> {
         let now = unix_now();
         let ahead = InUse::ahead(session, self.settings.refresh_ahead);
         if session.renewed_at + A_REFRESH_EACH <= now || session.access_ends_at <= now + ahead {
@@ -258,7 +258,7 @@ impl Sessions {
             return None;
         }
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        Some(Answer { status: StatusCode::OK, headers, body: Bytes::copy_from_slice(body) })
+        Some(Response { status: StatusCode::OK, headers, body: Bytes::copy_from_slice(body) })
     }
 
     /// The session as it is now, and the right to refresh it; `None` if it is gone.
@@ -289,12 +289,12 @@ impl Sessions {
         session: &Arc<Session>,
         presented: &TokenDigest,
         fence: Fence,
-        answer: &Answer,
+        answer: &Response,
         place: &[u8],
     ) -> bool {
         if answer.status != StatusCode::OK {
-            let error = ExchangeError::of(answer);
-            if error.refuses_refresh_token() {
+            let error = SalesforceError::from_response(answer);
+            if error.is_refresh_token_rejected() {
                 if self.refused(session, fence, error).await.is_err() {
                     self.forget(session);
                 }
@@ -304,7 +304,7 @@ impl Sessions {
             return true;
         }
         let now = unix_now();
-        let renewed = match json::read::<TokenAnswer>(&answer.body) {
+        let renewed = match json::read::<TokenResponse>(&answer.body) {
             Ok(answer) => self.renewed(session, answer).await,
             Err(_) => None,
         };

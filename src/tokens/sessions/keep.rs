@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     correlation,
-    salesforce::{error::ExchangeError, guard::Class},
+    salesforce::{error::SalesforceError, guard::Priority},
     store::Cursor,
     time::unix_now,
 };
@@ -134,11 +134,13 @@ impl Sessions {
             let sessions = Arc::clone(self);
             // No request asked for it: it has a correlation id of its own.
             tokio::spawn(correlation::inherited(async move {
-                let Err(error) = sessions.renew(&in_use, version, Class::Ahead).await else { return };
+                let Err(error) = sessions.renew(&in_use, version, Priority::BackgroundRefresh).await else { return };
                 let correlation_id = correlation::current_text();
                 match error {
                     // Nothing was sent.
-                    SessionError::Slas(ExchangeError::NotAsked) => tracing::debug!("a session was not renewed ahead"),
+                    SessionError::Slas(SalesforceError::CircuitOpen) => {
+                        tracing::debug!("a session was not renewed ahead")
+                    }
                     error => tracing::info!(%error, correlation_id, "a session was not renewed ahead"),
                 }
             }));

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     jwt::{TokenDigest, bearer},
-    salesforce::{guard::Class, slas::TokenAnswer},
+    salesforce::{guard::Priority, slas::TokenResponse},
     store::{CallerEntry, Claim, Found, Session, StoreError},
     time::unix_now,
     types::{OrganizationId, SiteId},
@@ -45,7 +45,7 @@ impl Sessions {
         site: &SiteId,
         held: &Arc<HeldToken>,
         caller: Option<&CallerEntry>,
-        answer: &TokenAnswer,
+        answer: &TokenResponse,
     ) {
         if let Some(mut session) = self.session_of(site, &held.verified, answer, Some(name)) {
             session.caller = caller.cloned().map(Box::new);
@@ -85,7 +85,7 @@ impl Sessions {
             }
             return Ok(session);
         }
-        self.renew(in_use, session.version, Class::Refresh).await
+        self.renew(in_use, session.version, Priority::Refresh).await
     }
 
     /// The newest token of a session, which is verified when this process has not yet, and anew when keys or configuration

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     correlation,
     jwt::TokenDigest,
-    salesforce::{error::ExchangeError, guard::Class, slas::TokenAnswer},
+    salesforce::{error::SalesforceError, guard::Priority, slas::TokenResponse},
     store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
     time::unix_now,
     tokens::flights::Joined,
@@ -41,13 +41,13 @@ const WRITE_TRIES_WAITED: u32 = 3;
 
 impl Sessions {
     /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
-    pub(super) async fn renew(self: &Arc<Self>, in_use: &Arc<InUse>, seen: u64, class: Class) -> Outcome {
+    pub(super) async fn renew(self: &Arc<Self>, in_use: &Arc<InUse>, seen: u64, priority: Priority) -> Outcome {
         let session = in_use.session.load_full();
         if session.version > seen {
             self.count("coalesced");
             return Ok(session);
         }
-        let (outcome, joined) = self.flights.join(&session.id, || self.flight(in_use, &session, class)).await;
+        let (outcome, joined) = self.flights.join(&session.id, || self.flight(in_use, &session, priority)).await;
         if joined == Joined::Later {
             self.count("coalesced");
         }
@@ -65,7 +65,7 @@ impl Sessions {
                     true => sessions.replacements.take(&session.id).is_err(),
                     false => session.access_ends_at > unix_now(),
                 };
-                if is_good { Ok(session) } else { sessions.flight(&in_use, &session, Class::Refresh).await }
+                if is_good { Ok(session) } else { sessions.flight(&in_use, &session, Priority::Refresh).await }
             }
         };
         let id = in_use.session.load().id;
@@ -76,32 +76,32 @@ impl Sessions {
     /// The same as [`Sessions::renew`] for nobody who waits.
     pub(super) fn renew_behind(self: &Arc<Self>, in_use: &Arc<InUse>) {
         let session = in_use.session.load_full();
-        self.flights.begin(&session.id, || self.flight(in_use, &session, Class::Ahead));
+        self.flights.begin(&session.id, || self.flight(in_use, &session, Priority::BackgroundRefresh));
     }
 
     fn flight(
         self: &Arc<Self>,
         in_use: &Arc<InUse>,
         session: &Arc<Session>,
-        class: Class,
+        priority: Priority,
     ) -> impl Future<Output = Outcome> + use<> {
         let (sessions, in_use, session) = (Arc::clone(self), Arc::clone(in_use), Arc::clone(session));
         async move {
-            let outcome = sessions.fly(&in_use, &session, class).await;
+            let outcome = sessions.fly(&in_use, &session, priority).await;
             sessions.count(if outcome.is_ok() { "miss" } else { "error" });
             outcome
         }
     }
 
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
-    async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, class: Class) -> Outcome {
+    async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, priority: Priority) -> Outcome {
         let mut outcome = match self.refusals.find(session) {
             // Another replica may have had more luck.
             Some(refused) => match self.newest(session).await {
                 Ok(newest) if newest.version <= session.version => return Err(refused),
                 outcome => outcome,
             },
-            None => self.refresh_or_wait(session, class).await,
+            None => self.refresh_or_wait(session, priority).await,
         };
         if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&in_use.revocation_keys).cover(newest.after)) {
             outcome = Err(SessionError::LoggedOut);
@@ -122,7 +122,7 @@ impl Sessions {
         outcome
     }
 
-    async fn refresh_or_wait(&self, session: &Arc<Session>, class: Class) -> Outcome {
+    async fn refresh_or_wait(&self, session: &Arc<Session>, priority: Priority) -> Outcome {
         let lease = self.exchange + LEASE_MARGIN;
         let patience = Instant::now() + lease * 2;
         loop {
@@ -140,7 +140,7 @@ impl Sessions {
                         self.unlock(session, fence).await;
                         return Ok(newest);
                     }
-                    return self.exchange(&newest, fence, class).await;
+                    return self.exchange(&newest, fence, priority).await;
                 }
                 Lock::Gone => return Err(self.newest(session).await.err().unwrap_or(SessionError::Lapsed)),
                 Lock::Taken => {
@@ -158,24 +158,24 @@ impl Sessions {
     }
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
-    async fn exchange(&self, session: &Arc<Session>, fence: Fence, class: Class) -> Outcome {
+    async fn exchange(&self, session: &Arc<Session>, fence: Fence, priority: Priority) -> Outcome {
         let (Some(issuer), Some(client)) = (self.issuers.get(&session.owner.organization), self.client_of(session))
         else {
             // The client was taken out of the configuration: nobody can refresh its sessions.
             self.unlock(session, fence).await;
             return Err(SessionError::Lapsed);
         };
-        match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, class).await {
+        match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, priority).await {
             Ok(answer) => match self.renewed(session, answer).await {
                 Some(renewed) => self.write(session, Arc::new(renewed), fence).await,
                 None => {
                     self.unlock(session, fence).await;
-                    let error = ExchangeError::malformed("a token of another shopper, or none");
+                    let error = SalesforceError::malformed("a token of another shopper, or none");
                     self.refusals.note_wrong_token(session, &error);
                     Err(SessionError::Slas(error))
                 }
             },
-            Err(error) if error.refuses_refresh_token() => self.refused(session, fence, error).await,
+            Err(error) if error.is_refresh_token_rejected() => self.refused(session, fence, error).await,
             Err(error) => {
                 self.unlock(session, fence).await;
                 Err(SessionError::Slas(error))
@@ -184,7 +184,7 @@ impl Sessions {
     }
 
     /// The session with what SLAS answered to its refresh token; `None` if that is another shopper's, or nobody's.
-    pub(super) async fn renewed(&self, session: &Session, answer: TokenAnswer) -> Option<Session> {
+    pub(super) async fn renewed(&self, session: &Session, answer: TokenResponse) -> Option<Session> {
         let digest = digest_of(&answer.access_token);
         let token = answer.access_token.expose_secret();
         let access_ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
@@ -253,7 +253,7 @@ impl Sessions {
 
     /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
     /// rotated it already and writes that a moment later.
-    pub(super) async fn refused(&self, session: &Arc<Session>, fence: Fence, error: ExchangeError) -> Outcome {
+    pub(super) async fn refused(&self, session: &Arc<Session>, fence: Fence, error: SalesforceError) -> Outcome {
         let overtaken = fence.number > session.version + 1;
         let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
         loop {

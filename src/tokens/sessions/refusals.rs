@@ -12,7 +12,7 @@ use moka::sync::Cache;
 
 use super::error::SessionError;
 use crate::{
-    salesforce::{error::ExchangeError, transport::Answer},
+    salesforce::{error::SalesforceError, transport::Response},
     store::{Owner, Session, SessionId},
     types::{ClientId, OrganizationId, SiteId},
 };
@@ -31,7 +31,7 @@ const ANSWER_REFUSED_FOR: Duration = Duration::from_secs(10);
 const MAX_REFUSALS: u64 = 100_000;
 const MAX_ANSWERS: u64 = 10_000;
 /// Longest answer that is remembered, bytes. SLAS's refusals have about 150.
-const MAX_ANSWER_BYTES: usize = 4 * 1024;
+const MAX_RESPONSE_BYTES: usize = 4 * 1024;
 
 /// What SLAS refused to refresh.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,9 +49,9 @@ impl Refused {
 /// The refusals of one configuration.
 #[derive(Debug)]
 pub(super) struct RefreshRefusals {
-    refusals: Cache<Refused, (ExchangeError, Instant)>,
+    refusals: Cache<Refused, (SalesforceError, Instant)>,
     /// By a digest of a client's own request: its answer.
-    answers: Cache<[u8; 32], Answer>,
+    answers: Cache<[u8; 32], Response>,
 }
 
 impl RefreshRefusals {
@@ -66,29 +66,29 @@ impl RefreshRefusals {
     pub(super) fn note(&self, session: &Session, error: &SessionError) {
         let SessionError::Slas(error) = error else { return };
         let remembered_for = match error {
-            error if error.refuses_client() => CLIENT_REFUSED_FOR,
-            ExchangeError::Rejected { .. } => SESSION_REFUSED_FOR,
-            ExchangeError::Conflict => CONFLICT_FOR,
-            ExchangeError::RateLimited { .. }
-            | ExchangeError::Failed(_)
-            | ExchangeError::Transport(_)
-            | ExchangeError::Malformed(_)
-            | ExchangeError::NotAsked
-            | ExchangeError::NoRandomness(_) => return,
+            error if error.is_client_rejected() => CLIENT_REFUSED_FOR,
+            SalesforceError::Rejected { .. } => SESSION_REFUSED_FOR,
+            SalesforceError::Conflict => CONFLICT_FOR,
+            SalesforceError::RateLimited { .. }
+            | SalesforceError::ServerError(_)
+            | SalesforceError::Transport(_)
+            | SalesforceError::Malformed(_)
+            | SalesforceError::CircuitOpen
+            | SalesforceError::Random(_) => return,
         };
         self.remember(session, error, remembered_for);
-        if error.refuses_client() {
+        if error.is_client_rejected() {
             let until = Instant::now() + CLIENT_REFUSED_FOR;
             self.refusals.insert(Refused::client(&session.owner), (error.clone(), until));
         }
     }
 
     /// Remembers that SLAS answered with a token that is not this shopper's.
-    pub(super) fn note_wrong_token(&self, session: &Session, error: &ExchangeError) {
+    pub(super) fn note_wrong_token(&self, session: &Session, error: &SalesforceError) {
         self.remember(session, error, WRONG_TOKEN_FOR);
     }
 
-    fn remember(&self, session: &Session, error: &ExchangeError, time: Duration) {
+    fn remember(&self, session: &Session, error: &SalesforceError, time: Duration) {
         self.refusals.insert(Refused::Session(session.id), (error.clone(), Instant::now() + time));
     }
 
@@ -101,15 +101,15 @@ impl RefreshRefusals {
     }
 
     /// Remembers SLAS's answer to a client's own request, if it is a refusal.
-    pub(super) fn note_answer(&self, request: [u8; 32], answer: &Answer) {
-        let is_refusal = matches!(ExchangeError::of(answer), ExchangeError::Rejected { .. });
-        if is_refusal && answer.body.len() <= MAX_ANSWER_BYTES {
+    pub(super) fn note_answer(&self, request: [u8; 32], answer: &Response) {
+        let is_refusal = matches!(SalesforceError::from_response(answer), SalesforceError::Rejected { .. });
+        if is_refusal && answer.body.len() <= MAX_RESPONSE_BYTES {
             self.answers.insert(request, answer.clone());
         }
     }
 
     /// SLAS's answer to the same request a moment ago, if it was a refusal.
-    pub(super) fn answer(&self, request: &[u8; 32]) -> Option<Answer> {
+    pub(super) fn answer(&self, request: &[u8; 32]) -> Option<Response> {
         self.answers.get(request)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     config::{self, SlasClient},
     jwt::{TokenDigest, token_digest},
     observability::metrics::Metrics,
-    salesforce::slas::{Slas, TokenAnswer},
+    salesforce::slas::{Slas, TokenResponse},
     store::{
         Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations, Session,
         SessionId, SessionStore, StoreError, random_bytes,
@@ -145,7 +145,7 @@ impl Sessions {
         &self,
         site: &SiteId,
         token: &VerifiedToken,
-        answer: &TokenAnswer,
+        answer: &TokenResponse,
         name: Option<&TokenDigest>,
     ) -> Option<Session> {
         let shopper = &token.shopper;
