@@ -92,10 +92,10 @@ demo: build-tools ## Start a simulated Salesforce and the gateway, run sample ca
 	cargo build --workspace --bins --example demo
 	@cargo run --quiet --example demo -- $(DEMO_ARGS)
 
-quick: build-tools ## Check format and lints, and run the unit tests and house rules: what to run while you work
+quick: build-tools ## Check format and lints, and run the unit tests and the checks of layers: what to run while you work
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo nextest run --workspace --lib --test floors --test layers --test config_docs
+	cargo nextest run --workspace --lib --test layers --test config_docs
 
 test: build-tools test-tools sdk-packages lint ## Run every test and check
 	cargo nextest run --workspace

@@ -1,6 +1,6 @@
 //! shopper-gateway: a reverse proxy in front of the Salesforce B2C Commerce Shopper APIs.
 //!
-//! The modules form layers. A module imports lower layers only, and `tests/layers.rs` checks that. A request goes down the
+//! The modules form layers. A module imports lower layers only, and `tests/layers` checks that. A request goes down the
 //! layers once and comes back as a value.
 //!
 //! - L11 [`cli`]: the command line

@@ -1,14 +1,14 @@
-//! The source files of the library, for the tests that read them.
+//! The source files of the library.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Every file of `src/` with its text, by its path from the package's own.
+/// Returns all files of `src/` with their texts, by their paths from the package's root.
 ///
 /// # Panics
-/// If a file cannot be read, or few are found: a test that reads nothing would pass for ever.
+/// If a file cannot be read, or if few files are found: a test that reads nothing would always pass.
 pub(crate) fn of_src() -> Vec<(String, String)> {
     let mut found = Vec::new();
     below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
