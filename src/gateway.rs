@@ -4,20 +4,20 @@
 //! I/O; [`Gate::decide`] says what is done with it. Neither sees a socket: the head comes as
 //! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
 
-pub mod admission;
+pub mod authn;
+pub mod authorization_header;
 mod authorize;
-pub mod bounds;
-pub mod caller;
-pub mod credentials;
-pub mod forward;
+pub mod error;
+pub mod form;
+pub mod headers;
 pub mod legacy;
-pub mod on_behalf;
-pub mod operations;
+pub mod limits;
 pub mod path;
-pub mod refusal;
-mod replay;
-pub mod reply;
+pub mod policy;
+pub mod problem;
 pub mod slas;
+mod upstream_auth;
+pub mod validate;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -25,14 +25,14 @@ use bytes::Bytes;
 use http::{StatusCode, request::Parts};
 
 use self::{
-    bounds::{Admission, Bounds},
-    caller::{Callers, certificate::PeerCertificate},
-    credentials::Presented,
-    forward::{Credential, Proved},
-    operations::{NoMatch, Operation, OperationKind, Operations},
+    authn::{callers::Callers, client_cert::PeerCertificate},
+    authorization_header::Presented,
+    error::Refusal,
+    headers::{Credential, Proved},
+    limits::{Admission, Bounds},
     path::{Query, RequestPath},
-    refusal::Refusal,
-    reply::Reply,
+    policy::{NoMatch, Operation, OperationKind, Operations},
+    problem::Reply,
 };
 use crate::{
     config::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
@@ -228,7 +228,7 @@ impl Gate {
     /// # Errors
     /// [`Refusal`]; those of this step are carried out in report mode too.
     pub fn route(&self, head: &Parts) -> Result<Route, Refusal> {
-        admission::admit(head, &self.limits)?;
+        validate::admit(head, &self.limits)?;
         let ambiguous = |ambiguity: path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
         let received = RequestPath::parse(head.uri.path()).map_err(ambiguous)?;
         let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
@@ -286,7 +286,7 @@ impl Gate {
         let mut trail = Trail { address: self.bounds.client_address(asked), ..Trail::default() };
         let decision = self.decide_and_tell(route, asked, &mut trail).await;
         let result = match &decision {
-            Decision::Forward(Forward { reported: Some(refusal), .. }) => reply::code(refusal),
+            Decision::Forward(Forward { reported: Some(refusal), .. }) => problem::code(refusal),
             Decision::Forward(_) => "ok",
             Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
         };
@@ -326,7 +326,7 @@ impl Gate {
         }
         let answered_here = match route.kind() {
             // They act for nobody but whoever logs in, or names him in the body.
-            _ if route.is_deprecated() && on_behalf::is_asked(&asked.head.headers) => {
+            _ if route.is_deprecated() && authn::on_behalf_header::is_asked(&asked.head.headers) => {
                 Some(Err(Refusal::CallerNotAllowed))
             }
             OperationKind::DeprecatedLogin => Some(Box::pin(self.deprecated_login(tenant, route, asked, trail)).await),
@@ -338,7 +338,7 @@ impl Gate {
         };
         if let Some(result) = answered_here {
             let reply = result.unwrap_or_else(|refusal| {
-                caller::refused(&refusal, trail);
+                authn::refused(&refusal, trail);
                 Reply::refusal(&refusal)
             });
             return Decision::Answer(legacy::as_deprecated(reply));
@@ -357,7 +357,7 @@ impl Gate {
                 Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
             },
             Err(refusal) => {
-                caller::refused(&refusal, trail);
+                authn::refused(&refusal, trail);
                 Box::pin(self.refuse_or_report(tenant, route, asked, refusal)).await
             }
         }

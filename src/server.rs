@@ -61,10 +61,10 @@ use crate::{
     connect_failure::ConnectFailure,
     correlation,
     gateway::{
-        forward::{self, HeaderEdits},
-        on_behalf::GUEST_USID,
-        refusal::{LargePart, Refusal},
-        reply::Reply,
+        authn::on_behalf_header::GUEST_USID,
+        error::{LargePart, Refusal},
+        headers::{self, HeaderEdits},
+        problem::Reply,
         slas,
     },
     observability::metrics::Metrics,
@@ -259,7 +259,7 @@ impl ProxyHttp for Proxy {
         // Whatever an earlier attempt failed by, this one has its connection.
         context.connect_failure = None;
         let edits =
-            forward::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
+            headers::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
         for name in edits.remove {
             request.remove_header(&name);
         }
@@ -317,10 +317,10 @@ impl ProxyHttp for Proxy {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols unasked");
         }
-        if !forward::is_framed_once(&response.headers) {
+        if !headers::is_framed_once(&response.headers) {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's answer has more than one length");
         }
-        let HeaderEdits { remove, set } = forward::response_edits(&response.headers, &context.correlation_id);
+        let HeaderEdits { remove, set } = headers::response_edits(&response.headers, &context.correlation_id);
         for name in remove {
             response.remove_header(&name);
         }

@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion};
 use http::{HeaderValue, Method, Request};
 use secrecy::SecretString;
 use shopper_gateway::{
-    gateway::{forward, operations::Operations, path::RequestPath},
+    gateway::{headers, path::RequestPath, policy::Operations},
     tokens::on_behalf::{ECOM, OnBehalfOf, Whose},
     verify::system::JudgedBy,
 };
@@ -77,7 +77,7 @@ fn header_edits(criterion: &mut Criterion) {
         .unwrap();
     let (host, id) = (HeaderValue::from_static("api.example"), HeaderValue::from_static("8bd2b1f0"));
     criterion.bench_function("header edits", |bencher| {
-        bencher.iter(|| black_box(forward::request_edits(black_box(request.headers()), &host, &id)));
+        bencher.iter(|| black_box(headers::request_edits(black_box(request.headers()), &host, &id)));
     });
 }
 

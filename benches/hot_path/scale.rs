@@ -10,8 +10,8 @@ use http::Method;
 use secrecy::{ExposeSecret, SecretString};
 use shopper_gateway::{
     gateway::{
-        operations::{MerchantRoute, Operations, Security, SecurityKind},
         path::RequestPath,
+        policy::{MerchantRoute, Operations, Security, SecurityKind},
     },
     jwt::token_digest,
     salesforce::slas::TokenResponse,

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
-use shopper_gateway::gateway::credentials::{BasicCredentials, Presented};
+use shopper_gateway::gateway::authorization_header::{BasicCredentials, Presented};
 
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

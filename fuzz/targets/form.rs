@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::gateway::slas::form::Form;
+use shopper_gateway::gateway::form::Form;
 
 const DECIDING: [&str; 6] = ["client_id", "channel_id", "grant_type", "hint", "refresh_token", "usid"];
 

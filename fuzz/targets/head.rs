@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::{gateway::{admission, credentials::Presented, forward}, config::{AddressLimits, Limits}};
+use shopper_gateway::{gateway::{validate, authorization_header::Presented, headers}, config::{AddressLimits, Limits}};
 
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     body: 1 << 20,
@@ -22,7 +22,7 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let as_bytes = admission::admit_bytes(bytes);
+    let as_bytes = validate::admit_bytes(bytes);
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut start = lines.next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
     let (method, target) = (start.next().unwrap_or_default(), start.next().unwrap_or_default());
@@ -36,14 +36,14 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let Ok((head, ())) = request.body(()).map(Request::into_parts) else { return };
-    if admission::admit(&head, &LIMITS).is_err() {
+    if validate::admit(&head, &LIMITS).is_err() {
         return;
     }
     let count = |name: &str| head.headers.get_all(name).iter().count();
     assert!(count("host") <= 1 && count("authorization") <= 1 && count("content-length") <= 1, "{head:?}");
     assert!(count("content-length") == 0 || count("transfer-encoding") == 0 || as_bytes.is_err(), "{head:?}");
     let _ = Presented::read(&head.headers);
-    let _ = forward::request_edits(
+    let _ = headers::request_edits(
         &head.headers,
         &HeaderValue::from_static("api.example.com"),
         &HeaderValue::from_static("id"),

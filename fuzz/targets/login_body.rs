@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use shopper_gateway::gateway::{legacy::LoginKind, reply::{self, Reply}};
+use shopper_gateway::gateway::{legacy::LoginKind, problem::{self, Reply}};
 
 fuzz_target!(|bytes: &[u8]| {
     match LoginKind::read(bytes) {
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(matches!(kind, Some("guest" | "credentials" | "refresh")), "{body}");
         }
         Err(refusal) => {
-            assert_eq!(reply::code(&refusal), "request_invalid");
+            assert_eq!(problem::code(&refusal), "request_invalid");
             assert!(Reply::refusal(&refusal).status.is_client_error());
         }
     }

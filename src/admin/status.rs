@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{readiness::Readiness, report::Report};
 use crate::{
     config::{PolicyMode, UnknownOperations},
-    gateway::{Gate, Tenant, caller::Caller},
+    gateway::{Gate, Tenant, authn::callers::Caller},
     observability::metrics::Reading,
     shutdown::InFlight,
     store::{KeyCheck, StoreState},

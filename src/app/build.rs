@@ -17,7 +17,7 @@ use url::Url;
 use crate::{
     certificates::SystemAuthorities,
     config::{self, Draft, Settings},
-    gateway::{Gate, Tenant, bounds::Bounds, refusal::RejectionReason, reply},
+    gateway::{Gate, Tenant, error::RejectionReason, limits::Bounds, problem},
     host::url_without_root_dot,
     jwks::{Folder, Issuer, Keeping, KeyRing},
     observability::{
@@ -68,7 +68,7 @@ pub(super) struct Components {
 impl ProcessState {
     pub(super) fn new() -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), COMMIT)?);
-        reply::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
+        problem::CODES.iter().for_each(|code| metrics.refusals.with_label_values(&[code]).inc_by(0));
         for reason in RejectionReason::ALL {
             metrics.caller_rejections.with_label_values(&[reason.as_str()]).inc_by(0);
         }

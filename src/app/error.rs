@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use crate::{
     certificates::FileError,
     config::Finding,
-    gateway::operations::TableError,
+    gateway::policy::TableError,
     jwks::FolderError,
     salesforce::transport::TransportSetupError,
     server::{UpstreamError, tls::TlsFileError},

@@ -10,8 +10,8 @@ use super::{AppError, certificate_files};
 use crate::{
     config::{self, ConfigErrors, Draft, Finding, Loaded, RouteSecurity, Settings},
     gateway::{
-        caller::{self, CallerError, Callers},
-        operations::{
+        authn::callers::{self, CallerError, Callers},
+        policy::{
             InvalidGlob, MerchantRoute, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
         },
     },
@@ -66,7 +66,7 @@ fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableErro
             (published, refusals.into_iter().filter_map(finding).collect())
         }
     };
-    let (_, errors) = caller::certificate_names(draft.callers.iter().map(|caller| caller.identity.as_ref()));
+    let (_, errors) = callers::certificate_names(draft.callers.iter().map(|caller| caller.identity.as_ref()));
     findings.extend(errors.into_iter().map(caller_finding));
     for (path, text) in operation_globs(draft) {
         let problem = match text.parse::<OperationGlob>() {

@@ -7,8 +7,8 @@ use crate::{
     app,
     config::{DeprecatedLogins, Policy, Tenant},
     gateway::{
-        caller::Callers,
-        operations::{Operation, OperationKind, Operations, SecurityKind},
+        authn::callers::Callers,
+        policy::{Operation, OperationKind, Operations, SecurityKind},
         slas::{what_is_added, whose_is_added},
     },
 };

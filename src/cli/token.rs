@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app,
-    gateway::operations::{Operation, Operations, Security, SecurityKind},
+    gateway::policy::{Operation, Operations, Security, SecurityKind},
     time::unix_now,
 };
 

@@ -1,7 +1,7 @@
 //! Whether a request may go upstream, and with what credential.
 //!
 //! Owns the order in which that is asked: who it is, whether the operation is for such, whether site and scopes fit,
-//! and what its session has to say. Trusted systems are a matter of their own: [`super::caller`].
+//! and what its session has to say. Trusted systems are a matter of their own: [`super::authn::callers`].
 
 use std::sync::Arc;
 
@@ -10,13 +10,12 @@ use tracing::Instrument;
 
 use super::{
     Asked, Gate, Route, Tenant,
-    caller::Caller,
-    credentials::Presented,
-    forward::Credential,
-    on_behalf,
-    operations::{Operation, OperationKind, SecurityKind},
+    authn::{callers::Caller, on_behalf_header},
+    authorization_header::Presented,
+    error::{NeededToken, Refusal},
+    headers::Credential,
     path::RequestPath,
-    refusal::{NeededToken, Refusal},
+    policy::{Operation, OperationKind, SecurityKind},
 };
 use crate::{
     config::UnknownOperations,
@@ -43,7 +42,7 @@ impl Gate {
         trail: &mut Trail,
     ) -> Result<Credential, Refusal> {
         let head = asked.head;
-        if on_behalf::is_asked(&head.headers) {
+        if on_behalf_header::is_asked(&head.headers) {
             return Box::pin(self.authorize_on_behalf(tenant, route, asked, trail)).await;
         }
         let Some(operation) = &route.operation else {

@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Asked, Gate, Route, Tenant,
-    credentials::{BasicCredentials, Presented},
-    on_behalf::Named,
-    refusal::Refusal,
-    reply::Reply,
+    authn::on_behalf_header::Named,
+    authorization_header::{BasicCredentials, Presented},
+    error::Refusal,
+    problem::Reply,
 };
 use crate::{
     config::{DeprecatedLogins, SlasClient},

@@ -4,30 +4,29 @@
 //! through are those of the policy table; everything else below SLAS's base is refused, whatever the
 //! policy says of unknown operations: a deny-list here has been the hole in more than one proxy.
 
-mod answer;
-mod client;
-pub mod form;
-mod login;
-mod on_behalf;
-mod shoppers;
+mod client_auth;
+mod on_behalf_hints;
+mod response;
+mod token_endpoint;
 
 use http::{Method, request::Parts};
 
-use self::login::Login;
-pub(super) use self::shoppers::shoppers_named;
+use self::token_endpoint::Login;
 pub use self::{
-    answer::{AnswerEdits, answer_edits},
-    client::{what_is_added, whose_is_added},
+    client_auth::{what_is_added, whose_is_added},
+    response::{AnswerEdits, answer_edits},
 };
 use super::{
-    Asked, Decision, Forward, Gate, Logout, Route, Tenant, Whose, bounds, caller,
-    credentials::Presented,
-    on_behalf::is_asked as asks_on_behalf,
-    operations::{Operation, OperationKind},
+    Asked, Decision, Forward, Gate, Logout, Route, Tenant, Whose,
+    authn::{self, on_behalf_header::is_asked as asks_on_behalf},
+    authorization_header::Presented,
+    error::Refusal,
+    form, limits,
     path::RequestPath,
-    refusal::Refusal,
-    reply::Reply,
+    policy::{Operation, OperationKind},
+    problem::Reply,
 };
+
 use crate::{config, observability::audit::Trail};
 
 /// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
@@ -61,11 +60,11 @@ impl Gate {
             is_slas_own(operation)
                 && head.method == Method::POST
                 && form::is_form(&head.headers)
-                && (answer::gives_tokens(operation)
+                && (response::gives_tokens(operation)
                     || is_revocation(&tenant.settings, operation)
-                    || client::wants_form(&tenant.settings, route, operation, head))
+                    || client_auth::wants_form(&tenant.settings, route, operation, head))
         };
-        operation.kind == OperationKind::Slas && (bounds::is_read_in_body(route, &head.method) || is_wanted())
+        operation.kind == OperationKind::Slas && (limits::is_read_in_body(route, &head.method) || is_wanted())
     }
 
     /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
@@ -81,14 +80,14 @@ impl Gate {
         // They act for the client and the shopper that the request itself proves, in report mode too.
         if asks_on_behalf(&head.headers) {
             let refusal = Refusal::CallerNotAllowed;
-            caller::refused(&refusal, trail);
+            authn::refused(&refusal, trail);
             return Decision::Answer(Reply::refusal(&refusal));
         }
         if needs_credential(operation) && matches!(Presented::read(&head.headers), Ok(Presented::Nothing)) {
             // In report mode too: SLAS would refuse it, and a stranger would have used up one of the tenant's calls.
             return Decision::Answer(Reply::refusal(&Refusal::TokenMissing));
         }
-        if (answer::gives_tokens(operation) || is_revocation(&tenant.settings, operation))
+        if (response::gives_tokens(operation) || is_revocation(&tenant.settings, operation))
             && asked.body_follows
             && head.method == Method::POST
         {
@@ -96,9 +95,9 @@ impl Gate {
             let problem = "The body must be a form: Content-Type: application/x-www-form-urlencoded, in UTF-8.";
             return Decision::Answer(Reply::refusal(&Refusal::RequestInvalid(problem.into())));
         }
-        let login_of = client::login(&tenant.settings, operation, head, body.as_ref());
+        let login_of = client_auth::login(&tenant.settings, operation, head, body.as_ref());
         let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
-        let credential = match client::credential(&tenant.settings, route, operation, head, body.as_ref()) {
+        let credential = match client_auth::credential(&tenant.settings, route, operation, head, body.as_ref()) {
             Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
             Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
@@ -109,8 +108,8 @@ impl Gate {
         };
         let is_form = form::is_form(&head.headers);
         let is_followed = match body.as_ref().filter(|_| is_form) {
-            Some(_) if login::is_registered(&tenant.settings, operation) => true,
-            Some(form) if answer::gives_tokens(operation) => self.must_record_epoch(operation, form),
+            Some(_) if token_endpoint::is_registered(&tenant.settings, operation) => true,
+            Some(form) if response::gives_tokens(operation) => self.must_record_epoch(operation, form),
             _ => false,
         };
         if let Some(form) = body.clone().filter(|_| is_followed) {

@@ -23,13 +23,12 @@ use crate::{
     config::Limits,
     correlation,
     gateway::{
-        Asked, Decision, admission,
-        caller::certificate::PeerCertificate,
-        forward::CORRELATION_ID,
-        on_behalf::GUEST_USID,
-        refusal::{LargePart, Refusal, RejectionReason},
-        reply::{self, Reply},
-        slas,
+        Asked, Decision,
+        authn::{client_cert::PeerCertificate, on_behalf_header::GUEST_USID},
+        error::{LargePart, Refusal, RejectionReason},
+        headers::CORRELATION_ID,
+        problem::{self, Reply},
+        slas, validate,
     },
     observability::metrics::Metrics,
     shutdown::InFlight,
@@ -241,7 +240,7 @@ impl RequestPhase {
     }
 
     fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
-        self.note_refusal(context, reply::code(refusal), refusal.reason());
+        self.note_refusal(context, problem::code(refusal), refusal.reason());
         context.reported = reported;
     }
 
@@ -343,7 +342,7 @@ async fn take_small_rest(session: &mut Session) {
 /// a fragment of the path alone, which is gone by then.
 fn admit_bytes(session: &Session) -> Result<(), Refusal> {
     let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
-    admission::admit_bytes(&connection.get_headers_raw_bytes())?;
+    validate::admit_bytes(&connection.get_headers_raw_bytes())?;
     let client = Client::of(session.as_downstream());
     if client.is_some_and(|client| client.is_request_line_irregular()) {
         return Err(Refusal::Ambiguous(
@@ -361,7 +360,7 @@ fn admit_scheme(session: &Session) -> Result<(), Refusal> {
     // The library keeps the scheme of HTTP/2 alone in the URI.
     let target = std::str::from_utf8(head.raw_path()).unwrap_or_default();
     let in_full = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
-    admission::admit_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
+    validate::admit_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
 }
 
 /// A body that is not chunked as RFC 9112, 7.1 writes it.

@@ -46,7 +46,7 @@ use self::{
     framing::RequestFraming,
 };
 use crate::{
-    gateway::refusal::{LargePart, Refusal},
+    gateway::error::{LargePart, Refusal},
     observability::metrics::Metrics,
     shutdown::Unsent,
 };

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     connect_failure::ConnectFailure,
     correlation,
-    gateway::{Forward, Route, forward::CORRELATION_ID, refusal::Refusal},
+    gateway::{Forward, Route, error::Refusal, headers::CORRELATION_ID},
     observability::{
         metrics::{Answered, Metrics},
         otlp, spans,

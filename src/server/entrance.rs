@@ -15,7 +15,7 @@ use pingora::{
 };
 
 use super::{Proxy, Serving, connection::Connection, places::Allowance};
-use crate::gateway::bounds::address::owner;
+use crate::gateway::limits::client_address::owner;
 
 /// Seconds for any part of a connection's first head, as in the library; all of it has `timeouts.client_head`.
 const FIRST_HEAD_SECS: u64 = 60;

@@ -5,7 +5,7 @@
 use pingora::{BError, Error, ErrorSource, ErrorType};
 use rustls::{AlertDescription, CertificateError};
 
-use crate::{connect_failure::ConnectFailure, gateway::refusal::Refusal};
+use crate::{connect_failure::ConnectFailure, gateway::error::Refusal};
 
 /// On which side an answer broke off.
 pub(super) fn side_of(error: &Error) -> &'static str {

@@ -10,7 +10,7 @@ use super::{
     addresses::{Address, Counter, Usage},
     connection::Client,
 };
-use crate::{config::Limits, gateway::refusal::Refusal};
+use crate::{config::Limits, gateway::error::Refusal};
 
 /// As much of a body as the library holds to send it again; of a longer one it holds nothing.
 pub(super) const HELD_BYTES: usize = 64 * 1024;

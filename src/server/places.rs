@@ -14,7 +14,7 @@ use std::{
 use prometheus::IntGauge;
 
 use super::addresses::{Address, Addresses};
-use crate::gateway::bounds::address::owner;
+use crate::gateway::limits::client_address::owner;
 
 /// All places.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use rustls::{
 use crate::{
     certificates::{Certificates, FileError, RevocationLists, read_private_key},
     config::{Tls, TlsDraft},
-    gateway::caller::certificate::PeerCertificate,
+    gateway::authn::client_cert::PeerCertificate,
     time::unix_now,
 };
 

@@ -172,7 +172,7 @@ async fn secrets_guessed_at_once_are_few_as_well() {
 #[tokio::test]
 async fn a_caller_that_begins_with_many_operations_is_not_taken_for_a_guesser() {
     let world = World::with(|config| config["callers"][0]["operations"] = toml::Value::Array(vec!["*".into()])).await;
-    let operations = shopper_gateway::gateway::operations::Operations::published().unwrap();
+    let operations = shopper_gateway::gateway::policy::Operations::published().unwrap();
     let mut of_systems = BTreeMap::new();
     for operation in operations.iter().filter(|operation| operation.method == Method::GET && operation.accepts_system())
     {

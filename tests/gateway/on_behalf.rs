@@ -422,7 +422,7 @@ async fn a_token_of_the_deprecated_login_outlives_its_time_and_ends_with_its_log
 #[tokio::test]
 async fn agents_on_behalf_are_told_from_systems() {
     let world = World::start().await;
-    let operations = shopper_gateway::gateway::operations::Operations::published().unwrap();
+    let operations = shopper_gateway::gateway::policy::Operations::published().unwrap();
     let kind = |wanted: &str| {
         let found = operations
             .iter()

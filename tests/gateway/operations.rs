@@ -11,7 +11,7 @@ use std::{
 use futures::{StreamExt, stream};
 use reqwest::Method;
 use salesforce_simulator::LedgerEntry;
-use shopper_gateway::gateway::operations::{Operation, OperationKind, Operations, Security, SecurityKind};
+use shopper_gateway::gateway::policy::{Operation, OperationKind, Operations, Security, SecurityKind};
 
 use crate::{
     callers::CALLER_SECRET,

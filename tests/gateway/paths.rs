@@ -1,6 +1,6 @@
 //! One reading of each path: over real sockets, because clients' libraries repair what they are given.
 
-use shopper_gateway::gateway::operations::Operations;
+use shopper_gateway::gateway::policy::Operations;
 
 use crate::world::{ORGANIZATION, PRIVATE_CLIENT, PUBLIC_CLIENT, World, baskets, customers, login_target, products};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
-use shopper_gateway::gateway::refusal::{LargePart, NeededToken, Refusal, RejectionReason};
+use shopper_gateway::gateway::error::{LargePart, NeededToken, Refusal, RejectionReason};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -77,7 +77,7 @@ fn check(refusal: &Refusal, answer: &Answer, token: &str) {
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
     assert_eq!(
         answer.header("x-shopper-gateway-error"),
-        Some(shopper_gateway::gateway::reply::code(refusal)),
+        Some(shopper_gateway::gateway::problem::code(refusal)),
         "{what}"
     );
     let problem = answer.json();
@@ -125,7 +125,7 @@ async fn what_the_gate_refuses() {
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let tampered = format!("{signed}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]);
     let agent = {
-        let operations = shopper_gateway::gateway::operations::Operations::published().unwrap();
+        let operations = shopper_gateway::gateway::policy::Operations::published().unwrap();
         let of_agents = operations.iter().find(|operation| {
             let kind = operation.security.first().map(|security| security.kind.as_str());
             kind == Some("shopper_taob") && operation.method.as_str() == "POST"
@@ -133,7 +133,7 @@ async fn what_the_gate_refuses() {
         of_agents.unwrap().template.replace("{organizationId}", ORGANIZATION).replace(['{', '}'], "")
     };
     let on_behalf_of_shopper = {
-        let operations = shopper_gateway::gateway::operations::Operations::published().unwrap();
+        let operations = shopper_gateway::gateway::policy::Operations::published().unwrap();
         let of_systems = operations.iter().find(|operation| {
             operation.security.first().map(|security| security.kind.as_str()) == Some("shopper_tsob")
         });

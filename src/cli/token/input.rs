@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::super::failure::Failure;
-use crate::gateway::{credentials::Presented, refusal::Refusal, reply};
+use crate::gateway::{authorization_header::Presented, error::Refusal, problem};
 
 /// More than any token has, bytes; the rest of the input is left where it is.
 const MOST_READ: usize = 64 * 1024;
@@ -27,7 +27,7 @@ pub(super) fn read() -> Result<String, Failure> {
 
 /// That the text is no token, and why.
 pub(super) fn no_token(why: &str) -> Failure {
-    Failure::Other(format!("{}: {why}", reply::code(&Refusal::TokenInvalid(String::new()))))
+    Failure::Other(format!("{}: {why}", problem::code(&Refusal::TokenInvalid(String::new()))))
 }
 
 fn token_in(text: &str) -> Result<String, Failure> {

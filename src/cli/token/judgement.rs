@@ -16,9 +16,9 @@ use crate::{
     config::Settings,
     gateway::{
         Tenant,
-        caller::{Caller, Callers},
-        refusal::{Refusal, RejectionReason},
-        reply,
+        authn::callers::{Caller, Callers},
+        error::{Refusal, RejectionReason},
+        problem,
     },
     jwks::KeyRing,
     jwt::Unverified,
@@ -53,7 +53,7 @@ pub(super) struct Judgement {
 /// What the claims alone tell.
 pub(super) fn by_claims(token: &str, claimed: &Claimed) -> Judgement {
     let mut against = Vec::new();
-    let mut refuse = |refusal: &Refusal, why: String| against.push((reply::code(refusal), why));
+    let mut refuse = |refusal: &Refusal, why: String| against.push((problem::code(refusal), why));
     let mut signature = Signature::Unchecked("no -c FILE was given");
     let algorithm = if claimed.is_system { Algorithm::RS256 } else { Algorithm::ES256 };
     if let Err(malformed) = Unverified::read(token, algorithm) {
@@ -145,7 +145,7 @@ impl Judgement {
     }
 
     fn refuse(&mut self, refusal: &Refusal, why: impl Into<String>) {
-        let finding = (reply::code(refusal), why.into());
+        let finding = (problem::code(refusal), why.into());
         if !self.against.contains(&finding) {
             self.against.push(finding);
         }

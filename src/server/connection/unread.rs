@@ -8,7 +8,7 @@ use pingora::protocols::http::date::get_cached_date;
 
 use crate::{
     correlation,
-    gateway::{forward::CORRELATION_ID, refusal::Refusal, reply::Reply},
+    gateway::{error::Refusal, headers::CORRELATION_ID, problem::Reply},
     observability::metrics::Metrics,
     server::context,
 };

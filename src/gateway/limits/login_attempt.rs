@@ -4,10 +4,12 @@
 //! the query, form or JSON body of an operation with one-time codes. A request in which the gateway cannot read the
 //! shopper, and SLAS perhaps can, is refused: the throttle would not see it. Report mode does not lift that.
 
+mod login_ids;
+
 use http::{Method, StatusCode};
 
 use crate::{
-    gateway::{Asked, Route, credentials::Presented, refusal::Refusal, slas},
+    gateway::{Asked, Route, authorization_header::Presented, error::Refusal},
     salesforce::error::{is_code_rejection, is_password_rejection},
 };
 
@@ -83,7 +85,9 @@ impl Subject {
                 Ok(Presented::Basic(credentials)) => credentials.users().map(str::to_owned).collect(),
                 _ => return Err(Refusal::LoginRejected { login: None }),
             },
-            Kind::Code | Kind::Message => slas::shoppers_named(asked.head, asked.body.as_deref().unwrap_or_default())?,
+            Kind::Code | Kind::Message => {
+                login_ids::shoppers_named(asked.head, asked.body.as_deref().unwrap_or_default())?
+            }
         };
         Ok(Self { kind, logins })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::{template::Part, *};
+use super::{path_template::Part, *};
 
 /// Operations per API as published, plus those of the gateway's own.
 const COUNTS: [(&str, usize); 35] = [

@@ -9,13 +9,13 @@ use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::Instrument;
 
-use super::{
+use super::callers::Caller;
+use crate::gateway::{
     Asked, Gate, Route, Tenant,
     authorize::authorize_shopper,
-    caller::Caller,
-    forward::{Credential, starts_like},
-    operations::Operation,
-    refusal::Refusal,
+    error::Refusal,
+    headers::{Credential, starts_like},
+    policy::Operation,
 };
 use crate::{
     observability::{
@@ -39,7 +39,7 @@ const MAX_IDP_CHARACTERS: usize = 64;
 
 /// The shopper that a request names.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(in crate::gateway) struct Named {
     login: SecretString,
     idp: String,
     /// `None` for a shopper with a login.
@@ -58,7 +58,7 @@ enum NamedGuest {
 }
 
 /// Whether a request has one of these fields, in any spelling.
-pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()))
 }
 
@@ -105,7 +105,7 @@ impl Named {
     }
 
     /// A shopper that B2C Commerce itself knows, named by the body's `login`, whose token the caller gets. A guest has none.
-    pub(super) fn registered(login: &SecretString) -> Result<Self, Refusal> {
+    pub(in crate::gateway) fn registered(login: &SecretString) -> Result<Self, Refusal> {
         let login = read_login(login.expose_secret(), "The body's login")?;
         if is_guest(login.expose_secret()) {
             return Err(Refusal::ShopperUnknown);
@@ -136,7 +136,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
 
 impl Gate {
     /// The credential for an operation that a trusted system asks for on behalf of a shopper.
-    pub(super) async fn authorize_on_behalf(
+    pub(in crate::gateway) async fn authorize_on_behalf(
         &self,
         tenant: &Tenant,
         route: &Route,
@@ -165,7 +165,7 @@ impl Gate {
     }
 
     /// A token on behalf of a shopper, for a proven caller who may.
-    pub(super) async fn on_behalf_token(
+    pub(in crate::gateway) async fn on_behalf_token(
         &self,
         tenant: &Tenant,
         caller: &Caller,

@@ -1,7 +1,7 @@
 //! Every no of the gateway, as one enum.
 //!
 //! A refusal says what is wrong in terms of the domain. Which status, code and words a caller sees is
-//! decided in [`reply`](super::reply), in one exhaustive match.
+//! decided in [`reply`](super::problem), in one exhaustive match.
 
 use std::time::Duration;
 

@@ -12,8 +12,8 @@ use http::{
 use super::is_slas_own;
 use crate::{
     gateway::{
-        forward::{CORRELATION_ID, HeaderEdits},
-        operations::Operation,
+        headers::{CORRELATION_ID, HeaderEdits},
+        policy::Operation,
     },
     salesforce::slas::SHOPPER_UNKNOWN,
 };

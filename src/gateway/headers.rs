@@ -17,7 +17,10 @@ use secrecy::SecretString;
 
 use self::client_fields::is_never_from_clients;
 pub(super) use self::client_fields::{is_twin_of, starts_like};
-use super::{caller::Caller, on_behalf::GUEST_USID, reply::ERROR_HEADER};
+use super::{
+    authn::{callers::Caller, on_behalf_header::GUEST_USID},
+    problem::ERROR_HEADER,
+};
 use crate::{
     correlation,
     jwt::bearer,

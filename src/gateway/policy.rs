@@ -5,9 +5,9 @@
 //! is done with an operation once it is found, and does no I/O: the data is compiled in.
 
 mod glob;
+mod loader;
 mod operation;
-mod table;
-mod template;
+mod path_template;
 mod trie;
 
 use std::{collections::HashSet, sync::Arc};
@@ -16,12 +16,12 @@ use http::Method;
 
 pub use self::{
     glob::{InvalidGlob, OperationGlob},
+    loader::TableError,
     operation::{InvalidSecurityKind, Operation, OperationKind, Security, SecurityKind},
-    table::TableError,
-    template::{InvalidTemplate, Parameter},
+    path_template::{InvalidTemplate, Parameter},
 };
 use self::{
-    template::Template,
+    path_template::Template,
     trie::{Found, Trie},
 };
 use crate::gateway::path::{Ambiguity, RequestPath, Segment};
@@ -121,7 +121,7 @@ impl Operations {
     /// The operations that Salesforce publishes, and the deprecated logins.
     pub fn published() -> Result<Self, TableError> {
         let mut operations = Self { ordered: Vec::new(), trie: Trie::default() };
-        for operation in table::published()? {
+        for operation in loader::published()? {
             operations.add(operation)?;
         }
         operations.sort();

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use memchr::memchr3;
 use secrecy::SecretString;
 
-use super::refusal::Refusal;
+use super::error::Refusal;
 
 /// Longest `Authorization` value that is read, bytes.
 const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 
 use http::Method;
 
-use super::template::Parameter;
+use super::path_template::Parameter;
 use crate::{types::Scopes, verify::shopper::Marks};
 
 /// One operation of an API.

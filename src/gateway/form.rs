@@ -14,8 +14,8 @@ use http::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::gateway::{
+    error::Refusal,
     path::{Ambiguity, Query, form_decoded},
-    refusal::Refusal,
 };
 
 /// The media type of SLAS's requests (RFC 6749, appendix B).
@@ -31,7 +31,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 
 /// What a body is, as far as the gateway reads bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Media {
+pub(in crate::gateway) enum Media {
     /// A form in UTF-8, or whose deciding fields must be ASCII.
     Form {
         /// Whether the charset is another than UTF-8.
@@ -45,7 +45,7 @@ pub(super) enum Media {
 
 impl Media {
     /// What the header says of the body.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(in crate::gateway) fn of(headers: &HeaderMap) -> Self {
         let mut types = headers.get_all(CONTENT_TYPE).iter();
         let text = types.next().and_then(|value| value.to_str().ok());
         let (Some(text), None, false) = (text, types.next(), headers.contains_key(CONTENT_ENCODING)) else {
@@ -81,7 +81,7 @@ fn is_ascii_only(parameters: &str) -> Option<bool> {
 }
 
 /// Whether a body is a form that can be read as it is.
-pub(super) fn is_form(headers: &HeaderMap) -> bool {
+pub(in crate::gateway) fn is_form(headers: &HeaderMap) -> bool {
     matches!(Media::of(headers), Media::Form { .. })
 }
 
@@ -118,7 +118,7 @@ impl<'b> Form<'b> {
 }
 
 /// The form with another value in a field that stands in it, and all else byte for byte.
-pub(super) fn replaced(text: &str, name: &str, value: &str) -> String {
+pub(in crate::gateway) fn replaced(text: &str, name: &str, value: &str) -> String {
     let is_it = |pair: &str| Query::parse(Some(pair)).is_ok_and(|pair| matches!(pair.single(name), Ok(Some(_))));
     let pairs = text.split('&').map(|pair| match is_it(pair) {
         true => Cow::Owned(format!("{name}={}", utf8_percent_encode(value, RESERVED))),

@@ -12,8 +12,8 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::form::{Form, Media};
-use crate::gateway::{path::Query, refusal::Refusal};
+use crate::gateway::form::{Form, Media};
+use crate::gateway::{error::Refusal, path::Query};
 
 /// Fields that name a shopper, or where a message to one goes.
 const FIELDS: [&str; 5] = ["user_id", "login_id", "username", "email", "phone_number"];

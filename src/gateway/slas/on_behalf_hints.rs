@@ -9,7 +9,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::gateway::operations::Operation;
+use crate::gateway::policy::Operation;
 
 /// What an operation's API description says of the three fields.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +87,7 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::operations::Operations;
+    use crate::gateway::policy::Operations;
 
     fn asked(id: &str, query: Option<&str>, form: &str) -> bool {
         let operations = Operations::published().unwrap();

@@ -3,14 +3,10 @@
 //! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified: that is
 //! `authenticate`'s, and what a client certificate says is `certificate`'s.
 
-mod authenticate;
-pub mod certificate;
-
 use std::{collections::HashMap, sync::Arc};
 
-pub(super) use self::authenticate::refused;
-use self::certificate::{CertificateName, InvalidCertificateName, PeerCertificate};
-use super::operations::{InvalidGlob, Operation, OperationGlob};
+use crate::gateway::authn::client_cert::{CertificateName, InvalidCertificateName, PeerCertificate};
+use crate::gateway::policy::{InvalidGlob, Operation, OperationGlob};
 use crate::{
     config::{self, CallerIdentity},
     store::CallerEntry,

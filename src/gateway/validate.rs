@@ -13,8 +13,8 @@ use http::{
 use memchr::{memchr, memchr_iter};
 
 use super::{
-    forward::{is_twin_of, starts_like},
-    refusal::{LargePart, Refusal},
+    error::{LargePart, Refusal},
+    headers::{is_twin_of, starts_like},
 };
 use crate::config::Limits;
 

@@ -12,20 +12,18 @@ use http::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{
-    answer::{answer_edits, gives_tokens},
-    form::{self, Form},
-};
+use super::response::{answer_edits, gives_tokens};
+use crate::gateway::form::{self, Form};
 use crate::{
     config,
     gateway::{
         Gate, Route, Tenant,
-        credentials::Presented,
-        forward::{self, Credential},
-        operations::Operation,
+        authorization_header::Presented,
+        error::Refusal,
+        headers::{self, Credential},
         path::Query,
-        refusal::Refusal,
-        reply::Reply,
+        policy::Operation,
+        problem::Reply,
     },
     salesforce::{
         error::SalesforceError,
@@ -165,7 +163,7 @@ impl Gate {
         };
         let client = match Presented::read(&login.head.headers) {
             Ok(Presented::Basic(basic)) => Some(basic.user),
-            _ => super::client::named(login.head, Some(&login.form))?,
+            _ => super::client_auth::named(login.head, Some(&login.form))?,
         };
         let client = client.and_then(|client| client.parse().ok());
         let (Some(client), Some(site)) = (client, site) else { return Ok(Asked::Slas) };
@@ -267,8 +265,8 @@ impl Login<'_> {
     fn passed(&self) -> Passed {
         let mut headers = self.head.headers.clone();
         let correlation_id = HeaderValue::from_str(self.correlation_id).unwrap_or(HeaderValue::from_static("none"));
-        let edits = forward::request_edits(&headers, &HeaderValue::from_static(""), &correlation_id);
-        for name in edits.remove.into_iter().chain(forward::of_this_hop(&headers)) {
+        let edits = headers::request_edits(&headers, &HeaderValue::from_static(""), &correlation_id);
+        for name in edits.remove.into_iter().chain(headers::of_this_hop(&headers)) {
             headers.remove(name);
         }
         for (name, value) in edits.set {
@@ -293,7 +291,7 @@ impl Login<'_> {
     /// SLAS's answer for the caller.
     fn reply(&self, answer: &Response) -> Reply {
         let mut headers = answer.headers.clone();
-        let edits = forward::response_edits(&headers, &HeaderValue::from_static(""));
+        let edits = headers::response_edits(&headers, &HeaderValue::from_static(""));
         for name in edits.remove.into_iter().chain([CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]) {
             headers.remove(name);
         }

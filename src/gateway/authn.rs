@@ -4,19 +4,23 @@
 //! are proved by exchanging them, and a client certificate. A credential of a caller's own is never forwarded but as
 //! the verified bearer token that it came as.
 
+pub mod callers;
+pub mod client_cert;
+pub mod on_behalf_header;
+
 use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::{Caller, certificate::PeerCertificate};
+use super::authn::{callers::Caller, client_cert::PeerCertificate};
 use crate::{
     gateway::{
         Asked, Gate, Route, Tenant,
+        authorization_header::{BasicCredentials, Presented},
         authorize::needed_by,
-        credentials::{BasicCredentials, Presented},
-        forward::{Credential, SystemLease},
-        operations::Operation,
-        refusal::{NeededToken, Refusal, RejectionReason},
+        error::{NeededToken, Refusal, RejectionReason},
+        headers::{Credential, SystemLease},
+        policy::Operation,
     },
     jwt,
     observability::{

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     Gate, Route,
-    forward::{Credential, Origin, SystemLease},
+    headers::{Credential, Origin, SystemLease},
 };
 use crate::jwt::token_digest;
 

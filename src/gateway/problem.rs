@@ -12,7 +12,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::refusal::{LargePart, NeededToken, Refusal};
+use super::error::{LargePart, NeededToken, Refusal};
 
 /// Tells that the gateway, and not Salesforce, refused; its value is the stable code.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");

@@ -14,38 +14,38 @@
 //! - `keyed_rate_limiter`: a rate limit per key
 //! - `address`: whose address a request is counted under
 
-pub mod address;
-mod attempts;
+mod caller_rate;
+pub mod client_address;
+mod concurrency;
+mod failed_logins;
 mod keyed_rate_limiter;
-mod load;
+mod load_shedding;
+mod login_attempt;
 mod login_id;
-mod rates;
-mod seats;
 mod slas_calls;
-mod subject;
 
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-pub(super) use self::subject::is_read_in_body;
+pub(super) use self::login_attempt::is_read_in_body;
 use self::{
-    address::Proxies,
-    attempts::{Attempt, Attempts},
-    load::Load,
-    rates::Rates,
-    seats::Seats,
+    caller_rate::Rates,
+    client_address::Proxies,
+    concurrency::Seats,
+    failed_logins::{Attempt, Attempts},
+    load_shedding::Load,
+    login_attempt::{Kind, Subject},
     slas_calls::SlasCallLimits,
-    subject::{Kind, Subject},
 };
 use super::{
     Asked, Forward, Gate, Route, Tenant,
-    caller::Caller,
-    credentials::BasicCredentials,
-    forward::Credential,
-    operations::{InvalidGlob, OperationGlob, OperationKind},
-    refusal::Refusal,
+    authn::callers::Caller,
+    authorization_header::BasicCredentials,
+    error::Refusal,
+    headers::Credential,
+    policy::{InvalidGlob, OperationGlob, OperationKind},
 };
 use crate::{
     config::{AddressLimits, Limits, Logins, Settings},
@@ -125,7 +125,7 @@ impl Bounds {
     /// The client that a request is counted under: an IPv4 address, or the first of an IPv6 /64. `peer` has the connection.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        address::owner(self.proxies.client(peer, headers))
+        client_address::owner(self.proxies.client(peer, headers))
     }
 
     /// Leaves out what matters least while Salesforce says that it is under load.

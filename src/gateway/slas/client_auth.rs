@@ -9,14 +9,12 @@
 use bytes::Bytes;
 use http::{Method, header::AUTHORIZATION, request::Parts};
 
-use super::{
-    form::{self, Form},
-    is_slas_own, on_behalf,
-};
+use super::{is_slas_own, on_behalf_hints};
+use crate::gateway::form::{self, Form};
 use crate::{
     config::{SlasClient, Tenant},
     gateway::{
-        Route, credentials::Presented, forward::Credential, operations::Operation, path::Query, refusal::Refusal,
+        Route, authorization_header::Presented, error::Refusal, headers::Credential, path::Query, policy::Operation,
     },
     observability::audit::{Event, Trail},
     salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
@@ -137,7 +135,7 @@ pub(super) fn credential(
     };
     let client = name
         .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)))
-        .filter(|_| !on_behalf::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
+        .filter(|_| !on_behalf_hints::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
     Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(Credential::of_slas))
 }
 

@@ -13,7 +13,7 @@ use http::Method;
 
 use super::{
     operation::Operation,
-    template::{Part, Template},
+    path_template::{Part, Template},
 };
 use crate::gateway::path::Segment;
 

@@ -9,8 +9,8 @@ use super::keyed_rate_limiter::{KeyedRateLimiter, Name};
 use crate::{
     gateway::{
         Route,
-        forward::{Credential, Origin},
-        refusal::Refusal,
+        error::Refusal,
+        headers::{Credential, Origin},
     },
     jwt::sha256,
     salesforce::guard::Priority,

@@ -14,8 +14,8 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     keyed_rate_limiter::{KeyedRateLimiter, Name},
+    login_attempt::Subject,
     login_id::normalized,
-    subject::Subject,
 };
 use crate::{
     config::{Limits, Logins},
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::{
         config::AddressLimits,
-        gateway::bounds::{address::owner, subject::Kind},
+        gateway::limits::{client_address::owner, login_attempt::Kind},
     };
 
     const HERE: &str = "192.0.2.1";

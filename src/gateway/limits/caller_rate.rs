@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use crate::{
     config::Settings,
     gateway::{
-        caller::Caller,
-        forward::{Credential, Origin, Proved},
+        authn::callers::Caller,
+        headers::{Credential, Origin, Proved},
     },
     store::budget::{Budget, Level, Taken},
     types::{ClientId, OrganizationId},

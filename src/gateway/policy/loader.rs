@@ -27,7 +27,7 @@ use serde::Deserialize;
 
 use super::{
     operation::{Operation, OperationKind, Security, SecurityKind},
-    template::{InvalidTemplate, Template},
+    path_template::{InvalidTemplate, Template},
 };
 use crate::types::Scope;
 
