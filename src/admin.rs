@@ -28,7 +28,7 @@ use self::{
     response::{answer, json},
     status::Status,
 };
-use crate::{gateway::Gate, shutdown::InFlight};
+use crate::{gateway::Gateway, shutdown::InFlight};
 
 /// What a browser calls the report when it keeps it.
 const DOWNLOADED: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
@@ -44,14 +44,14 @@ enum Format {
 /// What operators may ask.
 #[derive(Debug)]
 pub struct Admin {
-    gate: Arc<ArcSwap<Gate>>,
+    gate: Arc<ArcSwap<Gateway>>,
     in_flight: Arc<InFlight>,
 }
 
 impl Admin {
     /// Answers for the gate that serves at the moment.
     #[must_use]
-    pub fn new(gate: Arc<ArcSwap<Gate>>, in_flight: Arc<InFlight>) -> Self {
+    pub fn new(gate: Arc<ArcSwap<Gateway>>, in_flight: Arc<InFlight>) -> Self {
         Self { gate, in_flight }
     }
 
@@ -90,7 +90,7 @@ impl Admin {
     }
 
     /// Brings those figures up to date that are not counted as they change.
-    async fn measure(&self, gate: &Gate) {
+    async fn measure(&self, gate: &Gateway) {
         gate.sessions.sweep().await;
         for ring in &gate.rings {
             ring.record_age();

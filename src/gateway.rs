@@ -1,7 +1,7 @@
 //! The gate: one request in, one decision out.
 //!
-//! This is the table of contents of the product. [`Gate::route`] reads what a request asks for, without
-//! I/O; [`Gate::decide`] says what is done with it. Neither sees a socket: the head comes as
+//! This is the table of contents of the product. [`Gateway::route`] reads what a request asks for, without
+//! I/O; [`Gateway::decide`] says what is done with it. Neither sees a socket: the head comes as
 //! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
 
 pub mod authn;
@@ -26,13 +26,13 @@ use http::{StatusCode, request::Parts};
 
 use self::{
     authn::{callers::Callers, client_cert::PeerCertificate},
-    authorization_header::Presented,
-    error::Refusal,
-    headers::{Credential, Proved},
-    limits::{Admission, Bounds},
+    authorization_header::Authorization,
+    error::GatewayError,
+    headers::{Proved, UpstreamCredential},
+    limits::{Permit, RateLimits},
     path::{Query, RequestPath},
-    policy::{NoMatch, Operation, OperationKind, Operations},
-    problem::Reply,
+    policy::{Operation, OperationKind, Operations, RouteError},
+    problem::LocalResponse,
 };
 use crate::{
     config::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
@@ -60,12 +60,12 @@ const PWA_KIT_PREFIX: &str = "/mobify/slas/private";
 
 /// Everything that a decision needs.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Gateway {
     /// The policy table.
     pub operations: Operations,
     /// The organizations served.
     pub tenants: ByOrganization<Tenant>,
-    /// Trusted systems.
+    /// AuthenticatedCaller systems.
     pub callers: Callers,
     /// The issuers' keys, all of them.
     pub rings: Vec<Arc<KeyRing>>,
@@ -82,7 +82,7 @@ pub struct Gate {
     /// Who did what, for whom.
     pub audit: Arc<Audit>,
     /// What is refused for being too much.
-    pub bounds: Bounds,
+    pub bounds: RateLimits,
     /// What happens to refused and unknown requests.
     pub policy: Policy,
     /// Sizes.
@@ -110,10 +110,10 @@ pub struct Tenant {
 
 /// A request as it came.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct Request<'a> {
     /// Its head.
     pub head: &'a Parts,
-    /// Its body, where [`Route::wants_body`] or [`Gate::holds_form`] asked for it.
+    /// Its body, where [`Route::wants_body`] or [`Gateway::holds_form`] request for it.
     pub body: Option<Bytes>,
     /// Whether a body is still to come, which the client may take its time with.
     pub body_follows: bool,
@@ -150,20 +150,20 @@ pub enum Decision {
     /// Send it upstream with this credential.
     Forward(Forward),
     /// Answer it here.
-    Answer(Reply),
+    Answer(LocalResponse),
 }
 
 /// A request on its way upstream.
 #[derive(Debug)]
 pub struct Forward {
     /// Why it may go.
-    pub credential: Credential,
+    pub credential: UpstreamCredential,
     /// The refusal that was only reported.
-    pub reported: Option<Refusal>,
+    pub reported: Option<GatewayError>,
     /// The logout that it is, to be followed here once SLAS has confirmed it.
     pub logout: Option<Logout>,
     /// What it was let in with.
-    pub admission: Admission,
+    pub admission: Permit,
     /// The login or a trusted system's write that it is, for the audit log once Salesforce has answered.
     pub login: Option<Box<Trail>>,
 }
@@ -222,14 +222,14 @@ impl Route {
     }
 }
 
-impl Gate {
+impl Gateway {
     /// Reads what a request asks for: its one path, its operation, its organization and site.
     ///
     /// # Errors
-    /// [`Refusal`]; those of this step are carried out in report mode too.
-    pub fn route(&self, head: &Parts) -> Result<Route, Refusal> {
+    /// [`GatewayError`]; those of this step are carried out in report mode too.
+    pub fn route(&self, head: &Parts) -> Result<Route, GatewayError> {
         validate::admit(head, &self.limits)?;
-        let ambiguous = |ambiguity: path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
+        let ambiguous = |ambiguity: path::PathError| GatewayError::Ambiguous(ambiguity.to_string());
         let received = RequestPath::parse(head.uri.path()).map_err(ambiguous)?;
         let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
         let for_slas = received.below(PWA_KIT_PREFIX);
@@ -237,7 +237,7 @@ impl Gate {
 
         let (operation, organization) = match self.operations.find(&head.method, path) {
             Ok(found) if slas::is_out_of_place(found.operation.kind, path, for_slas.is_some()) => {
-                return Err(Refusal::OperationNotAllowed);
+                return Err(GatewayError::OperationNotAllowed);
             }
             Ok(found) => {
                 let organization = match found.parameter("organizationId") {
@@ -249,20 +249,22 @@ impl Gate {
                 };
                 (Some(Arc::clone(found.operation)), organization)
             }
-            Err(NoMatch::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
-            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) if for_slas.is_some() || slas::is_slas_path(path) => {
-                return Err(Refusal::OperationNotAllowed);
+            Err(RouteError::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
+            Err(RouteError::Unknown | RouteError::MethodNotPublished)
+                if for_slas.is_some() || slas::is_slas_path(path) =>
+            {
+                return Err(GatewayError::OperationNotAllowed);
             }
-            Err(NoMatch::Unknown | NoMatch::MethodNotPublished) => match self.policy.unknown_operations {
+            Err(RouteError::Unknown | RouteError::MethodNotPublished) => match self.policy.unknown_operations {
                 UnknownOperations::Deny if self.policy.mode == PolicyMode::Enforce => {
-                    return Err(Refusal::OperationUnknown);
+                    return Err(GatewayError::OperationUnknown);
                 }
                 _ => (None, organization_in(path)),
             },
         };
         let organization = organization
             .filter(|organization| self.tenants.contains_key(organization))
-            .ok_or(Refusal::OperationUnknown)?;
+            .ok_or(GatewayError::OperationUnknown)?;
         let body_limit = operation.as_ref().and_then(|operation| operation.body_limit).unwrap_or(self.limits.body);
         let upstream_target = for_slas.as_ref().map(|path| match head.uri.query() {
             Some(query) => format!("{}?{query}", path.raw()),
@@ -282,15 +284,15 @@ impl Gate {
     /// Says what is done with a request: forward it, or answer it here. Whatever is worth a line of the audit log gets it.
     ///
     /// What few requests need stands in boxes below here: every request has the room of the largest of all that is not.
-    pub async fn decide(&self, route: &Route, asked: &Asked<'_>) -> Decision {
-        let mut trail = Trail { address: self.bounds.client_address(asked), ..Trail::default() };
-        let decision = self.decide_and_tell(route, asked, &mut trail).await;
+    pub async fn decide(&self, route: &Route, request: &Request<'_>) -> Decision {
+        let mut trail = Trail { address: self.bounds.client_address(request), ..Trail::default() };
+        let decision = self.decide_and_tell(route, request, &mut trail).await;
         let result = match &decision {
             Decision::Forward(Forward { reported: Some(refusal), .. }) => problem::code(refusal),
             Decision::Forward(_) => "ok",
             Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
         };
-        self.tell(route, asked.correlation_id, &trail, result);
+        self.tell(route, request.correlation_id, &trail, result);
         decision
     }
 
@@ -316,78 +318,88 @@ impl Gate {
         self.audit.record(trail, place, result);
     }
 
-    async fn decide_and_tell(&self, route: &Route, asked: &Asked<'_>, trail: &mut Trail) -> Decision {
+    async fn decide_and_tell(&self, route: &Route, request: &Request<'_>, trail: &mut Trail) -> Decision {
         let tenant = match self.tenants.get(&route.organization) {
             Some(tenant) => tenant,
-            None => return Decision::Answer(Reply::refusal(&Refusal::OperationUnknown)),
+            None => return Decision::Answer(LocalResponse::refusal(&GatewayError::OperationUnknown)),
         };
         if let Err(refusal) = self.bounds.shed(route) {
-            return Decision::Answer(Reply::refusal(&refusal));
+            return Decision::Answer(LocalResponse::refusal(&refusal));
         }
         let answered_here = match route.kind() {
             // They act for nobody but whoever logs in, or names him in the body.
-            _ if route.is_deprecated() && authn::on_behalf_header::is_asked(&asked.head.headers) => {
-                Some(Err(Refusal::CallerNotAllowed))
+            _ if route.is_deprecated() && authn::on_behalf_header::is_asked(&request.head.headers) => {
+                Some(Err(GatewayError::CallerNotAllowed))
             }
-            OperationKind::DeprecatedLogin => Some(Box::pin(self.deprecated_login(tenant, route, asked, trail)).await),
-            OperationKind::DeprecatedLogout => Some(Box::pin(self.deprecated_logout(tenant, route, asked.head)).await),
+            OperationKind::DeprecatedLogin => {
+                Some(Box::pin(self.deprecated_login(tenant, route, request, trail)).await)
+            }
+            OperationKind::DeprecatedLogout => {
+                Some(Box::pin(self.deprecated_logout(tenant, route, request.head)).await)
+            }
             OperationKind::DeprecatedTrustedSystemLogin => {
-                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, asked, trail)).await)
+                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, request, trail)).await)
             }
             OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
         };
         if let Some(result) = answered_here {
             let reply = result.unwrap_or_else(|refusal| {
                 authn::refused(&refusal, trail);
-                Reply::refusal(&refusal)
+                LocalResponse::refusal(&refusal)
             });
             return Decision::Answer(legacy::as_deprecated(reply));
         }
         if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
-            return Box::pin(self.decide_slas(tenant, route, operation, asked, trail)).await;
+            return Box::pin(self.decide_slas(tenant, route, operation, request, trail)).await;
         }
-        match self.authorize(tenant, route, asked, trail).await {
-            Ok(credential) => match self.bounds.admit(tenant, route, asked, &credential).await {
+        match self.authorize(tenant, route, request, trail).await {
+            Ok(credential) => match self.bounds.admit(tenant, route, request, &credential).await {
                 Ok(admission) => {
-                    let logout = self.logout_of(route, asked.head).await;
+                    let logout = self.logout_of(route, request.head).await;
                     // What a trusted system writes gets its line when the API has answered.
                     let told_later = (trail.event == Some(Event::SystemWrite)).then(|| Box::new(std::mem::take(trail)));
                     Decision::Forward(Forward { credential, reported: None, logout, login: told_later, admission })
                 }
-                Err(refusal) => Decision::Answer(Reply::refusal(&refusal)),
+                Err(refusal) => Decision::Answer(LocalResponse::refusal(&refusal)),
             },
             Err(refusal) => {
                 authn::refused(&refusal, trail);
-                Box::pin(self.refuse_or_report(tenant, route, asked, refusal)).await
+                Box::pin(self.refuse_or_report(tenant, route, request, refusal)).await
             }
         }
     }
 
     /// In report mode a refused request goes on, unless it has two credentials. Report mode lifts what tokens and policy
     /// refuse, and no bound.
-    async fn refuse_or_report(&self, tenant: &Tenant, route: &Route, asked: &Asked<'_>, refusal: Refusal) -> Decision {
-        if self.policy.mode == PolicyMode::Enforce || refusal == Refusal::CredentialsConflicting {
-            return Decision::Answer(Reply::refusal(&refusal));
+    async fn refuse_or_report(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        refusal: GatewayError,
+    ) -> Decision {
+        if self.policy.mode == PolicyMode::Enforce || refusal == GatewayError::CredentialsConflicting {
+            return Decision::Answer(LocalResponse::refusal(&refusal));
         }
-        let is_basic = matches!(Presented::read(&asked.head.headers), Ok(Presented::Basic(_)));
-        let proved = if self.bounds.has_rates() { self.proved(tenant, route, asked).await } else { Proved::Nothing };
-        let credential = Credential::reported(is_basic && route.kind() != OperationKind::Slas, proved);
-        match self.bounds.admit(tenant, route, asked, &credential).await {
+        let is_basic = matches!(Authorization::read(&request.head.headers), Ok(Authorization::Basic(_)));
+        let proved = if self.bounds.has_rates() { self.proved(tenant, route, request).await } else { Proved::Nothing };
+        let credential = UpstreamCredential::reported(is_basic && route.kind() != OperationKind::Slas, proved);
+        match self.bounds.admit(tenant, route, request, &credential).await {
             Ok(admission) => {
                 Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
             }
-            Err(bound) => Decision::Answer(Reply::refusal(&bound)),
+            Err(bound) => Decision::Answer(LocalResponse::refusal(&bound)),
         }
     }
 
     /// Whose request a refused one has proved to be: its rate holds in report mode too.
-    async fn proved(&self, tenant: &Tenant, route: &Route, asked: &Asked<'_>) -> Proved {
+    async fn proved(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> Proved {
         // The refusal has its line of the audit log already.
-        if let Ok(trusted) = self.trusted(tenant, route, asked, &Scopes::default(), &mut Trail::default()).await {
+        if let Ok(trusted) = self.trusted(tenant, route, request, &Scopes::default(), &mut Trail::default()).await {
             let proof = self.prove(tenant, &trusted, &Scopes::default()).await;
             return if proof.is_ok() { Proved::Caller(trusted.caller) } else { Proved::Nothing };
         }
-        match self.shopper_of(route, asked.head).await {
+        match self.shopper_of(route, request.head).await {
             Ok(verified) => Proved::Shopper(verified.shopper),
             Err(_) => Proved::Nothing,
         }
@@ -429,10 +441,10 @@ fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
 }
 
 /// The site of the query. A text that is no site id is refused: it could not be any token's.
-fn site(query: &Query<'_>) -> Result<Option<SiteId>, Refusal> {
-    let site = query.single("siteId").map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
+fn site(query: &Query<'_>) -> Result<Option<SiteId>, GatewayError> {
+    let site = query.single("siteId").map_err(|ambiguity| GatewayError::Ambiguous(ambiguity.to_string()))?;
     let Some(site) = site.filter(|site| !site.is_empty()) else { return Ok(None) };
-    site.parse().map(Some).map_err(|error| Refusal::RequestInvalid(format!("siteId is {error}.")))
+    site.parse().map(Some).map_err(|error| GatewayError::RequestInvalid(format!("siteId is {error}.")))
 }
 
 /// The organization of a path that no table knows.

@@ -62,9 +62,9 @@ use crate::{
     correlation,
     gateway::{
         authn::on_behalf_header::GUEST_USID,
-        error::{LargePart, Refusal},
+        error::{GatewayError, TooLargePart},
         headers::{self, HeaderEdits},
-        problem::Reply,
+        problem::LocalResponse,
         slas,
     },
     observability::metrics::Metrics,
@@ -202,14 +202,14 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len);
         if context.route.as_ref().is_some_and(|route| context.body_bytes > route.body_limit) {
-            context.failure = Some(Refusal::TooLarge(LargePart::Body));
+            context.failure = Some(GatewayError::TooLarge(TooLargePart::Body));
             return Error::e_explain(
                 ErrorType::Custom("body too large"),
                 "the body is larger than the operation allows",
             );
         }
         if !end && self.body_takes_too_long(context) {
-            context.failure = Some(Refusal::RequestInvalid("The request's body did not arrive in time.".into()));
+            context.failure = Some(GatewayError::RequestInvalid("The request's body did not arrive in time.".into()));
             return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
         context.note_body(end)?;
@@ -240,7 +240,7 @@ impl ProxyHttp for Proxy {
         match upstream.peer(self.answer_within(context)).await {
             Ok(peer) => Ok(peer),
             Err(Unresolved) => {
-                context.failure = Some(Refusal::UpstreamUnavailable);
+                context.failure = Some(GatewayError::UpstreamUnavailable);
                 self.note_connect_failure(context, ConnectFailure::Unresolved);
                 Error::e_explain(ErrorType::ConnectError, "host name not resolved")
             }
@@ -468,7 +468,7 @@ impl ProxyHttp for Proxy {
         let code = match refusal {
             Some(refusal) if !written => {
                 session.set_keepalive(None);
-                let reply = Reply::refusal(&refusal);
+                let reply = LocalResponse::refusal(&refusal);
                 let status = reply.status.as_u16();
                 match self.request_phase.answer(session, context, reply).await {
                     Ok(_) => {

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use shopper_gateway::{
     gateway::{
         path::RequestPath,
-        policy::{MerchantRoute, Operations, Security, SecurityKind},
+        policy::{CustomRoute, Operations, Security, SecurityKind},
     },
     jwt::token_digest,
     salesforce::slas::TokenResponse,
@@ -41,7 +41,7 @@ pub fn measure(runtime: &Runtime, bench: &Parts) {
 fn routes() {
     println!("| merchant's routes | match, ns |\n|---|---|");
     for count in ROUTES {
-        let routes = (0..count).map(|number| MerchantRoute {
+        let routes = (0..count).map(|number| CustomRoute {
             name: format!("custom.r{number}"),
             method: Method::GET,
             template: format!("/custom/api{number}/v1/organizations/{{organizationId}}/things/{{id}}"),

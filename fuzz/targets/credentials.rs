@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
-use shopper_gateway::gateway::authorization_header::{BasicCredentials, Presented};
+use shopper_gateway::gateway::authorization_header::{BasicCredentials, Authorization};
 
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -20,13 +20,13 @@ fn read_field(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, value);
-    if let Ok(Presented::Basic(_)) = Presented::read(&headers) {
+    if let Ok(Authorization::Basic(_)) = Authorization::read(&headers) {
         let text = std::str::from_utf8(bytes).expect("what is read is text");
         let (_, credential) = text.split_once([' ', '\t']).expect("a scheme");
         check(credential.trim_matches([' ', '\t']));
     }
     headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
-    assert!(Presented::read(&headers).is_err(), "two credentials");
+    assert!(Authorization::read(&headers).is_err(), "two credentials");
 }
 
 /// Compares the reading with that of `java.util.Base64`, which takes missing padding and any bits behind the last byte.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::{HeaderName, HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::{gateway::{validate, authorization_header::Presented, headers}, config::{AddressLimits, Limits}};
+use shopper_gateway::{gateway::{validate, authorization_header::Authorization, headers}, config::{AddressLimits, Limits}};
 
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     body: 1 << 20,
@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
     let count = |name: &str| head.headers.get_all(name).iter().count();
     assert!(count("host") <= 1 && count("authorization") <= 1 && count("content-length") <= 1, "{head:?}");
     assert!(count("content-length") == 0 || count("transfer-encoding") == 0 || as_bytes.is_err(), "{head:?}");
-    let _ = Presented::read(&head.headers);
+    let _ = Authorization::read(&head.headers);
     let _ = headers::request_edits(
         &head.headers,
         &HeaderValue::from_static("api.example.com"),

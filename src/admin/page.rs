@@ -13,7 +13,7 @@ use super::{
     report::{Filter, Row, clients, endpoints, rfc3339},
     status::{Status, in_words},
 };
-use crate::{gateway::Gate, jwt::sha256, time::unix_now};
+use crate::{gateway::Gateway, jwt::sha256, time::unix_now};
 
 const STYLE: &str = include_str!("status.css");
 
@@ -69,7 +69,7 @@ struct Moment<'a> {
 ///
 /// # Errors
 /// If the template cannot be written, which memory does not refuse.
-pub(super) fn page(gate: &Gate, status: &Status, filter: &Filter) -> Result<String, askama::Error> {
+pub(super) fn page(gate: &Gateway, status: &Status, filter: &Filter) -> Result<String, askama::Error> {
     let now = unix_now();
     let of_tenants = gate.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
     let choices = Choices {

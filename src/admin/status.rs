@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{readiness::Readiness, report::Report};
 use crate::{
     config::{PolicyMode, UnknownOperations},
-    gateway::{Gate, Tenant, authn::callers::Caller},
+    gateway::{Gateway, Tenant, authn::callers::Caller},
     observability::metrics::Reading,
     shutdown::InFlight,
     store::{KeyCheck, StoreState},
@@ -112,7 +112,7 @@ pub(super) struct CallerStatus {
 
 impl Status {
     /// The state at this moment.
-    pub(super) fn of(gate: &Gate, readiness: Readiness, in_flight: &InFlight, migration: Report) -> Self {
+    pub(super) fn of(gate: &Gateway, readiness: Readiness, in_flight: &InFlight, migration: Report) -> Self {
         let read = |name: &str| gate.metrics.readings(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =

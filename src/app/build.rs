@@ -17,7 +17,7 @@ use url::Url;
 use crate::{
     certificates::SystemAuthorities,
     config::{self, Draft, Settings},
-    gateway::{Gate, Tenant, error::RejectionReason, limits::Bounds, problem},
+    gateway::{Gateway, Tenant, error::RejectionReason, limits::RateLimits, problem},
     host::url_without_root_dot,
     jwks::{Folder, Issuer, Keeping, KeyRing},
     observability::{
@@ -91,8 +91,8 @@ impl Components {
         let metrics = &process.metrics;
         let (operations, callers) = build_policy(&settings)?;
         let before_bounds = before.map(|before| &before.serving.gate.bounds);
-        let bounds =
-            Bounds::new(&settings, before_bounds).map_err(|errors| AppError::Policy(low_priority_findings(&errors)))?;
+        let bounds = RateLimits::new(&settings, before_bounds)
+            .map_err(|errors| AppError::Policy(low_priority_findings(&errors)))?;
         let keeping = build_jwks_persistence(&settings, metrics, before)?;
         let mut tenants = ByOrganization::default();
         let mut upstreams = ByOrganization::default();
@@ -162,7 +162,7 @@ impl Components {
             Some(key) => Arc::new(process.audit.with_key(key)),
             None => Arc::clone(&process.audit),
         };
-        let gate = Arc::new(Gate {
+        let gate = Arc::new(Gateway {
             operations,
             tenants,
             callers,

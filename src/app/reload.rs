@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    gateway::Gate,
+    gateway::Gateway,
     jwks::KeyRing,
     observability::{
         audit::{Event, Place, Trail},
@@ -34,7 +34,7 @@ const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Reloader {
     pub(super) serving: Arc<ArcSwap<Serving>>,
-    pub(super) gate: Arc<ArcSwap<Gate>>,
+    pub(super) gate: Arc<ArcSwap<Gateway>>,
     pub(super) tls: Option<ListenerTls>,
     process: ProcessState,
     components: Mutex<Components>,

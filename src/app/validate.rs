@@ -12,7 +12,7 @@ use crate::{
     gateway::{
         authn::callers::{self, CallerError, Callers},
         policy::{
-            InvalidGlob, MerchantRoute, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
+            CustomRoute, InvalidGlob, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
         },
     },
 };
@@ -55,7 +55,7 @@ fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableErro
     let published = Operations::published()?;
     let routes = draft.routes.iter().enumerate();
     let routes = routes.filter_map(|(position, route)| Some((position, custom_route(route.whole.as_ref()?))));
-    let (positions, routes): (Vec<usize>, Vec<MerchantRoute>) = routes.unzip();
+    let (positions, routes): (Vec<usize>, Vec<CustomRoute>) = routes.unzip();
     let (operations, mut findings) = match published.clone().with_routes(routes) {
         Ok(operations) => (operations, Vec::new()),
         Err(refusals) => {
@@ -110,12 +110,12 @@ pub(super) fn low_priority_findings(errors: &[(usize, InvalidGlob)]) -> Vec<Find
     errors.iter().map(finding).collect()
 }
 
-fn custom_route(route: &config::Route) -> MerchantRoute {
+fn custom_route(route: &config::Route) -> CustomRoute {
     let kind = match route.security {
         RouteSecurity::Shopper => SecurityKind::Shopper,
         RouteSecurity::System => SecurityKind::System,
     };
-    MerchantRoute {
+    CustomRoute {
         name: route.name.clone(),
         method: route.method.clone(),
         template: route.path.clone(),

@@ -15,11 +15,11 @@ use tracing::Instrument;
 use super::authn::{callers::Caller, client_cert::PeerCertificate};
 use crate::{
     gateway::{
-        Asked, Gate, Route, Tenant,
-        authorization_header::{BasicCredentials, Presented},
+        Gateway, Request, Route, Tenant,
+        authorization_header::{Authorization, BasicCredentials},
         authorize::needed_by,
-        error::{NeededToken, Refusal, RejectionReason},
-        headers::{Credential, SystemLease},
+        error::{GatewayError, RejectionReason, RequiredToken},
+        headers::{RenewableToken, UpstreamCredential},
         policy::Operation,
     },
     jwt,
@@ -37,22 +37,22 @@ use crate::{
 };
 
 /// The trusted system is none of `[[callers]]`.
-const NOT_CONFIGURED: Refusal = Refusal::CallerRejected(RejectionReason::NotConfigured);
+const NOT_CONFIGURED: GatewayError = GatewayError::CallerRejected(RejectionReason::NotConfigured);
 /// Stands for whatever is presented as a client id and is none.
 const NO_CLIENT_ID: &str = "no-client-id";
 
 /// A trusted system that has said who it is, and how it proves it.
 #[derive(Debug)]
-pub(in crate::gateway) struct Trusted {
+pub(in crate::gateway) struct AuthenticatedCaller {
     /// The configured caller.
     pub(in crate::gateway) caller: Arc<Caller>,
     /// Its proof.
-    pub(in crate::gateway) proof: Proof,
+    pub(in crate::gateway) proof: AuthMethod,
 }
 
 /// The proof of a caller.
 #[derive(Debug)]
-pub(in crate::gateway) enum Proof {
+pub(in crate::gateway) enum AuthMethod {
     /// A verified token of its own.
     Bearer(Arc<SystemClient>),
     /// Credentials that Account Manager has still to accept, and the address that presents them.
@@ -61,45 +61,47 @@ pub(in crate::gateway) enum Proof {
     Certificate,
 }
 
-impl Trusted {
+impl AuthenticatedCaller {
     /// Whether the caller's own token has one of these scopes, where it brought one.
-    pub(in crate::gateway) fn has_one_of(&self, scopes: &Scopes) -> Result<(), Refusal> {
+    pub(in crate::gateway) fn has_one_of(&self, scopes: &Scopes) -> Result<(), GatewayError> {
         match &self.proof {
-            Proof::Bearer(client) if !scopes.intersects(&client.scopes) => Err(Refusal::ScopeMissing(scopes.clone())),
-            Proof::Bearer(_) | Proof::Basic(..) | Proof::Certificate => Ok(()),
+            AuthMethod::Bearer(client) if !scopes.intersects(&client.scopes) => {
+                Err(GatewayError::ScopeMissing(scopes.clone()))
+            }
+            AuthMethod::Bearer(_) | AuthMethod::Basic(..) | AuthMethod::Certificate => Ok(()),
         }
     }
 }
 
-impl Gate {
+impl Gateway {
     /// The trusted system that a request is of. What it says is proved, but for Basic credentials, which the first
-    /// exchange proves: see [`Gate::system_lease`]. `scopes` are those that this exchange will ask for.
+    /// exchange proves: see [`Gateway::system_lease`]. `scopes` are those that this exchange will ask for.
     pub(in crate::gateway) async fn trusted(
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         scopes: &Scopes,
         trail: &mut Trail,
-    ) -> Result<Trusted, Refusal> {
-        match Presented::read(&asked.head.headers)? {
-            Presented::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
+    ) -> Result<AuthenticatedCaller, GatewayError> {
+        match Authorization::read(&request.head.headers)? {
+            Authorization::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
                 let judged_by = if by_role { JudgedBy::Roles } else { JudgedBy::Scopes };
                 let client = self.system_client_for(tenant, token.expose_secret(), judged_by).await?;
                 trail.who = Some(client.client.to_string());
                 let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
                 trail.who = Some(caller.settings.name.clone());
-                Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Bearer(client) })
+                Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Bearer(client) })
             }
-            Presented::Bearer(token) => {
+            Authorization::Bearer(token) => {
                 self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await?;
-                Err(Refusal::TokenKindWrong(NeededToken::System))
+                Err(GatewayError::TokenKindWrong(RequiredToken::System))
             }
-            Presented::Basic(credentials) => self.claimed(tenant, asked, credentials, scopes, trail).await,
-            Presented::Nothing => match asked.certificate {
+            Authorization::Basic(credentials) => self.claimed(tenant, request, credentials, scopes, trail).await,
+            Authorization::Nothing => match request.certificate {
                 Some(certificate) => self.certified(certificate, trail),
-                None => Err(Refusal::TokenMissing),
+                None => Err(GatewayError::TokenMissing),
             },
         }
     }
@@ -107,12 +109,12 @@ impl Gate {
     async fn claimed(
         &self,
         tenant: &Tenant,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         presented: BasicCredentials,
         scopes: &Scopes,
         trail: &mut Trail,
-    ) -> Result<Trusted, Refusal> {
-        let address = self.bounds.client_address(asked);
+    ) -> Result<AuthenticatedCaller, GatewayError> {
+        let address = self.bounds.client_address(request);
         let caller = self.callers.by_client(&presented.user);
         // A text that is no client id has no caller.
         let client = presented.user.parse().or_else(|_| NO_CLIENT_ID.parse()).map_err(|_| NOT_CONFIGURED)?;
@@ -125,59 +127,66 @@ impl Gate {
             let refused = self.machine.refuse_unknown(&tenant.settings.tenant, &credentials, address, scopes).await;
             return Err(match refused {
                 SystemTokenFailure::CredentialsRefused => NOT_CONFIGURED,
-                failure => Refusal::of_system_token(&failure),
+                failure => GatewayError::of_system_token(&failure),
             });
         };
         trail.who = Some(caller.settings.name.clone());
-        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Basic(credentials, Presenter::Client(address)) })
+        Ok(AuthenticatedCaller {
+            caller: Arc::clone(caller),
+            proof: AuthMethod::Basic(credentials, Presenter::Client(address)),
+        })
     }
 
-    fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<Trusted, Refusal> {
+    fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<AuthenticatedCaller, GatewayError> {
         trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
         let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
         trail.who = Some(caller.settings.name.clone());
-        Ok(Trusted { caller: Arc::clone(caller), proof: Proof::Certificate })
+        Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Certificate })
     }
 
     /// The credential under which a trusted system's request to a system operation goes upstream.
     pub(in crate::gateway) async fn authorize_system(
         &self,
         tenant: &Tenant,
-        trusted: Trusted,
+        trusted: AuthenticatedCaller,
         route: &Route,
         operation: &Operation,
-    ) -> Result<Credential, Refusal> {
+    ) -> Result<UpstreamCredential, GatewayError> {
         let Some(security) = operation.security.iter().find(|security| security.kind.is_of_system()) else {
-            return Err(Refusal::TokenKindWrong(needed_by(operation)));
+            return Err(GatewayError::TokenKindWrong(needed_by(operation)));
         };
         let may = trusted.caller.may_system(operation, &route.organization, route.site.as_ref());
         let lacks = |scopes: &Scopes| !security.scopes.is_empty() && !security.scopes.intersects(scopes);
-        let scope_missing = || Refusal::ScopeMissing(security.scopes.clone());
-        let allowed = if may { Ok(()) } else { Err(Refusal::CallerNotAllowed) };
+        let scope_missing = || GatewayError::ScopeMissing(security.scopes.clone());
+        let allowed = if may { Ok(()) } else { Err(GatewayError::CallerNotAllowed) };
         match trusted.proof {
-            Proof::Bearer(client) => {
+            AuthMethod::Bearer(client) => {
                 allowed?;
-                if lacks(&client.scopes) { Err(scope_missing()) } else { Ok(Credential::of_caller(trusted.caller)) }
+                if lacks(&client.scopes) {
+                    Err(scope_missing())
+                } else {
+                    Ok(UpstreamCredential::of_caller(trusted.caller))
+                }
             }
             // First who it is, then what it may: nobody learns the second without the first.
-            Proof::Basic(credentials, presenter) => {
+            AuthMethod::Basic(credentials, presenter) => {
                 let lease = match operation.is_judged_by_role() {
                     true => self.lease_by_role(tenant, &credentials, presenter).await,
                     false => self.system_lease(tenant, &credentials, presenter, &security.scopes).await,
                 };
                 match lease {
                     Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
-                    Err(failure) => Err(Refusal::of_system_token(&failure)),
-                    Ok(lease) => allowed.map(|()| Credential::of_machine(trusted.caller, lease)),
+                    Err(failure) => Err(GatewayError::of_system_token(&failure)),
+                    Ok(lease) => allowed.map(|()| UpstreamCredential::of_machine(trusted.caller, lease)),
                 }
             }
-            Proof::Certificate => {
+            AuthMethod::Certificate => {
                 allowed?;
                 let lease = self.own_lease(tenant).await?;
                 if lacks(&lease.token.scopes) {
                     return Err(scope_missing());
                 }
-                Ok(Credential::of_machine(trusted.caller, lease))
+                Ok(UpstreamCredential::of_machine(trusted.caller, lease))
             }
         }
     }
@@ -186,16 +195,16 @@ impl Gate {
     pub(in crate::gateway) async fn prove(
         &self,
         tenant: &Tenant,
-        trusted: &Trusted,
+        trusted: &AuthenticatedCaller,
         scopes: &Scopes,
-    ) -> Result<(), Refusal> {
-        let Proof::Basic(credentials, presenter) = &trusted.proof else { return Ok(()) };
+    ) -> Result<(), GatewayError> {
+        let AuthMethod::Basic(credentials, presenter) = &trusted.proof else { return Ok(()) };
         let proved = self.system_lease(tenant, credentials, *presenter, scopes).await;
         proved.map(|_| ()).map_err(|failure| match failure {
             // Account Manager refused nothing but the tenant: the client is not of this organization.
-            SystemTokenFailure::ScopeRefused if scopes.is_empty() => Refusal::CallerNotAllowed,
-            SystemTokenFailure::ScopeRefused => Refusal::ScopeMissing(scopes.clone()),
-            failure => Refusal::of_system_token(&failure),
+            SystemTokenFailure::ScopeRefused if scopes.is_empty() => GatewayError::CallerNotAllowed,
+            SystemTokenFailure::ScopeRefused => GatewayError::ScopeMissing(scopes.clone()),
+            failure => GatewayError::of_system_token(&failure),
         })
     }
 
@@ -206,33 +215,33 @@ impl Gate {
         credentials: &ClientCredentials,
         presenter: Presenter,
         alternatives: &Scopes,
-    ) -> Result<SystemLease, SystemTokenFailure> {
+    ) -> Result<RenewableToken, SystemTokenFailure> {
         let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
         let of = &tenant.settings.tenant;
         let token = self.machine.token_with_any(account_manager, of, credentials, presenter, alternatives);
         let (slot, token) = token.instrument(spans::cache("system")).await?;
-        Ok(SystemLease { credentials: credentials.clone(), slot, token })
+        Ok(RenewableToken { credentials: credentials.clone(), slot, token })
     }
 
-    /// The same with a token that no scope is asked for: Salesforce judges by the roles of its client.
+    /// The same with a token that no scope is request for: Salesforce judges by the roles of its client.
     async fn lease_by_role(
         &self,
         tenant: &Tenant,
         credentials: &ClientCredentials,
         presenter: Presenter,
-    ) -> Result<SystemLease, SystemTokenFailure> {
+    ) -> Result<RenewableToken, SystemTokenFailure> {
         let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
         let token = self.machine.token_by_role(account_manager, &tenant.settings.tenant, credentials, presenter);
         let (slot, outcome) = token.instrument(spans::cache("system")).await;
-        Ok(SystemLease { credentials: credentials.clone(), slot, token: outcome? })
+        Ok(RenewableToken { credentials: credentials.clone(), slot, token: outcome? })
     }
 
     /// The gateway's own system token, for callers that have none.
-    async fn own_lease(&self, tenant: &Tenant) -> Result<SystemLease, Refusal> {
+    async fn own_lease(&self, tenant: &Tenant) -> Result<RenewableToken, GatewayError> {
         let none = || {
             let organization = &tenant.settings.organization;
             tracing::error!(%organization, "no system token of the gateway's own: see tenants.account_manager");
-            Refusal::AccountManagerUnavailable { retry_after: None }
+            GatewayError::AccountManagerUnavailable { retry_after: None }
         };
         let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
         // While a secret is being replaced, nobody knows which of the two Account Manager takes at the moment.
@@ -244,10 +253,10 @@ impl Gate {
                 .instrument(spans::cache("system"))
                 .await;
             match outcome {
-                Ok(token) => return Ok(SystemLease { credentials, slot, token }),
+                Ok(token) => return Ok(RenewableToken { credentials, slot, token }),
                 Err(SystemTokenFailure::CredentialsRefused) => {}
                 Err(SystemTokenFailure::Unavailable { retry_after }) => {
-                    return Err(Refusal::AccountManagerUnavailable { retry_after: Some(retry_after) });
+                    return Err(GatewayError::AccountManagerUnavailable { retry_after: Some(retry_after) });
                 }
                 Err(_) => break,
             }
@@ -261,7 +270,7 @@ impl Gate {
         &self,
         tenant: &Tenant,
         token: &str,
-    ) -> Result<Arc<SystemClient>, Refusal> {
+    ) -> Result<Arc<SystemClient>, GatewayError> {
         self.system_client_for(tenant, token, JudgedBy::Scopes).await
     }
 
@@ -270,15 +279,15 @@ impl Gate {
         tenant: &Tenant,
         token: &str,
         judged_by: JudgedBy,
-    ) -> Result<Arc<SystemClient>, Refusal> {
+    ) -> Result<Arc<SystemClient>, GatewayError> {
         let Some(systems) = &tenant.systems else {
-            return Err(Refusal::TokenInvalid("this organization has no Account Manager configured".into()));
+            return Err(GatewayError::TokenInvalid("this organization has no Account Manager configured".into()));
         };
         systems
             .verify(token, &tenant.settings.tenant, judged_by)
             .instrument(spans::verify("account_manager"))
             .await
-            .map_err(Refusal::of_system_verdict)
+            .map_err(GatewayError::of_system_verdict)
     }
 }
 
@@ -286,14 +295,14 @@ fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::config::Accou
     tenant.account_manager.as_ref().zip(tenant.settings.account_manager.as_ref())
 }
 
-/// Whether a refusal is of somebody who asked as a trusted system.
-pub(in crate::gateway) fn refused(refusal: &Refusal, trail: &mut Trail) {
+/// Whether a refusal is of somebody who request as a trusted system.
+pub(in crate::gateway) fn refused(refusal: &GatewayError, trail: &mut Trail) {
     if matches!(
         refusal,
-        Refusal::CallerRejected(_)
-            | Refusal::CallerNotAllowed
-            | Refusal::CallerMayNotCreateShoppers
-            | Refusal::CallerRateLimited { .. }
+        GatewayError::CallerRejected(_)
+            | GatewayError::CallerNotAllowed
+            | GatewayError::CallerMayNotCreateShoppers
+            | GatewayError::CallerRateLimited { .. }
     ) {
         trail.event = Some(Event::CallerRefused);
         trail.reason = refusal.reason();

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use memchr::memchr3;
 use secrecy::SecretString;
 
-use super::error::Refusal;
+use super::error::GatewayError;
 
 /// Longest `Authorization` value that is read, bytes.
 const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
@@ -31,7 +31,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// A credential as presented; nothing of it is verified.
 #[derive(Debug)]
-pub enum Presented<'a> {
+pub enum Authorization<'a> {
     /// None at all.
     Nothing,
     /// `Bearer` (RFC 6750, 2.1).
@@ -55,26 +55,26 @@ pub struct BasicCredentials {
     lossy_user: Option<String>,
 }
 
-impl<'a> Presented<'a> {
+impl<'a> Authorization<'a> {
     /// Reads the one credential of a request.
     ///
     /// # Errors
-    /// [`Refusal::CredentialsConflicting`] for two, [`Refusal::TokenInvalid`] for one that cannot be read.
-    pub fn read(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+    /// [`GatewayError::CredentialsConflicting`] for two, [`GatewayError::TokenInvalid`] for one that cannot be read.
+    pub fn read(headers: &'a HeaderMap) -> Result<Self, GatewayError> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Ok(Self::Nothing) };
         if values.next().is_some() {
-            return Err(Refusal::CredentialsConflicting);
+            return Err(GatewayError::CredentialsConflicting);
         }
-        let unreadable = || Refusal::TokenInvalid("the Authorization field is not readable".into());
+        let unreadable = || GatewayError::TokenInvalid("the Authorization field is not readable".into());
         let text = visible(value).ok_or_else(unreadable)?;
         if text.len() > MAX_CREDENTIAL_BYTES {
-            return Err(Refusal::TokenInvalid("the credential is too long".into()));
+            return Err(GatewayError::TokenInvalid("the credential is too long".into()));
         }
         let (scheme, credential) = text.split_once(BLANKS).unwrap_or((text, ""));
         let credential = credential.trim_matches(BLANKS);
         if credential.is_empty() {
-            return Err(Refusal::TokenInvalid("the Authorization field has a scheme and no credential".into()));
+            return Err(GatewayError::TokenInvalid("the Authorization field has a scheme and no credential".into()));
         }
         if memchr3(b' ', b'\t', b',', credential.as_bytes()).is_some() {
             return Err(unreadable());
@@ -88,7 +88,7 @@ impl<'a> Presented<'a> {
         } else if scheme.eq_ignore_ascii_case("basic") {
             BasicCredentials::read(credential).map(Self::Basic).ok_or_else(unreadable)
         } else {
-            Err(Refusal::TokenInvalid("the Authorization scheme is neither Bearer nor Basic".into()))
+            Err(GatewayError::TokenInvalid("the Authorization scheme is neither Bearer nor Basic".into()))
         }
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_password_may_have_colons() {
         let headers = with("basic YWRhOnA6czp3");
-        let Presented::Basic(basic) = Presented::read(&headers).unwrap() else { panic!() };
+        let Authorization::Basic(basic) = Authorization::read(&headers).unwrap() else { panic!() };
         assert_eq!((basic.user.as_str(), basic.password.expose_secret()), ("ada", "p:s:w"));
     }
 
@@ -180,9 +180,9 @@ mod tests {
             "Bearer ä",
             "Bearer a\u{80}",
         ] {
-            assert!(Presented::read(&with(value)).is_err(), "{value}");
+            assert!(Authorization::read(&with(value)).is_err(), "{value}");
         }
-        assert!(Presented::read(&with("Basic YQo6Yg==")).is_err(), "a line end in the user");
+        assert!(Authorization::read(&with("Basic YQo6Yg==")).is_err(), "a line end in the user");
     }
 
     #[test]
@@ -196,23 +196,23 @@ mod tests {
             "Basic YWRhOnC",
         ] {
             let headers = with(value);
-            let Ok(Presented::Basic(basic)) = Presented::read(&headers) else { panic!("{value}") };
+            let Ok(Authorization::Basic(basic)) = Authorization::read(&headers) else { panic!("{value}") };
             assert_eq!((basic.user.as_str(), basic.password.expose_secret()), ("ada", "p"), "{value}");
             assert_eq!(basic.users().collect::<Vec<_>>(), ["ada"]);
         }
         // "j\xfcrgen:p" in Latin-1.
         let headers = with("Basic avxyZ2VuOnA=");
-        let Ok(Presented::Basic(basic)) = Presented::read(&headers) else { panic!() };
+        let Ok(Authorization::Basic(basic)) = Authorization::read(&headers) else { panic!() };
         assert_eq!(basic.users().collect::<Vec<_>>(), ["jürgen", "j\u{fffd}rgen"]);
         for value in ["Basic YWRhOnA-", "Basic YWRh_OnA=", "Basic YWRh=OnA=", "Basic YWRh OnA=", "Basic YWRhO"] {
-            assert!(Presented::read(&with(value)).is_err(), "{value}");
+            assert!(Authorization::read(&with(value)).is_err(), "{value}");
         }
     }
 
     #[test]
     fn debug_tells_no_secret() {
         let shown = ["Bearer abc.def.ghi", "Basic YWRhOnB3"]
-            .map(|value| format!("{:?}", Presented::read(&with(value)).unwrap()))
+            .map(|value| format!("{:?}", Authorization::read(&with(value)).unwrap()))
             .concat();
         assert!(!shown.contains("abc.def") && !shown.contains("pw"), "{shown}");
     }

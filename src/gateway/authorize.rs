@@ -1,7 +1,7 @@
 //! Whether a request may go upstream, and with what credential.
 //!
-//! Owns the order in which that is asked: who it is, whether the operation is for such, whether site and scopes fit,
-//! and what its session has to say. Trusted systems are a matter of their own: [`super::authn::callers`].
+//! Owns the order in which that is request: who it is, whether the operation is for such, whether site and scopes fit,
+//! and what its session has to say. AuthenticatedCaller systems are a matter of their own: [`super::authn::callers`].
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use http::request::Parts;
 use tracing::Instrument;
 
 use super::{
-    Asked, Gate, Route, Tenant,
+    Gateway, Request, Route, Tenant,
     authn::{callers::Caller, on_behalf_header},
-    authorization_header::Presented,
-    error::{NeededToken, Refusal},
-    headers::Credential,
+    authorization_header::Authorization,
+    error::{GatewayError, RequiredToken},
+    headers::UpstreamCredential,
     path::RequestPath,
     policy::{Operation, OperationKind, SecurityKind},
 };
@@ -32,45 +32,45 @@ use crate::{
     },
 };
 
-impl Gate {
+impl Gateway {
     /// The credential under which a request may go upstream.
     pub(super) async fn authorize(
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         trail: &mut Trail,
-    ) -> Result<Credential, Refusal> {
-        let head = asked.head;
+    ) -> Result<UpstreamCredential, GatewayError> {
+        let head = request.head;
         if on_behalf_header::is_asked(&head.headers) {
-            return Box::pin(self.authorize_on_behalf(tenant, route, asked, trail)).await;
+            return Box::pin(self.authorize_on_behalf(tenant, route, request, trail)).await;
         }
         let Some(operation) = &route.operation else {
             if self.policy.unknown_operations == UnknownOperations::Deny {
-                return Err(Refusal::OperationUnknown);
+                return Err(GatewayError::OperationUnknown);
             }
             let verified = Box::pin(self.shopper_of(route, head)).await?;
             check_site(&verified.shopper, route.site.as_ref())?;
             return self.credential_of(verified, trail).await;
         };
-        let presented = Presented::read(&head.headers)?;
+        let presented = Authorization::read(&head.headers)?;
         let token = match &presented {
-            Presented::Bearer(token) => Some(HashedToken::of(token.expose_secret())),
-            Presented::Basic(_) | Presented::Nothing => None,
+            Authorization::Bearer(token) => Some(HashedToken::of(token.expose_secret())),
+            Authorization::Basic(_) | Authorization::Nothing => None,
         };
         let seen = token.as_ref().map(|token| self.seen_before(token, route)).transpose()?.flatten();
         let verified = match seen {
             Some(verified) => verified,
             None => {
                 let is_system = match &presented {
-                    Presented::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
-                    Presented::Basic(_) => operation.accepts_system(),
+                    Authorization::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
+                    Authorization::Basic(_) => operation.accepts_system(),
                     // Who shows a certificate to a system operation asks as a trusted system, whether it is one or not.
-                    Presented::Nothing => operation.accepts_system() && asked.certificate.is_some(),
+                    Authorization::Nothing => operation.accepts_system() && request.certificate.is_some(),
                 };
                 if is_system {
                     let scopes = operation.system_scopes();
-                    let trusted = Box::pin(self.trusted(tenant, route, asked, &scopes, trail)).await?;
+                    let trusted = Box::pin(self.trusted(tenant, route, request, &scopes, trail)).await?;
                     if operation.is_write() {
                         trail.event = Some(Event::SystemWrite);
                         trail.shopper = self.shopper_in_path(route, head);
@@ -94,37 +94,41 @@ impl Gate {
     }
 
     /// The shopper of the request's own token, which may have ended.
-    pub(super) async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, Refusal> {
-        let presented = Presented::read(&head.headers)?;
-        let Presented::Bearer(token) = presented else { return Err(no_bearer(&presented)) };
+    pub(super) async fn shopper_of(&self, route: &Route, head: &Parts) -> Result<VerifiedToken, GatewayError> {
+        let presented = Authorization::read(&head.headers)?;
+        let Authorization::Bearer(token) = presented else { return Err(no_bearer(&presented)) };
         if jwt::claims_to_be_of_account_manager(token.expose_secret())
             && let Some(tenant) = self.tenants.get(&route.organization)
         {
             self.system_client(tenant, token.expose_secret()).await?;
-            return Err(Refusal::TokenKindWrong(NeededToken::Shopper));
+            return Err(GatewayError::TokenKindWrong(RequiredToken::Shopper));
         }
         self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await
     }
 
     /// The shopper of a token that has been verified before: what most requests have, told without reading it.
-    fn seen_before(&self, token: &HashedToken<'_>, route: &Route) -> Result<Option<VerifiedToken>, Refusal> {
+    fn seen_before(&self, token: &HashedToken<'_>, route: &Route) -> Result<Option<VerifiedToken>, GatewayError> {
         let span = spans::verify("slas");
         let seen = span.in_scope(|| self.shoppers.seen_before(token, &route.organization));
-        seen.map_err(Refusal::of_shopper_token)
+        seen.map_err(GatewayError::of_shopper_token)
     }
 
     pub(super) async fn verify_shopper(
         &self,
         token: &HashedToken<'_>,
         organization: &OrganizationId,
-    ) -> Result<VerifiedToken, Refusal> {
+    ) -> Result<VerifiedToken, GatewayError> {
         let verified = self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await;
-        verified.map_err(Refusal::of_shopper_token)
+        verified.map_err(GatewayError::of_shopper_token)
     }
 
     /// The token that goes upstream for a shopper who may: the one received, or its session's newest. Whoever acts for the
     /// shopper is noted.
-    async fn credential_of(&self, verified: VerifiedToken, trail: &mut Trail) -> Result<Credential, Refusal> {
+    async fn credential_of(
+        &self,
+        verified: VerifiedToken,
+        trail: &mut Trail,
+    ) -> Result<UpstreamCredential, GatewayError> {
         let shopper = &verified.shopper;
         if shopper.marks.taob {
             trail.event = Some(Event::Agent);
@@ -134,26 +138,26 @@ impl Gate {
         if shopper.marks.tsob && !Box::pin(self.may_be_renewed(&verified, trail)).await? {
             let living = self.sessions.is_living(&verified).instrument(spans::cache("session")).await;
             return living
-                .map(|()| Credential::of_shopper(verified.shopper))
+                .map(|()| UpstreamCredential::of_shopper(verified.shopper))
                 .map_err(|error| refusal_of_session(&error));
         }
         match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
-            Ok(Standing::Own) => Ok(Credential::of_shopper(verified.shopper)),
-            Ok(Standing::Renewed(token)) => Ok(Credential::of_session(verified.shopper, token)),
+            Ok(Standing::Own) => Ok(UpstreamCredential::of_shopper(verified.shopper)),
+            Ok(Standing::Renewed(token)) => Ok(UpstreamCredential::of_session(verified.shopper, token)),
             Err(error) => Err(refusal_of_session(&error)),
         }
     }
 }
 
-impl Gate {
+impl Gateway {
     /// Whether the gateway renews a token on behalf of a shopper. It renews what it gave to a trusted system, which must
     /// still be there and may log shoppers in, and for which it counts as a request; and what a client got from SLAS
     /// through it. Whoever shows the token is noted as the one who acts.
     ///
     /// # Errors
-    /// [`Refusal::TokenInvalid`] if the caller is not there any more or may not log in shoppers,
-    /// [`Refusal::CallerRateLimited`].
-    pub(super) async fn may_be_renewed(&self, token: &VerifiedToken, trail: &mut Trail) -> Result<bool, Refusal> {
+    /// [`GatewayError::TokenInvalid`] if the caller is not there any more or may not log in shoppers,
+    /// [`GatewayError::CallerRateLimited`].
+    pub(super) async fn may_be_renewed(&self, token: &VerifiedToken, trail: &mut Trail) -> Result<bool, GatewayError> {
         let shopper = &token.shopper;
         trail.event = Some(Event::OnBehalf);
         trail.who = Some(shopper.client.to_string());
@@ -172,7 +176,9 @@ impl Gate {
         };
         let caller = self.callers.by_entry(&entry).filter(may);
         let caller = caller.ok_or_else(|| {
-            Refusal::TokenInvalid("the trusted system that it was given to may not act for shoppers any more".into())
+            GatewayError::TokenInvalid(
+                "the trusted system that it was given to may not act for shoppers any more".into(),
+            )
         })?;
         self.bounds.caller(caller)?;
         Ok(true)
@@ -185,10 +191,10 @@ impl Gate {
 }
 
 /// Why what is presented is no shopper's, if it is no bearer token.
-fn no_bearer(presented: &Presented<'_>) -> Refusal {
+fn no_bearer(presented: &Authorization<'_>) -> GatewayError {
     match presented {
-        Presented::Basic(_) => Refusal::TokenInvalid("this operation takes no Basic credentials".into()),
-        _ => Refusal::TokenMissing,
+        Authorization::Basic(_) => GatewayError::TokenInvalid("this operation takes no Basic credentials".into()),
+        _ => GatewayError::TokenMissing,
     }
 }
 
@@ -197,41 +203,41 @@ pub(super) fn authorize_shopper(
     shopper: &Shopper,
     operation: &Operation,
     site: Option<&SiteId>,
-) -> Result<(), Refusal> {
+) -> Result<(), GatewayError> {
     let fitting = || operation.for_shopper(shopper.marks);
     if fitting().next().is_none() {
-        return Err(Refusal::TokenKindWrong(needed_by(operation)));
+        return Err(GatewayError::TokenKindWrong(needed_by(operation)));
     }
     check_site(shopper, site)?;
     if fitting().any(|security| security.is_met_by(&shopper.scopes)) {
         return Ok(());
     }
     let wanted: Scopes = fitting().flat_map(|security| security.scopes.iter().cloned()).collect();
-    Err(Refusal::ScopeMissing(wanted))
+    Err(GatewayError::ScopeMissing(wanted))
 }
 
-pub(super) fn check_site(shopper: &Shopper, site: Option<&SiteId>) -> Result<(), Refusal> {
+pub(super) fn check_site(shopper: &Shopper, site: Option<&SiteId>) -> Result<(), GatewayError> {
     match (&shopper.site, site) {
-        (Some(own), Some(asked)) if own != asked => Err(Refusal::TokenWrongSite),
+        (Some(own), Some(request)) if own != request => Err(GatewayError::TokenWrongSite),
         _ => Ok(()),
     }
 }
 
 /// The kind of token that an operation needs, for the words of the refusal.
-pub(super) fn needed_by(operation: &Operation) -> NeededToken {
+pub(super) fn needed_by(operation: &Operation) -> RequiredToken {
     match operation.security.first().map(|security| security.kind) {
-        Some(SecurityKind::ShopperTsob) => NeededToken::OnBehalf,
-        Some(SecurityKind::ShopperTaob) => NeededToken::AgentOnBehalf,
-        Some(SecurityKind::System | SecurityKind::SystemByRole) => NeededToken::System,
-        Some(SecurityKind::Shopper) | None => NeededToken::Shopper,
+        Some(SecurityKind::ShopperTsob) => RequiredToken::OnBehalf,
+        Some(SecurityKind::ShopperTaob) => RequiredToken::AgentOnBehalf,
+        Some(SecurityKind::System | SecurityKind::SystemByRole) => RequiredToken::System,
+        Some(SecurityKind::Shopper) | None => RequiredToken::Shopper,
     }
 }
 
-pub(super) fn refusal_of_session(error: &SessionError) -> Refusal {
+pub(super) fn refusal_of_session(error: &SessionError) -> GatewayError {
     match error {
-        SessionError::Lapsed | SessionError::Over(_) => Refusal::TokenExpired,
-        SessionError::LoggedOut => Refusal::TokenInvalid("its session was logged out".into()),
-        SessionError::Slas(error) => Refusal::of_slas(error),
-        SessionError::Store(_) => Refusal::StoreUnavailable,
+        SessionError::Lapsed | SessionError::Over(_) => GatewayError::TokenExpired,
+        SessionError::LoggedOut => GatewayError::TokenInvalid("its session was logged out".into()),
+        SessionError::Slas(error) => GatewayError::of_slas(error),
+        SessionError::Store(_) => GatewayError::StoreUnavailable,
     }
 }

@@ -18,7 +18,7 @@ const SLAS_CLIENT_REFUSED: &str = "slas_client_refused";
 
 /// Why a request is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum GatewayError {
     /// The request has more than one reading; the text says which part.
     Ambiguous(String),
     /// The request cannot be carried out as it is; the text says why and what would do.
@@ -43,7 +43,7 @@ pub enum Refusal {
     /// The token is of another site than the request.
     TokenWrongSite,
     /// The token is of the wrong kind for the operation.
-    TokenKindWrong(NeededToken),
+    TokenKindWrong(RequiredToken),
     /// The token has none of these scopes.
     ScopeMissing(Scopes),
     /// The trusted system may not do this.
@@ -60,7 +60,7 @@ pub enum Refusal {
     /// SLAS's conflict window did not open in time.
     LoginConflict,
     /// A part of the request is larger than allowed.
-    TooLarge(LargePart),
+    TooLarge(TooLargePart),
     /// SLAS has no more calls for us at the moment.
     SlasRateLimited {
         /// How long to wait, if SLAS said so.
@@ -117,7 +117,7 @@ impl RejectionReason {
 
 /// The kind of token that an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NeededToken {
+pub enum RequiredToken {
     /// A shopper's.
     Shopper,
     /// A shopper's, obtained by a trusted system on behalf.
@@ -130,7 +130,7 @@ pub enum NeededToken {
 
 /// What is too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LargePart {
+pub enum TooLargePart {
     /// The body.
     Body,
     /// The target: path and query.
@@ -139,7 +139,7 @@ pub enum LargePart {
     Head,
 }
 
-impl Refusal {
+impl GatewayError {
     /// What logs and metrics say beside the code, where the caller must not be told.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {

@@ -14,8 +14,8 @@ use http::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::gateway::{
-    error::Refusal,
-    path::{Ambiguity, Query, form_decoded},
+    error::GatewayError,
+    path::{PathError, Query, form_decoded},
 };
 
 /// The media type of SLAS's requests (RFC 6749, appendix B).
@@ -93,10 +93,10 @@ impl<'b> Form<'b> {
     /// Reads a form.
     ///
     /// # Errors
-    /// [`Refusal::Ambiguous`] if a field that decides about identity is there twice or cannot be read, or if another reader
+    /// [`GatewayError::Ambiguous`] if a field that decides about identity is there twice or cannot be read, or if another reader
     /// may see other fields: a byte order mark, a NUL, or the name of a field that cannot be decoded.
-    pub fn read(body: &'b [u8]) -> Result<Self, Refusal> {
-        let ambiguous = |why: &str| Refusal::Ambiguous(why.to_owned());
+    pub fn read(body: &'b [u8]) -> Result<Self, GatewayError> {
+        let ambiguous = |why: &str| GatewayError::Ambiguous(why.to_owned());
         let text = std::str::from_utf8(body).map_err(|_| ambiguous("the form is not UTF-8"))?;
         if text.starts_with('\u{feff}') || text.contains('\0') {
             return Err(ambiguous("the form has a byte order mark or a NUL"));
@@ -111,8 +111,8 @@ impl<'b> Form<'b> {
     /// A field that may stand once; an empty one counts as absent.
     ///
     /// # Errors
-    /// [`Refusal::Ambiguous`] if it is there twice or cannot be read.
-    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
+    /// [`GatewayError::Ambiguous`] if it is there twice or cannot be read.
+    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, GatewayError> {
         Ok(self.0.single(name).map_err(refusal)?.filter(|value| !value.is_empty()))
     }
 }
@@ -127,9 +127,9 @@ pub(in crate::gateway) fn replaced(text: &str, name: &str, value: &str) -> Strin
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn refusal(ambiguity: Ambiguity) -> Refusal {
-    Refusal::Ambiguous(match ambiguity {
-        Ambiguity::RepeatedParameter => "a field of the form that decides about identity is repeated".to_owned(),
+fn refusal(ambiguity: PathError) -> GatewayError {
+    GatewayError::Ambiguous(match ambiguity {
+        PathError::RepeatedParameter => "a field of the form that decides about identity is repeated".to_owned(),
         other => format!("the form cannot be read: {other}"),
     })
 }
@@ -200,9 +200,9 @@ mod tests {
             "client%5id=a",
             "client%\u{ff15}Fid=a",
         ] {
-            assert!(matches!(client(body), Err(Refusal::Ambiguous(_))), "{body}");
+            assert!(matches!(client(body), Err(GatewayError::Ambiguous(_))), "{body}");
         }
-        assert!(matches!(Form::read(b"a=\xff"), Err(Refusal::Ambiguous(_))));
+        assert!(matches!(Form::read(b"a=\xff"), Err(GatewayError::Ambiguous(_))));
         assert_eq!(client("a=1;b&client_id=x"), Ok(Some("x".to_owned())), "a semicolon elsewhere is nobody's");
     }
 }

@@ -1,7 +1,7 @@
 //! What goes upstream: the credential and the edits of the header.
 //!
 //! Owns which fields the gateway sets itself; `client_fields` knows which fields of a client never reach Salesforce. A
-//! [`Credential`] has no public constructor but those that name where it comes from, so nothing is
+//! [`UpstreamCredential`] has no public constructor but those that name where it comes from, so nothing is
 //! forwarded as authorised that was not.
 
 mod client_fields;
@@ -36,11 +36,11 @@ pub const CORRELATION_ID: HeaderName = correlation::FIELD;
 
 /// Why a request may go upstream with the credential it has.
 #[derive(Debug, Clone)]
-pub struct Credential(Origin);
+pub struct UpstreamCredential(Origin);
 
 /// A system token of the gateway's own getting, and what it takes to get another.
 #[derive(Debug, Clone)]
-pub struct SystemLease {
+pub struct RenewableToken {
     pub(super) credentials: ClientCredentials,
     pub(super) slot: Slot,
     pub(super) token: Arc<SystemToken>,
@@ -51,7 +51,7 @@ pub(super) enum Origin {
     Shopper(Arc<Shopper>),
     Session(Arc<Shopper>, SecretString),
     Caller(Arc<Caller>),
-    Machine(Arc<Caller>, SystemLease),
+    Machine(Arc<Caller>, RenewableToken),
     OnBehalf(Arc<Caller>, OnBehalfToken),
     Slas,
     SlasClient(HeaderName, HeaderValue),
@@ -69,7 +69,7 @@ pub(super) enum Proved {
     Caller(Arc<Caller>),
 }
 
-impl Credential {
+impl UpstreamCredential {
     /// The shopper's own verified token, as received.
     #[must_use]
     pub(super) fn of_shopper(shopper: Arc<Shopper>) -> Self {
@@ -90,7 +90,7 @@ impl Credential {
 
     /// A system token that the gateway got, for a trusted system that has none of its own.
     #[must_use]
-    pub(super) fn of_machine(caller: Arc<Caller>, lease: SystemLease) -> Self {
+    pub(super) fn of_machine(caller: Arc<Caller>, lease: RenewableToken) -> Self {
         Self(Origin::Machine(caller, lease))
     }
 

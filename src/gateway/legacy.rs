@@ -19,11 +19,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Asked, Gate, Route, Tenant,
-    authn::on_behalf_header::Named,
-    authorization_header::{BasicCredentials, Presented},
-    error::Refusal,
-    problem::Reply,
+    Gateway, Request, Route, Tenant,
+    authn::on_behalf_header::OnBehalfHeader,
+    authorization_header::{Authorization, BasicCredentials},
+    error::GatewayError,
+    problem::LocalResponse,
 };
 use crate::{
     config::{DeprecatedLogins, SlasClient},
@@ -96,7 +96,7 @@ struct Login<'a> {
 
 /// Marks an answer as that of a deprecated endpoint, refusals included.
 #[must_use]
-pub fn as_deprecated(mut reply: Reply) -> Reply {
+pub fn as_deprecated(mut reply: LocalResponse) -> LocalResponse {
     reply.headers.insert(HeaderName::from_static("deprecation"), DEPRECATION);
     reply.headers.insert(HeaderName::from_static("sunset"), SUNSET);
     reply.headers.append(LINK, GUIDE);
@@ -107,8 +107,8 @@ impl LoginKind {
     /// Reads the body.
     ///
     /// # Errors
-    /// [`Refusal::RequestInvalid`].
-    pub fn read(body: &[u8]) -> Result<Self, Refusal> {
+    /// [`GatewayError::RequestInvalid`].
+    pub fn read(body: &[u8]) -> Result<Self, GatewayError> {
         #[derive(Deserialize)]
         struct Body {
             r#type: String,
@@ -118,55 +118,55 @@ impl LoginKind {
             "guest" => Ok(Self::Guest),
             "credentials" => Ok(Self::Credentials),
             "refresh" => Ok(Self::Refresh),
-            _ => Err(Refusal::RequestInvalid("The type must be guest, credentials or refresh.".into())),
+            _ => Err(GatewayError::RequestInvalid("The type must be guest, credentials or refresh.".into())),
         }
     }
 }
 
-impl Gate {
+impl Gateway {
     /// `shopper-customers.authorizeCustomer`: a guest's or registered shopper's login, or a refresh.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`GatewayError`].
     pub(super) async fn deprecated_login(
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         trail: &mut Trail,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<LocalResponse, GatewayError> {
         let _waiting = self.bounds.waiting_login(route)?;
-        let head = asked.head;
+        let head = request.head;
         let client = self.client_of(tenant, route, Endpoint::Login);
         self.performs_logins()?;
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site };
-        let kind = LoginKind::read(asked.body.as_deref().unwrap_or_default())?;
+        let kind = LoginKind::read(request.body.as_deref().unwrap_or_default())?;
         trail.event = (kind != LoginKind::Refresh).then_some(Event::Login);
         trail.who = Some(login.client.id.to_string());
         match kind {
             LoginKind::Guest => {
                 let calls = if login.client.secret.is_some() { 1 } else { 2 };
                 let guest = self.guest_login(&login, &head.headers, trail);
-                self.bounds.within_guests(tenant, asked, calls, guest).await
+                self.bounds.within_guests(tenant, request, calls, guest).await
             }
-            LoginKind::Credentials => match Presented::read(&head.headers) {
-                Ok(Presented::Basic(credentials)) => {
-                    let attempt = self.bounds.attempt(route, asked, &credentials)?;
+            LoginKind::Credentials => match Authorization::read(&head.headers) {
+                Ok(Authorization::Basic(credentials)) => {
+                    let attempt = self.bounds.attempt(route, request, &credentials)?;
                     let performed = self.password_login(&login, credentials, trail);
-                    let result = self.bounds.within_slas_calls(tenant, asked, 2, performed).await;
-                    attempt.end(matches!(result, Err(Refusal::LoginRejected { .. })));
+                    let result = self.bounds.within_slas_calls(tenant, request, 2, performed).await;
+                    attempt.end(matches!(result, Err(GatewayError::LoginRejected { .. })));
                     result
                 }
                 // What cannot be read is no login and password either.
-                Ok(Presented::Bearer(_) | Presented::Nothing) | Err(Refusal::TokenInvalid(_)) => {
-                    Err(Refusal::LoginRejected { login: None })
+                Ok(Authorization::Bearer(_) | Authorization::Nothing) | Err(GatewayError::TokenInvalid(_)) => {
+                    Err(GatewayError::LoginRejected { login: None })
                 }
                 Err(refusal) => Err(refusal),
             },
             LoginKind::Refresh => {
                 let refreshed = self.refresh_login(&login, route, head, trail);
-                self.bounds.within_slas_calls(tenant, asked, 1, refreshed).await
+                self.bounds.within_slas_calls(tenant, request, 1, refreshed).await
             }
         }
     }
@@ -174,13 +174,13 @@ impl Gate {
     /// `shopper-customers.invalidateCustomerAuth`: ends the session here and at SLAS.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`GatewayError`].
     pub(super) async fn deprecated_logout(
         &self,
         tenant: &Tenant,
         route: &Route,
         head: &Parts,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<LocalResponse, GatewayError> {
         let verified = self.shopper_of(route, head).await?;
         super::authorize::check_site(&verified.shopper, route.site.as_ref())?;
         self.count_legacy(Endpoint::Logout, Some(&verified.shopper.client), tenant);
@@ -189,54 +189,59 @@ impl Gate {
         if let Some(ended) = ended.filter(|ended| ended.registered) {
             let logout = tenant.slas.logout(ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
             if let Err(error) = logout {
-                // Here the session is over either way, which is what the caller asked for.
+                // Here the session is over either way, which is what the caller request for.
                 let correlation_id = correlation::current_text();
                 tracing::warn!(%error, organization = %route.organization, correlation_id, "SLAS did not confirm a logout");
             }
         }
-        Ok(Reply::empty(StatusCode::NO_CONTENT))
+        Ok(LocalResponse::empty(StatusCode::NO_CONTENT))
     }
 
     /// `shopper-customers.authorizeTrustedSystem`: a registered shopper's login by a trusted system. The tenant's client
     /// for acting on behalf performs it, so the public `clientId` of the body only says who is still to move.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`GatewayError`].
     pub(super) async fn deprecated_trusted_system_login(
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         trail: &mut Trail,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<LocalResponse, GatewayError> {
         trail.event = Some(Event::Login);
-        let operation = route.operation.as_deref().ok_or(Refusal::OperationUnknown)?;
+        let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
         let scopes = operation.system_scopes();
-        let trusted = self.trusted(tenant, route, asked, &scopes, trail).await?;
+        let trusted = self.trusted(tenant, route, request, &scopes, trail).await?;
         self.prove(tenant, &trusted, &scopes).await?;
         trusted.has_one_of(&scopes)?;
         self.bounds.caller(&trusted.caller)?;
         let body: TrustedSystemLoginBody = read(
-            asked.body.as_deref().unwrap_or_default(),
+            request.body.as_deref().unwrap_or_default(),
             "login and clientId, e.g. {\"login\": \"ada@example.com\", \"clientId\": \"…\"}",
         )?;
         let counted = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
         self.count_legacy(Endpoint::TrustedSystemLogin, counted.map(|client| &client.id), tenant);
         self.performs_logins()?;
         let site = self.site_of(tenant, route)?;
-        let named = Named::registered(&body.login)?;
+        let named = OnBehalfHeader::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
         let (shopper, token) = (&token.held.verified.shopper, token.held.token());
-        let document = self.document_of(tenant, site, shopper, &asked.head.headers, &token).await?;
+        let document = self.document_of(tenant, site, shopper, &request.head.headers, &token).await?;
         Ok(with_token(document, &token))
     }
 
-    async fn guest_login(&self, login: &Login<'_>, headers: &HeaderMap, trail: &mut Trail) -> Result<Reply, Refusal> {
+    async fn guest_login(
+        &self,
+        login: &Login<'_>,
+        headers: &HeaderMap,
+        trail: &mut Trail,
+    ) -> Result<LocalResponse, GatewayError> {
         let slas = &login.tenant.slas;
         let answer = if login.client.secret.is_some() {
             slas.guest_token(login.client, login.site).await
         } else {
-            let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
+            let pkce = Pkce::generate().map_err(|_| GatewayError::SlasUnavailable)?;
             match slas.authorize_guest(login.client, login.site, &pkce).await {
                 Ok(code) => slas.redeem(login.client, login.site, &code, &pkce).await,
                 Err(error) => Err(error),
@@ -252,12 +257,12 @@ impl Gate {
         login: &Login<'_>,
         credentials: BasicCredentials,
         trail: &mut Trail,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<LocalResponse, GatewayError> {
         let slas = &login.tenant.slas;
         let login_id = credentials.user.clone();
         if authorization_bytes(&credentials) > MAX_AUTHORIZATION_BYTES {
             // SLAS would refuse it unread.
-            return Err(Refusal::LoginRejected { login: Some(login_id) });
+            return Err(GatewayError::LoginRejected { login: Some(login_id) });
         }
         trail.shopper = Some(self.audit.pseudonym_of_login(login.tenant.settings.organization.as_str(), &login_id));
         let credentials =
@@ -267,7 +272,7 @@ impl Gate {
         let mut may_wait = true;
         let (code, pkce) = loop {
             // Each try has a challenge of its own: SLAS refuses a reused one.
-            let pkce = Pkce::generate().map_err(|_| Refusal::SlasUnavailable)?;
+            let pkce = Pkce::generate().map_err(|_| GatewayError::SlasUnavailable)?;
             match slas.login(login.client, login.site, &credentials, &pkce).await {
                 Ok(code) => break (code, pkce),
                 Err(SalesforceError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
@@ -276,7 +281,7 @@ impl Gate {
                     external_wait::on_others(tokio::time::sleep(window)).await;
                 }
                 Err(error) if error.is_password_rejected() => {
-                    return Err(Refusal::LoginRejected { login: Some(login_id) });
+                    return Err(GatewayError::LoginRejected { login: Some(login_id) });
                 }
                 Err(error) => return Err(refused_by_slas("login", &error)),
             }
@@ -291,10 +296,10 @@ impl Gate {
 
     /// Password logins of one shopper go to SLAS one after the other, on all replicas together: SLAS
     /// refuses two within its window. They are queued, never answered by one another.
-    async fn wait_for_turn(&self, login: &Login<'_>, login_id: &str, deadline: Instant) -> Result<(), Refusal> {
+    async fn wait_for_turn(&self, login: &Login<'_>, login_id: &str, deadline: Instant) -> Result<(), GatewayError> {
         let who = format!("{}|{}", login.tenant.settings.organization, login_id.to_lowercase());
         let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.timeouts.exchange);
-        let wait = self.sessions.turn(&who, LOGIN_WINDOW, longest).await.ok_or(Refusal::LoginConflict)?;
+        let wait = self.sessions.turn(&who, LOGIN_WINDOW, longest).await.ok_or(GatewayError::LoginConflict)?;
         external_wait::on_others(tokio::time::sleep(wait)).await;
         Ok(())
     }
@@ -305,21 +310,23 @@ impl Gate {
         route: &Route,
         head: &Parts,
         trail: &mut Trail,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<LocalResponse, GatewayError> {
         let verified = self.shopper_of(route, head).await?;
         let shopper = &verified.shopper;
         super::authorize::check_site(shopper, Some(login.site))?;
         if shopper.client != login.client.id {
-            return Err(Refusal::RequestInvalid("The token was issued to another client than the clientId.".into()));
+            return Err(GatewayError::RequestInvalid(
+                "The token was issued to another client than the clientId.".into(),
+            ));
         }
         if shopper.marks.tsob && !self.may_be_renewed(&verified, trail).await? {
-            return Err(Refusal::TokenInvalid(
+            return Err(GatewayError::TokenInvalid(
                 "the gateway gave it to nobody; it is renewed where it came from".into(),
             ));
         }
         let fresh = self.sessions.refresh(&verified).await.map_err(|error| match error {
             SessionError::Lapsed => {
-                Refusal::TokenInvalid("its session is not held by this gateway; log in again".into())
+                GatewayError::TokenInvalid("its session is not held by this gateway; log in again".into())
             }
             error => super::authorize::refusal_of_session(&error),
         })?;
@@ -333,12 +340,12 @@ impl Gate {
         login: &Login<'_>,
         answer: &TokenResponse,
         trail: &mut Trail,
-    ) -> Result<Arc<Shopper>, Refusal> {
+    ) -> Result<Arc<Shopper>, GatewayError> {
         let organization = &login.tenant.settings.organization;
         let verified =
             self.shoppers.verify_issued(answer.access_token.expose_secret(), organization).await.map_err(|error| {
                 tracing::error!(%error, %organization, "SLAS gave a token that does not verify");
-                Refusal::SlasUnavailable
+                GatewayError::SlasUnavailable
             })?;
         self.sessions.begin(login.site, &verified, answer).await;
         let customer = verified.shopper.customer.as_ref();
@@ -352,7 +359,7 @@ impl Gate {
         shopper: &Shopper,
         headers: &HeaderMap,
         access_token: &SecretString,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<Bytes, GatewayError> {
         self.document_of(login.tenant, login.site, shopper, headers, access_token).await
     }
 
@@ -364,7 +371,7 @@ impl Gate {
         shopper: &Shopper,
         headers: &HeaderMap,
         access_token: &SecretString,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<Bytes, GatewayError> {
         if !shopper.registered {
             return guest_document(shopper, headers);
         }
@@ -373,30 +380,37 @@ impl Gate {
         document.map_err(|error| {
             let correlation_id = correlation::current_text();
             tracing::warn!(%error, organization = %tenant.settings.organization, correlation_id, "the profile of a logged-in shopper cannot be read");
-            Refusal::of_api(&error)
+            GatewayError::of_api(&error)
         })
     }
 
-    fn client_of<'t>(&self, tenant: &'t Tenant, route: &Route, endpoint: Endpoint) -> Result<&'t SlasClient, Refusal> {
-        let asked = route.client_id.as_deref();
-        let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == asked);
+    fn client_of<'t>(
+        &self,
+        tenant: &'t Tenant,
+        route: &Route,
+        endpoint: Endpoint,
+    ) -> Result<&'t SlasClient, GatewayError> {
+        let request = route.client_id.as_deref();
+        let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == request);
         self.count_legacy(endpoint, client.map(|client| &client.id), tenant);
         client.ok_or_else(|| {
-            Refusal::RequestInvalid("The query's clientId must be one of the SLAS clients of this organization.".into())
+            GatewayError::RequestInvalid(
+                "The query's clientId must be one of the SLAS clients of this organization.".into(),
+            )
         })
     }
 
-    fn site_of<'t>(&self, tenant: &'t Tenant, route: &Route) -> Result<&'t SiteId, Refusal> {
+    fn site_of<'t>(&self, tenant: &'t Tenant, route: &Route) -> Result<&'t SiteId, GatewayError> {
         tenant.settings.sites.iter().find(|site| Some(*site) == route.site.as_ref()).ok_or_else(|| {
-            Refusal::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
+            GatewayError::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
         })
     }
 
-    /// Asked when the request is counted already: who is still to move is worth knowing all the more.
-    fn performs_logins(&self) -> Result<(), Refusal> {
+    /// Request when the request is counted already: who is still to move is worth knowing all the more.
+    fn performs_logins(&self) -> Result<(), GatewayError> {
         match self.policy.deprecated_logins {
             DeprecatedLogins::Allow => Ok(()),
-            DeprecatedLogins::Refuse => Err(Refusal::OperationNotAllowed),
+            DeprecatedLogins::Refuse => Err(GatewayError::OperationNotAllowed),
         }
     }
 
@@ -408,11 +422,11 @@ impl Gate {
 }
 
 /// A body of few fields, or what it should have been.
-fn read<T: for<'b> Deserialize<'b>>(body: &[u8], expected: &str) -> Result<T, Refusal> {
+fn read<T: for<'b> Deserialize<'b>>(body: &[u8], expected: &str) -> Result<T, GatewayError> {
     // JSON is UTF-8 (RFC 8259, 8.1) also where the library passes over it; and it would read a structure from an array.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_start().starts_with('{'));
     text.and_then(|text| serde_json::from_str(text).ok())
-        .ok_or_else(|| Refusal::RequestInvalid(format!("The body must be JSON with {expected}.")))
+        .ok_or_else(|| GatewayError::RequestInvalid(format!("The body must be JSON with {expected}.")))
 }
 
 /// How long a login and password are as SLAS is sent them: `Basic`, a blank, and base64 with padding.
@@ -421,26 +435,26 @@ fn authorization_bytes(credentials: &BasicCredentials) -> usize {
     "Basic ".len() + pair.div_ceil(3) * 4
 }
 
-fn refused_by_slas(flow: &'static str, error: &SalesforceError) -> Refusal {
+fn refused_by_slas(flow: &'static str, error: &SalesforceError) -> GatewayError {
     let correlation_id = correlation::current_text();
     tracing::warn!(flow, %error, correlation_id, "a deprecated login failed at SLAS");
-    Refusal::of_slas(error)
+    GatewayError::of_slas(error)
 }
 
-fn customer_of(shopper: &Shopper) -> Result<&CustomerId, Refusal> {
+fn customer_of(shopper: &Shopper) -> Result<&CustomerId, GatewayError> {
     shopper.customer.as_ref().ok_or_else(|| {
         tracing::error!(organization = %shopper.organization, "SLAS gave a token without a customer id");
-        Refusal::SlasUnavailable
+        GatewayError::SlasUnavailable
     })
 }
 
-fn guest_document(shopper: &Shopper, headers: &HeaderMap) -> Result<Bytes, Refusal> {
+fn guest_document(shopper: &Shopper, headers: &HeaderMap) -> Result<Bytes, GatewayError> {
     let document = GuestDocument {
         auth_type: "guest",
         customer_id: customer_of(shopper)?.as_str(),
         preferred_locale: &preferred_locale(headers),
     };
-    serde_json::to_vec(&document).map(Bytes::from).map_err(|_| Refusal::SlasUnavailable)
+    serde_json::to_vec(&document).map(Bytes::from).map_err(|_| GatewayError::SlasUnavailable)
 }
 
 /// The first language of `Accept-Language`, as B2C Commerce writes locales: `en-US` is `en_US`.
@@ -461,8 +475,8 @@ fn preferred_locale(headers: &HeaderMap) -> String {
 }
 
 /// The old shape: the document as the body, the token in the response header.
-fn with_token(document: Bytes, access_token: &SecretString) -> Reply {
-    let mut reply = Reply::json(StatusCode::OK, document);
+fn with_token(document: Bytes, access_token: &SecretString) -> LocalResponse {
+    let mut reply = LocalResponse::json(StatusCode::OK, document);
     reply.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // A token that verified is base64url and dots, so it always is a header value.
     if let Some(value) = bearer(access_token) {

@@ -1,4 +1,4 @@
-//! Bounds: what is refused for being too much, whoever asks and however rightly.
+//! RateLimits: what is refused for being too much, whoever asks and however rightly.
 //!
 //! Owns the order of the questions, and what each organization and each client has used up. It refuses at once and
 //! early, so that a refusal costs nothing; it never waits but for a seat. Report mode does not lift a bound: they
@@ -32,19 +32,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 pub(super) use self::login_attempt::is_read_in_body;
 use self::{
     caller_rate::Rates,
-    client_address::Proxies,
-    concurrency::Seats,
+    client_address::TrustedProxies,
+    concurrency::ConcurrencyLimiter,
     failed_logins::{Attempt, Attempts},
     load_shedding::Load,
-    login_attempt::{Kind, Subject},
+    login_attempt::{Kind, LoginAttempt},
     slas_calls::SlasCallLimits,
 };
 use super::{
-    Asked, Forward, Gate, Route, Tenant,
+    Forward, Gateway, Request, Route, Tenant,
     authn::callers::Caller,
     authorization_header::BasicCredentials,
-    error::Refusal,
-    headers::Credential,
+    error::GatewayError,
+    headers::UpstreamCredential,
     policy::{InvalidGlob, OperationGlob, OperationKind},
 };
 use crate::{
@@ -58,27 +58,27 @@ const NEVER_LOW: [&str; 4] = ["shopper-baskets", "shopper-orders", "orders", "au
 
 /// All bounds of a gateway.
 #[derive(Debug)]
-pub struct Bounds {
-    organizations: ByOrganization<OfOrganization>,
+pub struct RateLimits {
+    organizations: ByOrganization<OrgLimits>,
     low_priority: Vec<OperationGlob>,
     rates: Rates,
     attempts: Attempts,
     slas_call_limits: SlasCallLimits,
     limits: Limits,
     logins: Logins,
-    proxies: Proxies,
+    proxies: TrustedProxies,
 }
 
 #[derive(Debug)]
-struct OfOrganization {
+struct OrgLimits {
     load: Load,
-    seats: Seats,
+    seats: ConcurrencyLimiter,
     logins: Arc<Semaphore>,
 }
 
 /// What a request was let in with.
 #[derive(Debug, Default)]
-pub struct Admission {
+pub struct Permit {
     /// Held only while Salesforce has the whole request and has not begun to answer: for what a client sends or takes
     /// slowly, nobody else has to stand.
     seat: Option<OwnedSemaphorePermit>,
@@ -87,16 +87,16 @@ pub struct Admission {
     attempt: Option<Attempt>,
 }
 
-impl Bounds {
-    /// The bounds of the configuration. Nothing is used up yet, but what addresses asked of SLAS, and what failed at logins
+impl RateLimits {
+    /// The bounds of the configuration. Nothing is used up yet, but what addresses request of SLAS, and what failed at logins
     /// under bounds that stay as they were `before`.
     ///
     /// # Errors
     /// The position of each glob of `load.low_priority` that is none.
     pub fn new(settings: &Settings, before: Option<&Self>) -> Result<Self, Vec<(usize, InvalidGlob)>> {
-        let of_organization = || OfOrganization {
+        let of_organization = || OrgLimits {
             load: Load::default(),
-            seats: Seats::new(settings.load.concurrency, settings.load.queue),
+            seats: ConcurrencyLimiter::new(settings.load.concurrency, settings.load.queue),
             logins: Arc::new(Semaphore::new(settings.logins.waiting)),
         };
         let attempts = match before.filter(|before| before.logins == settings.logins) {
@@ -112,7 +112,7 @@ impl Bounds {
             slas_call_limits: before.map(|before| before.slas_call_limits.clone()).unwrap_or_default(),
             limits: settings.limits.clone(),
             logins: settings.logins.clone(),
-            proxies: Proxies(settings.server.trusted_proxies.clone()),
+            proxies: TrustedProxies(settings.server.trusted_proxies.clone()),
         })
     }
 
@@ -131,10 +131,14 @@ impl Bounds {
     /// Leaves out what matters least while Salesforce says that it is under load.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`].
-    pub(super) fn shed(&self, route: &Route) -> Result<(), Refusal> {
+    /// [`GatewayError::Overloaded`].
+    pub(super) fn shed(&self, route: &Route) -> Result<(), GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
-        if own.load.is_high() && self.is_low(route) && own.load.sheds() { Err(Refusal::Overloaded) } else { Ok(()) }
+        if own.load.is_high() && self.is_low(route) && own.load.sheds() {
+            Err(GatewayError::Overloaded)
+        } else {
+            Ok(())
+        }
     }
 
     /// The room for logins of one organization that wait for SLAS, which those on behalf of shoppers share.
@@ -146,42 +150,42 @@ impl Bounds {
     /// Whether a trusted system may ask; then it counts.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`].
-    pub(super) fn caller(&self, caller: &Caller) -> Result<(), Refusal> {
-        self.rates.admit_caller(caller).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
+    /// [`GatewayError::CallerRateLimited`].
+    pub(super) fn caller(&self, caller: &Caller) -> Result<(), GatewayError> {
+        self.rates.admit_caller(caller).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
     }
 
     /// Counts one among the logins that wait for SLAS, until it is dropped.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] if too many do.
-    pub(super) fn waiting_login(&self, route: &Route) -> Result<Option<SemaphorePermit<'_>>, Refusal> {
+    /// [`GatewayError::Overloaded`] if too many do.
+    pub(super) fn waiting_login(&self, route: &Route) -> Result<Option<SemaphorePermit<'_>>, GatewayError> {
         let own = self.organizations.get(&route.organization);
-        own.map(|own| own.logins.try_acquire().map_err(|_| Refusal::Overloaded)).transpose()
+        own.map(|own| own.logins.try_acquire().map_err(|_| GatewayError::Overloaded)).transpose()
     }
 
     /// The address that a request counts for, if it is known: of IPv6 the /64.
-    pub(super) fn client_address(&self, asked: &Asked<'_>) -> Option<IpAddr> {
-        asked.address.map(|peer| self.client(peer, &asked.head.headers))
+    pub(super) fn client_address(&self, request: &Request<'_>) -> Option<IpAddr> {
+        request.address.map(|peer| self.client(peer, &request.head.headers))
     }
 
     /// Begins a password login with these credentials; see [`Attempt::end`].
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`].
+    /// [`GatewayError::CallerRateLimited`].
     pub(super) fn attempt(
         &self,
         route: &Route,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         credentials: &BasicCredentials,
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<Attempt, GatewayError> {
         let logins = credentials.users().map(str::to_owned).collect();
-        self.begin(route, asked, &Subject { kind: Kind::Password, logins })
+        self.begin(route, request, &LoginAttempt { kind: Kind::Password, logins })
     }
 
-    fn begin(&self, route: &Route, asked: &Asked<'_>, subject: &Subject) -> Result<Attempt, Refusal> {
-        let begun = self.attempts.begin(&route.organization, &self.limits, self.client_address(asked), subject);
-        begun.map_err(|retry_after| Refusal::CallerRateLimited { retry_after })
+    fn begin(&self, route: &Route, request: &Request<'_>, subject: &LoginAttempt) -> Result<Attempt, GatewayError> {
+        let begun = self.attempts.begin(&route.organization, &self.limits, self.client_address(request), subject);
+        begun.map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
     }
 
     /// Whether any caller or client has a rate.
@@ -193,19 +197,21 @@ impl Bounds {
     /// refuses were not made: they are given back.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`], and those of `work`.
+    /// [`GatewayError::CallerRateLimited`], and those of `work`.
     pub(super) async fn within_slas_calls<T>(
         &self,
         tenant: &Tenant,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         calls: u32,
-        work: impl Future<Output = Result<T, Refusal>>,
-    ) -> Result<T, Refusal> {
-        let Some((client, limit)) = self.limit_of_client(asked, |limits| limits.slas_calls) else { return work.await };
+        work: impl Future<Output = Result<T, GatewayError>>,
+    ) -> Result<T, GatewayError> {
+        let Some((client, limit)) = self.limit_of_client(request, |limits| limits.slas_calls) else {
+            return work.await;
+        };
         let per_minute = limit.of_tenant(tenant.settings.slas_requests_per_minute);
         let permit = self.slas_call_limits.take_calls(&tenant.settings.organization, client, calls, per_minute)?;
         let result = work.await;
-        if matches!(result, Err(Refusal::SlasRateLimited { .. })) {
+        if matches!(result, Err(GatewayError::SlasRateLimited { .. })) {
             permit.give_back();
         }
         result
@@ -215,19 +221,21 @@ impl Bounds {
     /// that a limit refuses is given back.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`], and those of `work`.
+    /// [`GatewayError::CallerRateLimited`], and those of `work`.
     pub(super) async fn within_guests<T>(
         &self,
         tenant: &Tenant,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         calls: u32,
-        work: impl Future<Output = Result<T, Refusal>>,
-    ) -> Result<T, Refusal> {
-        let work = self.within_slas_calls(tenant, asked, calls, work);
-        let Some((client, per_minute)) = self.limit_of_client(asked, |limits| limits.guests) else { return work.await };
+        work: impl Future<Output = Result<T, GatewayError>>,
+    ) -> Result<T, GatewayError> {
+        let work = self.within_slas_calls(tenant, request, calls, work);
+        let Some((client, per_minute)) = self.limit_of_client(request, |limits| limits.guests) else {
+            return work.await;
+        };
         let permit = self.slas_call_limits.take_guest(&tenant.settings.organization, client, per_minute)?;
         let result = work.await;
-        if matches!(result, Err(Refusal::SlasRateLimited { .. } | Refusal::CallerRateLimited { .. })) {
+        if matches!(result, Err(GatewayError::SlasRateLimited { .. } | GatewayError::CallerRateLimited { .. })) {
             permit.give_back();
         }
         result
@@ -236,34 +244,34 @@ impl Bounds {
     /// The client's address, and its limit if it has one.
     fn limit_of_client<L>(
         &self,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         limit: impl Fn(&AddressLimits) -> Option<L>,
     ) -> Option<(IpAddr, L)> {
-        let client = self.client_address(asked)?;
+        let client = self.client_address(request)?;
         Some((client, limit(self.limits.of_address(client))?))
     }
 
     /// Lets a decided request go upstream.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`], [`Refusal::SlasRateLimited`], [`Refusal::Overloaded`]; for an attempt at a login
-    /// whose shopper cannot be read, the errors of [`Subject::read`].
+    /// [`GatewayError::CallerRateLimited`], [`GatewayError::SlasRateLimited`], [`GatewayError::Overloaded`]; for an attempt at a login
+    /// whose shopper cannot be read, the errors of [`LoginAttempt::read`].
     pub(super) async fn admit(
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
-        credential: &Credential,
-    ) -> Result<Admission, Refusal> {
-        self.rates.admit(credential).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
-        let mut admission = Admission::default();
+        request: &Request<'_>,
+        credential: &UpstreamCredential,
+    ) -> Result<Permit, GatewayError> {
+        self.rates.admit(credential).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
+        let mut admission = Permit::default();
         if is_budgeted(route) {
             // In a box: few requests are for SLAS, and every request would have the room for it.
-            admission.attempt = Box::pin(self.admit_to_slas(tenant, route, asked, credential)).await?;
+            admission.attempt = Box::pin(self.admit_to_slas(tenant, route, request, credential)).await?;
         }
         let seat = self.seat(route).await?;
-        admission.is_seated_later = asked.body_follows;
-        admission.seat = seat.filter(|_| !asked.body_follows);
+        admission.is_seated_later = request.body_follows;
+        admission.seat = seat.filter(|_| !request.body_follows);
         Ok(admission)
     }
 
@@ -272,19 +280,19 @@ impl Bounds {
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
-        credential: &Credential,
-    ) -> Result<Option<Attempt>, Refusal> {
+        request: &Request<'_>,
+        credential: &UpstreamCredential,
+    ) -> Result<Option<Attempt>, GatewayError> {
         let attempt = match Kind::of(route) {
-            Some(kind) => Some(self.begin(route, asked, &Subject::read(kind, asked)?)?),
+            Some(kind) => Some(self.begin(route, request, &LoginAttempt::read(kind, request)?)?),
             None => None,
         };
         let priority = slas_calls::priority(route, credential);
-        let limited = |wait| Refusal::SlasRateLimited { retry_after: Some(wait) };
+        let limited = |wait| GatewayError::SlasRateLimited { retry_after: Some(wait) };
         let admitted = async { tenant.slas.guard().admit_forwarded(priority).await.map_err(limited) };
         let admitted = match priority {
             Priority::Login => admitted.await,
-            _ => self.within_slas_calls(tenant, asked, 1, admitted).await,
+            _ => self.within_slas_calls(tenant, request, 1, admitted).await,
         };
         match admitted {
             Ok(()) => Ok(attempt),
@@ -296,9 +304,9 @@ impl Bounds {
         }
     }
 
-    async fn seat(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    async fn seat(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(None) };
-        own.seats.take(|| self.is_low(route)).await.map(Some).ok_or(Refusal::Overloaded)
+        own.seats.take(|| self.is_low(route)).await.map(Some).ok_or(GatewayError::Overloaded)
     }
 
     fn is_low(&self, route: &Route) -> bool {
@@ -310,12 +318,12 @@ impl Bounds {
     }
 }
 
-impl Gate {
+impl Gateway {
     /// Its whole body is there: from now on Salesforce has to do with a request.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`].
-    pub async fn has_body(&self, route: &Route, forward: &mut Forward) -> Result<(), Refusal> {
+    /// [`GatewayError::Overloaded`].
+    pub async fn has_body(&self, route: &Route, forward: &mut Forward) -> Result<(), GatewayError> {
         if std::mem::take(&mut forward.admission.is_seated_later) {
             forward.admission.seat = self.bounds.seat(route).await?;
         }
@@ -343,7 +351,7 @@ impl Gate {
     }
 }
 
-impl Admission {
+impl Permit {
     /// Salesforce has answered: what is left is between the client and us.
     fn leave(&mut self) {
         self.seat = None;

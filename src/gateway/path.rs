@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 
 /// Why a request target has more than one reading. The text names the reason and never the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Ambiguity {
+pub enum PathError {
     /// Not in origin form.
     #[error("the path does not start with a slash")]
     NotAbsolute,
@@ -101,51 +101,51 @@ impl<'a> Segment<'a> {
         String::from_utf8_lossy(&settled(self.raw)).into_owned()
     }
 
-    fn parse(raw: &'a str) -> Result<Self, Ambiguity> {
-        let spelling = Spelling::of(raw)?;
+    fn parse(raw: &'a str) -> Result<Self, PathError> {
+        let spelling = SegmentFlags::of(raw)?;
         if !spelling.escaped {
             refuse_dots(raw.as_bytes())?;
             return Ok(Self { raw, decoded: Cow::Borrowed(raw), has_encoded_slash: false });
         }
-        let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| Ambiguity::NotUtf8)?;
+        let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| PathError::NotUtf8)?;
         let settled = settled(raw);
         refuse_hidden(&settled)?;
         if spelling.needlessly {
-            return Err(Ambiguity::NeedlessEscape);
+            return Err(PathError::NeedlessEscape);
         }
         Ok(Self { raw, decoded, has_encoded_slash: settled.contains(&b'/') })
     }
 }
 
 /// What the raw bytes of a segment tell before anything is decoded.
-struct Spelling {
+struct SegmentFlags {
     escaped: bool,
     needlessly: bool,
 }
 
-impl Spelling {
-    fn of(raw: &str) -> Result<Self, Ambiguity> {
+impl SegmentFlags {
+    fn of(raw: &str) -> Result<Self, PathError> {
         let bytes = raw.as_bytes();
         let mut spelling = Self { escaped: false, needlessly: false };
         let mut position = 0;
         if bytes.is_empty() {
-            return Err(Ambiguity::EmptySegment);
+            return Err(PathError::EmptySegment);
         }
         while let Some(&byte) = bytes.get(position) {
             match byte {
                 b'%' => {
                     let digits = (bytes.get(position + 1), bytes.get(position + 2));
-                    let (Some(&high), Some(&low)) = digits else { return Err(Ambiguity::MalformedEscape) };
-                    let escaped = escape(high, low).ok_or(Ambiguity::MalformedEscape)?;
+                    let (Some(&high), Some(&low)) = digits else { return Err(PathError::MalformedEscape) };
+                    let escaped = escape(high, low).ok_or(PathError::MalformedEscape)?;
                     spelling.escaped = true;
                     spelling.needlessly |= is_unreserved(escaped);
                     position += 2;
                 }
-                b';' => return Err(Ambiguity::Semicolon),
-                b'\\' => return Err(Ambiguity::Backslash),
-                0..0x20 | 0x7f => return Err(Ambiguity::ControlCharacter),
+                b';' => return Err(PathError::Semicolon),
+                b'\\' => return Err(PathError::Backslash),
+                0..0x20 | 0x7f => return Err(PathError::ControlCharacter),
                 _ if is_unreserved(byte) || b"!$&'()*+,=:@".contains(&byte) => {}
-                _ => return Err(Ambiguity::ForbiddenCharacter),
+                _ => return Err(PathError::ForbiddenCharacter),
             }
             position += 1;
         }
@@ -162,8 +162,8 @@ pub struct RequestPath<'a> {
 
 impl<'a> RequestPath<'a> {
     /// Reads the path of a request target (without its query). A bare `/` has no segments.
-    pub fn parse(raw: &'a str) -> Result<Self, Ambiguity> {
-        let below = raw.strip_prefix('/').ok_or(Ambiguity::NotAbsolute)?;
+    pub fn parse(raw: &'a str) -> Result<Self, PathError> {
+        let below = raw.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
         if below.is_empty() {
             return Ok(Self { raw, segments: Vec::new() });
         }
@@ -212,14 +212,14 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Reads the query of a request target (without its question mark), if it has one. Refuses a
     /// second value of `siteId`, `clientId` or `client_id`, and one that cannot be read.
-    pub fn parse(raw: Option<&'a str>) -> Result<Self, Ambiguity> {
+    pub fn parse(raw: Option<&'a str>) -> Result<Self, PathError> {
         let raw = raw.unwrap_or_default();
         let mut single = [None, None, None];
         for pair in raw.split('&') {
             for (name, found) in SINGLE.iter().zip(&mut single) {
                 let Some(value) = value_of(pair, name)? else { continue };
                 if found.replace(value).is_some() {
-                    return Err(Ambiguity::RepeatedParameter);
+                    return Err(PathError::RepeatedParameter);
                 }
             }
         }
@@ -230,7 +230,7 @@ impl<'a> Query<'a> {
     }
 
     /// The value of a parameter that may stand at most once.
-    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, Ambiguity> {
+    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, PathError> {
         if let Some(position) = SINGLE.iter().position(|single| *single == name) {
             return Ok(self.single.get(position).cloned().flatten());
         }
@@ -239,7 +239,7 @@ impl<'a> Query<'a> {
         for pair in self.raw.split('&') {
             let Some(value) = value_of(pair, name)? else { continue };
             if found.replace(value).is_some() {
-                return Err(Ambiguity::RepeatedParameter);
+                return Err(PathError::RepeatedParameter);
             }
         }
         Ok(found)
@@ -248,7 +248,7 @@ impl<'a> Query<'a> {
 
 /// Refuses a query in which splitting at `;` as well as at `&`, as older servers do, gives a parameter another value. Any other
 /// semicolon is between the caller and Salesforce.
-fn refuse_second_separator(raw: &str, name: &str) -> Result<(), Ambiguity> {
+fn refuse_second_separator(raw: &str, name: &str) -> Result<(), PathError> {
     if !raw.contains(';') {
         return Ok(());
     }
@@ -256,11 +256,11 @@ fn refuse_second_separator(raw: &str, name: &str) -> Result<(), Ambiguity> {
         let values = raw.split(separators).filter_map(|pair| value_of(pair, name).transpose());
         values.collect::<Result<Vec<_>, _>>()
     };
-    if read(&['&'])? == read(&['&', ';'])? { Ok(()) } else { Err(Ambiguity::SecondSeparator) }
+    if read(&['&'])? == read(&['&', ';'])? { Ok(()) } else { Err(PathError::SecondSeparator) }
 }
 
 /// The value of `name=value`, when the pair is of that name in any spelling.
-fn value_of<'a>(pair: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Ambiguity> {
+fn value_of<'a>(pair: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, PathError> {
     let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
     if own != name {
         if !own.contains(['%', '+']) {
@@ -277,30 +277,30 @@ fn value_of<'a>(pair: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Ambig
 }
 
 /// A name or value of a query, with `+` for a space.
-pub(super) fn form_decoded(text: &str) -> Result<Cow<'_, str>, Ambiguity> {
+pub(super) fn form_decoded(text: &str) -> Result<Cow<'_, str>, PathError> {
     let mut rest = text.as_bytes();
     while let Some(position) = rest.iter().position(|&byte| byte == b'%') {
         let (Some(&high), Some(&low)) = (rest.get(position + 1), rest.get(position + 2)) else {
-            return Err(Ambiguity::MalformedEscape);
+            return Err(PathError::MalformedEscape);
         };
-        escape(high, low).ok_or(Ambiguity::MalformedEscape)?;
+        escape(high, low).ok_or(PathError::MalformedEscape)?;
         rest = &rest[position + 3..];
     }
     if text.contains('+') {
         let spaced = text.replace('+', " ");
-        let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| Ambiguity::NotUtf8)?;
+        let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| PathError::NotUtf8)?;
         return Ok(Cow::Owned(decoded.into_owned()));
     }
-    percent_decode_str(text).decode_utf8().map_err(|_| Ambiguity::NotUtf8)
+    percent_decode_str(text).decode_utf8().map_err(|_| PathError::NotUtf8)
 }
 
 /// Refuses what only comes to light by decoding, once or many times.
-fn refuse_hidden(settled: &[u8]) -> Result<(), Ambiguity> {
+fn refuse_hidden(settled: &[u8]) -> Result<(), PathError> {
     if settled.contains(&b'\\') {
-        return Err(Ambiguity::Backslash);
+        return Err(PathError::Backslash);
     }
     if settled.iter().any(u8::is_ascii_control) || has_pair(settled, 0xc2, 0x80..0xa0) {
-        return Err(Ambiguity::ControlCharacter);
+        return Err(PathError::ControlCharacter);
     }
     // Overlong forms of ASCII: no UTF-8, but lenient decoders read a dot or a slash in them. Other
     // bytes that are no UTF-8 may stand here: `50%ab` is a text like any other once it is escaped.
@@ -308,15 +308,15 @@ fn refuse_hidden(settled: &[u8]) -> Result<(), Ambiguity> {
         || has_pair(settled, 0xe0, 0x80..0xa0)
         || has_pair(settled, 0xf0, 0x80..0x90);
     if overlong {
-        return Err(Ambiguity::NotUtf8);
+        return Err(PathError::NotUtf8);
     }
     settled.split(|&byte| byte == b'/').try_for_each(refuse_dots)
 }
 
 /// Refuses `.` and `..`, with or without path parameters behind them.
-fn refuse_dots(segment: &[u8]) -> Result<(), Ambiguity> {
+fn refuse_dots(segment: &[u8]) -> Result<(), PathError> {
     let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
-    if matches!(name, b"." | b"..") { Err(Ambiguity::DotSegment) } else { Ok(()) }
+    if matches!(name, b"." | b"..") { Err(PathError::DotSegment) } else { Ok(()) }
 }
 
 /// The bytes that are left when decoding is repeated until nothing changes, found in one pass: an
@@ -369,7 +369,7 @@ mod tests {
         .remove(b'(')
         .remove(b')');
 
-    fn refusal(raw: &str) -> Option<Ambiguity> {
+    fn refusal(raw: &str) -> Option<PathError> {
         RequestPath::parse(raw).err()
     }
 
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn every_second_spelling_is_refused() {
-        use Ambiguity::*;
+        use PathError::*;
         for (raw, reason) in [
             ("", NotAbsolute),
             ("a/b", NotAbsolute),
@@ -509,7 +509,7 @@ mod tests {
         assert_eq!(RequestPath::parse(&raw).unwrap().segments()[0].settled(), "A");
     }
 
-    fn single(raw: &str, name: &str) -> Result<Option<String>, Ambiguity> {
+    fn single(raw: &str, name: &str) -> Result<Option<String>, PathError> {
         Query::parse(Some(raw))?.single(name).map(|value| value.map(Cow::into_owned))
     }
 
@@ -543,9 +543,9 @@ mod tests {
             "client_id=a&client%5Fid=b",
             "siteId&siteId=a",
         ] {
-            assert_eq!(Query::parse(Some(raw)), Err(Ambiguity::RepeatedParameter), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(PathError::RepeatedParameter), "{raw}");
         }
-        assert_eq!(single("channel_id=a&channel_id=b", "channel_id"), Err(Ambiguity::RepeatedParameter));
+        assert_eq!(single("channel_id=a&channel_id=b", "channel_id"), Err(PathError::RepeatedParameter));
         assert_eq!(single("q=a&q=b", "siteId"), Ok(None));
     }
 
@@ -560,22 +560,22 @@ mod tests {
             "x=1;organizationId=a",
             "organizationId=a;b",
         ] {
-            assert_eq!(Query::parse(Some(raw)), Err(Ambiguity::SecondSeparator), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(PathError::SecondSeparator), "{raw}");
         }
         for raw in ["refine=a=b;c=d&siteId=a", "siteId=a&x=;", ";&siteId=a", "siteId=a&x=1;site=b", "x=%3BsiteId=b"] {
             assert!(Query::parse(Some(raw)).is_ok(), "{raw}");
         }
-        assert_eq!(single("x=1;channel_id=a", "channel_id"), Err(Ambiguity::SecondSeparator));
+        assert_eq!(single("x=1;channel_id=a", "channel_id"), Err(PathError::SecondSeparator));
         assert_eq!(single("x=1;channel_id=a", "hint"), Ok(None));
     }
 
     #[test]
     fn an_identity_that_cannot_be_read_is_refused() {
         for raw in ["siteId=%", "siteId=%4", "clientId=a%zz", "client_id=%4+", "siteId%=a", "siteId%zz=a"] {
-            assert_eq!(Query::parse(Some(raw)), Err(Ambiguity::MalformedEscape), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(PathError::MalformedEscape), "{raw}");
         }
         for raw in ["siteId=%FF", "siteId%FF=a"] {
-            assert_eq!(Query::parse(Some(raw)), Err(Ambiguity::NotUtf8), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(PathError::NotUtf8), "{raw}");
         }
         for raw in ["q=%", "q=%FF", "q%zz=a", "%FF=a"] {
             assert!(Query::parse(Some(raw)).is_ok(), "{raw}");
@@ -663,7 +663,7 @@ mod tests {
             match RequestPath::parse(&raw) {
                 Ok(path) => prop_assert_eq!(path.segments()[0].decoded(), text),
                 Err(reason) => prop_assert!(
-                    matches!(reason, Ambiguity::DotSegment | Ambiguity::Backslash | Ambiguity::ControlCharacter | Ambiguity::NotUtf8),
+                    matches!(reason, PathError::DotSegment | PathError::Backslash | PathError::ControlCharacter | PathError::NotUtf8),
                     "{:?} {:?}", reason, text
                 ),
             }

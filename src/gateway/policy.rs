@@ -24,11 +24,11 @@ use self::{
     path_template::Template,
     trie::{Found, Trie},
 };
-use crate::gateway::path::{Ambiguity, RequestPath, Segment};
+use crate::gateway::path::{PathError, RequestPath, Segment};
 
 /// A merchant's own operation, as configured.
 #[derive(Debug, Clone)]
-pub struct MerchantRoute {
+pub struct CustomRoute {
     /// `{api}.{id}`, or just an id of the API `custom`.
     pub name: String,
     /// The method.
@@ -39,7 +39,7 @@ pub struct MerchantRoute {
     pub security: Vec<Security>,
 }
 
-impl MerchantRoute {
+impl CustomRoute {
     /// The operation, if the route can be added to the table.
     fn into_operation(self) -> Result<Operation, TableError> {
         let (api, id) = glob::parts(&self.name);
@@ -97,7 +97,7 @@ impl<'m> Match<'m> {
 
 /// Why a request asks for no operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoMatch {
+pub enum RouteError {
     /// No operation has this path.
     #[error("no operation has this path")]
     Unknown,
@@ -106,7 +106,7 @@ pub enum NoMatch {
     MethodNotPublished,
     /// The path has more than one reading.
     #[error(transparent)]
-    Ambiguous(#[from] Ambiguity),
+    Ambiguous(#[from] PathError),
 }
 
 /// The table of all operations.
@@ -129,7 +129,7 @@ impl Operations {
     }
 
     /// Adds a merchant's routes, or tells everything that is wrong with them.
-    pub fn with_routes(mut self, routes: impl IntoIterator<Item = MerchantRoute>) -> Result<Self, Vec<RouteRefusal>> {
+    pub fn with_routes(mut self, routes: impl IntoIterator<Item = CustomRoute>) -> Result<Self, Vec<RouteRefusal>> {
         let mut names: HashSet<String> = self.iter().map(|operation| operation.name.clone()).collect();
         let mut refusals = Vec::new();
         for (position, route) in routes.into_iter().enumerate() {
@@ -148,10 +148,10 @@ impl Operations {
     }
 
     /// The operation that a request asks for. Its cost depends on the length of the path alone.
-    pub fn find<'m>(&'m self, method: &Method, path: &'m RequestPath<'_>) -> Result<Match<'m>, NoMatch> {
+    pub fn find<'m>(&'m self, method: &Method, path: &'m RequestPath<'_>) -> Result<Match<'m>, RouteError> {
         let segments = path.segments();
         if segments.iter().any(Segment::is_escaped) && self.trie.escapes_literal(segments) {
-            return Err(Ambiguity::EncodedLiteral.into());
+            return Err(PathError::EncodedLiteral.into());
         }
         let has_slash = segments.iter().any(Segment::has_encoded_slash);
         match self.trie.find(method, segments, Segment::decoded) {
@@ -161,9 +161,9 @@ impl Operations {
                 }
                 Ok(Match { operation, segments })
             }
-            Found::OtherMethod | Found::Nothing if has_slash => Err(Ambiguity::EncodedSlash.into()),
-            Found::OtherMethod => Err(NoMatch::MethodNotPublished),
-            Found::Nothing => Err(NoMatch::Unknown),
+            Found::OtherMethod | Found::Nothing if has_slash => Err(PathError::EncodedSlash.into()),
+            Found::OtherMethod => Err(RouteError::MethodNotPublished),
+            Found::Nothing => Err(RouteError::Unknown),
         }
     }
 
@@ -179,16 +179,16 @@ impl Operations {
 
     /// An encoded slash may stand in free text only, and only where no other operation would be found
     /// by a reader that takes it for a slash.
-    fn refuse_slashes(&self, operation: &Arc<Operation>, segments: &[Segment<'_>]) -> Result<(), Ambiguity> {
+    fn refuse_slashes(&self, operation: &Arc<Operation>, segments: &[Segment<'_>]) -> Result<(), PathError> {
         let free = |position| operation.parameters.iter().any(|own| own.position == position && own.free_text);
         if segments.iter().enumerate().any(|(position, segment)| segment.has_encoded_slash() && !free(position)) {
-            return Err(Ambiguity::EncodedSlash);
+            return Err(PathError::EncodedSlash);
         }
         let settled: Vec<String> = segments.iter().map(Segment::settled).collect();
         let pieces: Vec<&str> =
             settled.iter().flat_map(|text| text.split('/')).filter(|piece| !piece.is_empty()).collect();
         match self.trie.find(&operation.method, &pieces, |piece| *piece) {
-            Found::Operation(other) if !Arc::ptr_eq(other, operation) => Err(Ambiguity::SecondReading),
+            Found::Operation(other) if !Arc::ptr_eq(other, operation) => Err(PathError::SecondReading),
             Found::Operation(_) | Found::OtherMethod | Found::Nothing => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! Answers that the gateway makes itself, and the one place where a refusal becomes a status.
 //!
 //! Owns status, code, problem document (RFC 9457, in SCAPI's shape) and the header fields that go with
-//! them. The match over [`Refusal`] has no `_`: a new refusal does not compile until it has its words.
+//! them. The match over [`GatewayError`] has no `_`: a new refusal does not compile until it has its words.
 
 use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
@@ -12,7 +12,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::error::{LargePart, NeededToken, Refusal};
+use super::error::{GatewayError, RequiredToken, TooLargePart};
 
 /// Tells that the gateway, and not Salesforce, refused; its value is the stable code.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
@@ -55,7 +55,7 @@ const RETRY_SOON: Duration = Duration::from_secs(5);
 
 /// A whole answer, ready to be written.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct LocalResponse {
     /// Status.
     pub status: StatusCode,
     /// Header fields, without `Content-Length` and `correlation-id`.
@@ -69,7 +69,7 @@ pub struct Reply {
 }
 
 /// What a refusal is called and how it looks.
-struct Verdict {
+struct ErrorTemplate {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -85,7 +85,7 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
-impl Reply {
+impl LocalResponse {
     /// An answer with a JSON body.
     #[must_use]
     pub fn json(status: StatusCode, body: Bytes) -> Self {
@@ -104,7 +104,7 @@ impl Reply {
     /// `message`.
     #[must_use]
     pub fn refresh_token_void() -> Self {
-        let code = code(&Refusal::TokenInvalid(String::new()));
+        let code = code(&GatewayError::TokenInvalid(String::new()));
         let document = serde_json::json!({
             "error": "invalid_grant",
             "error_description": "The session was logged out.",
@@ -119,7 +119,7 @@ impl Reply {
 
     /// The answer to a refused request.
     #[must_use]
-    pub fn refusal(refusal: &Refusal) -> Self {
+    pub fn refusal(refusal: &GatewayError) -> Self {
         let verdict = verdict(refusal);
         debug_assert!(CODES.contains(&verdict.code), "{} is not among the codes", verdict.code);
         let problem =
@@ -147,56 +147,56 @@ impl Reply {
 
 /// The stable code of a refusal, as in metrics, logs and [`ERROR_HEADER`].
 #[must_use]
-pub fn code(refusal: &Refusal) -> &'static str {
+pub fn code(refusal: &GatewayError) -> &'static str {
     verdict(refusal).code
 }
 
-fn verdict(refusal: &Refusal) -> Verdict {
-    let as_verdict =
-        |status, code, title, kind, detail: Cow<'static, str>| Verdict { status, code, title, kind, detail };
+fn verdict(refusal: &GatewayError) -> ErrorTemplate {
+    let template =
+        |status, code, title, kind, detail: Cow<'static, str>| ErrorTemplate { status, code, title, kind, detail };
     match refusal {
-        Refusal::Ambiguous(why) => {
-            as_verdict(StatusCode::BAD_REQUEST, "request_ambiguous", "Bad Request", "bad-request", why.clone().into())
+        GatewayError::Ambiguous(why) => {
+            template(StatusCode::BAD_REQUEST, "request_ambiguous", "Bad Request", "bad-request", why.clone().into())
         }
-        Refusal::RequestInvalid(why) => {
-            as_verdict(StatusCode::BAD_REQUEST, "request_invalid", "Bad Request", "bad-request", why.clone().into())
+        GatewayError::RequestInvalid(why) => {
+            template(StatusCode::BAD_REQUEST, "request_invalid", "Bad Request", "bad-request", why.clone().into())
         }
-        Refusal::CredentialsConflicting => as_verdict(
+        GatewayError::CredentialsConflicting => template(
             StatusCode::BAD_REQUEST,
             "credentials_conflicting",
             "Bad Request",
             "bad-request",
             "The request carries two credentials. Send exactly one Authorization header.".into(),
         ),
-        Refusal::TokenMissing => as_verdict(
+        GatewayError::TokenMissing => template(
             StatusCode::UNAUTHORIZED,
             "token_missing",
             "Unauthorized",
             "unauthorized",
             "The request carries no access token. Send Authorization: Bearer with a token of this organization.".into(),
         ),
-        Refusal::TokenInvalid(why) => as_verdict(
+        GatewayError::TokenInvalid(why) => template(
             StatusCode::UNAUTHORIZED,
             "token_invalid",
             "Invalid Access Token",
             "invalid-access-token",
             format!("The access token is invalid: {why}.").into(),
         ),
-        Refusal::TokenExpired => as_verdict(
+        GatewayError::TokenExpired => template(
             StatusCode::UNAUTHORIZED,
             "token_expired",
             "Invalid Access Token",
             "invalid-access-token",
             "The access token has expired. Refresh it or log in again.".into(),
         ),
-        Refusal::LoginRejected { login: Some(login) } => as_verdict(
+        GatewayError::LoginRejected { login: Some(login) } => template(
             StatusCode::UNAUTHORIZED,
             "login_rejected",
             "Authentication Failed",
             "authentication-failed",
             format!("Customer authentication based on {login} failed.").into(),
         ),
-        Refusal::LoginRejected { login: None } => as_verdict(
+        GatewayError::LoginRejected { login: None } => template(
             StatusCode::UNAUTHORIZED,
             "login_rejected",
             "Authentication Failed",
@@ -204,49 +204,49 @@ fn verdict(refusal: &Refusal) -> Verdict {
             "Customer authentication failed: send the shopper's login and password as Authorization: Basic.".into(),
         ),
         // Whether the client is configured at all is not the caller's to know.
-        Refusal::CallerRejected(_) => as_verdict(
+        GatewayError::CallerRejected(_) => template(
             StatusCode::UNAUTHORIZED,
             "caller_rejected",
             "Unauthorized",
             "unauthorized",
             "The credentials are not those of a trusted system of this gateway.".into(),
         ),
-        Refusal::TokenWrongOrganization => as_verdict(
+        GatewayError::TokenWrongOrganization => template(
             StatusCode::FORBIDDEN,
             "token_wrong_organization",
             "Forbidden",
             "forbidden",
             "The access token was issued for another organization than the one in the path.".into(),
         ),
-        Refusal::TokenWrongSite => as_verdict(
+        GatewayError::TokenWrongSite => template(
             StatusCode::FORBIDDEN,
             "token_wrong_site",
             "Forbidden",
             "forbidden",
             "The access token was issued for another site than the siteId of the request.".into(),
         ),
-        Refusal::TokenKindWrong(needed) => as_verdict(
+        GatewayError::TokenKindWrong(needed) => template(
             StatusCode::FORBIDDEN,
             "token_kind_wrong",
             "Forbidden",
             "forbidden",
             needed_token(*needed).into(),
         ),
-        Refusal::ScopeMissing(scopes) => {
+        GatewayError::ScopeMissing(scopes) => {
             let mut detail =
                 "The access token lacks the scope of this operation. Any one of these would do: ".to_owned();
             // Writing to a String cannot fail.
             let _ = write!(detail, "{scopes}.");
-            as_verdict(StatusCode::FORBIDDEN, "scope_missing", "Forbidden", "forbidden", detail.into())
+            template(StatusCode::FORBIDDEN, "scope_missing", "Forbidden", "forbidden", detail.into())
         }
-        Refusal::CallerNotAllowed => as_verdict(
+        GatewayError::CallerNotAllowed => template(
             StatusCode::FORBIDDEN,
             "caller_not_allowed",
             "Forbidden",
             "forbidden",
             "This caller may not do this.".into(),
         ),
-        Refusal::CallerMayNotCreateShoppers => as_verdict(
+        GatewayError::CallerMayNotCreateShoppers => template(
             StatusCode::FORBIDDEN,
             "caller_not_allowed",
             "Forbidden",
@@ -255,98 +255,98 @@ fn verdict(refusal: &Refusal) -> Verdict {
              do that: its entry in [[callers]] has no create_shoppers in may."
                 .into(),
         ),
-        Refusal::OperationNotAllowed => as_verdict(
+        GatewayError::OperationNotAllowed => template(
             StatusCode::FORBIDDEN,
             "operation_not_allowed",
             "Forbidden",
             "forbidden",
             "This operation is not offered through the gateway.".into(),
         ),
-        Refusal::OperationUnknown => as_verdict(
+        GatewayError::OperationUnknown => template(
             StatusCode::NOT_FOUND,
             "operation_unknown",
             "Not Found",
             "not-found",
             "No operation of an organization that this gateway serves has this method and path.".into(),
         ),
-        Refusal::ShopperUnknown => as_verdict(
+        GatewayError::ShopperUnknown => template(
             StatusCode::NOT_FOUND,
             "shopper_unknown",
             "Not Found",
             "not-found",
             "No shopper has the login named in X-On-Behalf-Of or in the body.".into(),
         ),
-        Refusal::LoginConflict => as_verdict(
+        GatewayError::LoginConflict => template(
             StatusCode::CONFLICT,
             "login_conflict",
             "Conflict",
             "conflict",
             "Another login of the same shopper is too recent. Try again in a moment.".into(),
         ),
-        Refusal::TooLarge(LargePart::Body) => as_verdict(
+        GatewayError::TooLarge(TooLargePart::Body) => template(
             StatusCode::PAYLOAD_TOO_LARGE,
             "request_too_large",
             "Payload Too Large",
             "payload-too-large",
             "The request's body is larger than this operation allows.".into(),
         ),
-        Refusal::TooLarge(LargePart::Target) => as_verdict(
+        GatewayError::TooLarge(TooLargePart::Target) => template(
             StatusCode::URI_TOO_LONG,
             "request_too_large",
             "URI Too Long",
             "uri-too-long",
             "The request's path and query are too long.".into(),
         ),
-        Refusal::TooLarge(LargePart::Head) => as_verdict(
+        GatewayError::TooLarge(TooLargePart::Head) => template(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "request_too_large",
             "Request Header Fields Too Large",
             "request-header-fields-too-large",
             "The request's header fields are too large or too many.".into(),
         ),
-        Refusal::SlasRateLimited { .. } => as_verdict(
+        GatewayError::SlasRateLimited { .. } => template(
             StatusCode::TOO_MANY_REQUESTS,
             "slas_rate_limited",
             "Too Many Requests",
             "too-many-requests",
             "The shopper login service takes no more requests at the moment.".into(),
         ),
-        Refusal::CallerRateLimited { .. } => as_verdict(
+        GatewayError::CallerRateLimited { .. } => template(
             StatusCode::TOO_MANY_REQUESTS,
             "caller_rate_limited",
             "Too Many Requests",
             "too-many-requests",
             "This caller asks too often. Wait for the time in Retry-After.".into(),
         ),
-        Refusal::UpstreamUnavailable => as_verdict(
+        GatewayError::UpstreamUnavailable => template(
             StatusCode::BAD_GATEWAY,
             "upstream_unavailable",
             "Bad Gateway",
             "bad-gateway",
             "The API could not be reached or broke off its answer.".into(),
         ),
-        Refusal::UpstreamTimeout => as_verdict(
+        GatewayError::UpstreamTimeout => template(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream_timeout",
             "Gateway Timeout",
             "gateway-timeout",
             "The API did not answer in time.".into(),
         ),
-        Refusal::KeysUnavailable => as_verdict(
+        GatewayError::KeysUnavailable => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "keys_unavailable",
             "Service Unavailable",
             "service-unavailable",
             "Access tokens cannot be verified at the moment. Try again in a moment.".into(),
         ),
-        Refusal::SlasUnavailable => as_verdict(
+        GatewayError::SlasUnavailable => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "slas_unavailable",
             "Service Unavailable",
             "service-unavailable",
             "The shopper login service does not answer as it should. Try again in a moment.".into(),
         ),
-        Refusal::SlasClientRefused => as_verdict(
+        GatewayError::SlasClientRefused => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "slas_unavailable",
             "Service Unavailable",
@@ -355,21 +355,21 @@ fn verdict(refusal: &Refusal) -> Verdict {
              configuration."
                 .into(),
         ),
-        Refusal::AccountManagerUnavailable { .. } => as_verdict(
+        GatewayError::AccountManagerUnavailable { .. } => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "account_manager_unavailable",
             "Service Unavailable",
             "service-unavailable",
             "Account Manager does not answer as it should. Try again in a moment.".into(),
         ),
-        Refusal::StoreUnavailable => as_verdict(
+        GatewayError::StoreUnavailable => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "store_unavailable",
             "Service Unavailable",
             "service-unavailable",
             "Sessions cannot be read or written at the moment. Try again in a moment.".into(),
         ),
-        Refusal::Overloaded => as_verdict(
+        GatewayError::Overloaded => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "overloaded",
             "Service Unavailable",
@@ -379,31 +379,31 @@ fn verdict(refusal: &Refusal) -> Verdict {
     }
 }
 
-fn needed_token(needed: NeededToken) -> &'static str {
+fn needed_token(needed: RequiredToken) -> &'static str {
     match needed {
-        NeededToken::Shopper => "This operation needs a shopper's access token.",
-        NeededToken::OnBehalf => {
+        RequiredToken::Shopper => "This operation needs a shopper's access token.",
+        RequiredToken::OnBehalf => {
             "This operation needs a shopper's token obtained by a trusted system on behalf (TSOB)."
         }
-        NeededToken::AgentOnBehalf => {
+        RequiredToken::AgentOnBehalf => {
             "This operation needs a shopper's token obtained by a trusted agent on behalf (TAOB)."
         }
-        NeededToken::System => "This operation needs the credentials of a trusted system.",
+        RequiredToken::System => "This operation needs the credentials of a trusted system.",
     }
 }
 
 /// `WWW-Authenticate` (RFC 6750, 3): no error attribute when nothing was sent; 403 names the scopes.
-fn challenge(refusal: &Refusal, status: StatusCode) -> Option<HeaderValue> {
+fn challenge(refusal: &GatewayError, status: StatusCode) -> Option<HeaderValue> {
     let text: Cow<'static, str> = match refusal {
-        Refusal::TokenInvalid(_) => r#"Bearer realm="shopper-gateway", error="invalid_token""#.into(),
-        Refusal::TokenExpired => {
+        GatewayError::TokenInvalid(_) => r#"Bearer realm="shopper-gateway", error="invalid_token""#.into(),
+        GatewayError::TokenExpired => {
             r#"Bearer realm="shopper-gateway", error="invalid_token", error_description="the access token expired""#
                 .into()
         }
-        Refusal::ScopeMissing(scopes) => {
+        GatewayError::ScopeMissing(scopes) => {
             format!(r#"Bearer realm="shopper-gateway", error="insufficient_scope", scope="{scopes}""#).into()
         }
-        Refusal::CallerRejected(_) => r#"Bearer realm="shopper-gateway", Basic realm="shopper-gateway""#.into(),
+        GatewayError::CallerRejected(_) => r#"Bearer realm="shopper-gateway", Basic realm="shopper-gateway""#.into(),
         _ if status == StatusCode::UNAUTHORIZED => r#"Bearer realm="shopper-gateway""#.into(),
         _ => return None,
     };
@@ -415,11 +415,11 @@ fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-fn retry_after(refusal: &Refusal) -> Duration {
+fn retry_after(refusal: &GatewayError) -> Duration {
     match refusal {
-        Refusal::SlasRateLimited { retry_after: Some(wait) }
-        | Refusal::AccountManagerUnavailable { retry_after: Some(wait) }
-        | Refusal::CallerRateLimited { retry_after: wait } => *wait,
+        GatewayError::SlasRateLimited { retry_after: Some(wait) }
+        | GatewayError::AccountManagerUnavailable { retry_after: Some(wait) }
+        | GatewayError::CallerRateLimited { retry_after: wait } => *wait,
         _ => RETRY_SOON,
     }
 }

@@ -17,14 +17,14 @@ pub use self::{
     response::{AnswerEdits, answer_edits},
 };
 use super::{
-    Asked, Decision, Forward, Gate, Logout, Route, Tenant, Whose,
+    Decision, Forward, Gateway, Logout, Request, Route, Tenant, Whose,
     authn::{self, on_behalf_header::is_asked as asks_on_behalf},
-    authorization_header::Presented,
-    error::Refusal,
+    authorization_header::Authorization,
+    error::GatewayError,
     form, limits,
     path::RequestPath,
     policy::{Operation, OperationKind},
-    problem::Reply,
+    problem::LocalResponse,
 };
 
 use crate::{config, observability::audit::Trail};
@@ -48,7 +48,7 @@ pub(super) fn is_out_of_place(kind: OperationKind, path: &RequestPath<'_>, is_be
     kind != OperationKind::Slas && (is_below_prefix || is_slas_path(path))
 }
 
-impl Gate {
+impl Gateway {
     /// Whether a request's body must be read before it can be decided about: the form that names the
     /// client whose credential may be missing, or the shopper for whom a one-time code is tried or sent.
     #[must_use]
@@ -73,38 +73,38 @@ impl Gate {
         tenant: &Tenant,
         route: &Route,
         operation: &Operation,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         trail: &mut Trail,
     ) -> Decision {
-        let Asked { head, body, correlation_id, .. } = asked;
+        let Request { head, body, correlation_id, .. } = request;
         // They act for the client and the shopper that the request itself proves, in report mode too.
         if asks_on_behalf(&head.headers) {
-            let refusal = Refusal::CallerNotAllowed;
+            let refusal = GatewayError::CallerNotAllowed;
             authn::refused(&refusal, trail);
-            return Decision::Answer(Reply::refusal(&refusal));
+            return Decision::Answer(LocalResponse::refusal(&refusal));
         }
-        if needs_credential(operation) && matches!(Presented::read(&head.headers), Ok(Presented::Nothing)) {
+        if needs_credential(operation) && matches!(Authorization::read(&head.headers), Ok(Authorization::Nothing)) {
             // In report mode too: SLAS would refuse it, and a stranger would have used up one of the tenant's calls.
-            return Decision::Answer(Reply::refusal(&Refusal::TokenMissing));
+            return Decision::Answer(LocalResponse::refusal(&GatewayError::TokenMissing));
         }
         if (response::gives_tokens(operation) || is_revocation(&tenant.settings, operation))
-            && asked.body_follows
+            && request.body_follows
             && head.method == Method::POST
         {
             // SLAS might read it as a form, and the gateway would not see whose session it is.
             let problem = "The body must be a form: Content-Type: application/x-www-form-urlencoded, in UTF-8.";
-            return Decision::Answer(Reply::refusal(&Refusal::RequestInvalid(problem.into())));
+            return Decision::Answer(LocalResponse::refusal(&GatewayError::RequestInvalid(problem.into())));
         }
         let login_of = client_auth::login(&tenant.settings, operation, head, body.as_ref());
         let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
         let credential = match client_auth::credential(&tenant.settings, route, operation, head, body.as_ref()) {
             Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
-            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+            Err(refusal) => return Decision::Answer(LocalResponse::refusal(&refusal)),
         };
-        let mut admission = match self.bounds.admit(tenant, route, asked, &credential).await {
+        let mut admission = match self.bounds.admit(tenant, route, request, &credential).await {
             Ok(admission) => admission,
-            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+            Err(refusal) => return Decision::Answer(LocalResponse::refusal(&refusal)),
         };
         let is_form = form::is_form(&head.headers);
         let is_followed = match body.as_ref().filter(|_| is_form) {
@@ -119,7 +119,7 @@ impl Gate {
             if let Ok(reply) = &reply {
                 admission.end(route, Some(reply.status));
             }
-            return Decision::Answer(reply.unwrap_or_else(|refusal| Reply::refusal(&refusal)));
+            return Decision::Answer(reply.unwrap_or_else(|refusal| LocalResponse::refusal(&refusal)));
         }
         let logout = match body.as_ref().filter(|_| is_revocation(&tenant.settings, operation)) {
             Some(form) => self.revoked_session(route, head, form).await.map(|handed| handed.map(Logout::of_session)),
@@ -127,13 +127,18 @@ impl Gate {
         };
         let logout = match logout {
             Ok(logout) => logout,
-            Err(refusal) => return Decision::Answer(Reply::refusal(&refusal)),
+            Err(refusal) => return Decision::Answer(LocalResponse::refusal(&refusal)),
         };
         Decision::Forward(Forward { credential, reported: None, logout, login: login_of.map(Box::new), admission })
     }
 
     /// The logout that a request is, with the refresh token that is valid now.
-    async fn logout_at_slas(&self, tenant: &Tenant, route: &Route, head: &Parts) -> Result<Option<Logout>, Refusal> {
+    async fn logout_at_slas(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        head: &Parts,
+    ) -> Result<Option<Logout>, GatewayError> {
         let mut logout = self.logout_of(route, head).await;
         if let Some(Logout { whose: Whose::Token(token), target, .. }) =
             logout.as_mut().filter(|_| tenant.settings.register_sessions)

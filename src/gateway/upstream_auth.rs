@@ -6,30 +6,30 @@
 use secrecy::ExposeSecret;
 
 use super::{
-    Gate, Route,
-    headers::{Credential, Origin, SystemLease},
+    Gateway, Route,
+    headers::{Origin, RenewableToken, UpstreamCredential},
 };
 use crate::jwt::token_digest;
 
-impl Gate {
+impl Gateway {
     /// Another credential of the same kind, in place of one that an API refused with 401; `None` if the first was not
     /// the gateway's, or there is no other.
-    pub async fn replacement(&self, route: &Route, refused: &Credential) -> Option<Credential> {
+    pub async fn replacement(&self, route: &Route, refused: &UpstreamCredential) -> Option<UpstreamCredential> {
         let tenant = self.tenants.get(&route.organization)?;
         let fresh = match refused.origin() {
             Origin::Machine(caller, lease) => {
                 let account_manager = tenant.account_manager.as_ref()?;
-                let SystemLease { credentials, slot, token } = lease;
+                let RenewableToken { credentials, slot, token } = lease;
                 let token = self.machine.replace(account_manager, credentials, slot, &token.digest).await?;
-                let lease = SystemLease { credentials: credentials.clone(), slot: slot.clone(), token };
-                Credential::of_machine(caller.clone(), lease)
+                let lease = RenewableToken { credentials: credentials.clone(), slot: slot.clone(), token };
+                UpstreamCredential::of_machine(caller.clone(), lease)
             }
             Origin::OnBehalf(caller, token) => {
-                Credential::on_behalf(caller.clone(), self.on_behalf.replace(token).await?)
+                UpstreamCredential::on_behalf(caller.clone(), self.on_behalf.replace(token).await?)
             }
             Origin::Session(shopper, token) => {
                 let refused = token_digest(token.expose_secret());
-                Credential::of_session(shopper.clone(), self.sessions.after_refusal(&refused).await?)
+                UpstreamCredential::of_session(shopper.clone(), self.sessions.after_refusal(&refused).await?)
             }
             Origin::Shopper(_)
             | Origin::Caller(_)

@@ -13,7 +13,7 @@ use http::{
 use memchr::{memchr, memchr_iter};
 
 use super::{
-    error::{LargePart, Refusal},
+    error::{GatewayError, TooLargePart},
     headers::{is_twin_of, starts_like},
 };
 use crate::config::Limits;
@@ -45,9 +45,9 @@ const MAX_CONNECTION_OPTIONS: usize = 9;
 /// beside `Transfer-Encoding`, of which it keeps one.
 ///
 /// # Errors
-/// [`Refusal::Ambiguous`], [`Refusal::RequestInvalid`].
-pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
-    let ambiguous = |why: &str| Err(Refusal::Ambiguous(why.to_owned()));
+/// [`GatewayError::Ambiguous`], [`GatewayError::RequestInvalid`].
+pub fn admit_bytes(head: &[u8]) -> Result<(), GatewayError> {
+    let ambiguous = |why: &str| Err(GatewayError::Ambiguous(why.to_owned()));
     let (mut target_seen, mut length_seen, mut coding_seen) = (false, false, false);
     let mut begin = 0;
     for end in memchr_iter(b'\n', head).chain((!head.ends_with(b"\n")).then_some(head.len())) {
@@ -64,7 +64,7 @@ pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
             }
             let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or(b"/");
             if !target.starts_with(b"/") && !target.windows(3).any(|three| three == b"://") {
-                return Err(Refusal::RequestInvalid("The request target is not a path.".into()));
+                return Err(GatewayError::RequestInvalid("The request target is not a path.".into()));
             }
             continue;
         }
@@ -82,22 +82,22 @@ pub fn admit_bytes(head: &[u8]) -> Result<(), Refusal> {
 /// have ended TLS, and says the scheme that its client used (RFC 9113, 8.3.1).
 ///
 /// # Errors
-/// [`Refusal::RequestInvalid`].
-pub fn admit_scheme(scheme: Option<&str>, version: Version, is_tls: bool) -> Result<(), Refusal> {
+/// [`GatewayError::RequestInvalid`].
+pub fn admit_scheme(scheme: Option<&str>, version: Version, is_tls: bool) -> Result<(), GatewayError> {
     let Some(scheme) = scheme else { return Ok(()) };
     let (is_http, is_https) = (scheme.eq_ignore_ascii_case("http"), scheme.eq_ignore_ascii_case("https"));
     let of_listener = if is_tls { is_https } else { is_http };
     if of_listener || version == Version::HTTP_2 && (is_http || is_https) {
         return Ok(());
     }
-    Err(Refusal::RequestInvalid("The request target names another scheme than the listener's.".into()))
+    Err(GatewayError::RequestInvalid("The request target names another scheme than the listener's.".into()))
 }
 
 /// Refuses a head that has more than one reading or is too large.
 ///
 /// # Errors
-/// [`Refusal::RequestInvalid`], [`Refusal::Ambiguous`], [`Refusal::CredentialsConflicting`], [`Refusal::TooLarge`].
-pub fn admit(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
+/// [`GatewayError::RequestInvalid`], [`GatewayError::Ambiguous`], [`GatewayError::CredentialsConflicting`], [`GatewayError::TooLarge`].
+pub fn admit(head: &Parts, limits: &Limits) -> Result<(), GatewayError> {
     sizes(head, limits)?;
     method(&head.method)?;
     target(&head.uri)?;
@@ -105,49 +105,49 @@ pub fn admit(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
     framing(&head.headers)?;
     connection(&head.headers)?;
     if head.headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
-        return Err(Refusal::CredentialsConflicting);
+        return Err(GatewayError::CredentialsConflicting);
     }
     Ok(())
 }
 
-fn sizes(head: &Parts, limits: &Limits) -> Result<(), Refusal> {
+fn sizes(head: &Parts, limits: &Limits) -> Result<(), GatewayError> {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.target {
-        return Err(Refusal::TooLarge(LargePart::Target));
+        return Err(GatewayError::TooLarge(TooLargePart::Target));
     }
     // Each field as on the wire in HTTP/1.1: name, colon, space, value, line end.
     let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if head.headers.len() > limits.fields || fields + target > limits.head {
-        return Err(Refusal::TooLarge(LargePart::Head));
+        return Err(GatewayError::TooLarge(TooLargePart::Head));
     }
     Ok(())
 }
 
-fn method(method: &Method) -> Result<(), Refusal> {
+fn method(method: &Method) -> Result<(), GatewayError> {
     match *method {
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
             Ok(())
         }
-        _ => Err(Refusal::RequestInvalid("The method is none that an operation has.".into())),
+        _ => Err(GatewayError::RequestInvalid("The method is none that an operation has.".into())),
     }
 }
 
-fn target(uri: &Uri) -> Result<(), Refusal> {
+fn target(uri: &Uri) -> Result<(), GatewayError> {
     if !uri.path().starts_with('/') {
-        return Err(Refusal::RequestInvalid("The request target is not a path.".into()));
+        return Err(GatewayError::RequestInvalid("The request target is not a path.".into()));
     }
     // The path's own rules are stricter; of a query, any other reader must see the same bytes.
     if uri.query().is_some_and(|query| !query.is_ascii()) {
-        return Err(Refusal::Ambiguous("The query has a character that must be escaped.".into()));
+        return Err(GatewayError::Ambiguous("The query has a character that must be escaped.".into()));
     }
     Ok(())
 }
 
-fn host(head: &Parts) -> Result<(), Refusal> {
+fn host(head: &Parts) -> Result<(), GatewayError> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
-        return Err(Refusal::Ambiguous("The request has two Host fields.".into()));
+        return Err(GatewayError::Ambiguous("The request has two Host fields.".into()));
     }
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let valid = match (field.map(http::HeaderValue::as_bytes), authority) {
@@ -155,7 +155,7 @@ fn host(head: &Parts) -> Result<(), Refusal> {
         (Some(named), None) | (None, Some(named)) => is_authority(named),
         (None, None) => head.version == Version::HTTP_10,
     };
-    if valid { Ok(()) } else { Err(Refusal::RequestInvalid("The request needs exactly one valid Host.".into())) }
+    if valid { Ok(()) } else { Err(GatewayError::RequestInvalid("The request needs exactly one valid Host.".into())) }
 }
 
 /// Whether two authorities differ in nothing but the root's dot (RFC 1034, 3.1).
@@ -193,36 +193,36 @@ fn is_authority(text: &[u8]) -> bool {
     host_valid && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+fn framing(headers: &HeaderMap) -> Result<(), GatewayError> {
     if headers.keys().any(|name| matches!(name.as_str(), "content_length" | "transfer_encoding")) {
-        return Err(Refusal::Ambiguous("The request has a field that some servers read as its framing.".into()));
+        return Err(GatewayError::Ambiguous("The request has a field that some servers read as its framing.".into()));
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.next().is_some() {
-        return Err(Refusal::Ambiguous("The request has two Content-Length fields.".into()));
+        return Err(GatewayError::Ambiguous("The request has two Content-Length fields.".into()));
     }
     let digits = |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
     if length.is_some_and(|length| !digits(length)) {
-        return Err(Refusal::Ambiguous("The request's Content-Length is not a plain number.".into()));
+        return Err(GatewayError::Ambiguous("The request's Content-Length is not a plain number.".into()));
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next();
     if codings.next().is_some() || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-        return Err(Refusal::Ambiguous("The request's Transfer-Encoding is not plain chunked.".into()));
+        return Err(GatewayError::Ambiguous("The request's Transfer-Encoding is not plain chunked.".into()));
     }
     if coding.is_some() && length.is_some() {
-        return Err(Refusal::Ambiguous("The request has both Transfer-Encoding and Content-Length.".into()));
+        return Err(GatewayError::Ambiguous("The request has both Transfer-Encoding and Content-Length.".into()));
     }
     Ok(())
 }
 
-fn connection(headers: &HeaderMap) -> Result<(), Refusal> {
-    let invalid = |problem: &str| Err(Refusal::RequestInvalid(problem.into()));
+fn connection(headers: &HeaderMap) -> Result<(), GatewayError> {
+    let invalid = |problem: &str| Err(GatewayError::RequestInvalid(problem.into()));
     let mut count = 0;
     for value in headers.get_all(CONNECTION) {
         let options =
-            value.to_str().map_err(|_| Refusal::RequestInvalid("The Connection field is not text.".into()))?;
+            value.to_str().map_err(|_| GatewayError::RequestInvalid("The Connection field is not text.".into()))?;
         for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
             count += 1;
             if count > MAX_CONNECTION_OPTIONS {
@@ -352,11 +352,11 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding:x\r\ncontent-LENGTH:\r\n\r\n",
         ] {
-            assert!(matches!(admit_bytes(bad.as_bytes()), Err(Refusal::Ambiguous(_))), "{bad:?}");
+            assert!(matches!(admit_bytes(bad.as_bytes()), Err(GatewayError::Ambiguous(_))), "{bad:?}");
         }
         for target in ["*", "a", "a:80", "?a", "a/b:/c"] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert!(matches!(admit_bytes(head.as_bytes()), Err(Refusal::RequestInvalid(_))), "{target}");
+            assert!(matches!(admit_bytes(head.as_bytes()), Err(GatewayError::RequestInvalid(_))), "{target}");
         }
         assert_eq!(admit_bytes(b"GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(()));
     }
@@ -395,12 +395,15 @@ mod tests {
     fn sizes_are_limited() {
         let many: Vec<(&str, &str)> =
             std::iter::once(("host", "a")).chain(std::iter::repeat_n(("x", "y"), 10)).collect();
-        assert_eq!(admit(&head(&many), &limits()), Err(Refusal::TooLarge(LargePart::Head)));
+        assert_eq!(admit(&head(&many), &limits()), Err(GatewayError::TooLarge(TooLargePart::Head)));
         let long = "v".repeat(1024);
-        assert_eq!(admit(&head(&[("host", "a"), ("x", &long)]), &limits()), Err(Refusal::TooLarge(LargePart::Head)));
+        assert_eq!(
+            admit(&head(&[("host", "a"), ("x", &long)]), &limits()),
+            Err(GatewayError::TooLarge(TooLargePart::Head))
+        );
         let (mut target, ()) = Request::builder().uri(format!("/{}", "a".repeat(100))).body(()).unwrap().into_parts();
         target.headers.insert(HOST, http::HeaderValue::from_static("a"));
-        assert_eq!(admit(&target, &limits()), Err(Refusal::TooLarge(LargePart::Target)));
+        assert_eq!(admit(&target, &limits()), Err(GatewayError::TooLarge(TooLargePart::Target)));
     }
 
     #[test]
@@ -426,7 +429,7 @@ mod tests {
     fn one_credential() {
         assert_eq!(
             admit(&head(&[("host", "a"), ("authorization", "Bearer a"), ("authorization", "Bearer a")]), &limits()),
-            Err(Refusal::CredentialsConflicting)
+            Err(GatewayError::CredentialsConflicting)
         );
     }
 }

@@ -23,11 +23,11 @@ use crate::{
     config::Limits,
     correlation,
     gateway::{
-        Asked, Decision,
+        Decision, Request,
         authn::{client_cert::PeerCertificate, on_behalf_header::GUEST_USID},
-        error::{LargePart, Refusal, RejectionReason},
+        error::{GatewayError, RejectionReason, TooLargePart},
         headers::CORRELATION_ID,
-        problem::{self, Reply},
+        problem::{self, LocalResponse},
         slas, validate,
     },
     observability::metrics::Metrics,
@@ -72,7 +72,7 @@ impl RequestPhase {
         {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
-                if matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)) {
+                if matches!(refusal, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)) {
                     // Whatever follows on this connection may be the rest of something else.
                     session.set_keepalive(None);
                 }
@@ -81,7 +81,7 @@ impl RequestPhase {
         };
         let body_limit = route.body_limit;
         if declared_length(session).is_some_and(|length| length > body_limit) {
-            return self.refuse(session, context, &Refusal::TooLarge(LargePart::Body)).await;
+            return self.refuse(session, context, &GatewayError::TooLarge(TooLargePart::Body)).await;
         }
         let wanted = context.route.as_ref().and_then(|route| {
             if route.wants_body() {
@@ -106,7 +106,7 @@ impl RequestPhase {
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
         let certificate = digest.and_then(|digest| digest.extension.get::<PeerCertificate>());
         let address = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
-        let asked = Asked {
+        let request = Request {
             head: head(session),
             body_follows: body.is_none() && body_follows,
             body,
@@ -116,7 +116,7 @@ impl RequestPhase {
         };
         let decision = {
             // Pinned here, because whoever is given a future by value has room for it twice.
-            let decided = pin!(serving.gate.decide(route, &asked));
+            let decided = pin!(serving.gate.decide(route, &request));
             correlation::of(context.correlation_id.clone(), decided).await
         };
         match decision {
@@ -138,13 +138,13 @@ impl RequestPhase {
     /// Counts a request before anything is done for it.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`] if its client has too many, [`Refusal::Overloaded`] if all together have, or its
+    /// [`GatewayError::CallerRateLimited`] if its client has too many, [`GatewayError::Overloaded`] if all together have, or its
     /// HTTP/2 connection has too many that are incomplete.
-    async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), Refusal> {
+    async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), GatewayError> {
         let serving = Arc::clone(&context.serving);
         let limits = &serving.gate.limits;
         if self.in_flight.count() > limits.requests {
-            return Err(Refusal::Overloaded);
+            return Err(GatewayError::Overloaded);
         }
         let Some(client) = Client::of(session.as_downstream()) else { return Ok(()) };
         let is_http2 = session.as_downstream().as_http2().is_some();
@@ -183,21 +183,26 @@ impl RequestPhase {
         &self,
         session: &mut Session,
         context: &mut Box<Context>,
-        refusal: &Refusal,
+        refusal: &GatewayError,
     ) -> Result<bool> {
         if session.as_downstream().as_http2().is_some() {
             session.set_write_timeout(Some(AT_ONCE));
         }
-        Ok(Box::pin(self.answer(session, context, Reply::refusal(refusal))).await.unwrap_or(true))
+        Ok(Box::pin(self.answer(session, context, LocalResponse::refusal(refusal))).await.unwrap_or(true))
     }
 
-    async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &Refusal) -> Result<bool> {
+    async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &GatewayError) -> Result<bool> {
         take_small_rest(session).await;
-        Box::pin(self.answer(session, context, Reply::refusal(refusal))).await
+        Box::pin(self.answer(session, context, LocalResponse::refusal(refusal))).await
     }
 
     /// Writes an answer of the gateway's own.
-    pub(super) async fn answer(&self, session: &mut Session, context: &mut Box<Context>, reply: Reply) -> Result<bool> {
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Box<Context>,
+        reply: LocalResponse,
+    ) -> Result<bool> {
         if let Some(code) = reply.code {
             self.note_refusal(context, code, reply.reason);
         }
@@ -239,7 +244,7 @@ impl RequestPhase {
         }
     }
 
-    fn count_refusal(&self, context: &mut Box<Context>, refusal: &Refusal, reported: bool) {
+    fn count_refusal(&self, context: &mut Box<Context>, refusal: &GatewayError, reported: bool) {
         self.note_refusal(context, problem::code(refusal), refusal.reason());
         context.reported = reported;
     }
@@ -282,7 +287,7 @@ async fn read_body(
     incoming: &mut Option<IncomingBody>,
     most: usize,
     serving: &Serving,
-) -> Result<Result<Bytes, Refusal>> {
+) -> Result<Result<Bytes, GatewayError>> {
     session.enable_retry_buffering();
     if session.req_header().headers.contains_key(EXPECT) && !is_http10(session) {
         session.as_downstream_mut().write_continue_response().await?;
@@ -291,7 +296,7 @@ async fn read_body(
         while session.as_downstream_mut().read_request_body().await?.is_some() {
             let arrived = session.as_downstream().body_bytes_read();
             if arrived > most {
-                return Ok(Err(Refusal::TooLarge(LargePart::Body)));
+                return Ok(Err(GatewayError::TooLarge(TooLargePart::Body)));
             }
             if let Some(Err(refusal)) = incoming.as_mut().map(|incoming| incoming.hold(arrived, &serving.gate.limits)) {
                 return Ok(Err(refusal));
@@ -309,12 +314,12 @@ async fn read_body(
         Ok(Err(_)) => {
             session.set_keepalive(None);
             let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
-            let broke_off = || Refusal::RequestInvalid("The request's body broke off or is not HTTP.".into());
+            let broke_off = || GatewayError::RequestInvalid("The request's body broke off or is not HTTP.".into());
             Ok(Err(if is_malformed { malformed_body() } else { broke_off() }))
         }
         Err(_) => {
             session.set_keepalive(None);
-            Ok(Err(Refusal::RequestInvalid("The request's body did not arrive in time.".into())))
+            Ok(Err(GatewayError::RequestInvalid("The request's body did not arrive in time.".into())))
         }
     }
 }
@@ -340,12 +345,12 @@ async fn take_small_rest(session: &mut Session) {
 
 /// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
 /// a fragment of the path alone, which is gone by then.
-fn admit_bytes(session: &Session) -> Result<(), Refusal> {
+fn admit_bytes(session: &Session) -> Result<(), GatewayError> {
     let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
     validate::admit_bytes(&connection.get_headers_raw_bytes())?;
     let client = Client::of(session.as_downstream());
     if client.is_some_and(|client| client.is_request_line_irregular()) {
-        return Err(Refusal::Ambiguous(
+        return Err(GatewayError::Ambiguous(
             "The request line is not a method, a target and a version with one space between them.".into(),
         ));
     }
@@ -354,7 +359,7 @@ fn admit_bytes(session: &Session) -> Result<(), Refusal> {
 
 /// Refuses a target in full of another scheme than the one the request came by: whoever reads it takes it for another
 /// resource (RFC 9112, 3.2.2).
-fn admit_scheme(session: &Session) -> Result<(), Refusal> {
+fn admit_scheme(session: &Session) -> Result<(), GatewayError> {
     let head = session.req_header();
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     // The library keeps the scheme of HTTP/2 alone in the URI.
@@ -364,8 +369,8 @@ fn admit_scheme(session: &Session) -> Result<(), Refusal> {
 }
 
 /// A body that is not chunked as RFC 9112, 7.1 writes it.
-pub(super) fn malformed_body() -> Refusal {
-    Refusal::RequestInvalid("The request's body is not chunked as HTTP writes it.".into())
+pub(super) fn malformed_body() -> GatewayError {
+    GatewayError::RequestInvalid("The request's body is not chunked as HTTP writes it.".into())
 }
 
 /// The request's head, as the gate takes it.

@@ -46,7 +46,7 @@ use self::{
     framing::RequestFraming,
 };
 use crate::{
-    gateway::error::{LargePart, Refusal},
+    gateway::error::{GatewayError, TooLargePart},
     observability::metrics::Metrics,
     shutdown::Unsent,
 };
@@ -275,7 +275,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.is_unread() && self.head_bytes > self.head_limit {
-            let too_large = unread::answer(&Refusal::TooLarge(LargePart::Head), &self.metrics);
+            let too_large = unread::answer(&GatewayError::TooLarge(TooLargePart::Head), &self.metrics);
             self.instead = Some((too_large, 0));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the head is too large")));
         }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     connect_failure::ConnectFailure,
     correlation,
-    gateway::{Forward, Route, error::Refusal, headers::CORRELATION_ID},
+    gateway::{Forward, Route, error::GatewayError, headers::CORRELATION_ID},
     observability::{
         metrics::{Answered, Metrics},
         otlp, spans,
@@ -59,7 +59,7 @@ pub struct Context {
     /// Whether the failure that is about to be reported is nothing but the wish for that.
     pub(super) may_replay: bool,
     /// The refusal to answer with when the library reports a failure that we caused.
-    pub(super) failure: Option<Refusal>,
+    pub(super) failure: Option<GatewayError>,
     pub(super) status: Option<StatusCode>,
     pub(super) code: Option<&'static str>,
     /// What the log says beside the code.

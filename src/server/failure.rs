@@ -5,7 +5,7 @@
 use pingora::{BError, Error, ErrorSource, ErrorType};
 use rustls::{AlertDescription, CertificateError};
 
-use crate::{connect_failure::ConnectFailure, gateway::error::Refusal};
+use crate::{connect_failure::ConnectFailure, gateway::error::GatewayError};
 
 /// On which side an answer broke off.
 pub(super) fn side_of(error: &Error) -> &'static str {
@@ -27,18 +27,20 @@ pub(super) fn is_unprocessed(error: &Error) -> bool {
 }
 
 /// What a failure between here and the API means for the caller; `None` if the caller is gone.
-pub(super) fn refusal_of(error: &Error) -> Option<Refusal> {
+pub(super) fn refusal_of(error: &Error) -> Option<GatewayError> {
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed) => None,
-        (ErrorSource::Downstream, _) => Some(Refusal::RequestInvalid("The request broke off or is not HTTP.".into())),
+        (ErrorSource::Downstream, _) => {
+            Some(GatewayError::RequestInvalid("The request broke off or is not HTTP.".into()))
+        }
         (
             _,
             ErrorType::ConnectTimedout
             | ErrorType::ReadTimedout
             | ErrorType::WriteTimedout
             | ErrorType::TLSHandshakeTimedout,
-        ) => Some(Refusal::UpstreamTimeout),
-        _ => Some(Refusal::UpstreamUnavailable),
+        ) => Some(GatewayError::UpstreamTimeout),
+        _ => Some(GatewayError::UpstreamUnavailable),
     }
 }
 

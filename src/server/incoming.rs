@@ -10,7 +10,7 @@ use super::{
     addresses::{Address, Counter, Usage},
     connection::Client,
 };
-use crate::{config::Limits, gateway::error::Refusal};
+use crate::{config::Limits, gateway::error::GatewayError};
 
 /// As much of a body as the library holds to send it again; of a longer one it holds nothing.
 pub(super) const HELD_BYTES: usize = 64 * 1024;
@@ -44,7 +44,7 @@ pub(super) enum TooMany {
     InAll,
 }
 
-impl From<TooMany> for Refusal {
+impl From<TooMany> for GatewayError {
     fn from(too_many: TooMany) -> Self {
         match too_many {
             TooMany::OfConnection | TooMany::InAll => Self::Overloaded,
@@ -95,8 +95,8 @@ impl IncomingBody {
     /// Notes how much of the body has arrived. Bytes that have been counted once, before a replay, are not counted again.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`] if the client's bodies take too much memory, [`Refusal::Overloaded`] if all do.
-    pub(super) fn hold(&mut self, arrived: usize, limits: &Limits) -> Result<(), Refusal> {
+    /// [`GatewayError::CallerRateLimited`] if the client's bodies take too much memory, [`GatewayError::Overloaded`] if all do.
+    pub(super) fn hold(&mut self, arrived: usize, limits: &Limits) -> Result<(), GatewayError> {
         if arrived > HELD_BYTES {
             self.release_bytes();
             return Ok(());
@@ -221,10 +221,10 @@ mod tests {
             assert_eq!(one.hold(arrived, &limits), Ok(()), "{arrived}");
         }
         assert_eq!(addresses.all.held_bytes.get(), 150);
-        assert!(matches!(other.hold(51, &limits), Err(Refusal::CallerRateLimited { .. })));
+        assert!(matches!(other.hold(51, &limits), Err(GatewayError::CallerRateLimited { .. })));
         assert_eq!(other.hold(50, &limits), Ok(()));
         let mut elsewhere = take(2);
-        assert_eq!(elsewhere.hold(101, &limits), Err(Refusal::Overloaded));
+        assert_eq!(elsewhere.hold(101, &limits), Err(GatewayError::Overloaded));
         one.complete();
         assert_eq!(addresses.all.held_bytes.get(), 200, "a complete body is still in memory");
         assert_eq!(one.hold(HELD_BYTES + 1, &limits), Ok(()), "a long body is not held at all");

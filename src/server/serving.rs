@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{access::AccessLog, upstream::Upstream};
-use crate::{config::Timeouts, gateway::Gate, types::ByOrganization};
+use crate::{config::Timeouts, gateway::Gateway, types::ByOrganization};
 
 /// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
 #[derive(Debug)]
 pub struct Serving {
     /// What decides.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Gateway>,
     /// Where requests go, one for each of the gate's organizations.
     pub upstreams: ByOrganization<Arc<Upstream>>,
     /// Times.

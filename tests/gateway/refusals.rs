@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
-use shopper_gateway::gateway::error::{LargePart, NeededToken, Refusal, RejectionReason};
+use shopper_gateway::gateway::error::{GatewayError, RejectionReason, RequiredToken, TooLargePart};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -27,50 +27,50 @@ const SECRETS: [&str; 5] =
     [PASSWORD, "account-manager-secret", "private-client-secret", "strict-client-secret", "s3cret-refresh"];
 
 /// The file that a refusal's snapshot is kept in.
-fn name(refusal: &Refusal) -> &'static str {
+fn name(refusal: &GatewayError) -> &'static str {
     match refusal {
-        Refusal::Ambiguous(_) => "ambiguous",
-        Refusal::RequestInvalid(_) => "request_invalid",
-        Refusal::CredentialsConflicting => "credentials_conflicting",
-        Refusal::TokenMissing => "token_missing",
-        Refusal::TokenInvalid(_) => "token_invalid",
-        Refusal::TokenExpired => "token_expired",
-        Refusal::LoginRejected { login: Some(_) } => "login_rejected",
-        Refusal::LoginRejected { login: None } => "login_rejected_without_login",
+        GatewayError::Ambiguous(_) => "ambiguous",
+        GatewayError::RequestInvalid(_) => "request_invalid",
+        GatewayError::CredentialsConflicting => "credentials_conflicting",
+        GatewayError::TokenMissing => "token_missing",
+        GatewayError::TokenInvalid(_) => "token_invalid",
+        GatewayError::TokenExpired => "token_expired",
+        GatewayError::LoginRejected { login: Some(_) } => "login_rejected",
+        GatewayError::LoginRejected { login: None } => "login_rejected_without_login",
         // The caller is not told which.
-        Refusal::CallerRejected(_) => "caller_rejected",
-        Refusal::TokenWrongOrganization => "token_wrong_organization",
-        Refusal::TokenWrongSite => "token_wrong_site",
-        Refusal::TokenKindWrong(NeededToken::Shopper) => "token_kind_wrong_shopper",
-        Refusal::TokenKindWrong(NeededToken::OnBehalf) => "token_kind_wrong_on_behalf",
-        Refusal::TokenKindWrong(NeededToken::AgentOnBehalf) => "token_kind_wrong_agent_on_behalf",
-        Refusal::TokenKindWrong(NeededToken::System) => "token_kind_wrong_system",
-        Refusal::ScopeMissing(_) => "scope_missing",
-        Refusal::CallerNotAllowed => "caller_not_allowed",
-        Refusal::CallerMayNotCreateShoppers => "caller_may_not_create_shoppers",
-        Refusal::OperationNotAllowed => "operation_not_allowed",
-        Refusal::OperationUnknown => "operation_unknown",
-        Refusal::ShopperUnknown => "shopper_unknown",
-        Refusal::LoginConflict => "login_conflict",
-        Refusal::TooLarge(LargePart::Body) => "too_large_body",
-        Refusal::TooLarge(LargePart::Target) => "too_large_target",
-        Refusal::TooLarge(LargePart::Head) => "too_large_head",
-        Refusal::SlasRateLimited { retry_after: Some(_) } => "slas_rate_limited",
-        Refusal::SlasRateLimited { retry_after: None } => "slas_rate_limited_without_time",
-        Refusal::CallerRateLimited { .. } => "caller_rate_limited",
-        Refusal::UpstreamUnavailable => "upstream_unavailable",
-        Refusal::UpstreamTimeout => "upstream_timeout",
-        Refusal::KeysUnavailable => "keys_unavailable",
-        Refusal::SlasUnavailable => "slas_unavailable",
-        Refusal::SlasClientRefused => "slas_client_refused",
-        Refusal::AccountManagerUnavailable { .. } => "account_manager_unavailable",
-        Refusal::StoreUnavailable => "store_unavailable",
-        Refusal::Overloaded => "overloaded",
+        GatewayError::CallerRejected(_) => "caller_rejected",
+        GatewayError::TokenWrongOrganization => "token_wrong_organization",
+        GatewayError::TokenWrongSite => "token_wrong_site",
+        GatewayError::TokenKindWrong(RequiredToken::Shopper) => "token_kind_wrong_shopper",
+        GatewayError::TokenKindWrong(RequiredToken::OnBehalf) => "token_kind_wrong_on_behalf",
+        GatewayError::TokenKindWrong(RequiredToken::AgentOnBehalf) => "token_kind_wrong_agent_on_behalf",
+        GatewayError::TokenKindWrong(RequiredToken::System) => "token_kind_wrong_system",
+        GatewayError::ScopeMissing(_) => "scope_missing",
+        GatewayError::CallerNotAllowed => "caller_not_allowed",
+        GatewayError::CallerMayNotCreateShoppers => "caller_may_not_create_shoppers",
+        GatewayError::OperationNotAllowed => "operation_not_allowed",
+        GatewayError::OperationUnknown => "operation_unknown",
+        GatewayError::ShopperUnknown => "shopper_unknown",
+        GatewayError::LoginConflict => "login_conflict",
+        GatewayError::TooLarge(TooLargePart::Body) => "too_large_body",
+        GatewayError::TooLarge(TooLargePart::Target) => "too_large_target",
+        GatewayError::TooLarge(TooLargePart::Head) => "too_large_head",
+        GatewayError::SlasRateLimited { retry_after: Some(_) } => "slas_rate_limited",
+        GatewayError::SlasRateLimited { retry_after: None } => "slas_rate_limited_without_time",
+        GatewayError::CallerRateLimited { .. } => "caller_rate_limited",
+        GatewayError::UpstreamUnavailable => "upstream_unavailable",
+        GatewayError::UpstreamTimeout => "upstream_timeout",
+        GatewayError::KeysUnavailable => "keys_unavailable",
+        GatewayError::SlasUnavailable => "slas_unavailable",
+        GatewayError::SlasClientRefused => "slas_client_refused",
+        GatewayError::AccountManagerUnavailable { .. } => "account_manager_unavailable",
+        GatewayError::StoreUnavailable => "store_unavailable",
+        GatewayError::Overloaded => "overloaded",
     }
 }
 
 /// Holds an answer against the rules for all refusals and against its snapshot.
-fn check(refusal: &Refusal, answer: &Answer, token: &str) {
+fn check(refusal: &GatewayError, answer: &Answer, token: &str) {
     let (what, status) = (name(refusal), answer.status.as_u16());
     let shown = snapshot(answer);
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}");
@@ -142,59 +142,62 @@ async fn what_the_gate_refuses() {
         world.request(operation.method.as_str().parse().unwrap(), &target)
     };
     for (refusal, request) in [
-        (Refusal::Ambiguous(String::new()), world.get(&products("/a/../b%2F..")).bearer_auth(&token)),
-        (Refusal::RequestInvalid(String::new()), world.get(&products("?siteId=a.b")).bearer_auth(&token)),
-        (Refusal::CredentialsConflicting, good(&world).bearer_auth(&token).basic_auth("a", Some(PASSWORD))),
-        (Refusal::TokenMissing, good(&world)),
-        (Refusal::TokenInvalid(String::new()), good(&world).bearer_auth(tampered)),
-        (Refusal::TokenExpired, good(&world).bearer_auth(expired)),
+        (GatewayError::Ambiguous(String::new()), world.get(&products("/a/../b%2F..")).bearer_auth(&token)),
+        (GatewayError::RequestInvalid(String::new()), world.get(&products("?siteId=a.b")).bearer_auth(&token)),
+        (GatewayError::CredentialsConflicting, good(&world).bearer_auth(&token).basic_auth("a", Some(PASSWORD))),
+        (GatewayError::TokenMissing, good(&world)),
+        (GatewayError::TokenInvalid(String::new()), good(&world).bearer_auth(tampered)),
+        (GatewayError::TokenExpired, good(&world).bearer_auth(expired)),
         (
-            Refusal::LoginRejected { login: Some(String::new()) },
+            GatewayError::LoginRejected { login: Some(String::new()) },
             world
                 .post(&login_target(PUBLIC_CLIENT))
                 .basic_auth(LOGIN, Some("s3cret-refresh"))
                 .body(r#"{"type":"credentials"}"#),
         ),
         (
-            Refusal::LoginRejected { login: None },
+            GatewayError::LoginRejected { login: None },
             world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"credentials"}"#),
         ),
-        (Refusal::CallerRejected(RejectionReason::NotConfigured), world.get(&order).bearer_auth(nobody)),
+        (GatewayError::CallerRejected(RejectionReason::NotConfigured), world.get(&order).bearer_auth(nobody)),
         (
-            Refusal::CallerRejected(RejectionReason::NotConfigured),
+            GatewayError::CallerRejected(RejectionReason::NotConfigured),
             world.get(&order).basic_auth("nobody", Some("s3cret-refresh")),
         ),
         (
-            Refusal::CallerRejected(RejectionReason::CredentialsRefused),
+            GatewayError::CallerRejected(RejectionReason::CredentialsRefused),
             world.get(&order).basic_auth(CALLER_CLIENT, Some("s3cret-refresh")),
         ),
-        (Refusal::ShopperUnknown, good(&world).bearer_auth(&system).header("X-On-Behalf-Of", "nobody@example.com")),
         (
-            Refusal::TokenWrongOrganization,
+            GatewayError::ShopperUnknown,
+            good(&world).bearer_auth(&system).header("X-On-Behalf-Of", "nobody@example.com"),
+        ),
+        (
+            GatewayError::TokenWrongOrganization,
             world.get(&products("?ids=a").replace(ORGANIZATION, OTHER_ORGANIZATION)).bearer_auth(&token),
         ),
-        (Refusal::TokenWrongSite, world.get(&products("?ids=a&siteId=RefArchGlobal")).bearer_auth(&token)),
-        (Refusal::TokenKindWrong(NeededToken::Shopper), good(&world).bearer_auth(&system)),
-        (Refusal::TokenKindWrong(NeededToken::OnBehalf), on_behalf_of_shopper.bearer_auth(&token)),
-        (Refusal::TokenKindWrong(NeededToken::AgentOnBehalf), world.post(&agent).bearer_auth(&token)),
-        (Refusal::TokenKindWrong(NeededToken::System), world.get(&order).bearer_auth(&token)),
-        (Refusal::ScopeMissing("a".parse().unwrap()), world.post(&baskets("?siteId=RefArch")).bearer_auth(&token)),
-        (Refusal::CallerNotAllowed, world.get(&catalogs).bearer_auth(&system)),
+        (GatewayError::TokenWrongSite, world.get(&products("?ids=a&siteId=RefArchGlobal")).bearer_auth(&token)),
+        (GatewayError::TokenKindWrong(RequiredToken::Shopper), good(&world).bearer_auth(&system)),
+        (GatewayError::TokenKindWrong(RequiredToken::OnBehalf), on_behalf_of_shopper.bearer_auth(&token)),
+        (GatewayError::TokenKindWrong(RequiredToken::AgentOnBehalf), world.post(&agent).bearer_auth(&token)),
+        (GatewayError::TokenKindWrong(RequiredToken::System), world.get(&order).bearer_auth(&token)),
+        (GatewayError::ScopeMissing("a".parse().unwrap()), world.post(&baskets("?siteId=RefArch")).bearer_auth(&token)),
+        (GatewayError::CallerNotAllowed, world.get(&catalogs).bearer_auth(&system)),
         (
-            Refusal::CallerMayNotCreateShoppers,
+            GatewayError::CallerMayNotCreateShoppers,
             good(&world).bearer_auth(&system).header("X-On-Behalf-Of", LOGIN).header("X-On-Behalf-Of-Idp", "google"),
         ),
         (
-            Refusal::OperationNotAllowed,
+            GatewayError::OperationNotAllowed,
             world.get(&format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/anything")),
         ),
-        (Refusal::OperationUnknown, world.get("/unknown").bearer_auth(&token)),
+        (GatewayError::OperationUnknown, world.get("/unknown").bearer_auth(&token)),
         (
-            Refusal::TooLarge(LargePart::Body),
+            GatewayError::TooLarge(TooLargePart::Body),
             world.post(&baskets("?siteId=RefArch")).bearer_auth(&token).body(vec![b' '; 1024 * 1024 + 1]),
         ),
-        (Refusal::TooLarge(LargePart::Target), world.get(&products(&format!("?ids={}", "a".repeat(9000))))),
-        (Refusal::TooLarge(LargePart::Head), good(&world).header("x-large", "a".repeat(66_000))),
+        (GatewayError::TooLarge(TooLargePart::Target), world.get(&products(&format!("?ids={}", "a".repeat(9000))))),
+        (GatewayError::TooLarge(TooLargePart::Head), good(&world).header("x-large", "a".repeat(66_000))),
     ] {
         check(&refusal, &world.send(request).await, &token);
     }
@@ -210,14 +213,14 @@ async fn what_others_failures_become() {
     let slas = |effect: Effect, flow: &str| Fault::on("slas", effect).flow(flow);
     let wait = Some(std::time::Duration::ZERO);
     for (refusal, fault) in [
-        (Refusal::LoginConflict, slas(status(409, None), "login")),
-        (Refusal::SlasRateLimited { retry_after: wait }, slas(status(429, Some("17")), "authorize:guest")),
-        (Refusal::SlasRateLimited { retry_after: None }, slas(status(429, None), "authorize:guest")),
-        (Refusal::SlasUnavailable, slas(status(500, None), "authorize:guest")),
-        (Refusal::SlasClientRefused, slas(status(401, None), "authorize:guest")),
-        (Refusal::KeysUnavailable, slas(status(500, None), "jwks")),
-        (Refusal::UpstreamUnavailable, Fault::on("api", Effect::Reset { at: ResetAt::Before })),
-        (Refusal::UpstreamTimeout, Fault::on("api", Effect::Hang)),
+        (GatewayError::LoginConflict, slas(status(409, None), "login")),
+        (GatewayError::SlasRateLimited { retry_after: wait }, slas(status(429, Some("17")), "authorize:guest")),
+        (GatewayError::SlasRateLimited { retry_after: None }, slas(status(429, None), "authorize:guest")),
+        (GatewayError::SlasUnavailable, slas(status(500, None), "authorize:guest")),
+        (GatewayError::SlasClientRefused, slas(status(401, None), "authorize:guest")),
+        (GatewayError::KeysUnavailable, slas(status(500, None), "jwks")),
+        (GatewayError::UpstreamUnavailable, Fault::on("api", Effect::Reset { at: ResetAt::Before })),
+        (GatewayError::UpstreamTimeout, Fault::on("api", Effect::Hang)),
     ] {
         let world = World::with(|config| {
             config.insert("timeouts".into(), "upstream = '1s'".parse::<toml::Table>().unwrap().into());
@@ -227,12 +230,12 @@ async fn what_others_failures_become() {
         let token = world.mint(|_| {});
         world.simulator.inject(fault);
         let request = match refusal {
-            Refusal::LoginConflict => world
+            GatewayError::LoginConflict => world
                 .post(&login_target(PUBLIC_CLIENT))
                 .basic_auth(LOGIN, Some(PASSWORD))
                 .body(r#"{"type":"credentials"}"#),
-            Refusal::KeysUnavailable => good(&world).bearer_auth(&unknown),
-            Refusal::UpstreamUnavailable | Refusal::UpstreamTimeout => good(&world).bearer_auth(&token),
+            GatewayError::KeysUnavailable => good(&world).bearer_auth(&unknown),
+            GatewayError::UpstreamUnavailable | GatewayError::UpstreamTimeout => good(&world).bearer_auth(&token),
             _ => world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"guest"}"#),
         };
         check(&refusal, &world.send(request).await, &token);
@@ -245,12 +248,12 @@ async fn what_is_too_much() {
     let token = world.mint(|_| {});
     world.simulator.set(|behaviour| behaviour.load_status = Some("THROTTLE".into()));
     assert_eq!(world.send(good(&world).bearer_auth(&token)).await.status, 200, "nothing was said before");
-    check(&Refusal::Overloaded, &world.send(good(&world).bearer_auth(&token)).await, &token);
+    check(&GatewayError::Overloaded, &world.send(good(&world).bearer_auth(&token)).await, &token);
 
     let taken = Effect::Status { code: 429, retry_after: Some("17".into()), body: None };
     world.simulator.inject(Fault::on("slas", taken).flow("authorize:guest").times(1));
     let (of_slas, our_own) = (world.guest(PUBLIC_CLIENT).await, world.guest(PUBLIC_CLIENT).await);
-    check(&Refusal::SlasRateLimited { retry_after: Some(std::time::Duration::ZERO) }, &of_slas, &token);
+    check(&GatewayError::SlasRateLimited { retry_after: Some(std::time::Duration::ZERO) }, &of_slas, &token);
     assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
     assert_eq!((our_own.refusal(), &our_own.body), (of_slas.refusal(), &of_slas.body));
     let wait: u64 = our_own.header("retry-after").unwrap().parse().unwrap();
@@ -264,9 +267,9 @@ async fn what_account_manager_says_becomes() {
     let ask = async |secret: &str| world.send(world.get(&orders).basic_auth(CALLER_CLIENT, Some(secret))).await;
     let down = Effect::Status { code: 503, retry_after: Some("17".into()), body: Some(PASSWORD.into()) };
     world.simulator.inject(Fault::on("account_manager", down).flow("access_token"));
-    check(&Refusal::AccountManagerUnavailable { retry_after: None }, &ask(CALLER_SECRET).await, CALLER_SECRET);
+    check(&GatewayError::AccountManagerUnavailable { retry_after: None }, &ask(CALLER_SECRET).await, CALLER_SECRET);
     world.simulator.clear_faults();
-    let limited = Refusal::CallerRateLimited { retry_after: std::time::Duration::ZERO };
+    let limited = GatewayError::CallerRateLimited { retry_after: std::time::Duration::ZERO };
     for guess in 0.. {
         let answer = ask(&format!("s3cret-refresh-{guess}")).await;
         if answer.refusal() == (429, "caller_rate_limited") {
@@ -287,7 +290,7 @@ async fn what_a_lost_store_becomes() {
     let token = world.guest(PUBLIC_CLIENT).await.token();
     redis.kill();
     let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
-    check(&Refusal::StoreUnavailable, &world.send(refresh).await, &token);
+    check(&GatewayError::StoreUnavailable, &world.send(refresh).await, &token);
 }
 
 /// Sends on a connection that stays, and reads one answer. An answer to HEAD has no body.

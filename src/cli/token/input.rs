@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use super::super::failure::Failure;
-use crate::gateway::{authorization_header::Presented, error::Refusal, problem};
+use crate::gateway::{authorization_header::Authorization, error::GatewayError, problem};
 
 /// More than any token has, bytes; the rest of the input is left where it is.
 const MOST_READ: usize = 64 * 1024;
@@ -27,7 +27,7 @@ pub(super) fn read() -> Result<String, Failure> {
 
 /// That the text is no token, and why.
 pub(super) fn no_token(why: &str) -> Failure {
-    Failure::Other(format!("{}: {why}", problem::code(&Refusal::TokenInvalid(String::new()))))
+    Failure::Other(format!("{}: {why}", problem::code(&GatewayError::TokenInvalid(String::new()))))
 }
 
 fn token_in(text: &str) -> Result<String, Failure> {
@@ -47,11 +47,11 @@ fn token_in(text: &str) -> Result<String, Failure> {
     let unreadable = || no_token("neither a token alone nor an Authorization field with one");
     let value = HeaderValue::from_str(credential).map_err(|_| unreadable())?;
     let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
-    match Presented::read(&headers) {
-        Ok(Presented::Bearer(token)) => Ok(token.expose_secret().to_owned()),
-        Ok(Presented::Basic(_)) => Err(no_token("these are Basic credentials; expected a bearer token")),
-        Ok(Presented::Nothing) => Err(unreadable()),
-        Err(Refusal::TokenInvalid(why)) => Err(no_token(&why)),
+    match Authorization::read(&headers) {
+        Ok(Authorization::Bearer(token)) => Ok(token.expose_secret().to_owned()),
+        Ok(Authorization::Basic(_)) => Err(no_token("these are Basic credentials; expected a bearer token")),
+        Ok(Authorization::Nothing) => Err(unreadable()),
+        Err(GatewayError::TokenInvalid(why)) => Err(no_token(&why)),
         Err(_) => Err(unreadable()),
     }
 }

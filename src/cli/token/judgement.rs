@@ -17,7 +17,7 @@ use crate::{
     gateway::{
         Tenant,
         authn::callers::{Caller, Callers},
-        error::{Refusal, RejectionReason},
+        error::{GatewayError, RejectionReason},
         problem,
     },
     jwks::KeyRing,
@@ -53,7 +53,7 @@ pub(super) struct Judgement {
 /// What the claims alone tell.
 pub(super) fn by_claims(token: &str, claimed: &Claimed) -> Judgement {
     let mut against = Vec::new();
-    let mut refuse = |refusal: &Refusal, why: String| against.push((problem::code(refusal), why));
+    let mut refuse = |refusal: &GatewayError, why: String| against.push((problem::code(refusal), why));
     let mut signature = Signature::Unchecked("no -c FILE was given");
     let algorithm = if claimed.is_system { Algorithm::RS256 } else { Algorithm::ES256 };
     if let Err(malformed) = Unverified::read(token, algorithm) {
@@ -62,26 +62,26 @@ pub(super) fn by_claims(token: &str, claimed: &Claimed) -> Judgement {
             Some(named) => format!("its algorithm is {}; its issuer signs with {expected}", printable(named)),
             None => malformed.to_string(),
         };
-        refuse(&Refusal::TokenInvalid(String::new()), why);
+        refuse(&GatewayError::TokenInvalid(String::new()), why);
         signature = Signature::Wrong;
     }
     if !claimed.is_system
         && let Err(error) = check_claims(&claimed.payload)
     {
-        refuse(&Refusal::of_shopper_token(error), error.to_string());
+        refuse(&GatewayError::of_shopper_token(error), error.to_string());
     }
     let now = unix_now();
     match claimed.number("exp") {
-        None => refuse(&Refusal::TokenInvalid(String::new()), "it does not say when it ends (exp)".to_owned()),
+        None => refuse(&GatewayError::TokenInvalid(String::new()), "it does not say when it ends (exp)".to_owned()),
         Some(end) if now >= end.saturating_add(LEEWAY_SECONDS) => {
             let session = if claimed.is_system { "" } else { ", unless the gateway holds its session" };
-            refuse(&Refusal::TokenExpired, format!("it has ended{session}"));
+            refuse(&GatewayError::TokenExpired, format!("it has ended{session}"));
         }
         Some(_) => {}
     }
     let begins = claimed.number("nbf").or(claimed.number("iat").filter(|_| !claimed.is_system));
     if begins.is_some_and(|from| from > now + LEEWAY_SECONDS) {
-        refuse(&Refusal::TokenInvalid(String::new()), "it is not valid yet".to_owned());
+        refuse(&GatewayError::TokenInvalid(String::new()), "it is not valid yet".to_owned());
     }
     let organization = claimed.tenant().map(|tenant| OrganizationId::of(&tenant));
     Judgement { signature, against, caller: None, organization }
@@ -107,12 +107,15 @@ impl Judgement {
         });
         self.organization = own.map(|(tenant, _)| tenant.settings.organization.clone());
         if own.is_none() {
-            self.refuse(&Refusal::TokenWrongOrganization, "it is of none of the organizations of this configuration");
+            self.refuse(
+                &GatewayError::TokenWrongOrganization,
+                "it is of none of the organizations of this configuration",
+            );
         } else if claimed.is_system {
             self.caller = callers.by_client(claimed.text("sub").unwrap_or_default()).cloned();
             if self.caller.is_none() {
                 self.refuse(
-                    &Refusal::CallerRejected(RejectionReason::NotConfigured),
+                    &GatewayError::CallerRejected(RejectionReason::NotConfigured),
                     "its client is none of [[callers]]",
                 );
             }
@@ -131,20 +134,22 @@ impl Judgement {
         let verdict = runtime.block_on(verify(token, claimed, tenant, rings, metrics));
         self.signature = match &verdict {
             // Its time is checked after its signature.
-            Ok(()) | Err((Refusal::TokenExpired, _)) => Signature::Verified,
-            Err((Refusal::KeysUnavailable, _)) => Signature::Unchecked("the issuer's keys cannot be had at the moment"),
+            Ok(()) | Err((GatewayError::TokenExpired, _)) => Signature::Verified,
+            Err((GatewayError::KeysUnavailable, _)) => {
+                Signature::Unchecked("the issuer's keys cannot be had at the moment")
+            }
             Err(_) => Signature::Wrong,
         };
         // That it has ended was seen by its claims.
         if let Err((refusal, why)) = verdict
-            && refusal != Refusal::TokenExpired
+            && refusal != GatewayError::TokenExpired
         {
             self.refuse(&refusal, why);
         }
         Ok(())
     }
 
-    fn refuse(&mut self, refusal: &Refusal, why: impl Into<String>) {
+    fn refuse(&mut self, refusal: &GatewayError, why: impl Into<String>) {
         let finding = (problem::code(refusal), why.into());
         if !self.against.contains(&finding) {
             self.against.push(finding);
@@ -159,19 +164,19 @@ async fn verify(
     tenant: &Tenant,
     rings: &[Arc<KeyRing>],
     metrics: Arc<Metrics>,
-) -> Result<(), (Refusal, String)> {
+) -> Result<(), (GatewayError, String)> {
     if claimed.is_system {
         let Some(systems) = &tenant.systems else {
             let why = "this organization has no Account Manager configured".to_owned();
-            return Err((Refusal::TokenInvalid(String::new()), why));
+            return Err((GatewayError::TokenInvalid(String::new()), why));
         };
         let judged_by = if claimed.is_for_roles() { JudgedBy::Roles } else { JudgedBy::Scopes };
         let verdict = systems.verify(token, &tenant.settings.tenant, judged_by).await;
-        return verdict.map(|_| ()).map_err(|error| (Refusal::of_system_verdict(error), error.to_string()));
+        return verdict.map(|_| ()).map_err(|error| (GatewayError::of_system_verdict(error), error.to_string()));
     }
     let organization = &tenant.settings.organization;
     // That of SLAS is the first.
     let rings = rings.iter().take(1).map(|ring| (organization.clone(), Arc::clone(ring)));
     let verdict = ShopperVerifier::new(rings.collect(), metrics).verify(&HashedToken::of(token), organization).await;
-    verdict.map(|_| ()).map_err(|error| (Refusal::of_shopper_token(error), error.to_string()))
+    verdict.map(|_| ()).map_err(|error| (GatewayError::of_shopper_token(error), error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Trusted systems: who they are and what the configuration lets them do.
+//! AuthenticatedCaller systems: who they are and what the configuration lets them do.
 //!
 //! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified: that is
 //! `authenticate`'s, and what a client certificate says is `certificate`'s.

@@ -28,7 +28,7 @@ pub struct PeerCertificate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateName {
     /// The whole subject.
-    Subject(String),
+    LoginAttempt(String),
     /// One of the alternative names.
     Alternative(String),
 }
@@ -38,7 +38,7 @@ pub enum CertificateName {
 pub enum InvalidCertificateName {
     /// Not a subject.
     #[error("not a subject in the form of RFC 4514; expected e.g. CN=oms.example.com,O=Example")]
-    Subject,
+    LoginAttempt,
     /// Not an alternative name.
     #[error(
         "not an alternative name; expected e.g. DNS:oms.example.com, URI:spiffe://example.com/oms or email:oms@example.com"
@@ -71,7 +71,7 @@ impl PeerCertificate {
     #[must_use]
     pub fn bears(&self, name: &CertificateName) -> bool {
         match name {
-            CertificateName::Subject(subject) => self.subject == *subject,
+            CertificateName::LoginAttempt(subject) => self.subject == *subject,
             CertificateName::Alternative(name) => self.alternatives.contains(name),
         }
     }
@@ -81,11 +81,11 @@ impl CertificateName {
     /// A subject, e.g. `CN=oms.example.com,O=Example,C=DE`.
     ///
     /// # Errors
-    /// [`InvalidCertificateName::Subject`].
+    /// [`InvalidCertificateName::LoginAttempt`].
     pub fn subject(text: &str) -> Result<Self, InvalidCertificateName> {
-        let name = RdnSequence::from_str(text).map_err(|_| InvalidCertificateName::Subject)?;
+        let name = RdnSequence::from_str(text).map_err(|_| InvalidCertificateName::LoginAttempt)?;
         let spelled = name.to_string();
-        if spelled.is_empty() { Err(InvalidCertificateName::Subject) } else { Ok(Self::Subject(spelled)) }
+        if spelled.is_empty() { Err(InvalidCertificateName::LoginAttempt) } else { Ok(Self::LoginAttempt(spelled)) }
     }
 
     /// An alternative name: its kind, a colon, and the name.

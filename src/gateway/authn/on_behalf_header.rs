@@ -11,10 +11,10 @@ use tracing::Instrument;
 
 use super::callers::Caller;
 use crate::gateway::{
-    Asked, Gate, Route, Tenant,
+    Gateway, Request, Route, Tenant,
     authorize::authorize_shopper,
-    error::Refusal,
-    headers::{Credential, starts_like},
+    error::GatewayError,
+    headers::{UpstreamCredential, starts_like},
     policy::Operation,
 };
 use crate::{
@@ -39,18 +39,18 @@ const MAX_IDP_CHARACTERS: usize = 64;
 
 /// The shopper that a request names.
 #[derive(Debug)]
-pub(in crate::gateway) struct Named {
+pub(in crate::gateway) struct OnBehalfHeader {
     login: SecretString,
     idp: String,
     /// `None` for a shopper with a login.
-    guest: Option<NamedGuest>,
+    guest: Option<RequestedGuest>,
     /// Whether the caller gets the token itself.
     is_handed_out: bool,
 }
 
 /// The guest that a request names.
 #[derive(Debug)]
-enum NamedGuest {
+enum RequestedGuest {
     /// One that does not exist yet.
     New,
     /// One of an earlier answer.
@@ -62,98 +62,100 @@ pub(in crate::gateway) fn is_asked(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()))
 }
 
-impl Named {
+impl OnBehalfHeader {
     /// Reads the fields: each at most once, in its one spelling.
-    fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
+    fn read(headers: &HeaderMap) -> Result<Self, GatewayError> {
         let known = [&LOGIN, &IDP, &GUEST_USID];
         if headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()) && !known.contains(&name)) {
-            return Err(Refusal::Ambiguous("a field like X-On-Behalf-Of in another spelling".into()));
+            return Err(GatewayError::Ambiguous("a field like X-On-Behalf-Of in another spelling".into()));
         }
         let login = single(headers, &LOGIN)?.ok_or_else(|| {
-            Refusal::RequestInvalid("X-On-Behalf-Of is missing; it names the shopper's login, or guest.".into())
+            GatewayError::RequestInvalid("X-On-Behalf-Of is missing; it names the shopper's login, or guest.".into())
         })?;
         let idp = single(headers, &IDP)?.unwrap_or(ECOM);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if !(1..=MAX_IDP_CHARACTERS).contains(&idp.len()) || !idp.bytes().all(is_word) {
-            return Err(Refusal::RequestInvalid("X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into()));
+            return Err(GatewayError::RequestInvalid(
+                "X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into(),
+            ));
         }
         let login = read_login(login, "X-On-Behalf-Of")?;
         let usid = single(headers, &GUEST_USID)?;
         let guest = match (is_guest(login.expose_secret()), usid) {
             (true, _) if idp != ECOM => {
                 let problem = "X-On-Behalf-Of: guest is a guest of B2C Commerce: leave out X-On-Behalf-Of-Idp.";
-                return Err(Refusal::RequestInvalid(problem.into()));
+                return Err(GatewayError::RequestInvalid(problem.into()));
             }
             (true, Some(usid)) => {
                 let usid = usid
                     .parse()
-                    .map_err(|error| Refusal::RequestInvalid(format!("X-On-Behalf-Of-Usid is {error}.")))?;
-                Some(NamedGuest::Continued(usid))
+                    .map_err(|error| GatewayError::RequestInvalid(format!("X-On-Behalf-Of-Usid is {error}.")))?;
+                Some(RequestedGuest::Continued(usid))
             }
-            (true, None) => Some(NamedGuest::New),
+            (true, None) => Some(RequestedGuest::New),
             (false, None) => None,
             (false, Some(_)) => {
                 let problem = "X-On-Behalf-Of-Usid names a guest: it needs X-On-Behalf-Of: guest.";
-                return Err(Refusal::RequestInvalid(problem.into()));
+                return Err(GatewayError::RequestInvalid(problem.into()));
             }
         };
         Ok(Self { login, idp: idp.to_owned(), guest, is_handed_out: false })
     }
 
     fn is_new_guest(&self) -> bool {
-        matches!(self.guest, Some(NamedGuest::New))
+        matches!(self.guest, Some(RequestedGuest::New))
     }
 
     /// A shopper that B2C Commerce itself knows, named by the body's `login`, whose token the caller gets. A guest has none.
-    pub(in crate::gateway) fn registered(login: &SecretString) -> Result<Self, Refusal> {
+    pub(in crate::gateway) fn registered(login: &SecretString) -> Result<Self, GatewayError> {
         let login = read_login(login.expose_secret(), "The body's login")?;
         if is_guest(login.expose_secret()) {
-            return Err(Refusal::ShopperUnknown);
+            return Err(GatewayError::ShopperUnknown);
         }
         Ok(Self { login, idp: ECOM.to_owned(), guest: None, is_handed_out: true })
     }
 }
 
 /// A login id as it is sent to SLAS, and told from others by its bytes.
-fn read_login(text: &str, what: &str) -> Result<SecretString, Refusal> {
+fn read_login(text: &str, what: &str) -> Result<SecretString, GatewayError> {
     let login = text.trim();
     if login.is_empty() || login.chars().count() > MAX_LOGIN_CHARACTERS || login.chars().any(char::is_control) {
         let problem = format!("{what} must be one login id of at most {MAX_LOGIN_CHARACTERS} characters.");
-        return Err(Refusal::RequestInvalid(problem));
+        return Err(GatewayError::RequestInvalid(problem));
     }
     Ok(SecretString::from(login))
 }
 
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, GatewayError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Refusal::Ambiguous(format!("{name} stands twice")));
+        return Err(GatewayError::Ambiguous(format!("{name} stands twice")));
     }
     let text = std::str::from_utf8(value.as_bytes());
-    text.map(|text| Some(text.trim())).map_err(|_| Refusal::RequestInvalid(format!("{name} is not UTF-8.")))
+    text.map(|text| Some(text.trim())).map_err(|_| GatewayError::RequestInvalid(format!("{name} is not UTF-8.")))
 }
 
-impl Gate {
+impl Gateway {
     /// The credential for an operation that a trusted system asks for on behalf of a shopper.
     pub(in crate::gateway) async fn authorize_on_behalf(
         &self,
         tenant: &Tenant,
         route: &Route,
-        asked: &Asked<'_>,
+        request: &Request<'_>,
         trail: &mut Trail,
-    ) -> Result<Credential, Refusal> {
+    ) -> Result<UpstreamCredential, GatewayError> {
         trail.event = Some(Event::OnBehalf);
         let trusted =
-            self.trusted(tenant, route, asked, &Scopes::default(), trail).await.map_err(|refusal| match refusal {
+            self.trusted(tenant, route, request, &Scopes::default(), trail).await.map_err(|refusal| match refusal {
                 // Whoever is no trusted system may not name a shopper, whatever else may be wrong with him.
-                Refusal::TokenMissing | Refusal::TokenKindWrong(_) => Refusal::CallerNotAllowed,
+                GatewayError::TokenMissing | GatewayError::TokenKindWrong(_) => GatewayError::CallerNotAllowed,
                 refusal => refusal,
             })?;
         self.prove(tenant, &trusted, &Scopes::default()).await?;
         let operation = route.operation.as_deref().filter(|operation| operation.wants_shopper());
-        let operation = operation.ok_or(Refusal::CallerNotAllowed)?;
-        let named = Named::read(&asked.head.headers)?;
+        let operation = operation.ok_or(GatewayError::CallerNotAllowed)?;
+        let named = OnBehalfHeader::read(&request.head.headers)?;
         let site = self.site_for(tenant, route)?;
         // Each new guest is a call to SLAS, so that the caller's rate comes before it.
         if named.is_new_guest() {
@@ -161,7 +163,7 @@ impl Gate {
         }
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
         authorize_shopper(&token.held.verified.shopper, operation, Some(site))?;
-        Ok(Credential::on_behalf(trusted.caller, token))
+        Ok(UpstreamCredential::on_behalf(trusted.caller, token))
     }
 
     /// A token on behalf of a shopper, for a proven caller who may.
@@ -171,20 +173,20 @@ impl Gate {
         caller: &Caller,
         operation: &Operation,
         site: &SiteId,
-        named: Named,
+        named: OnBehalfHeader,
         trail: &mut Trail,
-    ) -> Result<OnBehalfToken, Refusal> {
+    ) -> Result<OnBehalfToken, GatewayError> {
         let organization = &tenant.settings.organization;
         if !caller.may_on_behalf(operation, organization, site) {
-            return Err(Refusal::CallerNotAllowed);
+            return Err(GatewayError::CallerNotAllowed);
         }
         if named.idp != ECOM && !caller.settings.may_create_shoppers {
-            return Err(Refusal::CallerMayNotCreateShoppers);
+            return Err(GatewayError::CallerMayNotCreateShoppers);
         }
         let whose = match named.guest {
             None => Whose::Registered { idp: named.idp, login: named.login },
-            Some(NamedGuest::New) => Whose::NewGuest,
-            Some(NamedGuest::Continued(usid)) => Whose::Guest { usid, caller: caller.settings.name.clone() },
+            Some(RequestedGuest::New) => Whose::NewGuest,
+            Some(RequestedGuest::Continued(usid)) => Whose::Guest { usid, caller: caller.settings.name.clone() },
         };
         let handed_to = named.is_handed_out.then(|| caller.entry());
         let whose = Arc::new(OnBehalfOf { organization: organization.clone(), site: site.clone(), whose, handed_to });
@@ -200,27 +202,27 @@ impl Gate {
     }
 
     /// The site of a request on behalf: its own, or the only one that the organization has.
-    fn site_for<'t>(&self, tenant: &'t Tenant, route: &Route) -> Result<&'t SiteId, Refusal> {
+    fn site_for<'t>(&self, tenant: &'t Tenant, route: &Route) -> Result<&'t SiteId, GatewayError> {
         let sites = &tenant.settings.sites;
         let site = match (&route.site, sites.as_slice()) {
-            (Some(asked), _) => sites.iter().find(|site| *site == asked),
+            (Some(request), _) => sites.iter().find(|site| *site == request),
             (None, [only]) => Some(only),
             (None, _) => None,
         };
         site.ok_or_else(|| {
-            Refusal::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
+            GatewayError::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
         })
     }
 }
 
-fn refusal_of(error: &OnBehalfError) -> Refusal {
+fn refusal_of(error: &OnBehalfError) -> GatewayError {
     match error {
         OnBehalfError::NoClient => {
-            Refusal::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
+            GatewayError::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
         }
-        OnBehalfError::TooMany => Refusal::Overloaded,
-        OnBehalfError::ShopperUnknown => Refusal::ShopperUnknown,
-        OnBehalfError::Slas(error) => Refusal::of_slas(error),
-        OnBehalfError::Store(_) => Refusal::StoreUnavailable,
+        OnBehalfError::TooMany => GatewayError::Overloaded,
+        OnBehalfError::ShopperUnknown => GatewayError::ShopperUnknown,
+        OnBehalfError::Slas(error) => GatewayError::of_slas(error),
+        OnBehalfError::Store(_) => GatewayError::StoreUnavailable,
     }
 }

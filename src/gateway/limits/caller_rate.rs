@@ -14,7 +14,7 @@ use crate::{
     config::Settings,
     gateway::{
         authn::callers::Caller,
-        headers::{Credential, Origin, Proved},
+        headers::{Origin, Proved, UpstreamCredential},
     },
     store::budget::{Budget, Level, Taken},
     types::{ClientId, OrganizationId},
@@ -79,7 +79,7 @@ impl Rates {
     ///
     /// # Errors
     /// How long to wait.
-    pub(super) fn admit(&self, credential: &Credential) -> Result<(), Duration> {
+    pub(super) fn admit(&self, credential: &UpstreamCredential) -> Result<(), Duration> {
         let rate = match credential.origin() {
             // It has been counted already, before SLAS was asked for the guest.
             Origin::OnBehalf(_, token) if token.is_of_new_guest() => None,

@@ -12,9 +12,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The proxies in front of the gateway that say truly whom they speak for.
 #[derive(Debug)]
-pub(super) struct Proxies(pub(super) Vec<IpNet>);
+pub(super) struct TrustedProxies(pub(super) Vec<IpNet>);
 
-impl Proxies {
+impl TrustedProxies {
     /// The client: whoever has the connection, or the last address of `X-Forwarded-For` that is none of these proxies.
     /// What cannot be read ends the list, so that it counts for the proxy that wrote it.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn client(proxies: &[&str], peer: &str, fields: &[&str]) -> String {
-        let proxies = Proxies(proxies.iter().map(|network| network.parse().unwrap()).collect());
+        let proxies = TrustedProxies(proxies.iter().map(|network| network.parse().unwrap()).collect());
         let fields = fields.iter().map(|field| (FORWARDED_FOR, HeaderValue::from_str(field).unwrap()));
         proxies.client(peer.parse().unwrap(), &fields.collect()).to_string()
     }

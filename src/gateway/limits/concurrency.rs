@@ -21,7 +21,7 @@ const QUARTER: usize = 4;
 
 /// The seats of one organization.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(super) struct ConcurrencyLimiter {
     free: Arc<Semaphore>,
     seats: usize,
     longest: Duration,
@@ -38,7 +38,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Seats {
+impl ConcurrencyLimiter {
     /// So many seats, for each of which one waits at most so long.
     pub(super) fn new(seats: usize, longest: Duration) -> Self {
         Self {
@@ -82,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_burst_waits_and_an_overload_is_refused_at_once() {
-        let seats = Seats::new(8, Duration::from_millis(300));
+        let seats = ConcurrencyLimiter::new(8, Duration::from_millis(300));
         let mut taken = Vec::new();
         for _ in 0..8 {
             taken.push(seats.take(|| false).await.unwrap());
@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_matters_least_leaves_a_quarter_and_does_not_wait() {
-        let seats = Seats::new(8, Duration::from_secs(60));
+        let seats = ConcurrencyLimiter::new(8, Duration::from_secs(60));
         let low = futures::future::join_all((0..8).map(|_| seats.take(|| true))).await;
         assert_eq!(low.iter().flatten().count(), 6);
         let others = futures::future::join_all((0..2).map(|_| seats.take(|| false))).await;

@@ -14,7 +14,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     keyed_rate_limiter::{KeyedRateLimiter, Name},
-    login_attempt::Subject,
+    login_attempt::LoginAttempt,
     login_id::normalized,
 };
 use crate::{
@@ -66,7 +66,7 @@ impl Attempts {
         organization: &OrganizationId,
         limits: &Limits,
         address: Option<IpAddr>,
-        subject: &Subject,
+        subject: &LoginAttempt,
     ) -> Result<Attempt, Duration> {
         let of_address = address.and_then(|address| limits.of_address(address).failed_logins).unwrap_or(0);
         let address = address.map(|address| address.to_string());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn begin_of(stage: &Stage, address: &str, kind: Kind, logins: &[&str]) -> Result<Attempt, Duration> {
-        let subject = Subject { kind, logins: logins.iter().map(|&login| login.to_owned()).collect() };
+        let subject = LoginAttempt { kind, logins: logins.iter().map(|&login| login.to_owned()).collect() };
         let address = owner(address.parse().unwrap());
         stage.attempts.begin(&"f_ecom_zzrf_001".parse().unwrap(), &stage.limits, Some(address), &subject)
     }

@@ -27,18 +27,18 @@ const UNSAID_PART: f64 = 0.5;
 #[derive(Debug, Default)]
 pub(super) struct Load {
     is_high: AtomicBool,
-    said: Mutex<Said>,
+    said: Mutex<ReportedLoad>,
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct ReportedLoad {
     part: f64,
     at: Option<Instant>,
     /// What of a request was not left out yet, as parts are no whole requests.
     carried: f64,
 }
 
-impl Said {
+impl ReportedLoad {
     fn part_at(&self, now: Instant) -> f64 {
         let since = self.at.map_or(FORGOTTEN_AFTER, |at| now.saturating_duration_since(at));
         let left = FORGOTTEN_AFTER.saturating_sub(since).as_secs_f64();
@@ -114,7 +114,7 @@ mod tests {
         part_said(&headers)
     }
 
-    fn shed_of_100(state: &mut Said, now: Instant) -> usize {
+    fn shed_of_100(state: &mut ReportedLoad, now: Instant) -> usize {
         (0..100).filter(|_| state.sheds(now)).count()
     }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn just_the_part_is_left_out_and_less_with_each_second() {
-        let (mut state, now) = (Said::default(), Instant::now());
+        let (mut state, now) = (ReportedLoad::default(), Instant::now());
         assert_eq!(shed_of_100(&mut state, now), 0);
         state.heed(0.3, now);
         assert!((29..=30).contains(&shed_of_100(&mut state, now)));

@@ -9,7 +9,7 @@ mod login_ids;
 use http::{Method, StatusCode};
 
 use crate::{
-    gateway::{Asked, Route, authorization_header::Presented, error::Refusal},
+    gateway::{Request, Route, authorization_header::Authorization, error::GatewayError},
     salesforce::error::{is_code_rejection, is_password_rejection},
 };
 
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 
 /// Whom an attempt is for.
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(super) struct LoginAttempt {
     /// What it is at.
     pub(super) kind: Kind,
     /// Every login id that SLAS might read, as it was sent; none where the request names none.
@@ -73,20 +73,20 @@ impl Kind {
     }
 }
 
-impl Subject {
+impl LoginAttempt {
     /// Reads whom an attempt on a path of SLAS is for.
     ///
     /// # Errors
-    /// [`Refusal::LoginRejected`] for a login without a readable Basic credential; [`Refusal::RequestInvalid`] for a body
-    /// that the gateway cannot read; [`Refusal::Ambiguous`] for a field with two values.
-    pub(super) fn read(kind: Kind, asked: &Asked<'_>) -> Result<Self, Refusal> {
+    /// [`GatewayError::LoginRejected`] for a login without a readable Basic credential; [`GatewayError::RequestInvalid`] for a body
+    /// that the gateway cannot read; [`GatewayError::Ambiguous`] for a field with two values.
+    pub(super) fn read(kind: Kind, request: &Request<'_>) -> Result<Self, GatewayError> {
         let logins = match kind {
-            Kind::Password => match Presented::read(&asked.head.headers) {
-                Ok(Presented::Basic(credentials)) => credentials.users().map(str::to_owned).collect(),
-                _ => return Err(Refusal::LoginRejected { login: None }),
+            Kind::Password => match Authorization::read(&request.head.headers) {
+                Ok(Authorization::Basic(credentials)) => credentials.users().map(str::to_owned).collect(),
+                _ => return Err(GatewayError::LoginRejected { login: None }),
             },
             Kind::Code | Kind::Message => {
-                login_ids::shoppers_named(asked.head, asked.body.as_deref().unwrap_or_default())?
+                login_ids::shoppers_named(request.head, request.body.as_deref().unwrap_or_default())?
             }
         };
         Ok(Self { kind, logins })

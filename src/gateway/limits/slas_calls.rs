@@ -9,8 +9,8 @@ use super::keyed_rate_limiter::{KeyedRateLimiter, Name};
 use crate::{
     gateway::{
         Route,
-        error::Refusal,
-        headers::{Credential, Origin},
+        error::GatewayError,
+        headers::{Origin, UpstreamCredential},
     },
     jwt::sha256,
     salesforce::guard::Priority,
@@ -41,14 +41,14 @@ pub(super) struct SlasCallLimits {
 /// Calls or a login that have been counted.
 #[derive(Debug)]
 #[must_use = "what is not given back stays counted"]
-pub(super) struct Permit<'l> {
+pub(super) struct SlasCallPermit<'l> {
     limiter: &'l KeyedRateLimiter,
     key: Name,
     amount: u32,
     per_minute: u32,
 }
 
-impl Permit<'_> {
+impl SlasCallPermit<'_> {
     /// Takes the count back: nothing was sent.
     pub(super) fn give_back(self) {
         self.limiter.give_back(&self.key, self.amount, self.per_minute);
@@ -65,27 +65,27 @@ impl SlasCallLimits {
     /// Counts calls to an organization's SLAS. A request that causes more than a minute has counts as all of them.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`] if the client has used up its rate.
+    /// [`GatewayError::CallerRateLimited`] if the client has used up its rate.
     pub(super) fn take_calls(
         &self,
         organization: &OrganizationId,
         client: IpAddr,
         calls: u32,
         per_minute: u32,
-    ) -> Result<Permit<'_>, Refusal> {
+    ) -> Result<SlasCallPermit<'_>, GatewayError> {
         take(&self.calls, organization, client, calls.min(per_minute), per_minute)
     }
 
     /// Counts a deprecated guest login.
     ///
     /// # Errors
-    /// [`Refusal::CallerRateLimited`] if the client has used up its rate.
+    /// [`GatewayError::CallerRateLimited`] if the client has used up its rate.
     pub(super) fn take_guest(
         &self,
         organization: &OrganizationId,
         client: IpAddr,
         per_minute: u32,
-    ) -> Result<Permit<'_>, Refusal> {
+    ) -> Result<SlasCallPermit<'_>, GatewayError> {
         take(&self.guests, organization, client, 1, per_minute)
     }
 }
@@ -96,15 +96,15 @@ fn take<'l>(
     client: IpAddr,
     amount: u32,
     per_minute: u32,
-) -> Result<Permit<'l>, Refusal> {
+) -> Result<SlasCallPermit<'l>, GatewayError> {
     let key = sha256(format!("{organization}\0{client}"));
-    limiter.take(&key, amount, per_minute).map_err(|retry_after| Refusal::CallerRateLimited { retry_after })?;
-    Ok(Permit { limiter, key, amount, per_minute })
+    limiter.take(&key, amount, per_minute).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
+    Ok(SlasCallPermit { limiter, key, amount, per_minute })
 }
 
 /// How much a client's own request to SLAS matters beside the gateway's. A trusted system has proved its identity, and has
 /// a rate of its own, so its requests matter like logins.
-pub(super) fn priority(route: &Route, credential: &Credential) -> Priority {
+pub(super) fn priority(route: &Route, credential: &UpstreamCredential) -> Priority {
     let is_login = LOGINS.iter().any(|login| route.is(login));
     match credential.origin() {
         Origin::Caller(_) | Origin::Machine(..) | Origin::OnBehalf(..) => Priority::Login,

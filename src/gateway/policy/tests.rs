@@ -52,7 +52,7 @@ fn published() -> Operations {
 }
 
 /// The name found, or why there is none.
-fn found(operations: &Operations, method: &str, path: &str) -> Result<String, NoMatch> {
+fn found(operations: &Operations, method: &str, path: &str) -> Result<String, RouteError> {
     let path = RequestPath::parse(path)?;
     operations.find(&method.parse().unwrap(), &path).map(|found| found.operation.name.clone())
 }
@@ -63,10 +63,10 @@ fn filled(operation: &Operation, value: impl Fn(&Parameter) -> String) -> String
     })
 }
 
-fn route(name: &str, method: Method, template: &str) -> MerchantRoute {
+fn route(name: &str, method: Method, template: &str) -> CustomRoute {
     let security =
         vec![Security { kind: SecurityKind::Shopper, scopes: "c_loyalty".parse().unwrap(), roles: Vec::new() }];
-    MerchantRoute { name: name.to_owned(), method, template: template.to_owned(), security }
+    CustomRoute { name: name.to_owned(), method, template: template.to_owned(), security }
 }
 
 #[test]
@@ -208,20 +208,20 @@ fn fixed_text_is_preferred_to_a_parameter() {
 fn a_miss_tells_why() {
     let operations = published();
     let miss = |method, path: &str| found(&operations, method, path).unwrap_err();
-    assert_eq!(miss("GET", "/"), NoMatch::Unknown);
-    assert_eq!(miss("GET", "/customer"), NoMatch::Unknown);
-    assert_eq!(miss("GET", &format!("{CUSTOMERS}/a/b/c/d")), NoMatch::Unknown);
-    assert_eq!(miss("GET", CUSTOMERS), NoMatch::MethodNotPublished);
-    assert_eq!(miss("OPTIONS", &format!("{CUSTOMERS}/external-profile")), NoMatch::MethodNotPublished);
-    assert_eq!(miss("GET", &format!("{CUSTOMERS}/..")), NoMatch::Ambiguous(Ambiguity::DotSegment));
-    assert_eq!(miss("GET", &CUSTOMERS.replace("customers/", "Customers/")), NoMatch::Unknown);
+    assert_eq!(miss("GET", "/"), RouteError::Unknown);
+    assert_eq!(miss("GET", "/customer"), RouteError::Unknown);
+    assert_eq!(miss("GET", &format!("{CUSTOMERS}/a/b/c/d")), RouteError::Unknown);
+    assert_eq!(miss("GET", CUSTOMERS), RouteError::MethodNotPublished);
+    assert_eq!(miss("OPTIONS", &format!("{CUSTOMERS}/external-profile")), RouteError::MethodNotPublished);
+    assert_eq!(miss("GET", &format!("{CUSTOMERS}/..")), RouteError::Ambiguous(PathError::DotSegment));
+    assert_eq!(miss("GET", &CUSTOMERS.replace("customers/", "Customers/")), RouteError::Unknown);
 }
 
 #[test]
 fn an_encoded_slash_may_stand_in_free_text_only() {
     let operations = published();
     let name = |method, path: &str| found(&operations, method, path);
-    let slash = Err(NoMatch::Ambiguous(Ambiguity::EncodedSlash));
+    let slash = Err(RouteError::Ambiguous(PathError::EncodedSlash));
     assert_eq!(
         name("GET", &format!("{CUSTOMERS}/c/addresses/Work%2FOffice")).unwrap(),
         "shopper-customers.getCustomerAddress"
@@ -247,7 +247,7 @@ fn an_encoded_slash_that_leads_to_another_operation_is_refused() {
     let name = |path: &str| found(&operations, "GET", &format!("{products}/{path}"));
     assert_eq!(name("a%2Fb").unwrap(), "shopper-products.getProduct");
     for path in ["a%2Fprices", "a%2F%2Fprices", "a%252Fprices", "%2Fa%252Fprices"] {
-        assert_eq!(name(path), Err(NoMatch::Ambiguous(Ambiguity::SecondReading)), "{path}");
+        assert_eq!(name(path), Err(RouteError::Ambiguous(PathError::SecondReading)), "{path}");
     }
 }
 
@@ -265,7 +265,7 @@ fn escaped_fixed_text_is_refused_even_where_a_parameter_would_match() {
     assert_eq!(name("x%2Bz").unwrap(), "a.open");
     assert_eq!(name("x+y/x+y").unwrap(), "a.deep");
     for path in ["x%2By", "z/x%2By", "x+y/x%2By", "x%2By/z"] {
-        assert_eq!(name(path), Err(NoMatch::Ambiguous(Ambiguity::EncodedLiteral)), "{path}");
+        assert_eq!(name(path), Err(RouteError::Ambiguous(PathError::EncodedLiteral)), "{path}");
     }
 }
 
@@ -343,12 +343,12 @@ fn a_large_table_answers_the_same() {
         let path = format!("/custom/api{n}/v1/organizations/o/things/1");
         assert_eq!(found(&operations, "GET", &path).unwrap(), format!("api{n}.thing"));
     }
-    assert_eq!(found(&operations, "GET", "/custom/api10000/v1/organizations/o/things/1"), Err(NoMatch::Unknown));
+    assert_eq!(found(&operations, "GET", "/custom/api10000/v1/organizations/o/things/1"), Err(RouteError::Unknown));
 }
 
 /// The specification of `find` for paths without encoded slashes: of all templates that match, the
 /// one with fixed text furthest to the left.
-fn slow(operations: &[&Operation], method: &Method, path: &RequestPath<'_>) -> Result<String, NoMatch> {
+fn slow(operations: &[&Operation], method: &Method, path: &RequestPath<'_>) -> Result<String, RouteError> {
     let segments = path.segments();
     let fits = |part: &Part<'_>, segment: &Segment<'_>| match part {
         Part::Literal(text) => segment.decoded() == *text,
@@ -361,7 +361,7 @@ fn slow(operations: &[&Operation], method: &Method, path: &RequestPath<'_>) -> R
         let fitting = parts.iter().zip(segments).take_while(|(part, segment)| fits(part, segment)).count();
         let escaped = |n: usize| parts[n] != Part::Parameter && segments[n].is_escaped();
         if (0..fitting).any(escaped) {
-            return Err(Ambiguity::EncodedLiteral.into());
+            return Err(PathError::EncodedLiteral.into());
         }
         if fitting < parts.len() || parts.len() != segments.len() {
             continue;
@@ -377,8 +377,8 @@ fn slow(operations: &[&Operation], method: &Method, path: &RequestPath<'_>) -> R
     }
     match best {
         Some((_, operation)) => Ok(operation.name.clone()),
-        None if other_method => Err(NoMatch::MethodNotPublished),
-        None => Err(NoMatch::Unknown),
+        None if other_method => Err(RouteError::MethodNotPublished),
+        None => Err(RouteError::Unknown),
     }
 }
 

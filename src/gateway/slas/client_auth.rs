@@ -14,7 +14,8 @@ use crate::gateway::form::{self, Form};
 use crate::{
     config::{SlasClient, Tenant},
     gateway::{
-        Route, authorization_header::Presented, error::Refusal, headers::Credential, path::Query, policy::Operation,
+        Route, authorization_header::Authorization, error::GatewayError, headers::UpstreamCredential, path::Query,
+        policy::Operation,
     },
     observability::audit::{Event, Trail},
     salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
@@ -22,7 +23,7 @@ use crate::{
 
 /// Where an operation takes a client's credential from the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ClientAuthTarget {
     /// `Authorization: Basic`.
     Authorization,
     /// Beside the agent's own Account Manager token.
@@ -33,7 +34,7 @@ enum Place {
     Nowhere,
 }
 
-impl Place {
+impl ClientAuthTarget {
     fn of(operation: &Operation) -> Self {
         // Operations of other APIs have the same ids.
         if !is_slas_own(operation) {
@@ -61,17 +62,17 @@ impl Place {
 /// What the gateway adds to an operation of SLAS, in words.
 #[must_use]
 pub fn what_is_added(operation: &Operation) -> Option<&'static str> {
-    match Place::of(operation) {
-        Place::Authorization => Some("Basic of the private client that is named"),
-        Place::BesideTheAgent => Some("_sfdc_client_auth of the private client that is named"),
-        Place::Strict => Some("x-slas-client-auth of the strict client that is named"),
-        Place::Nowhere => None,
+    match ClientAuthTarget::of(operation) {
+        ClientAuthTarget::Authorization => Some("Basic of the private client that is named"),
+        ClientAuthTarget::BesideTheAgent => Some("_sfdc_client_auth of the private client that is named"),
+        ClientAuthTarget::Strict => Some("x-slas-client-auth of the strict client that is named"),
+        ClientAuthTarget::Nowhere => None,
     }
 }
 
 /// The clients of these tenants whose credential the gateway adds to an operation of SLAS.
 pub fn whose_is_added<'t>(operation: &Operation, tenants: &'t [Tenant]) -> impl Iterator<Item = &'t SlasClient> {
-    let place = Place::of(operation);
+    let place = ClientAuthTarget::of(operation);
     tenants.iter().flat_map(|tenant| &tenant.slas_clients).filter(move |client| place.takes(client))
 }
 
@@ -87,8 +88,8 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
         | "getTrustedAgentAccessToken" => is_slas_own(operation),
         _ => false,
     };
-    let by = || match Presented::read(&head.headers) {
-        Ok(Presented::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
+    let by = || match Authorization::read(&head.headers) {
+        Ok(Authorization::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
         _ => named(head, body).ok().flatten(),
     };
     // Only what is configured is told: the rest is anybody's text.
@@ -98,80 +99,80 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
 
 /// Whether the form must be read to know which client's credential is missing, and whether it may be added.
 pub(super) fn wants_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
-    let place = Place::of(operation);
+    let place = ClientAuthTarget::of(operation);
     let may_be_added = || {
-        let presented = Presented::read(&head.headers);
-        let is_placeholder = route.for_storefront && matches!(presented, Ok(Presented::Basic(_)));
-        place == Place::Strict || is_placeholder || lacks_client(&presented)
+        let presented = Authorization::read(&head.headers);
+        let is_placeholder = route.for_storefront && matches!(presented, Ok(Authorization::Basic(_)));
+        place == ClientAuthTarget::Strict || is_placeholder || lacks_client(&presented)
     };
-    place != Place::Nowhere && tenant.slas_clients.iter().any(|client| place.takes(client)) && may_be_added()
+    place != ClientAuthTarget::Nowhere && tenant.slas_clients.iter().any(|client| place.takes(client)) && may_be_added()
 }
 
 /// The credential under which a request goes to SLAS: what it brings, or the named client's.
 ///
 /// # Errors
-/// [`Refusal::Ambiguous`] if it names two clients.
+/// [`GatewayError::Ambiguous`] if it names two clients.
 pub(super) fn credential(
     tenant: &Tenant,
     route: &Route,
     operation: &Operation,
     head: &Parts,
     body: Option<&Bytes>,
-) -> Result<Credential, Refusal> {
-    let place = Place::of(operation);
+) -> Result<UpstreamCredential, GatewayError> {
+    let place = ClientAuthTarget::of(operation);
     // A form that was not read might ask for anything.
     let is_readable = head.method != Method::POST || (body.is_some() && form::is_form(&head.headers));
-    if place == Place::Nowhere || !is_readable {
-        return Ok(Credential::of_slas());
+    if place == ClientAuthTarget::Nowhere || !is_readable {
+        return Ok(UpstreamCredential::of_slas());
     }
-    let presented = Presented::read(&head.headers);
+    let presented = Authorization::read(&head.headers);
     let name = match &presented {
-        Ok(Presented::Basic(basic)) if place == Place::Authorization && route.for_storefront => {
+        Ok(Authorization::Basic(basic)) if place == ClientAuthTarget::Authorization && route.for_storefront => {
             Some(basic.user.clone())
         }
-        _ if place == Place::Strict || lacks_client(&presented) => named(head, body)?,
+        _ if place == ClientAuthTarget::Strict || lacks_client(&presented) => named(head, body)?,
         // It brings its own, or something that SLAS is to judge.
         _ => None,
     };
     let client = name
         .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)))
         .filter(|_| !on_behalf_hints::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
-    Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(Credential::of_slas))
+    Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(UpstreamCredential::of_slas))
 }
 
 /// Whether a request brings no client's credential. A bearer token is none: it is an agent's, or of no
 /// use where a client must prove itself.
-fn lacks_client(presented: &Result<Presented, Refusal>) -> bool {
-    matches!(presented, Ok(Presented::Nothing | Presented::Bearer(_)))
+fn lacks_client(presented: &Result<Authorization, GatewayError>) -> bool {
+    matches!(presented, Ok(Authorization::Nothing | Authorization::Bearer(_)))
 }
 
 /// The client that a request names in its query or form.
 ///
 /// # Errors
-/// [`Refusal::Ambiguous`] if they name two.
-pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, Refusal> {
-    let query = Query::parse(head.uri.query()).map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
-    let in_query = query.single("client_id").map_err(|ambiguity| Refusal::Ambiguous(ambiguity.to_string()))?;
+/// [`GatewayError::Ambiguous`] if they name two.
+pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, GatewayError> {
+    let query = Query::parse(head.uri.query()).map_err(|ambiguity| GatewayError::Ambiguous(ambiguity.to_string()))?;
+    let in_query = query.single("client_id").map_err(|ambiguity| GatewayError::Ambiguous(ambiguity.to_string()))?;
     let in_query = in_query.filter(|id| !id.is_empty());
     let form = body.map(|body| Form::read(body)).transpose()?;
     let in_form = form.as_ref().map(|form| form.single("client_id")).transpose()?.flatten();
     match (in_query, in_form) {
         (Some(query), Some(form)) if query != form => {
-            Err(Refusal::Ambiguous("the query and the form name different clients".into()))
+            Err(GatewayError::Ambiguous("the query and the form name different clients".into()))
         }
         (query, form) => Ok(query.or(form).map(|id| id.into_owned())),
     }
 }
 
-fn vouched(place: Place, client: &SlasClient) -> Option<Credential> {
+fn vouched(place: ClientAuthTarget, client: &SlasClient) -> Option<UpstreamCredential> {
     let secret = client.secret.as_ref()?;
     let (field, value) = match place {
-        Place::Authorization => (AUTHORIZATION, basic_credentials(&client.id, secret)),
-        Place::BesideTheAgent => (AGENT_CLIENT_AUTH, bare_credentials(&client.id, secret)),
-        Place::Strict => (CLIENT_AUTH, bare_credentials(&client.id, secret)),
-        Place::Nowhere => return None,
+        ClientAuthTarget::Authorization => (AUTHORIZATION, basic_credentials(&client.id, secret)),
+        ClientAuthTarget::BesideTheAgent => (AGENT_CLIENT_AUTH, bare_credentials(&client.id, secret)),
+        ClientAuthTarget::Strict => (CLIENT_AUTH, bare_credentials(&client.id, secret)),
+        ClientAuthTarget::Nowhere => return None,
     };
-    Some(Credential::of_slas_client(field, value))
+    Some(UpstreamCredential::of_slas_client(field, value))
 }
 
 #[cfg(test)]
@@ -191,11 +192,11 @@ mod tests {
             vouch: true,
             requests_per_second: None,
         };
-        for place in [Place::Authorization, Place::BesideTheAgent, Place::Strict] {
+        for place in [ClientAuthTarget::Authorization, ClientAuthTarget::BesideTheAgent, ClientAuthTarget::Strict] {
             let credential = vouched(place, &client).unwrap();
             let shown = format!("{credential:?} {:?}", credential.client_proof());
             assert!(!shown.contains("s3cret") && !shown.contains("YzE6"), "{shown}");
         }
-        assert!(vouched(Place::Nowhere, &client).is_none());
+        assert!(vouched(ClientAuthTarget::Nowhere, &client).is_none());
     }
 }

@@ -17,13 +17,13 @@ use crate::gateway::form::{self, Form};
 use crate::{
     config,
     gateway::{
-        Gate, Route, Tenant,
-        authorization_header::Presented,
-        error::Refusal,
-        headers::{self, Credential},
+        Gateway, Route, Tenant,
+        authorization_header::Authorization,
+        error::GatewayError,
+        headers::{self, UpstreamCredential},
         path::Query,
         policy::Operation,
-        problem::Reply,
+        problem::LocalResponse,
     },
     salesforce::{
         error::SalesforceError,
@@ -47,7 +47,7 @@ pub(super) struct Login<'r> {
     pub(super) operation: &'r Operation,
     pub(super) head: &'r Parts,
     pub(super) form: Bytes,
-    pub(super) credential: Credential,
+    pub(super) credential: UpstreamCredential,
     pub(super) correlation_id: &'r str,
 }
 
@@ -61,7 +61,7 @@ struct Passed {
 }
 
 /// What is asked of a refresh token.
-enum Asked {
+enum RefreshTarget {
     /// SLAS, as the request came.
     Slas,
     /// The session that the gateway has of it.
@@ -76,40 +76,40 @@ pub(super) fn is_registered(tenant: &config::Tenant, operation: &Operation) -> b
 }
 
 /// Whether a request for tokens is a refresh.
-fn is_refresh(operation: &Operation, form: &Form<'_>) -> Result<bool, Refusal> {
+fn is_refresh(operation: &Operation, form: &Form<'_>) -> Result<bool, GatewayError> {
     Ok(operation.id == "getAccessToken" && form.single("grant_type")?.as_deref() == Some(REFRESH_TOKEN))
 }
 
 /// The refresh token that a request presents, in the form or in the header field.
-fn presented(head: &Parts, form: &Form<'_>) -> Result<Option<SecretString>, Refusal> {
+fn presented(head: &Parts, form: &Form<'_>) -> Result<Option<SecretString>, GatewayError> {
     let in_form = form.single(REFRESH_TOKEN)?;
     let mut fields = head.headers.get_all(REFRESH_TOKEN_HEADER).iter();
     let in_header = match (fields.next().map(HeaderValue::to_str), fields.next()) {
         (None, _) => None,
         (Some(Ok(value)), None) => Some(value),
-        _ => return Err(Refusal::Ambiguous("the header names more than one refresh token".into())),
+        _ => return Err(GatewayError::Ambiguous("the header names more than one refresh token".into())),
     };
     match (in_form.as_deref(), in_header) {
         (Some(form), Some(header)) if form != header => {
-            Err(Refusal::Ambiguous("the form and the header name different refresh tokens".into()))
+            Err(GatewayError::Ambiguous("the form and the header name different refresh tokens".into()))
         }
         (form, header) => Ok(form.or(header).map(SecretString::from)),
     }
 }
 
-impl Gate {
+impl Gateway {
     /// Sends a request for tokens to SLAS, keeps what it answers, and answers the same.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub(super) async fn registered_login(&self, login: &Login<'_>) -> Result<Reply, Refusal> {
+    /// [`GatewayError`].
+    pub(super) async fn registered_login(&self, login: &Login<'_>) -> Result<LocalResponse, GatewayError> {
         let form = Form::read(&login.form)?;
         let site = form.single("channel_id")?.and_then(|site| site.parse::<SiteId>().ok());
         let passed = login.passed();
         let is_refresh = is_refresh(login.operation, &form)?;
         let refresh_token = if is_refresh { presented(login.head, &form)? } else { None };
         let answered = match self.handed_session(login, refresh_token.as_ref(), site.as_ref()).await? {
-            Asked::Session(handed) => {
+            RefreshTarget::Session(handed) => {
                 let proof =
                     passed.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
                 let passed = passed.clone();
@@ -117,27 +117,27 @@ impl Gate {
                 let exchange = move |valid| async move { passed.with(&valid).send().await };
                 self.sessions.refresh_handed(handed, &proof, &request, exchange).await
             }
-            Asked::Ended => Ok(Refreshed::Ended),
-            Asked::Slas => Ok(Refreshed::Gone),
+            RefreshTarget::Ended => Ok(Refreshed::Ended),
+            RefreshTarget::Slas => Ok(Refreshed::Gone),
         };
         match answered {
             Ok(Refreshed::Answer(answer)) => return Ok(login.reply(&answer)),
-            Ok(Refreshed::Ended) => return Ok(Reply::refresh_token_void()),
+            Ok(Refreshed::Ended) => return Ok(LocalResponse::refresh_token_void()),
             // There is no session: what the caller brings is for SLAS to judge.
             Ok(Refreshed::Gone) => {}
-            Err(SessionError::Slas(error)) => return Err(Refusal::of_api(&error)),
-            Err(_) => return Err(Refusal::StoreUnavailable),
+            Err(SessionError::Slas(error)) => return Err(GatewayError::of_api(&error)),
+            Err(_) => return Err(GatewayError::StoreUnavailable),
         }
         let origin = match (&refresh_token, is_refresh) {
             (Some(token), _) => Origin::Refresh(self.sessions.lineage(token).await),
             (None, true) => Origin::Refresh(RefreshTokenEpoch::Unknown),
             (None, false) => Origin::Login,
         };
-        let answer = passed.send().await.map_err(|error| Refusal::of_api(&error))?;
+        let answer = passed.send().await.map_err(|error| GatewayError::of_api(&error))?;
         if self.take_over(login, site, &answer, origin).await {
             Ok(login.reply(&answer))
         } else {
-            Ok(Reply::refresh_token_void())
+            Ok(LocalResponse::refresh_token_void())
         }
     }
 
@@ -157,22 +157,22 @@ impl Gate {
         login: &Login<'_>,
         refresh_token: Option<&SecretString>,
         site: Option<&SiteId>,
-    ) -> Result<Asked, Refusal> {
+    ) -> Result<RefreshTarget, GatewayError> {
         let Some(refresh_token) = refresh_token.filter(|_| login.tenant.settings.register_sessions) else {
-            return Ok(Asked::Slas);
+            return Ok(RefreshTarget::Slas);
         };
-        let client = match Presented::read(&login.head.headers) {
-            Ok(Presented::Basic(basic)) => Some(basic.user),
+        let client = match Authorization::read(&login.head.headers) {
+            Ok(Authorization::Basic(basic)) => Some(basic.user),
             _ => super::client_auth::named(login.head, Some(&login.form))?,
         };
         let client = client.and_then(|client| client.parse().ok());
-        let (Some(client), Some(site)) = (client, site) else { return Ok(Asked::Slas) };
+        let (Some(client), Some(site)) = (client, site) else { return Ok(RefreshTarget::Slas) };
         let organization = &login.tenant.settings.organization;
         let found = self.sessions.of_handed(organization, &client, Some(site), refresh_token).await;
-        match found.map_err(|_| Refusal::StoreUnavailable)? {
-            handed::Session(handed) => Ok(Asked::Session(handed)),
-            handed::Ended => Ok(Asked::Ended),
-            handed::Unknown => Ok(Asked::Slas),
+        match found.map_err(|_| GatewayError::StoreUnavailable)? {
+            handed::Session(handed) => Ok(RefreshTarget::Session(handed)),
+            handed::Ended => Ok(RefreshTarget::Ended),
+            handed::Unknown => Ok(RefreshTarget::Slas),
         }
     }
 
@@ -213,20 +213,20 @@ impl Gate {
     /// The session whose refresh token a request revokes, if the gateway has it.
     ///
     /// # Errors
-    /// [`Refusal::StoreUnavailable`].
+    /// [`GatewayError::StoreUnavailable`].
     pub(super) async fn revoked_session(
         &self,
         route: &Route,
         head: &Parts,
         form: &[u8],
-    ) -> Result<Option<HandedSession>, Refusal> {
+    ) -> Result<Option<HandedSession>, GatewayError> {
         let token = Form::read(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
-        let Ok(Presented::Basic(basic)) = Presented::read(&head.headers) else { return Ok(None) };
+        let Ok(Authorization::Basic(basic)) = Authorization::read(&head.headers) else { return Ok(None) };
         let (Some(token), Ok(client)) = (token, basic.user.parse()) else { return Ok(None) };
         match self.sessions.of_handed(&route.organization, &client, None, &token).await {
             Ok(handed::Session(handed)) => Ok(Some(handed)),
             Ok(handed::Ended | handed::Unknown) => Ok(None),
-            Err(_) => Err(Refusal::StoreUnavailable),
+            Err(_) => Err(GatewayError::StoreUnavailable),
         }
     }
 
@@ -234,21 +234,21 @@ impl Gate {
     /// differs: SLAS would not know the caller's any more.
     ///
     /// # Errors
-    /// [`Refusal::Ambiguous`], [`Refusal::StoreUnavailable`].
+    /// [`GatewayError::Ambiguous`], [`GatewayError::StoreUnavailable`].
     pub(super) async fn logout_target(
         &self,
         route: &Route,
         head: &Parts,
         token: &VerifiedToken,
-    ) -> Result<Option<String>, Refusal> {
-        let ambiguous = |ambiguity: crate::gateway::path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
+    ) -> Result<Option<String>, GatewayError> {
+        let ambiguous = |ambiguity: crate::gateway::path::PathError| GatewayError::Ambiguous(ambiguity.to_string());
         let text = head.uri.query().unwrap_or_default();
         let query = Query::parse(Some(text)).map_err(ambiguous)?;
         let presented = query.single(REFRESH_TOKEN).map_err(ambiguous)?.map(|token| SecretString::from(&*token));
         let site = query.single("channel_id").map_err(ambiguous)?.and_then(|site| site.parse::<SiteId>().ok());
         let (Some(presented), Some(site)) = (presented, site) else { return Ok(None) };
         let found = self.sessions.of_handed(&route.organization, &token.shopper.client, Some(&site), &presented).await;
-        let handed = match found.map_err(|_| Refusal::StoreUnavailable)? {
+        let handed = match found.map_err(|_| GatewayError::StoreUnavailable)? {
             handed::Session(handed) => Some(handed).filter(|handed| handed.is_of(&token.shopper)),
             handed::Ended | handed::Unknown => None,
         };
@@ -289,7 +289,7 @@ impl Login<'_> {
     }
 
     /// SLAS's answer for the caller.
-    fn reply(&self, answer: &Response) -> Reply {
+    fn reply(&self, answer: &Response) -> LocalResponse {
         let mut headers = answer.headers.clone();
         let edits = headers::response_edits(&headers, &HeaderValue::from_static(""));
         for name in edits.remove.into_iter().chain([CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]) {
@@ -299,7 +299,7 @@ impl Login<'_> {
         for (name, value) in edits.header.set {
             headers.insert(name, value);
         }
-        Reply { status: answer.status, headers, body: answer.body.clone(), code: None, reason: None }
+        LocalResponse { status: answer.status, headers, body: answer.body.clone(), code: None, reason: None }
     }
 }
 

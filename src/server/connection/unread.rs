@@ -8,25 +8,25 @@ use pingora::protocols::http::date::get_cached_date;
 
 use crate::{
     correlation,
-    gateway::{error::Refusal, headers::CORRELATION_ID, problem::Reply},
+    gateway::{error::GatewayError, headers::CORRELATION_ID, problem::LocalResponse},
     observability::metrics::Metrics,
     server::context,
 };
 
 /// What the library means by its own answer.
-pub(super) fn meant(theirs: &[u8]) -> Refusal {
+pub(super) fn meant(theirs: &[u8]) -> GatewayError {
     let is_connect = theirs.get(9..12) == Some(b"405");
     let why = if is_connect {
         "The method is none that an operation has."
     } else {
         "The request's head is not HTTP as the standard writes it."
     };
-    Refusal::RequestInvalid(why.to_owned())
+    GatewayError::RequestInvalid(why.to_owned())
 }
 
 /// The whole answer that goes out, the connection's last.
-pub(super) fn answer(refusal: &Refusal, metrics: &Metrics) -> Vec<u8> {
-    let reply = Reply::refusal(refusal);
+pub(super) fn answer(refusal: &GatewayError, metrics: &Metrics) -> Vec<u8> {
+    let reply = LocalResponse::refusal(refusal);
     let correlation_id = correlation::new();
     metrics.refusals.with_label_values(&[reply.code.unwrap_or_default()]).inc();
     context::record_unread(reply.status, reply.code, &correlation_id, metrics);

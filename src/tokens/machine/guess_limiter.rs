@@ -5,7 +5,7 @@
 //! Behind a shared address only the right secret is presented again and again: a secret that was rejected by a limit and
 //! comes back later is tried before new ones.
 //!
-//! Bounds: the rates below limit Account Manager calls for one client from all addresses together. Every map has a
+//! RateLimits: the rates below limit Account Manager calls for one client from all addresses together. Every map has a
 //! capacity; beyond it the least used entries are evicted.
 
 use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};

@@ -13,7 +13,7 @@ use serde::{
 };
 
 use crate::gateway::form::{Form, Media};
-use crate::gateway::{error::Refusal, path::Query};
+use crate::gateway::{error::GatewayError, path::Query};
 
 /// Fields that name a shopper, or where a message to one goes.
 const FIELDS: [&str; 5] = ["user_id", "login_id", "username", "email", "phone_number"];
@@ -21,10 +21,10 @@ const FIELDS: [&str; 5] = ["user_id", "login_id", "username", "email", "phone_nu
 /// Every value of a field that names a shopper, in the query and in the body.
 ///
 /// # Errors
-/// [`Refusal::RequestInvalid`] for a body that is neither a form nor JSON in UTF-8; [`Refusal::Ambiguous`] for a field that
+/// [`GatewayError::RequestInvalid`] for a body that is neither a form nor JSON in UTF-8; [`GatewayError::Ambiguous`] for a field that
 /// stands twice with different values, or cannot be read.
-pub(in crate::gateway) fn shoppers_named(head: &Parts, body: &[u8]) -> Result<Vec<String>, Refusal> {
-    let ambiguous = |ambiguity: crate::gateway::path::Ambiguity| Refusal::Ambiguous(ambiguity.to_string());
+pub(in crate::gateway) fn shoppers_named(head: &Parts, body: &[u8]) -> Result<Vec<String>, GatewayError> {
+    let ambiguous = |ambiguity: crate::gateway::path::PathError| GatewayError::Ambiguous(ambiguity.to_string());
     let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
     let body = Body::read(Media::of(&head.headers), body)?;
     let mut named = Vec::new();
@@ -32,7 +32,9 @@ pub(in crate::gateway) fn shoppers_named(head: &Parts, body: &[u8]) -> Result<Ve
         let in_query = query.single(field).map_err(ambiguous)?.filter(|value| !value.is_empty());
         match (in_query, body.single(field)?) {
             (Some(query), Some(body)) if query != body => {
-                return Err(Refusal::Ambiguous(format!("the query and the body have different values of {field}")));
+                return Err(GatewayError::Ambiguous(format!(
+                    "the query and the body have different values of {field}"
+                )));
             }
             (query, body) => named.extend(query.or(body).map(Cow::into_owned)),
         }
@@ -48,7 +50,7 @@ enum Body<'b> {
 }
 
 impl<'b> Body<'b> {
-    fn read(media: Media, body: &'b [u8]) -> Result<Self, Refusal> {
+    fn read(media: Media, body: &'b [u8]) -> Result<Self, GatewayError> {
         match media {
             _ if body.is_empty() => Ok(Self::Empty),
             Media::Form { is_ascii_only } => Form::read(body).map(|form| Self::Form { form, is_ascii_only }),
@@ -56,23 +58,25 @@ impl<'b> Body<'b> {
                 // JSON is UTF-8 (RFC 8259, 8.1).
                 let fields = std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok());
                 fields.map(Self::Json).ok_or_else(|| {
-                    Refusal::RequestInvalid("The body must be one JSON object, with each field at most once.".into())
+                    GatewayError::RequestInvalid(
+                        "The body must be one JSON object, with each field at most once.".into(),
+                    )
                 })
             }
-            Media::Other => Err(Refusal::RequestInvalid(
+            Media::Other => Err(GatewayError::RequestInvalid(
                 "The body must be application/x-www-form-urlencoded or application/json, in UTF-8 and not packed."
                     .into(),
             )),
         }
     }
 
-    fn single(&self, field: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
+    fn single(&self, field: &str) -> Result<Option<Cow<'_, str>>, GatewayError> {
         match self {
             Self::Empty => Ok(None),
             Self::Form { form, is_ascii_only } => {
                 let value = form.single(field)?;
                 if *is_ascii_only && value.as_ref().is_some_and(|value| !value.is_ascii()) {
-                    return Err(Refusal::Ambiguous(format!("send the form as UTF-8: {field} is not ASCII")));
+                    return Err(GatewayError::Ambiguous(format!("send the form as UTF-8: {field} is not ASCII")));
                 }
                 Ok(value)
             }
@@ -127,7 +131,7 @@ mod tests {
 
     const FORM: &str = "application/x-www-form-urlencoded";
 
-    fn named(query: &str, content_type: &str, body: &[u8]) -> Result<Vec<String>, Refusal> {
+    fn named(query: &str, content_type: &str, body: &[u8]) -> Result<Vec<String>, GatewayError> {
         let mut request = Request::builder().uri(format!("/a?{query}"));
         if !content_type.is_empty() {
             request = request.header(CONTENT_TYPE, content_type);
@@ -178,7 +182,7 @@ mod tests {
         ] {
             let refusal = named(query, content_type, body).unwrap_err();
             assert!(
-                matches!(refusal, Refusal::Ambiguous(_) | Refusal::RequestInvalid(_)),
+                matches!(refusal, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)),
                 "{query} {content_type} {}",
                 String::from_utf8_lossy(body)
             );
