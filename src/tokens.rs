@@ -6,4 +6,6 @@ pub mod machine;
 pub mod on_behalf;
 pub mod pace;
 pub mod recovery;
+mod retry;
 pub mod sessions;
+pub mod slas_window;

@@ -4,10 +4,7 @@
 //! nowhere; two logins are never answered by one. The Customer document of a registered shopper is
 //! Salesforce's own, byte for byte.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
@@ -38,8 +35,7 @@ use crate::{
         pkce::Pkce,
         slas::{ShopperCredentials, TokenResponse},
     },
-    time::{external_wait, random_fraction},
-    tokens::sessions::SessionError,
+    tokens::{sessions::SessionError, slas_window::PASSWORD_LOGIN},
     types::{ClientId, CustomerId, SiteId},
     verify::shopper::Shopper,
 };
@@ -52,9 +48,6 @@ const SUNSET: HeaderValue = HeaderValue::from_static("Sat, 01 Jul 2023 00:00:00 
 const GUIDE: HeaderValue = HeaderValue::from_static(
     "<https://developer.salesforce.com/docs/commerce/commerce-api/guide/slas.html>; rel=\"deprecation\"; type=\"text/html\"",
 );
-/// SLAS refuses a second password login of one login id within a second. This is a little more,
-/// because what is sent a second apart may arrive closer.
-const LOGIN_WINDOW: Duration = Duration::from_millis(1100);
 /// Longest `Authorization` of a password login (`auth` 1.50.0, authenticateCustomer), bytes.
 const MAX_AUTHORIZATION_BYTES: usize = 4096;
 /// The locale of a guest whose browser names none: B2C Commerce's fallback locale.
@@ -268,23 +261,26 @@ impl Gateway {
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
         let deadline = Instant::now() + self.timeouts.upstream;
-        self.wait_for_turn(login, &login_id, deadline).await?;
-        let mut may_wait = true;
-        let (code, pkce) = loop {
-            // Each try has a challenge of its own: SLAS refuses a reused one.
-            let pkce = Pkce::generate().map_err(|_| GatewayError::SlasUnavailable)?;
-            match slas.login(login.client, login.site, &credentials, &pkce).await {
-                Ok(code) => break (code, pkce),
-                Err(SalesforceError::Conflict) if may_wait && Instant::now() + LOGIN_WINDOW * 2 < deadline => {
-                    may_wait = false;
-                    let window = LOGIN_WINDOW + LOGIN_WINDOW.mul_f64(0.25 * random_fraction());
-                    external_wait::on_others(tokio::time::sleep(window)).await;
-                }
-                Err(error) if error.is_password_rejected() => {
-                    return Err(GatewayError::LoginRejected { login: Some(login_id) });
-                }
-                Err(error) => return Err(refused_by_slas("login", &error)),
+        let before_deadline = |time| deadline.checked_sub(time).unwrap_or_else(Instant::now);
+        let organization = login.tenant.settings.organization.as_str();
+        // Password logins of one shopper are queued, and one is never answered with another's token.
+        PASSWORD_LOGIN
+            .wait_for_slot(&self.sessions, organization, &login_id, before_deadline(self.timeouts.exchange))
+            .await
+            .map_err(|_| GatewayError::LoginConflict)?;
+        let attempt = || async {
+            // Each attempt has a challenge of its own: SLAS refuses a reused one.
+            let pkce = Pkce::generate().map_err(SalesforceError::Random)?;
+            let code = slas.login(login.client, login.site, &credentials, &pkce).await?;
+            Ok((code, pkce))
+        };
+        let (code, pkce) = match PASSWORD_LOGIN.retry_conflicts(before_deadline(PASSWORD_LOGIN.length()), attempt).await
+        {
+            Ok(code) => code,
+            Err(error) if error.is_password_rejected() => {
+                return Err(GatewayError::LoginRejected { login: Some(login_id) });
             }
+            Err(error) => return Err(refused_by_slas("login", &error)),
         };
         drop(credentials);
         let answer = slas.redeem(login.client, login.site, &code, &pkce).await;
@@ -292,16 +288,6 @@ impl Gateway {
         let shopper = self.begin_session(login, &answer, trail).await?;
         let document = self.document(login, &shopper, &HeaderMap::new(), &answer.access_token).await?;
         Ok(with_token(document, &answer.access_token))
-    }
-
-    /// Password logins of one shopper go to SLAS one after the other, on all replicas together: SLAS
-    /// refuses two within its window. They are queued, never answered by one another.
-    async fn wait_for_turn(&self, login: &Login<'_>, login_id: &str, deadline: Instant) -> Result<(), GatewayError> {
-        let who = format!("{}|{}", login.tenant.settings.organization, login_id.to_lowercase());
-        let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.timeouts.exchange);
-        let wait = self.sessions.turn(&who, LOGIN_WINDOW, longest).await.ok_or(GatewayError::LoginConflict)?;
-        external_wait::on_others(tokio::time::sleep(wait)).await;
-        Ok(())
     }
 
     async fn refresh_login(

@@ -20,7 +20,9 @@ use tokio::sync::Semaphore;
 
 use super::{
     flights::{Flights, Joined},
+    retry::poll_until,
     sessions::{HeldToken, InUse, SessionError, Sessions},
+    slas_window::ON_BEHALF,
 };
 use crate::{
     config::SlasClient,
@@ -31,8 +33,7 @@ use crate::{
         error::SalesforceError,
         slas::{Slas, TokenResponse},
     },
-    store::{CallerEntry, StoreError},
-    time::random_fraction,
+    store::{CallerEntry, Claim, StoreError},
     types::{ByOrganization, OrganizationId, SiteId, Usid},
     verify::shopper::{Shopper, verifier::TokenError},
 };
@@ -42,9 +43,6 @@ pub const ECOM: &str = "ecom";
 /// The login that stands for a guest.
 pub const GUEST: &str = "guest";
 
-/// SLAS refuses a second token for one shopper within three seconds. This is a little more, because what is sent three
-/// seconds apart may arrive closer.
-const WINDOW: Duration = Duration::from_millis(3100);
 /// How long SLAS's no to a login is not asked for again: about the time in which it would be a conflict anyway.
 const REFUSED_FOR: Duration = Duration::from_secs(4);
 /// How long a refusal for a reason that SLAS does not publish is not.
@@ -55,8 +53,6 @@ const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(5);
 const FAILED_FOR: Duration = Duration::from_secs(1);
 /// Most refusals remembered.
 const MOST_REFUSALS: u64 = 10_000;
-/// How often one looks whether another replica has got the token.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// On whose behalf, and where.
 #[derive(Debug, Clone)]
@@ -187,6 +183,16 @@ pub struct Agent {
 
 type Outcome = Result<OnBehalfToken, OnBehalfError>;
 
+/// How the wait for the right to obtain a token ended.
+enum Claimed {
+    /// This replica has the right.
+    Here(Claim),
+    /// Another replica has obtained the token.
+    MadeElsewhere(Outcome),
+    /// The store could not be asked.
+    StoreUnavailable,
+}
+
 /// The tokens on behalf of shoppers of every organization.
 #[derive(Debug)]
 pub struct OnBehalfTokens {
@@ -271,7 +277,7 @@ impl OnBehalfTokens {
             return Err(refused);
         }
         let outcome = match agent.waiting.as_ref().map(|waiting| waiting.try_acquire()).transpose() {
-            Ok(_waiting) => self.ask(agent, whose, None, Instant::now() + self.patience).await,
+            Ok(_waiting) => self.ask(agent, whose, None, self.latest_start(Instant::now() + self.patience)).await,
             Err(_) => Err(OnBehalfError::TooMany),
         };
         self.count(if outcome.is_ok() { "miss" } else { "error" });
@@ -323,7 +329,7 @@ impl OnBehalfTokens {
         let agent = self.agents.get(&whose.organization)?;
         let whose = Whose::Guest { usid: held.verified.shopper.usid.clone(), caller: String::new() };
         let whose = Arc::new(OnBehalfOf { whose, ..(*refused.whose).clone() });
-        self.ask(agent, &whose, None, Instant::now() + self.patience).await.ok()
+        self.ask(agent, &whose, None, self.latest_start(Instant::now() + self.patience)).await.ok()
     }
 
     /// Another token in place of one that an API refused, dropping exactly that one; `None` if there is no other.
@@ -368,20 +374,23 @@ impl OnBehalfTokens {
     /// Gets a token that nobody here has: from another replica that is about to get it, or from SLAS.
     async fn obtain(&self, agent: &Agent, whose: &Arc<OnBehalfOf>, name: &TokenDigest) -> Outcome {
         let deadline = Instant::now() + self.patience;
-        let claim = loop {
+        let latest_start = self.latest_start(deadline);
+        let claimed = poll_until(latest_start.into(), || async {
             match self.sessions.claim(name).await {
-                Ok(Some(claim)) => break Some(claim),
-                Ok(None) if Instant::now() + self.exchange < deadline => tokio::time::sleep(LOOK_EVERY).await,
-                // Whoever has it takes too long, or nobody can tell: better one call too many than none.
-                Ok(None) | Err(_) => break None,
+                Ok(Some(claim)) => Some(Claimed::Here(claim)),
+                Ok(None) => self.made_elsewhere(whose, name).await.map(Claimed::MadeElsewhere),
+                Err(_) => Some(Claimed::StoreUnavailable),
             }
-            if let Some(token) = self.made_elsewhere(whose, name).await {
-                return token;
-            }
+        });
+        let claim = match claimed.await {
+            Some(Claimed::Here(claim)) => Some(claim),
+            Some(Claimed::MadeElsewhere(token)) => return token,
+            // One call too many is better than none.
+            Some(Claimed::StoreUnavailable) | None => None,
         };
         let outcome = match self.made_elsewhere(whose, name).await {
             Some(token) => token,
-            None => self.ask(agent, whose, Some(name), deadline).await,
+            None => self.ask(agent, whose, Some(name), latest_start).await,
         };
         if let Some(claim) = claim {
             self.sessions.release(name, claim).await;
@@ -403,38 +412,38 @@ impl OnBehalfTokens {
         agent: &Agent,
         whose: &Arc<OnBehalfOf>,
         name: Option<&TokenDigest>,
-        deadline: Instant,
+        latest_start: Instant,
     ) -> Outcome {
         let (idp, login, usid) = whose.whose.asked_for();
         if let Whose::Registered { .. } = whose.whose {
-            let who = format!("tsob|{}|{idp}|{}", whose.organization, login.to_lowercase());
-            let longest = deadline.saturating_duration_since(Instant::now()).saturating_sub(self.exchange);
-            let wait = self.sessions.turn(&who, WINDOW, longest).await;
-            tokio::time::sleep(wait.ok_or(OnBehalfError::Slas(SalesforceError::Conflict))?).await;
+            let provider = format!("{}|{idp}", whose.organization);
+            let slot = ON_BEHALF.wait_for_slot(&self.sessions, &provider, login, latest_start).await;
+            slot.map_err(OnBehalfError::Slas)?;
         }
-        loop {
-            match agent.slas.trusted_system_token(&agent.client, &whose.site, idp, login, usid).await {
-                Ok(answer) => {
-                    let token = self.keep(whose, name, answer).await;
-                    if let (Some(name), Err(error @ OnBehalfError::ShopperUnknown)) = (name, &token) {
-                        self.refused.insert(*name, (error.clone(), Instant::now() + REFUSED_FOR));
-                    }
-                    return token;
+        let attempt = || agent.slas.trusted_system_token(&agent.client, &whose.site, idp, login, usid);
+        match ON_BEHALF.retry_conflicts(latest_start, attempt).await {
+            Ok(answer) => {
+                let token = self.keep(whose, name, answer).await;
+                if let (Some(name), Err(error @ OnBehalfError::ShopperUnknown)) = (name, &token) {
+                    self.refused.insert(*name, (error.clone(), Instant::now() + REFUSED_FOR));
                 }
-                Err(SalesforceError::Conflict) if Instant::now() + WINDOW + self.exchange < deadline => {
-                    tokio::time::sleep(WINDOW + WINDOW.mul_f64(0.1 * random_fraction())).await;
+                token
+            }
+            Err(error) => {
+                let refused = self.meaning(whose, &error);
+                if refused != OnBehalfError::ShopperUnknown {
+                    let correlation_id = correlation::current_text();
+                    tracing::warn!(organization = %whose.organization, %error, correlation_id, "no token on behalf of a shopper");
                 }
-                Err(error) => {
-                    let refused = self.meaning(whose, &error);
-                    if refused != OnBehalfError::ShopperUnknown {
-                        let correlation_id = correlation::current_text();
-                        tracing::warn!(organization = %whose.organization, %error, correlation_id, "no token on behalf of a shopper");
-                    }
-                    self.note_refusal(agent, whose, name, &error);
-                    return Err(refused);
-                }
+                self.note_refusal(agent, whose, name, &error);
+                Err(refused)
             }
         }
+    }
+
+    /// The latest time at which a call to SLAS may begin, so that it ends before the deadline.
+    fn latest_start(&self, deadline: Instant) -> Instant {
+        deadline.checked_sub(self.exchange).unwrap_or_else(Instant::now)
     }
 
     async fn keep(&self, whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, answer: TokenResponse) -> Outcome {

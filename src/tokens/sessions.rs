@@ -37,6 +37,7 @@ use crate::{
     salesforce::{guard::Priority, slas::TokenResponse},
     store::{Epoch, Found, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError, StoreState},
     time::unix_now,
+    tokens::retry::{RetrySchedule, retry_in_background},
     types::{CustomerId, OrganizationId, SiteId},
     verify::shopper::verifier::VerifiedToken,
 };
@@ -46,8 +47,12 @@ const VALID_WAITS: Duration = Duration::from_millis(500);
 /// A session whose caller asks for a refresh is refreshed at SLAS no more often than this, seconds. In between the caller
 /// gets the newest token again.
 pub const A_REFRESH_EACH: u64 = 10;
-/// How long an end that the store did not take is offered to it again.
-const END_TRIES: u32 = 3600;
+/// How an end that the store did not take is offered to it again.
+const END_RETRIES: RetrySchedule = RetrySchedule {
+    interval: Duration::from_secs(1),
+    attempts: 3600,
+    failure_message: "an ended session was never ended in the store",
+};
 
 /// An end that the store has not taken yet.
 #[derive(Debug)]
@@ -274,17 +279,15 @@ impl Sessions {
     /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
     /// tries again would learn that all is done, while other replicas still accept it.
     fn end_later(&self, untold: Untold, at: u64) {
-        let (store, ends) = (Arc::clone(&self.store), Arc::clone(&self.ends));
-        tokio::spawn(async move {
-            for _ in 0..END_TRIES {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                if let Ok((key, end)) = tell(&*store, &untold, at).await {
-                    ends.note(key, end);
-                    tracing::info!("an ended session was ended in the store late");
-                    return;
-                }
+        let (store, ends, untold) = (Arc::clone(&self.store), Arc::clone(&self.ends), Arc::new(untold));
+        retry_in_background(END_RETRIES, move || {
+            let (store, ends, untold) = (Arc::clone(&store), Arc::clone(&ends), Arc::clone(&untold));
+            async move {
+                let (key, end) = tell(&*store, &untold, at).await?;
+                ends.note(key, end);
+                tracing::info!("an ended session was ended in the store late");
+                Ok::<_, StoreError>(())
             }
-            tracing::error!("an ended session was never ended in the store");
         });
     }
 

@@ -7,11 +7,7 @@
 //! before for a minute still; then it is as void as SLAS would have it. A caller that refreshes again and again gets the
 //! last answer again for [`A_REFRESH_EACH`] seconds. After a logout its refresh token is void, whatever SLAS thinks of it.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -21,14 +17,13 @@ use super::{
     A_REFRESH_EACH,
     error::SessionError,
     in_use::InUse,
-    refresh::{LEASE_MARGIN, LOOK_EVERY},
     state::{Known, Sessions, owns},
 };
 use crate::{
     correlation,
     jwt::{TokenDigest, sha256},
     salesforce::{error::SalesforceError, json, slas::TokenResponse, transport::Response},
-    store::{Epoch, Fence, Found, Lock, REVOCATION_TTL, Session, StoreError},
+    store::{Epoch, Fence, Found, REVOCATION_TTL, Session, StoreError},
     time::unix_now,
     types::{ClientId, OrganizationId, SiteId},
     verify::shopper::{
@@ -225,7 +220,11 @@ impl Sessions {
             return Ok(Refreshed::Answer(answer));
         }
         let refreshing = tokio::spawn(correlation::inherited(async move {
-            let Some((session, fence)) = sessions.locked(&handed.session).await? else { return Ok(Refreshed::Gone) };
+            let (session, fence) = match sessions.lock(&handed.session).await {
+                Ok(locked) => locked,
+                Err(error @ SessionError::Store(_)) => return Err(error),
+                Err(_) => return Ok(Refreshed::Gone),
+            };
             if let Some(answer) = sessions.last_answer(&session, &place).await {
                 sessions.unlock(&session, fence).await;
                 return Ok(Refreshed::Answer(answer));
@@ -259,28 +258,6 @@ impl Sessions {
         }
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         Some(Response { status: StatusCode::OK, headers, body: Bytes::copy_from_slice(body) })
-    }
-
-    /// The session as it is now, and the right to refresh it; `None` if it is gone.
-    async fn locked(&self, session: &Arc<Session>) -> Result<Option<(Arc<Session>, Fence)>, SessionError> {
-        let lease = self.exchange + LEASE_MARGIN;
-        let patience = Instant::now() + lease * 2;
-        loop {
-            match self.store.lock(session, lease).await? {
-                Lock::Yours(fence) => match self.newest(session).await {
-                    Ok(newest) => return Ok(Some((newest, fence))),
-                    Err(error) => {
-                        self.unlock(session, fence).await;
-                        return if matches!(error, SessionError::Store(_)) { Err(error) } else { Ok(None) };
-                    }
-                },
-                Lock::Gone => return Ok(None),
-                Lock::Taken if Instant::now() > patience => {
-                    return Err(SessionError::Store(StoreError::Unavailable));
-                }
-                Lock::Taken => tokio::time::sleep(LOOK_EVERY).await,
-            }
-        }
     }
 
     /// Takes over what SLAS answered. Says whether the caller may have it: not if the session was ended meanwhile.

@@ -5,12 +5,10 @@
 //! its own, because a public client's refresh token is void once it was sent: a caller who
 //! hangs up must not abort it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
+use tokio::time::Instant;
 
 use super::{
     error::{Outcome, SessionError},
@@ -23,21 +21,36 @@ use crate::{
     salesforce::{error::SalesforceError, guard::Priority, slas::TokenResponse},
     store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
     time::unix_now,
-    tokens::flights::Joined,
+    tokens::{
+        flights::Joined,
+        retry::{RetrySchedule, poll_until, retry_in_background},
+    },
     verify::shopper::verifier::TokenError,
 };
 
 /// A lease outlives the exchange by this much: time to write the result.
-pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// How often one looks whether somebody else's refresh is done.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
 /// After a refusal, how long a refresh of an overtaken lock may still turn up with the reason.
 const OVERTAKEN_GRACE: Duration = Duration::from_secs(1);
-/// How long a new version is offered to a store that does not take it.
-const WRITE_TRIES: u32 = 120;
-const WRITE_EVERY: Duration = Duration::from_millis(500);
-/// How much of that the caller waits for.
-const WRITE_TRIES_WAITED: u32 = 3;
+/// How many attempts to write a new version a caller waits for, and the time between them.
+const WRITE_ATTEMPTS: u32 = 3;
+const WRITE_INTERVAL: Duration = Duration::from_millis(500);
+/// How a new version that the store did not take is offered to it again.
+const WRITE_RETRIES: RetrySchedule = RetrySchedule {
+    interval: WRITE_INTERVAL,
+    attempts: 117,
+    failure_message: "a refreshed session was never stored: its shopper must log in again",
+};
+
+/// A session whose lock this process holds, as the store has it now.
+pub(super) type LockedSession = (Arc<Session>, Fence);
+
+/// How the wait for a session's lock ended.
+enum Waited {
+    Locked(LockedSession),
+    /// Another replica has refreshed the session.
+    Refreshed(Arc<Session>),
+}
 
 impl Sessions {
     /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
@@ -123,38 +136,55 @@ impl Sessions {
     }
 
     async fn refresh_or_wait(&self, session: &Arc<Session>, priority: Priority) -> Outcome {
-        let lease = self.exchange + LEASE_MARGIN;
-        let patience = Instant::now() + lease * 2;
-        loop {
-            match self.store.lock(session, lease).await? {
-                Lock::Yours(fence) => {
-                    // Somebody may have been faster between our reading and our lock.
-                    let newest = match self.newest(session).await {
-                        Ok(newest) => newest,
-                        Err(error) => {
-                            self.unlock(session, fence).await;
-                            return Err(error);
-                        }
-                    };
-                    if newest.version > session.version {
-                        self.unlock(session, fence).await;
-                        return Ok(newest);
-                    }
-                    return self.exchange(&newest, fence, priority).await;
-                }
-                Lock::Gone => return Err(self.newest(session).await.err().unwrap_or(SessionError::Lapsed)),
-                Lock::Taken => {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    let newest = self.newest(session).await?;
-                    if newest.version > session.version {
-                        return Ok(newest);
-                    }
-                    if Instant::now() > patience {
-                        return Err(SessionError::Store(StoreError::Unavailable));
-                    }
-                }
+        let waited = poll_until(self.lock_deadline(), || async {
+            if let Some(locked) = self.try_lock(session).await.transpose() {
+                return Some(locked.map(Waited::Locked));
             }
+            match self.newest(session).await {
+                Ok(newest) => (newest.version > session.version).then_some(Ok(Waited::Refreshed(newest))),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        match waited.await.unwrap_or(Err(SessionError::Store(StoreError::Unavailable)))? {
+            // Another replica may have refreshed the session between the reading and the lock.
+            Waited::Locked((newest, fence)) if newest.version > session.version => {
+                self.unlock(session, fence).await;
+                Ok(newest)
+            }
+            Waited::Locked((newest, fence)) => self.exchange(&newest, fence, priority).await,
+            Waited::Refreshed(newest) => Ok(newest),
         }
+    }
+
+    /// Waits for a session's lock, and reads the session under it.
+    pub(super) async fn lock(&self, session: &Session) -> Result<LockedSession, SessionError> {
+        let locked = poll_until(self.lock_deadline(), || async { self.try_lock(session).await.transpose() });
+        locked.await.unwrap_or(Err(SessionError::Store(StoreError::Unavailable)))
+    }
+
+    /// Tries to lock a session, and reads it under the lock. `None`: another replica holds the lock.
+    async fn try_lock(&self, session: &Session) -> Result<Option<LockedSession>, SessionError> {
+        match self.store.lock(session, self.lease()).await? {
+            Lock::Yours(fence) => match self.newest(session).await {
+                Ok(newest) => Ok(Some((newest, fence))),
+                Err(error) => {
+                    self.unlock(session, fence).await;
+                    Err(error)
+                }
+            },
+            Lock::Taken => Ok(None),
+            Lock::Gone => Err(self.newest(session).await.err().unwrap_or(SessionError::Lapsed)),
+        }
+    }
+
+    /// How long a lock lasts that is not given back.
+    fn lease(&self) -> Duration {
+        self.exchange + LEASE_MARGIN
+    }
+
+    /// Until when a caller waits for a lock: one holder may have died with it, and one may use it after that.
+    fn lock_deadline(&self) -> Instant {
+        Instant::now() + self.lease() * 2
     }
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
@@ -211,7 +241,7 @@ impl Sessions {
 
     /// Writes the new version. What SLAS has already rotated is not given up while this process lives.
     pub(super) async fn write(&self, session: &Arc<Session>, renewed: Arc<Session>, fence: Fence) -> Outcome {
-        for attempt in 0..WRITE_TRIES {
+        for attempt in 1..=WRITE_ATTEMPTS {
             match self.store.replace(Arc::clone(&renewed), fence).await {
                 Ok(Written::Yes) => return Ok(renewed),
                 Ok(Written::Outdated) => {
@@ -221,22 +251,20 @@ impl Sessions {
                     }
                     return newest;
                 }
-                Err(error) if attempt + 1 == WRITE_TRIES_WAITED => {
+                Err(error) if attempt == WRITE_ATTEMPTS => {
                     tracing::error!(%error, "a refreshed session could not be stored; going on trying");
                     let store = Arc::clone(&self.store);
-                    tokio::spawn(async move {
-                        for _ in WRITE_TRIES_WAITED..WRITE_TRIES {
-                            tokio::time::sleep(WRITE_EVERY).await;
-                            if store.replace(Arc::clone(&renewed), fence).await.is_ok() {
-                                tracing::info!("a refreshed session was stored late");
-                                return;
-                            }
+                    retry_in_background(WRITE_RETRIES, move || {
+                        let (store, renewed) = (Arc::clone(&store), Arc::clone(&renewed));
+                        async move {
+                            store.replace(renewed, fence).await?;
+                            tracing::info!("a refreshed session was stored late");
+                            Ok::<_, StoreError>(())
                         }
-                        tracing::error!("a refreshed session was never stored: its shopper must log in again");
                     });
                     return Err(SessionError::Store(error));
                 }
-                Err(_) => tokio::time::sleep(WRITE_EVERY).await,
+                Err(_) => tokio::time::sleep(WRITE_INTERVAL).await,
             }
         }
         Err(SessionError::Store(StoreError::Unavailable))
@@ -256,15 +284,14 @@ impl Sessions {
     pub(super) async fn refused(&self, session: &Arc<Session>, fence: Fence, error: SalesforceError) -> Outcome {
         let overtaken = fence.number > session.version + 1;
         let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
-        loop {
-            let newest = self.newest(session).await?;
-            if newest.version > session.version {
-                return Ok(newest);
+        let rotated = poll_until(until, || async {
+            match self.newest(session).await {
+                Ok(newest) => (newest.version > session.version).then_some(Ok(newest)),
+                Err(error) => Some(Err(error)),
             }
-            if Instant::now() >= until {
-                break;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+        });
+        if let Some(outcome) = rotated.await {
+            return outcome;
         }
         let correlation_id = correlation::current_text();
         tracing::info!(organization = %session.owner.organization, %error, correlation_id, "SLAS ended a session");

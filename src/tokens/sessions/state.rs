@@ -21,7 +21,11 @@ use crate::{
         SessionId, SessionStore, StoreError, random_bytes,
     },
     time::unix_now,
-    tokens::{flights::Flights, pace::Pace},
+    tokens::{
+        flights::Flights,
+        pace::Pace,
+        retry::{RetrySchedule, retry_in_background},
+    },
     types::{ByOrganization, OrganizationId, SiteId},
     verify::shopper::{
         Shopper,
@@ -43,8 +47,12 @@ const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
 const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
 const LEAST_KNOWN: usize = 1000;
-/// How long a login that the store did not take is offered to it again.
-const INSERT_TRIES: u32 = 60;
+/// How a login that the store did not take is offered to it again.
+const INSERT_RETRIES: RetrySchedule = RetrySchedule {
+    interval: Duration::from_secs(1),
+    attempts: 60,
+    failure_message: "a session was never stored; it ends with its access token",
+};
 
 /// The sessions of this gateway.
 #[derive(Debug)]
@@ -189,15 +197,9 @@ impl Sessions {
         if let Err(error) = stored {
             tracing::warn!(%error, "a session could not be stored; trying again");
             let (sessions, in_use) = (Arc::clone(self), Arc::clone(&in_use));
-            tokio::spawn(async move {
-                for attempt in 1..=INSERT_TRIES {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    if sessions.put_again(&in_use).await.is_ok() {
-                        return;
-                    }
-                    tracing::debug!(attempt, "a session could still not be stored");
-                }
-                tracing::error!("a session was never stored; it ends with its access token");
+            retry_in_background(INSERT_RETRIES, move || {
+                let (sessions, in_use) = (Arc::clone(&sessions), Arc::clone(&in_use));
+                async move { sessions.put_again(&in_use).await }
             });
         }
         in_use

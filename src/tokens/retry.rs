@@ -1,0 +1,99 @@
+//! Repeats an operation: until it has a result that the caller waits for, or in the background until it succeeds.
+//!
+//! Both helpers measure time with tokio's clock, which tests can pause.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
+
+/// Time between two attempts of [`poll_until`].
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Calls `attempt` every 25 ms and returns its first result. `None`: there was none before `deadline`. The first attempt is
+/// made in any case.
+pub(super) async fn poll_until<T, F>(deadline: Instant, mut attempt: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    loop {
+        if let Some(result) = attempt().await {
+            return Some(result);
+        }
+        if Instant::now() + POLL_INTERVAL > deadline {
+            return None;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// How often, and how many times, an operation is repeated in the background.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RetrySchedule {
+    /// Time before each attempt.
+    pub(super) interval: Duration,
+    /// Maximum number of attempts.
+    pub(super) attempts: u32,
+    /// Log message after the last attempt has failed.
+    pub(super) failure_message: &'static str,
+}
+
+/// Repeats `attempt` in a task of its own, until it succeeds or the schedule's attempts are used up.
+pub(super) fn retry_in_background<T, E, F>(schedule: RetrySchedule, mut attempt: impl FnMut() -> F + Send + 'static)
+where
+    F: Future<Output = Result<T, E>> + Send,
+    T: Send,
+    E: std::fmt::Display + Send,
+{
+    tokio::spawn(async move {
+        for number in 1..=schedule.attempts {
+            tokio::time::sleep(schedule.interval).await;
+            match attempt().await {
+                Ok(_) => return,
+                Err(error) => tracing::debug!(%error, number, "background retry failed"),
+            }
+        }
+        tracing::error!("{}", schedule.failure_message);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn poll_until_returns_first_result_or_none_after_deadline() {
+        let (attempts, start) = (AtomicU32::new(0), Instant::now());
+        let third = || async { Some(attempts.fetch_add(1, Ordering::Relaxed)).filter(|number| *number == 2) };
+        assert_eq!(poll_until(start + Duration::from_secs(1), third).await, Some(2));
+        assert_eq!(start.elapsed(), 2 * POLL_INTERVAL);
+        let attempts = AtomicU32::new(0);
+        let never = || async {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            None::<u8>
+        };
+        assert_eq!(poll_until(Instant::now(), never).await, None);
+        assert_eq!(attempts.load(Ordering::Relaxed), 1, "the first attempt needs no time");
+        assert_eq!(poll_until(Instant::now() + 10 * POLL_INTERVAL, never).await, None);
+        assert_eq!(attempts.load(Ordering::Relaxed), 12);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_in_background_stops_after_success_and_after_last_attempt() {
+        for (succeeds_at, expected) in [(3, 3), (u32::MAX, 5)] {
+            let attempts = Arc::new(AtomicU32::new(0));
+            let schedule = RetrySchedule { interval: Duration::from_secs(1), attempts: 5, failure_message: "gave up" };
+            let counted = Arc::clone(&attempts);
+            retry_in_background(schedule, move || {
+                let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
+                async move { if number == succeeds_at { Ok(()) } else { Err("refused") } }
+            });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(attempts.load(Ordering::Relaxed), expected);
+        }
+    }
+}
