@@ -14,7 +14,7 @@
 //! - L3 [`salesforce`], [`jwt`]: Salesforce's services as a client sees them; signed tokens
 //! - L2 [`observability`]: logs, metrics, traces, the audit log
 //! - L1 [`config`]: the configuration
-//! - L0 [`types`], [`time`], [`correlation`], [`shutdown`], [`certificates`], [`connect_failure`], [`host`]: identifiers, time, correlation ids, draining, certificate files, causes of failed connections, host names
+//! - L0 [`types`], [`time`], [`correlation`], [`shutdown`], [`certificates`], [`connect_failure`], [`host`], [`hex`]: identifiers, time, correlation ids, draining, certificate files, causes of failed connections, host names, hexadecimal text
 
 pub mod admin;
 pub mod app;
@@ -24,6 +24,7 @@ pub mod config;
 pub mod connect_failure;
 pub mod correlation;
 pub mod gateway;
+pub mod hex;
 pub mod host;
 pub mod jwks;
 pub mod jwt;

@@ -17,6 +17,7 @@ use prometheus::IntCounter;
 use secrecy::{ExposeSecret, SecretSlice};
 
 use self::refusal_limiter::RefusalLimiter;
+use crate::hex;
 
 /// The target of audit lines.
 pub const TARGET: &str = "shopper_gateway::observability::audit";
@@ -127,13 +128,8 @@ impl Audit {
         context.update(&[0]);
         context.update(shopper.as_bytes());
         let tag = context.sign();
-        let bytes = tag.as_ref().iter().take(PSEUDONYM_BYTES);
-        Pseudonym(bytes.fold(String::with_capacity(2 * PSEUDONYM_BYTES), |mut text, byte| {
-            for digit in [byte >> 4, byte & 15] {
-                text.extend(char::from_digit(digit.into(), 16));
-            }
-            text
-        }))
+        let bytes = tag.as_ref();
+        Pseudonym(hex::encode(bytes.get(..PSEUDONYM_BYTES).unwrap_or(bytes)))
     }
 
     /// The pseudonym of a login id, whose case does not matter.

@@ -11,6 +11,7 @@ use aws_lc_rs::{
 use secrecy::{ExposeSecret, SecretSlice};
 
 use super::StoreError;
+use crate::hex;
 
 /// First byte of every sealed value: the format.
 const FORMAT: u8 = 1;
@@ -116,8 +117,8 @@ impl Seals {
                 }
             }
             _ => ComparedKey::Other {
-                own: self.keys.first().map_or_else(String::new, |key| hex(&key.id)),
-                stored: hex(id),
+                own: self.keys.first().map_or_else(String::new, |key| hex::encode(&key.id)),
+                stored: hex::encode(id),
             },
         }
     }
@@ -129,7 +130,7 @@ impl Seals {
             context.update(kind.as_bytes());
             context.update(&[0]);
             context.update(what);
-            hex(context.sign().as_ref())
+            hex::encode(context.sign().as_ref())
         })
     }
 
@@ -162,15 +163,6 @@ impl Seal {
 /// Ties a sealed value to the key and the place it was sealed for.
 fn associated(key: [u8; KEY_ID_LENGTH], name: &[u8]) -> Vec<u8> {
     [b"shopper-gateway/1".as_slice(), &key, name].concat()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
