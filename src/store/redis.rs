@@ -25,12 +25,13 @@ mod connect;
 mod health;
 mod link;
 mod link_error;
+mod scripts;
 mod trial;
 mod wire;
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -39,10 +40,13 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
-use redis::{Script, ScriptInvocation, cmd, streams::StreamRangeReply};
+use redis::{ScriptInvocation, cmd, streams::StreamRangeReply};
 
-use self::link::Link;
 pub use self::link_error::LinkError;
+use self::{
+    link::Link,
+    scripts::{END, ENLIST, INSERT, LOCK, NEWS, REPLACE, TAKE, TAKE_AWAY, TOUCH, TURN, UNLOCK},
+};
 use super::{
     Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, News, REVOCATION_TTL, RefusedCommand, Revocation,
     RevocationKey, RevocationKeys, RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError,
@@ -72,124 +76,6 @@ const ENDED_AT_ONCE: usize = 1000;
 
 /// How long the key's check value lasts after the last gateway has seen it: as long as the longest session, seconds.
 const KEY_CHECK_LASTS: u64 = 90 * 24 * 3600;
-
-/// KEYS: session. ARGV: its end in s, then the names and values of the hash.
-static INSERT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-         return redis.call('EXPIREAT', KEYS[1], ARGV[1])",
-    )
-});
-
-/// KEYS: stream. ARGV: the oldest time that is kept in ms, the stream's end in s, then the names and values of an entry.
-static NEWS: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "redis.call('XADD', KEYS[1], 'MINID', '~', ARGV[1], '*', unpack(ARGV, 3))
-         return redis.call('EXPIREAT', KEYS[1], ARGV[2])",
-    )
-});
-
-/// KEYS: session, lock. ARGV: owner, lease in ms. Gives the lock's number, 0 if taken, -1 if gone.
-static LOCK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
-         if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return redis.call('HINCRBY', KEYS[1], 'f', 1) end
-         return 0",
-    )
-});
-
-/// KEYS: lock. ARGV: owner.
-static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
-});
-
-/// KEYS: session, lock. ARGV: version read, lock's number, owner, sealed session, end in ms.
-static REPLACE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('HGET', KEYS[1], 'v') ~= ARGV[1] then return 0 end
-         if tonumber(redis.call('HGET', KEYS[1], 'w') or '0') > tonumber(ARGV[2]) then return 0 end
-         redis.call('HSET', KEYS[1], 'r', ARGV[4], 'v', tonumber(ARGV[1]) + 1, 'w', ARGV[2])
-         redis.call('PEXPIREAT', KEYS[1], ARGV[5])
-         if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('DEL', KEYS[2]) end
-         return 1",
-    )
-});
-
-/// KEYS: session, lock. Takes the session away at once, with the right to refresh it. Gives what it was.
-static TAKE_AWAY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local sealed = redis.call('HGET', KEYS[1], 'r')
-         redis.call('DEL', KEYS[1], KEYS[2])
-         return sealed",
-    )
-});
-
-/// KEYS: record of an end. ARGV: how to tell whether the record covers what is ended (`after` a number, `issued` at a
-/// time, `never`), that number or time, the time of the end, a record of an earlier key (number, time), life in ms. Gives
-/// the record's number and time. A number is the server's time in µs, and above every earlier one.
-static END: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local number, at = tonumber(ARGV[4]), tonumber(ARGV[5])
-         local kept_number, kept_at = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+):(%d+)$')
-         if kept_number and tonumber(kept_number) > number then number, at = tonumber(kept_number), tonumber(kept_at) end
-         local covered = number > 0
-           and ((ARGV[1] == 'after' and number > tonumber(ARGV[2])) or (ARGV[1] == 'issued' and tonumber(ARGV[2]) <= at))
-         if not covered then
-           local time = redis.call('TIME')
-           number = math.max(time[1] * 1000000 + time[2], number + 1)
-           at = math.max(at, tonumber(ARGV[3]))
-           redis.call('SET', KEYS[1], string.format('%.0f:%.0f', number, at), 'PX', ARGV[6])
-         end
-         return {string.format('%.0f', number), string.format('%.0f', at)}",
-    )
-});
-
-/// KEYS: the customer's sessions. ARGV: id, its end in s. The set lasts as long as the longest of them.
-static ENLIST: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "redis.call('SADD', KEYS[1], ARGV[1])
-         local left = redis.call('TTL', KEYS[1])
-         if left < 0 or redis.call('TIME')[1] + left < tonumber(ARGV[2]) then redis.call('EXPIREAT', KEYS[1], ARGV[2]) end
-         return 1",
-    )
-});
-
-/// KEYS: session. ARGV: last use. An older use never replaces a later one, and a gone session stays gone.
-static TOUCH: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local used = redis.call('HGET', KEYS[1], 'u')
-         if used and tonumber(used) < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'u', ARGV[1]) end
-         return 1",
-    )
-});
-
-/// KEYS: turn. ARGV: window in ms, longest wait in ms. Gives the wait in ms, -1 if that would be too long.
-static TURN: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local time = redis.call('TIME')
-         local now = time[1] * 1000 + math.floor(time[2] / 1000)
-         local free = tonumber(redis.call('GET', KEYS[1]) or '0')
-         if free < now then free = now end
-         if free - now > tonumber(ARGV[2]) then return -1 end
-         redis.call('SET', KEYS[1], free + ARGV[1], 'PX', free - now + ARGV[1])
-         return free - now",
-    )
-});
-
-/// KEYS: budget. ARGV: the time of the amount, of what may be spent, and of the whole, in µs. Gives the wait in µs, 0 if
-/// it was spent. After a failover to a server whose clock is behind, no more than the whole is missing.
-static TAKE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local time = redis.call('TIME')
-         local now = time[1] * 1000000 + time[2]
-         local missing = tonumber(redis.call('GET', KEYS[1]) or '0') - now
-         missing = math.min(math.max(missing, 0), tonumber(ARGV[3]))
-         local after = missing + tonumber(ARGV[1])
-         if after > tonumber(ARGV[2]) then return after - tonumber(ARGV[2]) end
-         redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.max(math.ceil(after / 1000), 1))
-         return 0",
-    )
-});
 
 /// Sessions in Redis.
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 use std::{error::Error, io, sync::Arc};
 
 use redis::{ErrorKind, RedisError};
-use rustls::{AlertDescription, CertificateError};
+use rustls::AlertDescription;
 
-use crate::store::UnavailableCause as Cause;
+use crate::{connect_failure::ConnectFailure, store::UnavailableCause as Cause};
 
 /// Why the store cannot be used, if that is what the error means. `None`: the server has refused the command itself, or its
 /// answer could not be read; another command may well succeed.
@@ -114,32 +114,23 @@ fn of_io_error(error: &io::Error) -> Cause {
         return of_tls(error);
     }
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Cause::ConnectionRefused,
         io::ErrorKind::NotFound => Cause::SocketMissing,
         io::ErrorKind::PermissionDenied => Cause::SocketForbidden,
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Cause::TimedOut,
-        io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown
-        | io::ErrorKind::AddrNotAvailable => Cause::Unreachable,
+        io::ErrorKind::WouldBlock => Cause::TimedOut,
+        io::ErrorKind::AddrNotAvailable => Cause::Unreachable,
         // Neither a kind nor a number tells a failed look-up; the standard library's words do.
         _ if error.to_string().contains("failed to lookup address information") => Cause::NameUnresolved,
-        _ => Cause::ConnectionLost,
+        _ => match ConnectFailure::of(error) {
+            ConnectFailure::Refused => Cause::ConnectionRefused,
+            ConnectFailure::TimedOut => Cause::TimedOut,
+            ConnectFailure::Unreachable => Cause::Unreachable,
+            _ => Cause::ConnectionLost,
+        },
     }
 }
 
 fn of_tls(error: &rustls::Error) -> Cause {
     match error {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Cause::CertificateName
-            }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => Cause::CertificateExpired,
-            _ => Cause::CertificateUntrusted,
-        },
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::NoCertificate
@@ -151,13 +142,21 @@ fn of_tls(error: &rustls::Error) -> Cause {
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied,
         ) => Cause::ClientCertificateRefused,
-        rustls::Error::InvalidMessage(_) => Cause::TlsNotSpoken,
-        _ => Cause::TlsIncompatible,
+        rustls::Error::AlertReceived(_) => Cause::TlsIncompatible,
+        _ => match ConnectFailure::of_tls(error) {
+            ConnectFailure::WrongName => Cause::CertificateName,
+            ConnectFailure::Expired | ConnectFailure::NotYetValid => Cause::CertificateExpired,
+            ConnectFailure::Untrusted | ConnectFailure::CertificateInvalid => Cause::CertificateUntrusted,
+            ConnectFailure::NotTls => Cause::TlsNotSpoken,
+            _ => Cause::TlsIncompatible,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+
     use super::*;
 
     #[test]
