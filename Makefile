@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences advisories build-tools test-tools fuzz-tools deploy-tools \
+.PHONY: help demo quick test test-rust fuzz soak figures deploy-test bench scale fleet instructions lint deb docs rules sbom licences advisories build-tools test-tools fuzz-tools deploy-tools \
   sdk-packages bench-tools deploy-requirements
 
 NEXTEST := 0.9.143
@@ -97,12 +97,14 @@ quick: build-tools ## Check format and lints, and run the unit tests and the che
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo nextest run --workspace --lib --test layers --test config_docs
 
-test: build-tools test-tools sdk-packages lint ## Run every test and check
-	cargo nextest run --workspace
-	cargo test --workspace --doc --quiet
+test: lint test-rust ## Run every test and check; CI runs these parts side by side
 	$(MAKE) --no-print-directory deploy-test
 	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(TEST_FUZZ_SECONDS)
 	$(MAKE) --no-print-directory instructions
+
+test-rust: build-tools test-tools sdk-packages ## Run the Rust tests and the examples in the documentation comments
+	cargo nextest run --workspace
+	cargo test --workspace --doc --quiet
 
 deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools it is for: Prometheus, dpkg, systemd, kustomize, ...
 	cargo build --workspace --bins --quiet
