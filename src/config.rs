@@ -1,6 +1,6 @@
 //! What the operator decided: the configuration as checked values of the domain.
 //!
-//! Owns the meaning of every key. The texts of the file are mirrored in `settings/raw.rs`; turning
+//! Owns the meaning of every key. The texts of the file are mirrored in `config/file.rs`; turning
 //! them into [`Settings`] finds every error at once. Nothing here opens a connection, and nothing
 //! else in the gateway reads a configuration file or an environment variable.
 //!
@@ -25,24 +25,24 @@ use url::Url;
 
 use crate::types::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
-mod draft;
+mod partial;
 mod environment;
-mod finding;
-mod guarded;
-mod layers;
+mod diagnostics;
+mod permissions;
+mod merge;
 mod load;
-mod parse;
-mod raw;
+mod validate;
+mod file;
 mod schema;
-mod secret;
+mod secret_files;
 mod secret_text;
-mod shape;
+mod schema_check;
 
-pub use draft::{CallerDraft, Draft, RouteDraft, TenantDraft, TlsDraft};
-pub use finding::{Checked, ConfigErrors, Finding};
-pub use guarded::{guarded, guarded_folder};
+pub use partial::{CallerDraft, Draft, RouteDraft, TenantDraft, TlsDraft};
+pub use diagnostics::{Checked, ConfigErrors, Finding};
+pub use permissions::{guarded, guarded_folder};
 pub use load::Loaded;
-pub use parse::{is_log_level, is_loopback};
+pub use validate::{is_log_level, is_loopback};
 pub use schema::schema;
 
 /// The whole configuration, checked.

@@ -8,10 +8,7 @@ use std::{collections::BTreeMap, fmt};
 
 use toml::Value;
 
-use super::{
-    finding::{Findings, lineage, nearest},
-    schema::Schema,
-};
+use super::{diagnostics::{Findings, lineage, nearest}, schema::Schema};
 
 /// What the names of the gateway's own variables begin with.
 pub(super) const PREFIX: &str = "SHOPPER_GATEWAY__";

@@ -7,15 +7,7 @@ use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
 
 use toml::Value;
 
-use super::{
-    Draft, Settings,
-    environment::{self, PREFIX},
-    finding::{Checked, ConfigErrors, Finding, Findings},
-    layers, parse,
-    raw::File,
-    schema::{self, Schema},
-    shape,
-};
+use super::{Draft, Settings, environment::{self, PREFIX}, diagnostics::{Checked, ConfigErrors, Finding, Findings}, merge, validate, file::File, schema::{self, Schema}, schema_check};
 
 /// A configuration without errors.
 #[derive(Debug, Clone)]
@@ -101,15 +93,15 @@ fn from_text(
     let mut findings = Findings::default();
     let overrides = environment::overrides(&file, schema, environment, &mut findings);
     // Not reached: the text is TOML, and each path stands in the schema. The error may quote the text.
-    let mut merged = layers::merge(text, &file, schema, &overrides)
+    let mut merged = merge::merge(text, &file, schema, &overrides)
         .map_err(|_| Finding { path: "configuration".to_owned(), problem: "cannot be read".to_owned() })?;
-    shape::check(&mut merged, schema, &mut findings);
+    schema_check::check(&mut merged, schema, &mut findings);
     let file: File = serde_path_to_error::deserialize(merged).unwrap_or_else(|error| {
         // Not reached as long as the schema says all that serde wants. Serde's own text may quote a value.
         findings.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let (draft, settings) = parse::settings(file, folder, environment, &mut findings);
+    let (draft, settings) = validate::settings(file, folder, environment, &mut findings);
     let Checked { errors, warnings } = check(&draft);
     for Finding { path, problem } in errors {
         findings.error(path, problem);

@@ -1,12 +1,12 @@
 //! The JSON Schema of the configuration file, made from the raw types, and how to look things up in it.
 //!
 //! Owns what the schema says beyond what the types say by themselves. It serves editors, and the
-//! gateway itself (`environment`, `layers`, `shape`), so it can't say anything that does not hold.
+//! gateway itself (`environment`, `merge`, `schema_check`), so it can't say anything that does not hold.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;
 
-use super::raw::File;
+use super::file::File;
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
 #[must_use]

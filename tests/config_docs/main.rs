@@ -12,7 +12,7 @@ use shopper_gateway::config::schema;
 
 const BASE: &str = include_str!("../../config/base.toml");
 /// Ends the head, which is written by hand.
-const MARK: &str = "<!-- From here on made from src/settings/raw.rs by `make docs`. -->\n\n";
+const MARK: &str = "<!-- From here on made from src/config/file.rs by `make docs`. -->\n\n";
 /// Set by `make docs`.
 const WRITE: &str = "WRITE_CONFIGURATION_PAGE";
 

@@ -1,7 +1,7 @@
 //! The tables of `docs/CONFIGURATION.md`, made from the JSON Schema of the configuration.
 //!
 //! Owns how a key looks on the page. All texts are the schema's, which are the comments, kinds and defaults of
-//! `src/settings/raw.rs`; the order is that of `config/base.toml`, for a schema has none.
+//! `src/config/file.rs`; the order is that of `config/base.toml`, for a schema has none.
 
 use serde_json::Value;
 

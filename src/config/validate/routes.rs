@@ -6,19 +6,19 @@
 use http::Method;
 
 use super::value::Keys;
-use crate::config::{Route, RouteDraft, finding::Findings, raw};
+use crate::config::{Route, RouteDraft, diagnostics::Findings, file};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// The routes, as far as they can be read.
-pub(super) fn routes(raw: Vec<raw::Route>, findings: &mut Findings) -> Vec<RouteDraft> {
+pub(super) fn routes(raw: Vec<file::Route>, findings: &mut Findings) -> Vec<RouteDraft> {
     raw.into_iter()
         .enumerate()
         .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), findings)))
         .collect()
 }
 
-fn route(raw: raw::Route, keys: &mut Keys<'_>) -> RouteDraft {
+fn route(raw: file::Route, keys: &mut Keys<'_>) -> RouteDraft {
     let name = keys.required("name", raw.name).filter(|name| {
         if !is_name(name) {
             keys.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");

@@ -12,11 +12,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
-use crate::{
-    config::{finding::Findings, raw},
-    host::{is_localhost, without_root_dot},
-    types::{InvalidName, Scope, Scopes},
-};
+use crate::{config::{diagnostics::Findings, file}, host::{is_localhost, without_root_dot}, types::{InvalidName, Scope, Scopes}};
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -66,7 +62,7 @@ impl<'f> Keys<'f> {
     }
 
     /// The valid elements of a list of names; the others are reported.
-    pub(super) fn names<T>(&mut self, key: &str, list: raw::List) -> Vec<T>
+    pub(super) fn names<T>(&mut self, key: &str, list: file::List) -> Vec<T>
     where
         T: FromStr<Err = InvalidName> + PartialEq,
     {
@@ -84,7 +80,7 @@ impl<'f> Keys<'f> {
     }
 
     /// Scopes, of which there must be one at least.
-    pub(super) fn scopes(&mut self, key: &str, list: raw::List) -> Scopes {
+    pub(super) fn scopes(&mut self, key: &str, list: file::List) -> Scopes {
         let texts = list.into_texts();
         if texts.is_empty() {
             self.error(key, "empty; expected at least one scope");
@@ -117,10 +113,10 @@ impl<'f> Keys<'f> {
     }
 
     /// A size above zero, in bytes.
-    pub(super) fn size(&mut self, key: &str, raw: &raw::Size, largest: u64) -> Option<usize> {
+    pub(super) fn size(&mut self, key: &str, raw: &file::Size, largest: u64) -> Option<usize> {
         let bytes = match raw {
-            raw::Size::Bytes(bytes) => Some(*bytes),
-            raw::Size::Text(text) => bytes(text),
+            file::Size::Bytes(bytes) => Some(*bytes),
+            file::Size::Text(text) => bytes(text),
         };
         let problem = match bytes {
             None => "not a size; expected bytes, or a number and a unit, e.g. 65536, \"64KiB\" or \"1MiB\"".to_owned(),
@@ -186,7 +182,7 @@ impl<'f> Keys<'f> {
     }
 }
 
-impl raw::List {
+impl file::List {
     /// Whether it has no element.
     pub(super) fn is_empty(&self) -> bool {
         match self {

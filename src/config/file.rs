@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{DeprecatedLogins, LogFormat, PolicyMode, RouteSecurity, UnknownOperations};
 
 mod defaults;
-mod kinds;
+mod value_types;
 
 /// Configuration of shopper-gateway.
 ///
@@ -98,20 +98,20 @@ pub(super) struct Server {
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
     /// Certificate chain, PEM; a warning when others can write it.
-    #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/certificate.pem")]
+    #[schemars(with = "value_types::File", example = &"/etc/shopper-gateway/tls/certificate.pem")]
     pub(super) certificate: Option<PathBuf>,
     /// Private key, PEM, without a passphrase; refused when others can read it (`chmod 0400`; `0440` will do).
-    #[schemars(with = "kinds::File", example = &"/etc/shopper-gateway/tls/private-key.pem")]
+    #[schemars(with = "value_types::File", example = &"/etc/shopper-gateway/tls/private-key.pem")]
     pub(super) private_key: Option<PathBuf>,
     /// Authorities that may sign client certificates, PEM. A certificate of others fails the handshake; none at all is
     /// accepted. Absent: none is asked for. Refused when others can write it (`chmod go-w`).
-    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/client-ca.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/etc/shopper-gateway/tls/client-ca.pem")]
     pub(super) client_ca: Option<PathBuf>,
     /// Revocation lists (CRLs) of these authorities, PEM, one for each that issues a certificate of a client's chain: a
     /// certificate that no list covers fails the handshake, as a revoked one does. A reload reads the file again;
     /// connections that are open stay so. The `nextUpdate` of a list is not enforced; a warning when it is over.
     /// Refused when no list is of these authorities. Absent: revocation is not checked. Refused when others can write it.
-    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/client-crl.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/etc/shopper-gateway/tls/client-crl.pem")]
     pub(super) client_crl: Option<PathBuf>,
 }
 
@@ -120,7 +120,7 @@ pub(super) struct Tls {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Admin {
     /// Never one of the public addresses. It asks for no credential: let only operators reach it.
-    #[schemars(with = "kinds::Address", example = &"127.0.0.1:9090")]
+    #[schemars(with = "value_types::Address", example = &"127.0.0.1:9090")]
     pub(super) listen: String,
 }
 
@@ -129,13 +129,13 @@ pub(super) struct Admin {
 #[serde(deny_unknown_fields)]
 pub(super) struct Tenant {
     /// The organization, as in the paths of the APIs: `f_ecom_{realm}_{instance}`.
-    #[schemars(with = "kinds::Id", example = &"f_ecom_zzrf_001")]
+    #[schemars(with = "value_types::Id", example = &"f_ecom_zzrf_001")]
     pub(super) organization_id: Option<String>,
     /// Where its Shopper APIs and SLAS are. A host that ends in a dot is looked up without the search domains of DNS.
-    #[schemars(with = "kinds::Url", example = &"https://kv7kzm78.api.commercecloud.salesforce.com")]
+    #[schemars(with = "value_types::Url", example = &"https://kv7kzm78.api.commercecloud.salesforce.com")]
     pub(super) api: Option<String>,
     /// Authorities for `api`, PEM, instead of the system's, each of them usable. Refused when others can write it (`chmod go-w`).
-    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/tls/api-ca.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/etc/shopper-gateway/tls/api-ca.pem")]
     pub(super) api_ca: Option<PathBuf>,
     /// Its sites, which SLAS calls channels; at least one.
     #[schemars(with = "List", example = json!(["RefArch", "RefArchGlobal"]))]
@@ -148,7 +148,7 @@ pub(super) struct Tenant {
     pub(super) slas_clients: Vec<SlasClient>,
     /// The private client that obtains tokens on behalf of shoppers. Default: the private client, if
     /// there is exactly one.
-    #[schemars(with = "Option<kinds::Id>", example = &"22222222-2222-4222-8222-222222222222")]
+    #[schemars(with = "Option<value_types::Id>", example = &"22222222-2222-4222-8222-222222222222")]
     pub(super) on_behalf_client: Option<String>,
     /// Whether logins through the SLAS paths become sessions of the gateway; see
     /// docs/OPERATIONS.md#logins-at-slas-as-sessions before turning it on or off.
@@ -166,10 +166,10 @@ pub(super) struct Tenant {
 pub(super) struct AccountManager {
     /// Where it is. Its keys verify the tokens that callers present.
     #[serde(default = "AccountManager::url")]
-    #[schemars(with = "kinds::Url", example = &"https://account.demandware.com")]
+    #[schemars(with = "value_types::Url", example = &"https://account.demandware.com")]
     pub(super) url: String,
     /// The gateway's own client, whose tokens go upstream for callers that show a certificate.
-    #[schemars(with = "kinds::Id", example = &"aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")]
+    #[schemars(with = "value_types::Id", example = &"aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")]
     pub(super) client_id: Option<String>,
     /// Its secret.
     #[schemars(with = "Secret", example = secret_example())]
@@ -188,7 +188,7 @@ pub(super) struct AccountManager {
 #[serde(deny_unknown_fields)]
 pub(super) struct SlasClient {
     /// The id of a SLAS client that the deprecated logins and requests for SLAS may name.
-    #[schemars(with = "kinds::Id", example = &"11111111-1111-4111-8111-111111111111")]
+    #[schemars(with = "value_types::Id", example = &"11111111-1111-4111-8111-111111111111")]
     pub(super) client_id: Option<String>,
     /// Its secret. Absent: a public client. With it, whoever reaches the gateway can use the client's logins by its id
     /// alone, unless `vouch` is false; see docs/OPERATIONS.md#paths-of-slas.
@@ -225,7 +225,7 @@ pub(super) struct Caller {
     pub(super) name: Option<String>,
     /// The Account Manager client whose bearer token, or Basic credentials, the caller presents. Exactly one of this,
     /// `certificate_subject` and `certificate_san`.
-    #[schemars(with = "Option<kinds::Id>", example = &"bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")]
+    #[schemars(with = "Option<value_types::Id>", example = &"bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")]
     pub(super) account_manager_client_id: Option<String>,
     /// The whole subject of the client certificate it presents, in the form of RFC 4514 (the last part of the
     /// certificate first); needs `server.tls.client_ca`.
@@ -263,10 +263,10 @@ pub(super) struct Sessions {
     /// A token this close to its end is refreshed by the next request, but never before three quarters of its life are
     /// over. Of tokens that live long, half as close for some sessions, so that shoppers who came together do not renew
     /// together. At most 29 minutes.
-    #[schemars(with = "kinds::Duration", example = &"5m")]
+    #[schemars(with = "value_types::Duration", example = &"5m")]
     pub(super) refresh_ahead: String,
     /// A session ends this long after its last use. At most 90 days.
-    #[schemars(with = "kinds::Duration", example = &"30m")]
+    #[schemars(with = "value_types::Duration", example = &"30m")]
     pub(super) idle_timeout: String,
     /// Most sessions held in memory; beyond, those longest unused are forgotten within seconds.
     #[schemars(range(min = 1, max = 100_000_000), example = 100_000)]
@@ -281,37 +281,37 @@ pub(super) struct Sessions {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Timeouts {
     /// Each wait for the answer of a Shopper API: for its beginning, and between its parts.
-    #[schemars(with = "kinds::Duration", example = &"10s")]
+    #[schemars(with = "value_types::Duration", example = &"10s")]
     pub(super) upstream: String,
     /// The same where an operation accepts nothing but system tokens.
-    #[schemars(with = "kinds::Duration", example = &"60s")]
+    #[schemars(with = "value_types::Duration", example = &"60s")]
     pub(super) upstream_admin: String,
     /// Connecting to any server, and resolving its name.
-    #[schemars(with = "kinds::Duration", example = &"3s")]
+    #[schemars(with = "value_types::Duration", example = &"3s")]
     pub(super) connect: String,
     /// One call of the gateway to SLAS, Account Manager or the Shopper Customers API.
-    #[schemars(with = "kinds::Duration", example = &"3s")]
+    #[schemars(with = "value_types::Duration", example = &"3s")]
     pub(super) exchange: String,
     /// A client's whole request head: on a new connection from its beginning, TLS handshake included, later from the
     /// head's first byte. Then the connection is closed.
-    #[schemars(with = "kinds::Duration", example = &"10s")]
+    #[schemars(with = "value_types::Duration", example = &"10s")]
     pub(super) client_head: String,
     /// Each wait for more of a client's body that is forwarded while it arrives, and the time after which
     /// `limits.body_rate` counts.
-    #[schemars(with = "kinds::Duration", example = &"30s")]
+    #[schemars(with = "value_types::Duration", example = &"30s")]
     pub(super) client_body: String,
     /// A client's whole body, where the gateway reads it before it decides: deprecated logins, and forms for SLAS that
     /// may lack a client's credential.
-    #[schemars(with = "kinds::Duration", example = &"10s")]
+    #[schemars(with = "value_types::Duration", example = &"10s")]
     pub(super) held_body: String,
     /// A client taking one part of an answer, of 64 KiB at most. Then the connection is closed (HTTP/2: the stream).
-    #[schemars(with = "kinds::Duration", example = &"30s")]
+    #[schemars(with = "value_types::Duration", example = &"30s")]
     pub(super) client_write: String,
     /// How long a connection, of either side, may be without a request.
-    #[schemars(with = "kinds::Duration", example = &"60s")]
+    #[schemars(with = "value_types::Duration", example = &"60s")]
     pub(super) idle: String,
     /// What requests in flight may take at a stop. Keep it below the grace period of what stops the gateway.
-    #[schemars(with = "kinds::Duration", example = &"25s")]
+    #[schemars(with = "value_types::Duration", example = &"25s")]
     pub(super) drain: String,
 }
 
@@ -422,7 +422,7 @@ pub(super) struct Load {
     pub(super) concurrency: usize,
     /// How long a request may wait to be one of them; then 503 `overloaded`. While such waits are in vain, nobody
     /// waits. At most 1 minute.
-    #[schemars(with = "kinds::Duration", example = &"100ms")]
+    #[schemars(with = "value_types::Duration", example = &"100ms")]
     pub(super) queue: String,
 }
 
@@ -464,7 +464,7 @@ pub(super) struct Log {
     pub(super) format: LogFormat,
     /// File that the audit log is added to, always as JSON and at any `log.level`. Absent: standard error, among the
     /// other lines, with the target `shopper_gateway::observability::audit`. SIGHUP opens it anew, for log rotation.
-    #[schemars(with = "Option<kinds::File>", example = &"/var/log/shopper-gateway/audit.jsonl")]
+    #[schemars(with = "Option<value_types::File>", example = &"/var/log/shopper-gateway/audit.jsonl")]
     pub(super) audit_file: Option<PathBuf>,
     /// Makes the pseudonyms of shoppers in the audit log: 32 bytes in base64 (`openssl rand -base64 32`), the same for
     /// all replicas. Absent: a random one for each process, so that no two runs can be compared.
@@ -475,7 +475,7 @@ pub(super) struct Log {
     #[schemars(range(min = 1, max = 1_000_000), example = 100)]
     pub(super) one_success_in: u32,
     /// A successful request that takes this long always gets its line too. At most ten minutes.
-    #[schemars(with = "kinds::Duration", example = &"1s")]
+    #[schemars(with = "value_types::Duration", example = &"1s")]
     pub(super) slow: String,
 }
 
@@ -485,7 +485,7 @@ pub(super) struct Log {
 pub(super) struct Traces {
     /// Where the collector takes OTLP over HTTP; `/v1/traces` is added. Absent: no traces are made, and a caller's
     /// `traceparent` goes upstream as it came. A credential for the collector goes into `OTEL_EXPORTER_OTLP_HEADERS`.
-    #[schemars(with = "Option<kinds::Url>", example = &"http://127.0.0.1:4318")]
+    #[schemars(with = "Option<value_types::Url>", example = &"http://127.0.0.1:4318")]
     pub(super) endpoint: Option<String>,
     /// Of the traces that begin here, one in so many is exported. Whoever hands one over in `traceparent` has decided
     /// about it.
@@ -510,14 +510,14 @@ pub(super) struct Store {
     #[schemars(with = "Option<Secret>", example = &"rediss://gateway:password@redis.internal:6379/0")]
     pub(super) url: Option<Secret>,
     /// Authorities that may sign its certificate, PEM. Absent: the system's. Refused when others can write it.
-    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/redis-ca.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/etc/shopper-gateway/redis-ca.pem")]
     pub(super) ca: Option<PathBuf>,
     /// The gateway's own certificate chain, PEM, for a Redis that asks for client certificates; its Sentinels are shown
     /// it too. Read anew for each connection, as are `ca` and `private_key`.
-    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/redis-client.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/etc/shopper-gateway/redis-client.pem")]
     pub(super) certificate: Option<PathBuf>,
     /// The private key of `certificate`, PEM; only the gateway may read it.
-    #[schemars(with = "Option<kinds::File>", example = &"/run/secrets/redis-client-key.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/run/secrets/redis-client-key.pem")]
     pub(super) private_key: Option<PathBuf>,
     /// ACL user of the Sentinels. Absent: their default user.
     #[schemars(example = &"gateway")]
@@ -529,7 +529,7 @@ pub(super) struct Store {
     #[schemars(example = &true)]
     pub(super) sentinel_tls: Option<bool>,
     /// Authorities that may sign the Sentinels' certificates, PEM. Absent: those of `ca`. Refused when others can write it.
-    #[schemars(with = "Option<kinds::File>", example = &"/etc/shopper-gateway/sentinel-ca.pem")]
+    #[schemars(with = "Option<value_types::File>", example = &"/etc/shopper-gateway/sentinel-ca.pem")]
     pub(super) sentinel_ca: Option<PathBuf>,
     /// Seals what is stored: 32 bytes in base64 (`openssl rand -base64 32`), the same for all replicas. Needed for
     /// `redis`.
@@ -542,7 +542,7 @@ pub(super) struct Store {
     #[schemars(example = &"shopper-gateway")]
     pub(super) key_prefix: String,
     /// Longest wait for one command.
-    #[schemars(with = "kinds::Duration", example = &"50ms")]
+    #[schemars(with = "value_types::Duration", example = &"50ms")]
     pub(super) timeout: String,
 }
 
@@ -563,12 +563,12 @@ pub(super) enum StoreKind {
 pub(super) struct Keys {
     /// How long a key set is good while its issuer cannot be asked; then its tokens get 503 `keys_unavailable`. From 24
     /// hours to 30 days.
-    #[schemars(with = "kinds::Duration", example = &"72h")]
+    #[schemars(with = "value_types::Duration", example = &"72h")]
     pub(super) max_age: String,
     /// Where key sets outlive the process, so that a restart during an outage of SLAS still verifies. Refused when
     /// anybody but root or the gateway's user can write in it; made with mode 0700 if only it is missing. With a store
     /// of kind `redis` they are kept there as well, sealed.
-    #[schemars(with = "Option<kinds::Folder>", example = &"/var/lib/shopper-gateway/keys")]
+    #[schemars(with = "Option<value_types::Folder>", example = &"/var/lib/shopper-gateway/keys")]
     pub(super) folder: Option<PathBuf>,
 }
 
@@ -652,7 +652,7 @@ pub(super) enum Secret {
 pub(super) struct Elsewhere {
     /// A file that holds nothing else; a byte order mark and line ends at its end are ignored. Refused when others can read it, or its group can
     /// write it (`chmod 0400`; `0440` will do).
-    #[schemars(with = "Option<kinds::File>", example = &"/run/secrets/account-manager")]
+    #[schemars(with = "Option<value_types::File>", example = &"/run/secrets/account-manager")]
     pub(super) file: Option<PathBuf>,
     /// The name of an environment variable.
     #[schemars(example = &"ACCOUNT_MANAGER_SECRET")]

@@ -4,20 +4,13 @@
 //! exists is checked where the table of operations is.
 
 use super::{tenants::Draft, value::Keys};
-use crate::{
-    config::{
-        Caller, CallerDraft, CallerIdentity,
-        finding::{Findings, nearest},
-        raw,
-    },
-    types::{ClientId, OrganizationId, SiteId},
-};
+use crate::{config::{Caller, CallerDraft, CallerIdentity, diagnostics::{Findings, nearest}, file}, types::{ClientId, OrganizationId, SiteId}};
 
 const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 
 /// The callers, as far as they can be read.
 pub(super) fn callers(
-    raw: Vec<raw::Caller>,
+    raw: Vec<file::Caller>,
     tenants: &[Draft],
     client_certificates: bool,
     findings: &mut Findings,
@@ -49,7 +42,7 @@ pub(super) fn callers(
     callers
 }
 
-fn caller(raw: raw::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> CallerDraft {
+fn caller(raw: file::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> CallerDraft {
     let name = keys.required("name", raw.name).and_then(|name| label(name, keys));
     let identity = identity(
         raw.account_manager_client_id.as_deref(),
@@ -149,7 +142,7 @@ fn check_client_certificates(key: &str, client_certificates: bool, keys: &mut Ke
 }
 
 /// Which of [`RIGHTS`] the list names.
-fn rights(list: raw::List, keys: &mut Keys<'_>) -> [bool; 3] {
+fn rights(list: file::List, keys: &mut Keys<'_>) -> [bool; 3] {
     let texts = list.into_texts();
     if texts.is_empty() {
         keys.error("may", "empty; expected at least one of system, on_behalf and create_shoppers");
@@ -163,7 +156,7 @@ fn rights(list: raw::List, keys: &mut Keys<'_>) -> [bool; 3] {
     RIGHTS.map(|right| texts.iter().any(|text| text == right))
 }
 
-fn organizations(list: raw::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<OrganizationId> {
+fn organizations(list: file::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<OrganizationId> {
     if list.is_empty() {
         keys.error("organizations", "empty; expected at least one organization of [[tenants]]");
     }
@@ -180,7 +173,7 @@ fn organizations(list: raw::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Vec
     named
 }
 
-fn sites(list: raw::List, organizations: &[OrganizationId], tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<SiteId> {
+fn sites(list: file::List, organizations: &[OrganizationId], tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<SiteId> {
     let named: Vec<SiteId> = keys.names("sites", list);
     let own = |tenant: &&Draft| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
     let known: Option<Vec<&[SiteId]>> = tenants.iter().filter(own).map(|tenant| tenant.sites.as_deref()).collect();
@@ -192,7 +185,7 @@ fn sites(list: raw::List, organizations: &[OrganizationId], tenants: &[Draft], k
     named
 }
 
-fn operations(list: raw::List, keys: &mut Keys<'_>) -> Vec<String> {
+fn operations(list: file::List, keys: &mut Keys<'_>) -> Vec<String> {
     let operations = list.into_texts();
     if operations.is_empty() {
         keys.error("operations", "empty; expected at least one, e.g. [\"orders.*\"]");

@@ -6,10 +6,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
-use super::{
-    Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
-    UnknownOperations, draft, finding::Findings, raw, secret::Surroundings,
-};
+use super::{Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft, UnknownOperations, partial, diagnostics::Findings, file, secret_files::Surroundings};
 
 mod callers;
 mod keys;
@@ -35,7 +32,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// What could be read, and the settings; `None` only together with an error.
 pub(super) fn settings(
-    mut file: raw::File,
+    mut file: file::File,
     folder: &Path,
     environment: &BTreeMap<String, String>,
     findings: &mut Findings,
@@ -59,7 +56,7 @@ pub(super) fn settings(
     let limits = limits::limits(&file.limits, &file.logins, findings);
     let low_priority = file.load.low_priority.into_texts();
     let load = load(&file.load.queue, file.load.concurrency, &low_priority, findings);
-    let raw::Logins {
+    let file::Logins {
         waiting,
         failed_per_address,
         guests_per_address: _,
@@ -77,9 +74,9 @@ pub(super) fn settings(
     let draft = Draft {
         tls: files.unwrap_or_default(),
         tenants: tenants.iter().map(tenants::Draft::servers).collect(),
-        store_authorities: store.as_ref().map(draft::store_authorities).unwrap_or_default(),
-        store_client: store.as_ref().and_then(draft::store_client),
-        verified_by_system: draft::verified_by_system(store.as_ref(), endpoint),
+        store_authorities: store.as_ref().map(partial::store_authorities).unwrap_or_default(),
+        store_client: store.as_ref().and_then(partial::store_client),
+        verified_by_system: partial::verified_by_system(store.as_ref(), endpoint),
         callers,
         routes,
         low_priority,
@@ -108,7 +105,7 @@ pub(super) fn settings(
 }
 
 /// All of the listener but its TLS.
-fn server(raw: raw::Server, findings: &mut Findings) -> Option<Server> {
+fn server(raw: file::Server, findings: &mut Findings) -> Option<Server> {
     let mut keys = Keys::new("server", findings);
     let texts = raw.listen.into_texts();
     if texts.is_empty() {
@@ -136,7 +133,7 @@ fn server(raw: raw::Server, findings: &mut Findings) -> Option<Server> {
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
 
-fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> TlsDraft {
+fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> TlsDraft {
     let certificate = findings
         .required("server.tls.certificate", raw.certificate)
         .and_then(|file| surroundings.readable("server.tls.certificate", &file, findings));
@@ -169,7 +166,7 @@ fn tls_files(raw: raw::Tls, surroundings: &Surroundings<'_>, findings: &mut Find
 }
 
 /// Warns of what an operator may have left on by mistake, or not know of: the environment sets it as well.
-fn policy(raw: &raw::Policy, findings: &mut Findings) -> Policy {
+fn policy(raw: &file::Policy, findings: &mut Findings) -> Policy {
     if raw.mode == PolicyMode::Report {
         findings.warn(
             "policy.mode",
@@ -186,7 +183,7 @@ fn policy(raw: &raw::Policy, findings: &mut Findings) -> Policy {
     Policy { mode: raw.mode, unknown_operations: raw.unknown_operations, deprecated_logins: raw.deprecated_logins }
 }
 
-fn admin(raw: &raw::Admin, server: Option<&Server>, findings: &mut Findings) -> Option<Admin> {
+fn admin(raw: &file::Admin, server: Option<&Server>, findings: &mut Findings) -> Option<Admin> {
     let mut keys = Keys::new("admin", findings);
     let listen = keys.address("listen", &raw.listen)?;
     if server.is_some_and(|server| server.listen.iter().any(|public| collide(*public, listen))) {
@@ -215,7 +212,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     }
 }
 
-fn sessions(raw: &raw::Sessions, findings: &mut Findings) -> Option<Sessions> {
+fn sessions(raw: &file::Sessions, findings: &mut Findings) -> Option<Sessions> {
     let mut keys = Keys::new("sessions", findings);
     let refresh_ahead = keys.duration("refresh_ahead", &raw.refresh_ahead, TOKEN_LIFE - MINUTE);
     let idle_timeout = keys.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_LIFE);
@@ -227,7 +224,7 @@ fn sessions(raw: &raw::Sessions, findings: &mut Findings) -> Option<Sessions> {
     })
 }
 
-fn timeouts(raw: &raw::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
+fn timeouts(raw: &file::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
     let mut keys = Keys::new("timeouts", findings);
     let mut duration = |key, text: &str| keys.duration(key, text, LONGEST_WAIT);
     let upstream = duration("upstream", &raw.upstream);

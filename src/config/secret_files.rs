@@ -14,12 +14,7 @@ use std::{
 use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::{
-    finding::Findings,
-    guarded::write_protected,
-    raw,
-    secret_text::{self, SecretText, shown_name},
-};
+use super::{diagnostics::Findings, permissions::write_protected, file, secret_text::{self, SecretText, shown_name}};
 
 /// More than any secret has; a path to something else by mistake must not fill the memory.
 const LARGEST: u64 = 64 * 1024;
@@ -41,23 +36,23 @@ pub(super) struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// The secret of this key.
-    pub(super) fn secret(&self, path: &str, raw: raw::Secret, findings: &mut Findings) -> Option<SecretString> {
+    pub(super) fn secret(&self, path: &str, raw: file::Secret, findings: &mut Findings) -> Option<SecretString> {
         let found = match raw {
-            raw::Secret::Literal(secret) => {
+            file::Secret::Literal(secret) => {
                 if !findings.is_from_environment(path) {
                     findings.warn(path, "the secret stands in the file; write { file = \"…\" } or { env = \"NAME\" }");
                 }
                 text_of(path, secret.expose_secret().as_bytes(), "the value", findings)
             }
-            raw::Secret::Elsewhere(raw::Elsewhere { file: Some(file), env: None }) => {
+            file::Secret::Elsewhere(file::Elsewhere { file: Some(file), env: None }) => {
                 self.in_file(path, &file, findings)
             }
-            raw::Secret::Elsewhere(raw::Elsewhere { file: None, env: Some(name) }) => {
+            file::Secret::Elsewhere(file::Elsewhere { file: None, env: Some(name) }) => {
                 self.in_variable(path, &name, findings)
             }
             // What was given was of the wrong kind, or misspelt, and has been reported.
-            raw::Secret::Elsewhere(_) if findings.is_flawed(path) => return None,
-            raw::Secret::Elsewhere(_) => Err("expected exactly one of file and env".to_owned()),
+            file::Secret::Elsewhere(_) if findings.is_flawed(path) => return None,
+            file::Secret::Elsewhere(_) => Err("expected exactly one of file and env".to_owned()),
         };
         found.map_err(|problem| findings.error(path, problem)).ok()
     }

@@ -11,19 +11,14 @@ use super::{
     redis_url::{self, RedisUrl, Servers},
     value::Keys,
 };
-use crate::config::{
-    RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
-    finding::Findings,
-    raw::{self, Secret, StoreKind},
-    secret::Surroundings,
-};
+use crate::config::{RedisLogin, RedisStore, RedisTls, RedisTopology, Store, diagnostics::Findings, file::{self, Secret, StoreKind}, secret_files::Surroundings};
 
 /// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
 const LONGEST_COMMAND: Duration = Duration::from_secs(5);
 const KEY_LENGTH: usize = 32;
 
 /// The store of the configuration.
-pub(super) fn store(raw: raw::Store, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Store> {
+pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Store> {
     let mut keys = Keys::new("store", findings);
     let timeout = keys.duration("timeout", &raw.timeout, LONGEST_COMMAND);
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);

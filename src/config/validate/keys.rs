@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use super::value::Keys as Table;
-use crate::config::{Keys, finding::Findings, guarded_folder, raw, secret::Surroundings};
+use crate::config::{Keys, diagnostics::Findings, guarded_folder, file, secret_files::Surroundings};
 
 /// An outage shorter than this must never be the reason that a shop is down.
 const SHORTEST_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -11,7 +11,7 @@ const SHORTEST_AGE: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The keys' section of the configuration.
-pub(super) fn keys(raw: &raw::Keys, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Keys> {
+pub(super) fn keys(raw: &file::Keys, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Keys> {
     let mut table = Table::new("keys", findings);
     let mut max_age = table.duration("max_age", &raw.max_age, LONGEST_AGE);
     if max_age.is_some_and(|age| age < SHORTEST_AGE) {

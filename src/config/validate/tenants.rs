@@ -7,12 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::value::Keys;
-use crate::{
-    config::{
-        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, finding::Findings, raw, secret::Surroundings,
-    },
-    types::{ClientId, OrganizationId, SiteId},
-};
+use crate::{config::{AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, diagnostics::Findings, file, secret_files::Surroundings}, types::{ClientId, OrganizationId, SiteId}};
 
 /// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
 const SLAS_ON_PRODUCTION: u32 = 24_000;
@@ -44,7 +39,7 @@ impl Draft {
     }
 }
 
-pub(super) fn tenants(raw: Vec<raw::Tenant>, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Vec<Draft> {
+pub(super) fn tenants(raw: Vec<file::Tenant>, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Vec<Draft> {
     if raw.is_empty() {
         findings.error("tenants", "missing; expected at least one [[tenants]] with organization_id, api and sites");
     }
@@ -62,7 +57,7 @@ pub(super) fn tenants(raw: Vec<raw::Tenant>, surroundings: &Surroundings<'_>, fi
     drafts
 }
 
-fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Draft {
+fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Draft {
     let has_account_manager = raw.account_manager.is_some();
     let account_manager = match raw.account_manager {
         Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, findings).map(Some),
@@ -150,7 +145,7 @@ fn tenant(table: &str, raw: raw::Tenant, surroundings: &Surroundings<'_>, findin
 
 fn account_manager(
     table: &str,
-    raw: raw::AccountManager,
+    raw: file::AccountManager,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<AccountManager> {
@@ -176,7 +171,7 @@ fn account_manager(
 /// The secret under a table's `client_secret`: `None` if there is none, `Some(None)` after an error.
 fn secret(
     table: &str,
-    raw: Option<raw::Secret>,
+    raw: Option<file::Secret>,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<Option<SecretString>> {
@@ -186,7 +181,7 @@ fn secret(
 /// The secret under a table's `previous_client_secret`; `None` only after an error.
 fn previous_secret(
     table: &str,
-    raw: Option<raw::Secret>,
+    raw: Option<file::Secret>,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<Option<SecretString>> {
@@ -212,7 +207,7 @@ struct Clients {
 
 fn slas_clients(
     tenant: &str,
-    raw: Vec<raw::SlasClient>,
+    raw: Vec<file::SlasClient>,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Clients {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{store::key, value::Keys};
-use crate::config::{Log, finding::Findings, raw, secret::Surroundings};
+use crate::config::{Log, diagnostics::Findings, file, secret_files::Surroundings};
 
 /// What takes longer is ended by other limits.
 const SLOWEST: Duration = Duration::from_secs(600);
 
-pub(super) fn log(raw: raw::Log, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Log> {
+pub(super) fn log(raw: file::Log, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Log> {
     let audit_file = match raw.audit_file {
         Some(file) => surroundings.writable("log.audit_file", &file, findings).map(Some),
         None => Some(None),

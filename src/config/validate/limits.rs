@@ -4,7 +4,7 @@
 //! all clients must be above zero.
 
 use super::value::Keys;
-use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, finding::Findings, raw};
+use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Findings, file};
 
 /// Connections from one address where the file says nothing: a tenth of the default for all.
 const CONNECTIONS_PER_ADDRESS: usize = 1000;
@@ -16,7 +16,7 @@ const LARGEST_FORM: usize = 64 * 1024;
 /// Pingora reads no head of more than 1 MiB.
 const LARGEST_HEAD: u64 = 1 << 20;
 
-pub(super) fn limits(raw: &raw::Limits, logins: &raw::Logins, findings: &mut Findings) -> Option<Limits> {
+pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, findings: &mut Findings) -> Option<Limits> {
     let mut keys = Keys::new("limits", findings);
     let body = keys.size("body", &raw.body, LARGEST_SIZE);
     let body_rate = keys.size("body_rate", &raw.body_rate, LARGEST_SIZE);
@@ -99,7 +99,7 @@ impl InAll {
 
 /// The networks, the longest prefix first; `None` only together with an error.
 fn networks(
-    raw: &[raw::Network],
+    raw: &[file::Network],
     for_all: &AddressLimits,
     in_all: &InAll,
     findings: &mut Findings,
@@ -125,7 +125,7 @@ fn networks(
     (!is_flawed).then_some(networks)
 }
 
-fn network(raw: &raw::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> Option<NetworkLimits> {
+fn network(raw: &file::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> Option<NetworkLimits> {
     let text = keys.required("network", raw.network.as_deref());
     let network = text.and_then(|text| keys.network("network", text)).map(|network| network.trunc());
     if network.is_some_and(|network| network.addr().is_ipv6() && network.prefix_len() > IPV6_CLIENT_PREFIX) {
@@ -133,8 +133,8 @@ fn network(raw: &raw::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> 
         return None;
     }
     let held_bodies = match &raw.held_bodies_per_address {
-        Some(raw::Size::Bytes(0)) => Some(None),
-        Some(raw::Size::Text(text)) if text.trim() == "0" => Some(None),
+        Some(file::Size::Bytes(0)) => Some(None),
+        Some(file::Size::Text(text)) if text.trim() == "0" => Some(None),
         Some(size) => Some(Some(keys.size("held_bodies_per_address", size, u64::MAX)?)),
         None => None,
     };
@@ -158,7 +158,7 @@ fn network(raw: &raw::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> 
     Some(NetworkLimits { network, per_address })
 }
 
-impl raw::Network {
+impl file::Network {
     fn has_no_limit(&self) -> bool {
         let Self {
             network: _,
