@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, fmt};
 
 use toml::Value;
 
-use super::{diagnostics::{Findings, lineage, nearest}, schema::Schema};
+use super::{
+    diagnostics::{Findings, lineage, nearest},
+    schema::Schema,
+};
 
 /// What the names of the gateway's own variables begin with.
 pub(super) const PREFIX: &str = "SHOPPER_GATEWAY__";

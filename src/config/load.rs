@@ -7,7 +7,15 @@ use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
 
 use toml::Value;
 
-use super::{Draft, Settings, environment::{self, PREFIX}, diagnostics::{Checked, ConfigErrors, Finding, Findings}, merge, validate, file::File, schema::{self, Schema}, schema_check};
+use super::{
+    Draft, Settings,
+    diagnostics::{Checked, ConfigErrors, Finding, Findings},
+    environment::{self, PREFIX},
+    file::File,
+    merge,
+    schema::{self, Schema},
+    schema_check, validate,
+};
 
 /// A configuration without errors.
 #[derive(Debug, Clone)]

@@ -7,7 +7,10 @@
 use serde_json::Value as Json;
 use toml::Value;
 
-use super::{diagnostics::{Findings, nearest}, schema::Schema};
+use super::{
+    diagnostics::{Findings, nearest},
+    schema::Schema,
+};
 
 /// Takes out of the table whatever does not fit the schema, and reports it.
 pub(super) fn check(table: &mut Value, schema: Schema<'_>, findings: &mut Findings) {

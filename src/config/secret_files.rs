@@ -14,7 +14,12 @@ use std::{
 use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::{diagnostics::Findings, permissions::write_protected, file, secret_text::{self, SecretText, shown_name}};
+use super::{
+    diagnostics::Findings,
+    file,
+    permissions::write_protected,
+    secret_text::{self, SecretText, shown_name},
+};
 
 /// More than any secret has; a path to something else by mistake must not fill the memory.
 const LARGEST: u64 = 64 * 1024;

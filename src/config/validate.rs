@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
-use super::{Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft, UnknownOperations, partial, diagnostics::Findings, file, secret_files::Surroundings};
+use super::{
+    Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
+    UnknownOperations, diagnostics::Findings, file, partial, secret_files::Surroundings,
+};
 
 mod callers;
 mod keys;

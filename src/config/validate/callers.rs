@@ -4,7 +4,14 @@
 //! exists is checked where the table of operations is.
 
 use super::{tenants::Draft, value::Keys};
-use crate::{config::{Caller, CallerDraft, CallerIdentity, diagnostics::{Findings, nearest}, file}, types::{ClientId, OrganizationId, SiteId}};
+use crate::{
+    config::{
+        Caller, CallerDraft, CallerIdentity,
+        diagnostics::{Findings, nearest},
+        file,
+    },
+    types::{ClientId, OrganizationId, SiteId},
+};
 
 const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use super::value::Keys as Table;
-use crate::config::{Keys, diagnostics::Findings, guarded_folder, file, secret_files::Surroundings};
+use crate::config::{Keys, diagnostics::Findings, file, guarded_folder, secret_files::Surroundings};
 
 /// An outage shorter than this must never be the reason that a shop is down.
 const SHORTEST_AGE: Duration = Duration::from_secs(24 * 3600);

@@ -11,7 +11,12 @@ use super::{
     redis_url::{self, RedisUrl, Servers},
     value::Keys,
 };
-use crate::config::{RedisLogin, RedisStore, RedisTls, RedisTopology, Store, diagnostics::Findings, file::{self, Secret, StoreKind}, secret_files::Surroundings};
+use crate::config::{
+    RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
+    diagnostics::Findings,
+    file::{self, Secret, StoreKind},
+    secret_files::Surroundings,
+};
 
 /// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
 const LONGEST_COMMAND: Duration = Duration::from_secs(5);

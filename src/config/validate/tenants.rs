@@ -7,7 +7,13 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::value::Keys;
-use crate::{config::{AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, diagnostics::Findings, file, secret_files::Surroundings}, types::{ClientId, OrganizationId, SiteId}};
+use crate::{
+    config::{
+        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, diagnostics::Findings, file,
+        secret_files::Surroundings,
+    },
+    types::{ClientId, OrganizationId, SiteId},
+};
 
 /// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
 const SLAS_ON_PRODUCTION: u32 = 24_000;

@@ -12,7 +12,11 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
-use crate::{config::{diagnostics::Findings, file}, host::{is_localhost, without_root_dot}, types::{InvalidName, Scope, Scopes}};
+use crate::{
+    config::{diagnostics::Findings, file},
+    host::{is_localhost, without_root_dot},
+    types::{InvalidName, Scope, Scopes},
+};
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
