@@ -24,7 +24,7 @@ mod secret_text;
 mod settings;
 mod validate;
 
-pub use diagnostics::{Checked, ConfigErrors, Finding};
+pub use diagnostics::{CheckReport, ConfigErrors, Diagnostic};
 pub use load::Loaded;
 pub use partial::{CallerDraft, Draft, RouteDraft, TenantDraft, TlsDraft};
 pub use permissions::{guarded, guarded_folder};

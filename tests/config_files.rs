@@ -14,7 +14,7 @@ use std::{
 
 use secrecy::ExposeSecret;
 use shopper_gateway::config::{
-    Checked, ConfigErrors, Loaded, LogFormat, PolicyMode, Settings, UnknownOperations, schema,
+    CheckReport, ConfigErrors, Loaded, LogFormat, PolicyMode, Settings, UnknownOperations, schema,
 };
 use tempfile::TempDir;
 
@@ -46,14 +46,14 @@ fn load(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors
     load_in(TempDir::new().unwrap().path(), text, environment)
 }
 
-/// The errors as `path: problem`.
+/// The errors as `path: message`.
 fn errors(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     load(text, environment).unwrap_err().errors.iter().map(ToString::to_string).collect()
 }
 
 /// The paths of the errors.
 fn paths(text: &str) -> Vec<String> {
-    load(text, &[]).unwrap_err().errors.into_iter().map(|finding| finding.path).collect()
+    load(text, &[]).unwrap_err().errors.into_iter().map(|diagnostic| diagnostic.path).collect()
 }
 
 fn write(path: &Path, text: &str, mode: u32) {
@@ -426,7 +426,8 @@ fn a_misspelt_key_does_not_count_as_missing_too() {
 
 #[test]
 fn errors_of_the_file_as_a_whole() {
-    let missing = Settings::load(Path::new("/nowhere/gateway.toml"), |_| Checked::default()).unwrap_err().to_string();
+    let missing =
+        Settings::load(Path::new("/nowhere/gateway.toml"), |_| CheckReport::default()).unwrap_err().to_string();
     assert!(
         missing.starts_with("error: /nowhere/gateway.toml: no such file") && missing.contains("-c FILE"),
         "{missing}"
@@ -852,7 +853,7 @@ fn what_must_hold_between_keys() {
 #[test]
 fn what_is_doubtful_is_a_warning() {
     let warned = |text: &str| -> Vec<String> {
-        load(text, &[]).unwrap().warnings.into_iter().map(|finding| finding.path).collect()
+        load(text, &[]).unwrap().warnings.into_iter().map(|diagnostic| diagnostic.path).collect()
     };
     assert_eq!(warned(MINIMAL), [""; 0]);
     assert_eq!(warned(&MINIMAL.replace("https://", "http://")), ["tenants[0].api"]);
@@ -902,15 +903,18 @@ fn authorities_that_others_can_write_are_refused_and_a_certificate_is_warned_of(
     };
     for mode in [0o666, 0o664, 0o646] {
         let errors = put(mode).unwrap_err().errors;
-        assert_eq!(errors.iter().map(|finding| finding.path.as_str()).collect::<Vec<_>>(), keys, "{mode:o}");
-        assert!(errors.iter().all(|finding| finding.problem.contains("chmod go-w")), "{errors:?}");
+        assert_eq!(errors.iter().map(|diagnostic| diagnostic.path.as_str()).collect::<Vec<_>>(), keys, "{mode:o}");
+        assert!(errors.iter().all(|diagnostic| diagnostic.message.contains("chmod go-w")), "{errors:?}");
     }
     for mode in [0o644, 0o444, 0o400] {
         assert_eq!(put(mode).unwrap().warnings, [], "{mode:o}");
     }
     write(&folder.path().join("certificate"), "content", 0o666);
     let warnings = load_in(folder.path(), &text, &environment).unwrap().warnings;
-    assert_eq!(warnings.iter().map(|finding| finding.path.as_str()).collect::<Vec<_>>(), ["server.tls.certificate"]);
+    assert_eq!(
+        warnings.iter().map(|diagnostic| diagnostic.path.as_str()).collect::<Vec<_>>(),
+        ["server.tls.certificate"]
+    );
     let alone =
         format!("[server.tls]\ncertificate = 'certificate'\nprivate_key = 'key'\nclient_crl = 'client-crl'\n{MINIMAL}");
     let error = load_in(folder.path(), &alone, &[]).unwrap_err().to_string();
@@ -932,8 +936,8 @@ fn key_of_the_store_that_cannot_have_an_effect_is_an_error() {
     let load = |url: &str, lines: &str| {
         let environment = [("URL", url), ("KEY", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")];
         match load_in(folder.path(), &with_redis(lines), &environment) {
-            Ok(loaded) => loaded.warnings.iter().map(|finding| finding.path.clone()).collect(),
-            Err(found) => found.errors.iter().map(|finding| finding.path.clone()).collect::<Vec<_>>(),
+            Ok(loaded) => loaded.warnings.iter().map(|diagnostic| diagnostic.path.clone()).collect(),
+            Err(found) => found.errors.iter().map(|diagnostic| diagnostic.path.clone()).collect::<Vec<_>>(),
         }
     };
     let (ca, pair) = ("ca = 'ca'", "certificate = 'certificate'\nprivate_key = 'key'");
@@ -1029,7 +1033,7 @@ fn a_folder_for_keys_is_one_that_nobody_else_can_write() {
     assert!(refused("gateway.toml").contains("is no folder"));
     fs::create_dir(place.path().join("open")).unwrap();
     fs::set_permissions(place.path().join("open"), Permissions::from_mode(0o775)).unwrap();
-    let problem = refused("open");
-    assert!(problem.starts_with("keys.folder: ") && problem.contains("chmod go-w"), "{problem}");
+    let message = refused("open");
+    assert!(message.starts_with("keys.folder: ") && message.contains("chmod go-w"), "{message}");
     assert!(in_folder("open/state").is_ok());
 }

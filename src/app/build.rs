@@ -9,7 +9,7 @@ use super::{
     AppError, certificate_files,
     commit::COMMIT,
     trust_anchors::{ApiTrustAnchors, TrustAnchors},
-    validate::{build_policy, low_priority_findings},
+    validate::{build_policy, low_priority_diagnostics},
 };
 use parking_lot::Mutex;
 use url::Url;
@@ -92,7 +92,7 @@ impl Components {
         let (operations, callers) = build_policy(&settings)?;
         let before_bounds = before.map(|before| &before.serving.gate.bounds);
         let bounds = RateLimits::new(&settings, before_bounds)
-            .map_err(|errors| AppError::Policy(low_priority_findings(&errors)))?;
+            .map_err(|errors| AppError::Policy(low_priority_diagnostics(&errors)))?;
         let keeping = build_jwks_persistence(&settings, metrics, before)?;
         let mut tenants = ByOrganization::default();
         let mut upstreams = ByOrganization::default();

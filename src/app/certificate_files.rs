@@ -5,17 +5,17 @@ use std::path::Path;
 
 use crate::{
     certificates::{self, Certificates, PairError, SystemAuthorities},
-    config::{Checked, Draft, Finding},
+    config::{CheckReport, Diagnostic, Draft},
     server::tls::ListenerTls,
     time::unix_now,
 };
 
 /// Everything that is wrong with the files, as far as the configuration could be read, and everything doubtful.
-pub(super) fn check(draft: &Draft) -> Checked {
-    let mut checked = Checked::default();
+pub(super) fn check(draft: &Draft) -> CheckReport {
+    let mut checked = CheckReport::default();
     let (errors, doubts) = ListenerTls::check(&draft.tls);
     let finding =
-        |error: crate::server::tls::TlsFileError| Finding { path: error.key.to_owned(), problem: error.problem };
+        |error: crate::server::tls::TlsFileError| Diagnostic { path: error.key.to_owned(), message: error.problem };
     checked.errors.extend(errors.into_iter().map(finding));
     checked.warnings.extend(doubts.into_iter().map(finding));
     let mut by_system: Vec<String> = draft.verified_by_system.iter().map(|key| (*key).to_owned()).collect();
@@ -41,14 +41,14 @@ pub(super) fn check(draft: &Draft) -> Checked {
         match certificates::read_client_pair(certificate, private_key) {
             Ok((chain, _)) => {
                 let concerns = chain.concerns(now()).into_iter();
-                let warning = |problem| Finding { path: "store.certificate".to_owned(), problem };
+                let warning = |problem| Diagnostic { path: "store.certificate".to_owned(), message: problem };
                 checked.warnings.extend(concerns.map(warning));
             }
             Err(PairError::Certificate(error)) => {
-                checked.errors.push(Finding { path: "store.certificate".to_owned(), problem: error.to_string() });
+                checked.errors.push(Diagnostic { path: "store.certificate".to_owned(), message: error.to_string() });
             }
             Err(PairError::PrivateKey(error)) => {
-                checked.errors.push(Finding { path: "store.private_key".to_owned(), problem: error.to_string() });
+                checked.errors.push(Diagnostic { path: "store.private_key".to_owned(), message: error.to_string() });
             }
         }
     }
@@ -56,8 +56,8 @@ pub(super) fn check(draft: &Draft) -> Checked {
     checked
 }
 
-fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut Checked) {
-    let finding = |problem: String| Finding { path: key.to_owned(), problem: format!("{whose}{problem}") };
+fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut CheckReport) {
+    let finding = |problem: String| Diagnostic { path: key.to_owned(), message: format!("{whose}{problem}") };
     match Certificates::read_authorities(file) {
         Ok(authorities) => {
             checked.warnings.extend(authorities.concerns(now()).into_iter().map(finding));
@@ -84,17 +84,17 @@ fn now() -> i64 {
 }
 
 /// Whether the system has authorities, where any server is verified by them.
-fn check_system(keys: Vec<String>, checked: &mut Checked) {
+fn check_system(keys: Vec<String>, checked: &mut CheckReport) {
     let Some(first) = keys.first() else { return };
     let system = SystemAuthorities::read();
     if let Some(problem) = system.problem() {
         for key in keys {
             let hint = if key.ends_with("].api") { ", or api_ca to the file of its own" } else { "" };
-            checked.errors.push(Finding { path: key, problem: format!("{problem}{hint}") });
+            checked.errors.push(Diagnostic { path: key, message: format!("{problem}{hint}") });
         }
         return;
     }
     for flaw in system.flaws() {
-        checked.warnings.push(Finding { path: first.clone(), problem: format!("the system's authorities: {flaw}") });
+        checked.warnings.push(Diagnostic { path: first.clone(), message: format!("the system's authorities: {flaw}") });
     }
 }

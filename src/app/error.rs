@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     certificates::FileError,
-    config::Finding,
+    config::Diagnostic,
     gateway::policy::TableError,
     jwks::FolderError,
     salesforce::transport::TransportSetupError,
@@ -32,7 +32,7 @@ pub enum AppError {
     /// Routes, callers or globs do not fit the policy table. No configuration that was loaded by [`load`](super::load) has
     /// such a flaw.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Policy(Vec<Finding>),
+    Policy(Vec<Diagnostic>),
     /// The policy table itself is broken, which the tests exclude.
     #[error("the policy table: {0}")]
     Table(#[from] TableError),

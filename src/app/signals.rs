@@ -156,7 +156,7 @@ fn reload(reloader: &Reloader, loaded: Result<Loaded, ConfigErrors>) {
         }
     };
     for warning in &loaded.warnings {
-        tracing::warn!(key = warning.path, "{}", warning.problem);
+        tracing::warn!(key = warning.path, "{}", warning.message);
     }
     match reloader.reload(loaded.settings) {
         Ok(waiting) => {

@@ -2,13 +2,13 @@
 //!
 //! `config` checks each key by itself. This module adds the checks that need more: the policy table against routes, callers and
 //! operation globs, and the contents of certificate and key files. The checks also run on a configuration that has errors, so
-//! that one run reports all of them. Every reader of a configuration loads it here and reports the same findings.
+//! that one run reports all of them. Every reader of a configuration loads it here and reports the same diagnostics.
 
 use std::path::Path;
 
 use super::{AppError, certificate_files};
 use crate::{
-    config::{self, ConfigErrors, Draft, Finding, Loaded, RouteSecurity, Settings},
+    config::{self, ConfigErrors, Draft, Diagnostic, Loaded, RouteSecurity, Settings},
     gateway::{
         authn::callers::{self, CallerError, Callers},
         policy::{
@@ -34,49 +34,49 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// [`AppError::Policy`] with everything that does not fit together, [`AppError::Table`].
 pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
-    let (operations, findings) = resolve_policy(&Draft::of(settings))?;
-    if !findings.is_empty() {
-        return Err(AppError::Policy(findings));
+    let (operations, diagnostics) = resolve_policy(&Draft::of(settings))?;
+    if !diagnostics.is_empty() {
+        return Err(AppError::Policy(diagnostics));
     }
     let callers = Callers::new(&settings.callers);
-    let callers = callers.map_err(|errors| AppError::Policy(errors.into_iter().map(caller_finding).collect()))?;
+    let callers = callers.map_err(|errors| AppError::Policy(errors.into_iter().map(caller_diagnostic).collect()))?;
     Ok((operations, callers))
 }
 
 /// Everything of a configuration that does not fit the policy table, as far as it could be read.
-fn check_policy(draft: &Draft) -> Vec<Finding> {
+fn check_policy(draft: &Draft) -> Vec<Diagnostic> {
     match resolve_policy(draft) {
-        Ok((_, findings)) => findings,
-        Err(broken) => vec![Finding { path: "the policy table".to_owned(), problem: broken.to_string() }],
+        Ok((_, diagnostics)) => diagnostics,
+        Err(broken) => vec![Diagnostic { path: "the policy table".to_owned(), message: broken.to_string() }],
     }
 }
 
-fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Finding>), TableError> {
+fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Diagnostic>), TableError> {
     let published = Operations::published()?;
     let routes = draft.routes.iter().enumerate();
     let routes = routes.filter_map(|(position, route)| Some((position, custom_route(route.whole.as_ref()?))));
     let (positions, routes): (Vec<usize>, Vec<CustomRoute>) = routes.unzip();
-    let (operations, mut findings) = match published.clone().with_routes(routes) {
+    let (operations, mut diagnostics) = match published.clone().with_routes(routes) {
         Ok(operations) => (operations, Vec::new()),
         Err(refusals) => {
-            let finding = |refusal: RouteRefusal| {
+            let diagnostic = |refusal: RouteRefusal| {
                 let path = format!("routes[{}]", positions.get(refusal.position)?);
-                Some(Finding { path, problem: refusal.reason.to_string() })
+                Some(Diagnostic { path, message: refusal.reason.to_string() })
             };
-            (published, refusals.into_iter().filter_map(finding).collect())
+            (published, refusals.into_iter().filter_map(diagnostic).collect())
         }
     };
     let (_, errors) = callers::certificate_names(draft.callers.iter().map(|caller| caller.identity.as_ref()));
-    findings.extend(errors.into_iter().map(caller_finding));
+    diagnostics.extend(errors.into_iter().map(caller_diagnostic));
     for (path, text) in operation_globs(draft) {
         let problem = match text.parse::<OperationGlob>() {
             Ok(glob) if matches_any(&glob, &operations, draft) => continue,
             Ok(glob) => format!("{glob} is no operation; `shopper-gateway routes` lists them"),
             Err(invalid) => invalid.to_string(),
         };
-        findings.push(Finding { path, problem });
+        diagnostics.push(Diagnostic { path, message: problem });
     }
-    Ok((operations, findings))
+    Ok((operations, diagnostics))
 }
 
 /// Every glob, with its key. Of those that are empty the settings have spoken.
@@ -97,17 +97,17 @@ fn matches_any(glob: &OperationGlob, operations: &Operations, draft: &Draft) -> 
         || draft.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
 }
 
-fn caller_finding(error: CallerError) -> Finding {
-    Finding { path: format!("callers[{}].{}", error.caller, error.key), problem: error.flaw.to_string() }
+fn caller_diagnostic(error: CallerError) -> Diagnostic {
+    Diagnostic { path: format!("callers[{}].{}", error.caller, error.key), message: error.flaw.to_string() }
 }
 
 /// What is wrong with `load.low_priority`.
-pub(super) fn low_priority_findings(errors: &[(usize, InvalidGlob)]) -> Vec<Finding> {
-    let finding = |(position, invalid): &(usize, InvalidGlob)| Finding {
+pub(super) fn low_priority_diagnostics(errors: &[(usize, InvalidGlob)]) -> Vec<Diagnostic> {
+    let diagnostic = |(position, invalid): &(usize, InvalidGlob)| Diagnostic {
         path: format!("load.low_priority[{position}]"),
-        problem: invalid.to_string(),
+        message: invalid.to_string(),
     };
-    errors.iter().map(finding).collect()
+    errors.iter().map(diagnostic).collect()
 }
 
 fn custom_route(route: &config::Route) -> CustomRoute {

@@ -28,7 +28,7 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
         "starting"
     );
     for warning in &loaded.warnings {
-        tracing::warn!(key = warning.path, "{}", warning.problem);
+        tracing::warn!(key = warning.path, "{}", warning.message);
     }
     let connections = loaded.settings.limits.connections as u64;
     if let Some(descriptors) = fd_limit::raise().filter(|most| *most < connections * 2) {

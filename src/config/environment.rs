@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use toml::Value;
 
 use super::{
-    diagnostics::{Findings, lineage, nearest},
+    diagnostics::{Diagnostics, ancestors, closest_match},
     schema::Schema,
 };
 
@@ -31,7 +31,7 @@ pub(super) fn overrides<'e>(
     file: &Value,
     schema: Schema<'_>,
     environment: &'e BTreeMap<String, String>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Overrides<'e> {
     let mut variables: Vec<(Vec<Segment>, Override<'e>)> = environment
         .iter()
@@ -48,25 +48,25 @@ pub(super) fn overrides<'e>(
         let path = match path(&segments, file, schema, &overrides) {
             Ok(path) => path,
             Err(Unresolved::Unknown { known, at }) => {
-                findings.error(set.variable, format!("no such key; {}", hint(&segments, at, &known)));
+                diagnostics.error(set.variable, format!("no such key; {}", hint(&segments, at, &known)));
                 continue;
             }
             Err(Unresolved::Gap { length }) => {
-                let problem = format!("leaves a gap: the next element of this array has number {length}");
-                findings.error(set.variable, problem);
+                let message = format!("leaves a gap: the next element of this array has number {length}");
+                diagnostics.error(set.variable, message);
                 continue;
             }
             // What the file has there is of the wrong kind; that is reported when shapes are checked.
             Err(Unresolved::Shape) => continue,
         };
         // Which of the two would win is nothing that an operator could see.
-        if let Some(other) = lineage(&path).find_map(|part| overrides.get(part)) {
-            findings.error(set.variable, format!("already set by {}; keep one of the two", other.variable));
+        if let Some(other) = ancestors(&path).find_map(|part| overrides.get(part)) {
+            diagnostics.error(set.variable, format!("already set by {}; keep one of the two", other.variable));
             continue;
         }
         overrides.insert(path, set);
     }
-    findings.set_origins(overrides.iter().map(|(path, set)| (path.clone(), set.variable.to_owned())).collect());
+    diagnostics.set_origins(overrides.iter().map(|(path, set)| (path.clone(), set.variable.to_owned())).collect());
     overrides
 }
 
@@ -163,7 +163,7 @@ fn length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) -> usize
 /// What the name of a variable should have been.
 fn hint(segments: &[Segment], at: usize, known: &[&str]) -> String {
     let mut names: Vec<String> = segments.iter().map(Segment::to_string).collect();
-    match nearest(&names[at].to_lowercase(), known.iter().copied()) {
+    match closest_match(&names[at].to_lowercase(), known.iter().copied()) {
         Some(meant) => {
             names[at] = meant.to_uppercase();
             format!("did you mean {PREFIX}{}?", names.join("__"))

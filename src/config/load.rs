@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::{
     Draft, Settings,
-    diagnostics::{Checked, ConfigErrors, Finding, Findings},
+    diagnostics::{CheckReport, ConfigErrors, Diagnostic, Diagnostics},
     environment::{self, PREFIX},
     file::File,
     merge,
@@ -23,7 +23,7 @@ pub struct Loaded {
     /// The settings.
     pub settings: Settings,
     /// What is accepted but doubtful.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl Settings {
@@ -33,7 +33,7 @@ impl Settings {
     /// # Errors
     ///
     /// Everything that is wrong, at once.
-    pub fn load(path: &Path, check: impl FnOnce(&Draft) -> Checked) -> Result<Loaded, ConfigErrors> {
+    pub fn load(path: &Path, check: impl FnOnce(&Draft) -> CheckReport) -> Result<Loaded, ConfigErrors> {
         let mut unreadable = Vec::new();
         let mut environment = BTreeMap::new();
         for (name, text) in env::vars_os() {
@@ -42,7 +42,7 @@ impl Settings {
                     environment.insert(name, text);
                 }
                 (Ok(path), Err(_)) if path.starts_with(PREFIX) => {
-                    unreadable.push(Finding { path, problem: "not text in UTF-8".to_owned() });
+                    unreadable.push(Diagnostic { path, message: "not text in UTF-8".to_owned() });
                 }
                 _ => {}
             }
@@ -79,7 +79,7 @@ impl Settings {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        from_text(path, text, &environment.into_iter().collect(), |_| Checked::default())
+        from_text(path, text, &environment.into_iter().collect(), |_| CheckReport::default())
     }
 }
 
@@ -91,41 +91,41 @@ fn from_text(
     path: &Path,
     text: &str,
     environment: &BTreeMap<String, String>,
-    check: impl FnOnce(&Draft) -> Checked,
+    check: impl FnOnce(&Draft) -> CheckReport,
 ) -> Result<Loaded, ConfigErrors> {
     let file = Value::Table(text.parse().map_err(|error| malformed(path, text, &error))?);
     // The parent of a bare file name is a path without a word, which is no folder.
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let schema = schema::schema();
     let schema = Schema::new(&schema);
-    let mut findings = Findings::default();
-    let overrides = environment::overrides(&file, schema, environment, &mut findings);
+    let mut diagnostics = Diagnostics::default();
+    let overrides = environment::overrides(&file, schema, environment, &mut diagnostics);
     // Not reached: the text is TOML, and each path stands in the schema. The error may quote the text.
     let mut merged = merge::merge(text, &file, schema, &overrides)
-        .map_err(|_| Finding { path: "configuration".to_owned(), problem: "cannot be read".to_owned() })?;
-    schema_check::check(&mut merged, schema, &mut findings);
+        .map_err(|_| Diagnostic { path: "configuration".to_owned(), message: "cannot be read".to_owned() })?;
+    schema_check::check(&mut merged, schema, &mut diagnostics);
     let file: File = serde_path_to_error::deserialize(merged).unwrap_or_else(|error| {
         // Not reached as long as the schema says all that serde wants. Serde's own text may quote a value.
-        findings.error(error.path().to_string(), "cannot be read");
+        diagnostics.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let (draft, settings) = validate::settings(file, folder, environment, &mut findings);
-    let Checked { errors, warnings } = check(&draft);
-    for Finding { path, problem } in errors {
-        findings.error(path, problem);
+    let (draft, settings) = validate::settings(file, folder, environment, &mut diagnostics);
+    let CheckReport { errors, warnings } = check(&draft);
+    for Diagnostic { path, message } in errors {
+        diagnostics.error(path, message);
     }
-    for Finding { path, problem } in warnings {
-        findings.warn(path, problem);
+    for Diagnostic { path, message } in warnings {
+        diagnostics.warn(path, message);
     }
-    let warnings = findings.finish()?;
+    let warnings = diagnostics.into_result()?;
     match settings {
         Some(settings) => Ok(Loaded { settings, warnings }),
-        None => Err(Finding { path: "configuration".to_owned(), problem: "incomplete".to_owned() }.into()),
+        None => Err(Diagnostic { path: "configuration".to_owned(), message: "incomplete".to_owned() }.into()),
     }
 }
 
 fn unreadable(path: &Path, kind: ErrorKind) -> ConfigErrors {
-    let problem = match kind {
+    let message = match kind {
         ErrorKind::NotFound => {
             "no such file; name the configuration file with `-c FILE` (config/demo.toml is one to start from)"
                 .to_owned()
@@ -133,13 +133,13 @@ fn unreadable(path: &Path, kind: ErrorKind) -> ConfigErrors {
         ErrorKind::InvalidData => "not text in UTF-8".to_owned(),
         kind => format!("cannot be read: {kind}"),
     };
-    Finding { path: path.display().to_string(), problem }.into()
+    Diagnostic { path: path.display().to_string(), message }.into()
 }
 
 fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigErrors {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
-    let problem = format!("not TOML: {}", error.message().lines().collect::<Vec<_>>().join(", "));
-    Finding { path: format!("{}:{line}:{column}", path.display()), problem }.into()
+    let message = format!("not TOML: {}", error.message().lines().collect::<Vec<_>>().join(", "));
+    Diagnostic { path: format!("{}:{line}:{column}", path.display()), message }.into()
 }

@@ -8,18 +8,18 @@ use serde_json::Value as Json;
 use toml::Value;
 
 use super::{
-    diagnostics::{Findings, nearest},
+    diagnostics::{Diagnostics, closest_match},
     schema::Schema,
 };
 
 /// Takes out of the table whatever does not fit the schema, and reports it.
-pub(super) fn check(table: &mut Value, schema: Schema<'_>, findings: &mut Findings) {
-    Comparison { schema, findings }.fits(table, schema.root(), "");
+pub(super) fn check(table: &mut Value, schema: Schema<'_>, diagnostics: &mut Diagnostics) {
+    Comparison { schema, diagnostics }.fits(table, schema.root(), "");
 }
 
 struct Comparison<'a, 'f> {
     schema: Schema<'a>,
-    findings: &'f mut Findings,
+    diagnostics: &'f mut Diagnostics,
 }
 
 impl<'a> Comparison<'a, '_> {
@@ -27,7 +27,7 @@ impl<'a> Comparison<'a, '_> {
     fn fits(&mut self, value: &mut Value, node: &'a Json, path: &str) -> bool {
         let alternatives = self.schema.alternatives(node);
         if let Value::String(text) = value
-            && self.findings.is_from_environment(path)
+            && self.diagnostics.is_from_environment(path)
             && let Some(converted) = alternatives.iter().find_map(|alternative| converted(text, kind(alternative)))
         {
             *value = converted;
@@ -35,9 +35,9 @@ impl<'a> Comparison<'a, '_> {
         let Some(alternative) = alternatives.iter().find(|alternative| kind(alternative) == kind_of(value)) else {
             let mut kinds: Vec<_> = alternatives.iter().map(|alternative| in_words(kind(alternative))).collect();
             kinds.dedup();
-            let problem =
+            let message =
                 format!("expected {}{}, found {}", kinds.join(" or "), example(node), in_words(kind_of(value)));
-            self.findings.close(path, problem);
+            self.diagnostics.reject(path, message);
             return false;
         };
         match value {
@@ -63,8 +63,8 @@ impl<'a> Comparison<'a, '_> {
                 (Some(property), Some(value)) => self.fits(value, property, &below(key)),
                 _ => {
                     let absent = properties.keys().filter(|known| !present.contains(known));
-                    let meant = nearest(key, absent.map(String::as_str));
-                    let problem = match meant {
+                    let meant = closest_match(key, absent.map(String::as_str));
+                    let message = match meant {
                         Some(meant) => format!("unknown key; did you mean `{meant}`?"),
                         None => {
                             let known: Vec<_> = properties.keys().map(String::as_str).collect();
@@ -72,9 +72,9 @@ impl<'a> Comparison<'a, '_> {
                         }
                     };
                     // A quoted key may hold anything, line ends too.
-                    self.findings.close(&below(&key.escape_debug().to_string()), problem);
+                    self.diagnostics.reject(&below(&key.escape_debug().to_string()), message);
                     if let Some(meant) = meant {
-                        self.findings.silence(below(meant));
+                        self.diagnostics.suppress(below(meant));
                     }
                     false
                 }
@@ -85,7 +85,7 @@ impl<'a> Comparison<'a, '_> {
         }
         for key in node["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             if !present.iter().any(|given| given == key) {
-                self.findings.close(&below(key), format!("missing; expected {}", wanted(&properties[key])));
+                self.diagnostics.reject(&below(key), format!("missing; expected {}", wanted(&properties[key])));
             }
         }
     }
@@ -103,11 +103,11 @@ impl<'a> Comparison<'a, '_> {
         let maximum = node["maximum"].as_i64().unwrap_or(i64::MAX);
         let fits = (minimum..=maximum).contains(&number);
         if !fits {
-            let problem = match maximum {
+            let message = match maximum {
                 i64::MAX => format!("must be at least {minimum}"),
                 _ => format!("must be between {minimum} and {maximum}"),
             };
-            self.findings.close(path, problem);
+            self.diagnostics.reject(path, message);
         }
         fits
     }
@@ -117,9 +117,9 @@ impl<'a> Comparison<'a, '_> {
         let fits = choices.is_empty() || choices.contains(&text);
         if !fits {
             let quoted: Vec<_> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
-            let meant = nearest(text, choices.iter().copied());
+            let meant = closest_match(text, choices.iter().copied());
             let hint = meant.map(|meant| format!("; did you mean \"{meant}\"?")).unwrap_or_default();
-            self.findings.close(path, format!("expected {}{hint}", quoted.join(" or ")));
+            self.diagnostics.reject(path, format!("expected {}{hint}", quoted.join(" or ")));
         }
         fits
     }

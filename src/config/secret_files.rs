@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
-    diagnostics::Findings,
+    diagnostics::Diagnostics,
     file,
     permissions::write_protected,
     secret_text::{self, SecretText, shown_name},
@@ -41,60 +41,61 @@ pub(super) struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// The secret of this key.
-    pub(super) fn secret(&self, path: &str, raw: file::Secret, findings: &mut Findings) -> Option<SecretString> {
+    pub(super) fn secret(&self, path: &str, raw: file::Secret, diagnostics: &mut Diagnostics) -> Option<SecretString> {
         let found = match raw {
             file::Secret::Literal(secret) => {
-                if !findings.is_from_environment(path) {
-                    findings.warn(path, "the secret stands in the file; write { file = \"…\" } or { env = \"NAME\" }");
+                if !diagnostics.is_from_environment(path) {
+                    diagnostics
+                        .warn(path, "the secret stands in the file; write { file = \"…\" } or { env = \"NAME\" }");
                 }
-                text_of(path, secret.expose_secret().as_bytes(), "the value", findings)
+                text_of(path, secret.expose_secret().as_bytes(), "the value", diagnostics)
             }
             file::Secret::Elsewhere(file::Elsewhere { file: Some(file), env: None }) => {
-                self.in_file(path, &file, findings)
+                self.in_file(path, &file, diagnostics)
             }
             file::Secret::Elsewhere(file::Elsewhere { file: None, env: Some(name) }) => {
-                self.in_variable(path, &name, findings)
+                self.in_variable(path, &name, diagnostics)
             }
             // What was given was of the wrong kind, or misspelt, and has been reported.
-            file::Secret::Elsewhere(_) if findings.is_flawed(path) => return None,
+            file::Secret::Elsewhere(_) if diagnostics.has_errors(path) => return None,
             file::Secret::Elsewhere(_) => Err("expected exactly one of file and env".to_owned()),
         };
-        found.map_err(|problem| findings.error(path, problem)).ok()
+        found.map_err(|message| diagnostics.error(path, message)).ok()
     }
 
     /// The file of this key, which must be readable, and should be writable by its owner alone.
-    pub(super) fn readable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+    pub(super) fn readable(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.named(file, Holds::Public);
-        let (_, metadata) = named.open().map_err(|problem| findings.error(path, problem)).ok()?;
-        if let Err(problem) = write_protected(&named.shown, &metadata) {
-            findings.warn(path, problem);
+        let (_, metadata) = named.open().map_err(|message| diagnostics.error(path, message)).ok()?;
+        if let Err(message) = write_protected(&named.shown, &metadata) {
+            diagnostics.warn(path, message);
         }
         Some(named.file)
     }
 
     /// The file of this key, whose content decides whom the gateway trusts: readable, and writable by its owner alone.
-    pub(super) fn trusted(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+    pub(super) fn trusted(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.named(file, Holds::Public);
         let guarded = named.open().and_then(|(_, metadata)| write_protected(&named.shown, &metadata));
-        guarded.map_err(|problem| findings.error(path, problem)).ok()?;
+        guarded.map_err(|message| diagnostics.error(path, message)).ok()?;
         Some(named.file)
     }
 
     /// The file of this key, which need not be there yet, but its folder.
-    pub(super) fn writable(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+    pub(super) fn writable(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.named(file, Holds::Public);
         let folder = named.file.parent().filter(|folder| folder.is_dir());
         if folder.is_none() || named.file.is_dir() {
-            findings.error(path, format!("{}: expected a file in a folder that exists", named.shown));
+            diagnostics.error(path, format!("{}: expected a file in a folder that exists", named.shown));
             return None;
         }
         Some(named.file)
     }
 
     /// The file of this key, which must be readable, and not by others.
-    pub(super) fn private(&self, path: &str, file: &Path, findings: &mut Findings) -> Option<PathBuf> {
+    pub(super) fn private(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.named(file, Holds::Key);
-        named.open_private().map_err(|problem| findings.error(path, problem)).ok()?;
+        named.open_private().map_err(|message| diagnostics.error(path, message)).ok()?;
         Some(named.file)
     }
 
@@ -102,18 +103,18 @@ impl Surroundings<'_> {
         NamedFile::new(&file.to_string_lossy(), self.folder.join(file), holds)
     }
 
-    fn in_variable(&self, path: &str, name: &str, findings: &mut Findings) -> Result<SecretString, String> {
+    fn in_variable(&self, path: &str, name: &str, diagnostics: &mut Diagnostics) -> Result<SecretString, String> {
         let is_usual = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
         let shown = shown_name(name, name.bytes().all(is_usual));
         match self.environment.get(name) {
-            Some(text) => text_of(path, text.as_bytes(), &format!("environment variable {shown}"), findings),
+            Some(text) => text_of(path, text.as_bytes(), &format!("environment variable {shown}"), diagnostics),
             None => {
                 Err(format!("environment variable {shown} is not set; `env` takes a variable's name, not the secret"))
             }
         }
     }
 
-    fn in_file(&self, path: &str, file: &Path, findings: &mut Findings) -> Result<SecretString, String> {
+    fn in_file(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Result<SecretString, String> {
         let named = self.named(file, Holds::Secret);
         let shown = &named.shown;
         let mut bytes = Vec::new();
@@ -123,15 +124,15 @@ impl Surroundings<'_> {
         if length as u64 > LARGEST {
             return Err(format!("{shown} is too large for a secret"));
         }
-        text_of(path, bytes.expose_secret(), shown, findings)
+        text_of(path, bytes.expose_secret(), shown, diagnostics)
     }
 }
 
 /// The secret in these bytes of `what`, with a warning of blanks that may be a mistake.
-fn text_of(path: &str, bytes: &[u8], what: &str, findings: &mut Findings) -> Result<SecretString, String> {
-    let SecretText { text, has_blanks } = secret_text::read(bytes).map_err(|problem| format!("{what} {problem}"))?;
+fn text_of(path: &str, bytes: &[u8], what: &str, diagnostics: &mut Diagnostics) -> Result<SecretString, String> {
+    let SecretText { text, has_blanks } = secret_text::read(bytes).map_err(|message| format!("{what} {message}"))?;
     if has_blanks {
-        findings.warn(path, format!("{what} begins or ends with a blank, which counts as part of the secret"));
+        diagnostics.warn(path, format!("{what} begins or ends with a blank, which counts as part of the secret"));
     }
     if text.is_empty() { Err(format!("{what} is empty")) } else { Ok(SecretString::from(text)) }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thre
 
 use super::{
     Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
-    UnknownOperations, diagnostics::Findings, file, partial, secret_files::Surroundings,
+    UnknownOperations, diagnostics::Diagnostics, file, partial, secret_files::Surroundings,
 };
 
 mod callers;
@@ -38,27 +38,27 @@ pub(super) fn settings(
     mut file: file::File,
     folder: &Path,
     environment: &BTreeMap<String, String>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> (Draft, Option<Settings>) {
     let surroundings = Surroundings { folder, environment };
     let client_certificates =
-        file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || findings.is_flawed("server.tls");
+        file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || diagnostics.has_errors("server.tls");
 
-    let files = file.server.tls.take().map(|tls| tls_files(tls, &surroundings, findings));
+    let files = file.server.tls.take().map(|tls| tls_files(tls, &surroundings, diagnostics));
     let tls = match &files {
         Some(files) => files.whole.clone().map(Some),
         None => Some(None),
     };
-    let server = server(file.server, findings);
-    let admin = admin(&file.admin, server.as_ref(), findings);
-    let mut tenants = tenants::tenants(file.tenants, &surroundings, findings);
-    let callers = callers::callers(file.callers, &tenants, client_certificates, findings);
-    tenants::settle_on_behalf(&mut tenants, &callers, findings);
-    let sessions = sessions(&file.sessions, findings);
-    let timeouts = timeouts(&file.timeouts, findings);
-    let limits = limits::limits(&file.limits, &file.logins, findings);
+    let server = server(file.server, diagnostics);
+    let admin = admin(&file.admin, server.as_ref(), diagnostics);
+    let mut tenants = tenants::tenants(file.tenants, &surroundings, diagnostics);
+    let callers = callers::callers(file.callers, &tenants, client_certificates, diagnostics);
+    tenants::settle_on_behalf(&mut tenants, &callers, diagnostics);
+    let sessions = sessions(&file.sessions, diagnostics);
+    let timeouts = timeouts(&file.timeouts, diagnostics);
+    let limits = limits::limits(&file.limits, &file.logins, diagnostics);
     let low_priority = file.load.low_priority.into_texts();
-    let load = load(&file.load.queue, file.load.concurrency, &low_priority, findings);
+    let load = load(&file.load.queue, file.load.concurrency, &low_priority, diagnostics);
     let file::Logins {
         waiting,
         failed_per_address,
@@ -67,12 +67,12 @@ pub(super) fn settings(
         failed_per_login,
     } = file.logins;
     let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
-    let log = log::log(file.log, &surroundings, findings);
-    let traces = traces::traces(&file.traces, findings);
-    let store = store::store(file.store, &surroundings, findings);
-    let keys = keys::keys(&file.keys, &surroundings, findings);
-    let policy = policy(&file.policy, findings);
-    let routes = routes::routes(file.routes, findings);
+    let log = log::log(file.log, &surroundings, diagnostics);
+    let traces = traces::traces(&file.traces, diagnostics);
+    let store = store::store(file.store, &surroundings, diagnostics);
+    let keys = keys::keys(&file.keys, &surroundings, diagnostics);
+    let policy = policy(&file.policy, diagnostics);
+    let routes = routes::routes(file.routes, diagnostics);
     let endpoint = traces.as_ref().and_then(|traces| traces.endpoint.as_ref());
     let draft = Draft {
         tls: files.unwrap_or_default(),
@@ -108,8 +108,8 @@ pub(super) fn settings(
 }
 
 /// All of the listener but its TLS.
-fn server(raw: file::Server, findings: &mut Findings) -> Option<Server> {
-    let mut keys = Keys::new("server", findings);
+fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
+    let mut keys = Keys::new("server", diagnostics);
     let texts = raw.listen.into_texts();
     if texts.is_empty() {
         keys.error("listen", "empty; expected at least one address, e.g. [\"127.0.0.1:8080\"]");
@@ -136,24 +136,24 @@ fn server(raw: file::Server, findings: &mut Findings) -> Option<Server> {
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
 
-fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, findings: &mut Findings) -> TlsDraft {
-    let certificate = findings
+fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> TlsDraft {
+    let certificate = diagnostics
         .required("server.tls.certificate", raw.certificate)
-        .and_then(|file| surroundings.readable("server.tls.certificate", &file, findings));
-    let private_key = findings
+        .and_then(|file| surroundings.readable("server.tls.certificate", &file, diagnostics));
+    let private_key = diagnostics
         .required("server.tls.private_key", raw.private_key)
-        .and_then(|file| surroundings.private("server.tls.private_key", &file, findings));
-    let has_client_ca = raw.client_ca.is_some() || findings.is_flawed("server.tls.client_ca");
+        .and_then(|file| surroundings.private("server.tls.private_key", &file, diagnostics));
+    let has_client_ca = raw.client_ca.is_some() || diagnostics.has_errors("server.tls.client_ca");
     let client_ca = match raw.client_ca {
-        Some(file) => surroundings.trusted("server.tls.client_ca", &file, findings).map(Some),
+        Some(file) => surroundings.trusted("server.tls.client_ca", &file, diagnostics).map(Some),
         None => Some(None),
     };
     let client_crl = match raw.client_crl {
         Some(_) if !has_client_ca => {
-            findings.error("server.tls.client_crl", "no client certificate is asked for; set server.tls.client_ca");
+            diagnostics.error("server.tls.client_crl", "no client certificate is asked for; set server.tls.client_ca");
             None
         }
-        Some(file) => surroundings.trusted("server.tls.client_crl", &file, findings).map(Some),
+        Some(file) => surroundings.trusted("server.tls.client_crl", &file, diagnostics).map(Some),
         None => Some(None),
     };
     let whole = match (&certificate, &private_key, &client_ca, &client_crl) {
@@ -169,16 +169,16 @@ fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, findings: &mut Fin
 }
 
 /// Warns of what an operator may have left on by mistake, or not know of: the environment sets it as well.
-fn policy(raw: &file::Policy, findings: &mut Findings) -> Policy {
+fn policy(raw: &file::Policy, diagnostics: &mut Diagnostics) -> Policy {
     if raw.mode == PolicyMode::Report {
-        findings.warn(
+        diagnostics.warn(
             "policy.mode",
             "report: requests that tokens or the policy refuse are forwarded; set \"enforce\" when the log shows none that \
              you wish to let pass",
         );
     }
     if raw.unknown_operations == UnknownOperations::Forward {
-        findings.warn(
+        diagnostics.warn(
             "policy.unknown_operations",
             "forward: any shopper token reaches operations that no table knows; add them as [[routes]] and set \"deny\"",
         );
@@ -186,8 +186,8 @@ fn policy(raw: &file::Policy, findings: &mut Findings) -> Policy {
     Policy { mode: raw.mode, unknown_operations: raw.unknown_operations, deprecated_logins: raw.deprecated_logins }
 }
 
-fn admin(raw: &file::Admin, server: Option<&Server>, findings: &mut Findings) -> Option<Admin> {
-    let mut keys = Keys::new("admin", findings);
+fn admin(raw: &file::Admin, server: Option<&Server>, diagnostics: &mut Diagnostics) -> Option<Admin> {
+    let mut keys = Keys::new("admin", diagnostics);
     let listen = keys.address("listen", &raw.listen)?;
     if server.is_some_and(|server| server.listen.iter().any(|public| collide(*public, listen))) {
         keys.error("listen", "overlaps a public address of server.listen; give it a port of its own");
@@ -215,8 +215,8 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     }
 }
 
-fn sessions(raw: &file::Sessions, findings: &mut Findings) -> Option<Sessions> {
-    let mut keys = Keys::new("sessions", findings);
+fn sessions(raw: &file::Sessions, diagnostics: &mut Diagnostics) -> Option<Sessions> {
+    let mut keys = Keys::new("sessions", diagnostics);
     let refresh_ahead = keys.duration("refresh_ahead", &raw.refresh_ahead, TOKEN_LIFE - MINUTE);
     let idle_timeout = keys.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_LIFE);
     Some(Sessions {
@@ -227,8 +227,8 @@ fn sessions(raw: &file::Sessions, findings: &mut Findings) -> Option<Sessions> {
     })
 }
 
-fn timeouts(raw: &file::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
-    let mut keys = Keys::new("timeouts", findings);
+fn timeouts(raw: &file::Timeouts, diagnostics: &mut Diagnostics) -> Option<Timeouts> {
+    let mut keys = Keys::new("timeouts", diagnostics);
     let mut duration = |key, text: &str| keys.duration(key, text, LONGEST_WAIT);
     let upstream = duration("upstream", &raw.upstream);
     let upstream_admin = duration("upstream_admin", &raw.upstream_admin);
@@ -254,7 +254,7 @@ fn timeouts(raw: &file::Timeouts, findings: &mut Findings) -> Option<Timeouts> {
     })
 }
 
-fn load(queue: &str, concurrency: usize, low_priority: &[String], findings: &mut Findings) -> Option<Load> {
-    let queue = Keys::new("load", findings).duration("queue", queue, MINUTE)?;
+fn load(queue: &str, concurrency: usize, low_priority: &[String], diagnostics: &mut Diagnostics) -> Option<Load> {
+    let queue = Keys::new("load", diagnostics).duration("queue", queue, MINUTE)?;
     Some(Load { low_priority: low_priority.to_vec(), concurrency, queue })
 }

@@ -7,7 +7,7 @@ use super::{tenants::Draft, value::Keys};
 use crate::{
     config::{
         Caller, CallerDraft, CallerIdentity,
-        diagnostics::{Findings, nearest},
+        diagnostics::{Diagnostics, closest_match},
         file,
     },
     types::{ClientId, OrganizationId, SiteId},
@@ -20,12 +20,12 @@ pub(super) fn callers(
     raw: Vec<file::Caller>,
     tenants: &[Draft],
     client_certificates: bool,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Vec<CallerDraft> {
     let mut names: Vec<String> = Vec::new();
     let mut callers: Vec<CallerDraft> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
-        let mut keys = Keys::new(format!("callers[{position}]"), findings);
+        let mut keys = Keys::new(format!("callers[{position}]"), diagnostics);
         if let Some(name) = &raw.name {
             if names.contains(name) {
                 keys.error("name", "another caller has this name");
@@ -156,7 +156,7 @@ fn rights(list: file::List, keys: &mut Keys<'_>) -> [bool; 3] {
     }
     for (position, text) in texts.iter().enumerate() {
         if !RIGHTS.contains(&text.as_str()) {
-            let hint = hint(nearest(text, RIGHTS.into_iter()));
+            let hint = hint(closest_match(text, RIGHTS.into_iter()));
             keys.error(&format!("may[{position}]"), format!("expected system, on_behalf or create_shoppers{hint}"));
         }
     }
@@ -173,7 +173,7 @@ fn organizations(list: file::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Ve
     let Some(known) = known else { return named };
     for organization in &named {
         if !known.contains(&organization) {
-            let hint = hint(nearest(organization.as_str(), known.iter().map(|known| known.as_str())));
+            let hint = hint(closest_match(organization.as_str(), known.iter().map(|known| known.as_str())));
             keys.error("organizations", format!("{organization} is not one of [[tenants]]{hint}"));
         }
     }
@@ -186,7 +186,7 @@ fn sites(list: file::List, organizations: &[OrganizationId], tenants: &[Draft], 
     let known: Option<Vec<&[SiteId]>> = tenants.iter().filter(own).map(|tenant| tenant.sites.as_deref()).collect();
     let known = known.unwrap_or_default().concat();
     for site in named.iter().filter(|site| !known.is_empty() && !known.contains(site)) {
-        let hint = hint(nearest(site.as_str(), known.iter().map(SiteId::as_str)));
+        let hint = hint(closest_match(site.as_str(), known.iter().map(SiteId::as_str)));
         keys.error("sites", format!("{site} is not a site of any of these organizations{hint}"));
     }
     named
@@ -218,15 +218,15 @@ fn look_twice(caller: &Caller, tenants: &[Draft], keys: &mut Keys<'_>) {
             continue;
         };
         if by_client {
-            let problem = format!(
+            let message = format!(
                 "nothing in {organization} can verify this client: tenants[{position}] has no [tenants.account_manager]; \
                  add it, or take the organization out of this caller's"
             );
-            keys.error("account_manager_client_id", problem);
+            keys.error("account_manager_client_id", message);
         } else if caller.may_system {
-            let problem =
+            let message =
                 format!("{organization} has no account_manager, whose token this caller's system calls would carry");
-            keys.warn("may", problem);
+            keys.warn("may", message);
         }
     }
 }
@@ -244,9 +244,9 @@ mod tests {
         for (name, fits) in
             [("experience-cloud", true), ("guest", false), ("none", false), ("Guest", false), ("", false)]
         {
-            let mut findings = Findings::default();
-            let label = label(name.to_owned(), &mut Keys::new("callers[0]", &mut findings));
-            assert_eq!((label.is_some(), findings.is_flawed("callers[0].name")), (fits, !fits), "{name}");
+            let mut diagnostics = Diagnostics::default();
+            let label = label(name.to_owned(), &mut Keys::new("callers[0]", &mut diagnostics));
+            assert_eq!((label.is_some(), diagnostics.has_errors("callers[0].name")), (fits, !fits), "{name}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! all clients must be above zero.
 
 use super::value::Keys;
-use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Findings, file};
+use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Diagnostics, file};
 
 /// Connections from one address where the file says nothing: a tenth of the default for all.
 const CONNECTIONS_PER_ADDRESS: usize = 1000;
@@ -16,8 +16,8 @@ const LARGEST_FORM: usize = 64 * 1024;
 /// Pingora reads no head of more than 1 MiB.
 const LARGEST_HEAD: u64 = 1 << 20;
 
-pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, findings: &mut Findings) -> Option<Limits> {
-    let mut keys = Keys::new("limits", findings);
+pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mut Diagnostics) -> Option<Limits> {
+    let mut keys = Keys::new("limits", diagnostics);
     let body = keys.size("body", &raw.body, LARGEST_SIZE);
     let body_rate = keys.size("body_rate", &raw.body_rate, LARGEST_SIZE);
     let head = keys.size("head", &raw.head, LARGEST_HEAD);
@@ -52,7 +52,7 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, findings: &mut F
     };
     let written = [None, per_address.requests, per_address.incomplete_requests, per_address.held_bodies];
     in_all.warn_of_greater(written, &mut keys);
-    let networks = networks(&raw.networks, &per_address, &in_all, findings);
+    let networks = networks(&raw.networks, &per_address, &in_all, diagnostics);
     Some(Limits {
         body: body?,
         body_rate: body_rate?,
@@ -90,8 +90,8 @@ impl InAll {
             ("held_bodies", held_bodies, self.held_bodies),
         ] {
             if of_address.is_some_and(|of_address| of_address > in_all) {
-                let problem = format!("greater than limits.{name}, so that one address can take all of them");
-                keys.warn(&format!("{name}_per_address"), problem);
+                let message = format!("greater than limits.{name}, so that one address can take all of them");
+                keys.warn(&format!("{name}_per_address"), message);
             }
         }
     }
@@ -102,14 +102,14 @@ fn networks(
     raw: &[file::Network],
     for_all: &AddressLimits,
     in_all: &InAll,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Vec<NetworkLimits>> {
     let mut networks: Vec<NetworkLimits> = Vec::new();
-    let mut is_flawed = false;
+    let mut has_errors = false;
     for (position, raw) in raw.iter().enumerate() {
-        let mut keys = Keys::new(format!("limits.networks[{position}]"), findings);
+        let mut keys = Keys::new(format!("limits.networks[{position}]"), diagnostics);
         let Some(read) = network(raw, for_all, &mut keys) else {
-            is_flawed = true;
+            has_errors = true;
             continue;
         };
         let held_bodies = raw.held_bodies_per_address.as_ref().and(read.per_address.held_bodies);
@@ -117,12 +117,12 @@ fn networks(
         in_all.warn_of_greater([raw.connections_per_address, requests, incomplete, held_bodies], &mut keys);
         if networks.iter().any(|other| other.network == read.network) {
             keys.error("network", "stands in this list already");
-            is_flawed = true;
+            has_errors = true;
         }
         networks.push(read);
     }
     networks.sort_by_key(|own| std::cmp::Reverse(own.network.prefix_len()));
-    (!is_flawed).then_some(networks)
+    (!has_errors).then_some(networks)
 }
 
 fn network(raw: &file::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> Option<NetworkLimits> {

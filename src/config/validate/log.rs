@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use super::{store::key, value::Keys};
-use crate::config::{Log, diagnostics::Findings, file, secret_files::Surroundings};
+use crate::config::{Log, diagnostics::Diagnostics, file, secret_files::Surroundings};
 
 /// What takes longer is ended by other limits.
 const SLOWEST: Duration = Duration::from_secs(600);
 
-pub(super) fn log(raw: file::Log, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Log> {
+pub(super) fn log(raw: file::Log, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Option<Log> {
     let audit_file = match raw.audit_file {
-        Some(file) => surroundings.writable("log.audit_file", &file, findings).map(Some),
+        Some(file) => surroundings.writable("log.audit_file", &file, diagnostics).map(Some),
         None => Some(None),
     };
     let pseudonym_key = match raw.pseudonym_key {
-        Some(secret) => key("log.pseudonym_key", secret, surroundings, findings).map(Some),
+        Some(secret) => key("log.pseudonym_key", secret, surroundings, diagnostics).map(Some),
         None => Some(None),
     };
-    let mut keys = Keys::new("log", findings);
+    let mut keys = Keys::new("log", diagnostics);
     let slow = keys.duration("slow", &raw.slow, SLOWEST);
     if !is_log_level(&raw.level) {
         keys.error(

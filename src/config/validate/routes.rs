@@ -6,15 +6,15 @@
 use http::Method;
 
 use super::value::Keys;
-use crate::config::{Route, RouteDraft, diagnostics::Findings, file};
+use crate::config::{Route, RouteDraft, diagnostics::Diagnostics, file};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// The routes, as far as they can be read.
-pub(super) fn routes(raw: Vec<file::Route>, findings: &mut Findings) -> Vec<RouteDraft> {
+pub(super) fn routes(raw: Vec<file::Route>, diagnostics: &mut Diagnostics) -> Vec<RouteDraft> {
     raw.into_iter()
         .enumerate()
-        .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), findings)))
+        .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), diagnostics)))
         .collect()
 }
 
@@ -33,12 +33,12 @@ fn route(raw: file::Route, keys: &mut Keys<'_>) -> RouteDraft {
         method
     });
     let path = keys.required("path", raw.path).filter(|path| {
-        let problem = wrong_with(path);
-        if let Some(problem) = problem {
+        let message = wrong_with(path);
+        if let Some(message) = message {
             let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
-            keys.error("path", format!("{problem}; expected e.g. {example}"));
+            keys.error("path", format!("{message}; expected e.g. {example}"));
         }
-        problem.is_none()
+        message.is_none()
     });
     let security = keys.required("security", raw.security);
     let scopes = keys.required("scopes", raw.scopes).map(|list| keys.scopes("scopes", list));
@@ -82,7 +82,7 @@ fn wrong_with(path: &str) -> Option<&'static str> {
     if !parameters.contains(&"organizationId") {
         return Some("must contain {organizationId} as a segment");
     }
-    SLAS_PLACES.iter().find_map(|(place, problem)| may_match(path, place).then_some(*problem))
+    SLAS_PLACES.iter().find_map(|(place, message)| may_match(path, place).then_some(*message))
 }
 
 /// Where only the operations of the policy table are served, and what to say of a template that matches there.

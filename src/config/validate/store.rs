@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::{
     RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
-    diagnostics::Findings,
+    diagnostics::Diagnostics,
     file::{self, Secret, StoreKind},
     secret_files::Surroundings,
 };
@@ -23,8 +23,8 @@ const LONGEST_COMMAND: Duration = Duration::from_secs(5);
 const KEY_LENGTH: usize = 32;
 
 /// The store of the configuration.
-pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<Store> {
-    let mut keys = Keys::new("store", findings);
+pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Option<Store> {
+    let mut keys = Keys::new("store", diagnostics);
     let timeout = keys.duration("timeout", &raw.timeout, LONGEST_COMMAND);
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     let prefix_fits = (1..=64).contains(&raw.key_prefix.len()) && raw.key_prefix.bytes().all(is_word);
@@ -50,11 +50,11 @@ pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, findings:
         }
         return (timeout.is_some() && prefix_fits).then_some(Store::Memory);
     }
-    let url = findings.required("store.url", raw.url).and_then(|url| address(url, surroundings, findings));
+    let url = diagnostics.required("store.url", raw.url).and_then(|url| address(url, surroundings, diagnostics));
     let url = url.and_then(|url| {
         let read = redis_url::read(url.expose_secret());
         if read.is_none() {
-            findings.error("store.url", format!("not an address of Redis; {}", redis_url::FORMS));
+            diagnostics.error("store.url", format!("not an address of Redis; {}", redis_url::FORMS));
         }
         read
     });
@@ -68,18 +68,18 @@ pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, findings:
             ca: raw.sentinel_ca,
         },
         surroundings,
-        findings,
+        diagnostics,
     );
-    let current = findings
+    let current = diagnostics
         .required("store.encryption_key", raw.encryption_key)
-        .and_then(|secret| key("store.encryption_key", secret, surroundings, findings));
+        .and_then(|secret| key("store.encryption_key", secret, surroundings, diagnostics));
     let previous = match raw.previous_encryption_key {
-        Some(secret) => key("store.previous_encryption_key", secret, surroundings, findings).map(Some),
+        Some(secret) => key("store.previous_encryption_key", secret, surroundings, diagnostics).map(Some),
         None => Some(None),
     };
     let (current, previous) = (current?, previous?);
     if previous.as_ref().is_some_and(|previous| previous.expose_secret() == current.expose_secret()) {
-        findings.error("store.previous_encryption_key", "the same as encryption_key; take it out");
+        diagnostics.error("store.previous_encryption_key", "the same as encryption_key; take it out");
         return None;
     }
     let (topology, RedisUrl { login, database, .. }, tls) = connection?;
@@ -116,32 +116,32 @@ fn connection(
     files: Files,
     sentinels: Sentinels,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<(RedisTopology, RedisUrl, Option<RedisTls>)> {
-    let ca = trusted("store.ca", files.ca, surroundings, findings);
+    let ca = trusted("store.ca", files.ca, surroundings, diagnostics);
     let client_certificate = match (files.certificate, files.private_key) {
         (Some(certificate), Some(key)) => {
-            let certificate = surroundings.readable("store.certificate", &certificate, findings);
-            let key = surroundings.private("store.private_key", &key, findings);
+            let certificate = surroundings.readable("store.certificate", &certificate, diagnostics);
+            let key = surroundings.private("store.private_key", &key, diagnostics);
             certificate.zip(key).map(Some)
         }
         (None, None) => Some(None),
         (Some(_), None) => {
-            findings.error("store.private_key", "missing; it belongs to store.certificate");
+            diagnostics.error("store.private_key", "missing; it belongs to store.certificate");
             None
         }
         (None, Some(_)) => {
-            findings.error("store.certificate", "missing; it belongs to store.private_key");
+            diagnostics.error("store.certificate", "missing; it belongs to store.private_key");
             None
         }
     };
-    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, surroundings, findings);
+    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, surroundings, diagnostics);
     let password = match sentinels.password {
-        Some(secret) => surroundings.secret("store.sentinel_password", secret, findings).map(Some),
+        Some(secret) => surroundings.secret("store.sentinel_password", secret, diagnostics).map(Some),
         None => Some(None),
     };
     if sentinels.username.is_some() && password.as_ref().is_some_and(Option::is_none) {
-        findings.error("store.sentinel_password", "missing; it belongs to store.sentinel_username");
+        diagnostics.error("store.sentinel_password", "missing; it belongs to store.sentinel_username");
         return None;
     }
     let url = url?;
@@ -167,7 +167,8 @@ fn connection(
         ),
     ] {
         if is_set && !is_used {
-            findings.error(key, format!("has no effect with this store.url; write {scheme}://… there or take it out"));
+            diagnostics
+                .error(key, format!("has no effect with this store.url; write {scheme}://… there or take it out"));
             is_idle = true;
         }
     }
@@ -195,21 +196,21 @@ fn trusted(
     path: &str,
     file: Option<PathBuf>,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Option<PathBuf>> {
     match file {
-        Some(file) => surroundings.trusted(path, &file, findings).map(Some),
+        Some(file) => surroundings.trusted(path, &file, diagnostics).map(Some),
         None => Some(None),
     }
 }
 
 /// An address may stand in the file without a warning as long as it holds no password.
-fn address(url: Secret, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Option<SecretString> {
+fn address(url: Secret, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Option<SecretString> {
     match url {
         Secret::Literal(url) if !url.expose_secret().is_empty() && !redis_url::has_password(url.expose_secret()) => {
             Some(url)
         }
-        url => surroundings.secret("store.url", url, findings),
+        url => surroundings.secret("store.url", url, diagnostics),
     }
 }
 
@@ -218,13 +219,13 @@ pub(super) fn key(
     path: &str,
     secret: Secret,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<SecretSlice<u8>> {
-    let text = surroundings.secret(path, secret, findings)?;
+    let text = surroundings.secret(path, secret, diagnostics)?;
     match STANDARD.decode(text.expose_secret().trim()) {
         Ok(bytes) if bytes.len() == KEY_LENGTH => Some(SecretSlice::from(bytes)),
         _ => {
-            findings.error(path, "expected 32 bytes in base64; `openssl rand -base64 32` makes such a key");
+            diagnostics.error(path, "expected 32 bytes in base64; `openssl rand -base64 32` makes such a key");
             None
         }
     }

@@ -9,7 +9,7 @@ use url::Url;
 use super::value::Keys;
 use crate::{
     config::{
-        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, diagnostics::Findings, file,
+        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, diagnostics::Diagnostics, file,
         secret_files::Surroundings,
     },
     types::{ClientId, OrganizationId, SiteId},
@@ -45,38 +45,43 @@ impl Draft {
     }
 }
 
-pub(super) fn tenants(raw: Vec<file::Tenant>, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Vec<Draft> {
+pub(super) fn tenants(
+    raw: Vec<file::Tenant>,
+    surroundings: &Surroundings<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Draft> {
     if raw.is_empty() {
-        findings.error("tenants", "missing; expected at least one [[tenants]] with organization_id, api and sites");
+        diagnostics.error("tenants", "missing; expected at least one [[tenants]] with organization_id, api and sites");
     }
     let mut drafts: Vec<Draft> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("tenants[{position}]");
-        let draft = tenant(&table, raw, surroundings, findings);
+        let draft = tenant(&table, raw, surroundings, diagnostics);
         let first =
             drafts.iter().position(|other| draft.organization.is_some() && other.organization == draft.organization);
         if let Some(first) = first {
-            findings.error(format!("{table}.organization_id"), format!("the same as tenants[{first}].organization_id"));
+            diagnostics
+                .error(format!("{table}.organization_id"), format!("the same as tenants[{first}].organization_id"));
         }
         drafts.push(draft);
     }
     drafts
 }
 
-fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, findings: &mut Findings) -> Draft {
+fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Draft {
     let has_account_manager = raw.account_manager.is_some();
     let account_manager = match raw.account_manager {
-        Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, findings).map(Some),
+        Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, diagnostics).map(Some),
         None => Some(None),
     };
-    let has_api_ca = raw.api_ca.is_some() || findings.is_flawed(&format!("{table}.api_ca"));
+    let has_api_ca = raw.api_ca.is_some() || diagnostics.has_errors(&format!("{table}.api_ca"));
     let api_ca = match raw.api_ca {
-        Some(file) => surroundings.trusted(&format!("{table}.api_ca"), &file, findings).map(Some),
+        Some(file) => surroundings.trusted(&format!("{table}.api_ca"), &file, diagnostics).map(Some),
         None => Some(None),
     };
-    let clients = slas_clients(table, raw.slas_clients, surroundings, findings);
+    let clients = slas_clients(table, raw.slas_clients, surroundings, diagnostics);
 
-    let mut keys = Keys::new(table, findings);
+    let mut keys = Keys::new(table, diagnostics);
     let organization: Option<OrganizationId> = keys.required_name("organization_id", raw.organization_id.as_deref());
     let api = keys.required("api", raw.api);
     let api: Option<Url> =
@@ -87,19 +92,19 @@ fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, findi
         }
         keys.names("sites", list)
     });
-    let are_sites_flawed = keys.is_flawed("sites");
+    let are_sites_flawed = keys.has_errors("sites");
     let names_on_behalf_client = raw.on_behalf_client.is_some();
     let named = raw.on_behalf_client.and_then(|text| keys.name::<ClientId>("on_behalf_client", &text));
     if let Some(named) = &named
         && !clients.private.contains(named)
         && clients.are_all_named
     {
-        let problem = if clients.public.contains(named) {
+        let message = if clients.public.contains(named) {
             "a public client; a private one is needed: one of slas_clients with a client_secret"
         } else {
             "not one of this tenant's slas_clients"
         };
-        keys.error("on_behalf_client", problem);
+        keys.error("on_behalf_client", message);
     }
     let on_behalf_client = match (named, clients.private.as_slice()) {
         (None, [only]) if !names_on_behalf_client => Some(only.clone()),
@@ -153,11 +158,11 @@ fn account_manager(
     table: &str,
     raw: file::AccountManager,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<AccountManager> {
-    let client_secret = secret(table, raw.client_secret, surroundings, findings);
-    let previous_client_secret = previous_secret(table, raw.previous_client_secret, surroundings, findings);
-    let mut keys = Keys::new(table, findings);
+    let client_secret = secret(table, raw.client_secret, surroundings, diagnostics);
+    let previous_client_secret = previous_secret(table, raw.previous_client_secret, surroundings, diagnostics);
+    let mut keys = Keys::new(table, diagnostics);
     let url = keys.origin("url", &raw.url, "https://account.demandware.com");
     let client_id = keys.required_name("client_id", raw.client_id.as_deref());
     let scopes = keys.scopes("scopes", raw.scopes);
@@ -179,9 +184,9 @@ fn secret(
     table: &str,
     raw: Option<file::Secret>,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Option<SecretString>> {
-    raw.map(|raw| surroundings.secret(&format!("{table}.client_secret"), raw, findings))
+    raw.map(|raw| surroundings.secret(&format!("{table}.client_secret"), raw, diagnostics))
 }
 
 /// The secret under a table's `previous_client_secret`; `None` only after an error.
@@ -189,10 +194,10 @@ fn previous_secret(
     table: &str,
     raw: Option<file::Secret>,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Option<SecretString>> {
     match raw {
-        Some(raw) => surroundings.secret(&format!("{table}.previous_client_secret"), raw, findings).map(Some),
+        Some(raw) => surroundings.secret(&format!("{table}.previous_client_secret"), raw, diagnostics).map(Some),
         None => Some(None),
     }
 }
@@ -215,7 +220,7 @@ fn slas_clients(
     tenant: &str,
     raw: Vec<file::SlasClient>,
     surroundings: &Surroundings<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Clients {
     let mut clients = Clients {
         all: Some(Vec::new()),
@@ -226,13 +231,13 @@ fn slas_clients(
     };
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("{tenant}.slas_clients[{position}]");
-        let secret = secret(&table, raw.client_secret, surroundings, findings);
-        let previous = previous_secret(&table, raw.previous_client_secret, surroundings, findings);
-        let mut keys = Keys::new(&table, findings);
+        let secret = secret(&table, raw.client_secret, surroundings, diagnostics);
+        let previous = previous_secret(&table, raw.previous_client_secret, surroundings, diagnostics);
+        let mut keys = Keys::new(&table, diagnostics);
         let id: Option<ClientId> = keys.required_name("client_id", raw.client_id.as_deref());
         let redirect_uri = keys.required("redirect_uri", raw.redirect_uri);
         let redirect_uri = redirect_uri.and_then(|text| redirect_uri_of(text, &mut keys));
-        let is_private = secret.is_some() || keys.is_flawed("client_secret");
+        let is_private = secret.is_some() || keys.has_errors("client_secret");
         if raw.strict_client_auth && !is_private {
             keys.error(
                 "strict_client_auth",
@@ -280,37 +285,37 @@ fn slas_clients(
 /// SLAS compares it letter for letter, so it stays as written, once it is known to be a URI.
 fn redirect_uri_of(text: String, keys: &mut Keys<'_>) -> Option<String> {
     let odd = |character: char| !character.is_ascii_graphic();
-    let problem = match Url::parse(&text) {
+    let message = match Url::parse(&text) {
         Err(_) => "not an absolute URI; expected e.g. http://localhost:3000/callback",
         Ok(_) if text.contains(odd) => "spaces, control and non-ASCII characters must be percent-encoded",
         Ok(url) if url.fragment().is_some() => "must not have a fragment (#…)",
         Ok(_) => return Some(text),
     };
-    keys.error("redirect_uri", problem);
+    keys.error("redirect_uri", message);
     None
 }
 
 /// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may; and that no stranger
 /// uses that client by its id alone, unless the configuration says so.
-pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], findings: &mut Findings) {
+pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], diagnostics: &mut Diagnostics) {
     for (position, draft) in drafts.iter_mut().enumerate() {
         let Some(organization) = &draft.organization else { continue };
         let acting = callers.iter().position(|caller| caller.acts_in.contains(organization));
         if acting.is_some() || draft.names_on_behalf_client {
-            settle_vouch(&format!("tenants[{position}]"), draft, findings);
+            settle_vouch(&format!("tenants[{position}]"), draft, diagnostics);
         }
         let Some(caller) = acting else { continue };
         let key = format!("tenants[{position}].on_behalf_client");
         match draft.private_clients.len() {
             _ if draft.names_on_behalf_client || !draft.are_clients_named => {}
-            0 => findings.warn(
+            0 => diagnostics.warn(
                 key,
                 format!(
                     "callers[{caller}] may act on behalf of shoppers here, but no client of slas_clients is private"
                 ),
             ),
             1 => {}
-            _ => findings.error(
+            _ => diagnostics.error(
                 key,
                 format!(
                     "missing: callers[{caller}] may act on behalf of shoppers, and several slas_clients are private"
@@ -322,7 +327,7 @@ pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], fi
 
 /// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise, or no other
 /// private client is there for storefronts.
-fn settle_vouch(table: &str, draft: &mut Draft, findings: &mut Findings) {
+fn settle_vouch(table: &str, draft: &mut Draft, diagnostics: &mut Diagnostics) {
     let clients = draft.tenant.as_mut().map(|tenant| &mut tenant.slas_clients);
     let acting = clients.into_iter().flatten().enumerate();
     let Some((position, client)) =
@@ -332,12 +337,12 @@ fn settle_vouch(table: &str, draft: &mut Draft, findings: &mut Findings) {
     };
     let key = format!("{table}.slas_clients[{position}].vouch");
     match draft.vouch.get(position).copied().flatten() {
-        None if draft.private_clients.len() == 1 => findings.warn(
+        None if draft.private_clients.len() == 1 => diagnostics.warn(
             key,
             "missing: the only private client acts on behalf of shoppers, and its credential is added to every request on the SLAS paths that names it; set false if no storefront relies on that, true if one does",
         ),
         None => client.vouch = false,
-        Some(true) => findings.warn(
+        Some(true) => diagnostics.warn(
             key,
             "true for the client that acts on behalf of shoppers: a request on the SLAS paths uses it by its id alone; give storefronts a client of their own",
         ),

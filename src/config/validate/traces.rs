@@ -3,12 +3,12 @@
 use url::Url;
 
 use super::value::{Keys, is_loopback};
-use crate::config::{Traces, diagnostics::Findings, file};
+use crate::config::{Traces, diagnostics::Diagnostics, file};
 
 const EXPECTED: &str = "not the http or https URL of a collector; expected e.g. http://127.0.0.1:4318";
 
-pub(super) fn traces(raw: &file::Traces, findings: &mut Findings) -> Option<Traces> {
-    let mut keys = Keys::new("traces", findings);
+pub(super) fn traces(raw: &file::Traces, diagnostics: &mut Diagnostics) -> Option<Traces> {
+    let mut keys = Keys::new("traces", diagnostics);
     let endpoint = match raw.endpoint.as_deref() {
         Some(text) => Some(endpoint(text, &mut keys)?),
         None => None,

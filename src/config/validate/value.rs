@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
 use crate::{
-    config::{diagnostics::Findings, file},
+    config::{diagnostics::Diagnostics, file},
     host::{is_localhost, without_root_dot},
     types::{InvalidName, Scope, Scopes},
 };
@@ -23,40 +23,40 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// The keys of one table, and where to report what is wrong with them.
 pub(super) struct Keys<'f> {
     table: String,
-    findings: &'f mut Findings,
+    diagnostics: &'f mut Diagnostics,
 }
 
 impl<'f> Keys<'f> {
-    pub(super) fn new(table: impl Into<String>, findings: &'f mut Findings) -> Self {
-        Self { table: table.into(), findings }
+    pub(super) fn new(table: impl Into<String>, diagnostics: &'f mut Diagnostics) -> Self {
+        Self { table: table.into(), diagnostics }
     }
 
     pub(super) fn path(&self, key: &str) -> String {
         format!("{}.{key}", self.table)
     }
 
-    pub(super) fn error(&mut self, key: &str, problem: impl Into<String>) {
-        self.findings.error(self.path(key), problem);
+    pub(super) fn error(&mut self, key: &str, message: impl Into<String>) {
+        self.diagnostics.error(self.path(key), message);
     }
 
     /// Whether there is an error at this key or below it.
-    pub(super) fn is_flawed(&self, key: &str) -> bool {
-        self.findings.is_flawed(&self.path(key))
+    pub(super) fn has_errors(&self, key: &str) -> bool {
+        self.diagnostics.has_errors(&self.path(key))
     }
 
-    pub(super) fn warn(&mut self, key: &str, problem: impl Into<String>) {
-        self.findings.warn(self.path(key), problem);
+    pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
+        self.diagnostics.warn(self.path(key), message);
     }
 
     /// The value of a key that must be there.
     pub(super) fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
         let path = self.path(key);
-        self.findings.required(&path, value)
+        self.diagnostics.required(&path, value)
     }
 
     /// A value read by its own [`FromStr`].
     pub(super) fn name<T: FromStr<Err = InvalidName>>(&mut self, key: &str, text: &str) -> Option<T> {
-        text.parse().map_err(|problem: InvalidName| self.error(key, problem.to_string())).ok()
+        text.parse().map_err(|message: InvalidName| self.error(key, message.to_string())).ok()
     }
 
     /// A name that must be there.
@@ -104,7 +104,7 @@ impl<'f> Keys<'f> {
 
     /// A duration above zero.
     pub(super) fn duration(&mut self, key: &str, text: &str, longest: Duration) -> Option<Duration> {
-        let problem = match humantime::parse_duration(text) {
+        let message = match humantime::parse_duration(text) {
             Err(_) => "not a duration; expected a number and a unit, e.g. \"30s\", \"5m\" or \"1m 30s\"".to_owned(),
             Ok(Duration::ZERO) => "must be greater than zero".to_owned(),
             Ok(duration) if duration > longest => {
@@ -112,7 +112,7 @@ impl<'f> Keys<'f> {
             }
             Ok(duration) => return Some(duration),
         };
-        self.error(key, problem);
+        self.error(key, message);
         None
     }
 
@@ -122,13 +122,13 @@ impl<'f> Keys<'f> {
             file::Size::Bytes(bytes) => Some(*bytes),
             file::Size::Text(text) => bytes(text),
         };
-        let problem = match bytes {
+        let message = match bytes {
             None => "not a size; expected bytes, or a number and a unit, e.g. 65536, \"64KiB\" or \"1MiB\"".to_owned(),
             Some(0) => "must be greater than zero".to_owned(),
             Some(bytes) if bytes > largest => format!("must be at most {largest} bytes"),
             Some(bytes) => return usize::try_from(bytes).ok(),
         };
-        self.error(key, problem);
+        self.error(key, message);
         None
     }
 
