@@ -26,7 +26,7 @@ mod validate;
 
 pub use diagnostics::{CheckReport, ConfigErrors, Diagnostic};
 pub use load::Loaded;
-pub use partial::{CallerDraft, Draft, RouteDraft, TenantDraft, TlsDraft};
+pub use partial::{PartialCaller, PartialRoute, PartialSettings, PartialTenant, PartialTls};
 pub use permissions::{guarded, guarded_folder};
 pub use schema::schema;
 pub use settings::{

@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::{
     certificates::SystemAuthorities,
-    config::{self, Draft, Settings},
+    config::{self, PartialSettings, Settings},
     gateway::{Gateway, Tenant, error::RejectionReason, limits::RateLimits, problem},
     host::url_without_root_dot,
     jwks::{Folder, Issuer, Keeping, KeyRing},
@@ -101,7 +101,7 @@ impl Components {
         let mut issuers = ByOrganization::default();
         let mut agents = ByOrganization::default();
         let trust = TrustAnchors::default();
-        let of_store = certificate_files::store_ends(&Draft::of(&settings)).into_iter().map(|(certificate, end)| {
+        let of_store = certificate_files::store_ends(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
             CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end }
         });
         let mut ends: Vec<CertificateEnd> = of_store.collect();

@@ -5,21 +5,21 @@ use std::path::Path;
 
 use crate::{
     certificates::{self, Certificates, PairError, SystemAuthorities},
-    config::{CheckReport, Diagnostic, Draft},
+    config::{CheckReport, Diagnostic, PartialSettings},
     server::tls::ListenerTls,
     time::unix_now,
 };
 
 /// Everything that is wrong with the files, as far as the configuration could be read, and everything doubtful.
-pub(super) fn check(draft: &Draft) -> CheckReport {
+pub(super) fn check(partial: &PartialSettings) -> CheckReport {
     let mut checked = CheckReport::default();
-    let (errors, doubts) = ListenerTls::check(&draft.tls);
+    let (errors, doubts) = ListenerTls::check(&partial.tls);
     let finding =
         |error: crate::server::tls::TlsFileError| Diagnostic { path: error.key.to_owned(), message: error.problem };
     checked.errors.extend(errors.into_iter().map(finding));
     checked.warnings.extend(doubts.into_iter().map(finding));
-    let mut by_system: Vec<String> = draft.verified_by_system.iter().map(|key| (*key).to_owned()).collect();
-    for (position, tenant) in draft.tenants.iter().enumerate() {
+    let mut by_system: Vec<String> = partial.verified_by_system.iter().map(|key| (*key).to_owned()).collect();
+    for (position, tenant) in partial.tenants.iter().enumerate() {
         let table = format!("tenants[{position}]");
         if let Some(file) = &tenant.api_ca {
             let organization = tenant.organization.as_ref();
@@ -34,10 +34,10 @@ pub(super) fn check(draft: &Draft) -> CheckReport {
             by_system.push(format!("{table}.account_manager.url"));
         }
     }
-    for (key, file) in &draft.store_authorities {
+    for (key, file) in &partial.store_authorities {
         check_authorities(key, "", file, &mut checked);
     }
-    if let Some((certificate, private_key)) = &draft.store_client {
+    if let Some((certificate, private_key)) = &partial.store_client {
         match certificates::read_client_pair(certificate, private_key) {
             Ok((chain, _)) => {
                 let concerns = chain.concerns(now()).into_iter();
@@ -68,12 +68,12 @@ fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut CheckRep
 
 /// When the certificates of the store's files end, seconds since 1970, by what the metrics call them. A file that cannot be
 /// read has been refused.
-pub(super) fn store_ends(draft: &Draft) -> Vec<(&'static str, i64)> {
-    let authorities = draft.store_authorities.iter().filter_map(|(key, file)| {
+pub(super) fn store_ends(partial: &PartialSettings) -> Vec<(&'static str, i64)> {
+    let authorities = partial.store_authorities.iter().filter_map(|(key, file)| {
         let label = if *key == "store.ca" { "store_ca" } else { "store_sentinel_ca" };
         Some((label, Certificates::read_authorities(file).ok()?.authorities_end(now())?))
     });
-    let client = draft.store_client.as_ref().and_then(|(certificate, _)| {
+    let client = partial.store_client.as_ref().and_then(|(certificate, _)| {
         Some(("store_certificate", Certificates::read_chain(certificate).ok()?.chain_end()?))
     });
     authorities.chain(client).collect()

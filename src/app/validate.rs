@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{AppError, certificate_files};
 use crate::{
-    config::{self, ConfigErrors, Draft, Diagnostic, Loaded, RouteSecurity, Settings},
+    config::{self, ConfigErrors, PartialSettings, Diagnostic, Loaded, RouteSecurity, Settings},
     gateway::{
         authn::callers::{self, CallerError, Callers},
         policy::{
@@ -22,9 +22,9 @@ use crate::{
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
-    Settings::load(path, |draft: &Draft| {
-        let mut checked = certificate_files::check(draft);
-        checked.errors.extend(check_policy(draft));
+    Settings::load(path, |partial: &PartialSettings| {
+        let mut checked = certificate_files::check(partial);
+        checked.errors.extend(check_policy(partial));
         checked
     })
 }
@@ -34,7 +34,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// [`AppError::Policy`] with everything that does not fit together, [`AppError::Table`].
 pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
-    let (operations, diagnostics) = resolve_policy(&Draft::of(settings))?;
+    let (operations, diagnostics) = resolve_policy(&PartialSettings::of(settings))?;
     if !diagnostics.is_empty() {
         return Err(AppError::Policy(diagnostics));
     }
@@ -44,17 +44,17 @@ pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppErr
 }
 
 /// Everything of a configuration that does not fit the policy table, as far as it could be read.
-fn check_policy(draft: &Draft) -> Vec<Diagnostic> {
-    match resolve_policy(draft) {
+fn check_policy(partial: &PartialSettings) -> Vec<Diagnostic> {
+    match resolve_policy(partial) {
         Ok((_, diagnostics)) => diagnostics,
         Err(broken) => vec![Diagnostic { path: "the policy table".to_owned(), message: broken.to_string() }],
     }
 }
 
-fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Diagnostic>), TableError> {
+fn resolve_policy(partial: &PartialSettings) -> Result<(Operations, Vec<Diagnostic>), TableError> {
     let published = Operations::published()?;
-    let routes = draft.routes.iter().enumerate();
-    let routes = routes.filter_map(|(position, route)| Some((position, custom_route(route.whole.as_ref()?))));
+    let routes = partial.routes.iter().enumerate();
+    let routes = routes.filter_map(|(position, route)| Some((position, custom_route(route.complete.as_ref()?))));
     let (positions, routes): (Vec<usize>, Vec<CustomRoute>) = routes.unzip();
     let (operations, mut diagnostics) = match published.clone().with_routes(routes) {
         Ok(operations) => (operations, Vec::new()),
@@ -66,11 +66,11 @@ fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Diagnostic>), TableE
             (published, refusals.into_iter().filter_map(diagnostic).collect())
         }
     };
-    let (_, errors) = callers::certificate_names(draft.callers.iter().map(|caller| caller.identity.as_ref()));
+    let (_, errors) = callers::certificate_names(partial.callers.iter().map(|caller| caller.identity.as_ref()));
     diagnostics.extend(errors.into_iter().map(caller_diagnostic));
-    for (path, text) in operation_globs(draft) {
+    for (path, text) in operation_globs(partial) {
         let problem = match text.parse::<OperationGlob>() {
-            Ok(glob) if matches_any(&glob, &operations, draft) => continue,
+            Ok(glob) if matches_any(&glob, &operations, partial) => continue,
             Ok(glob) => format!("{glob} is no operation; `shopper-gateway routes` lists them"),
             Err(invalid) => invalid.to_string(),
         };
@@ -80,21 +80,21 @@ fn resolve_policy(draft: &Draft) -> Result<(Operations, Vec<Diagnostic>), TableE
 }
 
 /// Every glob, with its key. Of those that are empty the settings have spoken.
-fn operation_globs(draft: &Draft) -> impl Iterator<Item = (String, &String)> {
-    let of_callers = draft.callers.iter().enumerate().flat_map(|(caller, draft)| {
-        let globs = draft.operations.iter().enumerate();
-        globs.map(move |(position, glob)| (format!("callers[{caller}].operations[{position}]"), glob))
+fn operation_globs(partial: &PartialSettings) -> impl Iterator<Item = (String, &String)> {
+    let of_callers = partial.callers.iter().enumerate().flat_map(|(position, caller)| {
+        let globs = caller.operations.iter().enumerate();
+        globs.map(move |(glob_position, glob)| (format!("callers[{position}].operations[{glob_position}]"), glob))
     });
-    let of_load = draft.low_priority.iter().enumerate();
+    let of_load = partial.low_priority.iter().enumerate();
     let of_load = of_load.map(|(position, glob)| (format!("load.low_priority[{position}]"), glob));
     of_callers.filter(|(_, glob)| !glob.trim().is_empty()).chain(of_load)
 }
 
 /// Whether a glob stands for any operation: also for a route that is wrong in something else, and one whose name could not
 /// be read may be any.
-fn matches_any(glob: &OperationGlob, operations: &Operations, draft: &Draft) -> bool {
+fn matches_any(glob: &OperationGlob, operations: &Operations, partial: &PartialSettings) -> bool {
     operations.matching(glob).next().is_some()
-        || draft.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
+        || partial.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
 }
 
 fn caller_diagnostic(error: CallerError) -> Diagnostic {

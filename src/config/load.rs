@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
 use toml::Value;
 
 use super::{
-    Draft, Settings,
+    PartialSettings, Settings,
     diagnostics::{CheckReport, ConfigErrors, Diagnostic, Diagnostics},
     environment::{self, PREFIX},
     file::File,
@@ -33,7 +33,7 @@ impl Settings {
     /// # Errors
     ///
     /// Everything that is wrong, at once.
-    pub fn load(path: &Path, check: impl FnOnce(&Draft) -> CheckReport) -> Result<Loaded, ConfigErrors> {
+    pub fn load(path: &Path, check: impl FnOnce(&PartialSettings) -> CheckReport) -> Result<Loaded, ConfigErrors> {
         let mut unreadable = Vec::new();
         let mut environment = BTreeMap::new();
         for (name, text) in env::vars_os() {
@@ -91,7 +91,7 @@ fn from_text(
     path: &Path,
     text: &str,
     environment: &BTreeMap<String, String>,
-    check: impl FnOnce(&Draft) -> CheckReport,
+    check: impl FnOnce(&PartialSettings) -> CheckReport,
 ) -> Result<Loaded, ConfigErrors> {
     let file = Value::Table(text.parse().map_err(|error| malformed(path, text, &error))?);
     // The parent of a bare file name is a path without a word, which is no folder.
@@ -109,8 +109,8 @@ fn from_text(
         diagnostics.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let (draft, settings) = validate::settings(file, folder, environment, &mut diagnostics);
-    let CheckReport { errors, warnings } = check(&draft);
+    let (partial, settings) = validate::settings(file, folder, environment, &mut diagnostics);
+    let CheckReport { errors, warnings } = check(&partial);
     for Diagnostic { path, message } in errors {
         diagnostics.error(path, message);
     }

@@ -12,11 +12,11 @@ use crate::types::OrganizationId;
 
 /// What of a configuration could be read. Each list has an entry for each of the file's.
 #[derive(Debug, Clone, Default)]
-pub struct Draft {
+pub struct PartialSettings {
     /// `server.tls`.
-    pub tls: TlsDraft,
+    pub tls: PartialTls,
     /// `[[tenants]]`.
-    pub tenants: Vec<TenantDraft>,
+    pub tenants: Vec<PartialTenant>,
     /// The files of `store.ca` and `store.sentinel_ca`, where they have an effect.
     pub store_authorities: Vec<(&'static str, PathBuf)>,
     /// `store.certificate` and `store.private_key`, where they have an effect.
@@ -24,16 +24,16 @@ pub struct Draft {
     /// The other keys of servers whose certificates are verified by the system's authorities.
     pub verified_by_system: Vec<&'static str>,
     /// `[[callers]]`.
-    pub callers: Vec<CallerDraft>,
+    pub callers: Vec<PartialCaller>,
     /// `[[routes]]`.
-    pub routes: Vec<RouteDraft>,
+    pub routes: Vec<PartialRoute>,
     /// `load.low_priority`.
     pub low_priority: Vec<String>,
 }
 
 /// The listener's files, as far as they are there.
 #[derive(Debug, Clone, Default)]
-pub struct TlsDraft {
+pub struct PartialTls {
     /// Certificate chain, PEM.
     pub certificate: Option<PathBuf>,
     /// Private key, PEM.
@@ -43,12 +43,12 @@ pub struct TlsDraft {
     /// Their revocation lists, PEM.
     pub client_crl: Option<PathBuf>,
     /// All that are configured; `None` if there is no such table, or together with an error.
-    pub(super) whole: Option<Tls>,
+    pub(super) complete: Option<Tls>,
 }
 
 /// Where the services of one organization are, and whom the gateway trusts there.
 #[derive(Debug, Clone, Default)]
-pub struct TenantDraft {
+pub struct PartialTenant {
     /// The organization.
     pub organization: Option<OrganizationId>,
     /// `api`.
@@ -63,44 +63,44 @@ pub struct TenantDraft {
 
 /// One trusted system.
 #[derive(Debug, Clone)]
-pub struct CallerDraft {
+pub struct PartialCaller {
     /// What it presents.
     pub identity: Option<CallerIdentity>,
     /// Globs over operation names, as they are written.
     pub operations: Vec<String>,
     /// The organizations of which it may act on behalf of shoppers.
-    pub(super) acts_in: Vec<OrganizationId>,
+    pub(super) on_behalf_organizations: Vec<OrganizationId>,
     /// The caller itself; `None` only together with an error.
-    pub(super) whole: Option<Caller>,
+    pub(super) complete: Option<Caller>,
 }
 
 /// One operation of the merchant's own.
 #[derive(Debug, Clone)]
-pub struct RouteDraft {
+pub struct PartialRoute {
     /// Its name, whatever is wrong with the rest: callers may mean it.
     pub name: Option<String>,
     /// The route itself; `None` only together with an error.
-    pub whole: Option<Route>,
+    pub complete: Option<Route>,
 }
 
-impl Draft {
+impl PartialSettings {
     /// Settings without an error are all there.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
-        let caller = |caller: &Caller| CallerDraft {
+        let caller = |caller: &Caller| PartialCaller {
             identity: Some(caller.identity.clone()),
             operations: caller.operations.clone(),
-            acts_in: if caller.may_on_behalf || caller.may_create_shoppers {
+            on_behalf_organizations: if caller.may_on_behalf || caller.may_create_shoppers {
                 caller.organizations.clone()
             } else {
                 Vec::new()
             },
-            whole: Some(caller.clone()),
+            complete: Some(caller.clone()),
         };
-        let route = |route: &Route| RouteDraft { name: Some(route.name.clone()), whole: Some(route.clone()) };
+        let route = |route: &Route| PartialRoute { name: Some(route.name.clone()), complete: Some(route.clone()) };
         Self {
-            tls: settings.server.tls.clone().map(TlsDraft::from).unwrap_or_default(),
-            tenants: settings.tenants.iter().map(TenantDraft::from).collect(),
+            tls: settings.server.tls.clone().map(PartialTls::from).unwrap_or_default(),
+            tenants: settings.tenants.iter().map(PartialTenant::from).collect(),
             store_authorities: store_authorities(&settings.store),
             store_client: store_client(&settings.store),
             verified_by_system: verified_by_system(Some(&settings.store), settings.traces.endpoint.as_ref()),
@@ -111,7 +111,7 @@ impl Draft {
     }
 }
 
-impl From<&Tenant> for TenantDraft {
+impl From<&Tenant> for PartialTenant {
     fn from(tenant: &Tenant) -> Self {
         Self {
             organization: Some(tenant.organization.clone()),
@@ -156,14 +156,14 @@ pub(super) fn verified_by_system(store: Option<&Store>, traces: Option<&Url>) ->
     store.chain(traces.filter(|url| url.scheme() == "https").map(|_| "traces.endpoint")).collect()
 }
 
-impl From<Tls> for TlsDraft {
+impl From<Tls> for PartialTls {
     fn from(tls: Tls) -> Self {
         Self {
             certificate: Some(tls.certificate.clone()),
             private_key: Some(tls.private_key.clone()),
             client_ca: tls.client_ca.clone(),
             client_crl: tls.client_crl.clone(),
-            whole: Some(tls),
+            complete: Some(tls),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
 use super::{
-    Admin, Draft, Load, Logins, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls, TlsDraft,
+    Admin, Load, Logins, PartialSettings, PartialTls, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls,
     UnknownOperations, diagnostics::Diagnostics, file, partial, secret_files::Surroundings,
 };
 
@@ -39,21 +39,21 @@ pub(super) fn settings(
     folder: &Path,
     environment: &BTreeMap<String, String>,
     diagnostics: &mut Diagnostics,
-) -> (Draft, Option<Settings>) {
+) -> (PartialSettings, Option<Settings>) {
     let surroundings = Surroundings { folder, environment };
     let client_certificates =
         file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || diagnostics.has_errors("server.tls");
 
     let files = file.server.tls.take().map(|tls| tls_files(tls, &surroundings, diagnostics));
     let tls = match &files {
-        Some(files) => files.whole.clone().map(Some),
+        Some(files) => files.complete.clone().map(Some),
         None => Some(None),
     };
     let server = server(file.server, diagnostics);
     let admin = admin(&file.admin, server.as_ref(), diagnostics);
     let mut tenants = tenants::tenants(file.tenants, &surroundings, diagnostics);
     let callers = callers::callers(file.callers, &tenants, client_certificates, diagnostics);
-    tenants::settle_on_behalf(&mut tenants, &callers, diagnostics);
+    tenants::resolve_on_behalf_clients(&mut tenants, &callers, diagnostics);
     let sessions = sessions(&file.sessions, diagnostics);
     let timeouts = timeouts(&file.timeouts, diagnostics);
     let limits = limits::limits(&file.limits, &file.logins, diagnostics);
@@ -74,9 +74,9 @@ pub(super) fn settings(
     let policy = policy(&file.policy, diagnostics);
     let routes = routes::routes(file.routes, diagnostics);
     let endpoint = traces.as_ref().and_then(|traces| traces.endpoint.as_ref());
-    let draft = Draft {
+    let partial = PartialSettings {
         tls: files.unwrap_or_default(),
-        tenants: tenants.iter().map(tenants::Draft::servers).collect(),
+        tenants: tenants.iter().map(tenants::ParsedTenant::partial).collect(),
         store_authorities: store.as_ref().map(partial::store_authorities).unwrap_or_default(),
         store_client: store.as_ref().and_then(partial::store_client),
         verified_by_system: partial::verified_by_system(store.as_ref(), endpoint),
@@ -84,12 +84,12 @@ pub(super) fn settings(
         routes,
         low_priority,
     };
-    let whole = || {
+    let complete = || {
         Some(Settings {
             server: Server { tls: tls?, ..server? },
             admin: admin?,
-            tenants: tenants.into_iter().map(|draft| draft.tenant).collect::<Option<_>>()?,
-            callers: draft.callers.iter().map(|caller| caller.whole.clone()).collect::<Option<_>>()?,
+            tenants: tenants.into_iter().map(|tenant| tenant.complete).collect::<Option<_>>()?,
+            callers: partial.callers.iter().map(|caller| caller.complete.clone()).collect::<Option<_>>()?,
             sessions: sessions?,
             timeouts: timeouts?,
             limits: limits?,
@@ -100,11 +100,11 @@ pub(super) fn settings(
             store: store?,
             keys: keys?,
             policy,
-            routes: draft.routes.iter().map(|route| route.whole.clone()).collect::<Option<_>>()?,
+            routes: partial.routes.iter().map(|route| route.complete.clone()).collect::<Option<_>>()?,
         })
     };
-    let settings = whole();
-    (draft, settings)
+    let settings = complete();
+    (partial, settings)
 }
 
 /// All of the listener but its TLS.
@@ -136,7 +136,7 @@ fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
 
-fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> TlsDraft {
+fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> PartialTls {
     let certificate = diagnostics
         .required("server.tls.certificate", raw.certificate)
         .and_then(|file| surroundings.readable("server.tls.certificate", &file, diagnostics));
@@ -156,7 +156,7 @@ fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut 
         Some(file) => surroundings.trusted("server.tls.client_crl", &file, diagnostics).map(Some),
         None => Some(None),
     };
-    let whole = match (&certificate, &private_key, &client_ca, &client_crl) {
+    let complete = match (&certificate, &private_key, &client_ca, &client_crl) {
         (Some(certificate), Some(private_key), Some(client_ca), Some(client_crl)) => Some(Tls {
             certificate: certificate.clone(),
             private_key: private_key.clone(),
@@ -165,7 +165,7 @@ fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut 
         }),
         _ => None,
     };
-    TlsDraft { certificate, private_key, client_ca: client_ca.flatten(), client_crl: client_crl.flatten(), whole }
+    PartialTls { certificate, private_key, client_ca: client_ca.flatten(), client_crl: client_crl.flatten(), complete }
 }
 
 /// Warns of what an operator may have left on by mistake, or not know of: the environment sets it as well.

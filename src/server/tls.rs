@@ -24,7 +24,7 @@ use rustls::{
 
 use crate::{
     certificates::{Certificates, FileError, RevocationLists, read_private_key},
-    config::{Tls, TlsDraft},
+    config::{Tls, PartialTls},
     gateway::authn::client_cert::PeerCertificate,
     time::unix_now,
 };
@@ -92,7 +92,7 @@ impl ListenerTls {
 
     /// Everything that is wrong with files of which some may be missing, and then everything doubtful.
     #[must_use]
-    pub fn check(files: &TlsDraft) -> (Vec<TlsFileError>, Vec<TlsFileError>) {
+    pub fn check(files: &PartialTls) -> (Vec<TlsFileError>, Vec<TlsFileError>) {
         let chain =
             files.certificate.as_deref().map(Certificates::read_chain).transpose().map_err(unusable(CERTIFICATE));
         let key = files.private_key.as_deref().map(read_private_key).transpose().map_err(unusable(PRIVATE_KEY));

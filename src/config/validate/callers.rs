@@ -3,10 +3,10 @@
 //! Owns what a caller's entry must say. Refuses to know operations: whether a glob means one that
 //! exists is checked where the table of operations is.
 
-use super::{tenants::Draft, value::Keys};
+use super::{tenants::ParsedTenant, value::Keys};
 use crate::{
     config::{
-        Caller, CallerDraft, CallerIdentity,
+        Caller, CallerIdentity, PartialCaller,
         diagnostics::{Diagnostics, closest_match},
         file,
     },
@@ -18,12 +18,12 @@ const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 /// The callers, as far as they can be read.
 pub(super) fn callers(
     raw: Vec<file::Caller>,
-    tenants: &[Draft],
+    tenants: &[ParsedTenant],
     client_certificates: bool,
     diagnostics: &mut Diagnostics,
-) -> Vec<CallerDraft> {
+) -> Vec<PartialCaller> {
     let mut names: Vec<String> = Vec::new();
-    let mut callers: Vec<CallerDraft> = Vec::new();
+    let mut callers: Vec<PartialCaller> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
         let mut keys = Keys::new(format!("callers[{position}]"), diagnostics);
         if let Some(name) = &raw.name {
@@ -49,7 +49,12 @@ pub(super) fn callers(
     callers
 }
 
-fn caller(raw: file::Caller, tenants: &[Draft], client_certificates: bool, keys: &mut Keys<'_>) -> CallerDraft {
+fn caller(
+    raw: file::Caller,
+    tenants: &[ParsedTenant],
+    client_certificates: bool,
+    keys: &mut Keys<'_>,
+) -> PartialCaller {
     let name = keys.required("name", raw.name).and_then(|name| label(name, keys));
     let identity = identity(
         raw.account_manager_client_id.as_deref(),
@@ -68,8 +73,8 @@ fn caller(raw: file::Caller, tenants: &[Draft], client_certificates: bool, keys:
     let operations = keys.required("operations", raw.operations).map(|list| operations(list, keys));
 
     let acts = may.is_some_and(|[_, on_behalf, create_shoppers]| on_behalf || create_shoppers);
-    let acts_in = organizations.clone().filter(|_| acts).unwrap_or_default();
-    let whole = || {
+    let on_behalf_organizations = organizations.clone().filter(|_| acts).unwrap_or_default();
+    let complete = || {
         let [may_system, may_on_behalf, may_create_shoppers] = may?;
         Some(Caller {
             name: name?,
@@ -83,11 +88,11 @@ fn caller(raw: file::Caller, tenants: &[Draft], client_certificates: bool, keys:
             requests_per_second: raw.requests_per_second,
         })
     };
-    let whole = whole();
-    if let Some(caller) = &whole {
+    let complete = complete();
+    if let Some(caller) = &complete {
         look_twice(caller, tenants, keys);
     }
-    CallerDraft { identity, operations: operations.unwrap_or_default(), acts_in, whole }
+    PartialCaller { identity, operations: operations.unwrap_or_default(), on_behalf_organizations, complete }
 }
 
 /// What the metrics call those who are no trusted system; none of these may share its name.
@@ -163,7 +168,7 @@ fn rights(list: file::List, keys: &mut Keys<'_>) -> [bool; 3] {
     RIGHTS.map(|right| texts.iter().any(|text| text == right))
 }
 
-fn organizations(list: file::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<OrganizationId> {
+fn organizations(list: file::List, tenants: &[ParsedTenant], keys: &mut Keys<'_>) -> Vec<OrganizationId> {
     if list.is_empty() {
         keys.error("organizations", "empty; expected at least one organization of [[tenants]]");
     }
@@ -180,9 +185,14 @@ fn organizations(list: file::List, tenants: &[Draft], keys: &mut Keys<'_>) -> Ve
     named
 }
 
-fn sites(list: file::List, organizations: &[OrganizationId], tenants: &[Draft], keys: &mut Keys<'_>) -> Vec<SiteId> {
+fn sites(
+    list: file::List,
+    organizations: &[OrganizationId],
+    tenants: &[ParsedTenant],
+    keys: &mut Keys<'_>,
+) -> Vec<SiteId> {
     let named: Vec<SiteId> = keys.names("sites", list);
-    let own = |tenant: &&Draft| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
+    let own = |tenant: &&ParsedTenant| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
     let known: Option<Vec<&[SiteId]>> = tenants.iter().filter(own).map(|tenant| tenant.sites.as_deref()).collect();
     let known = known.unwrap_or_default().concat();
     for site in named.iter().filter(|site| !known.is_empty() && !known.contains(site)) {
@@ -206,7 +216,7 @@ fn operations(list: file::List, keys: &mut Keys<'_>) -> Vec<String> {
 }
 
 /// What is allowed, but can't work.
-fn look_twice(caller: &Caller, tenants: &[Draft], keys: &mut Keys<'_>) {
+fn look_twice(caller: &Caller, tenants: &[ParsedTenant], keys: &mut Keys<'_>) {
     if caller.may_create_shoppers && !caller.may_on_behalf {
         keys.warn("may", "create_shoppers has no effect without on_behalf");
     }

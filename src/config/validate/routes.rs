@@ -6,19 +6,19 @@
 use http::Method;
 
 use super::value::Keys;
-use crate::config::{Route, RouteDraft, diagnostics::Diagnostics, file};
+use crate::config::{PartialRoute, Route, diagnostics::Diagnostics, file};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// The routes, as far as they can be read.
-pub(super) fn routes(raw: Vec<file::Route>, diagnostics: &mut Diagnostics) -> Vec<RouteDraft> {
+pub(super) fn routes(raw: Vec<file::Route>, diagnostics: &mut Diagnostics) -> Vec<PartialRoute> {
     raw.into_iter()
         .enumerate()
         .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), diagnostics)))
         .collect()
 }
 
-fn route(raw: file::Route, keys: &mut Keys<'_>) -> RouteDraft {
+fn route(raw: file::Route, keys: &mut Keys<'_>) -> PartialRoute {
     let name = keys.required("name", raw.name).filter(|name| {
         if !is_name(name) {
             keys.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
@@ -42,9 +42,9 @@ fn route(raw: file::Route, keys: &mut Keys<'_>) -> RouteDraft {
     });
     let security = keys.required("security", raw.security);
     let scopes = keys.required("scopes", raw.scopes).map(|list| keys.scopes("scopes", list));
-    let whole =
+    let complete =
         || Some(Route { name: name.clone()?, method: method?, path: path?, security: security?, scopes: scopes? });
-    RouteDraft { whole: whole(), name }
+    PartialRoute { complete: complete(), name }
 }
 
 /// `{api}.{operation}`, as Salesforce's own operations are named.

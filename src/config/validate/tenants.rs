@@ -1,6 +1,6 @@
 //! `[[tenants]]`: the organizations, and how the gateway speaks for each.
 //!
-//! Owns what must hold inside a tenant and between tenants. Leaves a [`Draft`] of each tenant, also of
+//! Owns what must hold inside a tenant and between tenants. Leaves a [`ParsedTenant`] of each tenant, also of
 //! a wrong one, so that what refers to it can be checked in the same round.
 
 use secrecy::SecretString;
@@ -9,39 +9,39 @@ use url::Url;
 use super::value::Keys;
 use crate::{
     config::{
-        AccountManager, CallerDraft, SlasClient, Tenant, TenantDraft, diagnostics::Diagnostics, file,
+        AccountManager, PartialCaller, PartialTenant, SlasClient, Tenant, diagnostics::Diagnostics, file,
         secret_files::Surroundings,
     },
     types::{ClientId, OrganizationId, SiteId},
 };
 
 /// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
-const SLAS_ON_PRODUCTION: u32 = 24_000;
-const SLAS_ELSEWHERE: u32 = 500;
+const PRODUCTION_SLAS_RATE: u32 = 24_000;
+const NON_PRODUCTION_SLAS_RATE: u32 = 500;
 
 /// What of a tenant could be understood.
-pub(super) struct Draft {
+pub(super) struct ParsedTenant {
     pub(super) organization: Option<OrganizationId>,
     /// Its sites; `None` if one of them could not be read.
     pub(super) sites: Option<Vec<SiteId>>,
     pub(super) has_account_manager: bool,
     /// Where its services are.
-    servers: TenantDraft,
+    partial: PartialTenant,
     private_clients: Vec<ClientId>,
-    are_clients_named: bool,
-    names_on_behalf_client: bool,
+    has_all_client_ids: bool,
+    sets_on_behalf_client: bool,
     /// The client that acts on behalf of shoppers where callers may: the named one, or the only private one.
     on_behalf_client: Option<ClientId>,
     /// `vouch` of each client, as written, by the client's position.
     vouch: Vec<Option<bool>>,
     /// The tenant itself; `None` only together with an error.
-    pub(super) tenant: Option<Tenant>,
+    pub(super) complete: Option<Tenant>,
 }
 
-impl Draft {
+impl ParsedTenant {
     /// Where its services are, and whom the gateway trusts there.
-    pub(super) fn servers(&self) -> TenantDraft {
-        self.servers.clone()
+    pub(super) fn partial(&self) -> PartialTenant {
+        self.partial.clone()
     }
 }
 
@@ -49,26 +49,31 @@ pub(super) fn tenants(
     raw: Vec<file::Tenant>,
     surroundings: &Surroundings<'_>,
     diagnostics: &mut Diagnostics,
-) -> Vec<Draft> {
+) -> Vec<ParsedTenant> {
     if raw.is_empty() {
         diagnostics.error("tenants", "missing; expected at least one [[tenants]] with organization_id, api and sites");
     }
-    let mut drafts: Vec<Draft> = Vec::new();
+    let mut tenants: Vec<ParsedTenant> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("tenants[{position}]");
-        let draft = tenant(&table, raw, surroundings, diagnostics);
+        let tenant = tenant(&table, raw, surroundings, diagnostics);
         let first =
-            drafts.iter().position(|other| draft.organization.is_some() && other.organization == draft.organization);
+            tenants.iter().position(|other| tenant.organization.is_some() && other.organization == tenant.organization);
         if let Some(first) = first {
             diagnostics
                 .error(format!("{table}.organization_id"), format!("the same as tenants[{first}].organization_id"));
         }
-        drafts.push(draft);
+        tenants.push(tenant);
     }
-    drafts
+    tenants
 }
 
-fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Draft {
+fn tenant(
+    table: &str,
+    raw: file::Tenant,
+    surroundings: &Surroundings<'_>,
+    diagnostics: &mut Diagnostics,
+) -> ParsedTenant {
     let has_account_manager = raw.account_manager.is_some();
     let account_manager = match raw.account_manager {
         Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, diagnostics).map(Some),
@@ -92,12 +97,12 @@ fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, diagn
         }
         keys.names("sites", list)
     });
-    let are_sites_flawed = keys.has_errors("sites");
-    let names_on_behalf_client = raw.on_behalf_client.is_some();
+    let sites_have_errors = keys.has_errors("sites");
+    let sets_on_behalf_client = raw.on_behalf_client.is_some();
     let named = raw.on_behalf_client.and_then(|text| keys.name::<ClientId>("on_behalf_client", &text));
     if let Some(named) = &named
         && !clients.private.contains(named)
-        && clients.are_all_named
+        && clients.has_all_ids
     {
         let message = if clients.public.contains(named) {
             "a public client; a private one is needed: one of slas_clients with a client_secret"
@@ -107,10 +112,10 @@ fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, diagn
         keys.error("on_behalf_client", message);
     }
     let on_behalf_client = match (named, clients.private.as_slice()) {
-        (None, [only]) if !names_on_behalf_client => Some(only.clone()),
+        (None, [only]) if !sets_on_behalf_client => Some(only.clone()),
         (named, _) => named,
     };
-    let servers = TenantDraft {
+    let partial = PartialTenant {
         organization: organization.clone(),
         api: api.clone(),
         api_ca: api_ca.clone().flatten(),
@@ -119,7 +124,7 @@ fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, diagn
             .as_ref()
             .and_then(|manager| manager.as_ref().map(|manager| manager.url.clone())),
     };
-    let tenant = match (&organization, &sites, api, api_ca, account_manager, clients.all) {
+    let complete = match (&organization, &sites, api, api_ca, account_manager, clients.all) {
         (Some(organization), Some(sites), Some(api), Some(api_ca), Some(account_manager), Some(slas_clients)) => {
             Some(Tenant {
                 organization: organization.clone(),
@@ -132,25 +137,25 @@ fn tenant(table: &str, raw: file::Tenant, surroundings: &Surroundings<'_>, diagn
                 on_behalf_client: on_behalf_client.clone(),
                 register_sessions: raw.register_sessions,
                 slas_requests_per_minute: raw.slas_requests_per_minute.unwrap_or(if organization.is_production() {
-                    SLAS_ON_PRODUCTION
+                    PRODUCTION_SLAS_RATE
                 } else {
-                    SLAS_ELSEWHERE
+                    NON_PRODUCTION_SLAS_RATE
                 }),
             })
         }
         _ => None,
     };
-    Draft {
+    ParsedTenant {
         organization,
-        sites: sites.filter(|_| !are_sites_flawed),
+        sites: sites.filter(|_| !sites_have_errors),
         has_account_manager,
-        servers,
+        partial,
         private_clients: clients.private,
-        are_clients_named: clients.are_all_named,
-        names_on_behalf_client,
+        has_all_client_ids: clients.has_all_ids,
+        sets_on_behalf_client,
         on_behalf_client,
         vouch: clients.vouch,
-        tenant,
+        complete,
     }
 }
 
@@ -211,7 +216,7 @@ struct Clients {
     /// Those without.
     public: Vec<ClientId>,
     /// Whether the id of each could be read.
-    are_all_named: bool,
+    has_all_ids: bool,
     /// `vouch` of each, as written.
     vouch: Vec<Option<bool>>,
 }
@@ -226,7 +231,7 @@ fn slas_clients(
         all: Some(Vec::new()),
         private: Vec::new(),
         public: Vec::new(),
-        are_all_named: true,
+        has_all_ids: true,
         vouch: raw.iter().map(|client| client.vouch).collect(),
     };
     for (position, raw) in raw.into_iter().enumerate() {
@@ -236,7 +241,7 @@ fn slas_clients(
         let mut keys = Keys::new(&table, diagnostics);
         let id: Option<ClientId> = keys.required_name("client_id", raw.client_id.as_deref());
         let redirect_uri = keys.required("redirect_uri", raw.redirect_uri);
-        let redirect_uri = redirect_uri.and_then(|text| redirect_uri_of(text, &mut keys));
+        let redirect_uri = redirect_uri.and_then(|text| valid_redirect_uri(text, &mut keys));
         let is_private = secret.is_some() || keys.has_errors("client_secret");
         if raw.strict_client_auth && !is_private {
             keys.error(
@@ -250,7 +255,7 @@ fn slas_clients(
         if !is_private && previous.as_ref().is_some_and(Option::is_some) {
             keys.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
         }
-        clients.are_all_named &= id.is_some();
+        clients.has_all_ids &= id.is_some();
         if let Some(id) = &id {
             if clients.private.contains(id) || clients.public.contains(id) {
                 keys.error("client_id", "stands in this tenant's slas_clients already");
@@ -268,7 +273,7 @@ fn slas_clients(
                 previous_secret,
                 redirect_uri,
                 strict_client_auth: raw.strict_client_auth,
-                // `settle_on_behalf` knows better which is the client that acts on behalf of shoppers.
+                // `resolve_on_behalf_clients` knows better which is the client that acts on behalf of shoppers.
                 vouch: raw.vouch.unwrap_or(true),
                 requests_per_second: raw.requests_per_second,
             }),
@@ -283,7 +288,7 @@ fn slas_clients(
 }
 
 /// SLAS compares it letter for letter, so it stays as written, once it is known to be a URI.
-fn redirect_uri_of(text: String, keys: &mut Keys<'_>) -> Option<String> {
+fn valid_redirect_uri(text: String, keys: &mut Keys<'_>) -> Option<String> {
     let odd = |character: char| !character.is_ascii_graphic();
     let message = match Url::parse(&text) {
         Err(_) => "not an absolute URI; expected e.g. http://localhost:3000/callback",
@@ -297,17 +302,21 @@ fn redirect_uri_of(text: String, keys: &mut Keys<'_>) -> Option<String> {
 
 /// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may; and that no stranger
 /// uses that client by its id alone, unless the configuration says so.
-pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], diagnostics: &mut Diagnostics) {
-    for (position, draft) in drafts.iter_mut().enumerate() {
-        let Some(organization) = &draft.organization else { continue };
-        let acting = callers.iter().position(|caller| caller.acts_in.contains(organization));
-        if acting.is_some() || draft.names_on_behalf_client {
-            settle_vouch(&format!("tenants[{position}]"), draft, diagnostics);
+pub(super) fn resolve_on_behalf_clients(
+    tenants: &mut [ParsedTenant],
+    callers: &[PartialCaller],
+    diagnostics: &mut Diagnostics,
+) {
+    for (position, tenant) in tenants.iter_mut().enumerate() {
+        let Some(organization) = &tenant.organization else { continue };
+        let acting = callers.iter().position(|caller| caller.on_behalf_organizations.contains(organization));
+        if acting.is_some() || tenant.sets_on_behalf_client {
+            resolve_vouch(&format!("tenants[{position}]"), tenant, diagnostics);
         }
         let Some(caller) = acting else { continue };
         let key = format!("tenants[{position}].on_behalf_client");
-        match draft.private_clients.len() {
-            _ if draft.names_on_behalf_client || !draft.are_clients_named => {}
+        match tenant.private_clients.len() {
+            _ if tenant.sets_on_behalf_client || !tenant.has_all_client_ids => {}
             0 => diagnostics.warn(
                 key,
                 format!(
@@ -327,17 +336,17 @@ pub(super) fn settle_on_behalf(drafts: &mut [Draft], callers: &[CallerDraft], di
 
 /// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise, or no other
 /// private client is there for storefronts.
-fn settle_vouch(table: &str, draft: &mut Draft, diagnostics: &mut Diagnostics) {
-    let clients = draft.tenant.as_mut().map(|tenant| &mut tenant.slas_clients);
+fn resolve_vouch(table: &str, tenant: &mut ParsedTenant, diagnostics: &mut Diagnostics) {
+    let clients = tenant.complete.as_mut().map(|tenant| &mut tenant.slas_clients);
     let acting = clients.into_iter().flatten().enumerate();
     let Some((position, client)) =
-        acting.into_iter().find(|(_, client)| Some(&client.id) == draft.on_behalf_client.as_ref())
+        acting.into_iter().find(|(_, client)| Some(&client.id) == tenant.on_behalf_client.as_ref())
     else {
         return;
     };
     let key = format!("{table}.slas_clients[{position}].vouch");
-    match draft.vouch.get(position).copied().flatten() {
-        None if draft.private_clients.len() == 1 => diagnostics.warn(
+    match tenant.vouch.get(position).copied().flatten() {
+        None if tenant.private_clients.len() == 1 => diagnostics.warn(
             key,
             "missing: the only private client acts on behalf of shoppers, and its credential is added to every request on the SLAS paths that names it; set false if no storefront relies on that, true if one does",
         ),
