@@ -27,7 +27,7 @@ mod validate;
 pub use diagnostics::{CheckReport, ConfigErrors, Diagnostic};
 pub use load::Loaded;
 pub use partial::{PartialCaller, PartialRoute, PartialSettings, PartialTenant, PartialTls};
-pub use permissions::{guarded, guarded_folder};
+pub use permissions::{ensure_trusted, ensure_trusted_dir};
 pub use schema::schema;
 pub use settings::{
     AccountManager, AddressLimits, Admin, Caller, CallerIdentity, DeprecatedLogins, Keys, Limits, Load, Log, LogFormat,

@@ -637,7 +637,7 @@ pub(super) enum Size {
 #[serde(untagged)]
 pub(super) enum Secret {
     /// In a file or an environment variable.
-    Elsewhere(Elsewhere),
+    Reference(SecretRef),
     /// The secret itself; works, but is warned of.
     Literal(
         #[serde(deserialize_with = "secret")]
@@ -649,7 +649,7 @@ pub(super) enum Secret {
 /// Where a secret is: exactly one of `file` and `env`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Elsewhere {
+pub(super) struct SecretRef {
     /// A file that holds nothing else; a byte order mark and line ends at its end are ignored. Refused when others can read it, or its group can
     /// write it (`chmod 0400`; `0440` will do).
     #[schemars(with = "Option<value_types::File>", example = &"/run/secrets/account-manager")]

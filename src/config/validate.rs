@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thre
 
 use super::{
     Admin, Load, Logins, PartialSettings, PartialTls, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls,
-    UnknownOperations, diagnostics::Diagnostics, file, partial, secret_files::Surroundings,
+    UnknownOperations, diagnostics::Diagnostics, file, partial, secret_files::Resolver,
 };
 
 mod callers;
@@ -36,22 +36,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 /// What could be read, and the settings; `None` only together with an error.
 pub(super) fn settings(
     mut file: file::File,
-    folder: &Path,
+    base_dir: &Path,
     environment: &BTreeMap<String, String>,
     diagnostics: &mut Diagnostics,
 ) -> (PartialSettings, Option<Settings>) {
-    let surroundings = Surroundings { folder, environment };
+    let resolver = Resolver { base_dir, environment };
     let client_certificates =
         file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || diagnostics.has_errors("server.tls");
 
-    let files = file.server.tls.take().map(|tls| tls_files(tls, &surroundings, diagnostics));
+    let files = file.server.tls.take().map(|tls| tls_files(tls, &resolver, diagnostics));
     let tls = match &files {
         Some(files) => files.complete.clone().map(Some),
         None => Some(None),
     };
     let server = server(file.server, diagnostics);
     let admin = admin(&file.admin, server.as_ref(), diagnostics);
-    let mut tenants = tenants::tenants(file.tenants, &surroundings, diagnostics);
+    let mut tenants = tenants::tenants(file.tenants, &resolver, diagnostics);
     let callers = callers::callers(file.callers, &tenants, client_certificates, diagnostics);
     tenants::resolve_on_behalf_clients(&mut tenants, &callers, diagnostics);
     let sessions = sessions(&file.sessions, diagnostics);
@@ -67,10 +67,10 @@ pub(super) fn settings(
         failed_per_login,
     } = file.logins;
     let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
-    let log = log::log(file.log, &surroundings, diagnostics);
+    let log = log::log(file.log, &resolver, diagnostics);
     let traces = traces::traces(&file.traces, diagnostics);
-    let store = store::store(file.store, &surroundings, diagnostics);
-    let keys = keys::keys(&file.keys, &surroundings, diagnostics);
+    let store = store::store(file.store, &resolver, diagnostics);
+    let keys = keys::keys(&file.keys, &resolver, diagnostics);
     let policy = policy(&file.policy, diagnostics);
     let routes = routes::routes(file.routes, diagnostics);
     let endpoint = traces.as_ref().and_then(|traces| traces.endpoint.as_ref());
@@ -136,16 +136,16 @@ fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
 
-fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> PartialTls {
+fn tls_files(raw: file::Tls, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> PartialTls {
     let certificate = diagnostics
         .required("server.tls.certificate", raw.certificate)
-        .and_then(|file| surroundings.readable("server.tls.certificate", &file, diagnostics));
+        .and_then(|file| resolver.readable_file("server.tls.certificate", &file, diagnostics));
     let private_key = diagnostics
         .required("server.tls.private_key", raw.private_key)
-        .and_then(|file| surroundings.private("server.tls.private_key", &file, diagnostics));
+        .and_then(|file| resolver.private_key_file("server.tls.private_key", &file, diagnostics));
     let has_client_ca = raw.client_ca.is_some() || diagnostics.has_errors("server.tls.client_ca");
     let client_ca = match raw.client_ca {
-        Some(file) => surroundings.trusted("server.tls.client_ca", &file, diagnostics).map(Some),
+        Some(file) => resolver.trusted_file("server.tls.client_ca", &file, diagnostics).map(Some),
         None => Some(None),
     };
     let client_crl = match raw.client_crl {
@@ -153,7 +153,7 @@ fn tls_files(raw: file::Tls, surroundings: &Surroundings<'_>, diagnostics: &mut 
             diagnostics.error("server.tls.client_crl", "no client certificate is asked for; set server.tls.client_ca");
             None
         }
-        Some(file) => surroundings.trusted("server.tls.client_crl", &file, diagnostics).map(Some),
+        Some(file) => resolver.trusted_file("server.tls.client_crl", &file, diagnostics).map(Some),
         None => Some(None),
     };
     let complete = match (&certificate, &private_key, &client_ca, &client_crl) {

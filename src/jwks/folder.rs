@@ -11,7 +11,7 @@ use std::{
     process,
 };
 
-use crate::config::{guarded, guarded_folder};
+use crate::config::{ensure_trusted, ensure_trusted_dir};
 
 /// More than any kept key set has.
 const LARGEST: u64 = 1024 * 1024;
@@ -47,13 +47,13 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(source) => return Err(failed(path, source)),
         }
-        guarded_folder(path).map_err(FolderError::Unguarded)?;
+        ensure_trusted_dir(path).map_err(FolderError::Unguarded)?;
         Ok(Self(path.to_owned()))
     }
 
     /// What stands in a file; `None` if it is not there.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FolderError> {
-        guarded_folder(&self.0).map_err(FolderError::Unguarded)?;
+        ensure_trusted_dir(&self.0).map_err(FolderError::Unguarded)?;
         let path = self.0.join(name);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -62,7 +62,7 @@ impl Folder {
         };
         // The permissions of what was opened, not of a name that may point elsewhere by now.
         let metadata = file.metadata().map_err(|source| failed(&path, source))?;
-        guarded(&path.display().to_string(), &metadata).map_err(FolderError::Unguarded)?;
+        ensure_trusted(&path.display().to_string(), &metadata).map_err(FolderError::Unguarded)?;
         let mut bytes = Vec::new();
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|source| failed(&path, source))?;
         if bytes.len() as u64 > LARGEST {
@@ -73,7 +73,7 @@ impl Folder {
 
     /// Puts bytes in place of a file's: after a crash there is the old file or the new one, whole.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), FolderError> {
-        guarded_folder(&self.0).map_err(FolderError::Unguarded)?;
+        ensure_trusted_dir(&self.0).map_err(FolderError::Unguarded)?;
         let beside = self.0.join(format!(".{name}.{}", process::id()));
         let put = || {
             match fs::remove_file(&beside) {

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use super::{store::key, value::Keys};
-use crate::config::{Log, diagnostics::Diagnostics, file, secret_files::Surroundings};
+use crate::config::{Log, diagnostics::Diagnostics, file, secret_files::Resolver};
 
 /// What takes longer is ended by other limits.
 const SLOWEST: Duration = Duration::from_secs(600);
 
-pub(super) fn log(raw: file::Log, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Option<Log> {
+pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Log> {
     let audit_file = match raw.audit_file {
-        Some(file) => surroundings.writable("log.audit_file", &file, diagnostics).map(Some),
+        Some(file) => resolver.writable_file("log.audit_file", &file, diagnostics).map(Some),
         None => Some(None),
     };
     let pseudonym_key = match raw.pseudonym_key {
-        Some(secret) => key("log.pseudonym_key", secret, surroundings, diagnostics).map(Some),
+        Some(secret) => key("log.pseudonym_key", secret, resolver, diagnostics).map(Some),
         None => Some(None),
     };
     let mut keys = Keys::new("log", diagnostics);

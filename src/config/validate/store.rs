@@ -15,7 +15,7 @@ use crate::config::{
     RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
     diagnostics::Diagnostics,
     file::{self, Secret, StoreKind},
-    secret_files::Surroundings,
+    secret_files::Resolver,
 };
 
 /// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
@@ -23,7 +23,7 @@ const LONGEST_COMMAND: Duration = Duration::from_secs(5);
 const KEY_LENGTH: usize = 32;
 
 /// The store of the configuration.
-pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Option<Store> {
+pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Store> {
     let mut keys = Keys::new("store", diagnostics);
     let timeout = keys.duration("timeout", &raw.timeout, LONGEST_COMMAND);
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
@@ -50,7 +50,7 @@ pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, diagnosti
         }
         return (timeout.is_some() && prefix_fits).then_some(Store::Memory);
     }
-    let url = diagnostics.required("store.url", raw.url).and_then(|url| address(url, surroundings, diagnostics));
+    let url = diagnostics.required("store.url", raw.url).and_then(|url| address(url, resolver, diagnostics));
     let url = url.and_then(|url| {
         let read = redis_url::read(url.expose_secret());
         if read.is_none() {
@@ -67,14 +67,14 @@ pub(super) fn store(raw: file::Store, surroundings: &Surroundings<'_>, diagnosti
             tls: raw.sentinel_tls,
             ca: raw.sentinel_ca,
         },
-        surroundings,
+        resolver,
         diagnostics,
     );
     let current = diagnostics
         .required("store.encryption_key", raw.encryption_key)
-        .and_then(|secret| key("store.encryption_key", secret, surroundings, diagnostics));
+        .and_then(|secret| key("store.encryption_key", secret, resolver, diagnostics));
     let previous = match raw.previous_encryption_key {
-        Some(secret) => key("store.previous_encryption_key", secret, surroundings, diagnostics).map(Some),
+        Some(secret) => key("store.previous_encryption_key", secret, resolver, diagnostics).map(Some),
         None => Some(None),
     };
     let (current, previous) = (current?, previous?);
@@ -115,14 +115,14 @@ fn connection(
     url: Option<RedisUrl>,
     files: Files,
     sentinels: Sentinels,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<(RedisTopology, RedisUrl, Option<RedisTls>)> {
-    let ca = trusted("store.ca", files.ca, surroundings, diagnostics);
+    let ca = trusted("store.ca", files.ca, resolver, diagnostics);
     let client_certificate = match (files.certificate, files.private_key) {
         (Some(certificate), Some(key)) => {
-            let certificate = surroundings.readable("store.certificate", &certificate, diagnostics);
-            let key = surroundings.private("store.private_key", &key, diagnostics);
+            let certificate = resolver.readable_file("store.certificate", &certificate, diagnostics);
+            let key = resolver.private_key_file("store.private_key", &key, diagnostics);
             certificate.zip(key).map(Some)
         }
         (None, None) => Some(None),
@@ -135,9 +135,9 @@ fn connection(
             None
         }
     };
-    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, surroundings, diagnostics);
+    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, resolver, diagnostics);
     let password = match sentinels.password {
-        Some(secret) => surroundings.secret("store.sentinel_password", secret, diagnostics).map(Some),
+        Some(secret) => resolver.secret("store.sentinel_password", secret, diagnostics).map(Some),
         None => Some(None),
     };
     if sentinels.username.is_some() && password.as_ref().is_some_and(Option::is_none) {
@@ -195,22 +195,22 @@ fn connection(
 fn trusted(
     path: &str,
     file: Option<PathBuf>,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<PathBuf>> {
     match file {
-        Some(file) => surroundings.trusted(path, &file, diagnostics).map(Some),
+        Some(file) => resolver.trusted_file(path, &file, diagnostics).map(Some),
         None => Some(None),
     }
 }
 
 /// An address may stand in the file without a warning as long as it holds no password.
-fn address(url: Secret, surroundings: &Surroundings<'_>, diagnostics: &mut Diagnostics) -> Option<SecretString> {
+fn address(url: Secret, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<SecretString> {
     match url {
         Secret::Literal(url) if !url.expose_secret().is_empty() && !redis_url::has_password(url.expose_secret()) => {
             Some(url)
         }
-        url => surroundings.secret("store.url", url, diagnostics),
+        url => resolver.secret("store.url", url, diagnostics),
     }
 }
 
@@ -218,10 +218,10 @@ fn address(url: Secret, surroundings: &Surroundings<'_>, diagnostics: &mut Diagn
 pub(super) fn key(
     path: &str,
     secret: Secret,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<SecretSlice<u8>> {
-    let text = surroundings.secret(path, secret, diagnostics)?;
+    let text = resolver.secret(path, secret, diagnostics)?;
     match STANDARD.decode(text.expose_secret().trim()) {
         Ok(bytes) if bytes.len() == KEY_LENGTH => Some(SecretSlice::from(bytes)),
         _ => {

@@ -10,7 +10,7 @@ use super::value::Keys;
 use crate::{
     config::{
         AccountManager, PartialCaller, PartialTenant, SlasClient, Tenant, diagnostics::Diagnostics, file,
-        secret_files::Surroundings,
+        secret_files::Resolver,
     },
     types::{ClientId, OrganizationId, SiteId},
 };
@@ -47,7 +47,7 @@ impl ParsedTenant {
 
 pub(super) fn tenants(
     raw: Vec<file::Tenant>,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<ParsedTenant> {
     if raw.is_empty() {
@@ -56,7 +56,7 @@ pub(super) fn tenants(
     let mut tenants: Vec<ParsedTenant> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("tenants[{position}]");
-        let tenant = tenant(&table, raw, surroundings, diagnostics);
+        let tenant = tenant(&table, raw, resolver, diagnostics);
         let first =
             tenants.iter().position(|other| tenant.organization.is_some() && other.organization == tenant.organization);
         if let Some(first) = first {
@@ -68,23 +68,18 @@ pub(super) fn tenants(
     tenants
 }
 
-fn tenant(
-    table: &str,
-    raw: file::Tenant,
-    surroundings: &Surroundings<'_>,
-    diagnostics: &mut Diagnostics,
-) -> ParsedTenant {
+fn tenant(table: &str, raw: file::Tenant, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> ParsedTenant {
     let has_account_manager = raw.account_manager.is_some();
     let account_manager = match raw.account_manager {
-        Some(raw) => account_manager(&format!("{table}.account_manager"), raw, surroundings, diagnostics).map(Some),
+        Some(raw) => account_manager(&format!("{table}.account_manager"), raw, resolver, diagnostics).map(Some),
         None => Some(None),
     };
     let has_api_ca = raw.api_ca.is_some() || diagnostics.has_errors(&format!("{table}.api_ca"));
     let api_ca = match raw.api_ca {
-        Some(file) => surroundings.trusted(&format!("{table}.api_ca"), &file, diagnostics).map(Some),
+        Some(file) => resolver.trusted_file(&format!("{table}.api_ca"), &file, diagnostics).map(Some),
         None => Some(None),
     };
-    let clients = slas_clients(table, raw.slas_clients, surroundings, diagnostics);
+    let clients = slas_clients(table, raw.slas_clients, resolver, diagnostics);
 
     let mut keys = Keys::new(table, diagnostics);
     let organization: Option<OrganizationId> = keys.required_name("organization_id", raw.organization_id.as_deref());
@@ -162,11 +157,11 @@ fn tenant(
 fn account_manager(
     table: &str,
     raw: file::AccountManager,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<AccountManager> {
-    let client_secret = secret(table, raw.client_secret, surroundings, diagnostics);
-    let previous_client_secret = previous_secret(table, raw.previous_client_secret, surroundings, diagnostics);
+    let client_secret = secret(table, raw.client_secret, resolver, diagnostics);
+    let previous_client_secret = previous_secret(table, raw.previous_client_secret, resolver, diagnostics);
     let mut keys = Keys::new(table, diagnostics);
     let url = keys.origin("url", &raw.url, "https://account.demandware.com");
     let client_id = keys.required_name("client_id", raw.client_id.as_deref());
@@ -188,21 +183,21 @@ fn account_manager(
 fn secret(
     table: &str,
     raw: Option<file::Secret>,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<SecretString>> {
-    raw.map(|raw| surroundings.secret(&format!("{table}.client_secret"), raw, diagnostics))
+    raw.map(|raw| resolver.secret(&format!("{table}.client_secret"), raw, diagnostics))
 }
 
 /// The secret under a table's `previous_client_secret`; `None` only after an error.
 fn previous_secret(
     table: &str,
     raw: Option<file::Secret>,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<SecretString>> {
     match raw {
-        Some(raw) => surroundings.secret(&format!("{table}.previous_client_secret"), raw, diagnostics).map(Some),
+        Some(raw) => resolver.secret(&format!("{table}.previous_client_secret"), raw, diagnostics).map(Some),
         None => Some(None),
     }
 }
@@ -224,7 +219,7 @@ struct Clients {
 fn slas_clients(
     tenant: &str,
     raw: Vec<file::SlasClient>,
-    surroundings: &Surroundings<'_>,
+    resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Clients {
     let mut clients = Clients {
@@ -236,8 +231,8 @@ fn slas_clients(
     };
     for (position, raw) in raw.into_iter().enumerate() {
         let table = format!("{tenant}.slas_clients[{position}]");
-        let secret = secret(&table, raw.client_secret, surroundings, diagnostics);
-        let previous = previous_secret(&table, raw.previous_client_secret, surroundings, diagnostics);
+        let secret = secret(&table, raw.client_secret, resolver, diagnostics);
+        let previous = previous_secret(&table, raw.previous_client_secret, resolver, diagnostics);
         let mut keys = Keys::new(&table, diagnostics);
         let id: Option<ClientId> = keys.required_name("client_id", raw.client_id.as_deref());
         let redirect_uri = keys.required("redirect_uri", raw.redirect_uri);
