@@ -109,7 +109,7 @@ fn from_text(
         diagnostics.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let (partial, settings) = validate::settings(file, folder, environment, &mut diagnostics);
+    let (partial, settings) = validate::validate(file, folder, environment, &mut diagnostics);
     let CheckReport { errors, warnings } = check(&partial);
     for Diagnostic { path, message } in errors {
         diagnostics.error(path, message);

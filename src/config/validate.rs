@@ -18,23 +18,23 @@ mod log;
 mod redis_url;
 mod routes;
 mod store;
+mod table;
 mod tenants;
 mod traces;
-mod value;
 
 pub use log::is_log_level;
-pub use value::is_loopback;
-use value::{Keys, MINUTE};
+pub use table::is_loopback;
+use table::{MINUTE, TableValidator};
 
 /// SLAS's tokens live this long; a token that is refreshed earlier than at its birth never rests.
-const TOKEN_LIFE: Duration = Duration::from_secs(30 * 60);
+const ACCESS_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
 /// SLAS's refresh tokens live this long.
-const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+const REFRESH_TOKEN_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 /// No single request or stop may take longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// What could be read, and the settings; `None` only together with an error.
-pub(super) fn settings(
+pub(super) fn validate(
     mut file: file::File,
     base_dir: &Path,
     environment: &BTreeMap<String, String>,
@@ -109,17 +109,17 @@ pub(super) fn settings(
 
 /// All of the listener but its TLS.
 fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
-    let mut keys = Keys::new("server", diagnostics);
+    let mut table = TableValidator::new("server", diagnostics);
     let texts = raw.listen.into_texts();
     if texts.is_empty() {
-        keys.error("listen", "empty; expected at least one address, e.g. [\"127.0.0.1:8080\"]");
+        table.error("listen", "empty; expected at least one address, e.g. [\"127.0.0.1:8080\"]");
     }
     let mut listen: Vec<SocketAddr> = Vec::new();
     for (position, text) in texts.iter().enumerate() {
         let key = format!("listen[{position}]");
-        if let Some(address) = keys.address(&key, text) {
-            if listen.iter().any(|other| collide(*other, address)) {
-                keys.error(&key, "overlaps another address of this list");
+        if let Some(address) = table.address(&key, text) {
+            if listen.iter().any(|other| conflicts(*other, address)) {
+                table.error(&key, "overlaps another address of this list");
             }
             listen.push(address);
         }
@@ -128,10 +128,10 @@ fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
     let networks = raw.trusted_proxies.into_texts();
     let networks = networks.iter().enumerate();
     let trusted_proxies =
-        networks.filter_map(|(position, text)| keys.network(&format!("trusted_proxies[{position}]"), text));
+        networks.filter_map(|(position, text)| table.network(&format!("trusted_proxies[{position}]"), text));
     let trusted_proxies: Vec<ipnet::IpNet> = trusted_proxies.collect();
     if ipnet::IpNet::aggregate(&trusted_proxies).iter().any(|network| network.prefix_len() == 0) {
-        keys.warn("trusted_proxies", "every address is trusted to name another: no limit for an address holds");
+        table.warn("trusted_proxies", "every address is trusted to name another: no limit for an address holds");
     }
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
@@ -187,13 +187,13 @@ fn policy(raw: &file::Policy, diagnostics: &mut Diagnostics) -> Policy {
 }
 
 fn admin(raw: &file::Admin, server: Option<&Server>, diagnostics: &mut Diagnostics) -> Option<Admin> {
-    let mut keys = Keys::new("admin", diagnostics);
-    let listen = keys.address("listen", &raw.listen)?;
-    if server.is_some_and(|server| server.listen.iter().any(|public| collide(*public, listen))) {
-        keys.error("listen", "overlaps a public address of server.listen; give it a port of its own");
+    let mut table = TableValidator::new("admin", diagnostics);
+    let listen = table.address("listen", &raw.listen)?;
+    if server.is_some_and(|server| server.listen.iter().any(|public| conflicts(*public, listen))) {
+        table.error("listen", "overlaps a public address of server.listen; give it a port of its own");
     }
     if !listen.ip().is_loopback() {
-        keys.warn(
+        table.warn(
             "listen",
             "not a loopback address, and no credential is asked for there: let only operators reach it",
         );
@@ -203,7 +203,7 @@ fn admin(raw: &file::Admin, server: Option<&Server>, diagnostics: &mut Diagnosti
 
 /// Whether two listeners cannot have these addresses both; a port 0 is a free one for each. `[::]` takes IPv4 connections too,
 /// unless `0.0.0.0` has a listener of its own.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+fn conflicts(one: SocketAddr, other: SocketAddr) -> bool {
     if one.port() == 0 || one.port() != other.port() {
         return false;
     }
@@ -216,9 +216,9 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn sessions(raw: &file::Sessions, diagnostics: &mut Diagnostics) -> Option<Sessions> {
-    let mut keys = Keys::new("sessions", diagnostics);
-    let refresh_ahead = keys.duration("refresh_ahead", &raw.refresh_ahead, TOKEN_LIFE - MINUTE);
-    let idle_timeout = keys.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_LIFE);
+    let mut table = TableValidator::new("sessions", diagnostics);
+    let refresh_ahead = table.duration("refresh_ahead", &raw.refresh_ahead, ACCESS_TOKEN_TTL - MINUTE);
+    let idle_timeout = table.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_TTL);
     Some(Sessions {
         refresh_ahead: refresh_ahead?,
         idle_timeout: idle_timeout?,
@@ -228,8 +228,8 @@ fn sessions(raw: &file::Sessions, diagnostics: &mut Diagnostics) -> Option<Sessi
 }
 
 fn timeouts(raw: &file::Timeouts, diagnostics: &mut Diagnostics) -> Option<Timeouts> {
-    let mut keys = Keys::new("timeouts", diagnostics);
-    let mut duration = |key, text: &str| keys.duration(key, text, LONGEST_WAIT);
+    let mut table = TableValidator::new("timeouts", diagnostics);
+    let mut duration = |key, text: &str| table.duration(key, text, MAX_TIMEOUT);
     let upstream = duration("upstream", &raw.upstream);
     let upstream_admin = duration("upstream_admin", &raw.upstream_admin);
     let connect = duration("connect", &raw.connect);
@@ -255,6 +255,6 @@ fn timeouts(raw: &file::Timeouts, diagnostics: &mut Diagnostics) -> Option<Timeo
 }
 
 fn load(queue: &str, concurrency: usize, low_priority: &[String], diagnostics: &mut Diagnostics) -> Option<Load> {
-    let queue = Keys::new("load", diagnostics).duration("queue", queue, MINUTE)?;
+    let queue = TableValidator::new("load", diagnostics).duration("queue", queue, MINUTE)?;
     Some(Load { low_priority: low_priority.to_vec(), concurrency, queue })
 }

@@ -3,7 +3,7 @@
 //! Owns what a caller's entry must say. Refuses to know operations: whether a glob means one that
 //! exists is checked where the table of operations is.
 
-use super::{tenants::ParsedTenant, value::Keys};
+use super::{table::TableValidator, tenants::ParsedTenant};
 use crate::{
     config::{
         Caller, CallerIdentity, PartialCaller,
@@ -13,7 +13,7 @@ use crate::{
     types::{ClientId, OrganizationId, SiteId},
 };
 
-const RIGHTS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
+const PERMISSIONS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 
 /// The callers, as far as they can be read.
 pub(super) fn callers(
@@ -25,14 +25,14 @@ pub(super) fn callers(
     let mut names: Vec<String> = Vec::new();
     let mut callers: Vec<PartialCaller> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
-        let mut keys = Keys::new(format!("callers[{position}]"), diagnostics);
+        let mut table = TableValidator::new(format!("callers[{position}]"), diagnostics);
         if let Some(name) = &raw.name {
             if names.contains(name) {
-                keys.error("name", "another caller has this name");
+                table.error("name", "another caller has this name");
             }
             names.push(name.clone());
         }
-        let caller = caller(raw, tenants, client_certificates, &mut keys);
+        let caller = caller(raw, tenants, client_certificates, &mut table);
         if let Some(identity) = &caller.identity
             && callers.iter().any(|other| other.identity.as_ref() == Some(identity))
         {
@@ -42,7 +42,7 @@ pub(super) fn callers(
                 CallerIdentity::CertificateSubject(_) => "certificate_subject",
                 CallerIdentity::CertificateSan(_) => "certificate_san",
             };
-            keys.error(key, "another caller has this one; join the two entries");
+            table.error(key, "another caller has this one; join the two entries");
         }
         callers.push(caller);
     }
@@ -53,24 +53,24 @@ fn caller(
     raw: file::Caller,
     tenants: &[ParsedTenant],
     client_certificates: bool,
-    keys: &mut Keys<'_>,
+    table: &mut TableValidator<'_>,
 ) -> PartialCaller {
-    let name = keys.required("name", raw.name).and_then(|name| label(name, keys));
+    let name = table.required("name", raw.name).and_then(|name| caller_name(name, table));
     let identity = identity(
         raw.account_manager_client_id.as_deref(),
         raw.certificate_subject,
         raw.certificate_san,
         client_certificates,
-        keys,
+        table,
     );
-    let may = keys.required("may", raw.may).map(|list| rights(list, keys));
+    let may = table.required("may", raw.may).map(|list| permissions(list, table));
     let organizations =
-        keys.required("organizations", raw.organizations).map(|list| organizations(list, tenants, keys));
+        table.required("organizations", raw.organizations).map(|list| organizations(list, tenants, table));
     let sites = match &organizations {
-        Some(organizations) => sites(raw.sites, organizations, tenants, keys),
-        None => keys.names("sites", raw.sites),
+        Some(organizations) => sites(raw.sites, organizations, tenants, table),
+        None => table.names("sites", raw.sites),
     };
-    let operations = keys.required("operations", raw.operations).map(|list| operations(list, keys));
+    let operations = table.required("operations", raw.operations).map(|list| operations(list, table));
 
     let acts = may.is_some_and(|[_, on_behalf, create_shoppers]| on_behalf || create_shoppers);
     let on_behalf_organizations = organizations.clone().filter(|_| acts).unwrap_or_default();
@@ -90,23 +90,23 @@ fn caller(
     };
     let complete = complete();
     if let Some(caller) = &complete {
-        look_twice(caller, tenants, keys);
+        check_consistency(caller, tenants, table);
     }
     PartialCaller { identity, operations: operations.unwrap_or_default(), on_behalf_organizations, complete }
 }
 
 /// What the metrics call those who are no trusted system; none of these may share its name.
-const KINDS_OF_CALLERS: [&str; 5] = ["guest", "registered", "slas", "reported", "none"];
+const RESERVED_NAMES: [&str; 5] = ["guest", "registered", "slas", "reported", "none"];
 
 /// A label of metrics: short, and of few characters.
-fn label(name: String, keys: &mut Keys<'_>) -> Option<String> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if !(1..=40).contains(&name.len()) || !name.bytes().all(plain) {
-        keys.error("name", "expected 1 to 40 small letters, digits or hyphens, e.g. experience-cloud");
+fn caller_name(name: String, table: &mut TableValidator<'_>) -> Option<String> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !(1..=40).contains(&name.len()) || !name.bytes().all(is_allowed) {
+        table.error("name", "expected 1 to 40 small letters, digits or hyphens, e.g. experience-cloud");
         return None;
     }
-    if KINDS_OF_CALLERS.contains(&name.as_str()) {
-        keys.error("name", "the metrics call another kind of caller so; choose another name");
+    if RESERVED_NAMES.contains(&name.as_str()) {
+        table.error("name", "the metrics call another kind of caller so; choose another name");
         return None;
     }
     Some(name)
@@ -117,69 +117,69 @@ fn identity(
     subject: Option<String>,
     san: Option<String>,
     client_certificates: bool,
-    keys: &mut Keys<'_>,
+    table: &mut TableValidator<'_>,
 ) -> Option<CallerIdentity> {
     match (client, subject, san) {
         (Some(client), None, None) => {
-            keys.name::<ClientId>("account_manager_client_id", client).map(CallerIdentity::AccountManagerClient)
+            table.name::<ClientId>("account_manager_client_id", client).map(CallerIdentity::AccountManagerClient)
         }
         (None, Some(subject), None) => {
-            check_client_certificates("certificate_subject", client_certificates, keys);
+            check_client_certificates("certificate_subject", client_certificates, table);
             Some(CallerIdentity::CertificateSubject(subject))
         }
         (None, None, Some(san)) => {
-            check_client_certificates("certificate_san", client_certificates, keys);
+            check_client_certificates("certificate_san", client_certificates, table);
             Some(CallerIdentity::CertificateSan(san))
         }
         (Some(_), Some(_), _) => {
-            keys.error("certificate_subject", "given beside account_manager_client_id; keep one of them");
+            table.error("certificate_subject", "given beside account_manager_client_id; keep one of them");
             None
         }
         (_, _, Some(_)) => {
-            keys.error("certificate_san", "given beside another proof of who it is; keep one of them");
+            table.error("certificate_san", "given beside another proof of who it is; keep one of them");
             None
         }
         (None, None, None) => {
-            keys.error("account_manager_client_id", "missing; expected this, certificate_subject or certificate_san");
+            table.error("account_manager_client_id", "missing; expected this, certificate_subject or certificate_san");
             None
         }
     }
 }
 
 /// What such a name says is read where certificates are.
-fn check_client_certificates(key: &str, client_certificates: bool, keys: &mut Keys<'_>) {
+fn check_client_certificates(key: &str, client_certificates: bool, table: &mut TableValidator<'_>) {
     if !client_certificates {
-        keys.error(key, "no client certificate is asked for; set server.tls.client_ca");
+        table.error(key, "no client certificate is asked for; set server.tls.client_ca");
     }
 }
 
-/// Which of [`RIGHTS`] the list names.
-fn rights(list: file::List, keys: &mut Keys<'_>) -> [bool; 3] {
+/// Which of [`PERMISSIONS`] the list names.
+fn permissions(list: file::List, table: &mut TableValidator<'_>) -> [bool; 3] {
     let texts = list.into_texts();
     if texts.is_empty() {
-        keys.error("may", "empty; expected at least one of system, on_behalf and create_shoppers");
+        table.error("may", "empty; expected at least one of system, on_behalf and create_shoppers");
     }
     for (position, text) in texts.iter().enumerate() {
-        if !RIGHTS.contains(&text.as_str()) {
-            let hint = hint(closest_match(text, RIGHTS.into_iter()));
-            keys.error(&format!("may[{position}]"), format!("expected system, on_behalf or create_shoppers{hint}"));
+        if !PERMISSIONS.contains(&text.as_str()) {
+            let hint = did_you_mean(closest_match(text, PERMISSIONS.into_iter()));
+            table.error(&format!("may[{position}]"), format!("expected system, on_behalf or create_shoppers{hint}"));
         }
     }
-    RIGHTS.map(|right| texts.iter().any(|text| text == right))
+    PERMISSIONS.map(|right| texts.iter().any(|text| text == right))
 }
 
-fn organizations(list: file::List, tenants: &[ParsedTenant], keys: &mut Keys<'_>) -> Vec<OrganizationId> {
+fn organizations(list: file::List, tenants: &[ParsedTenant], table: &mut TableValidator<'_>) -> Vec<OrganizationId> {
     if list.is_empty() {
-        keys.error("organizations", "empty; expected at least one organization of [[tenants]]");
+        table.error("organizations", "empty; expected at least one organization of [[tenants]]");
     }
-    let named: Vec<OrganizationId> = keys.names("organizations", list);
+    let named: Vec<OrganizationId> = table.names("organizations", list);
     // As long as a tenant's organization can't be read, nobody knows which one is meant.
     let known: Option<Vec<_>> = tenants.iter().map(|tenant| tenant.organization.as_ref()).collect();
     let Some(known) = known else { return named };
     for organization in &named {
         if !known.contains(&organization) {
-            let hint = hint(closest_match(organization.as_str(), known.iter().map(|known| known.as_str())));
-            keys.error("organizations", format!("{organization} is not one of [[tenants]]{hint}"));
+            let hint = did_you_mean(closest_match(organization.as_str(), known.iter().map(|known| known.as_str())));
+            table.error("organizations", format!("{organization} is not one of [[tenants]]{hint}"));
         }
     }
     named
@@ -189,36 +189,36 @@ fn sites(
     list: file::List,
     organizations: &[OrganizationId],
     tenants: &[ParsedTenant],
-    keys: &mut Keys<'_>,
+    table: &mut TableValidator<'_>,
 ) -> Vec<SiteId> {
-    let named: Vec<SiteId> = keys.names("sites", list);
+    let named: Vec<SiteId> = table.names("sites", list);
     let own = |tenant: &&ParsedTenant| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
     let known: Option<Vec<&[SiteId]>> = tenants.iter().filter(own).map(|tenant| tenant.sites.as_deref()).collect();
     let known = known.unwrap_or_default().concat();
     for site in named.iter().filter(|site| !known.is_empty() && !known.contains(site)) {
-        let hint = hint(closest_match(site.as_str(), known.iter().map(SiteId::as_str)));
-        keys.error("sites", format!("{site} is not a site of any of these organizations{hint}"));
+        let hint = did_you_mean(closest_match(site.as_str(), known.iter().map(SiteId::as_str)));
+        table.error("sites", format!("{site} is not a site of any of these organizations{hint}"));
     }
     named
 }
 
-fn operations(list: file::List, keys: &mut Keys<'_>) -> Vec<String> {
+fn operations(list: file::List, table: &mut TableValidator<'_>) -> Vec<String> {
     let operations = list.into_texts();
     if operations.is_empty() {
-        keys.error("operations", "empty; expected at least one, e.g. [\"orders.*\"]");
+        table.error("operations", "empty; expected at least one, e.g. [\"orders.*\"]");
     }
     for (position, operation) in operations.iter().enumerate() {
         if operation.trim().is_empty() {
-            keys.error(&format!("operations[{position}]"), "empty");
+            table.error(&format!("operations[{position}]"), "empty");
         }
     }
     operations
 }
 
 /// What is allowed, but can't work.
-fn look_twice(caller: &Caller, tenants: &[ParsedTenant], keys: &mut Keys<'_>) {
+fn check_consistency(caller: &Caller, tenants: &[ParsedTenant], table: &mut TableValidator<'_>) {
     if caller.may_create_shoppers && !caller.may_on_behalf {
-        keys.warn("may", "create_shoppers has no effect without on_behalf");
+        table.warn("may", "create_shoppers has no effect without on_behalf");
     }
     let by_client = matches!(caller.identity, CallerIdentity::AccountManagerClient(_));
     for (position, tenant) in tenants.iter().enumerate().filter(|(_, tenant)| !tenant.has_account_manager) {
@@ -232,16 +232,16 @@ fn look_twice(caller: &Caller, tenants: &[ParsedTenant], keys: &mut Keys<'_>) {
                 "nothing in {organization} can verify this client: tenants[{position}] has no [tenants.account_manager]; \
                  add it, or take the organization out of this caller's"
             );
-            keys.error("account_manager_client_id", message);
+            table.error("account_manager_client_id", message);
         } else if caller.may_system {
             let message =
                 format!("{organization} has no account_manager, whose token this caller's system calls would carry");
-            keys.warn("may", message);
+            table.warn("may", message);
         }
     }
 }
 
-fn hint(meant: Option<&str>) -> String {
+fn did_you_mean(meant: Option<&str>) -> String {
     meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default()
 }
 
@@ -255,7 +255,7 @@ mod tests {
             [("experience-cloud", true), ("guest", false), ("none", false), ("Guest", false), ("", false)]
         {
             let mut diagnostics = Diagnostics::default();
-            let label = label(name.to_owned(), &mut Keys::new("callers[0]", &mut diagnostics));
+            let label = caller_name(name.to_owned(), &mut TableValidator::new("callers[0]", &mut diagnostics));
             assert_eq!((label.is_some(), diagnostics.has_errors("callers[0].name")), (fits, !fits), "{name}");
         }
     }

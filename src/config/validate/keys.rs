@@ -2,32 +2,32 @@
 
 use std::{path::Path, time::Duration};
 
-use super::value::Keys as Table;
+use super::table::TableValidator;
 use crate::config::{Keys, diagnostics::Diagnostics, ensure_trusted_dir, file, secret_files::Resolver};
 
 /// An outage shorter than this must never be the reason that a shop is down.
-const SHORTEST_AGE: Duration = Duration::from_secs(24 * 3600);
+const MIN_AGE: Duration = Duration::from_secs(24 * 3600);
 /// A key that was withdrawn must not be trusted for ever because its issuer cannot be asked.
-const LONGEST_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The keys' section of the configuration.
 pub(super) fn keys(raw: &file::Keys, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Keys> {
-    let mut table = Table::new("keys", diagnostics);
-    let mut max_age = table.duration("max_age", &raw.max_age, LONGEST_AGE);
-    if max_age.is_some_and(|age| age < SHORTEST_AGE) {
+    let mut table = TableValidator::new("keys", diagnostics);
+    let mut max_age = table.duration("max_age", &raw.max_age, MAX_AGE);
+    if max_age.is_some_and(|age| age < MIN_AGE) {
         table.error("max_age", "must be at least 24h: a shorter outage of the issuer would stop every request");
         max_age = None;
     }
-    let folder = raw.folder.as_ref().map(|folder| resolver.base_dir.join(folder));
-    if let Some(message) = folder.as_deref().and_then(|folder| check_cache_dir(folder).err()) {
+    let dir = raw.folder.as_ref().map(|dir| resolver.base_dir.join(dir));
+    if let Some(message) = dir.as_deref().and_then(|dir| check_cache_dir(dir).err()) {
         table.error("folder", message);
         return None;
     }
-    Some(Keys { max_age: max_age?, folder })
+    Some(Keys { max_age: max_age?, folder: dir })
 }
 
 /// A folder that is not there is made at the start, if that from which it hangs is there.
-fn check_cache_dir(folder: &Path) -> Result<(), String> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.symlink_metadata().is_err() && parent.is_dir() { Ok(()) } else { ensure_trusted_dir(folder) }
+fn check_cache_dir(dir: &Path) -> Result<(), String> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if dir.symlink_metadata().is_err() && parent.is_dir() { Ok(()) } else { ensure_trusted_dir(dir) }
 }

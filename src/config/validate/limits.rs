@@ -3,56 +3,56 @@
 //! Owns which limit counts for an address when several are written. In the file 0 means no limit where an address is counted; sizes for
 //! all clients must be above zero.
 
-use super::value::Keys;
+use super::table::TableValidator;
 use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Diagnostics, file};
 
 /// Connections from one address where the file says nothing: a tenth of the default for all.
-const CONNECTIONS_PER_ADDRESS: usize = 1000;
+const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
 /// An IPv6 client is counted with this prefix, so that no longer one can have limits of its own.
-const IPV6_CLIENT_PREFIX: u8 = 64;
-const LARGEST_SIZE: u64 = 1 << 30;
+const IPV6_CLIENT_PREFIX_LENGTH: u8 = 64;
+const MAX_SIZE: u64 = 1 << 30;
 /// Bytes of the largest form that the gateway reads.
-const LARGEST_FORM: usize = 64 * 1024;
+const MAX_FORM_SIZE: usize = 64 * 1024;
 /// Pingora reads no head of more than 1 MiB.
-const LARGEST_HEAD: u64 = 1 << 20;
+const MAX_HEAD_SIZE: u64 = 1 << 20;
 
 pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mut Diagnostics) -> Option<Limits> {
-    let mut keys = Keys::new("limits", diagnostics);
-    let body = keys.size("body", &raw.body, LARGEST_SIZE);
-    let body_rate = keys.size("body_rate", &raw.body_rate, LARGEST_SIZE);
-    let head = keys.size("head", &raw.head, LARGEST_HEAD);
-    let target = keys.size("target", &raw.target, LARGEST_HEAD);
+    let mut table = TableValidator::new("limits", diagnostics);
+    let body = table.size("body", &raw.body, MAX_SIZE);
+    let body_rate = table.size("body_rate", &raw.body_rate, MAX_SIZE);
+    let head = table.size("head", &raw.head, MAX_HEAD_SIZE);
+    let target = table.size("target", &raw.target, MAX_HEAD_SIZE);
     if let (Some(head), Some(target)) = (head, target)
         && target > head
     {
-        keys.error("target", "greater than limits.head, which includes it");
+        table.error("target", "greater than limits.head, which includes it");
     }
-    if raw.connections_per_address.is_some_and(|of_address| of_address > raw.connections) {
-        keys.error("connections_per_address", "greater than limits.connections, so that it would limit nothing");
+    if raw.connections_per_address.is_some_and(|per_address| per_address > raw.connections) {
+        table.error("connections_per_address", "greater than limits.connections, so that it would limit nothing");
     }
-    let held_bodies = keys.size("held_bodies", &raw.held_bodies, u64::MAX);
-    let held_bodies_per_address = keys.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX);
-    let in_all = InAll {
+    let held_bodies = table.size("held_bodies", &raw.held_bodies, u64::MAX);
+    let held_bodies_per_address = table.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX);
+    let totals = TotalLimits {
         connections: raw.connections,
         requests: raw.requests,
         incomplete_requests: raw.incomplete_requests,
         held_bodies: held_bodies.unwrap_or(usize::MAX),
     };
-    if held_bodies.is_some_and(|bytes| bytes < LARGEST_FORM) {
-        keys.warn("held_bodies", "less than 64KiB: a single login form may not fit, and gets 503 overloaded");
+    if held_bodies.is_some_and(|bytes| bytes < MAX_FORM_SIZE) {
+        table.warn("held_bodies", "less than 64KiB: a single login form may not fit, and gets 503 overloaded");
     }
     let per_address = AddressLimits {
-        connections: limit(raw.connections_per_address.unwrap_or(CONNECTIONS_PER_ADDRESS)),
-        requests: limit(raw.requests_per_address),
-        incomplete_requests: limit(raw.incomplete_requests_per_address),
+        connections: limit_or_none(raw.connections_per_address.unwrap_or(DEFAULT_CONNECTIONS_PER_ADDRESS)),
+        requests: limit_or_none(raw.requests_per_address),
+        incomplete_requests: limit_or_none(raw.incomplete_requests_per_address),
         held_bodies: held_bodies_per_address,
-        slas_calls: limit(raw.slas_calls_per_address).map(SlasCalls::Shared),
-        guests: limit(logins.guests_per_address),
-        failed_logins: limit(logins.failed_per_address),
+        slas_calls: limit_or_none(raw.slas_calls_per_address).map(SlasCalls::Shared),
+        guests: limit_or_none(logins.guests_per_address),
+        failed_logins: limit_or_none(logins.failed_per_address),
     };
     let written = [None, per_address.requests, per_address.incomplete_requests, per_address.held_bodies];
-    in_all.warn_of_greater(written, &mut keys);
-    let networks = networks(&raw.networks, &per_address, &in_all, diagnostics);
+    totals.warn_if_greater(written, &mut table);
+    let networks = networks(&raw.networks, &per_address, &totals, diagnostics);
     Some(Limits {
         body: body?,
         body_rate: body_rate?,
@@ -69,29 +69,29 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
 }
 
 /// The limits for all clients together.
-struct InAll {
+struct TotalLimits {
     connections: usize,
     requests: usize,
     incomplete_requests: usize,
     held_bodies: usize,
 }
 
-impl InAll {
+impl TotalLimits {
     /// Warns of limits per address that are written and greater than these, and so limit nothing.
-    fn warn_of_greater(
+    fn warn_if_greater(
         &self,
         [connections, requests, incomplete_requests, held_bodies]: [Option<usize>; 4],
-        keys: &mut Keys<'_>,
+        table: &mut TableValidator<'_>,
     ) {
-        for (name, of_address, in_all) in [
+        for (name, per_address, totals) in [
             ("connections", connections, self.connections),
             ("requests", requests, self.requests),
             ("incomplete_requests", incomplete_requests, self.incomplete_requests),
             ("held_bodies", held_bodies, self.held_bodies),
         ] {
-            if of_address.is_some_and(|of_address| of_address > in_all) {
+            if per_address.is_some_and(|per_address| per_address > totals) {
                 let message = format!("greater than limits.{name}, so that one address can take all of them");
-                keys.warn(&format!("{name}_per_address"), message);
+                table.warn(&format!("{name}_per_address"), message);
             }
         }
     }
@@ -100,23 +100,23 @@ impl InAll {
 /// The networks, the longest prefix first; `None` only together with an error.
 fn networks(
     raw: &[file::Network],
-    for_all: &AddressLimits,
-    in_all: &InAll,
+    defaults: &AddressLimits,
+    totals: &TotalLimits,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<NetworkLimits>> {
     let mut networks: Vec<NetworkLimits> = Vec::new();
     let mut has_errors = false;
     for (position, raw) in raw.iter().enumerate() {
-        let mut keys = Keys::new(format!("limits.networks[{position}]"), diagnostics);
-        let Some(read) = network(raw, for_all, &mut keys) else {
+        let mut table = TableValidator::new(format!("limits.networks[{position}]"), diagnostics);
+        let Some(read) = network(raw, defaults, &mut table) else {
             has_errors = true;
             continue;
         };
         let held_bodies = raw.held_bodies_per_address.as_ref().and(read.per_address.held_bodies);
         let (requests, incomplete) = (raw.requests_per_address, raw.incomplete_requests_per_address);
-        in_all.warn_of_greater([raw.connections_per_address, requests, incomplete, held_bodies], &mut keys);
+        totals.warn_if_greater([raw.connections_per_address, requests, incomplete, held_bodies], &mut table);
         if networks.iter().any(|other| other.network == read.network) {
-            keys.error("network", "stands in this list already");
+            table.error("network", "stands in this list already");
             has_errors = true;
         }
         networks.push(read);
@@ -125,41 +125,41 @@ fn networks(
     (!has_errors).then_some(networks)
 }
 
-fn network(raw: &file::Network, for_all: &AddressLimits, keys: &mut Keys<'_>) -> Option<NetworkLimits> {
-    let text = keys.required("network", raw.network.as_deref());
-    let network = text.and_then(|text| keys.network("network", text)).map(|network| network.trunc());
-    if network.is_some_and(|network| network.addr().is_ipv6() && network.prefix_len() > IPV6_CLIENT_PREFIX) {
-        keys.error("network", "a longer prefix than /64, with which IPv6 clients are counted");
+fn network(raw: &file::Network, defaults: &AddressLimits, table: &mut TableValidator<'_>) -> Option<NetworkLimits> {
+    let text = table.required("network", raw.network.as_deref());
+    let network = text.and_then(|text| table.network("network", text)).map(|network| network.trunc());
+    if network.is_some_and(|network| network.addr().is_ipv6() && network.prefix_len() > IPV6_CLIENT_PREFIX_LENGTH) {
+        table.error("network", "a longer prefix than /64, with which IPv6 clients are counted");
         return None;
     }
     let held_bodies = match &raw.held_bodies_per_address {
         Some(file::Size::Bytes(0)) => Some(None),
         Some(file::Size::Text(text)) if text.trim() == "0" => Some(None),
-        Some(size) => Some(Some(keys.size("held_bodies_per_address", size, u64::MAX)?)),
+        Some(size) => Some(Some(table.size("held_bodies_per_address", size, u64::MAX)?)),
         None => None,
     };
     let per_address = AddressLimits {
-        connections: raw.connections_per_address.map_or(for_all.connections, limit),
-        requests: raw.requests_per_address.map_or(for_all.requests, limit),
-        incomplete_requests: raw.incomplete_requests_per_address.map_or(for_all.incomplete_requests, limit),
-        held_bodies: held_bodies.unwrap_or(for_all.held_bodies),
+        connections: raw.connections_per_address.map_or(defaults.connections, limit_or_none),
+        requests: raw.requests_per_address.map_or(defaults.requests, limit_or_none),
+        incomplete_requests: raw.incomplete_requests_per_address.map_or(defaults.incomplete_requests, limit_or_none),
+        held_bodies: held_bodies.unwrap_or(defaults.held_bodies),
         slas_calls: match raw.slas_calls_per_address {
-            Some(calls) => limit(calls).map(SlasCalls::Exactly),
-            None => for_all.slas_calls,
+            Some(calls) => limit_or_none(calls).map(SlasCalls::Exactly),
+            None => defaults.slas_calls,
         },
-        guests: raw.guests_per_address.map_or(for_all.guests, limit),
-        failed_logins: raw.failed_per_address.map_or(for_all.failed_logins, limit),
+        guests: raw.guests_per_address.map_or(defaults.guests, limit_or_none),
+        failed_logins: raw.failed_per_address.map_or(defaults.failed_logins, limit_or_none),
     };
     let network = network?;
-    if raw.has_no_limit() {
-        keys.error("network", "without a limit of its own; add one, or take the network out");
+    if raw.sets_no_limit() {
+        table.error("network", "without a limit of its own; add one, or take the network out");
         return None;
     }
     Some(NetworkLimits { network, per_address })
 }
 
 impl file::Network {
-    fn has_no_limit(&self) -> bool {
+    fn sets_no_limit(&self) -> bool {
         let Self {
             network: _,
             connections_per_address,
@@ -177,6 +177,6 @@ impl file::Network {
 }
 
 /// 0 is no limit.
-fn limit<T: Default + PartialEq>(number: T) -> Option<T> {
+fn limit_or_none<T: Default + PartialEq>(number: T) -> Option<T> {
     Some(number).filter(|number| *number != T::default())
 }

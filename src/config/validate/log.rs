@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{store::key, value::Keys};
+use super::{store::decode_key, table::TableValidator};
 use crate::config::{Log, diagnostics::Diagnostics, file, secret_files::Resolver};
 
 /// What takes longer is ended by other limits.
-const SLOWEST: Duration = Duration::from_secs(600);
+const MAX_SLOW: Duration = Duration::from_secs(600);
 
 pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Log> {
     let audit_file = match raw.audit_file {
@@ -14,13 +14,13 @@ pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Dia
         None => Some(None),
     };
     let pseudonym_key = match raw.pseudonym_key {
-        Some(secret) => key("log.pseudonym_key", secret, resolver, diagnostics).map(Some),
+        Some(secret) => decode_key("log.pseudonym_key", secret, resolver, diagnostics).map(Some),
         None => Some(None),
     };
-    let mut keys = Keys::new("log", diagnostics);
-    let slow = keys.duration("slow", &raw.slow, SLOWEST);
+    let mut table = TableValidator::new("log", diagnostics);
+    let slow = table.duration("slow", &raw.slow, MAX_SLOW);
     if !is_log_level(&raw.level) {
-        keys.error(
+        table.error(
             "level",
             "expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas",
         );

@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use crate::config::{RedisAddress, RedisLogin};
 
-pub(super) const FORMS: &str = "expected redis://host:6379/0, redis+cluster://host1:6379,host2:6379, \
+pub(super) const EXPECTED: &str = "expected redis://host:6379/0, redis+cluster://host1:6379,host2:6379, \
                                 redis+sentinel://host1:26379,host2:26379/master/0 (each with rediss for TLS) or \
                                 redis+unix:///path/of/socket?db=0; an IPv6 address stands in brackets";
 const REDIS_PORT: u16 = 6379;
@@ -34,8 +34,8 @@ pub(super) enum Servers {
     Sentinels { sentinels: Vec<RedisAddress>, master: String },
 }
 
-/// Reads an address; `None` if it is none of [`FORMS`].
-pub(super) fn read(text: &str) -> Option<RedisUrl> {
+/// Reads an address; `None` if it is none of [`EXPECTED`].
+pub(super) fn parse(text: &str) -> Option<RedisUrl> {
     let (scheme, rest) = text.split_once("://")?;
     let (form, tls) = match scheme {
         "unix" | "redis+unix" => return socket(text),
@@ -168,32 +168,32 @@ mod tests {
 
     #[test]
     fn each_form_of_an_address_is_read() {
-        let one = read("redis://127.0.0.1:6379/3").unwrap();
+        let one = parse("redis://127.0.0.1:6379/3").unwrap();
         assert_eq!((one.servers, one.database, one.tls), (Servers::One(tcp("127.0.0.1", 6379)), 3, false));
-        let one = read("rediss://user:p%40ss@redis.internal").unwrap();
+        let one = parse("rediss://user:p%40ss@redis.internal").unwrap();
         assert_eq!(credentials(&one), (Some("user"), Some("p@ss")));
         assert_eq!((one.servers, one.database, one.tls), (Servers::One(tcp("redis.internal", 6379)), 0, true));
-        let cluster = read("rediss+cluster://user:pw@a:1,b:2").unwrap();
+        let cluster = parse("rediss+cluster://user:pw@a:1,b:2").unwrap();
         assert_eq!(credentials(&cluster), (Some("user"), Some("pw")));
         assert_eq!((cluster.servers, cluster.tls), (Servers::Cluster(vec![tcp("a", 1), tcp("b", 2)]), true));
-        let watched = read("redis+sentinel://gateway:p%40ss@a:1,b/shop/2").unwrap();
+        let watched = parse("redis+sentinel://gateway:p%40ss@a:1,b/shop/2").unwrap();
         assert_eq!(credentials(&watched), (Some("gateway"), Some("p@ss")));
         let sentinels = vec![tcp("a", 1), tcp("b", SENTINEL_PORT)];
         assert_eq!((watched.database, watched.tls), (2, false));
         assert_eq!(watched.servers, Servers::Sentinels { sentinels, master: "shop".to_owned() });
-        assert_eq!(credentials(&read("redis+sentinel://pw@a/shop").unwrap()), (None, Some("pw")));
-        assert_eq!(credentials(&read("redis://:pw@a").unwrap()), (None, Some("pw")));
-        assert!(read("redis://user@a").is_none(), "a user without a password");
+        assert_eq!(credentials(&parse("redis+sentinel://pw@a/shop").unwrap()), (None, Some("pw")));
+        assert_eq!(credentials(&parse("redis://:pw@a").unwrap()), (None, Some("pw")));
+        assert!(parse("redis://user@a").is_none(), "a user without a password");
     }
 
     #[test]
     fn ipv6_address_in_brackets_is_read_in_every_form() {
         let loopback = tcp("::1", 7000);
-        assert_eq!(read("redis://[::1]:7000/0").unwrap().servers, Servers::One(loopback.clone()));
-        assert_eq!(read("rediss://u:p@[2001:db8::a]").unwrap().servers, Servers::One(tcp("2001:db8::a", 6379)));
-        let cluster = read("redis+cluster://[::1]:7000,[::2]").unwrap().servers;
+        assert_eq!(parse("redis://[::1]:7000/0").unwrap().servers, Servers::One(loopback.clone()));
+        assert_eq!(parse("rediss://u:p@[2001:db8::a]").unwrap().servers, Servers::One(tcp("2001:db8::a", 6379)));
+        let cluster = parse("redis+cluster://[::1]:7000,[::2]").unwrap().servers;
         assert_eq!(cluster, Servers::Cluster(vec![loopback.clone(), tcp("::2", 6379)]));
-        let watched = read("redis+sentinel://[::1]:7000,[::1]/shop/0").unwrap().servers;
+        let watched = parse("redis+sentinel://[::1]:7000,[::1]/shop/0").unwrap().servers;
         let sentinels = vec![loopback, tcp("::1", SENTINEL_PORT)];
         assert_eq!(watched, Servers::Sentinels { sentinels, master: "shop".to_owned() });
     }
@@ -201,9 +201,9 @@ mod tests {
     #[test]
     fn socket_is_read_with_its_query() {
         let socket = |path: &str| Servers::One(RedisAddress::Unix(PathBuf::from(path)));
-        let plain = read("unix:///run/redis/redis.sock").unwrap();
+        let plain = parse("unix:///run/redis/redis.sock").unwrap();
         assert_eq!((plain.servers, plain.database, plain.tls), (socket("/run/redis/redis.sock"), 0, false));
-        let full = read("redis+unix:///run/my%20redis.sock?db=2&user=gateway&pass=p%40ss").unwrap();
+        let full = parse("redis+unix:///run/my%20redis.sock?db=2&user=gateway&pass=p%40ss").unwrap();
         assert_eq!((credentials(&full), full.database), ((Some("gateway"), Some("p@ss")), 2));
         assert_eq!(full.servers, socket("/run/my redis.sock"));
     }
@@ -242,7 +242,7 @@ mod tests {
             "unix:///run/redis.sock?password=pw",
             "rediss+unix:///run/redis.sock",
         ] {
-            assert!(read(text).is_none(), "{text}");
+            assert!(parse(text).is_none(), "{text}");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use http::Method;
 
-use super::value::Keys;
+use super::table::TableValidator;
 use crate::config::{PartialRoute, Route, diagnostics::Diagnostics, file};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
@@ -14,41 +14,41 @@ const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::P
 pub(super) fn routes(raw: Vec<file::Route>, diagnostics: &mut Diagnostics) -> Vec<PartialRoute> {
     raw.into_iter()
         .enumerate()
-        .map(|(position, raw)| route(raw, &mut Keys::new(format!("routes[{position}]"), diagnostics)))
+        .map(|(position, raw)| route(raw, &mut TableValidator::new(format!("routes[{position}]"), diagnostics)))
         .collect()
 }
 
-fn route(raw: file::Route, keys: &mut Keys<'_>) -> PartialRoute {
-    let name = keys.required("name", raw.name).filter(|name| {
-        if !is_name(name) {
-            keys.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
+fn route(raw: file::Route, table: &mut TableValidator<'_>) -> PartialRoute {
+    let name = table.required("name", raw.name).filter(|name| {
+        if !is_operation_name(name) {
+            table.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
         }
-        is_name(name)
+        is_operation_name(name)
     });
-    let method = keys.required("method", raw.method).and_then(|text| {
+    let method = table.required("method", raw.method).and_then(|text| {
         let method = METHODS.into_iter().find(|method| method.as_str() == text);
         if method.is_none() {
-            keys.error("method", "expected GET, HEAD, POST, PUT, PATCH or DELETE");
+            table.error("method", "expected GET, HEAD, POST, PUT, PATCH or DELETE");
         }
         method
     });
-    let path = keys.required("path", raw.path).filter(|path| {
-        let message = wrong_with(path);
+    let path = table.required("path", raw.path).filter(|path| {
+        let message = path_error(path);
         if let Some(message) = message {
             let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
-            keys.error("path", format!("{message}; expected e.g. {example}"));
+            table.error("path", format!("{message}; expected e.g. {example}"));
         }
         message.is_none()
     });
-    let security = keys.required("security", raw.security);
-    let scopes = keys.required("scopes", raw.scopes).map(|list| keys.scopes("scopes", list));
+    let security = table.required("security", raw.security);
+    let scopes = table.required("scopes", raw.scopes).map(|list| table.scopes("scopes", list));
     let complete =
         || Some(Route { name: name.clone()?, method: method?, path: path?, security: security?, scopes: scopes? });
     PartialRoute { complete: complete(), name }
 }
 
 /// `{api}.{operation}`, as Salesforce's own operations are named.
-fn is_name(name: &str) -> bool {
+fn is_operation_name(name: &str) -> bool {
     let Some((api, operation)) = name.split_once('.') else { return false };
     let api_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let operation_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -59,7 +59,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Why this is no template of a path.
-fn wrong_with(path: &str) -> Option<&'static str> {
+fn path_error(path: &str) -> Option<&'static str> {
     let Some(rest) = path.strip_prefix('/') else { return Some("must begin with /") };
     let segments: Vec<&str> = rest.split('/').collect();
     let literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
@@ -82,11 +82,11 @@ fn wrong_with(path: &str) -> Option<&'static str> {
     if !parameters.contains(&"organizationId") {
         return Some("must contain {organizationId} as a segment");
     }
-    SLAS_PLACES.iter().find_map(|(place, message)| may_match(path, place).then_some(*message))
+    RESERVED_PATHS.iter().find_map(|(prefix, message)| may_match(path, prefix).then_some(*message))
 }
 
 /// Where only the operations of the policy table are served, and what to say of a template that matches there.
-const SLAS_PLACES: [(&[&str], &str); 2] = [
+const RESERVED_PATHS: [(&[&str], &str); 2] = [
     (&["shopper", "auth"], "must not match below /shopper/auth, which is SLAS's, by a parameter either"),
     (
         &["mobify", "slas", "private"],
@@ -96,9 +96,9 @@ const SLAS_PLACES: [(&[&str], &str); 2] = [
 
 /// Whether a template has readings below a place: as a literal in any case of its letters, or by a parameter. No organization
 /// id is one of these words.
-fn may_match(path: &str, place: &[&str]) -> bool {
+fn may_match(path: &str, prefix: &[&str]) -> bool {
     let mut segments = path.split('/').skip(1);
-    place.iter().all(|word| {
+    prefix.iter().all(|word| {
         segments.next().is_some_and(|segment| {
             segment.eq_ignore_ascii_case(word) || (segment.starts_with('{') && segment != "{organizationId}")
         })
@@ -112,17 +112,17 @@ mod tests {
     #[test]
     fn names_of_operations() {
         for name in ["loyalty.getPoints", "shopper-baskets-v2.createBasket", "a.b_c-D"] {
-            assert!(is_name(name), "{name}");
+            assert!(is_operation_name(name), "{name}");
         }
         for name in ["", "loyalty", ".x", "x.", "a.b.c", "Loyalty.x", "a.b*", "a b.c"] {
-            assert!(!is_name(name), "{name}");
+            assert!(!is_operation_name(name), "{name}");
         }
     }
 
     #[test]
     fn templates_of_paths() {
-        assert_eq!(wrong_with("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
-        assert_eq!(wrong_with("/{organizationId}"), None);
+        assert_eq!(path_error("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
+        assert_eq!(path_error("/{organizationId}"), None);
         for path in [
             "/shopper/{organizationId}",
             "/shopper/loyalty/{organizationId}",
@@ -131,7 +131,7 @@ mod tests {
             "/mobify/slas/{organizationId}/private",
             "/mobify/proxy/api/{organizationId}",
         ] {
-            assert_eq!(wrong_with(path), None, "{path}");
+            assert_eq!(path_error(path), None, "{path}");
         }
         for path in [
             "",
@@ -159,7 +159,7 @@ mod tests {
             "/mobify/{service}/private/custom/{organizationId}",
             "/{a}/{b}/{c}/{organizationId}",
         ] {
-            assert!(wrong_with(path).is_some(), "{path}");
+            assert!(path_error(path).is_some(), "{path}");
         }
     }
 }

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
     redis_url::{self, RedisUrl, Servers},
-    value::Keys,
+    table::TableValidator,
 };
 use crate::config::{
     RedisLogin, RedisStore, RedisTls, RedisTopology, Store,
@@ -19,17 +19,17 @@ use crate::config::{
 };
 
 /// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
-const LONGEST_COMMAND: Duration = Duration::from_secs(5);
+const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 const KEY_LENGTH: usize = 32;
 
 /// The store of the configuration.
 pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Store> {
-    let mut keys = Keys::new("store", diagnostics);
-    let timeout = keys.duration("timeout", &raw.timeout, LONGEST_COMMAND);
+    let mut table = TableValidator::new("store", diagnostics);
+    let timeout = table.duration("timeout", &raw.timeout, MAX_COMMAND_TIMEOUT);
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    let prefix_fits = (1..=64).contains(&raw.key_prefix.len()) && raw.key_prefix.bytes().all(is_word);
-    if !prefix_fits {
-        keys.error("key_prefix", "expected 1 to 64 letters, digits, '-', '_', '.' or ':', e.g. shopper-gateway");
+    let is_prefix_valid = (1..=64).contains(&raw.key_prefix.len()) && raw.key_prefix.bytes().all(is_word);
+    if !is_prefix_valid {
+        table.error("key_prefix", "expected 1 to 64 letters, digits, '-', '_', '.' or ':', e.g. shopper-gateway");
     }
     if raw.kind == StoreKind::Memory {
         for (key, is_set) in [
@@ -45,23 +45,23 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
             ("previous_encryption_key", raw.previous_encryption_key.is_some()),
         ] {
             if is_set {
-                keys.error(key, "has no effect with kind = \"memory\"; write kind = \"redis\" or take it out");
+                table.error(key, "has no effect with kind = \"memory\"; write kind = \"redis\" or take it out");
             }
         }
-        return (timeout.is_some() && prefix_fits).then_some(Store::Memory);
+        return (timeout.is_some() && is_prefix_valid).then_some(Store::Memory);
     }
     let url = diagnostics.required("store.url", raw.url).and_then(|url| address(url, resolver, diagnostics));
     let url = url.and_then(|url| {
-        let read = redis_url::read(url.expose_secret());
+        let read = redis_url::parse(url.expose_secret());
         if read.is_none() {
-            diagnostics.error("store.url", format!("not an address of Redis; {}", redis_url::FORMS));
+            diagnostics.error("store.url", format!("not an address of Redis; {}", redis_url::EXPECTED));
         }
         read
     });
     let connection = connection(
         url,
-        Files { ca: raw.ca, certificate: raw.certificate, private_key: raw.private_key },
-        Sentinels {
+        TlsFiles { ca: raw.ca, certificate: raw.certificate, private_key: raw.private_key },
+        SentinelKeys {
             username: raw.sentinel_username,
             password: raw.sentinel_password,
             tls: raw.sentinel_tls,
@@ -72,9 +72,9 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
     );
     let current = diagnostics
         .required("store.encryption_key", raw.encryption_key)
-        .and_then(|secret| key("store.encryption_key", secret, resolver, diagnostics));
+        .and_then(|secret| decode_key("store.encryption_key", secret, resolver, diagnostics));
     let previous = match raw.previous_encryption_key {
-        Some(secret) => key("store.previous_encryption_key", secret, resolver, diagnostics).map(Some),
+        Some(secret) => decode_key("store.previous_encryption_key", secret, resolver, diagnostics).map(Some),
         None => Some(None),
     };
     let (current, previous) = (current?, previous?);
@@ -90,20 +90,20 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
         tls,
         encryption_key: current,
         previous_encryption_key: previous,
-        key_prefix: prefix_fits.then_some(raw.key_prefix)?,
+        key_prefix: is_prefix_valid.then_some(raw.key_prefix)?,
         timeout: timeout?,
     })))
 }
 
 /// The files of TLS, as they are written.
-struct Files {
+struct TlsFiles {
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     private_key: Option<PathBuf>,
 }
 
 /// What Sentinels have of their own, as it is written.
-struct Sentinels {
+struct SentinelKeys {
     username: Option<String>,
     password: Option<Secret>,
     tls: Option<bool>,
@@ -113,12 +113,12 @@ struct Sentinels {
 /// How Redis is reached: its servers, what else the address says, and its TLS.
 fn connection(
     url: Option<RedisUrl>,
-    files: Files,
-    sentinels: Sentinels,
+    files: TlsFiles,
+    sentinels: SentinelKeys,
     resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<(RedisTopology, RedisUrl, Option<RedisTls>)> {
-    let ca = trusted("store.ca", files.ca, resolver, diagnostics);
+    let ca = optional_trusted_file("store.ca", files.ca, resolver, diagnostics);
     let client_certificate = match (files.certificate, files.private_key) {
         (Some(certificate), Some(key)) => {
             let certificate = resolver.readable_file("store.certificate", &certificate, diagnostics);
@@ -135,7 +135,7 @@ fn connection(
             None
         }
     };
-    let sentinel_ca = trusted("store.sentinel_ca", sentinels.ca, resolver, diagnostics);
+    let sentinel_ca = optional_trusted_file("store.sentinel_ca", sentinels.ca, resolver, diagnostics);
     let password = match sentinels.password {
         Some(secret) => resolver.secret("store.sentinel_password", secret, diagnostics).map(Some),
         None => Some(None),
@@ -145,35 +145,40 @@ fn connection(
         return None;
     }
     let url = url?;
-    let is_watched = matches!(url.servers, Servers::Sentinels { .. });
-    let sentinels_have_tls = sentinels.tls.unwrap_or(url.tls);
-    let mut is_idle = false;
+    let uses_sentinels = matches!(url.servers, Servers::Sentinels { .. });
+    let sentinels_use_tls = sentinels.tls.unwrap_or(url.tls);
+    let mut has_unused_keys = false;
     for (key, is_set, is_used, scheme) in [
-        ("store.ca", ca.as_ref().is_some_and(Option::is_some), url.tls || is_watched && sentinels_have_tls, "rediss"),
+        (
+            "store.ca",
+            ca.as_ref().is_some_and(Option::is_some),
+            url.tls || uses_sentinels && sentinels_use_tls,
+            "rediss",
+        ),
         (
             "store.certificate",
             client_certificate.as_ref().is_some_and(Option::is_some),
-            url.tls || is_watched && sentinels_have_tls,
+            url.tls || uses_sentinels && sentinels_use_tls,
             "rediss",
         ),
-        ("store.sentinel_username", sentinels.username.is_some(), is_watched, "redis+sentinel"),
-        ("store.sentinel_password", password.as_ref().is_some_and(Option::is_some), is_watched, "redis+sentinel"),
-        ("store.sentinel_tls", sentinels.tls.is_some(), is_watched, "redis+sentinel"),
+        ("store.sentinel_username", sentinels.username.is_some(), uses_sentinels, "redis+sentinel"),
+        ("store.sentinel_password", password.as_ref().is_some_and(Option::is_some), uses_sentinels, "redis+sentinel"),
+        ("store.sentinel_tls", sentinels.tls.is_some(), uses_sentinels, "redis+sentinel"),
         (
             "store.sentinel_ca",
             sentinel_ca.as_ref().is_some_and(Option::is_some),
-            is_watched && sentinels_have_tls,
+            uses_sentinels && sentinels_use_tls,
             "rediss+sentinel",
         ),
     ] {
         if is_set && !is_used {
             diagnostics
                 .error(key, format!("has no effect with this store.url; write {scheme}://… there or take it out"));
-            is_idle = true;
+            has_unused_keys = true;
         }
     }
     let (ca, client_certificate, sentinel_ca, password) = (ca?, client_certificate?, sentinel_ca?, password?);
-    if is_idle {
+    if has_unused_keys {
         return None;
     }
     let tls = |ca: Option<PathBuf>| RedisTls { ca, client_certificate: client_certificate.clone() };
@@ -184,7 +189,7 @@ fn connection(
             sentinels: addresses.clone(),
             master: master.clone(),
             login: RedisLogin { username: sentinels.username, password },
-            tls: sentinels_have_tls.then(|| tls(sentinel_ca.or_else(|| ca.clone()))),
+            tls: sentinels_use_tls.then(|| tls(sentinel_ca.or_else(|| ca.clone()))),
         },
     };
     let tls = url.tls.then(|| tls(ca));
@@ -192,7 +197,7 @@ fn connection(
 }
 
 /// A file of authorities, which only its owner may write.
-fn trusted(
+fn optional_trusted_file(
     path: &str,
     file: Option<PathBuf>,
     resolver: &Resolver<'_>,
@@ -215,7 +220,7 @@ fn address(url: Secret, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) 
 }
 
 /// 32 bytes, given in base64.
-pub(super) fn key(
+pub(super) fn decode_key(
     path: &str,
     secret: Secret,
     resolver: &Resolver<'_>,

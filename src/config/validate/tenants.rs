@@ -6,7 +6,7 @@
 use secrecy::SecretString;
 use url::Url;
 
-use super::value::Keys;
+use super::table::TableValidator;
 use crate::{
     config::{
         AccountManager, PartialCaller, PartialTenant, SlasClient, Tenant, diagnostics::Diagnostics, file,
@@ -55,46 +55,46 @@ pub(super) fn tenants(
     }
     let mut tenants: Vec<ParsedTenant> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
-        let table = format!("tenants[{position}]");
-        let tenant = tenant(&table, raw, resolver, diagnostics);
+        let prefix = format!("tenants[{position}]");
+        let tenant = tenant(&prefix, raw, resolver, diagnostics);
         let first =
             tenants.iter().position(|other| tenant.organization.is_some() && other.organization == tenant.organization);
         if let Some(first) = first {
             diagnostics
-                .error(format!("{table}.organization_id"), format!("the same as tenants[{first}].organization_id"));
+                .error(format!("{prefix}.organization_id"), format!("the same as tenants[{first}].organization_id"));
         }
         tenants.push(tenant);
     }
     tenants
 }
 
-fn tenant(table: &str, raw: file::Tenant, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> ParsedTenant {
+fn tenant(prefix: &str, raw: file::Tenant, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> ParsedTenant {
     let has_account_manager = raw.account_manager.is_some();
     let account_manager = match raw.account_manager {
-        Some(raw) => account_manager(&format!("{table}.account_manager"), raw, resolver, diagnostics).map(Some),
+        Some(raw) => account_manager(&format!("{prefix}.account_manager"), raw, resolver, diagnostics).map(Some),
         None => Some(None),
     };
-    let has_api_ca = raw.api_ca.is_some() || diagnostics.has_errors(&format!("{table}.api_ca"));
+    let has_api_ca = raw.api_ca.is_some() || diagnostics.has_errors(&format!("{prefix}.api_ca"));
     let api_ca = match raw.api_ca {
-        Some(file) => resolver.trusted_file(&format!("{table}.api_ca"), &file, diagnostics).map(Some),
+        Some(file) => resolver.trusted_file(&format!("{prefix}.api_ca"), &file, diagnostics).map(Some),
         None => Some(None),
     };
-    let clients = slas_clients(table, raw.slas_clients, resolver, diagnostics);
+    let clients = slas_clients(prefix, raw.slas_clients, resolver, diagnostics);
 
-    let mut keys = Keys::new(table, diagnostics);
-    let organization: Option<OrganizationId> = keys.required_name("organization_id", raw.organization_id.as_deref());
-    let api = keys.required("api", raw.api);
+    let mut table = TableValidator::new(prefix, diagnostics);
+    let organization: Option<OrganizationId> = table.required_name("organization_id", raw.organization_id.as_deref());
+    let api = table.required("api", raw.api);
     let api: Option<Url> =
-        api.and_then(|text| keys.origin("api", &text, "https://kv7kzm78.api.commercecloud.salesforce.com"));
-    let sites: Option<Vec<SiteId>> = keys.required("sites", raw.sites).map(|list| {
+        api.and_then(|text| table.origin("api", &text, "https://kv7kzm78.api.commercecloud.salesforce.com"));
+    let sites: Option<Vec<SiteId>> = table.required("sites", raw.sites).map(|list| {
         if list.is_empty() {
-            keys.error("sites", "empty; expected at least one site, e.g. [\"RefArch\"]");
+            table.error("sites", "empty; expected at least one site, e.g. [\"RefArch\"]");
         }
-        keys.names("sites", list)
+        table.names("sites", list)
     });
-    let sites_have_errors = keys.has_errors("sites");
+    let sites_have_errors = table.has_errors("sites");
     let sets_on_behalf_client = raw.on_behalf_client.is_some();
-    let named = raw.on_behalf_client.and_then(|text| keys.name::<ClientId>("on_behalf_client", &text));
+    let named = raw.on_behalf_client.and_then(|text| table.name::<ClientId>("on_behalf_client", &text));
     if let Some(named) = &named
         && !clients.private.contains(named)
         && clients.has_all_ids
@@ -104,7 +104,7 @@ fn tenant(table: &str, raw: file::Tenant, resolver: &Resolver<'_>, diagnostics: 
         } else {
             "not one of this tenant's slas_clients"
         };
-        keys.error("on_behalf_client", message);
+        table.error("on_behalf_client", message);
     }
     let on_behalf_client = match (named, clients.private.as_slice()) {
         (None, [only]) if !sets_on_behalf_client => Some(only.clone()),
@@ -155,21 +155,21 @@ fn tenant(table: &str, raw: file::Tenant, resolver: &Resolver<'_>, diagnostics: 
 }
 
 fn account_manager(
-    table: &str,
+    prefix: &str,
     raw: file::AccountManager,
     resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<AccountManager> {
-    let client_secret = secret(table, raw.client_secret, resolver, diagnostics);
-    let previous_client_secret = previous_secret(table, raw.previous_client_secret, resolver, diagnostics);
-    let mut keys = Keys::new(table, diagnostics);
-    let url = keys.origin("url", &raw.url, "https://account.demandware.com");
-    let client_id = keys.required_name("client_id", raw.client_id.as_deref());
-    let scopes = keys.scopes("scopes", raw.scopes);
+    let client_secret = secret(prefix, raw.client_secret, resolver, diagnostics);
+    let previous_client_secret = previous_secret(prefix, raw.previous_client_secret, resolver, diagnostics);
+    let mut table = TableValidator::new(prefix, diagnostics);
+    let url = table.origin("url", &raw.url, "https://account.demandware.com");
+    let client_id = table.required_name("client_id", raw.client_id.as_deref());
+    let scopes = table.scopes("scopes", raw.scopes);
     if scopes.iter().any(|scope| scope.as_str().starts_with("SALESFORCE_COMMERCE_API:")) {
-        keys.error("scopes", "leave out SALESFORCE_COMMERCE_API:…; the gateway adds it, for this tenant");
+        table.error("scopes", "leave out SALESFORCE_COMMERCE_API:…; the gateway adds it, for this tenant");
     }
-    let client_secret = keys.required("client_secret", client_secret)??;
+    let client_secret = table.required("client_secret", client_secret)??;
     Some(AccountManager {
         url: url?,
         client_id: client_id?,
@@ -181,23 +181,23 @@ fn account_manager(
 
 /// The secret under a table's `client_secret`: `None` if there is none, `Some(None)` after an error.
 fn secret(
-    table: &str,
+    prefix: &str,
     raw: Option<file::Secret>,
     resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<SecretString>> {
-    raw.map(|raw| resolver.secret(&format!("{table}.client_secret"), raw, diagnostics))
+    raw.map(|raw| resolver.secret(&format!("{prefix}.client_secret"), raw, diagnostics))
 }
 
 /// The secret under a table's `previous_client_secret`; `None` only after an error.
 fn previous_secret(
-    table: &str,
+    prefix: &str,
     raw: Option<file::Secret>,
     resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<SecretString>> {
     match raw {
-        Some(raw) => resolver.secret(&format!("{table}.previous_client_secret"), raw, diagnostics).map(Some),
+        Some(raw) => resolver.secret(&format!("{prefix}.previous_client_secret"), raw, diagnostics).map(Some),
         None => Some(None),
     }
 }
@@ -217,7 +217,7 @@ struct Clients {
 }
 
 fn slas_clients(
-    tenant: &str,
+    parent: &str,
     raw: Vec<file::SlasClient>,
     resolver: &Resolver<'_>,
     diagnostics: &mut Diagnostics,
@@ -230,30 +230,30 @@ fn slas_clients(
         vouch: raw.iter().map(|client| client.vouch).collect(),
     };
     for (position, raw) in raw.into_iter().enumerate() {
-        let table = format!("{tenant}.slas_clients[{position}]");
-        let secret = secret(&table, raw.client_secret, resolver, diagnostics);
-        let previous = previous_secret(&table, raw.previous_client_secret, resolver, diagnostics);
-        let mut keys = Keys::new(&table, diagnostics);
-        let id: Option<ClientId> = keys.required_name("client_id", raw.client_id.as_deref());
-        let redirect_uri = keys.required("redirect_uri", raw.redirect_uri);
-        let redirect_uri = redirect_uri.and_then(|text| valid_redirect_uri(text, &mut keys));
-        let is_private = secret.is_some() || keys.has_errors("client_secret");
+        let prefix = format!("{parent}.slas_clients[{position}]");
+        let secret = secret(&prefix, raw.client_secret, resolver, diagnostics);
+        let previous = previous_secret(&prefix, raw.previous_client_secret, resolver, diagnostics);
+        let mut table = TableValidator::new(&prefix, diagnostics);
+        let id: Option<ClientId> = table.required_name("client_id", raw.client_id.as_deref());
+        let redirect_uri = table.required("redirect_uri", raw.redirect_uri);
+        let redirect_uri = redirect_uri.and_then(|text| valid_redirect_uri(text, &mut table));
+        let is_private = secret.is_some() || table.has_errors("client_secret");
         if raw.strict_client_auth && !is_private {
-            keys.error(
+            table.error(
                 "strict_client_auth",
                 "a public client has nothing to authenticate with; give it a client_secret",
             );
         }
         if raw.vouch == Some(true) && !is_private {
-            keys.error("vouch", "a public client has no credential to add; give it a client_secret");
+            table.error("vouch", "a public client has no credential to add; give it a client_secret");
         }
         if !is_private && previous.as_ref().is_some_and(Option::is_some) {
-            keys.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
+            table.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
         }
         clients.has_all_ids &= id.is_some();
         if let Some(id) = &id {
             if clients.private.contains(id) || clients.public.contains(id) {
-                keys.error("client_id", "stands in this tenant's slas_clients already");
+                table.error("client_id", "stands in this tenant's slas_clients already");
             }
             if is_private { clients.private.push(id.clone()) } else { clients.public.push(id.clone()) }
         }
@@ -283,7 +283,7 @@ fn slas_clients(
 }
 
 /// SLAS compares it letter for letter, so it stays as written, once it is known to be a URI.
-fn valid_redirect_uri(text: String, keys: &mut Keys<'_>) -> Option<String> {
+fn valid_redirect_uri(text: String, table: &mut TableValidator<'_>) -> Option<String> {
     let odd = |character: char| !character.is_ascii_graphic();
     let message = match Url::parse(&text) {
         Err(_) => "not an absolute URI; expected e.g. http://localhost:3000/callback",
@@ -291,7 +291,7 @@ fn valid_redirect_uri(text: String, keys: &mut Keys<'_>) -> Option<String> {
         Ok(url) if url.fragment().is_some() => "must not have a fragment (#…)",
         Ok(_) => return Some(text),
     };
-    keys.error("redirect_uri", message);
+    table.error("redirect_uri", message);
     None
 }
 
@@ -331,7 +331,7 @@ pub(super) fn resolve_on_behalf_clients(
 
 /// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise, or no other
 /// private client is there for storefronts.
-fn resolve_vouch(table: &str, tenant: &mut ParsedTenant, diagnostics: &mut Diagnostics) {
+fn resolve_vouch(prefix: &str, tenant: &mut ParsedTenant, diagnostics: &mut Diagnostics) {
     let clients = tenant.complete.as_mut().map(|tenant| &mut tenant.slas_clients);
     let acting = clients.into_iter().flatten().enumerate();
     let Some((position, client)) =
@@ -339,7 +339,7 @@ fn resolve_vouch(table: &str, tenant: &mut ParsedTenant, diagnostics: &mut Diagn
     else {
         return;
     };
-    let key = format!("{table}.slas_clients[{position}].vouch");
+    let key = format!("{prefix}.slas_clients[{position}].vouch");
     match tenant.vouch.get(position).copied().flatten() {
         None if tenant.private_clients.len() == 1 => diagnostics.warn(
             key,

@@ -2,35 +2,35 @@
 
 use url::Url;
 
-use super::value::{Keys, is_loopback};
+use super::table::{TableValidator, is_loopback};
 use crate::config::{Traces, diagnostics::Diagnostics, file};
 
 const EXPECTED: &str = "not the http or https URL of a collector; expected e.g. http://127.0.0.1:4318";
 
 pub(super) fn traces(raw: &file::Traces, diagnostics: &mut Diagnostics) -> Option<Traces> {
-    let mut keys = Keys::new("traces", diagnostics);
+    let mut table = TableValidator::new("traces", diagnostics);
     let endpoint = match raw.endpoint.as_deref() {
-        Some(text) => Some(endpoint(text, &mut keys)?),
+        Some(text) => Some(endpoint(text, &mut table)?),
         None => None,
     };
     Some(Traces { endpoint, one_in: raw.one_in, asked_per_second: raw.asked_per_second })
 }
 
-fn endpoint(text: &str, keys: &mut Keys<'_>) -> Option<Url> {
+fn endpoint(text: &str, table: &mut TableValidator<'_>) -> Option<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(url) = url else {
-        keys.error("endpoint", EXPECTED);
+        table.error("endpoint", EXPECTED);
         return None;
     };
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        keys.error(
+        table.error(
             "endpoint",
             "must have no user, password or query; a collector's credential goes into OTEL_EXPORTER_OTLP_HEADERS",
         );
         return None;
     }
     if url.scheme() == "http" && !is_loopback(&url) {
-        keys.warn("endpoint", "http to another machine: spans travel unencrypted; use https");
+        table.warn("endpoint", "http to another machine: spans travel unencrypted; use https");
     }
     Some(url)
 }

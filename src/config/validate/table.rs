@@ -21,36 +21,36 @@ use crate::{
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// The keys of one table, and where to report what is wrong with them.
-pub(super) struct Keys<'f> {
-    table: String,
+pub(super) struct TableValidator<'f> {
+    path: String,
     diagnostics: &'f mut Diagnostics,
 }
 
-impl<'f> Keys<'f> {
-    pub(super) fn new(table: impl Into<String>, diagnostics: &'f mut Diagnostics) -> Self {
-        Self { table: table.into(), diagnostics }
+impl<'f> TableValidator<'f> {
+    pub(super) fn new(path: impl Into<String>, diagnostics: &'f mut Diagnostics) -> Self {
+        Self { path: path.into(), diagnostics }
     }
 
-    pub(super) fn path(&self, key: &str) -> String {
-        format!("{}.{key}", self.table)
+    pub(super) fn key_path(&self, key: &str) -> String {
+        format!("{}.{key}", self.path)
     }
 
     pub(super) fn error(&mut self, key: &str, message: impl Into<String>) {
-        self.diagnostics.error(self.path(key), message);
+        self.diagnostics.error(self.key_path(key), message);
     }
 
     /// Whether there is an error at this key or below it.
     pub(super) fn has_errors(&self, key: &str) -> bool {
-        self.diagnostics.has_errors(&self.path(key))
+        self.diagnostics.has_errors(&self.key_path(key))
     }
 
     pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
-        self.diagnostics.warn(self.path(key), message);
+        self.diagnostics.warn(self.key_path(key), message);
     }
 
     /// The value of a key that must be there.
     pub(super) fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
-        let path = self.path(key);
+        let path = self.key_path(key);
         self.diagnostics.required(&path, value)
     }
 
@@ -103,12 +103,12 @@ impl<'f> Keys<'f> {
     }
 
     /// A duration above zero.
-    pub(super) fn duration(&mut self, key: &str, text: &str, longest: Duration) -> Option<Duration> {
+    pub(super) fn duration(&mut self, key: &str, text: &str, max: Duration) -> Option<Duration> {
         let message = match humantime::parse_duration(text) {
             Err(_) => "not a duration; expected a number and a unit, e.g. \"30s\", \"5m\" or \"1m 30s\"".to_owned(),
             Ok(Duration::ZERO) => "must be greater than zero".to_owned(),
-            Ok(duration) if duration > longest => {
-                format!("must be at most {}", humantime::format_duration(longest))
+            Ok(duration) if duration > max => {
+                format!("must be at most {}", humantime::format_duration(max))
             }
             Ok(duration) => return Some(duration),
         };
@@ -117,15 +117,15 @@ impl<'f> Keys<'f> {
     }
 
     /// A size above zero, in bytes.
-    pub(super) fn size(&mut self, key: &str, raw: &file::Size, largest: u64) -> Option<usize> {
+    pub(super) fn size(&mut self, key: &str, raw: &file::Size, max: u64) -> Option<usize> {
         let bytes = match raw {
             file::Size::Bytes(bytes) => Some(*bytes),
-            file::Size::Text(text) => bytes(text),
+            file::Size::Text(text) => parse_size(text),
         };
         let message = match bytes {
             None => "not a size; expected bytes, or a number and a unit, e.g. 65536, \"64KiB\" or \"1MiB\"".to_owned(),
             Some(0) => "must be greater than zero".to_owned(),
-            Some(bytes) if bytes > largest => format!("must be at most {largest} bytes"),
+            Some(bytes) if bytes > max => format!("must be at most {max} bytes"),
             Some(bytes) => return usize::try_from(bytes).ok(),
         };
         self.error(key, message);
@@ -143,7 +143,7 @@ impl<'f> Keys<'f> {
         let text = text.trim();
         let expected = "not a network; expected e.g. 10.0.0.0/8, 2001:db8:1::/48 or 192.0.2.7";
         let one = |_| text.parse().map(|address: IpAddr| IpNet::from(address));
-        text.parse().or_else(one).map(unmapped).map_err(|_| self.error(key, expected)).ok()
+        text.parse().or_else(one).map(unmap_ipv4).map_err(|_| self.error(key, expected)).ok()
     }
 
     /// Scheme, host and port of a server; warns of one to which secrets would travel in clear.
@@ -218,7 +218,7 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn bytes(text: &str) -> Option<u64> {
+fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -233,7 +233,7 @@ fn bytes(text: &str) -> Option<u64> {
 }
 
 /// A network of IPv4 addresses written as IPv6 (RFC 4291, 2.5.5.2) as what it is: that is how clients' addresses are read.
-fn unmapped(network: IpNet) -> IpNet {
+fn unmap_ipv4(network: IpNet) -> IpNet {
     let IpNet::V6(long) = network else { return network };
     let short = long.addr().to_ipv4_mapped().zip(long.prefix_len().checked_sub(96));
     short.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
@@ -248,10 +248,10 @@ mod tests {
         for (text, size) in
             [("0", 0), ("512", 512), ("512B", 512), ("64KiB", 65_536), (" 1 MiB ", 1 << 20), ("2GiB", 1 << 31)]
         {
-            assert_eq!(bytes(text), Some(size), "{text}");
+            assert_eq!(parse_size(text), Some(size), "{text}");
         }
         for text in ["", "KiB", "-1", "1.5MiB", "1MB", "1 kib", "99999999999GiB", "18446744073709551616"] {
-            assert_eq!(bytes(text), None, "{text}");
+            assert_eq!(parse_size(text), None, "{text}");
         }
     }
 
