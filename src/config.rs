@@ -1,14 +1,14 @@
-//! What the operator decided: the configuration as checked values of the domain.
+//! The configuration: a TOML file, overridden by environment variables and validated into [`Settings`].
 //!
-//! Owns the meaning of every key. The texts of the file are mirrored in `config/file.rs`; turning
-//! them into [`Settings`] finds every error at once. Nothing here opens a connection, and nothing
-//! else in the gateway reads a configuration file or an environment variable.
+//! [`Settings::load`] runs these steps: `load` reads the file, `environment` finds the overrides, `merge` applies them to the
+//! file, `schema_check` removes every value that does not fit the JSON Schema of `schema`, serde reads the rest into the types
+//! of `file`, and `validate` makes `settings` of them with the help of `secret_files`.
 //!
-//! A file goes through these rooms, in this order: `load` reads it, `environment` finds the keys that
-//! variables mean, `layers` lays those over the file, `shape` compares the whole with the schema and
-//! takes out what does not fit, `raw` mirrors the rest, `parse` gives it meaning, `secret` reads the
-//! files it names. `finding` collects what is wrong; `draft` is what could be read all the same, for those who check it
-//! against what is not known here.
+//! Each step collects its errors in `diagnostics` and continues, so one run reports every error. `partial` holds the valid
+//! part of an invalid configuration, so that the caller of `load` can check certificates and operation names in the same run.
+//!
+//! No other module reads the configuration file or an environment variable of the gateway. No error contains a value of the
+//! file, because any value may be a secret.
 
 mod diagnostics;
 mod environment;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// What the names of the gateway's own variables begin with.
-pub(super) const PREFIX: &str = "SHOPPER_GATEWAY__";
+pub(super) const VARIABLE_PREFIX: &str = "SHOPPER_GATEWAY__";
 
 /// What the environment sets, by the path of the key: `tenants[0].api`. No path lies below another.
 pub(super) type Overrides<'e> = BTreeMap<String, Override<'e>>;
@@ -27,7 +27,7 @@ pub(super) struct Override<'e> {
 }
 
 /// What the gateway's own variables set; tells the findings which key came from where.
-pub(super) fn overrides<'e>(
+pub(super) fn read_overrides<'e>(
     file: &Value,
     schema: Schema<'_>,
     environment: &'e BTreeMap<String, String>,
@@ -36,7 +36,7 @@ pub(super) fn overrides<'e>(
     let mut variables: Vec<(Vec<Segment>, Override<'e>)> = environment
         .iter()
         .filter_map(|(variable, text)| {
-            let segments = variable.strip_prefix(PREFIX)?.split("__").map(Segment::new).collect();
+            let segments = variable.strip_prefix(VARIABLE_PREFIX)?.split("__").map(Segment::new).collect();
             Some((segments, Override { variable, text }))
         })
         .collect();
@@ -45,19 +45,19 @@ pub(super) fn overrides<'e>(
 
     let mut overrides = Overrides::new();
     for (segments, set) in variables {
-        let path = match path(&segments, file, schema, &overrides) {
+        let path = match resolve_path(&segments, file, schema, &overrides) {
             Ok(path) => path,
-            Err(Unresolved::Unknown { known, at }) => {
-                diagnostics.error(set.variable, format!("no such key; {}", hint(&segments, at, &known)));
+            Err(ResolveError::UnknownKey { known, at }) => {
+                diagnostics.error(set.variable, format!("no such key; {}", name_hint(&segments, at, &known)));
                 continue;
             }
-            Err(Unresolved::Gap { length }) => {
+            Err(ResolveError::Gap { length }) => {
                 let message = format!("leaves a gap: the next element of this array has number {length}");
                 diagnostics.error(set.variable, message);
                 continue;
             }
             // What the file has there is of the wrong kind; that is reported when shapes are checked.
-            Err(Unresolved::Shape) => continue,
+            Err(ResolveError::WrongType) => continue,
         };
         // Which of the two would win is nothing that an operator could see.
         if let Some(other) = ancestors(&path).find_map(|part| overrides.get(part)) {
@@ -94,19 +94,19 @@ impl fmt::Display for Segment {
 }
 
 /// Why a variable means no key.
-enum Unresolved<'a> {
-    Unknown { known: Vec<&'a str>, at: usize },
+enum ResolveError<'a> {
+    UnknownKey { known: Vec<&'a str>, at: usize },
     Gap { length: usize },
-    Shape,
+    WrongType,
 }
 
 /// The path of the key that the segments mean.
-fn path<'a>(
+fn resolve_path<'a>(
     segments: &[Segment],
     file: &Value,
     schema: Schema<'a>,
     overrides: &Overrides<'_>,
-) -> Result<String, Unresolved<'a>> {
+) -> Result<String, ResolveError<'a>> {
     let mut path = String::new();
     let mut node = schema.root();
     let mut present = Some(file);
@@ -119,7 +119,7 @@ fn path<'a>(
         let Some(below) = in_schema else {
             let properties = alternatives.iter().filter_map(|alternative| alternative["properties"].as_object());
             let known = properties.flat_map(|properties| properties.keys().map(String::as_str)).collect();
-            return Err(Unresolved::Unknown { known, at });
+            return Err(ResolveError::UnknownKey { known, at });
         };
         // A secret or a list may be a text in the file and be set by its parts here.
         if matches!(present, Some(Value::String(_))) && alternatives.iter().any(|form| form["type"] == "string") {
@@ -134,14 +134,14 @@ fn path<'a>(
                 present.and_then(|table| table.get(key))
             }
             (Segment::Number(position), None | Some(Value::Array(_))) => {
-                let length = length(&path, present, overrides);
+                let length = array_length(&path, present, overrides);
                 if *position > length {
-                    return Err(Unresolved::Gap { length });
+                    return Err(ResolveError::Gap { length });
                 }
                 path.push_str(&format!("[{position}]"));
                 present.and_then(|array| array.get(position))
             }
-            _ => return Err(Unresolved::Shape),
+            _ => return Err(ResolveError::WrongType),
         };
         node = below;
     }
@@ -149,7 +149,7 @@ fn path<'a>(
 }
 
 /// How many elements the array has, those of the overrides included.
-fn length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) -> usize {
+fn array_length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) -> usize {
     let mut length = array.and_then(Value::as_array).map_or(0, Vec::len);
     loop {
         let element = format!("{path}[{length}]");
@@ -161,12 +161,12 @@ fn length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) -> usize
 }
 
 /// What the name of a variable should have been.
-fn hint(segments: &[Segment], at: usize, known: &[&str]) -> String {
+fn name_hint(segments: &[Segment], at: usize, known: &[&str]) -> String {
     let mut names: Vec<String> = segments.iter().map(Segment::to_string).collect();
     match closest_match(&names[at].to_lowercase(), known.iter().copied()) {
         Some(meant) => {
             names[at] = meant.to_uppercase();
-            format!("did you mean {PREFIX}{}?", names.join("__"))
+            format!("did you mean {VARIABLE_PREFIX}{}?", names.join("__"))
         }
         None => "the names are those of the file, in capitals, joined by two underscores".to_owned(),
     }

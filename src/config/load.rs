@@ -10,7 +10,7 @@ use toml::Value;
 use super::{
     PartialSettings, Settings,
     diagnostics::{CheckReport, ConfigErrors, Diagnostic, Diagnostics},
-    environment::{self, PREFIX},
+    environment::{self, VARIABLE_PREFIX},
     file::File,
     merge,
     schema::{self, Schema},
@@ -41,13 +41,13 @@ impl Settings {
                 (Ok(name), Ok(text)) => {
                     environment.insert(name, text);
                 }
-                (Ok(path), Err(_)) if path.starts_with(PREFIX) => {
+                (Ok(path), Err(_)) if path.starts_with(VARIABLE_PREFIX) => {
                     unreadable.push(Diagnostic { path, message: "not text in UTF-8".to_owned() });
                 }
                 _ => {}
             }
         }
-        match in_file(path).and_then(|text| from_text(path, &text, &environment, check)) {
+        match read_file(path).and_then(|text| load_text(path, &text, &environment, check)) {
             Ok(loaded) if unreadable.is_empty() => Ok(loaded),
             Ok(loaded) => Err(ConfigErrors { errors: unreadable, warnings: loaded.warnings }),
             Err(mut errors) => {
@@ -66,7 +66,7 @@ impl Settings {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        Self::read(path, &in_file(path)?, environment)
+        Self::read(path, &read_file(path)?, environment)
     }
 
     /// Reads the text of a configuration, which is said to be that of the file `path`.
@@ -79,29 +79,29 @@ impl Settings {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        from_text(path, text, &environment.into_iter().collect(), |_| CheckReport::default())
+        load_text(path, text, &environment.into_iter().collect(), |_| CheckReport::default())
     }
 }
 
-fn in_file(path: &Path) -> Result<String, ConfigErrors> {
-    fs::read_to_string(path).map_err(|error| unreadable(path, error.kind()))
+fn read_file(path: &Path) -> Result<String, ConfigErrors> {
+    fs::read_to_string(path).map_err(|error| read_error(path, error.kind()))
 }
 
-fn from_text(
+fn load_text(
     path: &Path,
     text: &str,
     environment: &BTreeMap<String, String>,
     check: impl FnOnce(&PartialSettings) -> CheckReport,
 ) -> Result<Loaded, ConfigErrors> {
-    let file = Value::Table(text.parse().map_err(|error| malformed(path, text, &error))?);
+    let file = Value::Table(text.parse().map_err(|error| syntax_error(path, text, &error))?);
     // The parent of a bare file name is a path without a word, which is no folder.
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let base_dir = path.parent().filter(|base_dir| *base_dir != Path::new("")).unwrap_or(Path::new("."));
     let schema = schema::schema();
     let schema = Schema::new(&schema);
     let mut diagnostics = Diagnostics::default();
-    let overrides = environment::overrides(&file, schema, environment, &mut diagnostics);
+    let overrides = environment::read_overrides(&file, schema, environment, &mut diagnostics);
     // Not reached: the text is TOML, and each path stands in the schema. The error may quote the text.
-    let mut merged = merge::merge(text, &file, schema, &overrides)
+    let mut merged = merge::apply_overrides(text, &file, schema, &overrides)
         .map_err(|_| Diagnostic { path: "configuration".to_owned(), message: "cannot be read".to_owned() })?;
     schema_check::check(&mut merged, schema, &mut diagnostics);
     let file: File = serde_path_to_error::deserialize(merged).unwrap_or_else(|error| {
@@ -109,7 +109,7 @@ fn from_text(
         diagnostics.error(error.path().to_string(), "cannot be read");
         File::default()
     });
-    let (partial, settings) = validate::validate(file, folder, environment, &mut diagnostics);
+    let (partial, settings) = validate::validate(file, base_dir, environment, &mut diagnostics);
     let CheckReport { errors, warnings } = check(&partial);
     for Diagnostic { path, message } in errors {
         diagnostics.error(path, message);
@@ -124,7 +124,7 @@ fn from_text(
     }
 }
 
-fn unreadable(path: &Path, kind: ErrorKind) -> ConfigErrors {
+fn read_error(path: &Path, kind: ErrorKind) -> ConfigErrors {
     let message = match kind {
         ErrorKind::NotFound => {
             "no such file; name the configuration file with `-c FILE` (config/demo.toml is one to start from)"
@@ -136,7 +136,7 @@ fn unreadable(path: &Path, kind: ErrorKind) -> ConfigErrors {
     Diagnostic { path: path.display().to_string(), message }.into()
 }
 
-fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigErrors {
+fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigErrors {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;

@@ -10,13 +10,13 @@ use toml::Value;
 use super::{environment::Overrides, schema::Schema};
 
 /// The table of the file, whose text this is, with the overrides on top.
-pub(super) fn merge(
+pub(super) fn apply_overrides(
     text: &str,
     file: &Value,
     schema: Schema<'_>,
     overrides: &Overrides<'_>,
 ) -> Result<Value, ConfigError> {
-    let (text, unknown) = sections(text, file, schema)?;
+    let (text, unknown) = known_sections(text, file, schema)?;
     let layers = Config::builder().add_source(File::from_str(&text, FileFormat::Toml));
     let layers = overrides.iter().try_fold(layers, |layers, (path, set)| layers.set_override(path, set.text))?;
     let mut merged: Value = layers.build()?.try_deserialize()?;
@@ -31,7 +31,7 @@ pub(super) fn merge(
 ///
 /// `config` takes the name of a section for a path: `"server.threads" = 4` would set a key that the file
 /// does not have, and `"tenants[999999999]"` fill the memory. What the schema knows is a plain word.
-fn sections(text: &str, file: &Value, schema: Schema<'_>) -> Result<(String, toml::Table), ConfigError> {
+fn known_sections(text: &str, file: &Value, schema: Schema<'_>) -> Result<(String, toml::Table), ConfigError> {
     let sections = file.as_table().into_iter().flatten();
     let (known, unknown): (toml::Table, toml::Table) = sections
         .map(|(key, value)| (key.clone(), value.clone()))
@@ -73,7 +73,7 @@ mod tests {
         let schema = schema();
         let set = |text| Override { variable: "SHOPPER_GATEWAY__X", text };
         let overrides = overrides.iter().map(|(path, text)| ((*path).to_owned(), set(text))).collect();
-        merge(text, &parsed(text), Schema::new(&schema), &overrides).unwrap()
+        apply_overrides(text, &parsed(text), Schema::new(&schema), &overrides).unwrap()
     }
 
     fn parsed(text: &str) -> Value {

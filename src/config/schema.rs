@@ -12,15 +12,15 @@ use super::file::File;
 #[must_use]
 pub fn schema() -> Json {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>().to_value();
-    drop_null(&mut schema);
+    remove_null(&mut schema);
     for (name, definition) in schema["$defs"].as_object_mut().into_iter().flatten() {
-        definition["title"] = Json::from(in_words(name));
+        definition["title"] = Json::from(title_of(name));
     }
     schema
 }
 
 /// The name of a type as a title: `AccountManager` becomes `Account manager`, `URL` stays.
-fn in_words(name: &str) -> String {
+fn title_of(name: &str) -> String {
     let mut words = String::new();
     for character in name.chars() {
         if words.ends_with(|before: char| before.is_ascii_lowercase()) && character.is_ascii_uppercase() {
@@ -34,7 +34,7 @@ fn in_words(name: &str) -> String {
 }
 
 /// TOML has no null: an optional key is one that may be absent, so no type and no default is null.
-fn drop_null(schema: &mut Json) {
+fn remove_null(schema: &mut Json) {
     match schema {
         Json::Object(object) => {
             object.retain(|key, value| key != "default" || !value.is_null());
@@ -53,9 +53,9 @@ fn drop_null(schema: &mut Json) {
                     object.extend(only);
                 }
             }
-            object.values_mut().for_each(drop_null);
+            object.values_mut().for_each(remove_null);
         }
-        Json::Array(values) => values.iter_mut().for_each(drop_null),
+        Json::Array(values) => values.iter_mut().for_each(remove_null),
         _ => {}
     }
 }

@@ -14,29 +14,36 @@ use super::{
 
 /// Takes out of the table whatever does not fit the schema, and reports it.
 pub(super) fn check(table: &mut Value, schema: Schema<'_>, diagnostics: &mut Diagnostics) {
-    Comparison { schema, diagnostics }.fits(table, schema.root(), "");
+    Checker { schema, diagnostics }.check_value(table, schema.root(), "");
 }
 
-struct Comparison<'a, 'f> {
+struct Checker<'a, 'f> {
     schema: Schema<'a>,
     diagnostics: &'f mut Diagnostics,
 }
 
-impl<'a> Comparison<'a, '_> {
+impl<'a> Checker<'a, '_> {
     /// Whether the value itself fits; inside it, what does not is already gone.
-    fn fits(&mut self, value: &mut Value, node: &'a Json, path: &str) -> bool {
+    fn check_value(&mut self, value: &mut Value, node: &'a Json, path: &str) -> bool {
         let alternatives = self.schema.alternatives(node);
         if let Value::String(text) = value
             && self.diagnostics.is_from_environment(path)
-            && let Some(converted) = alternatives.iter().find_map(|alternative| converted(text, kind(alternative)))
+            && let Some(converted) =
+                alternatives.iter().find_map(|alternative| parse_as(text, expected_type(alternative)))
         {
             *value = converted;
         }
-        let Some(alternative) = alternatives.iter().find(|alternative| kind(alternative) == kind_of(value)) else {
-            let mut kinds: Vec<_> = alternatives.iter().map(|alternative| in_words(kind(alternative))).collect();
-            kinds.dedup();
-            let message =
-                format!("expected {}{}, found {}", kinds.join(" or "), example(node), in_words(kind_of(value)));
+        let Some(alternative) = alternatives.iter().find(|alternative| expected_type(alternative) == type_of(value))
+        else {
+            let mut types: Vec<_> =
+                alternatives.iter().map(|alternative| describe_type(expected_type(alternative))).collect();
+            types.dedup();
+            let message = format!(
+                "expected {}{}, found {}",
+                types.join(" or "),
+                example_hint(node),
+                describe_type(type_of(value))
+            );
             self.diagnostics.reject(path, message);
             return false;
         };
@@ -60,7 +67,7 @@ impl<'a> Comparison<'a, '_> {
         let present: Vec<String> = table.keys().cloned().collect();
         for key in &present {
             let fits = match (properties.get(key), table.get_mut(key)) {
-                (Some(property), Some(value)) => self.fits(value, property, &below(key)),
+                (Some(property), Some(value)) => self.check_value(value, property, &below(key)),
                 _ => {
                     let absent = properties.keys().filter(|known| !present.contains(known));
                     let meant = closest_match(key, absent.map(String::as_str));
@@ -85,15 +92,16 @@ impl<'a> Comparison<'a, '_> {
         }
         for key in node["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             if !present.iter().any(|given| given == key) {
-                self.diagnostics.reject(&below(key), format!("missing; expected {}", wanted(&properties[key])));
+                self.diagnostics.reject(&below(key), format!("missing; expected {}", expected_value(&properties[key])));
             }
         }
     }
 
     /// An element that does not fit gives its place to an empty one, so that the others keep theirs.
     fn check_element(&mut self, element: &mut Value, node: &'a Json, path: &str) {
-        if !self.fits(element, node, path) {
-            let is_table = self.schema.alternatives(node).iter().any(|alternative| kind(alternative) == "object");
+        if !self.check_value(element, node, path) {
+            let is_table =
+                self.schema.alternatives(node).iter().any(|alternative| expected_type(alternative) == "object");
             *element = if is_table { Value::Table(toml::Table::new()) } else { Value::String(String::new()) };
         }
     }
@@ -133,11 +141,11 @@ fn choices(node: &Json) -> Vec<&str> {
 }
 
 /// The kind of value that a schema without alternatives asks for, in words of JSON Schema.
-fn kind(node: &Json) -> &str {
+fn expected_type(node: &Json) -> &str {
     node["type"].as_str().unwrap_or("string")
 }
 
-fn kind_of(value: &Value) -> &'static str {
+fn type_of(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "string",
         Value::Integer(_) => "integer",
@@ -150,8 +158,8 @@ fn kind_of(value: &Value) -> &'static str {
 }
 
 /// The same in words of TOML.
-fn in_words(kind: &str) -> &'static str {
-    match kind {
+fn describe_type(type_name: &str) -> &'static str {
+    match type_name {
         "string" => "a string",
         "integer" => "an integer",
         "boolean" => "true or false",
@@ -163,22 +171,22 @@ fn in_words(kind: &str) -> &'static str {
 }
 
 /// The text of an environment variable as a number or a truth value, where the key asks for one.
-fn converted(text: &str, kind: &str) -> Option<Value> {
-    match kind {
+fn parse_as(text: &str, type_name: &str) -> Option<Value> {
+    match type_name {
         "integer" => text.trim().parse().ok().map(Value::Integer),
         "boolean" => text.trim().parse().ok().map(Value::Boolean),
         _ => None,
     }
 }
 
-fn example(node: &Json) -> String {
+fn example_hint(node: &Json) -> String {
     match &node["examples"][0] {
         Json::Null => String::new(),
         example => format!(", e.g. {}", as_toml(example)),
     }
 }
 
-fn wanted(node: &Json) -> String {
+fn expected_value(node: &Json) -> String {
     match &node["examples"][0] {
         Json::Null => "a value".to_owned(),
         example => format!("e.g. {}", as_toml(example)),
