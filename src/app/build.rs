@@ -101,9 +101,10 @@ impl Components {
         let mut issuers = ByOrganization::default();
         let mut agents = ByOrganization::default();
         let trust = TrustAnchors::default();
-        let of_store = certificate_files::store_ends(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
-            CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end }
-        });
+        let of_store =
+            certificate_files::store_ends(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
+                CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end }
+            });
         let mut ends: Vec<CertificateEnd> = of_store.collect();
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {

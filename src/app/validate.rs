@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{AppError, certificate_files};
 use crate::{
-    config::{self, ConfigErrors, PartialSettings, Diagnostic, Loaded, RouteSecurity, Settings},
+    config::{self, ConfigErrors, Diagnostic, Loaded, PartialSettings, RouteSecurity, Settings},
     gateway::{
         authn::callers::{self, CallerError, Callers},
         policy::{

@@ -24,7 +24,7 @@ use rustls::{
 
 use crate::{
     certificates::{Certificates, FileError, RevocationLists, read_private_key},
-    config::{Tls, PartialTls},
+    config::{PartialTls, Tls},
     gateway::authn::client_cert::PeerCertificate,
     time::unix_now,
 };
