@@ -66,7 +66,7 @@ impl Admin {
         self.measure(&gate).await;
         let query = head.uri.query().unwrap_or_default();
         let filter = Filter::read(query);
-        let status = Status::of(&gate, self.readiness(), &self.in_flight, Report::of(&gate.migration, &filter));
+        let status = Status::of(&gate, self.readiness(), &self.in_flight, Report::of(&gate.deprecated_usage, &filter));
         let mut answer = match Format::asked_for(query, &head.headers) {
             Some(Format::Json) => json(StatusCode::OK, &status),
             Some(Format::Csv) => match status.migration.csv() {

@@ -38,8 +38,8 @@ use crate::{
     config::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
     jwks::KeyRing,
     observability::{
-        audit::{Audit, Event, Place, Trail},
-        deprecated_usage::Migration,
+        audit::{AuditContext, AuditLog, AuditRecord, Event},
+        deprecated_usage::DeprecatedUsage,
         metrics::Metrics,
     },
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
@@ -78,9 +78,9 @@ pub struct Gateway {
     /// Tokens on behalf of shoppers.
     pub on_behalf: Arc<OnBehalfTokens>,
     /// Who still uses the deprecated endpoints.
-    pub migration: Migration,
+    pub deprecated_usage: DeprecatedUsage,
     /// Who did what, for whom.
-    pub audit: Arc<Audit>,
+    pub audit: Arc<AuditLog>,
     /// What is refused for being too much.
     pub bounds: RateLimits,
     /// What happens to refused and unknown requests.
@@ -165,7 +165,7 @@ pub struct Forward {
     /// What it was let in with.
     pub admission: Permit,
     /// The login or a trusted system's write that it is, for the audit log once Salesforce has answered.
-    pub login: Option<Box<Trail>>,
+    pub login: Option<Box<AuditRecord>>,
 }
 
 /// A logout on its way to SLAS.
@@ -285,14 +285,14 @@ impl Gateway {
     ///
     /// What few requests need stands in boxes below here: every request has the room of the largest of all that is not.
     pub async fn decide(&self, route: &Route, request: &Request<'_>) -> Decision {
-        let mut trail = Trail { address: self.bounds.client_address(request), ..Trail::default() };
-        let decision = self.decide_and_tell(route, request, &mut trail).await;
+        let mut audit = AuditRecord { address: self.bounds.client_address(request), ..AuditRecord::default() };
+        let decision = self.decide_and_tell(route, request, &mut audit).await;
         let result = match &decision {
             Decision::Forward(Forward { reported: Some(refusal), .. }) => problem::code(refusal),
             Decision::Forward(_) => "ok",
             Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
         };
-        self.tell(route, request.correlation_id, &trail, result);
+        self.tell(route, request.correlation_id, &audit, result);
         decision
     }
 
@@ -301,24 +301,24 @@ impl Gateway {
         &self,
         route: &Route,
         correlation_id: &str,
-        login: &Trail,
+        login: &AuditRecord,
         code: Option<&str>,
         status: Option<StatusCode>,
     ) {
         self.tell(route, correlation_id, login, result_of(code, status));
     }
 
-    fn tell(&self, route: &Route, correlation_id: &str, trail: &Trail, result: &str) {
-        let place = Place {
+    fn tell(&self, route: &Route, correlation_id: &str, audit: &AuditRecord, result: &str) {
+        let context = AuditContext {
             organization: route.organization.as_str(),
             site: route.site.as_ref().map(SiteId::as_str),
             operation: route.operation.as_ref().map_or("none", |operation| &operation.name),
             correlation_id,
         };
-        self.audit.record(trail, place, result);
+        self.audit.write(audit, context, result);
     }
 
-    async fn decide_and_tell(&self, route: &Route, request: &Request<'_>, trail: &mut Trail) -> Decision {
+    async fn decide_and_tell(&self, route: &Route, request: &Request<'_>, audit: &mut AuditRecord) -> Decision {
         let tenant = match self.tenants.get(&route.organization) {
             Some(tenant) => tenant,
             None => return Decision::Answer(LocalResponse::refusal(&GatewayError::OperationUnknown)),
@@ -332,38 +332,38 @@ impl Gateway {
                 Some(Err(GatewayError::CallerNotAllowed))
             }
             OperationKind::DeprecatedLogin => {
-                Some(Box::pin(self.deprecated_login(tenant, route, request, trail)).await)
+                Some(Box::pin(self.deprecated_login(tenant, route, request, audit)).await)
             }
             OperationKind::DeprecatedLogout => {
                 Some(Box::pin(self.deprecated_logout(tenant, route, request.head)).await)
             }
             OperationKind::DeprecatedTrustedSystemLogin => {
-                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, request, trail)).await)
+                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, request, audit)).await)
             }
             OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
         };
         if let Some(result) = answered_here {
             let reply = result.unwrap_or_else(|refusal| {
-                authn::refused(&refusal, trail);
+                authn::refused(&refusal, audit);
                 LocalResponse::refusal(&refusal)
             });
             return Decision::Answer(legacy::as_deprecated(reply));
         }
         if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
-            return Box::pin(self.decide_slas(tenant, route, operation, request, trail)).await;
+            return Box::pin(self.decide_slas(tenant, route, operation, request, audit)).await;
         }
-        match self.authorize(tenant, route, request, trail).await {
+        match self.authorize(tenant, route, request, audit).await {
             Ok(credential) => match self.bounds.admit(tenant, route, request, &credential).await {
                 Ok(admission) => {
                     let logout = self.logout_of(route, request.head).await;
                     // What a trusted system writes gets its line when the API has answered.
-                    let told_later = (trail.event == Some(Event::SystemWrite)).then(|| Box::new(std::mem::take(trail)));
+                    let told_later = (audit.event == Some(Event::SystemWrite)).then(|| Box::new(std::mem::take(audit)));
                     Decision::Forward(Forward { credential, reported: None, logout, login: told_later, admission })
                 }
                 Err(refusal) => Decision::Answer(LocalResponse::refusal(&refusal)),
             },
             Err(refusal) => {
-                authn::refused(&refusal, trail);
+                authn::refused(&refusal, audit);
                 Box::pin(self.refuse_or_report(tenant, route, request, refusal)).await
             }
         }
@@ -395,7 +395,8 @@ impl Gateway {
     /// Whose request a refused one has proved to be: its rate holds in report mode too.
     async fn proved(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> Proved {
         // The refusal has its line of the audit log already.
-        if let Ok(trusted) = self.trusted(tenant, route, request, &Scopes::default(), &mut Trail::default()).await {
+        if let Ok(trusted) = self.trusted(tenant, route, request, &Scopes::default(), &mut AuditRecord::default()).await
+        {
             let proof = self.prove(tenant, &trusted, &Scopes::default()).await;
             return if proof.is_ok() { Proved::Caller(trusted.caller) } else { Proved::Nothing };
         }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::response::{answer, json};
 use crate::observability::{
-    audit::{Audit, Event, Place, Trail},
-    log_level::{self, NotSet},
+    audit::{AuditContext, AuditLog, AuditRecord, Event},
+    log_level::{self, LogLevelError},
 };
 
 /// More than any level takes.
@@ -36,7 +36,7 @@ struct Level<'a> {
 }
 
 /// `GET` shows, `PUT` changes.
-pub(super) async fn answer_to(session: &mut ServerSession, audit: &Audit) -> Response<Vec<u8>> {
+pub(super) async fn answer_to(session: &mut ServerSession, audit: &AuditLog) -> Response<Vec<u8>> {
     match session.req_header().method {
         Method::GET => return show(),
         Method::PUT => {}
@@ -46,11 +46,11 @@ pub(super) async fn answer_to(session: &mut ServerSession, audit: &Audit) -> Res
     let from = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
     // Nobody proves who he is here; where he came from is known.
     let who = from.map_or_else(|| "operator".to_owned(), |from| format!("operator at {from}"));
-    let trail = Trail { event: Some(Event::Admin), who: Some(who), ..Trail::default() };
+    let record = AuditRecord { event: Some(Event::Admin), actor: Some(who), ..AuditRecord::default() };
     let operation = changed.map_or_else(|| "log-level".to_owned(), |level| format!("log-level={level}"));
     let word = if result.is_ok() { "ok" } else { "refused" };
-    let place = Place { organization: "none", site: None, operation: &operation, correlation_id: "none" };
-    audit.record(&trail, place, word);
+    let context = AuditContext { organization: "none", site: None, operation: &operation, correlation_id: "none" };
+    audit.write(&record, context, word);
     match result {
         Ok(()) => show(),
         Err((status, why)) => answer(status, "text/plain", why.as_bytes().to_vec()),
@@ -90,14 +90,14 @@ async fn change(session: &mut ServerSession) -> (Changed, Option<String>) {
             tracing::warn!(level, "the log's level was changed");
             (Ok(()), Some(level))
         }
-        Err(NotSet::Invalid) => (
+        Err(LogLevelError::Invalid) => (
             Err((
                 StatusCode::BAD_REQUEST,
                 "level: expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas\n",
             )),
             None,
         ),
-        Err(NotSet::NotOurs) => {
+        Err(LogLevelError::NotInstalled) => {
             (Err((StatusCode::SERVICE_UNAVAILABLE, "this process's log is not the gateway's\n")), None)
         }
     }

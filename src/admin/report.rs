@@ -6,7 +6,7 @@
 use serde::Serialize;
 use url::form_urlencoded;
 
-use crate::observability::deprecated_usage::{Endpoint, Migration, UNKNOWN, Use};
+use crate::observability::deprecated_usage::{DeprecatedUsage, Endpoint, UNKNOWN, UsageRow};
 
 /// Which uses are wanted: those with all of these values; an absent one is any.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Filter {
             && self.endpoint.as_deref().is_none_or(|wanted| endpoints.contains(&wanted))
     }
 
-    fn fits(&self, one: &Use<'_>) -> bool {
+    fn fits(&self, one: &UsageRow<'_>) -> bool {
         (self.organization.is_none() || self.is_organization(one.organization.as_str()))
             && (self.client_id.is_none() || self.is_client(one.client_id))
             && (self.endpoint.is_none() || self.is_endpoint(one.endpoint.as_str()))
@@ -86,9 +86,9 @@ impl Filter {
 
 impl Report {
     /// What the filter lets through.
-    pub(super) fn of(migration: &Migration, filter: &Filter) -> Self {
-        let uses = migration.uses().into_iter().filter(|one| filter.fits(one));
-        Self { since: rfc3339(migration.since), uses: uses.map(|one| Row::of(&one)).collect() }
+    pub(super) fn of(usage: &DeprecatedUsage, filter: &Filter) -> Self {
+        let uses = usage.rows().into_iter().filter(|one| filter.fits(one));
+        Self { since: rfc3339(usage.since), uses: uses.map(|one| Row::of(&one)).collect() }
     }
 
     /// The same as CSV (RFC 4180), with a line of headings. Every field is an identifier, a number or a time, so that no
@@ -111,7 +111,7 @@ impl Report {
 }
 
 impl Row {
-    fn of(one: &Use<'_>) -> Self {
+    fn of(one: &UsageRow<'_>) -> Self {
         Self {
             organization: one.organization.to_string(),
             client_id: one.client_id.to_owned(),
@@ -151,11 +151,12 @@ mod tests {
     fn report(query: &str) -> Vec<(String, &'static str)> {
         let organization = |text: &str| text.parse().unwrap();
         let client = |text: &str| text.parse().unwrap();
-        let migration = Migration::new([(organization("f_ecom_zzrf_001"), vec![client("-one"), client("two")])], None);
+        let usage =
+            DeprecatedUsage::new([(organization("f_ecom_zzrf_001"), vec![client("-one"), client("two")])], None);
         for (one, endpoint) in [("-one", Endpoint::Login), ("two", Endpoint::Login), ("two", Endpoint::Logout)] {
-            migration.note(&organization("f_ecom_zzrf_001"), Some(&client(one)), endpoint);
+            usage.record(&organization("f_ecom_zzrf_001"), Some(&client(one)), endpoint);
         }
-        let report = Report::of(&migration, &Filter::read(query));
+        let report = Report::of(&usage, &Filter::read(query));
         assert_eq!(report.csv().unwrap().iter().filter(|byte| **byte == b'\n').count(), 1 + report.uses.len());
         let mut uses: Vec<_> = report.uses.into_iter().map(|row| (row.client_id, row.endpoint)).collect();
         uses.sort();
@@ -176,9 +177,9 @@ mod tests {
     fn no_field_is_a_formula() {
         let organization: crate::types::OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         let client: crate::types::ClientId = "-one".parse().unwrap();
-        let migration = Migration::new([(organization.clone(), vec![client.clone()])], None);
-        migration.note(&organization, Some(&client), Endpoint::Login);
-        let csv = String::from_utf8(Report::of(&migration, &Filter::default()).csv().unwrap()).unwrap();
+        let usage = DeprecatedUsage::new([(organization.clone(), vec![client.clone()])], None);
+        usage.record(&organization, Some(&client), Endpoint::Login);
+        let csv = String::from_utf8(Report::of(&usage, &Filter::default()).csv().unwrap()).unwrap();
         assert!(csv.contains("f_ecom_zzrf_001,'-one,login,1,2"), "{csv}");
     }
 }

@@ -12,7 +12,7 @@ use super::{readiness::Readiness, report::Report};
 use crate::{
     config::{PolicyMode, UnknownOperations},
     gateway::{Gateway, Tenant, authn::callers::Caller},
-    observability::metrics::Reading,
+    observability::metrics::Sample,
     shutdown::InFlight,
     store::{KeyCheck, StoreState},
     time::unix_now,
@@ -113,25 +113,25 @@ pub(super) struct CallerStatus {
 impl Status {
     /// The state at this moment.
     pub(super) fn of(gate: &Gateway, readiness: Readiness, in_flight: &InFlight, migration: Report) -> Self {
-        let read = |name: &str| gate.metrics.readings(name);
+        let read = |name: &str| gate.metrics.samples(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =
             gate.tenants.values().map(|tenant| TenantStatus::of(tenant, &ages, &budgets)).collect();
         tenants.sort_by(|one, other| one.organization.cmp(&other.organization));
         let store = Store::of(
             if gate.sessions.are_shared() { "redis" } else { "memory" },
-            read("store_up").first().is_none_or(|reading| reading.value > 0.0),
+            read("store_up").first().is_none_or(|sample| sample.value > 0.0),
             &gate.sessions.store_state(),
         );
         let kinds =
-            read("token_cache_entries").into_iter().map(|reading| (reading.label("kind").to_owned(), reading.count()));
+            read("token_cache_entries").into_iter().map(|sample| (sample.label("kind").to_owned(), sample.count()));
         let breakers = read("circuit_state").into_iter();
         let breakers =
-            breakers.map(|reading| Breaker { service: reading.label("service").to_owned(), open: reading.value > 0.0 });
+            breakers.map(|sample| Breaker { service: sample.label("service").to_owned(), open: sample.value > 0.0 });
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            commit: read("build_info").first().map_or_else(String::new, |reading| reading.label("commit").to_owned()),
-            uptime_seconds: unix_now().saturating_sub(gate.migration.since),
+            commit: read("build_info").first().map_or_else(String::new, |sample| sample.label("commit").to_owned()),
+            uptime_seconds: unix_now().saturating_sub(gate.deprecated_usage.since),
             readiness,
             components: components(&tenants, &store, in_flight.is_draining()),
             policy: Policy {
@@ -139,7 +139,7 @@ impl Status {
                 unknown_operations: gate.policy.unknown_operations,
                 operations: gate.operations.iter().len(),
             },
-            sessions: read("sessions").first().map_or(0, Reading::count),
+            sessions: read("sessions").first().map_or(0, Sample::count),
             tokens: kinds.collect(),
             requests_in_flight: in_flight.count(),
             breakers: breakers.collect(),
@@ -152,21 +152,21 @@ impl Status {
 }
 
 impl TenantStatus {
-    fn of(tenant: &Tenant, ages: &[Reading], budgets: &[Reading]) -> Self {
+    fn of(tenant: &Tenant, ages: &[Sample], budgets: &[Sample]) -> Self {
         let settings = &tenant.settings;
         let organization = settings.organization.as_str();
-        let is_own = |reading: &&Reading| reading.label("tenant") == organization;
+        let is_own = |sample: &&Sample| sample.label("tenant") == organization;
         let issuers = std::iter::once("slas").chain(settings.account_manager.as_ref().map(|_| "account_manager"));
         let keys = issuers.map(|issuer| {
-            let age = ages.iter().filter(is_own).find(|reading| reading.label("issuer") == issuer);
-            Keys { issuer, age_seconds: age.map(Reading::count) }
+            let age = ages.iter().filter(is_own).find(|sample| sample.label("issuer") == issuer);
+            Keys { issuer, age_seconds: age.map(Sample::count) }
         });
         Self {
             organization: organization.to_owned(),
             sites: settings.sites.iter().map(ToString::to_string).collect(),
             slas_clients: settings.slas_clients.len(),
             keys: keys.collect(),
-            slas_budget_left: budgets.iter().find(is_own).map(Reading::count),
+            slas_budget_left: budgets.iter().find(is_own).map(Sample::count),
         }
     }
 }

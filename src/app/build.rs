@@ -21,9 +21,9 @@ use crate::{
     host::url_without_root_dot,
     jwks::{Folder, Issuer, Keeping, KeyRing},
     observability::{
-        audit::Audit,
-        deprecated_usage::{Endpoint, Migration},
-        metrics::{CertificateEnd, Metrics},
+        audit::AuditLog,
+        deprecated_usage::{DeprecatedUsage, Endpoint},
+        metrics::{CertificateExpiry, Metrics},
     },
     salesforce::{
         account_manager::AccountManager, customers::Customers, guard::CallGuard, slas::Slas, transport::Transport,
@@ -48,7 +48,7 @@ pub(super) struct ProcessState {
     /// By the credentials that got them: a changed secret finds none of its predecessor's.
     machine: Arc<MachineTokens>,
     /// With a key of this process alone, for as long as none is configured.
-    audit: Arc<Audit>,
+    audit: Arc<AuditLog>,
     /// What is known of each service at its address: an outage goes on whatever is changed here.
     guards: Mutex<HashMap<(OrganizationId, Url), Arc<CallGuard>>>,
     /// Whether the proxy library reads the system's authorities, as it does once, when the process begins.
@@ -62,7 +62,7 @@ pub(super) struct Components {
     pub(super) serving: Arc<Serving>,
     keeping: Keeping,
     /// When the authorities of each API end that has its own.
-    pub(super) ends: Vec<CertificateEnd>,
+    pub(super) expiries: Vec<CertificateExpiry>,
 }
 
 impl ProcessState {
@@ -73,7 +73,7 @@ impl ProcessState {
             metrics.caller_rejections.with_label_values(&[reason.as_str()]).inc_by(0);
         }
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
-        let audit = Arc::new(Audit::new(metrics.audit_lines_left_out.clone())?);
+        let audit = Arc::new(AuditLog::new(metrics.audit_lines_left_out.clone())?);
         let library_reads_system = SystemAuthorities::read().are_flawless();
         Ok(Self { metrics, machine, audit, guards: Mutex::default(), library_reads_system })
     }
@@ -103,16 +103,20 @@ impl Components {
         let trust = TrustAnchors::default();
         let of_store =
             certificate_files::store_ends(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
-                CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end }
+                CertificateExpiry { certificate, tenant: CertificateExpiry::NO_TENANT.to_owned(), expires_at: end }
             });
-        let mut ends: Vec<CertificateEnd> = of_store.collect();
+        let mut expiries: Vec<CertificateExpiry> = of_store.collect();
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let old_rings = before.map_or(&[][..], |before| &before.serving.gate.rings);
             let of_api = trust.of_api(tenant)?;
             if let Some(end) = of_api.end(now) {
-                ends.push(CertificateEnd { certificate: "api_ca", tenant: organization.to_string(), end });
+                expiries.push(CertificateExpiry {
+                    certificate: "api_ca",
+                    tenant: organization.to_string(),
+                    expires_at: end,
+                });
             }
             let (parts, slas_ring, system_ring) =
                 build_tenant(tenant, &settings, &keeping, process, old_rings, (&trust, &of_api))?;
@@ -153,9 +157,9 @@ impl Components {
             exchange,
             Arc::clone(metrics),
         );
-        let migration = build_deprecated_usage(&settings, before);
+        let deprecated_usage = build_deprecated_usage(&settings, before);
         for (client, endpoint) in
-            migration.names().iter().flat_map(|name| Endpoint::ALL.map(|endpoint| (*name, endpoint)))
+            deprecated_usage.client_labels().iter().flat_map(|name| Endpoint::ALL.map(|endpoint| (*name, endpoint)))
         {
             metrics.legacy_requests.with_label_values(&[endpoint.as_str(), client]).inc_by(0);
         }
@@ -172,7 +176,7 @@ impl Components {
             sessions,
             machine: Arc::clone(&process.machine),
             on_behalf,
-            migration,
+            deprecated_usage,
             bounds,
             audit,
             policy: settings.policy.clone(),
@@ -183,7 +187,7 @@ impl Components {
         let log = AccessLog::new(&settings.log);
         process.machine.share_proofs(&keeping.store);
         let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
-        Ok(Self { settings, serving, keeping, ends })
+        Ok(Self { settings, serving, keeping, expiries })
     }
 
     /// The budget of each organization at SLAS.
@@ -225,10 +229,10 @@ pub fn build_session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc
 }
 
 /// Who is still to move; what has been counted goes on.
-fn build_deprecated_usage(settings: &Settings, before: Option<&Components>) -> Migration {
+fn build_deprecated_usage(settings: &Settings, before: Option<&Components>) -> DeprecatedUsage {
     let clients = |tenant: &config::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
     let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
-    Migration::new(tenants, before.map(|before| &before.serving.gate.migration))
+    DeprecatedUsage::new(tenants, before.map(|before| &before.serving.gate.deprecated_usage))
 }
 
 /// Where key sets outlive the process.

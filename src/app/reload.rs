@@ -19,8 +19,8 @@ use crate::{
     gateway::Gateway,
     jwks::KeyRing,
     observability::{
-        audit::{Event, Place, Trail},
-        metrics::CertificateEnd,
+        audit::{AuditContext, AuditRecord, Event},
+        metrics::CertificateExpiry,
     },
     server::{Serving, tls::ListenerTls},
     time::unix_now,
@@ -72,7 +72,7 @@ impl Reloader {
     /// # Errors
     /// If it is shown already.
     pub fn register_metric(&self, counter: IntCounterVec) -> Result<(), AppError> {
-        Ok(self.process.metrics.show(counter)?)
+        Ok(self.process.metrics.register(counter)?)
     }
 
     /// Whether the proxy library reads the system's authorities when it begins.
@@ -147,7 +147,7 @@ impl Reloader {
             let recovery = recovery::watch(tenant.slas.clone(), gate.timeouts.exchange);
             services.push(tokio::spawn(recovery).abort_handle());
         }
-        services.push(tokio::spawn(Arc::clone(&gate.audit).keep()).abort_handle());
+        services.push(tokio::spawn(Arc::clone(&gate.audit).run_background()).abort_handle());
         std::mem::replace(&mut background.services, services).iter().for_each(AbortHandle::abort);
     }
 
@@ -164,21 +164,26 @@ impl Reloader {
     fn record_success(&self, tls: Option<&ListenerTls>) {
         let metrics = &self.process.metrics;
         metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
-        let mut ends = self.components.lock().ends.clone();
+        let mut expiries = self.components.lock().expiries.clone();
         if let Some(tls) = tls.map(ListenerTls::ends) {
             let files = [("listener", tls.certificate), ("client_ca", tls.client_ca), ("client_crl", tls.client_crl)];
-            ends.extend(files.into_iter().filter_map(|(certificate, end)| {
-                Some(CertificateEnd { certificate, tenant: CertificateEnd::NO_TENANT.to_owned(), end: end? })
+            expiries.extend(files.into_iter().filter_map(|(certificate, end)| {
+                Some(CertificateExpiry {
+                    certificate,
+                    tenant: CertificateExpiry::NO_TENANT.to_owned(),
+                    expires_at: end?,
+                })
             }));
         }
-        metrics.set_certificate_ends(&ends);
+        metrics.set_certificate_expiries(&expiries);
     }
 
     fn record_outcome(&self, outcome: &'static str) {
         self.process.metrics.config_reloads.with_label_values(&[outcome]).inc();
-        let trail = Trail { event: Some(Event::Admin), who: Some("SIGHUP".to_owned()), ..Trail::default() };
-        let place = Place { organization: "all", site: None, operation: "reload", correlation_id: "none" };
-        self.gate.load().audit.record(&trail, place, outcome);
+        let record =
+            AuditRecord { event: Some(Event::Admin), actor: Some("SIGHUP".to_owned()), ..AuditRecord::default() };
+        let context = AuditContext { organization: "all", site: None, operation: "reload", correlation_id: "none" };
+        self.gate.load().audit.write(&record, context, outcome);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     },
     jwt,
     observability::{
-        audit::{Event, Trail},
+        audit::{AuditRecord, Event},
         spans,
     },
     salesforce::account_manager::AccountManager,
@@ -82,25 +82,25 @@ impl Gateway {
         route: &Route,
         request: &Request<'_>,
         scopes: &Scopes,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
         match Authorization::read(&request.head.headers)? {
             Authorization::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
                 let judged_by = if by_role { JudgedBy::Roles } else { JudgedBy::Scopes };
                 let client = self.system_client_for(tenant, token.expose_secret(), judged_by).await?;
-                trail.who = Some(client.client.to_string());
+                audit.actor = Some(client.client.to_string());
                 let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
-                trail.who = Some(caller.settings.name.clone());
+                audit.actor = Some(caller.settings.name.clone());
                 Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Bearer(client) })
             }
             Authorization::Bearer(token) => {
                 self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await?;
                 Err(GatewayError::TokenKindWrong(RequiredToken::System))
             }
-            Authorization::Basic(credentials) => self.claimed(tenant, request, credentials, scopes, trail).await,
+            Authorization::Basic(credentials) => self.claimed(tenant, request, credentials, scopes, audit).await,
             Authorization::Nothing => match request.certificate {
-                Some(certificate) => self.certified(certificate, trail),
+                Some(certificate) => self.certified(certificate, audit),
                 None => Err(GatewayError::TokenMissing),
             },
         }
@@ -112,7 +112,7 @@ impl Gateway {
         request: &Request<'_>,
         presented: BasicCredentials,
         scopes: &Scopes,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
         let address = self.bounds.client_address(request);
         let caller = self.callers.by_client(&presented.user);
@@ -130,17 +130,21 @@ impl Gateway {
                 failure => GatewayError::of_system_token(&failure),
             });
         };
-        trail.who = Some(caller.settings.name.clone());
+        audit.actor = Some(caller.settings.name.clone());
         Ok(AuthenticatedCaller {
             caller: Arc::clone(caller),
             proof: AuthMethod::Basic(credentials, Presenter::Client(address)),
         })
     }
 
-    fn certified(&self, certificate: &PeerCertificate, trail: &mut Trail) -> Result<AuthenticatedCaller, GatewayError> {
-        trail.who = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
+    fn certified(
+        &self,
+        certificate: &PeerCertificate,
+        audit: &mut AuditRecord,
+    ) -> Result<AuthenticatedCaller, GatewayError> {
+        audit.actor = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
         let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
-        trail.who = Some(caller.settings.name.clone());
+        audit.actor = Some(caller.settings.name.clone());
         Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Certificate })
     }
 
@@ -296,7 +300,7 @@ fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::config::Accou
 }
 
 /// Whether a refusal is of somebody who request as a trusted system.
-pub(in crate::gateway) fn refused(refusal: &GatewayError, trail: &mut Trail) {
+pub(in crate::gateway) fn refused(refusal: &GatewayError, audit: &mut AuditRecord) {
     if matches!(
         refusal,
         GatewayError::CallerRejected(_)
@@ -304,7 +308,7 @@ pub(in crate::gateway) fn refused(refusal: &GatewayError, trail: &mut Trail) {
             | GatewayError::CallerMayNotCreateShoppers
             | GatewayError::CallerRateLimited { .. }
     ) {
-        trail.event = Some(Event::CallerRefused);
-        trail.reason = refusal.reason();
+        audit.event = Some(Event::CallerRefused);
+        audit.reason = refusal.reason();
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     config::UnknownOperations,
     jwt,
     observability::{
-        audit::{Event, Pseudonym, Trail},
+        audit::{AuditRecord, Event, Pseudonym},
         spans,
     },
     tokens::sessions::{Holder, SessionError, Standing},
@@ -39,11 +39,11 @@ impl Gateway {
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<UpstreamCredential, GatewayError> {
         let head = request.head;
         if on_behalf_header::is_asked(&head.headers) {
-            return Box::pin(self.authorize_on_behalf(tenant, route, request, trail)).await;
+            return Box::pin(self.authorize_on_behalf(tenant, route, request, audit)).await;
         }
         let Some(operation) = &route.operation else {
             if self.policy.unknown_operations == UnknownOperations::Deny {
@@ -51,7 +51,7 @@ impl Gateway {
             }
             let verified = Box::pin(self.shopper_of(route, head)).await?;
             check_site(&verified.shopper, route.site.as_ref())?;
-            return self.credential_of(verified, trail).await;
+            return self.credential_of(verified, audit).await;
         };
         let presented = Authorization::read(&head.headers)?;
         let token = match &presented {
@@ -70,10 +70,10 @@ impl Gateway {
                 };
                 if is_system {
                     let scopes = operation.system_scopes();
-                    let trusted = Box::pin(self.trusted(tenant, route, request, &scopes, trail)).await?;
+                    let trusted = Box::pin(self.trusted(tenant, route, request, &scopes, audit)).await?;
                     if operation.is_write() {
-                        trail.event = Some(Event::SystemWrite);
-                        trail.shopper = self.shopper_in_path(route, head);
+                        audit.event = Some(Event::SystemWrite);
+                        audit.shopper = self.shopper_in_path(route, head);
                     }
                     return Box::pin(self.authorize_system(tenant, trusted, route, operation)).await;
                 }
@@ -82,7 +82,7 @@ impl Gateway {
             }
         };
         authorize_shopper(&verified.shopper, operation, route.site.as_ref())?;
-        self.credential_of(verified, trail).await
+        self.credential_of(verified, audit).await
     }
 
     /// The shopper whom the path of a trusted system's request names.
@@ -127,15 +127,15 @@ impl Gateway {
     async fn credential_of(
         &self,
         verified: VerifiedToken,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<UpstreamCredential, GatewayError> {
         let shopper = &verified.shopper;
         if shopper.marks.taob {
-            trail.event = Some(Event::Agent);
-            trail.who = Some(shopper.agent.as_deref().unwrap_or("agent").to_owned());
-            trail.shopper = self.pseudonym_of(shopper);
+            audit.event = Some(Event::Agent);
+            audit.actor = Some(shopper.agent.as_deref().unwrap_or("agent").to_owned());
+            audit.shopper = self.pseudonym_of(shopper);
         }
-        if shopper.marks.tsob && !Box::pin(self.may_be_renewed(&verified, trail)).await? {
+        if shopper.marks.tsob && !Box::pin(self.may_be_renewed(&verified, audit)).await? {
             let living = self.sessions.is_living(&verified).instrument(spans::cache("session")).await;
             return living
                 .map(|()| UpstreamCredential::of_shopper(verified.shopper))
@@ -157,18 +157,22 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError::TokenInvalid`] if the caller is not there any more or may not log in shoppers,
     /// [`GatewayError::CallerRateLimited`].
-    pub(super) async fn may_be_renewed(&self, token: &VerifiedToken, trail: &mut Trail) -> Result<bool, GatewayError> {
+    pub(super) async fn may_be_renewed(
+        &self,
+        token: &VerifiedToken,
+        audit: &mut AuditRecord,
+    ) -> Result<bool, GatewayError> {
         let shopper = &token.shopper;
-        trail.event = Some(Event::OnBehalf);
-        trail.who = Some(shopper.client.to_string());
-        trail.shopper = self.pseudonym_of(shopper);
+        audit.event = Some(Event::OnBehalf);
+        audit.actor = Some(shopper.client.to_string());
+        audit.shopper = self.pseudonym_of(shopper);
         let holder = self.sessions.holder(token).instrument(spans::cache("session")).await;
         let (entry, site) = match holder.map_err(|error| refusal_of_session(&error))? {
             Holder::TrustedSystem(entry, site) => (entry, site),
             Holder::Client => return Ok(true),
             Holder::Nobody => return Ok(false),
         };
-        trail.who = Some(entry.name.clone());
+        audit.actor = Some(entry.name.clone());
         let mut logins =
             self.operations.iter().filter(|operation| operation.kind == OperationKind::DeprecatedTrustedSystemLogin);
         let may = |caller: &&Arc<Caller>| {

@@ -27,7 +27,7 @@ use crate::{
     correlation,
     jwt::bearer,
     observability::{
-        audit::{Event, Trail},
+        audit::{AuditRecord, Event},
         deprecated_usage::Endpoint,
     },
     salesforce::{
@@ -126,7 +126,7 @@ impl Gateway {
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
         let _waiting = self.bounds.waiting_login(route)?;
         let head = request.head;
@@ -135,18 +135,18 @@ impl Gateway {
         let site = self.site_of(tenant, route)?;
         let login = Login { tenant, client: client?, site };
         let kind = LoginKind::read(request.body.as_deref().unwrap_or_default())?;
-        trail.event = (kind != LoginKind::Refresh).then_some(Event::Login);
-        trail.who = Some(login.client.id.to_string());
+        audit.event = (kind != LoginKind::Refresh).then_some(Event::Login);
+        audit.actor = Some(login.client.id.to_string());
         match kind {
             LoginKind::Guest => {
                 let calls = if login.client.secret.is_some() { 1 } else { 2 };
-                let guest = self.guest_login(&login, &head.headers, trail);
+                let guest = self.guest_login(&login, &head.headers, audit);
                 self.bounds.within_guests(tenant, request, calls, guest).await
             }
             LoginKind::Credentials => match Authorization::read(&head.headers) {
                 Ok(Authorization::Basic(credentials)) => {
                     let attempt = self.bounds.attempt(route, request, &credentials)?;
-                    let performed = self.password_login(&login, credentials, trail);
+                    let performed = self.password_login(&login, credentials, audit);
                     let result = self.bounds.within_slas_calls(tenant, request, 2, performed).await;
                     attempt.end(matches!(result, Err(GatewayError::LoginRejected { .. })));
                     result
@@ -158,7 +158,7 @@ impl Gateway {
                 Err(refusal) => Err(refusal),
             },
             LoginKind::Refresh => {
-                let refreshed = self.refresh_login(&login, route, head, trail);
+                let refreshed = self.refresh_login(&login, route, head, audit);
                 self.bounds.within_slas_calls(tenant, request, 1, refreshed).await
             }
         }
@@ -200,12 +200,12 @@ impl Gateway {
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
-        trail.event = Some(Event::Login);
+        audit.event = Some(Event::Login);
         let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
         let scopes = operation.system_scopes();
-        let trusted = self.trusted(tenant, route, request, &scopes, trail).await?;
+        let trusted = self.trusted(tenant, route, request, &scopes, audit).await?;
         self.prove(tenant, &trusted, &scopes).await?;
         trusted.has_one_of(&scopes)?;
         self.bounds.caller(&trusted.caller)?;
@@ -218,7 +218,7 @@ impl Gateway {
         self.performs_logins()?;
         let site = self.site_of(tenant, route)?;
         let named = OnBehalfHeader::registered(&body.login)?;
-        let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
+        let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, audit).await?;
         let (shopper, token) = (&token.held.verified.shopper, token.held.token());
         let document = self.document_of(tenant, site, shopper, &request.head.headers, &token).await?;
         Ok(with_token(document, &token))
@@ -228,7 +228,7 @@ impl Gateway {
         &self,
         login: &Login<'_>,
         headers: &HeaderMap,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
         let slas = &login.tenant.slas;
         let answer = if login.client.secret.is_some() {
@@ -241,7 +241,7 @@ impl Gateway {
             }
         };
         let answer = answer.map_err(|error| refused_by_slas("guest", &error))?;
-        let shopper = self.begin_session(login, &answer, trail).await?;
+        let shopper = self.begin_session(login, &answer, audit).await?;
         guest_document(&shopper, headers).map(|document| with_token(document, &answer.access_token))
     }
 
@@ -249,7 +249,7 @@ impl Gateway {
         &self,
         login: &Login<'_>,
         credentials: BasicCredentials,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
         let slas = &login.tenant.slas;
         let login_id = credentials.user.clone();
@@ -257,7 +257,7 @@ impl Gateway {
             // SLAS would refuse it unread.
             return Err(GatewayError::LoginRejected { login: Some(login_id) });
         }
-        trail.shopper = Some(self.audit.pseudonym_of_login(login.tenant.settings.organization.as_str(), &login_id));
+        audit.shopper = Some(self.audit.pseudonym_of_login(login.tenant.settings.organization.as_str(), &login_id));
         let credentials =
             ShopperCredentials { login: SecretString::from(credentials.user), password: credentials.password };
         let deadline = Instant::now() + self.timeouts.upstream;
@@ -285,7 +285,7 @@ impl Gateway {
         drop(credentials);
         let answer = slas.redeem(login.client, login.site, &code, &pkce).await;
         let answer = answer.map_err(|error| refused_by_slas("redeem", &error))?;
-        let shopper = self.begin_session(login, &answer, trail).await?;
+        let shopper = self.begin_session(login, &answer, audit).await?;
         let document = self.document(login, &shopper, &HeaderMap::new(), &answer.access_token).await?;
         Ok(with_token(document, &answer.access_token))
     }
@@ -295,7 +295,7 @@ impl Gateway {
         login: &Login<'_>,
         route: &Route,
         head: &Parts,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
         let verified = self.shopper_of(route, head).await?;
         let shopper = &verified.shopper;
@@ -305,7 +305,7 @@ impl Gateway {
                 "The token was issued to another client than the clientId.".into(),
             ));
         }
-        if shopper.marks.tsob && !self.may_be_renewed(&verified, trail).await? {
+        if shopper.marks.tsob && !self.may_be_renewed(&verified, audit).await? {
             return Err(GatewayError::TokenInvalid(
                 "the gateway gave it to nobody; it is renewed where it came from".into(),
             ));
@@ -325,7 +325,7 @@ impl Gateway {
         &self,
         login: &Login<'_>,
         answer: &TokenResponse,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<Arc<Shopper>, GatewayError> {
         let organization = &login.tenant.settings.organization;
         let verified =
@@ -335,7 +335,7 @@ impl Gateway {
             })?;
         self.sessions.begin(login.site, &verified, answer).await;
         let customer = verified.shopper.customer.as_ref();
-        trail.shopper = customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()));
+        audit.shopper = customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()));
         Ok(verified.shopper)
     }
 
@@ -402,7 +402,7 @@ impl Gateway {
 
     fn count_legacy(&self, endpoint: Endpoint, client: Option<&ClientId>, tenant: &Tenant) {
         // Only configured clients become label values: a caller cannot choose new ones.
-        let label = self.migration.note(&tenant.settings.organization, client, endpoint);
+        let label = self.deprecated_usage.record(&tenant.settings.organization, client, endpoint);
         self.metrics.legacy_requests.with_label_values(&[endpoint.as_str(), label]).inc();
     }
 }

@@ -27,7 +27,7 @@ use super::{
     problem::LocalResponse,
 };
 
-use crate::{config, observability::audit::Trail};
+use crate::{config, observability::audit::AuditRecord};
 
 /// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
 pub const MAX_FORM_BYTES: usize = 64 * 1024;
@@ -74,13 +74,13 @@ impl Gateway {
         route: &Route,
         operation: &Operation,
         request: &Request<'_>,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Decision {
         let Request { head, body, correlation_id, .. } = request;
         // They act for the client and the shopper that the request itself proves, in report mode too.
         if asks_on_behalf(&head.headers) {
             let refusal = GatewayError::CallerNotAllowed;
-            authn::refused(&refusal, trail);
+            authn::refused(&refusal, audit);
             return Decision::Answer(LocalResponse::refusal(&refusal));
         }
         if needs_credential(operation) && matches!(Authorization::read(&head.headers), Ok(Authorization::Nothing)) {
@@ -96,7 +96,7 @@ impl Gateway {
             return Decision::Answer(LocalResponse::refusal(&GatewayError::RequestInvalid(problem.into())));
         }
         let login_of = client_auth::login(&tenant.settings, operation, head, body.as_ref());
-        let login_of = login_of.map(|login| Trail { address: trail.address, ..login });
+        let login_of = login_of.map(|login| AuditRecord { address: audit.address, ..login });
         let credential = match client_auth::credential(&tenant.settings, route, operation, head, body.as_ref()) {
             Ok(credential) => credential,
             // Only what has two readings is refused here, which report mode does as well.
@@ -115,7 +115,7 @@ impl Gateway {
         if let Some(form) = body.clone().filter(|_| is_followed) {
             let login = Login { tenant, operation, head, form, credential, correlation_id };
             let reply = self.registered_login(&login).await;
-            *trail = login_of.unwrap_or_default();
+            *audit = login_of.unwrap_or_default();
             if let Ok(reply) = &reply {
                 admission.end(route, Some(reply.status));
             }

@@ -24,12 +24,12 @@ pub const TARGET: &str = "shopper_gateway::observability::audit";
 /// Bytes of a pseudonym that are written: enough that no two shoppers of an organization share one.
 const PSEUDONYM_BYTES: usize = 16;
 /// How often lines that were left out are counted in the log.
-const LEFT_OUT_EACH: Duration = Duration::from_secs(1);
+const LEFT_OUT_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The result of what was done.
 const OK: &str = "ok";
 
 /// Writes audit lines.
-pub struct Audit {
+pub struct AuditLog {
     key: hmac::Key,
     refusal_limiter: Arc<RefusalLimiter>,
 }
@@ -57,11 +57,11 @@ pub struct Pseudonym(String);
 
 /// What is known of an event while a request is being decided.
 #[derive(Debug, Clone, Default)]
-pub struct Trail {
+pub struct AuditRecord {
     /// What happened; nothing worth a line if absent.
     pub event: Option<Event>,
     /// Who did it: a caller's name, a client id, an agent or a certificate's subject; unknown if absent.
-    pub who: Option<String>,
+    pub actor: Option<String>,
     /// For which shopper.
     pub shopper: Option<Pseudonym>,
     /// Why it was refused, where the code alone does not say.
@@ -72,7 +72,7 @@ pub struct Trail {
 
 /// Where an event took place.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct AuditContext<'a> {
     /// The organization.
     pub organization: &'a str,
     /// The site, where the request named one.
@@ -98,7 +98,7 @@ impl Event {
     }
 }
 
-impl Audit {
+impl AuditLog {
     /// An audit log whose pseudonyms are made with a key of this process alone, so that nobody can compare them with those
     /// of another. `left_out` counts the refused lines that are not written.
     ///
@@ -140,24 +140,24 @@ impl Audit {
 
     /// Writes the line of an event, if there was one. `result` is `ok`, the code of a refusal, or the status that
     /// Salesforce answered with. A line with another result than `ok` may be left out, unless it is an operator's.
-    pub fn record(&self, trail: &Trail, place: Place<'_>, result: &str) {
-        let Some(event) = trail.event else { return };
-        if result != OK && event != Event::Admin && !self.refusal_limiter.may_write(trail.address) {
+    pub fn write(&self, record: &AuditRecord, context: AuditContext<'_>, result: &str) {
+        let Some(event) = record.event else { return };
+        if result != OK && event != Event::Admin && !self.refusal_limiter.may_write(record.address) {
             return;
         }
-        let Place { organization, site, operation, correlation_id } = place;
-        let (event, who) = (event.as_str(), trail.who.as_deref().unwrap_or("unknown"));
-        let shopper = trail.shopper.as_ref().map(|shopper| shopper.0.as_str());
-        let reason = trail.reason;
+        let AuditContext { organization, site, operation, correlation_id } = context;
+        let (event, who) = (event.as_str(), record.actor.as_deref().unwrap_or("unknown"));
+        let shopper = record.shopper.as_ref().map(|shopper| shopper.0.as_str());
+        let reason = record.reason;
         tracing::info!(target: TARGET, event, who, organization, site, operation, shopper, result, reason, correlation_id);
     }
 }
 
-impl Audit {
+impl AuditLog {
     /// Counts in the log what was left out of it, each second, until it is dropped.
-    pub async fn keep(self: Arc<Self>) {
+    pub async fn run_background(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(LEFT_OUT_EACH).await;
+            tokio::time::sleep(LEFT_OUT_REPORT_INTERVAL).await;
             self.write_left_out();
         }
     }
@@ -171,9 +171,9 @@ impl Audit {
     }
 }
 
-impl std::fmt::Debug for Audit {
+impl std::fmt::Debug for AuditLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Audit").finish_non_exhaustive()
+        f.debug_struct("AuditLog").finish_non_exhaustive()
     }
 }
 
@@ -181,8 +181,8 @@ impl std::fmt::Debug for Audit {
 mod tests {
     use super::*;
 
-    fn log() -> Audit {
-        Audit::new(IntCounter::new("left_out", "left out").unwrap()).unwrap()
+    fn log() -> AuditLog {
+        AuditLog::new(IntCounter::new("left_out", "left out").unwrap()).unwrap()
     }
 
     #[test]

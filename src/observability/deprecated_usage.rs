@@ -33,18 +33,18 @@ pub enum Endpoint {
 
 /// The uses of deprecated endpoints since the start of this process.
 #[derive(Debug)]
-pub struct Migration {
+pub struct DeprecatedUsage {
     /// When counting began, seconds since 1970.
     pub since: u64,
-    rows: BTreeMap<OrganizationId, Vec<OfClient>>,
+    counters: BTreeMap<OrganizationId, Vec<ClientCounters>>,
 }
 
 /// A client, nothing for the unknown ones, and its use of each endpoint.
-type OfClient = (Option<ClientId>, Arc<[Row; Endpoint::ALL.len()]>);
+type ClientCounters = (Option<ClientId>, Arc<[UsageCounter; Endpoint::ALL.len()]>);
 
 /// A row of the report: a client that has used an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Use<'a> {
+pub struct UsageRow<'a> {
     /// The organization.
     pub organization: &'a OrganizationId,
     /// The configured client id, or [`UNKNOWN`].
@@ -60,7 +60,7 @@ pub struct Use<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Row {
+struct UsageCounter {
     uses: AtomicU64,
     first: AtomicU64,
     last: AtomicU64,
@@ -81,68 +81,68 @@ impl Endpoint {
     }
 }
 
-impl Migration {
+impl DeprecatedUsage {
     /// The report for these clients, going on from the one before: what both know is counted in one place, so that requests
     /// under way during a reload are counted too.
     #[must_use]
     pub fn new(clients: impl IntoIterator<Item = (OrganizationId, Vec<ClientId>)>, before: Option<&Self>) -> Self {
-        let counted = |organization: &OrganizationId, client: &Option<ClientId>| {
-            let rows = before?.rows.get(organization)?;
-            rows.iter().find(|(own, _)| own == client).map(|(_, endpoints)| Arc::clone(endpoints))
+        let counters_of = |organization: &OrganizationId, client: &Option<ClientId>| {
+            let clients = before?.counters.get(organization)?;
+            clients.iter().find(|(own, _)| own == client).map(|(_, endpoints)| Arc::clone(endpoints))
         };
-        let rows = clients.into_iter().map(|(organization, clients)| {
+        let counters = clients.into_iter().map(|(organization, clients)| {
             let with_unknown = clients.into_iter().map(Some).chain([None]);
             let of_organization = with_unknown.map(|client| {
-                let endpoints = counted(&organization, &client).unwrap_or_default();
+                let endpoints = counters_of(&organization, &client).unwrap_or_default();
                 (client, endpoints)
             });
             let of_organization = of_organization.collect();
             (organization, of_organization)
         });
-        Self { since: before.map_or_else(unix_now, |before| before.since), rows: rows.collect() }
+        Self { since: before.map_or_else(unix_now, |before| before.since), counters: counters.collect() }
     }
 
     /// Notes a use, and says under which name it is counted: the client's own if it is configured for the
     /// organization, and otherwise [`UNKNOWN`].
-    pub fn note(&self, organization: &OrganizationId, client: Option<&ClientId>, endpoint: Endpoint) -> &str {
-        let Some(rows) = self.rows.get(organization) else { return UNKNOWN };
-        let row = rows.iter().find(|(own, _)| own.as_ref() == client).or_else(|| rows.last());
-        let Some((client, endpoints)) = row else { return UNKNOWN };
-        endpoints[endpoint as usize].note(unix_now());
+    pub fn record(&self, organization: &OrganizationId, client: Option<&ClientId>, endpoint: Endpoint) -> &str {
+        let Some(clients) = self.counters.get(organization) else { return UNKNOWN };
+        let counters = clients.iter().find(|(own, _)| own.as_ref() == client).or_else(|| clients.last());
+        let Some((client, endpoints)) = counters else { return UNKNOWN };
+        endpoints[endpoint as usize].record(unix_now());
         client.as_ref().map_or(UNKNOWN, ClientId::as_str)
     }
 
     /// The names under which uses are counted: the configured clients' ids, and [`UNKNOWN`].
     #[must_use]
-    pub fn names(&self) -> BTreeSet<&str> {
-        let clients = self.rows.values().flatten();
+    pub fn client_labels(&self) -> BTreeSet<&str> {
+        let clients = self.counters.values().flatten();
         clients.map(|(client, _)| client.as_ref().map_or(UNKNOWN, ClientId::as_str)).collect()
     }
 
     /// Who has used what, the most recent first.
     #[must_use]
-    pub fn uses(&self) -> Vec<Use<'_>> {
-        let mut uses = Vec::new();
-        for (organization, rows) in &self.rows {
-            for (client, endpoints) in rows {
+    pub fn rows(&self) -> Vec<UsageRow<'_>> {
+        let mut rows = Vec::new();
+        for (organization, clients) in &self.counters {
+            for (client, endpoints) in clients {
                 let client_id = client.as_ref().map_or(UNKNOWN, ClientId::as_str);
-                for (endpoint, row) in Endpoint::ALL.into_iter().zip(endpoints.iter()) {
-                    let counted = row.uses.load(Ordering::Acquire);
-                    if counted > 0 {
+                for (endpoint, counter) in Endpoint::ALL.into_iter().zip(endpoints.iter()) {
+                    let uses = counter.uses.load(Ordering::Acquire);
+                    if uses > 0 {
                         let (first_seen, last_seen) =
-                            (row.first.load(Ordering::Relaxed), row.last.load(Ordering::Relaxed));
-                        uses.push(Use { organization, client_id, endpoint, uses: counted, first_seen, last_seen });
+                            (counter.first.load(Ordering::Relaxed), counter.last.load(Ordering::Relaxed));
+                        rows.push(UsageRow { organization, client_id, endpoint, uses, first_seen, last_seen });
                     }
                 }
             }
         }
-        uses.sort_by_key(|one| std::cmp::Reverse((one.last_seen, one.uses)));
-        uses
+        rows.sort_by_key(|row| std::cmp::Reverse((row.last_seen, row.uses)));
+        rows
     }
 }
 
-impl Row {
-    fn note(&self, now: u64) {
+impl UsageCounter {
+    fn record(&self, now: u64) {
         // Whoever is not the first finds another's time there.
         let _ = self.first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         self.last.fetch_max(now, Ordering::Relaxed);
@@ -159,17 +159,17 @@ mod tests {
         let [organization, other]: [OrganizationId; 2] =
             ["f_ecom_zzrf_001", "f_ecom_zzrf_002"].map(|text| text.parse().unwrap());
         let known: ClientId = "known".parse().unwrap();
-        let migration = Migration::new([(organization.clone(), vec![known.clone()])], None);
-        assert!(migration.uses().is_empty());
-        assert_eq!(migration.note(&organization, Some(&known), Endpoint::Login), "known");
+        let usage = DeprecatedUsage::new([(organization.clone(), vec![known.clone()])], None);
+        assert!(usage.rows().is_empty());
+        assert_eq!(usage.record(&organization, Some(&known), Endpoint::Login), "known");
         for number in 0..1000 {
             let stranger = format!("stranger-{number}").parse().unwrap();
-            assert_eq!(migration.note(&organization, Some(&stranger), Endpoint::Login), UNKNOWN);
-            assert_eq!(migration.note(&other, Some(&stranger), Endpoint::Login), UNKNOWN);
+            assert_eq!(usage.record(&organization, Some(&stranger), Endpoint::Login), UNKNOWN);
+            assert_eq!(usage.record(&other, Some(&stranger), Endpoint::Login), UNKNOWN);
         }
-        assert_eq!(migration.note(&organization, None, Endpoint::Logout), UNKNOWN);
+        assert_eq!(usage.record(&organization, None, Endpoint::Logout), UNKNOWN);
         let mut uses: Vec<_> =
-            migration.uses().into_iter().map(|one| (one.client_id, one.endpoint.as_str(), one.uses)).collect();
+            usage.rows().into_iter().map(|one| (one.client_id, one.endpoint.as_str(), one.uses)).collect();
         uses.sort_unstable();
         assert_eq!(uses, [("known", "login", 1), (UNKNOWN, "login", 1000), (UNKNOWN, "logout", 1)]);
     }
@@ -180,24 +180,24 @@ mod tests {
         let clients =
             |names: &[&str]| [(organization.clone(), names.iter().map(|name| name.parse().unwrap()).collect())];
         let client = |name: &str| name.parse::<ClientId>().unwrap();
-        let before = Migration::new(clients(&["stays", "goes"]), None);
-        before.note(&organization, Some(&client("stays")), Endpoint::Login);
-        before.note(&organization, Some(&client("goes")), Endpoint::Login);
-        let after = Migration::new(clients(&["comes", "stays"]), Some(&before));
+        let before = DeprecatedUsage::new(clients(&["stays", "goes"]), None);
+        before.record(&organization, Some(&client("stays")), Endpoint::Login);
+        before.record(&organization, Some(&client("goes")), Endpoint::Login);
+        let after = DeprecatedUsage::new(clients(&["comes", "stays"]), Some(&before));
         // A request that began before the reload ends after it.
-        before.note(&organization, Some(&client("stays")), Endpoint::Login);
-        after.note(&organization, Some(&client("comes")), Endpoint::Login);
-        let mut uses: Vec<_> = after.uses().into_iter().map(|one| (one.client_id, one.uses)).collect();
+        before.record(&organization, Some(&client("stays")), Endpoint::Login);
+        after.record(&organization, Some(&client("comes")), Endpoint::Login);
+        let mut uses: Vec<_> = after.rows().into_iter().map(|one| (one.client_id, one.uses)).collect();
         uses.sort_unstable();
         assert_eq!((uses, after.since), (vec![("comes", 1), ("stays", 2)], before.since));
     }
 
     #[test]
     fn first_stays_and_last_moves() {
-        let row = Row::default();
+        let counter = UsageCounter::default();
         for now in [10, 12, 11] {
-            row.note(now);
+            counter.record(now);
         }
-        assert_eq!((row.first.into_inner(), row.last.into_inner(), row.uses.into_inner()), (10, 12, 3));
+        assert_eq!((counter.first.into_inner(), counter.last.into_inner(), counter.uses.into_inner()), (10, 12, 3));
     }
 }

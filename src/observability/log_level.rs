@@ -20,13 +20,13 @@ struct Level {
 
 /// Why the level was not changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotSet {
+pub enum LogLevelError {
     /// It is none.
     #[error("expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas")]
     Invalid,
     /// Somebody else set up this process's log.
     #[error("this process's log is not the gateway's")]
-    NotOurs,
+    NotInstalled,
 }
 
 /// The level now, and the one that the process began with.
@@ -38,21 +38,21 @@ pub fn current() -> Option<(String, &'static str)> {
 /// Changes the level until the process ends or somebody changes it again; nothing: back to that of the start.
 ///
 /// # Errors
-/// [`NotSet`].
-pub fn set(wanted: Option<&str>) -> Result<String, NotSet> {
-    let level = LEVEL.get().ok_or(NotSet::NotOurs)?;
+/// [`LogLevelError`].
+pub fn set(wanted: Option<&str>) -> Result<String, LogLevelError> {
+    let level = LEVEL.get().ok_or(LogLevelError::NotInstalled)?;
     let wanted = wanted.unwrap_or(&level.at_start);
     let known = wanted == level.at_start || is_log_level(wanted);
     let filter = Some(wanted).filter(|_| known).and_then(|wanted| EnvFilter::try_new(wanted).ok());
-    let filter = filter.ok_or(NotSet::Invalid)?;
+    let filter = filter.ok_or(LogLevelError::Invalid)?;
     let mut now = level.now.lock();
-    level.filter.reload(filter).map_err(|_| NotSet::NotOurs)?;
+    level.filter.reload(filter).map_err(|_| LogLevelError::NotInstalled)?;
     wanted.clone_into(&mut now);
     Ok(wanted.to_owned())
 }
 
 /// Remembers the filter that the log was set up with.
-pub(super) fn keep(filter: reload::Handle<EnvFilter, Registry>, at_start: String) {
+pub(super) fn install(filter: reload::Handle<EnvFilter, Registry>, at_start: String) {
     let level = Level { filter, now: Mutex::new(at_start.clone()), at_start };
     // Set up once; whoever comes second has no log to change.
     let _ = LEVEL.set(level);

@@ -1,7 +1,7 @@
 //! Where lines wait for a file or pipe that is slow, blocked or full.
 //!
 //! Owns one thread and one bounded queue for each destination. Whoever logs never waits: a request must not hang because
-//! nobody reads a pipe. What the queue cannot take is lost and counted. What a destination refuses is offered again once
+//! nobody reads a pipe. What the queue cannot take is dropped and counted. What a destination refuses is offered again once
 //! a second, from where it stopped, so that a disk that was full for a while has every line once, and whole.
 //! (`tracing-appender` has queue and thread, but drops what the destination refuses without a word, in mid-line.)
 
@@ -15,21 +15,21 @@ use std::{
 use prometheus::IntCounter;
 
 /// Until a destination that refused is asked again.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Lines that come within this time are written together: waking the thread for each would cost whoever logs more than
 /// the line itself.
-const GATHER: Duration = Duration::from_millis(5);
+const BATCH_INTERVAL: Duration = Duration::from_millis(5);
 /// What is written at once, bytes: as much as a pipe takes whole (`PIPE_BUF`, pipe(7)), so that the lines of two who
 /// write to one pipe do not meet in the middle.
-const AT_ONCE: usize = 4096;
+const MAX_BATCH_BYTES: usize = 4096;
 /// How often a full queue is looked at by who must not lose what it has.
-const POLL: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One destination of lines.
 #[derive(Debug)]
-pub struct Sink {
+pub struct LogWriter {
     entries: SyncSender<Entry>,
-    lost: IntCounter,
+    dropped: IntCounter,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ enum Entry {
     Flush(SyncSender<()>),
 }
 
-impl Sink {
+impl LogWriter {
     /// Lines for `destination`, of which `capacity` may wait; `name` is what the log calls it.
     ///
     /// # Errors
@@ -48,14 +48,14 @@ impl Sink {
         name: &'static str,
         destination: impl Write + Send + 'static,
         capacity: usize,
-        lost: IntCounter,
+        dropped: IntCounter,
     ) -> io::Result<Self> {
-        let (entries, waiting) = sync_channel(capacity);
-        let count = lost.clone();
+        let (entries, queue) = sync_channel(capacity);
+        let count = dropped.clone();
         thread::Builder::new()
             .name(format!("{name} writer"))
-            .spawn(move || Writer { name, destination, lost: count, told: 0 }.run(&waiting))?;
-        Ok(Self { entries, lost })
+            .spawn(move || WriterThread { name, destination, dropped: count, reported: 0 }.run(&queue))?;
+        Ok(Self { entries, dropped })
     }
 
     /// Returns when all lines so far are written, or at the deadline.
@@ -67,7 +67,7 @@ impl Sink {
                 return;
             }
             entry = unsent;
-            thread::sleep(POLL);
+            thread::sleep(POLL_INTERVAL);
         }
         // Whatever ends the wait: there is no more time, or nothing to wait for.
         let _ = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -75,10 +75,10 @@ impl Sink {
 }
 
 /// Takes one whole line each time, as `tracing_subscriber` writes them.
-impl Write for &Sink {
+impl Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.entries.try_send(Entry::Line(line.to_vec())).is_err() {
-            self.lost.inc();
+            self.dropped.inc();
         }
         Ok(line.len())
     }
@@ -89,32 +89,32 @@ impl Write for &Sink {
 }
 
 /// What the thread has.
-struct Writer<W> {
+struct WriterThread<W> {
     name: &'static str,
     destination: W,
-    lost: IntCounter,
-    /// How many lost lines the log has told of.
-    told: u64,
+    dropped: IntCounter,
+    /// How many dropped lines the log has told of.
+    reported: u64,
 }
 
-impl<W: Write> Writer<W> {
-    fn run(mut self, waiting: &Receiver<Entry>) {
-        let mut lines = Vec::with_capacity(AT_ONCE);
+impl<W: Write> WriterThread<W> {
+    fn run(mut self, queue: &Receiver<Entry>) {
+        let mut lines = Vec::with_capacity(MAX_BATCH_BYTES);
         loop {
-            let entry = match waiting.try_recv() {
+            let entry = match queue.try_recv() {
                 Ok(entry) => entry,
                 Err(TryRecvError::Empty) => {
                     self.write(&mut lines);
-                    self.tell_of_losses();
-                    thread::sleep(GATHER);
-                    let Ok(entry) = waiting.recv() else { return };
+                    self.report_dropped_lines();
+                    thread::sleep(BATCH_INTERVAL);
+                    let Ok(entry) = queue.recv() else { return };
                     entry
                 }
                 Err(TryRecvError::Disconnected) => return self.write(&mut lines),
             };
             match entry {
                 Entry::Line(line) => {
-                    if lines.len() + line.len() > AT_ONCE {
+                    if lines.len() + line.len() > MAX_BATCH_BYTES {
                         self.write(&mut lines);
                     }
                     lines.extend_from_slice(&line);
@@ -146,7 +146,7 @@ impl<W: Write> Writer<W> {
                 tracing::error!(log = self.name, %error, "cannot be written; its lines wait, and it is tried each second");
             }
             refused = true;
-            thread::sleep(RETRY);
+            thread::sleep(RETRY_INTERVAL);
         }
         lines.clear();
         if refused {
@@ -155,11 +155,15 @@ impl<W: Write> Writer<W> {
     }
 
     /// Said once the queue is empty, so that this line has a place in it.
-    fn tell_of_losses(&mut self) {
-        let lost = self.lost.get();
-        if lost > self.told {
-            tracing::warn!(log = self.name, lines = lost - self.told, "lines were lost: the log was not read in time");
-            self.told = lost;
+    fn report_dropped_lines(&mut self) {
+        let dropped = self.dropped.get();
+        if dropped > self.reported {
+            tracing::warn!(
+                log = self.name,
+                lines = dropped - self.reported,
+                "lines were dropped: the log was not read in time"
+            );
+            self.reported = dropped;
         }
     }
 }
@@ -210,44 +214,44 @@ mod tests {
 
     #[test]
     fn a_disk_that_was_full_has_every_line_once_and_whole() {
-        let (disk, lost) = (Disk::default(), counter());
-        let sink = Sink::new("test", disk.clone(), 8, lost.clone()).unwrap();
+        let (disk, dropped) = (Disk::default(), counter());
+        let writer = LogWriter::new("test", disk.clone(), 8, dropped.clone()).unwrap();
         for line in ["first line\n", "second\n"] {
-            (&sink).write_all(line.as_bytes()).unwrap();
+            (&writer).write_all(line.as_bytes()).unwrap();
         }
-        sink.flush(Instant::now() + Duration::from_millis(300));
+        writer.flush(Instant::now() + Duration::from_millis(300));
         assert_eq!(*disk.bytes.lock().unwrap(), b"fir");
         disk.full.store(false, Ordering::Relaxed);
-        sink.flush(soon());
+        writer.flush(soon());
         assert_eq!(*disk.bytes.lock().unwrap(), b"first line\nsecond\n");
-        assert_eq!(lost.get(), 0);
+        assert_eq!(dropped.get(), 0);
     }
 
     #[test]
     fn nobody_waits_for_a_full_queue_and_what_is_lost_is_counted() {
-        let (disk, lost) = (Disk { full: Arc::new(AtomicBool::new(true)), ..Disk::default() }, counter());
-        let sink = Sink::new("test", disk.clone(), 4, lost.clone()).unwrap();
+        let (disk, dropped) = (Disk { full: Arc::new(AtomicBool::new(true)), ..Disk::default() }, counter());
+        let writer = LogWriter::new("test", disk.clone(), 4, dropped.clone()).unwrap();
         for _ in 0..20 {
-            (&sink).write_all(b"a line\n").unwrap();
+            (&writer).write_all(b"a line\n").unwrap();
         }
         // Four wait; one more may be in the writer's hands.
-        assert!((15..=16).contains(&lost.get()), "{}", lost.get());
+        assert!((15..=16).contains(&dropped.get()), "{}", dropped.get());
         disk.full.store(false, Ordering::Relaxed);
         disk.bytes.lock().unwrap().extend_from_slice(b"....");
-        sink.flush(soon());
+        writer.flush(soon());
         let written = disk.bytes.lock().unwrap().len() - 4;
-        assert_eq!(written as u64 / 7 + lost.get(), 20);
+        assert_eq!(written as u64 / 7 + dropped.get(), 20);
     }
 
     #[test]
     fn flushing_ends_at_its_deadline() {
         let disk = Disk { full: Arc::new(AtomicBool::new(true)), ..Disk::default() };
-        let sink = Sink::new("test", disk, 1, counter()).unwrap();
+        let writer = LogWriter::new("test", disk, 1, counter()).unwrap();
         for _ in 0..3 {
-            (&sink).write_all(b"a line\n").unwrap();
+            (&writer).write_all(b"a line\n").unwrap();
         }
         let start = Instant::now();
-        sink.flush(start + Duration::from_millis(50));
+        writer.flush(start + Duration::from_millis(50));
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 }

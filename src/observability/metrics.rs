@@ -13,15 +13,16 @@ use prometheus::{
     TextEncoder, proto::MetricType,
 };
 
-pub use self::request_counter::{Answered, Requests};
+pub use self::request_counter::{RequestCounter, RequestLabels};
 use crate::connect_failure::ConnectFailure;
 
 /// Stands before every name.
 const PREFIX: &str = "shopper_gateway_";
 /// Seconds, for whole requests and for exchanges.
-const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const DURATION_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Seconds, for the time spent in the gateway itself.
-const OVERHEAD_SECONDS: &[f64] =
+const OVERHEAD_BUCKETS: &[f64] =
     &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 const CERTIFICATE_EXPIRY: &str = "certificate_expiry_timestamp_seconds";
@@ -55,7 +56,7 @@ const OUTCOMES: [&str; 8] =
 pub struct Metrics {
     registry: Registry,
     /// Requests answered, by tenant, API, operation, kind of caller, status and source of the answer.
-    pub requests: Requests,
+    pub requests: RequestCounter,
     /// Whole requests, from the first byte read to the last byte written, seconds.
     pub request_duration: Histogram,
     /// Upstream's part of forwarded requests: from the whole request sent to the answer's head, or to the end of waiting for
@@ -117,29 +118,29 @@ pub struct Metrics {
 
 /// When the certificates of one file end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateEnd {
+pub struct CertificateExpiry {
     /// Which file: `listener`, `client_ca`, `client_crl`, `api_ca`, `store_ca`, `store_sentinel_ca`, `store_certificate`.
     pub certificate: &'static str,
-    /// The organization whose file it is, or [`CertificateEnd::NO_TENANT`].
+    /// The organization whose file it is, or [`CertificateExpiry::NO_TENANT`].
     pub tenant: String,
     /// Seconds since 1970.
-    pub end: i64,
+    pub expires_at: i64,
 }
 
-impl CertificateEnd {
+impl CertificateExpiry {
     /// Label of a file that is no tenant's.
     pub const NO_TENANT: &str = "none";
 }
 
 /// What one series of the registry says at the moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct Sample {
     labels: BTreeMap<String, String>,
     /// Its value.
     pub value: f64,
 }
 
-impl Reading {
+impl Sample {
     /// The value of a label; empty if it has no such label, as in Prometheus.
     #[must_use]
     pub fn label(&self, name: &str) -> &str {
@@ -178,7 +179,7 @@ impl Metrics {
         };
         let token_exchange_duration = HistogramVec::new(
             HistogramOpts::new("token_exchange_duration_seconds", "Calls to SLAS and Account Manager")
-                .buckets(SECONDS.to_vec()),
+                .buckets(DURATION_BUCKETS.to_vec()),
             &["service", "flow"],
         )?;
         registry.register(Box::new(token_exchange_duration.clone()))?;
@@ -193,7 +194,7 @@ impl Metrics {
             IntGauge::new("store_key_mismatch", "Whether the store belongs to gateways with another encryption key")?;
         registry.register(Box::new(store_key_mismatch.clone()))?;
         // What has not happened yet is 0, so that its first time is an increase.
-        let counted = |name: &str, help: &str, label: &str, words: &[&str]| {
+        let labelled_counters = |name: &str, help: &str, label: &str, words: &[&str]| {
             let metric = counters(name, help, &[label])?;
             words.iter().for_each(|word| metric.with_label_values(&[word]).inc_by(0));
             Ok::<_, prometheus::Error>(metric)
@@ -230,10 +231,10 @@ impl Metrics {
         }
 
         Ok(Self {
-            requests: Requests::new(&registry)?,
-            request_duration: histogram("request_duration_seconds", "Whole requests", SECONDS)?,
-            upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", SECONDS)?,
-            overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_SECONDS)?,
+            requests: RequestCounter::new(&registry)?,
+            request_duration: histogram("request_duration_seconds", "Whole requests", DURATION_BUCKETS)?,
+            upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", DURATION_BUCKETS)?,
+            overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_BUCKETS)?,
             refusals: counters("refusals_total", "Refusals, carried out or only reported", &["code"])?,
             caller_rejections: counters(
                 "caller_rejections_total",
@@ -250,14 +251,14 @@ impl Metrics {
                 &["tenant", "client_id"],
             )?,
             connect_failures,
-            jwks_refreshes: counted(
+            jwks_refreshes: labelled_counters(
                 "jwks_refreshes_total",
                 "Fetches of key sets",
                 "outcome",
                 &["ok", "failed", "not_allowed"],
             )?,
             jwks_age: gauges("jwks_age_seconds", "Age of the key set in use", &["tenant", "issuer"])?,
-            broken_answers: counted(
+            broken_answers: labelled_counters(
                 "broken_answers_total",
                 "Answers that broke off after their head",
                 "side",
@@ -280,7 +281,7 @@ impl Metrics {
                 &["tenant"],
             )?,
             circuit_state: gauges("circuit_state", "Circuits that are open; 0: all are closed", &["service"])?,
-            config_reloads: counted(
+            config_reloads: labelled_counters(
                 "config_reloads_total",
                 "Changes of the configuration while running",
                 "outcome",
@@ -297,7 +298,7 @@ impl Metrics {
             )?,
             audit_lines_left_out,
             connections,
-            connections_cut: counted(
+            connections_cut: labelled_counters(
                 "connections_cut_total",
                 "Connections of clients closed for their behaviour or their number",
                 "reason",
@@ -311,7 +312,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If it is shown already.
-    pub fn show(&self, counter: IntCounterVec) -> Result<(), prometheus::Error> {
+    pub fn register(&self, counter: IntCounterVec) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(counter))
     }
 
@@ -327,31 +328,31 @@ impl Metrics {
 
     /// The series of a gauge or counter, by its name without the prefix: none if it is not registered or not set yet.
     #[must_use]
-    pub fn readings(&self, name: &str) -> Vec<Reading> {
+    pub fn samples(&self, name: &str) -> Vec<Sample> {
         let families = self.registry.gather();
         let series = families.iter().filter(|family| family.name().strip_prefix(PREFIX) == Some(name));
         let series =
             series.flat_map(|family| family.get_metric().iter().map(move |one| (family.get_field_type(), one)));
-        let readings = series.filter_map(|(kind, one)| {
+        let samples = series.filter_map(|(kind, one)| {
             let value = match kind {
                 MetricType::GAUGE => one.get_gauge().get_value(),
                 MetricType::COUNTER => one.get_counter().get_value(),
                 _ => return None,
             };
             let labels = one.get_label().iter().map(|label| (label.name().to_owned(), label.value().to_owned()));
-            Some(Reading { labels: labels.collect(), value })
+            Some(Sample { labels: labels.collect(), value })
         });
-        readings.collect()
+        samples.collect()
     }
 
     /// Shows when these certificates end, and those of earlier configurations no more.
-    pub fn set_certificate_ends(&self, ends: &[CertificateEnd]) {
-        for CertificateEnd { certificate, tenant, end } in ends {
-            self.certificate_expiry.with_label_values(&[*certificate, tenant.as_str()]).set(*end);
+    pub fn set_certificate_expiries(&self, expiries: &[CertificateExpiry]) {
+        for CertificateExpiry { certificate, tenant, expires_at } in expiries {
+            self.certificate_expiry.with_label_values(&[*certificate, tenant.as_str()]).set(*expires_at);
         }
-        for shown in self.readings(CERTIFICATE_EXPIRY) {
+        for shown in self.samples(CERTIFICATE_EXPIRY) {
             let labels = [shown.label("certificate"), shown.label("tenant")];
-            if !ends.iter().any(|end| [end.certificate, end.tenant.as_str()] == labels) {
+            if !expiries.iter().any(|expiry| [expiry.certificate, expiry.tenant.as_str()] == labels) {
                 // It is there, unless another thread took it away just now.
                 let _ = self.certificate_expiry.remove_label_values(&labels);
             }
@@ -359,7 +360,7 @@ impl Metrics {
     }
 
     /// Counts and times one call to SLAS or Account Manager.
-    pub fn exchange(&self, service: &'static str, flow: &'static str, outcome: &'static str, took: Duration) {
+    pub fn record_exchange(&self, service: &'static str, flow: &'static str, outcome: &'static str, took: Duration) {
         self.token_exchanges.with_label_values(&[service, flow, outcome]).inc();
         self.token_exchange_duration.with_label_values(&[service, flow]).observe(took.as_secs_f64());
     }
@@ -392,7 +393,7 @@ mod tests {
     #[test]
     fn names_carry_the_prefix() {
         let metrics = Metrics::new("1.2.3", "abc").unwrap();
-        metrics.exchange("slas", "login", "ok", Duration::from_millis(3));
+        metrics.record_exchange("slas", "login", "ok", Duration::from_millis(3));
         metrics.refusals.with_label_values(&["token_missing"]).inc();
         let text = String::from_utf8(metrics.render().unwrap().0).unwrap();
         for line in [

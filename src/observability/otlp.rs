@@ -28,20 +28,20 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use url::Url;
 
-use self::{exporter::Told, rate_sampler::Asked};
+use self::{exporter::CountingExporter, rate_sampler::RateLimitedSampler};
 use crate::{config::Traces, connect_failure::ConnectFailure, host::url_without_root_dot, observability::spans};
 
-const NAME: &str = "shopper-gateway";
+const SERVICE_NAME: &str = "shopper-gateway";
 /// Where a collector takes traces, below its address (OTLP 1.x, "OTLP/HTTP request").
-const PATH: &str = "v1/traces";
+const TRACES_PATH: &str = "v1/traces";
 /// How long a collector is tried for the cause of a failure.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Exports spans until it is stopped.
 #[derive(Debug)]
-pub struct Exporter(SdkTracerProvider);
+pub struct TraceExporter(SdkTracerProvider);
 
-impl Exporter {
+impl TraceExporter {
     /// Sends to the configured collector, and counts in `exported` by outcome; calls nobody before there is a span.
     ///
     /// # Errors
@@ -49,13 +49,17 @@ impl Exporter {
     pub(super) fn new(endpoint: &Url, traces: &Traces, exported: IntCounterVec) -> Result<Self, ExporterBuildError> {
         let exporter = span_exporter(endpoint)?;
         // Whoever began the trace has decided whether it is kept, within bounds; for those begun here, the share decides.
-        let begun_here = Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in));
-        let sampler = Sampler::parent_based(begun_here).with_remote_parent_sampled(Asked::new(traces.asked_per_second));
+        let root_sampler = Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in));
+        let sampler = Sampler::parent_based(root_sampler)
+            .with_remote_parent_sampled(RateLimitedSampler::new(traces.asked_per_second));
         let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        let resource =
-            if std::env::var_os("OTEL_SERVICE_NAME").is_some() { resource } else { resource.with_service_name(NAME) };
+        let resource = if std::env::var_os("OTEL_SERVICE_NAME").is_some() {
+            resource
+        } else {
+            resource.with_service_name(SERVICE_NAME)
+        };
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(Told::new(exporter, exported))
+            .with_batch_exporter(CountingExporter::new(exporter, exported))
             .with_sampler(sampler)
             .with_resource(resource.build())
             .build();
@@ -68,7 +72,7 @@ impl Exporter {
         S: Subscriber + for<'s> LookupSpan<'s>,
     {
         tracing_opentelemetry::layer()
-            .with_tracer(self.0.tracer(NAME))
+            .with_tracer(self.0.tracer(SERVICE_NAME))
             .with_location(false)
             .with_threads(false)
             .with_target(false)
@@ -77,7 +81,7 @@ impl Exporter {
     }
 
     /// Sends what is left.
-    pub fn stop(&self) {
+    pub fn shutdown(&self) {
         if let Err(error) = self.0.shutdown() {
             tracing::warn!(%error, "the last spans were not exported");
         }
@@ -90,7 +94,7 @@ fn span_exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
     SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(format!("{base}/{PATH}"))
+        .with_endpoint(format!("{base}/{TRACES_PATH}"))
         .build()
 }
 
@@ -98,7 +102,7 @@ fn span_exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
 ///
 /// # Errors
 /// Why it does not; nothing of its answer but the status.
-pub async fn try_collector(endpoint: &Url) -> Result<(), String> {
+pub async fn probe_collector(endpoint: &Url) -> Result<(), String> {
     let exporter = span_exporter(endpoint).map_err(|error| error.to_string())?;
     // Its client blocks a thread, which with spans is one of the exporter's own.
     let tried = tokio::task::spawn_blocking(move || futures_executor::block_on(exporter.export(Vec::new()))).await;
@@ -112,7 +116,8 @@ pub async fn try_collector(endpoint: &Url) -> Result<(), String> {
 
 /// Why no connection to a collector can be made, by a client like the exporter's; `None` if one can.
 async fn connect_failure(endpoint: &Url) -> Option<ConnectFailure> {
-    let client = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN).timeout(CONNECT_WITHIN * 2).build().ok()?;
+    let client =
+        reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(CONNECT_TIMEOUT * 2).build().ok()?;
     let error = client.head(url_without_root_dot(endpoint)).send().await.err()?;
     if error.is_dns() {
         Some(ConnectFailure::Unresolved)
@@ -128,13 +133,13 @@ pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     if span.is_disabled() {
         return;
     }
-    let context = TraceContextPropagator::new().extract(&Received(headers));
+    let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
     // A span that has begun already stays where it is.
     let _ = span.set_parent(context);
 }
 
 /// Gives a span its name once that is known.
-pub fn rename(span: &Span, name: &str) {
+pub fn rename_span(span: &Span, name: &str) {
     if !span.is_disabled() {
         span.context().span().update_name(name.to_owned());
     }
@@ -142,7 +147,7 @@ pub fn rename(span: &Span, name: &str) {
 
 /// The id of the trace that a span belongs to, where that is exported: what a collector's user searches for.
 #[must_use]
-pub fn exported_id(span: &Span) -> Option<String> {
+pub fn sampled_trace_id(span: &Span) -> Option<String> {
     if span.is_disabled() {
         return None;
     }
@@ -154,17 +159,17 @@ pub fn exported_id(span: &Span) -> Option<String> {
 
 /// The header fields by which a server continues the trace below this span; none where nothing is traced.
 #[must_use]
-pub fn context_of(span: &Span) -> Vec<(HeaderName, HeaderValue)> {
-    let mut fields = Fields(Vec::new());
+pub fn trace_headers(span: &Span) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = HeaderInjector(Vec::new());
     if !span.is_disabled() {
         TraceContextPropagator::new().inject_context(&span.context(), &mut fields);
     }
     fields.0
 }
 
-struct Received<'h>(&'h HeaderMap);
+struct HeaderExtractor<'h>(&'h HeaderMap);
 
-impl Extractor for Received<'_> {
+impl Extractor for HeaderExtractor<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }
@@ -174,9 +179,9 @@ impl Extractor for Received<'_> {
     }
 }
 
-struct Fields(Vec<(HeaderName, HeaderValue)>);
+struct HeaderInjector(Vec<(HeaderName, HeaderValue)>);
 
-impl Injector for Fields {
+impl Injector for HeaderInjector {
     fn set(&mut self, key: &str, value: String) {
         if value.is_empty() {
             return;

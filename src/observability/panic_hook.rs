@@ -6,14 +6,14 @@
 use std::panic::{self, PanicHookInfo};
 
 /// From now on panics are lines of the log, and nothing is written past it.
-pub(super) fn log() {
+pub(super) fn install() {
     panic::set_hook(Box::new(|panic| {
-        let (place, message) = (place(panic), message(panic));
+        let (place, message) = (location(panic), message(panic));
         tracing::error!(place, message, "a panic: a defect of the gateway");
     }));
 }
 
-fn place(panic: &PanicHookInfo<'_>) -> String {
+fn location(panic: &PanicHookInfo<'_>) -> String {
     panic.location().map_or_else(|| "unknown".to_owned(), |at| format!("{}:{}", at.file(), at.line()))
 }
 
@@ -50,7 +50,7 @@ mod tests {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
         let before = panic::take_hook();
-        log();
+        install();
         tracing::subscriber::with_default(subscriber, || {
             let secret = "pässword-of-somebody".to_owned();
             assert!(panic::catch_unwind(|| panic!("{secret}")).is_err());

@@ -5,7 +5,7 @@
 //! are written whatever the filter says, always as JSON, and to a file of their own if one is configured. The level can be
 //! changed while the process runs ([`level`]); spans go to a collector if one is configured ([`traces`]).
 //!
-//! Whoever logs never waits for who reads: lines go through a `Sink` each. Audit lines have one of their own, with more
+//! Whoever logs never waits for who reads: lines go through a `LogWriter` each. Audit lines have one of their own, with more
 //! room, so that no flood of other lines displaces them.
 
 use std::{
@@ -25,10 +25,10 @@ use tracing_subscriber::{
 };
 
 use crate::observability::{
-    audit::file::{AuditFile, Reopen},
+    audit::file::{AuditFile, ReopenFlag},
     log_level,
-    log_writer::Sink,
-    otlp::Exporter,
+    log_writer::LogWriter,
+    otlp::TraceExporter,
     panic_hook,
 };
 use crate::{
@@ -45,47 +45,47 @@ const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
 /// The target that says at `ERROR` what is no failure: that a connection to upstream was not free yet, so that another is
 /// made. At `WARN` it tells of a server that speaks without being asked, which operators should know.
-const HARMLESS_ERRORS: &str = "pingora_core::connectors";
+const HARMLESS_ERROR_TARGET: &str = "pingora_core::connectors";
 
 /// Lines that may wait for who reads standard error: some megabytes.
-const WAITING_LINES: usize = 8 * 1024;
+const LOG_QUEUE_CAPACITY: usize = 8 * 1024;
 /// Audit lines that may wait: minutes of a busy shop's logins, some megabytes.
-const WAITING_AUDIT_LINES: usize = 16 * 1024;
+const AUDIT_QUEUE_CAPACITY: usize = 16 * 1024;
 /// How long the end of the process waits for its last lines.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The logs and traces of a process. When this is dropped, what waits is written, as far as that takes no longer than a
 /// second each.
 #[derive(Debug)]
 pub struct Telemetry {
-    sinks: [Arc<Sink>; 2],
-    lost: IntCounterVec,
+    writers: [Arc<LogWriter>; 2],
+    dropped: IntCounterVec,
     exported: IntCounterVec,
-    exporter: Option<Exporter>,
-    reopen: Reopen,
+    exporter: Option<TraceExporter>,
+    reopen: ReopenFlag,
 }
 
 impl Telemetry {
     /// Opens the audit log's file anew before its next line, because log rotation may have renamed it.
     pub fn reopen_audit_file(&self) {
-        self.reopen.ask();
+        self.reopen.set();
     }
 
     /// What is counted here: lines that were lost because nobody took them in time, and spans by what became of them.
     #[must_use]
     pub fn counters(&self) -> [IntCounterVec; 2] {
-        [self.lost.clone(), self.exported.clone()]
+        [self.dropped.clone(), self.exported.clone()]
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(exporter) = self.exporter.take() {
-            exporter.stop();
+            exporter.shutdown();
         }
-        let deadline = Instant::now() + LAST_LINES;
-        for sink in &self.sinks {
-            sink.flush(deadline);
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        for writer in &self.writers {
+            writer.flush(deadline);
         }
     }
 }
@@ -110,41 +110,41 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, TelemetryError> {
-    let lost = metrics::log_lines_lost()?;
-    let [lines_lost, audit_lost] = ["log", "audit"].map(|name| lost.with_label_values(&[name]));
-    let sink = Arc::new(Sink::new("log", io::stderr(), WAITING_LINES, lines_lost)?);
-    let reopen = Reopen::default();
-    let audit_sink = match &log.audit_file {
-        Some(file) => Sink::new("audit", AuditFile::open(file, &reopen)?, WAITING_AUDIT_LINES, audit_lost)?,
-        None => Sink::new("audit", io::stderr(), WAITING_AUDIT_LINES, audit_lost)?,
+    let dropped = metrics::log_lines_lost()?;
+    let [log_dropped, audit_dropped] = ["log", "audit"].map(|name| dropped.with_label_values(&[name]));
+    let writer = Arc::new(LogWriter::new("log", io::stderr(), LOG_QUEUE_CAPACITY, log_dropped)?);
+    let reopen = ReopenFlag::default();
+    let audit_writer = match &log.audit_file {
+        Some(file) => LogWriter::new("audit", AuditFile::open(file, &reopen)?, AUDIT_QUEUE_CAPACITY, audit_dropped)?,
+        None => LogWriter::new("audit", io::stderr(), AUDIT_QUEUE_CAPACITY, audit_dropped)?,
     };
-    let audit_sink = Arc::new(audit_sink);
+    let audit_writer = Arc::new(audit_writer);
     let from_environment = EnvFilter::try_from_default_env().ok().zip(std::env::var(EnvFilter::DEFAULT_ENV).ok());
     let (filter, at_start) = match from_environment {
         Some((filter, text)) => (filter, text),
         None => (EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")), log.level.clone()),
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(Arc::clone(&sink)).with_ansi(colours);
+    let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_ansi(colours);
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         LogFormat::Text => lines.compact().boxed(),
     };
-    let audit = audit_lines(Arc::clone(&audit_sink));
+    let audit = audit_layer(Arc::clone(&audit_writer));
     let exported = metrics::spans_exported()?;
-    let exporter = traces.endpoint.as_ref().map(|endpoint| Exporter::new(endpoint, traces, exported.clone()));
+    let exporter = traces.endpoint.as_ref().map(|endpoint| TraceExporter::new(endpoint, traces, exported.clone()));
     let exporter = exporter.transpose()?;
-    match assemble(lines, filter, audit, exporter.as_ref()).try_init() {
+    match dispatch(lines, filter, audit, exporter.as_ref()).try_init() {
         Ok(()) => {
             // Whatever speaks through that crate is capped below. Told so here, it does not even ask, which it would
             // some twenty times a request.
             log::set_max_level(log::LevelFilter::Warn);
-            log_level::keep(handle, at_start);
+            log_level::install(handle, at_start);
         }
         Err(error) => tracing::debug!(%error, "logging was started before"),
     }
-    panic_hook::log();
-    Ok(Telemetry { sinks: [sink, audit_sink], lost, exported, exporter, reopen })
+    panic_hook::install();
+    Ok(Telemetry { writers: [writer, audit_writer], dropped, exported, exporter, reopen })
 }
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
@@ -152,19 +152,19 @@ type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// The ordinary lines at the level that is set and never beyond what is safe, the audit log, and spans where somebody wants
 /// them. Each layer has a filter of its own, and a layer that is not wanted is not there at all: one without a filter would
 /// make every line that nobody writes be asked about each time that it is not written.
-fn assemble(
+fn dispatch(
     lines: AnyLayer,
     filter: reload::Layer<EnvFilter, Registry>,
     audit: AnyLayer,
-    exporter: Option<&Exporter>,
+    exporter: Option<&TraceExporter>,
 ) -> Dispatch {
-    let lines = lines.with_filter(filter).with_filter(filter::filter_fn(is_safe)).boxed();
+    let lines = lines.with_filter(filter).with_filter(filter::filter_fn(may_be_logged)).boxed();
     let layers: Vec<AnyLayer> =
         [lines, audit].into_iter().chain(exporter.map(|exporter| exporter.layer().boxed())).collect();
     Dispatch::new(tracing_subscriber::registry().with(layers))
 }
 
-fn audit_lines<W>(writer: W) -> AnyLayer
+fn audit_layer<W>(writer: W) -> AnyLayer
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -174,8 +174,8 @@ where
 }
 
 /// Whether an event may be written among the ordinary lines at all, whatever the configured level.
-fn is_safe(event: &Metadata<'_>) -> bool {
-    let is_harmless = event.target() == HARMLESS_ERRORS && *event.level() == Level::ERROR;
+fn may_be_logged(event: &Metadata<'_>) -> bool {
+    let is_harmless = event.target() == HARMLESS_ERROR_TARGET && *event.level() == Level::ERROR;
     let is_silent = is_harmless || SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
     let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
     // Lines name no spans: where no traces are exported, nobody asks for any, and none is made.
@@ -209,7 +209,7 @@ mod tests {
         let writer = written.clone();
         let (filter, _handle) = reload::Layer::new(EnvFilter::new("trace"));
         let lines = fmt::layer().with_writer(move || writer.clone()).boxed();
-        tracing::dispatcher::with_default(&assemble(lines, filter, audit_lines(io::sink), None), || {
+        tracing::dispatcher::with_default(&dispatch(lines, filter, audit_layer(io::sink), None), || {
             tracing::error!(target: "pingora_core::connectors", "not free");
             tracing::warn!(target: "pingora_core::connectors", "speaks unasked");
             tracing::error!(target: "pingora_core::listeners", "another's");
@@ -223,7 +223,7 @@ mod tests {
         for level in ["info", "trace"] {
             let (filter, _handle) = reload::Layer::new(EnvFilter::new(level));
             let lines = fmt::layer().with_writer(io::sink).boxed();
-            let dispatch = assemble(lines, filter, audit_lines(io::sink), None);
+            let dispatch = dispatch(lines, filter, audit_layer(io::sink), None);
             tracing::dispatcher::with_default(&dispatch, || {
                 for span in [spans::request("GET", "id"), spans::verify("slas"), spans::exchange("slas", "login")] {
                     assert!(span.is_disabled());

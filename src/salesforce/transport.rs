@@ -207,7 +207,7 @@ impl Transport {
         if let Err(TransportError::Unreachable(cause)) = result {
             self.record_connect_failure(kind.service, host.as_deref(), cause);
         }
-        self.metrics.exchange(kind.service, kind.flow, outcome, start.elapsed());
+        self.metrics.record_exchange(kind.service, kind.flow, outcome, start.elapsed());
         if let Ok(answer) = &result
             && kind.priority.is_budgeted()
         {

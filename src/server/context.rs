@@ -24,7 +24,7 @@ use crate::{
     correlation,
     gateway::{Forward, Route, error::GatewayError, headers::CORRELATION_ID},
     observability::{
-        metrics::{Answered, Metrics},
+        metrics::{Metrics, RequestLabels},
         otlp, spans,
     },
 };
@@ -147,7 +147,7 @@ impl Context {
     /// It goes upstream now, after the edits that began then. Gives the fields that carry the trace on.
     pub(super) fn sent_upstream(&mut self, began: Instant) -> Vec<(HeaderName, HeaderValue)> {
         self.upstream_span = spans::upstream(&self.span);
-        let context = otlp::context_of(&self.upstream_span);
+        let context = otlp::trace_headers(&self.upstream_span);
         let now = Instant::now();
         self.own += now - began;
         self.sent_at = Some(now);
@@ -212,7 +212,7 @@ impl Context {
         let operation = self.route.as_ref().and_then(|route| route.operation.as_ref());
         let api = operation.map_or(NONE, |operation| &operation.api);
         let operation_label = self.operation_label();
-        let labels = Answered { tenant, api, operation: &operation_label, caller, status: status_text, source };
+        let labels = RequestLabels { tenant, api, operation: &operation_label, caller, status: status_text, source };
         metrics.requests.count(labels);
         metrics.request_duration.observe(total.as_secs_f64());
         metrics.overhead.observe(self.own.as_secs_f64());
@@ -233,7 +233,7 @@ impl Context {
             upstream: self.upstream_took.or(in_vain),
             own: self.own,
             correlation_id: self.correlation_text(),
-            trace_id: otlp::exported_id(&self.span),
+            trace_id: otlp::sampled_trace_id(&self.span),
         };
         self.end_span(&line);
         self.serving.log.write(&line);
@@ -243,7 +243,7 @@ impl Context {
         if self.span.is_disabled() {
             return;
         }
-        otlp::rename(&self.span, &line.operation);
+        otlp::rename_span(&self.span, &line.operation);
         self.span.record("http.route", line.route);
         self.span.record("http.response.status_code", line.status);
         self.span.record("organization", line.tenant);
@@ -275,7 +275,7 @@ pub(super) fn record_unread(
     metrics: &Metrics,
 ) {
     let (tenant, operation, caller, source) = (NONE, NONE, NONE, "gateway");
-    metrics.requests.count(Answered { tenant, api: NONE, operation, caller, status: status.as_str(), source });
+    metrics.requests.count(RequestLabels { tenant, api: NONE, operation, caller, status: status.as_str(), source });
     let line = Line {
         tenant,
         operation: Cow::Borrowed(operation),

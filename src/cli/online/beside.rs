@@ -58,7 +58,7 @@ fn unreached(store: &dyn SessionStore, error: &StoreError) -> String {
 pub(super) async fn ask_collector(settings: &Settings) -> Option<Finding> {
     let endpoint = settings.traces.endpoint.as_ref()?;
     let answer = async {
-        let tried = otlp::try_collector(endpoint).await;
+        let tried = otlp::probe_collector(endpoint).await;
         tried.map(|()| "takes them".to_owned()).map_err(|error| format!("{error}; see traces.endpoint"))
     };
     Some(timed(format!("collector of traces at {endpoint}"), answer).await)

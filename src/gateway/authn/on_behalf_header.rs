@@ -19,7 +19,7 @@ use crate::gateway::{
 };
 use crate::{
     observability::{
-        audit::{Event, Trail},
+        audit::{AuditRecord, Event},
         spans,
     },
     tokens::on_behalf::{ECOM, OnBehalfError, OnBehalfOf, OnBehalfToken, Whose, is_guest},
@@ -143,11 +143,11 @@ impl Gateway {
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<UpstreamCredential, GatewayError> {
-        trail.event = Some(Event::OnBehalf);
+        audit.event = Some(Event::OnBehalf);
         let trusted =
-            self.trusted(tenant, route, request, &Scopes::default(), trail).await.map_err(|refusal| match refusal {
+            self.trusted(tenant, route, request, &Scopes::default(), audit).await.map_err(|refusal| match refusal {
                 // Whoever is no trusted system may not name a shopper, whatever else may be wrong with him.
                 GatewayError::TokenMissing | GatewayError::TokenKindWrong(_) => GatewayError::CallerNotAllowed,
                 refusal => refusal,
@@ -161,7 +161,7 @@ impl Gateway {
         if named.is_new_guest() {
             self.bounds.caller(&trusted.caller)?;
         }
-        let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, trail).await?;
+        let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, audit).await?;
         authorize_shopper(&token.held.verified.shopper, operation, Some(site))?;
         Ok(UpstreamCredential::on_behalf(trusted.caller, token))
     }
@@ -174,7 +174,7 @@ impl Gateway {
         operation: &Operation,
         site: &SiteId,
         named: OnBehalfHeader,
-        trail: &mut Trail,
+        audit: &mut AuditRecord,
     ) -> Result<OnBehalfToken, GatewayError> {
         let organization = &tenant.settings.organization;
         if !caller.may_on_behalf(operation, organization, site) {
@@ -191,7 +191,7 @@ impl Gateway {
         let handed_to = named.is_handed_out.then(|| caller.entry());
         let whose = Arc::new(OnBehalfOf { organization: organization.clone(), site: site.clone(), whose, handed_to });
         let token = self.on_behalf.token(&whose).instrument(spans::cache("on_behalf")).await;
-        trail.shopper = match &token {
+        audit.shopper = match &token {
             Ok(OnBehalfToken { held, .. }) => {
                 let customer = held.verified.shopper.customer.as_ref();
                 customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()))

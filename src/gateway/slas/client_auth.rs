@@ -17,7 +17,7 @@ use crate::{
         Route, authorization_header::Authorization, error::GatewayError, headers::UpstreamCredential, path::Query,
         policy::Operation,
     },
-    observability::audit::{Event, Trail},
+    observability::audit::{AuditRecord, Event},
     salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
 };
 
@@ -77,7 +77,7 @@ pub fn whose_is_added<'t>(operation: &Operation, tenants: &'t [Tenant]) -> impl 
 }
 
 /// The login that a request for SLAS is, if it is one, as the audit log tells of it: by which client.
-pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: Option<&Bytes>) -> Option<Trail> {
+pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: Option<&Bytes>) -> Option<AuditRecord> {
     let grant = body.and_then(|body| Form::read(body).ok()?.single("grant_type").ok()?.map(|grant| grant.into_owned()));
     let is_login = match operation.id.as_str() {
         "getAccessToken" => grant.as_deref() != Some("refresh_token"),
@@ -94,7 +94,7 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
     };
     // Only what is configured is told: the rest is anybody's text.
     let known = |name: String| tenant.slas_clients.iter().any(|client| client.id.as_str() == name).then_some(name);
-    is_login.then(|| Trail { event: Some(Event::Login), who: by().and_then(known), ..Trail::default() })
+    is_login.then(|| AuditRecord { event: Some(Event::Login), actor: by().and_then(known), ..AuditRecord::default() })
 }
 
 /// Whether the form must be read to know which client's credential is missing, and whether it may be added.

@@ -20,11 +20,11 @@ pub(in crate::observability) struct AuditFile {
 
 /// Asks for an [`AuditFile`] to be opened anew.
 #[derive(Debug, Clone, Default)]
-pub(in crate::observability) struct Reopen(Arc<AtomicBool>);
+pub(in crate::observability) struct ReopenFlag(Arc<AtomicBool>);
 
-impl Reopen {
+impl ReopenFlag {
     /// Takes effect before the next line is written.
-    pub(in crate::observability) fn ask(&self) {
+    pub(in crate::observability) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
@@ -34,7 +34,7 @@ impl AuditFile {
     ///
     /// # Errors
     /// If the file cannot be opened for appending.
-    pub(in crate::observability) fn open(path: &Path, reopen: &Reopen) -> io::Result<Self> {
+    pub(in crate::observability) fn open(path: &Path, reopen: &ReopenFlag) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), file: append_to(path)?, is_stale: Arc::clone(&reopen.0) })
     }
 }
@@ -73,18 +73,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, renamed) = (folder.path().join("logs/audit"), folder.path().join("renamed"));
         fs::create_dir(folder.path().join("logs")).unwrap();
-        let reopen = Reopen::default();
+        let reopen = ReopenFlag::default();
         let mut file = AuditFile::open(&path, &reopen).unwrap();
         file.write_all(b"1\n").unwrap();
         fs::rename(&path, &renamed).unwrap();
         file.write_all(b"2\n").unwrap();
-        reopen.ask();
+        reopen.set();
         file.write_all(b"3\n").unwrap();
         assert_eq!(fs::read(&renamed).unwrap(), b"1\n2\n");
         assert_eq!(fs::read(&path).unwrap(), b"3\n");
 
         fs::rename(folder.path().join("logs"), folder.path().join("gone")).unwrap();
-        reopen.ask();
+        reopen.set();
         file.write_all(b"4\n").unwrap();
         assert_eq!(fs::read(folder.path().join("gone/audit")).unwrap(), b"3\n4\n");
     }

@@ -12,26 +12,26 @@ use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 /// Most combinations of labels: all operations of one tenant with a dozen outcomes each, and room for more.
-const MOST_SERIES: usize = 10_000;
+const MAX_SERIES: usize = 10_000;
 const LABELS: [&str; 6] = ["tenant", "api", "operation", "caller", "status", "source"];
 /// What stands in the labels that name somebody or something, in the series for everything beyond the cap.
 const OTHER: &str = "other";
 
 /// Requests answered.
 #[derive(Debug)]
-pub struct Requests {
+pub struct RequestCounter {
     counters: IntCounterVec,
     /// What was counted beyond the cap.
     overflows: IntCounter,
     /// By the hash of the labels under a key of this process. No text of them is of a caller's choosing.
     known: RwLock<HashMap<u64, IntCounter, foldhash::fast::RandomState>>,
     hashes: RandomState,
-    most: usize,
+    max_series: usize,
 }
 
 /// What is counted of a request. Every text is a name of the configuration or of the policy table, or a word of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Answered<'a> {
+pub struct RequestLabels<'a> {
     /// The organization.
     pub tenant: &'a str,
     /// The API.
@@ -46,31 +46,31 @@ pub struct Answered<'a> {
     pub source: &'a str,
 }
 
-impl Requests {
+impl RequestCounter {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        Self::with_cap(registry, MOST_SERIES)
+        Self::with_cap(registry, MAX_SERIES)
     }
 
-    fn with_cap(registry: &Registry, most: usize) -> Result<Self, prometheus::Error> {
+    fn with_cap(registry: &Registry, max_series: usize) -> Result<Self, prometheus::Error> {
         let counters = IntCounterVec::new(Opts::new("requests_total", "Requests answered"), &LABELS)?;
         registry.register(Box::new(counters.clone()))?;
         let overflows = IntCounter::new("series_overflows_total", "Requests counted in no series of their own")?;
         registry.register(Box::new(overflows.clone()))?;
-        Ok(Self { counters, overflows, known: RwLock::default(), hashes: RandomState::default(), most })
+        Ok(Self { counters, overflows, known: RwLock::default(), hashes: RandomState::default(), max_series })
     }
 
     /// Counts one.
-    pub fn count(&self, answered: Answered<'_>) {
-        let name = self.hashes.hash_one(answered);
-        if let Some(counter) = self.known.read().get(&name) {
+    pub fn count(&self, labels: RequestLabels<'_>) {
+        let hash = self.hashes.hash_one(labels);
+        if let Some(counter) = self.known.read().get(&hash) {
             counter.inc();
             return;
         }
         let mut known = self.known.write();
-        let Answered { tenant, api, operation, caller, status, source } = answered;
-        if known.contains_key(&name) || known.len() < self.most {
-            let labels = [tenant, api, operation, caller, status, source];
-            known.entry(name).or_insert_with(|| self.counters.with_label_values(&labels)).inc();
+        let RequestLabels { tenant, api, operation, caller, status, source } = labels;
+        if known.contains_key(&hash) || known.len() < self.max_series {
+            let values = [tenant, api, operation, caller, status, source];
+            known.entry(hash).or_insert_with(|| self.counters.with_label_values(&values)).inc();
         } else {
             self.overflows.inc();
             self.counters.with_label_values(&[OTHER, OTHER, OTHER, OTHER, status, source]).inc();
@@ -86,12 +86,12 @@ mod tests {
 
     #[test]
     fn beyond_the_cap_requests_are_counted_by_status_and_source() {
-        let requests = Requests::with_cap(&Registry::new(), 3).unwrap();
+        let requests = RequestCounter::with_cap(&Registry::new(), 3).unwrap();
         for _ in 0..2 {
             for operation in (0..100).map(|number| number.to_string()) {
                 for (status, source) in [("200", "upstream"), ("503", "gateway")] {
                     let (api, operation, caller) = ("a", operation.as_str(), "c");
-                    requests.count(Answered { tenant: "t", api, operation, caller, status, source });
+                    requests.count(RequestLabels { tenant: "t", api, operation, caller, status, source });
                 }
             }
         }

@@ -18,18 +18,18 @@ use prometheus::IntCounterVec;
 
 /// Sends spans by OTLP, and tells.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct CountingExporter {
     otlp: Otlp,
     exported: IntCounterVec,
     is_failing: AtomicBool,
 }
 
-impl Told {
+impl CountingExporter {
     pub(super) fn new(otlp: Otlp, exported: IntCounterVec) -> Self {
         Self { otlp, exported, is_failing: AtomicBool::new(false) }
     }
 
-    fn tell(&self, spans: usize, sent: &OTelSdkResult) {
+    fn record(&self, spans: usize, sent: &OTelSdkResult) {
         let outcome = if sent.is_ok() { "ok" } else { "failed" };
         self.exported.with_label_values(&[outcome]).inc_by(spans as u64);
         let was_failing = self.is_failing.swap(sent.is_err(), Ordering::Relaxed);
@@ -43,11 +43,11 @@ impl Told {
     }
 }
 
-impl SpanExporter for Told {
+impl SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let sent = self.otlp.export(batch).await;
-        self.tell(spans, &sent);
+        self.record(spans, &sent);
         sent
     }
 

@@ -17,35 +17,35 @@ use parking_lot::Mutex;
 
 /// Keeps so many a second of those that are asked to be kept.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    most: u32,
-    kept: Arc<Mutex<Second>>,
+pub(super) struct RateLimitedSampler {
+    per_second: u32,
+    window: Arc<Mutex<Window>>,
 }
 
 /// Those kept since a second began.
 #[derive(Debug)]
-struct Second {
-    began: Instant,
-    kept: u32,
+struct Window {
+    start: Instant,
+    sampled: u32,
 }
 
-impl Asked {
+impl RateLimitedSampler {
     pub(super) fn new(per_second: u32) -> Self {
-        Self { most: per_second, kept: Arc::new(Mutex::new(Second { began: Instant::now(), kept: 0 })) }
+        Self { per_second, window: Arc::new(Mutex::new(Window { start: Instant::now(), sampled: 0 })) }
     }
 
-    fn takes_one(&self, now: Instant) -> bool {
-        let mut second = self.kept.lock();
-        if now.saturating_duration_since(second.began) >= Duration::from_secs(1) {
-            *second = Second { began: now, kept: 0 };
+    fn try_acquire(&self, now: Instant) -> bool {
+        let mut window = self.window.lock();
+        if now.saturating_duration_since(window.start) >= Duration::from_secs(1) {
+            *window = Window { start: now, sampled: 0 };
         }
-        let has_room = second.kept < self.most;
-        second.kept += u32::from(has_room);
-        has_room
+        let is_below_limit = window.sampled < self.per_second;
+        window.sampled += u32::from(is_below_limit);
+        is_below_limit
     }
 }
 
-impl ShouldSample for Asked {
+impl ShouldSample for RateLimitedSampler {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -55,7 +55,7 @@ impl ShouldSample for Asked {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let decision = if self.takes_one(Instant::now()) { Sampler::AlwaysOn } else { Sampler::AlwaysOff };
+        let decision = if self.try_acquire(Instant::now()) { Sampler::AlwaysOn } else { Sampler::AlwaysOff };
         decision.should_sample(parent, trace, name, kind, attributes, links)
     }
 }
@@ -66,10 +66,10 @@ mod tests {
 
     #[test]
     fn each_second_has_its_own() {
-        let (asked, now) = (Asked::new(2), Instant::now());
-        let taken = |now| [asked.takes_one(now), asked.takes_one(now), asked.takes_one(now)];
+        let (sampler, now) = (RateLimitedSampler::new(2), Instant::now());
+        let taken = |now| [sampler.try_acquire(now), sampler.try_acquire(now), sampler.try_acquire(now)];
         assert_eq!(taken(now), [true, true, false]);
         assert_eq!(taken(now + Duration::from_millis(1500)), [true, true, false]);
-        assert!(!Asked::new(0).takes_one(now));
+        assert!(!RateLimitedSampler::new(0).try_acquire(now));
     }
 }
