@@ -44,9 +44,9 @@ use crate::{
     },
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
     tokens::{
-        machine::MachineTokens,
         on_behalf::OnBehalfTokens,
         sessions::{HandedSession, Sessions},
+        system::MachineTokens,
     },
     types::{ByOrganization, OrganizationId, Scopes, SiteId},
     verify::{

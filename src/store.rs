@@ -6,13 +6,13 @@
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
 pub mod budget;
-mod handed;
+mod encryption;
 mod key_check;
 pub mod memory;
+mod outage;
 pub mod redis;
+mod refresh_token_history;
 mod revocations;
-mod seal;
-mod unavailable;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,12 +20,12 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use self::budget::{Budget, Taken};
-pub use self::handed::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 pub use self::key_check::KeyCheck;
+pub use self::outage::{Outage, StorePeer, UnavailableCause};
+pub use self::refresh_token_history::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
 pub use self::revocations::{
     Epoch, MAX_REVOCATIONS, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
 };
-pub use self::unavailable::{Outage, StorePeer, UnavailableCause};
 use crate::{
     jwt::TokenDigest,
     time::unix_now,

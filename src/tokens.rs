@@ -1,11 +1,11 @@
 //! The tokens that the gateway itself holds.
 
-pub mod budget;
-pub mod flights;
-pub mod machine;
+pub mod health_probe;
 pub mod on_behalf;
 pub mod pace;
-pub mod recovery;
 mod retry;
 pub mod sessions;
+pub mod single_flight;
+pub mod slas_budget;
 pub mod slas_window;
+pub mod system;

@@ -16,9 +16,9 @@ use shopper_gateway::{
     },
     store::memory::MemoryStore,
     tokens::{
-        budget::SlasBudget,
         on_behalf::{Agent, OnBehalfTokens},
         sessions::{self, Sessions},
+        slas_budget::SlasBudget,
     },
     types::{ByOrganization, OrganizationId},
     verify::{

@@ -32,10 +32,10 @@ use crate::{
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
     time::unix_now,
     tokens::{
-        budget::SlasBudget,
-        machine::MachineTokens,
         on_behalf::{Agent, OnBehalfTokens},
         sessions::{self, Sessions},
+        slas_budget::SlasBudget,
+        system::MachineTokens,
     },
     types::{ByOrganization, OrganizationId},
     verify::{shopper::verifier::ShopperVerifier, system::SystemVerifier},

@@ -24,7 +24,7 @@ use crate::{
     },
     server::{Serving, tls::ListenerTls},
     time::unix_now,
-    tokens::recovery,
+    tokens::health_probe,
 };
 
 /// How often one looks whether the keys are there.
@@ -144,7 +144,7 @@ impl Reloader {
         let mut services: Vec<_> =
             self.components.lock().budgets().map(|budget| tokio::spawn(budget.keep()).abort_handle()).collect();
         for tenant in gate.tenants.values() {
-            let recovery = recovery::watch(tenant.slas.clone(), gate.timeouts.exchange);
+            let recovery = health_probe::watch(tenant.slas.clone(), gate.timeouts.exchange);
             services.push(tokio::spawn(recovery).abort_handle());
         }
         services.push(tokio::spawn(Arc::clone(&gate.audit).run_background()).abort_handle());

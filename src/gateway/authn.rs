@@ -28,7 +28,7 @@ use crate::{
         spans,
     },
     salesforce::account_manager::AccountManager,
-    tokens::machine::{ClientCredentials, Presenter, SystemTokenFailure},
+    tokens::system::{ClientCredentials, Presenter, SystemTokenFailure},
     types::Scopes,
     verify::{
         shopper::verifier::HashedToken,

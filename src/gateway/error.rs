@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{
     connect_failure::ConnectFailure,
     salesforce::{error::SalesforceError, transport::TransportError},
-    tokens::machine::SystemTokenFailure,
+    tokens::system::SystemTokenFailure,
     types::Scopes,
     verify::{shopper::verifier::TokenError, system::SystemTokenError},
 };

@@ -25,8 +25,8 @@ use crate::{
     correlation,
     jwt::bearer,
     tokens::{
-        machine::{ClientCredentials, Slot, SystemToken},
         on_behalf::OnBehalfToken,
+        system::{ClientCredentials, Slot, SystemToken},
     },
     verify::shopper::Shopper,
 };

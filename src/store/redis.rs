@@ -21,13 +21,13 @@
 //! No key is without an end: one that is written is given its end in the same command or script.
 
 mod cause;
-mod connect;
+mod codec;
+mod command_check;
+mod config_error;
+mod connection;
+mod connector;
 mod health;
-mod link;
-mod link_error;
 mod scripts;
-mod trial;
-mod wire;
 
 use std::{
     sync::{
@@ -42,9 +42,9 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use redis::{ScriptInvocation, cmd, streams::StreamRangeReply};
 
-pub use self::link_error::LinkError;
+pub use self::config_error::LinkError;
 use self::{
-    link::Link,
+    connection::Link,
     scripts::{END, ENLIST, INSERT, LOCK, NEWS, REPLACE, TAKE, TAKE_AWAY, TOUCH, TURN, UNLOCK},
 };
 use super::{
@@ -52,8 +52,8 @@ use super::{
     RevocationKey, RevocationKeys, RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError,
     StoreState, Written,
     budget::{Budget, Taken},
+    encryption::{ComparedKey, Seals},
     random_bytes,
-    seal::{ComparedKey, Seals},
 };
 use crate::{
     config::RedisStore as Configured,
@@ -140,7 +140,7 @@ impl RedisStore {
         let read = cmd("HMGET").arg(self.session_key(id)).arg("r").arg("u").to_owned();
         let (sealed, used_at): (Option<Vec<u8>>, Option<u64>) = self.link.query(&read).await?;
         let Some(sealed) = sealed else { return Ok(None) };
-        let session = wire::read(id, &self.seals.open(&id.0, &sealed)?)?;
+        let session = codec::read(id, &self.seals.open(&id.0, &sealed)?)?;
         Ok(Some((Arc::new(session), used_at.unwrap_or(0))))
     }
 
@@ -223,7 +223,7 @@ impl RedisStore {
         let mut script = TAKE_AWAY.key(self.session_key(session.id));
         let sealed: Option<Vec<u8>> = self.script(script.key(self.lock_key(session.id))).await?;
         let last =
-            sealed.map(|sealed| wire::read(session.id, &self.seals.open(&session.id.0, &sealed)?)).transpose()?;
+            sealed.map(|sealed| codec::read(session.id, &self.seals.open(&session.id.0, &sealed)?)).transpose()?;
         let (names, known) = session.names_and_tokens();
         let mut tokens = known.to_vec();
         if let Some(last) = &last {
@@ -276,7 +276,7 @@ impl SessionStore for RedisStore {
         if self.ends(&session.revocation_keys()).await?.cover(session.after) {
             return Ok(());
         }
-        let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
+        let sealed = self.seals.seal(&session.id.0, &codec::write(&session)?)?;
         let key = self.session_key(session.id);
         let mut put = INSERT.key(key);
         put.arg(session.ends_at).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
@@ -331,7 +331,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
-        let sealed = self.seals.seal(&session.id.0, &wire::write(&session)?)?;
+        let sealed = self.seals.seal(&session.id.0, &codec::write(&session)?)?;
         // The token leads to its session before anybody can have it: once that is gone, the token is known to be of one
         // that ended. A logout meanwhile has refused these tokens, which must not be undone: hence NX. The login's own
         // token is kept for as long as the session: a caller who never changes it must not lose its way.
@@ -530,7 +530,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn try_commands(&self) -> Result<(), RefusedCommand> {
-        trial::run(&self.link, &self.prefix).await
+        command_check::run(&self.link, &self.prefix).await
     }
 
     async fn check_key(&self, registers: bool) -> Result<KeyCheck, StoreError> {

@@ -19,9 +19,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
 use super::{
-    flights::{Flights, Joined},
     retry::poll_until,
     sessions::{HeldToken, InUse, SessionError, Sessions},
+    single_flight::{Flights, Joined},
     slas_window::ON_BEHALF,
 };
 use crate::{

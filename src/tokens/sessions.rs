@@ -8,27 +8,27 @@
 //! The records of ends are in the store and, fed by its news, in this process: no request asks the store for them but the
 //! first with a token.
 
+mod background;
+mod by_name;
+mod cache;
+mod caller_held;
 mod error;
-mod handed;
-mod held_token;
-mod in_use;
-mod keep;
-mod named;
+mod failed_refreshes;
+mod ready_token;
 mod refresh;
-mod refusals;
 mod state;
 
 use std::{sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
-pub(super) use self::in_use::InUse;
+pub(super) use self::cache::InUse;
 use self::state::Known;
 pub use self::{
+    by_name::Holder,
+    caller_held::{HandedSession, Origin, Presented, RefreshTokenEpoch, Refreshed},
     error::SessionError,
-    handed::{HandedSession, Origin, Presented, RefreshTokenEpoch, Refreshed},
-    held_token::HeldToken,
-    named::Holder,
+    ready_token::HeldToken,
     state::{Issuer, Sessions},
 };
 use crate::{

@@ -11,8 +11,8 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{
+    cache::InUse,
     error::{Outcome, SessionError},
-    in_use::InUse,
     state::{Known, Sessions, digest_of, ends_at, owns},
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
     store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
     time::unix_now,
     tokens::{
-        flights::Joined,
         retry::{RetrySchedule, poll_until, retry_in_background},
+        single_flight::Joined,
     },
     verify::shopper::verifier::TokenError,
 };

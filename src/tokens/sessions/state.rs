@@ -10,7 +10,7 @@ use std::{
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{error::Outcome, in_use::InUse, refusals::RefreshRefusals};
+use super::{cache::InUse, error::Outcome, failed_refreshes::RefreshRefusals};
 use crate::{
     config::{self, SlasClient},
     jwt::{TokenDigest, token_digest},
@@ -22,9 +22,9 @@ use crate::{
     },
     time::unix_now,
     tokens::{
-        flights::Flights,
         pace::Pace,
         retry::{RetrySchedule, retry_in_background},
+        single_flight::Flights,
     },
     types::{ByOrganization, OrganizationId, SiteId},
     verify::shopper::{

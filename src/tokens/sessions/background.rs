@@ -12,8 +12,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    cache::InUse,
     error::SessionError,
-    in_use::InUse,
     state::{Known, NOTHING_FOR, Sessions},
 };
 use crate::{

@@ -19,7 +19,7 @@ use super::{
     guess_limiter::{GuessLimiter, Guesser},
     verified_secrets::VerifiedSecrets,
 };
-use crate::{time::random_fraction, tokens::flights::Flights, types::TenantId};
+use crate::{time::random_fraction, tokens::single_flight::Flights, types::TenantId};
 
 /// A refusal is answered at a whole multiple of this time after the trial began. Account Manager's refusals take less.
 const REFUSED_AT: Duration = Duration::from_millis(500);

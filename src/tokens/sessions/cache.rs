@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::held_token::HeldToken;
+use super::ready_token::HeldToken;
 use crate::store::{RevocationKeys, Session, SessionId};
 
 /// For so many seconds after a failure, a valid token asks for no refresh.

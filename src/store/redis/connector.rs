@@ -15,7 +15,7 @@ use redis::{
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{cause, link_error::LinkError};
+use super::{cause, config_error::LinkError};
 use crate::{
     certificates::{self, Certificates, FileError, PairError},
     config::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology},

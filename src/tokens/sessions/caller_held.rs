@@ -15,8 +15,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     A_REFRESH_EACH,
+    cache::InUse,
     error::SessionError,
-    in_use::InUse,
     state::{Known, Sessions, owns},
 };
 use crate::{

@@ -42,8 +42,8 @@ use self::{
     verified_secrets::VerifiedSecrets,
 };
 use super::{
-    flights::{Flights, Joined},
     pace::Pace,
+    single_flight::{Flights, Joined},
 };
 use crate::{
     correlation,

@@ -5,7 +5,7 @@
 
 use redis::{Cmd, cmd};
 
-use super::link::Link;
+use super::connection::Link;
 use crate::{
     store::{RefusedCommand, StoreError, random_bytes},
     time::unix_now,

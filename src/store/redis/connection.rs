@@ -17,9 +17,9 @@ use tokio::sync::{Mutex, RwLock};
 
 use super::{
     cause,
-    connect::{Connection, Connector},
+    config_error::LinkError,
+    connector::{Connection, Connector},
     health::Health,
-    link_error::LinkError,
 };
 use crate::{
     config::RedisStore,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
+    cache::InUse,
     error::{Outcome, SessionError},
-    held_token::HeldToken,
-    in_use::InUse,
+    ready_token::HeldToken,
     state::{Known, Sessions, owns},
 };
 use crate::{
