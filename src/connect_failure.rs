@@ -13,8 +13,10 @@ use std::{
 use parking_lot::Mutex;
 use rustls::{AlertDescription, CertificateError};
 
-/// How often one cause is logged for one server.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+use crate::ratelimit::{BucketConfig, TokenBucket};
+
+/// Log lines of one cause for one server: one per minute.
+const LOG_RATE: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(60) };
 
 /// Why no connection could be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,21 +54,16 @@ pub enum ConnectFailure {
 #[error("the host name cannot be resolved: {0}")]
 pub struct ResolutionError(pub io::Error);
 
-/// When each cause was last logged for one server: an outage fails each call.
+/// Limits the log lines of one server per cause: during an outage every call fails.
 #[derive(Debug, Default)]
-pub struct LogThrottle(Mutex<[Option<Instant>; ConnectFailure::ALL.len()]>);
+pub struct LogThrottle(Mutex<[TokenBucket; ConnectFailure::ALL.len()]>);
 
 impl LogThrottle {
     /// Whether a cause is to be logged now. Then it is not for a minute.
     #[must_use]
     pub fn admits(&self, cause: ConnectFailure) -> bool {
-        let mut logged = self.0.lock();
-        let Some(last) = logged.get_mut(cause as usize) else { return true };
-        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
+        let mut buckets = self.0.lock();
+        buckets.get_mut(cause as usize).is_none_or(|bucket| bucket.try_acquire(LOG_RATE, 1, Instant::now()).is_ok())
     }
 }
 

@@ -13,8 +13,8 @@
 //! - L4 [`store`]: sessions, and the state that replicas share
 //! - L3 [`salesforce`], [`jwt`]: Salesforce's services as a client sees them; signed tokens
 //! - L2 [`observability`]: logs, metrics, traces, the audit log
-//! - L1 [`config`]: the configuration
-//! - L0 [`types`], [`time`], [`correlation`], [`shutdown`], [`certificates`], [`connect_failure`], [`host`], [`hex`]: identifiers, time, correlation ids, draining, certificate files, causes of failed connections, host names, hexadecimal text
+//! - L1 [`config`], [`connect_failure`]: the configuration; causes of failed connections
+//! - L0 [`types`], [`time`], [`correlation`], [`shutdown`], [`certificates`], [`host`], [`hex`], [`ratelimit`]: identifiers, time, correlation ids, draining, certificate files, host names, hexadecimal text, token buckets
 
 pub mod admin;
 pub mod app;
@@ -29,6 +29,7 @@ pub mod host;
 pub mod jwks;
 pub mod jwt;
 pub mod observability;
+pub mod ratelimit;
 pub mod salesforce;
 pub mod server;
 pub mod shutdown;

@@ -5,7 +5,6 @@
 //! replicas share goes through it too: turns, budgets, and values that must outlive a process.
 //! Knows nothing of SLAS, HTTP or when a token is due.
 
-pub mod budget;
 mod encryption;
 mod key_check;
 pub mod memory;
@@ -19,7 +18,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use self::budget::{Budget, Taken};
 pub use self::key_check::KeyCheck;
 pub use self::outage::{Outage, StorePeer, UnavailableCause};
 pub use self::refresh_token_history::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
@@ -28,6 +26,7 @@ pub use self::revocations::{
 };
 use crate::{
     jwt::TokenDigest,
+    ratelimit::BucketConfig,
     time::unix_now,
     types::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
 };
@@ -355,9 +354,18 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// be longer than `longest`, and then no turn is taken.
     async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError>;
 
-    /// Spends `amount` of the budget `what`, which all gateways that share the store spend together, if `leave`
-    /// would still be there afterwards: who matters less leaves more. `what` and `budget` belong together.
-    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError>;
+    /// Acquires tokens from a bucket that all gateways with this store share: all of them or none. `reserve` tokens must be
+    /// left. Every call for one bucket must pass the same `config`.
+    ///
+    /// # Errors
+    /// The inner error is the time until the tokens are available.
+    async fn take(
+        &self,
+        bucket: &[u8],
+        config: BucketConfig,
+        tokens: u32,
+        reserve: u32,
+    ) -> Result<Result<(), Duration>, StoreError>;
 
     /// Keeps a small value for `life`, in place of an earlier one of this name.
     async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;

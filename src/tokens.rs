@@ -2,7 +2,6 @@
 
 pub mod health_probe;
 pub mod on_behalf;
-pub mod pace;
 mod retry;
 pub mod sessions;
 pub mod single_flight;

@@ -11,14 +11,12 @@
 //! - `login_id`: one form for all spellings of a login id
 //! - `subject`: which requests are attempts, and at which shopper's login
 //! - `slas_calls`: how many calls to SLAS, and guests, one address may cause
-//! - `keyed_rate_limiter`: a rate limit per key
 //! - `address`: whose address a request is counted under
 
 mod caller_rate;
 pub mod client_address;
 mod concurrency;
 mod failed_logins;
-mod keyed_rate_limiter;
 mod load_shedding;
 mod login_attempt;
 mod login_id;

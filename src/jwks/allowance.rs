@@ -11,15 +11,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::store::{
-    SessionStore,
-    budget::{Budget, Level, Taken},
+use crate::{
+    ratelimit::{BucketConfig, TokenBucket},
+    store::SessionStore,
 };
 
 /// 20 in any minute: ten at once and ten that come back meanwhile.
-const SHARED: Budget = Budget { size: 10, refill: Duration::from_secs(6) };
+const SHARED: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(6) };
 /// 5 in any minute.
-const ALONE: Budget = Budget { size: 2, refill: Duration::from_secs(20) };
+const ALONE: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(20) };
 /// What those who present unknown key ids leave for gateways that have no keys yet.
 const LEFT_BY_UNKNOWN: u32 = 5;
 
@@ -37,7 +37,7 @@ pub(super) enum Purpose {
 pub(super) struct Allowance {
     store: Arc<dyn SessionStore>,
     what: Vec<u8>,
-    alone: Mutex<Level>,
+    alone: Mutex<TokenBucket>,
 }
 
 impl Allowance {
@@ -49,11 +49,11 @@ impl Allowance {
     /// Whether one more fetch may be made; then it counts.
     pub(super) async fn take(&self, purpose: Purpose) -> bool {
         let leave = if purpose == Purpose::Unknown { LEFT_BY_UNKNOWN } else { 0 };
-        let taken = match self.store.take(&self.what, SHARED, 1, leave).await {
-            Ok(taken) => taken,
-            Err(_) => self.alone.lock().take(ALONE, 1, leave.min(1), Instant::now()),
+        let acquired = match self.store.take(&self.what, SHARED, 1, leave).await {
+            Ok(acquired) => acquired,
+            Err(_) => self.alone.lock().try_acquire(ALONE.with_reserve(leave.min(1)), 1, Instant::now()),
         };
-        taken == Taken::Yes
+        acquired.is_ok()
     }
 }
 
@@ -64,11 +64,11 @@ mod tests {
 
     #[test]
     fn a_minute_has_twenty_fetches_at_most_and_five_alone() {
-        for (budget, most) in [(SHARED, 20), (ALONE, 5)] {
-            let (mut level, start) = (Level::default(), Instant::now());
+        for (config, most) in [(SHARED, 20), (ALONE, 5)] {
+            let (mut bucket, start) = (TokenBucket::default(), Instant::now());
             let mut taken = 0;
             for second in 0..60 {
-                while level.take(budget, 1, 0, start + Duration::from_secs(second)) == Taken::Yes {
+                while bucket.try_acquire(config, 1, start + Duration::from_secs(second)).is_ok() {
                     taken += 1;
                 }
             }

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
-use crate::store::budget::{Budget, Level, Taken};
+use crate::ratelimit::{BucketConfig, TokenBucket};
 
 /// One fetch in 30 seconds, and one in reserve.
-const STRANGERS: Budget = Budget { size: 2, refill: Duration::from_secs(30) };
-/// The least time between fetches that the issuer's own tokens cause.
-const BETWEEN_ISSUED: Duration = Duration::from_secs(2);
+const STRANGERS: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(30) };
+/// One fetch in two seconds for the issuer's own tokens.
+const ISSUED: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(2) };
 /// How long a key id looked for in vain is no reason to look again.
 const IN_VAIN: Duration = Duration::from_secs(30);
 /// How often that is doubled at most.
@@ -49,25 +49,21 @@ pub enum Source {
 /// When the next unknown key id may cause a fetch.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    strangers: Level,
-    for_issued: Option<Instant>,
+    strangers: TokenBucket,
+    issued: TokenBucket,
 }
 
 impl Pace {
     /// Whether this one may; then it counts. `promising`: the token may be of a key newer than those in use;
     /// `failing`: the last fetch failed, whatever for.
     pub(super) fn admits(&mut self, source: Source, promising: bool, failing: bool, now: Instant) -> bool {
-        let leave = u32::from(failing || !promising);
+        let reserve = u32::from(failing || !promising);
         match source {
             Source::Foreign => false,
-            Source::Issuer if !failing => {
-                let may = self.for_issued.is_none_or(|at| now.saturating_duration_since(at) >= BETWEEN_ISSUED);
-                if may {
-                    self.for_issued = Some(now);
-                }
-                may
+            Source::Issuer if !failing => self.issued.try_acquire(ISSUED, 1, now).is_ok(),
+            Source::Issuer | Source::Presented { .. } => {
+                self.strangers.try_acquire(STRANGERS.with_reserve(reserve), 1, now).is_ok()
             }
-            Source::Issuer | Source::Presented { .. } => self.strangers.take(STRANGERS, 1, leave, now) == Taken::Yes,
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use self::{
     call::CIRCUIT_NAMES,
-    circuit_breaker::{CircuitBreaker, ProbeInterval, Transition},
+    circuit_breaker::{CircuitBreaker, PROBES, Transition},
     rate_limit::RemoteRateLimit,
     retry_budget::RetryBudget,
 };
@@ -30,7 +30,7 @@ pub use self::{
     call::{AdmitError, Outcome, Priority, Sender},
     lease::PermitLease,
 };
-use crate::observability::metrics::Metrics;
+use crate::{observability::metrics::Metrics, ratelimit::TokenBucket};
 
 /// What one gateway knows of one tenant's services.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct State {
     circuits: [CircuitBreaker; CIRCUIT_NAMES.len()],
     rate_limit: RemoteRateLimit,
     /// Of the attempts at what is down or was just rate limited, whichever circuit they are of.
-    probe_interval: ProbeInterval,
+    probes: TokenBucket,
 }
 
 impl CallGuard {
@@ -66,7 +66,7 @@ impl CallGuard {
             state: Mutex::new(State {
                 circuits: is_probed.map(CircuitBreaker::new),
                 rate_limit: RemoteRateLimit::default(),
-                probe_interval: ProbeInterval::default(),
+                probes: TokenBucket::default(),
             }),
             permit_lease: PermitLease::default(),
             retry_budget: RetryBudget::default(),
@@ -95,11 +95,11 @@ impl CallGuard {
         let Some(circuit) = priority.circuit() else { return Ok(()) };
         {
             let (mut state, now) = (self.state.lock(), Instant::now());
-            let State { circuits, rate_limit, probe_interval } = &mut *state;
+            let State { circuits, rate_limit, probes } = &mut *state;
             if priority.is_budgeted() {
-                rate_limit.admit(priority, now, probe_interval).map_err(AdmitError::RateLimited)?;
+                rate_limit.admit(priority, now, probes).map_err(AdmitError::RateLimited)?;
             }
-            if !circuits[circuit].admit(now, probe_interval) {
+            if !circuits[circuit].admit(now, probes) {
                 return Err(AdmitError::CircuitOpen);
             }
             self.request_probe(&circuits[circuit]);
@@ -118,8 +118,8 @@ impl CallGuard {
     pub async fn admit_forwarded(&self, priority: Priority) -> Result<(), Duration> {
         {
             let mut state = self.state.lock();
-            let State { rate_limit, probe_interval, .. } = &mut *state;
-            rate_limit.admit(priority, Instant::now(), probe_interval)?;
+            let State { rate_limit, probes, .. } = &mut *state;
+            rate_limit.admit(priority, Instant::now(), probes)?;
         }
         self.permit_lease.take(priority).await
     }
@@ -190,7 +190,7 @@ impl CallGuard {
             let wait = {
                 let mut state = self.state.lock();
                 let is_down = state.circuits.iter().any(CircuitBreaker::needs_probe);
-                is_down.then(|| state.probe_interval.try_acquire(Instant::now()).err())
+                is_down.then(|| state.probes.try_acquire(PROBES, 1, Instant::now()).err())
             };
             match wait {
                 None => self.probe_wanted.notified().await,

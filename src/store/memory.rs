@@ -19,12 +19,11 @@ use quick_cache::sync::Cache;
 use super::{
     Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, MOST_HANDED, News, RECENT_TOKENS, REVOCATION_TTL,
     RefusedCommand, Revocation, RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session,
-    SessionStore, StoreError, StoreState, Written,
-    budget::{Budget, Levels, Taken},
-    random_bytes,
+    SessionStore, StoreError, StoreState, Written, random_bytes,
 };
 use crate::{
     jwt::{TokenDigest, sha256},
+    ratelimit::{BucketConfig, KeyedRateLimiter},
     time::{unix_now, unix_now_ms},
     types::{CustomerId, OrganizationId},
 };
@@ -47,7 +46,7 @@ pub struct MemoryStore {
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
     turns: Mutex<HashMap<[u8; 32], Instant>>,
     claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
-    budgets: Levels,
+    buckets: KeyedRateLimiter<[u8; 32]>,
     values: Mutex<HashMap<[u8; 32], Value>>,
 }
 
@@ -100,7 +99,7 @@ impl MemoryStore {
             ends: RevocationSet::default(),
             turns: Mutex::default(),
             claims: Mutex::default(),
-            budgets: Levels::default(),
+            buckets: KeyedRateLimiter::default(),
             values: Mutex::default(),
         }
     }
@@ -343,8 +342,14 @@ impl SessionStore for MemoryStore {
         Ok(Some(wait))
     }
 
-    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
-        Ok(self.budgets.take(what, budget, amount, leave))
+    async fn take(
+        &self,
+        bucket: &[u8],
+        config: BucketConfig,
+        tokens: u32,
+        reserve: u32,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        Ok(self.buckets.try_acquire(&sha256(bucket), config.with_reserve(reserve), tokens))
     }
 
     async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {

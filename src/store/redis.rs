@@ -14,7 +14,7 @@
 //! | `{prefix}:ended` | stream of what ended: `d` sealed token digests that are refused from now on, `e` sealed records of ends |
 //! | `{prefix}:w:{hash of login}` | when the login's next turn is |
 //! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
-//! | `{prefix}:b:{hash of budget}` | when the budget is full again |
+//! | `{prefix}:b:{hash of bucket}` | when the bucket is full again |
 //! | `{prefix}:k:{hash of name}` | a sealed value that outlives a process |
 //! | `{prefix}:key` | a sealed constant, by which a gateway finds that it has another key than the others |
 //!
@@ -51,7 +51,6 @@ use super::{
     Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, News, REVOCATION_TTL, RefusedCommand, Revocation,
     RevocationKey, RevocationKeys, RevocationTarget, Revocations, Session, SessionId, SessionStore, StoreError,
     StoreState, Written,
-    budget::{Budget, Taken},
     encryption::{ComparedKey, Seals},
     random_bytes,
 };
@@ -59,6 +58,7 @@ use crate::{
     config::RedisStore as Configured,
     jwt::TokenDigest,
     observability::metrics::Metrics,
+    ratelimit::BucketConfig,
     time::unix_now,
     types::{CustomerId, OrganizationId},
 };
@@ -490,11 +490,18 @@ impl SessionStore for RedisStore {
         Ok(u64::try_from(wait).ok().map(Duration::from_millis))
     }
 
-    async fn take(&self, what: &[u8], budget: Budget, amount: u32, leave: u32) -> Result<Taken, StoreError> {
-        let mut script = TAKE.key(format!("{}:b:{}", self.prefix, self.seals.name("b", what)));
-        script.arg(microseconds(budget.time_of(amount))).arg(microseconds(budget.room(leave)));
-        let wait: u64 = self.script(script.arg(microseconds(budget.room(0)))).await?;
-        Ok(if wait == 0 { Taken::Yes } else { Taken::NotFor(Duration::from_micros(wait)) })
+    async fn take(
+        &self,
+        bucket: &[u8],
+        config: BucketConfig,
+        tokens: u32,
+        reserve: u32,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let mut script = TAKE.key(format!("{}:b:{}", self.prefix, self.seals.name("b", bucket)));
+        script.arg(microseconds(config.refill_time(tokens)));
+        script.arg(microseconds(config.with_reserve(reserve).full_refill_time()));
+        let wait: u64 = self.script(script.arg(microseconds(config.full_refill_time()))).await?;
+        Ok(if wait == 0 { Ok(()) } else { Err(Duration::from_micros(wait)) })
     }
 
     async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {

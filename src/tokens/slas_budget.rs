@@ -12,11 +12,9 @@ use std::{
 };
 
 use crate::{
+    ratelimit::{BucketConfig, TokenBucket},
     salesforce::guard::{CallGuard, Priority},
-    store::{
-        SessionStore,
-        budget::{Budget, Level, Taken},
-    },
+    store::SessionStore,
     types::TenantId,
 };
 
@@ -34,9 +32,9 @@ pub struct SlasBudget {
     store: Arc<dyn SessionStore>,
     guard: Arc<CallGuard>,
     what: Vec<u8>,
-    shared: Budget,
-    own: Budget,
-    alone: Level,
+    shared: BucketConfig,
+    own: BucketConfig,
+    alone: TokenBucket,
 }
 
 impl SlasBudget {
@@ -45,7 +43,7 @@ impl SlasBudget {
     pub fn new(store: Arc<dyn SessionStore>, guard: Arc<CallGuard>, tenant: &TenantId, per_minute: u32) -> Self {
         let shared = whole(per_minute);
         let own = whole((per_minute / ALONE).max(1));
-        Self { store, guard, what: format!("slas|{tenant}").into_bytes(), shared, own, alone: Level::default() }
+        Self { store, guard, what: format!("slas|{tenant}").into_bytes(), shared, own, alone: TokenBucket::default() }
     }
 
     /// Fills the guard's purse whenever it is empty, for ever.
@@ -53,40 +51,40 @@ impl SlasBudget {
         loop {
             let priority = self.guard.permit_lease().next_refill_request().await;
             match self.take(priority).await {
-                (Taken::Yes, calls) => self.guard.permit_lease().refill(priority, calls),
-                (Taken::NotFor(wait), _) => self.guard.permit_lease().deny(priority, wait),
+                Ok(calls) => self.guard.permit_lease().refill(priority, calls),
+                Err(wait) => self.guard.permit_lease().deny(priority, wait),
             }
         }
     }
 
-    async fn take(&mut self, priority: Priority) -> (Taken, u32) {
+    async fn take(&mut self, priority: Priority) -> Result<u32, Duration> {
         let calls = handful(self.shared);
         match self.store.take(&self.what, self.shared, calls, left_by(priority, self.shared)).await {
-            Ok(taken) => (taken, calls),
+            Ok(acquired) => acquired.map(|()| calls),
             Err(_) => {
-                let calls = handful(self.own);
-                (self.alone.take(self.own, calls, left_by(priority, self.own), Instant::now()), calls)
+                let (config, calls) = (self.own.with_reserve(left_by(priority, self.own)), handful(self.own));
+                self.alone.try_acquire(config, calls, Instant::now()).map(|()| calls)
             }
         }
     }
 }
 
-fn whole(per_minute: u32) -> Budget {
-    let size = (per_minute / AT_ONCE).max(1);
-    let rest = per_minute.saturating_sub(size).max(1);
-    Budget { size, refill: Duration::from_secs(60) / rest }
+fn whole(per_minute: u32) -> BucketConfig {
+    let capacity = (per_minute / AT_ONCE).max(1);
+    let rest = per_minute.saturating_sub(capacity).max(1);
+    BucketConfig { capacity, refill_interval: Duration::from_secs(60) / rest }
 }
 
-fn handful(budget: Budget) -> u32 {
-    (budget.size / HANDFULS).max(1)
+fn handful(config: BucketConfig) -> u32 {
+    (config.capacity / HANDFULS).max(1)
 }
 
 /// What a class leaves for those that matter more.
-fn left_by(priority: Priority, budget: Budget) -> u32 {
+fn left_by(priority: Priority, config: BucketConfig) -> u32 {
     match priority {
-        Priority::BackgroundRefresh | Priority::Forwarded => budget.size / 2,
-        Priority::ForwardedLogin => budget.size / 8 * 3,
-        Priority::Refresh => budget.size / 4,
+        Priority::BackgroundRefresh | Priority::Forwarded => config.capacity / 2,
+        Priority::ForwardedLogin => config.capacity / 8 * 3,
+        Priority::Refresh => config.capacity / 4,
         Priority::Login | Priority::System | Priority::Profile | Priority::Maintenance => 0,
     }
 }
@@ -104,7 +102,7 @@ mod tests {
 
     async fn taken(budget: &mut SlasBudget, priority: Priority) -> u32 {
         let mut all = 0;
-        while let (Taken::Yes, calls) = budget.take(priority).await {
+        while let Ok(calls) = budget.take(priority).await {
             all += calls;
         }
         all
@@ -113,10 +111,10 @@ mod tests {
     #[test]
     fn no_minute_has_more_calls_than_the_limit() {
         for per_minute in [1, 2, 7, 500, 24_000] {
-            let (budget, mut level, start) = (whole(per_minute), Level::default(), Instant::now());
+            let (config, mut bucket, start) = (whole(per_minute), TokenBucket::default(), Instant::now());
             let mut taken = 0;
             for tick in 0..600 {
-                while level.take(budget, 1, 0, start + Duration::from_millis(100 * tick)) == Taken::Yes {
+                while bucket.try_acquire(config, 1, start + Duration::from_millis(100 * tick)).is_ok() {
                     taken += 1;
                 }
             }

@@ -41,14 +41,12 @@ use self::{
     unknown_clients::{UnknownClients, until_refused},
     verified_secrets::VerifiedSecrets,
 };
-use super::{
-    pace::Pace,
-    single_flight::{Flights, Joined},
-};
+use super::single_flight::{Flights, Joined};
 use crate::{
     correlation,
     jwt::{TokenDigest, bearer, token_digest},
     observability::metrics::Metrics,
+    ratelimit::{BucketConfig, KeyedRateLimiter},
     salesforce::{
         account_manager::{AccountManager, SystemTokenResponse},
         error::SalesforceError,
@@ -69,7 +67,7 @@ const SCOPE_REFUSED_FOR: Duration = Duration::from_secs(300);
 /// Longest life of a token that is believed; Account Manager gives half an hour.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// At most one replacement of a refused token in this time, so that an API that refuses everything makes no storm.
-const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
+const REPLACEMENTS: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(1) };
 
 /// A system token that the gateway got.
 #[derive(Debug)]
@@ -102,7 +100,7 @@ pub struct MachineTokens {
     guess_limiter: GuessLimiter,
     verified_secrets: Arc<VerifiedSecrets>,
     unknown_clients: Arc<UnknownClients>,
-    replacements: Pace<Slot>,
+    replacements: KeyedRateLimiter<Slot>,
     flights: Arc<Flights<Slot, Outcome>>,
     hashes: hmac::Key,
     metrics: Arc<Metrics>,
@@ -154,7 +152,7 @@ impl MachineTokens {
             guess_limiter: GuessLimiter::new(),
             verified_secrets: Arc::new(VerifiedSecrets::new()),
             unknown_clients: Arc::new(UnknownClients::new()),
-            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            replacements: KeyedRateLimiter::default(),
             flights: Flights::new(),
             hashes: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
@@ -266,7 +264,7 @@ impl MachineTokens {
                     Some(held) if held.digest != refused => return Ok(held),
                     Some(_) => tokens
                         .replacements
-                        .take(&slot)
+                        .try_acquire(&slot, REPLACEMENTS, 1)
                         .map_err(|retry_after| SystemTokenFailure::Unavailable { retry_after })?,
                     None => {}
                 }

@@ -7,11 +7,10 @@ use shopper_gateway::{
     config::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
     jwt::TokenDigest,
     observability::metrics::Metrics,
+    ratelimit::BucketConfig,
     store::{
         Cursor, Epoch, Fence, Found, HandedTokens, Lock, News, Owner, Revocation, RevocationKeys, RevocationTarget,
-        Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written,
-        budget::{Budget, Taken},
-        memory::MemoryStore,
+        Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written, memory::MemoryStore,
         redis::RedisStore,
     },
     time::unix_now,
@@ -449,19 +448,19 @@ async fn turns_come_one_after_the_other() {
 #[tokio::test]
 async fn a_budget_is_spent_once_and_comes_back() {
     of_each(async |store| {
-        let slow = Budget { size: 5, refill: Duration::from_secs(60) };
+        let slow = BucketConfig { capacity: 5, refill_interval: Duration::from_secs(60) };
         let take = async |what: &[u8], amount, leave| store.take(what, slow, amount, leave).await.unwrap();
-        assert_eq!(take(b"a", 2, 2).await, Taken::Yes);
-        let Taken::NotFor(wait) = take(b"a", 2, 2).await else { panic!("the reserve is for others") };
+        assert_eq!(take(b"a", 2, 2).await, Ok(()));
+        let wait = take(b"a", 2, 2).await.expect_err("the reserve is for others");
         assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60), "{wait:?}");
-        assert_eq!(take(b"a", 3, 0).await, Taken::Yes);
-        assert!(matches!(take(b"a", 1, 0).await, Taken::NotFor(_)));
-        assert_eq!(take(b"b", 5, 0).await, Taken::Yes, "another budget is its own");
-        assert!(matches!(take(b"c", 6, 0).await, Taken::NotFor(_)), "more than the whole");
-        assert_eq!(take(b"c", 5, 0).await, Taken::Yes, "and that took nothing");
-        let quick = Budget { size: 2, refill: Duration::from_millis(100) };
-        assert_eq!(store.take(b"d", quick, 2, 0).await.unwrap(), Taken::Yes);
-        eventually("it comes back", async || store.take(b"d", quick, 2, 0).await.unwrap() == Taken::Yes).await;
+        assert_eq!(take(b"a", 3, 0).await, Ok(()));
+        assert!(take(b"a", 1, 0).await.is_err());
+        assert_eq!(take(b"b", 5, 0).await, Ok(()), "another budget is its own");
+        assert!(take(b"c", 6, 0).await.is_err(), "more than the whole");
+        assert_eq!(take(b"c", 5, 0).await, Ok(()), "and that took nothing");
+        let quick = BucketConfig { capacity: 2, refill_interval: Duration::from_millis(100) };
+        assert_eq!(store.take(b"d", quick, 2, 0).await.unwrap(), Ok(()));
+        eventually("it comes back", async || store.take(b"d", quick, 2, 0).await.unwrap().is_ok()).await;
     })
     .await;
 }
@@ -470,10 +469,10 @@ async fn a_budget_is_spent_once_and_comes_back() {
 async fn gateways_spend_one_budget() {
     let redis = Redis::start().await;
     let (one, other) = (in_redis(&redis), in_redis(&redis));
-    let budget = Budget { size: 50, refill: Duration::from_secs(60) };
+    let budget = BucketConfig { capacity: 50, refill_interval: Duration::from_secs(60) };
     let spend = async |store: &RedisStore| {
         let mut taken = 0;
-        while store.take(b"a", budget, 1, 0).await.unwrap() == Taken::Yes {
+        while store.take(b"a", budget, 1, 0).await.unwrap().is_ok() {
             taken += 1;
         }
         taken
@@ -486,11 +485,11 @@ async fn gateways_spend_one_budget() {
 async fn a_budget_whose_server_had_another_clock_comes_back_in_its_own_time() {
     let redis = Redis::start().await;
     let store = in_redis(&redis);
-    let budget = Budget { size: 2, refill: Duration::from_millis(200) };
-    assert_eq!(store.take(b"a", budget, 1, 0).await.unwrap(), Taken::Yes);
+    let budget = BucketConfig { capacity: 2, refill_interval: Duration::from_millis(200) };
+    assert_eq!(store.take(b"a", budget, 1, 0).await.unwrap(), Ok(()));
     let name: Vec<String> = redis.run(redis::cmd("KEYS").arg("test:b:*")).await;
     redis.run::<()>(redis::cmd("SET").arg(&name[0]).arg((unix_now() + 86_400) * 1_000_000)).await;
-    let Taken::NotFor(wait) = store.take(b"a", budget, 1, 0).await.unwrap() else { panic!() };
+    let wait = store.take(b"a", budget, 1, 0).await.unwrap().unwrap_err();
     assert!(wait <= Duration::from_millis(200), "{wait:?}");
 }
 
@@ -688,7 +687,7 @@ async fn a_user_a_database_and_a_prefix_are_kept_to() {
     assert_eq!(store.replace(renewed(&session(1), 2), fence).await.unwrap(), Written::Yes);
     store.touch(&session(1), 2).await.unwrap();
     store.turn(b"ada", Duration::from_secs(1), Duration::from_secs(1)).await.unwrap();
-    store.take(b"slas", Budget { size: 1, refill: LEASE }, 1, 0).await.unwrap();
+    store.take(b"slas", BucketConfig { capacity: 1, refill_interval: LEASE }, 1, 0).await.unwrap();
     store.keep(b"keys", b"value", LEASE).await.unwrap();
     assert_eq!(store.kept(b"keys").await.unwrap().unwrap(), b"value");
     store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();

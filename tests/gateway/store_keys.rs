@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use redis::cmd;
 use shopper_gateway::{
     config::RedisTopology,
+    ratelimit::BucketConfig,
     store::{
         Epoch, Fence, KeyCheck, Lock, Outage, RevocationTarget, Session, SessionStore, UnavailableCause as Cause,
-        budget::Budget, redis::RedisStore,
+        redis::RedisStore,
     },
     time::unix_now,
 };
@@ -67,7 +68,7 @@ async fn write_everything(store: &RedisStore) {
     store.note_after(&[66; 32], Epoch { session: 1, customer: 1 }, LEASE).await.unwrap();
     store.claim(&[77; 32], LEASE).await.unwrap();
     store.turn(b"ada", LEASE, LEASE).await.unwrap();
-    store.take(b"slas", Budget { size: 9, refill: LEASE }, 1, 0).await.unwrap();
+    store.take(b"slas", BucketConfig { capacity: 9, refill_interval: LEASE }, 1, 0).await.unwrap();
     store.keep(b"keys", b"value", LEASE).await.unwrap();
     store.check_key(true).await.unwrap();
     store.try_commands().await.unwrap();

@@ -3,12 +3,7 @@
 //! Owns the counting, in this gateway alone: it bounds what one of them may cost, and is no contract to the last
 //! request. Nobody is counted who has not proved who he is, or anybody could use up another's rate.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
-
-use parking_lot::Mutex;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     config::Settings,
@@ -16,47 +11,26 @@ use crate::{
         authn::callers::Caller,
         headers::{Origin, Proved, UpstreamCredential},
     },
-    store::budget::{Budget, Level, Taken},
+    ratelimit::{BucketConfig, RateLimiter},
     types::{ClientId, OrganizationId},
 };
 
 /// The rates of the configuration; who has none is not here.
 #[derive(Debug)]
 pub(super) struct Rates {
-    callers: HashMap<String, Rate>,
-    clients: HashMap<(OrganizationId, ClientId), Rate>,
-}
-
-/// One rate: so many a second, and as many at once.
-#[derive(Debug)]
-struct Rate {
-    budget: Budget,
-    level: Mutex<Level>,
-}
-
-impl Rate {
-    fn new(per_second: u32) -> Self {
-        let per_second = per_second.max(1);
-        let budget = Budget { size: per_second, refill: Duration::from_secs(1) / per_second };
-        Self { budget, level: Mutex::default() }
-    }
-
-    fn take(&self) -> Result<(), Duration> {
-        match self.level.lock().take(self.budget, 1, 0, Instant::now()) {
-            Taken::Yes => Ok(()),
-            Taken::NotFor(wait) => Err(wait),
-        }
-    }
+    callers: HashMap<String, RateLimiter>,
+    clients: HashMap<(OrganizationId, ClientId), RateLimiter>,
 }
 
 impl Rates {
     pub(super) fn new(settings: &Settings) -> Self {
+        let limiter = |per_second: u32| RateLimiter::new(BucketConfig::per_second(per_second.max(1)));
         let callers = settings.callers.iter();
-        let callers = callers.filter_map(|caller| Some((caller.name.clone(), Rate::new(caller.requests_per_second?))));
+        let callers = callers.filter_map(|caller| Some((caller.name.clone(), limiter(caller.requests_per_second?))));
         let clients = settings.tenants.iter().flat_map(|tenant| {
             tenant.slas_clients.iter().filter_map(|client| {
                 let whose = (tenant.organization.clone(), client.id.clone());
-                Some((whose, Rate::new(client.requests_per_second?)))
+                Some((whose, limiter(client.requests_per_second?)))
             })
         });
         Self { callers: callers.collect(), clients: clients.collect() }
@@ -72,7 +46,7 @@ impl Rates {
     /// # Errors
     /// How long to wait.
     pub(super) fn admit_caller(&self, caller: &Caller) -> Result<(), Duration> {
-        self.callers.get(&caller.settings.name).map_or(Ok(()), Rate::take)
+        self.callers.get(&caller.settings.name).map_or(Ok(()), RateLimiter::try_acquire)
     }
 
     /// Whether a request with this credential may go on; then it counts.
@@ -102,6 +76,6 @@ impl Rates {
             | Origin::SlasClient(..)
             | Origin::Reported { .. } => None,
         };
-        rate.map_or(Ok(()), Rate::take)
+        rate.map_or(Ok(()), RateLimiter::try_acquire)
     }
 }

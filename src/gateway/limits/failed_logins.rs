@@ -8,27 +8,24 @@
 //! id alone lets anybody keep its owner out by failing on purpose, and none lets a thousand addresses guess. So the
 //! bound for a login id from one address is low, and the one for it from everywhere is high.
 //!
-//! Bounded, as each [`KeyedRateLimiter`] is.
+//! Bounded, as each [`KeyedRateLimiter`] is. The keys are hashes, from which no login id or address can be read.
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{
-    keyed_rate_limiter::{KeyedRateLimiter, Name},
-    login_attempt::LoginAttempt,
-    login_id::normalized,
-};
+use super::{login_attempt::LoginAttempt, login_id::normalized};
 use crate::{
     config::{Limits, Logins},
     jwt::sha256,
+    ratelimit::{BucketConfig, KeyedRateLimiter},
     types::OrganizationId,
 };
 
 /// What failed, by whom and for whom.
 #[derive(Debug, Clone)]
 pub(super) struct Attempts {
-    of_address: KeyedRateLimiter,
-    of_both: KeyedRateLimiter,
-    of_login: KeyedRateLimiter,
+    of_address: KeyedRateLimiter<[u8; 32]>,
+    of_both: KeyedRateLimiter<[u8; 32]>,
+    of_login: KeyedRateLimiter<[u8; 32]>,
     per_minute_of_both: u32,
     per_minute_of_login: u32,
 }
@@ -38,20 +35,20 @@ pub(super) struct Attempts {
 #[must_use = "an attempt that is not ended counts as failed"]
 pub(in crate::gateway) struct Attempt(Vec<Failure>);
 
-/// One that is counted: where, under which name, and how many a minute may be.
+/// One that is counted: where, under which key, and how many a minute may be.
 #[derive(Debug)]
 struct Failure {
-    meter: KeyedRateLimiter,
-    name: Name,
-    per_minute: u32,
+    limiter: KeyedRateLimiter<[u8; 32]>,
+    key: [u8; 32],
+    config: BucketConfig,
 }
 
 impl Attempts {
     pub(super) fn new(logins: &Logins) -> Self {
         Self {
-            of_address: KeyedRateLimiter::new(),
-            of_both: KeyedRateLimiter::new(),
-            of_login: KeyedRateLimiter::new(),
+            of_address: KeyedRateLimiter::default(),
+            of_both: KeyedRateLimiter::default(),
+            of_login: KeyedRateLimiter::default(),
             per_minute_of_both: logins.failed_per_address_and_login,
             per_minute_of_login: logins.failed_per_login,
         }
@@ -87,13 +84,14 @@ impl Attempts {
             named.push((&self.of_login, of_login, name(&[organization, "l", kind, login])));
         }
         let mut attempt = Attempt(Vec::with_capacity(named.len()));
-        for (meter, per_minute, name) in named.into_iter().filter(|(_, per_minute, _)| *per_minute > 0) {
-            if let Err(wait) = meter.take(&name, 1, per_minute) {
+        for (limiter, per_minute, key) in named.into_iter().filter(|(_, per_minute, _)| *per_minute > 0) {
+            let config = BucketConfig::per_minute(per_minute);
+            if let Err(wait) = limiter.try_acquire(&key, config, 1) {
                 // What was not tried did not fail.
                 attempt.end(false);
                 return Err(wait);
             }
-            attempt.0.push(Failure { meter: meter.clone(), name, per_minute });
+            attempt.0.push(Failure { limiter: limiter.clone(), key, config });
         }
         Ok(attempt)
     }
@@ -103,7 +101,7 @@ impl Attempt {
     /// Says how it ended.
     pub(in crate::gateway) fn end(self, failed: bool) {
         if !failed {
-            self.0.iter().for_each(|counted| counted.meter.give_back(&counted.name, 1, counted.per_minute));
+            self.0.iter().for_each(|counted| counted.limiter.refund(&counted.key, counted.config, 1));
         }
     }
 }

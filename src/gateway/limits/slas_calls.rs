@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 
-use super::keyed_rate_limiter::{KeyedRateLimiter, Name};
 use crate::{
     gateway::{
         Route,
@@ -13,6 +12,7 @@ use crate::{
         headers::{Origin, UpstreamCredential},
     },
     jwt::sha256,
+    ratelimit::{BucketConfig, KeyedRateLimiter},
     salesforce::guard::Priority,
     types::OrganizationId,
 };
@@ -32,32 +32,26 @@ const LOGINS: [&str; 10] = [
 ];
 
 /// Rates of calls to SLAS and of deprecated guest logins, for each client address.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SlasCallLimits {
-    calls: KeyedRateLimiter,
-    guests: KeyedRateLimiter,
+    calls: KeyedRateLimiter<[u8; 32]>,
+    guests: KeyedRateLimiter<[u8; 32]>,
 }
 
 /// Calls or a login that have been counted.
 #[derive(Debug)]
 #[must_use = "what is not given back stays counted"]
 pub(super) struct SlasCallPermit<'l> {
-    limiter: &'l KeyedRateLimiter,
-    key: Name,
+    limiter: &'l KeyedRateLimiter<[u8; 32]>,
+    key: [u8; 32],
     amount: u32,
-    per_minute: u32,
+    config: BucketConfig,
 }
 
 impl SlasCallPermit<'_> {
     /// Takes the count back: nothing was sent.
     pub(super) fn give_back(self) {
-        self.limiter.give_back(&self.key, self.amount, self.per_minute);
-    }
-}
-
-impl Default for SlasCallLimits {
-    fn default() -> Self {
-        Self { calls: KeyedRateLimiter::new(), guests: KeyedRateLimiter::new() }
+        self.limiter.refund(&self.key, self.config, self.amount);
     }
 }
 
@@ -91,15 +85,16 @@ impl SlasCallLimits {
 }
 
 fn take<'l>(
-    limiter: &'l KeyedRateLimiter,
+    limiter: &'l KeyedRateLimiter<[u8; 32]>,
     organization: &OrganizationId,
     client: IpAddr,
     amount: u32,
     per_minute: u32,
 ) -> Result<SlasCallPermit<'l>, GatewayError> {
     let key = sha256(format!("{organization}\0{client}"));
-    limiter.take(&key, amount, per_minute).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
-    Ok(SlasCallPermit { limiter, key, amount, per_minute })
+    let config = BucketConfig::per_minute(per_minute);
+    limiter.try_acquire(&key, config, amount).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
+    Ok(SlasCallPermit { limiter, key, amount, config })
 }
 
 /// How much a client's own request to SLAS matters beside the gateway's. A trusted system has proved its identity, and has

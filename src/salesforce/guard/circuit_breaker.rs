@@ -6,16 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ratelimit::{BucketConfig, TokenBucket};
+
 /// So many failures in a row open it.
 const FAILURE_THRESHOLD: u32 = 5;
-/// Between two attempts at a service that is down.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// One attempt in a second at a service that is down, or that has just rate limited the gateway.
+pub(super) const PROBES: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(1) };
 /// How often a call tries without a sign of life, in case it is the sign that fails.
 const UNPROBED_TRIAL_INTERVAL: Duration = Duration::from_secs(30);
-
-/// When the next attempt may be made, of all that share it.
-#[derive(Debug, Default)]
-pub(super) struct ProbeInterval(Option<Instant>);
 
 /// One class of calls to one service.
 #[derive(Debug)]
@@ -43,43 +41,22 @@ pub(super) enum Transition {
     Closed,
 }
 
-impl ProbeInterval {
-    /// Whether an attempt may be made now; then it counts.
-    ///
-    /// # Errors
-    /// How long to wait.
-    pub(super) fn try_acquire(&mut self, now: Instant) -> Result<(), Duration> {
-        match self.0 {
-            Some(next) if next > now => Err(next - now),
-            _ => {
-                self.record_attempt(now);
-                Ok(())
-            }
-        }
-    }
-
-    /// Counts an attempt that was made anyway.
-    fn record_attempt(&mut self, now: Instant) {
-        self.0 = Some(self.0.map_or(now, |next| next.max(now)) + PROBE_INTERVAL);
-    }
-}
-
 impl CircuitBreaker {
     pub(super) fn new(is_probed: bool) -> Self {
         Self { is_probed, failures: 0, last_recovery: None, open: None }
     }
 
     /// Whether a call may be made; if the circuit is open, it is an attempt.
-    pub(super) fn admit(&mut self, now: Instant, probe_interval: &mut ProbeInterval) -> bool {
+    pub(super) fn admit(&mut self, now: Instant, probes: &mut TokenBucket) -> bool {
         let Some(open) = &mut self.open else { return true };
         let admitted = if open.probe_succeeded {
             // The sign was just an attempt too; the next one is the later for it.
-            probe_interval.record_attempt(now);
+            probes.debit(PROBES, 1, now);
             true
         } else if self.is_probed && now.saturating_duration_since(open.last_attempt) < UNPROBED_TRIAL_INTERVAL {
             false
         } else {
-            probe_interval.try_acquire(now).is_ok()
+            probes.try_acquire(PROBES, 1, now).is_ok()
         };
         if admitted {
             *open = Open { probe_succeeded: false, last_attempt: now };
@@ -144,49 +121,45 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_it_and_an_answer_in_between_begins_anew() {
-        let (mut circuit, mut probe_interval, now) =
-            (CircuitBreaker::new(false), ProbeInterval::default(), Instant::now());
+        let (mut circuit, mut probes, now) = (CircuitBreaker::new(false), TokenBucket::default(), Instant::now());
         for _ in 0..3 {
             for _ in 1..FAILURE_THRESHOLD {
                 assert_eq!(circuit.on_failure(now, now), None);
             }
             assert_eq!(circuit.on_success(now), None);
         }
-        assert!(circuit.admit(now, &mut probe_interval));
+        assert!(circuit.admit(now, &mut probes));
         opened(&mut circuit, now);
     }
 
     #[test]
     fn without_signs_one_call_a_second_tries_and_its_answer_closes() {
-        let (mut circuit, mut probe_interval, now) =
-            (CircuitBreaker::new(false), ProbeInterval::default(), Instant::now());
+        let (mut circuit, mut probes, now) = (CircuitBreaker::new(false), TokenBucket::default(), Instant::now());
         opened(&mut circuit, now);
-        let tried = (0..100)
-            .filter(|tenth| circuit.admit(now + Duration::from_millis(100 * tenth), &mut probe_interval))
-            .count();
+        let tried =
+            (0..100).filter(|tenth| circuit.admit(now + Duration::from_millis(100 * tenth), &mut probes)).count();
         assert_eq!(tried, 10);
         assert_eq!(circuit.on_success(now), Some(Transition::Closed));
-        assert!((0..5).all(|_| circuit.admit(now, &mut probe_interval)));
+        assert!((0..5).all(|_| circuit.admit(now, &mut probes)));
     }
 
     #[test]
     fn with_signs_nobody_tries_until_one_comes() {
-        let (mut circuit, mut probe_interval, start) =
-            (CircuitBreaker::new(true), ProbeInterval::default(), Instant::now());
+        let (mut circuit, mut probes, start) = (CircuitBreaker::new(true), TokenBucket::default(), Instant::now());
         opened(&mut circuit, start);
         let at = |second| start + Duration::from_secs(second);
-        assert!(!(0..29).any(|second| circuit.admit(at(second), &mut probe_interval)));
-        assert!(circuit.needs_probe() && probe_interval.try_acquire(at(29)).is_ok());
+        assert!(!(0..29).any(|second| circuit.admit(at(second), &mut probes)));
+        assert!(circuit.needs_probe() && probes.try_acquire(PROBES, 1, at(29)).is_ok());
         circuit.probe_succeeded(at(29));
         assert!(!circuit.needs_probe());
-        assert!(circuit.admit(at(29), &mut probe_interval), "at once");
-        assert!(!circuit.admit(at(29), &mut probe_interval), "one");
+        assert!(circuit.admit(at(29), &mut probes), "at once");
+        assert!(!circuit.admit(at(29), &mut probes), "one");
         assert_eq!(circuit.on_failure(at(29), at(30)), None);
         assert!(
-            probe_interval.try_acquire(at(30)).is_err() && probe_interval.try_acquire(at(31)).is_ok(),
+            probes.check(PROBES, 1, at(30)).is_err() && probes.try_acquire(PROBES, 1, at(31)).is_ok(),
             "two attempts, so two seconds"
         );
-        assert!(circuit.admit(at(60), &mut probe_interval), "and blindly, if the signs stay away");
+        assert!(circuit.admit(at(60), &mut probes), "and blindly, if the signs stay away");
     }
 
     #[test]

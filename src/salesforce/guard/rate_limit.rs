@@ -14,9 +14,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     call::{Priority, Sender},
-    circuit_breaker::ProbeInterval,
+    circuit_breaker::PROBES,
 };
-use crate::{salesforce::response::retry_after, time::unix_now};
+use crate::{ratelimit::TokenBucket, salesforce::response::retry_after, time::unix_now};
 
 /// After a 429 that says no time.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -83,12 +83,7 @@ impl RemoteRateLimit {
     ///
     /// # Errors
     /// How long to wait.
-    pub(super) fn admit(
-        &self,
-        priority: Priority,
-        now: Instant,
-        probe_interval: &mut ProbeInterval,
-    ) -> Result<(), Duration> {
+    pub(super) fn admit(&self, priority: Priority, now: Instant, probes: &mut TokenBucket) -> Result<(), Duration> {
         if let Some(wait) =
             self.closed_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
         {
@@ -97,7 +92,7 @@ impl RemoteRateLimit {
         if let Some(wait) = self.minute.wait(priority, now).max(self.five_minutes.wait(priority, now)) {
             return Err(wait);
         }
-        if self.is_probing { probe_interval.try_acquire(now) } else { Ok(()) }
+        if self.is_probing { probes.try_acquire(PROBES, 1, now) } else { Ok(()) }
     }
 
     /// Learns from an answer. True if it is the first of those that say no.
@@ -160,8 +155,7 @@ mod tests {
 
     #[test]
     fn nobody_asks_before_the_time_is_over_and_then_one_at_a_time() {
-        let (mut rate_limit, mut probe_interval, start) =
-            (RemoteRateLimit::default(), ProbeInterval::default(), Instant::now());
+        let (mut rate_limit, mut probes, start) = (RemoteRateLimit::default(), TokenBucket::default(), Instant::now());
         assert!(rate_limit.on_response(
             Sender::Gateway,
             StatusCode::TOO_MANY_REQUESTS,
@@ -178,41 +172,36 @@ mod tests {
             "said already"
         );
         for priority in [Priority::Login, Priority::Refresh, Priority::BackgroundRefresh] {
-            assert_eq!(
-                rate_limit.admit(priority, start + seconds(29), &mut probe_interval),
-                Err(seconds(1)),
-                "{priority:?}"
-            );
+            assert_eq!(rate_limit.admit(priority, start + seconds(29), &mut probes), Err(seconds(1)), "{priority:?}");
         }
         rate_limit.on_response(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), start + seconds(10));
         let later = start + seconds(30);
-        assert_eq!(rate_limit.admit(Priority::Login, later, &mut probe_interval), Ok(()));
-        assert_eq!(rate_limit.admit(Priority::Login, later, &mut probe_interval), Err(seconds(1)));
+        assert_eq!(rate_limit.admit(Priority::Login, later, &mut probes), Ok(()));
+        assert_eq!(rate_limit.admit(Priority::Login, later, &mut probes), Err(seconds(1)));
         rate_limit.on_response(Sender::Gateway, StatusCode::OK, &HeaderMap::new(), later);
-        assert!((0..5).all(|_| rate_limit.admit(Priority::Login, later, &mut probe_interval).is_ok()));
+        assert!((0..5).all(|_| rate_limit.admit(Priority::Login, later, &mut probes).is_ok()));
     }
 
     #[test]
     fn the_less_there_is_the_fewer_may() {
-        let (mut rate_limit, mut probe_interval, now) =
-            (RemoteRateLimit::default(), ProbeInterval::default(), Instant::now());
-        let may = |rate_limit: &RemoteRateLimit, probe_interval: &mut ProbeInterval, at| {
+        let (mut rate_limit, mut probes, now) = (RemoteRateLimit::default(), TokenBucket::default(), Instant::now());
+        let may = |rate_limit: &RemoteRateLimit, probes: &mut TokenBucket, at| {
             [Priority::Login, Priority::Refresh, Priority::BackgroundRefresh]
-                .map(|priority| rate_limit.admit(priority, at, probe_interval).is_ok())
+                .map(|priority| rate_limit.admit(priority, at, probes).is_ok())
         };
         for (remaining, expected) in
             [("251", [true, true, true]), ("250", [true, true, false]), ("50", [true, false, false]), ("0", [false; 3])]
         {
             rate_limit.on_response(Sender::Gateway, StatusCode::OK, &minute(remaining, "20"), now);
-            assert_eq!(may(&rate_limit, &mut probe_interval, now), expected, "{remaining}");
+            assert_eq!(may(&rate_limit, &mut probes, now), expected, "{remaining}");
         }
-        assert_eq!(rate_limit.admit(Priority::Login, now, &mut probe_interval), Err(seconds(20)));
-        assert_eq!(may(&rate_limit, &mut probe_interval, now + seconds(20)), [true; 3], "the next minute");
+        assert_eq!(rate_limit.admit(Priority::Login, now, &mut probes), Err(seconds(20)));
+        assert_eq!(may(&rate_limit, &mut probes, now + seconds(20)), [true; 3], "the next minute");
     }
 
     #[test]
     fn a_429_without_a_time_waits_for_the_window_or_a_second() {
-        let (mut probe_interval, now) = (ProbeInterval::default(), Instant::now());
+        let (mut probes, now) = (TokenBucket::default(), Instant::now());
         for (headers, expected) in [
             (HeaderMap::new(), 1),
             (minute("0", "12"), 12),
@@ -222,11 +211,7 @@ mod tests {
         ] {
             let mut rate_limit = RemoteRateLimit::default();
             rate_limit.on_response(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers, now);
-            assert_eq!(
-                rate_limit.admit(Priority::Login, now, &mut probe_interval),
-                Err(seconds(expected)),
-                "{headers:?}"
-            );
+            assert_eq!(rate_limit.admit(Priority::Login, now, &mut probes), Err(seconds(expected)), "{headers:?}");
         }
     }
 
@@ -246,13 +231,13 @@ mod tests {
         let mut fields = minute("0", "1");
         fields.insert("x-ratelimit-1m-reset", at);
         rate_limit.on_response(Sender::Gateway, StatusCode::OK, &fields, now);
-        let wait = rate_limit.admit(Priority::Login, now, &mut ProbeInterval::default()).unwrap_err();
+        let wait = rate_limit.admit(Priority::Login, now, &mut TokenBucket::default()).unwrap_err();
         assert!((seconds(28)..=seconds(30)).contains(&wait), "{wait:?}");
     }
 
     #[test]
     fn a_429_to_a_client_closes_only_what_the_fields_say_is_used_up() {
-        let (mut probe_interval, now) = (ProbeInterval::default(), Instant::now());
+        let (mut probes, now) = (TokenBucket::default(), Instant::now());
         let said = |mut fields: HeaderMap| {
             fields.insert("retry-after", HeaderValue::from_static("900"));
             fields
@@ -266,13 +251,13 @@ mod tests {
         ] {
             let mut rate_limit = RemoteRateLimit::default();
             rate_limit.on_response(Sender::Client, StatusCode::TOO_MANY_REQUESTS, &fields, now);
-            let wait = rate_limit.admit(Priority::Login, now, &mut probe_interval).err();
+            let wait = rate_limit.admit(Priority::Login, now, &mut probes).err();
             assert_eq!(wait, expected.map(seconds), "{fields:?}");
         }
         // Nor does it make an end to what the gateway itself was told.
         let mut rate_limit = RemoteRateLimit::default();
         rate_limit.on_response(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), now);
         rate_limit.on_response(Sender::Client, StatusCode::OK, &HeaderMap::new(), now + seconds(1));
-        assert_eq!(rate_limit.admit(Priority::Login, now, &mut probe_interval), Err(seconds(30)));
+        assert_eq!(rate_limit.admit(Priority::Login, now, &mut probes), Err(seconds(30)));
     }
 }

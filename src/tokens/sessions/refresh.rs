@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     cache::InUse,
     error::{Outcome, SessionError},
-    state::{Known, Sessions, digest_of, ends_at, owns},
+    state::{Known, REPLACEMENTS, Sessions, digest_of, ends_at, owns},
 };
 use crate::{
     correlation,
@@ -75,7 +75,7 @@ impl Sessions {
             async move {
                 let session = in_use.session.load_full();
                 let is_good = match session.tokens.last() == Some(&refused) {
-                    true => sessions.replacements.take(&session.id).is_err(),
+                    true => sessions.replacements.try_acquire(&session.id, REPLACEMENTS, 1).is_err(),
                     false => session.access_ends_at > unix_now(),
                 };
                 if is_good { Ok(session) } else { sessions.flight(&in_use, &session, Priority::Refresh).await }

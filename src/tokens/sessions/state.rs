@@ -15,6 +15,7 @@ use crate::{
     config::{self, SlasClient},
     jwt::{TokenDigest, token_digest},
     observability::metrics::Metrics,
+    ratelimit::{BucketConfig, KeyedRateLimiter},
     salesforce::slas::{Slas, TokenResponse},
     store::{
         Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations, Session,
@@ -22,7 +23,6 @@ use crate::{
     },
     time::unix_now,
     tokens::{
-        pace::Pace,
         retry::{RetrySchedule, retry_in_background},
         single_flight::Flights,
     },
@@ -42,7 +42,7 @@ const REGISTERED_REFRESH_SECONDS: u64 = 90 * 24 * 3600;
 /// A token without a session is asked for again after this many seconds.
 pub(super) const NOTHING_FOR: u64 = 60;
 /// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
-const A_REPLACEMENT_EACH: Duration = Duration::from_secs(1);
+pub(super) const REPLACEMENTS: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(1) };
 /// Beside a store in memory, one of so many of its sessions is also known here.
 const MEMORY_SHARE: u64 = 16;
 /// At least so many tokens are known.
@@ -66,7 +66,7 @@ pub struct Sessions {
     pub(super) flights: Arc<Flights<SessionId, Outcome>>,
     /// How far the news of other replicas have been read.
     pub(super) news: Arc<tokio::sync::Mutex<Cursor>>,
-    pub(super) replacements: Pace<SessionId>,
+    pub(super) replacements: KeyedRateLimiter<SessionId>,
     /// Refreshes that SLAS refused without ending the session.
     pub(super) refusals: RefreshRefusals,
     pub(super) settings: config::Sessions,
@@ -117,7 +117,7 @@ impl Sessions {
             ends: Arc::default(),
             flights: Flights::new(),
             news: Arc::default(),
-            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            replacements: KeyedRateLimiter::default(),
             refusals: RefreshRefusals::new(),
             settings,
             exchange,
@@ -140,7 +140,7 @@ impl Sessions {
             ends: Arc::clone(&before.ends),
             flights: Arc::clone(&before.flights),
             news: Arc::clone(&before.news),
-            replacements: Pace::new(1, A_REPLACEMENT_EACH),
+            replacements: KeyedRateLimiter::default(),
             refusals: RefreshRefusals::new(),
             settings: self.settings.clone(),
             exchange: self.exchange,

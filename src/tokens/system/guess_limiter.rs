@@ -5,28 +5,30 @@
 //! Behind a shared address only the right secret is presented again and again: a secret that was rejected by a limit and
 //! comes back later is tried before new ones.
 //!
-//! RateLimits: the rates below limit Account Manager calls for one client from all addresses together. Every map has a
-//! capacity; beyond it the least used entries are evicted.
+//! The rates below limit Account Manager calls for one client from all addresses together. Every map has a
+//! capacity; beyond it the least used entries and the fullest buckets are evicted.
 
 use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};
 
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::super::pace::Pace;
-use crate::types::ClientId;
+use crate::{
+    ratelimit::{BucketConfig, KeyedRateLimiter},
+    types::ClientId,
+};
 
 /// Most clients with an address, and most secrets that were turned away, that are remembered.
-const CAPACITY: u64 = 10_000;
+const CAPACITY: usize = 10_000;
 /// Refused secrets of one client from one address: so many at once, then one each so often.
-const OF_ADDRESS: (u32, Duration) = (10, Duration::from_secs(6));
+const OF_ADDRESS: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(6) };
 /// The same for secrets that come back, in addition.
-const RETURNING_OF_ADDRESS: (u32, Duration) = (4, Duration::from_secs(3));
+const RETURNING_OF_ADDRESS: BucketConfig = BucketConfig { capacity: 4, refill_interval: Duration::from_secs(3) };
 /// Refused secrets of one client from all addresses together: from addresses without one so far, from the others, and
 /// of those that come back. In sum this bounds the calls to Account Manager.
-const OF_NEW_ADDRESSES: (u32, Duration) = (60, Duration::from_secs(1));
-const OF_KNOWN_ADDRESSES: (u32, Duration) = (30, Duration::from_secs(3));
-const RETURNING: (u32, Duration) = (10, Duration::from_secs(3));
+const OF_NEW_ADDRESSES: BucketConfig = BucketConfig { capacity: 60, refill_interval: Duration::from_secs(1) };
+const OF_KNOWN_ADDRESSES: BucketConfig = BucketConfig { capacity: 30, refill_interval: Duration::from_secs(3) };
+const RETURNING: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(3) };
 /// A secret comes back if this much time has passed since it was first turned away.
 const RETURNS_AFTER: Duration = Duration::from_secs(1);
 /// How long a secret that was turned away is remembered.
@@ -43,11 +45,11 @@ pub(super) type Guesser = (ClientId, Option<IpAddr>);
 /// The rates and concurrency limits of all clients.
 #[derive(Debug)]
 pub(super) struct GuessLimiter {
-    of_address: Pace<Guesser>,
-    returning_of_address: Pace<Guesser>,
-    of_new_addresses: Pace<ClientId>,
-    of_known_addresses: Pace<ClientId>,
-    returning: Pace<ClientId>,
+    of_address: KeyedRateLimiter<Guesser>,
+    returning_of_address: KeyedRateLimiter<Guesser>,
+    of_new_addresses: KeyedRateLimiter<ClientId>,
+    of_known_addresses: KeyedRateLimiter<ClientId>,
+    returning: KeyedRateLimiter<ClientId>,
     /// When a secret was first turned away, by the keyed hash of the credentials.
     turned_away: Cache<[u8; 32], Instant>,
     turns: Cache<ClientId, Turns>,
@@ -78,18 +80,15 @@ pub(super) struct GuessPermit {
 
 impl GuessLimiter {
     pub(super) fn new() -> Self {
-        fn pace<K: std::hash::Hash + Eq + Clone + Send + Sync>((at_once, each): (u32, Duration)) -> Pace<K> {
-            Pace::with_capacity(at_once, each, CAPACITY)
-        }
         Self {
-            of_address: pace(OF_ADDRESS),
-            returning_of_address: pace(RETURNING_OF_ADDRESS),
-            of_new_addresses: pace(OF_NEW_ADDRESSES),
-            of_known_addresses: pace(OF_KNOWN_ADDRESSES),
-            returning: pace(RETURNING),
-            turned_away: Cache::builder().max_capacity(CAPACITY).time_to_live(REMEMBERED_FOR).build(),
-            turns: Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED_FOR).build(),
-            turns_of_address: Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED_FOR).build(),
+            of_address: KeyedRateLimiter::new(CAPACITY),
+            returning_of_address: KeyedRateLimiter::new(CAPACITY),
+            of_new_addresses: KeyedRateLimiter::new(CAPACITY),
+            of_known_addresses: KeyedRateLimiter::new(CAPACITY),
+            returning: KeyedRateLimiter::new(CAPACITY),
+            turned_away: Cache::builder().max_capacity(CAPACITY as u64).time_to_live(REMEMBERED_FOR).build(),
+            turns: Cache::builder().max_capacity(CAPACITY as u64).time_to_idle(REMEMBERED_FOR).build(),
+            turns_of_address: Cache::builder().max_capacity(CAPACITY as u64).time_to_idle(REMEMBERED_FOR).build(),
         }
     }
 
@@ -112,7 +111,7 @@ impl GuessLimiter {
         let wait = async { Some((own.acquire_owned().await.ok()?, of_client.acquire_owned().await.ok()?)) };
         let Ok(Some(permits)) = tokio::time::timeout(LONGEST_WAIT, wait).await else {
             self.turn_away(credentials);
-            return Err(OF_ADDRESS.1);
+            return Err(OF_ADDRESS.refill_interval);
         };
         // Secrets that were refused meanwhile count.
         let class = self.class(guesser, credentials)?;
@@ -123,27 +122,34 @@ impl GuessLimiter {
     pub(super) fn refused(&self, trial: &GuessPermit) {
         let GuessPermit { class, guesser, .. } = trial;
         match class {
-            Class::NewAddress => self.of_new_addresses.count(&guesser.0),
-            Class::KnownAddress => self.of_known_addresses.count(&guesser.0),
+            Class::NewAddress => self.of_new_addresses.debit(&guesser.0, OF_NEW_ADDRESSES),
+            Class::KnownAddress => self.of_known_addresses.debit(&guesser.0, OF_KNOWN_ADDRESSES),
             Class::Returning => {
-                self.returning.count(&guesser.0);
-                self.returning_of_address.count(guesser);
+                self.returning.debit(&guesser.0, RETURNING);
+                self.returning_of_address.debit(guesser, RETURNING_OF_ADDRESS);
                 return;
             }
         }
-        self.of_address.count(guesser);
+        self.of_address.debit(guesser, OF_ADDRESS);
     }
 
     fn class(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<Class, Duration> {
-        let (class, budget) = if self.of_address.is_unused(guesser) {
-            (Class::NewAddress, &self.of_new_addresses)
+        let (class, limiter, config) = if self.of_address.is_full(guesser) {
+            (Class::NewAddress, &self.of_new_addresses, OF_NEW_ADDRESSES)
         } else {
-            (Class::KnownAddress, &self.of_known_addresses)
+            (Class::KnownAddress, &self.of_known_addresses, OF_KNOWN_ADDRESSES)
         };
-        let Err(wait) = self.of_address.may(guesser).and_then(|()| budget.may(&guesser.0)) else { return Ok(class) };
+        let Err(wait) = self.of_address.check(guesser, OF_ADDRESS).and_then(|()| limiter.check(&guesser.0, config))
+        else {
+            return Ok(class);
+        };
         let first = self.turn_away(credentials);
-        let may_return =
-            || self.returning_of_address.may(guesser).and_then(|()| self.returning.may(&guesser.0)).is_ok();
+        let may_return = || {
+            self.returning_of_address
+                .check(guesser, RETURNING_OF_ADDRESS)
+                .and_then(|()| self.returning.check(&guesser.0, RETURNING))
+                .is_ok()
+        };
         if first.elapsed() >= RETURNS_AFTER && may_return() { Ok(Class::Returning) } else { Err(wait) }
     }
 
@@ -190,9 +196,9 @@ mod tests {
         let guess_limiter = GuessLimiter::new();
         let from = |number: u32| guesser(&format!("198.51.{}.{}", number / 250, number % 250));
         let all = tried(&guess_limiter, (0..5000).map(|number| (from(number % 500), number))).await;
-        let most = OF_NEW_ADDRESSES.0 + OF_KNOWN_ADDRESSES.0 + 5;
+        let most = OF_NEW_ADDRESSES.capacity + OF_KNOWN_ADDRESSES.capacity + 5;
         assert!(all <= most as usize, "{all}");
-        assert!(all >= OF_NEW_ADDRESSES.0 as usize, "{all}");
+        assert!(all >= OF_NEW_ADDRESSES.capacity as usize, "{all}");
     }
 
     #[tokio::test]
