@@ -151,7 +151,7 @@ pub(super) struct Tenant {
     #[schemars(with = "Option<value_types::Id>", example = &"22222222-2222-4222-8222-222222222222")]
     pub(super) on_behalf_client: Option<String>,
     /// Whether logins through the SLAS paths become sessions of the gateway; see
-    /// docs/OPERATIONS.md#logins-at-slas-as-sessions before turning it on or off.
+    /// docs/OPERATIONS.md#slas-logins-as-sessions before turning it on or off.
     #[serde(default)]
     pub(super) register_sessions: bool,
     /// Requests a minute that SLAS takes of the organization; all gateways that share a store stay below it together.
@@ -191,7 +191,7 @@ pub(super) struct SlasClient {
     #[schemars(with = "value_types::Id", example = &"11111111-1111-4111-8111-111111111111")]
     pub(super) client_id: Option<String>,
     /// Its secret. Absent: a public client. With it, whoever reaches the gateway can use the client's logins by its id
-    /// alone, unless `vouch` is false; see docs/OPERATIONS.md#paths-of-slas.
+    /// alone, unless `vouch` is false; see docs/OPERATIONS.md#slas-paths.
     #[schemars(example = secret_example())]
     pub(super) client_secret: Option<Secret>,
     /// The secret before, while it is being replaced: tried where SLAS refuses `client_secret`. Not in what is added on
@@ -206,7 +206,7 @@ pub(super) struct SlasClient {
     pub(super) strict_client_auth: bool,
     /// Whether the gateway adds the client's credential to requests for SLAS that name the client and bring none, as a
     /// storefront's proxy does; private clients only. Default: true; false for the client that acts on behalf of
-    /// shoppers, unless it is the only private one. See docs/OPERATIONS.md#paths-of-slas.
+    /// shoppers, unless it is the only private one. See docs/OPERATIONS.md#slas-paths.
     #[schemars(example = false)]
     pub(super) vouch: Option<bool>,
     /// How often a second its shoppers may ask together; then 429 `caller_rate_limited`. Counted by each gateway for
