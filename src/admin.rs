@@ -28,7 +28,7 @@ use self::{
     response::{answer, json},
     status::Status,
 };
-use crate::{gateway::Gateway, shutdown::InFlight};
+use crate::{gateway::Gateway, shutdown::RequestTracker};
 
 /// What a browser calls the report when it keeps it.
 const DOWNLOADED: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
@@ -45,13 +45,13 @@ enum Format {
 #[derive(Debug)]
 pub struct Admin {
     gate: Arc<ArcSwap<Gateway>>,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<RequestTracker>,
 }
 
 impl Admin {
     /// Answers for the gate that serves at the moment.
     #[must_use]
-    pub fn new(gate: Arc<ArcSwap<Gateway>>, in_flight: Arc<InFlight>) -> Self {
+    pub fn new(gate: Arc<ArcSwap<Gateway>>, in_flight: Arc<RequestTracker>) -> Self {
         Self { gate, in_flight }
     }
 

@@ -48,8 +48,8 @@ pub use self::{
 use crate::{
     admin::Admin,
     config::Settings,
-    server::{Entrance, Proxy, Reception, Workers, http2_options},
-    shutdown::InFlight,
+    server::{Acceptor, ConnectionServer, Proxy, Workers, http2_options},
+    shutdown::RequestTracker,
 };
 
 /// Connections that wait until they are accepted, before the listener is served with a longer queue.
@@ -70,7 +70,7 @@ pub struct App {
     reloader: Arc<Reloader>,
     public: Vec<BoundListener>,
     admin: BoundListener,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<RequestTracker>,
     predecessor: Option<Predecessor>,
 }
 
@@ -135,14 +135,14 @@ impl App {
 
     /// The way into the gateway for the connections of one thread, with connections to the APIs of its own: what passes from
     /// thread to thread is found in use now and then, and given up for another.
-    fn entrance(&self, conf: &Arc<ServerConf>) -> Entrance {
+    fn connection_server(&self, conf: &Arc<ServerConf>) -> ConnectionServer {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.reloader.serving), Arc::clone(&self.in_flight)));
+        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.reloader.runtime), Arc::clone(&self.in_flight)));
         proxy.server_options = Some(options);
         proxy.h2_options = Some(http2_options(&self.settings.limits));
-        Entrance::new(proxy, Arc::clone(&self.reloader.serving))
+        ConnectionServer::new(proxy, Arc::clone(&self.reloader.runtime))
     }
 
     /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
@@ -165,14 +165,14 @@ impl App {
             }
         }
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
-        let entrances: Arc<[Entrance]> = (0..workers.count()).map(|_| self.entrance(&conf)).collect();
-        let reception = Reception::new(&self.settings, &workers, &self.in_flight, &self.reloader.gate.load().metrics);
+        let servers: Arc<[ConnectionServer]> = (0..workers.count()).map(|_| self.connection_server(&conf)).collect();
+        let acceptor = Acceptor::new(&self.settings, &workers, &self.in_flight, &self.reloader.gate.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
-            let (tls, entrances, stopped) = (self.reloader.tls.clone(), Arc::clone(&entrances), public_stopped.clone());
+            let (tls, servers, stopped) = (self.reloader.tls.clone(), Arc::clone(&servers), public_stopped.clone());
             let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
-            serving.spawn(Arc::clone(&reception).serve(bound.listener, tls, entrances, stopped).map_err(failed)?);
+            serving.spawn(Arc::clone(&acceptor).serve(bound.listener, tls, servers, stopped).map_err(failed)?);
         }
         let mut admin =
             Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.reloader.gate), Arc::clone(&self.in_flight)));
@@ -199,17 +199,17 @@ impl App {
         // Ends connections that rest between two requests, too. A receiver that is gone has stopped already.
         let _ = stop_public.send(true);
         while serving.join_next().await.is_some() {}
-        for entrance in entrances.iter() {
-            entrance.close_unused().await;
+        for server in servers.iter() {
+            server.close_incomplete().await;
         }
         // Whether all were answered in time is seen by what is left.
         let _ = tokio::time::timeout_at(deadline.into(), wait_for_drain(&self.in_flight)).await;
-        let (left, unsent) = (self.in_flight.count(), self.in_flight.unsent());
+        let (left, unflushed) = (self.in_flight.count(), self.in_flight.unflushed_connections());
         let _ = stop_admin.send(true);
         admin.abort();
         self.reloader.stop_background_tasks();
-        if left > 0 || unsent > 0 {
-            tracing::warn!(left, unsent, "stopped; requests were still in flight at the end of timeouts.drain");
+        if left > 0 || unflushed > 0 {
+            tracing::warn!(left, unflushed, "stopped; requests were still in flight at the end of timeouts.drain");
         } else {
             tracing::info!("stopped; no request was in flight");
         }
@@ -219,11 +219,11 @@ impl App {
 
 /// Returns when no request is in flight and no client has to make room for the end of an answer. Seen twice: on its way
 /// from the one to the other an answer is neither.
-async fn wait_for_drain(in_flight: &InFlight) {
+async fn wait_for_drain(in_flight: &RequestTracker) {
     let mut seen = 0;
     while seen < 2 {
         tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
-        seen = if in_flight.count() == 0 && in_flight.unsent() == 0 { seen + 1 } else { 0 };
+        seen = if in_flight.count() == 0 && in_flight.unflushed_connections() == 0 { seen + 1 } else { 0 };
     }
 }
 

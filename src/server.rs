@@ -4,18 +4,18 @@
 //! a value. Refusals are written as ordinary answers, because the library's own error answers
 //! would close the caller's connection and say nothing of use.
 
-mod access;
-mod addresses;
-mod admit;
+mod access_log;
+mod address_usage;
 mod connection;
+mod connection_limit;
 mod context;
-mod entrance;
-mod failure;
+mod error;
 mod http10;
-mod incoming;
+mod keep_alive;
 mod listener;
-mod places;
-mod serving;
+mod request_limit;
+mod request_phase;
+mod runtime;
 pub mod tls;
 mod upstream;
 mod workers;
@@ -44,18 +44,18 @@ use pingora::{
 use tracing::Instrument;
 
 pub use self::{
-    access::AccessLog,
-    context::Context,
-    entrance::Entrance,
-    listener::{Reception, http2_options},
-    serving::Serving,
-    upstream::{Unresolved, Upstream, UpstreamError},
+    access_log::AccessLog,
+    context::RequestContext,
+    keep_alive::ConnectionServer,
+    listener::{Acceptor, http2_options},
+    runtime::Runtime,
+    upstream::{UnresolvedHost, Upstream, UpstreamError},
     workers::Workers,
 };
 use self::{
-    admit::RequestPhase,
-    connection::Client,
+    connection::ConnectionState,
     http10::{Http10, is_http10},
+    request_phase::RequestPhase,
 };
 use crate::{
     connect_failure::ConnectFailure,
@@ -68,8 +68,8 @@ use crate::{
         slas,
     },
     observability::metrics::Metrics,
-    salesforce::error,
-    shutdown::InFlight,
+    salesforce::error::is_token_rejection,
+    shutdown::RequestTracker,
     time::external_wait,
 };
 
@@ -79,46 +79,49 @@ const MAX_UNPROCESSED_RETRIES: u32 = 2;
 /// The proxy in front of every organization's API.
 #[derive(Debug)]
 pub struct Proxy {
-    serving: Arc<ArcSwap<Serving>>,
+    runtime: Arc<ArcSwap<Runtime>>,
     metrics: Arc<Metrics>,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<RequestTracker>,
     request_phase: RequestPhase,
     http10: Http10,
 }
 
 impl Proxy {
-    /// A proxy that serves each request by what is in `serving` when it begins.
+    /// A proxy that serves each request by what is in `runtime` when it begins.
     #[must_use]
-    pub fn new(serving: Arc<ArcSwap<Serving>>, in_flight: Arc<InFlight>) -> Self {
-        let metrics = Arc::clone(&serving.load().gate.metrics);
+    pub fn new(runtime: Arc<ArcSwap<Runtime>>, in_flight: Arc<RequestTracker>) -> Self {
+        let metrics = Arc::clone(&runtime.load().gate.metrics);
         let request_phase = RequestPhase::new(Arc::clone(&metrics), Arc::clone(&in_flight));
-        Self { serving, metrics, in_flight, request_phase, http10: Http10::new() }
+        Self { runtime, metrics, in_flight, request_phase, http10: Http10::new() }
     }
 
     /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
-    fn body_takes_too_long(&self, context: &Context) -> bool {
-        let Serving { gate, timeouts, .. } = &*context.serving;
+    fn is_body_too_slow(&self, context: &RequestContext) -> bool {
+        let Runtime { gate, timeouts, .. } = &*context.runtime;
         let seconds = context.body_bytes / gate.limits.body_rate;
         context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
     }
 
     /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
     /// with it, which is once, and only while all that was read of its body is still held.
-    async fn replace_credential(&self, session: &Session, context: &mut Box<Context>) -> bool {
+    async fn refresh_credential(&self, session: &Session, context: &mut Box<RequestContext>) -> bool {
         let (Some(route), Some(forward)) = (&context.route, &mut context.forward) else { return false };
-        if context.replayed || !forward.credential.is_injected() || session.as_downstream().retry_buffer_truncated() {
+        if context.has_retried_credential
+            || !forward.credential.is_injected()
+            || session.as_downstream().retry_buffer_truncated()
+        {
             return false;
         }
-        let replaced = context.serving.gate.replacement(route, &forward.credential);
+        let replaced = context.runtime.gate.replacement(route, &forward.credential);
         let Some(credential) = correlation::of(context.correlation_id.clone(), replaced).await else { return false };
         forward.credential = credential;
-        context.replayed = true;
-        context.may_replay = true;
+        context.has_retried_credential = true;
+        context.should_retry = true;
         true
     }
 
     /// No connection could be made to the request's API.
-    fn note_connect_failure(&self, context: &mut Context, cause: ConnectFailure) {
+    fn record_connect_failure(&self, context: &mut RequestContext, cause: ConnectFailure) {
         context.connect_failure = Some(cause);
         self.metrics.connect_failures.with_label_values(&["api", cause.label()]).inc();
         if let Some(upstream) = &context.upstream {
@@ -127,69 +130,69 @@ impl Proxy {
     }
 
     /// How long the API may take to begin its answer.
-    fn answer_within(&self, context: &Context) -> Duration {
+    fn response_timeout(&self, context: &RequestContext) -> Duration {
         let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
         let is_admin = operation.is_some_and(|operation| {
             !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_of_system())
         });
-        let timeouts = &context.serving.timeouts;
+        let timeouts = &context.runtime.timeouts;
         if is_admin { timeouts.upstream_admin } else { timeouts.upstream }
     }
 }
 
 /// Closes a connection of HTTP/1.1 whose client may still send a body: the library would reset it, and the answer be lost.
-async fn close_after_rest(session: &mut Session) {
+async fn close_gracefully(session: &mut Session) {
     let downstream = session.as_downstream_mut();
     if downstream.as_http1().is_some() && !downstream.is_body_done() {
-        external_wait::on_others(downstream.shutdown()).await;
+        external_wait::track(downstream.shutdown()).await;
     }
 }
 
 /// Whether a request of this method says that it has no content (RFC 9110, 8.6): some servers answer 411 otherwise.
-fn expects_content(method: &Method) -> bool {
+fn requires_content_length(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 #[async_trait]
 impl ProxyHttp for Proxy {
     /// In a box: the library moves it some ten times a request.
-    type CTX = Box<Context>;
+    type CTX = Box<RequestContext>;
 
-    fn new_ctx(&self) -> Box<Context> {
+    fn new_ctx(&self) -> Box<RequestContext> {
         self.in_flight.enter();
-        Box::new(Context::new(self.serving.load_full()))
+        Box::new(RequestContext::new(self.runtime.load_full()))
     }
 
     /// No module of the library is used but for HTTP/1.0; compression is Salesforce's and the client's affair.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<()> {
-        if let Some(clock) = Client::head_clock(session.as_downstream()) {
-            clock.head_arrived();
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<()> {
+        if let Some(deadline) = ConnectionState::head_deadline(session.as_downstream()) {
+            deadline.complete_head();
         }
-        context.begin(session.req_header());
+        context.start(session.req_header());
         // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(context.serving.timeouts.idle.as_secs().max(1)));
+            session.set_keepalive(Some(context.runtime.timeouts.idle.as_secs().max(1)));
         }
         // A client that closes its half of the connection may still want the answer (RFC 9112, 9.6).
         session.as_downstream_mut().set_abort_on_close(false);
         if is_http10(session) {
-            self.http10.serve(session);
+            self.http10.apply(session);
         }
-        session.set_read_timeout(Some(context.serving.timeouts.client_body));
-        session.set_write_timeout(Some(context.serving.timeouts.client_write));
+        session.set_read_timeout(Some(context.runtime.timeouts.client_body));
+        session.set_write_timeout(Some(context.runtime.timeouts.client_write));
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<bool> {
         let span = context.span.clone();
         let (answered, waited) = {
             // Pinned here, because whoever is given a future by value has room for it twice.
-            let admitted = pin!(self.request_phase.admit(session, context).instrument(span));
-            external_wait::measured(admitted).await
+            let admitted = pin!(self.request_phase.run(session, context).instrument(span));
+            external_wait::measure(admitted).await
         };
-        context.admitted(waited);
+        context.record_request_phase(waited);
         answered
     }
 
@@ -198,21 +201,21 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
     ) -> Result<()> {
         context.body_bytes += body.as_ref().map_or(0, Bytes::len);
         if context.route.as_ref().is_some_and(|route| context.body_bytes > route.body_limit) {
-            context.failure = Some(GatewayError::TooLarge(TooLargePart::Body));
+            context.error = Some(GatewayError::TooLarge(TooLargePart::Body));
             return Error::e_explain(
                 ErrorType::Custom("body too large"),
                 "the body is larger than the operation allows",
             );
         }
-        if !end && self.body_takes_too_long(context) {
-            context.failure = Some(GatewayError::RequestInvalid("The request's body did not arrive in time.".into()));
+        if !end && self.is_body_too_slow(context) {
+            context.error = Some(GatewayError::RequestInvalid("The request's body did not arrive in time.".into()));
             return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
-        context.note_body(end)?;
+        context.record_body(end)?;
         if !end {
             return Ok(());
         }
@@ -221,27 +224,27 @@ impl ProxyHttp for Proxy {
             // and its own last chunk behind it, which is the beginning of the next request there.
             *body = None;
         }
-        context.body_sent_upstream();
+        context.record_body_sent();
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            let seated = context.serving.gate.has_body(route, forward).await;
+            let seated = context.runtime.gate.has_body(route, forward).await;
             if let Err(refusal) = seated {
-                context.failure = Some(refusal);
+                context.error = Some(refusal);
                 return Error::e_explain(ErrorType::Custom("overloaded"), "no seat is left for the request");
             }
         }
         Ok(())
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, context: &mut Box<Context>) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
         // A replay sends the body from its beginning.
         context.body_bytes = 0;
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
-        match upstream.peer(self.answer_within(context)).await {
+        match upstream.peer(self.response_timeout(context)).await {
             Ok(peer) => Ok(peer),
-            Err(Unresolved) => {
-                context.failure = Some(GatewayError::UpstreamUnavailable);
-                self.note_connect_failure(context, ConnectFailure::Unresolved);
+            Err(UnresolvedHost) => {
+                context.error = Some(GatewayError::UpstreamUnavailable);
+                self.record_connect_failure(context, ConnectFailure::Unresolved);
                 Error::e_explain(ErrorType::ConnectError, "host name not resolved")
             }
         }
@@ -251,7 +254,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
     ) -> Result<()> {
         let began = Instant::now();
         let upstream =
@@ -277,11 +280,11 @@ impl ProxyHttp for Proxy {
                 request.insert_header(field, proof)?;
             }
         }
-        if context.is_held || is_http10(session) {
+        if context.is_body_buffered || is_http10(session) {
             // The body is here already, or the client knows no 100 (Continue): nobody waits for one (RFC 9110, 10.1.1).
             request.remove_header(&EXPECT);
         }
-        if session.as_downstream_mut().is_body_empty() && expects_content(&request.method) {
+        if session.as_downstream_mut().is_body_empty() && requires_content_length(&request.method) {
             request.insert_header(CONTENT_LENGTH, 0)?;
         }
         let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
@@ -293,7 +296,7 @@ impl ProxyHttp for Proxy {
         if let Some(target) = own_target.or(path) {
             request.set_raw_path(target.as_bytes())?;
         }
-        let carried = context.sent_upstream(began);
+        let carried = context.record_request_sent(began);
         if !carried.is_empty() {
             // It belongs to the caller's `traceparent`, and comes back with what carries that on (W3C Trace Context, 3.3).
             request.remove_header("tracestate");
@@ -308,10 +311,10 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
     ) -> Result<()> {
         let began = Instant::now();
-        if error::is_token_rejection(response.status) && self.replace_credential(session, context).await {
+        if is_token_rejection(response.status) && self.refresh_credential(session, context).await {
             return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -337,13 +340,13 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            context.serving.gate.heed(route, forward, response.status, &response.headers);
+            context.runtime.gate.heed(route, forward, response.status, &response.headers);
         }
         let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
         if let Some(edits) =
             operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
         {
-            context.drops_answer = edits.drops_body;
+            context.drops_response_body = edits.drops_body;
             if let Some(status) = edits.status {
                 response.set_status(status)?;
                 response.set_reason_phrase(None)?;
@@ -370,11 +373,11 @@ impl ProxyHttp for Proxy {
                 && !response.status.is_client_error()
                 && !response.status.is_server_error()
             {
-                context.serving.gate.follow_logout(logout).await;
+                context.runtime.gate.follow_logout(logout).await;
             }
         }
         context.status = Some(response.status);
-        context.answered_upstream(began, &self.metrics);
+        context.record_response(began, &self.metrics);
         Ok(())
     }
 
@@ -383,9 +386,9 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end: bool,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
-        if context.drops_answer {
+        if context.drops_response_body {
             *body = None;
         }
         Ok(None)
@@ -395,7 +398,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _context: &mut Box<Context>,
+        _context: &mut Box<RequestContext>,
     ) -> Result<()> {
         // The version is the gateway's, not the API's (RFC 9110, 6.2).
         response.set_version(Version::HTTP_11);
@@ -403,7 +406,7 @@ impl ProxyHttp for Proxy {
             // Without chunks it ends with the connection (RFC 9112, 6.3).
             session.set_keepalive(None);
         }
-        self.request_phase.close_if_last(session);
+        self.request_phase.close_after_response_if_needed(session);
         Ok(())
     }
 
@@ -415,15 +418,15 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
         client_reused: bool,
     ) -> Box<Error> {
         let held = !session.as_downstream().retry_buffer_truncated();
-        if std::mem::take(&mut context.may_replay) {
+        if std::mem::take(&mut context.should_retry) {
             error.set_retry(held);
-        } else if failure::is_unprocessed(&error) {
-            context.unprocessed += 1;
-            error.set_retry(held && context.unprocessed <= MAX_UNPROCESSED_RETRIES);
+        } else if error::is_unprocessed(&error) {
+            context.unprocessed_retries += 1;
+            error.set_retry(held && context.unprocessed_retries <= MAX_UNPROCESSED_RETRIES);
         } else if held && session.req_header().method.is_idempotent() {
             error.retry.decide_reuse(client_reused);
         } else {
@@ -437,42 +440,48 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         peer: &HttpPeer,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        if let Some(cause) = failure::connect_failure_of(&error) {
-            self.note_connect_failure(context, cause);
+        if let Some(cause) = error::connect_failure(&error) {
+            self.record_connect_failure(context, cause);
         }
         let address = peer.address().as_inet().copied();
         if let (Some(upstream), Some(address)) = (&context.upstream, address) {
-            error.set_retry(upstream.avoid(address));
+            error.set_retry(upstream.mark_unreachable(address));
         }
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Box<RequestContext>,
+    ) -> FailToProxy {
         let written = session.response_written().is_some();
-        let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
-        let failure = if is_malformed { Some(admit::malformed_body()) } else { context.failure.take() };
-        let refusal = failure.or_else(|| failure::refusal_of(error));
-        context.broken = Some(error.etype().as_str().to_owned());
+        let is_malformed =
+            ConnectionState::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
+        let failure = if is_malformed { Some(request_phase::malformed_body_error()) } else { context.error.take() };
+        let refusal = failure.or_else(|| error::gateway_error(error));
+        context.abort_cause = Some(error.etype().as_str().to_owned());
         // A client that hangs up does not take its attempt at a login back.
         if *error.esource() != ErrorSource::Downstream
             && let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
         {
-            context.serving.gate.on_no_response(route, forward);
+            context.runtime.gate.on_no_response(route, forward);
         }
         if written {
-            self.metrics.broken_answers.with_label_values(&[failure::side_of(error)]).inc();
+            self.metrics.broken_answers.with_label_values(&[error::abort_side(error)]).inc();
         }
         let code = match refusal {
             Some(refusal) if !written => {
                 session.set_keepalive(None);
                 let reply = LocalResponse::refusal(&refusal);
                 let status = reply.status.as_u16();
-                match self.request_phase.answer(session, context, reply).await {
+                match self.request_phase.respond(session, context, reply).await {
                     Ok(_) => {
-                        close_after_rest(session).await;
+                        close_gracefully(session).await;
                         status
                     }
                     Err(_) => 0,
@@ -483,24 +492,24 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code: code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<Context>) {
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<RequestContext>) {
         if let (Some(route), Some(login)) =
             (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
         {
-            let gate = &context.serving.gate;
+            let gate = &context.runtime.gate;
             gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
         }
-        context.record(session.req_header(), &self.metrics);
+        context.finish(session.req_header(), &self.metrics);
         // Last, so that a drain waits for what is told of the request as well.
         self.in_flight.leave();
     }
 
     /// Our own line tells of failures, without path, query and header.
-    fn suppress_error_log(&self, _session: &Session, _context: &Box<Context>, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _context: &Box<RequestContext>, _error: &Error) -> bool {
         true
     }
 
-    fn request_summary(&self, _session: &Session, context: &Box<Context>) -> String {
+    fn request_summary(&self, _session: &Session, context: &Box<RequestContext>) -> String {
         context.summary()
     }
 }

@@ -1,7 +1,7 @@
 //! Requests in flight, and whether the gateway is about to stop: what a drain waits for.
 //!
 //! Owns the counts. A request of HTTP/2 is done when its answer is in its connection's buffer; what the client has not
-//! made room for then is [`Unsent`], and waited for as well.
+//! made room for then is [`UnflushedGuard`], and waited for as well.
 
 use std::sync::{
     Arc,
@@ -10,22 +10,22 @@ use std::sync::{
 
 /// Requests in flight, and whether the gateway is about to stop.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub struct RequestTracker {
     requests: AtomicUsize,
-    unsent: AtomicUsize,
-    draining: AtomicBool,
+    unflushed_connections: AtomicUsize,
+    is_draining: AtomicBool,
 }
 
-impl InFlight {
+impl RequestTracker {
     /// From now on, each answer closes its connection.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.is_draining.store(true, Ordering::Release);
     }
 
-    /// Whether [`InFlight::drain`] was called.
+    /// Whether [`RequestTracker::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.is_draining.load(Ordering::Acquire)
     }
 
     /// How many requests are in flight.
@@ -36,8 +36,8 @@ impl InFlight {
 
     /// How many connections have bytes that the system has not taken yet, or in a drain had such, and are open.
     #[must_use]
-    pub fn unsent(&self) -> usize {
-        self.unsent.load(Ordering::Acquire)
+    pub fn unflushed_connections(&self) -> usize {
+        self.unflushed_connections.load(Ordering::Acquire)
     }
 
     /// A request begins.
@@ -53,44 +53,44 @@ impl InFlight {
 
 /// Whether one connection has bytes that the system has not taken yet, because its client reads more slowly.
 #[derive(Debug)]
-pub struct Unsent {
-    among: Arc<InFlight>,
-    some: bool,
+pub struct UnflushedGuard {
+    tracker: Arc<RequestTracker>,
+    is_pending: bool,
 }
 
-impl Unsent {
+impl UnflushedGuard {
     /// Of a connection that has written nothing.
     #[must_use]
-    pub fn none(among: &Arc<InFlight>) -> Self {
-        Self { among: Arc::clone(among), some: false }
+    pub fn new(tracker: &Arc<RequestTracker>) -> Self {
+        Self { tracker: Arc::clone(tracker), is_pending: false }
     }
 
     /// A write or a flush has to wait.
-    pub fn begin(&mut self) {
-        if !self.some {
-            self.some = true;
-            self.among.unsent.fetch_add(1, Ordering::AcqRel);
+    pub fn mark_pending(&mut self) {
+        if !self.is_pending {
+            self.is_pending = true;
+            self.tracker.unflushed_connections.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// Everything is flushed. In a drain that is not the end, which is the connection's: what the system has taken is
     /// lost if the client sends something, as HTTP/2 does, to a process that is gone.
-    pub fn flushed(&mut self) {
-        if self.some && !self.among.is_draining() {
-            self.end();
+    pub fn mark_flushed(&mut self) {
+        if self.is_pending && !self.tracker.is_draining() {
+            self.release();
         }
     }
 
-    fn end(&mut self) {
-        self.some = false;
-        self.among.unsent.fetch_sub(1, Ordering::AcqRel);
+    fn release(&mut self) {
+        self.is_pending = false;
+        self.tracker.unflushed_connections.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Drop for Unsent {
+impl Drop for UnflushedGuard {
     fn drop(&mut self) {
-        if self.some {
-            self.end();
+        if self.is_pending {
+            self.release();
         }
     }
 }

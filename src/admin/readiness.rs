@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{gateway::Gateway, jwks::KeyRing, shutdown::InFlight};
+use crate::{gateway::Gateway, jwks::KeyRing, shutdown::RequestTracker};
 
 /// Whether requests should come here, and what is missing if not.
 #[derive(Debug, Serialize)]
@@ -26,7 +26,7 @@ struct Ring {
 
 impl Readiness {
     /// The readiness at this moment.
-    pub(super) fn of(gate: &Gateway, in_flight: &InFlight) -> Self {
+    pub(super) fn of(gate: &Gateway, in_flight: &RequestTracker) -> Self {
         let (keys, draining) = (gate.shoppers.has_all_keys(), in_flight.is_draining());
         let keys_missing = gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
         Self { ready: keys && !draining, keys, keys_missing, draining }

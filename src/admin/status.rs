@@ -13,7 +13,7 @@ use crate::{
     config::{PolicyMode, UnknownOperations},
     gateway::{Gateway, Tenant, authn::callers::Caller},
     observability::metrics::Sample,
-    shutdown::InFlight,
+    shutdown::RequestTracker,
     store::{KeyCheck, StoreState},
     time::unix_now,
 };
@@ -112,7 +112,7 @@ pub(super) struct CallerStatus {
 
 impl Status {
     /// The state at this moment.
-    pub(super) fn of(gate: &Gateway, readiness: Readiness, in_flight: &InFlight, migration: Report) -> Self {
+    pub(super) fn of(gate: &Gateway, readiness: Readiness, in_flight: &RequestTracker, migration: Report) -> Self {
         let read = |name: &str| gate.metrics.samples(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =

@@ -28,7 +28,7 @@ use crate::{
     salesforce::{
         account_manager::AccountManager, customers::Customers, guard::CallGuard, slas::Slas, transport::Transport,
     },
-    server::{AccessLog, Serving, Upstream},
+    server::{AccessLog, Runtime, Upstream},
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
     time::unix_now,
     tokens::{
@@ -59,7 +59,7 @@ pub(super) struct ProcessState {
 #[derive(Debug)]
 pub(super) struct Components {
     pub(super) settings: Settings,
-    pub(super) serving: Arc<Serving>,
+    pub(super) runtime: Arc<Runtime>,
     keeping: Keeping,
     /// When the authorities of each API end that has its own.
     pub(super) expiries: Vec<CertificateExpiry>,
@@ -90,7 +90,7 @@ impl Components {
     pub(super) fn build(settings: Settings, process: &ProcessState, before: Option<&Self>) -> Result<Self, AppError> {
         let metrics = &process.metrics;
         let (operations, callers) = build_policy(&settings)?;
-        let before_bounds = before.map(|before| &before.serving.gate.bounds);
+        let before_bounds = before.map(|before| &before.runtime.gate.bounds);
         let bounds = RateLimits::new(&settings, before_bounds)
             .map_err(|errors| AppError::Policy(low_priority_diagnostics(&errors)))?;
         let keeping = build_jwks_persistence(&settings, metrics, before)?;
@@ -102,14 +102,14 @@ impl Components {
         let mut agents = ByOrganization::default();
         let trust = TrustAnchors::default();
         let of_store =
-            certificate_files::store_ends(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
+            certificate_files::store_expiry(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
                 CertificateExpiry { certificate, tenant: CertificateExpiry::NO_TENANT.to_owned(), expires_at: end }
             });
         let mut expiries: Vec<CertificateExpiry> = of_store.collect();
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
-            let old_rings = before.map_or(&[][..], |before| &before.serving.gate.rings);
+            let old_rings = before.map_or(&[][..], |before| &before.runtime.gate.rings);
             let of_api = trust.of_api(tenant)?;
             if let Some(end) = of_api.end(now) {
                 expiries.push(CertificateExpiry {
@@ -147,7 +147,7 @@ impl Components {
             Arc::clone(metrics),
         );
         let sessions = match before {
-            Some(before) => sessions.after(&before.serving.gate.sessions),
+            Some(before) => sessions.after(&before.runtime.gate.sessions),
             None => sessions,
         };
         let on_behalf = OnBehalfTokens::new(
@@ -186,13 +186,13 @@ impl Components {
         });
         let log = AccessLog::new(&settings.log);
         process.machine.share_proofs(&keeping.store);
-        let serving = Arc::new(Serving { gate, upstreams, timeouts: settings.timeouts.clone(), log });
-        Ok(Self { settings, serving, keeping, expiries })
+        let runtime = Arc::new(Runtime { gate, upstreams, timeouts: settings.timeouts.clone(), log });
+        Ok(Self { settings, runtime, keeping, expiries })
     }
 
     /// The budget of each organization at SLAS.
     pub(super) fn budgets(&self) -> impl Iterator<Item = SlasBudget> {
-        self.serving.gate.tenants.values().map(|tenant| {
+        self.runtime.gate.tenants.values().map(|tenant| {
             let (store, guard) = (Arc::clone(&self.keeping.store), Arc::clone(tenant.slas.guard()));
             SlasBudget::new(store, guard, &tenant.settings.tenant, tenant.settings.slas_requests_per_minute)
         })
@@ -232,7 +232,7 @@ pub fn build_session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc
 fn build_deprecated_usage(settings: &Settings, before: Option<&Components>) -> DeprecatedUsage {
     let clients = |tenant: &config::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
     let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
-    DeprecatedUsage::new(tenants, before.map(|before| &before.serving.gate.deprecated_usage))
+    DeprecatedUsage::new(tenants, before.map(|before| &before.runtime.gate.deprecated_usage))
 }
 
 /// Where key sets outlive the process.

@@ -13,11 +13,11 @@ use crate::{
 /// Everything that is wrong with the files, as far as the configuration could be read, and everything doubtful.
 pub(super) fn check(partial: &PartialSettings) -> CheckReport {
     let mut checked = CheckReport::default();
-    let (errors, doubts) = ListenerTls::check(&partial.tls);
+    let (errors, warnings) = ListenerTls::check(&partial.tls);
     let finding =
         |error: crate::server::tls::TlsFileError| Diagnostic { path: error.key.to_owned(), message: error.problem };
     checked.errors.extend(errors.into_iter().map(finding));
-    checked.warnings.extend(doubts.into_iter().map(finding));
+    checked.warnings.extend(warnings.into_iter().map(finding));
     let mut by_system: Vec<String> = partial.verified_by_system.iter().map(|key| (*key).to_owned()).collect();
     for (position, tenant) in partial.tenants.iter().enumerate() {
         let table = format!("tenants[{position}]");
@@ -68,7 +68,7 @@ fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut CheckRep
 
 /// When the certificates of the store's files end, seconds since 1970, by what the metrics call them. A file that cannot be
 /// read has been refused.
-pub(super) fn store_ends(partial: &PartialSettings) -> Vec<(&'static str, i64)> {
+pub(super) fn store_expiry(partial: &PartialSettings) -> Vec<(&'static str, i64)> {
     let authorities = partial.store_authorities.iter().filter_map(|(key, file)| {
         let label = if *key == "store.ca" { "store_ca" } else { "store_sentinel_ca" };
         Some((label, Certificates::read_authorities(file).ok()?.authorities_end(now())?))

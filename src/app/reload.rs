@@ -22,7 +22,7 @@ use crate::{
         audit::{AuditContext, AuditRecord, Event},
         metrics::CertificateExpiry,
     },
-    server::{Serving, tls::ListenerTls},
+    server::{Runtime, tls::ListenerTls},
     time::unix_now,
     tokens::health_probe,
 };
@@ -33,7 +33,7 @@ const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What is in force.
 #[derive(Debug)]
 pub struct Reloader {
-    pub(super) serving: Arc<ArcSwap<Serving>>,
+    pub(super) runtime: Arc<ArcSwap<Runtime>>,
     pub(super) gate: Arc<ArcSwap<Gateway>>,
     pub(super) tls: Option<ListenerTls>,
     process: ProcessState,
@@ -56,8 +56,8 @@ impl Reloader {
         let process = ProcessState::new()?;
         let components = Components::build(settings, &process, None)?;
         let reloader = Self {
-            serving: Arc::new(ArcSwap::from(Arc::clone(&components.serving))),
-            gate: Arc::new(ArcSwap::from(Arc::clone(&components.serving.gate))),
+            runtime: Arc::new(ArcSwap::from(Arc::clone(&components.runtime))),
+            gate: Arc::new(ArcSwap::from(Arc::clone(&components.runtime.gate))),
             tls,
             process,
             components: Mutex::new(components),
@@ -108,11 +108,11 @@ impl Reloader {
         let tls = settings.server.tls.as_ref().map(ListenerTls::read).transpose()?;
         let new = Components::build(settings, &self.process, Some(&components))?;
         let waiting = changes_that_need_a_restart(&components.settings, &new.settings);
-        if let (Some(shown), Some(read)) = (&self.tls, &tls) {
-            shown.take_over(read);
+        if let (Some(current), Some(new)) = (&self.tls, &tls) {
+            current.replace_with(new);
         }
-        self.serving.store(Arc::clone(&new.serving));
-        self.gate.store(Arc::clone(&new.serving.gate));
+        self.runtime.store(Arc::clone(&new.runtime));
+        self.gate.store(Arc::clone(&new.runtime.gate));
         *components = new;
         drop(components);
         self.start_background_tasks();
@@ -165,7 +165,7 @@ impl Reloader {
         let metrics = &self.process.metrics;
         metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
         let mut expiries = self.components.lock().expiries.clone();
-        if let Some(tls) = tls.map(ListenerTls::ends) {
+        if let Some(tls) = tls.map(ListenerTls::expiry) {
             let files = [("listener", tls.certificate), ("client_ca", tls.client_ca), ("client_crl", tls.client_crl)];
             expiries.extend(files.into_iter().filter_map(|(certificate, end)| {
                 Some(CertificateExpiry {

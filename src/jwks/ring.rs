@@ -211,7 +211,7 @@ impl KeyRing {
             // Filling it is no request's business. The first attempt is worth waiting for; after that
             // nobody waits for an issuer that is down.
             let mut tried = self.tried.subscribe();
-            let _ = external_wait::on_others(tried.wait_for(|tried| *tried)).await;
+            let _ = external_wait::track(tried.wait_for(|tried| *tried)).await;
             if let Some(key) = self.known(kid) {
                 return Ok(key);
             }
@@ -229,7 +229,7 @@ impl KeyRing {
             drop(place);
             found
         };
-        external_wait::on_others(tokio::spawn(searching.in_current_span())).await.unwrap_or(Err(NoKey::Unavailable))
+        external_wait::track(tokio::spawn(searching.in_current_span())).await.unwrap_or(Err(NoKey::Unavailable))
     }
 
     fn known(&self, kid: &str) -> Option<Key> {

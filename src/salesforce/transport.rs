@@ -151,7 +151,7 @@ impl Transport {
         if !error.is_transient() || Instant::now() + delay >= deadline || !self.guard.try_retry() {
             return first;
         }
-        external_wait::on_others(tokio::time::sleep(delay)).await;
+        external_wait::track(tokio::time::sleep(delay)).await;
         let left = deadline.saturating_duration_since(Instant::now());
         self.attempt(kind, retry.timeout(left), &read).await
     }
@@ -162,7 +162,7 @@ impl Transport {
         request: RequestBuilder,
         read: &impl Fn(&Response) -> Result<T, SalesforceError>,
     ) -> Result<T, SalesforceError> {
-        if let Err(error) = external_wait::on_others(self.guard.admit(kind.priority)).await {
+        if let Err(error) = external_wait::track(self.guard.admit(kind.priority)).await {
             self.metrics.token_exchanges.with_label_values(&[kind.service, kind.flow, "not_sent"]).inc();
             return Err(error.into());
         }
@@ -183,7 +183,7 @@ impl Transport {
         let span = spans::exchange(kind.service, kind.flow);
         let correlation_id = correlation::current();
         let answer =
-            external_wait::on_others(read_response(request, correlation_id.clone()).instrument(span.clone())).await;
+            external_wait::track(read_response(request, correlation_id.clone()).instrument(span.clone())).await;
         let (host, result) = match answer {
             Ok(answer) => (None, Ok(answer)),
             Err(error) => (host_of(&error), Err(error.into())),

@@ -14,9 +14,9 @@ use pingora::{Error, ErrorType};
 use tracing::Span;
 
 use super::{
-    Serving,
-    access::Line,
-    incoming::{IncomingBody, RequestPermit},
+    Runtime,
+    access_log::LogLine,
+    request_limit::{BodyPermit, RequestPermit},
     upstream::Upstream,
 };
 use crate::{
@@ -32,87 +32,87 @@ use crate::{
 /// Longest correlation id that is taken over from a caller.
 const MAX_CORRELATION_ID: usize = 128;
 /// Label of what is not known.
-const NONE: &str = "none";
+const UNKNOWN: &str = "none";
 
 /// One request on its way.
 #[derive(Debug)]
-pub struct Context {
+pub struct RequestContext {
     /// By what it is served, to its end.
-    pub(super) serving: Arc<Serving>,
+    pub(super) runtime: Arc<Runtime>,
     pub(super) route: Option<Route>,
     pub(super) forward: Option<Forward>,
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
     /// The whole body was read before the request went upstream.
-    pub(super) is_held: bool,
+    pub(super) is_body_buffered: bool,
     /// Counts it among the requests of its client.
     pub(super) request_permit: Option<RequestPermit>,
     /// Counts its body, if one is to come.
-    pub(super) incoming: Option<IncomingBody>,
+    pub(super) body_permit: Option<BodyPermit>,
     /// The answer's body stays here.
-    pub(super) drops_answer: bool,
+    pub(super) drops_response_body: bool,
     /// How often the API has said that it had not processed the request.
-    pub(super) unprocessed: u32,
+    pub(super) unprocessed_retries: u32,
     /// Whether it has been sent a second time, with another token.
-    pub(super) replayed: bool,
+    pub(super) has_retried_credential: bool,
     /// Whether the failure that is about to be reported is nothing but the wish for that.
-    pub(super) may_replay: bool,
+    pub(super) should_retry: bool,
     /// The refusal to answer with when the library reports a failure that we caused.
-    pub(super) failure: Option<GatewayError>,
+    pub(super) error: Option<GatewayError>,
     pub(super) status: Option<StatusCode>,
     pub(super) code: Option<&'static str>,
     /// What the log says beside the code.
     pub(super) reason: Option<&'static str>,
-    pub(super) reported: bool,
-    pub(super) broken: Option<String>,
+    pub(super) is_report_only: bool,
+    pub(super) abort_cause: Option<String>,
     /// Why the last attempt got no connection to the API.
     pub(super) connect_failure: Option<ConnectFailure>,
     /// What a trace shows of it; nothing where none are exported.
     pub(super) span: Span,
     upstream_span: Span,
-    began: Instant,
+    started: Instant,
     /// The gateway's own part so far: without upstream, exchanges and the client.
-    own: Duration,
+    gateway_time: Duration,
     sent_at: Option<Instant>,
-    upstream_took: Option<Duration>,
+    upstream_time: Option<Duration>,
 }
 
-impl Context {
+impl RequestContext {
     /// Of a request whose head has just arrived.
-    pub(super) fn new(serving: Arc<Serving>) -> Self {
+    pub(super) fn new(runtime: Arc<Runtime>) -> Self {
         Self {
-            serving,
+            runtime,
             route: None,
             forward: None,
             upstream: None,
-            correlation_id: HeaderValue::from_static(NONE),
+            correlation_id: HeaderValue::from_static(UNKNOWN),
             body_bytes: 0,
-            is_held: false,
+            is_body_buffered: false,
             request_permit: None,
-            incoming: None,
-            drops_answer: false,
-            unprocessed: 0,
-            replayed: false,
-            may_replay: false,
-            failure: None,
+            body_permit: None,
+            drops_response_body: false,
+            unprocessed_retries: 0,
+            has_retried_credential: false,
+            should_retry: false,
+            error: None,
             status: None,
             code: None,
             reason: None,
-            reported: false,
-            broken: None,
+            is_report_only: false,
+            abort_cause: None,
             connect_failure: None,
             span: Span::none(),
             upstream_span: Span::none(),
-            began: Instant::now(),
-            own: Duration::ZERO,
+            started: Instant::now(),
+            gateway_time: Duration::ZERO,
             sent_at: None,
-            upstream_took: None,
+            upstream_time: None,
         }
     }
 
     /// The head is there: names the request, and makes it part of the caller's trace.
-    pub(super) fn begin(&mut self, head: &Parts) {
+    pub(super) fn start(&mut self, head: &Parts) {
         self.correlate(head.headers.get(CORRELATION_ID));
         self.span = spans::request(method(head), self.correlation_text());
         otlp::continue_trace(&self.span, &head.headers);
@@ -131,25 +131,25 @@ impl Context {
     }
 
     pub(super) fn correlation_text(&self) -> &str {
-        self.correlation_id.to_str().unwrap_or(NONE)
+        self.correlation_id.to_str().unwrap_or(UNKNOWN)
     }
 
     /// Since the request's head arrived.
     pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.started.elapsed()
     }
 
     /// It has been decided, and answered if it stays here. What it waited for others is not the gateway's own time.
-    pub(super) fn admitted(&mut self, waited: Duration) {
-        self.own += self.began.elapsed().saturating_sub(waited);
+    pub(super) fn record_request_phase(&mut self, waited: Duration) {
+        self.gateway_time += self.started.elapsed().saturating_sub(waited);
     }
 
     /// It goes upstream now, after the edits that began then. Gives the fields that carry the trace on.
-    pub(super) fn sent_upstream(&mut self, began: Instant) -> Vec<(HeaderName, HeaderValue)> {
+    pub(super) fn record_request_sent(&mut self, started: Instant) -> Vec<(HeaderName, HeaderValue)> {
         self.upstream_span = spans::upstream(&self.span);
         let context = otlp::trace_headers(&self.upstream_span);
         let now = Instant::now();
-        self.own += now - began;
+        self.gateway_time += now - started;
         self.sent_at = Some(now);
         context
     }
@@ -157,38 +157,38 @@ impl Context {
     /// A part of the body has arrived, or its end.
     ///
     /// # Errors
-    /// If no memory is left for it; then [`Context::failure`] says what to answer.
-    pub(super) fn note_body(&mut self, end: bool) -> pingora::Result<()> {
-        let Some(incoming) = &mut self.incoming else { return Ok(()) };
-        if let Err(refusal) = incoming.hold(self.body_bytes, &self.serving.gate.limits) {
-            self.failure = Some(refusal);
+    /// If no memory is left for it; then [`RequestContext::error`] says what to answer.
+    pub(super) fn record_body(&mut self, end: bool) -> pingora::Result<()> {
+        let Some(permit) = &mut self.body_permit else { return Ok(()) };
+        if let Err(refusal) = permit.record_arrived(self.body_bytes, &self.runtime.gate.limits) {
+            self.error = Some(refusal);
             return Error::e_explain(ErrorType::Custom("too many bodies"), "no memory is left for the body");
         }
         if end {
-            incoming.complete();
+            permit.mark_complete();
         }
         Ok(())
     }
 
     /// The request's body is sent as well: the time that its client took for it is not upstream's.
-    pub(super) fn body_sent_upstream(&mut self) {
+    pub(super) fn record_body_sent(&mut self) {
         if self.body_bytes > 0 && self.sent_at.is_some() {
             self.sent_at = Some(Instant::now());
         }
     }
 
     /// The answer's head is there, and has been edited since then.
-    pub(super) fn answered_upstream(&mut self, since: Instant, metrics: &Metrics) {
+    pub(super) fn record_response(&mut self, since: Instant, metrics: &Metrics) {
         if let Some(sent_at) = self.sent_at.take() {
             let took = since.saturating_duration_since(sent_at);
-            self.upstream_took = Some(took);
+            self.upstream_time = Some(took);
             metrics.upstream_duration.observe(took.as_secs_f64());
         }
         if let Some(status) = self.status {
             self.upstream_span.record("http.response.status_code", status.as_u16());
         }
         self.upstream_span = Span::none();
-        self.own += since.elapsed();
+        self.gateway_time += since.elapsed();
     }
 
     /// The request in words that may stand in a log: no path, no query, no header.
@@ -197,49 +197,49 @@ impl Context {
     }
 
     /// Counts the request, ends its span and writes its line.
-    pub(super) fn record(&self, head: &Parts, metrics: &Metrics) {
-        let total = self.began.elapsed();
+    pub(super) fn finish(&self, head: &Parts, metrics: &Metrics) {
+        let total = self.started.elapsed();
         // Nobody waits any more for what was sent and not answered: upstream took at least so long.
-        let in_vain = self.sent_at.map(|sent_at| sent_at.elapsed());
-        if let Some(waited) = in_vain {
+        let unanswered = self.sent_at.map(|sent_at| sent_at.elapsed());
+        if let Some(waited) = unanswered {
             metrics.upstream_duration.observe(waited.as_secs_f64());
         }
         let status = self.status.map_or(0, |status| status.as_u16());
-        let status_text = self.status.as_ref().map_or(NONE, StatusCode::as_str);
-        let source = if self.upstream_took.is_some() { "upstream" } else { "gateway" };
-        let tenant = self.route.as_ref().map_or(NONE, |route| route.organization.as_str());
-        let caller = self.forward.as_ref().map_or(NONE, |forward| forward.credential.caller_label());
+        let status_text = self.status.as_ref().map_or(UNKNOWN, StatusCode::as_str);
+        let source = if self.upstream_time.is_some() { "upstream" } else { "gateway" };
+        let tenant = self.route.as_ref().map_or(UNKNOWN, |route| route.organization.as_str());
+        let caller = self.forward.as_ref().map_or(UNKNOWN, |forward| forward.credential.caller_label());
         let operation = self.route.as_ref().and_then(|route| route.operation.as_ref());
-        let api = operation.map_or(NONE, |operation| &operation.api);
+        let api = operation.map_or(UNKNOWN, |operation| &operation.api);
         let operation_label = self.operation_label();
         let labels = RequestLabels { tenant, api, operation: &operation_label, caller, status: status_text, source };
         metrics.requests.count(labels);
         metrics.request_duration.observe(total.as_secs_f64());
-        metrics.overhead.observe(self.own.as_secs_f64());
-        let line = Line {
+        metrics.overhead.observe(self.gateway_time.as_secs_f64());
+        let line = LogLine {
             tenant,
             operation: self.operation_label(),
-            route: operation.map_or(NONE, |operation| &operation.template),
+            route: operation.map_or(UNKNOWN, |operation| &operation.template),
             method: method(head),
             caller,
             status,
             source,
             code: self.code,
             reason: self.reason,
-            reported: self.reported,
-            broken: self.broken.as_deref(),
+            report_only: self.is_report_only,
+            aborted: self.abort_cause.as_deref(),
             cause: self.connect_failure.map(ConnectFailure::label),
             total,
-            upstream: self.upstream_took.or(in_vain),
-            own: self.own,
+            upstream: self.upstream_time.or(unanswered),
+            gateway: self.gateway_time,
             correlation_id: self.correlation_text(),
             trace_id: otlp::sampled_trace_id(&self.span),
         };
         self.end_span(&line);
-        self.serving.log.write(&line);
+        self.runtime.log.write(&line);
     }
 
-    fn end_span(&self, line: &Line<'_>) {
+    fn end_span(&self, line: &LogLine<'_>) {
         if self.span.is_disabled() {
             return;
         }
@@ -249,7 +249,7 @@ impl Context {
         self.span.record("organization", line.tenant);
         self.span.record("caller", line.caller);
         self.span.record("refusal", line.code);
-        if line.status >= 500 || line.broken.is_some() {
+        if line.status >= 500 || line.aborted.is_some() {
             self.span.record("otel.status_code", "ERROR");
         }
     }
@@ -257,42 +257,42 @@ impl Context {
     fn operation_label(&self) -> Cow<'_, str> {
         match self.route.as_ref().and_then(|route| route.operation.as_ref()) {
             Some(operation) => Cow::Borrowed(&operation.name),
-            None => Cow::Borrowed(NONE),
+            None => Cow::Borrowed(UNKNOWN),
         }
     }
 }
 
 /// The method is a closed set once the request is admitted; before, it may be anything.
 fn method(head: &Parts) -> &str {
-    if head.method.as_str().len() <= 7 { head.method.as_str() } else { NONE }
+    if head.method.as_str().len() <= 7 { head.method.as_str() } else { UNKNOWN }
 }
 
 /// Counts what was answered without becoming a request, and writes its line.
-pub(super) fn record_unread(
+pub(super) fn record_early_error(
     status: StatusCode,
     code: Option<&'static str>,
     correlation_id: &HeaderValue,
     metrics: &Metrics,
 ) {
-    let (tenant, operation, caller, source) = (NONE, NONE, NONE, "gateway");
-    metrics.requests.count(RequestLabels { tenant, api: NONE, operation, caller, status: status.as_str(), source });
-    let line = Line {
+    let (tenant, operation, caller, source) = (UNKNOWN, UNKNOWN, UNKNOWN, "gateway");
+    metrics.requests.count(RequestLabels { tenant, api: UNKNOWN, operation, caller, status: status.as_str(), source });
+    let line = LogLine {
         tenant,
         operation: Cow::Borrowed(operation),
-        route: NONE,
-        method: NONE,
+        route: UNKNOWN,
+        method: UNKNOWN,
         caller,
         status: status.as_u16(),
         source,
         code,
         reason: None,
-        reported: false,
-        broken: None,
+        report_only: false,
+        aborted: None,
         cause: None,
         total: Duration::ZERO,
         upstream: None,
-        own: Duration::ZERO,
-        correlation_id: correlation_id.to_str().unwrap_or(NONE),
+        gateway: Duration::ZERO,
+        correlation_id: correlation_id.to_str().unwrap_or(UNKNOWN),
         trace_id: None,
     };
     line.write();

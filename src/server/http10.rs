@@ -25,12 +25,12 @@ pub(super) struct Http10(HttpModules);
 impl Http10 {
     pub(super) fn new() -> Self {
         let mut modules = HttpModules::new();
-        modules.add_module(Box::new(WithoutChunksBuilder));
+        modules.add_module(Box::new(RemoveChunkedEncodingBuilder));
         Self(modules)
     }
 
     /// Keeps from a request's answer what its client does not know.
-    pub(super) fn serve(&self, session: &mut Session) {
+    pub(super) fn apply(&self, session: &mut Session) {
         session.as_downstream_mut().set_ignore_info_resp(true);
         session.downstream_modules_ctx = self.0.build_ctx();
     }
@@ -42,19 +42,19 @@ impl fmt::Debug for Http10 {
     }
 }
 
-struct WithoutChunksBuilder;
+struct RemoveChunkedEncodingBuilder;
 
-impl HttpModuleBuilder for WithoutChunksBuilder {
+impl HttpModuleBuilder for RemoveChunkedEncodingBuilder {
     fn init(&self) -> Module {
-        Box::new(WithoutChunks)
+        Box::new(RemoveChunkedEncoding)
     }
 }
 
 /// Takes the chunks back that the library chooses for an answer without a length. Only a module comes after that choice.
-struct WithoutChunks;
+struct RemoveChunkedEncoding;
 
 #[async_trait]
-impl HttpModule for WithoutChunks {
+impl HttpModule for RemoveChunkedEncoding {
     async fn response_header_filter(&mut self, response: &mut ResponseHeader, _end: bool) -> Result<()> {
         if !response.headers.contains_key(CONTENT_LENGTH) {
             response.remove_header(&TRANSFER_ENCODING);

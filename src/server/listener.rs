@@ -7,69 +7,74 @@
 use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
 
 use pingora::{
-    listeners::tls::Acceptor,
+    listeners::tls::Acceptor as TlsAcceptor,
     protocols::{GetSocketDigest, SocketDigest, Stream, http::v2::server::H2Options, l4},
     server::ShutdownWatch,
 };
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    connection::{Client, Connection, HeadClock, Overdue},
-    entrance::Entrance,
-    places::{Place, Places},
+    connection::{Connection, ConnectionState, Expired, HeadDeadline},
+    connection_limit::{ConnectionLimiter, ConnectionPermit},
+    keep_alive::ConnectionServer,
     tls::ListenerTls,
-    workers::{Threads, Workers},
+    workers::{WorkerHandles, Workers},
 };
 use crate::{
     config::{Limits, Settings},
     observability::metrics::Metrics,
-    shutdown::{InFlight, Unsent},
+    shutdown::{RequestTracker, UnflushedGuard},
 };
 
 /// Connections that the system keeps for us until they are accepted.
-const BACKLOG: i32 = 65_535;
+const ACCEPT_BACKLOG: i32 = 65_535;
 /// A pause when no connection can be accepted, usually for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Requests that one HTTP/2 connection may have under way.
-const STREAMS: u32 = 100;
+const MAX_CONCURRENT_STREAMS: u32 = 100;
 /// How much of a head is read beyond `limits.head`, so that the gate refuses it, and says why.
-const HEAD_ROOM_BYTES: usize = 16 * 1024;
+const HEAD_MARGIN_BYTES: usize = 16 * 1024;
 /// Bytes that the gateway has not read yet of one HTTP/2 stream, and of all streams of a connection. Flow control keeps
 /// the client from sending more (RFC 9113, 6.9).
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 - 1;
-/// What one HTTP/2 stream may have waiting for its reader; with [`STREAMS`], 6.4 MB a connection.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What one HTTP/2 stream may have waiting for its reader; with [`MAX_CONCURRENT_STREAMS`], 6.4 MB a connection.
+const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What holds for every public listener.
 #[derive(Debug)]
-pub struct Reception {
-    head_within: Duration,
+pub struct Acceptor {
+    head_timeout: Duration,
     /// As long as no reload changes it.
-    rest: Duration,
+    idle_timeout: Duration,
     head_limit: usize,
-    places: Arc<Places>,
-    workers: Arc<Threads>,
-    in_flight: Arc<InFlight>,
+    connections: Arc<ConnectionLimiter>,
+    workers: Arc<WorkerHandles>,
+    in_flight: Arc<RequestTracker>,
     metrics: Arc<Metrics>,
 }
 
-impl Reception {
+impl Acceptor {
     /// By the configuration, for these threads.
     #[must_use]
-    pub fn new(settings: &Settings, workers: &Workers, in_flight: &Arc<InFlight>, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        settings: &Settings,
+        workers: &Workers,
+        in_flight: &Arc<RequestTracker>,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            head_within: settings.timeouts.client_head,
-            rest: settings.timeouts.idle,
-            head_limit: settings.limits.head + HEAD_ROOM_BYTES,
-            places: Places::new(settings.limits.connections, metrics.connections.clone()),
-            workers: workers.threads(),
+            head_timeout: settings.timeouts.client_head,
+            idle_timeout: settings.timeouts.idle,
+            head_limit: settings.limits.head + HEAD_MARGIN_BYTES,
+            connections: ConnectionLimiter::new(settings.limits.connections, metrics.connections.clone()),
+            workers: workers.handles(),
             in_flight: Arc::clone(in_flight),
             metrics: Arc::clone(metrics),
         })
     }
 
-    /// Serves a listener until `stop` turns true, with an entrance for each thread. Connections that rest then are closed; requests go on by themselves.
+    /// Serves a listener until `stop` turns true, with an server for each thread. Connections that rest then are closed; requests go on by themselves.
     ///
     /// # Errors
     /// If the socket cannot be listened on.
@@ -77,22 +82,22 @@ impl Reception {
         self: Arc<Self>,
         listener: std::net::TcpListener,
         tls: Option<ListenerTls>,
-        entrances: Arc<[Entrance]>,
+        servers: Arc<[ConnectionServer]>,
         stop: ShutdownWatch,
     ) -> io::Result<impl Future<Output = ()> + Send> {
-        rustix::net::listen(&listener, BACKLOG)?;
+        rustix::net::listen(&listener, ACCEPT_BACKLOG)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(self.accept(listener, tls, entrances, stop))
+        Ok(self.accept(listener, tls, servers, stop))
     }
 
     async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
         tls: Option<ListenerTls>,
-        entrances: Arc<[Entrance]>,
+        servers: Arc<[ConnectionServer]>,
         mut stop: ShutdownWatch,
     ) {
-        let mut failing = false;
+        let mut is_failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -106,46 +111,46 @@ impl Reception {
             let (socket, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if !failing {
+                    if !is_failing {
                         tracing::error!(%error, "no connection can be accepted; trying again");
                     }
-                    failing = true;
-                    tokio::time::sleep(PAUSE).await;
+                    is_failing = true;
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                     continue;
                 }
             };
-            failing = false;
-            let allowance = entrances.first().map(|entrance| entrance.allowance(client.ip())).unwrap_or_default();
-            match self.places.take(client.ip(), allowance) {
-                Ok(place) => {
-                    let (reception, entrances, stop) = (Arc::clone(&self), Arc::clone(&entrances), stop.clone());
+            is_failing = false;
+            let policy = servers.first().map(|server| server.address_policy(client.ip())).unwrap_or_default();
+            match self.connections.acquire(client.ip(), policy) {
+                Ok(permit) => {
+                    let (acceptor, servers, stop) = (Arc::clone(&self), Arc::clone(&servers), stop.clone());
                     let tls = tls.as_ref().map(ListenerTls::acceptor);
                     let (Some((number, worker)), Ok(socket)) = (self.workers.next(), socket.into_std()) else {
                         continue;
                     };
                     worker.spawn(async move {
                         // Fails only for want of memory in the kernel: then nobody can be served.
-                        if let (Ok(socket), Some(entrance)) = (TcpStream::from_std(socket), entrances.get(number)) {
-                            reception.receive(socket, client, &place, tls, entrance, stop).await;
+                        if let (Ok(socket), Some(server)) = (TcpStream::from_std(socket), servers.get(number)) {
+                            acceptor.serve_connection(socket, client, &permit, tls, server, stop).await;
                         }
-                        drop(place);
+                        drop(permit);
                     });
                 }
-                Err(no_place) => self.cut(no_place.label()),
+                Err(error) => self.count_closed(error.label()),
             }
         }
     }
 
-    async fn receive(
+    async fn serve_connection(
         &self,
         socket: TcpStream,
         client: SocketAddr,
-        place: &Place,
-        tls: Option<Arc<Acceptor>>,
-        entrance: &Entrance,
+        permit: &ConnectionPermit,
+        tls: Option<Arc<TlsAcceptor>>,
+        server: &ConnectionServer,
         mut stop: ShutdownWatch,
     ) {
-        let clock = Arc::new(HeadClock::new(self.head_within, self.rest));
+        let deadline = Arc::new(HeadDeadline::new(self.head_timeout, self.idle_timeout));
         // A connection that is gone already says so when it is read.
         let _ = socket.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
@@ -158,26 +163,26 @@ impl Reception {
                 // In a box, or a connection without TLS would have the room for it as well, for as long as it lives.
                 handshake = Box::pin(tls.tls_handshake(stream)) => match handshake {
                     Ok(stream) => Box::new(stream),
-                    Err(_) => return self.cut("handshake_failed"),
+                    Err(_) => return self.count_closed("handshake_failed"),
                 },
-                _ = clock.overdue() => return self.cut("slow_handshake"),
+                _ = deadline.expired() => return self.count_closed("slow_handshake"),
             },
         };
-        let (unsent, metrics) = (Unsent::none(&self.in_flight), Arc::clone(&self.metrics));
-        let client = Client::new(Arc::clone(&clock), Arc::clone(&place.address), place.is_proxy);
-        let connection = Connection::new(stream, client, self.head_limit, entrance.write_within(), unsent, metrics);
+        let (unflushed, metrics) = (UnflushedGuard::new(&self.in_flight), Arc::clone(&self.metrics));
+        let client = ConnectionState::new(Arc::clone(&deadline), Arc::clone(&permit.address), permit.is_proxy);
+        let connection = Connection::new(stream, client, self.head_limit, server.write_timeout(), unflushed, metrics);
         let Ok(connection) = connection else { return };
         tokio::select! {
             biased;
-            () = entrance.serve(Box::new(connection), &mut stop) => {}
+            () = server.serve(Box::new(connection), &mut stop) => {}
             // Resting or owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
-            overdue = clock.overdue() => if overdue == Overdue::Head {
-                self.cut("slow_head");
+            expired = deadline.expired() => if expired == Expired::Head {
+                self.count_closed("slow_head");
             },
         }
     }
 
-    fn cut(&self, reason: &'static str) {
+    fn count_closed(&self, reason: &'static str) {
         self.metrics.connections_cut.with_label_values(&[reason]).inc();
     }
 }
@@ -187,10 +192,10 @@ impl Reception {
 pub fn http2_options(limits: &Limits) -> H2Options {
     let mut options = H2Options::new();
     options
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(u32::try_from(limits.head + HEAD_ROOM_BYTES).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER_BYTES);
+        .max_header_list_size(u32::try_from(limits.head + HEAD_MARGIN_BYTES).unwrap_or(u32::MAX))
+        .max_send_buffer_size(MAX_SEND_BUFFER_BYTES);
     options
 }

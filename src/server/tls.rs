@@ -51,13 +51,13 @@ pub struct TlsFileError {
 pub struct ListenerTls {
     /// With sessions of its own that clients may resume: the library does not verify a resumed session's client
     /// certificate again, so none outlasts the authorities that it was verified by.
-    in_force: Arc<ArcSwap<Acceptor>>,
-    ends: TlsEnds,
+    acceptor: Arc<ArcSwap<Acceptor>>,
+    expiry: TlsExpiry,
 }
 
 /// When the files end that were read, seconds since 1970; `None` where there is no such file, or where it does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TlsEnds {
+pub struct TlsExpiry {
     /// The first certificate of the chain.
     pub certificate: Option<i64>,
     /// The first authority of client certificates that has not ended yet.
@@ -72,84 +72,84 @@ impl ListenerTls {
     /// # Errors
     /// [`TlsFileError`].
     pub fn read(files: &Tls) -> Result<Self, TlsFileError> {
-        let chain = Certificates::read_chain(&files.certificate).map_err(unusable(CERTIFICATE))?;
-        let key = read_private_key(&files.private_key).map_err(unusable(PRIVATE_KEY))?;
+        let chain = Certificates::read_chain(&files.certificate).map_err(file_error(CERTIFICATE))?;
+        let key = read_private_key(&files.private_key).map_err(file_error(PRIVATE_KEY))?;
         let shown = certified_key(&chain, key)?;
-        let clients = files.client_ca.as_deref().map(|file| Clients::read(file, files.client_crl.as_deref()));
+        let clients = files.client_ca.as_deref().map(|file| ClientAuthorities::read(file, files.client_crl.as_deref()));
         let clients = clients.transpose()?;
-        let settings = TlsSettings::with_callbacks(Box::new(ReadCertificate));
+        let settings = TlsSettings::with_callbacks(Box::new(ReadPeerCertificate));
         let mut settings = settings.map_err(|error| TlsFileError { key: TABLE, problem: error.to_string() })?;
         settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
         settings.set_client_cert_verifier(client_verifier(clients.as_ref())?);
         settings.enable_h2();
-        let ends = TlsEnds {
+        let expiry = TlsExpiry {
             certificate: chain.chain_end(),
             client_ca: clients.as_ref().and_then(|clients| clients.authorities.authorities_end(now())),
             client_crl: clients.as_ref().and_then(|clients| clients.lists.as_ref()?.end()),
         };
-        Ok(Self { in_force: Arc::new(ArcSwap::from_pointee(settings.build())), ends })
+        Ok(Self { acceptor: Arc::new(ArcSwap::from_pointee(settings.build())), expiry })
     }
 
     /// Everything that is wrong with files of which some may be missing, and then everything doubtful.
     #[must_use]
     pub fn check(files: &PartialTls) -> (Vec<TlsFileError>, Vec<TlsFileError>) {
         let chain =
-            files.certificate.as_deref().map(Certificates::read_chain).transpose().map_err(unusable(CERTIFICATE));
-        let key = files.private_key.as_deref().map(read_private_key).transpose().map_err(unusable(PRIVATE_KEY));
-        let clients = files.client_ca.as_deref().map(|file| Clients::read(file, files.client_crl.as_deref()));
+            files.certificate.as_deref().map(Certificates::read_chain).transpose().map_err(file_error(CERTIFICATE));
+        let key = files.private_key.as_deref().map(read_private_key).transpose().map_err(file_error(PRIVATE_KEY));
+        let clients = files.client_ca.as_deref().map(|file| ClientAuthorities::read(file, files.client_crl.as_deref()));
         let clients = clients.transpose();
         let concerns = |key, concerns: Vec<String>| {
             concerns.into_iter().map(move |problem| TlsFileError { key, problem }).collect::<Vec<_>>()
         };
-        let mut doubts = Vec::new();
+        let mut warnings = Vec::new();
         if let Ok(Some(chain)) = &chain {
-            doubts.extend(concerns(CERTIFICATE, chain.concerns(now())));
+            warnings.extend(concerns(CERTIFICATE, chain.concerns(now())));
         }
         if let Ok(Some(clients)) = &clients {
-            doubts.extend(concerns(CLIENT_CA, clients.authorities.concerns(now())));
+            warnings.extend(concerns(CLIENT_CA, clients.authorities.concerns(now())));
             let lists = clients.lists.iter().flat_map(|lists| lists.concerns(&clients.authorities, now()));
-            doubts.extend(concerns(CLIENT_CRL, lists.collect()));
+            warnings.extend(concerns(CLIENT_CRL, lists.collect()));
         }
         let errors = match (chain, key) {
             (Ok(Some(chain)), Ok(Some(key))) => [certified_key(&chain, key).err(), None],
             (chain, key) => [chain.err(), key.err()],
         };
         let verifier = clients.and_then(|clients| {
-            clients.as_ref().map_or(Ok(()), Clients::check)?;
+            clients.as_ref().map_or(Ok(()), ClientAuthorities::check)?;
             client_verifier(clients.as_ref())
         });
-        (errors.into_iter().flatten().chain(verifier.err()).collect(), doubts)
+        (errors.into_iter().flatten().chain(verifier.err()).collect(), warnings)
     }
 
     /// Uses what another one has read, from the next handshake on.
-    pub fn take_over(&self, other: &Self) {
-        self.in_force.store(other.in_force.load_full());
+    pub fn replace_with(&self, other: &Self) {
+        self.acceptor.store(other.acceptor.load_full());
     }
 
     /// When the files end that were read here.
     #[must_use]
-    pub fn ends(&self) -> TlsEnds {
-        self.ends
+    pub fn expiry(&self) -> TlsExpiry {
+        self.expiry
     }
 
     /// What shakes hands at the moment.
     #[must_use]
     pub fn acceptor(&self) -> Arc<Acceptor> {
-        self.in_force.load_full()
+        self.acceptor.load_full()
     }
 }
 
 impl fmt::Debug for ListenerTls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ListenerTls").field("ends", &self.ends).finish_non_exhaustive()
+        formatter.debug_struct("ListenerTls").field("expiry", &self.expiry).finish_non_exhaustive()
     }
 }
 
 /// Keeps the names of a client's certificate beside its connection, once the handshake has verified it.
-struct ReadCertificate;
+struct ReadPeerCertificate;
 
 #[async_trait]
-impl TlsAccept for ReadCertificate {
+impl TlsAccept for ReadPeerCertificate {
     async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
         let certificate = PeerCertificate::read(tls.peer_certificate_der()?)?;
         Some(Arc::new(certificate))
@@ -183,21 +183,21 @@ fn certified_key(chain: &Certificates, key: PrivateKeyDer<'static>) -> Result<Ce
 }
 
 /// The authorities of client certificates, and their revocation lists.
-struct Clients {
+struct ClientAuthorities {
     authorities: Certificates,
     lists: Option<RevocationLists>,
 }
 
-impl Clients {
+impl ClientAuthorities {
     fn read(authorities: &Path, lists: Option<&Path>) -> Result<Self, TlsFileError> {
-        let authorities = Certificates::read_authorities(authorities).map_err(unusable(CLIENT_CA))?;
-        let lists = lists.map(RevocationLists::read).transpose().map_err(unusable(CLIENT_CRL))?;
+        let authorities = Certificates::read_authorities(authorities).map_err(file_error(CLIENT_CA))?;
+        let lists = lists.map(RevocationLists::read).transpose().map_err(file_error(CLIENT_CRL))?;
         Ok(Self { authorities, lists })
     }
 
     /// Whether any of them can sign a certificate that would be taken.
     fn check(&self) -> Result<(), TlsFileError> {
-        self.lists.as_ref().map_or(Ok(()), |lists| lists.check(&self.authorities)).map_err(unusable(CLIENT_CRL))
+        self.lists.as_ref().map_or(Ok(()), |lists| lists.check(&self.authorities)).map_err(file_error(CLIENT_CRL))
     }
 
     /// Takes certificates of these authorities, and callers without one too. With revocation lists, a certificate that is
@@ -207,7 +207,7 @@ impl Clients {
             key: CLIENT_CRL,
             problem: format!("a list cannot be used: {error}"),
         };
-        let roots = self.authorities.roots().map_err(unusable(CLIENT_CA))?;
+        let roots = self.authorities.roots().map_err(file_error(CLIENT_CA))?;
         // No hint at all: the names of the authorities are nobody's business who has no certificate.
         let verifier =
             WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().clear_root_hint_subjects();
@@ -220,10 +220,10 @@ impl Clients {
 }
 
 /// Asks for a client certificate of the configured authorities; for none without them.
-fn client_verifier(clients: Option<&Clients>) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
-    clients.map_or_else(|| Ok(Arc::new(NoClientAuth) as _), Clients::verifier)
+fn client_verifier(clients: Option<&ClientAuthorities>) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
+    clients.map_or_else(|| Ok(Arc::new(NoClientAuth) as _), ClientAuthorities::verifier)
 }
 
-fn unusable(key: &'static str) -> impl Fn(FileError) -> TlsFileError {
+fn file_error(key: &'static str) -> impl Fn(FileError) -> TlsFileError {
     move |error| TlsFileError { key, problem: error.to_string() }
 }

@@ -32,11 +32,11 @@ use crate::{
 };
 
 /// How long resolved addresses are used before they are asked for again.
-const ADDRESSES_FOR: Duration = Duration::from_secs(30);
+const ADDRESS_TTL: Duration = Duration::from_secs(30);
 /// How long an address that took no connection is left out, if there are others.
-const AVOIDED_FOR: Duration = Duration::from_secs(10);
+const UNREACHABLE_TTL: Duration = Duration::from_secs(10);
 /// Streams that share one HTTP/2 connection.
-const STREAMS_PER_CONNECTION: usize = 100;
+const MAX_STREAMS_PER_CONNECTION: usize = 100;
 
 /// One organization's API as a place to send requests to.
 #[derive(Debug)]
@@ -54,15 +54,15 @@ pub struct Upstream {
     /// Keeps its connections apart from those to the same server that were verified by others.
     group: u64,
     timeouts: Timeouts,
-    resolved: ArcSwap<Resolved>,
+    resolved: ArcSwap<ResolvedAddresses>,
     resolving: AtomicBool,
     turn: AtomicUsize,
-    refused: ArcSwap<Vec<(SocketAddr, Instant)>>,
+    unreachable: ArcSwap<Vec<(SocketAddr, Instant)>>,
     failure_log: LogThrottle,
 }
 
 #[derive(Debug, Default)]
-struct Resolved {
+struct ResolvedAddresses {
     addresses: Vec<SocketAddr>,
     at: Option<Instant>,
 }
@@ -78,7 +78,7 @@ pub enum UpstreamError {
 /// The API's name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the API's host name cannot be resolved")]
-pub struct Unresolved;
+pub struct UnresolvedHost;
 
 impl Upstream {
     /// The API at `url` (origin only), trusting only `authorities` if given, each of which must be readable (`certificates`); otherwise
@@ -103,7 +103,7 @@ impl Upstream {
         let authorities = authorities.map(library_authorities);
         Ok(Self {
             literal: host.parse().ok(),
-            group: group(authorities.as_deref()),
+            group: connection_group(authorities.as_deref()),
             port: url.port_or_known_default().ok_or(UpstreamError::Host)?,
             tls: url.scheme() == "https",
             authority: HeaderValue::from_str(&authority).map_err(|_| UpstreamError::Host)?,
@@ -112,7 +112,7 @@ impl Upstream {
             resolved: ArcSwap::default(),
             resolving: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
-            refused: ArcSwap::default(),
+            unreachable: ArcSwap::default(),
             failure_log: LogThrottle::default(),
             lookup_name: lookup_name(&host, is_absolute),
             host,
@@ -125,38 +125,38 @@ impl Upstream {
         &self.authority
     }
 
-    /// A peer to connect to, whose answer may take `answer_within` to begin.
+    /// A peer to connect to, whose answer may take `response_timeout` to begin.
     ///
     /// # Errors
-    /// [`Unresolved`].
-    pub async fn peer(self: &Arc<Self>, answer_within: Duration) -> Result<Box<HttpPeer>, Unresolved> {
-        let address = self.address().await?;
+    /// [`UnresolvedHost`].
+    pub async fn peer(self: &Arc<Self>, response_timeout: Duration) -> Result<Box<HttpPeer>, UnresolvedHost> {
+        let address = self.next_address().await?;
         let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
         peer.group_key = self.group;
         let options = &mut peer.options;
         options.connection_timeout = Some(self.timeouts.connect);
         options.total_connection_timeout = Some(self.timeouts.connect * 2);
-        options.read_timeout = Some(answer_within);
-        options.write_timeout = Some(answer_within);
+        options.read_timeout = Some(response_timeout);
+        options.write_timeout = Some(response_timeout);
         options.idle_timeout = Some(self.timeouts.idle);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         options.ca.clone_from(&self.authorities);
         if self.tls {
             options.set_http_version(2, 1);
-            options.max_h2_streams = STREAMS_PER_CONNECTION;
+            options.max_h2_streams = MAX_STREAMS_PER_CONNECTION;
         }
         Ok(Box::new(peer))
     }
 
     /// The next address in turn.
-    async fn address(self: &Arc<Self>) -> Result<SocketAddr, Unresolved> {
+    async fn next_address(self: &Arc<Self>) -> Result<SocketAddr, UnresolvedHost> {
         if let Some(address) = self.literal {
             return Ok(SocketAddr::new(address, self.port));
         }
         let resolved = self.resolved.load();
         match resolved.at {
             None => self.resolve().await,
-            Some(at) if at.elapsed() > ADDRESSES_FOR && !self.resolving.swap(true, Ordering::AcqRel) => {
+            Some(at) if at.elapsed() > ADDRESS_TTL && !self.resolving.swap(true, Ordering::AcqRel) => {
                 let upstream = Arc::clone(self);
                 tokio::spawn(async move {
                     upstream.resolve().await;
@@ -168,21 +168,21 @@ impl Upstream {
         let resolved = self.resolved.load();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut in_turn = (0..resolved.addresses.len()).map(|step| (turn + step) % resolved.addresses.len());
-        let next = in_turn.clone().find(|index| !self.is_avoided(&resolved.addresses[*index])).or(in_turn.next());
-        next.map(|index| resolved.addresses[index]).ok_or(Unresolved)
+        let next = in_turn.clone().find(|index| !self.is_unreachable(&resolved.addresses[*index])).or(in_turn.next());
+        next.map(|index| resolved.addresses[index]).ok_or(UnresolvedHost)
     }
 
     /// Leaves out an address that took no connection. True if there is another one to try.
-    pub fn avoid(&self, address: SocketAddr) -> bool {
-        self.refused.rcu(|refused| {
-            let others = refused.iter().filter(|(other, at)| *other != address && at.elapsed() < AVOIDED_FOR);
+    pub fn mark_unreachable(&self, address: SocketAddr) -> bool {
+        self.unreachable.rcu(|unreachable| {
+            let others = unreachable.iter().filter(|(other, at)| *other != address && at.elapsed() < UNREACHABLE_TTL);
             others.copied().chain([(address, Instant::now())]).collect::<Vec<_>>()
         });
-        self.resolved.load().addresses.iter().any(|other| !self.is_avoided(other))
+        self.resolved.load().addresses.iter().any(|other| !self.is_unreachable(other))
     }
 
-    fn is_avoided(&self, address: &SocketAddr) -> bool {
-        self.refused.load().iter().any(|(refused, at)| refused == address && at.elapsed() < AVOIDED_FOR)
+    fn is_unreachable(&self, address: &SocketAddr) -> bool {
+        self.unreachable.load().iter().any(|(unreachable, at)| unreachable == address && at.elapsed() < UNREACHABLE_TTL)
     }
 
     /// Logs why no connection could be made, if that cause is due.
@@ -197,7 +197,8 @@ impl Upstream {
         let lookup = tokio::net::lookup_host((self.lookup_name.as_str(), self.port));
         match tokio::time::timeout(self.timeouts.connect, lookup).await {
             Ok(Ok(addresses)) => {
-                self.resolved.store(Arc::new(Resolved { addresses: addresses.collect(), at: Some(Instant::now()) }));
+                self.resolved
+                    .store(Arc::new(ResolvedAddresses { addresses: addresses.collect(), at: Some(Instant::now()) }));
             }
             // Without any address the request fails, and says so.
             _ if self.resolved.load().addresses.is_empty() => {}
@@ -213,7 +214,7 @@ impl Upstream {
 }
 
 /// The library shares connections by address and name alone, whoever vouched for them.
-fn group(authorities: Option<&CaType>) -> u64 {
+fn connection_group(authorities: Option<&CaType>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for authority in authorities.into_iter().flatten() {
         authority.borrow_raw_cert().hash(&mut hasher);
@@ -260,16 +261,16 @@ mod tests {
     async fn an_address_that_takes_no_connection_is_left_out_while_there_are_others() {
         let upstream = upstream_at("https://api.example");
         let [one, two]: [SocketAddr; 2] = ["[2001:db8::1]:443".parse().unwrap(), "192.0.2.1:443".parse().unwrap()];
-        upstream.resolved.store(Arc::new(Resolved { addresses: vec![one, two], at: Some(Instant::now()) }));
-        let mut seen = [upstream.address().await.unwrap(), upstream.address().await.unwrap()];
+        upstream.resolved.store(Arc::new(ResolvedAddresses { addresses: vec![one, two], at: Some(Instant::now()) }));
+        let mut seen = [upstream.next_address().await.unwrap(), upstream.next_address().await.unwrap()];
         seen.sort();
         assert_eq!(seen, [two, one], "each in turn");
 
-        assert!(upstream.avoid(one), "there is another to try");
+        assert!(upstream.mark_unreachable(one), "there is another to try");
         for _ in 0..4 {
-            assert_eq!(upstream.address().await, Ok(two));
+            assert_eq!(upstream.next_address().await, Ok(two));
         }
-        assert!(!upstream.avoid(two), "there is none left to try");
-        assert!(upstream.address().await.is_ok(), "but a later request tries again");
+        assert!(!upstream.mark_unreachable(two), "there is none left to try");
+        assert!(upstream.next_address().await.is_ok(), "but a later request tries again");
     }
 }

@@ -20,13 +20,13 @@ use tokio::{
 /// Threads that serve connections until this is dropped.
 #[derive(Debug)]
 pub struct Workers {
-    threads: Arc<Threads>,
+    handles: Arc<WorkerHandles>,
     _stop: watch::Sender<()>,
 }
 
 /// The threads themselves, and which is next.
 #[derive(Debug)]
-pub(super) struct Threads {
+pub(super) struct WorkerHandles {
     runtimes: Vec<Handle>,
     taken: AtomicUsize,
 }
@@ -47,22 +47,22 @@ impl Workers {
             let serve = move || runtime.block_on(async move { while stopped.changed().await.is_ok() {} });
             thread::Builder::new().name(format!("worker-{number}")).spawn(serve)?;
         }
-        Ok(Self { threads: Arc::new(Threads { runtimes, taken: AtomicUsize::new(0) }), _stop: stop })
+        Ok(Self { handles: Arc::new(WorkerHandles { runtimes, taken: AtomicUsize::new(0) }), _stop: stop })
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.threads.runtimes.len()
+        self.handles.runtimes.len()
     }
 
     /// For whoever has connections to give to them.
-    pub(super) fn threads(&self) -> Arc<Threads> {
-        Arc::clone(&self.threads)
+    pub(super) fn handles(&self) -> Arc<WorkerHandles> {
+        Arc::clone(&self.handles)
     }
 }
 
-impl Threads {
+impl WorkerHandles {
     /// Where the next connection goes, each in turn: a thread's number and its runtime.
     pub(super) fn next(&self) -> Option<(usize, &Handle)> {
         let number = self.taken.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1);
@@ -79,14 +79,14 @@ mod tests {
     #[tokio::test]
     async fn connections_go_to_each_thread_in_turn_and_end_with_it() {
         let workers = Workers::start(2).unwrap();
-        let (threads, mut names) = (workers.threads(), Vec::new());
+        let (handles, mut names) = (workers.handles(), Vec::new());
         for _ in 0..4 {
-            let name = threads.next().unwrap().1.spawn(async { thread::current().name().unwrap().to_owned() });
+            let name = handles.next().unwrap().1.spawn(async { thread::current().name().unwrap().to_owned() });
             names.push(name.await.unwrap());
         }
         assert_eq!(names, ["worker-0", "worker-1", "worker-0", "worker-1"]);
 
-        let served = threads.next().unwrap().1.spawn(std::future::pending::<()>());
+        let served = handles.next().unwrap().1.spawn(std::future::pending::<()>());
         drop(workers);
         let ended = tokio::time::timeout(Duration::from_secs(30), served).await.unwrap();
         assert!(ended.unwrap_err().is_cancelled());

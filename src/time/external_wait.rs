@@ -1,7 +1,7 @@
 //! The time that a request spends waiting for others: for an exchange, for keys, for a turn, for the client.
 //!
 //! Owns the difference between the gateway's own time and everybody else's. Whoever waits for another's work wraps the wait
-//! in [`on_others`]; whoever wants to know the sum wraps the whole in [`measured`]. Between them nothing is handed down,
+//! in [`track`]; whoever wants to know the sum wraps the whole in [`measure`]. Between them nothing is handed down,
 //! because the one who waits may be many floors below the one who asks. Redis counts as the gateway's own.
 
 use std::{
@@ -14,9 +14,9 @@ tokio::task_local! {
 }
 
 /// Adds the time of a wait when it ends, also where it is given up.
-struct Wait(Instant);
+struct WaitTimer(Instant);
 
-impl Drop for Wait {
+impl Drop for WaitTimer {
     fn drop(&mut self) {
         // Outside a measured piece of work nobody wants to know.
         let _ = WAITED.try_with(|waited| waited.set(waited.get() + self.0.elapsed()));
@@ -24,7 +24,7 @@ impl Drop for Wait {
 }
 
 /// What the work gives, and how much of its time it waited for others.
-pub async fn measured<F: Future>(work: F) -> (F::Output, Duration) {
+pub async fn measure<F: Future>(work: F) -> (F::Output, Duration) {
     WAITED
         .scope(Cell::default(), async {
             let output = work.await;
@@ -34,8 +34,8 @@ pub async fn measured<F: Future>(work: F) -> (F::Output, Duration) {
 }
 
 /// A wait for others.
-pub async fn on_others<F: Future>(work: F) -> F::Output {
-    let _wait = Wait(Instant::now());
+pub async fn track<F: Future>(work: F) -> F::Output {
+    let _wait = WaitTimer(Instant::now());
     work.await
 }
 
@@ -46,18 +46,17 @@ mod tests {
     #[tokio::test]
     async fn waits_are_summed_also_when_they_are_given_up() {
         let nap = || tokio::time::sleep(Duration::from_millis(30));
-        let ((), waited) = measured(async {
-            on_others(nap()).await;
-            let given_up =
-                tokio::time::timeout(Duration::from_millis(5), on_others(std::future::pending::<()>())).await;
+        let ((), waited) = measure(async {
+            track(nap()).await;
+            let given_up = tokio::time::timeout(Duration::from_millis(5), track(std::future::pending::<()>())).await;
             assert!(given_up.is_err());
             nap().await;
             // Another task's waits are its own.
-            tokio::spawn(on_others(nap())).await.unwrap();
+            tokio::spawn(track(nap())).await.unwrap();
         })
         .await;
         assert!(waited >= Duration::from_millis(35), "{waited:?}");
-        let ((), none) = measured(nap()).await;
+        let ((), none) = measure(nap()).await;
         assert_eq!(none, Duration::ZERO);
     }
 }

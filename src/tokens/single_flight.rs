@@ -55,7 +55,7 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let (mut outcome, joined) = self.board(key, work);
-        let landed = external_wait::on_others(outcome.wait_for(Option::is_some)).await;
+        let landed = external_wait::track(outcome.wait_for(Option::is_some)).await;
         (landed.ok().and_then(|outcome| outcome.clone()), joined)
     }
 

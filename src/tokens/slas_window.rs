@@ -56,7 +56,7 @@ impl SlasWindow {
         let key = format!("{}{provider}|{}", self.kind, login.to_lowercase());
         let max_wait = latest_start.saturating_duration_since(Instant::now());
         let wait = sessions.turn(&key, self.window, max_wait).await.ok_or(SalesforceError::Conflict)?;
-        external_wait::on_others(tokio::time::sleep(wait)).await;
+        external_wait::track(tokio::time::sleep(wait)).await;
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl SlasWindow {
                 {
                     retries += 1;
                     let pause = self.window.mul_f64(1.0 + self.jitter * random_fraction());
-                    external_wait::on_others(tokio::time::sleep(pause)).await;
+                    external_wait::track(tokio::time::sleep(pause)).await;
                 }
                 outcome => return outcome,
             }

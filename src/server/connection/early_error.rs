@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// What the library means by its own answer.
-pub(super) fn meant(theirs: &[u8]) -> GatewayError {
-    let is_connect = theirs.get(9..12) == Some(b"405");
+pub(super) fn error_for(library_response: &[u8]) -> GatewayError {
+    let is_connect = library_response.get(9..12) == Some(b"405");
     let why = if is_connect {
         "The method is none that an operation has."
     } else {
@@ -25,11 +25,11 @@ pub(super) fn meant(theirs: &[u8]) -> GatewayError {
 }
 
 /// The whole answer that goes out, the connection's last.
-pub(super) fn answer(refusal: &GatewayError, metrics: &Metrics) -> Vec<u8> {
+pub(super) fn response(refusal: &GatewayError, metrics: &Metrics) -> Vec<u8> {
     let reply = LocalResponse::refusal(refusal);
     let correlation_id = correlation::new();
     metrics.refusals.with_label_values(&[reply.code.unwrap_or_default()]).inc();
-    context::record_unread(reply.status, reply.code, &correlation_id, metrics);
+    context::record_early_error(reply.status, reply.code, &correlation_id, metrics);
     let status = reply.status.as_str();
     let reason = reply.status.canonical_reason().unwrap_or_default();
     let length = reply.body.len();

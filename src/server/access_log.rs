@@ -17,7 +17,7 @@ pub struct AccessLog {
 
 /// What a line says of a request.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
+pub(super) struct LogLine<'a> {
     pub(super) tenant: &'a str,
     pub(super) operation: Cow<'a, str>,
     /// The operation's path with its parameters' names.
@@ -30,15 +30,15 @@ pub(super) struct Line<'a> {
     pub(super) code: Option<&'static str>,
     /// Why, where the caller is not told.
     pub(super) reason: Option<&'static str>,
-    pub(super) reported: bool,
+    pub(super) report_only: bool,
     /// How it broke off, in the library's word.
-    pub(super) broken: Option<&'a str>,
+    pub(super) aborted: Option<&'a str>,
     /// Why there was no connection to the API.
     pub(super) cause: Option<&'static str>,
     pub(super) total: Duration,
     pub(super) upstream: Option<Duration>,
     /// The gateway's own part.
-    pub(super) own: Duration,
+    pub(super) gateway: Duration,
     pub(super) correlation_id: &'a str,
     /// Of the exported trace that it is part of.
     pub(super) trace_id: Option<String>,
@@ -51,8 +51,8 @@ impl AccessLog {
         Self { one_success_in: log.one_success_in, slow: log.slow }
     }
 
-    pub(super) fn write(&self, line: &Line<'_>) {
-        let is_success = line.code.is_none() && line.broken.is_none() && (200..400).contains(&line.status);
+    pub(super) fn write(&self, line: &LogLine<'_>) {
+        let is_success = line.code.is_none() && line.aborted.is_none() && (200..400).contains(&line.status);
         if is_success
             && line.total < self.slow
             && self.one_success_in > 1
@@ -64,12 +64,12 @@ impl AccessLog {
     }
 }
 
-impl Line<'_> {
+impl LogLine<'_> {
     /// Writes it, whichever request it is of.
     pub(super) fn write(&self) {
         // In whole microseconds: more is noise of the clock and of binary fractions.
         let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        let Line {
+        let LogLine {
             tenant,
             operation,
             route,
@@ -79,12 +79,12 @@ impl Line<'_> {
             source,
             code,
             reason,
-            reported,
-            broken,
+            report_only: reported,
+            aborted: broken,
             cause,
             ..
         } = self;
-        let (total_ms, own_ms) = (milliseconds(self.total), milliseconds(self.own));
+        let (total_ms, own_ms) = (milliseconds(self.total), milliseconds(self.gateway));
         let (upstream_ms, correlation_id) = (self.upstream.map(milliseconds), self.correlation_id);
         let trace_id = self.trace_id.as_deref();
         if broken.is_some() {

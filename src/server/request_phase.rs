@@ -13,11 +13,11 @@ use http::{
 use pingora::{Error, Result, http::ResponseHeader, proxy::Session};
 
 use super::{
-    connection::Client,
-    context::Context,
+    connection::ConnectionState,
+    context::RequestContext,
     http10::is_http10,
-    incoming::{HELD_BYTES, IncomingBody, RequestPermit, TooMany},
-    serving::Serving,
+    request_limit::{BodyPermit, MAX_BUFFERED_BODY_BYTES, RequestLimitExceeded, RequestPermit},
+    runtime::Runtime,
 };
 use crate::{
     config::Limits,
@@ -31,44 +31,44 @@ use crate::{
         slas, validate,
     },
     observability::metrics::Metrics,
-    shutdown::InFlight,
+    shutdown::RequestTracker,
     time::external_wait,
 };
 
 /// Largest body of a deprecated login that is read: it is one short JSON object.
 const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
 /// How long a client may take to take an answer that nobody waits for.
-const AT_ONCE: Duration = Duration::from_millis(1);
+const IMMEDIATE_WRITE_TIMEOUT: Duration = Duration::from_millis(1);
 /// How long the rest of a body is waited for that nobody wants, and how long it may be, so that the caller keeps its
 /// connection. After any other one the answer closes it.
-const SMALL_REST_WITHIN: Duration = Duration::from_secs(1);
-const SMALL_REST_BYTES: usize = 64 * 1024;
+const BODY_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_DRAINED_BODY_BYTES: usize = 64 * 1024;
 /// How soon the body of a further incomplete request of an HTTP/2 connection must be there, and how large it may be. A
 /// client that sends many small requests together is served; one that keeps them open is not.
-const SOON: Duration = Duration::from_millis(500);
-const SMALL_BYTES: usize = HELD_BYTES - 16 * 1024;
+const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(500);
+const MAX_SMALL_BODY_BYTES: usize = MAX_BUFFERED_BODY_BYTES - 16 * 1024;
 
 /// The phase of a request before any of it goes upstream, and the gateway's own answers.
 #[derive(Debug)]
 pub(super) struct RequestPhase {
     metrics: Arc<Metrics>,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<RequestTracker>,
 }
 
 impl RequestPhase {
-    pub(super) fn new(metrics: Arc<Metrics>, in_flight: Arc<InFlight>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, in_flight: Arc<RequestTracker>) -> Self {
         Self { metrics, in_flight }
     }
 
     /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
-    pub(super) async fn admit(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
-        let serving = Arc::clone(&context.serving);
-        if let Err(refusal) = self.take_in(session, context).await {
-            return self.refuse_at_once(session, context, &refusal).await;
+    pub(super) async fn run(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<bool> {
+        let runtime = Arc::clone(&context.runtime);
+        if let Err(refusal) = self.acquire_permits(session, context).await {
+            return self.reject_without_waiting(session, context, &refusal).await;
         }
-        let route = match admit_bytes(session)
-            .and_then(|()| admit_scheme(session))
-            .and_then(|()| serving.gate.route(head(session)))
+        let route = match validate_raw_head(session)
+            .and_then(|()| validate_scheme(session))
+            .and_then(|()| runtime.gate.route(head(session)))
         {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
@@ -76,27 +76,27 @@ impl RequestPhase {
                     // Whatever follows on this connection may be the rest of something else.
                     session.set_keepalive(None);
                 }
-                return self.refuse(session, context, &refusal).await;
+                return self.reject(session, context, &refusal).await;
             }
         };
         let body_limit = route.body_limit;
-        if declared_length(session).is_some_and(|length| length > body_limit) {
-            return self.refuse(session, context, &GatewayError::TooLarge(TooLargePart::Body)).await;
+        if content_length(session).is_some_and(|length| length > body_limit) {
+            return self.reject(session, context, &GatewayError::TooLarge(TooLargePart::Body)).await;
         }
         let wanted = context.route.as_ref().and_then(|route| {
             if route.wants_body() {
                 return Some(MAX_LOGIN_BODY_BYTES);
             }
-            let holds_form = serving.gate.holds_form(route, head(session));
-            context.is_held |= holds_form;
+            let holds_form = runtime.gate.holds_form(route, head(session));
+            context.is_body_buffered |= holds_form;
             holds_form.then_some(slas::MAX_FORM_BYTES)
         });
         let body = match wanted {
             Some(most) => {
-                let reading = Box::pin(read_body(session, &mut context.incoming, most, &serving));
-                match external_wait::on_others(reading).await? {
+                let reading = Box::pin(read_body(session, &mut context.body_permit, most, &runtime));
+                match external_wait::track(reading).await? {
                     Ok(body) => Some(body),
-                    Err(refusal) => return self.refuse(session, context, &refusal).await,
+                    Err(refusal) => return self.reject(session, context, &refusal).await,
                 }
             }
             None => None,
@@ -116,21 +116,21 @@ impl RequestPhase {
         };
         let decision = {
             // Pinned here, because whoever is given a future by value has room for it twice.
-            let decided = pin!(serving.gate.decide(route, &request));
+            let decided = pin!(runtime.gate.decide(route, &request));
             correlation::of(context.correlation_id.clone(), decided).await
         };
         match decision {
             Decision::Forward(decided) => {
-                context.upstream = serving.upstreams.get(&route.organization).map(Arc::clone);
+                context.upstream = runtime.upstreams.get(&route.organization).map(Arc::clone);
                 if let Some(refusal) = &decided.reported {
-                    self.count_refusal(context, refusal, true);
+                    self.count_error(context, refusal, true);
                 }
                 context.forward = Some(decided);
                 Ok(false)
             }
             Decision::Answer(reply) => {
-                take_small_rest(session).await;
-                Box::pin(self.answer(session, context, reply)).await
+                drain_small_body(session).await;
+                Box::pin(self.respond(session, context, reply)).await
             }
         }
     }
@@ -140,71 +140,80 @@ impl RequestPhase {
     /// # Errors
     /// [`GatewayError::CallerRateLimited`] if its client has too many, [`GatewayError::Overloaded`] if all together have, or its
     /// HTTP/2 connection has too many that are incomplete.
-    async fn take_in(&self, session: &mut Session, context: &mut Box<Context>) -> Result<(), GatewayError> {
-        let serving = Arc::clone(&context.serving);
-        let limits = &serving.gate.limits;
+    async fn acquire_permits(
+        &self,
+        session: &mut Session,
+        context: &mut Box<RequestContext>,
+    ) -> Result<(), GatewayError> {
+        let runtime = Arc::clone(&context.runtime);
+        let limits = &runtime.gate.limits;
         if self.in_flight.count() > limits.requests {
             return Err(GatewayError::Overloaded);
         }
-        let Some(client) = Client::of(session.as_downstream()) else { return Ok(()) };
+        let Some(client) = ConnectionState::of(session.as_downstream()) else { return Ok(()) };
         let is_http2 = session.as_downstream().as_http2().is_some();
         if is_http2 && !client.is_proxy {
-            context.request_permit = Some(RequestPermit::take(&client.address, limits)?);
+            context.request_permit = Some(RequestPermit::acquire(&client.address, limits)?);
         }
         let client = Arc::clone(client);
         if session.as_downstream_mut().is_body_done() {
             return Ok(());
         }
         let address = if client.is_proxy {
-            let named = serving.gate.bounds.client(client.address.client, &session.req_header().headers);
-            client.address.addresses.of(named)
+            let named = runtime.gate.bounds.client(client.address.client, &session.req_header().headers);
+            client.address.addresses.entry(named)
         } else {
             Arc::clone(&client.address)
         };
         let connection = (is_http2 && !client.is_proxy).then_some(client);
-        match IncomingBody::take(Arc::clone(&address), connection, limits) {
-            Err(TooMany::OfConnection) => {
-                let mut body = IncomingBody::take(address, None, limits)?;
-                if !external_wait::on_others(Box::pin(arrives_soon(session, &mut body, limits))).await {
-                    return Err(TooMany::OfConnection.into());
+        match BodyPermit::acquire(Arc::clone(&address), connection, limits) {
+            Err(RequestLimitExceeded::Connection) => {
+                let mut body = BodyPermit::acquire(address, None, limits)?;
+                if !external_wait::track(Box::pin(read_small_body(session, &mut body, limits))).await {
+                    return Err(RequestLimitExceeded::Connection.into());
                 }
-                body.complete();
-                context.is_held = true;
-                context.incoming = Some(body);
+                body.mark_complete();
+                context.is_body_buffered = true;
+                context.body_permit = Some(body);
             }
-            taken => context.incoming = Some(taken?),
+            taken => context.body_permit = Some(taken?),
         }
         Ok(())
     }
 
     /// Refuses a request for which nothing is done any more: its answer is written if the client takes it now, and the
     /// request does not stay for it.
-    async fn refuse_at_once(
+    async fn reject_without_waiting(
         &self,
         session: &mut Session,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
         refusal: &GatewayError,
     ) -> Result<bool> {
         if session.as_downstream().as_http2().is_some() {
-            session.set_write_timeout(Some(AT_ONCE));
+            session.set_write_timeout(Some(IMMEDIATE_WRITE_TIMEOUT));
         }
-        Ok(Box::pin(self.answer(session, context, LocalResponse::refusal(refusal))).await.unwrap_or(true))
+        Ok(Box::pin(self.respond(session, context, LocalResponse::refusal(refusal))).await.unwrap_or(true))
     }
 
-    async fn refuse(&self, session: &mut Session, context: &mut Box<Context>, refusal: &GatewayError) -> Result<bool> {
-        take_small_rest(session).await;
-        Box::pin(self.answer(session, context, LocalResponse::refusal(refusal))).await
+    async fn reject(
+        &self,
+        session: &mut Session,
+        context: &mut Box<RequestContext>,
+        refusal: &GatewayError,
+    ) -> Result<bool> {
+        drain_small_body(session).await;
+        Box::pin(self.respond(session, context, LocalResponse::refusal(refusal))).await
     }
 
     /// Writes an answer of the gateway's own.
-    pub(super) async fn answer(
+    pub(super) async fn respond(
         &self,
         session: &mut Session,
-        context: &mut Box<Context>,
+        context: &mut Box<RequestContext>,
         reply: LocalResponse,
     ) -> Result<bool> {
         if let Some(code) = reply.code {
-            self.note_refusal(context, code, reply.reason);
+            self.record_error(context, code, reply.reason);
         }
         context.status = Some(reply.status);
         // HEAD's answer says how long GET's would be, and has no body (RFC 9110, 9.3.2).
@@ -225,8 +234,8 @@ impl RequestPhase {
         if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
             header.insert_header(GUEST_USID, usid)?;
         }
-        self.close_if_last(session);
-        external_wait::on_others(async {
+        self.close_after_response_if_needed(session);
+        external_wait::track(async {
             session.write_response_header(Box::new(header), without_body).await?;
             if !without_body {
                 session.write_response_body(Some(reply.body), true).await?;
@@ -237,19 +246,19 @@ impl RequestPhase {
     }
 
     /// Says in the answer that it is the connection's last, where it is.
-    pub(super) fn close_if_last(&self, session: &mut Session) {
-        let must_close = Client::of(session.as_downstream()).is_some_and(|client| client.must_close());
+    pub(super) fn close_after_response_if_needed(&self, session: &mut Session) {
+        let must_close = ConnectionState::of(session.as_downstream()).is_some_and(|client| client.must_close());
         if must_close || self.in_flight.is_draining() {
             session.set_keepalive(None);
         }
     }
 
-    fn count_refusal(&self, context: &mut Box<Context>, refusal: &GatewayError, reported: bool) {
-        self.note_refusal(context, problem::code(refusal), refusal.reason());
-        context.reported = reported;
+    fn count_error(&self, context: &mut Box<RequestContext>, refusal: &GatewayError, reported: bool) {
+        self.record_error(context, problem::code(refusal), refusal.reason());
+        context.is_report_only = reported;
     }
 
-    fn note_refusal(&self, context: &mut Box<Context>, code: &'static str, reason: Option<&'static str>) {
+    fn record_error(&self, context: &mut Box<RequestContext>, code: &'static str, reason: Option<&'static str>) {
         self.metrics.refusals.with_label_values(&[code]).inc();
         if let Some(reason) = reason.filter(|reason| RejectionReason::ALL.map(RejectionReason::as_str).contains(reason))
         {
@@ -261,32 +270,32 @@ impl RequestPhase {
 }
 
 /// Whether the rest of a small body arrives within a moment. It can still be sent upstream.
-async fn arrives_soon(session: &mut Session, body: &mut IncomingBody, limits: &Limits) -> bool {
+async fn read_small_body(session: &mut Session, body: &mut BodyPermit, limits: &Limits) -> bool {
     session.enable_retry_buffering();
     let mut arrived = 0;
     let reading = async {
-        while arrived <= SMALL_BYTES {
+        while arrived <= MAX_SMALL_BODY_BYTES {
             match session.as_downstream_mut().read_request_body().await {
                 Ok(Some(chunk)) => arrived += chunk.len(),
                 Ok(None) => return true,
                 Err(_) => return false,
             }
-            if body.hold(arrived, limits).is_err() {
+            if body.record_arrived(arrived, limits).is_err() {
                 return false;
             }
         }
         false
     };
-    tokio::time::timeout(SOON, reading).await.unwrap_or(false)
+    tokio::time::timeout(SMALL_BODY_TIMEOUT, reading).await.unwrap_or(false)
 }
 
 /// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream: the library holds it
 /// for that, and until it is whole nobody else does.
 async fn read_body(
     session: &mut Session,
-    incoming: &mut Option<IncomingBody>,
+    incoming: &mut Option<BodyPermit>,
     most: usize,
-    serving: &Serving,
+    runtime: &Runtime,
 ) -> Result<Result<Bytes, GatewayError>> {
     session.enable_retry_buffering();
     if session.req_header().headers.contains_key(EXPECT) && !is_http10(session) {
@@ -298,24 +307,27 @@ async fn read_body(
             if arrived > most {
                 return Ok(Err(GatewayError::TooLarge(TooLargePart::Body)));
             }
-            if let Some(Err(refusal)) = incoming.as_mut().map(|incoming| incoming.hold(arrived, &serving.gate.limits)) {
+            if let Some(Err(refusal)) =
+                incoming.as_mut().map(|incoming| incoming.record_arrived(arrived, &runtime.gate.limits))
+            {
                 return Ok(Err(refusal));
             }
         }
         Ok::<_, Box<Error>>(Ok(()))
     };
-    match tokio::time::timeout(serving.timeouts.held_body, read).await {
+    match tokio::time::timeout(runtime.timeouts.held_body, read).await {
         Ok(Ok(result)) => {
             if let Some(incoming) = incoming.as_mut().filter(|_| result.is_ok()) {
-                incoming.complete();
+                incoming.mark_complete();
             }
             Ok(result.map(|()| session.as_downstream().get_retry_buffer().unwrap_or_default()))
         }
         Ok(Err(_)) => {
             session.set_keepalive(None);
-            let is_malformed = Client::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
+            let is_malformed =
+                ConnectionState::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
             let broke_off = || GatewayError::RequestInvalid("The request's body broke off or is not HTTP.".into());
-            Ok(Err(if is_malformed { malformed_body() } else { broke_off() }))
+            Ok(Err(if is_malformed { malformed_body_error() } else { broke_off() }))
         }
         Err(_) => {
             session.set_keepalive(None);
@@ -326,40 +338,40 @@ async fn read_body(
 
 /// Reads and drops the rest of a short body before a request of HTTP/1.1 is answered, so that the connection can be kept. A
 /// client that waits for a 100 (Continue) sends no body.
-async fn take_small_rest(session: &mut Session) {
+async fn drain_small_body(session: &mut Session) {
     let waits = session.req_header().headers.contains_key(EXPECT);
-    let is_long = declared_length(session).is_some_and(|length| length > SMALL_REST_BYTES);
+    let is_long = content_length(session).is_some_and(|length| length > MAX_DRAINED_BODY_BYTES);
     if waits || is_long || session.get_keepalive().is_none() || session.as_downstream().as_http1().is_none() {
         return;
     }
     let read = async {
         // After a failure the answer says that it is the connection's last.
         while let Ok(Some(_)) = session.as_downstream_mut().read_request_body().await {
-            if session.as_downstream().body_bytes_read() > SMALL_REST_BYTES {
+            if session.as_downstream().body_bytes_read() > MAX_DRAINED_BODY_BYTES {
                 return;
             }
         }
     };
-    let _ = tokio::time::timeout(SMALL_REST_WITHIN, read).await;
+    let _ = tokio::time::timeout(BODY_DRAIN_TIMEOUT, read).await;
 }
 
 /// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
 /// a fragment of the path alone, which is gone by then.
-fn admit_bytes(session: &Session) -> Result<(), GatewayError> {
+fn validate_raw_head(session: &Session) -> Result<(), GatewayError> {
     let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
     validate::admit_bytes(&connection.get_headers_raw_bytes())?;
-    let client = Client::of(session.as_downstream());
+    let client = ConnectionState::of(session.as_downstream());
     if client.is_some_and(|client| client.is_request_line_irregular()) {
         return Err(GatewayError::Ambiguous(
             "The request line is not a method, a target and a version with one space between them.".into(),
         ));
     }
-    if client.is_some_and(|client| client.is_body_malformed()) { Err(malformed_body()) } else { Ok(()) }
+    if client.is_some_and(|client| client.is_body_malformed()) { Err(malformed_body_error()) } else { Ok(()) }
 }
 
 /// Refuses a target in full of another scheme than the one the request came by: whoever reads it takes it for another
 /// resource (RFC 9112, 3.2.2).
-fn admit_scheme(session: &Session) -> Result<(), GatewayError> {
+fn validate_scheme(session: &Session) -> Result<(), GatewayError> {
     let head = session.req_header();
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     // The library keeps the scheme of HTTP/2 alone in the URI.
@@ -369,7 +381,7 @@ fn admit_scheme(session: &Session) -> Result<(), GatewayError> {
 }
 
 /// A body that is not chunked as RFC 9112, 7.1 writes it.
-pub(super) fn malformed_body() -> GatewayError {
+pub(super) fn malformed_body_error() -> GatewayError {
     GatewayError::RequestInvalid("The request's body is not chunked as HTTP writes it.".into())
 }
 
@@ -378,6 +390,6 @@ fn head(session: &Session) -> &Parts {
     session.req_header()
 }
 
-fn declared_length(session: &Session) -> Option<usize> {
+fn content_length(session: &Session) -> Option<usize> {
     session.req_header().headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What the requests of one connection share: whose it is, its clock, how many of its requests are incomplete.
+//! What the requests of one connection share: whose it is, its deadline, how many of its requests are incomplete.
 
 use std::sync::{
     Arc,
@@ -7,32 +7,32 @@ use std::sync::{
 
 use pingora::protocols::http::ServerSession;
 
-use super::{HeadClock, framing::RequestFraming};
-use crate::server::addresses::{Address, Counter};
+use super::{HeadDeadline, h1_framing::RequestFraming};
+use crate::server::address_usage::{AddressEntry, BoundedCounter};
 
 /// The client of one connection.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(super) clock: Arc<HeadClock>,
+pub(crate) struct ConnectionState {
+    pub(super) deadline: Arc<HeadDeadline>,
     /// The address that the connection comes from.
-    pub(in crate::server) address: Arc<Address>,
+    pub(in crate::server) address: Arc<AddressEntry>,
     /// Whether that is one of `server.trusted_proxies`, so that each request names a client of its own.
     pub(in crate::server) is_proxy: bool,
     /// HTTP/2: requests whose body has not arrived to its end.
-    pub(in crate::server) incomplete_requests: Counter,
+    pub(in crate::server) incomplete_requests: BoundedCounter,
     /// HTTP/1.1: what is wrong with the request under way, that the library does not say.
     is_request_line_irregular: AtomicBool,
     is_body_malformed: AtomicBool,
     must_close: AtomicBool,
 }
 
-impl Client {
-    pub(in crate::server) fn new(clock: Arc<HeadClock>, address: Arc<Address>, is_proxy: bool) -> Arc<Self> {
+impl ConnectionState {
+    pub(in crate::server) fn new(deadline: Arc<HeadDeadline>, address: Arc<AddressEntry>, is_proxy: bool) -> Arc<Self> {
         Arc::new(Self {
-            clock,
+            deadline,
             address,
             is_proxy,
-            incomplete_requests: Counter::default(),
+            incomplete_requests: BoundedCounter::default(),
             is_request_line_irregular: AtomicBool::new(false),
             is_body_malformed: AtomicBool::new(false),
             must_close: AtomicBool::new(false),
@@ -74,10 +74,10 @@ impl Client {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
-    /// The clock of the HTTP/1.1 connection that a request came by. In HTTP/2 the frames themselves
+    /// The deadline of the HTTP/1.1 connection that a request came by. In HTTP/2 the frames themselves
     /// say when a head begins and ends, and other requests are under way beside this one.
-    pub(in crate::server) fn head_clock(session: &ServerSession) -> Option<&HeadClock> {
+    pub(in crate::server) fn head_deadline(session: &ServerSession) -> Option<&HeadDeadline> {
         session.as_http1()?;
-        Self::of(session).map(|client| client.clock.as_ref())
+        Self::of(session).map(|client| client.deadline.as_ref())
     }
 }

@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError};
 use crate::{connect_failure::ConnectFailure, gateway::error::GatewayError};
 
 /// On which side an answer broke off.
-pub(super) fn side_of(error: &Error) -> &'static str {
+pub(super) fn abort_side(error: &Error) -> &'static str {
     match error.esource() {
         ErrorSource::Upstream => "upstream",
         ErrorSource::Downstream => "client",
@@ -27,7 +27,7 @@ pub(super) fn is_unprocessed(error: &Error) -> bool {
 }
 
 /// What a failure between here and the API means for the caller; `None` if the caller is gone.
-pub(super) fn refusal_of(error: &Error) -> Option<GatewayError> {
+pub(super) fn gateway_error(error: &Error) -> Option<GatewayError> {
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed) => None,
         (ErrorSource::Downstream, _) => {
@@ -45,24 +45,24 @@ pub(super) fn refusal_of(error: &Error) -> Option<GatewayError> {
 }
 
 /// Why the library could make no connection to an API; `None` if it failed otherwise.
-pub(super) fn connect_failure_of(error: &Error) -> Option<ConnectFailure> {
+pub(super) fn connect_failure(error: &Error) -> Option<ConnectFailure> {
     match error.etype() {
         ErrorType::ConnectRefused => Some(ConnectFailure::Refused),
         ErrorType::ConnectNoRoute => Some(ConnectFailure::Unreachable),
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Some(ConnectFailure::TimedOut),
         ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert => Some(handshake_failure(&error.to_string())),
         ErrorType::ConnectError | ErrorType::BindError | ErrorType::SocketError | ErrorType::HandshakeError => {
-            Some(cause_of(error))
+            Some(root_connect_failure(error))
         }
         _ => None,
     }
 }
 
 /// The cause at the end of the library's chain, which boxes its own errors.
-fn cause_of(error: &Error) -> ConnectFailure {
+fn root_connect_failure(error: &Error) -> ConnectFailure {
     match error.cause.as_deref() {
         Some(cause) => match cause.downcast_ref::<BError>() {
-            Some(inner) => cause_of(inner),
+            Some(inner) => root_connect_failure(inner),
             None => ConnectFailure::of(cause),
         },
         None => ConnectFailure::Other,
@@ -138,7 +138,7 @@ mod tests {
         for error in errors {
             let context = format!("TLS connect() failed: {error}, SNI: tls handshake eof.example");
             let error_of_library = Error::explain(ErrorType::TLSHandshakeFailure, context).more_context("connecting");
-            assert_eq!(connect_failure_of(&error_of_library), Some(ConnectFailure::of_tls(&error)), "{error}");
+            assert_eq!(connect_failure(&error_of_library), Some(ConnectFailure::of_tls(&error)), "{error}");
         }
     }
 
@@ -146,8 +146,8 @@ mod tests {
     fn cause_below_the_librarys_own_errors_is_found() {
         let refused = io::Error::from(io::ErrorKind::ConnectionReset);
         let inner = Error::because(ErrorType::ConnectError, "inner", refused);
-        assert_eq!(connect_failure_of(&inner.more_context("outer")), Some(ConnectFailure::Closed));
+        assert_eq!(connect_failure(&inner.more_context("outer")), Some(ConnectFailure::Closed));
         let broken = Error::explain(ErrorType::ReadError, "reset");
-        assert_eq!(connect_failure_of(&broken), None, "the connection was there");
+        assert_eq!(connect_failure(&broken), None, "the connection was there");
     }
 }

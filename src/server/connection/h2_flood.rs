@@ -10,7 +10,7 @@ use std::time::Instant;
 /// What begins an HTTP/2 connection (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes at the head of each frame.
-const HEAD: usize = 9;
+const FRAME_HEADER_BYTES: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -21,104 +21,109 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 /// Requests that a client may cancel whatever else it does; beyond, at most half of those it began.
-const FREE_CANCELLATIONS: u64 = 200;
-/// Frames at a time that carry neither a request nor a part of one: settings, pings, priorities,
+const CANCELLATION_ALLOWANCE: u64 = 200;
+/// H2FrameTracker at a time that carry neither a request nor a part of one: settings, pings, priorities,
 /// empty data, frames of no known type.
-const IDLE_FRAMES: f64 = 1000.0;
-/// How many of them are forgiven each second.
-const FORGIVEN_A_SECOND: f64 = 200.0;
+const MAX_CONTROL_FRAMES: f64 = 1000.0;
+/// How many of them are refilled each second.
+const CONTROL_FRAMES_PER_SECOND: f64 = 200.0;
 
 /// A client asks for much and wants nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flood;
+pub(super) struct FloodDetected;
 
 /// Whether the client owes the rest of something that comes before a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owed {
+pub(super) enum HeadState {
     /// Nothing: between frames, or in the middle of a body.
-    Nothing,
+    Complete,
     /// The rest of what it was owing before.
-    Same,
+    Pending,
     /// The rest of something that began just now.
-    Anew,
+    Started,
 }
 
 /// Where a client's side of an HTTP/2 connection is.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct H2FrameTracker {
     preface_left: usize,
-    head: [u8; HEAD],
+    head: [u8; FRAME_HEADER_BYTES],
     head_filled: usize,
     payload_left: usize,
     is_body: bool,
-    block_open: bool,
+    is_block_open: bool,
     /// Whether a first request's head has arrived.
-    asked: bool,
+    has_request: bool,
     last_stream: u32,
     requests: u64,
     cancellations: u64,
-    idle_frames: f64,
-    counted_at: Instant,
+    control_frames: f64,
+    refilled_at: Instant,
 }
 
-impl Frames {
+impl H2FrameTracker {
     pub(super) fn new() -> Self {
         Self {
             preface_left: PREFACE.len(),
-            head: [0; HEAD],
+            head: [0; FRAME_HEADER_BYTES],
             head_filled: 0,
             payload_left: 0,
             is_body: false,
-            block_open: false,
-            asked: false,
+            is_block_open: false,
+            has_request: false,
             last_stream: 0,
             requests: 0,
             cancellations: 0,
-            idle_frames: 0.0,
-            counted_at: Instant::now(),
+            control_frames: 0.0,
+            refilled_at: Instant::now(),
         }
     }
 
     /// Follows what the client sent.
     ///
     /// # Errors
-    /// [`Flood`] when the bounds are reached.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> Result<Owed, Flood> {
+    /// [`FloodDetected`] when the bounds are reached.
+    pub(super) fn track(&mut self, mut bytes: &[u8]) -> Result<HeadState, FloodDetected> {
         let mut passed_a_frame = false;
         self.preface_left -= skip(&mut bytes, self.preface_left);
         while !bytes.is_empty() {
             if self.payload_left > 0 {
                 self.payload_left -= skip(&mut bytes, self.payload_left);
             } else {
-                let part = &bytes[..bytes.len().min(HEAD - self.head_filled)];
+                let part = &bytes[..bytes.len().min(FRAME_HEADER_BYTES - self.head_filled)];
                 self.head[self.head_filled..self.head_filled + part.len()].copy_from_slice(part);
                 self.head_filled += part.len();
                 bytes = &bytes[part.len()..];
-                if self.head_filled < HEAD {
+                if self.head_filled < FRAME_HEADER_BYTES {
                     break;
                 }
                 self.head_filled = 0;
-                self.count()?;
+                self.count_frame()?;
             }
             passed_a_frame |= self.payload_left == 0;
         }
         let in_frame = self.head_filled > 0 || (self.payload_left > 0 && !self.is_body);
-        Ok(match (self.asked && !in_frame && !self.block_open, self.asked && passed_a_frame && !self.block_open) {
-            (true, _) => Owed::Nothing,
-            (false, false) => Owed::Same,
-            (false, true) => Owed::Anew,
-        })
+        Ok(
+            match (
+                self.has_request && !in_frame && !self.is_block_open,
+                self.has_request && passed_a_frame && !self.is_block_open,
+            ) {
+                (true, _) => HeadState::Complete,
+                (false, false) => HeadState::Pending,
+                (false, true) => HeadState::Started,
+            },
+        )
     }
 
     /// Counts the frame whose head is complete.
-    fn count(&mut self) -> Result<(), Flood> {
+    fn count_frame(&mut self) -> Result<(), FloodDetected> {
         let [high, middle, low, kind, flags, stream @ ..] = self.head;
         self.payload_left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.is_body = kind == DATA;
         match kind {
             HEADERS | CONTINUATION => {
-                self.block_open = flags & END_HEADERS == 0;
-                self.asked |= !self.block_open;
+                self.is_block_open = flags & END_HEADERS == 0;
+                self.has_request |= !self.is_block_open;
                 // Each request has a stream of its own; the same stream's second block are trailers.
                 let stream = u32::from_be_bytes(stream);
                 self.requests += u64::from(stream > self.last_stream);
@@ -126,8 +131,8 @@ impl Frames {
             }
             RST_STREAM => {
                 self.cancellations += 1;
-                if self.cancellations > FREE_CANCELLATIONS && self.cancellations * 2 > self.requests {
-                    return Err(Flood);
+                if self.cancellations > CANCELLATION_ALLOWANCE && self.cancellations * 2 > self.requests {
+                    return Err(FloodDetected);
                 }
             }
             DATA if self.payload_left > 0 || flags & END_STREAM != 0 => {}
@@ -135,11 +140,11 @@ impl Frames {
             WINDOW_UPDATE => {}
             _ => {
                 let now = Instant::now();
-                let forgiven = (now - self.counted_at).as_secs_f64() * FORGIVEN_A_SECOND;
-                self.counted_at = now;
-                self.idle_frames = (self.idle_frames - forgiven).max(0.0) + 1.0;
-                if self.idle_frames > IDLE_FRAMES {
-                    return Err(Flood);
+                let refilled = (now - self.refilled_at).as_secs_f64() * CONTROL_FRAMES_PER_SECOND;
+                self.refilled_at = now;
+                self.control_frames = (self.control_frames - refilled).max(0.0) + 1.0;
+                if self.control_frames > MAX_CONTROL_FRAMES {
+                    return Err(FloodDetected);
                 }
             }
         }
@@ -171,15 +176,15 @@ mod tests {
         let mut frame = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
-        frame.resize(HEAD + length, 0);
+        frame.resize(FRAME_HEADER_BYTES + length, 0);
         frame
     }
 
-    fn connected() -> Frames {
-        let mut frames = Frames::new();
-        assert_eq!(frames.follow(PREFACE), Ok(Owed::Same));
-        assert_eq!(frames.follow(&frame(SETTINGS, 0, 12)), Ok(Owed::Same), "no request has come yet");
-        assert_eq!(frames.follow(&frame(HEADERS, END_HEADERS, 30)), Ok(Owed::Nothing));
+    fn connected() -> H2FrameTracker {
+        let mut frames = H2FrameTracker::new();
+        assert_eq!(frames.track(PREFACE), Ok(HeadState::Pending));
+        assert_eq!(frames.track(&frame(SETTINGS, 0, 12)), Ok(HeadState::Pending), "no request has come yet");
+        assert_eq!(frames.track(&frame(HEADERS, END_HEADERS, 30)), Ok(HeadState::Complete));
         frames
     }
 
@@ -196,9 +201,9 @@ mod tests {
         ]
         .concat();
         for size in [1, 2, 7, 9, 10, 4096, all.len()] {
-            let mut frames = Frames::new();
-            let last = all.chunks(size).map(|chunk| frames.follow(chunk).unwrap()).last();
-            assert_eq!(last, Some(Owed::Nothing), "{size}");
+            let mut frames = H2FrameTracker::new();
+            let last = all.chunks(size).map(|chunk| frames.track(chunk).unwrap()).last();
+            assert_eq!(last, Some(HeadState::Complete), "{size}");
             assert_eq!((frames.requests, frames.cancellations), (1, 1), "{size}");
         }
     }
@@ -206,16 +211,16 @@ mod tests {
     #[test]
     fn the_rest_of_a_head_is_owed_and_that_of_a_body_is_not() {
         let mut frames = connected();
-        assert_eq!(frames.follow(&frame(DATA, 0, 100)[..50]), Ok(Owed::Nothing));
-        assert_eq!(frames.follow(&[0; 59]), Ok(Owed::Nothing));
+        assert_eq!(frames.track(&frame(DATA, 0, 100)[..50]), Ok(HeadState::Complete));
+        assert_eq!(frames.track(&[0; 59]), Ok(HeadState::Complete));
         let head = frame(HEADERS, 0, 20);
-        assert_eq!(frames.follow(&head[..5]), Ok(Owed::Same), "since the clock was last set");
-        assert_eq!(frames.follow(&head[5..]), Ok(Owed::Same), "the block is open");
-        assert_eq!(frames.follow(&frame(CONTINUATION, 0, 20)), Ok(Owed::Same), "still the same head");
-        assert_eq!(frames.follow(&frame(CONTINUATION, END_HEADERS, 1)), Ok(Owed::Nothing));
+        assert_eq!(frames.track(&head[..5]), Ok(HeadState::Pending), "since the clock was last set");
+        assert_eq!(frames.track(&head[5..]), Ok(HeadState::Pending), "the block is open");
+        assert_eq!(frames.track(&frame(CONTINUATION, 0, 20)), Ok(HeadState::Pending), "still the same head");
+        assert_eq!(frames.track(&frame(CONTINUATION, END_HEADERS, 1)), Ok(HeadState::Complete));
         let two = [frame(PING, 0, 8), frame(PING, 0, 8)].concat();
-        assert_eq!(frames.follow(&two[..20]), Ok(Owed::Anew), "one frame ended, another began");
-        assert_eq!(frames.follow(&two[20..]), Ok(Owed::Nothing));
+        assert_eq!(frames.track(&two[..20]), Ok(HeadState::Started), "one frame ended, another began");
+        assert_eq!(frames.track(&two[20..]), Ok(HeadState::Complete));
     }
 
     #[test]
@@ -224,14 +229,14 @@ mod tests {
         let mut frames = connected();
         let floods = (1..=1000).find(|number| {
             let trailers = begun(number * 2 + 1);
-            frames.follow(&[begun(number * 2 + 1), trailers, frame(RST_STREAM, 0, 4)].concat()) == Err(Flood)
+            frames.track(&[begun(number * 2 + 1), trailers, frame(RST_STREAM, 0, 4)].concat()) == Err(FloodDetected)
         });
         assert_eq!(floods, Some(201));
 
         let mut frames = connected();
         for number in (3..60_000).step_by(6) {
             let three = [begun(number), begun(number + 2), begun(number + 4), frame(RST_STREAM, 0, 4)].concat();
-            assert!(frames.follow(&three).is_ok(), "one of three is no flood");
+            assert!(frames.track(&three).is_ok(), "one of three is no flood");
         }
     }
 
@@ -239,25 +244,25 @@ mod tests {
     fn frames_that_ask_for_nothing_are_a_flood() {
         for idle in [frame(PING, 0, 8), frame(SETTINGS, 0, 0), frame(DATA, 0, 0), frame(0x2, 0, 5), frame(0x77, 0, 0)] {
             let mut frames = connected();
-            let floods = (1..=2000).find(|_| frames.follow(&idle) == Err(Flood));
+            let floods = (1..=2000).find(|_| frames.track(&idle) == Err(FloodDetected));
             assert!(floods.is_some_and(|count| count >= 999), "{floods:?}");
         }
         for used in [frame(DATA, 0, 1), frame(DATA, END_STREAM, 0), frame(WINDOW_UPDATE, 0, 4)] {
             let mut frames = connected();
-            assert!((0..100_000).all(|_| frames.follow(&used).is_ok()));
+            assert!((0..100_000).all(|_| frames.track(&used).is_ok()));
         }
     }
 
     proptest! {
         #[test]
         fn nonsense_is_followed_to_its_end(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1_usize..20) {
-            let (mut whole, mut pieces) = (Frames::new(), Frames::new());
-            let mut last = Ok(Owed::Same);
+            let (mut whole, mut pieces) = (H2FrameTracker::new(), H2FrameTracker::new());
+            let mut last = Ok(HeadState::Pending);
             for piece in [PREFACE, &bytes].concat().chunks(cut) {
-                last = pieces.follow(piece);
+                last = pieces.track(piece);
             }
-            let at_once = whole.follow(&[PREFACE, &bytes].concat());
-            prop_assert_eq!(at_once == Ok(Owed::Nothing), last == Ok(Owed::Nothing));
+            let at_once = whole.track(&[PREFACE, &bytes].concat());
+            prop_assert_eq!(at_once == Ok(HeadState::Complete), last == Ok(HeadState::Complete));
             prop_assert_eq!((whole.payload_left, whole.requests), (pieces.payload_left, pieces.requests));
         }
     }

@@ -8,19 +8,19 @@ use std::mem;
 
 use memchr::{memchr, memchr_iter};
 
-/// Most bytes that are kept of one field: enough for `Transfer-Encoding`, or `Content-Length` and 20 digits.
-const KEPT_OF_FIELD_BYTES: usize = 80;
+/// Most bytes that are kept of one field: enough for `Transfer-Encoding`, or `Content-BodyLength` and 20 digits.
+const MAX_KEPT_FIELD_BYTES: usize = 80;
 /// Most bytes of one line of a chunked body.
-const CHUNK_LINE_BYTES: usize = 1024;
+const MAX_CHUNK_LINE_BYTES: usize = 1024;
 /// Most bytes of the chunk extensions and trailer fields of one request. The gateway drops them (RFC 9112, 7.1.1 and 7.1.2).
-const UNREAD_BYTES: usize = 8 * 1024;
+const MAX_DROPPED_FIELD_BYTES: usize = 8 * 1024;
 /// Most digits of a chunk's size: a number of 64 bits.
-const SIZE_DIGITS: usize = 16;
+const MAX_SIZE_DIGITS: usize = 16;
 
 /// Follows the bytes of one request.
 #[derive(Debug)]
 pub(super) struct RequestFraming {
-    state: State,
+    state: ParseState,
     /// What is kept of a line whose end has not arrived.
     line: Vec<u8>,
     /// That line is longer than what is kept of it.
@@ -29,14 +29,14 @@ pub(super) struct RequestFraming {
     /// The last byte of the request line so far is a carriage return.
     ends_in_return: bool,
     is_request_line_irregular: bool,
-    length: Length,
-    unread_bytes: usize,
+    length: BodyLength,
+    dropped_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ParseState {
     /// Nothing has arrived, or empty lines (RFC 9112, 2.2).
-    Before,
+    Start,
     RequestLine,
     Fields,
     /// So many bytes of the body are to come.
@@ -56,7 +56,7 @@ enum State {
 
 /// How long the body is, by the fields so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Length {
+enum BodyLength {
     Bytes(u64),
     Chunked,
     Unclear,
@@ -66,29 +66,31 @@ impl RequestFraming {
     /// Of a request of which nothing has arrived.
     pub(super) fn new() -> Self {
         Self {
-            state: State::Before,
+            state: ParseState::Start,
             line: Vec::new(),
             is_line_cut: false,
             spaces_of_request_line: 0,
             ends_in_return: false,
             is_request_line_irregular: false,
-            length: Length::Bytes(0),
-            unread_bytes: 0,
+            length: BodyLength::Bytes(0),
+            dropped_bytes: 0,
         }
     }
 
     /// Takes the bytes that arrived next, and says how many of them are this request's: all, unless the request is
     /// complete or malformed before their end.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> usize {
+    pub(super) fn track(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
             let taken = match self.state {
-                State::Complete | State::Malformed => break,
-                State::Endless => rest.len(),
-                State::Body(left) => self.pass(left, rest.len(), State::Body, State::Complete),
-                State::Chunk(left) => self.pass(left, rest.len(), State::Chunk, State::ChunkEnd),
-                State::Before | State::RequestLine => self.request_line(rest),
-                State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailers => self.line(rest),
+                ParseState::Complete | ParseState::Malformed => break,
+                ParseState::Endless => rest.len(),
+                ParseState::Body(left) => self.skip_body(left, rest.len(), ParseState::Body, ParseState::Complete),
+                ParseState::Chunk(left) => self.skip_body(left, rest.len(), ParseState::Chunk, ParseState::ChunkEnd),
+                ParseState::Start | ParseState::RequestLine => self.track_request_line(rest),
+                ParseState::Fields | ParseState::ChunkSize | ParseState::ChunkEnd | ParseState::Trailers => {
+                    self.track_line(rest)
+                }
             };
             rest = rest.get(taken..).unwrap_or_default();
         }
@@ -97,17 +99,17 @@ impl RequestFraming {
 
     /// Whether the whole request has arrived.
     pub(super) fn is_complete(&self) -> bool {
-        self.state == State::Complete
+        self.state == ParseState::Complete
     }
 
     /// Whether the body is not chunked as RFC 9112, 7.1 writes it.
     pub(super) fn is_malformed(&self) -> bool {
-        self.state == State::Malformed
+        self.state == ParseState::Malformed
     }
 
     /// Whether the head does not say where the request ends. The gateway refuses the request, and closes the connection.
     pub(super) fn is_endless(&self) -> bool {
-        self.state == State::Endless
+        self.state == ParseState::Endless
     }
 
     /// Whether the request line has more than two spaces, a control character, or DEL. The library escapes these bytes in
@@ -116,14 +118,14 @@ impl RequestFraming {
         self.is_request_line_irregular
     }
 
-    fn pass(&mut self, left: u64, arrived: usize, more: fn(u64) -> State, then: State) -> usize {
+    fn skip_body(&mut self, left: u64, arrived: usize, more: fn(u64) -> ParseState, then: ParseState) -> usize {
         let taken = usize::try_from(left).unwrap_or(usize::MAX).min(arrived);
         let left = left - taken as u64;
         self.state = if left == 0 { then } else { more(left) };
         taken
     }
 
-    fn request_line(&mut self, bytes: &[u8]) -> usize {
+    fn track_request_line(&mut self, bytes: &[u8]) -> usize {
         let end = memchr(b'\n', bytes);
         let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let visible = part.strip_suffix(b"\r").unwrap_or(part);
@@ -134,81 +136,81 @@ impl RequestFraming {
         self.is_request_line_irregular |= has_inner_return;
         self.ends_in_return = end.is_none() && (part.ends_with(b"\r") || self.ends_in_return && part.is_empty());
         if !visible.is_empty() || has_inner_return {
-            self.state = State::RequestLine;
+            self.state = ParseState::RequestLine;
         }
         let Some(end) = end else { return bytes.len() };
-        if self.state == State::RequestLine {
-            self.state = State::Fields;
+        if self.state == ParseState::RequestLine {
+            self.state = ParseState::Fields;
         }
         end + 1
     }
 
-    fn line(&mut self, bytes: &[u8]) -> usize {
-        let room = if self.state == State::Fields { KEPT_OF_FIELD_BYTES } else { CHUNK_LINE_BYTES };
+    fn track_line(&mut self, bytes: &[u8]) -> usize {
+        let room = if self.state == ParseState::Fields { MAX_KEPT_FIELD_BYTES } else { MAX_CHUNK_LINE_BYTES };
         let end = memchr(b'\n', bytes);
         let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         let (kept, cut) = part.split_at(part.len().min(room.saturating_sub(self.line.len())));
         self.is_line_cut |= !cut.is_empty();
-        if self.is_line_cut && self.state != State::Fields {
-            self.state = State::Malformed;
+        if self.is_line_cut && self.state != ParseState::Fields {
+            self.state = ParseState::Malformed;
         } else if end.is_some() && self.line.is_empty() {
-            self.state = self.after(kept);
+            self.state = self.state_after_line(kept);
         } else {
             self.line.extend_from_slice(kept);
             if end.is_some() {
                 let line = mem::take(&mut self.line);
-                self.state = self.after(&line);
+                self.state = self.state_after_line(&line);
             }
         }
         end.map_or(bytes.len(), |end| end + 1)
     }
 
     /// The state after a line, which is here without its line feed; of a field, perhaps not to its end.
-    fn after(&mut self, line: &[u8]) -> State {
+    fn state_after_line(&mut self, line: &[u8]) -> ParseState {
         let is_cut = mem::take(&mut self.is_line_cut);
         let whole = line.strip_suffix(b"\r");
         match (self.state, whole) {
-            (State::Fields, _) if whole.unwrap_or(line).is_empty() => self.after_head(),
-            (State::Fields, _) => {
-                self.length = self.length.with_field(whole.unwrap_or(line), is_cut);
-                State::Fields
+            (ParseState::Fields, _) if whole.unwrap_or(line).is_empty() => self.state_after_head(),
+            (ParseState::Fields, _) => {
+                self.length = self.length.with_header(whole.unwrap_or(line), is_cut);
+                ParseState::Fields
             }
-            (State::ChunkSize, Some(line)) => self.after_chunk_size(line),
-            (State::ChunkEnd, Some(b"")) => State::ChunkSize,
-            (State::Trailers, Some(b"")) => State::Complete,
-            (State::Trailers, Some(field)) if is_field(field) && self.may_pass_over(field) => State::Trailers,
-            _ => State::Malformed,
+            (ParseState::ChunkSize, Some(line)) => self.state_after_chunk_size(line),
+            (ParseState::ChunkEnd, Some(b"")) => ParseState::ChunkSize,
+            (ParseState::Trailers, Some(b"")) => ParseState::Complete,
+            (ParseState::Trailers, Some(field)) if is_field(field) && self.may_drop(field) => ParseState::Trailers,
+            _ => ParseState::Malformed,
         }
     }
 
-    fn after_head(&self) -> State {
+    fn state_after_head(&self) -> ParseState {
         match self.length {
-            Length::Bytes(0) => State::Complete,
-            Length::Bytes(length) => State::Body(length),
-            Length::Chunked => State::ChunkSize,
-            Length::Unclear => State::Endless,
+            BodyLength::Bytes(0) => ParseState::Complete,
+            BodyLength::Bytes(length) => ParseState::Body(length),
+            BodyLength::Chunked => ParseState::ChunkSize,
+            BodyLength::Unclear => ParseState::Endless,
         }
     }
 
-    fn after_chunk_size(&mut self, line: &[u8]) -> State {
+    fn state_after_chunk_size(&mut self, line: &[u8]) -> ParseState {
         let (digits, extensions) = line.split_at(memchr(b';', line).unwrap_or(line.len()));
-        let size = hexadecimal(digits).filter(|_| are_chunk_extensions(extensions) && self.may_pass_over(extensions));
+        let size = hexadecimal(digits).filter(|_| are_chunk_extensions(extensions) && self.may_drop(extensions));
         match size {
-            None => State::Malformed,
-            Some(0) => State::Trailers,
-            Some(size) => State::Chunk(size),
+            None => ParseState::Malformed,
+            Some(0) => ParseState::Trailers,
+            Some(size) => ParseState::Chunk(size),
         }
     }
 
-    fn may_pass_over(&mut self, unread: &[u8]) -> bool {
-        self.unread_bytes += unread.len();
-        self.unread_bytes <= UNREAD_BYTES
+    fn may_drop(&mut self, unread: &[u8]) -> bool {
+        self.dropped_bytes += unread.len();
+        self.dropped_bytes <= MAX_DROPPED_FIELD_BYTES
     }
 }
 
-impl Length {
+impl BodyLength {
     /// The length by one field more. Whatever names a coding is chunked, or the library refuses it.
-    fn with_field(self, field: &[u8], is_cut: bool) -> Self {
+    fn with_header(self, field: &[u8], is_cut: bool) -> Self {
         let Some(colon) = memchr(b':', field) else { return self };
         let (name, value) = field.split_at(colon);
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
@@ -232,7 +234,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
-    let are_digits = (1..=SIZE_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
+    let are_digits = (1..=MAX_SIZE_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     u64::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| are_digits)?, 16).ok()
 }
 
@@ -301,10 +303,10 @@ mod tests {
         "GET / HTTP/1.1\r\n",
         "POST /a b HTTP/1.1\r\n",
         "Host: a\r\n",
-        "Content-Length: 12\r\n",
+        "Content-BodyLength: 12\r\n",
         "content-length:3\n",
         "Transfer-Encoding: chunked\r\n",
-        "Content-Length:                                                                            7\r\n",
+        "Content-BodyLength:                                                                            7\r\n",
         "\r\n",
         "\r",
         "\n",
@@ -333,7 +335,7 @@ mod tests {
         let mut ends = Vec::new();
         for step in [1, 2, 3, 7, bytes.len()] {
             let mut framing = RequestFraming::new();
-            let taken = bytes.chunks(step).map(|part| framing.follow(part)).sum();
+            let taken = bytes.chunks(step).map(|part| framing.track(part)).sum();
             ends.push(framing.is_complete().then_some(taken));
         }
         assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
@@ -345,7 +347,7 @@ mod tests {
         let verdicts = [1, 2, 5, whole.len()].map(|step| {
             let mut framing = RequestFraming::new();
             for part in whole.as_bytes().chunks(step) {
-                framing.follow(part);
+                framing.track(part);
             }
             framing.is_malformed()
         });
@@ -359,13 +361,13 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\nHost: a\n\n",
-            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+            "POST / HTTP/1.1\r\nContent-BodyLength: 5\r\n\r\nhello",
             "POST / HTTP/1.1\r\ncontent-length:\t 5 \r\n\r\n\r\n\r\n\r",
-            "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
-            "POST / HTTP/1.1\r\nX-Content-Length: 5\r\nContent-Length2: 7\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-BodyLength: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\nX-Content-BodyLength: 5\r\nContent-Length2: 7\r\n\r\n",
             "POST / HTTP/1.1\r\nTRANSFER-ENCODING: chunked\r\n\r\n5\r\nhello\r\n000\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA;a;b=c;d=\"e\\\" ;\"\r\n0123456789\r\n0;z\r\nX: y\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-BodyLength: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ] {
             for next in ["", "\r\n", "GET /next HTTP/1.1\r\n\r\n", "0\r\n\r\n"] {
                 assert_eq!(end(format!("{request}{next}").as_bytes()), Some(request.len()), "{request:?} {next:?}");
@@ -383,12 +385,12 @@ mod tests {
         ) {
             let bytes = words.concat();
             let mut whole = RequestFraming::new();
-            let expected = whole.follow(bytes.as_bytes());
+            let expected = whole.track(bytes.as_bytes());
             let mut framing = RequestFraming::new();
             let (mut taken, mut rest) = (0, bytes.as_bytes());
             for cut in cuts.iter().cycle() {
                 let (part, later) = rest.split_at((*cut).min(rest.len()));
-                taken += framing.follow(part);
+                taken += framing.track(part);
                 rest = later;
                 if rest.is_empty() {
                     break;
@@ -402,10 +404,12 @@ mod tests {
     #[test]
     fn request_of_unclear_length_has_no_end() {
         let blanks = " ".repeat(100);
-        for length in ["Content-Length: x", "Content-Length: +5", "Content-Length: 5, 5", "Content-Length: -1"] {
+        for length in
+            ["Content-BodyLength: x", "Content-BodyLength: +5", "Content-BodyLength: 5, 5", "Content-BodyLength: -1"]
+        {
             assert_eq!(end(format!("POST / HTTP/1.1\r\n{length}\r\n\r\n01234567").as_bytes()), None, "{length}");
         }
-        for fields in ["Content-Length: 2\r\nContent-Length: 3", &format!("Content-Length:{blanks}5")] {
+        for fields in ["Content-BodyLength: 2\r\nContent-BodyLength: 3", &format!("Content-BodyLength:{blanks}5")] {
             assert_eq!(end(format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n01234567").as_bytes()), None, "{fields}");
         }
     }
@@ -458,7 +462,7 @@ mod tests {
         assert!(!malformed_body(&chunk.repeat(8)));
         assert!(malformed_body(&chunk.repeat(9)));
         assert!(malformed_body(&format!("{}0\r\nX: {}\r\n\r\n", chunk.repeat(8), "t".repeat(300))));
-        assert!(malformed_body(&format!("1;{}", "e".repeat(CHUNK_LINE_BYTES))), "before its end arrives");
+        assert!(malformed_body(&format!("1;{}", "e".repeat(MAX_CHUNK_LINE_BYTES))), "before its end arrives");
         assert!(!malformed_body(&"1\r\nx\r\n".repeat(10_000)), "small chunks are no extensions");
     }
 
@@ -468,7 +472,7 @@ mod tests {
             let verdicts = [1, 3, line.len()].map(|step| {
                 let mut framing = RequestFraming::new();
                 for part in line.as_bytes().chunks(step) {
-                    framing.follow(part);
+                    framing.track(part);
                 }
                 framing.is_request_line_irregular()
             });

@@ -16,38 +16,38 @@ use parking_lot::Mutex;
 
 /// A number that stays within a limit.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicUsize);
+pub(super) struct BoundedCounter(AtomicUsize);
 
 /// What is counted, of one address or of all.
 #[derive(Debug, Default)]
-pub(super) struct Usage {
-    pub(super) connections: Counter,
-    /// Requests on HTTP/2 connections; not counted for all addresses together, see [`InFlight`](crate::shutdown::InFlight).
-    pub(super) requests: Counter,
+pub(super) struct UsageCounters {
+    pub(super) connections: BoundedCounter,
+    /// Requests on HTTP/2 connections; not counted for all addresses together, see [`RequestTracker`](crate::shutdown::RequestTracker).
+    pub(super) requests: BoundedCounter,
     /// Requests whose body has not been read to its end.
-    pub(super) incomplete_requests: Counter,
+    pub(super) incomplete_requests: BoundedCounter,
     /// Bytes of request bodies in memory.
-    pub(super) held_bytes: Counter,
+    pub(super) buffered_bytes: BoundedCounter,
 }
 
 /// The counters of all addresses.
 #[derive(Debug, Default)]
-pub(super) struct Addresses {
-    pub(super) all: Usage,
-    by_address: Mutex<HashMap<IpAddr, Arc<Usage>>>,
+pub(super) struct AddressTable {
+    pub(super) totals: UsageCounters,
+    by_address: Mutex<HashMap<IpAddr, Arc<UsageCounters>>>,
 }
 
 /// One address. Its counters live as long as any of these for it.
 #[derive(Debug)]
-pub(super) struct Address {
-    pub(super) addresses: Arc<Addresses>,
+pub(super) struct AddressEntry {
+    pub(super) addresses: Arc<AddressTable>,
     pub(super) client: IpAddr,
-    usage: Arc<Usage>,
+    counters: Arc<UsageCounters>,
 }
 
-impl Counter {
+impl BoundedCounter {
     /// Adds to the number and returns true, unless the sum would be above the limit.
-    pub(super) fn add(&self, amount: usize, limit: Option<usize>) -> bool {
+    pub(super) fn try_add(&self, amount: usize, limit: Option<usize>) -> bool {
         let within = |number: usize| {
             let sum = number.checked_add(amount)?;
             limit.is_none_or(|limit| sum <= limit).then_some(sum)
@@ -56,7 +56,7 @@ impl Counter {
     }
 
     /// Takes back what was added.
-    pub(super) fn subtract(&self, amount: usize) {
+    pub(super) fn sub(&self, amount: usize) {
         self.0.fetch_sub(amount, Ordering::AcqRel);
     }
 
@@ -66,35 +66,35 @@ impl Counter {
     }
 }
 
-impl Addresses {
+impl AddressTable {
     /// The counters of one client, an IPv4 address or an IPv6 /64.
-    pub(super) fn of(self: &Arc<Self>, client: IpAddr) -> Arc<Address> {
-        let usage = Arc::clone(self.by_address.lock().entry(client).or_default());
-        Arc::new(Address { addresses: Arc::clone(self), client, usage })
+    pub(super) fn entry(self: &Arc<Self>, client: IpAddr) -> Arc<AddressEntry> {
+        let counters = Arc::clone(self.by_address.lock().entry(client).or_default());
+        Arc::new(AddressEntry { addresses: Arc::clone(self), client, counters })
     }
 
     #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.by_address.lock().len()
     }
 }
 
-impl Address {
-    pub(super) fn usage(&self) -> &Usage {
-        &self.usage
+impl AddressEntry {
+    pub(super) fn counters(&self) -> &UsageCounters {
+        &self.counters
     }
 
     /// The counters of all addresses.
-    pub(super) fn all(&self) -> &Usage {
-        &self.addresses.all
+    pub(super) fn totals(&self) -> &UsageCounters {
+        &self.addresses.totals
     }
 }
 
-impl Drop for Address {
+impl Drop for AddressEntry {
     fn drop(&mut self) {
         let mut by_address = self.addresses.by_address.lock();
         // One is the table's and one is this. Others are made under the lock only.
-        if Arc::strong_count(&self.usage) == 2 {
+        if Arc::strong_count(&self.counters) == 2 {
             by_address.remove(&self.client);
         }
     }
@@ -106,23 +106,23 @@ mod tests {
 
     #[test]
     fn counter_above_its_limit_stays_as_it_was() {
-        let counter = Counter::default();
-        assert!(counter.add(2, Some(3)) && !counter.add(2, Some(3)) && counter.add(1, Some(3)));
-        assert!(!counter.add(usize::MAX, None), "the sum would overflow");
-        assert!(counter.add(100, None));
-        counter.subtract(103);
+        let counter = BoundedCounter::default();
+        assert!(counter.try_add(2, Some(3)) && !counter.try_add(2, Some(3)) && counter.try_add(1, Some(3)));
+        assert!(!counter.try_add(usize::MAX, None), "the sum would overflow");
+        assert!(counter.try_add(100, None));
+        counter.sub(103);
         assert_eq!(counter.get(), 0);
     }
 
     #[test]
     fn address_without_anything_counted_leaves_the_table() {
-        let addresses = Arc::new(Addresses::default());
+        let addresses = Arc::new(AddressTable::default());
         let client = "192.0.2.1".parse().unwrap();
-        let (one, other) = (addresses.of(client), addresses.of(client));
-        assert!(one.usage().connections.add(1, Some(1)) && !other.usage().connections.add(1, Some(1)));
+        let (one, other) = (addresses.entry(client), addresses.entry(client));
+        assert!(one.counters().connections.try_add(1, Some(1)) && !other.counters().connections.try_add(1, Some(1)));
         drop(one);
-        assert_eq!(addresses.count(), 1);
+        assert_eq!(addresses.len(), 1);
         drop(other);
-        assert_eq!(addresses.count(), 0);
+        assert_eq!(addresses.len(), 0);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{access::AccessLog, upstream::Upstream};
+use super::{access_log::AccessLog, upstream::Upstream};
 use crate::{config::Timeouts, gateway::Gateway, types::ByOrganization};
 
 /// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
 #[derive(Debug)]
-pub struct Serving {
+pub struct Runtime {
     /// What decides.
     pub gate: Arc<Gateway>,
     /// Where requests go, one for each of the gate's organizations.

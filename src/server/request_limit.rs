@@ -1,0 +1,235 @@
+//! Requests whose body has not arrived to its end: how many there may be, and how much of their bodies is in memory.
+//!
+//! Such a request costs the gateway some 20 KiB for as long as the client likes, and costs the client a few bytes. So
+//! requests are counted before any other work: per HTTP/2 connection, per client address, and in all. Body bytes are counted
+//! while the library buffers them to send them again, which it does up to [`MAX_BUFFERED_BODY_BYTES`] of a body.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    address_usage::{AddressEntry, BoundedCounter, UsageCounters},
+    connection::ConnectionState,
+};
+use crate::{config::Limits, gateway::error::GatewayError};
+
+/// As much of a body as the library holds to send it again; of a longer one it holds nothing.
+pub(super) const MAX_BUFFERED_BODY_BYTES: usize = 64 * 1024;
+/// Requests of one HTTP/2 connection whose body has not arrived to its end.
+const MAX_INCOMPLETE_PER_CONNECTION: usize = 16;
+/// Once half of the places are taken, one address may have this part of the free ones: the fewer are free, the fewer it gets,
+/// so that a few addresses never take all.
+const FREE_SHARE_DIVISOR: usize = 8;
+/// How long a client may wait before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Counts a request under way on an HTTP/2 connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct RequestPermit(Arc<AddressEntry>);
+
+/// Counts a request whose body is to come, and what is in memory of it, until it is dropped.
+#[derive(Debug)]
+pub(super) struct BodyPermit {
+    address: Arc<AddressEntry>,
+    /// The connection, where the request counts among its incomplete ones.
+    connection: Option<Arc<ConnectionState>>,
+    is_incomplete: bool,
+    buffered_bytes: usize,
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestLimitExceeded {
+    Connection,
+    Address,
+    Total,
+}
+
+impl From<RequestLimitExceeded> for GatewayError {
+    fn from(error: RequestLimitExceeded) -> Self {
+        match error {
+            RequestLimitExceeded::Connection | RequestLimitExceeded::Total => Self::Overloaded,
+            RequestLimitExceeded::Address => Self::CallerRateLimited { retry_after: RETRY_AFTER },
+        }
+    }
+}
+
+impl RequestPermit {
+    pub(super) fn acquire(address: &Arc<AddressEntry>, limits: &Limits) -> Result<Self, RequestLimitExceeded> {
+        let limit = limits.of_address(address.client).requests;
+        if !address.counters().requests.try_add(1, limit) {
+            return Err(RequestLimitExceeded::Address);
+        }
+        Ok(Self(Arc::clone(address)))
+    }
+}
+
+impl Drop for RequestPermit {
+    fn drop(&mut self) {
+        self.0.counters().requests.sub(1);
+    }
+}
+
+impl BodyPermit {
+    pub(super) fn acquire(
+        address: Arc<AddressEntry>,
+        connection: Option<Arc<ConnectionState>>,
+        limits: &Limits,
+    ) -> Result<Self, RequestLimitExceeded> {
+        let taken = address.totals().incomplete_requests.get();
+        let share = match limits.incomplete_requests.saturating_sub(taken) {
+            _ if taken <= limits.incomplete_requests / 2 => usize::MAX,
+            free => (free / FREE_SHARE_DIVISOR).max(1),
+        };
+        let of_address = limits.of_address(address.client).incomplete_requests.map(|limit| limit.min(share));
+        reserve(&address, 1, limits.incomplete_requests, of_address, |usage| &usage.incomplete_requests)?;
+        let mut taken = Self { address, connection: None, is_incomplete: true, buffered_bytes: 0 };
+        if let Some(connection) = connection {
+            if !connection.incomplete_requests.try_add(1, Some(MAX_INCOMPLETE_PER_CONNECTION)) {
+                return Err(RequestLimitExceeded::Connection);
+            }
+            taken.connection = Some(connection);
+        }
+        Ok(taken)
+    }
+
+    /// Notes how much of the body has arrived. Bytes that have been counted once, before a replay, are not counted again.
+    ///
+    /// # Errors
+    /// [`GatewayError::CallerRateLimited`] if the client's bodies take too much memory, [`GatewayError::Overloaded`] if all do.
+    pub(super) fn record_arrived(&mut self, arrived: usize, limits: &Limits) -> Result<(), GatewayError> {
+        if arrived > MAX_BUFFERED_BODY_BYTES {
+            self.release_bytes();
+            return Ok(());
+        }
+        let more = arrived.saturating_sub(self.buffered_bytes);
+        if more > 0 {
+            let of_address = limits.of_address(self.address.client).held_bodies;
+            reserve(&self.address, more, limits.held_bodies, of_address, |usage| &usage.buffered_bytes)?;
+            self.buffered_bytes += more;
+        }
+        Ok(())
+    }
+
+    /// The body has arrived to its end. What is in memory of it stays there.
+    pub(super) fn mark_complete(&mut self) {
+        if std::mem::take(&mut self.is_incomplete) {
+            self.address.counters().incomplete_requests.sub(1);
+            self.address.totals().incomplete_requests.sub(1);
+            if let Some(connection) = self.connection.take() {
+                connection.incomplete_requests.sub(1);
+            }
+        }
+    }
+
+    fn release_bytes(&mut self) {
+        let buffered_bytes = std::mem::take(&mut self.buffered_bytes);
+        if buffered_bytes > 0 {
+            self.address.counters().buffered_bytes.sub(buffered_bytes);
+            self.address.totals().buffered_bytes.sub(buffered_bytes);
+        }
+    }
+}
+
+impl Drop for BodyPermit {
+    fn drop(&mut self) {
+        self.mark_complete();
+        self.release_bytes();
+    }
+}
+
+/// Counts for one address and for all, or for neither.
+fn reserve(
+    address: &AddressEntry,
+    amount: usize,
+    in_all: usize,
+    of_address: Option<usize>,
+    counter: impl Fn(&UsageCounters) -> &BoundedCounter,
+) -> Result<(), RequestLimitExceeded> {
+    if !counter(address.counters()).try_add(amount, of_address) {
+        return Err(RequestLimitExceeded::Address);
+    }
+    if !counter(address.totals()).try_add(amount, Some(in_all)) {
+        counter(address.counters()).sub(amount);
+        return Err(RequestLimitExceeded::Total);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::AddressLimits, server::address_usage::AddressTable};
+
+    fn limits(in_all: usize, of_address: usize) -> Limits {
+        let per_address = AddressLimits {
+            incomplete_requests: Some(of_address),
+            held_bodies: Some(of_address * 100),
+            ..AddressLimits::default()
+        };
+        Limits {
+            body: 1,
+            body_rate: 1,
+            head: 1,
+            fields: 1,
+            target: 1,
+            connections: 1,
+            requests: 1,
+            incomplete_requests: in_all,
+            held_bodies: in_all * 100,
+            per_address,
+            networks: Vec::new(),
+        }
+    }
+
+    fn address(addresses: &Arc<AddressTable>, number: u8) -> Arc<AddressEntry> {
+        addresses.entry([192, 0, 2, number].into())
+    }
+
+    #[test]
+    fn incomplete_requests_are_limited_for_one_address_and_for_all() {
+        let (addresses, limits) = (Arc::new(AddressTable::default()), limits(3, 2));
+        let take = |number| BodyPermit::acquire(address(&addresses, number), None, &limits);
+        let mut taken = vec![take(1).unwrap(), take(1).unwrap()];
+        assert_eq!(take(1).err(), Some(RequestLimitExceeded::Address));
+        taken.push(take(2).unwrap());
+        assert_eq!(take(3).err(), Some(RequestLimitExceeded::Total));
+        taken[0].mark_complete();
+        taken.push(take(3).unwrap());
+        drop(taken);
+        assert_eq!((addresses.totals.incomplete_requests.get(), addresses.len()), (0, 0));
+    }
+
+    #[test]
+    fn few_addresses_leave_places_to_others() {
+        let (addresses, limits) = (Arc::new(AddressTable::default()), limits(4096, 256));
+        let mut taken = Vec::new();
+        for attacker in 0..24 {
+            while let Ok(one) = BodyPermit::acquire(address(&addresses, attacker), None, &limits) {
+                taken.push(one);
+            }
+        }
+        assert!((2048..4000).contains(&taken.len()), "{}", taken.len());
+        assert!((0..5).all(|_| BodyPermit::acquire(address(&addresses, 200), None, &limits).is_ok()));
+    }
+
+    #[test]
+    fn held_bytes_are_limited_and_counted_once_for_a_replay() {
+        let (addresses, limits) = (Arc::new(AddressTable::default()), limits(3, 2));
+        let take = |number| BodyPermit::acquire(address(&addresses, number), None, &limits).unwrap();
+        let (mut one, mut other) = (take(1), take(1));
+        for arrived in [100, 150, 100, 150] {
+            assert_eq!(one.record_arrived(arrived, &limits), Ok(()), "{arrived}");
+        }
+        assert_eq!(addresses.totals.buffered_bytes.get(), 150);
+        assert!(matches!(other.record_arrived(51, &limits), Err(GatewayError::CallerRateLimited { .. })));
+        assert_eq!(other.record_arrived(50, &limits), Ok(()));
+        let mut elsewhere = take(2);
+        assert_eq!(elsewhere.record_arrived(101, &limits), Err(GatewayError::Overloaded));
+        one.mark_complete();
+        assert_eq!(addresses.totals.buffered_bytes.get(), 200, "a complete body is still in memory");
+        assert_eq!(one.record_arrived(MAX_BUFFERED_BODY_BYTES + 1, &limits), Ok(()), "a long body is not held at all");
+        assert_eq!(addresses.totals.buffered_bytes.get(), 50);
+        drop((one, other, elsewhere));
+        assert_eq!((addresses.totals.buffered_bytes.get(), addresses.len()), (0, 0));
+    }
+}
