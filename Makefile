@@ -30,28 +30,28 @@ SOAK_PROFILE := release
 # The tests that tell the figures of docs/THREAT-MODEL.md, how they are built, and how long SLAS is down in them. (An empty
 # `$(eval)` before a space makes it an argument, below.)
 FIGURE_TESTS := \
-  on_behalf::first_requests_wait_for_one_call_and_hardly_longer \
-  on_behalf::a_thousand_first_requests_at_two_gateways_are_one_call \
-  sessions::many_requests_with_one_ending_token_are_one_refresh \
-  outages::an_outage_costs_one_attempt_a_second_and_nobody_with_a_valid_token \
-  limits::logins_that_wait_are_bounded_and_the_rest_is_refused_at_once \
-  budgets::a_429_is_answered_from_our_own_knowledge_until_it_is_over \
-  keys::rotations::noise_a_moment_ago_does_not_delay_a_rotation \
-  keys::outages::a_gateway_is_ready_soon_after_its_issuer_is_back \
-  faults::keys_that_are_looked_for \
-  slow::many_slow_connections_hurt_nobody_else \
+  on_behalf::concurrent_first_requests_share_one_slas_call \
+  on_behalf::thousand_first_requests_at_two_gateways_share_one_slas_call \
+  sessions::concurrent_requests_with_expiring_token_cause_one_refresh \
+  outages::slas_outage_causes_one_attempt_a_second_and_spares_valid_tokens \
+  limits::waiting_logins_are_limited_and_others_rejected_immediately \
+  budgets::slas_429_is_repeated_without_calls_until_retry_after \
+  keys::rotations::key_rotation_is_not_delayed_by_earlier_made_up_key_ids \
+  keys::outages::gateway_started_during_outage_is_ready_soon_after_recovery \
+  faults::unknown_key_during_jwks_fault_returns_503 \
+  slow::slow_connections_do_not_affect_other_clients \
   floods:: \
-  limits::at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not_wait \
-  limits::a_storm_upstream_is_not_made_worse \
-  shortages::few_descriptors_are_an_outage_while_they_last_and_no_longer \
-  shortages::requests_do_not_wait_for_who_does_not_read_the_log \
-  shortages::a_full_disk_stops_no_login_and_has_every_line_later \
+  limits::goodput_holds_at_twice_the_capacity_and_excess_is_rejected_quickly \
+  limits::upstream_failures_are_not_amplified_by_retries \
+  shortages::exhausted_descriptors_stop_service_only_while_exhausted \
+  shortages::unread_log_does_not_delay_requests \
+  shortages::full_disk_does_not_stop_logins_and_audit_lines_are_written_later \
   faults::clock:: \
-  limits::a_thousand_guesses_of_one_source_are_stopped_before_slas \
-  framing::body_in_any_framing_is_one_request_to_an_http_1_upstream \
-  framing::body_in_any_framing_is_one_request_to_an_http_2_upstream \
+  limits::thousand_password_guesses_of_one_address_are_stopped_before_slas \
+  framing::body_in_any_framing_is_one_request_to_http_1_upstream \
+  framing::body_in_any_framing_is_one_request_to_http_2_upstream \
   races:: \
-  address_limits::flood_from_one_address_leaves_others_their_logins_and_renewals \
+  address_limits::flood_from_one_address_does_not_stop_logins_and_refreshes_of_others \
   memory::
 FIGURES_PROFILE := release
 OUTAGE_SECONDS := 60

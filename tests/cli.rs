@@ -55,7 +55,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn check_reads_the_environment_of_the_process() {
+fn check_reads_environment_and_names_its_variables_in_errors() {
     let plain = check([]);
     assert!(plain.status.success() && text(&plain.stdout).contains(": ok: 1 organization, "), "{plain:?}");
 
@@ -84,7 +84,7 @@ fn check_reads_the_environment_of_the_process() {
 }
 
 #[test]
-fn check_names_every_certificate_that_no_caller_could_show() {
+fn check_reports_invalid_and_duplicate_caller_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -133,7 +133,7 @@ fn check_names_every_certificate_that_no_caller_could_show() {
 }
 
 #[test]
-fn the_demo_shows_every_step() {
+fn demo_prints_each_step() {
     let folder = Path::new(BINARY).parent().unwrap();
     let demo: PathBuf = folder.join("examples/demo");
     let output = Command::new(&demo).arg("--once").output().unwrap();
@@ -170,7 +170,7 @@ fn the_demo_shows_every_step() {
 }
 
 #[test]
-fn serve_says_every_error_of_its_configuration() {
+fn serve_reports_all_configuration_errors() {
     let output = run(
         "serve",
         [
@@ -204,7 +204,7 @@ fn serve_names_the_key_of_an_address_in_use() {
 }
 
 #[test]
-fn files_of_the_listener_are_checked_before_anything_is_served() {
+fn listener_files_are_checked_before_serving() {
     let environment = [
         ("SHOPPER_GATEWAY__SERVER__TLS__CERTIFICATE", OsStr::new(DEMO)),
         ("SHOPPER_GATEWAY__SERVER__TLS__PRIVATE_KEY", OsStr::new("/dev/null")),
@@ -221,7 +221,7 @@ fn files_of_the_listener_are_checked_before_anything_is_served() {
 }
 
 #[test]
-fn routes_prints_a_line_for_each_operation() {
+fn routes_prints_one_line_per_operation() {
     let output = run("routes", []);
     assert!(output.status.success(), "{output:?}");
     let shown = text(&output.stdout);
@@ -232,7 +232,7 @@ fn routes_prints_a_line_for_each_operation() {
 }
 
 #[test]
-fn routes_says_where_roles_decide() {
+fn routes_marks_operations_that_roles_decide() {
     let table = text(&run("routes", []).stdout);
     let line = table.lines().find(|line| line.contains("\tauth-admin.retrieveTenant\t")).unwrap();
     let expected = "by role; Salesforce asks for any of: SLAS_SERVICE_ADMIN SLAS_ORGANIZATION_ADMIN\t";
@@ -241,7 +241,7 @@ fn routes_says_where_roles_decide() {
 }
 
 #[test]
-fn routes_names_the_clients_whose_credential_is_added() {
+fn routes_names_clients_whose_credential_is_added() {
     let line = |environment: &[(&'static str, &OsStr)]| {
         let output = run("routes", environment.iter().copied());
         let table = text(&output.stdout);
@@ -256,7 +256,7 @@ fn routes_names_the_clients_whose_credential_is_added() {
 }
 
 #[test]
-fn routes_says_that_nobody_may_use_logins_that_are_switched_off() {
+fn routes_marks_switched_off_deprecated_logins_as_refused() {
     let switched_off = [("SHOPPER_GATEWAY__POLICY__DEPRECATED_LOGINS", OsStr::new("refuse"))];
     for (environment, expected) in [(&switched_off[..], 3), (&[][..], 0)] {
         let output = run("routes", environment.iter().copied());
@@ -267,7 +267,7 @@ fn routes_says_that_nobody_may_use_logins_that_are_switched_off() {
 }
 
 #[test]
-fn schema_is_a_json_schema() {
+fn schema_prints_json_schema() {
     let output = Command::new(BINARY).arg("schema").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -275,7 +275,7 @@ fn schema_is_a_json_schema() {
 }
 
 #[test]
-fn wrong_usage_is_told_from_a_failed_start() {
+fn wrong_usage_exits_with_2_and_failed_start_with_1() {
     for arguments in [&[][..], &["serve"], &["serve", "-c"], &["walk"], &["routes", "--json"]] {
         assert_eq!(Command::new(BINARY).args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
     }
@@ -285,7 +285,7 @@ fn wrong_usage_is_told_from_a_failed_start() {
 }
 
 #[test]
-fn serve_ends_well_on_either_signal_also_before_it_is_ready() {
+fn serve_exits_with_0_on_term_or_int_before_ready() {
     for signal in ["-TERM", "-INT"] {
         let mut serving = Serving::start([("SHOPPER_GATEWAY__TENANTS__0__API", "http://127.0.0.1:9")]);
         let admin = serving.address("listening for operators");
@@ -296,7 +296,7 @@ fn serve_ends_well_on_either_signal_also_before_it_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_without_load_is_small() {
+async fn idle_gateway_uses_less_than_16_mib() {
     let simulator = salesforce_simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), Seed::default()).await.unwrap();
     let url = simulator.url();
     let mut serving = Serving::start([

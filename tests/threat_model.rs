@@ -32,7 +32,7 @@ fn assert_test(name: &str) {
 }
 
 #[test]
-fn every_test_that_is_named_exists() {
+fn tests_named_in_threat_model_exist() {
     let (document, makefile) = (read("docs/THREAT-MODEL.md"), read("Makefile"));
     let mut tests = 0;
     for name in rows(&document).flat_map(|row| named(row[2]).collect::<Vec<_>>()) {
@@ -50,7 +50,7 @@ fn every_test_that_is_named_exists() {
 }
 
 #[test]
-fn every_figure_is_shown_by_something_that_runs() {
+fn figures_are_shown_by_tests_that_run() {
     let (document, makefile) = (read("docs/THREAT-MODEL.md"), read("Makefile"));
     let acts: String =
         ["acts", "expiry", "hostile", "steady", "main"].map(|file| read(&format!("examples/soak/{file}.rs"))).concat();

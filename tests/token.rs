@@ -51,7 +51,7 @@ async fn simulator() -> Simulator {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_shopper_token_is_verified_and_its_operations_listed() {
+async fn valid_shopper_token_is_verified_and_its_operations_listed() {
     let simulator = simulator().await;
     let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
     let shown = explained(&format!("Bearer {token}\n"), Some(&simulator.url()), 0);
@@ -75,7 +75,7 @@ async fn a_good_shopper_token_is_verified_and_its_operations_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_configuration_the_signature_is_said_to_be_unchecked() {
+async fn signature_is_reported_as_unchecked_without_configuration() {
     let simulator = simulator().await;
     let shown = explained(&simulator.mint_shopper_token(ShopperTokenSpec::default()), None, 0);
     assert!(shown.contains("not checked: no -c FILE was given"), "{shown}");
@@ -83,7 +83,7 @@ async fn without_a_configuration_the_signature_is_said_to_be_unchecked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_speaks_against_a_token_is_said_with_its_code() {
+async fn invalid_token_is_reported_with_error_codes() {
     let simulator = simulator().await;
     let url = simulator.url();
     let ended =
@@ -116,7 +116,7 @@ fn good(simulator: &Simulator) -> [String; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_system_token_without_tenant_is_good_where_roles_decide_and_nowhere_else() {
+async fn system_token_without_tenant_is_valid_for_operations_by_role_only() {
     let simulator = simulator().await;
     let token = simulator.mint_account_manager_token(CALLER, &["mail", "sfcc.orders"], "", 1800);
     let shown = explained(&token, None, 0);
@@ -130,7 +130,7 @@ async fn a_system_token_without_tenant_is_good_where_roles_decide_and_nowhere_el
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_keys_cannot_be_had_the_gateway_would_refuse_it() {
+async fn unavailable_keys_are_reported_as_rejection() {
     for token in good(&simulator().await) {
         let shown = explained(&token, Some("http://127.0.0.1:9"), 1);
         assert!(shown.contains("not checked: the issuer's keys cannot be had at the moment"), "{shown}");
@@ -147,7 +147,7 @@ fn with_header(token: &str, change: impl FnOnce(&mut serde_json::Value)) -> Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_no_issuer_publishes_is_a_forgers() {
+async fn unpublished_key_id_is_reported_as_token_invalid() {
     let simulator = simulator().await;
     for token in good(&simulator) {
         let forged = with_header(&token, |header| header["kid"] = "nope".into());
@@ -158,7 +158,7 @@ async fn a_key_that_no_issuer_publishes_is_a_forgers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_not_signed_is_told_by_its_algorithm() {
+async fn unsigned_token_is_reported_with_its_algorithm() {
     let simulator = simulator().await;
     let url = simulator.url();
     let [good, _] = good(&simulator);
@@ -175,7 +175,7 @@ async fn a_token_that_is_not_signed_is_told_by_its_algorithm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_account_manager_is_configured_no_system_token_is_good() {
+async fn system_token_is_invalid_without_account_manager() {
     let simulator = simulator().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
@@ -190,7 +190,7 @@ async fn where_no_account_manager_is_configured_no_system_token_is_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_may_come_as_a_request_carries_it() {
+async fn token_may_have_authorization_header_prefix() {
     let simulator = simulator().await;
     let [token, _] = good(&simulator);
     for before in
@@ -207,7 +207,7 @@ async fn a_token_may_come_as_a_request_carries_it() {
 }
 
 #[test]
-fn what_is_too_long_is_said_to_be_too_long() {
+fn oversized_input_is_reported_as_too_long() {
     // The first is cut in the middle of a character.
     for text in ["a".to_owned() + &"ä".repeat(40_000), "PLANTED".repeat(20_000), "a".repeat(9 * 1024)] {
         let output = inspect(&text, &[], None);
@@ -217,7 +217,7 @@ fn what_is_too_long_is_said_to_be_too_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_system_token_is_a_callers_or_nobodys() {
+async fn system_token_of_unconfigured_client_is_reported_as_caller_rejected() {
     let simulator = simulator().await;
     let url = simulator.url();
     let of = |client: &str| {
@@ -237,7 +237,7 @@ async fn a_system_token_is_a_callers_or_nobodys() {
 }
 
 #[test]
-fn what_is_no_token_is_refused_without_being_shown() {
+fn input_that_is_no_token_is_rejected_without_being_shown() {
     for text in ["", "  \n", "PLANTED", "PLANTED.PLANTED.PLANTED", &"PLANTED".repeat(20_000)] {
         let output = inspect(text, &[], None);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -246,7 +246,7 @@ fn what_is_no_token_is_refused_without_being_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn colours_are_there_only_when_wanted() {
+async fn colours_follow_color_option() {
     let simulator = simulator().await;
     let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
     for (wanted, coloured) in [("auto", false), ("never", false), ("always", true)] {

@@ -46,7 +46,7 @@ mod tests {
     use super::civil;
 
     #[test]
-    fn days_become_dates() {
+    fn days_since_epoch_format_as_dates() {
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_454), (2026, 1, 1));

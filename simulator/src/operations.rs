@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_complete() {
+    fn operation_table_is_complete() {
         assert_eq!(operations().len(), 438);
         let undecided = operations().iter().filter(|one| one.accepts.is_empty());
         assert!(undecided.clone().count() > 0);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deprecated_logins_are_gone() {
+    fn deprecated_logins_match_no_operation() {
         let base = "/customer/shopper-customers/v1/organizations/f/customers";
         for (method, rest) in
             [("POST", "actions/login"), ("DELETE", "actions/logout"), ("POST", "trusted-system/actions/login")]

@@ -185,7 +185,7 @@ impl FileKey {
 }
 
 #[test]
-fn file_as_other_tools_write_it_is_read() {
+fn file_in_form_of_other_tools_is_accepted() {
     let files = Files::new();
     for key in FileKey::ALL {
         let good = files.read(key.good());
@@ -209,7 +209,7 @@ fn file_as_other_tools_write_it_is_read() {
 }
 
 #[test]
-fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
+fn unusable_file_error_names_its_kind_and_remedy() {
     let files = Files::new();
     files.openssl("x509 -in server.pem -outform der -out server.der");
     files.openssl("pkey -in server.key -outform der -out key.der");
@@ -289,7 +289,7 @@ fn file_that_cannot_be_used_is_named_with_what_it_is_and_what_to_do() {
 }
 
 #[test]
-fn file_that_is_cut_off_or_damaged_is_named() {
+fn truncated_or_damaged_file_is_reported() {
     let files = Files::new();
     for key in FileKey::ALL {
         let good = files.read(key.good());
@@ -307,7 +307,7 @@ fn file_that_is_cut_off_or_damaged_is_named() {
 }
 
 #[test]
-fn unusable_authority_among_good_ones_is_named_with_its_number_file_and_tenant() {
+fn unusable_authority_in_bundle_is_reported_with_number_file_and_tenant() {
     let files = Files::new();
     let hollow = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
     files.write("both.pem", files.read("ca.pem") + hollow + &files.read("ca.pem"));
@@ -333,7 +333,7 @@ fn unusable_authority_among_good_ones_is_named_with_its_number_file_and_tenant()
 }
 
 #[test]
-fn key_of_a_certificate_that_is_not_the_first_is_named() {
+fn key_of_later_certificate_in_file_is_reported() {
     let files = Files::new();
     files.write("reversed.pem", files.read("ca.pem") + &files.read("server.pem"));
     let (code, said) = files.check(&[(FileKey::Certificate, "reversed.pem")], &[]);
@@ -344,7 +344,7 @@ fn key_of_a_certificate_that_is_not_the_first_is_named() {
 }
 
 #[test]
-fn certificate_outside_its_validity_or_in_its_last_month_is_a_warning() {
+fn expired_future_or_soon_expiring_certificate_is_a_warning() {
     let files = Files::new();
     assert_eq!(files.warnings(&[]), Vec::<String>::new(), "all are good for longer");
     for (name, times, words) in [
@@ -382,7 +382,7 @@ fn certificate_outside_its_validity_or_in_its_last_month_is_a_warning() {
 }
 
 #[test]
-fn revocation_list_that_expired_or_is_of_another_authority_is_told_of() {
+fn expired_or_foreign_revocation_list_is_reported() {
     let files = Files::new();
     let list = "ca -config openssl.cnf -gencrl";
     files.openssl(&format!(
@@ -426,7 +426,7 @@ fn with_servers(folder: &Path, api: &str, manager: &str, change: impl FnOnce(&mu
 }
 
 #[test]
-fn machine_without_authorities_is_an_error_where_they_are_needed() {
+fn missing_system_authorities_are_an_error_only_for_https() {
     let files = Files::new();
     let (http, https) = ("http://127.0.0.1:9", "https://127.0.0.1:9");
     let empty = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")];

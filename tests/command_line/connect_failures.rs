@@ -112,7 +112,7 @@ fn configuration(files: &Files, api: &str, authority: &str, connect: &str) -> Pa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_cause_is_told_apart_in_check_log_access_log_and_metrics() {
+async fn connect_failure_cause_is_in_check_log_access_log_and_metrics() {
     let files = Files::new();
     files.issue("stranger", "-extensions authority -days 400");
     files.sign("expired", "server", "-startdate 20200101000000Z -enddate 20200201000000Z");
@@ -179,7 +179,7 @@ async fn each_cause_is_told_apart_in_check_log_access_log_and_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_is_verified_by_the_systems_authorities_whatever_is_unusable_beside_them() {
+async fn unusable_system_authorities_do_not_disable_the_good_ones() {
     let files = Files::new();
     let server = Server::Tls("server").start(&files);
     let config = configuration(&files, &format!("https://localhost:{}", server.port()), "ca.pem", "3s");
@@ -210,7 +210,7 @@ async fn api_is_verified_by_the_systems_authorities_whatever_is_unusable_beside_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outage_is_logged_once_a_minute_whatever_fails_by_it() {
+async fn outage_is_logged_once_a_minute_for_any_number_of_failures() {
     let files = Files::new();
     let config = configuration(&files, "http://127.0.0.1:9", "ca.pem", "3s");
     let serving = Serving::of(&config, []);

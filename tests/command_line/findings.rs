@@ -89,7 +89,7 @@ const EVERYWHERE: [&str; 5] =
     ["callers[0].operations[0]", "limits.head", "load.low_priority[0]", "routes[0]", "server.tls"];
 
 #[test]
-fn one_round_shows_the_errors_of_settings_policy_and_tls() {
+fn check_reports_config_policy_and_tls_errors_in_one_run() {
     let changed = Changed::new(wrong_everywhere);
     assert_eq!(changed.keys(), EVERYWHERE);
     let coloured = text(&changed.run(&["check", "--color", "always"]).stderr);
@@ -97,7 +97,7 @@ fn one_round_shows_the_errors_of_settings_policy_and_tls() {
 }
 
 #[test]
-fn serve_reports_the_same_as_check() {
+fn serve_reports_the_same_errors_as_check() {
     let changed = Changed::new(wrong_everywhere);
     let [checked, served] = ["check", "serve"].map(|command| changed.run(&[command]));
     assert_eq!((served.status.code(), text(&served.stderr)), (Some(1), text(&checked.stderr)));
@@ -106,7 +106,7 @@ fn serve_reports_the_same_as_check() {
 }
 
 #[test]
-fn a_reload_reports_the_same_as_check() {
+fn reload_reports_the_same_errors_as_check() {
     let free = |config: &mut toml::Table| {
         config["server"]["listen"] = toml::Value::Array(vec!["127.0.0.1:0".into()]);
         config["admin"]["listen"] = "127.0.0.1:0".into();
@@ -138,7 +138,7 @@ fn a_reload_reports_the_same_as_check() {
 }
 
 #[test]
-fn what_is_right_in_itself_is_checked_beside_what_is_wrong() {
+fn invalid_entry_does_not_hide_other_errors() {
     // A caller with an error of the settings still has its operations and its name in certificates looked at.
     let changed = Changed::new(|config, _| {
         let caller = "name = 'Two Words'\ncertificate_subject = 'oms.example.com'\nmay = ['sistem']\norganizations = ['f_ecom_zzrf_001']\noperations = ['orderz.*', ' ', 'a b']";
@@ -187,7 +187,7 @@ fn what_is_right_in_itself_is_checked_beside_what_is_wrong() {
 }
 
 #[test]
-fn a_caller_is_not_blamed_for_a_route_that_is_wrong() {
+fn invalid_route_causes_no_error_for_its_callers() {
     let with = |route: &str| {
         let route = table(route);
         Changed::new(move |config, _| {

@@ -39,7 +39,7 @@ fn printed(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_help_of_each_command_has_an_example_and_names_its_exit_codes() {
+fn help_of_each_command_has_example_and_exit_codes() {
     let whole = printed(&["--help"]);
     assert!(whole.contains("Examples:") && whole.contains("Exit codes:"), "{whole}");
     for command in COMMANDS {
@@ -58,7 +58,7 @@ fn meanings<'t>(text: &'t str, heading: &str) -> [&'t str; 3] {
 }
 
 #[test]
-fn exit_codes_are_documented_by_each_command_and_all_in_one_place() {
+fn exit_codes_are_documented_in_help_and_manual_page() {
     for command in COMMANDS {
         let help = printed(&[command, &["--help"]].concat());
         let [done, failed, usage] = meanings(&help, "Exit codes:");
@@ -78,7 +78,7 @@ fn exit_codes_are_documented_by_each_command_and_all_in_one_place() {
 }
 
 #[test]
-fn exit_codes_are_as_documented() {
+fn exit_codes_match_documentation() {
     for (arguments, code) in [
         (&["schema"][..], 0),
         (&["man"], 0),
@@ -97,7 +97,7 @@ fn exit_codes_are_as_documented() {
 }
 
 #[test]
-fn the_manual_page_is_well_formed_and_names_every_command() {
+fn manual_page_is_well_formed_and_names_every_command() {
     let page = printed(&["man"]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shopper-gateway.1");
@@ -119,7 +119,7 @@ fn the_manual_page_is_well_formed_and_names_every_command() {
 }
 
 #[test]
-fn completions_are_scripts_of_their_shell() {
+fn completions_work_in_their_shell() {
     for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef shopper-gateway"), ("fish", "complete -c")] {
         let script = printed(&["completions", shell]);
         assert!(script.contains(word) && script.contains("inspect"), "{script}");
@@ -135,7 +135,7 @@ fn completions_are_scripts_of_their_shell() {
 }
 
 #[test]
-fn colours_are_used_where_they_are_wanted() {
+fn colours_follow_options_and_environment() {
     let wrong = ("SHOPPER_GATEWAY__SERVER__LISTEN", "nowhere");
     // It warns of the demo's secrets, and ends because it cannot listen there.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -31,7 +31,7 @@ fn online(environment: &[(&str, &str)]) -> (Option<i32>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_configuration_names_is_asked() {
+async fn online_check_reports_each_service_and_key_to_change() {
     let simulator = simulator().await;
     let url = simulator.url();
     let (api, manager) = ((API, url.as_str()), (ACCOUNT_MANAGER, url.as_str()));
@@ -69,7 +69,7 @@ async fn what_the_configuration_names_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_session_store_is_asked() {
+async fn online_check_reports_why_session_store_fails() {
     let simulator = simulator().await;
     let url = simulator.url();
     let folder = tempfile::tempdir().unwrap();
@@ -134,7 +134,7 @@ async fn the_session_store_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_slas_client_is_tried_and_what_is_wrong_with_it_named() {
+async fn online_check_names_key_of_failing_slas_client() {
     let simulator = simulator().await;
     let url = simulator.url();
     for (key, value, said) in [
@@ -170,7 +170,7 @@ async fn each_slas_client_is_tried_and_what_is_wrong_with_it_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_token_is_got_of_slas_and_no_code_redeemed() {
+async fn online_check_requests_no_token_and_redeems_no_code() {
     let simulator = simulator().await;
     let url = simulator.url();
     assert_eq!(online(&[(API, &url), (ACCOUNT_MANAGER, &url)]).0, Some(0));
@@ -187,7 +187,7 @@ async fn no_token_is_got_of_slas_and_no_code_redeemed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_key_set_is_said_of_the_key_that_led_there() {
+async fn online_check_names_key_of_invalid_key_set() {
     let simulator = simulator().await;
     let url = simulator.url();
     for body in ["garbage", "{\"keys\":[]}"] {
@@ -203,7 +203,7 @@ async fn what_is_no_key_set_is_said_of_the_key_that_led_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_organization_is_what_is_named() {
+async fn online_check_names_wrong_organization() {
     let simulator = simulator().await;
     let url = simulator.url();
     let wrong = ("SHOPPER_GATEWAY__TENANTS__0__ORGANIZATION_ID", "f_ecom_zzzz_009");
@@ -240,7 +240,7 @@ fn collector(status: &'static str) -> (SocketAddr, mpsc::Receiver<(String, Vec<u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_collector_of_traces_is_asked() {
+async fn online_check_sends_empty_export_to_trace_collector() {
     let simulator = simulator().await;
     let url = simulator.url();
     let asked = |address: &str| {

@@ -51,7 +51,7 @@ fn exchanges(world: &World) -> usize {
 
 /// 10,000 requests for 50 shoppers and some of shoppers' own, all at once, while tokens end, SLAS and the API fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobodys_token_ever_serves_another() {
+async fn tokens_are_never_shared_between_shoppers() {
     const REQUESTS: usize = 10_000;
     const LOGINS: usize = 50;
     let world = crowded(|_| {}).await;
@@ -128,7 +128,7 @@ async fn nobodys_token_ever_serves_another() {
 }
 
 #[tokio::test]
-async fn all_whose_token_was_refused_get_the_new_one() {
+async fn requests_with_refused_token_share_one_replacement() {
     let world = World::start().await;
     for on_behalf in [false, true] {
         let request = || {
@@ -149,7 +149,7 @@ async fn all_whose_token_was_refused_get_the_new_one() {
 }
 
 #[tokio::test]
-async fn secrets_guessed_at_once_are_few_as_well() {
+async fn concurrent_secret_guesses_are_limited() {
     let world = World::start().await;
     world.simulator.inject(Fault::on("account_manager", Effect::Delay { ms: 200 }).flow("access_token"));
     let guess = |number: usize| world.get(&orders()).basic_auth(CALLER_CLIENT, Some(format!("guess-{number}")));
@@ -170,7 +170,7 @@ async fn secrets_guessed_at_once_are_few_as_well() {
 }
 
 #[tokio::test]
-async fn a_caller_that_begins_with_many_operations_is_not_taken_for_a_guesser() {
+async fn caller_that_starts_with_many_operations_is_not_limited_as_guesser() {
     let world = World::with(|config| config["callers"][0]["operations"] = toml::Value::Array(vec!["*".into()])).await;
     let operations = shopper_gateway::gateway::policy::Operations::published().unwrap();
     let mut of_systems = BTreeMap::new();
@@ -189,7 +189,7 @@ async fn a_caller_that_begins_with_many_operations_is_not_taken_for_a_guesser() 
 }
 
 #[tokio::test]
-async fn account_managers_odd_numbers_break_nothing() {
+async fn account_manager_response_with_odd_values_is_handled() {
     let world = World::start().await;
     let huge = "18446744073709551615";
     for effect in [
@@ -231,7 +231,7 @@ async fn account_managers_odd_numbers_break_nothing() {
 }
 
 #[tokio::test]
-async fn a_login_is_sent_to_slas_as_it_is() {
+async fn on_behalf_login_reaches_slas_unchanged() {
     let world = crowded(|_| {}).await;
     for login in ["Zoë.Müller@example.com", "100%25 + a/b?c&login_id=x;=\"'<>@example.com", "a b\tc", "山田@example.jp"]
     {
@@ -263,7 +263,7 @@ async fn a_login_is_sent_to_slas_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_deprecated_login_takes_a_login_and_nothing_else() {
+async fn trusted_system_login_rejects_invalid_and_guest_logins() {
     let world = World::start().await;
     let target = customers("/customers/trusted-system/actions/login?siteId=RefArch");
     let send = async |login: &str| {
@@ -282,7 +282,7 @@ async fn the_deprecated_login_takes_a_login_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn endpoints_that_act_for_nobody_take_no_x_on_behalf_of() {
+async fn x_on_behalf_of_is_rejected_by_logins_and_slas_endpoints() {
     let world = World::start().await;
     let guest = world.guest(PUBLIC_CLIENT).await.token();
     let body = json!({"login": LOGIN, "clientId": PUBLIC_CLIENT}).to_string();
@@ -309,7 +309,7 @@ async fn endpoints_that_act_for_nobody_take_no_x_on_behalf_of() {
 }
 
 #[tokio::test]
-async fn report_mode_sends_no_callers_secret_and_no_name() {
+async fn report_mode_forwards_no_caller_secret_and_no_on_behalf_header() {
     let world = World::with(|config| {
         config.insert("policy".into(), "mode = 'report'".parse::<toml::Table>().unwrap().into());
     })
@@ -340,7 +340,7 @@ async fn report_mode_sends_no_callers_secret_and_no_name() {
 }
 
 #[tokio::test]
-async fn organizations_share_no_shopper() {
+async fn on_behalf_tokens_are_separate_for_each_organization() {
     let world = World::with(|config| {
         config["callers"][0]["organizations"] =
             toml::Value::Array(vec![ORGANIZATION.into(), OTHER_ORGANIZATION.into()]);
@@ -371,7 +371,7 @@ async fn organizations_share_no_shopper() {
 }
 
 #[tokio::test]
-async fn a_refused_body_is_sent_again_over_http_2_too() {
+async fn request_body_is_sent_again_after_401_over_http_2() {
     let mut world = World::start().await;
     world.client = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let json = |request: RequestBuilder| {
@@ -394,7 +394,7 @@ async fn a_refused_body_is_sent_again_over_http_2_too() {
 }
 
 #[tokio::test]
-async fn a_slas_that_fails_or_hangs_is_told_in_time_and_not_hammered() {
+async fn failing_slas_is_reported_in_time_and_called_at_most_twice() {
     for (effect, refusal) in [
         (refused(409), (409, "login_conflict")),
         (refused(500), (503, "slas_unavailable")),

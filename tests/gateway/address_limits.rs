@@ -147,7 +147,7 @@ async fn http2_connection_with_16_incomplete_requests_gets_503_for_more() {
 }
 
 #[tokio::test]
-async fn refused_http2_request_with_an_open_body_does_not_stay() {
+async fn refused_http2_request_with_open_body_is_released() {
     let world = World::start().await;
     let mut connection = Http2::connect(&world, 65_535).await;
     let (mut pending, mut bodies) = (FuturesUnordered::new(), Vec::new());
@@ -206,7 +206,7 @@ async fn incomplete(world: &World, client: &str, count: usize, bytes: usize) -> 
 }
 
 #[tokio::test]
-async fn incomplete_requests_are_limited_per_address_and_in_all_in_both_modes() {
+async fn incomplete_requests_are_limited_per_address_and_in_total() {
     for mode in ["enforce", "report"] {
         let world = behind_a_proxy(mode, "incomplete_requests = 5\nincomplete_requests_per_address = 3").await;
         let log_in = async |client: &str| world.send(form(&world, client, "/token", &guest_form())).await;
@@ -232,7 +232,7 @@ async fn incomplete_requests_are_limited_per_address_and_in_all_in_both_modes() 
 }
 
 #[tokio::test]
-async fn bodies_in_memory_are_limited_by_bytes_until_the_request_ends() {
+async fn buffered_bodies_are_limited_by_bytes_until_request_ends() {
     let limits = "held_bodies = \"150KiB\"\nheld_bodies_per_address = \"100KiB\"";
     let world = behind_a_proxy("enforce", limits).await;
     let large = format!("{}&pad={}", guest_form(), "a".repeat(60_000));
@@ -248,7 +248,7 @@ async fn bodies_in_memory_are_limited_by_bytes_until_the_request_ends() {
 }
 
 #[tokio::test]
-async fn held_body_has_a_shorter_time_than_an_upload() {
+async fn buffered_body_has_shorter_timeout_than_upload() {
     let world = World::with(|config| set(config, "timeouts", "held_body = \"1s\"\nclient_body = \"60s\"")).await;
     let mut held = incomplete(&world, "198.51.100.7", 1, 10).await;
     let (began, mut answer) = (Instant::now(), [0; 12]);
@@ -258,7 +258,7 @@ async fn held_body_has_a_shorter_time_than_an_upload() {
 }
 
 #[tokio::test]
-async fn answers_that_a_client_does_not_take_are_limited_per_address() {
+async fn unread_responses_are_limited_per_address() {
     let world = World::with(|config| set(config, "limits", "requests_per_address = 20")).await;
     let mut pending = FuturesUnordered::new();
     let mut connections = Vec::new();
@@ -295,7 +295,7 @@ async fn connected_from(world: &World, address: &str) -> bool {
 }
 
 #[tokio::test]
-async fn networks_have_their_own_limits_of_connections_and_trusted_proxies_have_none() {
+async fn connection_limit_follows_network_and_spares_trusted_proxies() {
     let mut world = World::with(|config| {
         set(config, "server", "trusted_proxies = [\"127.0.0.4\"]");
         let networks = "[[networks]]\nnetwork = \"127.0.0.0/24\"\nconnections_per_address = 1\n\
@@ -317,7 +317,7 @@ async fn networks_have_their_own_limits_of_connections_and_trusted_proxies_have_
 }
 
 #[tokio::test]
-async fn slas_operations_without_a_credential_are_answered_here_in_both_modes() {
+async fn slas_operations_without_credential_are_rejected_in_both_modes() {
     for mode in ["enforce", "report"] {
         let world = behind_a_proxy(mode, "").await;
         world.simulator.clear_ledger();
@@ -343,7 +343,7 @@ async fn slas_operations_without_a_credential_are_answered_here_in_both_modes() 
 }
 
 #[tokio::test]
-async fn calls_to_slas_are_limited_per_address_in_both_modes() {
+async fn slas_calls_are_limited_per_address_in_both_modes() {
     for mode in ["enforce", "report"] {
         let networks =
             "[[networks]]\nnetwork = \"203.0.113.0/24\"\nslas_calls_per_address = 0\nguests_per_address = 2\n";
@@ -385,7 +385,7 @@ async fn calls_to_slas_are_limited_per_address_in_both_modes() {
 }
 
 #[tokio::test]
-async fn requests_of_known_sessions_and_trusted_systems_are_not_counted_by_address() {
+async fn known_sessions_and_trusted_systems_are_exempt_from_address_limit() {
     let world = behind_a_proxy("enforce", "slas_calls_per_address = 4").await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let mut tokens = Vec::new();
@@ -431,7 +431,7 @@ fn attacks<'a>(world: &'a World, client: &'static str) -> Vec<Box<dyn Fn() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flood_from_one_address_leaves_others_their_logins_and_renewals() {
+async fn flood_from_one_address_does_not_stop_logins_and_refreshes_of_others() {
     let seconds = scale::of(10, 60);
     let mut world = World::with(|config| {
         set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]");
@@ -507,7 +507,7 @@ async fn flood_from_one_address_leaves_others_their_logins_and_renewals() {
 }
 
 #[tokio::test]
-async fn addresses_are_those_of_connections_where_no_proxy_is_trusted() {
+async fn untrusted_forwarded_for_is_ignored_by_address_limits() {
     let world = World::with(|config| set(config, "limits", "slas_calls_per_address = 2")).await;
     let url = format!("http://{}{}", world.gateway.address, slas("/userinfo"));
     for address in ["127.0.0.2", "127.0.0.3"] {

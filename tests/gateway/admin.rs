@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use crate::world::{PUBLIC_CLIENT, World, products};
 
 #[tokio::test]
-async fn operators_learn_what_happens() {
+async fn metrics_count_logins_requests_and_rejections() {
     let world = World::start().await;
     world.guest(PUBLIC_CLIENT).await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
@@ -34,7 +34,7 @@ async fn operators_learn_what_happens() {
 }
 
 #[tokio::test]
-async fn the_public_listener_has_no_operators_paths() {
+async fn public_listener_does_not_serve_admin_paths() {
     let world = World::start().await;
     for path in ["/metrics", "/livez", "/readyz", "/status"] {
         let answer = world.send(world.get(path)).await;
@@ -45,7 +45,7 @@ async fn the_public_listener_has_no_operators_paths() {
 }
 
 #[tokio::test]
-async fn a_name_that_was_bound_to_the_loopback_meanwhile_is_answered_nothing() {
+async fn admin_request_for_foreign_host_returns_421() {
     let world = World::start().await;
     for path in ["/metrics", "/readyz", "/status"] {
         let status = async |host: &str| {

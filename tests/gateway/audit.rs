@@ -108,7 +108,7 @@ fn trusted_login(login: &str) -> Value {
 }
 
 #[tokio::test]
-async fn each_event_is_one_line_and_nothing_else_is() {
+async fn audit_log_has_one_line_per_event_and_no_others() {
     let audited = Audited::start().await;
     let (caller, stranger) = (audited.system_token(CALLER_CLIENT), audited.system_token("nobody"));
     let login = login_target(PUBLIC_CLIENT);
@@ -286,7 +286,7 @@ async fn each_event_is_one_line_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn whatever_a_caller_writes_a_line_is_one_json_object() {
+async fn audit_line_is_one_json_object_for_any_caller_input() {
     let audited = Audited::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let search = products("?ids=a&siteId=RefArch");
@@ -331,7 +331,7 @@ async fn whatever_a_caller_writes_a_line_is_one_json_object() {
 }
 
 #[tokio::test]
-async fn lines_of_requests_at_once_do_not_mix() {
+async fn audit_lines_of_concurrent_requests_do_not_mix() {
     let audited = Audited::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let search = products("?ids=a&siteId=RefArch");
@@ -351,7 +351,7 @@ async fn lines_of_requests_at_once_do_not_mix() {
 }
 
 #[tokio::test]
-async fn logins_at_slas_have_their_outcome() {
+async fn audit_line_of_login_at_slas_has_its_outcome() {
     let audited = Audited::start().await;
     let token = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token");
     let guest = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];
@@ -383,7 +383,7 @@ async fn logins_at_slas_have_their_outcome() {
 }
 
 #[tokio::test]
-async fn a_trusted_systems_writes_have_a_line_and_its_reads_have_none() {
+async fn trusted_system_writes_are_audited_and_its_reads_are_not() {
     let audited = Audited::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let reset = customers("/customers/password/actions/create-reset-token?siteId=RefArch");
@@ -445,7 +445,7 @@ async fn a_trusted_systems_writes_have_a_line_and_its_reads_have_none() {
 }
 
 #[tokio::test]
-async fn the_audit_log_says_why_a_caller_was_rejected() {
+async fn audit_line_of_rejected_caller_has_reason() {
     let audited = Audited::start().await;
     let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
     for (id, user, reason) in [("known", CALLER_CLIENT, "credentials_refused"), ("unknown", "nobody", "not_configured")]
@@ -463,7 +463,7 @@ async fn the_audit_log_says_why_a_caller_was_rejected() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refused_requests_is_counted_in_one_line_a_second_and_hides_no_act() {
+async fn audit_of_rejection_flood_is_summarized_and_hides_no_action() {
     let audited = Audited::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let search = products("?ids=a&siteId=RefArch");

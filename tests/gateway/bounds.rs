@@ -294,7 +294,7 @@ async fn holds_for_the_budget(mode: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bound_holds_in_report_mode_too() {
+async fn every_configured_limit_holds_in_both_modes() {
     let keys = bounds();
     assert!(keys.contains("logins.failed_per_login") && keys.contains("callers.requests_per_second"), "{keys:?}");
     for (key, file) in OF_THE_LISTENER {
@@ -309,7 +309,7 @@ async fn every_bound_holds_in_report_mode_too() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_token_is_forwarded_in_report_mode_only() {
+async fn request_without_token_is_forwarded_in_report_mode_only() {
     // The check of the test above: its refused requests are refused, and forwarded, by the mode alone.
     for mode in MODES {
         let world = world(mode, |_| {}).await;

@@ -33,7 +33,7 @@ fn wait(answer: &crate::world::Answer) -> u64 {
 }
 
 #[tokio::test]
-async fn two_gateways_stay_below_the_limit_together() {
+async fn two_gateways_together_stay_below_slas_limit() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let redis = Redis::start().await;
@@ -78,7 +78,7 @@ async fn two_gateways_stay_below_the_limit_together() {
 }
 
 #[tokio::test]
-async fn a_429_is_answered_from_our_own_knowledge_until_it_is_over() {
+async fn slas_429_is_repeated_without_calls_until_retry_after() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let ended = world.guest(PRIVATE_CLIENT).await.token();
@@ -110,7 +110,7 @@ async fn a_429_is_answered_from_our_own_knowledge_until_it_is_over() {
 }
 
 #[tokio::test]
-async fn the_last_of_a_minutes_requests_are_for_logins() {
+async fn last_slas_requests_of_a_minute_are_reserved_for_logins() {
     let world = World::start().await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 2;
@@ -135,7 +135,7 @@ async fn the_last_of_a_minutes_requests_are_for_logins() {
 }
 
 #[tokio::test]
-async fn what_may_be_sent_twice_is_sent_once_more_and_nothing_else_is() {
+async fn idempotent_calls_are_retried_once_and_others_never() {
     let world = World::start().await;
     let once = |service: &str, flow: &str| {
         world.simulator.inject(Fault::on(service, status(503, None)).flow(flow).times(1));

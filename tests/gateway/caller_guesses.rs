@@ -89,7 +89,7 @@ async fn slow_account_manager(change: impl FnOnce(&mut toml::Table)) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guesses_from_one_address_do_not_keep_the_right_secret_out() {
+async fn secret_guesses_do_not_block_right_secret_from_another_address() {
     let world = slow_account_manager(|_| {}).await;
     let began = Instant::now();
     let _flood = Flood::start(client_at(1), &world.gateway).await;
@@ -100,7 +100,7 @@ async fn guesses_from_one_address_do_not_keep_the_right_secret_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guesses_from_its_own_address_hold_the_right_secret_up_for_a_moment() {
+async fn right_secret_from_guessing_address_succeeds_after_a_short_wait() {
     let world = slow_account_manager(|_| {}).await;
     let _flood = Flood::start(client_at(1), &world.gateway).await;
     let (client, began) = (client_at(1), Instant::now());
@@ -115,7 +115,7 @@ async fn guesses_from_its_own_address_hold_the_right_secret_up_for_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fresh_replica_knows_a_proved_secret_at_once() {
+async fn new_replica_accepts_secret_verified_by_another_during_guesses() {
     let redis = Redis::start().await;
     let url = redis.url();
     let world = slow_account_manager(|config| in_redis(config, &url)).await;
@@ -134,7 +134,7 @@ async fn a_fresh_replica_knows_a_proved_secret_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_account_manager_takes_no_longer_is_proved_no_longer() {
+async fn secret_rejected_by_account_manager_is_forgotten() {
     let redis = Redis::start().await;
     let url = redis.url();
     let world = World::with(|config| in_redis(config, &url)).await;
@@ -162,7 +162,7 @@ fn shown(answer: &Answer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_client_is_refused_like_a_known_one() {
+async fn unknown_client_gets_same_responses_and_delays_as_known_one() {
     let world = World::start().await;
     world.simulator.inject(Fault::on("account_manager", Effect::Delay { ms: 60 }).flow("access_token"));
     let unknown = "dddddddd-dddd-4ddd-8ddd-dddddddddddd";
@@ -199,7 +199,7 @@ async fn an_unknown_client_is_refused_like_a_known_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn invented_clients_forget_nothing_about_a_configured_one() {
+async fn invented_clients_do_not_evict_limits_of_a_configured_one() {
     let world = World::start().await;
     for guess in 0..12 {
         ask(&world.client, &world.gateway, CALLER_CLIENT, &format!("guess-{guess}")).await;
@@ -215,7 +215,7 @@ async fn invented_clients_forget_nothing_about_a_configured_one() {
 }
 
 #[tokio::test]
-async fn an_unknown_client_hears_of_account_managers_failure_like_a_known_one() {
+async fn unknown_client_gets_503_like_known_one_while_account_manager_fails() {
     let world = World::start().await;
     let down = Effect::Status { code: 500, retry_after: None, body: None };
     world.simulator.inject(Fault::on("account_manager", down).flow("access_token"));

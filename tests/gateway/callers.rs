@@ -45,7 +45,7 @@ async fn basic_credentials_are_exchanged_once_and_never_forwarded() {
 }
 
 #[tokio::test]
-async fn all_who_ask_at_once_share_one_exchange() {
+async fn concurrent_requests_share_one_token_exchange() {
     let world = World::start().await;
     world.simulator.inject(Fault::on("account_manager", Effect::Delay { ms: 100 }).flow("access_token"));
     let answers = join_all((0..100).map(|_| world.send(basic(world.get(&order()))))).await;
@@ -59,7 +59,7 @@ async fn all_who_ask_at_once_share_one_exchange() {
 }
 
 #[tokio::test]
-async fn a_cached_token_excuses_no_wrong_secret() {
+async fn wrong_secret_is_rejected_despite_cached_token() {
     let world = World::start().await;
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
     for _ in 0..3 {
@@ -71,7 +71,7 @@ async fn a_cached_token_excuses_no_wrong_secret() {
 }
 
 #[tokio::test]
-async fn guessing_secrets_is_slowed_down_and_hurts_nobody_else() {
+async fn secret_guesses_are_rate_limited_and_right_secret_still_works() {
     let world = World::start().await;
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
     let mut limited = None;
@@ -89,7 +89,7 @@ async fn guessing_secrets_is_slowed_down_and_hurts_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_is_not_configured_is_never_shown_to_account_manager() {
+async fn unconfigured_client_is_never_sent_to_account_manager() {
     let world = World::start().await;
     let own = ("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", "account-manager-secret");
     for (user, password) in [("nobody", "x"), own, ("a b", "x")] {
@@ -101,7 +101,7 @@ async fn who_is_not_configured_is_never_shown_to_account_manager() {
 }
 
 #[tokio::test]
-async fn a_caller_does_what_it_may_and_no_more() {
+async fn caller_is_limited_to_its_operations_sites_and_organizations() {
     let world = World::with(|config| {
         let caller = config["callers"][0].as_table_mut().unwrap();
         caller.insert("sites".into(), toml::Value::Array(vec!["RefArch".into()]));
@@ -132,7 +132,7 @@ async fn a_caller_does_what_it_may_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_scope_that_the_client_has_not_is_found_out_once() {
+async fn missing_scope_of_client_is_remembered() {
     let world = World::with(|config| {
         config["callers"].as_array_mut().unwrap()[0]["operations"] = toml::Value::Array(vec!["*".into()]);
     })
@@ -147,7 +147,7 @@ async fn a_scope_that_the_client_has_not_is_found_out_once() {
 }
 
 #[tokio::test]
-async fn a_system_token_is_renewed_behind_the_requests() {
+async fn system_token_is_renewed_in_background() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.account_manager_token_seconds = 5);
     for _ in 0..60 {
@@ -162,7 +162,7 @@ async fn a_system_token_is_renewed_behind_the_requests() {
 }
 
 #[tokio::test]
-async fn a_token_is_kept_while_account_manager_fails_and_over_when_its_time_is() {
+async fn system_token_is_used_until_expiry_while_account_manager_fails() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.account_manager_token_seconds = 5);
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);
@@ -189,7 +189,7 @@ async fn a_token_is_kept_while_account_manager_fails_and_over_when_its_time_is()
 }
 
 #[tokio::test]
-async fn the_password_reset_pair_works_for_a_caller() {
+async fn password_reset_operations_work_for_caller() {
     let world = World::start().await;
     let token =
         world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.shopper-customers.login"], "zzrf_001", 600);
@@ -217,7 +217,7 @@ async fn the_password_reset_pair_works_for_a_caller() {
 }
 
 #[tokio::test]
-async fn a_refused_system_token_is_dropped_and_the_request_sent_again() {
+async fn request_is_sent_again_when_api_rejects_system_token() {
     let world = World::start().await;
     let refused = || Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
     assert_eq!(world.send(basic(world.get(&order()))).await.status, StatusCode::OK);

@@ -53,7 +53,7 @@ fn set(calls: &[&str]) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn calls_of_logins_refreshes_and_logouts_carry_the_requests_id() {
+async fn login_refresh_and_logout_calls_carry_request_id() {
     let world = World::start().await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 2;
@@ -85,7 +85,7 @@ async fn calls_of_logins_refreshes_and_logouts_carry_the_requests_id() {
 }
 
 #[tokio::test]
-async fn calls_of_trusted_systems_carry_the_requests_id() {
+async fn trusted_system_calls_carry_request_id() {
     let world = World::start().await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 2;
@@ -121,7 +121,7 @@ async fn calls_of_trusted_systems_carry_the_requests_id() {
 }
 
 #[tokio::test]
-async fn own_refresh_of_a_caller_carries_its_id_once() {
+async fn refresh_by_client_carries_request_id_once() {
     let world = World::with(register_sessions).await;
     let token = |form: &[(&str, &str)]| {
         let request = world.post(SLAS_TOKEN).basic_auth(PRIVATE_CLIENT, Some("private-client-secret"));
@@ -137,7 +137,7 @@ async fn own_refresh_of_a_caller_carries_its_id_once() {
 }
 
 #[tokio::test]
-async fn call_of_no_request_has_an_id_of_its_own_that_its_log_line_names() {
+async fn background_call_has_its_own_id_in_log() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let down = Effect::Status { code: 500, retry_after: None, body: None };

@@ -159,7 +159,7 @@ impl Trial<'_> {
 const SLAS: (u16, &str) = (503, "slas_unavailable");
 
 #[tokio::test]
-async fn guests_logins() {
+async fn guest_login_during_slas_fault_returns_503() {
     let world = world().await;
     for (flow, client) in [
         ("authorize:guest", PUBLIC_CLIENT),
@@ -175,7 +175,7 @@ async fn guests_logins() {
 }
 
 #[tokio::test]
-async fn a_password_is_sent_once() {
+async fn password_login_during_slas_fault_is_sent_once() {
     for flow in ["login", "token:authorization_code_pkce"] {
         let mut effects = faults();
         // Here too a code in a Location is all that is read.
@@ -189,7 +189,7 @@ async fn a_password_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_profile_that_does_not_come_is_no_login() {
+async fn login_without_profile_fails() {
     each_alone(faults(), async |world, effect| {
         let late = matches!(effect, Effect::Delay { .. } | Effect::Hang);
         let refusal = if late { (504, "upstream_timeout") } else { (502, "upstream_unavailable") };
@@ -201,7 +201,7 @@ async fn a_profile_that_does_not_come_is_no_login() {
 }
 
 #[tokio::test]
-async fn renewals_of_ended_tokens() {
+async fn refresh_during_slas_fault_returns_503() {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let mut effects = faults();
         // What SLAS did before it broke has used the refresh token up; of a public client there is no second.
@@ -225,7 +225,7 @@ async fn ended(world: &World, client: &str) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn a_limit_that_slas_sets() {
+async fn slas_429_is_returned_as_slas_rate_limited() {
     let limits = [None, Some("2"), Some("soon")].map(|retry_after| Effect::Status {
         code: 429,
         retry_after: retry_after.map(str::to_owned),
@@ -251,7 +251,7 @@ async fn a_limit_that_slas_sets() {
 }
 
 #[tokio::test]
-async fn tokens_on_behalf_of_shoppers() {
+async fn on_behalf_token_request_during_slas_fault_is_sent_once() {
     each_alone(faults(), async |world, effect| {
         let trial = Trial { world, service: "slas", flow: "trusted-system", once: true, refusal: SLAS };
         trial.of(vec![effect], async || on_behalf(world)).await;
@@ -260,7 +260,7 @@ async fn tokens_on_behalf_of_shoppers() {
 }
 
 #[tokio::test]
-async fn secrets_shown_to_account_manager() {
+async fn caller_authentication_during_account_manager_fault_returns_503() {
     each_alone(faults(), async |world, effect| {
         let refusal = (503, "account_manager_unavailable");
         let trial = Trial { world, service: "account_manager", flow: "access_token", once: false, refusal };
@@ -270,7 +270,7 @@ async fn secrets_shown_to_account_manager() {
 }
 
 #[tokio::test]
-async fn logins_that_callers_perform_at_slas() {
+async fn client_login_at_slas_during_fault_gets_gateway_or_slas_error() {
     let flow = "token:client_credentials";
     let request = |world: &World| {
         let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("client_id", PRIVATE_CLIENT)];
@@ -300,7 +300,7 @@ async fn logins_that_callers_perform_at_slas() {
 }
 
 #[tokio::test]
-async fn keys_that_are_looked_for() {
+async fn unknown_key_during_jwks_fault_returns_503() {
     let world = world().await;
     for effect in faults() {
         let what = format!("{effect:?}");
@@ -320,7 +320,7 @@ async fn keys_that_are_looked_for() {
 }
 
 #[tokio::test]
-async fn a_logout_is_one_though_slas_fails() {
+async fn logout_during_slas_fault_ends_session() {
     let mut effects = faults();
     // SLAS answers a logout without a body.
     effects.retain(|effect| !is_of_the_body(effect));

@@ -89,7 +89,7 @@ async fn outlive(seconds: u64) {
 }
 
 #[tokio::test]
-async fn two_replicas_and_two_hundred_requests_are_one_refresh() {
+async fn concurrent_requests_at_two_replicas_cause_one_refresh() {
     let fleet = Fleet::of(2).await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
@@ -113,7 +113,7 @@ async fn two_replicas_and_two_hundred_requests_are_one_refresh() {
 }
 
 #[tokio::test]
-async fn a_killed_lock_holder_loses_no_session() {
+async fn session_survives_kill_of_refreshing_replica() {
     let mut fleet = Fleet::with(2, |config| {
         config.insert("timeouts".into(), "exchange = \"2s\"".parse::<toml::Table>().unwrap().into());
     })
@@ -135,7 +135,7 @@ async fn a_killed_lock_holder_loses_no_session() {
 }
 
 #[tokio::test]
-async fn a_logout_is_known_everywhere_within_a_second() {
+async fn logout_reaches_other_replicas_within_a_second() {
     let fleet = Fleet::of(2).await;
     let token = fleet.log_in(0, PUBLIC_CLIENT).await;
     assert_eq!(fleet.status(0, &token).await, 200);
@@ -151,7 +151,7 @@ async fn a_logout_is_known_everywhere_within_a_second() {
 }
 
 #[tokio::test]
-async fn what_one_replica_sees_used_is_idle_on_none() {
+async fn session_in_use_at_one_replica_is_not_idle_at_others() {
     let fleet = Fleet::with(2, |config| {
         config.insert("sessions".into(), "idle_timeout = \"4s\"".parse::<toml::Table>().unwrap().into());
     })
@@ -169,7 +169,7 @@ async fn what_one_replica_sees_used_is_idle_on_none() {
 }
 
 #[tokio::test]
-async fn nothing_stands_in_redis_in_clear() {
+async fn redis_holds_no_secret_in_clear_text() {
     let fleet = Fleet::of(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let mut secrets = vec![LOGIN.to_owned(), PASSWORD.to_owned(), KEY.to_owned()];
@@ -198,7 +198,7 @@ async fn nothing_stands_in_redis_in_clear() {
 }
 
 #[tokio::test]
-async fn keys_are_rotated_without_losing_a_session() {
+async fn encryption_key_rotation_keeps_sessions() {
     let mut fleet = Fleet::of(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
@@ -228,7 +228,7 @@ async fn keys_are_rotated_without_losing_a_session() {
 }
 
 #[tokio::test]
-async fn redis_dies_and_returns_and_nothing_is_lost() {
+async fn redis_restart_loses_no_session() {
     let mut fleet = Fleet::of(2).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
     let valid = fleet.guest(0, PUBLIC_CLIENT).await;
@@ -293,7 +293,7 @@ impl Fleet {
 }
 
 #[tokio::test]
-async fn redis_out_of_memory_is_named_and_sessions_are_stored_afterwards() {
+async fn redis_out_of_memory_is_reported_and_sessions_are_stored_later() {
     let fleet = Fleet::of(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let earlier = fleet.guest(0, PUBLIC_CLIENT).await;
@@ -317,7 +317,7 @@ async fn redis_out_of_memory_is_named_and_sessions_are_stored_afterwards() {
 }
 
 #[tokio::test]
-async fn replica_with_another_key_is_named_and_the_others_are_not() {
+async fn replica_with_another_encryption_key_is_reported_alone() {
     let fleet = Fleet::of(1).await;
     eventually("the first has left its check value", async || fleet.redis.dump().await.contains("test:key = ")).await;
     let (salesforce, store) = (fleet.simulator.url(), fleet.redis.url());
@@ -339,7 +339,7 @@ async fn replica_with_another_key_is_named_and_the_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_paused_redis_holds_nobody_with_a_valid_token() {
+async fn valid_token_is_served_while_redis_is_paused() {
     let fleet = Fleet::with(1, |config| {
         config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
     })
@@ -354,7 +354,7 @@ async fn a_paused_redis_holds_nobody_with_a_valid_token() {
 }
 
 #[tokio::test]
-async fn without_the_store_nobody_says_that_a_session_is_idle() {
+async fn session_is_not_called_idle_while_store_is_down() {
     let fleet = Fleet::with(2, |config| {
         config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
         config.insert("sessions".into(), "idle_timeout = \"4s\"".parse::<toml::Table>().unwrap().into());
@@ -374,7 +374,7 @@ async fn without_the_store_nobody_says_that_a_session_is_idle() {
 }
 
 #[tokio::test]
-async fn a_refreshed_session_counts_once() {
+async fn refreshed_session_counts_once_in_metrics() {
     let fleet = Fleet::of(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PRIVATE_CLIENT).await;
@@ -388,7 +388,7 @@ async fn a_refreshed_session_counts_once() {
 }
 
 #[tokio::test]
-async fn a_logout_while_redis_is_away_is_not_lost() {
+async fn logout_while_redis_is_down_is_not_lost() {
     let fleet = Fleet::with(2, |config| {
         config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
     })

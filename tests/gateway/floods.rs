@@ -127,7 +127,7 @@ fn stream(number: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn cancelled_requests_end_the_connection() {
+async fn many_cancelled_streams_close_connection() {
     let stage = Stage::set().await;
     let head = get(&products("/793775362380M?siteId=RefArch"), &stage.token);
     let begun = move |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
@@ -150,7 +150,7 @@ async fn cancelled_requests_end_the_connection() {
 }
 
 #[tokio::test]
-async fn requests_that_the_gateway_is_made_to_reset_end_the_connection() {
+async fn many_provoked_resets_close_connection() {
     let stage = Stage::set().await;
     let path = products("/793775362380M?siteId=RefArch");
     // A window update of nothing is an error of its stream (CVE-2025-8671).
@@ -164,7 +164,7 @@ async fn requests_that_the_gateway_is_made_to_reset_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_ends_the_connection() {
+async fn endless_header_block_closes_connection() {
     let stage = Stage::set().await;
     let begin = || frame(HEADERS, 0, 1, &get("/", "x"));
     let literal = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'a'; 256]].concat();
@@ -181,7 +181,7 @@ async fn a_head_without_end_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_head_that_unpacks_to_much_more_is_not_unpacked() {
+async fn hpack_bomb_does_not_grow_memory() {
     let stage = Stage::set().await;
     // A field of 4,000 bytes goes into the table, and each byte of later heads stands for it.
     let mut first = get("/", "x");
@@ -198,7 +198,7 @@ async fn a_head_that_unpacks_to_much_more_is_not_unpacked() {
 }
 
 #[tokio::test]
-async fn frames_that_ask_for_nothing_end_the_connection() {
+async fn flood_of_control_frames_closes_connection() {
     let stage = Stage::set().await;
     let settings = [0, 4, 0, 1, 0, 0].to_vec();
     let kinds: [(&str, Vec<u8>); 5] = [
@@ -221,7 +221,7 @@ async fn frames_that_ask_for_nothing_end_the_connection() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_limit_are_refused() {
+async fn streams_beyond_limit_do_not_grow_memory() {
     let stage = Stage::set().await;
     let body = post("/checkout/shopper-baskets/v1/organizations/f_ecom_zzrf_001/baskets?siteId=RefArch", &stage.token);
     // Requests without an end, each with a part of a body.

@@ -7,7 +7,7 @@ use salesforce_simulator::{Effect, Fault};
 use crate::world::{PUBLIC_CLIENT, World, baskets, eventually, products};
 
 #[tokio::test]
-async fn a_request_is_forwarded_as_it_came() {
+async fn request_is_forwarded_unchanged() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let request = world
@@ -33,7 +33,7 @@ async fn a_request_is_forwarded_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_correlation_id_that_could_break_a_log_is_replaced() {
+async fn invalid_correlation_id_is_replaced() {
     let world = World::start().await;
     for bad in ["a b", "\"}", &"x".repeat(200), ""] {
         let answer = world.send(world.get(&products("")).header("correlation-id", bad)).await;
@@ -43,7 +43,7 @@ async fn a_correlation_id_that_could_break_a_log_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_clients_lies_about_the_way_do_not_arrive() {
+async fn spoofed_headers_are_removed() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let lies = [
@@ -81,7 +81,7 @@ async fn a_clients_lies_about_the_way_do_not_arrive() {
 }
 
 #[tokio::test]
-async fn field_that_salesforce_documents_for_callers_arrives() {
+async fn documented_salesforce_headers_are_forwarded() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let documented =
@@ -98,7 +98,7 @@ async fn field_that_salesforce_documents_for_callers_arrives() {
 }
 
 #[tokio::test]
-async fn nobody_without_permission_asks_on_behalf() {
+async fn on_behalf_requires_permission() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     for name in ["X-On-Behalf-Of", "x_on_behalf_of", "X-ON-BEHALF-OF-IDP", "x-on_behalf-of"] {
@@ -110,7 +110,7 @@ async fn nobody_without_permission_asks_on_behalf() {
 }
 
 #[tokio::test]
-async fn large_bodies_stream_up_to_the_limit() {
+async fn large_body_streams_up_to_limit() {
     let world = World::with(|config| {
         let limits: toml::Table = "body = 200000".parse().unwrap();
         config.insert("limits".into(), limits.into());
@@ -141,7 +141,7 @@ async fn large_bodies_stream_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_requests_in_flight_finish() {
+async fn stop_finishes_requests_in_flight() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: 1500 }));
@@ -158,7 +158,7 @@ async fn a_stop_lets_requests_in_flight_finish() {
 }
 
 #[tokio::test]
-async fn report_mode_sends_no_trusted_systems_secret_upstream() {
+async fn report_mode_forwards_no_system_secret() {
     let world = World::with(|config| {
         config.insert("policy".into(), "mode = \"report\"".parse::<toml::Table>().unwrap().into());
     })

@@ -578,18 +578,18 @@ fn judge_all(is_http2: bool, count: u32) {
 }
 
 #[test]
-fn body_in_any_framing_is_one_request_to_an_http_1_upstream() {
+fn body_in_any_framing_is_one_request_to_http_1_upstream() {
     judge_all(false, scale::of(500, 20_000));
 }
 
 #[test]
-fn body_in_any_framing_is_one_request_to_an_http_2_upstream() {
+fn body_in_any_framing_is_one_request_to_http_2_upstream() {
     judge_all(true, scale::of(250, 10_000));
 }
 
 /// The smallest that went wrong: `http2.request(…).end()` of Node, `curl --http2 -T -`, a pipe of Go's client.
 #[tokio::test]
-async fn body_that_ends_in_an_empty_frame_has_one_last_chunk() {
+async fn body_ending_in_empty_frame_has_one_last_chunk() {
     let stage = Stage::start(false).await;
     for (method, treatment) in [
         ("GET", Treatment::Streamed),

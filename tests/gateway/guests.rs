@@ -74,7 +74,7 @@ async fn interleaved_guests_never_share_a_basket() {
 }
 
 #[tokio::test]
-async fn a_new_guest_is_never_held() {
+async fn new_guest_token_is_never_cached() {
     let world = World::start().await;
     for login in ["guest", "Guest", "GUEST", "gue\u{17f}t", "guest", "guest"] {
         let request = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
@@ -94,7 +94,7 @@ async fn a_new_guest_is_never_held() {
 }
 
 #[tokio::test]
-async fn a_continued_guest_keeps_its_basket_across_two_gateways() {
+async fn continued_guest_keeps_basket_at_two_gateways() {
     let redis = Redis::start().await;
     let url = redis.url();
     let mut world = World::with(|config| in_redis(config, &url)).await;
@@ -119,7 +119,7 @@ async fn a_continued_guest_keeps_its_basket_across_two_gateways() {
 }
 
 #[tokio::test]
-async fn a_usid_has_its_form_and_its_place() {
+async fn usid_header_is_validated() {
     let world = World::with(|config| {
         config["callers"].as_array_mut().unwrap()[0]["may"] =
             toml::Value::Array(vec!["on_behalf".into(), "create_shoppers".into()]);
@@ -153,7 +153,7 @@ async fn a_usid_has_its_form_and_its_place() {
 }
 
 #[tokio::test]
-async fn another_shoppers_token_is_never_taken_for_the_guests() {
+async fn token_of_another_shopper_is_never_used_for_guest() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.tsob_window_ms = 1);
     let token = |change: &dyn Fn(&mut ShopperTokenSpec)| {
@@ -196,7 +196,7 @@ async fn another_shoppers_token_is_never_taken_for_the_guests() {
 }
 
 #[tokio::test]
-async fn a_new_guest_whose_token_is_refused_stays_the_same_guest() {
+async fn new_guest_stays_the_same_after_api_rejects_token() {
     let world = World::start().await;
     let refused = Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault::on("api", refused).times(1));
@@ -211,7 +211,7 @@ async fn a_new_guest_whose_token_is_refused_stays_the_same_guest() {
 }
 
 #[tokio::test]
-async fn new_guests_count_for_their_callers_rate_before_slas_is_asked() {
+async fn new_guest_counts_against_caller_rate_before_slas_call() {
     let world = World::with(|config| {
         let caller = &mut config["callers"].as_array_mut().unwrap()[0];
         caller.as_table_mut().unwrap().insert("requests_per_second".into(), 5.into());
@@ -230,7 +230,7 @@ async fn new_guests_count_for_their_callers_rate_before_slas_is_asked() {
 }
 
 #[tokio::test]
-async fn a_conflict_of_guests_is_waited_out_by_each_alone() {
+async fn conflict_of_guest_logins_is_retried_by_each() {
     let world = World::start().await;
     let conflict = Effect::Status { code: 409, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault::on("slas", conflict).flow("trusted-system").times(2));

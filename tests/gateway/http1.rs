@@ -125,7 +125,7 @@ fn unchunked(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn request_whose_successor_comes_early_is_answered_and_so_is_the_successor() {
+async fn pipelined_requests_are_all_answered() {
     let front = Front::start().await;
     let (get, post) = (front.get(), front.post());
     let (begin, end) = get.split_at(40);
@@ -175,7 +175,7 @@ async fn request_whose_successor_comes_early_is_answered_and_so_is_the_successor
 }
 
 #[tokio::test]
-async fn client_that_closes_its_half_gets_its_answers() {
+async fn half_closed_connection_still_gets_responses() {
     let front = Front::start().await;
     for requests in [front.get(), front.post(), format!("{}{}", front.post(), front.get())] {
         front.api.hold(true);
@@ -197,7 +197,7 @@ async fn client_that_closes_its_half_gets_its_answers() {
 
 /// Whatever an answer says of the connection is true of it: it takes another request, or it ends without a reset.
 #[tokio::test]
-async fn answer_says_whether_it_is_the_last_of_its_connection() {
+async fn connection_header_of_response_is_true() {
     let front = Front::start().await;
     let post = front.head("POST", "1.1");
     let without = post.replace(&front.token, "x.y.z");
@@ -256,7 +256,7 @@ async fn answer_says_whether_it_is_the_last_of_its_connection() {
 }
 
 #[tokio::test]
-async fn answer_is_framed_for_the_version_of_its_client() {
+async fn response_framing_follows_client_version() {
     let front = Front::start().await;
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Own\r\nX-Own: 1\r\n\
                    Content-Length: 5\r\nKeep-Alive: timeout=5\r\n\r\n";
@@ -311,7 +311,7 @@ async fn answer_is_framed_for_the_version_of_its_client() {
 }
 
 #[tokio::test]
-async fn request_that_comes_byte_by_byte_is_one_of_its_protocol() {
+async fn slow_first_bytes_do_not_change_protocol() {
     let front = Front::start().await;
     let bad = format!("{}Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n", front.head("POST", "1.1"));
     let spaced = front.get().replace("siteId=RefArch", "siteId=RefArch&q=a b");
@@ -340,7 +340,7 @@ async fn request_that_comes_byte_by_byte_is_one_of_its_protocol() {
 }
 
 #[tokio::test]
-async fn client_that_reads_no_answer_loses_its_connection() {
+async fn client_that_reads_no_response_is_disconnected() {
     let mut front = Front::start().await;
     let one_second = |config: &mut toml::Table| {
         config.insert("timeouts".into(), "client_write = '1s'".parse::<toml::Table>().unwrap().into());
@@ -357,7 +357,7 @@ async fn client_that_reads_no_answer_loses_its_connection() {
 }
 
 #[tokio::test]
-async fn client_may_send_on_after_the_last_answer_without_a_reset() {
+async fn client_sending_after_last_response_gets_no_reset() {
     let front = Front::start().await;
     let refused = front.head("POST", "1.1").replace(&front.token, "x.y.z");
     let request = format!("{}Connection: close\r\n\r\n", front.head("GET", "1.1"));
@@ -375,7 +375,7 @@ async fn client_may_send_on_after_the_last_answer_without_a_reset() {
 }
 
 #[tokio::test]
-async fn client_that_resets_its_connection_ends_its_request() {
+async fn connection_reset_by_client_ends_request() {
     let front = Front::start().await;
     for early in ["", "\r\n", "GET /next HTTP/1.1\r\n"] {
         front.api.hold(true);
@@ -393,7 +393,7 @@ async fn client_that_resets_its_connection_ends_its_request() {
 }
 
 #[tokio::test]
-async fn expectation_of_an_http_1_0_client_is_ignored() {
+async fn expect_header_of_http_1_0_client_is_ignored() {
     let front = Front::start().await;
     let mut stream = front.connect().await;
     let head = front.head("POST", "1.0");
@@ -405,7 +405,7 @@ async fn expectation_of_an_http_1_0_client_is_ignored() {
 }
 
 #[tokio::test]
-async fn request_without_a_body_says_so_to_an_http_1_api() {
+async fn request_without_body_has_content_length_0_for_http_1_api() {
     let front = Front::start().await;
     let clients = [
         Client::builder().no_proxy().http2_prior_knowledge().build().unwrap(),

@@ -45,7 +45,7 @@ async fn send(world: &World, request: RequestBuilder) -> Answer {
 }
 
 #[tokio::test]
-async fn logins_and_requests_work_over_http_2_in_clear() {
+async fn logins_and_requests_work_over_http_2_without_tls() {
     let world = world(|_| {}).await;
     let version = world.get("/").send().await.unwrap().version();
     assert_eq!(version, Version::HTTP_2);
@@ -74,7 +74,7 @@ async fn logins_and_requests_work_over_http_2_in_clear() {
 }
 
 #[tokio::test]
-async fn refusals_leave_the_connection_to_its_other_streams() {
+async fn rejected_stream_leaves_other_streams_open() {
     let world = world(|config| {
         config.insert("limits".into(), "body = 100000\nhead = 16384".parse::<toml::Table>().unwrap().into());
     })
@@ -110,7 +110,7 @@ async fn refusals_leave_the_connection_to_its_other_streams() {
 }
 
 #[tokio::test]
-async fn streams_of_one_connection_do_not_wait_for_each_other() {
+async fn streams_of_one_connection_do_not_block_each_other() {
     let world = world(|_| {}).await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let read = |id: &str| world.get(&products(&format!("?ids={id}&siteId=RefArch"))).bearer_auth(&token);
@@ -129,7 +129,7 @@ async fn streams_of_one_connection_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_the_streams_in_flight() {
+async fn stop_finishes_streams_in_flight() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
@@ -163,7 +163,7 @@ async fn slow_reader(replica: &Replica) -> (SendRequest<Bytes>, h2::client::Conn
 }
 
 #[tokio::test]
-async fn a_stop_finishes_the_answers_that_the_system_has_not_taken_yet() {
+async fn stop_finishes_responses_not_yet_flushed() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let mut replica = Replica::start(&simulator.url(), |_| {}).await;
@@ -199,7 +199,7 @@ async fn a_stop_finishes_the_answers_that_the_system_has_not_taken_yet() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_connections_without_a_request() {
+async fn stop_does_not_wait_for_idle_connections() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let mut replica = Replica::start(&simulator.url(), |config| {
@@ -260,7 +260,7 @@ async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesfo
 }
 
 #[tokio::test]
-async fn an_api_in_http_2_is_asked_in_its_own_name() {
+async fn http_2_api_gets_request_with_its_own_authority() {
     let Behind { api, gateway, token, _kept } = behind(&["sfcc.shopper-baskets-orders.rw"], false).await;
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
         let request = client
@@ -283,7 +283,7 @@ async fn an_api_in_http_2_is_asked_in_its_own_name() {
 }
 
 #[tokio::test]
-async fn answer_over_http_2_has_no_chunks_for_an_http_1_0_client() {
+async fn http_2_response_is_not_chunked_for_http_1_0_client() {
     let Behind { api: _api, gateway, token, _kept } = behind(&["sfcc.shopper-standard"], false).await;
     for keep in ["", "Connection: keep-alive\r\n"] {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -302,7 +302,7 @@ async fn answer_over_http_2_has_no_chunks_for_an_http_1_0_client() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_api_resets_never_looks_complete() {
+async fn stream_reset_by_api_never_looks_complete() {
     let Behind { api, gateway, token, .. } =
         behind(&["sfcc.shopper-customers.login", "sfcc.shopper-myaccount"], true).await;
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
@@ -316,7 +316,7 @@ async fn a_stream_that_the_api_resets_never_looks_complete() {
 }
 
 #[tokio::test]
-async fn request_that_the_api_has_not_processed_is_sent_again() {
+async fn request_not_processed_by_api_is_sent_again() {
     let Behind { api, gateway, token, _kept } = behind(&["sfcc.shopper-baskets-orders.rw"], false).await;
     let client = Client::builder().no_proxy().build().unwrap();
     let send = async |method: reqwest::Method, body: String| {

@@ -65,7 +65,7 @@ async fn shopping(world: &World, token: &str, a_while: Duration) -> Vec<Duration
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logins_that_wait_are_bounded_and_the_rest_is_refused_at_once() {
+async fn waiting_logins_are_limited_and_others_rejected_immediately() {
     let (waiting, logins, seconds) = scale::of((16, 40, 2), (256, 1000, 5));
     let world = World::with(|config| {
         set(config, "logins", &format!("waiting = {waiting}"));
@@ -106,7 +106,7 @@ async fn logins_that_wait_are_bounded_and_the_rest_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn logins_on_behalf_of_shoppers_wait_in_the_same_room() {
+async fn on_behalf_logins_count_as_waiting_logins() {
     let world = with("logins", "waiting = 1").await;
     let on_behalf = |login: &str| {
         let request = world.get(&products("?ids=a&siteId=RefArch")).basic_auth(CALLER_CLIENT, Some("caller-secret"));
@@ -127,7 +127,7 @@ async fn logins_on_behalf_of_shoppers_wait_in_the_same_room() {
 }
 
 #[tokio::test]
-async fn under_load_what_matters_least_is_left_out_and_never_a_basket() {
+async fn load_shedding_rejects_low_priority_and_never_baskets() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let basket = async || {
@@ -160,7 +160,7 @@ async fn under_load_what_matters_least_is_left_out_and_never_a_basket() {
 }
 
 #[tokio::test]
-async fn at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not_wait() {
+async fn goodput_holds_at_twice_the_capacity_and_excess_is_rejected_quickly() {
     let world = with("load", "concurrency = 8\nqueue = \"50ms\"\nlow_priority = []").await;
     let token = world.mint(|_| {});
     let upstream = Duration::from_millis(200);
@@ -206,7 +206,7 @@ async fn at_twice_the_capacity_as_much_is_served_as_before_and_the_rest_does_not
 }
 
 #[tokio::test]
-async fn a_storm_upstream_is_not_made_worse() {
+async fn upstream_failures_are_not_amplified_by_retries() {
     let world = World::start().await;
     let token = world.mint(|_| {});
     let storm = Effect::Status { code: 503, retry_after: None, body: Some("{}".into()) };
@@ -229,7 +229,7 @@ async fn a_storm_upstream_is_not_made_worse() {
 }
 
 #[tokio::test]
-async fn a_caller_and_a_client_have_their_rates() {
+async fn caller_and_client_rates_are_limited() {
     let world = World::with(|config| {
         let caller = &mut config["callers"].as_array_mut().unwrap()[0];
         caller.as_table_mut().unwrap().insert("requests_per_second".into(), 3.into());
@@ -275,7 +275,7 @@ async fn behind_a_proxy() -> World {
 }
 
 #[tokio::test]
-async fn a_thousand_guesses_of_one_source_are_stopped_before_slas() {
+async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
     let world = behind_a_proxy().await;
     let token = world.mint(|_| {});
     let before = shopping(&world, &token, Duration::from_secs(1)).await;
@@ -328,7 +328,7 @@ async fn a_thousand_guesses_of_one_source_are_stopped_before_slas() {
 }
 
 #[tokio::test]
-async fn guesses_at_one_login_are_few_from_one_address_and_more_from_everywhere() {
+async fn password_guesses_at_one_login_are_limited_per_address_and_in_total() {
     let world = behind_a_proxy().await;
     let guess = async |address: &str| world.send(log_in(&world, address, LOGIN, "guess")).await.refusal().1.to_owned();
     for _ in 0..5 {
@@ -347,7 +347,7 @@ async fn guesses_at_one_login_are_few_from_one_address_and_more_from_everywhere(
 }
 
 #[tokio::test]
-async fn the_address_is_the_connections_where_no_proxy_is_trusted() {
+async fn untrusted_forwarded_for_is_ignored_by_login_limits() {
     let world = with("logins", "failed_per_address = 3").await;
     for number in 0..3 {
         let login = format!("shopper-{number}@example.com");
@@ -359,7 +359,7 @@ async fn the_address_is_the_connections_where_no_proxy_is_trusted() {
 }
 
 #[tokio::test]
-async fn logins_through_slas_paths_are_counted_alike() {
+async fn logins_at_slas_paths_count_as_failed_logins() {
     let world = behind_a_proxy().await;
     let form = |address: &str, target: &str, body: &str| {
         let request = world.post(&slas(target)).header(FORWARDED_FOR, address.to_owned());
@@ -394,7 +394,7 @@ async fn logins_through_slas_paths_are_counted_alike() {
 }
 
 #[tokio::test]
-async fn slas_own_limit_told_to_a_client_counts_for_the_tenant() {
+async fn slas_limit_in_client_response_counts_for_tenant() {
     let world = World::start().await;
     // SLAS says in the fields of its answers that nothing is left of the tenant's minute.
     world.simulator.set(|behaviour| behaviour.slas_requests_per_minute = 1);
@@ -409,7 +409,7 @@ async fn slas_own_limit_told_to_a_client_counts_for_the_tenant() {
 }
 
 #[tokio::test]
-async fn a_429_to_a_strangers_request_closes_slas_for_no_other() {
+async fn slas_429_to_one_client_does_not_block_others() {
     let world = World::start().await;
     let limited = Effect::Status { code: 429, retry_after: Some("900".into()), body: Some("{}".into()) };
     let message = |user: &str| {
@@ -430,7 +430,7 @@ async fn a_429_to_a_strangers_request_closes_slas_for_no_other() {
 }
 
 #[tokio::test]
-async fn a_429_to_a_registered_login_closes_slas_for_no_other() {
+async fn slas_429_to_registered_session_login_does_not_block_others() {
     let world = World::with(crate::world::register_sessions).await;
     let limited = Effect::Status { code: 429, retry_after: Some("900".into()), body: Some("{}".into()) };
     world.simulator.inject(Fault::on("slas", limited).times(1));
@@ -441,7 +441,7 @@ async fn a_429_to_a_registered_login_closes_slas_for_no_other() {
 }
 
 #[tokio::test]
-async fn another_configuration_forgets_neither_what_slas_said_nor_what_failed() {
+async fn reload_keeps_slas_limit_and_failed_logins() {
     let mut world = with("logins", "failed_per_address_and_login = 1").await;
     assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, "guess").await.refusal().1, "login_rejected");
     let limited = Effect::Status { code: 429, retry_after: Some("60".into()), body: None };
@@ -472,7 +472,7 @@ async fn left_alone(world: &World, request: &str, mut under_way: impl AsyncFnMut
 const SEATS: usize = 4;
 
 #[tokio::test]
-async fn who_takes_his_time_takes_nobodys_seat() {
+async fn slow_client_takes_no_concurrency_permit() {
     let world = with("load", &format!("concurrency = {SEATS}\nqueue = \"50ms\"\nlow_priority = []")).await;
     let token = world.mint(|_| {});
     let is_served = async |what: &str| {
@@ -499,7 +499,7 @@ async fn who_takes_his_time_takes_nobodys_seat() {
 }
 
 #[tokio::test]
-async fn a_request_whose_body_is_there_has_a_seat() {
+async fn request_with_complete_body_takes_concurrency_permit() {
     let world = with("load", "concurrency = 1\nqueue = \"10ms\"\nlow_priority = []").await;
     let token = world.mint(|_| {});
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: 1000 }));

@@ -46,7 +46,7 @@ async fn refused(world: &World, requests: impl Iterator<Item = RequestBuilder>) 
 }
 
 #[tokio::test]
-async fn a_password_guessed_in_any_spelling_of_basic_counts_for_its_login() {
+async fn password_guess_in_any_basic_spelling_counts_for_its_login() {
     // The login has no umlaut in UTF-8 and one in Latin-1, or only spellings of ASCII.
     let plain = |login: &str, password: &str| STANDARD.encode(format!("{login}:{password}"));
     let unpadded = |login: &str, password: &str| plain(login, password).trim_end_matches('=').to_owned();
@@ -104,7 +104,7 @@ async fn a_password_guessed_in_any_spelling_of_basic_counts_for_its_login() {
 }
 
 #[tokio::test]
-async fn a_credential_that_is_no_basic_does_not_reach_slas() {
+async fn malformed_basic_credentials_do_not_reach_slas() {
     let world = world().await;
     world.simulator.clear_ledger();
     for authorization in [
@@ -139,7 +139,7 @@ async fn a_credential_that_is_no_basic_does_not_reach_slas() {
 }
 
 #[tokio::test]
-async fn a_deprecated_login_in_latin_1_reaches_slas_in_utf_8_and_slas_paths_send_what_came() {
+async fn latin_1_login_reaches_slas_in_utf_8_and_slas_path_is_unchanged() {
     let world = world().await;
     let latin = [&b"Basic "[..], STANDARD.encode(b"j\xfcrgen:pw").as_bytes()].concat();
     let [own, deprecated] = logins(&world, &latin);
@@ -181,7 +181,7 @@ fn with_body(world: &World, operation: &str, content_type: &str, body: &str, tok
 }
 
 #[tokio::test]
-async fn codes_and_messages_count_for_the_shopper_that_is_named() {
+async fn one_time_codes_and_messages_count_for_named_shopper() {
     let world = world().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.pwdless_login".into()]));
     let no = salesforce_simulator::Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
@@ -202,7 +202,7 @@ async fn codes_and_messages_count_for_the_shopper_that_is_named() {
 }
 
 #[tokio::test]
-async fn a_body_in_which_no_shopper_can_be_read_is_refused_where_one_counts() {
+async fn body_without_readable_shopper_is_rejected_by_counted_operations() {
     let world = world().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.pwdless_login".into()]));
     world.simulator.clear_ledger();
@@ -235,7 +235,7 @@ async fn a_body_in_which_no_shopper_can_be_read_is_refused_where_one_counts() {
 }
 
 #[tokio::test]
-async fn a_shopper_who_mistyped_passwords_can_still_ask_for_a_code() {
+async fn shopper_blocked_for_wrong_passwords_can_request_code() {
     let world = world().await;
     for _ in 0..5 {
         world.log_in(PUBLIC_CLIENT, LOGIN, "wrong").await;
@@ -247,7 +247,7 @@ async fn a_shopper_who_mistyped_passwords_can_still_ask_for_a_code() {
 }
 
 #[tokio::test]
-async fn a_semicolon_that_gives_a_deciding_parameter_another_value_is_refused() {
+async fn semicolon_that_changes_a_deciding_parameter_is_rejected() {
     let world = World::start().await;
     let token = world.mint(|_| {});
     let read = |query: &str| world.send(world.get(&crate::world::products(query)).bearer_auth(&token));

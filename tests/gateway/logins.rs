@@ -8,7 +8,7 @@ use crate::world::{
 };
 
 #[tokio::test]
-async fn a_guest_logs_in_with_each_kind_of_client() {
+async fn guest_login_works_with_each_kind_of_client() {
     let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT, STRICT_CLIENT] {
         let answer = world.guest(client).await;
@@ -23,7 +23,7 @@ async fn a_guest_logs_in_with_each_kind_of_client() {
 }
 
 #[tokio::test]
-async fn a_registered_shopper_logs_in_and_gets_the_profile_byte_for_byte() {
+async fn registered_login_returns_profile_byte_for_byte() {
     let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT, STRICT_CLIENT] {
         world.simulator.set(|behaviour| behaviour.enforce_windows = false);
@@ -38,7 +38,7 @@ async fn a_registered_shopper_logs_in_and_gets_the_profile_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_in_the_old_shape() {
+async fn wrong_password_is_rejected_in_deprecated_format() {
     let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         world.simulator.set(|behaviour| behaviour.enforce_windows = false);
@@ -62,7 +62,7 @@ async fn a_wrong_password_is_refused_in_the_old_shape() {
 }
 
 #[tokio::test]
-async fn every_answer_of_a_deprecated_endpoint_says_so() {
+async fn deprecated_endpoint_sets_deprecation_headers() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let logout =
@@ -80,7 +80,7 @@ async fn every_answer_of_a_deprecated_endpoint_says_so() {
 }
 
 #[tokio::test]
-async fn what_the_login_cannot_read_is_refused_and_says_what_would_do() {
+async fn unreadable_login_request_is_rejected_with_hint() {
     let world = World::start().await;
     let cases = [
         (login_target(PUBLIC_CLIENT), r#"{"type":"other"}"#, "guest, credentials or refresh"),
@@ -106,7 +106,7 @@ async fn what_the_login_cannot_read_is_refused_and_says_what_would_do() {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_a_later_token_of_the_same_shopper() {
+async fn refresh_returns_new_token_of_same_shopper() {
     let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let login = world.guest(client).await;
@@ -142,7 +142,7 @@ async fn concurrent_refreshes_of_one_token_are_one_at_slas() {
 }
 
 #[tokio::test]
-async fn a_refresh_needs_a_session_of_this_gateway() {
+async fn refresh_requires_session_of_gateway() {
     let world = World::start().await;
     let minted = world.mint(|_| {});
     let answer =
@@ -153,7 +153,7 @@ async fn a_refresh_needs_a_session_of_this_gateway() {
 }
 
 #[tokio::test]
-async fn a_logout_ends_the_session_here_and_at_slas() {
+async fn logout_ends_session_at_gateway_and_slas() {
     let world = World::start().await;
     let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
     let logout = || {
@@ -171,7 +171,7 @@ async fn a_logout_ends_the_session_here_and_at_slas() {
 }
 
 #[tokio::test]
-async fn a_guests_basket_is_there_after_the_refresh() {
+async fn guest_basket_survives_refresh() {
     let world = World::start().await;
     let login = world.guest(PUBLIC_CLIENT).await;
     let created = world.post(&baskets("?siteId=RefArch")).bearer_auth(login.token());
@@ -184,7 +184,7 @@ async fn a_guests_basket_is_there_after_the_refresh() {
 }
 
 #[tokio::test]
-async fn the_trusted_systems_login_is_known_in_both_spellings() {
+async fn trusted_system_login_accepts_both_paths() {
     let world = World::start().await;
     for path in ["/customers/trusted-system/actions/login", "/trusted-system/actions/login"] {
         let answer = world.send(world.post(&customers(&format!("{path}?siteId=RefArch"))).body("{}")).await;
@@ -194,7 +194,7 @@ async fn the_trusted_systems_login_is_known_in_both_spellings() {
 }
 
 #[tokio::test]
-async fn a_broken_body_is_the_callers_fault() {
+async fn malformed_chunked_login_body_returns_400() {
     let world = World::start().await;
     let head = format!("POST {} HTTP/1.1\r\nHost: a\r\n", login_target(PUBLIC_CLIENT));
     let answer = world.raw(format!("{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n0\r\n\r\n").as_bytes()).await;
@@ -204,7 +204,7 @@ async fn a_broken_body_is_the_callers_fault() {
 }
 
 #[tokio::test]
-async fn logins_that_are_switched_off_are_counted_and_refused_while_their_sessions_go_on() {
+async fn switched_off_logins_are_counted_and_rejected_and_sessions_continue() {
     for mode in ["enforce", "report"] {
         let mut world = World::start().await;
         let token = world.guest(PUBLIC_CLIENT).await.token();

@@ -47,7 +47,7 @@ async fn twelve_tokens(fleet: &Fleet) -> (Tokens, Vec<String>) {
 }
 
 #[tokio::test]
-async fn an_earlier_token_of_the_session_ends_with_it() {
+async fn logout_ends_earlier_tokens_of_session() {
     for (registers, deprecated) in [(true, true), (true, false), (false, true), (false, false)] {
         let fleet = gateway(registers).await;
         let (login, tokens) = twelve_tokens(&fleet).await;
@@ -65,7 +65,7 @@ async fn an_earlier_token_of_the_session_ends_with_it() {
 }
 
 #[tokio::test]
-async fn an_end_outlasts_a_reload_and_a_gateway_that_starts_later_knows_it() {
+async fn logout_survives_reload_and_reaches_new_gateways() {
     for registers in [true, false] {
         let mut fleet = fleet(2, Shared::Redis, registers).await;
         let (login, tokens) = twelve_tokens(&fleet).await;
@@ -90,7 +90,7 @@ async fn an_end_outlasts_a_reload_and_a_gateway_that_starts_later_knows_it() {
 }
 
 #[tokio::test]
-async fn a_login_with_the_same_usid_is_good_in_the_second_of_the_logout() {
+async fn login_with_same_usid_works_within_second_of_logout() {
     for registers in [true, false] {
         for ahead in [0, 20, -20] {
             let fleet = fleet(2, Shared::Redis, registers).await;
@@ -118,7 +118,7 @@ async fn a_login_with_the_same_usid_is_good_in_the_second_of_the_logout() {
 }
 
 #[tokio::test]
-async fn a_guest_with_anothers_usid_ends_nothing_of_his() {
+async fn logout_of_guest_with_foreign_usid_does_not_end_its_owner() {
     for registers in [true, false] {
         let fleet = gateway(registers).await;
         let victim = fleet.log_in_at_slas(0, None).await;
@@ -131,7 +131,7 @@ async fn a_guest_with_anothers_usid_ends_nothing_of_his() {
 }
 
 #[tokio::test]
-async fn a_logout_of_all_sessions_ends_those_that_the_gateway_does_not_hold() {
+async fn logout_of_all_sessions_ends_sessions_not_held_by_gateway() {
     for registers in [true, false] {
         let fleet = gateway(registers).await;
         let (first, second) = (fleet.log_in_at_slas(0, None).await, fleet.log_in_at_slas(0, None).await);
@@ -148,7 +148,7 @@ async fn a_logout_of_all_sessions_ends_those_that_the_gateway_does_not_hold() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_a_logout_overtakes_is_refused() {
+async fn refresh_overtaken_by_logout_is_rejected() {
     let fleet = gateway(true).await;
     fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 600 }).flow("token:refresh_token"));
     let deprecated = fleet.log_in(0).await;
@@ -167,7 +167,7 @@ async fn a_refresh_that_a_logout_overtakes_is_refused() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_slas_confirms_ends_the_session() {
+async fn revocation_confirmed_by_slas_ends_session() {
     let fleet = gateway(true).await;
     let (login, other) = (fleet.guest_at_slas(0, None).await, fleet.guest_at_slas(0, None).await);
     assert_eq!(fleet.revoke(0, &other.refresh, "wrong").await, 401);
@@ -177,7 +177,7 @@ async fn a_revocation_that_slas_confirms_ends_the_session() {
 }
 
 #[tokio::test]
-async fn refreshes_that_callers_ask_for_are_paced() {
+async fn refreshes_requested_by_callers_are_rate_limited() {
     let fleet = fleet(2, Shared::Redis, true).await;
     fleet.simulator.set(|behaviour| behaviour.ledger_entries = 1000);
     let refreshes = || fleet.simulator.count("slas", "token:refresh_token");
@@ -203,7 +203,7 @@ async fn refreshes_that_callers_ask_for_are_paced() {
 }
 
 #[tokio::test]
-async fn refresh_token_from_before_a_logout_gives_no_good_token_afterwards() {
+async fn refresh_token_from_before_logout_is_rejected() {
     for (count, shared, registers) in
         [(1, Shared::Memory, false), (1, Shared::Memory, true), (2, Shared::Redis, false), (2, Shared::Redis, true)]
     {
@@ -227,7 +227,7 @@ async fn refresh_token_from_before_a_logout_gives_no_good_token_afterwards() {
 }
 
 #[tokio::test]
-async fn token_request_that_is_no_readable_form_is_refused_before_slas() {
+async fn token_request_without_readable_form_is_rejected_before_slas() {
     for registers in [false, true] {
         let fleet = gateway(registers).await;
         let login = fleet.log_in_at_slas(0, None).await;

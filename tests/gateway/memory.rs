@@ -148,7 +148,7 @@ async fn unfinished(address: SocketAddr, streams: usize, path: &str, bytes: usiz
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unfinished_http2_requests_of_one_address_take_little() {
+async fn unfinished_http2_requests_of_one_address_use_little_memory() {
     let connections = scale::of(20, 100);
     for (what, path) in [
         ("streams with an unfinished form", slas("/token")),
@@ -171,7 +171,7 @@ async fn unfinished_http2_requests_of_one_address_take_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_unfinished_forms_take_what_the_limits_say() {
+async fn large_unfinished_forms_use_memory_within_limits() {
     let connections = scale::of(20, 100);
     let stage = Stage::set(|config| set(config, "timeouts", "held_body = \"1m\"")).await;
     let address = stage.replica.address;
@@ -188,7 +188,7 @@ async fn large_unfinished_forms_take_what_the_limits_say() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resting_connections_take_little() {
+async fn idle_connections_use_little_memory() {
     let count = scale::of(400, 5000);
     for (what, begin) in [
         ("connections in HTTP/1.1", "GET / HTTP/1.1\r\nHost: a\r\n"),
@@ -216,7 +216,7 @@ async fn resting_connections_take_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_take_a_few_kibibytes_each() {
+async fn session_uses_a_few_kibibytes() {
     let count = scale::of(1000, 20_000);
     let stage = Stage::set(without_rates).await;
     stage.simulator.set(|behaviour| behaviour.slas_requests_per_minute = u32::MAX);
@@ -233,7 +233,7 @@ async fn sessions_take_a_few_kibibytes_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_keys_and_tokens_take_nothing() {
+async fn unknown_keys_and_tokens_use_no_memory() {
     let count = scale::of(2000, 50_000);
     let stage = Stage::set(without_rates).await;
     let good = stage.simulator.mint_shopper_token(ShopperTokenSpec::default());
@@ -255,7 +255,7 @@ async fn unknown_keys_and_tokens_take_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn audit_lines_of_strangers_take_nothing() {
+async fn audit_lines_of_rejected_requests_use_no_memory() {
     let count = scale::of(3000, 50_000);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.jsonl");
@@ -270,7 +270,7 @@ async fn audit_lines_of_strangers_take_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counted_addresses_and_logins_take_a_bounded_table() {
+async fn address_and_login_counters_use_bounded_memory() {
     let count = scale::of(3000, 150_000);
     let stage = Stage::set(|config| set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]")).await;
     let url = format!("http://{}{}", stage.replica.address, login_target(PUBLIC_CLIENT));

@@ -180,7 +180,7 @@ async fn every_flow(world: &World) {
 }
 
 #[tokio::test]
-async fn names_and_labels_are_those_that_operators_rely_on() {
+async fn metric_names_and_labels_match_contract() {
     let world = World::start().await;
     every_flow(&world).await;
     let text = world.metrics().await;
@@ -220,7 +220,7 @@ async fn names_and_labels_are_those_that_operators_rely_on() {
 }
 
 #[tokio::test]
-async fn what_has_not_happened_yet_is_0_so_that_its_first_time_is_an_increase() {
+async fn counters_start_at_0_before_first_event() {
     let world = World::start().await;
     let of = async |name: &str| -> BTreeSet<Labels> {
         let text = world.metrics().await;
@@ -242,7 +242,7 @@ async fn what_has_not_happened_yet_is_0_so_that_its_first_time_is_an_increase() 
 }
 
 #[tokio::test]
-async fn an_api_that_hangs_is_seen_though_nobody_waits_for_its_answer() {
+async fn hanging_api_is_measured_after_client_gave_up() {
     const PATIENCE: Duration = Duration::from_millis(300);
     let world = World::start().await;
     let guest = world.guest(PUBLIC_CLIENT).await.token();
@@ -257,7 +257,7 @@ async fn an_api_that_hangs_is_seen_though_nobody_waits_for_its_answer() {
 }
 
 #[tokio::test]
-async fn the_time_of_an_upload_is_not_the_apis() {
+async fn upload_time_does_not_count_as_api_time() {
     const SLOW: Duration = Duration::from_millis(800);
     let world = World::start().await;
     let guest = world.guest(PUBLIC_CLIENT).await.token();
@@ -283,7 +283,7 @@ async fn the_time_of_an_upload_is_not_the_apis() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_counted_with_its_side() {
+async fn truncated_response_is_counted_by_side() {
     let world = World::start().await;
     let guest = world.guest(PUBLIC_CLIENT).await.token();
     world.simulator.inject(Fault::on("api", Effect::Truncate));
@@ -300,7 +300,7 @@ async fn an_answer_that_breaks_off_is_counted_with_its_side() {
 }
 
 #[tokio::test]
-async fn ten_thousand_values_of_a_callers_choice_add_no_series() {
+async fn client_chosen_values_add_no_series() {
     let world = World::start().await;
     every_flow(&world).await;
     // The refusals that follow have a series each.
@@ -340,7 +340,7 @@ async fn ten_thousand_values_of_a_callers_choice_add_no_series() {
 }
 
 #[tokio::test]
-async fn what_others_take_is_not_the_gateways_own_time() {
+async fn time_of_other_services_does_not_count_as_gateway_time() {
     const LATE: Duration = Duration::from_millis(400);
     let world = World::start().await;
     let delay = || Effect::Delay { ms: u64::try_from(LATE.as_millis()).unwrap() };

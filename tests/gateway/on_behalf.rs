@@ -42,7 +42,7 @@ pub fn claims(entry: &LedgerEntry) -> String {
 }
 
 #[tokio::test]
-async fn a_shoppers_token_goes_upstream_and_nothing_of_the_caller() {
+async fn on_behalf_request_is_forwarded_with_shopper_token_only() {
     let world = World::start().await;
     for _ in 0..3 {
         let answer = world.send(on_behalf(world.get(&search()), LOGIN)).await;
@@ -62,7 +62,7 @@ async fn a_shoppers_token_goes_upstream_and_nothing_of_the_caller() {
 }
 
 #[tokio::test]
-async fn each_shopper_has_a_token_of_his_own() {
+async fn on_behalf_token_is_separate_per_shopper_and_site() {
     let world = World::start().await;
     let ask = async |login: &str| {
         assert_eq!(world.send(on_behalf(world.get(&search()), login)).await.status, StatusCode::OK);
@@ -97,7 +97,7 @@ async fn at_once(world: &World, requests: usize, gateways: &[SocketAddr], login:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn first_requests_wait_for_one_call_and_hardly_longer() {
+async fn concurrent_first_requests_share_one_slas_call() {
     const SLAS: Duration = Duration::from_secs(2);
     let requests = scale::of(200, 1000);
     let world = World::with(patient).await;
@@ -122,7 +122,7 @@ async fn first_requests_wait_for_one_call_and_hardly_longer() {
 }
 
 #[tokio::test]
-async fn a_thousand_first_requests_at_two_gateways_are_one_call() {
+async fn thousand_first_requests_at_two_gateways_share_one_slas_call() {
     let redis = Redis::start().await;
     let url = redis.url();
     let shared = |config: &mut toml::Table| {
@@ -138,7 +138,7 @@ async fn a_thousand_first_requests_at_two_gateways_are_one_call() {
 }
 
 #[tokio::test]
-async fn an_order_on_behalf_of_a_shopper() {
+async fn order_on_behalf_of_shopper_succeeds() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.orders_need_complete_baskets = false);
     let json = |request: RequestBuilder, body: &str| {
@@ -158,7 +158,7 @@ async fn an_order_on_behalf_of_a_shopper() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_refused_whatever_he_spells() {
+async fn on_behalf_without_permission_is_rejected_in_any_spelling() {
     let world = World::start().await;
     let shopper = world.mint(|_| {});
     let caller = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600);
@@ -210,7 +210,7 @@ async fn who_may_not_is_refused_whatever_he_spells() {
 }
 
 #[tokio::test]
-async fn other_identity_providers_need_a_permission_of_their_own() {
+async fn other_identity_provider_works_with_create_shoppers_permission() {
     let world = World::with(|config| {
         config["callers"].as_array_mut().unwrap()[0]["may"] =
             toml::Value::Array(vec!["on_behalf".into(), "create_shoppers".into()]);
@@ -227,7 +227,7 @@ async fn other_identity_providers_need_a_permission_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_by_its_refresh_token_and_the_same_client() {
+async fn on_behalf_token_is_refreshed_by_same_client() {
     let world = World::with(|config| {
         config.insert("sessions".into(), "refresh_ahead = '1s'".parse::<toml::Table>().unwrap().into());
     })
@@ -246,7 +246,7 @@ async fn a_token_is_renewed_by_its_refresh_token_and_the_same_client() {
 }
 
 #[tokio::test]
-async fn a_conflict_is_waited_out() {
+async fn slas_conflict_is_retried_after_its_window() {
     let world = World::start().await;
     let conflict = Effect::Status { code: 409, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault { remaining: Some(1), ..Fault::on("slas", conflict).flow("trusted-system") });
@@ -256,7 +256,7 @@ async fn a_conflict_is_waited_out() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_and_small_bodies_are_sent_again() {
+async fn rejected_token_is_replaced_and_small_body_sent_again() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.tsob_window_ms = 100);
     let refused = || Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
@@ -296,7 +296,7 @@ async fn a_refused_token_is_replaced_and_small_bodies_are_sent_again() {
 }
 
 #[tokio::test]
-async fn a_session_that_ended_at_slas_is_begun_anew() {
+async fn session_ended_at_slas_is_started_again() {
     let world = World::start().await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 2;
@@ -312,7 +312,7 @@ async fn a_session_that_ended_at_slas_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn a_token_whose_key_is_gone_is_replaced() {
+async fn token_signed_by_removed_key_is_replaced() {
     let world = World::start().await;
     let key_of = |world: &World| {
         let forwarded = world.forwarded("shopper-products.getProducts").pop().unwrap();
@@ -338,7 +338,7 @@ async fn a_token_whose_key_is_gone_is_replaced() {
 }
 
 #[tokio::test]
-async fn the_deprecated_login_in_both_spellings() {
+async fn deprecated_login_works_at_both_paths() {
     let world = World::start().await;
     let caller =
         world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.shopper-customers.login"], "zzrf_001", 600);
@@ -391,7 +391,7 @@ async fn the_deprecated_login_in_both_spellings() {
 }
 
 #[tokio::test]
-async fn a_token_of_the_deprecated_login_outlives_its_time_and_ends_with_its_logout() {
+async fn deprecated_login_token_is_renewed_and_ends_with_logout() {
     let world = World::start().await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 3;
@@ -420,7 +420,7 @@ async fn a_token_of_the_deprecated_login_outlives_its_time_and_ends_with_its_log
 }
 
 #[tokio::test]
-async fn agents_on_behalf_are_told_from_systems() {
+async fn agent_and_system_tokens_on_behalf_are_distinguished() {
     let world = World::start().await;
     let operations = shopper_gateway::gateway::policy::Operations::published().unwrap();
     let kind = |wanted: &str| {
@@ -449,7 +449,7 @@ async fn agents_on_behalf_are_told_from_systems() {
 }
 
 #[tokio::test]
-async fn shoppers_of_another_identity_provider_need_a_permission_that_the_refusal_names() {
+async fn rejection_of_other_identity_provider_names_missing_permission() {
     let world = World::start().await;
     let request = || on_behalf(world.get(&search()), LOGIN).header("X-On-Behalf-Of-Idp", "google");
     let answer = world.send(request()).await;
@@ -467,7 +467,7 @@ async fn shoppers_of_another_identity_provider_need_a_permission_that_the_refusa
 }
 
 #[tokio::test]
-async fn name_longer_than_slas_takes_costs_no_call() {
+async fn on_behalf_name_too_long_for_slas_causes_no_call() {
     let world = World::with(|config| {
         config["callers"][0].as_table_mut().unwrap()["may"] =
             toml::Value::Array(vec!["system".into(), "on_behalf".into(), "create_shoppers".into()]);
@@ -499,7 +499,7 @@ async fn name_longer_than_slas_takes_costs_no_call() {
 }
 
 #[tokio::test]
-async fn login_and_password_longer_than_slas_takes_cost_no_call() {
+async fn credentials_too_long_for_slas_cause_no_call() {
     let world = World::start().await;
     world.simulator.clear_ledger();
     let answer = world.log_in(PUBLIC_CLIENT, LOGIN, &"p".repeat(3100)).await;

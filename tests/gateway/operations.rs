@@ -168,7 +168,7 @@ async fn check(world: &World, cases: Vec<Case>) {
 }
 
 #[tokio::test]
-async fn each_listed_scope_alone_opens_an_operation() {
+async fn operation_accepts_each_of_its_scopes_alone() {
     let world = world().await;
     let mut cases = Vec::new();
     for operation in published() {
@@ -188,7 +188,7 @@ async fn each_listed_scope_alone_opens_an_operation() {
 }
 
 #[tokio::test]
-async fn every_other_scope_together_does_not_open_it() {
+async fn operation_rejects_all_other_scopes_together() {
     let world = world().await;
     let operations = published();
     let all_of = |system: bool| -> BTreeSet<String> {
@@ -228,7 +228,7 @@ async fn every_other_scope_together_does_not_open_it() {
 }
 
 #[tokio::test]
-async fn operation_judged_by_role_takes_tokens_without_scopes_of_its_callers_only() {
+async fn operation_by_role_accepts_scopeless_tokens_of_its_callers_only() {
     let world = world().await;
     let judged_by_role = |operation: &Arc<Operation>| has(operation, SecurityKind::SystemByRole);
     let (by_roles, by_scopes): (Vec<_>, Vec<_>) = published().into_iter().partition(judged_by_role);
@@ -262,7 +262,7 @@ async fn operation_judged_by_role_takes_tokens_without_scopes_of_its_callers_onl
 }
 
 #[tokio::test]
-async fn operation_judged_by_role_takes_basic_credentials_and_asks_for_no_scope() {
+async fn operation_by_role_exchanges_basic_credentials_without_scope() {
     let world = world().await;
     let target = "/shopper/auth-admin/v1/tenants/zzrf_001/clients";
     let answer = world.send(world.get(target).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET))).await;
@@ -280,7 +280,7 @@ async fn operation_judged_by_role_takes_basic_credentials_and_asks_for_no_scope(
 }
 
 #[tokio::test]
-async fn no_operation_is_open_to_another_kind_of_token() {
+async fn operation_rejects_other_kinds_of_token() {
     let world = world().await;
     let mut cases = Vec::new();
     for operation in published() {
@@ -325,7 +325,7 @@ async fn no_operation_is_open_to_another_kind_of_token() {
 }
 
 #[tokio::test]
-async fn slas_own_operations_are_reachable_with_and_without_the_storefronts_prefix() {
+async fn slas_operations_are_reachable_with_and_without_prefix() {
     let world = World::start().await;
     let own: Vec<_> = published().into_iter().filter(|operation| operation.security.is_empty()).collect();
     assert_eq!(own.len(), 23);
@@ -351,7 +351,7 @@ async fn slas_own_operations_are_reachable_with_and_without_the_storefronts_pref
 }
 
 #[tokio::test]
-async fn nothing_else_of_slas_is_reachable_whatever_the_policy() {
+async fn unlisted_slas_paths_are_rejected_under_any_policy() {
     for change in
         ["", "unknown_operations = 'forward'", "mode = 'report'", "mode = 'report'\nunknown_operations = 'forward'"]
     {
@@ -393,7 +393,7 @@ async fn nothing_else_of_slas_is_reachable_whatever_the_policy() {
 }
 
 #[tokio::test]
-async fn what_no_table_knows_is_refused() {
+async fn unknown_operation_returns_404() {
     let world = World::start().await;
     let token = world.mint(|_| {});
     world.simulator.clear_ledger();
@@ -422,7 +422,7 @@ async fn what_no_table_knows_is_refused() {
 }
 
 #[tokio::test]
-async fn unknown_operations_can_be_let_through_with_a_token_of_the_organization() {
+async fn unknown_operation_can_be_forwarded_with_token_of_its_organization() {
     let world = World::with(|config| {
         config.insert("policy".into(), "unknown_operations = 'forward'".parse::<toml::Table>().unwrap().into());
     })
@@ -460,7 +460,7 @@ async fn unknown_operations_can_be_let_through_with_a_token_of_the_organization(
 }
 
 #[tokio::test]
-async fn report_mode_forwards_counts_and_says_nothing() {
+async fn report_mode_counts_and_forwards_rejections_silently() {
     let world = World::with(|config| {
         config.insert("policy".into(), "mode = 'report'".parse::<toml::Table>().unwrap().into());
     })
@@ -515,7 +515,7 @@ async fn report_mode_forwards_counts_and_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_merchants_routes_are_operations_like_any_other() {
+async fn custom_route_is_checked_like_published_operation() {
     let world = World::with(|config| {
         let added: toml::Table = format!(
             r#"
@@ -603,7 +603,7 @@ async fn a_merchants_routes_are_operations_like_any_other() {
 }
 
 #[tokio::test]
-async fn slas_base_is_no_merchants_whatever_the_route() {
+async fn custom_route_under_slas_base_is_rejected() {
     use shopper_gateway::config::Settings;
     let table = |path: &str| {
         let mut table: toml::Table = crate::world::configuration("http://127.0.0.1:1").parse().unwrap();

@@ -155,7 +155,7 @@ async fn outage(failure: Failure) -> Cost {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_costs_one_attempt_a_second_and_nobody_with_a_valid_token() {
+async fn slas_outage_causes_one_attempt_a_second_and_spares_valid_tokens() {
     let failures = [
         status(500),
         status(429),
@@ -184,7 +184,7 @@ async fn an_outage_costs_one_attempt_a_second_and_nobody_with_a_valid_token() {
 }
 
 #[tokio::test]
-async fn what_fails_is_one_class_of_calls_and_the_others_go_on() {
+async fn failing_guest_logins_do_not_stop_refreshes() {
     let world = World::start().await;
     let tokens = ended(&world).await;
     world.simulator.inject(Fault::on("slas", status(500)).flow("authorize:guest"));
@@ -196,7 +196,7 @@ async fn what_fails_is_one_class_of_calls_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn what_slas_refuses_is_no_outage() {
+async fn logins_rejected_by_slas_do_not_open_circuit_breaker() {
     let world = World::start().await;
     for number in 0..10 {
         let answer = world.log_in(PUBLIC_CLIENT, &format!("nobody-{number}@example.com"), PASSWORD).await;
@@ -206,7 +206,7 @@ async fn what_slas_refuses_is_no_outage() {
 }
 
 #[tokio::test]
-async fn logins_that_slas_did_not_answer_are_not_counted_as_failed() {
+async fn logins_during_slas_failure_do_not_count_as_failed() {
     let mut world = World::with(|config| {
         let logins = "failed_per_address = 3\nfailed_per_address_and_login = 3\nfailed_per_login = 3";
         config.insert("logins".into(), logins.parse::<toml::Table>().unwrap().into());
@@ -244,7 +244,7 @@ async fn logins_that_slas_did_not_answer_are_not_counted_as_failed() {
 }
 
 #[tokio::test]
-async fn an_account_manager_that_is_down_is_left_in_peace_and_tried_again() {
+async fn account_manager_outage_opens_circuit_breaker_until_recovery() {
     let world = World::start().await;
     let order = format!("/checkout/orders/v1/organizations/{}/orders/1", crate::world::ORGANIZATION);
     let ask = async |secret: String| {

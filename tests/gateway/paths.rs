@@ -110,7 +110,7 @@ async fn world_with_policy(policy: &str) -> World {
 }
 
 #[tokio::test]
-async fn no_ambiguous_segment_is_forwarded_in_any_mode() {
+async fn ambiguous_segment_is_rejected_in_any_mode() {
     for policy in ["", "unknown_operations = 'forward'", "mode = 'report'\nunknown_operations = 'forward'"] {
         let world = world_with_policy(policy).await;
         let token = mint(&world);
@@ -136,7 +136,7 @@ async fn no_ambiguous_segment_is_forwarded_in_any_mode() {
 }
 
 #[tokio::test]
-async fn fixed_text_is_written_as_published() {
+async fn encoded_fixed_path_text_is_rejected() {
     let world = World::start().await;
     let token = mint(&world);
     world.simulator.clear_ledger();
@@ -171,7 +171,7 @@ async fn fixed_text_is_written_as_published() {
 }
 
 #[tokio::test]
-async fn characters_that_must_be_escaped_are_refused() {
+async fn unescaped_special_characters_are_rejected() {
     let world = World::start().await;
     let token = mint(&world);
     world.simulator.clear_ledger();
@@ -197,7 +197,7 @@ async fn characters_that_must_be_escaped_are_refused() {
 }
 
 #[tokio::test]
-async fn what_encoders_escape_arrives_byte_for_byte() {
+async fn escaped_values_are_forwarded_byte_for_byte() {
     let world = World::start().await;
     let token = mint(&world);
     for value in [
@@ -255,7 +255,7 @@ async fn what_encoders_escape_arrives_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_encoded_slash_stands_in_free_text_only() {
+async fn encoded_slash_is_accepted_in_free_text_only() {
     let world = World::start().await;
     let token = mint(&world);
     let free = |value: &str| customers(&format!("/customers/abc/addresses/{value}?siteId=RefArch"));
@@ -279,7 +279,7 @@ async fn an_encoded_slash_stands_in_free_text_only() {
 }
 
 #[tokio::test]
-async fn an_encoded_slash_never_leads_to_another_operation() {
+async fn encoded_slash_never_reaches_another_operation() {
     let world = World::start().await;
     let token = mint(&world);
     world.simulator.clear_ledger();
@@ -315,7 +315,7 @@ async fn an_encoded_slash_never_leads_to_another_operation() {
 }
 
 #[tokio::test]
-async fn two_identities_are_refused_in_every_spelling() {
+async fn duplicate_site_or_client_parameter_is_rejected_in_any_spelling() {
     for policy in ["", "mode = 'report'"] {
         let world = world_with_policy(policy).await;
         let token = mint(&world);
@@ -360,7 +360,7 @@ async fn two_identities_are_refused_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn the_storefronts_prefix_opens_no_other_way() {
+async fn storefront_prefix_reaches_slas_only() {
     let world = World::start().await;
     let token = mint(&world);
     let slas = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/jwks");

@@ -49,7 +49,7 @@ async fn guest(client: &Client, address: SocketAddr) -> u16 {
 }
 
 #[tokio::test]
-async fn signals_of_other_servers_are_ignored_with_a_log_line() {
+async fn unknown_signals_are_logged_and_ignored() {
     let simulator = simulator().await;
     let (mut replica, log) = logged(&simulator, |_| {}).await;
     for signal in ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT"] {
@@ -65,7 +65,7 @@ async fn signals_of_other_servers_are_ignored_with_a_log_line() {
 }
 
 #[tokio::test]
-async fn second_interrupt_ends_the_process_while_a_request_is_in_flight() {
+async fn second_interrupt_ends_process_with_request_in_flight() {
     let simulator = simulator().await;
     let (mut replica, log) = logged(&simulator, |config| {
         config.insert("timeouts".into(), "drain = \"10m\"\nexchange = \"10m\"".parse::<toml::Table>().unwrap().into());
@@ -87,7 +87,7 @@ async fn second_interrupt_ends_the_process_while_a_request_is_in_flight() {
 }
 
 #[tokio::test]
-async fn audit_file_renamed_by_log_rotation_is_opened_anew_on_sighup() {
+async fn audit_file_is_reopened_on_sighup_after_log_rotation() {
     let simulator = simulator().await;
     let folder = tempfile::tempdir().unwrap();
     let (file, rotated) = (folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1"));
@@ -114,7 +114,7 @@ async fn answers(address: &str) -> bool {
 }
 
 #[tokio::test]
-async fn both_wildcard_addresses_share_a_port_and_ipv6_alone_serves_both() {
+async fn wildcard_addresses_share_a_port_and_ipv6_alone_serves_both() {
     let simulator = simulator().await;
     for both in [true, false] {
         let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();

@@ -94,7 +94,7 @@ fn report(stores: &str, outcome: &Outcome) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_that_races_refreshes_at_three_gateways_leaves_no_token() {
+async fn logout_racing_refreshes_at_three_gateways_leaves_no_valid_token() {
     let fleet = Fleet::start(3, Shared::Redis, |_| {}).await;
     let outcome = race(&fleet, scale::of(50, 1000)).await;
     report("three gateways, Redis", &outcome);
@@ -102,7 +102,7 @@ async fn a_logout_that_races_refreshes_at_three_gateways_leaves_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_that_races_refreshes_at_one_gateway_leaves_no_token() {
+async fn logout_racing_refreshes_at_one_gateway_leaves_no_valid_token() {
     for shared in [Shared::Redis, Shared::Memory] {
         let fleet = Fleet::start(1, shared, |_| {}).await;
         let outcome = race(&fleet, scale::of(50, 300)).await;
@@ -153,7 +153,7 @@ async fn race_at_a_seconds_end(fleet: &Fleet, round: usize) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_at_the_end_of_a_second_leaves_no_token_of_a_guest_who_goes_on_refreshing() {
+async fn logout_at_end_of_second_leaves_no_valid_token_of_refreshing_guest() {
     for (count, shared, registers) in
         [(2, Shared::Redis, true), (2, Shared::Redis, false), (1, Shared::Memory, true), (1, Shared::Memory, false)]
     {

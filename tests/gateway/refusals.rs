@@ -114,7 +114,7 @@ fn good(world: &World) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn what_the_gate_refuses() {
+async fn gateway_rejections_match_snapshots() {
     let world = World::start().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
     let expired = world.mint(|spec| spec.lifetime_seconds = Some(-3600));
@@ -204,7 +204,7 @@ async fn what_the_gate_refuses() {
 }
 
 #[tokio::test]
-async fn what_others_failures_become() {
+async fn upstream_failures_match_snapshots() {
     let status = |code: u16, retry_after: Option<&str>| Effect::Status {
         code,
         retry_after: retry_after.map(str::to_owned),
@@ -243,7 +243,7 @@ async fn what_others_failures_become() {
 }
 
 #[tokio::test]
-async fn what_is_too_much() {
+async fn overload_and_rate_limit_responses_match_snapshots() {
     let world = World::start().await;
     let token = world.mint(|_| {});
     world.simulator.set(|behaviour| behaviour.load_status = Some("THROTTLE".into()));
@@ -261,7 +261,7 @@ async fn what_is_too_much() {
 }
 
 #[tokio::test]
-async fn what_account_manager_says_becomes() {
+async fn account_manager_failures_match_snapshots() {
     let world = World::start().await;
     let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
     let ask = async |secret: &str| world.send(world.get(&orders).basic_auth(CALLER_CLIENT, Some(secret))).await;
@@ -283,7 +283,7 @@ async fn what_account_manager_says_becomes() {
 }
 
 #[tokio::test]
-async fn what_a_lost_store_becomes() {
+async fn store_outage_matches_snapshot() {
     let mut redis = Redis::start().await;
     let url = redis.url();
     let world = World::with(|config| in_redis(config, &url)).await;
@@ -312,7 +312,7 @@ async fn exchange(stream: &mut TcpStream, request: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_refusal_leaves_the_connection_usable() {
+async fn connection_stays_usable_after_rejection() {
     let world = World::start().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
     let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
@@ -352,7 +352,7 @@ async fn a_refusal_leaves_the_connection_usable() {
 }
 
 #[tokio::test]
-async fn an_answer_to_head_has_no_body() {
+async fn response_to_head_has_no_body() {
     let world = World::start().await;
     let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
     for target in
@@ -372,7 +372,7 @@ async fn an_answer_to_head_has_no_body() {
 }
 
 #[tokio::test]
-async fn a_challenge_names_what_would_help_and_no_more() {
+async fn www_authenticate_names_scheme_error_and_scope_only() {
     let world = World::start().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
     let challenge = async |request: RequestBuilder| {

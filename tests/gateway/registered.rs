@@ -114,7 +114,7 @@ async fn renewed_behind(world: &World, client: &'static str, login: bool) -> Tok
 }
 
 #[tokio::test]
-async fn a_login_at_slas_outlives_its_token() {
+async fn slas_login_session_outlives_its_token() {
     for (client, login) in
         [(PUBLIC_CLIENT, false), (PUBLIC_CLIENT, true), (PRIVATE_CLIENT, false), (PRIVATE_CLIENT, true)]
     {
@@ -125,7 +125,7 @@ async fn a_login_at_slas_outlives_its_token() {
 }
 
 #[tokio::test]
-async fn without_the_tenants_wish_it_does_not() {
+async fn slas_login_is_no_session_unless_tenant_registers_sessions() {
     let mut world = World::start().await;
     world.client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
     let tokens = log_in(&world, PUBLIC_CLIENT, false).await;
@@ -134,7 +134,7 @@ async fn without_the_tenants_wish_it_does_not() {
 }
 
 #[tokio::test]
-async fn every_way_to_tokens_becomes_a_session() {
+async fn passwordless_bridge_and_on_behalf_logins_become_sessions() {
     let world = world().await;
     world.simulator.set(|behaviour| behaviour.enforce_windows = false);
     let passwordless = async || {
@@ -189,7 +189,7 @@ async fn every_way_to_tokens_becomes_a_session() {
 }
 
 #[tokio::test]
-async fn the_answer_is_slas_own_whatever_it_is() {
+async fn slas_response_and_request_pass_unchanged() {
     let world = world().await;
     let tokens = log_in(&world, PUBLIC_CLIENT, false).await;
     for (form, status) in [
@@ -237,7 +237,7 @@ async fn the_answer_is_slas_own_whatever_it_is() {
 }
 
 #[tokio::test]
-async fn a_callers_own_refresh_works_after_the_gateways() {
+async fn client_refresh_works_after_gateway_refresh() {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let world = world().await;
         let first = renewed_behind(&world, client, false).await;
@@ -259,7 +259,7 @@ async fn a_callers_own_refresh_works_after_the_gateways() {
 }
 
 #[tokio::test]
-async fn a_session_goes_on_when_its_caller_refreshes() {
+async fn session_continues_after_client_refresh() {
     let world = world().await;
     let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
     lifetime(&world, 2);
@@ -272,7 +272,7 @@ async fn a_session_goes_on_when_its_caller_refreshes() {
 }
 
 #[tokio::test]
-async fn racing_refreshes_of_one_token_all_succeed() {
+async fn racing_client_and_gateway_refreshes_all_succeed() {
     let world = world().await;
     let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 150 }).flow("token:refresh_token"));
@@ -288,7 +288,7 @@ async fn racing_refreshes_of_one_token_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_loses_nothing() {
+async fn client_that_disconnects_during_refresh_loses_no_token() {
     let world = world().await;
     let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
     let before = world.simulator.count("slas", "token:refresh_token");
@@ -300,7 +300,7 @@ async fn a_caller_that_hangs_up_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_storefront_with_cookies_sends_it_in_a_header_field() {
+async fn refresh_token_in_header_field_is_accepted() {
     let world = world().await;
     let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
     let form = [("grant_type", "refresh_token"), ("client_id", PUBLIC_CLIENT), ("channel_id", "RefArch")];
@@ -315,7 +315,7 @@ async fn a_storefront_with_cookies_sends_it_in_a_header_field() {
 }
 
 #[tokio::test]
-async fn nobody_elses_refresh_touches_the_session() {
+async fn refresh_by_another_client_site_or_secret_does_not_touch_session() {
     let world = world().await;
     let first = renewed_behind(&world, PRIVATE_CLIENT, false).await;
     let form = |client: &'static str, site: &'static str| {
@@ -339,7 +339,7 @@ async fn nobody_elses_refresh_touches_the_session() {
 }
 
 #[tokio::test]
-async fn a_logout_names_the_refresh_token_that_slas_knows() {
+async fn logout_sends_current_refresh_token_to_slas() {
     for prefix in ["", "/mobify/slas/private"] {
         let world = world().await;
         let tokens = renewed_behind(&world, PUBLIC_CLIENT, true).await;
@@ -366,7 +366,7 @@ async fn a_logout_names_the_refresh_token_that_slas_knows() {
 }
 
 #[tokio::test]
-async fn slas_no_ends_the_session_and_its_failure_does_not() {
+async fn slas_rejection_ends_session_and_slas_failure_does_not() {
     let world = world().await;
     let tokens = renewed_behind(&world, PUBLIC_CLIENT, false).await;
     for effect in [
@@ -395,7 +395,7 @@ async fn slas_no_ends_the_session_and_its_failure_does_not() {
 }
 
 #[tokio::test]
-async fn an_agents_login_is_no_session_and_goes_as_it_came() {
+async fn agent_login_is_forwarded_and_becomes_no_session() {
     let world = world().await;
     let form = [
         ("grant_type", "client_credentials"),
@@ -452,7 +452,7 @@ impl Pair {
 }
 
 #[tokio::test]
-async fn replicas_share_what_callers_hold() {
+async fn replicas_share_sessions_held_by_callers() {
     let mut pair = Pair::start().await;
     let guest = format!(
         "http://{}{}?client_id={PUBLIC_CLIENT}&channel_id=RefArch&redirect_uri={REDIRECT}&code_challenge={CHALLENGE}&response_type=code&hint=guest",

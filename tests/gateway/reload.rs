@@ -28,7 +28,7 @@ fn search() -> String {
 }
 
 #[tokio::test]
-async fn what_is_held_survives_and_what_is_changed_is_in_force() {
+async fn reload_keeps_tokens_and_applies_changes() {
     let mut world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
     let token = world.guest(PUBLIC_CLIENT).await.token();
@@ -63,7 +63,7 @@ async fn what_is_held_survives_and_what_is_changed_is_in_force() {
 }
 
 #[tokio::test]
-async fn what_only_a_start_reads_is_named() {
+async fn reload_names_keys_that_need_restart() {
     let mut world = World::start().await;
     let waiting = world.gateway.reload(|config| {
         config["server"]["threads"] = 3.into();
@@ -73,7 +73,7 @@ async fn what_only_a_start_reads_is_named() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_changes_nothing() {
+async fn invalid_configuration_changes_nothing() {
     let mut world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let refused = world.gateway.reload(|config| {
@@ -153,7 +153,7 @@ pub async fn metric(replica: &Replica, line: &str) -> bool {
 }
 
 #[tokio::test]
-async fn hang_ups_under_load_lose_no_request() {
+async fn sighup_under_load_loses_no_request() {
     let simulator = simulator().await;
     let replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
@@ -175,7 +175,7 @@ async fn hang_ups_under_load_lose_no_request() {
 }
 
 #[tokio::test]
-async fn another_process_takes_over_under_load_and_no_request_is_lost() {
+async fn process_handover_under_load_loses_no_request() {
     let simulator = simulator().await;
     let mut replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
@@ -190,7 +190,7 @@ async fn another_process_takes_over_under_load_and_no_request_is_lost() {
 }
 
 #[tokio::test]
-async fn a_process_that_cannot_start_takes_nothing_over() {
+async fn failed_process_handover_leaves_old_process_serving() {
     let simulator = simulator().await;
     let replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
@@ -218,7 +218,7 @@ async fn hand_over_without_keys(simulator: &Simulator, replica: &Replica) {
 }
 
 #[tokio::test]
-async fn a_process_that_is_not_ready_yet_accepts_nothing() {
+async fn new_process_accepts_nothing_until_ready() {
     let simulator = simulator().await;
     let mut replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
@@ -239,7 +239,7 @@ async fn a_process_that_is_not_ready_yet_accepts_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_a_hand_over() {
+async fn stop_does_not_wait_for_process_handover() {
     let simulator = simulator().await;
     for signal in ["TERM", "INT"] {
         let mut replica = Replica::start(&simulator.url(), |_| {}).await;
@@ -269,7 +269,7 @@ async fn end_whoever_has(replica: &Replica) {
 }
 
 #[tokio::test]
-async fn while_a_secret_is_replaced_both_are_tried() {
+async fn both_client_secrets_are_tried_during_replacement() {
     let world = World::with(|config| {
         let tenant = &mut config["tenants"][0];
         let account_manager = tenant["account_manager"].as_table_mut().unwrap();

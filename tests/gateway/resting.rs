@@ -87,7 +87,7 @@ async fn world(idle: &str) -> World {
 }
 
 #[tokio::test]
-async fn a_resting_connection_takes_little() {
+async fn idle_connection_uses_less_than_12_kb() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let replica = Replica::start(&simulator.url(), |config| {
@@ -118,7 +118,7 @@ async fn a_resting_connection_takes_little() {
 }
 
 #[tokio::test]
-async fn a_connection_rests_no_longer_than_it_may() {
+async fn idle_connection_is_closed_after_its_timeout() {
     let world = world("2s").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let mut stream = rests(world.gateway.address, &token).await;
@@ -133,7 +133,7 @@ async fn a_connection_rests_no_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_the_rest_and_not_the_request() {
+async fn stop_closes_idle_connections_and_finishes_requests() {
     let world = world("60s").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let (address, mut resting) = (world.gateway.address, rests(world.gateway.address, &token).await);
@@ -150,7 +150,7 @@ async fn a_stop_ends_the_rest_and_not_the_request() {
 }
 
 #[tokio::test]
-async fn what_comes_before_its_turn_is_answered_or_seen_to_be_lost() {
+async fn early_request_is_answered_or_connection_closed() {
     let world = world("60s").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let get = read(&token);
@@ -185,7 +185,7 @@ async fn what_comes_before_its_turn_is_answered_or_seen_to_be_lost() {
 }
 
 #[tokio::test]
-async fn a_connection_in_tls_rests_as_well() {
+async fn idle_tls_connection_serves_next_request_and_times_out() {
     install_cryptography();
     let authority = Authority::new();
     let listener = authority.server().listener();
@@ -210,7 +210,7 @@ async fn a_connection_in_tls_rests_as_well() {
 
 /// ALPN has chosen HTTP/1.1, or nothing has: no byte chooses again.
 #[tokio::test]
-async fn request_in_tls_that_begins_like_the_preface_of_http_2_is_one_of_http_1() {
+async fn tls_request_starting_like_http_2_preface_is_http_1() {
     install_cryptography();
     let authority = Authority::new();
     let listener = authority.server().listener();

@@ -19,22 +19,22 @@ use crate::{
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
 
 #[tokio::test]
-async fn the_isomorphic_sdk_1_keeps_its_removed_logins() {
+async fn isomorphic_sdk_1_keeps_removed_logins() {
     passes("isomorphic-1.test.mjs").await;
 }
 
 #[tokio::test]
-async fn the_node_sdk_2_keeps_its_removed_logins() {
+async fn node_sdk_2_keeps_removed_logins() {
     passes("node-2.test.mjs").await;
 }
 
 #[tokio::test]
-async fn the_isomorphic_sdk_5_logs_in_to_slas_through_the_gateway() {
+async fn isomorphic_sdk_5_logs_in_to_slas_through_gateway() {
     passes("isomorphic-5.test.mjs").await;
 }
 
 #[tokio::test]
-async fn the_isomorphic_sdk_5_goes_on_when_the_gateway_renews_its_session() {
+async fn isomorphic_sdk_5_continues_after_gateway_refresh() {
     let world = World::with(register_sessions).await;
     world.simulator.set(|behaviour| {
         behaviour.enforce_windows = false;
@@ -44,7 +44,7 @@ async fn the_isomorphic_sdk_5_goes_on_when_the_gateway_renews_its_session() {
 }
 
 #[tokio::test]
-async fn shops_of_the_removed_logins_work_from_end_to_end() {
+async fn shops_with_removed_logins_work_end_to_end() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.enforce_windows = false);
     passes_in(&world, "use-cases.test.mjs").await;
@@ -58,7 +58,7 @@ async fn shops_of_the_removed_logins_work_from_end_to_end() {
 }
 
 #[tokio::test]
-async fn an_app_that_never_refreshes_keeps_its_basket_for_thirty_lives_of_its_token() {
+async fn basket_survives_thirty_token_lifetimes_without_client_refresh() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
     passes_in(&world, "lifetimes.test.mjs").await;
@@ -68,7 +68,7 @@ async fn an_app_that_never_refreshes_keeps_its_basket_for_thirty_lives_of_its_to
 }
 
 #[tokio::test]
-async fn newest_sdks_call_operations_that_the_table_knows() {
+async fn newest_sdks_call_only_known_operations() {
     run(&World::start().await, "operations.test.mjs").await;
 }
 

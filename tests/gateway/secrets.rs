@@ -56,11 +56,11 @@ fn excerpt(text: &[u8], secrets: &Secrets) -> String {
 }
 
 #[tokio::test]
-async fn every_flow_keeps_its_secrets_in_json() {
+async fn no_flow_reveals_secrets_with_json_log() {
     every_flow("json").await;
 }
 
 #[tokio::test]
-async fn every_flow_keeps_its_secrets_in_text() {
+async fn no_flow_reveals_secrets_with_text_log() {
     every_flow("text").await;
 }

@@ -45,7 +45,7 @@ fn handed_over(answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn an_ended_token_is_renewed_and_handed_over() {
+async fn expired_token_is_refreshed_and_returned() {
     let world = World::start().await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let fresh = world.guest(client).await.token();
@@ -70,7 +70,7 @@ async fn an_ended_token_is_renewed_and_handed_over() {
 }
 
 #[tokio::test]
-async fn many_requests_with_one_ending_token_are_one_refresh() {
+async fn concurrent_requests_with_expiring_token_cause_one_refresh() {
     let requests = scale::of(200, 1000);
     let world = World::with(|config| {
         // So many at once, on a busy machine, are more than its API is made for.
@@ -106,7 +106,7 @@ async fn many_requests_with_one_ending_token_are_one_refresh() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_aborts_no_refresh() {
+async fn client_disconnect_does_not_abort_refresh() {
     let world = World::start().await;
     let token = ended(&world, PUBLIC_CLIENT).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 500 }).flow("token:refresh_token").times(1));
@@ -118,7 +118,7 @@ async fn a_caller_who_hangs_up_aborts_no_refresh() {
 }
 
 #[tokio::test]
-async fn a_passing_failure_of_slas_destroys_no_session() {
+async fn transient_slas_failure_keeps_session() {
     let world = World::start().await;
     let token = ended(&world, PUBLIC_CLIENT).await;
     let failures = [
@@ -143,7 +143,7 @@ async fn a_passing_failure_of_slas_destroys_no_session() {
 }
 
 #[tokio::test]
-async fn a_token_that_still_lives_passes_when_slas_fails() {
+async fn valid_token_is_served_while_refresh_fails() {
     let world = World::start().await;
     lifetime(&world, 24);
     let token = world.guest(PUBLIC_CLIENT).await.token();
@@ -163,7 +163,7 @@ async fn a_token_that_still_lives_passes_when_slas_fails() {
 }
 
 #[tokio::test]
-async fn a_refused_refresh_token_ends_the_session() {
+async fn rejected_refresh_token_ends_session() {
     let world = World::start().await;
     let token = ended(&world, PUBLIC_CLIENT).await;
     let refused = Effect::Status { code: 400, retry_after: None, body: Some(r#"{"error":"invalid_grant"}"#.into()) };
@@ -176,7 +176,7 @@ async fn a_refused_refresh_token_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_password_change_drops_the_session() {
+async fn password_change_ends_session() {
     let world = World::start().await;
     lifetime(&world, 2);
     let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
@@ -193,7 +193,7 @@ async fn a_password_change_drops_the_session() {
 }
 
 #[tokio::test]
-async fn an_idle_session_is_over() {
+async fn idle_session_expires() {
     let world = World::with(|config| {
         config.insert("sessions".into(), "idle_timeout = \"6s\"".parse::<toml::Table>().unwrap().into());
     })
@@ -211,7 +211,7 @@ async fn an_idle_session_is_over() {
 }
 
 #[tokio::test]
-async fn a_refresh_tokens_own_end_is_absolute() {
+async fn session_ends_when_refresh_token_expires() {
     let world = World::start().await;
     lifetime(&world, 2);
     world.simulator.set(|behaviour| behaviour.guest_refresh_token_seconds = 3);
@@ -229,7 +229,7 @@ async fn a_refresh_tokens_own_end_is_absolute() {
 }
 
 #[tokio::test]
-async fn a_session_is_nobodys_but_its_owners() {
+async fn token_not_issued_by_gateway_gets_no_session() {
     let world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let claims: serde_json::Value = {
@@ -248,7 +248,7 @@ async fn a_session_is_nobodys_but_its_owners() {
 }
 
 #[tokio::test]
-async fn a_logout_through_slas_ends_the_session_here_too() {
+async fn logout_at_slas_path_ends_gateway_sessions() {
     let world = World::start().await;
     let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -274,7 +274,7 @@ async fn a_logout_through_slas_ends_the_session_here_too() {
 }
 
 #[tokio::test]
-async fn password_logins_of_one_shopper_are_queued_and_each_answered_for_itself() {
+async fn password_logins_of_one_shopper_are_queued_and_get_separate_tokens() {
     let world = World::start().await;
     let logins = (0..3).map(|_| world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD));
     let answers = futures::future::join_all(logins).await;
@@ -294,7 +294,7 @@ async fn password_logins_of_one_shopper_are_queued_and_each_answered_for_itself(
 }
 
 #[tokio::test]
-async fn a_conflict_is_waited_out_once() {
+async fn login_conflict_is_retried_once() {
     let world = World::start().await;
     let conflict = Effect::Status { code: 409, retry_after: None, body: None };
     world.simulator.inject(Fault::on("slas", conflict.clone()).flow("login").times(1));
@@ -305,7 +305,7 @@ async fn a_conflict_is_waited_out_once() {
 }
 
 #[tokio::test]
-async fn a_removed_refresh_of_an_ended_token_works_too() {
+async fn deprecated_refresh_accepts_expired_token() {
     let world = World::start().await;
     let token = ended(&world, PUBLIC_CLIENT).await;
     let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
@@ -323,7 +323,7 @@ async fn a_removed_refresh_of_an_ended_token_works_too() {
 }
 
 #[tokio::test]
-async fn sessions_in_use_are_renewed_ahead_where_that_is_configured() {
+async fn background_refresh_renews_sessions_when_configured() {
     let world = World::with(|config| {
         config.insert("sessions".into(), "proactive_per_minute = 60".parse::<toml::Table>().unwrap().into());
     })
@@ -342,7 +342,7 @@ async fn sessions_in_use_are_renewed_ahead_where_that_is_configured() {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_nobody_another_shoppers_token() {
+async fn refresh_response_with_token_of_another_shopper_is_rejected() {
     let world = World::start().await;
     for wrong in [world.mint(|_| {}), "no.token.either".to_owned()] {
         let token = ended(&world, PRIVATE_CLIENT).await;
@@ -358,7 +358,7 @@ async fn a_refresh_gives_nobody_another_shoppers_token() {
 }
 
 #[tokio::test]
-async fn a_valid_token_does_not_wait_for_a_slas_that_hangs() {
+async fn valid_token_does_not_wait_for_hanging_slas() {
     let world = World::with(|config| {
         config.insert("timeouts".into(), "exchange = \"60s\"".parse::<toml::Table>().unwrap().into());
     })

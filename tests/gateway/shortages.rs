@@ -72,7 +72,7 @@ async fn rests(replica: &Replica) {
 }
 
 #[tokio::test]
-async fn requests_do_not_wait_for_who_does_not_read_the_log() {
+async fn unread_log_does_not_delay_requests() {
     let simulator = simulator().await;
     let command = &mut after(":");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |_| {}).await;
@@ -96,7 +96,7 @@ async fn requests_do_not_wait_for_who_does_not_read_the_log() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_up_no_stop() {
+async fn unread_log_does_not_delay_stop() {
     let simulator = simulator().await;
     let command = &mut after(":");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |_| {}).await;
@@ -110,7 +110,7 @@ async fn a_log_that_nobody_reads_holds_up_no_stop() {
 }
 
 #[tokio::test]
-async fn audit_lines_wait_for_their_reader() {
+async fn audit_lines_are_kept_until_pipe_is_read() {
     let simulator = simulator().await;
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("audit");
@@ -138,7 +138,7 @@ async fn audit_lines_wait_for_their_reader() {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_no_login_and_has_every_line_later() {
+async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
     let simulator = simulator().await;
     let folder = tempfile::tempdir().unwrap();
     let (audit, keys) = (folder.path().join("audit.jsonl"), folder.path().join("keys"));
@@ -183,7 +183,7 @@ async fn a_full_disk_stops_no_login_and_has_every_line_later() {
 }
 
 #[tokio::test]
-async fn few_descriptors_are_an_outage_while_they_last_and_no_longer() {
+async fn exhausted_descriptors_stop_service_only_while_exhausted() {
     let simulator = simulator().await;
     let replica = Replica::start_by(&mut after("ulimit -n 64"), &simulator.url(), |_| {}).await;
     let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
@@ -199,7 +199,7 @@ async fn few_descriptors_are_an_outage_while_they_last_and_no_longer() {
 }
 
 #[tokio::test]
-async fn the_memory_of_the_process_ends_on_no_disk() {
+async fn core_dumps_are_disabled() {
     let simulator = simulator().await;
     let replica = Replica::start_by(&mut after("ulimit -S -c unlimited || true"), &simulator.url(), |_| {}).await;
     let limits = replica.proc("limits");

@@ -95,7 +95,7 @@ fn proofs(entry: &LedgerEntry) -> [Vec<&str>; 3] {
 }
 
 #[tokio::test]
-async fn the_clients_basic_is_added_where_the_form_or_the_query_names_it() {
+async fn basic_of_named_client_is_added_to_slas_request() {
     let world = World::start().await;
     for operation in BASIC {
         for prefix in ["", STOREFRONT] {
@@ -125,7 +125,7 @@ async fn the_clients_basic_is_added_where_the_form_or_the_query_names_it() {
 }
 
 #[tokio::test]
-async fn a_guest_logs_in_without_knowing_the_clients_secret() {
+async fn guest_login_at_slas_needs_no_client_secret() {
     let world = World::start().await;
     for prefix in ["", STOREFRONT] {
         for client in [PRIVATE_CLIENT, STRICT_CLIENT] {
@@ -139,7 +139,7 @@ async fn a_guest_logs_in_without_knowing_the_clients_secret() {
 }
 
 #[tokio::test]
-async fn the_strict_clients_proof_is_added_beside_the_shoppers_credentials() {
+async fn strict_client_credential_is_added_beside_shopper_credentials() {
     let world = world().await;
     let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
     for (prefix, client, proof) in [
@@ -168,7 +168,7 @@ async fn the_strict_clients_proof_is_added_beside_the_shoppers_credentials() {
 }
 
 #[tokio::test]
-async fn a_strict_clients_redirect_comes_back() {
+async fn strict_client_login_returns_redirect() {
     let world = world().await;
     let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
     let login = world.post(&slas("login")).basic_auth(LOGIN, Some(PASSWORD)).form(&[
@@ -183,7 +183,7 @@ async fn a_strict_clients_redirect_comes_back() {
 }
 
 #[tokio::test]
-async fn the_agents_token_goes_beside_the_clients_proof() {
+async fn agent_token_is_forwarded_beside_client_credential() {
     let world = World::start().await;
     let fields = [("client_id", PRIVATE_CLIENT), ("channel_id", "RefArch")];
     for prefix in ["", STOREFRONT] {
@@ -202,7 +202,7 @@ async fn the_agents_token_goes_beside_the_clients_proof() {
 }
 
 #[tokio::test]
-async fn nothing_is_added_elsewhere_whatever_the_request_names() {
+async fn no_credential_is_added_to_other_slas_operations() {
     let world = World::start().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.pwdless_login".into()]));
     for (method, operation) in NOTHING {
@@ -232,7 +232,7 @@ async fn nothing_is_added_elsewhere_whatever_the_request_names() {
 }
 
 #[tokio::test]
-async fn nobody_becomes_another_shopper_by_the_gateways_credential() {
+async fn gateway_credential_is_not_usable_for_on_behalf_revoke_or_introspect() {
     let world = World::start().await;
     for (operation, fields) in [
         (
@@ -261,7 +261,7 @@ async fn nobody_becomes_another_shopper_by_the_gateways_credential() {
 }
 
 #[tokio::test]
-async fn a_placeholder_is_replaced_below_the_storefronts_prefix_only() {
+async fn placeholder_secret_is_replaced_under_storefront_prefix_only() {
     let world = World::start().await;
     for operation in BASIC {
         for secret in [PLACEHOLDER, "wrong", PRIVATE_SECRET] {
@@ -292,7 +292,7 @@ async fn a_placeholder_is_replaced_below_the_storefronts_prefix_only() {
 }
 
 #[tokio::test]
-async fn the_basic_user_alone_decides_which_client_it_is() {
+async fn basic_user_alone_selects_client() {
     let world = World::start().await;
     // The form names another client than the placeholder's: SLAS compares, and refuses.
     let form = [&GUEST[..], &[("client_id", STRICT_CLIENT)]].concat();
@@ -303,7 +303,7 @@ async fn the_basic_user_alone_decides_which_client_it_is() {
 }
 
 #[tokio::test]
-async fn the_fields_of_the_gateways_own_are_taken_from_no_caller() {
+async fn client_auth_headers_of_callers_are_removed() {
     let world = World::start().await;
     let own = bare(PRIVATE_CLIENT, PRIVATE_SECRET);
     let spoofed = |mut request: RequestBuilder| {
@@ -331,7 +331,7 @@ async fn the_fields_of_the_gateways_own_are_taken_from_no_caller() {
 }
 
 #[tokio::test]
-async fn two_clients_in_one_request_are_refused_in_report_mode_too() {
+async fn request_naming_two_clients_is_rejected_in_both_modes() {
     for mode in ["enforce", "report"] {
         let world = World::with(|table| {
             table.insert("policy".into(), toml::Value::Table(toml::toml! { mode = mode }));
@@ -357,7 +357,7 @@ async fn two_clients_in_one_request_are_refused_in_report_mode_too() {
 }
 
 #[tokio::test]
-async fn a_token_request_must_be_a_form_and_anything_else_is_refused_before_slas() {
+async fn token_request_that_is_no_form_is_rejected_before_slas() {
     let world = World::start().await;
     let body = format!("grant_type=client_credentials&channel_id=RefArch&client_id={PRIVATE_CLIENT}");
     let post = || world.post(&slas("token")).body(body.clone());
@@ -375,7 +375,7 @@ async fn a_token_request_must_be_a_form_and_anything_else_is_refused_before_slas
 }
 
 #[tokio::test]
-async fn a_held_form_arrives_as_it_came_however_it_was_sent() {
+async fn buffered_form_is_forwarded_unchanged() {
     let world = World::start().await;
     let form = |length: usize| {
         let mut body = format!("grant_type=client_credentials&channel_id=RefArch&client_id={PRIVATE_CLIENT}&x=");
@@ -405,7 +405,7 @@ async fn a_held_form_arrives_as_it_came_however_it_was_sent() {
 }
 
 #[tokio::test]
-async fn over_http_2_it_is_the_same() {
+async fn token_requests_work_over_http_2() {
     let mut world = World::start().await;
     world.client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     for length in [0, 64 * 1024 - 100] {
@@ -422,7 +422,7 @@ async fn over_http_2_it_is_the_same() {
 }
 
 #[tokio::test]
-async fn an_empty_form_reaches_slas_too() {
+async fn empty_form_reaches_slas() {
     let world = World::start().await;
     for rest in ["Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n", ""] {
         world.simulator.clear_ledger();
@@ -439,7 +439,7 @@ async fn an_empty_form_reaches_slas_too() {
 }
 
 #[tokio::test]
-async fn an_unknown_shopper_is_answered_like_a_known_one() {
+async fn passwordless_login_does_not_reveal_whether_account_exists() {
     let world = World::start().await;
     let ask = async |prefix: &str, user: &str| {
         let form = format!(
@@ -486,7 +486,7 @@ async fn an_unknown_shopper_is_answered_like_a_known_one() {
 }
 
 #[tokio::test]
-async fn a_shopper_sets_a_new_password_by_slas_own_reset() {
+async fn password_reset_at_slas_works_through_gateway() {
     let world = World::start().await;
     let reset = world.post(&format!("{STOREFRONT}{}", slas("password/reset"))).form(&[
         ("user_id", LOGIN),
@@ -514,7 +514,7 @@ async fn a_shopper_sets_a_new_password_by_slas_own_reset() {
 }
 
 #[tokio::test]
-async fn a_client_that_vouch_excludes_gets_nothing_added() {
+async fn client_with_vouch_false_gets_no_credential_added() {
     // By default that is the client that acts on behalf of shoppers.
     for vouch in [None, Some(false), Some(true)] {
         let world = World::with(|table| {
@@ -544,7 +544,7 @@ async fn a_client_that_vouch_excludes_gets_nothing_added() {
 }
 
 #[tokio::test]
-async fn a_form_that_may_ask_on_behalf_of_a_shopper_gets_nothing_added() {
+async fn form_that_may_request_on_behalf_token_gets_no_credential_added() {
     let world = World::start().await;
     let client = format!("grant_type=client_credentials&channel_id=RefArch&client_id={PRIVATE_CLIENT}");
     for more in [
@@ -577,7 +577,7 @@ async fn a_form_that_may_ask_on_behalf_of_a_shopper_gets_nothing_added() {
 }
 
 #[tokio::test]
-async fn other_methods_on_slas_paths_are_refused() {
+async fn other_methods_on_slas_paths_are_rejected() {
     let world = World::start().await;
     for (method, operation) in
         [("HEAD", "authorize"), ("HEAD", "logout"), ("GET", "token"), ("PUT", "token"), ("POST", "authorize")]
@@ -591,7 +591,7 @@ async fn other_methods_on_slas_paths_are_refused() {
 }
 
 #[tokio::test]
-async fn another_organizations_client_is_not_vouched_for() {
+async fn client_of_another_organization_gets_no_credential_added() {
     let world = World::with(|table| {
         let tenants = table["tenants"].as_array_mut().unwrap();
         tenants[1]["slas_clients"]

@@ -24,7 +24,7 @@ fn search() -> String {
 }
 
 #[tokio::test]
-async fn void_refresh_token_in_slas_published_form_ends_the_session_after_one_call() {
+async fn void_refresh_token_ends_session_after_one_call() {
     let world = World::with(|_| {}).await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
     let token = world.guest(PUBLIC_CLIENT).await.token();
@@ -38,7 +38,7 @@ async fn void_refresh_token_in_slas_published_form_ends_the_session_after_one_ca
 }
 
 #[tokio::test]
-async fn void_refresh_token_of_a_token_on_behalf_begins_a_new_session() {
+async fn void_refresh_token_on_behalf_starts_new_session() {
     let world = World::with(|_| {}).await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 1;
@@ -63,7 +63,7 @@ fn refuse_with(world: &World, code: u16, body: &str, flow: &str) {
 }
 
 #[tokio::test]
-async fn unknown_refusal_of_a_refresh_ends_nothing_and_costs_one_call() {
+async fn unknown_refresh_error_keeps_session_and_costs_one_call() {
     for (code, body) in [(400, UNKNOWN), (403, "<html>blocked</html>"), (404, ""), (422, "{}"), (409, "")] {
         let mut world = World::with(|_| {}).await;
         world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
@@ -95,7 +95,7 @@ async fn unknown_refusal_of_a_refresh_ends_nothing_and_costs_one_call() {
 }
 
 #[tokio::test]
-async fn own_client_that_slas_refuses_is_named_and_costs_one_call_for_all_its_sessions() {
+async fn rejected_own_client_is_reported_and_costs_one_call_for_all_sessions() {
     let world = World::with(|_| {}).await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
     let tokens = [world.guest(PRIVATE_CLIENT).await.token(), world.guest(PRIVATE_CLIENT).await.token()];
@@ -124,7 +124,7 @@ async fn own_client_that_slas_refuses_is_named_and_costs_one_call_for_all_its_se
 }
 
 #[tokio::test]
-async fn unknown_refusal_of_a_token_on_behalf_costs_one_call() {
+async fn unknown_on_behalf_error_costs_one_call() {
     for (login, idp, body) in [
         ("guest", "ecom", UNKNOWN),
         ("guest", "ecom", r#"{"error":"invalid_client","error_description":"Authorization failed."}"#),
@@ -151,7 +151,7 @@ async fn unknown_refusal_of_a_token_on_behalf_costs_one_call() {
 }
 
 #[tokio::test]
-async fn unknown_refusal_of_a_held_token_on_behalf_costs_one_call_and_ends_nothing() {
+async fn unknown_on_behalf_refresh_error_keeps_session_and_costs_one_call() {
     let mut world = World::with(|_| {}).await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 1;
@@ -177,7 +177,7 @@ async fn unknown_refusal_of_a_held_token_on_behalf_costs_one_call_and_ends_nothi
 }
 
 #[tokio::test]
-async fn unknown_refusal_of_a_callers_own_refresh_is_given_again_to_the_same_request_only() {
+async fn unknown_error_of_client_refresh_is_repeated_to_same_request_only() {
     let world = World::with(register_sessions).await;
     let url = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token");
     let token = async |form: &[(&str, &str)]| {

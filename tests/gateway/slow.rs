@@ -57,7 +57,7 @@ async fn closed(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, drop: &[u
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_arrive_ends_the_connection() {
+async fn incomplete_head_closes_connection() {
     let world = world("client_head = \"1s\"", "").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let target = products("/793775362380M?siteId=RefArch");
@@ -92,7 +92,7 @@ async fn a_head_that_does_not_arrive_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_head_is_not_kept_beyond_its_limit() {
+async fn head_beyond_limit_returns_431() {
     let world = world("client_head = \"60s\"", "head = \"16KiB\"").await;
     let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: ").await.unwrap();
@@ -113,7 +113,7 @@ async fn a_head_is_not_kept_beyond_its_limit() {
 }
 
 #[tokio::test]
-async fn a_connection_in_use_may_rest_longer_than_a_head_may_take() {
+async fn idle_connection_may_outlast_head_timeout() {
     let world = world("client_head = \"1s\"", "").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let builder = || Client::builder().no_proxy().pool_max_idle_per_host(1);
@@ -132,7 +132,7 @@ async fn a_connection_in_use_may_rest_longer_than_a_head_may_take() {
 }
 
 #[tokio::test]
-async fn a_handshake_takes_no_longer_than_a_head() {
+async fn tls_handshake_is_limited_by_head_timeout() {
     install_cryptography();
     let authority = Authority::new();
     let listener = authority.server().listener();
@@ -160,7 +160,7 @@ async fn a_handshake_takes_no_longer_than_a_head() {
 }
 
 #[tokio::test]
-async fn a_body_in_drops_is_refused() {
+async fn body_below_minimum_rate_is_rejected() {
     let world = world("client_body = \"1s\"", "body_rate = \"1KiB\"").await;
     let builder = || Client::builder().no_proxy();
     for client in [builder().build().unwrap(), builder().http2_prior_knowledge().build().unwrap()] {
@@ -189,7 +189,7 @@ async fn a_body_in_drops_is_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_left() {
+async fn client_that_does_not_read_is_disconnected() {
     let world = world("client_write = \"1s\"\nidle = \"1s\"", "").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     drop(world.client);
@@ -208,7 +208,7 @@ async fn a_client_that_does_not_read_is_left() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_closed_at_once() {
+async fn connections_beyond_limit_are_closed_immediately() {
     for (limits, reason) in
         [("connections = 3", "too_many"), ("connections = 50\nconnections_per_address = 3", "too_many_of_address")]
     {
@@ -241,7 +241,7 @@ async fn fare(client: &Client, url: &str, token: &str) -> (usize, Duration) {
 }
 
 #[tokio::test]
-async fn many_slow_connections_hurt_nobody_else() {
+async fn slow_connections_do_not_affect_other_clients() {
     let count: usize = scale::of(500, 5000);
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();

@@ -121,7 +121,7 @@ impl Wire {
 }
 
 #[tokio::test]
-async fn a_body_has_one_length() {
+async fn ambiguous_body_length_is_rejected() {
     let wire = Wire::start().await;
     let body = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     for (fields, expected) in [
@@ -178,7 +178,7 @@ async fn a_body_has_one_length() {
 }
 
 #[tokio::test]
-async fn a_head_has_one_reading() {
+async fn ambiguous_head_is_rejected() {
     let wire = Wire::start().await;
     let get = wire.get();
     let line = get.split("\r\n").next().unwrap();
@@ -230,7 +230,7 @@ async fn a_head_has_one_reading() {
 }
 
 #[tokio::test]
-async fn a_request_names_one_host() {
+async fn missing_invalid_or_duplicate_host_is_rejected() {
     let wire = Wire::start().await;
     let get = wire.get();
     for (host, expected) in [
@@ -262,7 +262,7 @@ async fn a_request_names_one_host() {
 }
 
 #[tokio::test]
-async fn a_target_is_a_path() {
+async fn target_that_is_no_path_is_rejected() {
     let wire = Wire::start().await;
     let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
     let path = products("/a1");
@@ -290,7 +290,7 @@ async fn a_target_is_a_path() {
 }
 
 #[tokio::test]
-async fn only_an_operations_methods_are_let_in() {
+async fn unsupported_method_is_rejected() {
     let wire = Wire::start().await;
     for method in ["TRACE", "TRACK", "DEBUG", "PROPFIND", "LINK", "PURGE", "FOO", "get", "Get", "GETX", "G", "PRI"] {
         wire.refused(method, format!("{}Host: a\r\n\r\n", wire.get().replacen("GET", method, 1)), INVALID).await;
@@ -303,7 +303,7 @@ async fn only_an_operations_methods_are_let_in() {
 }
 
 #[tokio::test]
-async fn what_must_arrive_cannot_be_nominated_away() {
+async fn connection_header_cannot_remove_end_to_end_headers() {
     let wire = Wire::start().await;
     let get = wire.get();
     for option in [
@@ -364,7 +364,7 @@ async fn what_must_arrive_cannot_be_nominated_away() {
 }
 
 #[tokio::test]
-async fn legal_oddities_arrive_strictly() {
+async fn unusual_valid_requests_are_forwarded_in_strict_form() {
     let wire = Wire::start().await;
     let chunked = format!("{}Host: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n", wire.post());
     for (what, body) in [
@@ -404,7 +404,7 @@ async fn legal_oddities_arrive_strictly() {
 }
 
 #[tokio::test]
-async fn a_broken_body_is_never_delivered_as_whole() {
+async fn malformed_body_never_arrives_complete() {
     let wire = Wire::start().await;
     let chunked = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n", wire.post());
     for body in [
@@ -464,7 +464,7 @@ async fn a_broken_body_is_never_delivered_as_whole() {
 
 /// The library takes lines behind the last chunk for trailers, whatever stands in them, and drops them.
 #[tokio::test]
-async fn what_stands_behind_the_last_chunk_is_never_a_request_nor_sent_on() {
+async fn bytes_after_last_chunk_are_never_taken_for_a_request() {
     let wire = Wire::start().await;
     let last = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", wire.post());
     for pause in (0..40).map(|step| Duration::from_micros(step * 100)) {
@@ -486,7 +486,7 @@ async fn what_stands_behind_the_last_chunk_is_never_a_request_nor_sent_on() {
 }
 
 #[tokio::test]
-async fn sizes_are_limited() {
+async fn target_field_count_and_head_size_are_limited() {
     let wire = Wire::start().await;
     let path = products("/a1");
     let get = format!("{}Host: a\r\nConnection: close\r\n", wire.get());
@@ -519,7 +519,7 @@ async fn sizes_are_limited() {
 }
 
 #[tokio::test]
-async fn requests_on_one_connection_stay_apart() {
+async fn requests_on_one_connection_stay_separate() {
     let wire = Wire::start().await;
     let first = format!("{}Host: a\r\nContent-Length: 5\r\n\r\nhello", wire.post());
     let back = wire.send(format!("{first}{}", wire.another()).as_bytes()).await;
@@ -536,7 +536,7 @@ async fn requests_on_one_connection_stay_apart() {
 }
 
 #[tokio::test]
-async fn a_write_is_never_sent_twice() {
+async fn write_is_never_sent_twice() {
     let wire = Wire::start().await;
     let read = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
     for length in ["", "Content-Length: 2\r\n"] {
@@ -554,7 +554,7 @@ async fn a_write_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn of_an_answer_only_the_callers_part_goes_on() {
+async fn hop_by_hop_and_spoofed_response_headers_are_removed() {
     let wire = Wire::start().await;
     let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
     wire.upstream.answer(
@@ -572,7 +572,7 @@ async fn of_an_answer_only_the_callers_part_goes_on() {
 }
 
 #[tokio::test]
-async fn an_answer_has_one_reading() {
+async fn ambiguous_response_is_rejected() {
     let wire = Wire::start().await;
     let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
     let unavailable = ("502", "upstream_unavailable");

@@ -51,7 +51,7 @@ async fn use_deprecated_logins(world: &World) {
 }
 
 #[tokio::test]
-async fn programs_get_the_state_as_json() {
+async fn status_returns_json_by_default() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let state = as_json(&world, "").await;
@@ -80,7 +80,7 @@ async fn programs_get_the_state_as_json() {
 }
 
 #[tokio::test]
-async fn a_breaker_that_is_open_and_the_budget_left_are_seen() {
+async fn open_circuit_breaker_and_remaining_budget_are_shown() {
     let world = World::start().await;
     let breakers = async || as_json(&world, "").await["breakers"].clone();
     let slas = |open: bool| serde_json::json!({"service": "slas", "open": open});
@@ -107,7 +107,7 @@ async fn a_breaker_that_is_open_and_the_budget_left_are_seen() {
 }
 
 #[tokio::test]
-async fn the_report_says_who_is_still_to_move() {
+async fn migration_report_lists_uses_by_client() {
     let world = World::start().await;
     let state = as_json(&world, "").await;
     assert_eq!(state["migration"]["uses"], Value::Array(Vec::new()));
@@ -143,7 +143,7 @@ async fn the_report_says_who_is_still_to_move() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_caller_chose_is_on_the_page() {
+async fn status_page_shows_no_text_chosen_by_callers() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let query = format!("?client_id={HOSTILE}&organization={HOSTILE}&endpoint={HOSTILE}&x={HOSTILE}");
@@ -234,7 +234,7 @@ fn screenshots() -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_browser_shows_the_page_at_any_width_and_in_the_dark() {
+async fn status_page_renders_at_any_width_and_in_dark_mode() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     eventually("the key ages are measured", async || {
@@ -255,7 +255,7 @@ fn between<'t>(text: &'t str, before: &'t str, after: &'t str) -> Vec<&'t str> {
 }
 
 #[tokio::test]
-async fn the_form_filters_and_downloads_without_javascript() {
+async fn report_form_filters_and_downloads_without_javascript() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let browser = Browser::without_scripts();
@@ -286,7 +286,7 @@ async fn the_form_filters_and_downloads_without_javascript() {
 }
 
 #[tokio::test]
-async fn on_a_phone_in_the_dark_nothing_sticks_out_and_all_is_dark() {
+async fn status_page_fits_phone_and_is_dark_in_dark_mode() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let page = status(&world, "", HTML).await.text();

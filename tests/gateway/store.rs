@@ -119,7 +119,7 @@ async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
 }
 
 #[tokio::test]
-async fn a_session_is_found_by_its_tokens_only() {
+async fn session_is_found_by_its_tokens_only() {
     of_each(async |store| {
         store.insert(session(1), 77).await.unwrap();
         let Found::Session(found, used_at) = store.find(&[1; 32]).await.unwrap() else { panic!() };
@@ -130,7 +130,7 @@ async fn a_session_is_found_by_its_tokens_only() {
 }
 
 #[tokio::test]
-async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
+async fn session_is_found_by_refresh_tokens_held_by_callers() {
     of_each(async |store| {
         let now = unix_now();
         let first = Arc::new(Session::clone(&session(1)).handing([101; 32], None, now));
@@ -164,7 +164,7 @@ async fn a_session_is_found_by_the_refresh_tokens_in_callers_hands() {
 }
 
 #[tokio::test]
-async fn a_session_in_a_callers_hands_is_kept_however_long_it_idles() {
+async fn session_held_by_caller_is_kept_while_idle() {
     let store = MemoryStore::new(1000);
     let now = unix_now();
     store.insert(Arc::new(Session::clone(&session(1)).handing([101; 32], None, now)), now).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_session_in_a_callers_hands_is_kept_however_long_it_idles() {
 }
 
 #[tokio::test]
-async fn one_has_the_lock_until_it_is_given_back_or_the_lease_ends() {
+async fn lock_is_exclusive_until_unlock_or_end_of_lease() {
     of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
@@ -194,7 +194,7 @@ async fn one_has_the_lock_until_it_is_given_back_or_the_lease_ends() {
 }
 
 #[tokio::test]
-async fn a_new_version_is_written_over_its_predecessor_only_and_gives_the_lock_back() {
+async fn replace_requires_previous_version_and_releases_lock() {
     of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_new_version_is_written_over_its_predecessor_only_and_gives_the_lock_b
 }
 
 #[tokio::test]
-async fn the_first_and_the_recent_tokens_find_a_session() {
+async fn session_is_found_by_first_and_recent_tokens() {
     of_each(async |store| {
         let mut newest = session(1);
         store.insert(Arc::clone(&newest), 1).await.unwrap();
@@ -233,7 +233,7 @@ async fn the_first_and_the_recent_tokens_find_a_session() {
 }
 
 #[tokio::test]
-async fn what_is_ended_stays_refused() {
+async fn ended_sessions_and_tokens_stay_rejected() {
     of_each(async |store| {
         let (one, other) = (session(1), session(2));
         for session in [&one, &other] {
@@ -266,7 +266,7 @@ fn token_of(session: &Session, digest: TokenDigest, issued_at: u64, after: Optio
 }
 
 #[tokio::test]
-async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_came_after() {
+async fn revocation_covers_earlier_sessions_of_usid_and_no_later_ones() {
     of_each(async |store| {
         let (now, keys) = (unix_now(), session(1).revocation_keys());
         assert_eq!(store.ends(&keys).await.unwrap(), Revocations::default());
@@ -304,7 +304,7 @@ async fn an_end_covers_every_session_of_the_usid_that_came_before_and_none_that_
 }
 
 #[tokio::test]
-async fn a_token_without_a_session_is_ended_by_its_issue_time_unless_it_is_known_to_be_later() {
+async fn token_without_session_is_revoked_by_issue_time_unless_known_later() {
     of_each(async |store| {
         let (now, whose) = (unix_now(), session(1));
         let keys = whose.revocation_keys();
@@ -333,7 +333,7 @@ fn second_after(end: Revocation) -> Epoch {
 }
 
 #[tokio::test]
-async fn a_customers_end_covers_other_usids_and_no_later_login() {
+async fn customer_revocation_covers_other_usids_and_no_later_login() {
     of_each(async |store| {
         let other = session(2);
         for session in [session(1), Arc::clone(&other)] {
@@ -355,7 +355,7 @@ async fn a_customers_end_covers_other_usids_and_no_later_login() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_in_a_callers_hands_ends_with_its_session() {
+async fn refresh_token_held_by_caller_ends_with_session() {
     of_each(async |store| {
         let handed = Arc::new(Session::clone(&session(1)).handing([101; 32], None, unix_now()));
         store.insert(Arc::clone(&handed), 1).await.unwrap();
@@ -366,7 +366,7 @@ async fn a_refresh_token_in_a_callers_hands_ends_with_its_session() {
 }
 
 #[tokio::test]
-async fn a_token_older_than_those_listed_leads_to_the_session_that_is_gone() {
+async fn unlisted_old_token_of_ended_session_is_gone() {
     let redis = Redis::start().await;
     let store = in_redis(&redis);
     let mut newest = session(1);
@@ -382,7 +382,7 @@ async fn a_token_older_than_those_listed_leads_to_the_session_that_is_gone() {
 }
 
 #[tokio::test]
-async fn an_end_is_known_under_the_new_key_after_a_rotation() {
+async fn revocation_survives_key_rotation() {
     let redis = Redis::start().await;
     let (before, rotating) = (under_keys(&redis, 1, None), under_keys(&redis, 2, Some(1)));
     let end = before.end(RevocationTarget::Session(&session(1)), 100).await.unwrap();
@@ -397,7 +397,7 @@ async fn an_end_is_known_under_the_new_key_after_a_rotation() {
 
 /// A refresh that is stored while a logout runs: stored before it, or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refresh_and_an_end_at_the_same_time_leave_no_session() {
+async fn concurrent_refresh_and_revocation_leave_no_session() {
     let redis = Redis::start().await;
     let stores = [Arc::new(in_redis(&redis)), Arc::new(in_redis(&redis))];
     for number in 0..200 {
@@ -421,7 +421,7 @@ async fn a_refresh_and_an_end_at_the_same_time_leave_no_session() {
 }
 
 #[tokio::test]
-async fn a_later_use_counts() {
+async fn latest_use_is_kept() {
     of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 10).await.unwrap();
@@ -434,7 +434,7 @@ async fn a_later_use_counts() {
 }
 
 #[tokio::test]
-async fn turns_come_one_after_the_other() {
+async fn login_slots_are_granted_in_sequence() {
     of_each(async |store| {
         let turn = async |who: &[u8]| store.turn(who, Duration::from_secs(10), Duration::from_secs(15)).await.unwrap();
         assert_eq!(turn(b"ada").await, Some(Duration::ZERO));
@@ -446,7 +446,7 @@ async fn turns_come_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_budget_is_spent_once_and_comes_back() {
+async fn token_bucket_is_spent_once_and_refills() {
     of_each(async |store| {
         let slow = BucketConfig { capacity: 5, refill_interval: Duration::from_secs(60) };
         let take = async |what: &[u8], amount, leave| store.take(what, slow, amount, leave).await.unwrap();
@@ -466,7 +466,7 @@ async fn a_budget_is_spent_once_and_comes_back() {
 }
 
 #[tokio::test]
-async fn gateways_spend_one_budget() {
+async fn token_bucket_is_shared_by_gateways() {
     let redis = Redis::start().await;
     let (one, other) = (in_redis(&redis), in_redis(&redis));
     let budget = BucketConfig { capacity: 50, refill_interval: Duration::from_secs(60) };
@@ -482,7 +482,7 @@ async fn gateways_spend_one_budget() {
 }
 
 #[tokio::test]
-async fn a_budget_whose_server_had_another_clock_comes_back_in_its_own_time() {
+async fn token_bucket_refills_after_server_clock_change() {
     let redis = Redis::start().await;
     let store = in_redis(&redis);
     let budget = BucketConfig { capacity: 2, refill_interval: Duration::from_millis(200) };
@@ -494,7 +494,7 @@ async fn a_budget_whose_server_had_another_clock_comes_back_in_its_own_time() {
 }
 
 #[tokio::test]
-async fn a_value_is_kept_for_its_life_under_its_name() {
+async fn value_is_kept_under_its_name_for_its_ttl() {
     of_each(async |store| {
         assert_eq!(store.kept(b"a").await.unwrap(), None);
         for value in [b"one".as_slice(), b"two"] {
@@ -510,7 +510,7 @@ async fn a_value_is_kept_for_its_life_under_its_name() {
 }
 
 #[tokio::test]
-async fn a_value_that_somebody_else_wrote_is_no_value() {
+async fn forged_or_moved_value_is_rejected() {
     let redis = Redis::start().await;
     let (store, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
     store.keep(b"a", b"genuine", LEASE).await.unwrap();
@@ -535,7 +535,7 @@ async fn a_value_that_somebody_else_wrote_is_no_value() {
 }
 
 #[tokio::test]
-async fn replicas_learn_what_was_ended_after_they_came() {
+async fn replicas_read_revocations_made_after_their_start() {
     let redis = Redis::start().await;
     let (one, other) = (in_redis(&redis), in_redis(&redis));
     one.refuse(&[1; 32]).await.unwrap();
@@ -552,7 +552,7 @@ async fn replicas_learn_what_was_ended_after_they_came() {
 }
 
 #[tokio::test]
-async fn sentinels_name_the_next_master() {
+async fn store_follows_sentinel_to_next_master() {
     let mut master = Redis::start().await;
     let follower = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
     let sentinel = Redis::sentinel(&master).await;
@@ -581,7 +581,7 @@ async fn sentinels_name_the_next_master() {
 }
 
 #[tokio::test]
-async fn what_another_key_holds_ended_is_ended() {
+async fn revocation_under_another_key_is_found() {
     let redis = Redis::start().await;
     let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
     before.insert(session(1), 1).await.unwrap();
@@ -591,7 +591,7 @@ async fn what_another_key_holds_ended_is_ended() {
 }
 
 #[tokio::test]
-async fn news_that_cannot_be_read_hide_no_others() {
+async fn unreadable_news_does_not_hide_other_news() {
     let redis = Redis::start().await;
     let (one, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
     let mut cursor = Cursor::default();
@@ -602,7 +602,7 @@ async fn news_that_cannot_be_read_hide_no_others() {
 }
 
 #[tokio::test]
-async fn what_finds_a_session_lasts_as_long_as_its_newest_refresh_token() {
+async fn token_pointers_last_as_long_as_newest_refresh_token() {
     let redis = Redis::start().await;
     let store = in_redis(&redis);
     let (now, brief) = (unix_now(), unix_now() + 3);
@@ -624,7 +624,7 @@ async fn what_finds_a_session_lasts_as_long_as_its_newest_refresh_token() {
 }
 
 #[tokio::test]
-async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
+async fn customer_sessions_survive_key_rotation() {
     let redis = Redis::start().await;
     under_keys(&redis, 1, None).insert(session(1), 1).await.unwrap();
     let rotating = under_keys(&redis, 2, Some(1));
@@ -637,7 +637,7 @@ async fn a_customers_sessions_are_known_under_the_new_key_after_a_rotation() {
 }
 
 #[tokio::test]
-async fn a_late_insert_brings_nothing_back() {
+async fn late_insert_does_not_restore_ended_session() {
     of_each(async |store| {
         store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
         store.insert(session(1), 1).await.unwrap();
@@ -648,7 +648,7 @@ async fn a_late_insert_brings_nothing_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
+async fn revocation_survives_concurrent_replace() {
     for _ in 0..5_000 {
         let store = Arc::new(MemoryStore::new(100));
         store.insert(session(1), 1).await.unwrap();
@@ -664,7 +664,7 @@ async fn an_end_outlasts_a_new_version_written_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_user_a_database_and_a_prefix_are_kept_to() {
+async fn redis_user_database_and_prefix_are_respected() {
     let redis = Redis::start().await;
     let rules = ["ON", ">pa ss", "~test:*", "-@all"];
     let commands = "GET SET DEL EXPIREAT PEXPIREAT TTL HSET HGET HMGET HINCRBY EXISTS SADD SREM SMEMBERS XADD XRANGE \
@@ -699,7 +699,7 @@ async fn a_user_a_database_and_a_prefix_are_kept_to() {
 }
 
 #[tokio::test]
-async fn redis_is_reached_by_tls_and_verified() {
+async fn redis_over_tls_is_verified() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let issued = authority.server();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -728,7 +728,7 @@ async fn redis_is_reached_by_tls_and_verified() {
 }
 
 #[tokio::test]
-async fn in_memory_the_sessions_longest_unused_make_room_and_busy_ones_keep_all_their_tokens() {
+async fn full_memory_store_evicts_least_recently_used_sessions() {
     let store = MemoryStore::new(100);
     for number in 0..150 {
         let mut newest = session(number);

@@ -79,7 +79,7 @@ fn tls_arguments(authority: &Authority, issued: &Issued, port: u16, client_certi
 }
 
 #[tokio::test]
-async fn password_is_wrong_missing_or_not_expected() {
+async fn wrong_missing_or_unexpected_password_is_reported() {
     let guarded = Redis::start_with(&["--requirepass", "right"]).await;
     let of = |login: RedisLogin| Configured { login, ..one(guarded.address()) };
     works(&of(login(None, "right"))).await;
@@ -98,7 +98,7 @@ async fn password_is_wrong_missing_or_not_expected() {
 }
 
 #[tokio::test]
-async fn address_is_refused_unknown_or_of_another_kind() {
+async fn unreachable_unknown_or_wrong_kind_of_address_is_reported() {
     let redis = Redis::start().await;
     let cluster = Redis::cluster().await;
     assert_eq!(cause(&one(tcp("127.0.0.1", free_port()))).await, Some(Cause::ConnectionRefused));
@@ -113,7 +113,7 @@ async fn address_is_refused_unknown_or_of_another_kind() {
 }
 
 #[tokio::test]
-async fn server_that_answers_nothing_times_out() {
+async fn silent_server_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = Configured {
         timeout: Duration::from_millis(50),
@@ -129,7 +129,7 @@ async fn server_that_answers_nothing_times_out() {
 }
 
 #[tokio::test]
-async fn server_with_too_many_connections_says_so() {
+async fn server_with_too_many_connections_is_reported() {
     let redis = Redis::start().await;
     let client = redis::Client::open(redis.url()).unwrap();
     let mut held = client.get_multiplexed_async_connection().await.unwrap();
@@ -138,7 +138,7 @@ async fn server_with_too_many_connections_says_so() {
 }
 
 #[tokio::test]
-async fn certificate_is_untrusted_or_of_another_name() {
+async fn untrusted_or_misnamed_certificate_is_reported() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (redis, port) = tls_server(&authority, &authority.server(), "no").await;
     let of = |host: &str, port: u16, authority: &Authority| Configured {
@@ -177,7 +177,7 @@ async fn certificate_is_untrusted_or_of_another_name() {
 }
 
 #[tokio::test]
-async fn client_certificate_is_shown_and_read_anew_for_each_connection() {
+async fn client_certificate_is_read_again_for_each_connection() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (mut redis, port) = tls_server(&authority, &authority.server(), "yes").await;
     let with = |issued: Option<(PathBuf, PathBuf)>| {
@@ -222,7 +222,7 @@ async fn client_certificate_is_shown_and_read_anew_for_each_connection() {
 }
 
 #[test]
-fn file_that_cannot_be_used_is_named_by_its_key() {
+fn unusable_file_error_names_config_key() {
     install_cryptography();
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (own, other) = (authority.client(), stranger.client());
@@ -253,7 +253,7 @@ fn file_that_cannot_be_used_is_named_by_its_key() {
 }
 
 #[tokio::test]
-async fn socket_is_reached_or_missing() {
+async fn unix_socket_works_and_missing_one_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("redis.sock");
     let _redis = Redis::start_with(&["--unixsocket", text(&path), "--unixsocketperm", "700"]).await;
@@ -265,7 +265,7 @@ async fn socket_is_reached_or_missing() {
 }
 
 #[tokio::test]
-async fn ipv6_address_is_reached_alone_in_a_cluster_and_by_sentinels() {
+async fn ipv6_works_standalone_in_cluster_and_through_sentinels() {
     let loopback = ["--bind", "127.0.0.1 ::1"];
     let redis = Redis::start_with(&loopback).await;
     works(&one(tcp("::1", redis.port))).await;
@@ -283,7 +283,7 @@ async fn ipv6_address_is_reached_alone_in_a_cluster_and_by_sentinels() {
 }
 
 #[tokio::test]
-async fn sentinels_with_a_password_are_logged_in_to() {
+async fn sentinels_with_password_are_authenticated() {
     let master = Redis::start_with(&["--requirepass", "of-redis"]).await;
     let shop = "sentinel auth-pass shop of-redis";
     let open = Redis::sentinel_with(&master, shop).await;
@@ -310,7 +310,7 @@ async fn sentinels_with_a_password_are_logged_in_to() {
 }
 
 #[tokio::test]
-async fn sentinels_are_unknown_down_or_know_no_such_master() {
+async fn unreachable_sentinels_and_unknown_master_are_reported() {
     let master = Redis::start().await;
     let sentinel = Redis::sentinel(&master).await;
     let of = |sentinels: Vec<RedisAddress>, name: &str| {
@@ -344,7 +344,7 @@ async fn sentinels_are_unknown_down_or_know_no_such_master() {
 }
 
 #[tokio::test]
-async fn sentinels_have_tls_of_their_own() {
+async fn sentinels_have_separate_tls_settings() {
     let (of_redis, of_sentinels) = (Authority::new(), Authority::new());
     let (master, port) = tls_server(&of_redis, &of_redis.server(), "no").await;
     let issued = of_sentinels.server();

@@ -84,7 +84,7 @@ async fn lives(redis: &Redis) -> Vec<(String, i64)> {
 }
 
 #[tokio::test]
-async fn every_key_has_an_end() {
+async fn every_redis_key_has_a_ttl() {
     for redis in [Redis::start().await, Redis::cluster().await] {
         let is_cluster = redis.run::<String>(cmd("INFO").arg("cluster")).await.contains("cluster_enabled:1");
         let topology = if is_cluster {
@@ -122,7 +122,7 @@ async fn every_key_has_an_end() {
 }
 
 #[tokio::test]
-async fn forbidden_command_is_named_and_nothing_is_left_behind() {
+async fn forbidden_command_is_reported_and_leaves_no_keys() {
     let redis = Redis::start().await;
     let user = |name: &str, forbidden: Option<&str>| {
         let mut rules = cmd("ACL");
@@ -155,7 +155,7 @@ async fn forbidden_command_is_named_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn keys_beyond_the_prefix_that_is_allowed_are_an_outage() {
+async fn keys_outside_allowed_prefix_are_an_outage() {
     let redis = Redis::start().await;
     redis.run::<()>(cmd("ACL").arg("SETUSER").arg("gateway").arg(&["ON", ">pw", "~other:*", "+@all"])).await;
     let mut settings = configured(RedisTopology::Standalone(redis.address()));
@@ -169,7 +169,7 @@ fn is_other(check: &KeyCheck) -> bool {
 }
 
 #[tokio::test]
-async fn gateway_with_another_key_finds_that_and_the_fleet_does_not_follow_it() {
+async fn gateway_with_another_encryption_key_detects_mismatch_and_fleet_does_not() {
     let redis = Redis::start().await;
     let (one, two, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 1, None), under_keys(&redis, 9, None));
     assert_eq!(stranger.check_key(false).await, Ok(KeyCheck::Unknown), "a check writes nothing");
@@ -190,7 +190,7 @@ async fn gateway_with_another_key_finds_that_and_the_fleet_does_not_follow_it() 
 }
 
 #[tokio::test]
-async fn rolling_replacement_of_the_key_is_no_other_key() {
+async fn rolling_encryption_key_replacement_reports_no_mismatch() {
     let redis = Redis::start().await;
     // By the steps of OPERATIONS.md, two gateways, one after the other; each checks its key all the time.
     let steps: [(u8, Option<u8>); 4] = [(1, None), (1, Some(2)), (2, Some(1)), (2, None)];
@@ -210,7 +210,7 @@ async fn rolling_replacement_of_the_key_is_no_other_key() {
 }
 
 #[tokio::test]
-async fn value_that_somebody_else_wrote_is_no_common_key() {
+async fn forged_key_check_value_is_a_mismatch() {
     let redis = Redis::start().await;
     let store = under_keys(&redis, 1, None);
     for text in ["", "x", "key check", "0123456789012345678901234567890123456789"] {

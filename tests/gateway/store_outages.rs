@@ -75,7 +75,7 @@ fn measured(topology: RedisTopology) -> (RedisStore, Metrics) {
 }
 
 #[tokio::test]
-async fn refused_write_marks_the_store_down_until_it_takes_writes_again() {
+async fn rejected_write_marks_store_down_until_writes_succeed() {
     let tried = REFUSALS.iter().map(async |Refusal { cause, begin, end }| {
         let redis = Redis::start().await;
         let (store, metrics) = measured(RedisTopology::Standalone(redis.address()));
@@ -102,7 +102,7 @@ async fn refused_write_marks_the_store_down_until_it_takes_writes_again() {
 }
 
 #[tokio::test]
-async fn script_that_is_refused_midway_marks_the_store_down() {
+async fn script_rejected_midway_marks_store_down() {
     let redis = Redis::start().await;
     let (store, metrics) = measured(RedisTopology::Standalone(redis.address()));
     store.insert(session(1), 1).await.unwrap();
@@ -114,7 +114,7 @@ async fn script_that_is_refused_midway_marks_the_store_down() {
 }
 
 #[tokio::test]
-async fn value_of_another_kind_is_no_outage() {
+async fn value_of_wrong_type_is_no_outage() {
     let redis = Redis::start().await;
     let (store, metrics) = measured(RedisTopology::Standalone(redis.address()));
     store.insert(session(1), 1).await.unwrap();
@@ -125,7 +125,7 @@ async fn value_of_another_kind_is_no_outage() {
 }
 
 #[tokio::test]
-async fn refused_commands_make_one_connection_a_second_and_leave_reads_theirs() {
+async fn rejected_commands_reconnect_at_most_once_a_second_and_reads_continue() {
     let redis = Redis::start().await;
     let (store, _) = measured(RedisTopology::Standalone(redis.address()));
     store.insert(session(1), 1).await.unwrap();
@@ -169,7 +169,7 @@ async fn sentinel_that_names(port: Arc<AtomicU16>) -> RedisAddress {
 }
 
 #[tokio::test]
-async fn demoted_master_is_left_for_the_one_that_sentinels_name_now() {
+async fn demoted_master_is_left_for_master_named_by_sentinels() {
     let (before, after) = (Redis::start().await, Redis::start().await);
     let named = Arc::new(AtomicU16::new(before.port));
     let (store, metrics) = measured(RedisTopology::Sentinel {
@@ -201,7 +201,7 @@ async fn demoted_master_is_left_for_the_one_that_sentinels_name_now() {
 }
 
 #[tokio::test]
-async fn another_cause_takes_the_place_of_the_first() {
+async fn outage_cause_follows_latest_failure() {
     let mut redis = Redis::start().await;
     let store = Arc::new(made(&configured(RedisTopology::Standalone(redis.address()))));
     store.insert(session(1), 1).await.unwrap();

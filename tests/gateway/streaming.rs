@@ -103,7 +103,7 @@ impl Body for Pieces {
 }
 
 #[tokio::test]
-async fn an_answer_arrives_while_it_is_still_being_written() {
+async fn response_is_streamed() {
     let mut stage = Stage::set("").await;
     let piece = "a".repeat(BUFFERED);
     let framings = [
@@ -131,7 +131,7 @@ async fn an_answer_arrives_while_it_is_still_being_written() {
 }
 
 #[tokio::test]
-async fn a_body_arrives_while_it_is_still_being_sent() {
+async fn request_body_is_streamed() {
     let mut stage = Stage::set("").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();
@@ -150,7 +150,7 @@ async fn a_body_arrives_while_it_is_still_being_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_body_is_passed_on() {
+async fn response_before_end_of_request_body_is_forwarded() {
     let mut stage = Stage::set("").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();
@@ -167,7 +167,7 @@ async fn an_answer_before_the_end_of_the_body_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_large_answer_waits_for_its_reader_outside_of_the_gateway() {
+async fn large_response_is_not_buffered_for_slow_reader() {
     const MEBIBYTE: usize = 1024 * 1024;
     const SIZE: usize = 256 * MEBIBYTE;
     let mut stage = Stage::set("").await;
@@ -197,7 +197,7 @@ async fn a_large_answer_waits_for_its_reader_outside_of_the_gateway() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_never_looks_whole() {
+async fn truncated_response_never_looks_complete() {
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n";
     const MEASURED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"a\"";
     const UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"a\"";
@@ -244,7 +244,7 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn an_api_that_fails_before_its_answer_is_reported_once() {
+async fn api_failure_before_response_is_reported_without_retry() {
     let mut stage = Stage::set("upstream = \"1s\"").await;
     for client in callers() {
         // Each as what happens after the request has arrived.
@@ -289,7 +289,7 @@ async fn an_api_that_fails_before_its_answer_is_reported_once() {
 }
 
 #[tokio::test]
-async fn a_silent_caller_is_not_waited_for_for_ever() {
+async fn silent_client_times_out() {
     let mut stage = Stage::set("upstream = \"1s\"\nclient_body = \"1s\"").await;
     for client in callers() {
         for target in [baskets("?siteId=RefArch"), crate::world::login_target(PUBLIC_CLIENT)] {
@@ -308,7 +308,7 @@ async fn a_silent_caller_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn a_slow_upload_takes_as_long_as_it_takes() {
+async fn slow_upload_is_not_limited_by_upstream_timeout() {
     let mut stage = Stage::set("upstream = \"1s\"").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();
@@ -328,7 +328,7 @@ async fn a_slow_upload_takes_as_long_as_it_takes() {
 }
 
 #[tokio::test]
-async fn a_simulated_fault_is_told_from_an_answer() {
+async fn simulated_faults_return_502_or_504() {
     let world = World::with(|config| {
         config.insert("timeouts".into(), "upstream = \"1s\"".parse::<toml::Table>().unwrap().into());
     })

@@ -40,7 +40,7 @@ async fn guest(client: &Client, gateway: &Gateway) -> (Response, String) {
 }
 
 #[tokio::test]
-async fn the_listener_speaks_both_versions_of_http() {
+async fn listener_negotiates_http_1_and_http_2() {
     let authority = Authority::new();
     let world = World::with(|config| tls(config, authority.server().listener())).await;
     let either = authority.trusted().build().unwrap();
@@ -83,7 +83,7 @@ fn ends(metrics: &str) -> BTreeMap<(String, String), i64> {
 }
 
 #[tokio::test]
-async fn ends_of_all_certificates_are_in_the_metrics() {
+async fn metrics_show_expiry_of_all_certificates() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let (issued, list) = (authority.server(), clients.revocation_list(None));
     let world = World::with(|config| {
@@ -109,7 +109,7 @@ async fn ends_of_all_certificates_are_in_the_metrics() {
 }
 
 #[tokio::test]
-async fn versions_of_tls_before_1_2_are_refused() {
+async fn tls_versions_before_1_2_are_rejected() {
     const ALERT: u8 = 21;
     const HANDSHAKE: u8 = 22;
     const PROTOCOL_VERSION: u8 = 70;
@@ -145,7 +145,7 @@ fn client_hello(minor: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_optional_and_must_be_of_a_known_authority() {
+async fn client_certificate_is_optional_and_must_be_of_known_authority() {
     let (authority, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
     let world = World::with(|config| {
         let mut listener = authority.server().listener();
@@ -187,7 +187,7 @@ async fn start_error(listener: toml::Table) -> String {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_named_at_the_start() {
+async fn unusable_tls_files_are_reported_at_start() {
     let authority = Authority::new();
     let elsewhere = Authority::new();
     let (good, other) = (authority.server(), elsewhere.server());
@@ -274,7 +274,7 @@ impl Behind {
 }
 
 #[tokio::test]
-async fn an_api_behind_tls_is_verified_and_shares_connections() {
+async fn api_behind_tls_is_verified_and_shares_connections() {
     let behind = Behind::start().await;
     // Each thread has connections of its own.
     let one_thread = |config: &mut toml::Table| {
@@ -314,7 +314,7 @@ async fn an_api_behind_tls_is_verified_and_shares_connections() {
 }
 
 #[tokio::test]
-async fn api_with_the_roots_dot_is_verified_by_its_name_without_it() {
+async fn api_host_with_trailing_dot_is_verified_without_dot() {
     let behind = Behind::start().await;
     let front = behind.front_at("localhost.", &behind.authority, |_| {}).await;
     crate::world::eventually("the front is ready", async || behind.ready(&front).await).await;
@@ -324,7 +324,7 @@ async fn api_with_the_roots_dot_is_verified_by_its_name_without_it() {
 }
 
 #[tokio::test]
-async fn an_api_that_does_not_verify_gets_no_request() {
+async fn unverified_api_gets_no_request() {
     let behind = Behind::start().await;
     let stranger = Authority::new();
     let front = behind.front(&stranger, |_| {}).await;
@@ -345,7 +345,7 @@ async fn an_api_that_does_not_verify_gets_no_request() {
 }
 
 #[tokio::test]
-async fn a_connection_that_others_vouched_for_is_not_shared() {
+async fn connections_are_not_shared_across_certificate_authorities() {
     let behind = Behind::start().await;
     let stranger = Authority::new();
     let front = behind
@@ -365,7 +365,7 @@ async fn a_connection_that_others_vouched_for_is_not_shared() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_the_handshake_holds_up_nobody() {
+async fn unfinished_handshakes_do_not_block_others() {
     let authority = Authority::new();
     let world = World::with(|config| tls(config, authority.server().listener())).await;
     let mut idle = Vec::new();

@@ -57,7 +57,7 @@ async fn workshop() -> (World, Forge, Value) {
 }
 
 #[tokio::test]
-async fn an_unsigned_token_is_refused_however_none_is_spelled() {
+async fn unsigned_token_is_rejected_for_any_spelling_of_none() {
     let (world, forge, claims) = workshop().await;
     let mut tokens = Vec::new();
     for alg in ["none", "None", "NONE", "nOnE", "", " ", "none ", "null"] {
@@ -78,7 +78,7 @@ async fn an_unsigned_token_is_refused_however_none_is_spelled() {
 }
 
 #[tokio::test]
-async fn the_public_key_is_no_shared_secret() {
+async fn public_key_is_not_accepted_as_hmac_secret() {
     let (world, forge, claims) = workshop().await;
     let jwks = world.simulator.slas_jwks();
     let published = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == forge.kid.as_str()).unwrap();
@@ -107,7 +107,7 @@ async fn the_public_key_is_no_shared_secret() {
 }
 
 #[tokio::test]
-async fn another_algorithm_is_refused_even_rightly_signed() {
+async fn other_algorithm_is_rejected_even_correctly_signed() {
     let (world, forge, claims) = workshop().await;
     let claims = claims.to_string();
     let under = |alg: &str, kid: &str| {
@@ -139,7 +139,7 @@ async fn another_algorithm_is_refused_even_rightly_signed() {
 }
 
 #[tokio::test]
-async fn a_signature_must_be_of_the_issuers_key_and_over_this_text() {
+async fn signature_by_another_key_or_over_other_text_is_rejected() {
     let (world, forge, claims) = workshop().await;
     let stranger = Forge::stranger(&world);
     let good = forge.token(&claims);
@@ -173,7 +173,7 @@ async fn a_signature_must_be_of_the_issuers_key_and_over_this_text() {
 }
 
 #[tokio::test]
-async fn a_signature_has_one_form() {
+async fn malformed_signature_is_rejected() {
     let (world, forge, claims) = workshop().await;
     let good = forge.token(&claims);
     let input = input(&forge.header().to_string(), &claims.to_string());
@@ -207,7 +207,7 @@ async fn a_signature_has_one_form() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_id_is_looked_up_once_and_never_as_a_path() {
+async fn unknown_key_id_is_fetched_once_and_never_used_as_path() {
     let (world, forge, claims) = workshop().await;
     let claims = claims.to_string();
     let long = "k".repeat(257);
@@ -237,7 +237,7 @@ async fn an_unknown_key_id_is_looked_up_once_and_never_as_a_path() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_token_brings_is_never_used_or_fetched() {
+async fn key_embedded_in_token_is_never_used_or_fetched() {
     let (world, forge, claims) = workshop().await;
     let claims = claims.to_string();
     let mut stranger = Forge::stranger(&world);
@@ -285,7 +285,7 @@ async fn a_key_that_the_token_brings_is_never_used_or_fetched() {
 }
 
 #[tokio::test]
-async fn extensions_and_other_serializations_are_refused() {
+async fn jws_extensions_and_other_serializations_are_rejected() {
     let (world, forge, claims) = workshop().await;
     let text = claims.to_string();
     let good = forge.token(&claims);
@@ -335,7 +335,7 @@ async fn extensions_and_other_serializations_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_has_one_spelling() {
+async fn alternative_token_encodings_are_rejected() {
     let (world, forge, claims) = workshop().await;
     let good = forge.token(&claims);
     let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -381,7 +381,7 @@ fn in_standard_alphabet(forge: &Forge, claims: &Value) -> String {
 }
 
 #[tokio::test]
-async fn times_are_numbers_and_bound() {
+async fn expired_or_malformed_times_are_rejected() {
     let (world, forge, claims) = workshop().await;
     let now = claims["iat"].as_i64().unwrap();
     let with = |name: &str, value: Value| forge.token(&changed(claims.clone(), name, value));
@@ -424,7 +424,7 @@ async fn times_are_numbers_and_bound() {
 }
 
 #[tokio::test]
-async fn issuer_audience_and_subject_are_of_one_tenant() {
+async fn issuer_audience_or_subject_of_another_tenant_is_rejected() {
     let (world, forge, claims) = workshop().await;
     let with = |name: &str, value: Value| forge.token(&changed(claims.clone(), name, value));
     let sub = |text: &str| with("sub", text.into());
@@ -475,7 +475,7 @@ async fn issuer_audience_and_subject_are_of_one_tenant() {
 }
 
 #[tokio::test]
-async fn only_access_tokens_are_access_tokens() {
+async fn id_and_refresh_tokens_are_rejected_as_access_tokens() {
     let world = World::start().await;
     let target = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token");
     let request = world.post(&target).basic_auth(PRIVATE_CLIENT, Some("private-client-secret"));
@@ -498,7 +498,7 @@ async fn only_access_tokens_are_access_tokens() {
 }
 
 #[tokio::test]
-async fn each_operation_takes_its_kind_of_token() {
+async fn token_of_wrong_kind_is_rejected() {
     let world = World::start().await;
     let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1");
     let system = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600);
@@ -517,7 +517,7 @@ async fn each_operation_takes_its_kind_of_token() {
 }
 
 #[tokio::test]
-async fn a_system_token_is_verified_like_a_shoppers() {
+async fn forged_system_token_is_rejected() {
     let world = World::start().await;
     let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1?siteId=RefArch");
     let present = async |token: String| world.send(world.get(&order).bearer_auth(token)).await;
@@ -576,7 +576,7 @@ async fn a_system_token_is_verified_like_a_shoppers() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_or_too_deep_is_refused_at_once() {
+async fn oversized_or_deeply_nested_token_is_rejected() {
     let (world, forge, claims) = workshop().await;
     let text = claims.to_string();
     let stranger = Forge::stranger(&world);
@@ -615,7 +615,7 @@ async fn what_is_too_large_or_too_deep_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_member_that_stands_twice_has_two_readings() {
+async fn duplicate_json_member_is_rejected() {
     let (world, forge, claims) = workshop().await;
     let header = forge.header().to_string();
     let twice = |document: &str, member: &str| document.replacen('{', &format!("{{{member},"), 1);
@@ -643,7 +643,7 @@ async fn a_member_that_stands_twice_has_two_readings() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_credential() {
+async fn duplicate_or_malformed_authorization_is_rejected() {
     let world = World::start().await;
     let token = world.mint(|_| {});
     let target = products("?ids=a&siteId=RefArch");
@@ -687,7 +687,7 @@ async fn a_request_has_one_credential() {
 }
 
 #[tokio::test]
-async fn a_token_elsewhere_is_no_credential() {
+async fn token_outside_authorization_header_is_ignored() {
     let world = World::start().await;
     let token = world.mint(|_| {});
     let query = products(&format!("?ids=a&siteId=RefArch&access_token={token}&token={token}"));
@@ -708,7 +708,7 @@ async fn a_token_elsewhere_is_no_credential() {
 }
 
 #[tokio::test]
-async fn a_remembered_verdict_excuses_nothing() {
+async fn cached_verification_does_not_skip_authorization() {
     let world = World::start().await;
     let token = world.mint(|spec| spec.scopes = Some(vec!["sfcc.shopper-products".into()]));
     for _ in 0..2 {
@@ -738,7 +738,7 @@ async fn a_remembered_verdict_excuses_nothing() {
 }
 
 #[tokio::test]
-async fn a_remembered_verdict_is_of_the_whole_token() {
+async fn cached_verification_covers_whole_token() {
     let (world, forge, claims) = workshop().await;
     let good = forge.token(&claims);
     assert_eq!(present(&world, &good).await.refusal(), (200, "none"));
@@ -750,7 +750,7 @@ async fn a_remembered_verdict_is_of_the_whole_token() {
 }
 
 #[tokio::test]
-async fn a_remembered_verdict_ends_with_its_token() {
+async fn cached_verification_expires_with_token() {
     let world = World::start().await;
     // Within the leeway of 30 seconds for a few more.
     let token = world.mint(|spec| spec.lifetime_seconds = Some(-25));
@@ -761,7 +761,7 @@ async fn a_remembered_verdict_ends_with_its_token() {
 }
 
 #[tokio::test]
-async fn a_logout_ends_every_spelling_of_the_token() {
+async fn logout_ends_token_with_mirrored_signature() {
     let world = World::start().await;
     let token = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.token();
     let mirrored = forge::mirrored(&token);
@@ -774,7 +774,7 @@ async fn a_logout_ends_every_spelling_of_the_token() {
 }
 
 #[tokio::test]
-async fn token_for_several_audiences_is_good_where_one_of_them_is_right() {
+async fn token_with_several_audiences_is_accepted_if_one_matches() {
     let (world, forge, claims) = workshop().await;
     for audiences in [
         json!(["commercecloud/prod/zzrf_001"]),

@@ -31,7 +31,7 @@ fn caller(config: &mut toml::Table) -> &mut toml::Table {
 }
 
 #[tokio::test]
-async fn a_trusted_systems_token_is_dead_when_its_entry_goes_or_changes() {
+async fn trusted_system_token_is_rejected_when_its_config_entry_changes() {
     let mut world = World::start().await;
     let token = world.send(trusted_login(&world)).await.token();
     let shopper = world.guest(PUBLIC_CLIENT).await.token();
@@ -61,7 +61,7 @@ async fn a_trusted_systems_token_is_dead_when_its_entry_goes_or_changes() {
 }
 
 #[tokio::test]
-async fn a_trusted_systems_token_counts_against_its_callers_rate() {
+async fn trusted_system_token_counts_against_caller_rate() {
     let world = World::with(|config| drop(caller(config).insert("requests_per_second".into(), 2.into()))).await;
     let token = world.send(trusted_login(&world)).await.token();
     let mut refused = 0;
@@ -73,7 +73,7 @@ async fn a_trusted_systems_token_counts_against_its_callers_rate() {
 }
 
 #[tokio::test]
-async fn a_trusted_systems_token_is_renewed_while_its_caller_may_act() {
+async fn trusted_system_token_is_renewed_while_caller_is_permitted() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = world.send(trusted_login(&world)).await.token();
@@ -85,7 +85,7 @@ async fn a_trusted_systems_token_is_renewed_while_its_caller_may_act() {
 }
 
 #[tokio::test]
-async fn two_callers_have_sessions_of_their_own() {
+async fn two_callers_have_separate_sessions() {
     let mut world = World::with(|config| {
         let mut second = config["callers"][0].clone();
         second.as_table_mut().unwrap().insert("name".into(), "second".into());
@@ -107,7 +107,7 @@ async fn two_callers_have_sessions_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_token_on_behalf_that_no_caller_was_given_is_not_renewed() {
+async fn on_behalf_token_given_to_no_caller_is_not_renewed() {
     let world = World::start().await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 2;

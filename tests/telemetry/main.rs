@@ -109,7 +109,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_one_line_without_what_it_carried() {
+async fn access_log_has_one_line_per_request_without_secrets() {
     let world = World::start(&[]).await;
     let token = world.guest("login-1").await;
     assert_eq!(world.products(&token, &[("correlation-id", "forward-1")]).await, StatusCode::OK);
@@ -149,7 +149,7 @@ async fn a_request_is_one_line_without_what_it_carried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_successes_a_sample_is_logged_and_of_refusals_all() {
+async fn access_log_samples_successes_and_keeps_rejections() {
     let world = World::start(&[("SHOPPER_GATEWAY__LOG__ONE_SUCCESS_IN", "1000000")]).await;
     let token = world.guest("login-1").await;
     for _ in 0..30 {
@@ -165,7 +165,7 @@ async fn of_successes_a_sample_is_logged_and_of_refusals_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_slow_successes_all_are_logged() {
+async fn access_log_keeps_all_slow_successes() {
     // Nothing is as quick as a nanosecond.
     let sample = ("SHOPPER_GATEWAY__LOG__ONE_SUCCESS_IN", "1000000");
     let world = World::start(&[sample, ("SHOPPER_GATEWAY__LOG__SLOW", "1ns")]).await;
@@ -177,7 +177,7 @@ async fn of_slow_successes_all_are_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_level_changes_while_it_runs() {
+async fn log_level_changes_at_run_time() {
     let world = World::start(&[]).await;
     let json = ("content-type", "application/json");
     let token = world.guest("login-1").await;
@@ -234,7 +234,7 @@ async fn the_level_changes_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_never_became_a_request_has_a_line_like_any_other() {
+async fn malformed_request_has_access_log_line() {
     let world = World::start(&[]).await;
     let mut stream = TcpStream::connect(world.public).unwrap();
     stream.write_all(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

@@ -86,7 +86,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
+async fn trace_continues_from_caller_to_upstream() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     let collector = Collector::start();
     let endpoint = format!("http://{}", collector.address);
@@ -160,7 +160,7 @@ async fn a_request_is_a_trace_that_begins_at_the_caller_and_goes_on_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_a_callers_trace_passes_untouched() {
+async fn traceparent_is_forwarded_unchanged_without_collector() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let world = World::start(&[]).await;
     let token = world.guest("login-1").await;
@@ -171,7 +171,7 @@ async fn without_a_collector_a_callers_trace_passes_untouched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_gone_costs_no_request() {
+async fn unreachable_collector_fails_no_request() {
     let world = World::start(&[("SHOPPER_GATEWAY__TRACES__ENDPOINT", "http://127.0.0.1:9")]).await;
     let token = world.guest("login-1").await;
     for _ in 0..50 {
@@ -189,7 +189,7 @@ async fn a_collector_that_is_gone_costs_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_continued_goes_no_further() {
+async fn malformed_traceparent_is_replaced() {
     let world = World::start(&[("SHOPPER_GATEWAY__TRACES__ENDPOINT", "http://127.0.0.1:9")]).await;
     let token = world.guest("login-1").await;
     let garbled = [("traceparent", "garbled"), ("tracestate", "vendor=1")];
@@ -201,7 +201,7 @@ async fn what_cannot_be_continued_goes_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_cannot_fill_the_collector() {
+async fn caller_sampled_traces_are_rate_limited() {
     let collector = Collector::start();
     let endpoint = format!("http://{}", collector.address);
     let mut world = World::start(&[

@@ -21,7 +21,7 @@ fn scoped(scope: &str) -> impl FnOnce(&mut ShopperTokenSpec) {
 }
 
 #[tokio::test]
-async fn an_operation_without_state_echoes() {
+async fn operation_without_state_returns_echo_of_request() {
     let caller = Caller::new().await;
     let token = mint(&caller, |_| {});
     let request = caller.request(Method::GET, &format!("{SEO}?siteId=RefArch&urlSegment=%2Fx"));
@@ -36,7 +36,7 @@ async fn an_operation_without_state_echoes() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_token_is_401() {
+async fn invalid_token_returns_401() {
     let caller = Caller::new().await;
     let good = mint(&caller, |_| {});
     let stranger = Caller::new().await;
@@ -68,7 +68,7 @@ async fn what_is_wrong_with_a_token_is_401() {
 }
 
 #[tokio::test]
-async fn any_one_of_the_listed_scopes_is_enough_and_no_other() {
+async fn operation_accepts_any_one_of_its_scopes() {
     let caller = Caller::new().await;
     let basket = format!("{BASKETS}/none");
     for (scope, expected) in [
@@ -88,14 +88,14 @@ async fn any_one_of_the_listed_scopes_is_enough_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_scope_list_may_be_parted_by_commas() {
+async fn scope_claim_may_be_separated_by_commas() {
     let caller = Caller::new().await;
     let token = mint(&caller, |spec| drop(spec.claims.insert("scp".into(), "sfcc.a,sfcc.shopper-seo".into())));
     assert_eq!(caller.get(SEO, &token).await.0, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_mark_is_needed_where_an_operation_asks_for_it() {
+async fn operation_requires_its_tsob_or_taob_mark() {
     let caller = Caller::new().await;
     let marked = |mark: Option<&str>| {
         mint(&caller, |spec| {
@@ -114,7 +114,7 @@ async fn a_mark_is_needed_where_an_operation_asks_for_it() {
 }
 
 #[tokio::test]
-async fn tenant_and_site_must_agree_with_the_token() {
+async fn tenant_or_site_of_another_token_returns_403() {
     let caller = Caller::new().await;
     let token = mint(&caller, |_| {});
     let elsewhere = SEO.replace("zzrf_001", "zzrf_002");
@@ -125,7 +125,7 @@ async fn tenant_and_site_must_agree_with_the_token() {
 }
 
 #[tokio::test]
-async fn a_system_operation_takes_system_tokens_of_its_tenant_and_scope() {
+async fn system_operation_requires_system_token_of_its_tenant_and_scope() {
     let caller = Caller::new().await;
     for (scope, tenant, seconds, expected) in [
         ("sfcc.orders", "zzrf_001", 60, 200),
@@ -142,7 +142,7 @@ async fn a_system_operation_takes_system_tokens_of_its_tenant_and_scope() {
 }
 
 #[tokio::test]
-async fn the_deprecated_logins_and_unknown_paths_are_404() {
+async fn deprecated_logins_and_unknown_paths_return_404() {
     let caller = Caller::new().await;
     for (method, path) in [
         (Method::POST, format!("{CUSTOMERS}/actions/login")),
@@ -159,7 +159,7 @@ async fn the_deprecated_logins_and_unknown_paths_are_404() {
 }
 
 #[tokio::test]
-async fn load_headers_can_be_set() {
+async fn load_headers_follow_behaviour() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| {
         behaviour.load = Some(91);

@@ -15,7 +15,7 @@ async fn ask(caller: &Caller, client: &str, secret: &str, grant: &str, scope: &s
 }
 
 #[tokio::test]
-async fn a_token_is_as_published() {
+async fn access_token_matches_published_format() {
     let caller = Caller::new().await;
     let scope = "SALESFORCE_COMMERCE_API:zzrf_001 sfcc.orders";
     let (status, answer) = ask(&caller, CLIENT, "account-manager-secret", "client_credentials", scope).await;
@@ -35,7 +35,7 @@ async fn a_token_is_as_published() {
 }
 
 #[tokio::test]
-async fn refusals_name_their_reason() {
+async fn rejections_name_oauth_error() {
     let caller = Caller::new().await;
     let (secret, grant) = ("caller-secret", "client_credentials");
     for (client, secret, grant, scope, status, error) in [

@@ -13,7 +13,7 @@ async fn control(caller: &Caller, method: Method, path: &str, body: Value) -> Re
 }
 
 #[tokio::test]
-async fn the_ledger_names_every_flow() {
+async fn ledger_records_flow_of_each_request() {
     let caller = Caller::new().await;
     let shopper = caller.registered().await;
     caller.refresh(PUBLIC, text(&shopper, "refresh_token"), None).await;
@@ -45,7 +45,7 @@ async fn the_ledger_names_every_flow() {
 }
 
 #[tokio::test]
-async fn the_ledger_forgets_the_oldest_first() {
+async fn full_ledger_drops_oldest_entries() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.ledger_entries = 2);
     for endpoint in ["jwks", "userinfo", "nothing"] {
@@ -57,7 +57,7 @@ async fn the_ledger_forgets_the_oldest_first() {
 }
 
 #[tokio::test]
-async fn everything_can_be_steered_over_http() {
+async fn control_api_sets_behaviour_faults_keys_and_tokens() {
     let caller = Caller::new().await;
     let (_, overview) = control(&caller, Method::GET, "", Value::Null).await;
     assert_eq!(overview["url"], caller.simulator.url());
@@ -99,7 +99,7 @@ async fn everything_can_be_steered_over_http() {
 }
 
 #[tokio::test]
-async fn http2_without_tls_is_spoken() {
+async fn http2_without_tls_is_accepted() {
     let caller = Caller::new().await;
     let http = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
     let answer = http.get(format!("{}/__simulator/", caller.simulator.url())).send().await.unwrap();
@@ -107,7 +107,7 @@ async fn http2_without_tls_is_spoken() {
 }
 
 #[tokio::test]
-async fn stopping_frees_the_port_and_ends_connections() {
+async fn stop_closes_connections_and_frees_port() {
     let caller = Caller::new().await;
     let address = caller.simulator.address();
     caller.guest().await;
@@ -119,7 +119,7 @@ async fn stopping_frees_the_port_and_ends_connections() {
 }
 
 #[tokio::test]
-async fn a_seed_with_an_unknown_key_is_refused() {
+async fn seed_with_unknown_key_is_rejected() {
     assert!(Seed::parse("organizations = []\nsomething = 1").is_err());
     let seed = Seed::parse("organizations = [{id = \"f_ecom_a_1\", sites = [\"S\"]}]").unwrap();
     assert_eq!(seed.organizations[0].tenant(), "a_1");

@@ -14,7 +14,7 @@ fn guest(caller: &Caller) -> reqwest::RequestBuilder {
 }
 
 #[tokio::test]
-async fn a_status_strikes_its_flow_only_and_as_often_as_ordered() {
+async fn status_fault_hits_only_its_flow_and_ends_after_its_count() {
     let caller = Caller::new().await;
     let effect = Effect::Status { code: 503, retry_after: Some("7".into()), body: Some("{\"error\":\"x\"}".into()) };
     caller.simulator.inject(Fault::on("slas", effect).flow("token:client_credentials").times(2));
@@ -29,7 +29,7 @@ async fn a_status_strikes_its_flow_only_and_as_often_as_ordered() {
 }
 
 #[tokio::test]
-async fn services_and_paths_narrow_a_fault() {
+async fn fault_hits_only_its_service_and_path() {
     let caller = Caller::new().await;
     let effect = || Effect::Status { code: 500, retry_after: None, body: None };
     caller.simulator.inject(Fault::on("account_manager", effect()));
@@ -46,7 +46,7 @@ async fn services_and_paths_narrow_a_fault() {
 }
 
 #[tokio::test]
-async fn a_delay_is_waited_for_and_a_hang_never_ends() {
+async fn delay_fault_delays_and_hang_fault_never_responds() {
     let caller = Caller::new().await;
     caller.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).times(1));
     let start = Instant::now();
@@ -72,7 +72,7 @@ fn caused_by(error: &reqwest::Error, kind: std::io::ErrorKind) -> bool {
 }
 
 #[tokio::test]
-async fn a_reset_breaks_the_connection_when_ordered() {
+async fn reset_fault_resets_connection_at_its_point() {
     let caller = Caller::new().await;
     for at in [ResetAt::Before, ResetAt::After] {
         caller.simulator.inject(Fault::on("slas", Effect::Reset { at }).times(1));
@@ -87,7 +87,7 @@ async fn a_reset_breaks_the_connection_when_ordered() {
 }
 
 #[tokio::test]
-async fn a_reset_after_processing_has_done_its_work() {
+async fn reset_after_processing_keeps_effects_of_request() {
     let caller = Caller::new().await;
     for (at, works) in [(ResetAt::Before, true), (ResetAt::After, false)] {
         let tokens = caller.guest().await;
@@ -101,7 +101,7 @@ async fn a_reset_after_processing_has_done_its_work() {
 }
 
 #[tokio::test]
-async fn truncated_garbage_and_huge_answers() {
+async fn truncate_garbage_and_huge_body_faults_change_response() {
     let caller = Caller::new().await;
     caller.simulator.inject(Fault::on("slas", Effect::Truncate).times(1));
     let answer = guest(&caller).send().await.unwrap();

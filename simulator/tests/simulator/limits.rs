@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use crate::caller::*;
 
 #[tokio::test]
-async fn the_key_set_is_limited_to_25_a_minute_together_with_the_configuration() {
+async fn jwks_and_openid_configuration_share_25_requests_a_minute() {
     let caller = Caller::new().await;
     for _ in 0..24 {
         assert_eq!(caller.slas(Method::GET, "jwks").send().await.unwrap().status(), StatusCode::OK);
@@ -21,7 +21,7 @@ async fn the_key_set_is_limited_to_25_a_minute_together_with_the_configuration()
 }
 
 #[tokio::test]
-async fn slas_counts_requests_and_says_so() {
+async fn slas_rate_limit_headers_count_requests() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.slas_requests_per_minute = 3);
     let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];

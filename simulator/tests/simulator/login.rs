@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use crate::caller::*;
 
 #[tokio::test]
-async fn a_guest_of_a_public_client_gets_the_published_token_answer() {
+async fn public_guest_gets_published_token_response() {
     let caller = Caller::new().await;
     let tokens = caller.guest().await;
     assert_eq!(tokens["token_type"], "Bearer");
@@ -23,7 +23,7 @@ async fn a_guest_of_a_public_client_gets_the_published_token_answer() {
 }
 
 #[tokio::test]
-async fn a_registered_shopper_has_both_customer_ids_and_a_longer_refresh_token() {
+async fn registered_shopper_gets_both_customer_ids_and_90_day_refresh_token() {
     let caller = Caller::new().await;
     let tokens = caller.registered().await;
     assert_eq!(tokens["refresh_token_expires_in"], 90 * 86_400);
@@ -34,7 +34,7 @@ async fn a_registered_shopper_has_both_customer_ids_and_a_longer_refresh_token()
 }
 
 #[tokio::test]
-async fn the_redirect_carries_code_usid_and_state() {
+async fn redirect_carries_code_usid_and_state() {
     let caller = Caller::new().await;
     let response = caller
         .login(PUBLIC, &pkce().challenge, &[("state", "a b&c"), ("usid", "18cda486-fe32-4e27-888b-6e4f89938e67")])
@@ -49,7 +49,7 @@ async fn the_redirect_carries_code_usid_and_state() {
 }
 
 #[tokio::test]
-async fn the_verifier_must_fit_the_challenge() {
+async fn verifier_of_another_challenge_is_rejected() {
     let caller = Caller::new().await;
     let code = code_of(&caller.authorize(PUBLIC, &pkce().challenge).await);
     let (status, error) = read(caller.exchange(PUBLIC, &code, &pkce().verifier).send().await.unwrap()).await;
@@ -57,7 +57,7 @@ async fn the_verifier_must_fit_the_challenge() {
 }
 
 #[tokio::test]
-async fn a_short_verifier_is_refused_even_when_it_fits() {
+async fn verifier_below_43_characters_is_rejected() {
     let caller = Caller::new().await;
     let verifier = "a".repeat(42);
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, verifier.as_bytes());
@@ -68,7 +68,7 @@ async fn a_short_verifier_is_refused_even_when_it_fits() {
 }
 
 #[tokio::test]
-async fn a_code_works_once() {
+async fn authorization_code_works_once() {
     let caller = Caller::new().await;
     let pkce = pkce();
     let code = code_of(&caller.authorize(PUBLIC, &pkce.challenge).await);
@@ -79,7 +79,7 @@ async fn a_code_works_once() {
 }
 
 #[tokio::test]
-async fn a_challenge_works_once() {
+async fn code_challenge_works_once() {
     let caller = Caller::new().await;
     let pkce = pkce();
     assert_eq!(caller.authorize(PUBLIC, &pkce.challenge).await.status(), StatusCode::SEE_OTHER);
@@ -88,7 +88,7 @@ async fn a_challenge_works_once() {
 }
 
 #[tokio::test]
-async fn a_code_is_bound_to_client_channel_and_redirect_uri() {
+async fn authorization_code_is_bound_to_client_channel_and_redirect_uri() {
     let caller = Caller::new().await;
     for (name, other) in
         [("client_id", PRIVATE), ("channel_id", "RefArchGlobal"), ("redirect_uri", "http://localhost:3000/callback/")]
@@ -111,7 +111,7 @@ async fn a_code_is_bound_to_client_channel_and_redirect_uri() {
 }
 
 #[tokio::test]
-async fn a_code_expires() {
+async fn authorization_code_expires() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.code_seconds = 0);
     let pkce = pkce();
@@ -121,7 +121,7 @@ async fn a_code_expires() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_unknown_is_refused_at_the_door() {
+async fn login_with_missing_or_unknown_parameter_returns_400() {
     let caller = Caller::new().await;
     for (name, value) in [
         ("client_id", "99999999-9999-4999-8999-999999999999"),
@@ -147,7 +147,7 @@ async fn what_is_missing_or_unknown_is_refused_at_the_door() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_401_in_the_shape_of_slas() {
+async fn wrong_password_returns_401_in_slas_format() {
     let caller = Caller::new().await;
     let request = caller.login(PUBLIC, &pkce().challenge, &[]).basic_auth(LOGIN, Some("wrong"));
     let response = request.send().await.unwrap();
@@ -159,7 +159,7 @@ async fn a_wrong_password_is_401_in_the_shape_of_slas() {
 }
 
 #[tokio::test]
-async fn the_same_login_within_a_second_conflicts() {
+async fn second_login_within_a_second_conflicts() {
     let caller = Caller::new().await;
     let login = async || {
         let request = caller.login(PUBLIC, &pkce().challenge, &[]).basic_auth(LOGIN, Some(PASSWORD));
@@ -174,7 +174,7 @@ async fn the_same_login_within_a_second_conflicts() {
 }
 
 #[tokio::test]
-async fn a_strict_client_proves_itself_at_the_door() {
+async fn strict_client_must_authenticate_at_login_and_authorize() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.enforce_windows = false);
     let proof = bare_basic(STRICT, "strict-client-secret");
@@ -203,7 +203,7 @@ async fn a_strict_client_proves_itself_at_the_door() {
 }
 
 #[tokio::test]
-async fn a_private_client_sends_credentials_and_verifier() {
+async fn private_client_needs_secret_and_verifier() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.enforce_windows = false);
     for (secret, right_verifier, expected) in [
@@ -225,7 +225,7 @@ async fn a_private_client_sends_credentials_and_verifier() {
 }
 
 #[tokio::test]
-async fn a_private_guest_keeps_its_usid_and_customer() {
+async fn private_guest_with_usid_keeps_its_customer() {
     let caller = Caller::new().await;
     let guest = async |usid: &str| {
         let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("usid", usid)];
@@ -240,7 +240,7 @@ async fn a_private_guest_keeps_its_usid_and_customer() {
 }
 
 #[tokio::test]
-async fn a_token_request_needs_its_channel() {
+async fn token_request_without_channel_is_rejected() {
     let caller = Caller::new().await;
     let form = [("grant_type", "client_credentials")];
     let response = caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap();
@@ -248,7 +248,7 @@ async fn a_token_request_needs_its_channel() {
 }
 
 #[tokio::test]
-async fn a_public_client_cannot_have_client_credentials() {
+async fn public_client_cannot_use_client_credentials_grant() {
     let caller = Caller::new().await;
     let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("client_id", PUBLIC)];
     let response = caller.token(&form).basic_auth(PUBLIC, Some("")).send().await.unwrap();

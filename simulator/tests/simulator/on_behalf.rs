@@ -23,7 +23,7 @@ async fn system(caller: &Caller, form: &[(&str, &str)], client: &str, secret: &s
 }
 
 #[tokio::test]
-async fn a_trusted_system_gets_a_marked_token_of_the_shopper() {
+async fn trusted_system_gets_shopper_token_with_tsob_mark() {
     let caller = Caller::new().await;
     let (status, tokens) = system(&caller, &tsob(LOGIN, "ecom"), PRIVATE, SECRET).await;
     assert_eq!(status, StatusCode::OK, "{tokens}");
@@ -38,7 +38,7 @@ async fn a_trusted_system_gets_a_marked_token_of_the_shopper() {
 }
 
 #[tokio::test]
-async fn the_same_shopper_within_three_seconds_conflicts() {
+async fn second_token_for_shopper_within_three_seconds_conflicts() {
     let caller = Caller::new().await;
     let form = tsob(LOGIN, "ecom");
     assert_eq!(system(&caller, &form, PRIVATE, SECRET).await.0, StatusCode::OK);
@@ -50,7 +50,7 @@ async fn the_same_shopper_within_three_seconds_conflicts() {
 }
 
 #[tokio::test]
-async fn guests_and_strangers_follow_their_origin() {
+async fn unknown_login_is_created_only_for_external_identity_provider() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.enforce_windows = false);
     let guest = system(&caller, &tsob("guest", "ecom"), PRIVATE, SECRET).await.1;
@@ -65,7 +65,7 @@ async fn guests_and_strangers_follow_their_origin() {
 }
 
 #[tokio::test]
-async fn only_a_permitted_private_client_is_a_trusted_system() {
+async fn trusted_system_token_requires_permitted_private_client() {
     let caller = Caller::new().await;
     let mut strict = tsob(LOGIN, "ecom");
     strict.last_mut().unwrap().1 = STRICT;
@@ -82,7 +82,7 @@ async fn only_a_permitted_private_client_is_a_trusted_system() {
 }
 
 #[tokio::test]
-async fn a_subject_over_256_characters_is_refused() {
+async fn subject_over_256_characters_is_rejected() {
     let caller = Caller::new().await;
     let email = format!("{}@example.com", "a".repeat(90));
     let (status, error) = system(&caller, &tsob(&email, "google"), PRIVATE, SECRET).await;
@@ -128,7 +128,7 @@ fn taob<'f>(client: &'f str, login: &'f str, origin: &'f str) -> Vec<(&'f str, &
 }
 
 #[tokio::test]
-async fn an_agent_of_a_public_client_proves_itself_with_pkce() {
+async fn agent_of_public_client_needs_pkce_verifier() {
     let caller = Caller::new().await;
     let pair = pkce();
     let (bearer, _) = agent(&caller, PUBLIC, Some(&pair.challenge), LOGIN, "ecom").await;
@@ -149,7 +149,7 @@ async fn an_agent_of_a_public_client_proves_itself_with_pkce() {
 }
 
 #[tokio::test]
-async fn an_agent_of_a_private_client_proves_itself_with_its_secret() {
+async fn agent_of_private_client_needs_client_secret() {
     let caller = Caller::new().await;
     let (bearer, _) = agent(&caller, PRIVATE, None, LOGIN, "ecom").await;
     for (proof, expected) in [
@@ -167,7 +167,7 @@ async fn an_agent_of_a_private_client_proves_itself_with_its_secret() {
 }
 
 #[tokio::test]
-async fn an_agent_for_a_guest_hands_the_state_on() {
+async fn agent_for_guest_sends_state_with_token_request() {
     let caller = Caller::new().await;
     let pair = pkce();
     let (bearer, state) = agent(&caller, PUBLIC, Some(&pair.challenge), "Guest", "slas").await;
@@ -181,7 +181,7 @@ async fn an_agent_for_a_guest_hands_the_state_on() {
 }
 
 #[tokio::test]
-async fn a_session_crosses_the_bridge_with_its_proof() {
+async fn session_bridge_requires_proof_of_its_kind_of_shopper() {
     let caller = Caller::new().await;
     let form = |login, proof| {
         vec![("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("login_id", login), (proof, "jwt")]

@@ -21,7 +21,7 @@ fn to<'f>(user: &'f str, callback: &'f str) -> Vec<(&'f str, &'f str)> {
 }
 
 #[tokio::test]
-async fn a_passwordless_login_takes_the_token_once() {
+async fn passwordless_login_token_works_once() {
     let caller = Caller::new().await;
     let login = "passwordless/login";
     assert_eq!(post(&caller, login, &to(LOGIN, CALLBACK), None).await.0, StatusCode::UNAUTHORIZED);
@@ -42,7 +42,7 @@ async fn a_passwordless_login_takes_the_token_once() {
 }
 
 #[tokio::test]
-async fn a_passwordless_login_can_register() {
+async fn passwordless_login_registers_new_customer() {
     let caller = Caller::new().await;
     let mut form = to("new@example.com", CALLBACK);
     form.push(("last_name", "New"));
@@ -56,7 +56,7 @@ async fn a_passwordless_login_can_register() {
 }
 
 #[tokio::test]
-async fn a_password_is_reset_by_who_asked_for_it() {
+async fn password_reset_requires_verifier_of_its_request() {
     let caller = Caller::new().await;
     let tokens = caller.registered().await;
     let pair = pkce();
@@ -84,7 +84,7 @@ async fn a_password_is_reset_by_who_asked_for_it() {
 }
 
 #[tokio::test]
-async fn an_unknown_shopper_gets_no_reset_and_no_other_answer() {
+async fn password_reset_of_unknown_shopper_returns_200_and_sends_nothing() {
     let caller = Caller::new().await;
     let challenge = pkce().challenge;
     let mut form = to("stranger", CALLBACK);
@@ -94,7 +94,7 @@ async fn an_unknown_shopper_gets_no_reset_and_no_other_answer() {
 }
 
 #[tokio::test]
-async fn an_otp_needs_a_shopper_and_works_once() {
+async fn otp_requires_shopper_token_and_works_once() {
     let caller = Caller::new().await;
     let tokens = caller.registered().await;
     let mut form = to(LOGIN, CALLBACK);

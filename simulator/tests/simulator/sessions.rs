@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::caller::*;
 
 #[tokio::test]
-async fn a_public_refresh_rotates_and_voids_the_old_token() {
+async fn public_refresh_rotates_token_and_revokes_the_old() {
     let caller = Caller::new().await;
     let tokens = caller.guest().await;
     let old = text(&tokens, "refresh_token");
@@ -21,7 +21,7 @@ async fn a_public_refresh_rotates_and_voids_the_old_token() {
 }
 
 #[tokio::test]
-async fn of_two_refreshes_at_once_one_fails() {
+async fn concurrent_public_refreshes_succeed_once() {
     let caller = Caller::new().await;
     let tokens = caller.guest().await;
     let old = text(&tokens, "refresh_token");
@@ -32,7 +32,7 @@ async fn of_two_refreshes_at_once_one_fails() {
 }
 
 #[tokio::test]
-async fn a_private_refresh_keeps_its_token_and_needs_the_secret() {
+async fn private_refresh_needs_secret_and_keeps_token() {
     let caller = Caller::new().await;
     let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];
     let tokens = read(caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap()).await.1;
@@ -45,7 +45,7 @@ async fn a_private_refresh_keeps_its_token_and_needs_the_secret() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_bound_to_its_client() {
+async fn refresh_token_is_bound_to_its_client() {
     let caller = Caller::new().await;
     let tokens = caller.guest().await;
     let token = text(&tokens, "refresh_token");
@@ -54,7 +54,7 @@ async fn a_refresh_token_is_bound_to_its_client() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_expires() {
+async fn refresh_token_expires() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| behaviour.guest_refresh_token_seconds = 0);
     let tokens = caller.guest().await;
@@ -70,7 +70,7 @@ async fn logout(caller: &Caller, tokens: &serde_json::Value, more: &[(&str, &str
 }
 
 #[tokio::test]
-async fn a_logout_ends_both_tokens_of_one_session() {
+async fn logout_revokes_both_tokens_of_one_session() {
     let caller = Caller::new().await;
     let (one, other) = (caller.registered().await, caller.registered().await);
     let path = format!("{CUSTOMERS}/{}", text(&one, "customer_id"));
@@ -84,7 +84,7 @@ async fn a_logout_ends_both_tokens_of_one_session() {
 }
 
 #[tokio::test]
-async fn a_logout_of_all_sessions_ends_the_others_too() {
+async fn logout_with_all_sessions_hint_ends_other_sessions() {
     let caller = Caller::new().await;
     let (one, other) = (caller.registered().await, caller.registered().await);
     assert_eq!(logout(&caller, &one, &[("hint", "all-sessions")]).await.0, StatusCode::OK);
@@ -96,7 +96,7 @@ async fn a_logout_of_all_sessions_ends_the_others_too() {
 }
 
 #[tokio::test]
-async fn a_guest_does_not_log_out() {
+async fn guest_logout_is_rejected() {
     let caller = Caller::new().await;
     let tokens = caller.guest().await;
     assert_eq!(logout(&caller, &tokens, &[]).await.0, StatusCode::BAD_REQUEST);
@@ -104,7 +104,7 @@ async fn a_guest_does_not_log_out() {
 }
 
 #[tokio::test]
-async fn a_changed_password_ends_earlier_tokens() {
+async fn password_change_revokes_earlier_tokens() {
     let caller = Caller::new().await;
     let tokens = caller.registered().await;
     let access = text(&tokens, "access_token");
@@ -126,7 +126,7 @@ async fn a_changed_password_ends_earlier_tokens() {
 }
 
 #[tokio::test]
-async fn revoke_introspect_and_userinfo_tell_the_truth() {
+async fn introspect_and_userinfo_report_token_state_after_revoke() {
     let caller = Caller::new().await;
     let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];
     let tokens = read(caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap()).await.1;

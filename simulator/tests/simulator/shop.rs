@@ -24,7 +24,7 @@ async fn complete(caller: &Caller, basket: &str, token: &str) {
 }
 
 #[tokio::test]
-async fn a_guest_becomes_a_registered_shopper_who_can_log_in() {
+async fn registered_guest_can_log_in() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
     let token = text(&guest, "access_token");
@@ -44,7 +44,7 @@ async fn a_guest_becomes_a_registered_shopper_who_can_log_in() {
 }
 
 #[tokio::test]
-async fn a_guest_customer_is_only_an_id() {
+async fn guest_customer_has_only_an_id() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
     let id = text(&guest, "customer_id");
@@ -57,7 +57,7 @@ async fn a_guest_customer_is_only_an_id() {
 }
 
 #[tokio::test]
-async fn a_profile_its_addresses_and_cards_can_be_changed() {
+async fn profile_addresses_and_cards_can_be_changed() {
     let caller = Caller::new().await;
     let tokens = caller.registered().await;
     let (token, id) = (text(&tokens, "access_token"), text(&tokens, "customer_id"));
@@ -78,7 +78,7 @@ async fn a_profile_its_addresses_and_cards_can_be_changed() {
 }
 
 #[tokio::test]
-async fn a_password_reset_goes_through_the_system() {
+async fn password_reset_uses_token_created_by_system() {
     let caller = Caller::new().await;
     let system = caller.simulator.mint_account_manager_token("x", &["sfcc.shopper-customers.login"], "zzrf_001", 60);
     let create = format!("{CUSTOMERS}/password/actions/create-reset-token");
@@ -94,7 +94,7 @@ async fn a_password_reset_goes_through_the_system() {
 }
 
 #[tokio::test]
-async fn a_product_list_belongs_to_its_customer() {
+async fn product_list_is_visible_to_its_customer_only() {
     let caller = Caller::new().await;
     let (one, other) = (caller.guest().await, caller.guest().await);
     let lists = |tokens: &Value| format!("{CUSTOMERS}/{}/product-lists", text(tokens, "customer_id"));
@@ -117,7 +117,7 @@ async fn a_product_list_belongs_to_its_customer() {
 }
 
 #[tokio::test]
-async fn a_basket_is_invisible_to_others_and_single() {
+async fn basket_is_visible_to_its_owner_only_and_limited_to_one() {
     let caller = Caller::new().await;
     let (one, other) = (caller.guest().await, caller.guest().await);
     let (mine, theirs) = (text(&one, "access_token"), text(&other, "access_token"));
@@ -136,7 +136,7 @@ async fn a_basket_is_invisible_to_others_and_single() {
 }
 
 #[tokio::test]
-async fn items_and_totals_follow_changes() {
+async fn basket_totals_follow_item_changes() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
     let token = text(&guest, "access_token");
@@ -160,7 +160,7 @@ async fn items_and_totals_follow_changes() {
 }
 
 #[tokio::test]
-async fn a_guest_basket_moves_to_the_registered_shopper_who_was_that_guest() {
+async fn guest_basket_transfers_to_shopper_with_the_same_usid() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
     let basket = caller.basket(text(&guest, "access_token")).await;
@@ -182,7 +182,7 @@ async fn a_guest_basket_moves_to_the_registered_shopper_who_was_that_guest() {
 }
 
 #[tokio::test]
-async fn two_baskets_conflict_or_merge() {
+async fn transfer_conflicts_and_merge_sums_when_both_baskets_exist() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
     let shopper = caller.registered_with(LOGIN, PASSWORD, &[("usid", text(&guest, "usid"))]).await;
@@ -203,7 +203,7 @@ async fn two_baskets_conflict_or_merge() {
 }
 
 #[tokio::test]
-async fn a_complete_basket_becomes_an_order_of_its_owner() {
+async fn complete_basket_becomes_order_of_its_owner() {
     let caller = Caller::new().await;
     let (guest, other) = (caller.guest().await, caller.guest().await);
     let token = text(&guest, "access_token");
@@ -227,7 +227,7 @@ async fn a_complete_basket_becomes_an_order_of_its_owner() {
 }
 
 #[tokio::test]
-async fn products_and_categories_can_be_read_and_found() {
+async fn products_and_categories_can_be_read_and_searched() {
     let caller = Caller::new().await;
     let guest = caller.guest().await;
     let token = text(&guest, "access_token");

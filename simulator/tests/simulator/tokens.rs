@@ -20,7 +20,7 @@ fn verify(jwks: &Value, token: &str, audience: &str) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn a_shopper_token_verifies_with_the_published_keys() {
+async fn shopper_token_verifies_with_published_keys() {
     let caller = Caller::new().await;
     let tokens = caller.guest().await;
     let token = text(&tokens, "access_token");
@@ -49,7 +49,7 @@ async fn a_shopper_token_verifies_with_the_published_keys() {
 }
 
 #[tokio::test]
-async fn a_rotation_keeps_old_tokens_valid_and_uses_the_announced_key() {
+async fn key_rotation_signs_with_announced_key_and_keeps_old_tokens_valid() {
     let caller = Caller::new().await;
     let old = text(&caller.guest().await, "access_token").to_owned();
     let announced = caller.simulator.slas_jwks()["keys"][1]["kid"].clone();
@@ -68,7 +68,7 @@ async fn a_rotation_keeps_old_tokens_valid_and_uses_the_announced_key() {
 }
 
 #[tokio::test]
-async fn a_minted_token_says_what_was_asked() {
+async fn minted_token_follows_its_spec() {
     let caller = Caller::new().await;
     let token = caller.simulator.mint_shopper_token(ShopperTokenSpec {
         organization: "f_ecom_zzrf_002".into(),
@@ -95,7 +95,7 @@ async fn a_minted_token_says_what_was_asked() {
 }
 
 #[tokio::test]
-async fn the_private_keys_sign_what_the_published_keys_verify() {
+async fn private_key_pem_signs_tokens_that_published_keys_verify() {
     let caller = Caller::new().await;
     let claims = json!({"aud": "test", "exp": 4_102_444_800_u64});
     let ec = jsonwebtoken::EncodingKey::from_ec_pem(caller.simulator.slas_private_key_pem().as_bytes()).unwrap();
@@ -113,7 +113,7 @@ async fn the_private_keys_sign_what_the_published_keys_verify() {
 }
 
 #[tokio::test]
-async fn an_account_manager_token_verifies_with_the_published_keys() {
+async fn account_manager_token_verifies_with_published_keys() {
     let caller = Caller::new().await;
     let token = caller.simulator.mint_account_manager_token("someone", &["sfcc.orders"], "zzrf_001", 60);
     let (_, jwks) = read(caller.request(Method::GET, "/dwsso/oauth2/connect/jwk_uri").send().await.unwrap()).await;
@@ -122,7 +122,7 @@ async fn an_account_manager_token_verifies_with_the_published_keys() {
 }
 
 #[tokio::test]
-async fn the_configuration_points_to_the_keys() {
+async fn openid_configuration_points_to_jwks() {
     let caller = Caller::new().await;
     let request = caller.slas(Method::GET, ".well-known/openid-configuration");
     let (_, configuration) = read(request.send().await.unwrap()).await;
@@ -131,7 +131,7 @@ async fn the_configuration_points_to_the_keys() {
 }
 
 #[tokio::test]
-async fn scopes_and_lifetimes_can_be_set() {
+async fn token_scopes_and_lifetime_follow_behaviour() {
     let caller = Caller::new().await;
     caller.simulator.set(|behaviour| {
         behaviour.shopper_scopes = Some(vec!["sfcc.shopper-standard".into()]);

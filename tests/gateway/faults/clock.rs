@@ -16,7 +16,7 @@ async fn read(world: &World, token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn within_the_leeway_nobody_notices() {
+async fn clock_skew_within_leeway_is_accepted() {
     let world = super::world().await;
     for seconds in [-50, -20, 20, 50] {
         ahead(&world, seconds);
@@ -31,7 +31,7 @@ async fn within_the_leeway_nobody_notices() {
 }
 
 #[tokio::test]
-async fn beyond_it_a_token_is_not_yet_or_no_more_valid() {
+async fn clock_skew_beyond_leeway_rejects_token() {
     let world = super::world().await;
     // A token is valid from half a minute before it was issued.
     for (seconds, refusal) in [(120, (401, "token_invalid")), (3600, (401, "token_invalid"))] {
@@ -47,7 +47,7 @@ async fn beyond_it_a_token_is_not_yet_or_no_more_valid() {
 }
 
 #[tokio::test]
-async fn an_hours_jump_is_no_stampede() {
+async fn clock_jump_of_an_hour_causes_no_slas_calls() {
     let world = super::world().await;
     let mut tokens = Vec::new();
     for _ in 0..5 {
@@ -75,7 +75,7 @@ async fn an_hours_jump_is_no_stampede() {
 }
 
 #[tokio::test]
-async fn renewals_that_give_tokens_of_another_clock_are_few() {
+async fn clock_skew_of_slas_causes_one_refresh_per_session() {
     // A clock may be wrong by any time; 29 minutes leave a token a minute of its life, as it seems.
     for seconds in [-3600, -29 * 60, -10 * 60] {
         let world = super::world().await;

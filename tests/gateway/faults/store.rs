@@ -113,7 +113,7 @@ async fn status(world: &World, token: &str) -> (StatusCode, Option<String>) {
 }
 
 #[tokio::test]
-async fn whatever_redis_does_valid_tokens_pass_and_sessions_come_back() {
+async fn redis_fault_leaves_valid_tokens_working_and_sessions_recover() {
     let redis = Redis::start().await;
     let relay = Relay::to(redis.port).await;
     let url = format!("redis://{}/0", relay.address);

@@ -31,7 +31,7 @@ async fn forwarding_to(url: &str) -> World {
 }
 
 #[tokio::test]
-async fn a_host_that_no_resolver_knows() {
+async fn unresolvable_api_host_returns_502() {
     // Reserved for this (RFC 6761, 6.4).
     let world = forwarding_to("http://api.shop.invalid").await;
     let search = products("?ids=a&siteId=RefArch");
@@ -50,7 +50,7 @@ async fn a_host_that_no_resolver_knows() {
 }
 
 #[tokio::test]
-async fn keys_at_a_host_that_no_resolver_knows() {
+async fn unresolvable_jwks_host_returns_503() {
     let world = forwarding_to("http://api.shop.invalid").await;
     let mut enforced = world;
     enforced
@@ -91,7 +91,7 @@ async fn breaking_off(chunked: bool, reset: bool) -> String {
 }
 
 #[tokio::test]
-async fn a_large_answer_that_breaks_off_is_never_whole() {
+async fn truncated_large_response_never_looks_complete() {
     for chunked in [true, false] {
         for reset in [true, false] {
             let world = forwarding_to(&breaking_off(chunked, reset).await).await;
@@ -139,7 +139,7 @@ async fn closing_at_the_second() -> (String, tokio::sync::mpsc::UnboundedReceive
 }
 
 #[tokio::test]
-async fn a_post_on_a_used_connection_is_not_sent_twice() {
+async fn post_on_closed_reused_connection_is_not_sent_again() {
     let (url, mut requests) = closing_at_the_second().await;
     let world = forwarding_to(&url).await;
     let search = products("?ids=a&siteId=RefArch");

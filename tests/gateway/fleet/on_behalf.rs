@@ -31,7 +31,7 @@ impl Fleet {
 }
 
 #[tokio::test]
-async fn two_replicas_renew_a_token_once() {
+async fn on_behalf_token_is_refreshed_once_for_two_replicas() {
     let fleet = Fleet::of(2).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
     // In use all the time: renewed in its last second, by whoever sees it first.
@@ -57,7 +57,7 @@ async fn two_replicas_renew_a_token_once() {
 }
 
 #[tokio::test]
-async fn a_logout_at_one_replica_frees_the_name_at_the_other() {
+async fn logout_at_one_replica_ends_on_behalf_session_at_the_other() {
     let fleet = Fleet::of(2).await;
     fleet.simulator.set(|behaviour| behaviour.tsob_window_ms = 100);
     let log_in = async |replica: usize| {
@@ -84,7 +84,7 @@ async fn a_logout_at_one_replica_frees_the_name_at_the_other() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_gone_ends_the_token_at_a_gateway_that_never_saw_it() {
+async fn removed_key_ends_on_behalf_token_at_unaware_replica() {
     let fleet = Fleet::of(2).await;
     fleet.works(0, LOGIN).await;
     let gone = fleet.simulator.slas_kid();
@@ -101,7 +101,7 @@ async fn a_key_that_is_gone_ends_the_token_at_a_gateway_that_never_saw_it() {
 }
 
 #[tokio::test]
-async fn who_writes_redis_puts_no_shopper_in_anothers_place() {
+async fn swapped_redis_entries_do_not_swap_shoppers() {
     let fleet = Fleet::of(2).await;
     let pointers = async || {
         let names = fleet.redis.run::<Vec<String>>(redis::cmd("KEYS").arg("*:t:*")).await;
@@ -122,7 +122,7 @@ async fn who_writes_redis_puts_no_shopper_in_anothers_place() {
 }
 
 #[tokio::test]
-async fn redis_dies_and_nobody_on_behalf_notices() {
+async fn on_behalf_requests_succeed_while_redis_is_down() {
     let mut fleet = Fleet::of(2).await;
     for replica in [0, 1] {
         fleet.works(replica, LOGIN).await;
@@ -157,7 +157,7 @@ async fn redis_dies_and_nobody_on_behalf_notices() {
 }
 
 #[tokio::test]
-async fn whoever_dies_while_getting_a_token_holds_nobody_up() {
+async fn kill_of_replica_during_token_request_does_not_block_others() {
     let mut fleet = Fleet::of(3).await;
     fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("trusted-system").times(1));
     let doomed = tokio::spawn(fleet.on_behalf(0, LOGIN).send());

@@ -21,7 +21,7 @@ const OUTAGE: Duration = Duration::from_secs(7);
 const SOON: Duration = Duration::from_secs(4);
 
 #[tokio::test]
-async fn a_gateway_is_ready_soon_after_its_issuer_is_back() {
+async fn gateway_started_during_outage_is_ready_soon_after_recovery() {
     let effects = [
         status(500),
         status(429),
@@ -59,7 +59,7 @@ async fn a_gateway_is_ready_soon_after_its_issuer_is_back() {
 }
 
 #[tokio::test]
-async fn a_gateway_is_ready_soon_after_its_issuer_takes_connections_again() {
+async fn gateway_is_ready_soon_after_issuer_accepts_connections() {
     let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gateway = {
         crate::world::install_cryptography();
@@ -74,7 +74,7 @@ async fn a_gateway_is_ready_soon_after_its_issuer_takes_connections_again() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_began_in_an_outage_holds_up_nothing_after_it() {
+async fn fetch_started_in_outage_does_not_delay_readiness() {
     let shop = Shop::open().await;
     shop.loses_its_keys(&Effect::Hang);
     let patient = |config: &mut toml::Table| {
@@ -89,7 +89,7 @@ async fn a_fetch_that_began_in_an_outage_holds_up_nothing_after_it() {
 }
 
 #[tokio::test]
-async fn readiness_names_whose_keys_are_missing() {
+async fn readiness_lists_missing_keys() {
     let shop = Shop::open().await;
     shop.simulator.inject(Fault::on("account_manager", status(503)));
     let mut fault = Fault::on("slas", status(503));
@@ -112,7 +112,7 @@ async fn readiness_names_whose_keys_are_missing() {
 }
 
 #[tokio::test]
-async fn gateways_share_what_slas_allows() {
+async fn jwks_fetch_limit_is_shared_by_gateways() {
     let shop = Shop::open().await;
     let redis = Redis::start().await;
     shop.simulator.set(|behaviour| behaviour.jwks_requests_per_minute = 10_000);
@@ -129,7 +129,7 @@ async fn gateways_share_what_slas_allows() {
 }
 
 #[tokio::test]
-async fn each_gateway_has_a_small_allowance_while_the_store_is_down() {
+async fn jwks_fetches_without_store_are_limited_per_gateway() {
     let shop = Shop::open().await;
     let mut redis = Redis::start().await;
     redis.kill();
@@ -142,7 +142,7 @@ async fn each_gateway_has_a_small_allowance_while_the_store_is_down() {
 }
 
 #[tokio::test]
-async fn attempts_are_counted_by_their_outcome() {
+async fn jwks_fetches_are_counted_by_outcome() {
     let shop = Shop::open().await;
     let gateway = shop.ready(|_| {}).await;
     let count = async |outcome: &str| {
@@ -182,7 +182,7 @@ impl Lines {
 }
 
 #[tokio::test]
-async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
+async fn jwks_outage_is_logged_at_start_and_end() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();

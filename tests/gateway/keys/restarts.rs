@@ -70,7 +70,7 @@ impl Kept {
 }
 
 #[tokio::test]
-async fn a_restart_during_an_outage_verifies_with_the_keys_of_the_folder() {
+async fn restart_during_outage_uses_keys_from_folder() {
     let kept = Kept::new().await;
     let shop = &kept.shop;
     for effect in [status(503), status(429), Effect::Hang, Effect::Reset { at: ResetAt::Before }] {
@@ -88,7 +88,7 @@ async fn a_restart_during_an_outage_verifies_with_the_keys_of_the_folder() {
 }
 
 #[tokio::test]
-async fn a_restart_during_an_outage_verifies_with_the_keys_of_the_store() {
+async fn restart_during_outage_uses_keys_from_store() {
     let shop = Shop::open().await;
     let redis = Redis::start().await;
     let first = shop.ready(|config| in_redis(config, &redis.url())).await;
@@ -133,7 +133,7 @@ async fn a_restart_during_an_outage_verifies_with_the_keys_of_the_store() {
 }
 
 #[tokio::test]
-async fn without_a_place_to_keep_them_a_restart_during_an_outage_has_no_keys() {
+async fn restart_during_outage_without_persistence_has_no_keys() {
     let shop = Shop::open().await;
     shop.ready(|_| {}).await.stop().await;
     shop.loses_its_keys(&status(503));
@@ -144,7 +144,7 @@ async fn without_a_place_to_keep_them_a_restart_during_an_outage_has_no_keys() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_of_this_issuer_and_young_is_refused() {
+async fn key_file_that_is_old_or_of_another_issuer_is_rejected() {
     let kept = Kept::new().await;
     let genuine = kept.document();
     let with = |name: &str, value: Value| {
@@ -186,7 +186,7 @@ async fn a_file_that_is_not_of_this_issuer_and_young_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_that_others_could_have_written_is_refused() {
+async fn key_file_writable_by_others_is_rejected() {
     let kept = Kept::new().await;
     fs::set_permissions(&kept.files()[0], Permissions::from_mode(0o666)).unwrap();
     let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
@@ -195,7 +195,7 @@ async fn a_file_that_others_could_have_written_is_refused() {
 }
 
 #[tokio::test]
-async fn a_folder_that_others_can_write_prevents_the_start() {
+async fn key_folder_writable_by_others_prevents_start() {
     let folder = tempfile::tempdir().unwrap();
     let place = tempfile::tempdir().unwrap();
     let mut table: toml::Table = configuration("http://127.0.0.1:1").parse().unwrap();
@@ -212,7 +212,7 @@ async fn a_folder_that_others_can_write_prevents_the_start() {
 }
 
 #[tokio::test]
-async fn keys_too_old_verify_nothing_not_even_what_they_verified_before() {
+async fn expired_key_set_rejects_tokens_verified_before() {
     let kept = Kept::new().await;
     let mut document = kept.document();
     document["read_at"] = (unix_now_ms() - 72 * HOUR_MS + 4000).into();

@@ -54,7 +54,7 @@ async fn fifty_made_up_key_ids_cause_one_fetch() {
 }
 
 #[tokio::test]
-async fn noise_a_moment_ago_does_not_delay_a_rotation() {
+async fn key_rotation_is_not_delayed_by_earlier_made_up_key_ids() {
     let shop = Shop::open().await;
     let gateway = shop.ready(|_| {}).await;
     for number in 0..20 {
@@ -74,7 +74,7 @@ async fn noise_a_moment_ago_does_not_delay_a_rotation() {
 }
 
 #[tokio::test]
-async fn a_login_here_proves_a_rotation_whatever_strangers_made_up() {
+async fn key_rotation_is_found_by_login_after_made_up_key_ids_used_the_limit() {
     let shop = Shop::open().await;
     let gateway = shop.ready(|_| {}).await;
     shop.present(&gateway, &shop.of_key(&lifelike(0))).await;
@@ -95,7 +95,7 @@ async fn a_login_here_proves_a_rotation_whatever_strangers_made_up() {
 }
 
 #[tokio::test]
-async fn a_key_id_that_cannot_be_new_causes_no_fetch() {
+async fn old_or_foreign_unknown_key_id_causes_no_fetch() {
     let shop = Shop::open().await;
     let gateway = shop.ready(|_| {}).await;
     shop.simulator.clear_ledger();
@@ -113,7 +113,7 @@ async fn a_key_id_that_cannot_be_new_causes_no_fetch() {
 }
 
 #[tokio::test]
-async fn one_gateway_fetches_a_new_key_for_all() {
+async fn new_key_is_fetched_by_one_gateway_for_all() {
     let shop = Shop::open().await;
     let redis = Redis::start().await;
     let one = shop.ready(|config| in_redis(config, &redis.url())).await;
@@ -130,7 +130,7 @@ async fn one_gateway_fetches_a_new_key_for_all() {
 }
 
 #[tokio::test]
-async fn account_manager_rotates_too() {
+async fn account_manager_key_rotation_is_followed() {
     let shop = Shop::open().await;
     let gateway = shop.ready(|_| {}).await;
     assert_eq!(shop.present_system(&gateway, &shop.system()).await, (404, None));

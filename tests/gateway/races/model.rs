@@ -249,17 +249,17 @@ async fn lives(count: usize, shared: Shared, register_sessions: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_at_three_gateways_with_registered_sessions_are_as_the_model_says() {
+async fn tokens_match_model_at_three_gateways_with_registered_sessions() {
     lives(3, Shared::Redis, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_at_two_gateways_without_registered_sessions_are_as_the_model_says() {
+async fn tokens_match_model_at_two_gateways_without_registered_sessions() {
     lives(2, Shared::Redis, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_at_one_gateway_with_sessions_in_memory_are_as_the_model_says() {
+async fn tokens_match_model_at_one_gateway_with_sessions_in_memory() {
     for register_sessions in [true, false] {
         lives(1, Shared::Memory, register_sessions).await;
     }

@@ -129,7 +129,7 @@ impl Escapes for String {
 }
 
 #[test]
-fn a_planted_secret_is_found_in_every_spelling() {
+fn planted_secret_is_found_in_every_encoding() {
     let secret = "pass\"wörd/+\n%secret";
     let mut secrets = Secrets::default();
     secrets.add("it", secret);

@@ -84,7 +84,7 @@ fn search() -> String {
 }
 
 #[tokio::test]
-async fn a_certificate_stands_for_its_caller() {
+async fn client_certificate_authenticates_its_caller() {
     let certified = Certified::start().await;
     let (world, clients) = (&certified.world, &certified.clients);
     for (caller, certificate) in [
@@ -118,7 +118,7 @@ async fn a_certificate_stands_for_its_caller() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_names_no_single_caller_is_nobodys() {
+async fn certificate_of_no_or_several_callers_is_rejected() {
     let certified = Certified::start().await;
     let (world, clients) = (&certified.world, &certified.clients);
     for certificate in [
@@ -148,7 +148,7 @@ async fn a_certificate_that_names_no_single_caller_is_nobodys() {
 }
 
 #[tokio::test]
-async fn beside_a_certificate_the_authorization_field_counts() {
+async fn authorization_header_takes_precedence_over_certificate() {
     let certified = Certified::start().await;
     let world = &certified.world;
     let certificate = certified.clients.client_named(SUBJECT, "DNS:other.example");
@@ -184,7 +184,7 @@ async fn beside_a_certificate_the_authorization_field_counts() {
 }
 
 #[tokio::test]
-async fn a_resumed_connection_is_still_its_callers() {
+async fn resumed_tls_session_keeps_its_caller() {
     let certified = Certified::start().await;
     let certificate = certified.clients.client_named(SUBJECT, "DNS:other.example");
     for version in [&TLS13, &TLS12] {
@@ -234,7 +234,7 @@ async fn ask(connector: &TlsConnector, world: &World) -> (HandshakeKind, String)
 }
 
 #[tokio::test]
-async fn a_revoked_certificate_fails_the_handshake_from_the_next_reload_on() {
+async fn revoked_certificate_fails_handshake_after_reload() {
     let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
     let listener = |list: &std::path::Path| {
         let mut listener = authority.server().listener();

@@ -146,7 +146,7 @@ fn name() -> ServerName<'static> {
 }
 
 #[tokio::test]
-async fn another_certificate_is_shown_from_the_next_connection_on_and_no_request_is_lost() {
+async fn reloaded_certificate_is_used_for_new_connections_and_loses_no_request() {
     let (first, second, clients) = (Authority::new(), Authority::new(), Authority::new());
     let (old, new) = (first.server(), second.server());
     let site = Site::open(&old, &clients).await;
@@ -181,7 +181,7 @@ async fn another_certificate_is_shown_from_the_next_connection_on_and_no_request
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_leave_the_certificate_in_force_and_are_named() {
+async fn unusable_files_keep_current_certificate_and_are_reported() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let [old, new] = ["first", "second"].map(|name| authority.server_named(name));
     let site = Site::open(&old, &clients).await;
@@ -221,7 +221,7 @@ async fn files_that_cannot_be_used_leave_the_certificate_in_force_and_are_named(
 }
 
 #[tokio::test]
-async fn end_of_a_certificate_in_the_metrics_follows_its_file_at_a_reload() {
+async fn certificate_expiry_metric_follows_reload() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let old = authority.server_named("first");
     let site = Site::open(&old, &clients).await;
@@ -253,7 +253,7 @@ async fn end_of_a_certificate_in_the_metrics_follows_its_file_at_a_reload() {
 }
 
 #[tokio::test]
-async fn other_client_authorities_decide_from_the_next_connection_on() {
+async fn reloaded_client_authorities_apply_to_new_connections() {
     let (authority, before, after) = (Authority::new(), Authority::new(), Authority::new());
     let site = Site::open(&authority.server(), &before).await;
     let [of_before, of_after] = [&before, &after].map(|clients| clients.client_named("/CN=orders", NAME));

@@ -23,7 +23,7 @@ async fn is_ready(world: &World) -> bool {
 }
 
 #[tokio::test]
-async fn the_first_token_of_a_new_key_is_accepted() {
+async fn first_token_of_new_key_is_accepted() {
     let world = World::start().await;
     let first = world.mint(|_| {});
     assert_eq!(present(&world, &first).await.refusal(), (200, "none"));
@@ -52,7 +52,7 @@ async fn the_first_token_of_a_new_key_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_bad_key_set_never_replaces_a_good_one() {
+async fn invalid_key_set_never_replaces_a_valid_one() {
     let world = World::start().await;
     let jwks = world.simulator.slas_jwks();
     let (good, other_kid) = (jwks["keys"][0].clone(), jwks["keys"][1]["kid"].clone());
@@ -126,7 +126,7 @@ impl Beside<'_> {
 }
 
 #[tokio::test]
-async fn unknown_keys_are_asked_for_once_while_slas_is_down() {
+async fn unknown_key_is_fetched_once_while_slas_is_down() {
     let world = World::start().await;
     world.simulator.clear_ledger();
     world.simulator.inject(Fault::on("slas", status(503, None)).flow("jwks"));
@@ -140,7 +140,7 @@ async fn unknown_keys_are_asked_for_once_while_slas_is_down() {
 }
 
 #[tokio::test]
-async fn a_gateway_starts_while_slas_is_down_and_is_ready_when_it_is_back() {
+async fn gateway_starts_while_slas_is_down_and_is_ready_after_recovery() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     simulator.inject(Fault::on("slas", status(503, None)));
@@ -169,7 +169,7 @@ async fn a_gateway_starts_while_slas_is_down_and_is_ready_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_gateway_stops_while_slas_is_down() {
+async fn gateway_stops_while_slas_is_down() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     simulator.inject(Fault::on("slas", Effect::Hang));
@@ -179,7 +179,7 @@ async fn a_gateway_stops_while_slas_is_down() {
 }
 
 #[tokio::test]
-async fn each_organization_has_its_own_keys() {
+async fn unknown_key_is_fetched_for_its_organization_only() {
     let world = World::start().await;
     world.simulator.clear_ledger();
     assert_eq!(present(&world, &of_unknown_key(&world)).await.refusal(), INVALID);

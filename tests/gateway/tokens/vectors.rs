@@ -38,7 +38,7 @@ fn is_genuine(token: &str, key: &VerifyingKey, algorithm: Algorithm) -> bool {
 }
 
 #[test]
-fn signatures_of_es256() {
+fn published_es256_signature_vectors_pass() {
     crate::world::install_cryptography();
     let keys: Vec<Point> = serde_json::from_str(include_str!("../../vectors/es256_signatures.json")).unwrap();
     let mut seen = [0, 0];
@@ -55,7 +55,7 @@ fn signatures_of_es256() {
 }
 
 #[test]
-fn compact_tokens() {
+fn published_jws_vectors_pass() {
     let keys: Vec<Key> = serde_json::from_str(include_str!("../../vectors/jws.json")).unwrap();
     let mut seen = [0, 0];
     for Key { key: jwk, cases } in keys {
