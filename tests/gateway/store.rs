@@ -687,7 +687,7 @@ async fn redis_user_database_and_prefix_are_respected() {
     assert_eq!(store.replace(renewed(&session(1), 2), fence).await.unwrap(), Written::Yes);
     store.touch(&session(1), 2).await.unwrap();
     store.turn(b"ada", Duration::from_secs(1), Duration::from_secs(1)).await.unwrap();
-    store.take(b"slas", BucketConfig { capacity: 1, refill_interval: LEASE }, 1, 0).await.unwrap();
+    store.take(b"slas", BucketConfig { capacity: 1, refill_interval: LEASE }, 1, 0).await.unwrap().unwrap();
     store.keep(b"keys", b"value", LEASE).await.unwrap();
     assert_eq!(store.kept(b"keys").await.unwrap().unwrap(), b"value");
     store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();

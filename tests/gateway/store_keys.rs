@@ -68,7 +68,7 @@ async fn write_everything(store: &RedisStore) {
     store.note_after(&[66; 32], Epoch { session: 1, customer: 1 }, LEASE).await.unwrap();
     store.claim(&[77; 32], LEASE).await.unwrap();
     store.turn(b"ada", LEASE, LEASE).await.unwrap();
-    store.take(b"slas", BucketConfig { capacity: 9, refill_interval: LEASE }, 1, 0).await.unwrap();
+    store.take(b"slas", BucketConfig { capacity: 9, refill_interval: LEASE }, 1, 0).await.unwrap().unwrap();
     store.keep(b"keys", b"value", LEASE).await.unwrap();
     store.check_key(true).await.unwrap();
     store.try_commands().await.unwrap();
