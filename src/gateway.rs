@@ -50,7 +50,7 @@ use crate::{
     },
     types::{ByOrganization, OrganizationId, Scopes, SiteId},
     verify::{
-        shopper::verifier::{ShopperVerifier, VerifiedToken},
+        shopper_token::{ShopperVerifier, VerifiedToken},
         system::SystemVerifier,
     },
 };

@@ -2,4 +2,5 @@
 
 pub mod isb;
 pub mod shopper;
+pub mod shopper_token;
 pub mod system;

@@ -22,7 +22,7 @@ use shopper_gateway::{
     },
     types::{ByOrganization, OrganizationId},
     verify::{
-        shopper::verifier::{HashedToken, ShopperVerifier, VerifiedToken},
+        shopper_token::{HashedToken, ShopperVerifier, VerifiedToken},
         system::SystemVerifier,
     },
 };

@@ -15,9 +15,9 @@ use shopper_gateway::{
     },
     jwt::token_digest,
     salesforce::slas::TokenResponse,
-    verify::shopper::{
-        Shopper,
-        verifier::{HashedToken, VerifiedToken},
+    verify::{
+        shopper::Shopper,
+        shopper_token::{HashedToken, VerifiedToken},
     },
 };
 use tokio::runtime::Runtime;

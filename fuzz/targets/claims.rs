@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, jwk::Jwk};
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::{jwt::{Unverified, VerifyingKey, claims_to_be_of_account_manager, token_digest}, verify::{isb::Isb, shopper::verifier::Claims}};
+use shopper_gateway::{jwt::{Unverified, VerifyingKey, claims_to_be_of_account_manager, token_digest}, verify::{isb::Isb, shopper_token::Claims}};
 
 static KEY: LazyLock<VerifyingKey> = LazyLock::new(|| {
     // The key of RFC 7515, appendix A.3.

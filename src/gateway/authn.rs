@@ -31,7 +31,7 @@ use crate::{
     tokens::system::{ClientCredentials, Presenter, SystemTokenFailure},
     types::Scopes,
     verify::{
-        shopper::verifier::HashedToken,
+        shopper_token::HashedToken,
         system::{JudgedBy, SystemClient},
     },
 };

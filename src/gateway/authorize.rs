@@ -26,9 +26,9 @@ use crate::{
     },
     tokens::sessions::{Holder, SessionError, Standing},
     types::{OrganizationId, Scopes, SiteId},
-    verify::shopper::{
-        Shopper,
-        verifier::{HashedToken, VerifiedToken},
+    verify::{
+        shopper::Shopper,
+        shopper_token::{HashedToken, VerifiedToken},
     },
 };
 

@@ -35,7 +35,7 @@ use crate::{
     },
     store::{CallerEntry, Claim, StoreError},
     types::{ByOrganization, OrganizationId, SiteId, Usid},
-    verify::shopper::{Shopper, verifier::TokenError},
+    verify::{shopper::Shopper, shopper_token::TokenError},
 };
 
 /// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.

@@ -39,7 +39,7 @@ use crate::{
     time::unix_now,
     tokens::retry::{RetrySchedule, retry_in_background},
     types::{CustomerId, OrganizationId, SiteId},
-    verify::shopper::verifier::VerifiedToken,
+    verify::shopper_token::VerifiedToken,
 };
 
 /// How long a request with a valid token waits for a refresh.

@@ -3,8 +3,6 @@
 //! A [`Shopper`] comes only from [`verify`], so whoever holds one holds a
 //! verified token's claims.
 
-pub mod verifier;
-
 use crate::{
     store::RevocationKeys,
     types::{ClientId, CustomerId, OrganizationId, Scopes, SiteId, Usid},

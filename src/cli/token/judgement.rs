@@ -26,7 +26,7 @@ use crate::{
     time::unix_now,
     types::OrganizationId,
     verify::{
-        shopper::verifier::{HashedToken, LEEWAY_SECONDS, ShopperVerifier, check_claims},
+        shopper_token::{HashedToken, LEEWAY_SECONDS, ShopperVerifier, check_claims},
         system::JudgedBy,
     },
 };

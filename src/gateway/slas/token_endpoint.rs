@@ -33,7 +33,7 @@ use crate::{
     },
     tokens::sessions::{HandedSession, Origin, Presented as handed, RefreshTokenEpoch, Refreshed, SessionError},
     types::SiteId,
-    verify::shopper::verifier::VerifiedToken,
+    verify::shopper_token::VerifiedToken,
 };
 
 /// The field of forms and queries with a refresh token.

@@ -19,7 +19,7 @@ use crate::{
     store::{CallerEntry, Claim, Found, Session, StoreError},
     time::unix_now,
     types::{OrganizationId, SiteId},
-    verify::shopper::verifier::{HashedToken, TokenError, VerifiedToken},
+    verify::shopper_token::{HashedToken, TokenError, VerifiedToken},
 };
 
 /// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds

@@ -26,9 +26,9 @@ use crate::{
     store::{Epoch, Fence, Found, REVOCATION_TTL, Session, StoreError},
     time::unix_now,
     types::{ClientId, OrganizationId, SiteId},
-    verify::shopper::{
-        Shopper,
-        verifier::{LEEWAY_SECONDS, VerifiedToken},
+    verify::{
+        shopper::Shopper,
+        shopper_token::{LEEWAY_SECONDS, VerifiedToken},
     },
 };
 

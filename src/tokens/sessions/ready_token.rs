@@ -5,7 +5,7 @@ use std::sync::Weak;
 use http::HeaderValue;
 use secrecy::SecretString;
 
-use crate::verify::shopper::verifier::{ShopperVerifier, VerifiedToken};
+use crate::verify::shopper_token::{ShopperVerifier, VerifiedToken};
 
 /// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
 #[derive(Debug)]

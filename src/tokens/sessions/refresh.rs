@@ -25,7 +25,7 @@ use crate::{
         retry::{RetrySchedule, poll_until, retry_in_background},
         single_flight::Joined,
     },
-    verify::shopper::verifier::TokenError,
+    verify::shopper_token::TokenError,
 };
 
 /// A lease outlives the exchange by this much: time to write the result.

@@ -27,9 +27,9 @@ use crate::{
         single_flight::Flights,
     },
     types::{ByOrganization, OrganizationId, SiteId},
-    verify::shopper::{
-        Shopper,
-        verifier::{ShopperVerifier, VerifiedToken},
+    verify::{
+        shopper::Shopper,
+        shopper_token::{ShopperVerifier, VerifiedToken},
     },
 };
 

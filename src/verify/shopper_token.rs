@@ -18,7 +18,7 @@ use std::{
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 
-use super::Shopper;
+use super::shopper::Shopper;
 use crate::verify::isb::Isb;
 use crate::{
     jwks::{KeyRing, NoKey, Source},
