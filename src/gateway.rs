@@ -51,7 +51,7 @@ use crate::{
     types::{ByOrganization, OrganizationId, Scopes, SiteId},
     verify::{
         shopper_token::{ShopperVerifier, VerifiedToken},
-        system::SystemVerifier,
+        system_token::SystemVerifier,
     },
 };
 

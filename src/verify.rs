@@ -3,4 +3,4 @@
 pub mod isb;
 pub mod shopper;
 pub mod shopper_token;
-pub mod system;
+pub mod system_token;

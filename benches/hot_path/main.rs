@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use shopper_gateway::{
     gateway::{headers, path::RequestPath, policy::Operations},
     tokens::on_behalf::{ECOM, OnBehalfOf, Whose},
-    verify::system::JudgedBy,
+    verify::system_token::JudgedBy,
 };
 use tokio::runtime::Runtime;
 

@@ -23,7 +23,7 @@ use shopper_gateway::{
     types::{ByOrganization, OrganizationId},
     verify::{
         shopper_token::{HashedToken, ShopperVerifier, VerifiedToken},
-        system::SystemVerifier,
+        system_token::SystemVerifier,
     },
 };
 

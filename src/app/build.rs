@@ -38,7 +38,7 @@ use crate::{
         system::MachineTokens,
     },
     types::{ByOrganization, OrganizationId},
-    verify::{shopper_token::ShopperVerifier, system::SystemVerifier},
+    verify::{shopper_token::ShopperVerifier, system_token::SystemVerifier},
 };
 
 /// What no reload concerns.

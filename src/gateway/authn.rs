@@ -32,7 +32,7 @@ use crate::{
     types::Scopes,
     verify::{
         shopper_token::HashedToken,
-        system::{JudgedBy, SystemClient},
+        system_token::{JudgedBy, SystemClient},
     },
 };
 

@@ -10,7 +10,7 @@ use crate::{
     salesforce::{error::SalesforceError, transport::TransportError},
     tokens::system::SystemTokenFailure,
     types::Scopes,
-    verify::{shopper_token::TokenError, system::SystemTokenError},
+    verify::{shopper_token::TokenError, system_token::SystemTokenError},
 };
 
 /// What logs say beside the code where SLAS refuses the gateway's own client.

@@ -27,7 +27,7 @@ use crate::{
     types::OrganizationId,
     verify::{
         shopper_token::{HashedToken, LEEWAY_SECONDS, ShopperVerifier, check_claims},
-        system::JudgedBy,
+        system_token::JudgedBy,
     },
 };
 
