@@ -99,7 +99,7 @@ impl Admin {
             tenant.slas.guard().record_remaining();
         }
         gate.metrics.ready.set(i64::from(self.readiness().ready));
-        let (sessions, on_behalf) = gate.sessions.at_hand();
+        let (sessions, on_behalf) = gate.sessions.count_cached();
         let system = usize::try_from(gate.machine.held()).unwrap_or(usize::MAX);
         let verified = gate.shoppers.remembered();
         for (kind, held) in

@@ -45,7 +45,7 @@ use crate::{
     salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
     tokens::{
         on_behalf::OnBehalfTokens,
-        sessions::{HandedSession, Sessions},
+        sessions::{CallerHeldSession, Sessions},
         system::MachineTokens,
     },
     types::{ByOrganization, OrganizationId, Scopes, SiteId},
@@ -184,12 +184,12 @@ enum Whose {
     /// That of the token that was shown.
     Token(VerifiedToken),
     /// That of a refresh token.
-    Session(HandedSession),
+    Session(CallerHeldSession),
 }
 
 impl Logout {
     /// The revocation of a session's refresh token.
-    fn of_session(session: HandedSession) -> Self {
+    fn of_session(session: CallerHeldSession) -> Self {
         Self { whose: Whose::Session(session), target: None, everywhere: false }
     }
 }
@@ -421,9 +421,9 @@ impl Gateway {
     /// Ends here what SLAS has ended.
     pub async fn follow_logout(&self, logout: &Logout) {
         let ended = match &logout.whose {
-            Whose::Token(token) if logout.everywhere => self.sessions.end_all(token).await,
-            Whose::Token(token) => self.sessions.end(token).await.map(|_| ()),
-            Whose::Session(session) => self.sessions.end_handed(session).await,
+            Whose::Token(token) if logout.everywhere => self.sessions.log_out_customer(token).await,
+            Whose::Token(token) => self.sessions.log_out(token).await.map(|_| ()),
+            Whose::Session(session) => self.sessions.end_caller_held(session).await,
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "a logout could not be told to other replicas");

@@ -47,7 +47,7 @@ fn main() {
     route_match(&mut criterion);
     header_edits(&mut criterion);
     verification(&mut criterion, &runtime, &bench);
-    standing(&mut criterion, &runtime, &bench);
+    resolve(&mut criterion, &runtime, &bench);
     trusted_systems(&mut criterion, &runtime, &bench);
     criterion.final_summary();
 
@@ -97,7 +97,7 @@ fn verification(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
 }
 
 /// A verified token without a session against one whose session is known and fresh.
-fn standing(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
+fn resolve(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
     let (plain, held) = (bench.mint(), bench.mint());
     let (plain, held) = runtime.block_on(async {
         let (plain, held) = (bench.verify(&plain).await, bench.verify(&held).await);
@@ -105,10 +105,10 @@ fn standing(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
         bench.sessions.begin(&site, &held, &answer("refresh")).await;
         (plain, held)
     });
-    for (name, token) in [("standing, plain verified token", plain), ("standing, session known and fresh", held)] {
+    for (name, token) in [("resolve, plain verified token", plain), ("resolve, session known and fresh", held)] {
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {
-                runtime.block_on(async { black_box(bench.sessions.standing(black_box(&token)).await.is_ok()) })
+                runtime.block_on(async { black_box(bench.sessions.resolve(black_box(&token)).await.is_ok()) })
             });
         });
     }

@@ -74,7 +74,7 @@ impl Parts {
         }
         let systems = SystemVerifier::new(ring, name, true);
         let agent = Agent { slas: slas.clone(), client: tenant.acting_client().unwrap().clone(), waiting: None };
-        let issuer = sessions::Issuer { slas, clients: tenant.slas_clients.clone() };
+        let issuer = sessions::SlasEndpoint { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
             keeping.store,
             ByOrganization::from_iter([(tenant.organization.clone(), issuer)]),

@@ -62,9 +62,9 @@ fn routes() {
     }
 }
 
-/// The standing of a token among so many sessions, and the memory that a session takes beyond its tokens.
+/// The resolution of a token among so many sessions, and the memory that a session takes beyond its tokens.
 fn sessions(runtime: &Runtime, bench: &Parts) {
-    println!("\n| sessions | standing, ns | bytes each beyond the tokens' |\n|---|---|---|");
+    println!("\n| sessions | resolve, ns | bytes each beyond the tokens' |\n|---|---|---|");
     let refresh = "r".repeat(200);
     let token = runtime.block_on(async { bench.verify(&bench.mint()).await });
     let site = "RefArch".parse().unwrap();
@@ -91,7 +91,7 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
         before += resident_bytes().saturating_sub(taken);
         let took = each(|turn| {
             let token = &held[scattered(turn) % count];
-            runtime.block_on(async { black_box(bench.sessions.standing(token).await.is_ok()) });
+            runtime.block_on(async { black_box(bench.sessions.resolve(token).await.is_ok()) });
         });
         println!(
             "| {count} | {} | {} |",

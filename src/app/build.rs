@@ -123,7 +123,7 @@ impl Components {
             let authorities = of_api.of_proxy(process.library_reads_system);
             let upstream = Upstream::new(&tenant.api, authorities, &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
-            let issuer = sessions::Issuer { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
+            let issuer = sessions::SlasEndpoint { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             issuers.insert(organization.clone(), issuer);
             if let Some(client) = tenant.acting_client() {
                 let (slas, client) = (parts.slas.clone(), client.clone());
@@ -147,7 +147,7 @@ impl Components {
             Arc::clone(metrics),
         );
         let sessions = match before {
-            Some(before) => sessions.after(&before.runtime.gate.sessions),
+            Some(before) => sessions.inherit_cache(&before.runtime.gate.sessions),
             None => sessions,
         };
         let on_behalf = OnBehalfTokens::new(

@@ -24,7 +24,7 @@ use crate::{
         audit::{AuditRecord, Event, Pseudonym},
         spans,
     },
-    tokens::sessions::{Holder, SessionError, Standing},
+    tokens::sessions::{SessionError, TokenChoice, TokenRecipient},
     types::{OrganizationId, Scopes, SiteId},
     verify::{
         shopper::Shopper,
@@ -136,14 +136,14 @@ impl Gateway {
             audit.shopper = self.pseudonym_of(shopper);
         }
         if shopper.marks.tsob && !Box::pin(self.may_be_renewed(&verified, audit)).await? {
-            let living = self.sessions.is_living(&verified).instrument(spans::cache("session")).await;
+            let living = self.sessions.check_active(&verified).instrument(spans::cache("session")).await;
             return living
                 .map(|()| UpstreamCredential::of_shopper(verified.shopper))
                 .map_err(|error| refusal_of_session(&error));
         }
-        match self.sessions.standing(&verified).instrument(spans::cache("session")).await {
-            Ok(Standing::Own) => Ok(UpstreamCredential::of_shopper(verified.shopper)),
-            Ok(Standing::Renewed(token)) => Ok(UpstreamCredential::of_session(verified.shopper, token)),
+        match self.sessions.resolve(&verified).instrument(spans::cache("session")).await {
+            Ok(TokenChoice::AsPresented) => Ok(UpstreamCredential::of_shopper(verified.shopper)),
+            Ok(TokenChoice::Refreshed(token)) => Ok(UpstreamCredential::of_session(verified.shopper, token)),
             Err(error) => Err(refusal_of_session(&error)),
         }
     }
@@ -166,11 +166,11 @@ impl Gateway {
         audit.event = Some(Event::OnBehalf);
         audit.actor = Some(shopper.client.to_string());
         audit.shopper = self.pseudonym_of(shopper);
-        let holder = self.sessions.holder(token).instrument(spans::cache("session")).await;
+        let holder = self.sessions.recipient(token).instrument(spans::cache("session")).await;
         let (entry, site) = match holder.map_err(|error| refusal_of_session(&error))? {
-            Holder::TrustedSystem(entry, site) => (entry, site),
-            Holder::Client => return Ok(true),
-            Holder::Nobody => return Ok(false),
+            TokenRecipient::TrustedSystem(entry, site) => (entry, site),
+            TokenRecipient::Client => return Ok(true),
+            TokenRecipient::Unknown => return Ok(false),
         };
         audit.actor = Some(entry.name.clone());
         let mut logins =
@@ -239,7 +239,7 @@ pub(super) fn needed_by(operation: &Operation) -> RequiredToken {
 
 pub(super) fn refusal_of_session(error: &SessionError) -> GatewayError {
     match error {
-        SessionError::Lapsed | SessionError::Over(_) => GatewayError::TokenExpired,
+        SessionError::Expired | SessionError::RefreshRejected(_) => GatewayError::TokenExpired,
         SessionError::LoggedOut => GatewayError::TokenInvalid("its session was logged out".into()),
         SessionError::Slas(error) => GatewayError::of_slas(error),
         SessionError::Store(_) => GatewayError::StoreUnavailable,

@@ -177,7 +177,8 @@ impl Gateway {
         let verified = self.shopper_of(route, head).await?;
         super::authorize::check_site(&verified.shopper, route.site.as_ref())?;
         self.count_legacy(Endpoint::Logout, Some(&verified.shopper.client), tenant);
-        let ended = self.sessions.end(&verified).await.map_err(|error| super::authorize::refusal_of_session(&error))?;
+        let ended =
+            self.sessions.log_out(&verified).await.map_err(|error| super::authorize::refusal_of_session(&error))?;
         // SLAS logs out registered shoppers only; a guest's tokens are forgotten, which is all there is to do.
         if let Some(ended) = ended.filter(|ended| ended.registered) {
             let logout = tenant.slas.logout(ended.client, &ended.site, &ended.access_token, &ended.refresh_token).await;
@@ -311,7 +312,7 @@ impl Gateway {
             ));
         }
         let fresh = self.sessions.refresh(&verified).await.map_err(|error| match error {
-            SessionError::Lapsed => {
+            SessionError::Expired => {
                 GatewayError::TokenInvalid("its session is not held by this gateway; log in again".into())
             }
             error => super::authorize::refusal_of_session(&error),

@@ -29,7 +29,7 @@ impl Gateway {
             }
             Origin::Session(shopper, token) => {
                 let refused = token_digest(token.expose_secret());
-                UpstreamCredential::of_session(shopper.clone(), self.sessions.after_refusal(&refused).await?)
+                UpstreamCredential::of_session(shopper.clone(), self.sessions.replace_rejected_token(&refused).await?)
             }
             Origin::Shopper(_)
             | Origin::Caller(_)

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     retry::poll_until,
-    sessions::{HeldToken, InUse, SessionError, Sessions},
+    sessions::{InUse, ReadyToken, SessionError, Sessions},
     single_flight::{Flights, Joined},
     slas_window::ON_BEHALF,
 };
@@ -129,7 +129,7 @@ pub fn is_guest(login: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct OnBehalfToken {
     /// The token, and who it speaks for.
-    pub held: Arc<HeldToken>,
+    pub held: Arc<ReadyToken>,
     /// The name it is held under; a new guest's token is not.
     name: Option<TokenDigest>,
     whose: Arc<OnBehalfOf>,
@@ -348,7 +348,7 @@ impl OnBehalfTokens {
     }
 
     /// A living token of a session. If the key of its newest is gone, another one is worth a refresh, for all who ask.
-    async fn held(&self, in_use: &Arc<InUse>) -> Result<Result<Arc<HeldToken>, TokenError>, SessionError> {
+    async fn held(&self, in_use: &Arc<InUse>) -> Result<Result<Arc<ReadyToken>, TokenError>, SessionError> {
         let newest = self.sessions.newest_of(in_use).await?;
         let held = self.sessions.held(in_use, &newest).await;
         let is_void = matches!(held, Err(TokenError::KeyUnknown | TokenError::SignatureWrong));
@@ -362,7 +362,7 @@ impl OnBehalfTokens {
     /// Whether a session's failure means that a new one must be begun, or that nothing can be done now.
     fn over(&self, name: &TokenDigest, error: SessionError) -> Result<(), OnBehalfError> {
         match error {
-            SessionError::Lapsed | SessionError::LoggedOut | SessionError::Over(_) => {
+            SessionError::Expired | SessionError::LoggedOut | SessionError::RefreshRejected(_) => {
                 self.sessions.forget_name(name);
                 Ok(())
             }
@@ -469,7 +469,11 @@ impl OnBehalfTokens {
     }
 }
 
-fn on_behalf(whose: &Arc<OnBehalfOf>, name: Option<&TokenDigest>, held: Result<Arc<HeldToken>, TokenError>) -> Outcome {
+fn on_behalf(
+    whose: &Arc<OnBehalfOf>,
+    name: Option<&TokenDigest>,
+    held: Result<Arc<ReadyToken>, TokenError>,
+) -> Outcome {
     let held = held.map_err(|error| {
         tracing::error!(%error, organization = %whose.organization, "SLAS gave a token that does not verify");
         OnBehalfError::Slas(SalesforceError::malformed("a token that does not verify"))

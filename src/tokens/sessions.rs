@@ -25,11 +25,11 @@ use secrecy::SecretString;
 pub(super) use self::cache::InUse;
 use self::state::Known;
 pub use self::{
-    by_name::Holder,
-    caller_held::{HandedSession, Origin, Presented, RefreshTokenEpoch, Refreshed},
+    by_name::TokenRecipient,
+    caller_held::{CallerHeldSession, CallerRefresh, PresentedRefreshToken, RefreshTokenEpoch, TokenOrigin},
     error::SessionError,
-    ready_token::HeldToken,
-    state::{Issuer, Sessions},
+    ready_token::ReadyToken,
+    state::{Sessions, SlasEndpoint},
 };
 use crate::{
     config::SlasClient,
@@ -56,7 +56,7 @@ const END_RETRIES: RetrySchedule = RetrySchedule {
 
 /// An end that the store has not taken yet.
 #[derive(Debug)]
-enum Untold {
+enum PendingRevocation {
     Session(Arc<Session>),
     Token(VerifiedToken),
     Customer(OrganizationId, CustomerId),
@@ -64,16 +64,16 @@ enum Untold {
 
 /// What a verified token is good for.
 #[derive(Debug)]
-pub enum Standing {
+pub enum TokenChoice {
     /// It goes upstream itself.
-    Own,
+    AsPresented,
     /// Its session has a newer one, which goes upstream in its place.
-    Renewed(SecretString),
+    Refreshed(SecretString),
 }
 
 /// An ended session: what SLAS's logout needs.
 #[derive(Debug)]
-pub struct EndedSession<'s> {
+pub struct LoggedOutSession<'s> {
     /// The client of the login.
     pub client: &'s SlasClient,
     /// The site of the login.
@@ -113,7 +113,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`].
-    pub async fn standing(self: &Arc<Self>, token: &VerifiedToken) -> Result<Standing, SessionError> {
+    pub async fn resolve(self: &Arc<Self>, token: &VerifiedToken) -> Result<TokenChoice, SessionError> {
         let now = unix_now();
         // Where a session can make up for it, a token is over at its very end; without one, the clocks'
         // difference is granted.
@@ -121,20 +121,20 @@ impl Sessions {
         let in_use = match self.known(token, now).await {
             Ok(Known::Session(in_use)) => in_use,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Expired),
             Err(error) if is_over => return Err(error.into()),
-            Ok(Known::Nothing(_) | Known::Epoch(_)) | Err(_) => return Ok(Standing::Own),
+            Ok(Known::Nothing(_) | Known::Epoch(_)) | Err(_) => return Ok(TokenChoice::AsPresented),
         };
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
         if token.shopper.expires_at > now + ahead {
             self.used(&in_use, now).await;
-            return Ok(Standing::Own);
+            return Ok(TokenChoice::AsPresented);
         }
         match self.is_idle(&in_use, now).await {
             Ok(false) => {}
-            Ok(true) | Err(_) if !is_over => return Ok(Standing::Own),
-            Ok(true) => return Err(SessionError::Lapsed),
+            Ok(true) | Err(_) if !is_over => return Ok(TokenChoice::AsPresented),
+            Ok(true) => return Err(SessionError::Expired),
             Err(error) => return Err(error.into()),
         }
         let renewed = if session.access_ends_at > now + ahead {
@@ -145,22 +145,22 @@ impl Sessions {
         } else {
             match self.renew_without_delay(&in_use, session.version, now).await {
                 Some(renewed) => renewed,
-                None => return Ok(Standing::Own),
+                None => return Ok(TokenChoice::AsPresented),
             }
         };
         match renewed {
             Ok(newest) => {
                 self.used(&in_use, now).await;
-                Ok(self.standing_of(token, &newest))
+                Ok(self.choose(token, &newest))
             }
             Err(error) if !is_over => {
                 let correlation_id = correlation::current_text();
                 tracing::warn!(%error, correlation_id, "a session was not renewed; its token is still valid");
-                Ok(Standing::Own)
+                Ok(TokenChoice::AsPresented)
             }
             // Somebody holds an old token, and the newest that we have still lives.
             Err(SessionError::Slas(_) | SessionError::Store(_)) if session.access_ends_at > now => {
-                Ok(self.standing_of(token, &session))
+                Ok(self.choose(token, &session))
             }
             Err(error) => Err(error),
         }
@@ -194,10 +194,10 @@ impl Sessions {
         let in_use = match self.known(token, now).await? {
             Known::Session(in_use) => in_use,
             Known::Ended => return Err(SessionError::LoggedOut),
-            Known::Nothing(_) | Known::Epoch(_) => return Err(SessionError::Lapsed),
+            Known::Nothing(_) | Known::Epoch(_) => return Err(SessionError::Expired),
         };
         if self.is_idle(&in_use, now).await? {
-            return Err(SessionError::Lapsed);
+            return Err(SessionError::Expired);
         }
         let session = in_use.session.load_full();
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
@@ -213,21 +213,21 @@ impl Sessions {
     /// token of its session at SLAS that was issued before.
     ///
     /// # Errors
-    /// [`SessionError::LoggedOut`] and [`SessionError::Lapsed`] if it was over before, [`SessionError::Store`]
+    /// [`SessionError::LoggedOut`] and [`SessionError::Expired`] if it was over before, [`SessionError::Store`]
     /// if other replicas could not be told yet: here it is over then.
-    pub async fn end(&self, token: &VerifiedToken) -> Result<Option<EndedSession<'_>>, SessionError> {
+    pub async fn log_out(&self, token: &VerifiedToken) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
         let now = unix_now();
-        let at = self.end_of_now(token);
+        let at = self.revocation_time_of(token);
         let after = match self.known(token, now).await {
-            Ok(Known::Session(in_use)) => return self.end_session(&in_use.session.load_full(), at).await,
+            Ok(Known::Session(in_use)) => return self.revoke_session(&in_use.session.load_full(), at).await,
             Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Lapsed),
+            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Expired),
             Ok(Known::Epoch(after)) => Some(*after),
             Ok(Known::Nothing(_)) => None,
             Err(error) => {
-                self.end_here(token.shopper.revocation_keys.session, 0, at);
+                self.revoke_locally(token.shopper.revocation_keys.session, 0, at);
                 self.known.insert(token.digest, Known::Ended);
-                self.end_later(Untold::Token(token.clone()), at);
+                self.revoke_in_background(PendingRevocation::Token(token.clone()), at);
                 return Err(error.into());
             }
         };
@@ -238,25 +238,29 @@ impl Sessions {
                 Ok(None)
             }
             Err(error) => {
-                self.end_here(token.shopper.revocation_keys.session, after.unwrap_or_default().session, at);
-                self.end_later(Untold::Token(token.clone()), at);
+                self.revoke_locally(token.shopper.revocation_keys.session, after.unwrap_or_default().session, at);
+                self.revoke_in_background(PendingRevocation::Token(token.clone()), at);
                 Err(error.into())
             }
         }
     }
 
-    async fn end_session(&self, session: &Arc<Session>, at: u64) -> Result<Option<EndedSession<'_>>, SessionError> {
+    async fn revoke_session(
+        &self,
+        session: &Arc<Session>,
+        at: u64,
+    ) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
         self.forget(session);
         let key = session.revocation_keys().session;
         match self.store.end(RevocationTarget::Session(session), at).await {
             Ok(end) => self.ends.note(key, end),
             Err(error) => {
-                self.end_here(key, session.after.session, at);
-                self.end_later(Untold::Session(Arc::clone(session)), at);
+                self.revoke_locally(key, session.after.session, at);
+                self.revoke_in_background(PendingRevocation::Session(Arc::clone(session)), at);
                 return Err(error.into());
             }
         };
-        Ok(self.client_of(session).map(|client| EndedSession {
+        Ok(self.client_of(session).map(|client| LoggedOutSession {
             client,
             site: session.owner.site.clone(),
             access_token: session.access_token.clone(),
@@ -266,24 +270,24 @@ impl Sessions {
     }
 
     /// The time of an end that is now, by SLAS's clock: no token of the session that anyone has seen was issued later.
-    fn end_of_now(&self, token: &VerifiedToken) -> u64 {
-        self.end_time(&token.shopper.organization).max(token.shopper.issued_at)
+    fn revocation_time_of(&self, token: &VerifiedToken) -> u64 {
+        self.revocation_time(&token.shopper.organization).max(token.shopper.issued_at)
     }
 
     /// Ends in this process what came after the end of this number, while the store cannot be told. The store's own number
     /// is higher.
-    fn end_here(&self, key: RevocationKey, after: u64, at: u64) {
+    fn revoke_locally(&self, key: RevocationKey, after: u64, at: u64) {
         self.ends.update(key, |known| Revocation { number: known.number.max(after) + 1, at: known.at.max(at) });
     }
 
     /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
     /// tries again would learn that all is done, while other replicas still accept it.
-    fn end_later(&self, untold: Untold, at: u64) {
+    fn revoke_in_background(&self, untold: PendingRevocation, at: u64) {
         let (store, ends, untold) = (Arc::clone(&self.store), Arc::clone(&self.ends), Arc::new(untold));
         retry_in_background(END_RETRIES, move || {
             let (store, ends, untold) = (Arc::clone(&store), Arc::clone(&ends), Arc::clone(&untold));
             async move {
-                let (key, end) = tell(&*store, &untold, at).await?;
+                let (key, end) = write_revocation(&*store, &untold, at).await?;
                 ends.note(key, end);
                 tracing::info!("an ended session was ended in the store late");
                 Ok::<_, StoreError>(())
@@ -294,16 +298,16 @@ impl Sessions {
     /// Ends every session of a token's customer, everywhere.
     ///
     /// # Errors
-    /// As [`Sessions::end`].
-    pub async fn end_all(&self, token: &VerifiedToken) -> Result<(), SessionError> {
-        let ended = match self.end(token).await {
-            Ok(_) | Err(SessionError::LoggedOut | SessionError::Lapsed) => Ok(()),
+    /// As [`Sessions::log_out`].
+    pub async fn log_out_customer(&self, token: &VerifiedToken) -> Result<(), SessionError> {
+        let ended = match self.log_out(token).await {
+            Ok(_) | Err(SessionError::LoggedOut | SessionError::Expired) => Ok(()),
             Err(error) => Err(error),
         };
         let shopper = &token.shopper;
         let Some(customer) = &shopper.customer else { return ended };
         let key = RevocationKey::of_customer(&shopper.organization, customer);
-        let at = self.end_of_now(token);
+        let at = self.revocation_time_of(token);
         match self.store.end_all(&shopper.organization, customer, at).await {
             Ok(end) => {
                 self.ends.note(key, end);
@@ -311,8 +315,11 @@ impl Sessions {
             }
             Err(error) => {
                 // Whatever number a session of his came after, it is lower than the store's next.
-                self.end_here(key, 0, at);
-                self.end_later(Untold::Customer(shopper.organization.clone(), customer.clone()), at);
+                self.revoke_locally(key, 0, at);
+                self.revoke_in_background(
+                    PendingRevocation::Customer(shopper.organization.clone(), customer.clone()),
+                    at,
+                );
                 Err(error.into())
             }
         }
@@ -330,11 +337,11 @@ impl Sessions {
         self.store.turn(who.as_bytes(), window, longest).await.unwrap_or(Some(Duration::ZERO))
     }
 
-    fn standing_of(&self, token: &VerifiedToken, newest: &Session) -> Standing {
+    fn choose(&self, token: &VerifiedToken, newest: &Session) -> TokenChoice {
         if newest.tokens.last() == Some(&token.digest) {
-            Standing::Own
+            TokenChoice::AsPresented
         } else {
-            Standing::Renewed(newest.access_token.clone())
+            TokenChoice::Refreshed(newest.access_token.clone())
         }
     }
 }
@@ -350,12 +357,16 @@ fn ending_of(token: &VerifiedToken, after: Option<Epoch>) -> RevocationTarget<'s
 }
 
 /// Ends in the store what could not be ended there at first.
-async fn tell(store: &dyn SessionStore, untold: &Untold, at: u64) -> Result<(RevocationKey, Revocation), StoreError> {
+async fn write_revocation(
+    store: &dyn SessionStore,
+    untold: &PendingRevocation,
+    at: u64,
+) -> Result<(RevocationKey, Revocation), StoreError> {
     match untold {
-        Untold::Session(session) => {
+        PendingRevocation::Session(session) => {
             Ok((session.revocation_keys().session, store.end(RevocationTarget::Session(session), at).await?))
         }
-        Untold::Token(token) => {
+        PendingRevocation::Token(token) => {
             let end = match store.find(&token.digest).await? {
                 Found::Session(session, _) => store.end(RevocationTarget::Session(&session), at).await?,
                 Found::Epoch(after) => store.end(ending_of(token, Some(after)), at).await?,
@@ -363,7 +374,7 @@ async fn tell(store: &dyn SessionStore, untold: &Untold, at: u64) -> Result<(Rev
             };
             Ok((token.shopper.revocation_keys.session, end))
         }
-        Untold::Customer(organization, customer) => {
+        PendingRevocation::Customer(organization, customer) => {
             let end = store.end_all(organization, customer, at).await?;
             Ok((RevocationKey::of_customer(organization, customer), end))
         }

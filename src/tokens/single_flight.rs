@@ -125,10 +125,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_hangs_up_aborts_nothing() {
-        let (flights, (tell, told)) = (Flights::new(), tokio::sync::oneshot::channel());
+        let (flights, (write_revocation, told)) = (Flights::new(), tokio::sync::oneshot::channel());
         let work = || async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
-            tell.send(()).unwrap();
+            write_revocation.send(()).unwrap();
         };
         let hung_up = tokio::time::timeout(Duration::from_millis(1), flights.join(&1, work)).await;
         assert!(hung_up.is_err());

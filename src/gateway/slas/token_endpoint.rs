@@ -31,7 +31,10 @@ use crate::{
         slas::{Slas, TokenResponse},
         transport::Response,
     },
-    tokens::sessions::{HandedSession, Origin, Presented as handed, RefreshTokenEpoch, Refreshed, SessionError},
+    tokens::sessions::{
+        CallerHeldSession, CallerRefresh, PresentedRefreshToken as Presented, RefreshTokenEpoch, SessionError,
+        TokenOrigin,
+    },
     types::SiteId,
     verify::shopper_token::VerifiedToken,
 };
@@ -65,7 +68,7 @@ enum RefreshTarget {
     /// SLAS, as the request came.
     Slas,
     /// The session that the gateway has of it.
-    Session(HandedSession),
+    Session(CallerHeldSession),
     /// Nothing: its session was ended.
     Ended,
 }
@@ -108,30 +111,30 @@ impl Gateway {
         let passed = login.passed();
         let is_refresh = is_refresh(login.operation, &form)?;
         let refresh_token = if is_refresh { presented(login.head, &form)? } else { None };
-        let answered = match self.handed_session(login, refresh_token.as_ref(), site.as_ref()).await? {
+        let answered = match self.caller_held_session(login, refresh_token.as_ref(), site.as_ref()).await? {
             RefreshTarget::Session(handed) => {
                 let proof =
                     passed.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
                 let passed = passed.clone();
                 let request = [passed.rest.as_bytes(), b"\0", &passed.form].concat();
                 let exchange = move |valid| async move { passed.with(&valid).send().await };
-                self.sessions.refresh_handed(handed, &proof, &request, exchange).await
+                self.sessions.refresh_caller_held(handed, &proof, &request, exchange).await
             }
-            RefreshTarget::Ended => Ok(Refreshed::Ended),
-            RefreshTarget::Slas => Ok(Refreshed::Gone),
+            RefreshTarget::Ended => Ok(CallerRefresh::Revoked),
+            RefreshTarget::Slas => Ok(CallerRefresh::Gone),
         };
         match answered {
-            Ok(Refreshed::Answer(answer)) => return Ok(login.reply(&answer)),
-            Ok(Refreshed::Ended) => return Ok(LocalResponse::refresh_token_void()),
+            Ok(CallerRefresh::Response(answer)) => return Ok(login.reply(&answer)),
+            Ok(CallerRefresh::Revoked) => return Ok(LocalResponse::refresh_token_void()),
             // There is no session: what the caller brings is for SLAS to judge.
-            Ok(Refreshed::Gone) => {}
+            Ok(CallerRefresh::Gone) => {}
             Err(SessionError::Slas(error)) => return Err(GatewayError::of_api(&error)),
             Err(_) => return Err(GatewayError::StoreUnavailable),
         }
         let origin = match (&refresh_token, is_refresh) {
-            (Some(token), _) => Origin::Refresh(self.sessions.lineage(token).await),
-            (None, true) => Origin::Refresh(RefreshTokenEpoch::Unknown),
-            (None, false) => Origin::Login,
+            (Some(token), _) => TokenOrigin::Refresh(self.sessions.refresh_token_epoch(token).await),
+            (None, true) => TokenOrigin::Refresh(RefreshTokenEpoch::Unknown),
+            (None, false) => TokenOrigin::Login,
         };
         let answer = passed.send().await.map_err(|error| GatewayError::of_api(&error))?;
         if self.take_over(login, site, &answer, origin).await {
@@ -152,7 +155,7 @@ impl Gateway {
     }
 
     /// The session whose refresh token a request presents, under the name of the same client and site.
-    async fn handed_session(
+    async fn caller_held_session(
         &self,
         login: &Login<'_>,
         refresh_token: Option<&SecretString>,
@@ -168,18 +171,18 @@ impl Gateway {
         let client = client.and_then(|client| client.parse().ok());
         let (Some(client), Some(site)) = (client, site) else { return Ok(RefreshTarget::Slas) };
         let organization = &login.tenant.settings.organization;
-        let found = self.sessions.of_handed(organization, &client, Some(site), refresh_token).await;
+        let found = self.sessions.find_caller_held(organization, &client, Some(site), refresh_token).await;
         match found.map_err(|_| GatewayError::StoreUnavailable)? {
-            handed::Session(handed) => Ok(RefreshTarget::Session(handed)),
-            handed::Ended => Ok(RefreshTarget::Ended),
-            handed::Unknown => Ok(RefreshTarget::Slas),
+            Presented::Session(handed) => Ok(RefreshTarget::Session(handed)),
+            Presented::Revoked => Ok(RefreshTarget::Ended),
+            Presented::Unknown => Ok(RefreshTarget::Slas),
         }
     }
 
     /// Begins the session of an answer with tokens of a configured client, where the tenant wants that, and notes that a
     /// login came after a logout. Whatever is wrong with the answer, the caller gets it, unless it is that of a refresh of
     /// a session that was logged out.
-    async fn take_over(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Response, origin: Origin) -> bool {
+    async fn take_over(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Response, origin: TokenOrigin) -> bool {
         let organization = &login.tenant.settings.organization;
         if answer.status != StatusCode::OK {
             return true;
@@ -205,7 +208,7 @@ impl Gateway {
         let is_ours = login.tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
         let site = shopper.site.clone().or(site).filter(|_| is_ours && login.tenant.settings.register_sessions);
         if let Some(site) = site {
-            self.sessions.begin_handed(&site, &verified, &tokens, after).await;
+            self.sessions.begin_caller_held(&site, &verified, &tokens, after).await;
         }
         true
     }
@@ -219,13 +222,13 @@ impl Gateway {
         route: &Route,
         head: &Parts,
         form: &[u8],
-    ) -> Result<Option<HandedSession>, GatewayError> {
+    ) -> Result<Option<CallerHeldSession>, GatewayError> {
         let token = Form::read(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
         let Ok(Authorization::Basic(basic)) = Authorization::read(&head.headers) else { return Ok(None) };
         let (Some(token), Ok(client)) = (token, basic.user.parse()) else { return Ok(None) };
-        match self.sessions.of_handed(&route.organization, &client, None, &token).await {
-            Ok(handed::Session(handed)) => Ok(Some(handed)),
-            Ok(handed::Ended | handed::Unknown) => Ok(None),
+        match self.sessions.find_caller_held(&route.organization, &client, None, &token).await {
+            Ok(Presented::Session(handed)) => Ok(Some(handed)),
+            Ok(Presented::Revoked | Presented::Unknown) => Ok(None),
             Err(_) => Err(GatewayError::StoreUnavailable),
         }
     }
@@ -247,10 +250,11 @@ impl Gateway {
         let presented = query.single(REFRESH_TOKEN).map_err(ambiguous)?.map(|token| SecretString::from(&*token));
         let site = query.single("channel_id").map_err(ambiguous)?.and_then(|site| site.parse::<SiteId>().ok());
         let (Some(presented), Some(site)) = (presented, site) else { return Ok(None) };
-        let found = self.sessions.of_handed(&route.organization, &token.shopper.client, Some(&site), &presented).await;
+        let found =
+            self.sessions.find_caller_held(&route.organization, &token.shopper.client, Some(&site), &presented).await;
         let handed = match found.map_err(|_| GatewayError::StoreUnavailable)? {
-            handed::Session(handed) => Some(handed).filter(|handed| handed.is_of(&token.shopper)),
-            handed::Ended | handed::Unknown => None,
+            Presented::Session(handed) => Some(handed).filter(|handed| handed.is_of(&token.shopper)),
+            Presented::Revoked | Presented::Unknown => None,
         };
         Ok(handed.map(|handed| {
             let target = route.upstream_target.as_deref().unwrap_or(head.uri.path());

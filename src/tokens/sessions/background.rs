@@ -100,7 +100,7 @@ impl Sessions {
     /// How many sessions of shoppers, and how many on behalf of shoppers, this process has at hand. A session that is no
     /// longer known by its first token or name is not counted.
     #[must_use]
-    pub fn at_hand(&self) -> (usize, usize) {
+    pub fn count_cached(&self) -> (usize, usize) {
         let (mut own, mut on_behalf) = (0, 0);
         for (digest, known) in self.known.iter() {
             let Known::Session(in_use) = known else { continue };

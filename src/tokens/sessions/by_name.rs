@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     cache::InUse,
     error::{Outcome, SessionError},
-    ready_token::HeldToken,
+    ready_token::ReadyToken,
     state::{Known, Sessions, owns},
 };
 use crate::{
@@ -28,13 +28,13 @@ const CLAIMED_EXCHANGES: u32 = 2;
 
 /// Who was given a token on behalf of a shopper.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub enum TokenRecipient {
     /// A trusted system, by the gateway, after a login at this site.
     TrustedSystem(CallerEntry, SiteId),
     /// Whoever logged in at SLAS through the gateway, with the client's own credential.
     Client,
     /// Nobody, as far as the gateway knows: it never gave this token to anyone, or never had it.
-    Nobody,
+    Unknown,
 }
 
 impl Sessions {
@@ -43,7 +43,7 @@ impl Sessions {
         self: &Arc<Self>,
         name: &TokenDigest,
         site: &SiteId,
-        held: &Arc<HeldToken>,
+        held: &Arc<ReadyToken>,
         caller: Option<&CallerEntry>,
         answer: &TokenResponse,
     ) {
@@ -75,7 +75,7 @@ impl Sessions {
         let now = unix_now();
         let session = in_use.session.load_full();
         if self.is_idle(in_use, now).await.unwrap_or(false) {
-            return Err(SessionError::Lapsed);
+            return Err(SessionError::Expired);
         }
         self.used(in_use, now).await;
         let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
@@ -94,8 +94,8 @@ impl Sessions {
         &self,
         in_use: &InUse,
         session: &Session,
-    ) -> Result<Arc<HeldToken>, TokenError> {
-        let is_newest = |held: &HeldToken| session.tokens.last() == Some(&held.verified.digest);
+    ) -> Result<Arc<ReadyToken>, TokenError> {
+        let is_newest = |held: &ReadyToken| session.tokens.last() == Some(&held.verified.digest);
         if let Some(held) = in_use.held.load_full().filter(|held| is_newest(held) && self.still_verifies(held)) {
             return Ok(held);
         }
@@ -115,16 +115,16 @@ impl Sessions {
         &self,
         token: &SecretString,
         organization: &OrganizationId,
-    ) -> Result<HeldToken, TokenError> {
+    ) -> Result<ReadyToken, TokenError> {
         self.hold(token, self.verifier.verify_issued(token.expose_secret(), organization).await?)
     }
 
-    fn hold(&self, token: &SecretString, verified: VerifiedToken) -> Result<HeldToken, TokenError> {
+    fn hold(&self, token: &SecretString, verified: VerifiedToken) -> Result<ReadyToken, TokenError> {
         let authorization = bearer(token).ok_or(TokenError::NotAShoppers)?;
-        Ok(HeldToken { authorization, verified, verifier: Arc::downgrade(&self.verifier) })
+        Ok(ReadyToken { authorization, verified, verifier: Arc::downgrade(&self.verifier) })
     }
 
-    fn still_verifies(&self, held: &HeldToken) -> bool {
+    fn still_verifies(&self, held: &ReadyToken) -> bool {
         held.verifier.as_ptr() == Arc::as_ptr(&self.verifier) && self.verifier.still_verifies(&held.verified)
     }
 
@@ -140,7 +140,7 @@ impl Sessions {
     }
 
     /// The same for a session that is known here by the refused token.
-    pub async fn after_refusal(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
+    pub async fn replace_rejected_token(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
         let Some(Known::Session(in_use)) = self.known.get(refused) else { return None };
         if self.has_ended(&in_use) {
             return None;
@@ -158,30 +158,30 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::LoggedOut`], and [`SessionError::Store`]: nobody knows.
-    pub async fn holder(&self, token: &VerifiedToken) -> Result<Holder, SessionError> {
+    pub async fn recipient(&self, token: &VerifiedToken) -> Result<TokenRecipient, SessionError> {
         match self.known(token, unix_now()).await? {
             Known::Session(in_use) => {
                 let session = in_use.session.load();
                 Ok(match session.caller.as_deref() {
-                    Some(entry) => Holder::TrustedSystem(entry.clone(), session.owner.site.clone()),
-                    None if session.is_named => Holder::Nobody,
-                    None => Holder::Client,
+                    Some(entry) => TokenRecipient::TrustedSystem(entry.clone(), session.owner.site.clone()),
+                    None if session.is_named => TokenRecipient::Unknown,
+                    None => TokenRecipient::Client,
                 })
             }
             Known::Ended => Err(SessionError::LoggedOut),
-            Known::Nothing(_) | Known::Epoch(_) => Ok(Holder::Nobody),
+            Known::Nothing(_) | Known::Epoch(_) => Ok(TokenRecipient::Unknown),
         }
     }
 
     /// Whether a token lives by itself, without the session that it may have.
     ///
     /// # Errors
-    /// [`SessionError::LoggedOut`], [`SessionError::Lapsed`], [`SessionError::Store`].
-    pub async fn is_living(&self, token: &VerifiedToken) -> Result<(), SessionError> {
+    /// [`SessionError::LoggedOut`], [`SessionError::Expired`], [`SessionError::Store`].
+    pub async fn check_active(&self, token: &VerifiedToken) -> Result<(), SessionError> {
         let now = unix_now();
         match self.known(token, now).await? {
             Known::Ended => Err(SessionError::LoggedOut),
-            _ if token.has_ended(now) => Err(SessionError::Lapsed),
+            _ if token.has_ended(now) => Err(SessionError::Expired),
             Known::Session(_) | Known::Nothing(_) | Known::Epoch(_) => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::ready_token::HeldToken;
+use super::ready_token::ReadyToken;
 use crate::store::{RevocationKeys, Session, SessionId};
 
 /// For so many seconds after a failure, a valid token asks for no refresh.
@@ -25,7 +25,7 @@ pub(in crate::tokens) struct InUse {
     /// What ends it.
     pub(super) revocation_keys: RevocationKeys,
     /// The newest token of a named session, once somebody wanted it.
-    pub(super) held: ArcSwapOption<HeldToken>,
+    pub(super) held: ArcSwapOption<ReadyToken>,
     pub(super) used_at: AtomicU64,
     /// The last use that the store was told of.
     pub(super) told_at: AtomicU64,

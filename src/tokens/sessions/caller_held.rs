@@ -34,25 +34,25 @@ use crate::{
 
 /// The session of a refresh token that a caller presented.
 #[derive(Debug, Clone)]
-pub struct HandedSession {
+pub struct CallerHeldSession {
     session: Arc<Session>,
     presented: TokenDigest,
 }
 
 /// What the gateway knows of a refresh token that a caller presented.
 #[derive(Debug, Clone)]
-pub enum Presented {
+pub enum PresentedRefreshToken {
     /// It is good for this session.
-    Session(HandedSession),
+    Session(CallerHeldSession),
     /// Its session was ended.
-    Ended,
+    Revoked,
     /// Nothing: it is for SLAS to judge.
     Unknown,
 }
 
 /// Where tokens come from that the gateway does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum TokenOrigin {
     /// A login.
     Login,
     /// A refresh token, of which this is known.
@@ -72,16 +72,16 @@ pub enum RefreshTokenEpoch {
 
 /// How a caller's own refresh ended.
 #[derive(Debug)]
-pub enum Refreshed {
+pub enum CallerRefresh {
     /// With this answer of SLAS.
-    Answer(Response),
+    Response(Response),
     /// The session was ended meanwhile: what SLAS gave is refused.
-    Ended,
+    Revoked,
     /// The session is gone: the refresh token is for SLAS to judge.
     Gone,
 }
 
-impl HandedSession {
+impl CallerHeldSession {
     /// The refresh token that is valid now.
     #[must_use]
     pub fn refresh_token(&self) -> &SecretString {
@@ -98,7 +98,7 @@ impl HandedSession {
 impl Sessions {
     /// Begins the session of a login whose answer goes to the caller as it is, and which came after these logouts, or
     /// after all.
-    pub async fn begin_handed(
+    pub async fn begin_caller_held(
         self: &Arc<Self>,
         site: &SiteId,
         token: &VerifiedToken,
@@ -122,7 +122,7 @@ impl Sessions {
         &self,
         token: &VerifiedToken,
         refresh_token: Option<&SecretString>,
-        origin: Origin,
+        origin: TokenOrigin,
     ) -> Result<Option<Epoch>, StoreError> {
         let shopper = &token.shopper;
         let ends = self.revocations_of(&shopper.revocation_keys).await?;
@@ -131,10 +131,10 @@ impl Sessions {
         }
         let is_covered = ends.cover_issued(shopper.issued_at);
         let after = match origin {
-            Origin::Login => ends.after(),
-            Origin::Refresh(RefreshTokenEpoch::Epoch(after)) if !ends.cover(after) => after,
-            Origin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => return Ok(Some(ends.after())),
-            Origin::Refresh(_) => {
+            TokenOrigin::Login => ends.after(),
+            TokenOrigin::Refresh(RefreshTokenEpoch::Epoch(after)) if !ends.cover(after) => after,
+            TokenOrigin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => return Ok(Some(ends.after())),
+            TokenOrigin::Refresh(_) => {
                 // Its issue time would show it as later than the logout.
                 self.store.refuse(&token.digest).await?;
                 self.known.insert(token.digest, Known::Ended);
@@ -153,7 +153,7 @@ impl Sessions {
     }
 
     /// What is known of a refresh token without a session.
-    pub async fn lineage(&self, refresh_token: &SecretString) -> RefreshTokenEpoch {
+    pub async fn refresh_token_epoch(&self, refresh_token: &SecretString) -> RefreshTokenEpoch {
         match self.store.find(&name_of(refresh_token)).await {
             Ok(Found::Epoch(after)) => RefreshTokenEpoch::Epoch(after),
             Ok(_) => RefreshTokenEpoch::Unknown,
@@ -165,18 +165,18 @@ impl Sessions {
     ///
     /// # Errors
     /// [`StoreError`]: nobody knows whether the token is still the valid one.
-    pub async fn of_handed(
+    pub async fn find_caller_held(
         &self,
         organization: &OrganizationId,
         client: &ClientId,
         site: Option<&SiteId>,
         refresh_token: &SecretString,
-    ) -> Result<Presented, StoreError> {
+    ) -> Result<PresentedRefreshToken, StoreError> {
         let presented = name_of(refresh_token);
         let session = match self.store.find(&presented).await? {
             Found::Session(session, _) => session,
-            Found::Ended => return Ok(Presented::Ended),
-            Found::Gone | Found::Epoch(_) | Found::Nothing => return Ok(Presented::Unknown),
+            Found::Ended => return Ok(PresentedRefreshToken::Revoked),
+            Found::Gone | Found::Epoch(_) | Found::Nothing => return Ok(PresentedRefreshToken::Unknown),
         };
         let owner = &session.owner;
         let is_theirs = owner.organization == *organization
@@ -184,16 +184,20 @@ impl Sessions {
             && site.is_none_or(|site| owner.site == *site);
         let is_good =
             is_theirs && session.handed.as_deref().is_some_and(|handed| handed.accepts(&presented, unix_now()));
-        Ok(if is_good { Presented::Session(HandedSession { session, presented }) } else { Presented::Unknown })
+        Ok(if is_good {
+            PresentedRefreshToken::Session(CallerHeldSession { session, presented })
+        } else {
+            PresentedRefreshToken::Unknown
+        })
     }
 
     /// Ends the session of a refresh token that SLAS has revoked.
     ///
     /// # Errors
     /// [`SessionError::Store`] if other replicas could not be told yet: here it is over then.
-    pub async fn end_handed(&self, handed: &HandedSession) -> Result<(), SessionError> {
-        let at = self.end_time(&handed.session.owner.organization);
-        self.end_session(&handed.session, at).await.map(|_| ())
+    pub async fn end_caller_held(&self, handed: &CallerHeldSession) -> Result<(), SessionError> {
+        let at = self.revocation_time(&handed.session.owner.organization);
+        self.revoke_session(&handed.session, at).await.map(|_| ())
     }
 
     /// A caller's own refresh: `exchange` with the refresh token that is valid now, and SLAS's answer as it
@@ -202,13 +206,13 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError::Slas`] if no answer came, [`SessionError::Store`] if the lock could not be had.
-    pub async fn refresh_handed<F, Exchange>(
+    pub async fn refresh_caller_held<F, Exchange>(
         self: &Arc<Self>,
-        handed: HandedSession,
+        handed: CallerHeldSession,
         proof: &[u8],
         request: &[u8],
         exchange: F,
-    ) -> Result<Refreshed, SessionError>
+    ) -> Result<CallerRefresh, SessionError>
     where
         F: FnOnce(SecretString) -> Exchange + Send + 'static,
         Exchange: Future<Output = Result<Response, SalesforceError>> + Send + 'static,
@@ -217,23 +221,23 @@ impl Sessions {
         let place = last_answer_of(&handed.session, proof);
         let request = sha256([&place, b"\0".as_slice(), request].concat());
         if let Some(answer) = self.refusals.answer(&request) {
-            return Ok(Refreshed::Answer(answer));
+            return Ok(CallerRefresh::Response(answer));
         }
         let refreshing = tokio::spawn(correlation::inherited(async move {
             let (session, fence) = match sessions.lock(&handed.session).await {
                 Ok(locked) => locked,
                 Err(error @ SessionError::Store(_)) => return Err(error),
-                Err(_) => return Ok(Refreshed::Gone),
+                Err(_) => return Ok(CallerRefresh::Gone),
             };
             if let Some(answer) = sessions.last_answer(&session, &place).await {
                 sessions.unlock(&session, fence).await;
-                return Ok(Refreshed::Answer(answer));
+                return Ok(CallerRefresh::Response(answer));
             }
             match exchange(session.refresh_token.clone()).await {
                 Ok(answer) => {
                     sessions.refusals.note_answer(request, &answer);
                     let is_kept = sessions.keep_answer(&session, &handed.presented, fence, &answer, &place).await;
-                    Ok(if is_kept { Refreshed::Answer(answer) } else { Refreshed::Ended })
+                    Ok(if is_kept { CallerRefresh::Response(answer) } else { CallerRefresh::Revoked })
                 }
                 Err(error) => {
                     sessions.unlock(&session, fence).await;
@@ -300,7 +304,7 @@ impl Sessions {
                 }
                 !self.adopt(newest, now).await
             }
-            Err(SessionError::LoggedOut | SessionError::Lapsed) => false,
+            Err(SessionError::LoggedOut | SessionError::Expired) => false,
             Err(error) => {
                 tracing::warn!(%error, "a caller's own refresh is not stored yet");
                 true

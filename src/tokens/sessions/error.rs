@@ -15,13 +15,13 @@ pub(super) type Outcome = Result<Arc<Session>, SessionError>;
 pub enum SessionError {
     /// It has ended, and no session makes up for it.
     #[error("the token has ended and has no session here")]
-    Lapsed,
+    Expired,
     /// Its session was logged out.
     #[error("the session was logged out")]
     LoggedOut,
     /// SLAS refused the refresh token: the session is over.
     #[error("the session is over: {0}")]
-    Over(SalesforceError),
+    RefreshRejected(SalesforceError),
     /// SLAS could not be asked, or does not know the client any more; the session stays.
     #[error("the session could not be refreshed: {0}")]
     Slas(SalesforceError),

@@ -9,7 +9,7 @@ use crate::verify::shopper_token::{ShopperVerifier, VerifiedToken};
 
 /// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
 #[derive(Debug)]
-pub struct HeldToken {
+pub struct ReadyToken {
     /// `Bearer` and the token.
     pub authorization: HeaderValue,
     /// Who it speaks for.
@@ -18,7 +18,7 @@ pub struct HeldToken {
     pub(super) verifier: Weak<ShopperVerifier>,
 }
 
-impl HeldToken {
+impl ReadyToken {
     /// The token itself.
     #[must_use]
     pub fn token(&self) -> SecretString {

@@ -126,7 +126,7 @@ impl Sessions {
                     self.known.insert(*digest, Known::Session(Arc::clone(in_use)));
                 }
             }
-            Err(SessionError::Over(_) | SessionError::LoggedOut) => self.forget(session),
+            Err(SessionError::RefreshRejected(_) | SessionError::LoggedOut) => self.forget(session),
             Err(error) => {
                 self.refusals.note(session, error);
                 in_use.note_failure(unix_now());
@@ -173,7 +173,7 @@ impl Sessions {
                 }
             },
             Lock::Taken => Ok(None),
-            Lock::Gone => Err(self.newest(session).await.err().unwrap_or(SessionError::Lapsed)),
+            Lock::Gone => Err(self.newest(session).await.err().unwrap_or(SessionError::Expired)),
         }
     }
 
@@ -189,11 +189,11 @@ impl Sessions {
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
     async fn exchange(&self, session: &Arc<Session>, fence: Fence, priority: Priority) -> Outcome {
-        let (Some(issuer), Some(client)) = (self.issuers.get(&session.owner.organization), self.client_of(session))
+        let (Some(issuer), Some(client)) = (self.endpoints.get(&session.owner.organization), self.client_of(session))
         else {
             // The client was taken out of the configuration: nobody can refresh its sessions.
             self.unlock(session, fence).await;
-            return Err(SessionError::Lapsed);
+            return Err(SessionError::Expired);
         };
         match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, priority).await {
             Ok(answer) => match self.renewed(session, answer).await {
@@ -246,7 +246,7 @@ impl Sessions {
                 Ok(Written::Yes) => return Ok(renewed),
                 Ok(Written::Outdated) => {
                     let newest = self.newest(session).await;
-                    if let Err(SessionError::LoggedOut | SessionError::Lapsed) = &newest {
+                    if let Err(SessionError::LoggedOut | SessionError::Expired) = &newest {
                         self.refuse_newest(&renewed).await;
                     }
                     return newest;
@@ -295,13 +295,17 @@ impl Sessions {
         }
         let correlation_id = correlation::current_text();
         tracing::info!(organization = %session.owner.organization, %error, correlation_id, "SLAS ended a session");
-        match self.store.end(RevocationTarget::Session(session), self.end_time(&session.owner.organization)).await {
+        match self
+            .store
+            .end(RevocationTarget::Session(session), self.revocation_time(&session.owner.organization))
+            .await
+        {
             Ok(end) => {
                 self.ends.note(session.revocation_keys().session, end);
             }
             Err(error) => tracing::warn!(%error, "an ended session stays in the store until it can be reached"),
         }
-        Err(SessionError::Over(error))
+        Err(SessionError::RefreshRejected(error))
     }
 
     /// The session as the store has it now.
@@ -313,7 +317,7 @@ impl Sessions {
                 Found::Session(..) | Found::Gone | Found::Epoch(_) | Found::Nothing => {}
             }
         }
-        Err(SessionError::Lapsed)
+        Err(SessionError::Expired)
     }
 
     pub(super) async fn unlock(&self, session: &Session, fence: Fence) {

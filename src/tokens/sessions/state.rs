@@ -58,7 +58,7 @@ const INSERT_RETRIES: RetrySchedule = RetrySchedule {
 #[derive(Debug)]
 pub struct Sessions {
     pub(super) store: Arc<dyn SessionStore>,
-    pub(super) issuers: ByOrganization<Issuer>,
+    pub(super) endpoints: ByOrganization<SlasEndpoint>,
     pub(super) verifier: Arc<ShopperVerifier>,
     pub(super) known: Arc<Cache<TokenDigest, Known>>,
     /// What was ended, here or elsewhere.
@@ -77,7 +77,7 @@ pub struct Sessions {
 
 /// SLAS of one organization and the clients that sessions may be of.
 #[derive(Debug, Clone)]
-pub struct Issuer {
+pub struct SlasEndpoint {
     /// Its SLAS.
     pub slas: Slas,
     /// Its clients.
@@ -96,11 +96,11 @@ pub(super) enum Known {
 }
 
 impl Sessions {
-    /// Sessions in `store`, refreshed at `issuers`; `exchange` is the time limit of one call to SLAS.
+    /// Sessions in `store`, refreshed at `endpoints`; `exchange` is the time limit of one call to SLAS.
     #[must_use]
     pub fn new(
         store: Arc<dyn SessionStore>,
-        issuers: ByOrganization<Issuer>,
+        endpoints: ByOrganization<SlasEndpoint>,
         verifier: Arc<ShopperVerifier>,
         settings: config::Sessions,
         exchange: Duration,
@@ -111,7 +111,7 @@ impl Sessions {
         let capacity = usize::try_from(settings.capacity / share).unwrap_or(usize::MAX).max(LEAST_KNOWN);
         Arc::new(Self {
             store,
-            issuers,
+            endpoints,
             verifier,
             known: Arc::new(Cache::new(capacity)),
             ends: Arc::default(),
@@ -127,14 +127,14 @@ impl Sessions {
 
     /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
     #[must_use]
-    pub fn after(self: Arc<Self>, before: &Self) -> Arc<Self> {
+    pub fn inherit_cache(self: Arc<Self>, before: &Self) -> Arc<Self> {
         self.verifier.learn_clocks_of(&before.verifier);
         if !Arc::ptr_eq(&self.store, &before.store) {
             return self;
         }
         Arc::new(Self {
             store: Arc::clone(&self.store),
-            issuers: self.issuers.clone(),
+            endpoints: self.endpoints.clone(),
             verifier: Arc::clone(&self.verifier),
             known: Arc::clone(&before.known),
             ends: Arc::clone(&before.ends),
@@ -242,7 +242,7 @@ impl Sessions {
 
     /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
     /// their tokens on, and SLAS may issue those tokens in the next second.
-    pub(super) fn end_time(&self, organization: &OrganizationId) -> u64 {
+    pub(super) fn revocation_time(&self, organization: &OrganizationId) -> u64 {
         self.verifier.slas_time_in(self.store.write_timeout() + REVOCATION_WRITE_MARGIN, organization)
     }
 
@@ -308,20 +308,20 @@ impl Sessions {
         }
         let session = in_use.session.load_full();
         let store = Arc::clone(&self.store);
-        let tell = async move {
+        let write_revocation = async move {
             // A use that is not told is told with the next.
             let _ = store.touch(&session, now).await;
         };
         if self.store.is_shared() {
-            tokio::spawn(tell);
+            tokio::spawn(write_revocation);
         } else {
-            tell.await;
+            write_revocation.await;
         }
     }
 
     /// The owner that a shopper is. Names that many sessions share are shared in memory as well.
     fn owner(&self, shopper: &Shopper, site: &SiteId) -> Owner {
-        let issuer = self.issuers.get_key_value(&shopper.organization);
+        let issuer = self.endpoints.get_key_value(&shopper.organization);
         let client = issuer.and_then(|(_, issuer)| issuer.clients.iter().find(|client| client.id == shopper.client));
         Owner {
             organization: issuer.map_or(&shopper.organization, |(organization, _)| organization).clone(),
@@ -334,7 +334,7 @@ impl Sessions {
     }
 
     pub(super) fn client_of(&self, session: &Session) -> Option<&SlasClient> {
-        let issuer = self.issuers.get(&session.owner.organization)?;
+        let issuer = self.endpoints.get(&session.owner.organization)?;
         issuer.clients.iter().find(|client| client.id == session.owner.client)
     }
 
