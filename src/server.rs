@@ -472,7 +472,7 @@ impl ProxyHttp for Proxy {
             context.runtime.gate.on_no_response(route, forward);
         }
         if written {
-            self.metrics.broken_answers.with_label_values(&[error::abort_side(error)]).inc();
+            self.metrics.response_aborts.with_label_values(&[error::abort_side(error)]).inc();
         }
         let code = match refusal {
             Some(refusal) if !written => {

@@ -125,7 +125,7 @@ impl Status {
         );
         let kinds =
             read("token_cache_entries").into_iter().map(|sample| (sample.label("kind").to_owned(), sample.count()));
-        let breakers = read("circuit_state").into_iter();
+        let breakers = read("circuit_breakers_open").into_iter();
         let breakers =
             breakers.map(|sample| Breaker { service: sample.label("service").to_owned(), open: sample.value > 0.0 });
         Self {

@@ -316,7 +316,7 @@ impl KeyRing {
     pub(super) async fn fetch(&self, search: &mut Search, purpose: Purpose) -> Fetched {
         let must_wait = search.not_before.is_some_and(|until| until > Instant::now());
         if must_wait || !self.allowance.take(purpose).await {
-            self.count("not_allowed");
+            self.count("throttled");
             return Fetched::NotAllowed;
         }
         // The set is for all requests, and its call for none of them.

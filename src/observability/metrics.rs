@@ -40,8 +40,8 @@ const FLOWS: [(&str, &[&str]); 3] = [
             "refresh_token",
             "logout",
             "jwks",
-            "passed",
-            "sign_of_life",
+            "passthrough",
+            "health_probe",
         ],
     ),
     ("account_manager", &["jwks", "client_credentials"]),
@@ -49,7 +49,7 @@ const FLOWS: [(&str, &[&str]); 3] = [
 ];
 /// What becomes of an exchange.
 const OUTCOMES: [&str; 8] =
-    ["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "not_sent"];
+    ["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "circuit_open"];
 
 /// Every metric of the gateway.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub struct Metrics {
     /// Age of the key set in use, seconds, by tenant and issuer.
     pub jwks_age: IntGaugeVec,
     /// Answers that broke off after their head had been sent, by the side that was at fault.
-    pub broken_answers: IntCounterVec,
+    pub response_aborts: IntCounterVec,
     /// Uses of deprecated endpoints, by endpoint and client id.
     pub legacy_requests: IntCounterVec,
     /// Wishes for a token that the gateway holds, by kind and result.
@@ -95,7 +95,7 @@ pub struct Metrics {
     /// Requests that SLAS takes from a tenant in the minute under way, as far as it has said so.
     pub slas_rate_limit_remaining: IntGaugeVec,
     /// Circuits that are open, of all tenants and classes of calls, by service; 0: all are closed.
-    pub circuit_state: IntGaugeVec,
+    pub circuit_breakers_open: IntGaugeVec,
     /// Changes of the configuration while running, by outcome.
     pub config_reloads: IntCounterVec,
     /// When the configuration in use was taken over, seconds since 1970.
@@ -113,7 +113,7 @@ pub struct Metrics {
     /// Connections of clients that are open.
     pub connections: IntGauge,
     /// Connections of clients that the gateway closed for their behaviour, by reason.
-    pub connections_cut: IntCounterVec,
+    pub connections_closed: IntCounterVec,
 }
 
 /// When the certificates of one file end.
@@ -255,11 +255,11 @@ impl Metrics {
                 "jwks_refreshes_total",
                 "Fetches of key sets",
                 "outcome",
-                &["ok", "failed", "not_allowed"],
+                &["ok", "failed", "throttled"],
             )?,
             jwks_age: gauges("jwks_age_seconds", "Age of the key set in use", &["tenant", "issuer"])?,
-            broken_answers: labelled_counters(
-                "broken_answers_total",
+            response_aborts: labelled_counters(
+                "response_aborts_total",
                 "Answers that broke off after their head",
                 "side",
                 &["upstream", "client", "gateway"],
@@ -280,7 +280,11 @@ impl Metrics {
                 "Requests that SLAS takes in the minute under way",
                 &["tenant"],
             )?,
-            circuit_state: gauges("circuit_state", "Circuits that are open; 0: all are closed", &["service"])?,
+            circuit_breakers_open: gauges(
+                "circuit_breakers_open",
+                "Circuits that are open; 0: all are closed",
+                &["service"],
+            )?,
             config_reloads: labelled_counters(
                 "config_reloads_total",
                 "Changes of the configuration while running",
@@ -298,11 +302,18 @@ impl Metrics {
             )?,
             audit_lines_left_out,
             connections,
-            connections_cut: labelled_counters(
-                "connections_cut_total",
+            connections_closed: labelled_counters(
+                "connections_closed_total",
                 "Connections of clients closed for their behaviour or their number",
                 "reason",
-                &["slow_head", "slow_handshake", "handshake_failed", "flood", "too_many", "too_many_of_address"],
+                &[
+                    "header_timeout",
+                    "handshake_timeout",
+                    "handshake_failed",
+                    "flood",
+                    "connection_limit",
+                    "per_address_limit",
+                ],
             )?,
             registry,
         })
@@ -366,7 +377,7 @@ impl Metrics {
     }
 }
 
-/// Spans handed to the collector, by what became of them. Of the process, as [`log_lines_lost`] is.
+/// Spans handed to the collector, by what became of them. Of the process, as [`log_lines_dropped`] is.
 ///
 /// # Errors
 /// Only if its name were none, which the tests would show.
@@ -381,8 +392,8 @@ pub fn spans_exported() -> Result<IntCounterVec, prometheus::Error> {
 ///
 /// # Errors
 /// Only if its name were none, which the tests would show.
-pub fn log_lines_lost() -> Result<IntCounterVec, prometheus::Error> {
-    let name = Opts::new("log_lines_lost_total", "Lines of the log that nobody took in time");
+pub fn log_lines_dropped() -> Result<IntCounterVec, prometheus::Error> {
+    let name = Opts::new("log_lines_dropped_total", "Lines of the log that nobody took in time");
     IntCounterVec::new(name, &["log"])
 }
 

@@ -110,7 +110,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, TelemetryError> {
-    let dropped = metrics::log_lines_lost()?;
+    let dropped = metrics::log_lines_dropped()?;
     let [log_dropped, audit_dropped] = ["log", "audit"].map(|name| dropped.with_label_values(&[name]));
     let writer = Arc::new(LogWriter::new("log", io::stderr(), LOG_QUEUE_CAPACITY, log_dropped)?);
     let reopen = ReopenFlag::default();

@@ -59,7 +59,7 @@ impl CallGuard {
         let is_probed = [true, true, false, false];
         for service in ["slas", "account_manager", "api"] {
             // What is closed is 0, and not absent.
-            metrics.circuit_state.with_label_values(&[service]).add(0);
+            metrics.circuit_breakers_open.with_label_values(&[service]).add(0);
         }
         Arc::new(Self {
             name: name.to_owned(),
@@ -136,7 +136,7 @@ impl CallGuard {
         self.request_probe(&state.circuits[circuit]);
         drop(state);
         let (tenant, service, circuit) = (&self.name, priority.service(), CIRCUIT_NAMES[circuit]);
-        let gauge = self.metrics.circuit_state.with_label_values(&[service]);
+        let gauge = self.metrics.circuit_breakers_open.with_label_values(&[service]);
         match transition {
             Some(Transition::Opened) => {
                 gauge.inc();
@@ -213,7 +213,7 @@ impl Drop for CallGuard {
         let priorities = [Priority::Login, Priority::Refresh, Priority::System, Priority::Profile];
         for (circuit, priority) in self.state.get_mut().circuits.iter().zip(priorities) {
             if circuit.is_open() {
-                self.metrics.circuit_state.with_label_values(&[priority.service()]).dec();
+                self.metrics.circuit_breakers_open.with_label_values(&[priority.service()]).dec();
             }
         }
     }

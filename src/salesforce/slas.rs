@@ -274,7 +274,7 @@ impl Slas {
     /// [`SalesforceError::Transport`] if no whole answer came. The guard is not asked: see [`CallGuard::admit_forwarded`].
     pub async fn forward(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Response, SalesforceError> {
         let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
-        Ok(self.transport.send(slas_call("passed", Priority::Login).from_client(), request).await?)
+        Ok(self.transport.send(slas_call("passthrough", Priority::Login).from_client(), request).await?)
     }
 
     /// Where its key set is.
@@ -287,7 +287,7 @@ impl Slas {
     /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
     pub async fn probe(&self, within: Duration) -> bool {
         let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
-        let answer = self.transport.send(slas_call("sign_of_life", Priority::Maintenance), request).await;
+        let answer = self.transport.send(slas_call("health_probe", Priority::Maintenance), request).await;
         answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
     }
 

@@ -163,7 +163,7 @@ impl Transport {
         read: &impl Fn(&Response) -> Result<T, SalesforceError>,
     ) -> Result<T, SalesforceError> {
         if let Err(error) = external_wait::track(self.guard.admit(kind.priority)).await {
-            self.metrics.token_exchanges.with_label_values(&[kind.service, kind.flow, "not_sent"]).inc();
+            self.metrics.token_exchanges.with_label_values(&[kind.service, kind.flow, "circuit_open"]).inc();
             return Err(error.into());
         }
         let began = Instant::now();

@@ -79,23 +79,23 @@ impl LogLine<'_> {
             source,
             code,
             reason,
-            report_only: reported,
-            aborted: broken,
+            report_only,
+            aborted,
             cause,
             ..
         } = self;
-        let (total_ms, own_ms) = (milliseconds(self.total), milliseconds(self.gateway));
+        let (total_ms, gateway_ms) = (milliseconds(self.total), milliseconds(self.gateway));
         let (upstream_ms, correlation_id) = (self.upstream.map(milliseconds), self.correlation_id);
         let trace_id = self.trace_id.as_deref();
-        if broken.is_some() {
+        if aborted.is_some() {
             tracing::warn!(
-                target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reason, reported,
-                broken, cause, upstream_ms, own_ms, total_ms, correlation_id, trace_id, "request broke off"
+                target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reason, report_only,
+                aborted, cause, upstream_ms, gateway_ms, total_ms, correlation_id, trace_id, "request broke off"
             );
         } else {
             tracing::info!(
-                target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reason, reported,
-                upstream_ms, own_ms, total_ms, correlation_id, trace_id, "request"
+                target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reason, report_only,
+                upstream_ms, gateway_ms, total_ms, correlation_id, trace_id, "request"
             );
         }
     }

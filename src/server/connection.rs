@@ -211,7 +211,7 @@ impl Connection {
                 Ok(HeadState::Pending) if self.state.deadline.is_head_pending() => {}
                 Ok(HeadState::Pending | HeadState::Started) => self.state.deadline.start_head(),
                 Err(FloodDetected) => {
-                    self.metrics.connections_cut.with_label_values(&["flood"]).inc();
+                    self.metrics.connections_closed.with_label_values(&["flood"]).inc();
                     return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a flood of HTTP/2 frames"));
                 }
             },

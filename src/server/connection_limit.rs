@@ -100,8 +100,8 @@ impl LimitExceeded {
     /// In metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
-            Self::Total => "too_many",
-            Self::Address => "too_many_of_address",
+            Self::Total => "connection_limit",
+            Self::Address => "per_address_limit",
         }
     }
 }

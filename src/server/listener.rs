@@ -165,7 +165,7 @@ impl Acceptor {
                     Ok(stream) => Box::new(stream),
                     Err(_) => return self.count_closed("handshake_failed"),
                 },
-                _ = deadline.expired() => return self.count_closed("slow_handshake"),
+                _ = deadline.expired() => return self.count_closed("handshake_timeout"),
             },
         };
         let (unflushed, metrics) = (UnflushedGuard::new(&self.in_flight), Arc::clone(&self.metrics));
@@ -177,13 +177,13 @@ impl Acceptor {
             () = server.serve(Box::new(connection), &mut stop) => {}
             // Resting or owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
             expired = deadline.expired() => if expired == Expired::Head {
-                self.count_closed("slow_head");
+                self.count_closed("header_timeout");
             },
         }
     }
 
     fn count_closed(&self, reason: &'static str) {
-        self.metrics.connections_cut.with_label_values(&[reason]).inc();
+        self.metrics.connections_closed.with_label_values(&[reason]).inc();
     }
 }
 

@@ -37,8 +37,8 @@ const CONTRACT: &[(&str, &[Label])] = &[
             ("source", &["gateway", "upstream"]),
         ],
     ),
-    ("series_overflows_total", &[]),
-    ("broken_answers_total", &[("side", &["upstream", "client", "gateway"])]),
+    ("requests_label_overflow_total", &[]),
+    ("response_aborts_total", &[("side", &["upstream", "client", "gateway"])]),
     ("request_duration_seconds", &[("le", &[])]),
     ("upstream_duration_seconds", &[("le", &[])]),
     ("overhead_seconds", &[("le", &[])]),
@@ -57,7 +57,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
             ("flow", &[]),
             (
                 "outcome",
-                &["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "not_sent"],
+                &["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "circuit_open"],
             ),
         ],
     ),
@@ -86,13 +86,13 @@ const CONTRACT: &[(&str, &[Label])] = &[
             ),
         ],
     ),
-    ("jwks_refreshes_total", &[("outcome", &["ok", "failed", "not_allowed"])]),
+    ("jwks_refreshes_total", &[("outcome", &["ok", "failed", "throttled"])]),
     ("jwks_age_seconds", &[("tenant", TENANTS), ("issuer", &["slas", "account_manager"])]),
     ("legacy_requests_total", &[("endpoint", &["login", "logout", "trusted_system_login"]), ("client_id", &[])]),
     ("sessions", &[]),
     ("slas_client_refusals_total", &[("tenant", TENANTS), ("client_id", &[])]),
     ("slas_rate_limit_remaining", &[("tenant", TENANTS)]),
-    ("circuit_state", &[("service", SERVICES)]),
+    ("circuit_breakers_open", &[("service", SERVICES)]),
     ("config_reloads_total", &[("outcome", &["ok", "failed"])]),
     ("config_last_reload_success_timestamp_seconds", &[]),
     ("build_info", &[("version", &[]), ("commit", &[])]),
@@ -102,18 +102,28 @@ const CONTRACT: &[(&str, &[Label])] = &[
     ("audit_lines_left_out_total", &[]),
     ("connections", &[]),
     (
-        "connections_cut_total",
-        &[("reason", &["slow_head", "slow_handshake", "handshake_failed", "flood", "too_many", "too_many_of_address"])],
+        "connections_closed_total",
+        &[(
+            "reason",
+            &[
+                "header_timeout",
+                "handshake_timeout",
+                "handshake_failed",
+                "flood",
+                "connection_limit",
+                "per_address_limit",
+            ],
+        )],
     ),
 ];
 /// Those of them that closed sets of words count from the start: what has not happened yet is 0, not absent.
 const COUNTED_FROM_THE_START: [&str; 6] = [
     "connect_failures_total",
     "jwks_refreshes_total",
-    "circuit_state",
+    "circuit_breakers_open",
     "config_reloads_total",
-    "connections_cut_total",
-    "broken_answers_total",
+    "connections_closed_total",
+    "response_aborts_total",
 ];
 const TENANTS: &[&str] = &[ORGANIZATION, OTHER_ORGANIZATION];
 const SERVICES: &[&str] = &["slas", "account_manager", "api"];
@@ -230,7 +240,7 @@ async fn counters_start_at_0_before_first_event() {
         "token_exchanges_total",
         "refusals_total",
         "legacy_requests_total",
-        "broken_answers_total",
+        "response_aborts_total",
         "slas_client_refusals_total",
     ];
     let before = [of(names[0]).await, of(names[1]).await, of(names[2]).await, of(names[3]).await, of(names[4]).await];
@@ -292,7 +302,7 @@ async fn truncated_response_is_counted_by_side() {
     assert!(answer.bytes().await.is_err(), "it is whole");
     eventually("it is counted", async || {
         let text = world.metrics().await;
-        let broken = series(&text).into_iter().filter(|(name, ..)| name == "broken_answers_total");
+        let broken = series(&text).into_iter().filter(|(name, ..)| name == "response_aborts_total");
         broken.map(|(_, labels, value)| (labels["side"].clone(), value)).collect::<BTreeMap<_, _>>()
             == BTreeMap::from([("client".into(), 0.0), ("gateway".into(), 0.0), ("upstream".into(), 1.0)])
     })

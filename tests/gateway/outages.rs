@@ -150,7 +150,7 @@ async fn outage(failure: Failure) -> Cost {
     cost.back = back.elapsed();
     // Two seconds, and as much again for a slow machine.
     assert!(cost.back < Duration::from_secs(4), "{kind}: back after {:?}", cost.back);
-    assert!(site.world.metrics().await.contains("shopper_gateway_circuit_state{service=\"slas\"} 0"), "{kind}");
+    assert!(site.world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 0"), "{kind}");
     cost
 }
 
@@ -191,7 +191,7 @@ async fn failing_guest_logins_do_not_stop_refreshes() {
     for _ in 0..6 {
         assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (503, "slas_unavailable"));
     }
-    assert!(world.metrics().await.contains("shopper_gateway_circuit_state{service=\"slas\"} 1"));
+    assert!(world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 1"));
     assert!(all(&world, &tokens).await.iter().all(|answer| answer.status == 200), "refreshes are no logins");
 }
 
@@ -258,8 +258,8 @@ async fn account_manager_outage_opens_circuit_breaker_until_recovery() {
     }
     let asked = world.simulator.count("account_manager", "access_token");
     assert!((5..30).contains(&asked), "{asked}");
-    assert!(world.metrics().await.contains("shopper_gateway_circuit_state{service=\"account_manager\"} 1"));
+    assert!(world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"account_manager\"} 1"));
     world.simulator.clear_faults();
     eventually("it is asked again", async || ask("caller-secret".into()).await != 503).await;
-    assert!(world.metrics().await.contains("shopper_gateway_circuit_state{service=\"account_manager\"} 0"));
+    assert!(world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"account_manager\"} 0"));
 }

@@ -82,7 +82,7 @@ async fn unread_log_does_not_delay_requests() {
     }
     rests(&replica).await;
     figure("R20", format!("nobody reads the log: 0 of {MANY} requests failed, 0 lines lost"));
-    let lost = r#"shopper_gateway_log_lines_lost_total{log="log"} 0"#;
+    let lost = r#"shopper_gateway_log_lines_dropped_total{log="log"} 0"#;
     assert!(metric(&client, &replica, lost).await, "so many can wait");
     // Somebody reads at last.
     let stderr = replica.take_stderr();
@@ -134,7 +134,7 @@ async fn audit_lines_are_kept_until_pipe_is_read() {
     for line in text.lines() {
         assert_eq!(serde_json::from_str::<Value>(line).unwrap()["event"], "login", "{line}");
     }
-    assert!(metric(&client, &replica, r#"shopper_gateway_log_lines_lost_total{log="audit"} 0"#).await);
+    assert!(metric(&client, &replica, r#"shopper_gateway_log_lines_dropped_total{log="audit"} 0"#).await);
 }
 
 #[tokio::test]

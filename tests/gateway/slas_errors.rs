@@ -118,7 +118,7 @@ async fn rejected_own_client_is_reported_and_costs_one_call_for_all_sessions() {
     );
     let metrics = world.metrics().await;
     assert!(metrics.contains(&counted), "{metrics}");
-    assert!(metrics.contains("shopper_gateway_circuit_state{service=\"slas\"} 0"), "it is no outage");
+    assert!(metrics.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 0"), "it is no outage");
     let answer = world.send(world.get(&search()).bearer_auth(&of_another)).await;
     assert_eq!(answer.status, StatusCode::OK, "another client's sessions go on: {}", answer.text());
 }

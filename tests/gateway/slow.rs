@@ -78,7 +78,7 @@ async fn incomplete_head_closes_connection() {
         closed(stream, drop).await;
     }
     // Whoever is cut off may know it before it is counted.
-    let cut = "connections_cut_total{reason=\"slow_head\"}";
+    let cut = "connections_closed_total{reason=\"header_timeout\"}";
     eventually("all seven are counted", async || metric(&world, cut).await >= 7.0).await;
 
     // A second head in drops, on a connection that has served one.
@@ -128,7 +128,7 @@ async fn idle_connection_may_outlast_head_timeout() {
             response.bytes().await.unwrap();
         }
     }
-    assert!(metric(&world, "connections_cut_total{reason=\"slow_head\"}").await < 1.0, "nobody was cut");
+    assert!(metric(&world, "connections_closed_total{reason=\"header_timeout\"}").await < 1.0, "nobody was cut");
 }
 
 #[tokio::test]
@@ -147,8 +147,8 @@ async fn tls_handshake_is_limited_by_head_timeout() {
     begun.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
     closed(begun, b"\0").await;
     // A connection is counted after it was closed.
-    let cut = async |reason: &str| metric(&world, &format!("connections_cut_total{{reason=\"{reason}\"}}")).await;
-    eventually("both are counted", async || cut("slow_handshake").await >= 2.0).await;
+    let cut = async |reason: &str| metric(&world, &format!("connections_closed_total{{reason=\"{reason}\"}}")).await;
+    eventually("both are counted", async || cut("handshake_timeout").await >= 2.0).await;
     let mut noise = connect().await.unwrap();
     noise.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     closed(noise, b"").await;
@@ -209,9 +209,10 @@ async fn client_that_does_not_read_is_disconnected() {
 
 #[tokio::test]
 async fn connections_beyond_limit_are_closed_immediately() {
-    for (limits, reason) in
-        [("connections = 3", "too_many"), ("connections = 50\nconnections_per_address = 3", "too_many_of_address")]
-    {
+    for (limits, reason) in [
+        ("connections = 3", "connection_limit"),
+        ("connections = 50\nconnections_per_address = 3", "per_address_limit"),
+    ] {
         let world = world("", limits).await;
         eventually("nobody is connected", async || metric(&world, "connections").await < 1.0).await;
         let mut held = Vec::new();
@@ -222,7 +223,7 @@ async fn connections_beyond_limit_are_closed_immediately() {
         let mut fourth = TcpStream::connect(world.gateway.address).await.unwrap();
         let read = tokio::time::timeout(Duration::from_secs(5), fourth.read(&mut [0; 16])).await.unwrap();
         assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
-        assert!(metric(&world, &format!("connections_cut_total{{reason=\"{reason}\"}}")).await > 0.0);
+        assert!(metric(&world, &format!("connections_closed_total{{reason=\"{reason}\"}}")).await > 0.0);
         held.pop();
         eventually("there is a place again", async || world.get("/").send().await.is_ok()).await;
     }

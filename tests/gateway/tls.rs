@@ -163,7 +163,7 @@ async fn client_certificate_is_optional_and_must_be_of_known_authority() {
         let refused = stranger.post(url(&world.gateway, &login_target(PUBLIC_CLIENT))).body("{}").send().await;
         // The alert says so, if it is read before the end of the connection, which is the next that comes.
         assert!(refused.is_err(), "{refused:?}");
-        let cut = "connections_cut_total{reason=\"handshake_failed\"}";
+        let cut = "connections_closed_total{reason=\"handshake_failed\"}";
         crate::world::eventually("it is counted", async || {
             world.metrics().await.contains(&format!("{cut} {}", 1 + usize::from(http1)))
         })

@@ -54,7 +54,7 @@ impl RequestCounter {
     fn with_cap(registry: &Registry, max_series: usize) -> Result<Self, prometheus::Error> {
         let counters = IntCounterVec::new(Opts::new("requests_total", "Requests answered"), &LABELS)?;
         registry.register(Box::new(counters.clone()))?;
-        let overflows = IntCounter::new("series_overflows_total", "Requests counted in no series of their own")?;
+        let overflows = IntCounter::new("requests_label_overflow_total", "Requests counted in no series of their own")?;
         registry.register(Box::new(overflows.clone()))?;
         Ok(Self { counters, overflows, known: RwLock::default(), hashes: RandomState::default(), max_series })
     }
