@@ -2,13 +2,13 @@
 //!
 //! Owns what an orchestrator and an operator may ask. It decides nothing, and changes nothing but the log's level.
 
-mod host;
+mod host_check;
 mod log_level;
-mod page;
+mod migration_report;
 mod readiness;
-mod report;
 mod response;
 mod status;
+mod status_page;
 
 use std::sync::Arc;
 
@@ -23,19 +23,19 @@ use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use url::form_urlencoded;
 
 use self::{
+    migration_report::{MigrationReport, UsageFilter},
     readiness::Readiness,
-    report::{Filter, Report},
-    response::{answer, json},
+    response::{json_response, respond},
     status::Status,
 };
 use crate::{gateway::Gateway, shutdown::RequestTracker};
 
 /// What a browser calls the report when it keeps it.
-const DOWNLOADED: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
+const REPORT_DISPOSITION: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
 
 /// How `/status` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+enum StatusFormat {
     Html,
     Json,
     Csv,
@@ -56,41 +56,46 @@ impl Admin {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness::of(&self.gate.load(), &self.in_flight)
+        Readiness::new(&self.gate.load(), &self.in_flight)
     }
 
     /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
     /// whether the `Accept` field asks for HTML, as browsers do.
     async fn status(&self, head: &Parts) -> Response<Vec<u8>> {
         let gate = self.gate.load_full();
-        self.measure(&gate).await;
+        self.refresh_gauges(&gate).await;
         let query = head.uri.query().unwrap_or_default();
-        let filter = Filter::read(query);
-        let status = Status::of(&gate, self.readiness(), &self.in_flight, Report::of(&gate.deprecated_usage, &filter));
-        let mut answer = match Format::asked_for(query, &head.headers) {
-            Some(Format::Json) => json(StatusCode::OK, &status),
-            Some(Format::Csv) => match status.migration.csv() {
+        let filter = UsageFilter::from_query(query);
+        let status = Status::new(
+            &gate,
+            self.readiness(),
+            &self.in_flight,
+            MigrationReport::new(&gate.deprecated_usage, &filter),
+        );
+        let mut answer = match StatusFormat::from_request(query, &head.headers) {
+            Some(StatusFormat::Json) => json_response(StatusCode::OK, &status),
+            Some(StatusFormat::Csv) => match status.migration.csv() {
                 Ok(csv) => {
-                    let mut file = answer(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv);
-                    file.headers_mut().insert(CONTENT_DISPOSITION, DOWNLOADED);
+                    let mut file = respond(StatusCode::OK, "text/csv; charset=utf-8; header=present", csv);
+                    file.headers_mut().insert(CONTENT_DISPOSITION, REPORT_DISPOSITION);
                     file
                 }
-                Err(error) => failed("the report cannot be written", &error),
+                Err(error) => internal_error("the report cannot be written", &error),
             },
-            Some(Format::Html) => match page::page(&gate, &status, &filter) {
-                Ok(page) => answer(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
-                Err(error) => failed("the page cannot be written", &error),
+            Some(StatusFormat::Html) => match status_page::render(&gate, &status, &filter) {
+                Ok(page) => respond(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
+                Err(error) => internal_error("the page cannot be written", &error),
             },
-            None => answer(StatusCode::BAD_REQUEST, "text/plain", b"format: html, json or csv\n".to_vec()),
+            None => respond(StatusCode::BAD_REQUEST, "text/plain", b"format: html, json or csv\n".to_vec()),
         };
         let headers = answer.headers_mut();
         headers.insert(VARY, HeaderValue::from(ACCEPT));
-        headers.extend(page::SECURITY_POLICY.clone().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+        headers.extend(status_page::CONTENT_SECURITY_POLICY.clone().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
         answer
     }
 
     /// Brings those figures up to date that are not counted as they change.
-    async fn measure(&self, gate: &Gateway) {
+    async fn refresh_gauges(&self, gate: &Gateway) {
         gate.sessions.sweep().await;
         for ring in &gate.rings {
             ring.record_age();
@@ -112,10 +117,10 @@ impl Admin {
 
     async fn metrics(&self) -> Response<Vec<u8>> {
         let gate = self.gate.load_full();
-        self.measure(&gate).await;
+        self.refresh_gauges(&gate).await;
         match gate.metrics.render() {
-            Ok((text, content_type)) => answer(StatusCode::OK, content_type, text),
-            Err(error) => failed("metrics cannot be written", &error),
+            Ok((text, content_type)) => respond(StatusCode::OK, content_type, text),
+            Err(error) => internal_error("metrics cannot be written", &error),
         }
     }
 }
@@ -124,34 +129,34 @@ impl Admin {
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let reached_at = session.server_addr().and_then(|address| address.as_inet()).copied();
-        if !host::is_meant(&session.req_header().headers, reached_at) {
+        if !host_check::is_allowed(&session.req_header().headers, reached_at) {
             let why = b"Host: expected an address, localhost or a name without a dot\n".to_vec();
-            return answer(StatusCode::MISDIRECTED_REQUEST, "text/plain", why);
+            return respond(StatusCode::MISDIRECTED_REQUEST, "text/plain", why);
         }
         if session.req_header().uri.path() == "/log-level" && session.req_header().method != Method::HEAD {
-            return log_level::answer_to(session, &self.gate.load_full().audit).await;
+            return log_level::handle(session, &self.gate.load_full().audit).await;
         }
         let head = session.req_header();
         if head.method != Method::GET && head.method != Method::HEAD {
-            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec());
+            return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec());
         }
         match head.uri.path() {
-            "/livez" => answer(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+            "/livez" => respond(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
             "/readyz" => {
                 let readiness = self.readiness();
                 let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                json(status, &readiness)
+                json_response(status, &readiness)
             }
             "/metrics" => self.metrics().await,
             "/status" => self.status(head).await,
-            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status /log-level\n".to_vec()),
+            _ => respond(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /status /log-level\n".to_vec()),
         }
     }
 }
 
-impl Format {
+impl StatusFormat {
     /// `None` for a format that there is not.
-    fn asked_for(query: &str, headers: &HeaderMap) -> Option<Self> {
+    fn from_request(query: &str, headers: &HeaderMap) -> Option<Self> {
         let format = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "format");
         match format.as_ref().map(|(_, format)| &**format) {
             Some("html") => Some(Self::Html),
@@ -167,7 +172,7 @@ impl Format {
 }
 
 /// Not expected: what is written here is written to memory.
-fn failed(what: &'static str, error: &dyn std::error::Error) -> Response<Vec<u8>> {
-    tracing::error!(%error, "{what}");
-    answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", what.as_bytes().to_vec())
+fn internal_error(message: &'static str, error: &dyn std::error::Error) -> Response<Vec<u8>> {
+    tracing::error!(%error, "{message}");
+    respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", message.as_bytes().to_vec())
 }

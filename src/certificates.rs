@@ -6,10 +6,10 @@
 //! [`Certificates`] is what a file holds, [`Validity`] when a certificate or list is good, [`SystemAuthorities`] what the
 //! machine trusts.
 
-mod contents;
 mod file_error;
+mod pem_file;
 mod revocation;
-mod system;
+mod system_authorities;
 mod validity;
 
 use std::{
@@ -24,17 +24,17 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use self::contents::{Contents, Wanted};
+use self::pem_file::{ExpectedContent, PemFile};
 pub use self::{
     file_error::FileError,
     revocation::RevocationLists,
-    system::SystemAuthorities,
-    validity::{Concern, Validity},
+    system_authorities::SystemAuthorities,
+    validity::{Validity, ValidityWarning},
 };
 
 /// Why a client's certificate and private key cannot be used together.
 #[derive(Debug, thiserror::Error)]
-pub enum PairError {
+pub enum KeyPairError {
     /// What is wrong with the certificate's file.
     #[error("{0}")]
     Certificate(FileError),
@@ -56,7 +56,7 @@ impl Certificates {
     /// # Errors
     /// [`FileError`] if the file cannot be read, holds no certificate, or one that is not PEM.
     pub fn read(file: &Path) -> Result<Self, FileError> {
-        let sections = Contents::read(file)?.sections(Wanted::Certificate)?;
+        let sections = PemFile::read(file)?.sections(ExpectedContent::Certificate)?;
         let certificates = sections.into_iter().map(|(_, der)| CertificateDer::from(der)).collect();
         Ok(Self { file: file.to_owned(), certificates })
     }
@@ -93,7 +93,7 @@ impl Certificates {
         let mut roots = RootCertStore::empty();
         for (position, certificate) in self.certificates.iter().enumerate() {
             add_root(&mut roots, certificate).map_err(|error| {
-                let subject = validity::subject(certificate).map(|subject| format!(" ({subject})")).unwrap_or_default();
+                let subject = validity::subject_name(certificate).map(|subject| format!(" ({subject})")).unwrap_or_default();
                 let (number, count) = (position + 1, self.certificates.len());
                 self.error(format!(
                     "certificate {number} of {count}{subject} cannot be used as an authority; take it out of the file, or \
@@ -124,35 +124,35 @@ impl Certificates {
 
     /// When a chain ends: with the first of its certificates, seconds since 1970. `None` if no certificate says.
     #[must_use]
-    pub fn chain_end(&self) -> Option<i64> {
+    pub fn chain_expiry(&self) -> Option<i64> {
         self.validities().map(|validity| validity.not_after).min()
     }
 
     /// When the first of several authorities ends that has not ended yet, or the last of them if all have; seconds since 1970.
     /// An old authority beside its successor says nothing of either.
     #[must_use]
-    pub fn authorities_end(&self, now: i64) -> Option<i64> {
+    pub fn authorities_expiry(&self, now: i64) -> Option<i64> {
         let ends: Vec<i64> = self.validities().map(|validity| validity.not_after).collect();
         ends.iter().copied().filter(|end| *end > now).min().or(ends.into_iter().max())
     }
 
     /// What an operator should know of their times, one sentence each; of several certificates in one.
     #[must_use]
-    pub fn concerns(&self, now: i64) -> Vec<String> {
+    pub fn warnings(&self, now: i64) -> Vec<String> {
         let shown = self.file.display();
-        let concerns = self.certificates.iter().filter_map(|der| Some((der, Validity::of(der)?.concern(now)?)));
-        let concerns: Vec<_> = concerns.collect();
+        let warnings = self.certificates.iter().filter_map(|der| Some((der, Validity::of(der)?.warning(now)?)));
+        let warnings: Vec<_> = warnings.collect();
         let count = self.certificates.len();
-        match concerns.as_slice() {
+        match warnings.as_slice() {
             [] => Vec::new(),
-            [(der, concern)] => {
-                let subject = validity::subject(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
-                vec![format!("{shown}: the certificate{subject} {concern}")]
+            [(der, warning)] => {
+                let subject = validity::subject_name(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
+                vec![format!("{shown}: the certificate{subject} {warning}")]
             }
-            [(der, concern), others @ ..] => {
-                let subject = validity::subject(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
+            [(der, warning), others @ ..] => {
+                let subject = validity::subject_name(der).map(|subject| format!(" of {subject}")).unwrap_or_default();
                 vec![format!(
-                    "{shown}: the certificate{subject} {concern}; {} more of the {count} certificates have expired, are \
+                    "{shown}: the certificate{subject} {warning}; {} more of the {count} certificates have expired, are \
                      not valid yet or expire within 30 days",
                     others.len()
                 )]
@@ -164,8 +164,8 @@ impl Certificates {
         self.certificates.iter().filter_map(Validity::of)
     }
 
-    fn error(&self, problem: String) -> FileError {
-        FileError { file: self.file.clone(), problem }
+    fn error(&self, message: String) -> FileError {
+        FileError { file: self.file.clone(), message }
     }
 }
 
@@ -187,19 +187,19 @@ fn add_root(roots: &mut RootCertStore, certificate: &CertificateDer<'static>) ->
 /// Reads the chain of a client's certificate and its private key.
 ///
 /// # Errors
-/// [`PairError`] if one of the files cannot be used, or they do not belong together.
+/// [`KeyPairError`] if one of the files cannot be used, or they do not belong together.
 pub fn read_client_pair(
     certificate: &Path,
     private_key: &Path,
-) -> Result<(Certificates, PrivateKeyDer<'static>), PairError> {
-    let chain = Certificates::read_chain(certificate).map_err(PairError::Certificate)?;
-    let key = read_private_key(private_key).map_err(PairError::PrivateKey)?;
+) -> Result<(Certificates, PrivateKeyDer<'static>), KeyPairError> {
+    let chain = Certificates::read_chain(certificate).map_err(KeyPairError::Certificate)?;
+    let key = read_private_key(private_key).map_err(KeyPairError::PrivateKey)?;
     let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
     match config.with_client_auth_cert(chain.as_slice().to_vec(), key.clone_key()) {
         Ok(_) => Ok((chain, key)),
-        Err(_) => Err(PairError::PrivateKey(FileError {
+        Err(_) => Err(KeyPairError::PrivateKey(FileError {
             file: private_key.to_owned(),
-            problem: format!("the key does not belong to the certificate in {}", certificate.display()),
+            message: format!("the key does not belong to the certificate in {}", certificate.display()),
         })),
     }
 }
@@ -233,7 +233,7 @@ fn to_pem(label: &str, der: &[u8]) -> String {
 /// # Errors
 /// [`FileError`] if the file cannot be read, or holds no key that can be used without a passphrase.
 pub fn read_private_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    let sections = Contents::read(file)?.sections(Wanted::PrivateKey)?;
+    let sections = PemFile::read(file)?.sections(ExpectedContent::PrivateKey)?;
     let first = sections.into_iter().next();
     let key = first.and_then(|(kind, der)| match kind {
         SectionKind::PrivateKey => Some(PrivateKeyDer::Pkcs8(der.into())),
@@ -241,5 +241,5 @@ pub fn read_private_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError
         SectionKind::EcPrivateKey => Some(PrivateKeyDer::Sec1(der.into())),
         _ => None,
     });
-    key.ok_or_else(|| FileError { file: file.to_owned(), problem: "the file has no private key".to_owned() })
+    key.ok_or_else(|| FileError { file: file.to_owned(), message: "the file has no private key".to_owned() })
 }

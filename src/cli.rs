@@ -5,7 +5,7 @@
 
 mod arguments;
 mod check;
-mod failure;
+mod error;
 mod manual;
 mod online;
 mod routes;
@@ -19,41 +19,42 @@ use clap::{CommandFactory, FromArgMatches};
 
 use self::{
     arguments::{Command, CommandLine, TokenCommand},
-    failure::Failure,
+    error::CommandError,
     terminal::Terminal,
 };
 use crate::{app::process::core_dumps, config};
 
 /// Exit code for whatever was asked for and did not come to be; clap's own for wrong usage is 2.
-const FAILED: u8 = 1;
+const EXIT_FAILURE: u8 = 1;
 
 /// Does what the arguments ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // Help and usage errors are written before anything is parsed, so their colours are looked for first.
-    let matches = CommandLine::command().color(terminal::choice_among(&arguments)).get_matches_from(arguments);
+    let matches = CommandLine::command().color(terminal::color_choice(&arguments)).get_matches_from(arguments);
     let line = match CommandLine::from_arg_matches(&matches) {
         Ok(line) => line,
         Err(error) => error.exit(),
     };
     let terminal = Terminal::new(line.color);
     // Every command reads secrets.
-    let no_dumps = core_dumps::disable();
-    let no_dumps = no_dumps.map_err(|error| Failure::Other(format!("core dumps cannot be switched off: {error}")));
-    let result = no_dumps.and_then(|()| match line.command {
+    let core_dumps_disabled = core_dumps::disable();
+    let core_dumps_disabled =
+        core_dumps_disabled.map_err(|error| CommandError::Other(format!("core dumps cannot be switched off: {error}")));
+    let result = core_dumps_disabled.and_then(|()| match line.command {
         Command::Serve(file) => serve::serve(&file, &terminal),
         Command::Check { file, online } => check::check(&file, online, &terminal),
         Command::Routes(file) => routes::routes(&file, &terminal),
         Command::Schema => terminal.print(&format!("{:#}\n", config::schema())),
         Command::Token(TokenCommand::Inspect { config }) => token::inspect(config.as_deref(), &terminal),
         Command::Completions { shell } => manual::completions(shell, &terminal),
-        Command::Man => manual::page(&terminal),
+        Command::Man => manual::print_page(&terminal),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            terminal.report(&failure);
-            ExitCode::from(FAILED)
+        Err(error) => {
+            terminal.print_error(&error);
+            ExitCode::from(EXIT_FAILURE)
         }
     }
 }

@@ -87,7 +87,7 @@ impl ConnectFailure {
 
     /// The cause of an error that kept its sources.
     #[must_use]
-    pub fn of(error: &(dyn Error + 'static)) -> Self {
+    pub fn from_error(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
         let mut found = Self::Other;
         while let Some(error) = next {
@@ -95,12 +95,12 @@ impl ConnectFailure {
                 return Self::Unresolved;
             }
             if let Some(error) = error.downcast_ref::<rustls::Error>() {
-                return Self::of_tls(error);
+                return Self::from_tls_error(error);
             }
             let io = error.downcast_ref::<io::Error>();
             if let Some(io) = io {
                 // The innermost that says something: the outer ones repeat it, or say less.
-                found = Some(Self::of_io(io)).filter(|cause| *cause != Self::Other).unwrap_or(found);
+                found = Some(Self::from_io_error(io)).filter(|cause| *cause != Self::Other).unwrap_or(found);
             }
             next = match io.and_then(io::Error::get_ref) {
                 Some(inside) => Some(inside),
@@ -112,9 +112,9 @@ impl ConnectFailure {
 
     /// The cause of a TLS error.
     #[must_use]
-    pub fn of_tls(error: &rustls::Error) -> Self {
+    pub fn from_tls_error(error: &rustls::Error) -> Self {
         match error {
-            rustls::Error::InvalidCertificate(certificate) => Self::of_certificate(certificate),
+            rustls::Error::InvalidCertificate(certificate) => Self::from_certificate_error(certificate),
             rustls::Error::InvalidMessage(_) => Self::NotTls,
             rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => Self::NoCommonProtocol,
             rustls::Error::AlertReceived(alert) => match alert {
@@ -131,7 +131,7 @@ impl ConnectFailure {
         }
     }
 
-    fn of_certificate(error: &CertificateError) -> Self {
+    fn from_certificate_error(error: &CertificateError) -> Self {
         match error {
             CertificateError::UnknownIssuer => Self::Untrusted,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
@@ -141,7 +141,7 @@ impl ConnectFailure {
         }
     }
 
-    fn of_io(error: &io::Error) -> Self {
+    fn from_io_error(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::ConnectionRefused => Self::Refused,
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => Self::Unreachable,
@@ -251,13 +251,13 @@ mod tests {
             (Outer(twice.into()), ConnectFailure::Refused),
             (Outer(unresolved.into()), ConnectFailure::Unresolved),
         ] {
-            assert_eq!(ConnectFailure::of(&error), cause, "{error:?}");
+            assert_eq!(ConnectFailure::from_error(&error), cause, "{error:?}");
         }
     }
 
     #[test]
     fn alerts_of_servers_have_causes() {
-        let of = |alert| ConnectFailure::of_tls(&rustls::Error::AlertReceived(alert));
+        let of = |alert| ConnectFailure::from_tls_error(&rustls::Error::AlertReceived(alert));
         assert_eq!(of(AlertDescription::ProtocolVersion), ConnectFailure::NoCommonProtocol);
         assert_eq!(of(AlertDescription::UnrecognisedName), ConnectFailure::WrongName);
         assert_eq!(of(AlertDescription::InternalError), ConnectFailure::Other);

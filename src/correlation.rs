@@ -1,7 +1,7 @@
 //! The correlation id that ties a request, the calls to Salesforce that are made for it, and their log lines together.
 //!
-//! The code that serves a request wraps the work in [`of`]. A call made anywhere below carries [`current`], without being
-//! handed an id. Work that moves to a task of its own is wrapped in [`inherited`]. A call that no request asked for has an
+//! The code that serves a request wraps the work in [`scope`]. A call made anywhere below carries [`current`], without being
+//! handed an id. Work that moves to a task of its own is wrapped in [`inherit`]. A call that no request asked for has an
 //! id of its own.
 
 use std::future::Future;
@@ -11,9 +11,9 @@ use tokio::task::futures::TaskLocalFuture;
 use uuid::Uuid;
 
 /// The field of requests and answers.
-pub const FIELD: HeaderName = HeaderName::from_static("correlation-id");
+pub const HEADER: HeaderName = HeaderName::from_static("correlation-id");
 /// Stands for an id that is no text. None of the gateway's is.
-const NONE: &str = "none";
+const NO_ID: &str = "none";
 
 tokio::task_local! {
     static CURRENT: HeaderValue;
@@ -23,17 +23,18 @@ tokio::task_local! {
 #[must_use]
 pub fn new() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
-    HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static(NONE))
+    HeaderValue::from_str(Uuid::new_v4().hyphenated().encode_lower(&mut text))
+        .unwrap_or(HeaderValue::from_static(NO_ID))
 }
 
 /// Work that is done for this id.
-pub fn of<F: Future>(id: HeaderValue, work: F) -> TaskLocalFuture<HeaderValue, F> {
+pub fn scope<F: Future>(id: HeaderValue, work: F) -> TaskLocalFuture<HeaderValue, F> {
     CURRENT.scope(id, work)
 }
 
 /// Work for another task, under the id of this one.
-pub fn inherited<F: Future>(work: F) -> TaskLocalFuture<HeaderValue, F> {
-    of(current(), work)
+pub fn inherit<F: Future>(work: F) -> TaskLocalFuture<HeaderValue, F> {
+    scope(current(), work)
 }
 
 /// The id of the work under way; a new one if no request asked for it.
@@ -45,13 +46,13 @@ pub fn current() -> HeaderValue {
 /// An id for a log line.
 #[must_use]
 pub fn text(id: &HeaderValue) -> &str {
-    id.to_str().unwrap_or(NONE)
+    id.to_str().unwrap_or(NO_ID)
 }
 
 /// The id of the work under way, for its log lines.
 #[must_use]
 pub fn current_text() -> String {
-    CURRENT.try_with(|id| text(id).to_owned()).unwrap_or_else(|_| NONE.to_owned())
+    CURRENT.try_with(|id| text(id).to_owned()).unwrap_or_else(|_| NO_ID.to_owned())
 }
 
 #[cfg(test)]
@@ -61,9 +62,9 @@ mod tests {
     #[tokio::test]
     async fn work_of_a_request_has_its_id_in_other_tasks_too() {
         let mine = HeaderValue::from_static("mine");
-        let seen = of(mine.clone(), async {
+        let seen = scope(mine.clone(), async {
             let here = current();
-            let there = tokio::spawn(inherited(async { current() })).await.unwrap();
+            let there = tokio::spawn(inherit(async { current() })).await.unwrap();
             let elsewhere = tokio::spawn(async { current() }).await.unwrap();
             (here, there, elsewhere)
         })
@@ -75,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn work_of_no_request_has_one_id_for_all_of_it() {
         assert_ne!(current(), current());
-        let (first, second) = inherited(async { (current(), current()) }).await;
+        let (first, second) = inherit(async { (current(), current()) }).await;
         assert_eq!(first, second);
         assert_eq!(text(&first).len(), 36);
         assert_eq!(current_text(), "none");

@@ -245,7 +245,7 @@ impl Gateway {
                     None => found
                         .parameter("tenantId")
                         .and_then(|tenant| tenant.parse().ok())
-                        .map(|tenant| OrganizationId::of(&tenant)),
+                        .map(|tenant| OrganizationId::from_tenant(&tenant)),
                 };
                 (Some(Arc::clone(found.operation)), organization)
             }

@@ -113,7 +113,7 @@ impl Proxy {
             return false;
         }
         let replaced = context.runtime.gate.replacement(route, &forward.credential);
-        let Some(credential) = correlation::of(context.correlation_id.clone(), replaced).await else { return false };
+        let Some(credential) = correlation::scope(context.correlation_id.clone(), replaced).await else { return false };
         forward.credential = credential;
         context.has_retried_credential = true;
         context.should_retry = true;

@@ -13,14 +13,14 @@ pub type ByOrganization<V> = HashMap<OrganizationId, V, foldhash::fast::RandomSt
 /// A text that is not a valid identifier: what it should have been, never what it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {kind}: expected {expected}")]
-pub struct InvalidName {
+pub struct InvalidIdentifier {
     /// The kind of identifier, in words.
     pub kind: &'static str,
     /// The form that would have been accepted, with an example.
     pub expected: &'static str,
 }
 
-macro_rules! name {
+macro_rules! identifier {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $expected:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,14 +35,14 @@ macro_rules! name {
         }
 
         impl FromStr for $type {
-            type Err = InvalidName;
+            type Err = InvalidIdentifier;
 
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
+            fn from_str(text: &str) -> Result<Self, InvalidIdentifier> {
                 let valid: fn(&str) -> bool = $valid;
                 if valid(text) {
                     Ok(Self(Arc::from(text)))
                 } else {
-                    Err(InvalidName { kind: $kind, expected: $expected })
+                    Err(InvalidIdentifier { kind: $kind, expected: $expected })
                 }
             }
         }
@@ -73,43 +73,43 @@ macro_rules! name {
     };
 }
 
-name! {
+identifier! {
     /// An organization of B2C Commerce, e.g. `f_ecom_zzrf_001`: realm and instance behind `f_ecom_`.
     OrganizationId, "organization id", "f_ecom_{realm}_{instance}, e.g. f_ecom_zzrf_001",
-    |text| text.strip_prefix("f_ecom_").is_some_and(is_tenant)
+    |text| text.strip_prefix("f_ecom_").is_some_and(is_tenant_id)
 }
 
-name! {
+identifier! {
     /// A tenant: realm and instance, e.g. `zzrf_001`. The organization without its `f_ecom_`.
     TenantId, "tenant id", "{realm}_{instance}, e.g. zzrf_001",
-    is_tenant
+    is_tenant_id
 }
 
-name! {
+identifier! {
     /// A site (SLAS calls it channel), e.g. `RefArch`.
     SiteId, "site id", "1 to 32 letters, digits, '-' or '_', e.g. RefArch",
-    |text| (1..=32).contains(&text.len()) && text.bytes().all(is_word)
+    |text| (1..=32).contains(&text.len()) && text.bytes().all(is_identifier_byte)
 }
 
-name! {
+identifier! {
     /// A client id of SLAS or of Account Manager, usually a UUID.
     ClientId, "client id", "1 to 64 letters, digits, '-' or '_', e.g. 11111111-1111-4111-8111-111111111111",
-    |text| (1..=64).contains(&text.len()) && text.bytes().all(is_word)
+    |text| (1..=64).contains(&text.len()) && text.bytes().all(is_identifier_byte)
 }
 
-name! {
+identifier! {
     /// A unique shopper id: SLAS's name for one shopper's session across logins.
     Usid, "usid", "1 to 128 letters, digits, '-' or '_'",
-    |text| (1..=128).contains(&text.len()) && text.bytes().all(is_word)
+    |text| (1..=128).contains(&text.len()) && text.bytes().all(is_identifier_byte)
 }
 
-name! {
+identifier! {
     /// A customer id, registered (`rcid`) or guest (`gcid`).
     CustomerId, "customer id", "1 to 100 letters, digits, '-' or '_'",
-    |text| (1..=100).contains(&text.len()) && text.bytes().all(is_word)
+    |text| (1..=100).contains(&text.len()) && text.bytes().all(is_identifier_byte)
 }
 
-name! {
+identifier! {
     /// One OAuth 2 scope (RFC 6749, 3.3), e.g. `sfcc.shopper-products`.
     Scope, "scope", "1 to 128 visible characters without quote and backslash, e.g. sfcc.shopper-products",
     |text| {
@@ -119,12 +119,12 @@ name! {
 }
 
 /// Stands before the tenant in the scope that ties a token of Account Manager to it.
-pub const TENANT_SCOPE: &str = "SALESFORCE_COMMERCE_API:";
+pub const TENANT_SCOPE_PREFIX: &str = "SALESFORCE_COMMERCE_API:";
 
 impl OrganizationId {
     /// The organization of a tenant.
     #[must_use]
-    pub fn of(tenant: &TenantId) -> Self {
+    pub fn from_tenant(tenant: &TenantId) -> Self {
         Self(Arc::from(format!("f_ecom_{tenant}")))
     }
 
@@ -177,10 +177,10 @@ impl FromIterator<Scope> for Scopes {
 }
 
 impl FromStr for Scopes {
-    type Err = InvalidName;
+    type Err = InvalidIdentifier;
 
     /// Reads scopes separated by spaces; commas have been seen in the wild and are read alike.
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
+    fn from_str(text: &str) -> Result<Self, InvalidIdentifier> {
         text.split([' ', ',']).filter(|part| !part.is_empty()).map(str::parse).collect()
     }
 }
@@ -197,11 +197,11 @@ impl fmt::Display for Scopes {
     }
 }
 
-fn is_word(byte: u8) -> bool {
+fn is_identifier_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-fn is_tenant(text: &str) -> bool {
+fn is_tenant_id(text: &str) -> bool {
     let Some((realm, instance)) = text.split_once('_') else { return false };
     let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     realm.len() == 4 && instance.len() == 3 && plain(realm) && plain(instance)
@@ -215,7 +215,7 @@ mod tests {
     fn an_organization_knows_its_tenant() {
         let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         assert_eq!(organization.tenant().as_str(), "zzrf_001");
-        assert_eq!(OrganizationId::of(&organization.tenant()), organization);
+        assert_eq!(OrganizationId::from_tenant(&organization.tenant()), organization);
     }
 
     #[test]

@@ -11,38 +11,38 @@ use http::{
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
 
-use super::response::{answer, json};
+use super::response::{json_response, respond};
 use crate::observability::{
     audit::{AuditContext, AuditLog, AuditRecord, Event},
     log_level::{self, LogLevelError},
 };
 
 /// More than any level takes.
-const MOST_BYTES: usize = 1024;
+const MAX_BODY_BYTES: usize = 1024;
 
 /// What is asked for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct LevelRequest {
     /// The level; `null`: that of the start. It must be there, or a slip would undo what somebody set.
     #[serde(deserialize_with = "Option::deserialize")]
     level: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Level<'a> {
+struct LevelResponse<'a> {
     level: &'a str,
     at_start: &'a str,
 }
 
 /// `GET` shows, `PUT` changes.
-pub(super) async fn answer_to(session: &mut ServerSession, audit: &AuditLog) -> Response<Vec<u8>> {
+pub(super) async fn handle(session: &mut ServerSession, audit: &AuditLog) -> Response<Vec<u8>> {
     match session.req_header().method {
-        Method::GET => return show(),
+        Method::GET => return current_level(),
         Method::PUT => {}
-        _ => return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET and PUT\n".to_vec()),
+        _ => return respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET and PUT\n".to_vec()),
     }
-    let (result, changed) = change(session).await;
+    let (result, changed) = set_level(session).await;
     let from = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
     // Nobody proves who he is here; where he came from is known.
     let who = from.map_or_else(|| "operator".to_owned(), |from| format!("operator at {from}"));
@@ -52,40 +52,42 @@ pub(super) async fn answer_to(session: &mut ServerSession, audit: &AuditLog) -> 
     let context = AuditContext { organization: "none", site: None, operation: &operation, correlation_id: "none" };
     audit.write(&record, context, word);
     match result {
-        Ok(()) => show(),
-        Err((status, why)) => answer(status, "text/plain", why.as_bytes().to_vec()),
+        Ok(()) => current_level(),
+        Err((status, message)) => respond(status, "text/plain", message.as_bytes().to_vec()),
     }
 }
 
-fn show() -> Response<Vec<u8>> {
+fn current_level() -> Response<Vec<u8>> {
     match log_level::current() {
-        Some((level, at_start)) => json(StatusCode::OK, &Level { level: &level, at_start }),
-        None => {
-            answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", b"this process's log is not the gateway's\n".to_vec())
-        }
+        Some((level, at_start)) => json_response(StatusCode::OK, &LevelResponse { level: &level, at_start }),
+        None => respond(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain",
+            b"this process's log is not the gateway's\n".to_vec(),
+        ),
     }
 }
 
-type Changed = Result<(), (StatusCode, &'static str)>;
+type ChangeResult = Result<(), (StatusCode, &'static str)>;
 
-async fn change(session: &mut ServerSession) -> (Changed, Option<String>) {
-    if let Err(refused) = admit(&session.req_header().headers) {
+async fn set_level(session: &mut ServerSession) -> (ChangeResult, Option<String>) {
+    if let Err(refused) = check_not_browser(&session.req_header().headers) {
         return (Err(refused), None);
     }
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = session.read_request_body().await {
         body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
+        if body.len() > MAX_BODY_BYTES {
             return (Err((StatusCode::PAYLOAD_TOO_LARGE, "too large\n")), None);
         }
     }
-    let Ok(wanted) = serde_json::from_slice::<Wanted>(&body) else {
+    let Ok(request) = serde_json::from_slice::<LevelRequest>(&body) else {
         return (
             Err((StatusCode::BAD_REQUEST, "expected e.g. {\"level\": \"debug\"}; null for that of the start\n")),
             None,
         );
     };
-    match log_level::set(wanted.level.as_deref()) {
+    match log_level::set(request.level.as_deref()) {
         Ok(level) => {
             tracing::warn!(level, "the log's level was changed");
             (Ok(()), Some(level))
@@ -104,7 +106,7 @@ async fn change(session: &mut ServerSession) -> (Changed, Option<String>) {
 }
 
 /// Whether no browser sent this on somebody else's behalf.
-fn admit(headers: &HeaderMap) -> Changed {
+fn check_not_browser(headers: &HeaderMap) -> ChangeResult {
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
         return Err((StatusCode::FORBIDDEN, "not from a browser\n"));
     }

@@ -11,13 +11,13 @@ pub(super) struct Readiness {
     keys: bool,
     /// The rings without usable keys. Those of Account Manager do not keep a gateway from being ready: shoppers
     /// can be served without.
-    keys_missing: Vec<Ring>,
+    keys_missing: Vec<MissingKeys>,
     pub(super) draining: bool,
 }
 
 /// Whose keys a ring has.
 #[derive(Debug, Serialize)]
-struct Ring {
+struct MissingKeys {
     tenant: String,
     issuer: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,15 +26,16 @@ struct Ring {
 
 impl Readiness {
     /// The readiness at this moment.
-    pub(super) fn of(gate: &Gateway, in_flight: &RequestTracker) -> Self {
+    pub(super) fn new(gate: &Gateway, in_flight: &RequestTracker) -> Self {
         let (keys, draining) = (gate.shoppers.has_all_keys(), in_flight.is_draining());
-        let keys_missing = gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| Ring::of(ring)).collect();
+        let keys_missing =
+            gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| MissingKeys::new(ring)).collect();
         Self { ready: keys && !draining, keys, keys_missing, draining }
     }
 }
 
-impl Ring {
-    fn of(ring: &KeyRing) -> Self {
+impl MissingKeys {
+    fn new(ring: &KeyRing) -> Self {
         Self {
             tenant: ring.tenant().to_owned(),
             issuer: ring.issuer(),

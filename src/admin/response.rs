@@ -9,12 +9,12 @@ use serde::Serialize;
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// A value as JSON.
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
-    answer(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
+pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
+    respond(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
 /// A response with the headers that every one of this listener has.
-pub(super) fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
     let length = body.len();
     let mut response = Response::new(body);
     *response.status_mut() = status;

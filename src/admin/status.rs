@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{readiness::Readiness, report::Report};
+use super::{migration_report::MigrationReport, readiness::Readiness};
 use crate::{
     config::{PolicyMode, UnknownOperations},
     gateway::{Gateway, Tenant, authn::callers::Caller},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Seconds of a day.
-const DAY: u64 = 86_400;
+const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Everything that `/status` tells.
 #[derive(Debug, Serialize)]
@@ -29,30 +29,30 @@ pub(super) struct Status {
     pub(super) uptime_seconds: u64,
     pub(super) readiness: Readiness,
     pub(super) components: Vec<Component>,
-    pub(super) policy: Policy,
+    pub(super) policy: PolicyStatus,
     pub(super) tenants: Vec<TenantStatus>,
-    pub(super) store: Store,
+    pub(super) store: StoreStatus,
     pub(super) sessions: u64,
     /// Tokens at hand, by kind.
     pub(super) tokens: BTreeMap<String, u64>,
     pub(super) requests_in_flight: usize,
-    pub(super) breakers: Vec<Breaker>,
+    pub(super) breakers: Vec<CircuitBreakerStatus>,
     pub(super) callers: Vec<CallerStatus>,
-    pub(super) migration: Report,
+    pub(super) migration: MigrationReport,
 }
 
 /// A part that can fail by itself.
 #[derive(Debug, Serialize)]
 pub(super) struct Component {
     pub(super) name: String,
-    pub(super) state: State,
+    pub(super) state: Health,
     pub(super) detail: String,
 }
 
 /// How a component is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(super) enum Health {
     Ok,
     /// It fails, and requests that need it are refused meanwhile; the others go on.
     Degraded,
@@ -60,7 +60,7 @@ pub(super) enum State {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Policy {
+pub(super) struct PolicyStatus {
     pub(super) mode: PolicyMode,
     pub(super) unknown_operations: UnknownOperations,
     pub(super) operations: usize,
@@ -71,21 +71,21 @@ pub(super) struct TenantStatus {
     pub(super) organization: String,
     pub(super) sites: Vec<String>,
     pub(super) slas_clients: usize,
-    pub(super) keys: Vec<Keys>,
+    pub(super) keys: Vec<KeySetStatus>,
     /// Requests that SLAS takes in the minute under way, as far as it has said so.
     pub(super) slas_budget_left: Option<u64>,
 }
 
 /// The keys of one issuer.
 #[derive(Debug, Serialize)]
-pub(super) struct Keys {
+pub(super) struct KeySetStatus {
     pub(super) issuer: &'static str,
     /// Nothing while there are none.
     pub(super) age_seconds: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Store {
+pub(super) struct StoreStatus {
     pub(super) kind: &'static str,
     pub(super) up: bool,
     /// Why it is not up, by its label.
@@ -97,7 +97,7 @@ pub(super) struct Store {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreakerStatus {
     pub(super) service: String,
     pub(super) open: bool,
 }
@@ -112,13 +112,18 @@ pub(super) struct CallerStatus {
 
 impl Status {
     /// The state at this moment.
-    pub(super) fn of(gate: &Gateway, readiness: Readiness, in_flight: &RequestTracker, migration: Report) -> Self {
+    pub(super) fn new(
+        gate: &Gateway,
+        readiness: Readiness,
+        in_flight: &RequestTracker,
+        migration: MigrationReport,
+    ) -> Self {
         let read = |name: &str| gate.metrics.samples(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =
             gate.tenants.values().map(|tenant| TenantStatus::of(tenant, &ages, &budgets)).collect();
         tenants.sort_by(|one, other| one.organization.cmp(&other.organization));
-        let store = Store::of(
+        let store = StoreStatus::of(
             if gate.sessions.are_shared() { "redis" } else { "memory" },
             read("store_up").first().is_none_or(|sample| sample.value > 0.0),
             &gate.sessions.store_state(),
@@ -127,14 +132,14 @@ impl Status {
             read("token_cache_entries").into_iter().map(|sample| (sample.label("kind").to_owned(), sample.count()));
         let breakers = read("circuit_breakers_open").into_iter();
         let breakers =
-            breakers.map(|sample| Breaker { service: sample.label("service").to_owned(), open: sample.value > 0.0 });
+            breakers.map(|sample| CircuitBreakerStatus { service: sample.label("service").to_owned(), open: sample.value > 0.0 });
         Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: read("build_info").first().map_or_else(String::new, |sample| sample.label("commit").to_owned()),
             uptime_seconds: unix_now().saturating_sub(gate.deprecated_usage.since),
             readiness,
-            components: components(&tenants, &store, in_flight.is_draining()),
-            policy: Policy {
+            components: component_statuses(&tenants, &store, in_flight.is_draining()),
+            policy: PolicyStatus {
                 mode: gate.policy.mode,
                 unknown_operations: gate.policy.unknown_operations,
                 operations: gate.operations.iter().len(),
@@ -159,7 +164,7 @@ impl TenantStatus {
         let issuers = std::iter::once("slas").chain(settings.account_manager.as_ref().map(|_| "account_manager"));
         let keys = issuers.map(|issuer| {
             let age = ages.iter().filter(is_own).find(|sample| sample.label("issuer") == issuer);
-            Keys { issuer, age_seconds: age.map(Sample::count) }
+            KeySetStatus { issuer, age_seconds: age.map(Sample::count) }
         });
         Self {
             organization: organization.to_owned(),
@@ -171,7 +176,7 @@ impl TenantStatus {
     }
 }
 
-impl Store {
+impl StoreStatus {
     fn of(kind: &'static str, up: bool, state: &StoreState) -> Self {
         let key_mismatch = matches!(state.key, KeyCheck::Other { .. });
         let detail = match state.outage {
@@ -184,9 +189,9 @@ impl Store {
     }
 }
 
-impl Policy {
+impl PolicyStatus {
     /// The mode for people.
-    pub(super) fn in_words(&self) -> &'static str {
+    pub(super) fn mode_name(&self) -> &'static str {
         match self.mode {
             PolicyMode::Enforce => "enforced",
             PolicyMode::Report => "only reported",
@@ -194,22 +199,22 @@ impl Policy {
     }
 }
 
-impl Keys {
+impl KeySetStatus {
     /// The issuer for people.
-    pub(super) fn of(&self) -> &'static str {
-        service(self.issuer)
+    pub(super) fn issuer_name(&self) -> &'static str {
+        service_name(self.issuer)
     }
 
     /// The age for people.
-    pub(super) fn in_words(&self) -> String {
-        self.age_seconds.map_or_else(|| "none yet".to_owned(), in_words)
+    pub(super) fn age_text(&self) -> String {
+        self.age_seconds.map_or_else(|| "none yet".to_owned(), format_duration)
     }
 }
 
-impl Breaker {
+impl CircuitBreakerStatus {
     /// Whose breaker it is, for people.
-    pub(super) fn in_words(&self) -> &'static str {
-        service(&self.service)
+    pub(super) fn service_name(&self) -> &'static str {
+        service_name(&self.service)
     }
 }
 
@@ -230,9 +235,9 @@ impl CallerStatus {
     }
 }
 
-impl State {
+impl Health {
     /// How the page colours it.
-    pub(super) fn tone(self) -> &'static str {
+    pub(super) fn css_class(self) -> &'static str {
         match self {
             Self::Ok => "good",
             Self::Degraded => "doubt",
@@ -241,7 +246,7 @@ impl State {
     }
 
     /// How the page says it.
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Degraded => "degraded",
@@ -250,35 +255,35 @@ impl State {
     }
 }
 
-fn components(tenants: &[TenantStatus], store: &Store, draining: bool) -> Vec<Component> {
+fn component_statuses(tenants: &[TenantStatus], store: &StoreStatus, draining: bool) -> Vec<Component> {
     let keys = tenants.iter().flat_map(|tenant| tenant.keys.iter().map(move |keys| (tenant, keys)));
     let mut components: Vec<_> = keys
         .map(|(tenant, keys)| {
             // Shoppers can be served without Account Manager.
-            let without = if keys.issuer == "slas" { State::Failed } else { State::Degraded };
-            let state = if keys.age_seconds.is_some() { State::Ok } else { without };
+            let without = if keys.issuer == "slas" { Health::Failed } else { Health::Degraded };
+            let state = if keys.age_seconds.is_some() { Health::Ok } else { without };
             let detail = match keys.age_seconds {
-                Some(age) => format!("fetched {} ago", in_words(age)),
+                Some(age) => format!("fetched {} ago", format_duration(age)),
                 None => "never fetched".to_owned(),
             };
-            Component { name: format!("Keys of {} for {}", keys.of(), tenant.organization), state, detail }
+            Component { name: format!("Keys of {} for {}", keys.issuer_name(), tenant.organization), state, detail }
         })
         .collect();
     components.push(Component {
         name: format!("Session store ({})", store.kind),
-        state: if store.up && !store.key_mismatch { State::Ok } else { State::Degraded },
+        state: if store.up && !store.key_mismatch { Health::Ok } else { Health::Degraded },
         detail: store.detail.clone(),
     });
     components.push(Component {
         name: "Listener".to_owned(),
-        state: if draining { State::Failed } else { State::Ok },
+        state: if draining { Health::Failed } else { Health::Ok },
         detail: if draining { "stopping: no new requests" } else { "takes requests" }.to_owned(),
     });
     components
 }
 
 /// A service of Salesforce, named in metrics, for people.
-fn service(name: &str) -> &'static str {
+fn service_name(name: &str) -> &'static str {
     match name {
         "slas" => "SLAS",
         "account_manager" => "Account Manager",
@@ -287,8 +292,8 @@ fn service(name: &str) -> &'static str {
 }
 
 /// A span of time for people: its two greatest units, of which a day is the greatest, for months differ.
-pub(super) fn in_words(seconds: u64) -> String {
-    let (days, hours) = (seconds / DAY, seconds % DAY / 3600);
+pub(super) fn format_duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY / 3600);
     let spoken = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
     let unit = if days == 1 { "day" } else { "days" };
     match (days, hours) {
@@ -314,16 +319,16 @@ mod tests {
             (86_399, "23h 59m"),
             (90_061, "1 day 1h"),
             (200_000, "2 days 7h"),
-            (40 * DAY, "40 days"),
-            (400 * DAY + 3600, "400 days 1h"),
+            (40 * SECONDS_PER_DAY, "40 days"),
+            (400 * SECONDS_PER_DAY + 3600, "400 days 1h"),
         ] {
-            assert_eq!(in_words(seconds), words);
+            assert_eq!(format_duration(seconds), words);
         }
     }
 
     #[test]
     fn shoppers_can_be_served_without_account_manager_and_not_without_slas() {
-        let keys = |issuer, age_seconds| Keys { issuer, age_seconds };
+        let keys = |issuer, age_seconds| KeySetStatus { issuer, age_seconds };
         let tenant = |keys| TenantStatus {
             organization: "f_ecom_zzrf_001".to_owned(),
             sites: Vec::new(),
@@ -333,16 +338,19 @@ mod tests {
         };
         let states = |slas, manager, state: &StoreState, draining| {
             let tenants = [tenant(vec![keys("slas", slas), keys("account_manager", manager)])];
-            let store = Store::of("redis", state.outage.is_none(), state);
-            let components = components(&tenants, &store, draining);
+            let store = StoreStatus::of("redis", state.outage.is_none(), state);
+            let components = component_statuses(&tenants, &store, draining);
             components.iter().map(|component| component.state).collect::<Vec<_>>()
         };
         let down =
             StoreState { outage: Some(Outage::of_redis(UnavailableCause::OutOfMemory)), ..StoreState::default() };
         let key = KeyCheck::Other { own: "a".to_owned(), stored: "b".to_owned() };
         let stranger = StoreState { key, ..StoreState::default() };
-        assert_eq!(states(Some(1), Some(1), &StoreState::default(), false), [State::Ok; 4]);
-        assert_eq!(states(Some(1), Some(1), &stranger, false), [State::Ok, State::Ok, State::Degraded, State::Ok]);
-        assert_eq!(states(None, None, &down, true), [State::Failed, State::Degraded, State::Degraded, State::Failed]);
+        assert_eq!(states(Some(1), Some(1), &StoreState::default(), false), [Health::Ok; 4]);
+        assert_eq!(states(Some(1), Some(1), &stranger, false), [Health::Ok, Health::Ok, Health::Degraded, Health::Ok]);
+        assert_eq!(
+            states(None, None, &down, true),
+            [Health::Failed, Health::Degraded, Health::Degraded, Health::Failed]
+        );
     }
 }

@@ -74,7 +74,7 @@ impl ProcessState {
         }
         let machine = MachineTokens::new(Arc::clone(&metrics))?;
         let audit = Arc::new(AuditLog::new(metrics.audit_lines_left_out.clone())?);
-        let library_reads_system = SystemAuthorities::read().are_flawless();
+        let library_reads_system = SystemAuthorities::read().is_readable_by_proxy_library();
         Ok(Self { metrics, machine, audit, guards: Mutex::default(), library_reads_system })
     }
 
@@ -111,7 +111,7 @@ impl Components {
             let organization = tenant.organization.clone();
             let old_rings = before.map_or(&[][..], |before| &before.runtime.gate.rings);
             let of_api = trust.of_api(tenant)?;
-            if let Some(end) = of_api.end(now) {
+            if let Some(end) = of_api.expiry(now) {
                 expiries.push(CertificateExpiry {
                     certificate: "api_ca",
                     tenant: organization.to_string(),

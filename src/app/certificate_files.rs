@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::{
-    certificates::{self, Certificates, PairError, SystemAuthorities},
+    certificates::{self, Certificates, KeyPairError, SystemAuthorities},
     config::{CheckReport, Diagnostic, PartialSettings},
     server::tls::ListenerTls,
     time::unix_now,
@@ -15,7 +15,7 @@ pub(super) fn check(partial: &PartialSettings) -> CheckReport {
     let mut checked = CheckReport::default();
     let (errors, warnings) = ListenerTls::check(&partial.tls);
     let finding =
-        |error: crate::server::tls::TlsFileError| Diagnostic { path: error.key.to_owned(), message: error.problem };
+        |error: crate::server::tls::TlsFileError| Diagnostic { path: error.key.to_owned(), message: error.message };
     checked.errors.extend(errors.into_iter().map(finding));
     checked.warnings.extend(warnings.into_iter().map(finding));
     let mut by_system: Vec<String> = partial.verified_by_system.iter().map(|key| (*key).to_owned()).collect();
@@ -40,14 +40,14 @@ pub(super) fn check(partial: &PartialSettings) -> CheckReport {
     if let Some((certificate, private_key)) = &partial.store_client {
         match certificates::read_client_pair(certificate, private_key) {
             Ok((chain, _)) => {
-                let concerns = chain.concerns(now()).into_iter();
+                let messages = chain.warnings(now()).into_iter();
                 let warning = |problem| Diagnostic { path: "store.certificate".to_owned(), message: problem };
-                checked.warnings.extend(concerns.map(warning));
+                checked.warnings.extend(messages.map(warning));
             }
-            Err(PairError::Certificate(error)) => {
+            Err(KeyPairError::Certificate(error)) => {
                 checked.errors.push(Diagnostic { path: "store.certificate".to_owned(), message: error.to_string() });
             }
-            Err(PairError::PrivateKey(error)) => {
+            Err(KeyPairError::PrivateKey(error)) => {
                 checked.errors.push(Diagnostic { path: "store.private_key".to_owned(), message: error.to_string() });
             }
         }
@@ -60,7 +60,7 @@ fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut CheckRep
     let finding = |problem: String| Diagnostic { path: key.to_owned(), message: format!("{whose}{problem}") };
     match Certificates::read_authorities(file) {
         Ok(authorities) => {
-            checked.warnings.extend(authorities.concerns(now()).into_iter().map(finding));
+            checked.warnings.extend(authorities.warnings(now()).into_iter().map(finding));
         }
         Err(error) => checked.errors.push(finding(error.to_string())),
     }
@@ -71,10 +71,10 @@ fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut CheckRep
 pub(super) fn store_expiry(partial: &PartialSettings) -> Vec<(&'static str, i64)> {
     let authorities = partial.store_authorities.iter().filter_map(|(key, file)| {
         let label = if *key == "store.ca" { "store_ca" } else { "store_sentinel_ca" };
-        Some((label, Certificates::read_authorities(file).ok()?.authorities_end(now())?))
+        Some((label, Certificates::read_authorities(file).ok()?.authorities_expiry(now())?))
     });
     let client = partial.store_client.as_ref().and_then(|(certificate, _)| {
-        Some(("store_certificate", Certificates::read_chain(certificate).ok()?.chain_end()?))
+        Some(("store_certificate", Certificates::read_chain(certificate).ok()?.chain_expiry()?))
     });
     authorities.chain(client).collect()
 }
@@ -87,14 +87,16 @@ fn now() -> i64 {
 fn check_system(keys: Vec<String>, checked: &mut CheckReport) {
     let Some(first) = keys.first() else { return };
     let system = SystemAuthorities::read();
-    if let Some(problem) = system.problem() {
+    if let Some(problem) = system.unavailable_reason() {
         for key in keys {
             let hint = if key.ends_with("].api") { ", or api_ca to the file of its own" } else { "" };
             checked.errors.push(Diagnostic { path: key, message: format!("{problem}{hint}") });
         }
         return;
     }
-    for flaw in system.flaws() {
-        checked.warnings.push(Diagnostic { path: first.clone(), message: format!("the system's authorities: {flaw}") });
+    for error in system.load_errors() {
+        checked
+            .warnings
+            .push(Diagnostic { path: first.clone(), message: format!("the system's authorities: {error}") });
     }
 }

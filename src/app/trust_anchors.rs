@@ -59,7 +59,7 @@ impl TrustAnchors {
 
     fn system(&self, what: String) -> Result<&SystemAuthorities, AppError> {
         let system = self.system.get_or_init(SystemAuthorities::read);
-        match system.problem() {
+        match system.unavailable_reason() {
             Some(problem) => Err(AppError::NoSystemAuthorities { what, problem }),
             None => Ok(system),
         }
@@ -86,9 +86,9 @@ impl ApiTrustAnchors<'_> {
     }
 
     /// When the first of a tenant's own authorities ends that has not ended yet, seconds since 1970.
-    pub(super) fn end(&self, now: i64) -> Option<i64> {
+    pub(super) fn expiry(&self, now: i64) -> Option<i64> {
         match self {
-            Self::Own(own) => own.authorities_end(now),
+            Self::Own(own) => own.authorities_expiry(now),
             Self::None | Self::System(_) => None,
         }
     }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", .file.display())]
+#[error("{}: {message}", .file.display())]
 pub struct FileError {
     /// The file.
     pub file: PathBuf,
     /// What is wrong with it, and what to do.
-    pub problem: String,
+    pub message: String,
 }

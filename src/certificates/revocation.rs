@@ -15,8 +15,8 @@ use x509_cert::{
 };
 
 use super::{
-    Certificates, Concern, FileError,
-    contents::{Contents, Wanted},
+    Certificates, FileError, ValidityWarning,
+    pem_file::{ExpectedContent, PemFile},
     validity::{self, Validity},
 };
 
@@ -28,7 +28,7 @@ pub struct RevocationLists {
 }
 
 /// What of a list is compared with authorities.
-struct Issued {
+struct CrlInfo {
     /// Its issuer's name, RFC 4514.
     issuer: String,
     /// The key that signed it, as the issuer's own certificate names it.
@@ -42,7 +42,7 @@ impl RevocationLists {
     /// # Errors
     /// [`FileError`] if the file cannot be read, holds no list, or one that is not PEM.
     pub fn read(file: &Path) -> Result<Self, FileError> {
-        let sections = Contents::read(file)?.sections(Wanted::RevocationList)?;
+        let sections = PemFile::read(file)?.sections(ExpectedContent::RevocationList)?;
         let lists = sections.into_iter().map(|(_, der)| CertificateRevocationListDer::from(der)).collect();
         Ok(Self { file: file.to_owned(), lists })
     }
@@ -55,8 +55,8 @@ impl RevocationLists {
 
     /// When the first of them is to be replaced by its next, seconds since 1970; `None` if none says.
     #[must_use]
-    pub fn end(&self) -> Option<i64> {
-        self.issued().map(|list| list.validity.not_after).filter(|end| *end < i64::MAX).min()
+    pub fn next_update(&self) -> Option<i64> {
+        self.infos().map(|list| list.validity.not_after).filter(|end| *end < i64::MAX).min()
     }
 
     /// Whether any of these authorities has a list: otherwise no client certificate would be taken. An authority that signs
@@ -64,61 +64,61 @@ impl RevocationLists {
     ///
     /// # Errors
     /// [`FileError`] if none has.
-    pub fn check(&self, authorities: &Certificates) -> Result<(), FileError> {
-        let issued: Vec<_> = self.issued().collect();
-        let is_covered = |authority: &CertificateDer<'_>| issued.iter().any(|list| list.is_of(authority));
-        if issued.len() < self.lists.len() || authorities.as_slice().iter().any(is_covered) {
+    pub fn check_coverage(&self, authorities: &Certificates) -> Result<(), FileError> {
+        let infos: Vec<_> = self.infos().collect();
+        let is_covered = |authority: &CertificateDer<'_>| infos.iter().any(|list| list.is_issued_by(authority));
+        if infos.len() < self.lists.len() || authorities.as_slice().iter().any(is_covered) {
             return Ok(());
         }
-        let issuers: Vec<_> = issued.iter().map(|list| list.issuer.as_str()).collect();
-        let problem = format!(
+        let issuers: Vec<_> = infos.iter().map(|list| list.issuer.as_str()).collect();
+        let message = format!(
             "no list is of an authority of server.tls.client_ca, so that every client certificate would be refused; its \
              lists are of {}",
             issuers.join(" and ")
         );
-        Err(FileError { file: self.file.clone(), problem })
+        Err(FileError { file: self.file.clone(), message })
     }
 
     /// What an operator should know of the lists beside these authorities, one sentence each.
     #[must_use]
-    pub fn concerns(&self, authorities: &Certificates, now: i64) -> Vec<String> {
-        let (issued, shown): (Vec<_>, _) = (self.issued().collect(), self.file.display());
-        let mut concerns = Vec::new();
-        for list in &issued {
+    pub fn warnings(&self, authorities: &Certificates, now: i64) -> Vec<String> {
+        let (infos, shown): (Vec<_>, _) = (self.infos().collect(), self.file.display());
+        let mut warnings = Vec::new();
+        for list in &infos {
             let whose = &list.issuer;
-            match list.validity.concern(now) {
-                Some(concern @ Concern::Expired(_)) => concerns.push(format!(
-                    "{shown}: the list of {whose} {concern}: certificates that were revoked since are still accepted; fetch the \
+            match list.validity.warning(now) {
+                Some(warning @ ValidityWarning::Expired(_)) => warnings.push(format!(
+                    "{shown}: the list of {whose} {warning}: certificates that were revoked since are still accepted; fetch the \
                      next one"
                 )),
-                Some(concern @ Concern::NotYetValid(_)) => {
-                    concerns.push(format!("{shown}: the list of {whose} {concern}; check the clock of this machine"));
+                Some(warning @ ValidityWarning::NotYetValid(_)) => {
+                    warnings.push(format!("{shown}: the list of {whose} {warning}; check the clock of this machine"));
                 }
                 // Lists live for days: each would be told of.
-                Some(Concern::EndsSoon(..)) | None => {}
+                Some(ValidityWarning::ExpiresSoon(..)) | None => {}
             }
         }
-        if issued.len() == self.lists.len() {
+        if infos.len() == self.lists.len() {
             for authority in authorities.as_slice() {
-                if !issued.iter().any(|list| list.is_of(authority))
-                    && let Some(subject) = validity::subject(authority)
+                if !infos.iter().any(|list| list.is_issued_by(authority))
+                    && let Some(subject) = validity::subject_name(authority)
                 {
-                    concerns.push(format!(
+                    warnings.push(format!(
                         "{shown}: there is no list of {subject}, an authority of server.tls.client_ca: every client certificate \
                          that it signed is refused"
                     ));
                 }
             }
         }
-        concerns
+        warnings
     }
 
-    fn issued(&self) -> impl Iterator<Item = Issued> {
-        self.lists.iter().filter_map(|list| Issued::read(list))
+    fn infos(&self) -> impl Iterator<Item = CrlInfo> {
+        self.lists.iter().filter_map(|list| CrlInfo::read(list))
     }
 }
 
-impl Issued {
+impl CrlInfo {
     fn read(list: &[u8]) -> Option<Self> {
         let list = CertificateList::<Rfc5280>::from_der(list).ok()?.tbs_cert_list;
         let extensions = list.crl_extensions.iter().flatten();
@@ -126,13 +126,13 @@ impl Issued {
         let key = named
             .filter_map(|extension| AuthorityKeyIdentifier::from_der(extension.extn_value.as_bytes()).ok())
             .find_map(|named| Some(named.key_identifier?.as_bytes().to_vec()));
-        let not_after = list.next_update.map_or(i64::MAX, validity::seconds);
-        let validity = Validity { not_before: validity::seconds(list.this_update), not_after };
+        let not_after = list.next_update.map_or(i64::MAX, validity::unix_seconds);
+        let validity = Validity { not_before: validity::unix_seconds(list.this_update), not_after };
         Some(Self { issuer: list.issuer.to_string(), key, validity })
     }
 
     /// Whether an authority signed it, by name, and by key where both name one: a renewed authority may keep its name.
-    fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
+    fn is_issued_by(&self, authority: &CertificateDer<'_>) -> bool {
         let Ok(authority) = Certificate::from_der(authority) else { return true };
         let authority = authority.tbs_certificate();
         if authority.subject().to_string() != self.issuer {

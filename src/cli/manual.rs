@@ -9,26 +9,26 @@ use clap_mangen::{
     roff::{Roff, bold, roman},
 };
 
-use super::{arguments::CommandLine, failure::Failure, terminal::Terminal};
+use super::{arguments::CommandLine, error::CommandError, terminal::Terminal};
 
 const NAME: &str = "shopper-gateway";
 
-pub(super) fn completions(shell: Shell, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn completions(shell: Shell, terminal: &Terminal) -> Result<(), CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), NAME, &mut script);
     terminal.print(&String::from_utf8_lossy(&script))
 }
 
 /// One page for all commands: those of the whole first, then each command's own.
-pub(super) fn page(terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn print_page(terminal: &Terminal) -> Result<(), CommandError> {
     let mut whole = CommandLine::command().disable_help_subcommand(true);
     whole.build();
     let mut page = Vec::new();
-    write(&whole, &mut page).map_err(Failure::of)?;
+    render(&whole, &mut page).map_err(CommandError::from_display)?;
     terminal.print(&String::from_utf8_lossy(&page))
 }
 
-fn write(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+fn render(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let man = Man::new(whole.clone()).manual("shopper-gateway manual");
     man.render_title(page)?;
     man.render_name_section(page)?;
@@ -38,7 +38,7 @@ fn write(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let mut commands = Roff::new();
     commands.control("SH", ["COMMANDS"]);
     for command in whole.get_subcommands() {
-        describe(command, NAME, &mut commands);
+        describe_command(command, NAME, &mut commands);
     }
     commands.to_writer(page)?;
     let mut rest = Roff::new();
@@ -49,7 +49,7 @@ fn write(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     });
     for (heading, text) in [("EXAMPLES", examples), ("EXIT STATUS", codes)] {
         rest.control("SH", [heading]);
-        literally(&text, &mut rest);
+        preformatted(&text, &mut rest);
     }
     rest.control("SH", ["ENVIRONMENT"]);
     rest.text([roman(
@@ -59,11 +59,11 @@ fn write(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     rest.to_writer(page)
 }
 
-fn describe(command: &clap::Command, before: &str, page: &mut Roff) {
+fn describe_command(command: &clap::Command, before: &str, page: &mut Roff) {
     let name = format!("{before} {}", command.get_name());
     if command.has_subcommands() {
         for below in command.get_subcommands() {
-            describe(below, &name, page);
+            describe_command(below, &name, page);
         }
         return;
     }
@@ -81,12 +81,12 @@ fn describe(command: &clap::Command, before: &str, page: &mut Roff) {
     }
     if let Some(help) = command.get_after_help() {
         page.control("PP", []);
-        literally(&help.to_string(), page);
+        preformatted(&help.to_string(), page);
     }
 }
 
 /// Lines as they are.
-fn literally(text: &str, page: &mut Roff) {
+fn preformatted(text: &str, page: &mut Roff) {
     page.control("nf", []);
     for line in text.trim_matches('\n').lines() {
         page.text([roman(line)]);

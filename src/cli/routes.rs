@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
+use super::{arguments::ConfigFile, error::CommandError, terminal::Terminal};
 use crate::{
     app,
     config::{DeprecatedLogins, Policy, Tenant},
@@ -13,9 +13,9 @@ use crate::{
     },
 };
 
-pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), CommandError> {
     let loaded = app::load(&file.config)?;
-    let (operations, callers) = app::build_policy(&loaded.settings).map_err(Failure::of)?;
+    let (operations, callers) = app::build_policy(&loaded.settings).map_err(CommandError::from_display)?;
     terminal.print(&route_table(&operations, &callers, &loaded.settings.policy, &loaded.settings.tenants))
 }
 
@@ -27,7 +27,7 @@ fn route_table(operations: &Operations, callers: &Callers, policy: &Policy, tena
             operation.method.as_str(),
             &operation.template,
             &operation.name,
-            &who_may_call(operation, callers, policy),
+            &allowed_callers(operation, callers, policy),
             &upstream_credential(operation, tenants),
         ];
         table.push_str(&line.join("\t"));
@@ -36,7 +36,7 @@ fn route_table(operations: &Operations, callers: &Callers, policy: &Policy, tena
     table
 }
 
-fn who_may_call(operation: &Operation, callers: &Callers, policy: &Policy) -> String {
+fn allowed_callers(operation: &Operation, callers: &Callers, policy: &Policy) -> String {
     let is_login =
         matches!(operation.kind, OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin);
     if is_login && policy.deprecated_logins == DeprecatedLogins::Refuse {

@@ -1,18 +1,18 @@
 //! `serve`: the gateway until a signal ends it.
 
-use super::{arguments::ConfigFile, failure::Failure, terminal::Terminal};
+use super::{arguments::ConfigFile, error::CommandError, terminal::Terminal};
 use crate::{
     app::{self, App, process::fd_limit, restart::InheritedSockets, signals::Signals},
     config::{PolicyMode, Store},
     observability::setup,
 };
 
-pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failure> {
+pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), CommandError> {
     let inherited =
-        InheritedSockets::from_environment().map_err(|error| Failure::Other(format!("LISTEN_FDS: {error}")))?;
+        InheritedSockets::from_environment().map_err(|error| CommandError::Other(format!("LISTEN_FDS: {error}")))?;
     let loaded = app::load(&file.config)?;
-    let telemetry = setup::start(&loaded.settings.log, &loaded.settings.traces, terminal.colours_errors());
-    let telemetry = telemetry.map_err(Failure::of)?;
+    let telemetry = setup::start(&loaded.settings.log, &loaded.settings.traces, terminal.has_colored_stderr());
+    let telemetry = telemetry.map_err(CommandError::from_display)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         commit = app::COMMIT,
@@ -45,24 +45,24 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Failur
         .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(|error| Failure::Other(format!("the runtime cannot start: {error}")))?;
+        .map_err(|error| CommandError::Other(format!("the runtime cannot start: {error}")))?;
     runtime.block_on(async {
-        let signals = Signals::new().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
+        let signals = Signals::new().map_err(|error| CommandError::Other(format!("signals cannot be handled: {error}")))?;
         let interrupts =
-            signals.interrupts().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
-        let app = App::build_with_sockets(loaded.settings, inherited).map_err(Failure::of)?;
+            signals.interrupts().map_err(|error| CommandError::Other(format!("signals cannot be handled: {error}")))?;
+        let app = App::build_with_sockets(loaded.settings, inherited).map_err(CommandError::from_display)?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
         for counter in telemetry.counters() {
-            app.reloader().register_metric(counter).map_err(Failure::of)?;
+            app.reloader().register_metric(counter).map_err(CommandError::from_display)?;
         }
-        let sockets = app.listening_sockets().map_err(|error| Failure::Other(format!("the listening sockets: {error}")))?;
+        let sockets = app.listening_sockets().map_err(|error| CommandError::Other(format!("the listening sockets: {error}")))?;
         let stop = signals.handle_until_stop(app.reloader(), sockets, || telemetry.reopen_audit_file(), || app::load(&file.config));
         tokio::select! {
-            ended = app.run(stop) => ended.map_err(Failure::of),
-            () = interrupts.wait_for_second() => Err(Failure::Other("interrupted again: ended before all requests were answered".into())),
+            ended = app.run(stop) => ended.map_err(CommandError::from_display),
+            () = interrupts.wait_for_second() => Err(CommandError::Other("interrupted again: ended before all requests were answered".into())),
         }
     })
 }

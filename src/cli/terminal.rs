@@ -13,13 +13,13 @@ use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use clap::{ColorChoice, ValueEnum};
 
-use super::failure::Failure;
+use super::error::CommandError;
 
-pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
-pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
-pub(super) const DOUBT: Style = AnsiColor::Yellow.on_default().bold();
-pub(super) const HEADING: Style = Style::new().bold();
-pub(super) const QUIET: Style = Style::new().dimmed();
+pub(super) const OK_STYLE: Style = AnsiColor::Green.on_default().bold();
+pub(super) const ERROR_STYLE: Style = AnsiColor::Red.on_default().bold();
+pub(super) const WARNING_STYLE: Style = AnsiColor::Yellow.on_default().bold();
+pub(super) const HEADING_STYLE: Style = Style::new().bold();
+pub(super) const DIM_STYLE: Style = Style::new().dimmed();
 
 /// A text in a style.
 pub(super) fn styled(style: Style, text: impl Display) -> String {
@@ -44,31 +44,31 @@ impl Terminal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(super) fn print(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn print(&self, text: &str) -> Result<(), CommandError> {
         match AutoStream::new(io::stdout(), self.color).write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::Other(format!("standard output: {error}")))
+                Err(CommandError::Other(format!("standard output: {error}")))
             }
             _ => Ok(()),
         }
     }
 
     /// Whether what is written to standard error has colours.
-    pub(super) fn colours_errors(&self) -> bool {
+    pub(super) fn has_colored_stderr(&self) -> bool {
         AutoStream::new(io::stderr(), self.color).current_choice() != anstream::ColorChoice::Never
     }
 
     /// Says on standard error why a command failed.
-    pub(super) fn report(&self, failure: &Failure) {
-        let text = match failure {
-            Failure::Configuration(errors) => {
-                let errors_first = errors.errors.iter().map(|finding| (BAD, "error", finding));
-                let warnings = errors.warnings.iter().map(|finding| (DOUBT, "warning", finding));
+    pub(super) fn print_error(&self, error: &CommandError) {
+        let text = match error {
+            CommandError::Configuration(errors) => {
+                let errors_first = errors.errors.iter().map(|finding| (ERROR_STYLE, "error", finding));
+                let warnings = errors.warnings.iter().map(|finding| (WARNING_STYLE, "warning", finding));
                 let lines = errors_first.chain(warnings);
                 lines.map(|(style, kind, finding)| format!("{}: {finding}\n", styled(style, kind))).collect()
             }
-            Failure::Said => return,
-            Failure::Other(text) => format!("{}: {}\n", styled(BAD, "error"), text.trim_end()),
+            CommandError::Reported => return,
+            CommandError::Other(text) => format!("{}: {}\n", styled(ERROR_STYLE, "error"), text.trim_end()),
         };
         // Nowhere is left to report a failure of standard error.
         let _ = AutoStream::new(io::stderr(), self.color).write_all(text.as_bytes());
@@ -76,7 +76,7 @@ impl Terminal {
 }
 
 /// What `--color` says, wherever it stands; automatic if it says nothing of use, which the parser will then tell.
-pub(super) fn choice_among(arguments: &[OsString]) -> ColorChoice {
+pub(super) fn color_choice(arguments: &[OsString]) -> ColorChoice {
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let asked = words.iter().enumerate().find_map(|(position, word)| match word.strip_prefix("--color")? {
         "" => words.get(position + 1).map(ToString::to_string),
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn colours_are_found_before_parsing() {
-        let choice = |line: &str| choice_among(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let choice = |line: &str| color_choice(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert_eq!(choice("gateway check --color never"), ColorChoice::Never);
         assert_eq!(choice("gateway --color=always --help"), ColorChoice::Always);
         for line in ["gateway --help", "gateway --color", "gateway --color=pink", "gateway --colorful never"] {

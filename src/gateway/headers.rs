@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The request's and the answer's field that ties both to a log line.
-pub const CORRELATION_ID: HeaderName = correlation::FIELD;
+pub const CORRELATION_ID: HeaderName = correlation::HEADER;
 
 /// Why a request may go upstream with the credential it has.
 #[derive(Debug, Clone)]

@@ -321,7 +321,7 @@ impl KeyRing {
         }
         // The set is for all requests, and its call for none of them.
         let correlation_id = correlation::new();
-        let result = correlation::of(correlation_id.clone(), self.read_set()).await;
+        let result = correlation::scope(correlation_id.clone(), self.read_set()).await;
         if let Err(FetchError::Exchange(SalesforceError::RateLimited { retry_after })) = &result {
             search.not_before = retry_after.map(|wait| Instant::now() + wait.min(RATE_LIMITED_AT_MOST));
         }

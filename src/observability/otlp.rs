@@ -124,7 +124,7 @@ async fn connect_failure(endpoint: &Url) -> Option<ConnectFailure> {
     } else if error.is_connect() && error.is_timeout() {
         Some(ConnectFailure::TimedOut)
     } else {
-        error.is_connect().then(|| ConnectFailure::of(&error))
+        error.is_connect().then(|| ConnectFailure::from_error(&error))
     }
 }
 

@@ -268,7 +268,7 @@ impl From<ReadError> for TransportError {
             ReadError::Library(error) if error.is_connect() && error.is_timeout() => {
                 Self::Unreachable(ConnectFailure::TimedOut)
             }
-            ReadError::Library(error) if error.is_connect() => Self::Unreachable(ConnectFailure::of(&error)),
+            ReadError::Library(error) if error.is_connect() => Self::Unreachable(ConnectFailure::from_error(&error)),
             ReadError::Library(error) if error.is_timeout() => Self::Timeout,
             ReadError::Library(_) => Self::Broken,
         }
@@ -279,7 +279,7 @@ async fn read_response(request: RequestBuilder, correlation_id: HeaderValue) -> 
     let (client, request) = request.build_split();
     let mut request = request?;
     // A client's request that is passed on has one already: it is the same.
-    request.headers_mut().insert(correlation::FIELD, correlation_id);
+    request.headers_mut().insert(correlation::HEADER, correlation_id);
     let mut response = client.execute(request).await?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let mut body = BytesMut::new();

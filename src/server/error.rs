@@ -63,7 +63,7 @@ fn root_connect_failure(error: &Error) -> ConnectFailure {
     match error.cause.as_deref() {
         Some(cause) => match cause.downcast_ref::<BError>() {
             Some(inner) => root_connect_failure(inner),
-            None => ConnectFailure::of(cause),
+            None => ConnectFailure::from_error(cause),
         },
         None => ConnectFailure::Other,
     }
@@ -95,7 +95,7 @@ fn handshake_failure(text: &str) -> ConnectFailure {
         alert(AlertDescription::UnrecognisedName),
     ];
     if let Some(known) = known.iter().find(|known| text.contains(&known.to_string())) {
-        return ConnectFailure::of_tls(known);
+        return ConnectFailure::from_tls_error(known);
     }
     let others = [
         ("invalid peer certificate", ConnectFailure::CertificateInvalid),
@@ -138,7 +138,7 @@ mod tests {
         for error in errors {
             let context = format!("TLS connect() failed: {error}, SNI: tls handshake eof.example");
             let error_of_library = Error::explain(ErrorType::TLSHandshakeFailure, context).more_context("connecting");
-            assert_eq!(connect_failure(&error_of_library), Some(ConnectFailure::of_tls(&error)), "{error}");
+            assert_eq!(connect_failure(&error_of_library), Some(ConnectFailure::from_tls_error(&error)), "{error}");
         }
     }
 

@@ -117,7 +117,7 @@ impl RequestPhase {
         let decision = {
             // Pinned here, because whoever is given a future by value has room for it twice.
             let decided = pin!(runtime.gate.decide(route, &request));
-            correlation::of(context.correlation_id.clone(), decided).await
+            correlation::scope(context.correlation_id.clone(), decided).await
         };
         match decision {
             Decision::Forward(decided) => {

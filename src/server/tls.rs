@@ -38,12 +38,12 @@ const CLIENT_CRL: &str = "server.tls.client_crl";
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: {problem}")]
+#[error("{key}: {message}")]
 pub struct TlsFileError {
     /// The file's key, or that of all.
     pub key: &'static str,
     /// What is wrong.
-    pub problem: String,
+    pub message: String,
 }
 
 /// Certificate, key and client authorities of the public listener.
@@ -78,14 +78,14 @@ impl ListenerTls {
         let clients = files.client_ca.as_deref().map(|file| ClientAuthorities::read(file, files.client_crl.as_deref()));
         let clients = clients.transpose()?;
         let settings = TlsSettings::with_callbacks(Box::new(ReadPeerCertificate));
-        let mut settings = settings.map_err(|error| TlsFileError { key: TABLE, problem: error.to_string() })?;
+        let mut settings = settings.map_err(|error| TlsFileError { key: TABLE, message: error.to_string() })?;
         settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
         settings.set_client_cert_verifier(client_verifier(clients.as_ref())?);
         settings.enable_h2();
         let expiry = TlsExpiry {
-            certificate: chain.chain_end(),
-            client_ca: clients.as_ref().and_then(|clients| clients.authorities.authorities_end(now())),
-            client_crl: clients.as_ref().and_then(|clients| clients.lists.as_ref()?.end()),
+            certificate: chain.chain_expiry(),
+            client_ca: clients.as_ref().and_then(|clients| clients.authorities.authorities_expiry(now())),
+            client_crl: clients.as_ref().and_then(|clients| clients.lists.as_ref()?.next_update()),
         };
         Ok(Self { acceptor: Arc::new(ArcSwap::from_pointee(settings.build())), expiry })
     }
@@ -98,17 +98,17 @@ impl ListenerTls {
         let key = files.private_key.as_deref().map(read_private_key).transpose().map_err(file_error(PRIVATE_KEY));
         let clients = files.client_ca.as_deref().map(|file| ClientAuthorities::read(file, files.client_crl.as_deref()));
         let clients = clients.transpose();
-        let concerns = |key, concerns: Vec<String>| {
-            concerns.into_iter().map(move |problem| TlsFileError { key, problem }).collect::<Vec<_>>()
+        let messages = |key, messages: Vec<String>| {
+            messages.into_iter().map(move |message| TlsFileError { key, message }).collect::<Vec<_>>()
         };
         let mut warnings = Vec::new();
         if let Ok(Some(chain)) = &chain {
-            warnings.extend(concerns(CERTIFICATE, chain.concerns(now())));
+            warnings.extend(messages(CERTIFICATE, chain.warnings(now())));
         }
         if let Ok(Some(clients)) = &clients {
-            warnings.extend(concerns(CLIENT_CA, clients.authorities.concerns(now())));
-            let lists = clients.lists.iter().flat_map(|lists| lists.concerns(&clients.authorities, now()));
-            warnings.extend(concerns(CLIENT_CRL, lists.collect()));
+            warnings.extend(messages(CLIENT_CA, clients.authorities.warnings(now())));
+            let lists = clients.lists.iter().flat_map(|lists| lists.warnings(&clients.authorities, now()));
+            warnings.extend(messages(CLIENT_CRL, lists.collect()));
         }
         let errors = match (chain, key) {
             (Ok(Some(chain)), Ok(Some(key))) => [certified_key(&chain, key).err(), None],
@@ -162,7 +162,7 @@ fn now() -> i64 {
 
 /// Key and certificate, which must fit together.
 fn certified_key(chain: &Certificates, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsFileError> {
-    let failed = |problem| TlsFileError { key: TABLE, problem };
+    let failed = |message| TlsFileError { key: TABLE, message };
     // `main` installs one first.
     let provider = CryptoProvider::get_default();
     let provider = provider.ok_or_else(|| failed("no cryptography provider is installed".to_owned()))?;
@@ -197,7 +197,10 @@ impl ClientAuthorities {
 
     /// Whether any of them can sign a certificate that would be taken.
     fn check(&self) -> Result<(), TlsFileError> {
-        self.lists.as_ref().map_or(Ok(()), |lists| lists.check(&self.authorities)).map_err(file_error(CLIENT_CRL))
+        self.lists
+            .as_ref()
+            .map_or(Ok(()), |lists| lists.check_coverage(&self.authorities))
+            .map_err(file_error(CLIENT_CRL))
     }
 
     /// Takes certificates of these authorities, and callers without one too. With revocation lists, a certificate that is
@@ -205,7 +208,7 @@ impl ClientAuthorities {
     fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
         let file_of_lists = |error: &VerifierBuilderError| TlsFileError {
             key: CLIENT_CRL,
-            problem: format!("a list cannot be used: {error}"),
+            message: format!("a list cannot be used: {error}"),
         };
         let roots = self.authorities.roots().map_err(file_error(CLIENT_CA))?;
         // No hint at all: the names of the authorities are nobody's business who has no certificate.
@@ -214,7 +217,7 @@ impl ClientAuthorities {
         let lists = self.lists.iter().flat_map(|lists| lists.as_slice().iter().cloned());
         verifier.with_crls(lists).build().map(|verifier| verifier as _).map_err(|error| match error {
             VerifierBuilderError::InvalidCrl(_) => file_of_lists(&error),
-            _ => TlsFileError { key: CLIENT_CA, problem: error.to_string() },
+            _ => TlsFileError { key: CLIENT_CA, message: error.to_string() },
         })
     }
 }
@@ -225,5 +228,5 @@ fn client_verifier(clients: Option<&ClientAuthorities>) -> Result<Arc<dyn Client
 }
 
 fn file_error(key: &'static str) -> impl Fn(FileError) -> TlsFileError {
-    move |error| TlsFileError { key, problem: error.to_string() }
+    move |error| TlsFileError { key, message: error.to_string() }
 }

@@ -87,7 +87,7 @@ where
             let _ = land.send(Some(outcome));
         };
         // In a trace, and at Salesforce, the work is of the request that came first.
-        tokio::spawn(correlation::inherited(work).in_current_span());
+        tokio::spawn(correlation::inherit(work).in_current_span());
         (outcome, Joined::First)
     }
 }

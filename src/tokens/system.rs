@@ -53,7 +53,7 @@ use crate::{
     },
     store::SessionStore,
     time::random_fraction,
-    types::{Scope, Scopes, TENANT_SCOPE, TenantId},
+    types::{Scope, Scopes, TENANT_SCOPE_PREFIX, TenantId},
 };
 
 /// Most tokens held, of all clients, tenants and sets of scopes.
@@ -422,7 +422,7 @@ impl MachineTokens {
         name.copy_from_slice(hash.sign().as_ref());
         let mut words: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
         words.sort_unstable();
-        let mut scopes = format!("{TENANT_SCOPE}{tenant}");
+        let mut scopes = format!("{TENANT_SCOPE_PREFIX}{tenant}");
         for word in words {
             scopes.push(' ');
             scopes.push_str(word);

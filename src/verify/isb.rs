@@ -42,7 +42,7 @@ pub enum UnreadableIsb {
     Repeated,
     /// A customer id or site is not one.
     #[error("isb has an invalid identifier")]
-    InvalidName,
+    InvalidIdentifier,
 }
 
 impl FromStr for Isb {
@@ -90,7 +90,7 @@ impl Isb {
 }
 
 fn name<Name: FromStr>(value: &str) -> Result<Name, UnreadableIsb> {
-    value.parse().map_err(|_| UnreadableIsb::InvalidName)
+    value.parse().map_err(|_| UnreadableIsb::InvalidIdentifier)
 }
 
 #[cfg(test)]
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!("chid:RefArch::chid:Other".parse::<Isb>(), Err(UnreadableIsb::Repeated));
         assert_eq!("upn".parse::<Isb>(), Err(UnreadableIsb::NotAPair));
         assert_eq!("".parse::<Isb>(), Err(UnreadableIsb::NotAPair));
-        assert_eq!("chid:a/b".parse::<Isb>(), Err(UnreadableIsb::InvalidName));
+        assert_eq!("chid:a/b".parse::<Isb>(), Err(UnreadableIsb::InvalidIdentifier));
         assert_eq!("u:".repeat(200).parse::<Isb>(), Err(UnreadableIsb::TooLong));
     }
 

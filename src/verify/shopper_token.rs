@@ -382,7 +382,7 @@ fn of_organization(verified: VerifiedToken, organization: &OrganizationId) -> Re
 /// `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.
 fn organization_of(issuer: &str) -> Option<OrganizationId> {
     let tenant = issuer.strip_prefix("slas/prod/").or_else(|| issuer.strip_prefix("slas/dev/"))?;
-    tenant.parse::<TenantId>().ok().map(|tenant| OrganizationId::of(&tenant))
+    tenant.parse::<TenantId>().ok().map(|tenant| OrganizationId::from_tenant(&tenant))
 }
 
 /// `cc-slas::{tenant}::scid:{client}::usid:{usid}`.

@@ -14,7 +14,7 @@ use crate::{
     jwks::{KeyRing, NoKey, Source},
     jwt::{Audience, Unverifiable, Unverified, sha256},
     time::unix_now,
-    types::{ClientId, Scopes, TENANT_SCOPE, TenantId},
+    types::{ClientId, Scopes, TENANT_SCOPE_PREFIX, TenantId},
 };
 
 /// How many tokens of trusted systems are remembered.
@@ -176,7 +176,8 @@ impl SystemClient {
         if self.not_before.is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
             return Err(SystemTokenError::Invalid);
         }
-        let mut tenants = self.scopes.iter().filter_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE)).peekable();
+        let mut tenants =
+            self.scopes.iter().filter_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE_PREFIX)).peekable();
         let needs_none = judged_by == JudgedBy::Roles && tenants.peek().is_none();
         if needs_none || tenants.any(|named| named == tenant.as_str()) {
             Ok(())

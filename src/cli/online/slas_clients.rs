@@ -7,7 +7,7 @@
 use futures_util::future::join_all;
 use secrecy::SecretString;
 
-use super::finding::{Finding, because, timed};
+use super::probe::{ProbeResult, describe_failure, run_probe};
 use crate::{
     config::SlasClient,
     gateway::Tenant,
@@ -16,12 +16,12 @@ use crate::{
 };
 
 /// What SLAS has certainly given to nobody.
-const NO_REFRESH_TOKEN: &str = "no-refresh-token-but-a-check";
+const INVALID_REFRESH_TOKEN: &str = "no-refresh-token-but-a-check";
 /// Calls for one client at most: with its secret, and with the one before.
-const CALLS: usize = 2;
+const MAX_CALLS_PER_CLIENT: usize = 2;
 
 /// Tries each client at the organization's first site.
-pub(super) async fn ask(index: usize, tenant: &Tenant) -> Vec<Finding> {
+pub(super) async fn probe_clients(index: usize, tenant: &Tenant) -> Vec<ProbeResult> {
     let settings = &tenant.settings;
     let clients = &settings.slas_clients;
     // A gateway's purse is filled by a task of its own; here nobody else spends.
@@ -29,35 +29,37 @@ pub(super) async fn ask(index: usize, tenant: &Tenant) -> Vec<Finding> {
         .slas
         .guard()
         .permit_lease()
-        .refill(Priority::Login, u32::try_from(clients.len() * CALLS).unwrap_or(u32::MAX));
+        .refill(Priority::Login, u32::try_from(clients.len() * MAX_CALLS_PER_CLIENT).unwrap_or(u32::MAX));
     let tried =
         settings.sites.first().into_iter().flat_map(|site| clients.iter().enumerate().map(move |one| (site, one)));
-    let findings = tried.map(|(site, (position, client))| {
-        timed(format!("{}: SLAS client {}", settings.organization, client.id), async move {
+    let results = tried.map(|(site, (position, client))| {
+        run_probe(format!("{}: SLAS client {}", settings.organization, client.id), async move {
             let taken = match &client.secret {
-                Some(secret) => show_secret(&tenant.slas, client, secret, site).await,
-                None => begin_login(&tenant.slas, client, site).await,
+                Some(secret) => probe_private_client(&tenant.slas, client, secret, site).await,
+                None => probe_public_client(&tenant.slas, client, site).await,
             };
-            taken.map(str::to_owned).map_err(|error| because(&error, &keys(index, position, client, &error)))
+            taken
+                .map(str::to_owned)
+                .map_err(|error| describe_failure(&error, &config_keys(index, position, client, &error)))
         })
     });
-    join_all(findings).await
+    join_all(results).await
 }
 
-async fn begin_login(slas: &Slas, client: &SlasClient, site: &SiteId) -> Result<&'static str, SalesforceError> {
+async fn probe_public_client(slas: &Slas, client: &SlasClient, site: &SiteId) -> Result<&'static str, SalesforceError> {
     slas.authorize_guest(client, site, &Pkce::generate()?).await?;
     Ok("known, and its redirect URI")
 }
 
-async fn show_secret(
+async fn probe_private_client(
     slas: &Slas,
     client: &SlasClient,
     secret: &SecretString,
     site: &SiteId,
 ) -> Result<&'static str, SalesforceError> {
-    let Err(error) = take(slas, client, secret, site).await else { return Ok("its secret is taken") };
+    let Err(error) = probe_secret(slas, client, secret, site).await else { return Ok("its secret is taken") };
     if let Some(previous) = client.previous_secret.as_ref().filter(|_| error.is_client_rejected())
-        && take(slas, client, previous, site).await.is_ok()
+        && probe_secret(slas, client, previous, site).await.is_ok()
     {
         return Ok("its secret is taken, by previous_client_secret alone");
     }
@@ -65,9 +67,14 @@ async fn show_secret(
 }
 
 /// Whether SLAS takes this one of a client's secrets.
-async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &SiteId) -> Result<(), SalesforceError> {
+async fn probe_secret(
+    slas: &Slas,
+    client: &SlasClient,
+    secret: &SecretString,
+    site: &SiteId,
+) -> Result<(), SalesforceError> {
     let client = SlasClient { secret: Some(secret.clone()), previous_secret: None, ..client.clone() };
-    let refreshed = slas.refresh(&client, site, &SecretString::from(NO_REFRESH_TOKEN), Priority::Login).await;
+    let refreshed = slas.refresh(&client, site, &SecretString::from(INVALID_REFRESH_TOKEN), Priority::Login).await;
     match refreshed {
         Err(error) if !error.is_refresh_token_rejected() => Err(error),
         _ => Ok(()),
@@ -75,7 +82,7 @@ async fn take(slas: &Slas, client: &SlasClient, secret: &SecretString, site: &Si
 }
 
 /// The keys that a failure may be about, the likeliest first.
-fn keys(index: usize, position: usize, client: &SlasClient, error: &SalesforceError) -> String {
+fn config_keys(index: usize, position: usize, client: &SlasClient, error: &SalesforceError) -> String {
     let (tenant, is_private) = (format!("tenants[{index}]"), client.secret.is_some());
     let table = format!("{tenant}.slas_clients[{position}]");
     let is_proof = error.is_client_auth_rejected();

@@ -1,7 +1,7 @@
 //! Salesforce's services of one organization: SLAS and Account Manager.
 
 use super::{
-    finding::{Finding, because, timed},
+    probe::{ProbeResult, describe_failure, run_probe},
     slas_clients,
 };
 use crate::{
@@ -9,82 +9,86 @@ use crate::{
     gateway::Tenant,
     jwks::{Issuer, count_usable},
     salesforce::{account_manager::AccountManager, error::SalesforceError},
-    types::{Scope, Scopes, TENANT_SCOPE},
+    types::{Scope, Scopes, TENANT_SCOPE_PREFIX},
 };
 
 /// Asks for the keys and a token of the gateway's own, and tries each client of SLAS.
-pub(super) async fn ask(index: usize, tenant: &Tenant) -> Vec<Finding> {
+pub(super) async fn probe_tenant(index: usize, tenant: &Tenant) -> Vec<ProbeResult> {
     let own = tenant.account_manager.as_ref().zip(tenant.settings.account_manager.as_ref());
     let manager = async {
         match own {
-            Some((service, own)) => ask_account_manager(index, tenant, service, own).await.into(),
+            Some((service, own)) => probe_account_manager(index, tenant, service, own).await.into(),
             None => Vec::new(),
         }
     };
-    let ((keys, clients), manager) = tokio::join!(ask_slas(index, tenant), manager);
+    let ((keys, clients), manager) = tokio::join!(probe_slas(index, tenant), manager);
     std::iter::once(keys).chain(manager).chain(clients).collect()
 }
 
-async fn ask_slas(index: usize, tenant: &Tenant) -> (Finding, Vec<Finding>) {
+async fn probe_slas(index: usize, tenant: &Tenant) -> (ProbeResult, Vec<ProbeResult>) {
     let settings = &tenant.settings;
-    let keys = timed(format!("{}: keys of SLAS at {}", settings.organization, settings.api), async {
+    let keys = run_probe(format!("{}: keys of SLAS at {}", settings.organization, settings.api), async {
         let api = format!("tenants[{index}].api");
         let document = tenant.slas.jwks().await.map_err(|error| match error {
             // Somebody is there, and knows no such organization.
-            SalesforceError::Rejected { .. } => because(&error, &format!("tenants[{index}].organization_id and api")),
-            _ => because(&error, &api),
+            SalesforceError::Rejected { .. } => {
+                describe_failure(&error, &format!("tenants[{index}].organization_id and api"))
+            }
+            _ => describe_failure(&error, &api),
         })?;
-        usable(&Issuer::Slas(tenant.slas.clone()), &document, &api)
+        count_keys(&Issuer::Slas(tenant.slas.clone()), &document, &api)
     });
     let keys = keys.await;
     // Without its keys it is not SLAS, or not this organization's: no client could be blamed for what it says.
     if keys.result.is_err() {
         return (keys, Vec::new());
     }
-    let clients = slas_clients::ask(index, tenant).await;
+    let clients = slas_clients::probe_clients(index, tenant).await;
     (keys, clients)
 }
 
-async fn ask_account_manager(
+async fn probe_account_manager(
     index: usize,
     tenant: &Tenant,
     service: &AccountManager,
     own: &config::AccountManager,
-) -> [Finding; 2] {
+) -> [ProbeResult; 2] {
     let organization = &tenant.settings.organization;
     let table = format!("tenants[{index}].account_manager");
-    let keys = timed(format!("{organization}: keys of Account Manager at {}", own.url), async {
+    let keys = run_probe(format!("{organization}: keys of Account Manager at {}", own.url), async {
         let url = format!("{table}.url");
-        let document = service.jwks().await.map_err(|error| because(&error, &url))?;
-        usable(&Issuer::AccountManager(service.clone()), &document, &url)
+        let document = service.jwks().await.map_err(|error| describe_failure(&error, &url))?;
+        count_keys(&Issuer::AccountManager(service.clone()), &document, &url)
     });
-    let exchange = timed(format!("{organization}: a token for the gateway's own client {}", own.client_id), async {
-        let of_tenant =
-            format!("{TENANT_SCOPE}{}", tenant.settings.tenant).parse::<Scope>().map_err(|error| error.to_string())?;
-        let scopes: Scopes = own.scopes.iter().cloned().chain([of_tenant]).collect();
-        let error = match service.client_credentials(&own.client_id, &own.client_secret, &scopes).await {
-            Ok(answer) => return Ok(format!("granted for {} s", answer.expires_in)),
-            Err(error) => error,
-        };
-        if let Some(previous) = own.previous_client_secret.as_ref().filter(|_| error.is_client_rejected())
-            && let Ok(answer) = service.client_credentials(&own.client_id, previous, &scopes).await
-        {
-            return Ok(format!("granted for {} s, by previous_client_secret alone", answer.expires_in));
-        }
-        let keys = match &error {
-            // The tenant's own scope is made of the organization.
-            SalesforceError::Rejected { code, .. } if code == "invalid_scope" => {
-                format!("tenants[{index}].organization_id and account_manager.scopes")
+    let exchange =
+        run_probe(format!("{organization}: a token for the gateway's own client {}", own.client_id), async {
+            let of_tenant = format!("{TENANT_SCOPE_PREFIX}{}", tenant.settings.tenant)
+                .parse::<Scope>()
+                .map_err(|error| error.to_string())?;
+            let scopes: Scopes = own.scopes.iter().cloned().chain([of_tenant]).collect();
+            let error = match service.client_credentials(&own.client_id, &own.client_secret, &scopes).await {
+                Ok(answer) => return Ok(format!("granted for {} s", answer.expires_in)),
+                Err(error) => error,
+            };
+            if let Some(previous) = own.previous_client_secret.as_ref().filter(|_| error.is_client_rejected())
+                && let Ok(answer) = service.client_credentials(&own.client_id, previous, &scopes).await
+            {
+                return Ok(format!("granted for {} s, by previous_client_secret alone", answer.expires_in));
             }
-            SalesforceError::Rejected { .. } => format!("{table}.client_id and client_secret"),
-            _ => format!("{table}.url"),
-        };
-        Err(because(&error, &keys))
-    });
+            let keys = match &error {
+                // The tenant's own scope is made of the organization.
+                SalesforceError::Rejected { code, .. } if code == "invalid_scope" => {
+                    format!("tenants[{index}].organization_id and account_manager.scopes")
+                }
+                SalesforceError::Rejected { .. } => format!("{table}.client_id and client_secret"),
+                _ => format!("{table}.url"),
+            };
+            Err(describe_failure(&error, &keys))
+        });
     tokio::join!(keys, exchange).into()
 }
 
-fn usable(issuer: &Issuer, document: &[u8], key: &str) -> Result<String, String> {
+fn count_keys(issuer: &Issuer, document: &[u8], key: &str) -> Result<String, String> {
     match count_usable(issuer, document) {
         0 => Err(format!("what came is no key set, or has no key that could be used; see {key}")),
         1 => Ok("1 key".to_owned()),

@@ -6,52 +6,52 @@ use std::io::{self, Read as _};
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
-use super::super::failure::Failure;
+use super::super::error::CommandError;
 use crate::gateway::{authorization_header::Authorization, error::GatewayError, problem};
 
 /// More than any token has, bytes; the rest of the input is left where it is.
-const MOST_READ: usize = 64 * 1024;
+const MAX_INPUT_BYTES: usize = 64 * 1024;
 
 /// The token on standard input.
-pub(super) fn read() -> Result<String, Failure> {
+pub(super) fn read_token() -> Result<String, CommandError> {
     let mut bytes = Vec::new();
-    let read = io::stdin().take(MOST_READ as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Failure::Other(format!("standard input: {}", error.kind())))?;
-    if bytes.len() > MOST_READ {
-        return Err(no_token("the token is too long"));
+    let read = io::stdin().take(MAX_INPUT_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| CommandError::Other(format!("standard input: {}", error.kind())))?;
+    if bytes.len() > MAX_INPUT_BYTES {
+        return Err(invalid_token("the token is too long"));
     }
     let text = str::from_utf8(&bytes);
-    let text = text.map_err(|_| Failure::Other("standard input is not text in UTF-8".to_owned()))?;
-    token_in(text)
+    let text = text.map_err(|_| CommandError::Other("standard input is not text in UTF-8".to_owned()))?;
+    extract_token(text)
 }
 
 /// That the text is no token, and why.
-pub(super) fn no_token(why: &str) -> Failure {
-    Failure::Other(format!("{}: {why}", problem::code(&GatewayError::TokenInvalid(String::new()))))
+pub(super) fn invalid_token(why: &str) -> CommandError {
+    CommandError::Other(format!("{}: {why}", problem::code(&GatewayError::TokenInvalid(String::new()))))
 }
 
-fn token_in(text: &str) -> Result<String, Failure> {
+fn extract_token(text: &str) -> Result<String, CommandError> {
     let text = text.trim();
     let credential = match text.split_once(':') {
         Some((name, value)) if name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) => value.trim(),
         _ => text,
     };
     if credential.is_empty() {
-        return Err(Failure::Other(
+        return Err(CommandError::Other(
             "standard input has no token; pipe one in: printenv TOKEN | shopper-gateway token inspect".to_owned(),
         ));
     }
     if !credential.contains(char::is_whitespace) {
         return Ok(credential.to_owned());
     }
-    let unreadable = || no_token("neither a token alone nor an Authorization field with one");
+    let unreadable = || invalid_token("neither a token alone nor an Authorization field with one");
     let value = HeaderValue::from_str(credential).map_err(|_| unreadable())?;
     let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
     match Authorization::read(&headers) {
         Ok(Authorization::Bearer(token)) => Ok(token.expose_secret().to_owned()),
-        Ok(Authorization::Basic(_)) => Err(no_token("these are Basic credentials; expected a bearer token")),
+        Ok(Authorization::Basic(_)) => Err(invalid_token("these are Basic credentials; expected a bearer token")),
         Ok(Authorization::Nothing) => Err(unreadable()),
-        Err(GatewayError::TokenInvalid(why)) => Err(no_token(&why)),
+        Err(GatewayError::TokenInvalid(why)) => Err(invalid_token(&why)),
         Err(_) => Err(unreadable()),
     }
 }

@@ -15,7 +15,7 @@ use url::{Host, Url};
 use crate::{
     config::{diagnostics::Diagnostics, file},
     host::{is_localhost, without_root_dot},
-    types::{InvalidName, Scope, Scopes},
+    types::{InvalidIdentifier, Scope, Scopes},
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -55,12 +55,16 @@ impl<'f> TableValidator<'f> {
     }
 
     /// A value read by its own [`FromStr`].
-    pub(super) fn name<T: FromStr<Err = InvalidName>>(&mut self, key: &str, text: &str) -> Option<T> {
-        text.parse().map_err(|message: InvalidName| self.error(key, message.to_string())).ok()
+    pub(super) fn name<T: FromStr<Err = InvalidIdentifier>>(&mut self, key: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|message: InvalidIdentifier| self.error(key, message.to_string())).ok()
     }
 
     /// A name that must be there.
-    pub(super) fn required_name<T: FromStr<Err = InvalidName>>(&mut self, key: &str, text: Option<&str>) -> Option<T> {
+    pub(super) fn required_name<T: FromStr<Err = InvalidIdentifier>>(
+        &mut self,
+        key: &str,
+        text: Option<&str>,
+    ) -> Option<T> {
         let text = self.required(key, text)?;
         self.name(key, text)
     }
@@ -68,7 +72,7 @@ impl<'f> TableValidator<'f> {
     /// The valid elements of a list of names; the others are reported.
     pub(super) fn names<T>(&mut self, key: &str, list: file::List) -> Vec<T>
     where
-        T: FromStr<Err = InvalidName> + PartialEq,
+        T: FromStr<Err = InvalidIdentifier> + PartialEq,
     {
         let mut names = Vec::new();
         for (position, text) in list.into_texts().iter().enumerate() {

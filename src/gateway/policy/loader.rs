@@ -181,7 +181,7 @@ fn read(file: &'static str, text: &str, operations: &mut Vec<Operation>) -> Resu
             .into_iter()
             .map(Alternative::read)
             .collect::<Result<_, _>>()
-            .map_err(|error: crate::types::InvalidName| of_entry(error.to_string()))?;
+            .map_err(|error: crate::types::InvalidIdentifier| of_entry(error.to_string()))?;
         let brings_proof = matches!(kind, OperationKind::Slas | OperationKind::DeprecatedLogin);
         if security.iter().any(|alternative| !alternative.is_closed()) || (security.is_empty() && !brings_proof) {
             return Err(TableError::NoSecurity { name });
@@ -204,7 +204,7 @@ fn read(file: &'static str, text: &str, operations: &mut Vec<Operation>) -> Resu
 }
 
 impl Alternative {
-    fn read(self) -> Result<Security, crate::types::InvalidName> {
+    fn read(self) -> Result<Security, crate::types::InvalidIdentifier> {
         let scopes = self.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<_, _>>()?;
         Ok(Security { kind: self.kind, scopes, roles: self.roles })
     }

@@ -120,7 +120,7 @@ fn of_io_error(error: &io::Error) -> Cause {
         io::ErrorKind::AddrNotAvailable => Cause::Unreachable,
         // Neither a kind nor a number tells a failed look-up; the standard library's words do.
         _ if error.to_string().contains("failed to lookup address information") => Cause::NameUnresolved,
-        _ => match ConnectFailure::of(error) {
+        _ => match ConnectFailure::from_error(error) {
             ConnectFailure::Refused => Cause::ConnectionRefused,
             ConnectFailure::TimedOut => Cause::TimedOut,
             ConnectFailure::Unreachable => Cause::Unreachable,
@@ -143,7 +143,7 @@ fn of_tls(error: &rustls::Error) -> Cause {
             | AlertDescription::AccessDenied,
         ) => Cause::ClientCertificateRefused,
         rustls::Error::AlertReceived(_) => Cause::TlsIncompatible,
-        _ => match ConnectFailure::of_tls(error) {
+        _ => match ConnectFailure::from_tls_error(error) {
             ConnectFailure::WrongName => Cause::CertificateName,
             ConnectFailure::Expired | ConnectFailure::NotYetValid => Cause::CertificateExpired,
             ConnectFailure::Untrusted | ConnectFailure::CertificateInvalid => Cause::CertificateUntrusted,

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::{cause, config_error::LinkError};
 use crate::{
-    certificates::{self, Certificates, FileError, PairError},
+    certificates::{self, Certificates, FileError, KeyPairError},
     config::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology},
     host::without_root_dot,
     store::{Outage, StorePeer, UnavailableCause as Cause},
@@ -322,8 +322,8 @@ fn check_files(tls: &RedisTls, ca: &'static str) -> Result<(), LinkError> {
     }
     if let Some((certificate, key)) = &tls.client_certificate {
         certificates::read_client_pair(certificate, key).map_err(|error| match error {
-            PairError::Certificate(error) => LinkError::File("store.certificate", error.to_string()),
-            PairError::PrivateKey(error) => LinkError::File("store.private_key", error.to_string()),
+            KeyPairError::Certificate(error) => LinkError::File("store.certificate", error.to_string()),
+            KeyPairError::PrivateKey(error) => LinkError::File("store.private_key", error.to_string()),
         })?;
     }
     Ok(())

@@ -133,7 +133,7 @@ impl Sessions {
         for (in_use, version) in due.into_values() {
             let sessions = Arc::clone(self);
             // No request asked for it: it has a correlation id of its own.
-            tokio::spawn(correlation::inherited(async move {
+            tokio::spawn(correlation::inherit(async move {
                 let Err(error) = sessions.renew(&in_use, version, Priority::BackgroundRefresh).await else { return };
                 let correlation_id = correlation::current_text();
                 match error {

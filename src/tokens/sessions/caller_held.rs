@@ -223,7 +223,7 @@ impl Sessions {
         if let Some(answer) = self.refusals.answer(&request) {
             return Ok(CallerRefresh::Response(answer));
         }
-        let refreshing = tokio::spawn(correlation::inherited(async move {
+        let refreshing = tokio::spawn(correlation::inherit(async move {
             let (session, fence) = match sessions.lock(&handed.session).await {
                 Ok(locked) => locked,
                 Err(error @ SessionError::Store(_)) => return Err(error),

@@ -8,7 +8,7 @@ use rustls::{RootCertStore, pki_types::CertificateDer};
 use super::add_root;
 
 /// What a machine without ca-certificates is told.
-const NONE: &str = "this machine has no certificate authorities: install ca-certificates, or set SSL_CERT_FILE to a PEM file \
+const NO_AUTHORITIES: &str = "this machine has no certificate authorities: install ca-certificates, or set SSL_CERT_FILE to a PEM file \
                     of authorities";
 
 /// The authorities of this machine, as far as they can be used.
@@ -16,7 +16,7 @@ const NONE: &str = "this machine has no certificate authorities: install ca-cert
 pub struct SystemAuthorities {
     certificates: Vec<CertificateDer<'static>>,
     /// Why some cannot be read or used.
-    flaws: Vec<String>,
+    load_errors: Vec<String>,
 }
 
 impl SystemAuthorities {
@@ -24,14 +24,15 @@ impl SystemAuthorities {
     #[must_use]
     pub fn read() -> Self {
         let found = rustls_native_certs::load_native_certs();
-        let mut flaws: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        let mut load_errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         let mut roots = RootCertStore::empty();
         let (usable, unusable): (Vec<_>, Vec<_>) =
             found.certs.into_iter().partition(|certificate| add_root(&mut roots, certificate).is_ok());
         if !unusable.is_empty() {
-            flaws.push(format!("{} of the system's authorities cannot be used, and are left out", unusable.len()));
+            load_errors
+                .push(format!("{} of the system's authorities cannot be used, and are left out", unusable.len()));
         }
-        Self { certificates: usable, flaws }
+        Self { certificates: usable, load_errors }
     }
 
     /// Those that can be used.
@@ -42,31 +43,35 @@ impl SystemAuthorities {
 
     /// Why there is none, and what to do; `None` if there are some.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
-        self.certificates.is_empty().then(|| match self.flaws.first() {
-            Some(flaw) => format!("{NONE} ({flaw})"),
-            None => NONE.to_owned(),
+    pub fn unavailable_reason(&self) -> Option<String> {
+        self.certificates.is_empty().then(|| match self.load_errors.first() {
+            Some(error) => format!("{NO_AUTHORITIES} ({error})"),
+            None => NO_AUTHORITIES.to_owned(),
         })
     }
 
     /// Why some cannot be read or used.
     #[must_use]
-    pub fn flaws(&self) -> &[String] {
-        &self.flaws
+    pub fn load_errors(&self) -> &[String] {
+        &self.load_errors
     }
 
     /// Whether the proxy library can read them by itself. It panics over what it cannot read or use, and takes
     /// `SSL_CERT_DIR` for one folder, not for a list.
     #[must_use]
-    pub fn are_flawless(&self) -> bool {
+    pub fn is_readable_by_proxy_library(&self) -> bool {
         let folder = env::var_os("SSL_CERT_DIR");
-        self.flaws.is_empty() && folder.is_none_or(|folder| Path::new(&folder).is_dir())
+        self.load_errors.is_empty() && folder.is_none_or(|folder| Path::new(&folder).is_dir())
     }
 }
 
 impl fmt::Debug for SystemAuthorities {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.certificates.len();
-        formatter.debug_struct("SystemAuthorities").field("count", &count).field("flaws", &self.flaws).finish()
+        formatter
+            .debug_struct("SystemAuthorities")
+            .field("count", &count)
+            .field("load_errors", &self.load_errors)
+            .finish()
     }
 }

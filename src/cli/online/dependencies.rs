@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::finding::{Finding, timed};
+use super::probe::{ProbeResult, run_probe};
 use crate::{
     app,
     config::{Settings, Store},
@@ -10,18 +10,18 @@ use crate::{
     store::{KeyCheck, SessionStore, StoreError, UnavailableCause},
 };
 
-pub(super) async fn ask_store(settings: &Settings, metrics: &Metrics) -> Option<Finding> {
+pub(super) async fn probe_store(settings: &Settings, metrics: &Metrics) -> Option<ProbeResult> {
     let Store::Redis(redis) = &settings.store else { return None };
-    let what = "session store, Redis".to_owned();
+    let name = "session store, Redis".to_owned();
     Some(
-        timed(what, async {
+        run_probe(name, async {
             let store = app::build_session_store(settings, metrics).map_err(|error| error.to_string())?;
-            reach(store.as_ref(), settings.timeouts.connect).await?;
+            wait_until_reachable(store.as_ref(), settings.timeouts.connect).await?;
             store.try_commands().await.map_err(|refused| refused.to_string())?;
             match store.check_key(false).await {
                 Ok(other @ KeyCheck::Other { .. }) => Err(other.to_string()),
                 Ok(key) => Ok(format!("answers within {} ms, takes every command; {key}", redis.timeout.as_millis())),
-                Err(error) => Err(unreached(store.as_ref(), &error)),
+                Err(error) => Err(unreachable_reason(store.as_ref(), &error)),
             }
         })
         .await,
@@ -29,25 +29,25 @@ pub(super) async fn ask_store(settings: &Settings, metrics: &Metrics) -> Option<
 }
 
 /// Asks until there is an answer: the first command also connects, which may take longer than a command may.
-async fn reach(store: &dyn SessionStore, longest: Duration) -> Result<(), String> {
-    let deadline = Instant::now() + longest;
+async fn wait_until_reachable(store: &dyn SessionStore, timeout: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + timeout;
     loop {
         let Err(error) = store.find(&[0; 32]).await else { return Ok(()) };
-        let may_pass = match store.state().outage {
+        let is_transient = match store.state().outage {
             None => true,
             Some(outage) => matches!(
                 outage.cause,
                 UnavailableCause::TimedOut | UnavailableCause::ConnectionLost | UnavailableCause::Loading
             ),
         };
-        if !may_pass || Instant::now() >= deadline {
-            return Err(unreached(store, &error));
+        if !is_transient || Instant::now() >= deadline {
+            return Err(unreachable_reason(store, &error));
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
-fn unreached(store: &dyn SessionStore, error: &StoreError) -> String {
+fn unreachable_reason(store: &dyn SessionStore, error: &StoreError) -> String {
     match store.state().outage {
         Some(outage) => outage.to_string(),
         None => format!("{error}; see store.url"),
@@ -55,11 +55,11 @@ fn unreached(store: &dyn SessionStore, error: &StoreError) -> String {
 }
 
 /// Sends no span, as `serve` would send some.
-pub(super) async fn ask_collector(settings: &Settings) -> Option<Finding> {
+pub(super) async fn probe_collector(settings: &Settings) -> Option<ProbeResult> {
     let endpoint = settings.traces.endpoint.as_ref()?;
     let answer = async {
         let tried = otlp::probe_collector(endpoint).await;
         tried.map(|()| "takes them".to_owned()).map_err(|error| format!("{error}; see traces.endpoint"))
     };
-    Some(timed(format!("collector of traces at {endpoint}"), answer).await)
+    Some(run_probe(format!("collector of traces at {endpoint}"), answer).await)
 }

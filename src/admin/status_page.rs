@@ -10,16 +10,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
 use super::{
-    report::{Filter, Row, clients, endpoints, rfc3339},
-    status::{Status, in_words},
+    migration_report::{ReportRow, UsageFilter, client_ids, endpoints, rfc3339},
+    status::{Status, format_duration},
 };
 use crate::{gateway::Gateway, jwt::sha256, time::unix_now};
 
-const STYLE: &str = include_str!("status.css");
+const STYLESHEET: &str = include_str!("status.css");
 
 /// What the page may load and do: its own style, its own form.
-pub(super) static SECURITY_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
-    let style = STANDARD.encode(sha256(STYLE));
+pub(super) static CONTENT_SECURITY_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
+    let style = STANDARD.encode(sha256(STYLESHEET));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     );
@@ -28,40 +28,40 @@ pub(super) static SECURITY_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new
 
 #[derive(Template)]
 #[template(path = "admin/status.html")]
-struct Page<'a> {
+struct StatusPage<'a> {
     style: &'static str,
     status: &'a Status,
-    filter: &'a Filter,
-    choices: Choices,
+    filter: &'a UsageFilter,
+    choices: FilterOptions,
     /// Whether the filter asks for what the form offers.
-    knows_filter: bool,
-    rows: Vec<PageRow<'a>>,
+    is_filter_known: bool,
+    rows: Vec<TableRow<'a>>,
     uptime: String,
     since: String,
     now: String,
 }
 
 /// What the form offers.
-struct Choices {
+struct FilterOptions {
     organizations: Vec<String>,
     clients: Vec<String>,
     endpoints: Vec<&'static str>,
 }
 
-struct PageRow<'a> {
+struct TableRow<'a> {
     organization: &'a str,
     client_id: &'a str,
     endpoint: &'static str,
     uses: u64,
-    first_seen: Moment<'a>,
-    last_seen: Moment<'a>,
+    first_seen: Timestamp<'a>,
+    last_seen: Timestamp<'a>,
 }
 
 /// A moment for people.
-struct Moment<'a> {
+struct Timestamp<'a> {
     /// RFC 3339.
     at: &'a str,
-    shown: String,
+    text: String,
     ago: String,
 }
 
@@ -69,52 +69,52 @@ struct Moment<'a> {
 ///
 /// # Errors
 /// If the template cannot be written, which memory does not refuse.
-pub(super) fn page(gate: &Gateway, status: &Status, filter: &Filter) -> Result<String, askama::Error> {
+pub(super) fn render(gate: &Gateway, status: &Status, filter: &UsageFilter) -> Result<String, askama::Error> {
     let now = unix_now();
     let of_tenants = gate.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
-    let choices = Choices {
+    let choices = FilterOptions {
         organizations: status.tenants.iter().map(|tenant| tenant.organization.clone()).collect(),
-        clients: clients(of_tenants.map(|client| client.id.to_string())),
+        clients: client_ids(of_tenants.map(|client| client.id.to_string())),
         endpoints: endpoints(),
     };
-    let page = Page {
-        style: STYLE,
+    let page = StatusPage {
+        style: STYLESHEET,
         status,
         filter,
-        knows_filter: filter.is_among(&choices.organizations, &choices.clients, &choices.endpoints),
+        is_filter_known: filter.is_known(&choices.organizations, &choices.clients, &choices.endpoints),
         choices,
-        rows: status.migration.uses.iter().map(|row| PageRow::of(row, now)).collect(),
-        uptime: in_words(status.uptime_seconds),
-        since: to_the_minute(&status.migration.since),
+        rows: status.migration.uses.iter().map(|row| TableRow::of(row, now)).collect(),
+        uptime: format_duration(status.uptime_seconds),
+        since: format_minute(&status.migration.since),
         now: rfc3339(now),
     };
     page.render()
 }
 
-impl<'a> PageRow<'a> {
-    fn of(row: &'a Row, now: u64) -> Self {
+impl<'a> TableRow<'a> {
+    fn of(row: &'a ReportRow, now: u64) -> Self {
         Self {
             organization: &row.organization,
             client_id: &row.client_id,
             endpoint: row.endpoint,
             uses: row.uses,
-            first_seen: Moment::of(&row.first_seen, row.first_seen_at, now),
-            last_seen: Moment::of(&row.last_seen, row.last_seen_at, now),
+            first_seen: Timestamp::of(&row.first_seen, row.first_seen_at, now),
+            last_seen: Timestamp::of(&row.last_seen, row.last_seen_at, now),
         }
     }
 }
 
-impl<'a> Moment<'a> {
+impl<'a> Timestamp<'a> {
     fn of(at: &'a str, seconds: u64, now: u64) -> Self {
         let ago = match now.saturating_sub(seconds) {
             0 => "just now".to_owned(),
-            passed => format!("{} ago", in_words(passed)),
+            passed => format!("{} ago", format_duration(passed)),
         };
-        Self { at, shown: to_the_minute(at), ago }
+        Self { at, text: format_minute(at), ago }
     }
 }
 
 /// `2026-07-01 12:00 UTC`, of RFC 3339.
-fn to_the_minute(at: &str) -> String {
+fn format_minute(at: &str) -> String {
     at.get(..16).map_or_else(|| at.to_owned(), |minute| format!("{} UTC", minute.replace('T', " ")))
 }

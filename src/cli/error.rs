@@ -4,20 +4,20 @@ use crate::config::ConfigErrors;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum CommandError {
     /// The configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
     /// In words that have been said already.
     #[error("")]
-    Said,
+    Reported,
     /// Anything else.
     #[error("{0}")]
     Other(String),
 }
 
-impl Failure {
-    pub(super) fn of(error: impl ToString) -> Self {
+impl CommandError {
+    pub(super) fn from_display(error: impl ToString) -> Self {
         Self::Other(error.to_string())
     }
 }

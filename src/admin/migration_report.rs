@@ -10,7 +10,7 @@ use crate::observability::deprecated_usage::{DeprecatedUsage, Endpoint, UNKNOWN,
 
 /// Which uses are wanted: those with all of these values; an absent one is any.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(super) struct UsageFilter {
     organization: Option<String>,
     client_id: Option<String>,
     endpoint: Option<String>,
@@ -18,14 +18,14 @@ pub(super) struct Filter {
 
 /// The report, since when it counts, and what is in it.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct MigrationReport {
     pub(super) since: String,
-    pub(super) uses: Vec<Row>,
+    pub(super) uses: Vec<ReportRow>,
 }
 
 /// One use, as it is written out.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(super) struct ReportRow {
     pub(super) organization: String,
     pub(super) client_id: String,
     pub(super) endpoint: &'static str,
@@ -38,9 +38,9 @@ pub(super) struct Row {
     pub(super) last_seen_at: u64,
 }
 
-impl Filter {
+impl UsageFilter {
     /// The filter of a query; other keys are none of its business.
-    pub(super) fn read(query: &str) -> Self {
+    pub(super) fn from_query(query: &str) -> Self {
         let mut filter = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let field = match &*key {
@@ -71,24 +71,24 @@ impl Filter {
     }
 
     /// Whether what is asked for is among these.
-    pub(super) fn is_among(&self, organizations: &[String], clients: &[String], endpoints: &[&str]) -> bool {
+    pub(super) fn is_known(&self, organizations: &[String], clients: &[String], endpoints: &[&str]) -> bool {
         self.organization.as_ref().is_none_or(|wanted| organizations.contains(wanted))
             && self.client_id.as_ref().is_none_or(|wanted| clients.contains(wanted))
             && self.endpoint.as_deref().is_none_or(|wanted| endpoints.contains(&wanted))
     }
 
-    fn fits(&self, one: &UsageRow<'_>) -> bool {
+    fn matches(&self, one: &UsageRow<'_>) -> bool {
         (self.organization.is_none() || self.is_organization(one.organization.as_str()))
             && (self.client_id.is_none() || self.is_client(one.client_id))
             && (self.endpoint.is_none() || self.is_endpoint(one.endpoint.as_str()))
     }
 }
 
-impl Report {
+impl MigrationReport {
     /// What the filter lets through.
-    pub(super) fn of(usage: &DeprecatedUsage, filter: &Filter) -> Self {
-        let uses = usage.rows().into_iter().filter(|one| filter.fits(one));
-        Self { since: rfc3339(usage.since), uses: uses.map(|one| Row::of(&one)).collect() }
+    pub(super) fn new(usage: &DeprecatedUsage, filter: &UsageFilter) -> Self {
+        let uses = usage.rows().into_iter().filter(|one| filter.matches(one));
+        Self { since: rfc3339(usage.since), uses: uses.map(|one| ReportRow::of(&one)).collect() }
     }
 
     /// The same as CSV (RFC 4180), with a line of headings. Every field is an identifier, a number or a time, so that no
@@ -110,7 +110,7 @@ impl Report {
     }
 }
 
-impl Row {
+impl ReportRow {
     fn of(one: &UsageRow<'_>) -> Self {
         Self {
             organization: one.organization.to_string(),
@@ -131,7 +131,7 @@ pub(super) fn endpoints() -> Vec<&'static str> {
 }
 
 /// The client ids that a filter can name, of these configured ones.
-pub(super) fn clients(configured: impl Iterator<Item = String>) -> Vec<String> {
+pub(super) fn client_ids(configured: impl Iterator<Item = String>) -> Vec<String> {
     let mut clients: Vec<_> = configured.collect();
     clients.sort();
     clients.dedup();
@@ -156,7 +156,7 @@ mod tests {
         for (one, endpoint) in [("-one", Endpoint::Login), ("two", Endpoint::Login), ("two", Endpoint::Logout)] {
             usage.record(&organization("f_ecom_zzrf_001"), Some(&client(one)), endpoint);
         }
-        let report = Report::of(&usage, &Filter::read(query));
+        let report = MigrationReport::new(&usage, &UsageFilter::from_query(query));
         assert_eq!(report.csv().unwrap().iter().filter(|byte| **byte == b'\n').count(), 1 + report.uses.len());
         let mut uses: Vec<_> = report.uses.into_iter().map(|row| (row.client_id, row.endpoint)).collect();
         uses.sort();
@@ -179,7 +179,7 @@ mod tests {
         let client: crate::types::ClientId = "-one".parse().unwrap();
         let usage = DeprecatedUsage::new([(organization.clone(), vec![client.clone()])], None);
         usage.record(&organization, Some(&client), Endpoint::Login);
-        let csv = String::from_utf8(Report::of(&usage, &Filter::default()).csv().unwrap()).unwrap();
+        let csv = String::from_utf8(MigrationReport::new(&usage, &UsageFilter::default()).csv().unwrap()).unwrap();
         assert!(csv.contains("f_ecom_zzrf_001,'-one,login,1,2"), "{csv}");
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in a file that should be PEM: the parts that are wanted, or what is there instead and what to do.
+//! What stands in a file that should be PEM: the parts that are expected, or what is there instead and what to do.
 
 use std::{
     fs::File,
@@ -17,32 +17,33 @@ use super::file_error::FileError;
 
 /// Larger than any revocation list that has been seen; a path to something else by mistake must not fill the memory.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
-const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
+const UTF16_BOMS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// First bytes of Java's key stores, JKS and JCEKS.
-const JAVA_MARKS: [&[u8]; 2] = [b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"];
+const JAVA_KEYSTORE_MAGIC: [&[u8]; 2] = [b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"];
 /// The content of PKCS#7's `SignedData`, OID 1.2.840.113549.1.7.2, and what algorithms of passphrases begin with
 /// (1.2.840.113549.1.5 and 1.2.840.113549.1.12), in DER.
-const SIGNED_DATA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02";
-const PASSPHRASES: [&[u8]; 2] = [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c"];
+const PKCS7_SIGNED_DATA_OID: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02";
+const PASSWORD_BASED_ENCRYPTION_OIDS: [&[u8]; 2] =
+    [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c"];
 
 /// What a file should hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum ExpectedContent {
     Certificate,
     PrivateKey,
     RevocationList,
 }
 
 /// The bytes of a file, without a byte order mark. They may be a private key.
-pub(super) struct Contents {
+pub(super) struct PemFile {
     file: PathBuf,
     bytes: SecretSlice<u8>,
 }
 
 /// What a file holds, in one of the forms that are not PEM, or a part of a PEM file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum FoundContent {
     Certificate,
     PrivateKey,
     EncryptedKey,
@@ -56,7 +57,7 @@ enum Found {
     JavaKeyStore,
 }
 
-impl Wanted {
+impl ExpectedContent {
     fn holds(self, kind: SectionKind) -> bool {
         match self {
             Self::Certificate => kind == SectionKind::Certificate,
@@ -67,7 +68,7 @@ impl Wanted {
         }
     }
 
-    fn words(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
             Self::Certificate => "certificate",
             Self::PrivateKey => "private key",
@@ -76,9 +77,9 @@ impl Wanted {
     }
 }
 
-impl Contents {
+impl PemFile {
     pub(super) fn read(file: &Path) -> Result<Self, FileError> {
-        let failed = |problem: String| FileError { file: file.to_owned(), problem };
+        let failed = |message: String| FileError { file: file.to_owned(), message };
         let unreadable = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound => failed("there is no such file".to_owned()),
             ErrorKind::IsADirectory => failed("it is a folder; name a file in it".to_owned()),
@@ -87,76 +88,76 @@ impl Contents {
         let mut bytes = Vec::new();
         let opened = File::open(file).map_err(unreadable)?;
         let read = opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
-        let mut contents = Self { file: file.to_owned(), bytes: SecretSlice::from(bytes) };
+        let mut pem_file = Self { file: file.to_owned(), bytes: SecretSlice::from(bytes) };
         if read.map_err(unreadable)? as u64 > MAX_FILE_BYTES {
             return Err(failed("it is too large".to_owned()));
         }
-        if let Some(rest) = contents.bytes().strip_prefix(UTF_8_MARK) {
-            contents.bytes = SecretSlice::from(rest.to_vec());
+        if let Some(rest) = pem_file.bytes().strip_prefix(UTF8_BOM) {
+            pem_file.bytes = SecretSlice::from(rest.to_vec());
         }
-        Ok(contents)
+        Ok(pem_file)
     }
 
-    /// The parts that are wanted, at least one.
-    pub(super) fn sections(&self, wanted: Wanted) -> Result<Vec<(SectionKind, Vec<u8>)>, FileError> {
+    /// The parts that are expected, at least one.
+    pub(super) fn sections(&self, expected: ExpectedContent) -> Result<Vec<(SectionKind, Vec<u8>)>, FileError> {
         let mut sections = Vec::new();
         // Before anything is decoded: what stands in an encrypted key's part is no base64.
-        if wanted == Wanted::PrivateKey && self.is_encrypted() {
-            return Err(self.instead(wanted, Found::EncryptedKey));
+        if expected == ExpectedContent::PrivateKey && self.is_encrypted() {
+            return Err(self.wrong_content(expected, FoundContent::EncryptedKey));
         }
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(self.bytes()) {
             match section {
-                Ok((kind, der)) if wanted.holds(kind) => sections.push((kind, der)),
+                Ok((kind, der)) if expected.holds(kind) => sections.push((kind, der)),
                 Ok(_) => {}
-                Err(error) => return Err(self.broken(wanted, sections.len() + 1, &error)),
+                Err(error) => return Err(self.malformed(expected, sections.len() + 1, &error)),
             }
         }
-        if sections.is_empty() { Err(self.nothing(wanted)) } else { Ok(sections) }
+        if sections.is_empty() { Err(self.missing_content(expected)) } else { Ok(sections) }
     }
 
     fn bytes(&self) -> &[u8] {
         self.bytes.expose_secret()
     }
 
-    fn error(&self, problem: String) -> FileError {
-        FileError { file: self.file.clone(), problem }
+    fn error(&self, message: String) -> FileError {
+        FileError { file: self.file.clone(), message }
     }
 
     /// In words of our own, because the library's quote the line.
-    fn broken(&self, wanted: Wanted, number: usize, error: &pem::Error) -> FileError {
+    fn malformed(&self, expected: ExpectedContent, number: usize, error: &pem::Error) -> FileError {
         let what = match error {
             pem::Error::MissingSectionEnd { .. } => "has no END line: the file is cut off",
             pem::Error::IllegalSectionStart { .. } => "has a BEGIN line that does not end in five hyphens",
             pem::Error::Base64Decode(_) => "is not base64",
             _ => "is not PEM",
         };
-        self.error(format!("{} {number}, or another part there, {what}; copy the file anew", wanted.words()))
+        self.error(format!("{} {number}, or another part there, {what}; copy the file anew", expected.description()))
     }
 
-    fn nothing(&self, wanted: Wanted) -> FileError {
+    fn missing_content(&self, expected: ExpectedContent) -> FileError {
         let bytes = self.bytes();
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return self.error("it is empty".to_owned());
         }
-        if UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+        if UTF16_BOMS.iter().any(|mark| bytes.starts_with(mark)) {
             return self.error("it is text in UTF-16; save it as UTF-8".to_owned());
         }
-        let found = self.labels().find_map(part).or_else(|| binary(bytes));
+        let found = self.labels().find_map(content_of_label).or_else(|| content_of_der(bytes));
         match found {
-            Some(found) => self.instead(wanted, found),
+            Some(found) => self.wrong_content(expected, found),
             None => self.error(format!(
                 "it has no {}; expected PEM, text with a line that begins with -----BEGIN",
-                wanted.words()
+                expected.description()
             )),
         }
     }
 
-    /// What is there instead of what is wanted, and what to do.
-    fn instead(&self, wanted: Wanted, found: Found) -> FileError {
-        let (file, word) = (self.file.display(), wanted.words());
+    /// What is there instead of what is expected, and what to do.
+    fn wrong_content(&self, expected: ExpectedContent, found: FoundContent) -> FileError {
+        let (file, word) = (self.file.display(), expected.description());
         let is_pem = self.labels().next().is_some();
-        let problem = match (found, wanted) {
-            (Found::EncryptedKey, Wanted::PrivateKey) => {
+        let message = match (found, expected) {
+            (FoundContent::EncryptedKey, ExpectedContent::PrivateKey) => {
                 let form = if is_pem { "" } else { " -inform der" };
                 // The path may be long, and what matters should not be cut off.
                 format!(
@@ -164,51 +165,51 @@ impl Contents {
                      pkey{form} -in {file} -out {file}.plain`"
                 )
             }
-            (Found::Certificate, Wanted::Certificate) => {
+            (FoundContent::Certificate, ExpectedContent::Certificate) => {
                 format!("a certificate in DER, not PEM; run `openssl x509 -inform der -in {file} -out {file}.pem`")
             }
-            (Found::PrivateKey, Wanted::PrivateKey) if is_pem => {
+            (FoundContent::PrivateKey, ExpectedContent::PrivateKey) if is_pem => {
                 "a private key of a kind that TLS does not use; make one by `openssl genpkey`".to_owned()
             }
-            (Found::PrivateKey, Wanted::PrivateKey) => {
+            (FoundContent::PrivateKey, ExpectedContent::PrivateKey) => {
                 format!("a private key in DER, not PEM; run `openssl pkey -inform der -in {file} -out {file}.pem`")
             }
-            (Found::RevocationList, Wanted::RevocationList) => {
+            (FoundContent::RevocationList, ExpectedContent::RevocationList) => {
                 format!("a revocation list in DER, not PEM; run `openssl crl -inform der -in {file} -out {file}.pem`")
             }
-            (Found::OpensslCertificate, Wanted::Certificate) => {
+            (FoundContent::OpensslCertificate, ExpectedContent::Certificate) => {
                 format!("a certificate in OpenSSL's own form; run `openssl x509 -in {file} -out {file}.pem`")
             }
-            (Found::Pkcs12, Wanted::PrivateKey) => {
+            (FoundContent::Pkcs12, ExpectedContent::PrivateKey) => {
                 format!("a PKCS#12 container, not PEM; run `openssl pkcs12 -in {file} -nocerts -noenc -out {file}.key`")
             }
-            (Found::Pkcs12, _) => {
+            (FoundContent::Pkcs12, _) => {
                 format!("a PKCS#12 container, not PEM; run `openssl pkcs12 -in {file} -nokeys -out {file}.pem`")
             }
-            (Found::Pkcs7, Wanted::Certificate) => {
+            (FoundContent::Pkcs7, ExpectedContent::Certificate) => {
                 let form = if is_pem { "" } else { " -inform der" };
                 format!("a PKCS#7 container; run `openssl pkcs7{form} -in {file} -print_certs -out {file}.pem`")
             }
-            (Found::JavaKeyStore, _) => format!(
+            (FoundContent::JavaKeyStore, _) => format!(
                 "a Java key store, not PEM; run `keytool -importkeystore -srckeystore {file} -destkeystore {file}.p12 \
                  -deststoretype pkcs12`, then `openssl pkcs12`"
             ),
-            (Found::OpensshKey, Wanted::PrivateKey) => {
+            (FoundContent::OpensshKey, ExpectedContent::PrivateKey) => {
                 "a private key in OpenSSH's form; TLS keys are made by `openssl genpkey`".to_owned()
             }
-            (Found::Request, Wanted::Certificate) => {
+            (FoundContent::Request, ExpectedContent::Certificate) => {
                 "it has no certificate but a request for one, which an authority has to sign first".to_owned()
             }
-            (Found::Certificate, Wanted::PrivateKey) => {
+            (FoundContent::Certificate, ExpectedContent::PrivateKey) => {
                 "it has no private key but a certificate; are certificate and private_key exchanged?".to_owned()
             }
-            (Found::PrivateKey | Found::EncryptedKey, Wanted::Certificate) => {
+            (FoundContent::PrivateKey | FoundContent::EncryptedKey, ExpectedContent::Certificate) => {
                 "it has no certificate but a private key; is the file another key's, e.g. exchanged with private_key?"
                     .to_owned()
             }
-            (found, _) => format!("it has no {word} but {}; name another file", found.words()),
+            (found, _) => format!("it has no {word} but {}; name another file", found.description()),
         };
-        self.error(problem)
+        self.error(message)
     }
 
     /// What stands behind each BEGIN.
@@ -233,8 +234,8 @@ impl Contents {
     }
 }
 
-impl Found {
-    fn words(self) -> &'static str {
+impl FoundContent {
+    fn description(self) -> &'static str {
         match self {
             Self::Certificate | Self::OpensslCertificate => "a certificate",
             Self::PrivateKey | Self::OpensshKey => "a private key",
@@ -250,49 +251,50 @@ impl Found {
 }
 
 /// What a part of a PEM file is, by its label (RFC 7468 and OpenSSL's).
-fn part(label: &[u8]) -> Option<Found> {
+fn content_of_label(label: &[u8]) -> Option<FoundContent> {
     match label {
-        b"CERTIFICATE" => Some(Found::Certificate),
-        b"TRUSTED CERTIFICATE" | b"X509 CERTIFICATE" => Some(Found::OpensslCertificate),
-        b"CERTIFICATE REQUEST" | b"NEW CERTIFICATE REQUEST" => Some(Found::Request),
-        b"X509 CRL" => Some(Found::RevocationList),
-        b"PUBLIC KEY" | b"RSA PUBLIC KEY" => Some(Found::PublicKey),
-        b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" | b"DSA PRIVATE KEY" => Some(Found::PrivateKey),
-        b"ENCRYPTED PRIVATE KEY" => Some(Found::EncryptedKey),
-        b"OPENSSH PRIVATE KEY" => Some(Found::OpensshKey),
-        b"PKCS7" | b"CMS" => Some(Found::Pkcs7),
+        b"CERTIFICATE" => Some(FoundContent::Certificate),
+        b"TRUSTED CERTIFICATE" | b"X509 CERTIFICATE" => Some(FoundContent::OpensslCertificate),
+        b"CERTIFICATE REQUEST" | b"NEW CERTIFICATE REQUEST" => Some(FoundContent::Request),
+        b"X509 CRL" => Some(FoundContent::RevocationList),
+        b"PUBLIC KEY" | b"RSA PUBLIC KEY" => Some(FoundContent::PublicKey),
+        b"PRIVATE KEY" | b"RSA PRIVATE KEY" | b"EC PRIVATE KEY" | b"DSA PRIVATE KEY" => Some(FoundContent::PrivateKey),
+        b"ENCRYPTED PRIVATE KEY" => Some(FoundContent::EncryptedKey),
+        b"OPENSSH PRIVATE KEY" => Some(FoundContent::OpensshKey),
+        b"PKCS7" | b"CMS" => Some(FoundContent::Pkcs7),
         _ => None,
     }
 }
 
 /// What bytes are that are no text.
-fn binary(bytes: &[u8]) -> Option<Found> {
-    if JAVA_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
-        return Some(Found::JavaKeyStore);
+fn content_of_der(bytes: &[u8]) -> Option<FoundContent> {
+    if JAVA_KEYSTORE_MAGIC.iter().any(|mark| bytes.starts_with(mark)) {
+        return Some(FoundContent::JavaKeyStore);
     }
-    let content = sequence(bytes)?;
+    let content = der_sequence(bytes)?;
     if content.starts_with(b"\x02\x01\x03") {
         // RFC 7292, 4: version 3, which nothing else here begins with.
-        return Some(Found::Pkcs12);
+        return Some(FoundContent::Pkcs12);
     }
-    if content.starts_with(SIGNED_DATA) {
-        return Some(Found::Pkcs7);
+    if content.starts_with(PKCS7_SIGNED_DATA_OID) {
+        return Some(FoundContent::Pkcs7);
     }
-    let algorithm = sequence(content).and_then(|inside| inside.strip_prefix(b"\x06")?.get(1..));
-    if algorithm.is_some_and(|oid| PASSPHRASES.iter().any(|passphrase| oid.starts_with(passphrase))) {
-        return Some(Found::EncryptedKey);
+    let algorithm = der_sequence(content).and_then(|inside| inside.strip_prefix(b"\x06")?.get(1..));
+    if algorithm.is_some_and(|oid| PASSWORD_BASED_ENCRYPTION_OIDS.iter().any(|passphrase| oid.starts_with(passphrase)))
+    {
+        return Some(FoundContent::EncryptedKey);
     }
     if Certificate::from_der(bytes).is_ok() {
-        Some(Found::Certificate)
+        Some(FoundContent::Certificate)
     } else if CertificateList::<x509_cert::certificate::Rfc5280>::from_der(bytes).is_ok() {
-        Some(Found::RevocationList)
+        Some(FoundContent::RevocationList)
     } else {
-        PrivateKeyDer::try_from(bytes).is_ok().then_some(Found::PrivateKey)
+        PrivateKeyDer::try_from(bytes).is_ok().then_some(FoundContent::PrivateKey)
     }
 }
 
 /// The content of a SEQUENCE in DER or BER, to the end of the bytes.
-fn sequence(bytes: &[u8]) -> Option<&[u8]> {
+fn der_sequence(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(b"\x30")?;
     let (length, rest) = rest.split_first()?;
     // The short form, the indefinite one, or so many bytes of length.

@@ -5,18 +5,18 @@ use std::fmt::Write as _;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use super::super::terminal::{HEADING, QUIET, styled};
+use super::super::terminal::{DIM_STYLE, HEADING_STYLE, styled};
 use crate::{
     jwt::{self, MAX_TOKEN_BYTES},
-    types::{Scopes, TENANT_SCOPE, TenantId},
+    types::{Scopes, TENANT_SCOPE_PREFIX, TenantId},
     verify::{isb::Isb, shopper::Marks},
 };
 
 /// Claims whose numbers are times (RFC 7519, 4.1), and what they say.
-const TIMES: [(&str, &str); 3] = [("iat", "issued"), ("nbf", "valid from"), ("exp", "ends")];
+const TIME_CLAIMS: [(&str, &str); 3] = [("iat", "issued"), ("nbf", "valid from"), ("exp", "ends")];
 
 /// The unverified content of a token.
-pub(super) struct Claimed {
+pub(super) struct DecodedToken {
     header: Map<String, Value>,
     claims: Map<String, Value>,
     /// The claims as they came.
@@ -27,7 +27,7 @@ pub(super) struct Claimed {
     pub(super) marks: Marks,
 }
 
-impl Claimed {
+impl DecodedToken {
     /// Takes a token apart.
     ///
     /// # Errors
@@ -74,23 +74,23 @@ impl Claimed {
     /// The tenant that it is of: a shopper token names one, a system token perhaps several.
     pub(super) fn tenant(&self) -> Option<TenantId> {
         if self.is_system {
-            return self.scopes.iter().find_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE)?.parse().ok());
+            return self.scopes.iter().find_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE_PREFIX)?.parse().ok());
         }
         let issuer = self.text("iss")?;
         issuer.strip_prefix("slas/")?.split_once('/')?.1.parse().ok()
     }
 
     /// Whether it says that it is of this tenant.
-    pub(super) fn names(&self, tenant: &TenantId) -> bool {
+    pub(super) fn is_for_tenant(&self, tenant: &TenantId) -> bool {
         if self.is_system {
-            self.scopes.iter().any(|scope| scope.as_str().strip_prefix(TENANT_SCOPE) == Some(tenant.as_str()))
+            self.scopes.iter().any(|scope| scope.as_str().strip_prefix(TENANT_SCOPE_PREFIX) == Some(tenant.as_str()))
         } else {
             self.tenant().as_ref() == Some(tenant)
         }
     }
 
     /// Whether it is a system token that names no tenant: it is good only where Salesforce judges by its client's roles.
-    pub(super) fn is_for_roles(&self) -> bool {
+    pub(super) fn is_role_based(&self) -> bool {
         self.is_system && self.tenant().is_none()
     }
 
@@ -110,16 +110,18 @@ impl Claimed {
             }
             (false, _) => "shopper token, of SLAS, guest",
         };
-        let mut text = format!("{}       {kind}\n", styled(HEADING, "Kind"));
+        let mut text = format!("{}       {kind}\n", styled(HEADING_STYLE, "Kind"));
         for (heading, members) in [("Header", &self.header), ("Claims", &self.claims)] {
             // A text in memory takes whatever is written to it.
-            let _ = writeln!(text, "\n{}", styled(HEADING, heading));
+            let _ = writeln!(text, "\n{}", styled(HEADING_STYLE, heading));
             let width = members.keys().map(|name| name.chars().count()).max().unwrap_or_default().min(12);
             for (name, value) in members {
-                let time =
-                    TIMES.iter().find(|(claim, _)| claim == name).and_then(|(_, word)| Some((word, value.as_u64()?)));
-                let time = time.map(|(word, at)| styled(QUIET, format!("  {word} {}", relative(at, now))));
-                let (name, value) = (printable(name), printable(&value.to_string()));
+                let time = TIME_CLAIMS
+                    .iter()
+                    .find(|(claim, _)| claim == name)
+                    .and_then(|(_, word)| Some((word, value.as_u64()?)));
+                let time = time.map(|(word, at)| styled(DIM_STYLE, format!("  {word} {}", format_time(at, now))));
+                let (name, value) = (escape_unprintable(name), escape_unprintable(&value.to_string()));
                 let _ = writeln!(text, "  {name:width$}  {value}{}", time.unwrap_or_default());
             }
         }
@@ -129,7 +131,7 @@ impl Claimed {
 }
 
 /// A time, and how far it is from now.
-fn relative(at: u64, now: u64) -> String {
+fn format_time(at: u64, now: u64) -> String {
     let spoken = |seconds: u64| humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
     let distance = match at.checked_sub(now) {
         Some(ahead) => format!("in {}", spoken(ahead)),
@@ -144,7 +146,7 @@ fn relative(at: u64, now: u64) -> String {
 }
 
 /// A text that cannot move a terminal's cursor or turn its writing around.
-pub(super) fn printable(text: &str) -> String {
+pub(super) fn escape_unprintable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut safe, character| {
         if character == ' ' || character.is_ascii_graphic() || character.is_alphanumeric() {
             safe.push(character);
@@ -161,21 +163,21 @@ mod tests {
 
     #[test]
     fn no_claim_steers_the_terminal() {
-        assert_eq!(printable("plain é 1"), "plain é 1");
-        assert_eq!(printable("a\u{1b}[2J\u{202e}\u{9b}\n"), "a\\u{1b}[2J\\u{202e}\\u{9b}\\u{a}");
+        assert_eq!(escape_unprintable("plain é 1"), "plain é 1");
+        assert_eq!(escape_unprintable("a\u{1b}[2J\u{202e}\u{9b}\n"), "a\\u{1b}[2J\\u{202e}\\u{9b}\\u{a}");
     }
 
     #[test]
     fn times_are_told_from_now() {
-        assert_eq!(relative(1_000, 940), "1970-01-01T00:16:40Z, in 1m");
-        assert_eq!(relative(940, 1_000), "1970-01-01T00:15:40Z, 1m ago");
-        assert!(relative(u64::MAX, 0).starts_with("in "));
+        assert_eq!(format_time(1_000, 940), "1970-01-01T00:16:40Z, in 1m");
+        assert_eq!(format_time(940, 1_000), "1970-01-01T00:15:40Z, 1m ago");
+        assert!(format_time(u64::MAX, 0).starts_with("in "));
     }
 
     #[test]
     fn what_is_no_token_is_said_without_quoting_it() {
         for text in ["", "a", "a.b", "a.b.c.d", "{}.{}.", "bm8.bm8.bm8"] {
-            let problem = Claimed::read(text).err().unwrap_or_else(|| panic!("{text}"));
+            let problem = DecodedToken::read(text).err().unwrap_or_else(|| panic!("{text}"));
             assert!(problem.starts_with("not a JWT: "), "{problem}");
         }
     }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, header::HOST};
 
 /// Whether a request that came in at this address may be answered.
-pub(super) fn is_meant(headers: &HeaderMap, reached_at: Option<SocketAddr>) -> bool {
+pub(super) fn is_allowed(headers: &HeaderMap, reached_at: Option<SocketAddr>) -> bool {
     let on_loopback = reached_at.is_some_and(|address| address.ip().to_canonical().is_loopback());
     // Browsers always say it.
     let Some(host) = headers.get(HOST).filter(|_| on_loopback) else { return true };
@@ -34,11 +34,11 @@ mod tests {
 
     fn is_answered(host: &'static str, reached_at: &str) -> bool {
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
-        is_meant(&headers, Some(reached_at.parse().unwrap()))
+        is_allowed(&headers, Some(reached_at.parse().unwrap()))
     }
 
     #[test]
-    fn on_the_loopback_only_this_machine_is_meant() {
+    fn on_the_loopback_only_this_machine_is_allowed() {
         for loopback in ["127.0.0.1:9090", "[::1]:9090", "[::ffff:127.0.0.1]:9090"] {
             for own in
                 ["127.0.0.1:9090", "127.0.0.1", "[::1]:9090", "[::1]", "localhost", "LOCALHOST.:80", "gateway:9090"]
@@ -50,6 +50,6 @@ mod tests {
             }
         }
         assert!(is_answered("gateway-1.shop.example", "10.0.0.7:9090"));
-        assert!(is_meant(&HeaderMap::new(), Some("127.0.0.1:9090".parse().unwrap())));
+        assert!(is_allowed(&HeaderMap::new(), Some("127.0.0.1:9090".parse().unwrap())));
     }
 }
