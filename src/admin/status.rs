@@ -131,8 +131,10 @@ impl Status {
         let kinds =
             read("token_cache_entries").into_iter().map(|sample| (sample.label("kind").to_owned(), sample.count()));
         let breakers = read("circuit_breakers_open").into_iter();
-        let breakers =
-            breakers.map(|sample| CircuitBreakerStatus { service: sample.label("service").to_owned(), open: sample.value > 0.0 });
+        let breakers = breakers.map(|sample| CircuitBreakerStatus {
+            service: sample.label("service").to_owned(),
+            open: sample.value > 0.0,
+        });
         Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: read("build_info").first().map_or_else(String::new, |sample| sample.label("commit").to_owned()),
