@@ -1,11 +1,11 @@
 #!/bin/sh
-# Writes the manual page and the shells' completions of a binary beside it, where the package takes them from: both are the
-# binary's own, so they cannot differ from what it understands.
+# Writes the manual page and the shell completions into the folder `manual` beside the binary, where the package takes them from. The binary
+# itself prints both, so they always match its options.
 set -eu
 binary=$1
 folder=$(dirname "$binary")/manual
 mkdir -p "$folder"
-# Compressed as Debian's policy wants it (12.1), and the same for the same page.
+# Compressed as Debian policy 12.1 requires. -n leaves out name and time, so the same page gives the same file.
 "$binary" man > "$folder/shopper-gateway.1"
 gzip -9 -n -f "$folder/shopper-gateway.1"
 "$binary" completions bash > "$folder/shopper-gateway.bash"

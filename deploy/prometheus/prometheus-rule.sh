@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints the rules of this folder as the object that the Prometheus operator reads. `make rules` keeps it in
-# deploy/kubernetes/components/monitoring/prometheus-rule.yaml, and a test compares.
+# Prints the rules of this folder as a PrometheusRule for the Prometheus operator. `make rules` writes it to
+# deploy/kubernetes/components/monitoring/prometheus-rule.yaml, and a test compares the two.
 set -eu
 cat <<'HEAD'
 # Made by `make rules` from deploy/prometheus/shopper-gateway.rules.yaml: change that one.
