@@ -35,17 +35,17 @@ FIGURE_TESTS := \
   sessions::concurrent_requests_with_expiring_token_cause_one_refresh \
   outages::slas_outage_causes_one_attempt_a_second_and_spares_valid_tokens \
   limits::waiting_logins_are_limited_and_others_rejected_immediately \
-  budgets::slas_429_is_repeated_without_calls_until_retry_after \
-  keys::rotations::key_rotation_is_not_delayed_by_earlier_made_up_key_ids \
-  keys::outages::gateway_started_during_outage_is_ready_soon_after_recovery \
+  slas_rate_limits::slas_429_is_repeated_without_calls_until_retry_after \
+  jwks::rotations::key_rotation_is_not_delayed_by_earlier_made_up_key_ids \
+  jwks::outages::gateway_started_during_outage_is_ready_soon_after_recovery \
   faults::unknown_key_during_jwks_fault_returns_503 \
-  slow::slow_connections_do_not_affect_other_clients \
+  slow_clients::slow_connections_do_not_affect_other_clients \
   floods:: \
   limits::goodput_holds_at_twice_the_capacity_and_excess_is_rejected_quickly \
   limits::upstream_failures_are_not_amplified_by_retries \
-  shortages::exhausted_descriptors_stop_service_only_while_exhausted \
-  shortages::unread_log_does_not_delay_requests \
-  shortages::full_disk_does_not_stop_logins_and_audit_lines_are_written_later \
+  resource_exhaustion::exhausted_descriptors_stop_service_only_while_exhausted \
+  resource_exhaustion::unread_log_does_not_delay_requests \
+  resource_exhaustion::full_disk_does_not_stop_logins_and_audit_lines_are_written_later \
   faults::clock:: \
   limits::thousand_password_guesses_of_one_address_are_stopped_before_slas \
   framing::body_in_any_framing_is_one_request_to_http_1_upstream \

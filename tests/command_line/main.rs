@@ -4,7 +4,7 @@
 
 mod certificate_files;
 mod connect_failures;
-mod findings;
+mod diagnostics;
 mod online;
 #[path = "../serving/mod.rs"]
 mod serving;

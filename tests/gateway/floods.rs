@@ -1,7 +1,7 @@
 //! HTTP/2 as attackers speak it: frames that are cheap to send and dear to receive. None of them hurts
 //! a good client on another connection, and none makes the gateway's memory grow without bound.
 
-pub mod peer;
+pub mod raw_http2;
 
 use std::{
     sync::{
@@ -14,9 +14,9 @@ use std::{
 use reqwest::Client;
 use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 
-use self::peer::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE,
-    frame, get, post,
+use self::raw_http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawHttp2Client, SETTINGS,
+    WINDOW_UPDATE, frame, get, post,
 };
 use crate::{
     replica::Replica,
@@ -76,7 +76,7 @@ impl Stage {
         let (ended, repeat) = (Arc::new(AtomicUsize::new(0)), Arc::new(repeat));
         let mut attackers = Vec::new();
         for _ in 0..ATTACKERS {
-            let mut peer = Peer::connect(self.replica.address).await;
+            let mut peer = RawHttp2Client::connect(self.replica.address).await;
             let (begin, repeat, over, ended) =
                 (begin.clone(), Arc::clone(&repeat), Arc::clone(&over), Arc::clone(&ended));
             attackers.push(tokio::spawn(async move {

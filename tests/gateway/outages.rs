@@ -1,13 +1,13 @@
 //! SLAS is down, slow or talks nonsense: what callers notice of it, and what SLAS does.
 
-mod port;
+mod tcp_proxy;
 
 use std::time::{Duration, Instant};
 
 use reqwest::RequestBuilder;
 use salesforce_simulator::{Effect, Fault, ResetAt};
 
-use self::port::Port;
+use self::tcp_proxy::TcpProxy;
 use crate::{
     scale::{self, figure, ms, percentile},
     world::{Answer, Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, expired, products},
@@ -51,13 +51,13 @@ enum Failure {
 /// A world whose SLAS can fail in each way.
 struct Site {
     world: World,
-    port: Port,
+    port: TcpProxy,
 }
 
 impl Site {
     async fn open() -> Self {
         let mut world = World::start().await;
-        let port = Port::to(world.simulator.address()).await;
+        let port = TcpProxy::to(world.simulator.address()).await;
         world.gateway = Gateway::start(&format!("http://{}", port.address), |config| {
             config.insert("timeouts".into(), "exchange = \"1s\"".parse::<toml::Table>().unwrap().into());
         })

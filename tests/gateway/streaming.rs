@@ -1,6 +1,6 @@
 //! Bodies pass through as they come; and what breaks on the way never looks whole.
 
-mod by_hand;
+mod scripted_api;
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::by_hand::ApiByHand;
+use self::scripted_api::ScriptedApi;
 use crate::world::{Gateway, PUBLIC_CLIENT, World, baskets, install_cryptography, products};
 
 /// More than the gateway collects before it writes an answer of a known length on.
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A gateway in front of an API that the test plays. The simulator only signs.
 struct Stage {
     world: World,
-    api: ApiByHand,
+    api: ScriptedApi,
     token: String,
 }
 
@@ -39,7 +39,7 @@ impl Stage {
     async fn set(timeouts: &str) -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
-        let api = ApiByHand::start(simulator.slas_jwks().to_string()).await;
+        let api = ScriptedApi::start(simulator.slas_jwks().to_string()).await;
         let gateway = Gateway::start(&simulator.url(), |config| {
             config.insert("timeouts".into(), timeouts.parse::<toml::Table>().unwrap().into());
             for tenant in config["tenants"].as_array_mut().unwrap() {

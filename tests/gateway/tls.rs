@@ -2,7 +2,7 @@
 
 pub mod authority;
 mod callers;
-mod relay;
+mod counting_proxy;
 mod reloads;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
@@ -16,7 +16,7 @@ use tokio::{
 
 use self::{
     authority::{Authority, text},
-    relay::Relay,
+    counting_proxy::CountingProxy,
 };
 use crate::world::{
     Gateway, PUBLIC_CLIENT, World, baskets, configuration, install_cryptography, login_target, products,
@@ -236,14 +236,14 @@ async fn unusable_tls_files_are_reported_at_start() {
 struct Behind {
     authority: Authority,
     world: World,
-    relay: Relay,
+    relay: CountingProxy,
 }
 
 impl Behind {
     async fn start() -> Self {
         let authority = Authority::new();
         let world = World::with(|config| tls(config, authority.server().listener())).await;
-        let relay = Relay::to(world.gateway.address).await;
+        let relay = CountingProxy::to(world.gateway.address).await;
         Self { authority, world, relay }
     }
 

@@ -4,7 +4,7 @@
 //! token pass, so that a refusal is the refusal of what was forged and of nothing else.
 
 mod forge;
-mod keys;
+mod jwks;
 mod vectors;
 
 use base64::{

@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::floods::peer::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, integer};
+use crate::floods::raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, integer};
 
 /// How long an answer may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
