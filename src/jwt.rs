@@ -5,6 +5,7 @@
 //! caller's; what the token says of itself can only agree or be refused (RFC 8725, 3.1), and the
 //! header's `jwk`, `jku`, `x5u` and `x5c` are never looked at.
 
+pub mod expiry;
 mod key;
 
 use std::borrow::Cow;

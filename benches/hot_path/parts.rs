@@ -22,7 +22,8 @@ use shopper_gateway::{
     },
     types::{ByOrganization, OrganizationId},
     verify::{
-        shopper_token::{HashedToken, ShopperVerifier, VerifiedToken},
+        HashedToken,
+        shopper_token::{ShopperVerifier, VerifiedToken},
         system_token::SystemVerifier,
     },
 };
@@ -98,7 +99,7 @@ impl Parts {
     }
 
     pub async fn verify(&self, token: &str) -> VerifiedToken {
-        self.verifier.verify(&HashedToken::of(token), &self.organization).await.unwrap()
+        self.verifier.verify(&HashedToken::new(token), &self.organization).await.unwrap()
     }
 }
 

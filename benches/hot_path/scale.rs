@@ -15,10 +15,7 @@ use shopper_gateway::{
     },
     jwt::token_digest,
     salesforce::slas::TokenResponse,
-    verify::{
-        shopper::Shopper,
-        shopper_token::{HashedToken, VerifiedToken},
-    },
+    verify::{HashedToken, shopper::Shopper, shopper_token::VerifiedToken},
 };
 use tokio::runtime::Runtime;
 
@@ -114,7 +111,7 @@ fn tokens(runtime: &Runtime, bench: &Parts) {
         }
         let organization = &bench.organization;
         let seen = |token: &str| {
-            if bench.verifier.seen_before(&HashedToken::of(token), organization).ok().flatten().is_none() {
+            if bench.verifier.seen_before(&HashedToken::new(token), organization).ok().flatten().is_none() {
                 runtime.block_on(async { black_box(bench.verify(token).await.shopper.expires_at) });
             }
         };

@@ -31,7 +31,7 @@ use crate::{
     tokens::system::{ClientCredentials, Presenter, SystemTokenFailure},
     types::Scopes,
     verify::{
-        shopper_token::HashedToken,
+        HashedToken,
         system_token::{JudgedBy, SystemClient},
     },
 };
@@ -95,7 +95,7 @@ impl Gateway {
                 Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Bearer(client) })
             }
             Authorization::Bearer(token) => {
-                self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await?;
+                self.verify_shopper(&HashedToken::new(token.expose_secret()), &route.organization).await?;
                 Err(GatewayError::TokenKindWrong(RequiredToken::System))
             }
             Authorization::Basic(credentials) => self.claimed(tenant, request, credentials, scopes, audit).await,
@@ -288,7 +288,7 @@ impl Gateway {
             return Err(GatewayError::TokenInvalid("this organization has no Account Manager configured".into()));
         };
         systems
-            .verify(token, &tenant.settings.tenant, judged_by)
+            .verify(&HashedToken::new(token), &tenant.settings.tenant, judged_by)
             .instrument(spans::verify("account_manager"))
             .await
             .map_err(GatewayError::of_system_verdict)

@@ -26,10 +26,7 @@ use crate::{
     },
     tokens::sessions::{SessionError, TokenChoice, TokenRecipient},
     types::{OrganizationId, Scopes, SiteId},
-    verify::{
-        shopper::Shopper,
-        shopper_token::{HashedToken, VerifiedToken},
-    },
+    verify::{HashedToken, shopper::Shopper, shopper_token::VerifiedToken},
 };
 
 impl Gateway {
@@ -55,7 +52,7 @@ impl Gateway {
         };
         let presented = Authorization::read(&head.headers)?;
         let token = match &presented {
-            Authorization::Bearer(token) => Some(HashedToken::of(token.expose_secret())),
+            Authorization::Bearer(token) => Some(HashedToken::new(token.expose_secret())),
             Authorization::Basic(_) | Authorization::Nothing => None,
         };
         let seen = token.as_ref().map(|token| self.seen_before(token, route)).transpose()?.flatten();
@@ -103,7 +100,7 @@ impl Gateway {
             self.system_client(tenant, token.expose_secret()).await?;
             return Err(GatewayError::TokenKindWrong(RequiredToken::Shopper));
         }
-        self.verify_shopper(&HashedToken::of(token.expose_secret()), &route.organization).await
+        self.verify_shopper(&HashedToken::new(token.expose_secret()), &route.organization).await
     }
 
     /// The shopper of a token that has been verified before: what most requests have, told without reading it.

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,6 +40,9 @@ const LOOK_AT_OTHERS: Duration = Duration::from_secs(1);
 /// The longest time that a 429 may keep us away. One that names no time leaves it to the allowance.
 const RATE_LIMITED_AT_MOST: Duration = Duration::from_secs(300);
 
+/// The next generation of a key set, counted in this process for all rings.
+static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
+
 /// Why a key cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoKey {
@@ -56,7 +59,7 @@ pub enum NoKey {
 pub struct Key {
     /// Verifies signatures.
     pub verifying: Arc<VerifyingKey>,
-    /// What [`KeyRing::generation`] is for as long as its set is in use.
+    /// The generation of its set: see [`KeyRing::is_current`]. No other set of any ring of this process has it.
     pub generation: u64,
 }
 
@@ -183,12 +186,11 @@ impl KeyRing {
         self.in_use.load().read.map(|read| read.age())
     }
 
-    /// Counts the changes of the key set: a verdict from before a change must not outlive it. `None`: there is no
-    /// set that any verdict could rest on.
+    /// Whether a key of this generation is still in use. What it verified must not be accepted any longer than that.
     #[must_use]
-    pub fn generation(&self) -> Option<u64> {
+    pub fn is_current(&self, generation: u64) -> bool {
         let in_use = self.in_use.load();
-        self.is_usable(&in_use).then_some(in_use.generation)
+        in_use.generation == generation && self.is_usable(&in_use)
     }
 
     /// Measures the age of the set in use.
@@ -359,7 +361,8 @@ impl KeyRing {
         for kid in before.set.kids().filter(|kid| set.key(kid).is_none()) {
             self.in_vain.note(kid, Instant::now());
         }
-        let generation = before.generation + u64::from(set != before.set);
+        let generation =
+            if set == before.set { before.generation } else { NEXT_GENERATION.fetch_add(1, Ordering::Relaxed) };
         self.in_use.store(Arc::new(InUse { set, generation, read: Some(read) }));
         self.record_age();
     }
@@ -462,9 +465,9 @@ mod tests {
         let ring = ring();
         ring.use_set(set(&ring, "first"), ReadAt::now());
         let key = ring.key("first", Source::Foreign).await.unwrap();
-        assert_eq!(Some(key.generation), ring.generation());
+        assert!(ring.is_current(key.generation));
         ring.use_set(set(&ring, "second"), ReadAt::now());
-        assert_ne!(Some(key.generation), ring.generation(), "what it verifies now is forgotten with its set");
+        assert!(!ring.is_current(key.generation), "what it verifies now is forgotten with its set");
         assert!(ring.key("first", Source::Foreign).await.is_err());
     }
 }

@@ -18,19 +18,20 @@ use std::{
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 
-use super::shopper::Shopper;
-use crate::verify::isb::Isb;
+use super::{
+    cache::{HashedToken, VerifiedTokenCache},
+    isb::Isb,
+    shopper::Shopper,
+};
 use crate::{
     jwks::{KeyRing, NoKey, Source},
-    jwt::{Audience, Malformed, TokenDigest, Unverifiable, Unverified, sha256},
+    jwt::{Audience, Malformed, TokenDigest, Unverifiable, Unverified, expiry},
     observability::metrics::Metrics,
     store::RevocationKeys,
     time::{unix_now, unix_now_ms},
     types::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
 };
 
-/// How far the clocks of SLAS and of this machine may differ, seconds.
-pub const LEEWAY_SECONDS: u64 = 30;
 /// How many verdicts are remembered.
 const REMEMBERED: usize = 100_000;
 /// How many lists of scopes are shared: one a client and kind of login.
@@ -80,28 +81,7 @@ impl VerifiedToken {
     /// Whether its end has come, give or take the clocks' difference.
     #[must_use]
     pub fn has_ended(&self, now: u64) -> bool {
-        now >= self.shopper.expires_at.saturating_add(LEEWAY_SECONDS)
-    }
-}
-
-/// A token as text, and by what a verdict over it is remembered.
-#[derive(Clone, Copy)]
-pub struct HashedToken<'t> {
-    text: &'t str,
-    sha256: [u8; 32],
-}
-
-impl<'t> HashedToken<'t> {
-    /// Hashes it.
-    #[must_use]
-    pub fn of(text: &'t str) -> Self {
-        Self { text, sha256: sha256(text) }
-    }
-}
-
-impl std::fmt::Debug for HashedToken<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HashedToken([REDACTED])")
+        expiry::is_expired(self.shopper.expires_at, now)
     }
 }
 
@@ -109,8 +89,7 @@ impl std::fmt::Debug for HashedToken<'_> {
 #[derive(Debug)]
 pub struct ShopperVerifier {
     rings: ByOrganization<Arc<KeyRing>>,
-    /// By the SHA-256 of the whole token, signature included.
-    verdicts: Cache<[u8; 32], VerifiedToken>,
+    cache: VerifiedTokenCache<VerifiedToken>,
     /// What `scp` says in tokens that verified: thousands say the same.
     scopes: Cache<Box<str>, Scopes>,
     /// How far SLAS's clock is ahead of this machine's at least, seconds: tokens from the future have said so.
@@ -150,7 +129,7 @@ impl ShopperVerifier {
     #[must_use]
     pub fn new(rings: ByOrganization<Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
         let ahead = rings.keys().map(|organization| (organization.clone(), AtomicU64::new(0))).collect();
-        Self { rings, verdicts: Cache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), ahead, metrics }
+        Self { rings, cache: VerifiedTokenCache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), ahead, metrics }
     }
 
     /// The time by SLAS's clock after `wait`, in seconds since 1970. It is never earlier than this machine's clock, nor than
@@ -180,13 +159,13 @@ impl ShopperVerifier {
     /// Forgets the verdicts over tokens that have ended. One whose session outlives it is verified again when it is
     /// shown again.
     pub fn forget_ended(&self, now: u64) {
-        self.verdicts.retain(|_, verified| !verified.has_ended(now));
+        self.cache.retain(|verified| !verified.has_ended(now));
     }
 
     /// How many verdicts are remembered.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.verdicts.len()
+        self.cache.len()
     }
 
     /// Who a token that was presented speaks for, in this organization. Its end is the caller's to judge: a session
@@ -207,7 +186,7 @@ impl ShopperVerifier {
     /// # Errors
     /// [`TokenError`].
     pub async fn verify_issued(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
-        self.verify_from(&HashedToken::of(token), organization, Given::BySlas).await
+        self.verify_from(&HashedToken::new(token), organization, Given::BySlas).await
     }
 
     /// The same of a token that has been verified before, without a look into it; `None` of any other.
@@ -219,7 +198,7 @@ impl ShopperVerifier {
         token: &HashedToken<'_>,
         organization: &OrganizationId,
     ) -> Result<Option<VerifiedToken>, TokenError> {
-        let Some(verified) = self.remembered_verdict(&token.sha256) else { return Ok(None) };
+        let Some(verified) = self.cached(token) else { return Ok(None) };
         self.count("cached");
         of_organization(verified, organization).map(Some)
     }
@@ -231,7 +210,7 @@ impl ShopperVerifier {
         given: Given,
     ) -> Result<VerifiedToken, TokenError> {
         let now = unix_now();
-        let verdict = match self.remembered_verdict(&token.sha256) {
+        let verdict = match self.cached(token) {
             Some(verified) => {
                 self.count("cached");
                 Ok(verified)
@@ -244,12 +223,11 @@ impl ShopperVerifier {
     /// Whether the keys are still those that verified it. Whoever keeps a verdict beside its token asks this each time.
     #[must_use]
     pub fn still_verifies(&self, verified: &VerifiedToken) -> bool {
-        let ring = self.rings.get(&verified.shopper.organization);
-        ring.and_then(|ring| ring.generation()) == Some(verified.generation)
+        self.rings.get(&verified.shopper.organization).is_some_and(|ring| ring.is_current(verified.generation))
     }
 
-    fn remembered_verdict(&self, key: &[u8; 32]) -> Option<VerifiedToken> {
-        self.verdicts.get(key).filter(|verified| self.still_verifies(verified))
+    fn cached(&self, token: &HashedToken<'_>) -> Option<VerifiedToken> {
+        self.cache.get(token, |verified| self.still_verifies(verified))
     }
 
     async fn verify_anew(
@@ -259,9 +237,9 @@ impl ShopperVerifier {
         given: Given,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let verified = self.read(token.text, organization, given, now).await?;
+        let verified = self.read(token.text(), organization, given, now).await?;
         self.count("verified");
-        self.verdicts.insert(token.sha256, verified.clone());
+        self.cache.insert(token, verified.clone());
         Ok(verified)
     }
 
@@ -293,7 +271,7 @@ impl ShopperVerifier {
             Unverifiable::SignatureWrong => TokenError::SignatureWrong,
             Unverifiable::Malformed(_) => TokenError::NotAShoppers,
         })?;
-        if claims.nbf.or(claims.iat).is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
+        if claims.nbf.or(claims.iat).is_some_and(|from| expiry::is_not_yet_valid(from, now)) {
             return Err(TokenError::NotYetValid);
         }
         let shopper = Arc::new(claims.shopper_with(self.scopes(&claims.scp)?)?);

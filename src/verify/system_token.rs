@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
 use serde::Deserialize;
 
+use super::cache::{HashedToken, VerifiedTokenCache};
 use crate::{
     jwks::{KeyRing, NoKey, Source},
-    jwt::{Audience, Unverifiable, Unverified, sha256},
+    jwt::{Audience, Unverifiable, Unverified, expiry},
     time::unix_now,
     types::{ClientId, Scopes, TENANT_SCOPE_PREFIX, TenantId},
 };
@@ -20,8 +20,6 @@ use crate::{
 /// How many tokens of trusted systems are remembered.
 const REMEMBERED: usize = 1000;
 
-/// How far the clocks of Account Manager and of this machine may differ, seconds.
-const LEEWAY_SECONDS: u64 = 30;
 /// The issuer that Account Manager's production tokens name.
 const PUBLISHED_ISSUER: &str = "https://account.demandware.com:443/dwsso/oauth2";
 
@@ -69,8 +67,8 @@ pub enum JudgedBy {
 pub struct SystemVerifier {
     ring: Arc<KeyRing>,
     issuers: Vec<String>,
-    /// By the SHA-256 of the whole token: whose it is, and the generation of the keys that verified it.
-    verdicts: Cache<[u8; 32], (Arc<SystemClient>, u64)>,
+    /// Whose a token is, and the generation of the keys that verified it.
+    cache: VerifiedTokenCache<(Arc<SystemClient>, u64)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,7 +102,7 @@ impl SystemVerifier {
         if on_this_machine {
             issuers.push(PUBLISHED_ISSUER.to_owned());
         }
-        Self { ring, issuers, verdicts: Cache::new(REMEMBERED) }
+        Self { ring, issuers, cache: VerifiedTokenCache::new(REMEMBERED) }
     }
 
     /// Who a token speaks for, for this tenant.
@@ -113,21 +111,21 @@ impl SystemVerifier {
     /// [`SystemTokenError`].
     pub async fn verify(
         &self,
-        token: &str,
+        token: &HashedToken<'_>,
         tenant: &TenantId,
         judged_by: JudgedBy,
     ) -> Result<Arc<SystemClient>, SystemTokenError> {
-        let name = sha256(token);
-        let client = match self.verdicts.get(&name) {
-            Some((client, generation)) if self.ring.generation() == Some(generation) => client,
-            _ => self.verify_anew(token, name).await?,
+        let client = match self.cache.get(token, |(_, generation)| self.ring.is_current(*generation)) {
+            Some((client, _)) => client,
+            None => self.verify_anew(token).await?,
         };
         client.check(tenant, judged_by, unix_now())?;
         Ok(client)
     }
 
-    async fn verify_anew(&self, token: &str, name: [u8; 32]) -> Result<Arc<SystemClient>, SystemTokenError> {
-        let unverified = Unverified::read(token, self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
+    async fn verify_anew(&self, token: &HashedToken<'_>) -> Result<Arc<SystemClient>, SystemTokenError> {
+        let unverified =
+            Unverified::read(token.text(), self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
         let claimed = unverified.claimed_origin();
         let source = match &claimed.issuer {
             Some(issuer) if self.issuers.iter().any(|own| own == issuer) => {
@@ -144,7 +142,7 @@ impl SystemVerifier {
             SystemTokenError::Invalid
         })?;
         let client = Arc::new(self.client(&claims)?);
-        self.verdicts.insert(name, (Arc::clone(&client), key.generation));
+        self.cache.insert(token, (Arc::clone(&client), key.generation));
         Ok(client)
     }
 
@@ -170,10 +168,10 @@ impl SystemVerifier {
 impl SystemClient {
     /// Whether its token counts now, for this tenant.
     fn check(&self, tenant: &TenantId, judged_by: JudgedBy, now: u64) -> Result<(), SystemTokenError> {
-        if now >= self.expires_at.saturating_add(LEEWAY_SECONDS) {
+        if expiry::is_expired(self.expires_at, now) {
             return Err(SystemTokenError::Expired);
         }
-        if self.not_before.is_some_and(|from| from > now.saturating_add(LEEWAY_SECONDS)) {
+        if self.not_before.is_some_and(|from| expiry::is_not_yet_valid(from, now)) {
             return Err(SystemTokenError::Invalid);
         }
         let mut tenants =

@@ -21,12 +21,13 @@ use crate::{
         problem,
     },
     jwks::KeyRing,
-    jwt::Unverified,
+    jwt::{Unverified, expiry},
     observability::metrics::Metrics,
     time::unix_now,
     types::OrganizationId,
     verify::{
-        shopper_token::{HashedToken, LEEWAY_SECONDS, ShopperVerifier, check_claims},
+        HashedToken,
+        shopper_token::{ShopperVerifier, check_claims},
         system_token::JudgedBy,
     },
 };
@@ -73,14 +74,14 @@ pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     let now = unix_now();
     match decoded.number("exp") {
         None => reject(&GatewayError::TokenInvalid(String::new()), "it does not say when it ends (exp)".to_owned()),
-        Some(end) if now >= end.saturating_add(LEEWAY_SECONDS) => {
+        Some(end) if expiry::is_expired(end, now) => {
             let session = if decoded.is_system { "" } else { ", unless the gateway holds its session" };
             reject(&GatewayError::TokenExpired, format!("it has ended{session}"));
         }
         Some(_) => {}
     }
     let begins = decoded.number("nbf").or(decoded.number("iat").filter(|_| !decoded.is_system));
-    if begins.is_some_and(|from| from > now + LEEWAY_SECONDS) {
+    if begins.is_some_and(|from| expiry::is_not_yet_valid(from, now)) {
         reject(&GatewayError::TokenInvalid(String::new()), "it is not valid yet".to_owned());
     }
     let organization = decoded.tenant().map(|tenant| OrganizationId::from_tenant(&tenant));
@@ -171,12 +172,12 @@ async fn verify(
             return Err((GatewayError::TokenInvalid(String::new()), why));
         };
         let judged_by = if decoded.is_role_based() { JudgedBy::Roles } else { JudgedBy::Scopes };
-        let verdict = systems.verify(token, &tenant.settings.tenant, judged_by).await;
+        let verdict = systems.verify(&HashedToken::new(token), &tenant.settings.tenant, judged_by).await;
         return verdict.map(|_| ()).map_err(|error| (GatewayError::of_system_verdict(error), error.to_string()));
     }
     let organization = &tenant.settings.organization;
     // That of SLAS is the first.
     let rings = rings.iter().take(1).map(|ring| (organization.clone(), Arc::clone(ring)));
-    let verdict = ShopperVerifier::new(rings.collect(), metrics).verify(&HashedToken::of(token), organization).await;
+    let verdict = ShopperVerifier::new(rings.collect(), metrics).verify(&HashedToken::new(token), organization).await;
     verdict.map(|_| ()).map_err(|error| (GatewayError::of_shopper_token(error), error.to_string()))
 }

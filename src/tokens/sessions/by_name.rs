@@ -14,12 +14,15 @@ use super::{
     state::{Known, Sessions, owns},
 };
 use crate::{
-    jwt::{TokenDigest, bearer},
+    jwt::TokenDigest,
     salesforce::{guard::Priority, slas::TokenResponse},
     store::{CallerEntry, Claim, Found, Session, StoreError},
     time::unix_now,
     types::{OrganizationId, SiteId},
-    verify::shopper_token::{HashedToken, TokenError, VerifiedToken},
+    verify::{
+        HashedToken,
+        shopper_token::{TokenError, VerifiedToken},
+    },
 };
 
 /// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds
@@ -96,16 +99,18 @@ impl Sessions {
         session: &Session,
     ) -> Result<Arc<ReadyToken>, TokenError> {
         let is_newest = |held: &ReadyToken| session.tokens.last() == Some(&held.verified.digest);
-        if let Some(held) = in_use.held.load_full().filter(|held| is_newest(held) && self.still_verifies(held)) {
+        if let Some(held) =
+            in_use.held.load_full().filter(|held| is_newest(held) && self.verifier.still_verifies(&held.verified))
+        {
             return Ok(held);
         }
-        let token = HashedToken::of(session.access_token.expose_secret());
+        let token = HashedToken::new(session.access_token.expose_secret());
         let verified = self.verifier.verify(&token, &session.owner.organization).await?;
         if !owns(&verified.shopper, &session.owner) {
             tracing::error!(organization = %session.owner.organization, "a session holds another shopper's token");
             return Err(TokenError::NotAShoppers);
         }
-        let held = Arc::new(self.hold(&session.access_token, verified)?);
+        let held = Arc::new(ReadyToken::new(&session.access_token, verified)?);
         in_use.held.store(Some(Arc::clone(&held)));
         Ok(held)
     }
@@ -116,16 +121,7 @@ impl Sessions {
         token: &SecretString,
         organization: &OrganizationId,
     ) -> Result<ReadyToken, TokenError> {
-        self.hold(token, self.verifier.verify_issued(token.expose_secret(), organization).await?)
-    }
-
-    fn hold(&self, token: &SecretString, verified: VerifiedToken) -> Result<ReadyToken, TokenError> {
-        let authorization = bearer(token).ok_or(TokenError::NotAShoppers)?;
-        Ok(ReadyToken { authorization, verified, verifier: Arc::downgrade(&self.verifier) })
-    }
-
-    fn still_verifies(&self, held: &ReadyToken) -> bool {
-        held.verifier.as_ptr() == Arc::as_ptr(&self.verifier) && self.verifier.still_verifies(&held.verified)
+        ReadyToken::new(token, self.verifier.verify_issued(token.expose_secret(), organization).await?)
     }
 
     /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all

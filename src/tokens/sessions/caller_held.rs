@@ -21,15 +21,12 @@ use super::{
 };
 use crate::{
     correlation,
-    jwt::{TokenDigest, sha256},
+    jwt::{TokenDigest, expiry, sha256},
     salesforce::{error::SalesforceError, json, slas::TokenResponse, transport::Response},
     store::{Epoch, Fence, Found, REVOCATION_TTL, Session, StoreError},
     time::unix_now,
     types::{ClientId, OrganizationId, SiteId},
-    verify::{
-        shopper::Shopper,
-        shopper_token::{LEEWAY_SECONDS, VerifiedToken},
-    },
+    verify::{shopper::Shopper, shopper_token::VerifiedToken},
 };
 
 /// The session of a refresh token that a caller presented.
@@ -142,7 +139,7 @@ impl Sessions {
             }
         };
         if is_covered {
-            let life = Duration::from_secs(shopper.expires_at.saturating_sub(unix_now()) + LEEWAY_SECONDS);
+            let life = expiry::time_to_expiry(shopper.expires_at, unix_now());
             self.known.insert(token.digest, Known::Epoch(Arc::new(after)));
             self.store.note_after(&token.digest, after, life).await?;
         }

@@ -1,11 +1,12 @@
 //! A verified token that the gateway itself holds.
 
-use std::sync::Weak;
-
 use http::HeaderValue;
 use secrecy::SecretString;
 
-use crate::verify::shopper_token::{ShopperVerifier, VerifiedToken};
+use crate::{
+    jwt::bearer,
+    verify::shopper_token::{TokenError, VerifiedToken},
+};
 
 /// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
 #[derive(Debug)]
@@ -14,11 +15,17 @@ pub struct ReadyToken {
     pub authorization: HeaderValue,
     /// Who it speaks for.
     pub verified: VerifiedToken,
-    /// Who said so; another configuration has another verifier.
-    pub(super) verifier: Weak<ShopperVerifier>,
 }
 
 impl ReadyToken {
+    /// A token with its verdict.
+    ///
+    /// # Errors
+    /// [`TokenError::NotAShoppers`] if the token cannot be a header value.
+    pub(super) fn new(token: &SecretString, verified: VerifiedToken) -> Result<Self, TokenError> {
+        Ok(Self { authorization: bearer(token).ok_or(TokenError::NotAShoppers)?, verified })
+    }
+
     /// The token itself.
     #[must_use]
     pub fn token(&self) -> SecretString {
