@@ -54,8 +54,9 @@ class Rules(unittest.TestCase):
         self.assertEqual(written, named, "a runbook without its alert")
 
     def test_the_sunset_is_that_of_the_answers(self):
-        source = (running.ROOT / "src" / "gate" / "legacy.rs").read_text()
-        sunset = re.search(r'const SUNSET: .*from_static\("(.+)"\)', source).group(1)
+        sources = "\n".join(path.read_text() for path in (running.ROOT / "src" / "gateway").rglob("*.rs"))
+        sources += (running.ROOT / "src" / "gateway.rs").read_text()
+        sunset = re.search(r'const SUNSET: .*from_static\("(.+)"\)', sources).group(1)
         moment = datetime.datetime.strptime(sunset, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=datetime.timezone.utc)
         self.assertIn(f"expr: vector({moment.timestamp():.0f})", RULES.read_text())
 
