@@ -17,6 +17,7 @@ mod load;
 mod merge;
 mod partial;
 mod permissions;
+mod renamed_keys;
 mod schema;
 mod schema_check;
 mod secret_files;

@@ -98,7 +98,7 @@ impl Proxy {
     /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
     fn is_body_too_slow(&self, context: &RequestContext) -> bool {
         let Runtime { gate, timeouts, .. } = &*context.runtime;
-        let seconds = context.body_bytes / gate.limits.body_rate;
+        let seconds = context.body_bytes / gate.limits.min_body_rate;
         context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
     }
 

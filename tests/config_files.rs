@@ -131,7 +131,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!([t.upstream, t.upstream_admin, t.connect, t.exchange].map(|time| time.as_secs()), [10, 60, 3, 3]);
     assert_eq!([t.client_head, t.client_body, t.idle, t.drain].map(|time| time.as_secs()), [10, 30, 60, 25]);
     let l = settings.limits;
-    assert_eq!([l.body, l.head, l.fields, l.target], [1 << 20, 64 << 10, 100, 8 << 10]);
+    assert_eq!([l.body, l.max_header_bytes, l.max_headers, l.max_uri_bytes], [1 << 20, 64 << 10, 100, 8 << 10]);
     assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Json));
     assert_eq!(settings.policy.mode, PolicyMode::Enforce);
     assert_eq!(settings.policy.unknown_operations, UnknownOperations::Deny);
@@ -339,7 +339,7 @@ fn all_errors_in_one_go() {
         upstream = "10"
         [limits]
         body = "1 MB"
-        fields = 0
+        max_headers = 0
         [log]
         level = "infos"
         format = "jsno"
@@ -376,7 +376,7 @@ fn all_errors_in_one_go() {
         "sessions.idle_timeout",
         "timeouts.upstream",
         "limits.body",
-        "limits.fields",
+        "limits.max_headers",
         "log.level",
         "log.format",
         "policy.unknown_operations",
@@ -425,6 +425,60 @@ fn a_misspelt_key_does_not_count_as_missing_too() {
 }
 
 #[test]
+fn renamed_key_is_an_error_with_its_new_name() {
+    let share = "; the value is now a share from 0.0 to 1.0: \"1 in 20\" is 0.05";
+    for (old, old_value, new, new_value, conversion) in [
+        ("sessions.proactive_per_minute", "60", "sessions.background_refreshes_per_minute", "60", ""),
+        ("log.one_success_in", "20", "log.success_sample_rate", "0.05", share),
+        ("traces.one_in", "20", "traces.sample_ratio", "0.05", share),
+        ("traces.asked_per_second", "20", "traces.parent_sampled_per_second", "20", ""),
+        ("logins.waiting", "100", "logins.max_concurrent", "100", ""),
+        ("load.queue", "'1s'", "limits.queue_timeout", "'1s'", ""),
+        ("load.concurrency", "100", "limits.max_concurrent_requests", "100", ""),
+        ("limits.body_rate", "'2KiB'", "limits.min_body_rate", "'2KiB'", ""),
+        ("limits.fields", "50", "limits.max_headers", "50", ""),
+        ("limits.head", "'32KiB'", "limits.max_header_bytes", "'32KiB'", ""),
+        ("limits.target", "'4KiB'", "limits.max_uri_bytes", "'4KiB'", ""),
+        ("keys.folder", "'keys'", "keys.jwks_cache_dir", "'keys'", ""),
+    ] {
+        let text = |path: &str, value: &str| {
+            let (section, key) = path.split_once('.').unwrap();
+            format!("{MINIMAL}[{section}]\n{key} = {value}\n")
+        };
+        let in_environment = |path: &str, value: &str| {
+            let variable = variable(path);
+            load(MINIMAL, &[(variable.as_str(), value.trim_matches('\''))])
+        };
+        assert_eq!(errors(&text(old, old_value), &[]), [format!("{old}: renamed to {new}{conversion}")]);
+        let found = in_environment(old, old_value).unwrap_err().errors;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].to_string(), format!("{}: renamed to {}{conversion}", variable(old), variable(new)));
+        let by_file = load(&text(new, new_value), &[]).unwrap_or_else(|errors| panic!("{errors}")).settings;
+        let by_environment = in_environment(new, new_value).unwrap_or_else(|errors| panic!("{errors}")).settings;
+        if !new.starts_with("keys.") {
+            assert_eq!(format!("{by_file:?}"), format!("{by_environment:?}"), "{new}");
+        }
+    }
+}
+
+#[test]
+fn share_is_a_number_from_zero_to_one() {
+    let rate = |value: &str| load(&format!("{MINIMAL}[log]\nsuccess_sample_rate = {value}"), &[]);
+    for (value, expected) in [("0", 0.0), ("1", 1.0), ("0.0", 0.0), ("0.05", 0.05), ("1e-6", 1e-6)] {
+        assert_eq!(rate(value).unwrap().settings.log.success_sample_rate.to_bits(), f64::to_bits(expected), "{value}");
+    }
+    for value in ["-0.1", "1.1", "2", "nan", "inf"] {
+        let shown = rate(value).unwrap_err().to_string();
+        assert_eq!(shown, "error: log.success_sample_rate: must be between 0.0 and 1.0", "{value}");
+    }
+    let variable = [("SHOPPER_GATEWAY__TRACES__SAMPLE_RATIO", "0.25")];
+    let ratio = load(MINIMAL, &variable).unwrap().settings.traces.sample_ratio;
+    assert_eq!(ratio.to_bits(), 0.25_f64.to_bits());
+    let text = errors(&format!("{MINIMAL}[log]\nsuccess_sample_rate = '0.05'"), &[]);
+    assert_eq!(text, ["log.success_sample_rate: expected a number, e.g. 0.01, found a string"]);
+}
+
+#[test]
 fn errors_of_the_file_as_a_whole() {
     let missing =
         Settings::load(Path::new("/nowhere/gateway.toml"), |_| CheckReport::default()).unwrap_err().to_string();
@@ -456,7 +510,7 @@ fn the_environment_wins_over_the_file() {
             ("SHOPPER_GATEWAY__SERVER__THREADS", "4"),
             ("SHOPPER_GATEWAY__SERVER__LISTEN", "127.0.0.1:8080, 127.0.0.1:8081"),
             ("SHOPPER_GATEWAY__LIMITS__BODY", "2097152"),
-            ("SHOPPER_GATEWAY__LIMITS__HEAD", "32KiB"),
+            ("SHOPPER_GATEWAY__LIMITS__MAX_HEADER_BYTES", "32KiB"),
             ("SHOPPER_GATEWAY__TENANTS__0__REGISTER_SESSIONS", "true"),
             ("SHOPPER_GATEWAY__TENANTS__0__SITES__1", "RefArchGlobal"),
             ("SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET", "00123"),
@@ -474,7 +528,7 @@ fn the_environment_wins_over_the_file() {
     let settings = loaded.settings;
     assert_eq!(settings.server.threads, 4);
     assert_eq!(settings.server.listen.len(), 2);
-    assert_eq!((settings.limits.body, settings.limits.head), (2 << 20, 32 << 10));
+    assert_eq!((settings.limits.body, settings.limits.max_header_bytes), (2 << 20, 32 << 10));
     assert!(settings.tenants[0].register_sessions);
     let secret =
         |tenant: usize| settings.tenants[tenant].slas_clients[0].secret.as_ref().unwrap().expose_secret().to_owned();
@@ -545,7 +599,7 @@ fn networks_limits_and_globs_have_their_meaning() {
     assert_eq!(settings.tenants[0].slas_requests_per_minute, 500);
     let production = load(&MINIMAL.replace("zzrf_001", "zzrf_prd"), &[]).unwrap().settings;
     assert_eq!(production.tenants[0].slas_requests_per_minute, 24_000);
-    assert_eq!((settings.logins.waiting, settings.load.concurrency), (256, 2000));
+    assert_eq!((settings.logins.max_concurrent, settings.limits.max_concurrent_requests), (256, 2000));
 }
 
 #[test]
@@ -837,7 +891,7 @@ fn what_must_hold_between_keys() {
     assert_eq!(of("[admin]\nlisten = '127.0.0.1:8080'".to_owned()), ["admin.listen"]);
     assert_eq!(of("[server]\nlisten = '0.0.0.0:9090'".to_owned()), ["admin.listen"]);
     assert_eq!(of("[server]\nlisten = []".to_owned()), ["server.listen"]);
-    assert_eq!(of("[limits]\nhead = 1024".to_owned()), ["limits.target"]);
+    assert_eq!(of("[limits]\nmax_header_bytes = 1024".to_owned()), ["limits.max_uri_bytes"]);
     assert_eq!(of("[sessions]\nrefresh_ahead = '29m 30s'".to_owned()), ["sessions.refresh_ahead"]);
     for max_age in ["23h", "31d", "0s", "long"] {
         assert_eq!(of(format!("[keys]\nmax_age = '{max_age}'")), ["keys.max_age"], "{max_age}");
@@ -1025,15 +1079,19 @@ fn origins_have_nothing_behind_the_port() {
 #[test]
 fn a_folder_for_keys_is_one_that_nobody_else_can_write() {
     let place = TempDir::new().unwrap();
-    let in_folder = |folder: &str| load_in(place.path(), &format!("{MINIMAL}[keys]\nfolder = '{folder}'"), &[]);
+    let in_folder = |folder: &str| load_in(place.path(), &format!("{MINIMAL}[keys]\njwks_cache_dir = '{folder}'"), &[]);
     let refused = |folder: &str| in_folder(folder).unwrap_err().errors[0].to_string();
-    assert_eq!(in_folder("state").unwrap().settings.keys.folder, Some(place.path().join("state")), "made at the start");
+    assert_eq!(
+        in_folder("state").unwrap().settings.keys.jwks_cache_dir,
+        Some(place.path().join("state")),
+        "made at the start"
+    );
     assert!(!place.path().join("state").exists(), "but not by a check");
     assert!(refused("no/state").contains("there is no folder"));
     assert!(refused("gateway.toml").contains("is no folder"));
     fs::create_dir(place.path().join("open")).unwrap();
     fs::set_permissions(place.path().join("open"), Permissions::from_mode(0o775)).unwrap();
     let message = refused("open");
-    assert!(message.starts_with("keys.folder: ") && message.contains("chmod go-w"), "{message}");
+    assert!(message.starts_with("keys.jwks_cache_dir: ") && message.contains("chmod go-w"), "{message}");
     assert!(in_folder("open/state").is_ok());
 }

@@ -1,7 +1,7 @@
 //! Heads as bytes and as fields: what is admitted has one reading of its framing and one credential.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
@@ -9,15 +9,17 @@ use shopper_gateway::{gateway::{validate, authorization_header::Authorization, h
 
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     body: 1 << 20,
-    body_rate: 1 << 10,
-    head: 4096,
-    fields: 20,
-    target: 1024,
+    min_body_rate: 1 << 10,
+    max_header_bytes: 4096,
+    max_headers: 20,
+    max_uri_bytes: 1024,
     connections: 10,
     requests: 10,
     incomplete_requests: 10,
     held_bodies: 1024,
     per_address: AddressLimits::default(),
+    max_concurrent_requests: 1,
+    queue_timeout: Duration::ZERO,
     networks: Vec::new(),
 });
 

@@ -242,9 +242,9 @@ fn build_jwks_persistence(
     before: Option<&Components>,
 ) -> Result<Keeping, AppError> {
     let store = build_store(settings, metrics, before)?;
-    let folder = match before.filter(|before| before.settings.keys.folder == settings.keys.folder) {
+    let folder = match before.filter(|before| before.settings.keys.jwks_cache_dir == settings.keys.jwks_cache_dir) {
         Some(before) => before.keeping.folder.clone(),
-        None => settings.keys.folder.as_deref().map(Folder::open).transpose()?.map(Arc::new),
+        None => settings.keys.jwks_cache_dir.as_deref().map(Folder::open).transpose()?.map(Arc::new),
     };
     Ok(Keeping { store, folder, max_age: settings.keys.max_age })
 }

@@ -73,7 +73,7 @@ pub enum AppError {
     #[error("the operating system gives no randomness")]
     Randomness(#[from] aws_lc_rs::error::Unspecified),
     /// The folder of key sets cannot be used.
-    #[error("keys.folder: {0}")]
+    #[error("keys.jwks_cache_dir: {0}")]
     Keys(#[from] FolderError),
     /// A metric is registered twice, which the tests exclude.
     #[error("metrics: {0}")]

@@ -201,7 +201,7 @@ fn changes_that_need_a_restart(before: &Settings, now: &Settings) -> Vec<&'stati
         ("traces", before.traces != now.traces),
         ("timeouts.client_head", before.timeouts.client_head != now.timeouts.client_head),
         ("timeouts.drain", before.timeouts.drain != now.timeouts.drain),
-        ("limits.head", before.limits.head != now.limits.head),
+        ("limits.max_header_bytes", before.limits.max_header_bytes != now.limits.max_header_bytes),
         ("limits.connections", before.limits.connections != now.limits.connections),
     ]
     .into_iter()

@@ -10,6 +10,7 @@ use toml::Value;
 
 use super::{
     diagnostics::{Diagnostics, ancestors, closest_match},
+    renamed_keys::RenamedKey,
     schema::Schema,
 };
 
@@ -48,7 +49,11 @@ pub(super) fn read_overrides<'e>(
         let path = match resolve_path(&segments, file, schema, &overrides) {
             Ok(path) => path,
             Err(ResolveError::UnknownKey { known, at }) => {
-                diagnostics.error(set.variable, format!("no such key; {}", name_hint(&segments, at, &known)));
+                let message = match RenamedKey::find(&dotted(&segments)) {
+                    Some(renamed) => renamed.message(&variable_of(renamed.new)),
+                    None => format!("no such key; {}", name_hint(&segments, at, &known)),
+                };
+                diagnostics.error(set.variable, message);
                 continue;
             }
             Err(ResolveError::Gap { length }) => {
@@ -158,6 +163,16 @@ fn array_length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) ->
             _ => return length,
         }
     }
+}
+
+/// The path that the segments would have in the file, outside of arrays.
+fn dotted(segments: &[Segment]) -> String {
+    segments.iter().map(Segment::to_string).collect::<Vec<_>>().join(".").to_lowercase()
+}
+
+/// The variable of a key outside of arrays.
+fn variable_of(path: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", path.to_uppercase().replace('.', "__"))
 }
 
 /// What the name of a variable should have been.

@@ -273,7 +273,7 @@ pub(super) struct Sessions {
     pub(super) capacity: u64,
     /// Refreshes a minute that may run before anyone asks, for sessions used in the last minutes; 0: none.
     #[schemars(range(max = 6000), example = 0)]
-    pub(super) proactive_per_minute: u32,
+    pub(super) background_refreshes_per_minute: u32,
 }
 
 /// Every time limit.
@@ -297,7 +297,7 @@ pub(super) struct Timeouts {
     #[schemars(with = "value_types::Duration", example = &"10s")]
     pub(super) client_head: String,
     /// Each wait for more of a client's body that is forwarded while it arrives, and the time after which
-    /// `limits.body_rate` counts.
+    /// `limits.min_body_rate` counts.
     #[schemars(with = "value_types::Duration", example = &"30s")]
     pub(super) client_body: String,
     /// A client's whole body, where the gateway reads it before it decides: deprecated logins, and forms for SLAS that
@@ -326,16 +326,16 @@ pub(super) struct Limits {
     /// Least rate of a request body, a second: a body may take `timeouts.client_body`, and a second more for each of
     /// these that have arrived.
     #[schemars(example = &"1KiB")]
-    pub(super) body_rate: Size,
+    pub(super) min_body_rate: Size,
     /// Request head: target and header fields. At most 1 MiB.
     #[schemars(example = &"64KiB")]
-    pub(super) head: Size,
+    pub(super) max_header_bytes: Size,
     /// Number of request header fields.
     #[schemars(range(min = 1, max = 256), example = 100)]
-    pub(super) fields: usize,
-    /// Request target: path and query. Not more than `limits.head`.
+    pub(super) max_headers: usize,
+    /// Request target: path and query. Not more than `limits.max_header_bytes`.
     #[schemars(example = &"8KiB")]
-    pub(super) target: Size,
+    pub(super) max_uri_bytes: Size,
     /// Connections of clients open at a time; further ones are closed at once. Each takes a file descriptor, and one
     /// more while its request is forwarded: the gateway raises its own limit as far as the system lets it, and warns
     /// where that is not enough.
@@ -373,6 +373,14 @@ pub(super) struct Limits {
     /// needs, do not count. Counted by each gateway for itself.
     #[schemars(range(max = 1_000_000), example = 600)]
     pub(super) slas_calls_per_address: u32,
+    /// Maximum concurrent requests to the APIs of one organization. A request counts only while the API works on it: not while
+    /// the client sends the body or reads the response.
+    #[schemars(range(min = 1, max = 1_000_000), example = 2000)]
+    pub(super) max_concurrent_requests: usize,
+    /// How long a request waits when `max_concurrent_requests` is reached; then 503 `overloaded`. While these waits keep
+    /// failing, requests are rejected without waiting. At most 1 minute.
+    #[schemars(with = "value_types::Duration", example = &"100ms")]
+    pub(super) queue_timeout: String,
     /// Networks whose addresses have limits of their own, e.g. a storefront's servers or a company's offices.
     pub(super) networks: Vec<Network>,
 }
@@ -413,17 +421,10 @@ pub(super) struct Network {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Load {
     /// Operations that are left out first, with 503 `overloaded`: a growing part of them while Salesforce says that it
-    /// is under load, and where less than a quarter of `load.concurrency` is free. Globs as in `callers.operations`.
+    /// is under load, and where less than a quarter of `limits.max_concurrent_requests` is free. Globs as in `callers.operations`.
     /// Baskets, orders and SLAS never are, whatever stands here. In report mode too.
     #[schemars(example = json!(["shopper-search.*", "shopper-products.*", "shopper-seo.*"]))]
     pub(super) low_priority: List,
-    /// Requests of one organization that its APIs have to answer at a time. What a client still sends, or reads, does not count.
-    #[schemars(range(min = 1, max = 1_000_000), example = 2000)]
-    pub(super) concurrency: usize,
-    /// How long a request may wait to be one of them; then 503 `overloaded`. While such waits are in vain, nobody
-    /// waits. At most 1 minute.
-    #[schemars(with = "value_types::Duration", example = &"100ms")]
-    pub(super) queue: String,
 }
 
 /// How many logins may wait, and fail. Those that fail are counted by each gateway for itself; 0: no limit.
@@ -432,7 +433,7 @@ pub(super) struct Load {
 pub(super) struct Logins {
     /// Deprecated logins of one organization that are under way at a time; further ones get 503 `overloaded` at once.
     #[schemars(range(min = 1, max = 1_000_000), example = 256)]
-    pub(super) waiting: usize,
+    pub(super) max_concurrent: usize,
     /// Logins a minute of one client address that may fail; then 429 `caller_rate_limited`. What succeeds does not
     /// count; a message that SLAS is asked to send always does. Behind a load balancer set `server.trusted_proxies`, or all clients are one.
     #[schemars(range(max = 1_000_000), example = 60)]
@@ -470,10 +471,10 @@ pub(super) struct Log {
     /// all replicas. Absent: a random one for each process, so that no two runs can be compared.
     #[schemars(with = "Option<Secret>", example = secret_example())]
     pub(super) pseudonym_key: Option<Secret>,
-    /// Of successful requests, one in so many gets a line in the access log. Refusals (reported ones too) and failures
-    /// always do.
-    #[schemars(range(min = 1, max = 1_000_000), example = 100)]
-    pub(super) one_success_in: u32,
+    /// Share of successful requests that are written to the access log: 0.0 (none) to 1.0 (all). Rejected requests, also in
+    /// report mode, and failed requests are always written.
+    #[schemars(range(min = 0.0, max = 1.0), example = 0.01)]
+    pub(super) success_sample_rate: f64,
     /// A successful request that takes this long always gets its line too. At most ten minutes.
     #[schemars(with = "value_types::Duration", example = &"1s")]
     pub(super) slow: String,
@@ -487,14 +488,14 @@ pub(super) struct Traces {
     /// `traceparent` goes upstream as it came. A credential for the collector goes into `OTEL_EXPORTER_OTLP_HEADERS`.
     #[schemars(with = "Option<value_types::Url>", example = &"http://127.0.0.1:4318")]
     pub(super) endpoint: Option<String>,
-    /// Of the traces that begin here, one in so many is exported. Whoever hands one over in `traceparent` has decided
-    /// about it.
-    #[schemars(range(min = 1, max = 1_000_000), example = 100)]
-    pub(super) one_in: u32,
-    /// So many requests a second may have their trace exported because their caller's `traceparent` says so; beyond
-    /// that they are served without. Callers are anybody. 0: nobody decides but `one_in`, for traces that begin here.
+    /// Share of the traces started by the gateway that are exported: 0.0 (none) to 1.0 (all). For a request with a
+    /// `traceparent`, the sampled flag of the client decides.
+    #[schemars(range(min = 0.0, max = 1.0), example = 0.01)]
+    pub(super) sample_ratio: f64,
+    /// Maximum number of traces per second that are exported because the client's `traceparent` is sampled. Further requests
+    /// are served without an exported trace. Any client can send a sampled `traceparent`. 0: none is exported.
     #[schemars(range(max = 1_000_000), example = 20)]
-    pub(super) asked_per_second: u32,
+    pub(super) parent_sampled_per_second: u32,
 }
 
 /// Where sessions live.
@@ -569,7 +570,7 @@ pub(super) struct Keys {
     /// anybody but root or the gateway's user can write in it; made with mode 0700 if only it is missing. With a store
     /// of kind `redis` they are kept there as well, sealed.
     #[schemars(with = "Option<value_types::Folder>", example = &"/var/lib/shopper-gateway/keys")]
-    pub(super) folder: Option<PathBuf>,
+    pub(super) jwks_cache_dir: Option<PathBuf>,
 }
 
 /// What happens to requests that the policy refuses or does not know.

@@ -9,6 +9,7 @@ use toml::Value;
 
 use super::{
     diagnostics::{Diagnostics, closest_match},
+    renamed_keys::RenamedKey,
     schema::Schema,
 };
 
@@ -33,7 +34,7 @@ impl<'a> Checker<'a, '_> {
         {
             *value = converted;
         }
-        let Some(alternative) = alternatives.iter().find(|alternative| expected_type(alternative) == type_of(value))
+        let Some(alternative) = alternatives.iter().find(|alternative| is_of_type(value, expected_type(alternative)))
         else {
             let mut types: Vec<_> =
                 alternatives.iter().map(|alternative| describe_type(expected_type(alternative))).collect();
@@ -54,7 +55,12 @@ impl<'a> Checker<'a, '_> {
                     self.check_element(element, &alternative["items"], &format!("{path}[{position}]"));
                 }
             }
-            Value::Integer(number) => return self.check_range(*number, alternative, path),
+            Value::Integer(number) if expected_type(alternative) == "integer" => {
+                return self.check_range(*number, alternative, path);
+            }
+            #[allow(clippy::cast_precision_loss, reason = "the bounds are small numbers")]
+            Value::Integer(number) => return self.check_number(*number as f64, alternative, path),
+            Value::Float(number) => return self.check_number(*number, alternative, path),
             Value::String(text) => return self.check_choice(text, alternative, path),
             _ => {}
         }
@@ -69,6 +75,11 @@ impl<'a> Checker<'a, '_> {
             let fits = match (properties.get(key), table.get_mut(key)) {
                 (Some(property), Some(value)) => self.check_value(value, property, &below(key)),
                 _ => {
+                    if let Some(renamed) = RenamedKey::find(&below(key)) {
+                        self.diagnostics.reject(renamed.old, renamed.message(renamed.new));
+                        table.remove(key);
+                        continue;
+                    }
                     let absent = properties.keys().filter(|known| !present.contains(known));
                     let meant = closest_match(key, absent.map(String::as_str));
                     let message = match meant {
@@ -120,6 +131,16 @@ impl<'a> Checker<'a, '_> {
         fits
     }
 
+    fn check_number(&mut self, number: f64, node: &Json, path: &str) -> bool {
+        let minimum = node["minimum"].as_f64().unwrap_or(f64::NEG_INFINITY);
+        let maximum = node["maximum"].as_f64().unwrap_or(f64::INFINITY);
+        let fits = (minimum..=maximum).contains(&number);
+        if !fits {
+            self.diagnostics.reject(path, format!("must be between {minimum:?} and {maximum:?}"));
+        }
+        fits
+    }
+
     fn check_choice(&mut self, text: &str, node: &Json, path: &str) -> bool {
         let choices = choices(node);
         let fits = choices.is_empty() || choices.contains(&text);
@@ -145,11 +166,19 @@ fn expected_type(node: &Json) -> &str {
     node["type"].as_str().unwrap_or("string")
 }
 
+/// Whether the value is of a type of JSON Schema. An integer is a number too.
+fn is_of_type(value: &Value, type_name: &str) -> bool {
+    match value {
+        Value::Integer(_) | Value::Float(_) if type_name == "number" => true,
+        value => type_of(value) == type_name,
+    }
+}
+
 fn type_of(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "string",
         Value::Integer(_) => "integer",
-        Value::Float(_) => "number",
+        Value::Float(_) => "float",
         Value::Boolean(_) => "boolean",
         Value::Datetime(_) => "datetime",
         Value::Array(_) => "array",
@@ -165,7 +194,8 @@ fn describe_type(type_name: &str) -> &'static str {
         "boolean" => "true or false",
         "array" => "an array",
         "object" => "a table",
-        "number" => "a number with a fraction",
+        "number" => "a number",
+        "float" => "a number with a fraction",
         _ => "a date or time",
     }
 }
@@ -174,6 +204,7 @@ fn describe_type(type_name: &str) -> &'static str {
 fn parse_as(text: &str, type_name: &str) -> Option<Value> {
     match type_name {
         "integer" => text.trim().parse().ok().map(Value::Integer),
+        "number" => text.trim().parse().ok().map(Value::Float),
         "boolean" => text.trim().parse().ok().map(Value::Boolean),
         _ => None,
     }

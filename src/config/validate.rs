@@ -58,15 +58,14 @@ pub(super) fn validate(
     let timeouts = timeouts(&file.timeouts, diagnostics);
     let limits = limits::limits(&file.limits, &file.logins, diagnostics);
     let low_priority = file.load.low_priority.into_texts();
-    let load = load(&file.load.queue, file.load.concurrency, &low_priority, diagnostics);
     let file::Logins {
-        waiting,
+        max_concurrent,
         failed_per_address,
         guests_per_address: _,
         failed_per_address_and_login,
         failed_per_login,
     } = file.logins;
-    let logins = Logins { waiting, failed_per_address, failed_per_address_and_login, failed_per_login };
+    let logins = Logins { max_concurrent, failed_per_address, failed_per_address_and_login, failed_per_login };
     let log = log::log(file.log, &resolver, diagnostics);
     let traces = traces::traces(&file.traces, diagnostics);
     let store = store::store(file.store, &resolver, diagnostics);
@@ -93,7 +92,7 @@ pub(super) fn validate(
             sessions: sessions?,
             timeouts: timeouts?,
             limits: limits?,
-            load: load?,
+            load: Load { low_priority: partial.low_priority.clone() },
             logins,
             log: log?,
             traces: traces?,
@@ -223,7 +222,7 @@ fn sessions(raw: &file::Sessions, diagnostics: &mut Diagnostics) -> Option<Sessi
         refresh_ahead: refresh_ahead?,
         idle_timeout: idle_timeout?,
         capacity: raw.capacity,
-        proactive_per_minute: raw.proactive_per_minute,
+        background_refreshes_per_minute: raw.background_refreshes_per_minute,
     })
 }
 
@@ -252,9 +251,4 @@ fn timeouts(raw: &file::Timeouts, diagnostics: &mut Diagnostics) -> Option<Timeo
         idle: idle?,
         drain: drain?,
     })
-}
-
-fn load(queue: &str, concurrency: usize, low_priority: &[String], diagnostics: &mut Diagnostics) -> Option<Load> {
-    let queue = TableValidator::new("load", diagnostics).duration("queue", queue, MINUTE)?;
-    Some(Load { low_priority: low_priority.to_vec(), concurrency, queue })
 }

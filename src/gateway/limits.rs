@@ -94,8 +94,8 @@ impl RateLimits {
     pub fn new(settings: &Settings, before: Option<&Self>) -> Result<Self, Vec<(usize, InvalidGlob)>> {
         let of_organization = || OrgLimits {
             load: Load::default(),
-            seats: ConcurrencyLimiter::new(settings.load.concurrency, settings.load.queue),
-            logins: Arc::new(Semaphore::new(settings.logins.waiting)),
+            seats: ConcurrencyLimiter::new(settings.limits.max_concurrent_requests, settings.limits.queue_timeout),
+            logins: Arc::new(Semaphore::new(settings.logins.max_concurrent)),
         };
         let attempts = match before.filter(|before| before.logins == settings.logins) {
             Some(before) => before.attempts.clone(),

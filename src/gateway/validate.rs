@@ -112,12 +112,12 @@ pub fn admit(head: &Parts, limits: &Limits) -> Result<(), GatewayError> {
 
 fn sizes(head: &Parts, limits: &Limits) -> Result<(), GatewayError> {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if target > limits.target {
+    if target > limits.max_uri_bytes {
         return Err(GatewayError::TooLarge(TooLargePart::Target));
     }
     // Each field as on the wire in HTTP/1.1: name, colon, space, value, line end.
     let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if head.headers.len() > limits.fields || fields + target > limits.head {
+    if head.headers.len() > limits.max_headers || fields + target > limits.max_header_bytes {
         return Err(GatewayError::TooLarge(TooLargePart::Head));
     }
     Ok(())
@@ -249,6 +249,8 @@ fn is_token_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::Request;
 
     use super::*;
@@ -257,15 +259,17 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             body: 1024,
-            body_rate: 1024,
-            head: 1024,
-            fields: 10,
-            target: 100,
+            min_body_rate: 1024,
+            max_header_bytes: 1024,
+            max_headers: 10,
+            max_uri_bytes: 100,
             connections: 10,
             requests: 10,
             incomplete_requests: 10,
             held_bodies: 1024,
             per_address: AddressLimits::default(),
+            max_concurrent_requests: 1,
+            queue_timeout: Duration::ZERO,
             networks: Vec::new(),
         }
     }

@@ -49,9 +49,9 @@ impl TraceExporter {
     pub(super) fn new(endpoint: &Url, traces: &Traces, exported: IntCounterVec) -> Result<Self, ExporterBuildError> {
         let exporter = span_exporter(endpoint)?;
         // Whoever began the trace has decided whether it is kept, within bounds; for those begun here, the share decides.
-        let root_sampler = Sampler::TraceIdRatioBased(1.0 / f64::from(traces.one_in));
+        let root_sampler = Sampler::TraceIdRatioBased(traces.sample_ratio);
         let sampler = Sampler::parent_based(root_sampler)
-            .with_remote_parent_sampled(RateLimitedSampler::new(traces.asked_per_second));
+            .with_remote_parent_sampled(RateLimitedSampler::new(traces.parent_sampled_per_second));
         let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let resource = if std::env::var_os("OTEL_SERVICE_NAME").is_some() {
             resource

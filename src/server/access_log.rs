@@ -11,7 +11,7 @@ use crate::{config::Log, time::random_fraction};
 /// Decides which requests get a line.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessLog {
-    one_success_in: u32,
+    success_sample_rate: f64,
     slow: Duration,
 }
 
@@ -48,15 +48,15 @@ impl AccessLog {
     /// The log that the settings ask for.
     #[must_use]
     pub fn new(log: &Log) -> Self {
-        Self { one_success_in: log.one_success_in, slow: log.slow }
+        Self { success_sample_rate: log.success_sample_rate, slow: log.slow }
     }
 
     pub(super) fn write(&self, line: &LogLine<'_>) {
         let is_success = line.code.is_none() && line.aborted.is_none() && (200..400).contains(&line.status);
         if is_success
             && line.total < self.slow
-            && self.one_success_in > 1
-            && random_fraction() * f64::from(self.one_success_in) >= 1.0
+            && self.success_sample_rate < 1.0
+            && random_fraction() >= self.success_sample_rate
         {
             return;
         }

@@ -32,7 +32,7 @@ const ACCEPT_BACKLOG: i32 = 65_535;
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Requests that one HTTP/2 connection may have under way.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
-/// How much of a head is read beyond `limits.head`, so that the gate refuses it, and says why.
+/// How much of a head is read beyond `limits.max_header_bytes`, so that the gate refuses it, and says why.
 const HEAD_MARGIN_BYTES: usize = 16 * 1024;
 /// Bytes that the gateway has not read yet of one HTTP/2 stream, and of all streams of a connection. Flow control keeps
 /// the client from sending more (RFC 9113, 6.9).
@@ -66,7 +66,7 @@ impl Acceptor {
         Arc::new(Self {
             head_timeout: settings.timeouts.client_head,
             idle_timeout: settings.timeouts.idle,
-            head_limit: settings.limits.head + HEAD_MARGIN_BYTES,
+            head_limit: settings.limits.max_header_bytes + HEAD_MARGIN_BYTES,
             connections: ConnectionLimiter::new(settings.limits.connections, metrics.connections.clone()),
             workers: workers.handles(),
             in_flight: Arc::clone(in_flight),
@@ -195,7 +195,7 @@ pub fn http2_options(limits: &Limits) -> H2Options {
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(u32::try_from(limits.head + HEAD_MARGIN_BYTES).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.max_header_bytes + HEAD_MARGIN_BYTES).unwrap_or(u32::MAX))
         .max_send_buffer_size(MAX_SEND_BUFFER_BYTES);
     options
 }

@@ -168,15 +168,17 @@ mod tests {
         };
         Limits {
             body: 1,
-            body_rate: 1,
-            head: 1,
-            fields: 1,
-            target: 1,
+            min_body_rate: 1,
+            max_header_bytes: 1,
+            max_headers: 1,
+            max_uri_bytes: 1,
             connections: 1,
             requests: 1,
             incomplete_requests: in_all,
             held_bodies: in_all * 100,
             per_address,
+            max_concurrent_requests: 1,
+            queue_timeout: Duration::ZERO,
             networks: Vec::new(),
         }
     }

@@ -75,7 +75,7 @@ fn mismatched(folder: &Path) -> toml::Value {
 
 /// What is wrong in four places, each of them another's to find.
 fn wrong_everywhere(config: &mut toml::Table, folder: &Path) {
-    config.insert("limits".into(), table("head = '9GiB'"));
+    config.insert("limits".into(), table("max_header_bytes = '9GiB'"));
     listen_with(config, mismatched(folder));
     config["callers"][0]["operations"] = toml::Value::Array(vec!["orderz.*".into()]);
     let route = table(
@@ -86,7 +86,7 @@ fn wrong_everywhere(config: &mut toml::Table, folder: &Path) {
 }
 
 const EVERYWHERE: [&str; 5] =
-    ["callers[0].operations[0]", "limits.head", "load.low_priority[0]", "routes[0]", "server.tls"];
+    ["callers[0].operations[0]", "limits.max_header_bytes", "load.low_priority[0]", "routes[0]", "server.tls"];
 
 #[test]
 fn check_reports_config_policy_and_tls_errors_in_one_run() {

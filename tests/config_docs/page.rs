@@ -120,7 +120,7 @@ fn key(property: &Value, resolved: &Value, path: String, variable: String, neede
         meaning += &format!(" {range}");
     }
     // Of a secret, a number and a choice the page says enough.
-    let speaks = !["secret", "integer"].contains(&kind.as_str()) && choices(resolved).is_empty();
+    let speaks = !["secret", "integer", "number"].contains(&kind.as_str()) && choices(resolved).is_empty();
     if let Some(example) = property["examples"].get(0).filter(|_| speaks && !default.starts_with('`')) {
         let example = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
         meaning += &format!(" E.g. `{example}`.");
@@ -153,6 +153,11 @@ fn choices(node: &Value) -> Vec<(&str, String)> {
 }
 
 fn range(property: &Value) -> Option<String> {
+    if let (Some(least), Some(most)) = (property["minimum"].as_f64(), property["maximum"].as_f64())
+        && property["type"] == "number"
+    {
+        return Some(format!("{least:?} to {most:?}."));
+    }
     let most = grouped(property["maximum"].as_u64()?);
     match property["minimum"].as_u64() {
         None | Some(0) => Some(format!("At most {most}.")),

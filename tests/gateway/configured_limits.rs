@@ -21,20 +21,20 @@ const SLAS_LIMITED: (u16, &str) = (429, "slas_rate_limited");
 
 /// Sections in which every key is a bound, and parts of the names of bounds elsewhere.
 const SECTIONS: [&str; 3] = ["limits", "load", "logins"];
-const PARTS: [&str; 4] = ["_per_", "capacity", "_streams", "waiting"];
+const PARTS: [&str; 4] = ["_per_", "capacity", "_streams", "max_concurrent"];
 
 /// Keys that look like bounds on clients and are none.
 const NOT_OF_CLIENTS: [&str; 3] = [
     // How many sessions are remembered, and how many calls the gateway makes by itself.
     "sessions.capacity",
-    "sessions.proactive_per_minute",
+    "sessions.background_refreshes_per_minute",
     // How many traces are exported; requests beyond are served.
-    "traces.asked_per_second",
+    "traces.parent_sampled_per_second",
 ];
 
 /// A bound of the listener is asked before the policy is read at all; these tests go over it.
 const OF_THE_LISTENER: [(&str, &str); 9] = [
-    ("limits.body_rate", "slow_clients.rs"),
+    ("limits.min_body_rate", "slow_clients.rs"),
     ("limits.connections", "resource_exhaustion.rs"),
     ("limits.connections_per_address", "floods.rs"),
     ("limits.requests", "address_limits.rs"),
@@ -119,8 +119,10 @@ fn count(answers: &[Answer], refusal: (u16, &str)) -> usize {
 /// Goes over one bound in one mode.
 async fn holds(key: &str, mode: &str) {
     match key {
-        "limits.body" | "limits.head" | "limits.fields" | "limits.target" => holds_for_sizes(key, mode).await,
-        "load.concurrency" | "load.queue" => holds_for_seats(mode).await,
+        "limits.body" | "limits.max_header_bytes" | "limits.max_headers" | "limits.max_uri_bytes" => {
+            holds_for_sizes(key, mode).await
+        }
+        "limits.max_concurrent_requests" | "limits.queue_timeout" => holds_for_seats(mode).await,
         "load.low_priority" => {
             let world = world(mode, |_| {}).await;
             let token = world.mint(|_| {});
@@ -132,8 +134,8 @@ async fn holds(key: &str, mode: &str) {
                 assert!(shed >= 15, "{mode}: {shed} of 20");
             }
         }
-        "logins.waiting" => {
-            let world = world(mode, |config| set(config, "logins", "waiting = 1")).await;
+        "logins.max_concurrent" => {
+            let world = world(mode, |config| set(config, "logins", "max_concurrent = 1")).await;
             world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 1500 }));
             let answers = futures::future::join_all((0..4).map(|_| world.guest(PRIVATE_CLIENT))).await;
             assert_eq!(count(&answers, OVERLOADED), 3, "{mode}");
@@ -159,16 +161,18 @@ async fn holds(key: &str, mode: &str) {
 }
 
 async fn holds_for_sizes(key: &str, mode: &str) {
-    let world =
-        world(mode, |config| set(config, "limits", "body = 1024\nhead = 4096\nfields = 20\ntarget = 512")).await;
+    let world = world(mode, |config| {
+        set(config, "limits", "body = 1024\nmax_header_bytes = 4096\nmax_headers = 20\nmax_uri_bytes = 512")
+    })
+    .await;
     let token = world.mint(|_| {});
     world.simulator.clear_ledger();
     for read in reads(&world, mode, &token) {
         let head = read.build().unwrap();
         let request = match key {
             "limits.body" => world.get(head.url().path()).body("x".repeat(2000)),
-            "limits.target" => world.get(&products(&format!("?ids={}", "a".repeat(600)))),
-            "limits.fields" => (0..30)
+            "limits.max_uri_bytes" => world.get(&products(&format!("?ids={}", "a".repeat(600)))),
+            "limits.max_headers" => (0..30)
                 .fold(world.get(head.url().path()), |request, number| request.header(format!("x-field-{number}"), "x")),
             _ => world.get(head.url().path()).header("x-field", "x".repeat(5000)),
         };
@@ -181,7 +185,11 @@ async fn holds_for_sizes(key: &str, mode: &str) {
 }
 
 async fn holds_for_seats(mode: &str) {
-    let world = world(mode, |config| set(config, "load", "concurrency = 2\nqueue = \"10ms\"\nlow_priority = []")).await;
+    let world = world(mode, |config| {
+        set(config, "limits", "max_concurrent_requests = 2\nqueue_timeout = \"10ms\"");
+        set(config, "load", "low_priority = []");
+    })
+    .await;
     let token = world.mint(|_| {});
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: 1500 }));
     for read in reads(&world, mode, &token) {

@@ -76,7 +76,8 @@ async fn logins_and_requests_work_over_http_2_without_tls() {
 #[tokio::test]
 async fn rejected_stream_leaves_other_streams_open() {
     let world = world(|config| {
-        config.insert("limits".into(), "body = 100000\nhead = 16384".parse::<toml::Table>().unwrap().into());
+        config
+            .insert("limits".into(), "body = 100000\nmax_header_bytes = 16384".parse::<toml::Table>().unwrap().into());
     })
     .await;
     let token = world.guest(PUBLIC_CLIENT).await.token();

@@ -26,6 +26,16 @@ async fn with(table: &str, keys: &str) -> World {
     World::with(|config| set(config, table, keys)).await
 }
 
+/// A gateway that forwards this many requests of an organization at a time, of low priority or not.
+async fn with_max_concurrent(requests: usize, queue_timeout: &str) -> World {
+    World::with(|config| {
+        let limits = format!("max_concurrent_requests = {requests}\nqueue_timeout = \"{queue_timeout}\"");
+        set(config, "limits", &limits);
+        set(config, "load", "low_priority = []");
+    })
+    .await
+}
+
 fn set(config: &mut toml::Table, table: &str, keys: &str) {
     let entry = config.entry(table).or_insert_with(|| toml::Table::new().into());
     entry.as_table_mut().unwrap().extend(keys.parse::<toml::Table>().unwrap());
@@ -68,7 +78,7 @@ async fn shopping(world: &World, token: &str, a_while: Duration) -> Vec<Duration
 async fn waiting_logins_are_limited_and_others_rejected_immediately() {
     let (waiting, logins, seconds) = scale::of((16, 40, 2), (256, 1000, 5));
     let world = World::with(|config| {
-        set(config, "logins", &format!("waiting = {waiting}"));
+        set(config, "logins", &format!("max_concurrent = {waiting}"));
         set(config, "timeouts", "exchange = \"10s\"");
     })
     .await;
@@ -107,7 +117,7 @@ async fn waiting_logins_are_limited_and_others_rejected_immediately() {
 
 #[tokio::test]
 async fn on_behalf_logins_count_as_waiting_logins() {
-    let world = with("logins", "waiting = 1").await;
+    let world = with("logins", "max_concurrent = 1").await;
     let on_behalf = |login: &str| {
         let request = world.get(&products("?ids=a&siteId=RefArch")).basic_auth(CALLER_CLIENT, Some("caller-secret"));
         world.send(request.header("x-on-behalf-of", login.to_owned()))
@@ -161,7 +171,7 @@ async fn load_shedding_rejects_low_priority_and_never_baskets() {
 
 #[tokio::test]
 async fn goodput_holds_at_twice_the_capacity_and_excess_is_rejected_quickly() {
-    let world = with("load", "concurrency = 8\nqueue = \"50ms\"\nlow_priority = []").await;
+    let world = with_max_concurrent(8, "50ms").await;
     let token = world.mint(|_| {});
     let upstream = Duration::from_millis(200);
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: upstream.as_millis() as u64 }));
@@ -447,7 +457,7 @@ async fn reload_keeps_slas_limit_and_failed_logins() {
     let limited = Effect::Status { code: 429, retry_after: Some("60".into()), body: None };
     world.simulator.inject(Fault::on("slas", limited).flow("authorize:guest").times(1));
     assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (429, "slas_rate_limited"));
-    world.gateway.reload(|config| set(config, "load", "concurrency = 3")).unwrap();
+    world.gateway.reload(|config| set(config, "limits", "max_concurrent_requests = 3")).unwrap();
     assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN);
     assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (429, "slas_rate_limited"));
     assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
@@ -473,7 +483,7 @@ const SEATS: usize = 4;
 
 #[tokio::test]
 async fn slow_client_takes_no_concurrency_permit() {
-    let world = with("load", &format!("concurrency = {SEATS}\nqueue = \"50ms\"\nlow_priority = []")).await;
+    let world = with_max_concurrent(SEATS, "50ms").await;
     let token = world.mint(|_| {});
     let is_served = async |what: &str| {
         for _ in 0..SEATS {
@@ -500,7 +510,7 @@ async fn slow_client_takes_no_concurrency_permit() {
 
 #[tokio::test]
 async fn request_with_complete_body_takes_concurrency_permit() {
-    let world = with("load", "concurrency = 1\nqueue = \"10ms\"\nlow_priority = []").await;
+    let world = with_max_concurrent(1, "10ms").await;
     let token = world.mint(|_| {});
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: 1000 }));
     let post = || world.send(world.post(&baskets("?siteId=RefArch")).bearer_auth(&token).body("{}"));

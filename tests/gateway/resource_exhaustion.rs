@@ -146,7 +146,7 @@ async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
     let command = &mut after("trap '' XFSZ; ulimit -S -f 0");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |config| {
         logging_to(config, &audit);
-        let folder = format!("folder = \"{}\"", keys.display());
+        let folder = format!("jwks_cache_dir = \"{}\"", keys.display());
         config.insert("keys".into(), folder.parse::<toml::Table>().unwrap().into());
     })
     .await;

@@ -325,7 +325,7 @@ async fn deprecated_refresh_accepts_expired_token() {
 #[tokio::test]
 async fn background_refresh_renews_sessions_when_configured() {
     let world = World::with(|config| {
-        config.insert("sessions".into(), "proactive_per_minute = 60".parse::<toml::Table>().unwrap().into());
+        config.insert("sessions".into(), "background_refreshes_per_minute = 60".parse::<toml::Table>().unwrap().into());
     })
     .await;
     let idle = World::start().await;

@@ -93,7 +93,7 @@ async fn incomplete_head_closes_connection() {
 
 #[tokio::test]
 async fn head_beyond_limit_returns_431() {
-    let world = world("client_head = \"60s\"", "head = \"16KiB\"").await;
+    let world = world("client_head = \"60s\"", "max_header_bytes = \"16KiB\"").await;
     let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: ").await.unwrap();
     let mut sent = 0;
@@ -161,7 +161,7 @@ async fn tls_handshake_is_limited_by_head_timeout() {
 
 #[tokio::test]
 async fn body_below_minimum_rate_is_rejected() {
-    let world = world("client_body = \"1s\"", "body_rate = \"1KiB\"").await;
+    let world = world("client_body = \"1s\"", "min_body_rate = \"1KiB\"").await;
     let builder = || Client::builder().no_proxy();
     for client in [builder().build().unwrap(), builder().http2_prior_knowledge().build().unwrap()] {
         for (piece, count, expected) in [("a", 200, 400), (&"a".repeat(1000), 20, 200)] {

@@ -150,7 +150,7 @@ async fn access_log_has_one_line_per_request_without_secrets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn access_log_samples_successes_and_keeps_rejections() {
-    let world = World::start(&[("SHOPPER_GATEWAY__LOG__ONE_SUCCESS_IN", "1000000")]).await;
+    let world = World::start(&[("SHOPPER_GATEWAY__LOG__SUCCESS_SAMPLE_RATE", "0.000001")]).await;
     let token = world.guest("login-1").await;
     for _ in 0..30 {
         assert_eq!(world.products(&token, &[]).await, StatusCode::OK);
@@ -167,7 +167,7 @@ async fn access_log_samples_successes_and_keeps_rejections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn access_log_keeps_all_slow_successes() {
     // Nothing is as quick as a nanosecond.
-    let sample = ("SHOPPER_GATEWAY__LOG__ONE_SUCCESS_IN", "1000000");
+    let sample = ("SHOPPER_GATEWAY__LOG__SUCCESS_SAMPLE_RATE", "0.000001");
     let world = World::start(&[sample, ("SHOPPER_GATEWAY__LOG__SLOW", "1ns")]).await;
     let token = world.guest("login-1").await;
     for _ in 0..10 {

@@ -206,8 +206,8 @@ async fn caller_sampled_traces_are_rate_limited() {
     let endpoint = format!("http://{}", collector.address);
     let mut world = World::start(&[
         ("SHOPPER_GATEWAY__TRACES__ENDPOINT", &endpoint),
-        ("SHOPPER_GATEWAY__TRACES__ONE_IN", "1000000"),
-        ("SHOPPER_GATEWAY__TRACES__ASKED_PER_SECOND", "1"),
+        ("SHOPPER_GATEWAY__TRACES__SAMPLE_RATIO", "0.000001"),
+        ("SHOPPER_GATEWAY__TRACES__PARENT_SAMPLED_PER_SECOND", "1"),
     ])
     .await;
     let began = Instant::now();

@@ -48,7 +48,7 @@ impl Default for Sessions {
             refresh_ahead: "5m".to_owned(),
             idle_timeout: "30m".to_owned(),
             capacity: 100_000,
-            proactive_per_minute: 0,
+            background_refreshes_per_minute: 0,
         }
     }
 }
@@ -75,7 +75,7 @@ impl Default for Store {
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { max_age: "72h".to_owned(), folder: None }
+        Self { max_age: "72h".to_owned(), jwks_cache_dir: None }
     }
 }
 
@@ -101,10 +101,10 @@ impl Default for Limits {
         let size = |text: &str| Size::Text(text.to_owned());
         Self {
             body: size("1MiB"),
-            body_rate: size("1KiB"),
-            head: size("64KiB"),
-            fields: 100,
-            target: size("8KiB"),
+            min_body_rate: size("1KiB"),
+            max_header_bytes: size("64KiB"),
+            max_headers: 100,
+            max_uri_bytes: size("8KiB"),
             connections: 10_000,
             connections_per_address: None,
             requests: 10_000,
@@ -114,6 +114,8 @@ impl Default for Limits {
             held_bodies: size("64MiB"),
             held_bodies_per_address: size("8MiB"),
             slas_calls_per_address: 600,
+            max_concurrent_requests: 2000,
+            queue_timeout: "100ms".to_owned(),
             networks: Vec::new(),
         }
     }
@@ -122,14 +124,14 @@ impl Default for Limits {
 impl Default for Load {
     fn default() -> Self {
         let low_priority = ["shopper-search.*", "shopper-products.*", "shopper-seo.*"].map(str::to_owned);
-        Self { low_priority: List::Array(low_priority.to_vec()), concurrency: 2000, queue: "100ms".to_owned() }
+        Self { low_priority: List::Array(low_priority.to_vec()) }
     }
 }
 
 impl Default for Logins {
     fn default() -> Self {
         Self {
-            waiting: 256,
+            max_concurrent: 256,
             failed_per_address: 60,
             guests_per_address: 300,
             failed_per_address_and_login: 5,
@@ -145,7 +147,7 @@ impl Default for Log {
             format: LogFormat::Json,
             audit_file: None,
             pseudonym_key: None,
-            one_success_in: 1,
+            success_sample_rate: 1.0,
             slow: "1s".to_owned(),
         }
     }
@@ -153,7 +155,7 @@ impl Default for Log {
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { endpoint: None, one_in: 1, asked_per_second: 100 }
+        Self { endpoint: None, sample_ratio: 1.0, parent_sampled_per_second: 100 }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Timeouts {
     /// A client's whole request head; on a new connection from its beginning.
     pub client_head: Duration,
     /// Each wait for more of a request body that is forwarded while it arrives, and the time before
-    /// [`Limits::body_rate`] counts.
+    /// [`Limits::min_body_rate`] counts.
     pub client_body: Duration,
     /// A client's whole request body, where the gateway reads it before it decides.
     pub held_body: Duration,
@@ -37,13 +37,13 @@ pub struct Limits {
     /// Request body, bytes, unless the operation says more.
     pub body: usize,
     /// Least rate of a request body, bytes a second.
-    pub body_rate: usize,
+    pub min_body_rate: usize,
     /// Request head, bytes.
-    pub head: usize,
+    pub max_header_bytes: usize,
     /// Request header fields.
-    pub fields: usize,
+    pub max_headers: usize,
     /// Request target, bytes.
-    pub target: usize,
+    pub max_uri_bytes: usize,
     /// Connections of clients open at a time.
     pub connections: usize,
     /// Requests under way at a time.
@@ -52,6 +52,10 @@ pub struct Limits {
     pub incomplete_requests: usize,
     /// Bytes of request bodies in memory at a time.
     pub held_bodies: usize,
+    /// Concurrent upstream requests of one organization.
+    pub max_concurrent_requests: usize,
+    /// How long a request may wait for one of these.
+    pub queue_timeout: Duration,
     /// What one client address may have, outside of `networks`.
     pub per_address: AddressLimits,
     /// Networks whose addresses have limits of their own, the longest prefix first.
@@ -123,17 +127,13 @@ impl SlasCalls {
 pub struct Load {
     /// Globs over the operations that matter least.
     pub low_priority: Vec<String>,
-    /// Requests of one organization upstream at a time.
-    pub concurrency: usize,
-    /// How long a request may wait to be one of them.
-    pub queue: Duration,
 }
 
-/// How many logins may wait, and fail; 0 is no limit, but for `waiting`.
+/// How many logins may wait, and fail; 0 is no limit, but for `max_concurrent`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logins {
     /// Deprecated logins of one organization under way at a time.
-    pub waiting: usize,
+    pub max_concurrent: usize,
     /// Failed logins a minute of one address, outside of [`Limits::networks`].
     pub failed_per_address: u32,
     /// Failed logins a minute of one login id from one address.

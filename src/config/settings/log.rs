@@ -20,21 +20,21 @@ pub struct Log {
     pub audit_file: Option<PathBuf>,
     /// Makes the pseudonyms of shoppers in it: 32 bytes.
     pub pseudonym_key: Option<SecretSlice<u8>>,
-    /// Of successful requests, one in so many gets a line; refusals and failures all do.
-    pub one_success_in: u32,
+    /// The share of successful requests that get a line, 0.0 to 1.0. Every refusal and failure gets one.
+    pub success_sample_rate: f64,
     /// A success that takes this long gets its line too.
     pub slow: Duration,
 }
 
 /// Traces.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Traces {
     /// The collector's address, without the path of traces; absent: none are made.
     pub endpoint: Option<Url>,
-    /// Of the traces begun here, one in so many is exported.
-    pub one_in: u32,
-    /// So many requests a second may have their trace exported because their caller says so.
-    pub asked_per_second: u32,
+    /// The share of the traces begun by the gateway that is exported, 0.0 to 1.0.
+    pub sample_ratio: f64,
+    /// Maximum traces per second that are exported because the client sampled them.
+    pub parent_sampled_per_second: u32,
 }
 
 /// How log lines look.

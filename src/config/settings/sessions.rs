@@ -13,7 +13,7 @@ pub struct Sessions {
     /// Most sessions held in memory.
     pub capacity: u64,
     /// Refreshes a minute that may run before anyone asks, for sessions in use; 0: none.
-    pub proactive_per_minute: u32,
+    pub background_refreshes_per_minute: u32,
 }
 
 /// How long the issuers' public keys are good, and where they outlive the process.
@@ -22,5 +22,5 @@ pub struct Keys {
     /// The age from which a key set verifies nothing.
     pub max_age: Duration,
     /// Where key sets are kept on this machine, if anywhere.
-    pub folder: Option<PathBuf>,
+    pub jwks_cache_dir: Option<PathBuf>,
 }

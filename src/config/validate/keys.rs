@@ -18,12 +18,12 @@ pub(super) fn keys(raw: &file::Keys, resolver: &Resolver<'_>, diagnostics: &mut 
         table.error("max_age", "must be at least 24h: a shorter outage of the issuer would stop every request");
         max_age = None;
     }
-    let dir = raw.folder.as_ref().map(|dir| resolver.base_dir.join(dir));
+    let dir = raw.jwks_cache_dir.as_ref().map(|dir| resolver.base_dir.join(dir));
     if let Some(message) = dir.as_deref().and_then(|dir| check_cache_dir(dir).err()) {
-        table.error("folder", message);
+        table.error("jwks_cache_dir", message);
         return None;
     }
-    Some(Keys { max_age: max_age?, folder: dir })
+    Some(Keys { max_age: max_age?, jwks_cache_dir: dir })
 }
 
 /// A folder that is not there is made at the start, if that from which it hangs is there.

@@ -3,7 +3,7 @@
 //! Owns which limit counts for an address when several are written. In the file 0 means no limit where an address is counted; sizes for
 //! all clients must be above zero.
 
-use super::table::TableValidator;
+use super::table::{MINUTE, TableValidator};
 use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Diagnostics, file};
 
 /// Connections from one address where the file says nothing: a tenth of the default for all.
@@ -19,13 +19,14 @@ const MAX_HEAD_SIZE: u64 = 1 << 20;
 pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mut Diagnostics) -> Option<Limits> {
     let mut table = TableValidator::new("limits", diagnostics);
     let body = table.size("body", &raw.body, MAX_SIZE);
-    let body_rate = table.size("body_rate", &raw.body_rate, MAX_SIZE);
-    let head = table.size("head", &raw.head, MAX_HEAD_SIZE);
-    let target = table.size("target", &raw.target, MAX_HEAD_SIZE);
-    if let (Some(head), Some(target)) = (head, target)
-        && target > head
+    let min_body_rate = table.size("min_body_rate", &raw.min_body_rate, MAX_SIZE);
+    let max_header_bytes = table.size("max_header_bytes", &raw.max_header_bytes, MAX_HEAD_SIZE);
+    let max_uri_bytes = table.size("max_uri_bytes", &raw.max_uri_bytes, MAX_HEAD_SIZE);
+    let queue_timeout = table.duration("queue_timeout", &raw.queue_timeout, MINUTE);
+    if let (Some(max_header_bytes), Some(max_uri_bytes)) = (max_header_bytes, max_uri_bytes)
+        && max_uri_bytes > max_header_bytes
     {
-        table.error("target", "greater than limits.head, which includes it");
+        table.error("max_uri_bytes", "greater than limits.max_header_bytes, which includes it");
     }
     if raw.connections_per_address.is_some_and(|per_address| per_address > raw.connections) {
         table.error("connections_per_address", "greater than limits.connections, so that it would limit nothing");
@@ -55,14 +56,16 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
     let networks = networks(&raw.networks, &per_address, &totals, diagnostics);
     Some(Limits {
         body: body?,
-        body_rate: body_rate?,
-        head: head?,
-        fields: raw.fields,
-        target: target?,
+        min_body_rate: min_body_rate?,
+        max_header_bytes: max_header_bytes?,
+        max_headers: raw.max_headers,
+        max_uri_bytes: max_uri_bytes?,
         connections: raw.connections,
         requests: raw.requests,
         incomplete_requests: raw.incomplete_requests,
         held_bodies: held_bodies?,
+        max_concurrent_requests: raw.max_concurrent_requests,
+        queue_timeout: queue_timeout?,
         per_address: AddressLimits { held_bodies: Some(held_bodies_per_address?), ..per_address },
         networks: networks?,
     })

@@ -31,7 +31,7 @@ pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Dia
         format: raw.format,
         audit_file: audit_file?,
         pseudonym_key: pseudonym_key?,
-        one_success_in: raw.one_success_in,
+        success_sample_rate: raw.success_sample_rate,
         slow: slow?,
     })
 }

@@ -13,7 +13,7 @@ pub(super) fn traces(raw: &file::Traces, diagnostics: &mut Diagnostics) -> Optio
         Some(text) => Some(endpoint(text, &mut table)?),
         None => None,
     };
-    Some(Traces { endpoint, one_in: raw.one_in, asked_per_second: raw.asked_per_second })
+    Some(Traces { endpoint, sample_ratio: raw.sample_ratio, parent_sampled_per_second: raw.parent_sampled_per_second })
 }
 
 fn endpoint(text: &str, table: &mut TableValidator<'_>) -> Option<Url> {

@@ -124,19 +124,21 @@ mod tests {
     }
 
     fn attempts(failed_per_address: u32, failed_per_address_and_login: u32, failed_per_login: u32) -> Stage {
-        let logins = Logins { waiting: 1, failed_per_address, failed_per_address_and_login, failed_per_login };
+        let logins = Logins { max_concurrent: 1, failed_per_address, failed_per_address_and_login, failed_per_login };
         let failed_logins = Some(failed_per_address).filter(|limit| *limit > 0);
         let limits = Limits {
             body: 1,
-            body_rate: 1,
-            head: 1,
-            fields: 1,
-            target: 1,
+            min_body_rate: 1,
+            max_header_bytes: 1,
+            max_headers: 1,
+            max_uri_bytes: 1,
             connections: 1,
             requests: 1,
             incomplete_requests: 1,
             held_bodies: 1,
             per_address: AddressLimits { failed_logins, ..AddressLimits::default() },
+            max_concurrent_requests: 1,
+            queue_timeout: Duration::ZERO,
             networks: Vec::new(),
         };
         Stage { attempts: Attempts::new(&logins), limits }

@@ -116,7 +116,7 @@ impl Sessions {
     /// Renews sessions that are in use and due, within the configured number a minute.
     fn renew_ahead(self: &Arc<Self>, round: u32) {
         // The minute's number in equal shares; the first round has what is left over.
-        let a_minute = self.settings.proactive_per_minute;
+        let a_minute = self.settings.background_refreshes_per_minute;
         let share = a_minute / ROUNDS + if round == 0 { a_minute % ROUNDS } else { 0 };
         let now = unix_now();
         let mut due = HashMap::new();

@@ -27,7 +27,7 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// The configuration of a gateway that keeps its keys in this folder.
 fn in_folder(folder: &Path) -> impl FnOnce(&mut toml::Table) {
-    let keys = format!("folder = \"{}\"", folder.display());
+    let keys = format!("jwks_cache_dir = \"{}\"", folder.display());
     move |config| {
         config.insert("keys".into(), keys.parse::<toml::Table>().unwrap().into());
     }
@@ -205,10 +205,10 @@ async fn key_folder_writable_by_others_prevents_start() {
     let settings = Settings::load_with(&path, []).unwrap().settings;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
     let refused = Settings::load_with(&path, []).unwrap_err().to_string();
-    assert!(refused.contains("keys.folder") && refused.contains("chmod go-w"), "{refused}");
+    assert!(refused.contains("keys.jwks_cache_dir") && refused.contains("chmod go-w"), "{refused}");
     crate::world::install_cryptography();
     let refused = App::build(settings).unwrap_err().to_string();
-    assert!(refused.starts_with("keys.folder: ") && refused.contains("(mode 0777)"), "{refused}");
+    assert!(refused.starts_with("keys.jwks_cache_dir: ") && refused.contains("(mode 0777)"), "{refused}");
 }
 
 #[tokio::test]
