@@ -13,10 +13,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use rustix::process::{Pid, Signal, kill_process};
 use salesforce_simulator::Simulator;
 
 use crate::{
@@ -131,7 +128,7 @@ async fn live(journey: Journey, count: usize) -> Result<u64, Box<dyn Error>> {
     if outcome.answered != count {
         return Err(format!("{} of {count} requests were answered", outcome.answered).into());
     }
-    kill(Pid::from_raw(gateway.process.0.id() as i32), Signal::SIGTERM)?;
+    kill_process(Pid::from_child(&gateway.process.0), Signal::TERM)?;
     gateway.process.0.wait()?;
     let text = fs::read_to_string(&counts)?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));

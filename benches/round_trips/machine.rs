@@ -5,9 +5,10 @@ use std::{
     process::{Child, Command},
 };
 
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::{Pid, SysconfVar, sysconf},
+use rustix::{
+    param::clock_ticks_per_second,
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_setaffinity},
 };
 
 /// The core of whatever is measured.
@@ -18,8 +19,8 @@ pub const AROUND: usize = 1;
 /// Keeps this process, and what it starts from now on, on one core.
 pub fn stay_on(core: usize) {
     let mut cores = CpuSet::new();
-    cores.set(core).expect("a core of this machine");
-    sched_setaffinity(Pid::from_raw(0), &cores).expect("at least two cores");
+    cores.set(core);
+    sched_setaffinity(None, &cores).expect("at least two cores");
 }
 
 /// A command that stays on one core.
@@ -44,7 +45,7 @@ pub struct Process(pub Child);
 impl Process {
     /// Seconds of CPU that it and its children have used since they began.
     pub fn cpu(&self) -> f64 {
-        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("a clock") as f64;
+        let ticks = clock_ticks_per_second() as f64;
         self.family().iter().filter_map(|process| cpu_ticks(*process)).sum::<u64>() as f64 / ticks
     }
 
@@ -69,7 +70,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         for process in self.family().into_iter().rev() {
-            let _ = nix::sys::signal::kill(Pid::from_raw(process as i32), nix::sys::signal::SIGKILL);
+            // A process that has ended already has no id.
+            let _ = Pid::from_raw(process as i32).map(|process| kill_process(process, Signal::KILL));
         }
         let _ = self.0.wait();
     }

@@ -9,7 +9,7 @@ use futures_util::{
     FutureExt,
     future::{Fuse, FusedFuture},
 };
-use nix::sys::signal::Signal as Number;
+use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -20,15 +20,15 @@ use crate::config::{ConfigErrors, Loaded};
 
 /// Signals that end a process by default and mean nothing here. Other servers reopen their logs or start again on some of
 /// them, so that operators and their scripts send them.
-const IGNORED_SIGNALS: [Number; 8] = [
-    Number::SIGUSR1,
-    Number::SIGUSR2,
-    Number::SIGALRM,
-    Number::SIGVTALRM,
-    Number::SIGPROF,
-    Number::SIGIO,
-    Number::SIGPWR,
-    Number::SIGSTKFLT,
+const IGNORED_SIGNALS: [(Number, &str); 8] = [
+    (Number::USR1, "SIGUSR1"),
+    (Number::USR2, "SIGUSR2"),
+    (Number::ALARM, "SIGALRM"),
+    (Number::VTALARM, "SIGVTALRM"),
+    (Number::PROF, "SIGPROF"),
+    (Number::IO, "SIGIO"),
+    (Number::POWER, "SIGPWR"),
+    (Number::STKFLT, "SIGSTKFLT"),
 ];
 
 /// Why the gateway stops.
@@ -56,8 +56,8 @@ impl Signals {
     /// # Errors
     /// If the operating system does not let us.
     pub fn new() -> io::Result<Self> {
-        for number in IGNORED_SIGNALS {
-            tokio::spawn(ignore(number, signal(SignalKind::from_raw(number as i32))?));
+        for (number, name) in IGNORED_SIGNALS {
+            tokio::spawn(ignore(name, signal(SignalKind::from_raw(number.as_raw()))?));
         }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -132,10 +132,10 @@ impl Interrupts {
     }
 }
 
-async fn ignore(number: Number, mut signal: Signal) {
+async fn ignore(name: &'static str, mut signal: Signal) {
     while signal.recv().await.is_some() {
         tracing::warn!(
-            signal = number.as_str(),
+            signal = name,
             "signal ignored; SIGHUP reloads the configuration and reopens log.audit_file, SIGTERM stops the gateway"
         );
     }

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use nix::unistd::geteuid;
+use rustix::process::geteuid;
 
 /// What nobody but the owner may do: write.
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;

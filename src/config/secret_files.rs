@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
+use rustix::process::geteuid;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{
@@ -208,7 +208,7 @@ impl FileRef {
 
 /// How a file is kept from others, where it is.
 fn permission_hint(file: &Path) -> String {
-    let own = geteuid();
+    let own = geteuid().as_raw();
     if file.parent() == Some(Path::new(DOCKER_SECRETS_DIR)) {
         // A container cannot change it: Swarm mounts a file system of its own, Compose the host's file.
         return format!(
