@@ -11,23 +11,23 @@
 //! - `set`: one published document
 //! - `issuer`: SLAS or Account Manager
 
-mod allowance;
-mod folder;
-mod fresh;
+mod fetch_limit;
+mod file_store;
 mod issuer;
-mod pace;
-mod ring;
-mod set;
-mod shelf;
+mod key_ring;
+mod key_set;
+mod persistence;
+mod refetch_policy;
+mod refresher;
 
-pub use folder::{Folder, FolderError};
+pub use file_store::{Folder, FolderError};
 pub use issuer::Issuer;
-pub use pace::Source;
-pub use ring::{Key, KeyRing, NoKey};
-pub use shelf::Keeping;
+pub use key_ring::{Key, KeyRing, NoKey};
+pub use persistence::Keeping;
+pub use refetch_policy::Source;
 
 /// How many keys of a published set this issuer's tokens could be verified with.
 #[must_use]
 pub fn count_usable(issuer: &Issuer, document: &[u8]) -> usize {
-    set::KeySet::read(document, issuer.algorithm()).map_or(0, |set| set.kids().count())
+    key_set::KeySet::read(document, issuer.algorithm()).map_or(0, |set| set.kids().count())
 }

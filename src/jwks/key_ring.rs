@@ -18,11 +18,11 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::Instrument;
 
 use super::{
-    allowance::{Allowance, Purpose},
+    fetch_limit::{Allowance, Purpose},
     issuer::Issuer,
-    pace::{InVain, Pace, Source},
-    set::{KeySet, ReadAt},
-    shelf::{Keeping, Shelf},
+    key_set::{KeySet, ReadAt},
+    persistence::{Keeping, Shelf},
+    refetch_policy::{InVain, Pace, Source},
 };
 use crate::{
     correlation, jwt::VerifyingKey, observability::metrics::Metrics, salesforce::error::SalesforceError,

@@ -16,9 +16,9 @@ use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    folder::Folder,
+    file_store::Folder,
     issuer::Issuer,
-    set::{KeySet, ReadAt},
+    key_set::{KeySet, ReadAt},
 };
 use crate::store::SessionStore;
 

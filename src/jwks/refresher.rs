@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    allowance::Purpose,
-    ring::{Fetched, KeyRing},
+    fetch_limit::Purpose,
+    key_ring::{Fetched, KeyRing},
 };
 use crate::time::random_fraction;
 
