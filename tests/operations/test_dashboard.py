@@ -103,12 +103,12 @@ class Dashboard(unittest.TestCase):
         self.assertEqual(asked["job"], ["shopper-gateway"])
         self.assertIn(running.ORGANIZATION, asked["tenant"])
 
-    def test_every_kind_of_token_is_seen(self):
+    def test_every_kind_of_token_is_counted(self):
         metric = "shopper_gateway_token_requests_total"
         for kind in ["session", "system", "on_behalf"]:
             running.eventually(f"{kind} is counted", lambda k=kind: self.numbers(f'{metric}{{kind="{k}"}}'))
 
-    def test_the_rules_run_and_know_their_metrics(self):
+    def test_rules_are_healthy_and_name_existing_metrics(self):
         groups = self.ask("rules")["groups"]
         self.assertEqual(len(groups), RULES.count("- name: "))
         def evaluated():
@@ -121,7 +121,7 @@ class Dashboard(unittest.TestCase):
         self.assertGreater(len(named), 10)
         self.assertEqual(named - known, NOT_SAID_YET)
 
-    def test_every_metric_is_shown(self):
+    def test_every_metric_has_a_panel(self):
         text = self.plain.send("GET", f"http://{self.admin}/metrics")[2]
         families = set(re.findall(r"^# TYPE (\S+)", text, re.M))
         self.assertGreater(len(families), 20)
@@ -129,7 +129,7 @@ class Dashboard(unittest.TestCase):
         missing = {family for family in families if not re.search(rf"\b{family}(_bucket|_count)?\b", shown)}
         self.assertEqual(missing, set())
 
-    def test_the_scrape_is_clean(self):
+    def test_metrics_pass_promtool_lint(self):
         text = self.plain.send("GET", f"http://{self.admin}/metrics")[2]
         running.tool("promtool", "check", "metrics", input=text)
 

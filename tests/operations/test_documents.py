@@ -52,34 +52,34 @@ class Documents(unittest.TestCase):
                 file.write_text(pages.at(addresses, file.read_text()))
             return pages.run(read(name), folder, addresses, self.path)
 
-    def test_no_page_with_commands_is_forgotten(self):
+    def test_all_pages_with_commands_are_listed(self):
         found = {page.relative_to(running.ROOT) for page in running.ROOT.rglob("*.md")}
         ours = {str(page) for page in found if not NOT_OURS.intersection(page.parts)}
         self.assertEqual({page for page in ours if any(pages.blocks(read(page)))}, PAGES)
 
-    def test_readme(self):
+    def test_readme_commands_work(self):
         self.assertGreater(self.run_page("README.md", self.demo), 3)
 
-    def test_configuration(self):
+    def test_configuration_commands_work(self):
         self.assertGreater(self.run_page("docs/CONFIGURATION.md", self.demo), 0)
 
-    def test_operations(self):
+    def test_operations_commands_work(self):
         self.assertGreater(self.run_page("docs/OPERATIONS.md", self.demo), 3)
 
-    def test_migration(self):
+    def test_migration_commands_work(self):
         own = {address: f"127.0.0.1:{running.free_port()}" for address in self.demo}
         self.assertGreater(self.run_page("docs/MIGRATION.md", own), 10)
 
-    def test_simulator(self):
+    def test_simulator_commands_work(self):
         with running.simulator() as simulator:
             own = {SALESFORCE: simulator.removeprefix("http://")}
             self.assertEqual(self.run_page("simulator/README.md", own), 5)
 
-    def test_contributing(self):
+    def test_contributing_commands_exist(self):
         # All of it takes as long as these tests, or is these tests: files and targets are looked at.
         self.assertEqual(self.run_page("CONTRIBUTING.md", {}), 0)
 
-    def test_performance(self):
+    def test_performance_commands_exist(self):
         self.assertEqual(self.run_page("docs/PERFORMANCE.md", {}), 0)
 
 
@@ -91,7 +91,7 @@ class Pages(unittest.TestCase):
         with running.folder() as folder:
             return pages.run(page, folder, {"1.2.3.4": "5.6.7.8"}, os.environ["PATH"])
 
-    def test_a_page_in_order_is_run(self):
+    def test_valid_page_is_run(self):
         ran = self.run_page(
             ("", "sh", "ADDRESS=1.2.3.4"),
             ("", "sh", "echo one; echo two three; echo $ADDRESS"), ("<!-- output -->", "", "…\ntwo …\n1.2.3.4"),
@@ -99,7 +99,7 @@ class Pages(unittest.TestCase):
             ("", "toml", "this is = no command"))
         self.assertEqual(ran, 2)
 
-    def test_what_is_not_so_is_told_with_its_line(self):
+    def test_errors_of_page_are_reported_with_line(self):
         run, output, elsewhere = "", "<!-- output -->", "<!-- elsewhere: a reason -->"
         for blocks, expected in [
             ([(run, "sh", "true"), (run, "sh", "cat nothing")], r"line 8: exit code 1\n.*No such file"),

@@ -21,14 +21,14 @@ LIBRARIES = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", 
 class Images(unittest.TestCase):
     """What deploy/Dockerfile makes."""
 
-    def test_the_linter_has_nothing_to_say(self):
+    def test_dockerfile_passes_linter(self):
         running.tool("hadolint", "--failure-threshold", "style", DOCKERFILE)
 
-    def test_the_compiler_is_the_project_s(self):
+    def test_image_compiler_matches_rust_toolchain(self):
         channel = re.search(r'^channel = "(.+)"$', (running.ROOT / "rust-toolchain.toml").read_text(), re.M).group(1)
         self.assertIn(f"ARG RUST={channel}\n", DOCKERFILE.read_text())
 
-    def test_the_context_has_what_the_build_reads(self):
+    def test_build_context_has_all_files_that_build_reads(self):
         lines = (running.ROOT / ".dockerignore").read_text().split("\n")
         self.assertIn("*", lines)
         kept = [running.ROOT / line[1:] for line in lines if line.startswith("!")]
@@ -45,7 +45,7 @@ class Images(unittest.TestCase):
         missing = [path for path in read if not any(path == keep or keep in path.parents for keep in kept)]
         self.assertEqual(missing, [])
 
-    def test_the_image_has_the_libraries(self):
+    def test_base_image_has_needed_libraries(self):
         for binary in ["shopper-gateway", "salesforce-simulator"]:
             needed = set(re.findall(r"NEEDED.*\[(.+)\]", running.tool("readelf", "-d", running.BINARIES / binary)))
             self.assertLessEqual(needed, LIBRARIES)
@@ -58,7 +58,7 @@ class Compose(unittest.TestCase):
         # Merged and checked by the tool; the anchors are gone.
         self.services = yaml.safe_load(running.tool("docker-compose", "-f", COMPOSE, "config"))["services"]
 
-    def test_all_are_there_and_only_this_machine_reaches_them(self):
+    def test_all_services_are_defined_and_listen_on_loopback_only(self):
         self.assertEqual(set(self.services), {"gateway", "simulator", "redis", "prometheus", "grafana"})
         for name, service in self.services.items():
             self.assertTrue(service["read_only"], name)
@@ -66,7 +66,7 @@ class Compose(unittest.TestCase):
             for port in service.get("ports", []):
                 self.assertTrue(str(port).startswith("127.0.0.1:"), f"{name}: {port}")
 
-    def test_who_needs_another_waits_until_it_is_well(self):
+    def test_services_wait_for_healthy_dependencies(self):
         """Where an image can tell: the gateway's and the simulator's have nothing that could ask."""
         self.assertEqual({name for name, service in self.services.items() if "healthcheck" in service}, {"redis", "prometheus", "grafana"})
         needs = {name: service.get("depends_on", {}) for name, service in self.services.items()}
@@ -77,22 +77,22 @@ class Compose(unittest.TestCase):
                 well = "service_healthy" if "healthcheck" in self.services[other] else "service_started"
                 self.assertEqual(how["condition"], well, other)
 
-    def test_the_gateway_knows_its_commit(self):
+    def test_gateway_image_gets_commit(self):
         self.assertIn("\nARG COMMIT=", DOCKERFILE.read_text())
         self.assertEqual(set(self.services["gateway"]["build"]["args"]), {"COMMIT"})
 
-    def test_what_is_mounted_is_there(self):
+    def test_mounted_files_exist(self):
         sources = re.findall(r"- (\./[^:]+):", COMPOSE.read_text())
         self.assertGreater(len(sources), 3)
         for source in sources:
             self.assertTrue((running.DEPLOY / source).exists(), source)
 
-    def test_the_gateway_takes_its_configuration(self):
+    def test_gateway_accepts_compose_configuration(self):
         config = running.DEPLOY / "compose" / "gateway.toml"
         running.tool(running.BINARIES / "shopper-gateway", "check", "-c", config,
                      env=self.services["gateway"]["environment"])
 
-    def test_they_find_each_other(self):
+    def test_services_are_configured_with_each_others_addresses(self):
         config = (running.DEPLOY / "compose" / "gateway.toml").read_text()
         scrape = yaml.safe_load((running.DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"][0]
         grafana = running.DEPLOY / "grafana" / "provisioning"

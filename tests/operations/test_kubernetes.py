@@ -55,7 +55,7 @@ class Manifests(unittest.TestCase):
     """Each overlay."""
 
     @each_overlay
-    def test_kubernetes_takes_them(self, documents):
+    def test_manifests_match_kubernetes_schemas(self, documents):
         for document in documents:
             if document["apiVersion"] == "monitoring.coreos.com/v1":
                 # The type forgets what it does not know: nothing may be lost.
@@ -82,7 +82,7 @@ class Manifests(unittest.TestCase):
                 self.assertIn("memory", container["resources"]["limits"])
 
     @each_overlay
-    def test_everything_finds_the_pods(self, documents):
+    def test_selectors_match_pods_and_ports(self, documents):
         labels = [pod["metadata"]["labels"] for pod in pods(documents)]
         ports = {port["name"]: port["containerPort"] for pod in pods(documents)
                  for container in pod["spec"]["containers"] for port in container["ports"]}
@@ -106,7 +106,7 @@ class Manifests(unittest.TestCase):
                                  {port["name"] for port in service["spec"]["ports"]})
 
     @each_overlay
-    def test_the_gateway_takes_its_configuration(self, documents):
+    def test_gateway_accepts_overlay_configuration(self, documents):
         pod = only(documents, "Deployment")["spec"]["template"]["spec"]
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
@@ -129,7 +129,7 @@ class Manifests(unittest.TestCase):
         running.tool(running.BINARIES / "shopper-gateway", "check", "-c", folder / "gateway.toml")
 
     @each_overlay
-    def test_the_time_for_a_stop_is_enough(self, documents):
+    def test_termination_grace_period_covers_drain(self, documents):
         pod = only(documents, "Deployment")["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -138,7 +138,7 @@ class Manifests(unittest.TestCase):
         self.assertLess(sleep + drain, pod["terminationGracePeriodSeconds"])
 
     @each_overlay
-    def test_no_image_is_whatever_is_latest(self, documents):
+    def test_images_have_fixed_tags(self, documents):
         """Without a tag a node asks a registry each time, also for what was built here and brought into the cluster."""
         for pod in pods(documents):
             for container in pod["spec"]["containers"]:
@@ -146,7 +146,7 @@ class Manifests(unittest.TestCase):
                 self.assertIn(container.get("imagePullPolicy", "IfNotPresent"), {"IfNotPresent", "Never"})
 
     @each_overlay
-    def test_whoever_is_believed_comes_alone(self, documents):
+    def test_trusted_proxies_require_restricted_ingress(self, documents):
         """Where X-Forwarded-For is believed, only its writer reaches the public port; without, anybody may."""
         (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
         (public,) = [rule for rule in only(documents, "NetworkPolicy")["spec"]["ingress"] if rule["ports"] == [{"port": "http"}]]
@@ -154,13 +154,13 @@ class Manifests(unittest.TestCase):
         self.assertEqual("from" in public, believes)
 
     @each_overlay
-    def test_names_are_asked_for_wherever_the_cluster_answers(self, documents):
+    def test_network_policy_allows_dns_to_any_resolver(self, documents):
         anywhere = [port for rule in only(documents, "NetworkPolicy")["spec"]["egress"] if "to" not in rule for port in rule["ports"]]
         for port in [53, 5353]:
             for protocol in ["UDP", "TCP"]:
                 self.assertIn({"port": port, "protocol": protocol}, anywhere)
 
-    def test_production_has_what_production_needs(self):
+    def test_production_overlay_has_required_resources_and_no_secret(self):
         documents = render("production")
         kinds = {document["kind"] for document in documents}
         self.assertLessEqual({"PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor",
@@ -172,7 +172,7 @@ class Manifests(unittest.TestCase):
         for kind in ["ServiceMonitor", "PrometheusRule"]:
             self.assertIn("release", only(documents, kind)["metadata"]["labels"], "what kube-prometheus-stack selects by")
 
-    def test_the_rules_are_those_of_prometheus(self):
+    def test_prometheus_rule_matches_rules_file(self):
         made = running.tool(running.DEPLOY / "prometheus" / "prometheus-rule.sh")
         kept = (KUBERNETES / "components" / "monitoring" / "prometheus-rule.yaml").read_text()
         self.assertEqual(made, kept, "run `make rules`")
@@ -180,7 +180,7 @@ class Manifests(unittest.TestCase):
         self.assertEqual(only(render("production"), "PrometheusRule")["spec"], rules)
 
     @each_overlay
-    def test_names_are_unique(self, documents):
+    def test_resource_names_are_unique(self, documents):
         names = [(document["kind"], document["metadata"]["name"]) for document in documents]
         self.assertEqual(len(names), len(set(names)))
 

@@ -36,7 +36,7 @@ class Package(unittest.TestCase):
         cls.folder, cls.package = folder, build(folder)
         cls.room = cls.enterClassContext(Room(folder))
 
-    def test_it_brings_the_manual_and_completions(self):
+    def test_manual_and_completions_are_included(self):
         listed = running.tool("dpkg", "-c", self.package)
         page = "usr/share/man/man1/shopper-gateway.1.gz"
         scripts = {
@@ -53,7 +53,7 @@ class Package(unittest.TestCase):
         for shell, path in scripts.items():
             self.assertEqual((root / path).read_text(), running.tool(gateway, "completions", shell))
 
-    def test_its_life(self):
+    def test_package_installs_serves_and_is_removed(self):
         self.install()
         self.unit_is_sound()
         with running.simulator() as simulator:

@@ -20,14 +20,14 @@ ALERTS = {
 class Rules(unittest.TestCase):
     """What they say and when."""
 
-    def test_promtool_accepts_them(self):
+    def test_rules_pass_promtool_check(self):
         running.tool("promtool", "check", "rules", RULES)
         running.tool("promtool", "check", "config", "--syntax-only", FOLDER / "prometheus.yaml")
 
-    def test_promtool_sees_them_fire_and_stay_silent(self):
+    def test_rules_pass_promtool_tests(self):
         running.tool("promtool", "test", "rules", *TESTS)
 
-    def test_every_alert_is_seen_to_fire(self):
+    def test_every_alert_has_firing_and_silent_tests(self):
         fired, silent = set(), set()
         for case in (case for path in TESTS for case in yaml.safe_load(path.read_text())["tests"]):
             for expected in case.get("alert_rule_test", []):
@@ -35,7 +35,7 @@ class Rules(unittest.TestCase):
         self.assertEqual(set(ALERTS), fired)
         self.assertEqual(set(ALERTS), silent)
 
-    def test_every_alert_says_how_bad_it_is_and_has_a_runbook(self):
+    def test_every_alert_has_severity_and_runbook(self):
         self.assertGreater(len(ALERTS), 15)
         operations = (running.ROOT / "docs" / "OPERATIONS.md").read_text()
         # What GitHub and its like make of a heading.
@@ -53,7 +53,7 @@ class Rules(unittest.TestCase):
         written = {anchor for anchor in anchors if anchor.startswith("shoppergateway")}
         self.assertEqual(written, named, "a runbook without its alert")
 
-    def test_the_sunset_is_that_of_the_answers(self):
+    def test_sunset_date_matches_sunset_header(self):
         sources = "\n".join(path.read_text() for path in (running.ROOT / "src" / "gateway").rglob("*.rs"))
         sources += (running.ROOT / "src" / "gateway.rs").read_text()
         sunset = re.search(r'const SUNSET: .*from_static\("(.+)"\)', sources).group(1)

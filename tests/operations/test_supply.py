@@ -18,7 +18,7 @@ class Supply(unittest.TestCase):
         running.tool(shutil.which("make"), "--silent", target, f"SUPPLY={folder}", cwd=running.ROOT)
         return pathlib.Path(folder)
 
-    def test_the_bill_names_what_is_built_in(self):
+    def test_sbom_lists_runtime_dependencies_only(self):
         bill = json.loads((self.made("sbom") / "shopper-gateway.cdx.json").read_text())
         self.assertEqual(bill["metadata"]["component"]["name"], "shopper-gateway")
         locked = set(re.findall(r'name = "(.+)"\nversion = "(.+)"', (running.ROOT / "Cargo.lock").read_text()))

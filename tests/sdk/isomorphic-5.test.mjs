@@ -181,7 +181,7 @@ test("a storefront's strict client logs a shopper in without knowing its secret"
   isTokenAnswer(answer, strictClient);
 });
 
-test("a passwordless login tells nobody who is a shopper", async () => {
+test("a passwordless login does not reveal whether an account exists", async () => {
   const ask = (userid) =>
     helpers.authorizePasswordless({
       slasClient: slasOf(privateClient, storefront),

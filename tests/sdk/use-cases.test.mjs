@@ -114,7 +114,7 @@ for (const [name, sdk] of Object.entries(sdks)) {
     });
   }
 
-  test(`${name}: nobody else acts for a shopper`, async () => {
+  test(`${name}: only a permitted caller acts for a shopper`, async () => {
     const response = await sdk().customers.authorizeCustomer({ body: { type: "guest" } }, true);
     const body = { login: shopper.username, clientId: publicClient };
     for (const authorization of [undefined, bearerOf(response), basic({ username: publicClient, password: "x" })]) {
