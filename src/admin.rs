@@ -105,7 +105,7 @@ impl Admin {
         }
         gate.metrics.ready.set(i64::from(self.readiness().ready));
         let (sessions, on_behalf) = gate.sessions.count_cached();
-        let system = usize::try_from(gate.machine.held()).unwrap_or(usize::MAX);
+        let system = usize::try_from(gate.system_tokens.len()).unwrap_or(usize::MAX);
         let verified = gate.shoppers.remembered();
         for (kind, held) in
             [("verified", verified), ("session", sessions), ("on_behalf", on_behalf), ("system", system)]

@@ -46,7 +46,7 @@ use crate::{
     tokens::{
         on_behalf::OnBehalfTokens,
         sessions::{CallerHeldSession, Sessions},
-        system::MachineTokens,
+        system::SystemTokens,
     },
     types::{ByOrganization, OrganizationId, Scopes, SiteId},
     verify::{
@@ -74,7 +74,7 @@ pub struct Gateway {
     /// Sessions of the logins performed here.
     pub sessions: Arc<Sessions>,
     /// System tokens of trusted systems and of the gateway's own.
-    pub machine: Arc<MachineTokens>,
+    pub system_tokens: Arc<SystemTokens>,
     /// Tokens on behalf of shoppers.
     pub on_behalf: Arc<OnBehalfTokens>,
     /// Who still uses the deprecated endpoints.

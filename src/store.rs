@@ -20,7 +20,7 @@ use secrecy::SecretString;
 
 pub use self::key_check::KeyCheck;
 pub use self::outage::{Outage, StorePeer, UnavailableCause};
-pub use self::refresh_token_history::{Handed, HandedTokens, MOST_HANDED, SUPERSEDED_FOR};
+pub use self::refresh_token_history::{Handed, MOST_HANDED, RefreshTokenHistory, SUPERSEDED_FOR};
 pub use self::revocations::{
     Epoch, MAX_REVOCATIONS, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
 };
@@ -67,7 +67,7 @@ pub struct Session {
     /// again. A name is free again when its session has ended; a token is refused.
     pub is_named: bool,
     /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
-    pub handed: Option<Box<HandedTokens>>,
+    pub handed: Option<Box<RefreshTokenHistory>>,
     /// The ends that it came after: an end with a higher number is its own.
     pub after: Epoch,
     /// When the gateway got the newest access token by a refresh, seconds since 1970; 0 if it is the login's own.

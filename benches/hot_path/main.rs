@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request};
 use secrecy::SecretString;
 use shopper_gateway::{
     gateway::{headers, path::RequestPath, policy::Operations},
-    tokens::on_behalf::{ECOM, OnBehalfOf, Whose},
+    tokens::on_behalf::{ECOM_IDP, OnBehalfSubject, SubjectShopper},
     verify::{HashedToken, system_token::JudgedBy},
 };
 use tokio::runtime::Runtime;
@@ -127,11 +127,11 @@ fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) 
             })
         });
     });
-    let whose = Arc::new(OnBehalfOf {
+    let whose = Arc::new(OnBehalfSubject {
         organization: bench.organization.clone(),
         site: "RefArch".parse().unwrap(),
-        whose: Whose::Registered { idp: ECOM.to_owned(), login: SecretString::from(LOGIN) },
-        handed_to: None,
+        shopper: SubjectShopper::Registered { idp: ECOM_IDP.to_owned(), login: SecretString::from(LOGIN) },
+        recipient: None,
     });
     runtime.block_on(bench.on_behalf.token(&whose)).unwrap();
     criterion.bench_function("on behalf, token held", |bencher| {

@@ -16,7 +16,7 @@ use shopper_gateway::{
     },
     store::memory::MemoryStore,
     tokens::{
-        on_behalf::{Agent, OnBehalfTokens},
+        on_behalf::{OnBehalfTokens, TsobIssuer},
         sessions::{self, Sessions},
         slas_budget::SlasBudget,
     },
@@ -61,7 +61,7 @@ impl Parts {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let store = Arc::clone(&keeping.store);
-        tokio::spawn(SlasBudget::new(store, Arc::clone(slas.guard()), &tenant.tenant, SLAS_TAKES).keep());
+        tokio::spawn(SlasBudget::new(store, Arc::clone(slas.guard()), &tenant.tenant, SLAS_TAKES).run());
         let rings = ByOrganization::from_iter([(tenant.organization.clone(), ring)]);
         let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
         let manager = tenant.account_manager.as_ref().unwrap();
@@ -74,18 +74,18 @@ impl Parts {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let systems = SystemVerifier::new(ring, name, true);
-        let agent = Agent { slas: slas.clone(), client: tenant.acting_client().unwrap().clone(), waiting: None };
-        let issuer = sessions::SlasEndpoint { slas, clients: tenant.slas_clients.clone() };
+        let issuer = TsobIssuer { slas: slas.clone(), client: tenant.acting_client().unwrap().clone(), waiting: None };
+        let endpoint = sessions::SlasEndpoint { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
             keeping.store,
-            ByOrganization::from_iter([(tenant.organization.clone(), issuer)]),
+            ByOrganization::from_iter([(tenant.organization.clone(), endpoint)]),
             Arc::clone(&verifier),
             settings.sessions.clone(),
             settings.timeouts.exchange,
             Arc::clone(&metrics),
         );
         let on_behalf = OnBehalfTokens::new(
-            ByOrganization::from_iter([(tenant.organization.clone(), agent)]),
+            ByOrganization::from_iter([(tenant.organization.clone(), issuer)]),
             Arc::clone(&sessions),
             settings.timeouts.upstream,
             settings.timeouts.exchange,

@@ -32,10 +32,10 @@ use crate::{
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
     time::unix_now,
     tokens::{
-        on_behalf::{Agent, OnBehalfTokens},
+        on_behalf::{OnBehalfTokens, TsobIssuer},
         sessions::{self, Sessions},
         slas_budget::SlasBudget,
-        system::MachineTokens,
+        system::SystemTokens,
     },
     types::{ByOrganization, OrganizationId},
     verify::{shopper_token::ShopperVerifier, system_token::SystemVerifier},
@@ -46,7 +46,7 @@ use crate::{
 pub(super) struct ProcessState {
     pub(super) metrics: Arc<Metrics>,
     /// By the credentials that got them: a changed secret finds none of its predecessor's.
-    machine: Arc<MachineTokens>,
+    system_tokens: Arc<SystemTokens>,
     /// With a key of this process alone, for as long as none is configured.
     audit: Arc<AuditLog>,
     /// What is known of each service at its address: an outage goes on whatever is changed here.
@@ -72,10 +72,10 @@ impl ProcessState {
         for reason in RejectionReason::ALL {
             metrics.caller_rejections.with_label_values(&[reason.as_str()]).inc_by(0);
         }
-        let machine = MachineTokens::new(Arc::clone(&metrics))?;
+        let system_tokens = SystemTokens::new(Arc::clone(&metrics))?;
         let audit = Arc::new(AuditLog::new(metrics.audit_lines_left_out.clone())?);
         let library_reads_system = SystemAuthorities::read().is_readable_by_proxy_library();
-        Ok(Self { metrics, machine, audit, guards: Mutex::default(), library_reads_system })
+        Ok(Self { metrics, system_tokens, audit, guards: Mutex::default(), library_reads_system })
     }
 
     fn guard(&self, organization: &OrganizationId, address: &Url) -> Arc<CallGuard> {
@@ -98,8 +98,8 @@ impl Components {
         let mut upstreams = ByOrganization::default();
         let mut shopper_rings = ByOrganization::default();
         let mut rings = Vec::new();
+        let mut endpoints = ByOrganization::default();
         let mut issuers = ByOrganization::default();
-        let mut agents = ByOrganization::default();
         let trust = TrustAnchors::default();
         let of_store =
             certificate_files::store_expiry(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
@@ -123,11 +123,12 @@ impl Components {
             let authorities = of_api.of_proxy(process.library_reads_system);
             let upstream = Upstream::new(&tenant.api, authorities, &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
-            let issuer = sessions::SlasEndpoint { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
-            issuers.insert(organization.clone(), issuer);
+            let endpoint = sessions::SlasEndpoint { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
+            endpoints.insert(organization.clone(), endpoint);
             if let Some(client) = tenant.acting_client() {
                 let (slas, client) = (parts.slas.clone(), client.clone());
-                agents.insert(organization.clone(), Agent { slas, client, waiting: bounds.logins(&organization) });
+                issuers
+                    .insert(organization.clone(), TsobIssuer { slas, client, waiting: bounds.logins(&organization) });
             }
             rings.push(Arc::clone(&slas_ring));
             rings.extend(system_ring);
@@ -140,7 +141,7 @@ impl Components {
         let exchange = settings.timeouts.exchange;
         let sessions = Sessions::new(
             Arc::clone(&keeping.store),
-            issuers,
+            endpoints,
             Arc::clone(&shoppers),
             settings.sessions.clone(),
             exchange,
@@ -151,7 +152,7 @@ impl Components {
             None => sessions,
         };
         let on_behalf = OnBehalfTokens::new(
-            agents,
+            issuers,
             Arc::clone(&sessions),
             settings.timeouts.upstream,
             exchange,
@@ -174,7 +175,7 @@ impl Components {
             rings,
             shoppers,
             sessions,
-            machine: Arc::clone(&process.machine),
+            system_tokens: Arc::clone(&process.system_tokens),
             on_behalf,
             deprecated_usage,
             bounds,
@@ -185,7 +186,7 @@ impl Components {
             metrics: Arc::clone(metrics),
         });
         let log = AccessLog::new(&settings.log);
-        process.machine.share_proofs(&keeping.store);
+        process.system_tokens.use_store(&keeping.store);
         let runtime = Arc::new(Runtime { gate, upstreams, timeouts: settings.timeouts.clone(), log });
         Ok(Self { settings, runtime, keeping, expiries })
     }

@@ -137,14 +137,14 @@ impl Reloader {
                 background.rings.push((Arc::clone(ring), task));
             }
         }
-        let sessions = tokio::spawn(Arc::clone(&gate.sessions).keep()).abort_handle();
+        let sessions = tokio::spawn(Arc::clone(&gate.sessions).run_background()).abort_handle();
         if let Some(before) = background.sessions.replace(sessions) {
             before.abort();
         }
         let mut services: Vec<_> =
-            self.components.lock().budgets().map(|budget| tokio::spawn(budget.keep()).abort_handle()).collect();
+            self.components.lock().budgets().map(|budget| tokio::spawn(budget.run()).abort_handle()).collect();
         for tenant in gate.tenants.values() {
-            let recovery = health_probe::watch(tenant.slas.clone(), gate.timeouts.exchange);
+            let recovery = health_probe::run(tenant.slas.clone(), gate.timeouts.exchange);
             services.push(tokio::spawn(recovery).abort_handle());
         }
         services.push(tokio::spawn(Arc::clone(&gate.audit).run_background()).abort_handle());

@@ -124,9 +124,10 @@ impl Gateway {
             if tenant.account_manager.is_none() {
                 return Err(NOT_CONFIGURED);
             }
-            let refused = self.machine.refuse_unknown(&tenant.settings.tenant, &credentials, address, scopes).await;
+            let refused =
+                self.system_tokens.reject_unknown_client(&tenant.settings.tenant, &credentials, address, scopes).await;
             return Err(match refused {
-                SystemTokenFailure::CredentialsRefused => NOT_CONFIGURED,
+                SystemTokenFailure::CredentialsRejected => NOT_CONFIGURED,
                 failure => GatewayError::of_system_token(&failure),
             });
         };
@@ -179,7 +180,7 @@ impl Gateway {
                     false => self.system_lease(tenant, &credentials, presenter, &security.scopes).await,
                 };
                 match lease {
-                    Err(SystemTokenFailure::ScopeRefused) => Err(allowed.err().unwrap_or_else(scope_missing)),
+                    Err(SystemTokenFailure::ScopeRejected) => Err(allowed.err().unwrap_or_else(scope_missing)),
                     Err(failure) => Err(GatewayError::of_system_token(&failure)),
                     Ok(lease) => allowed.map(|()| UpstreamCredential::of_machine(trusted.caller, lease)),
                 }
@@ -206,8 +207,8 @@ impl Gateway {
         let proved = self.system_lease(tenant, credentials, *presenter, scopes).await;
         proved.map(|_| ()).map_err(|failure| match failure {
             // Account Manager refused nothing but the tenant: the client is not of this organization.
-            SystemTokenFailure::ScopeRefused if scopes.is_empty() => GatewayError::CallerNotAllowed,
-            SystemTokenFailure::ScopeRefused => GatewayError::ScopeMissing(scopes.clone()),
+            SystemTokenFailure::ScopeRejected if scopes.is_empty() => GatewayError::CallerNotAllowed,
+            SystemTokenFailure::ScopeRejected => GatewayError::ScopeMissing(scopes.clone()),
             failure => GatewayError::of_system_token(&failure),
         })
     }
@@ -220,9 +221,9 @@ impl Gateway {
         presenter: Presenter,
         alternatives: &Scopes,
     ) -> Result<RenewableToken, SystemTokenFailure> {
-        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
+        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRejected)?;
         let of = &tenant.settings.tenant;
-        let token = self.machine.token_with_any(account_manager, of, credentials, presenter, alternatives);
+        let token = self.system_tokens.token_with_any(account_manager, of, credentials, presenter, alternatives);
         let (slot, token) = token.instrument(spans::cache("system")).await?;
         Ok(RenewableToken { credentials: credentials.clone(), slot, token })
     }
@@ -234,8 +235,8 @@ impl Gateway {
         credentials: &ClientCredentials,
         presenter: Presenter,
     ) -> Result<RenewableToken, SystemTokenFailure> {
-        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRefused)?;
-        let token = self.machine.token_by_role(account_manager, &tenant.settings.tenant, credentials, presenter);
+        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRejected)?;
+        let token = self.system_tokens.token_by_role(account_manager, &tenant.settings.tenant, credentials, presenter);
         let (slot, outcome) = token.instrument(spans::cache("system")).await;
         Ok(RenewableToken { credentials: credentials.clone(), slot, token: outcome? })
     }
@@ -252,13 +253,13 @@ impl Gateway {
         for secret in [Some(&own.client_secret), own.previous_client_secret.as_ref()].into_iter().flatten() {
             let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
             let (slot, outcome) = self
-                .machine
+                .system_tokens
                 .token(account_manager, &tenant.settings.tenant, &credentials, Presenter::Gateway, &own.scopes)
                 .instrument(spans::cache("system"))
                 .await;
             match outcome {
                 Ok(token) => return Ok(RenewableToken { credentials, slot, token }),
-                Err(SystemTokenFailure::CredentialsRefused) => {}
+                Err(SystemTokenFailure::CredentialsRejected) => {}
                 Err(SystemTokenFailure::Unavailable { retry_after }) => {
                     return Err(GatewayError::AccountManagerUnavailable { retry_after: Some(retry_after) });
                 }

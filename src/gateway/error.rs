@@ -98,19 +98,19 @@ pub enum RejectionReason {
     /// `[[callers]]` has no such system.
     NotConfigured,
     /// Account Manager refused its credentials.
-    CredentialsRefused,
+    CredentialsRejected,
 }
 
 impl RejectionReason {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::NotConfigured, Self::CredentialsRefused];
+    pub const ALL: [Self; 2] = [Self::NotConfigured, Self::CredentialsRejected];
 
     /// Its name in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotConfigured => "not_configured",
-            Self::CredentialsRefused => "credentials_refused",
+            Self::CredentialsRejected => "credentials_refused",
         }
     }
 }
@@ -196,8 +196,8 @@ impl GatewayError {
     #[must_use]
     pub fn of_system_token(failure: &SystemTokenFailure) -> Self {
         match failure {
-            SystemTokenFailure::CredentialsRefused | SystemTokenFailure::ScopeRefused => {
-                Self::CallerRejected(RejectionReason::CredentialsRefused)
+            SystemTokenFailure::CredentialsRejected | SystemTokenFailure::ScopeRejected => {
+                Self::CallerRejected(RejectionReason::CredentialsRejected)
             }
             SystemTokenFailure::TooManyGuesses { retry_after } => Self::CallerRateLimited { retry_after: *retry_after },
             SystemTokenFailure::Unavailable { retry_after } => {

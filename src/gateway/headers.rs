@@ -26,7 +26,7 @@ use crate::{
     jwt::bearer,
     tokens::{
         on_behalf::OnBehalfToken,
-        system::{ClientCredentials, Slot, SystemToken},
+        system::{ClientCredentials, SystemToken, TokenKey},
     },
     verify::shopper::Shopper,
 };
@@ -42,7 +42,7 @@ pub struct UpstreamCredential(Origin);
 #[derive(Debug, Clone)]
 pub struct RenewableToken {
     pub(super) credentials: ClientCredentials,
-    pub(super) slot: Slot,
+    pub(super) slot: TokenKey,
     pub(super) token: Arc<SystemToken>,
 }
 
@@ -136,7 +136,7 @@ impl UpstreamCredential {
         match &self.0 {
             Origin::Session(_, token) => bearer(token),
             Origin::Machine(_, lease) => Some(lease.token.authorization.clone()),
-            Origin::OnBehalf(_, token) => Some(token.held.authorization.clone()),
+            Origin::OnBehalf(_, token) => Some(token.ready.authorization.clone()),
             Origin::Shopper(_)
             | Origin::Caller(_)
             | Origin::Slas

@@ -220,7 +220,7 @@ impl Gateway {
         let site = self.site_of(tenant, route)?;
         let named = OnBehalfHeader::registered(&body.login)?;
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, audit).await?;
-        let (shopper, token) = (&token.held.verified.shopper, token.held.token());
+        let (shopper, token) = (&token.ready.verified.shopper, token.ready.token());
         let document = self.document_of(tenant, site, shopper, &request.head.headers, &token).await?;
         Ok(with_token(document, &token))
     }

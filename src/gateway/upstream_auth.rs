@@ -20,12 +20,13 @@ impl Gateway {
             Origin::Machine(caller, lease) => {
                 let account_manager = tenant.account_manager.as_ref()?;
                 let RenewableToken { credentials, slot, token } = lease;
-                let token = self.machine.replace(account_manager, credentials, slot, &token.digest).await?;
+                let token =
+                    self.system_tokens.replace_rejected(account_manager, credentials, slot, &token.digest).await?;
                 let lease = RenewableToken { credentials: credentials.clone(), slot: slot.clone(), token };
                 UpstreamCredential::of_machine(caller.clone(), lease)
             }
             Origin::OnBehalf(caller, token) => {
-                UpstreamCredential::on_behalf(caller.clone(), self.on_behalf.replace(token).await?)
+                UpstreamCredential::on_behalf(caller.clone(), self.on_behalf.replace_rejected(token).await?)
             }
             Origin::Session(shopper, token) => {
                 let refused = token_digest(token.expose_secret());

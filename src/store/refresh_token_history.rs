@@ -22,7 +22,7 @@ pub struct Handed {
 
 /// All of a session's: those superseded first, then the others, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HandedTokens(Vec<Handed>);
+pub struct RefreshTokenHistory(Vec<Handed>);
 
 impl Handed {
     fn is_good(&self, now: u64) -> bool {
@@ -30,7 +30,7 @@ impl Handed {
     }
 }
 
-impl HandedTokens {
+impl RefreshTokenHistory {
     /// Those with one more, which follows the one that the caller presented.
     #[must_use]
     pub fn with(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
@@ -60,7 +60,7 @@ impl HandedTokens {
     }
 }
 
-impl FromIterator<Handed> for HandedTokens {
+impl FromIterator<Handed> for RefreshTokenHistory {
     fn from_iter<I: IntoIterator<Item = Handed>>(handed: I) -> Self {
         Self(handed.into_iter().collect())
     }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_last_are_remembered_and_the_superseded_for_a_minute() {
-        let mut handed = HandedTokens::default().with([1; 32], None, 100);
+        let mut handed = RefreshTokenHistory::default().with([1; 32], None, 100);
         for name in 2..=20 {
             handed = handed.with([name; 32], Some(&[name - 1; 32]), 100);
             assert!(handed.accepts(&[name; 32], 100) && handed.accepts(&[name - 1; 32], 100));
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn of_racing_holders_each_keeps_its_own() {
-        let first = HandedTokens::default().with([1; 32], None, 100);
+        let first = RefreshTokenHistory::default().with([1; 32], None, 100);
         let raced = first.with([2; 32], Some(&[1; 32]), 100).with([3; 32], Some(&[1; 32]), 100);
         for name in [1, 2, 3] {
             assert!(raced.accepts(&[name; 32], 100), "{name}");
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_private_clients_stays_the_same() {
-        let same = HandedTokens::default().with([1; 32], None, 100).with([1; 32], Some(&[1; 32]), 200);
+        let same = RefreshTokenHistory::default().with([1; 32], None, 100).with([1; 32], Some(&[1; 32]), 200);
         assert!(same.accepts(&[1; 32], u64::MAX));
         assert_eq!(same.iter().count(), 1);
     }

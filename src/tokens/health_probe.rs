@@ -9,7 +9,7 @@ use crate::salesforce::slas::Slas;
 
 /// Asks for signs of life whenever one is of use, for ever. `within`: how long SLAS may take to give one; asking goes on
 /// meanwhile, or an outage that hangs would be over that much later.
-pub async fn watch(slas: Slas, within: Duration) {
+pub async fn run(slas: Slas, within: Duration) {
     loop {
         slas.guard().probe_due().await;
         let slas = slas.clone();

@@ -2,7 +2,7 @@
 //!
 //! Owns when a session's token is renewed, by whom, and what that means for the request that asked.
 //! A session is found only by a verified access token of its own owner. One refresh runs at a time:
-//! in this process by one flight per session, among replicas by a leased lock in the store; whoever comes second
+//! in this process by one refresh_task per session, among replicas by a leased lock in the store; whoever comes second
 //! waits for the first one's result. A refusal of SLAS ends a session; anything else never does.
 //! A logout ends a session at SLAS and not a list of tokens: [`store::Revocation`](crate::store::Revocation) says which tokens it covers.
 //! The records of ends are in the store and, fed by its news, in this process: no request asks the store for them but the
@@ -22,8 +22,8 @@ use std::{sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
-pub(super) use self::cache::InUse;
-use self::state::Known;
+pub(super) use self::cache::CachedSession;
+use self::state::CacheEntry;
 pub use self::{
     by_name::TokenRecipient,
     caller_held::{CallerHeldSession, CallerRefresh, PresentedRefreshToken, RefreshTokenEpoch, TokenOrigin},
@@ -104,8 +104,8 @@ impl Sessions {
     ///
     /// If the store cannot take it, the login succeeds all the same and the store is asked again for a while.
     pub async fn begin(self: &Arc<Self>, site: &SiteId, token: &VerifiedToken, answer: &TokenResponse) {
-        if let Some(session) = self.session_of(site, token, answer, None) {
-            self.put(session, None).await;
+        if let Some(session) = self.new_session(site, token, answer, None) {
+            self.insert_session(session, None).await;
         }
     }
 
@@ -118,20 +118,22 @@ impl Sessions {
         // Where a session can make up for it, a token is over at its very end; without one, the clocks'
         // difference is granted.
         let is_over = now >= token.shopper.expires_at;
-        let in_use = match self.known(token, now).await {
-            Ok(Known::Session(in_use)) => in_use,
-            Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Expired),
+        let cached = match self.lookup(token, now).await {
+            Ok(CacheEntry::Session(cached)) => cached,
+            Ok(CacheEntry::Revoked) => return Err(SessionError::LoggedOut),
+            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.has_ended(now) => {
+                return Err(SessionError::Expired);
+            }
             Err(error) if is_over => return Err(error.into()),
-            Ok(Known::Nothing(_) | Known::Epoch(_)) | Err(_) => return Ok(TokenChoice::AsPresented),
+            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) | Err(_) => return Ok(TokenChoice::AsPresented),
         };
-        let session = in_use.session.load_full();
-        let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
+        let session = cached.session.load_full();
+        let ahead = CachedSession::ahead(&session, self.settings.refresh_ahead);
         if token.shopper.expires_at > now + ahead {
-            self.used(&in_use, now).await;
+            self.note_use(&cached, now).await;
             return Ok(TokenChoice::AsPresented);
         }
-        match self.is_idle(&in_use, now).await {
+        match self.is_idle(&cached, now).await {
             Ok(false) => {}
             Ok(true) | Err(_) if !is_over => return Ok(TokenChoice::AsPresented),
             Ok(true) => return Err(SessionError::Expired),
@@ -141,16 +143,16 @@ impl Sessions {
             self.count("hit");
             Ok(Arc::clone(&session))
         } else if is_over {
-            self.renew(&in_use, session.version, Priority::Refresh).await
+            self.refresh_session(&cached, session.version, Priority::Refresh).await
         } else {
-            match self.renew_without_delay(&in_use, session.version, now).await {
+            match self.refresh_with_timeout(&cached, session.version, now).await {
                 Some(renewed) => renewed,
                 None => return Ok(TokenChoice::AsPresented),
             }
         };
         match renewed {
             Ok(newest) => {
-                self.used(&in_use, now).await;
+                self.note_use(&cached, now).await;
                 Ok(self.choose(token, &newest))
             }
             Err(error) if !is_over => {
@@ -168,18 +170,19 @@ impl Sessions {
 
     /// A refresh for a token that is still valid: it waits a moment, and not at all while SLAS or the store
     /// are known to fail. The refresh itself goes on.
-    async fn renew_without_delay(
+    async fn refresh_with_timeout(
         self: &Arc<Self>,
-        in_use: &Arc<InUse>,
+        cached: &Arc<CachedSession>,
         seen: u64,
         now: u64,
     ) -> Option<Result<Arc<Session>, SessionError>> {
-        if in_use.has_just_failed(now) {
+        if cached.has_just_failed(now) {
             return None;
         }
-        let renewed = tokio::time::timeout(VALID_WAITS, self.renew(in_use, seen, Priority::Refresh)).await.ok();
+        let renewed =
+            tokio::time::timeout(VALID_WAITS, self.refresh_session(cached, seen, Priority::Refresh)).await.ok();
         if renewed.is_none() {
-            in_use.note_failure(now);
+            cached.note_failure(now);
         }
         renewed
     }
@@ -191,20 +194,21 @@ impl Sessions {
     /// [`SessionError`].
     pub async fn refresh(self: &Arc<Self>, token: &VerifiedToken) -> Result<SecretString, SessionError> {
         let now = unix_now();
-        let in_use = match self.known(token, now).await? {
-            Known::Session(in_use) => in_use,
-            Known::Ended => return Err(SessionError::LoggedOut),
-            Known::Nothing(_) | Known::Epoch(_) => return Err(SessionError::Expired),
+        let cached = match self.lookup(token, now).await? {
+            CacheEntry::Session(cached) => cached,
+            CacheEntry::Revoked => return Err(SessionError::LoggedOut),
+            CacheEntry::Unknown(_) | CacheEntry::Epoch(_) => return Err(SessionError::Expired),
         };
-        if self.is_idle(&in_use, now).await? {
+        if self.is_idle(&cached, now).await? {
             return Err(SessionError::Expired);
         }
-        let session = in_use.session.load_full();
-        let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
+        let session = cached.session.load_full();
+        let ahead = CachedSession::ahead(&session, self.settings.refresh_ahead);
         let is_other = session.tokens.last() != Some(&token.digest);
         let is_good = (is_other || session.renewed_at + A_REFRESH_EACH > now) && session.access_ends_at > now + ahead;
-        let newest = if is_good { session } else { self.renew(&in_use, session.version, Priority::Refresh).await? };
-        self.used(&in_use, now).await;
+        let newest =
+            if is_good { session } else { self.refresh_session(&cached, session.version, Priority::Refresh).await? };
+        self.note_use(&cached, now).await;
         Ok(newest.access_token.clone())
     }
 
@@ -218,20 +222,22 @@ impl Sessions {
     pub async fn log_out(&self, token: &VerifiedToken) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
         let now = unix_now();
         let at = self.revocation_time_of(token);
-        let after = match self.known(token, now).await {
-            Ok(Known::Session(in_use)) => return self.revoke_session(&in_use.session.load_full(), at).await,
-            Ok(Known::Ended) => return Err(SessionError::LoggedOut),
-            Ok(Known::Nothing(_) | Known::Epoch(_)) if token.has_ended(now) => return Err(SessionError::Expired),
-            Ok(Known::Epoch(after)) => Some(*after),
-            Ok(Known::Nothing(_)) => None,
+        let after = match self.lookup(token, now).await {
+            Ok(CacheEntry::Session(cached)) => return self.revoke_session(&cached.session.load_full(), at).await,
+            Ok(CacheEntry::Revoked) => return Err(SessionError::LoggedOut),
+            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.has_ended(now) => {
+                return Err(SessionError::Expired);
+            }
+            Ok(CacheEntry::Epoch(after)) => Some(*after),
+            Ok(CacheEntry::Unknown(_)) => None,
             Err(error) => {
                 self.revoke_locally(token.shopper.revocation_keys.session, 0, at);
-                self.known.insert(token.digest, Known::Ended);
+                self.cache.insert(token.digest, CacheEntry::Revoked);
                 self.revoke_in_background(PendingRevocation::Token(token.clone()), at);
                 return Err(error.into());
             }
         };
-        self.known.insert(token.digest, Known::Ended);
+        self.cache.insert(token.digest, CacheEntry::Revoked);
         match self.store.end(ending_of(token, after), at).await {
             Ok(end) => {
                 self.ends.note(token.shopper.revocation_keys.session, end);
@@ -250,7 +256,7 @@ impl Sessions {
         session: &Arc<Session>,
         at: u64,
     ) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
-        self.forget(session);
+        self.mark_revoked(session);
         let key = session.revocation_keys().session;
         match self.store.end(RevocationTarget::Session(session), at).await {
             Ok(end) => self.ends.note(key, end),

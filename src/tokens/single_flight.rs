@@ -1,4 +1,4 @@
-//! Flights: one piece of work at a time under each key, whoever asks for it and however many.
+//! SingleFlight: one piece of work at a time under each key, whoever asks for it and however many.
 //!
 //! Owns who works and who waits. The work runs in a task of its own, so that a caller who hangs up does not abort what
 //! others wait for, or what cannot be done twice. Knows nothing of tokens.
@@ -12,32 +12,32 @@ use tracing::Instrument;
 use crate::{correlation, time::external_wait};
 
 /// Work under way, by key.
-pub struct Flights<K, T> {
+pub struct SingleFlight<K, T> {
     under_way: Mutex<HashMap<K, watch::Receiver<Option<T>>>>,
 }
 
 /// Whether work was begun for this caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
+pub enum FlightRole {
     /// It was begun for this one.
-    First,
+    Leader,
     /// It was under way already.
-    Later,
+    Follower,
 }
 
 /// Takes a flight off the list when it ends, also by a panic.
-struct Landing<K: Eq + Hash, T> {
-    flights: Arc<Flights<K, T>>,
+struct FlightGuard<K: Eq + Hash, T> {
+    flights: Arc<SingleFlight<K, T>>,
     key: K,
 }
 
-impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     fn drop(&mut self) {
         self.flights.under_way.lock().remove(&self.key);
     }
 }
 
-impl<K, T> Flights<K, T>
+impl<K, T> SingleFlight<K, T>
 where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
@@ -50,35 +50,35 @@ where
 
     /// Begins the work under a key, unless it is under way, and waits for its outcome: `None` if it was
     /// abandoned. What is begun is finished, whether somebody still waits or not.
-    pub async fn join<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (Option<T>, Joined)
+    pub async fn join<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (Option<T>, FlightRole)
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (mut outcome, joined) = self.board(key, work);
+        let (mut outcome, joined) = self.subscribe(key, work);
         let landed = external_wait::track(outcome.wait_for(Option::is_some)).await;
         (landed.ok().and_then(|outcome| outcome.clone()), joined)
     }
 
     /// Begins the work under a key, unless it is under way, and does not wait.
-    pub fn begin<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F)
+    pub fn start<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F)
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.board(key, work);
+        self.subscribe(key, work);
     }
 
-    fn board<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (watch::Receiver<Option<T>>, Joined)
+    fn subscribe<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (watch::Receiver<Option<T>>, FlightRole)
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut under_way = self.under_way.lock();
         if let Some(outcome) = under_way.get(key) {
-            return (outcome.clone(), Joined::Later);
+            return (outcome.clone(), FlightRole::Follower);
         }
         let (land, outcome) = watch::channel(None);
         under_way.insert(key.clone(), outcome.clone());
         drop(under_way);
-        let landing = Landing { flights: Arc::clone(self), key: key.clone() };
+        let landing = FlightGuard { flights: Arc::clone(self), key: key.clone() };
         let work = work();
         let work = async move {
             let outcome = work.await;
@@ -88,13 +88,13 @@ where
         };
         // In a trace, and at Salesforce, the work is of the request that came first.
         tokio::spawn(correlation::inherit(work).in_current_span());
-        (outcome, Joined::First)
+        (outcome, FlightRole::Leader)
     }
 }
 
-impl<K, T> fmt::Debug for Flights<K, T> {
+impl<K, T> fmt::Debug for SingleFlight<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("under_way", &self.under_way.lock().len()).finish()
+        f.debug_struct("SingleFlight").field("under_way", &self.under_way.lock().len()).finish()
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_ask_and_one_works() {
-        let (flights, worked) = (Flights::new(), Arc::new(AtomicUsize::new(0)));
+        let (flights, worked) = (SingleFlight::new(), Arc::new(AtomicUsize::new(0)));
         let ask = || {
             let worked = Arc::clone(&worked);
             flights.join(&"key", move || async move {
@@ -119,13 +119,13 @@ mod tests {
         };
         let outcomes = futures::future::join_all((0..100).map(|_| ask())).await;
         assert!(outcomes.iter().all(|(outcome, _)| *outcome == Some(1)));
-        assert_eq!(outcomes.iter().filter(|(_, joined)| *joined == Joined::First).count(), 1);
+        assert_eq!(outcomes.iter().filter(|(_, joined)| *joined == FlightRole::Leader).count(), 1);
         assert_eq!(ask().await.0, Some(2), "the next begins anew");
     }
 
     #[tokio::test]
     async fn who_hangs_up_aborts_nothing() {
-        let (flights, (write_revocation, told)) = (Flights::new(), tokio::sync::oneshot::channel());
+        let (flights, (write_revocation, told)) = (SingleFlight::new(), tokio::sync::oneshot::channel());
         let work = || async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
             write_revocation.send(()).unwrap();
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn abandoned_work_blocks_nobody() {
-        let flights = Flights::new();
+        let flights = SingleFlight::new();
         let (outcome, _) = flights.join(&1, || async { panic!("on purpose") }).await;
         assert_eq!(outcome, None::<u8>);
         assert_eq!(flights.join(&1, || async { 2 }).await.0, Some(2));

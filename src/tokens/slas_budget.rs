@@ -47,7 +47,7 @@ impl SlasBudget {
     }
 
     /// Fills the guard's purse whenever it is empty, for ever.
-    pub async fn keep(mut self) {
+    pub async fn run(mut self) {
         loop {
             let priority = self.guard.permit_lease().next_refill_request().await;
             match self.take(priority).await {

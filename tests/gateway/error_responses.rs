@@ -165,7 +165,7 @@ async fn gateway_rejections_match_snapshots() {
             world.get(&order).basic_auth("nobody", Some("s3cret-refresh")),
         ),
         (
-            GatewayError::CallerRejected(RejectionReason::CredentialsRefused),
+            GatewayError::CallerRejected(RejectionReason::CredentialsRejected),
             world.get(&order).basic_auth(CALLER_CLIENT, Some("s3cret-refresh")),
         ),
         (

@@ -9,9 +9,9 @@ use shopper_gateway::{
     observability::metrics::Metrics,
     ratelimit::BucketConfig,
     store::{
-        Cursor, Epoch, Fence, Found, HandedTokens, Lock, News, Owner, Revocation, RevocationKeys, RevocationTarget,
-        Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written, memory::MemoryStore,
-        redis::RedisStore,
+        Cursor, Epoch, Fence, Found, Lock, News, Owner, RefreshTokenHistory, Revocation, RevocationKeys,
+        RevocationTarget, Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written,
+        memory::MemoryStore, redis::RedisStore,
     },
     time::unix_now,
 };
@@ -104,7 +104,7 @@ pub fn made(settings: &Configured) -> RedisStore {
 }
 
 fn accepts(session: &Session, name: &TokenDigest, now: u64) -> bool {
-    session.handed.as_deref().unwrap_or(&HandedTokens::default()).accepts(name, now)
+    session.handed.as_deref().unwrap_or(&RefreshTokenHistory::default()).accepts(name, now)
 }
 
 async fn end_all(store: &dyn SessionStore, owner: &Owner) -> Result<Revocation, StoreError> {

@@ -22,7 +22,7 @@ use crate::{
         audit::{AuditRecord, Event},
         spans,
     },
-    tokens::on_behalf::{ECOM, OnBehalfError, OnBehalfOf, OnBehalfToken, Whose, is_guest},
+    tokens::on_behalf::{ECOM_IDP, OnBehalfError, OnBehalfSubject, OnBehalfToken, SubjectShopper, is_guest_login},
     types::{Scopes, SiteId, Usid},
 };
 
@@ -72,7 +72,7 @@ impl OnBehalfHeader {
         let login = single(headers, &LOGIN)?.ok_or_else(|| {
             GatewayError::RequestInvalid("X-On-Behalf-Of is missing; it names the shopper's login, or guest.".into())
         })?;
-        let idp = single(headers, &IDP)?.unwrap_or(ECOM);
+        let idp = single(headers, &IDP)?.unwrap_or(ECOM_IDP);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if !(1..=MAX_IDP_CHARACTERS).contains(&idp.len()) || !idp.bytes().all(is_word) {
             return Err(GatewayError::RequestInvalid(
@@ -81,8 +81,8 @@ impl OnBehalfHeader {
         }
         let login = read_login(login, "X-On-Behalf-Of")?;
         let usid = single(headers, &GUEST_USID)?;
-        let guest = match (is_guest(login.expose_secret()), usid) {
-            (true, _) if idp != ECOM => {
+        let guest = match (is_guest_login(login.expose_secret()), usid) {
+            (true, _) if idp != ECOM_IDP => {
                 let problem = "X-On-Behalf-Of: guest is a guest of B2C Commerce: leave out X-On-Behalf-Of-Idp.";
                 return Err(GatewayError::RequestInvalid(problem.into()));
             }
@@ -109,10 +109,10 @@ impl OnBehalfHeader {
     /// A shopper that B2C Commerce itself knows, named by the body's `login`, whose token the caller gets. A guest has none.
     pub(in crate::gateway) fn registered(login: &SecretString) -> Result<Self, GatewayError> {
         let login = read_login(login.expose_secret(), "The body's login")?;
-        if is_guest(login.expose_secret()) {
+        if is_guest_login(login.expose_secret()) {
             return Err(GatewayError::ShopperUnknown);
         }
-        Ok(Self { login, idp: ECOM.to_owned(), guest: None, is_handed_out: true })
+        Ok(Self { login, idp: ECOM_IDP.to_owned(), guest: None, is_handed_out: true })
     }
 }
 
@@ -162,7 +162,7 @@ impl Gateway {
             self.bounds.caller(&trusted.caller)?;
         }
         let token = self.on_behalf_token(tenant, &trusted.caller, operation, site, named, audit).await?;
-        authorize_shopper(&token.held.verified.shopper, operation, Some(site))?;
+        authorize_shopper(&token.ready.verified.shopper, operation, Some(site))?;
         Ok(UpstreamCredential::on_behalf(trusted.caller, token))
     }
 
@@ -180,23 +180,26 @@ impl Gateway {
         if !caller.may_on_behalf(operation, organization, site) {
             return Err(GatewayError::CallerNotAllowed);
         }
-        if named.idp != ECOM && !caller.settings.may_create_shoppers {
+        if named.idp != ECOM_IDP && !caller.settings.may_create_shoppers {
             return Err(GatewayError::CallerMayNotCreateShoppers);
         }
-        let whose = match named.guest {
-            None => Whose::Registered { idp: named.idp, login: named.login },
-            Some(RequestedGuest::New) => Whose::NewGuest,
-            Some(RequestedGuest::Continued(usid)) => Whose::Guest { usid, caller: caller.settings.name.clone() },
+        let shopper = match named.guest {
+            None => SubjectShopper::Registered { idp: named.idp, login: named.login },
+            Some(RequestedGuest::New) => SubjectShopper::NewGuest,
+            Some(RequestedGuest::Continued(usid)) => {
+                SubjectShopper::Guest { usid, caller: caller.settings.name.clone() }
+            }
         };
-        let handed_to = named.is_handed_out.then(|| caller.entry());
-        let whose = Arc::new(OnBehalfOf { organization: organization.clone(), site: site.clone(), whose, handed_to });
-        let token = self.on_behalf.token(&whose).instrument(spans::cache("on_behalf")).await;
+        let recipient = named.is_handed_out.then(|| caller.entry());
+        let subject =
+            Arc::new(OnBehalfSubject { organization: organization.clone(), site: site.clone(), shopper, recipient });
+        let token = self.on_behalf.token(&subject).instrument(spans::cache("on_behalf")).await;
         audit.shopper = match &token {
-            Ok(OnBehalfToken { held, .. }) => {
-                let customer = held.verified.shopper.customer.as_ref();
+            Ok(OnBehalfToken { ready, .. }) => {
+                let customer = ready.verified.shopper.customer.as_ref();
                 customer.map(|customer| self.audit.pseudonym(organization.as_str(), customer.as_str()))
             }
-            Err(_) => Some(self.audit.pseudonym_of_login(organization.as_str(), whose.whose.named_by())),
+            Err(_) => Some(self.audit.pseudonym_of_login(organization.as_str(), subject.shopper.login_or_usid())),
         };
         token.map_err(|error| refusal_of(&error))
     }
@@ -220,7 +223,7 @@ fn refusal_of(error: &OnBehalfError) -> GatewayError {
         OnBehalfError::NoClient => {
             GatewayError::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
         }
-        OnBehalfError::TooMany => GatewayError::Overloaded,
+        OnBehalfError::TooManyWaiting => GatewayError::Overloaded,
         OnBehalfError::ShopperUnknown => GatewayError::ShopperUnknown,
         OnBehalfError::Slas(error) => GatewayError::of_slas(error),
         OnBehalfError::Store(_) => GatewayError::StoreUnavailable,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     jwt::TokenDigest,
-    store::{CallerEntry, Epoch, Handed, HandedTokens, Owner, Session, SessionId, StoreError},
+    store::{CallerEntry, Epoch, Handed, Owner, RefreshTokenHistory, Session, SessionId, StoreError},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
         |(name, superseded_at): (String, Option<u64>)| Some(Handed { name: digest(&name)?, superseded_at });
     let handed = match wire.handed {
         Some(handed) => {
-            let handed = handed.into_iter().map(read_handed).collect::<Option<HandedTokens>>();
+            let handed = handed.into_iter().map(read_handed).collect::<Option<RefreshTokenHistory>>();
             Some(Box::new(handed.ok_or_else(unreadable)?))
         }
         None => None,

@@ -12,9 +12,9 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    cache::InUse,
+    cache::CachedSession,
     error::SessionError,
-    state::{Known, NOTHING_FOR, Sessions},
+    state::{CacheEntry, NOTHING_FOR, Sessions},
 };
 use crate::{
     correlation,
@@ -36,7 +36,7 @@ const ROUNDS: u32 = 4;
 
 impl Sessions {
     /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
-    pub async fn keep(self: Arc<Self>) {
+    pub async fn run_background(self: Arc<Self>) {
         let mut swept_at = tokio::time::Instant::now();
         let mut key_checked_at = None;
         let mut round = 0;
@@ -54,7 +54,7 @@ impl Sessions {
                 swept_at = tokio::time::Instant::now();
                 self.sweep().await;
                 round = (round + 1) % ROUNDS;
-                self.renew_ahead(round);
+                self.refresh_due_sessions(round);
             }
         }
     }
@@ -64,14 +64,14 @@ impl Sessions {
         let Ok(news) = self.store.ended_since(cursor).await else { return };
         if began && !cursor.0.is_empty() {
             // Whatever was learnt before the cursor began may have ended unseen.
-            self.known.clear();
+            self.cache.clear();
         }
         for (key, end) in news.ends {
             self.ends.note(key, end);
         }
         for digest in news.tokens {
-            if self.known.peek(&digest).is_some() {
-                self.known.insert(digest, Known::Ended);
+            if self.cache.peek(&digest).is_some() {
+                self.cache.insert(digest, CacheEntry::Revoked);
             }
         }
     }
@@ -81,16 +81,16 @@ impl Sessions {
         let now = unix_now();
         let idle = self.settings.idle_timeout;
         let seen = Mutex::new(HashSet::new());
-        self.known.retain(|_, entry| match entry {
-            Known::Session(in_use) => {
+        self.cache.retain(|_, entry| match entry {
+            CacheEntry::Session(cached) => {
                 // A session has an entry for each of its tokens.
-                seen.lock().insert(in_use.session.load().id);
-                in_use.session.load().ends_at > now
-                    && in_use.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
+                seen.lock().insert(cached.session.load().id);
+                cached.session.load().ends_at > now
+                    && cached.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
             }
-            Known::Nothing(at) => at.saturating_add(NOTHING_FOR) > now,
+            CacheEntry::Unknown(at) => at.saturating_add(NOTHING_FOR) > now,
             // Forgotten by capacity only: the store remembers for as long as a token may live.
-            Known::Ended | Known::Epoch(_) => true,
+            CacheEntry::Revoked | CacheEntry::Epoch(_) => true,
         });
         self.verifier.forget_ended(now);
         let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
@@ -102,9 +102,9 @@ impl Sessions {
     #[must_use]
     pub fn count_cached(&self) -> (usize, usize) {
         let (mut own, mut on_behalf) = (0, 0);
-        for (digest, known) in self.known.iter() {
-            let Known::Session(in_use) = known else { continue };
-            let session = in_use.session.load();
+        for (digest, known) in self.cache.iter() {
+            let CacheEntry::Session(cached) = known else { continue };
+            let session = cached.session.load();
             // It has an entry for each of its tokens.
             if session.tokens.first() == Some(&digest) {
                 *(if session.is_named { &mut on_behalf } else { &mut own }) += 1;
@@ -114,27 +114,29 @@ impl Sessions {
     }
 
     /// Renews sessions that are in use and due, within the configured number a minute.
-    fn renew_ahead(self: &Arc<Self>, round: u32) {
+    fn refresh_due_sessions(self: &Arc<Self>, round: u32) {
         // The minute's number in equal shares; the first round has what is left over.
         let a_minute = self.settings.background_refreshes_per_minute;
         let share = a_minute / ROUNDS + if round == 0 { a_minute % ROUNDS } else { 0 };
         let now = unix_now();
         let mut due = HashMap::new();
-        for (_, known) in self.known.iter() {
-            let Known::Session(in_use) = known else { continue };
-            let session = in_use.session.load_full();
-            let is_due = session.access_ends_at <= now + InUse::ahead(&session, self.settings.refresh_ahead);
-            let is_used = in_use.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
+        for (_, known) in self.cache.iter() {
+            let CacheEntry::Session(cached) = known else { continue };
+            let session = cached.session.load_full();
+            let is_due = session.access_ends_at <= now + CachedSession::ahead(&session, self.settings.refresh_ahead);
+            let is_used = cached.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
             if is_due && is_used && due.len() < share as usize {
                 // Once a session, by however many of its tokens it is known.
-                due.insert(session.id, (in_use, session.version));
+                due.insert(session.id, (cached, session.version));
             }
         }
-        for (in_use, version) in due.into_values() {
+        for (cached, version) in due.into_values() {
             let sessions = Arc::clone(self);
             // No request asked for it: it has a correlation id of its own.
             tokio::spawn(correlation::inherit(async move {
-                let Err(error) = sessions.renew(&in_use, version, Priority::BackgroundRefresh).await else { return };
+                let Err(error) = sessions.refresh_session(&cached, version, Priority::BackgroundRefresh).await else {
+                    return;
+                };
                 let correlation_id = correlation::current_text();
                 match error {
                     // Nothing was sent.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    cache::InUse,
+    cache::CachedSession,
     error::{Outcome, SessionError},
     ready_token::ReadyToken,
-    state::{Known, Sessions, owns},
+    state::{CacheEntry, Sessions, owns},
 };
 use crate::{
     jwt::TokenDigest,
@@ -50,23 +50,26 @@ impl Sessions {
         caller: Option<&CallerEntry>,
         answer: &TokenResponse,
     ) {
-        if let Some(mut session) = self.session_of(site, &held.verified, answer, Some(name)) {
+        if let Some(mut session) = self.new_session(site, &held.verified, answer, Some(name)) {
             session.caller = caller.cloned().map(Box::new);
-            self.put(session, None).await.held.store(Some(Arc::clone(held)));
+            self.insert_session(session, None).await.held.store(Some(Arc::clone(held)));
         }
     }
 
     /// The session of a name, asking the store where this process has not seen it. What the store has under this name and
     /// another wrote there is none.
-    pub(in crate::tokens) async fn named(&self, name: &TokenDigest) -> Result<Option<Arc<InUse>>, StoreError> {
-        if let Some(Known::Session(in_use)) = self.known.get(name) {
-            return Ok(Some(in_use).filter(|in_use| !self.has_ended(in_use)));
+    pub(in crate::tokens) async fn find_by_name(
+        &self,
+        name: &TokenDigest,
+    ) -> Result<Option<Arc<CachedSession>>, StoreError> {
+        if let Some(CacheEntry::Session(cached)) = self.cache.get(name) {
+            return Ok(Some(cached).filter(|cached| !self.has_ended(cached)));
         }
         match self.store.find(name).await? {
             Found::Session(session, used_at) if session.is_named && session.tokens.first() == Some(name) => {
-                let in_use = Arc::new(InUse::new(session, used_at));
-                self.known.insert(*name, Known::Session(Arc::clone(&in_use)));
-                Ok(Some(in_use))
+                let cached = Arc::new(CachedSession::new(session, used_at));
+                self.cache.insert(*name, CacheEntry::Session(Arc::clone(&cached)));
+                Ok(Some(cached))
             }
             Found::Session(..) | Found::Gone | Found::Epoch(_) | Found::Ended | Found::Nothing => Ok(None),
         }
@@ -74,33 +77,33 @@ impl Sessions {
 
     /// A named session whose newest token lives. One that is due is renewed behind the request; only one that has ended
     /// is waited for.
-    pub(in crate::tokens) async fn newest_of(self: &Arc<Self>, in_use: &Arc<InUse>) -> Outcome {
+    pub(in crate::tokens) async fn living(self: &Arc<Self>, cached: &Arc<CachedSession>) -> Outcome {
         let now = unix_now();
-        let session = in_use.session.load_full();
-        if self.is_idle(in_use, now).await.unwrap_or(false) {
+        let session = cached.session.load_full();
+        if self.is_idle(cached, now).await.unwrap_or(false) {
             return Err(SessionError::Expired);
         }
-        self.used(in_use, now).await;
-        let ahead = InUse::ahead(&session, self.settings.refresh_ahead);
+        self.note_use(cached, now).await;
+        let ahead = CachedSession::ahead(&session, self.settings.refresh_ahead);
         if session.access_ends_at > now {
-            if session.access_ends_at <= now + ahead && !in_use.has_just_failed(now) {
-                self.renew_behind(in_use);
+            if session.access_ends_at <= now + ahead && !cached.has_just_failed(now) {
+                self.refresh_in_background(cached);
             }
             return Ok(session);
         }
-        self.renew(in_use, session.version, Priority::Refresh).await
+        self.refresh_session(cached, session.version, Priority::Refresh).await
     }
 
     /// The newest token of a session, which is verified when this process has not yet, and anew when keys or configuration
     /// have changed. It was not given to this gateway just now, so of an unknown key it proves nothing.
-    pub(in crate::tokens) async fn held(
+    pub(in crate::tokens) async fn ready_token(
         &self,
-        in_use: &InUse,
+        cached: &CachedSession,
         session: &Session,
     ) -> Result<Arc<ReadyToken>, TokenError> {
         let is_newest = |held: &ReadyToken| session.tokens.last() == Some(&held.verified.digest);
         if let Some(held) =
-            in_use.held.load_full().filter(|held| is_newest(held) && self.verifier.still_verifies(&held.verified))
+            cached.held.load_full().filter(|held| is_newest(held) && self.verifier.still_verifies(&held.verified))
         {
             return Ok(held);
         }
@@ -111,12 +114,12 @@ impl Sessions {
             return Err(TokenError::NotAShoppers);
         }
         let held = Arc::new(ReadyToken::new(&session.access_token, verified)?);
-        in_use.held.store(Some(Arc::clone(&held)));
+        cached.held.store(Some(Arc::clone(&held)));
         Ok(held)
     }
 
     /// A token that SLAS has just given for a shopper of this organization, verified.
-    pub(in crate::tokens) async fn issued(
+    pub(in crate::tokens) async fn verify_issued(
         &self,
         token: &SecretString,
         organization: &OrganizationId,
@@ -126,28 +129,28 @@ impl Sessions {
 
     /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all
     /// who were refused. No more than one a second is fetched for it; `None` if there is no other.
-    pub(in crate::tokens) async fn replace_refused(
+    pub(in crate::tokens) async fn replace_rejected(
         self: &Arc<Self>,
-        in_use: &Arc<InUse>,
+        cached: &Arc<CachedSession>,
         refused: &TokenDigest,
     ) -> Result<Option<Arc<Session>>, SessionError> {
-        let session = self.renew_refused(in_use, refused).await?;
+        let session = self.refresh_rejected(cached, refused).await?;
         Ok(Some(session).filter(|session| session.tokens.last() != Some(refused)))
     }
 
     /// The same for a session that is known here by the refused token.
     pub async fn replace_rejected_token(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
-        let Some(Known::Session(in_use)) = self.known.get(refused) else { return None };
-        if self.has_ended(&in_use) {
+        let Some(CacheEntry::Session(cached)) = self.cache.get(refused) else { return None };
+        if self.has_ended(&cached) {
             return None;
         }
-        let session = self.replace_refused(&in_use, refused).await.ok()??;
+        let session = self.replace_rejected(&cached, refused).await.ok()??;
         Some(session.access_token.clone())
     }
 
     /// Ends a named session that its own shopper or SLAS has ended, so that the name is free again.
     pub(in crate::tokens) fn forget_name(&self, name: &TokenDigest) {
-        self.known.remove(name);
+        self.cache.remove(name);
     }
 
     /// Who was given a token on behalf of a shopper.
@@ -155,17 +158,17 @@ impl Sessions {
     /// # Errors
     /// [`SessionError::LoggedOut`], and [`SessionError::Store`]: nobody knows.
     pub async fn recipient(&self, token: &VerifiedToken) -> Result<TokenRecipient, SessionError> {
-        match self.known(token, unix_now()).await? {
-            Known::Session(in_use) => {
-                let session = in_use.session.load();
+        match self.lookup(token, unix_now()).await? {
+            CacheEntry::Session(cached) => {
+                let session = cached.session.load();
                 Ok(match session.caller.as_deref() {
                     Some(entry) => TokenRecipient::TrustedSystem(entry.clone(), session.owner.site.clone()),
                     None if session.is_named => TokenRecipient::Unknown,
                     None => TokenRecipient::Client,
                 })
             }
-            Known::Ended => Err(SessionError::LoggedOut),
-            Known::Nothing(_) | Known::Epoch(_) => Ok(TokenRecipient::Unknown),
+            CacheEntry::Revoked => Err(SessionError::LoggedOut),
+            CacheEntry::Unknown(_) | CacheEntry::Epoch(_) => Ok(TokenRecipient::Unknown),
         }
     }
 
@@ -175,10 +178,10 @@ impl Sessions {
     /// [`SessionError::LoggedOut`], [`SessionError::Expired`], [`SessionError::Store`].
     pub async fn check_active(&self, token: &VerifiedToken) -> Result<(), SessionError> {
         let now = unix_now();
-        match self.known(token, now).await? {
-            Known::Ended => Err(SessionError::LoggedOut),
+        match self.lookup(token, now).await? {
+            CacheEntry::Revoked => Err(SessionError::LoggedOut),
             _ if token.has_ended(now) => Err(SessionError::Expired),
-            Known::Session(_) | Known::Nothing(_) | Known::Epoch(_) => Ok(()),
+            CacheEntry::Session(_) | CacheEntry::Unknown(_) | CacheEntry::Epoch(_) => Ok(()),
         }
     }
 

@@ -20,7 +20,7 @@ const WORTH_SPREADING: u64 = 30;
 
 /// A session as this process last saw it.
 #[derive(Debug)]
-pub(in crate::tokens) struct InUse {
+pub(in crate::tokens) struct CachedSession {
     pub(super) session: ArcSwap<Session>,
     /// What ends it.
     pub(super) revocation_keys: RevocationKeys,
@@ -33,7 +33,7 @@ pub(in crate::tokens) struct InUse {
     failed_at: AtomicU64,
 }
 
-impl InUse {
+impl CachedSession {
     pub(super) fn new(session: Arc<Session>, used_at: u64) -> Self {
         Self {
             revocation_keys: session.revocation_keys(),
@@ -54,7 +54,7 @@ impl InUse {
     }
 
     /// How long before its end the newest token is renewed: never more than a quarter of its life. Where that is long, each
-    /// session has a time of its own in it, so that shoppers who came together do not renew together.
+    /// session has a time of its own in it, so that shoppers who came together do not refresh_session together.
     pub(super) fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
         let ahead = refresh_ahead.as_secs().min(session.access_life / 4);
         let SessionId([.., high, low]) = session.id;

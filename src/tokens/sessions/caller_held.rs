@@ -15,9 +15,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     A_REFRESH_EACH,
-    cache::InUse,
+    cache::CachedSession,
     error::SessionError,
-    state::{Known, Sessions, owns},
+    state::{CacheEntry, Sessions, owns},
 };
 use crate::{
     correlation,
@@ -102,9 +102,9 @@ impl Sessions {
         answer: &TokenResponse,
         after: Option<Epoch>,
     ) {
-        if let Some(session) = self.session_of(site, token, answer, None) {
+        if let Some(session) = self.new_session(site, token, answer, None) {
             let name = name_of(&session.refresh_token);
-            self.put(session.handing(name, None, unix_now()), after).await;
+            self.insert_session(session.handing(name, None, unix_now()), after).await;
         }
     }
 
@@ -134,13 +134,13 @@ impl Sessions {
             TokenOrigin::Refresh(_) => {
                 // Its issue time would show it as later than the logout.
                 self.store.refuse(&token.digest).await?;
-                self.known.insert(token.digest, Known::Ended);
+                self.cache.insert(token.digest, CacheEntry::Revoked);
                 return Ok(None);
             }
         };
         if is_covered {
             let life = expiry::time_to_expiry(shopper.expires_at, unix_now());
-            self.known.insert(token.digest, Known::Epoch(Arc::new(after)));
+            self.cache.insert(token.digest, CacheEntry::Epoch(Arc::new(after)));
             self.store.note_after(&token.digest, after, life).await?;
         }
         if let Some(refresh_token) = refresh_token {
@@ -248,7 +248,7 @@ impl Sessions {
     /// The last answer to a caller's own refresh of a session, if it is a moment old and still its newest.
     async fn last_answer(&self, session: &Session, place: &[u8]) -> Option<Response> {
         let now = unix_now();
-        let ahead = InUse::ahead(session, self.settings.refresh_ahead);
+        let ahead = CachedSession::ahead(session, self.settings.refresh_ahead);
         if session.renewed_at + A_REFRESH_EACH <= now || session.access_ends_at <= now + ahead {
             return None;
         }
@@ -274,7 +274,7 @@ impl Sessions {
             let error = SalesforceError::from_response(answer);
             if error.is_refresh_token_rejected() {
                 if self.refused(session, fence, error).await.is_err() {
-                    self.forget(session);
+                    self.mark_revoked(session);
                 }
             } else {
                 self.unlock(session, fence).await;
@@ -311,17 +311,17 @@ impl Sessions {
 
     /// Makes the newest version known in this process. Says whether it was ended meanwhile.
     async fn adopt(&self, newest: Arc<Session>, now: u64) -> bool {
-        let known = newest.tokens.iter().find_map(|token| match self.known.get(token) {
-            Some(Known::Session(in_use)) => Some(in_use),
+        let known = newest.tokens.iter().find_map(|token| match self.cache.get(token) {
+            Some(CacheEntry::Session(cached)) => Some(cached),
             _ => None,
         });
-        let in_use = known.unwrap_or_else(|| Arc::new(InUse::new(Arc::clone(&newest), 0)));
-        in_use.session.store(Arc::clone(&newest));
+        let cached = known.unwrap_or_else(|| Arc::new(CachedSession::new(Arc::clone(&newest), 0)));
+        cached.session.store(Arc::clone(&newest));
         for token in &newest.tokens {
-            self.known.insert(*token, Known::Session(Arc::clone(&in_use)));
+            self.cache.insert(*token, CacheEntry::Session(Arc::clone(&cached)));
         }
-        self.used(&in_use, now).await;
-        self.has_ended(&in_use)
+        self.note_use(&cached, now).await;
+        self.has_ended(&cached)
     }
 }
 

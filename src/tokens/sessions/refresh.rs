@@ -1,6 +1,6 @@
 //! One refresh of one session, whoever asks and however many.
 //!
-//! Owns the exchange: one flight per session in this process, a leased lock among replicas, the new
+//! Owns the exchange: one refresh_task per session in this process, a leased lock among replicas, the new
 //! version written over the one it was read from before anybody gets the new token. It runs in a task of
 //! its own, because a public client's refresh token is void once it was sent: a caller who
 //! hangs up must not abort it.
@@ -11,9 +11,9 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{
-    cache::InUse,
+    cache::CachedSession,
     error::{Outcome, SessionError},
-    state::{Known, REPLACEMENTS, Sessions, digest_of, ends_at, owns},
+    state::{CacheEntry, REPLACEMENTS, Sessions, digest_of, ends_at, owns},
 };
 use crate::{
     correlation,
@@ -23,7 +23,7 @@ use crate::{
     time::unix_now,
     tokens::{
         retry::{RetrySchedule, poll_until, retry_in_background},
-        single_flight::Joined,
+        single_flight::FlightRole,
     },
     verify::shopper_token::TokenError,
 };
@@ -54,14 +54,20 @@ enum Waited {
 
 impl Sessions {
     /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
-    pub(super) async fn renew(self: &Arc<Self>, in_use: &Arc<InUse>, seen: u64, priority: Priority) -> Outcome {
-        let session = in_use.session.load_full();
+    pub(super) async fn refresh_session(
+        self: &Arc<Self>,
+        cached: &Arc<CachedSession>,
+        seen: u64,
+        priority: Priority,
+    ) -> Outcome {
+        let session = cached.session.load_full();
         if session.version > seen {
             self.count("coalesced");
             return Ok(session);
         }
-        let (outcome, joined) = self.flights.join(&session.id, || self.flight(in_use, &session, priority)).await;
-        if joined == Joined::Later {
+        let (outcome, joined) =
+            self.refreshes.join(&session.id, || self.refresh_task(cached, &session, priority)).await;
+        if joined == FlightRole::Follower {
             self.count("coalesced");
         }
         outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
@@ -69,45 +75,49 @@ impl Sessions {
 
     /// The session with another newest token than the one that was refused, or as it was if that was replaced a moment
     /// ago.
-    pub(super) async fn renew_refused(self: &Arc<Self>, in_use: &Arc<InUse>, refused: &TokenDigest) -> Outcome {
+    pub(super) async fn refresh_rejected(
+        self: &Arc<Self>,
+        cached: &Arc<CachedSession>,
+        refused: &TokenDigest,
+    ) -> Outcome {
         let work = || {
-            let (sessions, in_use, refused) = (Arc::clone(self), Arc::clone(in_use), *refused);
+            let (sessions, cached, refused) = (Arc::clone(self), Arc::clone(cached), *refused);
             async move {
-                let session = in_use.session.load_full();
+                let session = cached.session.load_full();
                 let is_good = match session.tokens.last() == Some(&refused) {
                     true => sessions.replacements.try_acquire(&session.id, REPLACEMENTS, 1).is_err(),
                     false => session.access_ends_at > unix_now(),
                 };
-                if is_good { Ok(session) } else { sessions.flight(&in_use, &session, Priority::Refresh).await }
+                if is_good { Ok(session) } else { sessions.refresh_task(&cached, &session, Priority::Refresh).await }
             }
         };
-        let id = in_use.session.load().id;
-        let (outcome, _) = self.flights.join(&id, work).await;
+        let id = cached.session.load().id;
+        let (outcome, _) = self.refreshes.join(&id, work).await;
         outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
     }
 
-    /// The same as [`Sessions::renew`] for nobody who waits.
-    pub(super) fn renew_behind(self: &Arc<Self>, in_use: &Arc<InUse>) {
-        let session = in_use.session.load_full();
-        self.flights.begin(&session.id, || self.flight(in_use, &session, Priority::BackgroundRefresh));
+    /// The same as [`Sessions::refresh_session`] for nobody who waits.
+    pub(super) fn refresh_in_background(self: &Arc<Self>, cached: &Arc<CachedSession>) {
+        let session = cached.session.load_full();
+        self.refreshes.start(&session.id, || self.refresh_task(cached, &session, Priority::BackgroundRefresh));
     }
 
-    fn flight(
+    fn refresh_task(
         self: &Arc<Self>,
-        in_use: &Arc<InUse>,
+        cached: &Arc<CachedSession>,
         session: &Arc<Session>,
         priority: Priority,
     ) -> impl Future<Output = Outcome> + use<> {
-        let (sessions, in_use, session) = (Arc::clone(self), Arc::clone(in_use), Arc::clone(session));
+        let (sessions, cached, session) = (Arc::clone(self), Arc::clone(cached), Arc::clone(session));
         async move {
-            let outcome = sessions.fly(&in_use, &session, priority).await;
+            let outcome = sessions.run_refresh(&cached, &session, priority).await;
             sessions.count(if outcome.is_ok() { "miss" } else { "error" });
             outcome
         }
     }
 
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
-    async fn fly(&self, in_use: &Arc<InUse>, session: &Arc<Session>, priority: Priority) -> Outcome {
+    async fn run_refresh(&self, cached: &Arc<CachedSession>, session: &Arc<Session>, priority: Priority) -> Outcome {
         let mut outcome = match self.refusals.find(session) {
             // Another replica may have had more luck.
             Some(refused) => match self.newest(session).await {
@@ -116,20 +126,20 @@ impl Sessions {
             },
             None => self.refresh_or_wait(session, priority).await,
         };
-        if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&in_use.revocation_keys).cover(newest.after)) {
+        if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&cached.revocation_keys).cover(newest.after)) {
             outcome = Err(SessionError::LoggedOut);
         }
         match &outcome {
             Ok(newest) => {
-                in_use.session.store(Arc::clone(newest));
+                cached.session.store(Arc::clone(newest));
                 for digest in &newest.tokens {
-                    self.known.insert(*digest, Known::Session(Arc::clone(in_use)));
+                    self.cache.insert(*digest, CacheEntry::Session(Arc::clone(cached)));
                 }
             }
-            Err(SessionError::RefreshRejected(_) | SessionError::LoggedOut) => self.forget(session),
+            Err(SessionError::RefreshRejected(_) | SessionError::LoggedOut) => self.mark_revoked(session),
             Err(error) => {
                 self.refusals.note(session, error);
-                in_use.note_failure(unix_now());
+                cached.note_failure(unix_now());
             }
         }
         outcome
@@ -273,7 +283,7 @@ impl Sessions {
     /// Refuses the token of a refresh that came too late: its session was ended meanwhile.
     async fn refuse_newest(&self, renewed: &Session) {
         let Some(token) = renewed.tokens.last() else { return };
-        self.known.insert(*token, Known::Ended);
+        self.cache.insert(*token, CacheEntry::Revoked);
         if let Err(error) = self.store.refuse(token).await {
             tracing::warn!(%error, "the token of a refresh that a logout overtook could not be refused; no caller has it");
         }

@@ -10,7 +10,7 @@ use std::{
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{cache::InUse, error::Outcome, failed_refreshes::RefreshRefusals};
+use super::{cache::CachedSession, error::Outcome, failed_refreshes::RefreshRefusals};
 use crate::{
     config::{self, SlasClient},
     jwt::{TokenDigest, token_digest},
@@ -24,7 +24,7 @@ use crate::{
     time::unix_now,
     tokens::{
         retry::{RetrySchedule, retry_in_background},
-        single_flight::Flights,
+        single_flight::SingleFlight,
     },
     types::{ByOrganization, OrganizationId, SiteId},
     verify::{
@@ -60,10 +60,10 @@ pub struct Sessions {
     pub(super) store: Arc<dyn SessionStore>,
     pub(super) endpoints: ByOrganization<SlasEndpoint>,
     pub(super) verifier: Arc<ShopperVerifier>,
-    pub(super) known: Arc<Cache<TokenDigest, Known>>,
+    pub(super) cache: Arc<Cache<TokenDigest, CacheEntry>>,
     /// What was ended, here or elsewhere.
     pub(super) ends: Arc<RevocationSet>,
-    pub(super) flights: Arc<Flights<SessionId, Outcome>>,
+    pub(super) refreshes: Arc<SingleFlight<SessionId, Outcome>>,
     /// How far the news of other replicas have been read.
     pub(super) news: Arc<tokio::sync::Mutex<Cursor>>,
     pub(super) replacements: KeyedRateLimiter<SessionId>,
@@ -86,13 +86,13 @@ pub struct SlasEndpoint {
 
 /// What this process knows of a token without asking the store.
 #[derive(Debug, Clone)]
-pub(super) enum Known {
-    Session(Arc<InUse>),
+pub(super) enum CacheEntry {
+    Session(Arc<CachedSession>),
     /// The store had nothing, at that time.
-    Nothing(u64),
+    Unknown(u64),
     /// It has no session, and came after these ends.
     Epoch(Arc<Epoch>),
-    Ended,
+    Revoked,
 }
 
 impl Sessions {
@@ -113,9 +113,9 @@ impl Sessions {
             store,
             endpoints,
             verifier,
-            known: Arc::new(Cache::new(capacity)),
+            cache: Arc::new(Cache::new(capacity)),
             ends: Arc::default(),
-            flights: Flights::new(),
+            refreshes: SingleFlight::new(),
             news: Arc::default(),
             replacements: KeyedRateLimiter::default(),
             refusals: RefreshRefusals::new(),
@@ -136,9 +136,9 @@ impl Sessions {
             store: Arc::clone(&self.store),
             endpoints: self.endpoints.clone(),
             verifier: Arc::clone(&self.verifier),
-            known: Arc::clone(&before.known),
+            cache: Arc::clone(&before.cache),
             ends: Arc::clone(&before.ends),
-            flights: Arc::clone(&before.flights),
+            refreshes: Arc::clone(&before.refreshes),
             news: Arc::clone(&before.news),
             replacements: KeyedRateLimiter::default(),
             refusals: RefreshRefusals::new(),
@@ -149,7 +149,7 @@ impl Sessions {
     }
 
     /// The session of a login, not begun yet; `None` if the answer has no refresh token.
-    pub(super) fn session_of(
+    pub(super) fn new_session(
         &self,
         site: &SiteId,
         token: &VerifiedToken,
@@ -177,7 +177,11 @@ impl Sessions {
     }
 
     /// Keeps a new session. It came after these ends, or after every end that is known now.
-    pub(super) async fn put(self: &Arc<Self>, mut session: Session, after: Option<Epoch>) -> Arc<InUse> {
+    pub(super) async fn insert_session(
+        self: &Arc<Self>,
+        mut session: Session,
+        after: Option<Epoch>,
+    ) -> Arc<CachedSession> {
         let now = unix_now();
         let keys = session.revocation_keys();
         let after = match after {
@@ -186,9 +190,9 @@ impl Sessions {
         };
         session.after = after.clone().unwrap_or_else(|_| self.ends.of_both(&keys).after());
         let session = Arc::new(session);
-        let in_use = Arc::new(InUse::new(Arc::clone(&session), now));
+        let cached = Arc::new(CachedSession::new(Arc::clone(&session), now));
         for digest in &session.tokens {
-            self.known.insert(*digest, Known::Session(Arc::clone(&in_use)));
+            self.cache.insert(*digest, CacheEntry::Session(Arc::clone(&cached)));
         }
         let stored = match after {
             Ok(_) => self.store.insert(session, now).await,
@@ -196,26 +200,26 @@ impl Sessions {
         };
         if let Err(error) = stored {
             tracing::warn!(%error, "a session could not be stored; trying again");
-            let (sessions, in_use) = (Arc::clone(self), Arc::clone(&in_use));
+            let (sessions, cached) = (Arc::clone(self), Arc::clone(&cached));
             retry_in_background(INSERT_RETRIES, move || {
-                let (sessions, in_use) = (Arc::clone(&sessions), Arc::clone(&in_use));
-                async move { sessions.put_again(&in_use).await }
+                let (sessions, cached) = (Arc::clone(&sessions), Arc::clone(&cached));
+                async move { sessions.retry_insert(&cached).await }
             });
         }
-        in_use
+        cached
     }
 
     /// Offers a session to the store that did not take it. The store may know an end before it that this process did not,
     /// and this process an end of it that the store does not: the latter counts.
-    async fn put_again(&self, in_use: &InUse) -> Result<(), StoreError> {
-        let session = in_use.session.load_full();
-        if self.has_ended(in_use) {
+    async fn retry_insert(&self, cached: &CachedSession) -> Result<(), StoreError> {
+        let session = cached.session.load_full();
+        if self.has_ended(cached) {
             return Ok(());
         }
-        let after = self.store.ends(&in_use.revocation_keys).await?.after();
+        let after = self.store.ends(&cached.revocation_keys).await?.after();
         let session = if session.version == 0 && session.after != after {
             let later = Arc::new(Session { after, ..Session::clone(&session) });
-            in_use.session.store(Arc::clone(&later));
+            cached.session.store(Arc::clone(&later));
             later
         } else {
             session
@@ -236,8 +240,8 @@ impl Sessions {
     }
 
     /// Whether a session was ended, as far as this process knows.
-    pub(super) fn has_ended(&self, in_use: &InUse) -> bool {
-        !self.ends.is_empty() && self.ends.of_both(&in_use.revocation_keys).cover(in_use.session.load().after)
+    pub(super) fn has_ended(&self, cached: &CachedSession) -> bool {
+        !self.ends.is_empty() && self.ends.of_both(&cached.revocation_keys).cover(cached.session.load().after)
     }
 
     /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
@@ -248,14 +252,16 @@ impl Sessions {
 
     /// What is known of a token, asking the store where this process has not seen it. Once a token is known here, the
     /// news of other replicas keep it true.
-    pub(super) async fn known(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
+    pub(super) async fn lookup(&self, token: &VerifiedToken, now: u64) -> Result<CacheEntry, StoreError> {
         let shopper = &token.shopper;
-        let known = match self.known.get(&token.digest) {
-            Some(Known::Nothing(at)) if at.saturating_add(NOTHING_FOR) <= now => None,
-            Some(Known::Session(in_use)) if !owns(shopper, &in_use.session.load().owner) => Some(Known::Nothing(now)),
+        let known = match self.cache.get(&token.digest) {
+            Some(CacheEntry::Unknown(at)) if at.saturating_add(NOTHING_FOR) <= now => None,
+            Some(CacheEntry::Session(cached)) if !owns(shopper, &cached.session.load().owner) => {
+                Some(CacheEntry::Unknown(now))
+            }
             known => known,
         };
-        let Some(known) = known else { return self.asked(token, now).await };
+        let Some(known) = known else { return self.lookup_in_store(token, now).await };
         if self.ends.is_empty() {
             return Ok(known);
         }
@@ -263,50 +269,50 @@ impl Sessions {
     }
 
     /// What the store knows of a token.
-    async fn asked(&self, token: &VerifiedToken, now: u64) -> Result<Known, StoreError> {
+    async fn lookup_in_store(&self, token: &VerifiedToken, now: u64) -> Result<CacheEntry, StoreError> {
         let shopper = &token.shopper;
         let (found, ends) =
             tokio::try_join!(self.store.find(&token.digest), self.revocations_of(&shopper.revocation_keys))?;
         let known = match found {
             Found::Session(session, used_at) if owns(shopper, &session.owner) => {
-                Known::Session(Arc::new(InUse::new(session, used_at)))
+                CacheEntry::Session(Arc::new(CachedSession::new(session, used_at)))
             }
             // Of a session that is gone without an end, which a store that lost it is to blame for, the token goes on.
-            Found::Gone if ends != Revocations::default() => Known::Ended,
-            Found::Session(..) | Found::Gone | Found::Nothing => Known::Nothing(now),
-            Found::Epoch(after) => Known::Epoch(Arc::new(after)),
-            Found::Ended => Known::Ended,
+            Found::Gone if ends != Revocations::default() => CacheEntry::Revoked,
+            Found::Session(..) | Found::Gone | Found::Nothing => CacheEntry::Unknown(now),
+            Found::Epoch(after) => CacheEntry::Epoch(Arc::new(after)),
+            Found::Ended => CacheEntry::Revoked,
         };
         let known = known.unless(&ends, shopper);
-        self.known.insert(token.digest, known.clone());
+        self.cache.insert(token.digest, known.clone());
         Ok(known)
     }
 
     /// Whether nobody used it for too long. What other replicas saw counts as well, so the store is asked
     /// before that is said.
-    pub(super) async fn is_idle(&self, in_use: &InUse, now: u64) -> Result<bool, StoreError> {
+    pub(super) async fn is_idle(&self, cached: &CachedSession, now: u64) -> Result<bool, StoreError> {
         let idle = self.settings.idle_timeout.as_secs();
         let is_idle = |used_at: u64| used_at.saturating_add(idle) <= now;
-        if !is_idle(in_use.used_at.load(Ordering::Relaxed)) {
+        if !is_idle(cached.used_at.load(Ordering::Relaxed)) {
             return Ok(false);
         }
-        let session = in_use.session.load_full();
+        let session = cached.session.load_full();
         let Some(token) = session.tokens.last() else { return Ok(true) };
         let Found::Session(_, used_at) = self.store.find(token).await? else { return Ok(true) };
-        in_use.used_at.fetch_max(used_at, Ordering::Relaxed);
+        cached.used_at.fetch_max(used_at, Ordering::Relaxed);
         Ok(is_idle(used_at))
     }
 
     /// Notes a use, and tells the store now and then.
-    pub(super) async fn used(&self, in_use: &Arc<InUse>, now: u64) {
-        in_use.used_at.fetch_max(now, Ordering::Relaxed);
+    pub(super) async fn note_use(&self, cached: &Arc<CachedSession>, now: u64) {
+        cached.used_at.fetch_max(now, Ordering::Relaxed);
         let every = (self.settings.idle_timeout.as_secs() / 20).clamp(1, 60);
-        let told_at = in_use.told_at.load(Ordering::Relaxed);
+        let told_at = cached.told_at.load(Ordering::Relaxed);
         let is_due = told_at.saturating_add(every) <= now;
-        if !is_due || in_use.told_at.compare_exchange(told_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        if !is_due || cached.told_at.compare_exchange(told_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
-        let session = in_use.session.load_full();
+        let session = cached.session.load_full();
         let store = Arc::clone(&self.store);
         let write_revocation = async move {
             // A use that is not told is told with the next.
@@ -338,9 +344,9 @@ impl Sessions {
         issuer.clients.iter().find(|client| client.id == session.owner.client)
     }
 
-    pub(super) fn forget(&self, session: &Session) {
+    pub(super) fn mark_revoked(&self, session: &Session) {
         for digest in &session.tokens {
-            self.known.insert(*digest, Known::Ended);
+            self.cache.insert(*digest, CacheEntry::Revoked);
         }
     }
 
@@ -350,22 +356,22 @@ impl Sessions {
     }
 }
 
-impl Known {
+impl CacheEntry {
     /// The same, unless one of these ends covers it.
     fn unless(self, ends: &Revocations, shopper: &Shopper) -> Self {
         let is_over = match &self {
-            Self::Session(in_use) => ends.cover(in_use.session.load().after),
+            Self::Session(cached) => ends.cover(cached.session.load().after),
             Self::Epoch(after) => ends.cover(**after),
-            Self::Nothing(_) => ends.cover_issued(shopper.issued_at),
-            Self::Ended => false,
+            Self::Unknown(_) => ends.cover_issued(shopper.issued_at),
+            Self::Revoked => false,
         };
-        if is_over { Self::Ended } else { self }
+        if is_over { Self::Revoked } else { self }
     }
 }
 
 /// When a token ends that SLAS has just given, by the gateway's clock. It says so itself, by SLAS's clock; where the two
 /// differ by much, its life counts, which needs no clock in common (RFC 6749, 5.1): else a token could look ended as soon
-/// as it is here, and each request would renew it.
+/// as it is here, and each request would refresh_session it.
 pub(super) fn ends_at(says: u64, life: u64) -> u64 {
     let now = unix_now();
     if life == 0 { says } else { says.clamp(now.saturating_add(life / 2), now.saturating_add(life)) }

@@ -1,4 +1,4 @@
-//! A client's credentials, their presenter, and the slot of the tokens that they get.
+//! A client's credentials, their presenter, and the key of the tokens that they get.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,7 @@ pub enum Presenter {
 
 /// What a token is held under: whose, for what, and by which credentials. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Slot {
+pub struct TokenKey {
     pub(super) tenant: TenantId,
     pub(super) client: ClientId,
     /// Keyed hash of client and secret.

@@ -1,24 +1,24 @@
-//! Why there is no system token, and how long such a failure is remembered.
+//! Why there is no system token, and how long such a failure is cached.
 
 use std::time::Duration;
 
-/// Most failures remembered.
-pub(super) const MOST_FAILURES: u64 = 10_000;
+/// Most failures cached.
+pub(super) const MAX_FAILURES: u64 = 10_000;
 /// How long a wrong secret, or a client that Account Manager does not know, is not asked again.
-pub(super) const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(60);
+pub(super) const CLIENT_REJECTED_TTL: Duration = Duration::from_secs(60);
 /// Between two attempts when Account Manager fails: doubled each time, up to the longest.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(500);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const MIN_BACKOFF: Duration = Duration::from_millis(500);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Why there is no system token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SystemTokenFailure {
     /// Account Manager refused the client or its secret.
     #[error("Account Manager refused the client credentials")]
-    CredentialsRefused,
+    CredentialsRejected,
     /// The client has not this scope.
     #[error("the client has none of the scopes asked for")]
-    ScopeRefused,
+    ScopeRejected,
     /// Too many wrong secrets were tried for this client.
     #[error("too many wrong secrets were tried for this client")]
     TooManyGuesses {

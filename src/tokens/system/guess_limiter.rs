@@ -18,7 +18,7 @@ use crate::{
     types::ClientId,
 };
 
-/// Most clients with an address, and most secrets that were turned away, that are remembered.
+/// Most clients with an address, and most secrets that were turned away, that are cached.
 const CAPACITY: usize = 10_000;
 /// Refused secrets of one client from one address: so many at once, then one each so often.
 const OF_ADDRESS: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(6) };
@@ -31,7 +31,7 @@ const OF_KNOWN_ADDRESSES: BucketConfig = BucketConfig { capacity: 30, refill_int
 const RETURNING: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(3) };
 /// A secret comes back if this much time has passed since it was first turned away.
 const RETURNS_AFTER: Duration = Duration::from_secs(1);
-/// How long a secret that was turned away is remembered.
+/// How long a secret that was turned away is cached.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// Concurrent guesses at one client: from addresses without a refused secret and from the others, each; and from one address.
 const AT_A_TIME: usize = 8;
@@ -119,8 +119,8 @@ impl GuessLimiter {
     }
 
     /// Account Manager refused the secret.
-    pub(super) fn refused(&self, trial: &GuessPermit) {
-        let GuessPermit { class, guesser, .. } = trial;
+    pub(super) fn refused(&self, permit: &GuessPermit) {
+        let GuessPermit { class, guesser, .. } = permit;
         match class {
             Class::NewAddress => self.of_new_addresses.debit(&guesser.0, OF_NEW_ADDRESSES),
             Class::KnownAddress => self.of_known_addresses.debit(&guesser.0, OF_KNOWN_ADDRESSES),
@@ -175,8 +175,8 @@ mod tests {
     async fn tried(guess_limiter: &GuessLimiter, secrets: impl Iterator<Item = (Guesser, u32)>) -> usize {
         let mut tried = 0;
         for (guesser, number) in secrets {
-            if let Ok(trial) = guess_limiter.begin(&guesser, &secret(number)).await {
-                guess_limiter.refused(&trial);
+            if let Ok(permit) = guess_limiter.begin(&guesser, &secret(number)).await {
+                guess_limiter.refused(&permit);
                 tried += 1;
             }
         }
@@ -223,11 +223,11 @@ mod tests {
         tried(&guess_limiter, flood(0)).await;
         let right = secret(1_000_000);
         for number in 1.. {
-            if let Ok(trial) = guess_limiter.begin(&guesser("192.0.2.1"), &right).await {
-                assert_eq!(trial.class, Class::Returning);
+            if let Ok(permit) = guess_limiter.begin(&guesser("192.0.2.1"), &right).await {
+                assert_eq!(permit.class, Class::Returning);
                 break;
             }
-            assert!(number < 10, "it is never remembered");
+            assert!(number < 10, "it is never cached");
             tried(&guess_limiter, flood(number * 20_000)).await;
             tokio::time::sleep(Duration::from_millis(400)).await;
         }

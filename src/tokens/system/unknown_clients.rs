@@ -14,14 +14,14 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{
-    credentials::{ClientCredentials, Slot},
-    failure::{CLIENT_REFUSED_FOR, FIRST_PAUSE, LONGEST_PAUSE, MOST_FAILURES, SystemTokenFailure},
+    credentials::{ClientCredentials, TokenKey},
+    failure::{CLIENT_REJECTED_TTL, MAX_BACKOFF, MAX_FAILURES, MIN_BACKOFF, SystemTokenFailure},
     guess_limiter::{GuessLimiter, Guesser},
     verified_secrets::VerifiedSecrets,
 };
-use crate::{time::random_fraction, tokens::single_flight::Flights, types::TenantId};
+use crate::{time::random_fraction, tokens::single_flight::SingleFlight, types::TenantId};
 
-/// A refusal is answered at a whole multiple of this time after the trial began. Account Manager's refusals take less.
+/// A refusal is answered at a whole multiple of this time after the permit began. Account Manager's refusals take less.
 const REFUSED_AT: Duration = Duration::from_millis(500);
 /// What Account Manager takes to refuse, until it has refused one.
 const USUAL: Duration = Duration::from_millis(150);
@@ -37,8 +37,8 @@ struct Observed {
 #[derive(Debug)]
 pub(super) struct UnknownClients {
     guess_limiter: GuessLimiter,
-    failures: Cache<Slot, Instant>,
-    flights: Arc<Flights<Slot, SystemTokenFailure>>,
+    failures: Cache<TokenKey, Instant>,
+    exchanges: Arc<SingleFlight<TokenKey, SystemTokenFailure>>,
     /// By configured tenant.
     observed: Mutex<HashMap<TenantId, Observed>>,
 }
@@ -47,8 +47,8 @@ impl UnknownClients {
     pub(super) fn new() -> Self {
         Self {
             guess_limiter: GuessLimiter::new(),
-            failures: Cache::builder().max_capacity(MOST_FAILURES).time_to_live(CLIENT_REFUSED_FOR).build(),
-            flights: Flights::new(),
+            failures: Cache::builder().max_capacity(MAX_FAILURES).time_to_live(CLIENT_REJECTED_TTL).build(),
+            exchanges: SingleFlight::new(),
             observed: Mutex::default(),
         }
     }
@@ -60,9 +60,9 @@ impl UnknownClients {
         });
     }
 
-    /// Account Manager failed. Until it answers again, or for [`LONGEST_PAUSE`], a configured client would hear so.
+    /// Account Manager failed. Until it answers again, or for [`MAX_BACKOFF`], a configured client would hear so.
     pub(super) fn observe_failure(&self, tenant: &TenantId) {
-        self.observe(tenant, |observed| observed.fails_until = Some(Instant::now() + LONGEST_PAUSE));
+        self.observe(tenant, |observed| observed.fails_until = Some(Instant::now() + MAX_BACKOFF));
     }
 
     /// Account Manager accepted a configured client.
@@ -81,18 +81,18 @@ impl UnknownClients {
         verified_secrets: &Arc<VerifiedSecrets>,
         guesser: Guesser,
         credentials: &ClientCredentials,
-        slot: &Slot,
+        key: &TokenKey,
     ) -> SystemTokenFailure {
-        if self.failures.contains_key(slot) {
-            return SystemTokenFailure::CredentialsRefused;
+        if self.failures.contains_key(key) {
+            return SystemTokenFailure::CredentialsRejected;
         }
         let work = || {
             let (unknown_clients, verified_secrets) = (Arc::clone(self), Arc::clone(verified_secrets));
-            let (credentials, slot) = (credentials.clone(), slot.clone());
-            async move { unknown_clients.imitate_refusal(&verified_secrets, guesser, &credentials, slot).await }
+            let (credentials, key) = (credentials.clone(), key.clone());
+            async move { unknown_clients.imitate_refusal(&verified_secrets, guesser, &credentials, key).await }
         };
-        let (failure, _) = self.flights.join(slot, work).await;
-        failure.unwrap_or(SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE })
+        let (failure, _) = self.exchanges.join(key, work).await;
+        failure.unwrap_or(SystemTokenFailure::Unavailable { retry_after: MIN_BACKOFF })
     }
 
     async fn imitate_refusal(
@@ -100,33 +100,33 @@ impl UnknownClients {
         verified_secrets: &VerifiedSecrets,
         guesser: Guesser,
         credentials: &ClientCredentials,
-        slot: Slot,
+        key: TokenKey,
     ) -> SystemTokenFailure {
-        let trial = match self.guess_limiter.begin(&guesser, &slot.credentials).await {
-            Ok(trial) => trial,
+        let permit = match self.guess_limiter.begin(&guesser, &key.credentials).await {
+            Ok(permit) => permit,
             Err(retry_after) => {
                 // There is no such proof, but to look takes time.
-                verified_secrets.is_shared(&slot.credentials, credentials).await;
+                verified_secrets.is_shared(&key.credentials, credentials).await;
                 return SystemTokenFailure::TooManyGuesses { retry_after };
             }
         };
         let began = Instant::now();
-        let observed = self.observed.lock().get(&slot.tenant).copied();
+        let observed = self.observed.lock().get(&key.tenant).copied();
         let Observed { refused_within, fails_until } =
             observed.unwrap_or(Observed { refused_within: USUAL, fails_until: None });
         if fails_until.is_some_and(|until| until > began) {
-            return SystemTokenFailure::Unavailable { retry_after: FIRST_PAUSE };
+            return SystemTokenFailure::Unavailable { retry_after: MIN_BACKOFF };
         }
         tokio::time::sleep(refused_within.mul_f64(0.75 + 0.5 * random_fraction())).await;
-        self.guess_limiter.refused(&trial);
-        drop(trial);
+        self.guess_limiter.refused(&permit);
+        drop(permit);
         until_refused(began).await;
-        self.failures.insert(slot, Instant::now());
-        SystemTokenFailure::CredentialsRefused
+        self.failures.insert(key, Instant::now());
+        SystemTokenFailure::CredentialsRejected
     }
 }
 
-/// Waits until a refusal of a trial that began then is answered.
+/// Waits until a refusal of a permit that began then is answered.
 pub(super) async fn until_refused(began: Instant) {
     let took = u32::try_from(began.elapsed().as_millis() / REFUSED_AT.as_millis()).unwrap_or(u32::MAX - 1);
     let at = began + REFUSED_AT.saturating_mul(took + 1);

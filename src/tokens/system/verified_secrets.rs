@@ -73,7 +73,7 @@ impl VerifiedSecrets {
         }
     }
 
-    /// Writes behind the request: a proof that is lost costs a trial.
+    /// Writes behind the request: a proof that is lost costs a permit.
     fn write(&self, credentials: &ClientCredentials, proof: &'static [u8], life: Duration) {
         let Some(shared) = self.shared.load_full() else { return };
         let name = name(credentials);
