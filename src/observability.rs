@@ -1,4 +1,4 @@
-//! What operators see: logs, the audit log, metrics, traces, and the usage of deprecated endpoints.
+//! Observability: log, audit log, metrics, traces, and the usage of deprecated endpoints.
 
 pub mod audit;
 pub mod deprecated_usage;

@@ -1,11 +1,11 @@
-//! The audit log: who did what, for which shopper, with which result. One JSON line each.
+//! The audit log: one JSON line for each login, on-behalf access, system write and operator's change, with its result.
 //!
-//! Owns the shape of a line, and that no shopper stands in it in clear: a shopper is named by a keyed hash, the same
-//! for the same shopper as long as the key is the same. Refuses to know where the lines go: they have a target of their
-//! own, which [`telemetry`](crate::observability::setup) leads to its sink.
+//! No line contains a shopper's id in clear text. A keyed hash replaces it, which is stable as long as the key is. The lines
+//! have their own target, which [`setup`](crate::observability::setup) writes to the audit log's destination.
 //!
-//! A stranger makes refused lines at no cost, so these are bounded for each client address and in all (`refusal_limiter`), and
-//! one line a second counts those that were left out. Lines with the result `ok`, and those of operators, are never left out.
+//! Rejected requests cost an attacker nothing, so `refusal_limiter` limits their lines per client address and in total.
+//! One line a second reports the number of lines left out. Lines with the result `ok`, and lines of operators, are never left
+//! out.
 
 pub(super) mod file;
 mod refusal_limiter;
@@ -21,11 +21,11 @@ use crate::hex;
 
 /// The target of audit lines.
 pub const TARGET: &str = "shopper_gateway::observability::audit";
-/// Bytes of a pseudonym that are written: enough that no two shoppers of an organization share one.
+/// Length of a pseudonym in bytes. A collision within one organization is practically impossible.
 const PSEUDONYM_BYTES: usize = 16;
-/// How often lines that were left out are counted in the log.
+/// How often the log reports the number of lines left out.
 const LEFT_OUT_REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// The result of what was done.
+/// The result of a successful action.
 const OK: &str = "ok";
 
 /// Writes audit lines.
@@ -34,57 +34,57 @@ pub struct AuditLog {
     refusal_limiter: Arc<RefusalLimiter>,
 }
 
-/// What an audit line tells of.
+/// The kind of an audited event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody logged in, or tried to.
+    /// A login, or an attempt.
     Login,
     /// A trusted system acted on behalf of a shopper.
     OnBehalf,
     /// A trusted agent acted on behalf of a shopper.
     Agent,
-    /// Somebody who is no trusted system, or may not do this, asked as one.
+    /// A caller failed to authenticate as a trusted system, or lacked the permission.
     CallerRefused,
-    /// A trusted system wrote something with a system token, or tried to.
+    /// A trusted system wrote with a system token, or tried to.
     SystemWrite,
-    /// An operator changed what the gateway does.
+    /// An operator changed the gateway's configuration or log level.
     Admin,
 }
 
-/// A shopper, named so that only who has the key can tell whom it means.
+/// A keyed hash of a shopper's id. Only holders of the key can link it to the shopper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pseudonym(String);
 
-/// What is known of an event while a request is being decided.
+/// The facts about an event that the stages of a request collect.
 #[derive(Debug, Clone, Default)]
 pub struct AuditRecord {
-    /// What happened; nothing worth a line if absent.
+    /// The kind of event. Without one, no line is written.
     pub event: Option<Event>,
-    /// Who did it: a caller's name, a client id, an agent or a certificate's subject; unknown if absent.
+    /// The acting party: a caller's name, a client id, an agent or a certificate's subject. `None` if unknown.
     pub actor: Option<String>,
-    /// For which shopper.
+    /// The shopper concerned.
     pub shopper: Option<Pseudonym>,
-    /// Why it was refused, where the code alone does not say.
+    /// The reason for the rejection, if the error code alone does not tell it.
     pub reason: Option<&'static str>,
-    /// What the client has to itself of the addresses. No line names it: it bounds the client's refused lines.
+    /// The client's address, or the IPv6 network that it owns. It limits the client's rejected lines, and no line contains it.
     pub address: Option<IpAddr>,
 }
 
-/// Where an event took place.
+/// The request that an event belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditContext<'a> {
     /// The organization.
     pub organization: &'a str,
-    /// The site, where the request named one.
+    /// The site, if the request names one.
     pub site: Option<&'a str>,
     /// The operation.
     pub operation: &'a str,
-    /// Ties the line to the access log and to Salesforce's own.
+    /// The correlation id, as in the access log and in Salesforce's logs.
     pub correlation_id: &'a str,
 }
 
 impl Event {
-    /// Its name in the log.
+    /// Returns the event's name in the log.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -99,11 +99,11 @@ impl Event {
 }
 
 impl AuditLog {
-    /// An audit log whose pseudonyms are made with a key of this process alone, so that nobody can compare them with those
-    /// of another. `left_out` counts the refused lines that are not written.
+    /// Creates an audit log with a random key, so its pseudonyms cannot be compared with those of another process. `left_out`
+    /// counts the lines of rejected requests that are not written.
     ///
     /// # Errors
-    /// If the operating system gives no randomness.
+    /// If the operating system provides no random bytes.
     pub fn new(left_out: IntCounter) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut random = [0; 32];
         rand::fill(&mut random)?;
@@ -113,14 +113,14 @@ impl AuditLog {
         })
     }
 
-    /// The same log with pseudonyms by this key.
+    /// Returns the same log with pseudonyms under this key.
     #[must_use]
     pub fn with_key(&self, key: &SecretSlice<u8>) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret());
         Self { key, refusal_limiter: Arc::clone(&self.refusal_limiter) }
     }
 
-    /// The pseudonym of a customer id or login id of an organization.
+    /// Returns the pseudonym of a customer id or login id of an organization.
     #[must_use]
     pub fn pseudonym(&self, organization: &str, shopper: &str) -> Pseudonym {
         let mut context = hmac::Context::with_key(&self.key);
@@ -132,14 +132,14 @@ impl AuditLog {
         Pseudonym(hex::encode(bytes.get(..PSEUDONYM_BYTES).unwrap_or(bytes)))
     }
 
-    /// The pseudonym of a login id, whose case does not matter.
+    /// Returns the pseudonym of a login id, regardless of case.
     #[must_use]
     pub fn pseudonym_of_login(&self, organization: &str, login: &str) -> Pseudonym {
         self.pseudonym(organization, &login.to_lowercase())
     }
 
-    /// Writes the line of an event, if there was one. `result` is `ok`, the code of a refusal, or the status that
-    /// Salesforce answered with. A line with another result than `ok` may be left out, unless it is an operator's.
+    /// Writes the line of the event, if the record has one. `result` is `ok`, an error code, or the status of Salesforce's
+    /// response. The limiter may leave out lines with another result than `ok`, except those of operators.
     pub fn write(&self, record: &AuditRecord, context: AuditContext<'_>, result: &str) {
         let Some(event) = record.event else { return };
         if result != OK && event != Event::Admin && !self.refusal_limiter.may_write(record.address) {
@@ -154,7 +154,7 @@ impl AuditLog {
 }
 
 impl AuditLog {
-    /// Counts in the log what was left out of it, each second, until it is dropped.
+    /// Reports the number of lines left out, every second, until the task is aborted.
     pub async fn run_background(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LEFT_OUT_REPORT_INTERVAL).await;
@@ -162,7 +162,7 @@ impl AuditLog {
         }
     }
 
-    /// Writes how many refused lines were left out since the last such line, if any were.
+    /// Writes the number of lines left out since the previous report, if it is not zero.
     pub fn write_left_out(&self) {
         let lines = self.refusal_limiter.take_left_out();
         if lines > 0 {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pseudonym_depends_on_key_organization_and_shopper() {
+    fn pseudonym_depends_on_key_organization_and_shopper() {
         let key = |byte: u8| SecretSlice::from(vec![byte; 32]);
         let new = |byte| log().with_key(&key(byte));
         let (one, other) = (new(1), new(2));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_nobody_can_compare() {
+    fn pseudonym_without_configured_key_differs_per_process() {
         let (one, other) = (log(), log());
         assert_ne!(one.pseudonym("o", "s"), other.pseudonym("o", "s"));
     }

@@ -1,8 +1,8 @@
-//! The migration report: which SLAS client still uses which deprecated endpoint, how often, and when first and last.
+//! Counters behind the migration report: the uses of each deprecated endpoint by each SLAS client.
 //!
-//! Owns one row for each configured client and endpoint, made at the start, so that the report cannot grow whatever
-//! callers send: a client id that is not configured is counted as unknown and never kept. Refuses to outlive the process;
-//! what a fleet did over months is in Prometheus, under `legacy_requests_total`.
+//! The rows are created at the start, one for each configured client and endpoint. So requests cannot make the report grow:
+//! client ids that are not configured count as unknown and are never stored. Counters are atomic, and a reload keeps them. They
+//! end with the process; Prometheus keeps the history of a fleet in `legacy_requests_total`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::{
     types::{ClientId, OrganizationId},
 };
 
-/// Stands for every client id that is not configured.
+/// The label of every client id that is not configured.
 pub const UNKNOWN: &str = "unknown";
 
 /// A deprecated endpoint.
@@ -31,31 +31,31 @@ pub enum Endpoint {
     TrustedSystemLogin,
 }
 
-/// The uses of deprecated endpoints since the start of this process.
+/// The uses of deprecated endpoints since the start of the process.
 #[derive(Debug)]
 pub struct DeprecatedUsage {
-    /// When counting began, seconds since 1970.
+    /// Start of counting, seconds since 1970.
     pub since: u64,
     counters: BTreeMap<OrganizationId, Vec<ClientCounters>>,
 }
 
-/// A client, nothing for the unknown ones, and its use of each endpoint.
+/// A client, or `None` for unknown clients, and its counters by endpoint.
 type ClientCounters = (Option<ClientId>, Arc<[UsageCounter; Endpoint::ALL.len()]>);
 
-/// A row of the report: a client that has used an endpoint.
+/// A row of the report: a client and an endpoint that it has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageRow<'a> {
     /// The organization.
     pub organization: &'a OrganizationId,
     /// The configured client id, or [`UNKNOWN`].
     pub client_id: &'a str,
-    /// What it used.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// How often.
+    /// Number of uses.
     pub uses: u64,
-    /// When first since counting began, seconds since 1970.
+    /// First use since the start of counting, seconds since 1970.
     pub first_seen: u64,
-    /// When last, seconds since 1970.
+    /// Last use, seconds since 1970.
     pub last_seen: u64,
 }
 
@@ -67,10 +67,10 @@ struct UsageCounter {
 }
 
 impl Endpoint {
-    /// All of them.
+    /// All deprecated endpoints.
     pub const ALL: [Self; 3] = [Self::Login, Self::Logout, Self::TrustedSystemLogin];
 
-    /// Its name in metrics and in the report.
+    /// Returns the endpoint's name in metrics and in the report.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -82,8 +82,8 @@ impl Endpoint {
 }
 
 impl DeprecatedUsage {
-    /// The report for these clients, going on from the one before: what both know is counted in one place, so that requests
-    /// under way during a reload are counted too.
+    /// Creates the counters of these clients. Clients that `before` has too keep its counters, so requests in flight during a
+    /// reload are counted.
     #[must_use]
     pub fn new(clients: impl IntoIterator<Item = (OrganizationId, Vec<ClientId>)>, before: Option<&Self>) -> Self {
         let counters_of = |organization: &OrganizationId, client: &Option<ClientId>| {
@@ -102,8 +102,8 @@ impl DeprecatedUsage {
         Self { since: before.map_or_else(unix_now, |before| before.since), counters: counters.collect() }
     }
 
-    /// Notes a use, and says under which name it is counted: the client's own if it is configured for the
-    /// organization, and otherwise [`UNKNOWN`].
+    /// Counts a use, and returns the label of its client: the client id if it is configured for the organization, and
+    /// [`UNKNOWN`] otherwise.
     pub fn record(&self, organization: &OrganizationId, client: Option<&ClientId>, endpoint: Endpoint) -> &str {
         let Some(clients) = self.counters.get(organization) else { return UNKNOWN };
         let counters = clients.iter().find(|(own, _)| own.as_ref() == client).or_else(|| clients.last());
@@ -112,14 +112,14 @@ impl DeprecatedUsage {
         client.as_ref().map_or(UNKNOWN, ClientId::as_str)
     }
 
-    /// The names under which uses are counted: the configured clients' ids, and [`UNKNOWN`].
+    /// Returns the labels of all clients: the configured client ids, and [`UNKNOWN`].
     #[must_use]
     pub fn client_labels(&self) -> BTreeSet<&str> {
         let clients = self.counters.values().flatten();
         clients.map(|(client, _)| client.as_ref().map_or(UNKNOWN, ClientId::as_str)).collect()
     }
 
-    /// Who has used what, the most recent first.
+    /// Returns the rows with at least one use, the most recent first.
     #[must_use]
     pub fn rows(&self) -> Vec<UsageRow<'_>> {
         let mut rows = Vec::new();
@@ -143,7 +143,7 @@ impl DeprecatedUsage {
 
 impl UsageCounter {
     fn record(&self, now: u64) {
-        // Whoever is not the first finds another's time there.
+        // Fails if another request has set the first use.
         let _ = self.first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         self.last.fetch_max(now, Ordering::Relaxed);
         self.uses.fetch_add(1, Ordering::Release);
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_is_not_configured_is_unknown_and_adds_no_row() {
+    fn unconfigured_clients_count_as_unknown_without_new_rows() {
         let [organization, other]: [OrganizationId; 2] =
             ["f_ecom_zzrf_001", "f_ecom_zzrf_002"].map(|text| text.parse().unwrap());
         let known: ClientId = "known".parse().unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_loses_no_count() {
+    fn counters_survive_reload() {
         let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         let clients =
             |names: &[&str]| [(organization.clone(), names.iter().map(|name| name.parse().unwrap()).collect())];
@@ -184,7 +184,7 @@ mod tests {
         before.record(&organization, Some(&client("stays")), Endpoint::Login);
         before.record(&organization, Some(&client("goes")), Endpoint::Login);
         let after = DeprecatedUsage::new(clients(&["comes", "stays"]), Some(&before));
-        // A request that began before the reload ends after it.
+        // A request in flight during the reload.
         before.record(&organization, Some(&client("stays")), Endpoint::Login);
         after.record(&organization, Some(&client("comes")), Endpoint::Login);
         let mut uses: Vec<_> = after.rows().into_iter().map(|one| (one.client_id, one.uses)).collect();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn first_stays_and_last_moves() {
+    fn counter_keeps_first_use_and_updates_last() {
         let counter = UsageCounter::default();
         for now in [10, 12, 11] {
             counter.record(now);

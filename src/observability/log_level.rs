@@ -1,7 +1,6 @@
-//! The log's level while the process runs.
+//! The log level, which operators can change while the process runs.
 //!
-//! Owns the one filter of the process's log and who may change it: the operators' listener, through [`set`]. What libraries
-//! must never write stays capped whatever is set.
+//! The process has one log filter. The admin listener changes it through [`set`]. The caps on libraries apply at every level.
 
 use std::sync::OnceLock;
 
@@ -18,27 +17,27 @@ struct Level {
     now: Mutex<String>,
 }
 
-/// Why the level was not changed.
+/// A failed change of the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LogLevelError {
-    /// It is none.
+    /// The text is no valid log level.
     #[error("expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas")]
     Invalid,
-    /// Somebody else set up this process's log.
-    #[error("this process's log is not the gateway's")]
+    /// The gateway did not set up the log of this process.
+    #[error("the gateway did not set up the log of this process")]
     NotInstalled,
 }
 
-/// The level now, and the one that the process began with.
+/// Returns the current level and the level at the start. `None` if the gateway did not set up the log.
 #[must_use]
 pub fn current() -> Option<(String, &'static str)> {
     LEVEL.get().map(|level| (level.now.lock().clone(), level.at_start.as_str()))
 }
 
-/// Changes the level until the process ends or somebody changes it again; nothing: back to that of the start.
+/// Sets the level, or with `None` the level at the start, and returns it.
 ///
 /// # Errors
-/// [`LogLevelError`].
+/// [`LogLevelError::Invalid`] if the text is no log level, [`LogLevelError::NotInstalled`] if the gateway did not set up the log.
 pub fn set(wanted: Option<&str>) -> Result<String, LogLevelError> {
     let level = LEVEL.get().ok_or(LogLevelError::NotInstalled)?;
     let wanted = wanted.unwrap_or(&level.at_start);
@@ -51,9 +50,9 @@ pub fn set(wanted: Option<&str>) -> Result<String, LogLevelError> {
     Ok(wanted.to_owned())
 }
 
-/// Remembers the filter that the log was set up with.
+/// Stores the filter that the log was set up with.
 pub(super) fn install(filter: reload::Handle<EnvFilter, Registry>, at_start: String) {
     let level = Level { filter, now: Mutex::new(at_start.clone()), at_start };
-    // Set up once; whoever comes second has no log to change.
+    // The first call wins: the process has one log.
     let _ = LEVEL.set(level);
 }

@@ -1,9 +1,9 @@
-//! Where lines wait for a file or pipe that is slow, blocked or full.
+//! A non-blocking log writer: a bounded queue and a thread for each destination.
 //!
-//! Owns one thread and one bounded queue for each destination. Whoever logs never waits: a request must not hang because
-//! nobody reads a pipe. What the queue cannot take is dropped and counted. What a destination refuses is offered again once
-//! a second, from where it stopped, so that a disk that was full for a while has every line once, and whole.
-//! (`tracing-appender` has queue and thread, but drops what the destination refuses without a word, in mid-line.)
+//! Logging never blocks a request, even if the reader of a pipe stops reading. If the queue is full, the writer drops the line
+//! and counts it. If the destination fails, the thread retries once a second from the byte where it stopped. So a disk that
+//! was full for a while contains every line once and complete. (`tracing-appender` also has a queue and a thread, but silently
+//! drops lines that the destination rejects, even in the middle of a line.)
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -14,18 +14,18 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// Until a destination that refused is asked again.
+/// Time between two attempts at a destination that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Lines that come within this time are written together: waking the thread for each would cost whoever logs more than
-/// the line itself.
+/// Lines that arrive within this time are written together. Waking the thread for each line would cost the caller more than
+/// the line.
 const BATCH_INTERVAL: Duration = Duration::from_millis(5);
-/// What is written at once, bytes: as much as a pipe takes whole (`PIPE_BUF`, pipe(7)), so that the lines of two who
-/// write to one pipe do not meet in the middle.
+/// Maximum bytes of one write: a pipe accepts this many atomically (`PIPE_BUF`, pipe(7)), so the lines of two processes that
+/// share a pipe do not interleave.
 const MAX_BATCH_BYTES: usize = 4096;
-/// How often a full queue is looked at by who must not lose what it has.
+/// Time between two attempts to queue a flush request while the queue is full.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One destination of lines.
+/// Writes lines to one destination.
 #[derive(Debug)]
 pub struct LogWriter {
     entries: SyncSender<Entry>,
@@ -35,15 +35,16 @@ pub struct LogWriter {
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
-    /// Answered when all before it is written.
+    /// The thread replies when it has written all entries before this one.
     Flush(SyncSender<()>),
 }
 
 impl LogWriter {
-    /// Lines for `destination`, of which `capacity` may wait; `name` is what the log calls it.
+    /// Starts a writer for `destination` with a queue of `capacity` lines. `name` is its name in the log. `dropped` counts the
+    /// lines that it drops.
     ///
     /// # Errors
-    /// If the operating system gives no thread.
+    /// If the operating system cannot start a thread.
     pub fn new(
         name: &'static str,
         destination: impl Write + Send + 'static,
@@ -58,7 +59,7 @@ impl LogWriter {
         Ok(Self { entries, dropped })
     }
 
-    /// Returns when all lines so far are written, or at the deadline.
+    /// Waits until the thread has written all lines queued so far, or until the deadline.
     pub fn flush(&self, deadline: Instant) {
         let (done, is_done) = sync_channel(1);
         let mut entry = Entry::Flush(done);
@@ -69,12 +70,12 @@ impl LogWriter {
             entry = unsent;
             thread::sleep(POLL_INTERVAL);
         }
-        // Whatever ends the wait: there is no more time, or nothing to wait for.
+        // An error means that the deadline has passed or the thread has ended. Both end the wait.
         let _ = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Takes one whole line each time, as `tracing_subscriber` writes them.
+/// Each call must pass one complete line, as `tracing_subscriber` does.
 impl Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.entries.try_send(Entry::Line(line.to_vec())).is_err() {
@@ -88,12 +89,12 @@ impl Write for &LogWriter {
     }
 }
 
-/// What the thread has.
+/// The state of the writer's thread.
 struct WriterThread<W> {
     name: &'static str,
     destination: W,
     dropped: IntCounter,
-    /// How many dropped lines the log has told of.
+    /// Number of dropped lines that the log has reported.
     reported: u64,
 }
 
@@ -121,14 +122,14 @@ impl<W: Write> WriterThread<W> {
                 }
                 Entry::Flush(done) => {
                     self.write(&mut lines);
-                    // Whoever asked may have stopped waiting.
+                    // Fails if the caller has stopped waiting.
                     let _ = done.send(());
                 }
             }
         }
     }
 
-    /// Writes these lines, which are none afterwards.
+    /// Writes and clears the lines. Retries until the destination accepts them.
     fn write(&mut self, lines: &mut Vec<u8>) {
         let mut rest = lines.as_slice();
         let mut refused = false;
@@ -143,25 +144,25 @@ impl<W: Write> WriterThread<W> {
                 Err(error) => error,
             };
             if !refused {
-                tracing::error!(log = self.name, %error, "cannot be written; its lines wait, and it is tried each second");
+                tracing::error!(log = self.name, %error, "log write failed, retrying every second");
             }
             refused = true;
             thread::sleep(RETRY_INTERVAL);
         }
         lines.clear();
         if refused {
-            tracing::warn!(log = self.name, "can be written again");
+            tracing::warn!(log = self.name, "log writes resumed");
         }
     }
 
-    /// Said once the queue is empty, so that this line has a place in it.
+    /// Logs the number of lines dropped since the previous report. The queue is empty here, so it has room for this line.
     fn report_dropped_lines(&mut self) {
         let dropped = self.dropped.get();
         if dropped > self.reported {
             tracing::warn!(
                 log = self.name,
                 lines = dropped - self.reported,
-                "lines were dropped: the log was not read in time"
+                "log lines dropped: the reader is too slow"
             );
             self.reported = dropped;
         }
@@ -177,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes three bytes at a time, and nothing while it is full.
+    /// Accepts three bytes at a time, and nothing while it is full.
     #[derive(Clone, Default)]
     struct Disk {
         full: Arc<AtomicBool>,
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_was_full_has_every_line_once_and_whole() {
+    fn log_writer_after_full_disk_writes_every_line_once() {
         let (disk, dropped) = (Disk::default(), counter());
         let writer = LogWriter::new("test", disk.clone(), 8, dropped.clone()).unwrap();
         for line in ["first line\n", "second\n"] {
@@ -228,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_full_queue_and_what_is_lost_is_counted() {
+    fn log_writer_with_full_queue_drops_and_counts_lines() {
         let (disk, dropped) = (Disk { full: Arc::new(AtomicBool::new(true)), ..Disk::default() }, counter());
         let writer = LogWriter::new("test", disk.clone(), 4, dropped.clone()).unwrap();
         for _ in 0..20 {
             (&writer).write_all(b"a line\n").unwrap();
         }
-        // Four wait; one more may be in the writer's hands.
+        // Four lines are queued, and the thread may hold one more.
         assert!((15..=16).contains(&dropped.get()), "{}", dropped.get());
         disk.full.store(false, Ordering::Relaxed);
         disk.bytes.lock().unwrap().extend_from_slice(b"....");
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn flushing_ends_at_its_deadline() {
+    fn log_writer_flush_ends_at_deadline() {
         let disk = Disk { full: Arc::new(AtomicBool::new(true)), ..Disk::default() };
         let writer = LogWriter::new("test", disk, 1, counter()).unwrap();
         for _ in 0..3 {

@@ -1,8 +1,8 @@
-//! What the gateway counts and times, on a registry of its own.
+//! All metrics of the gateway, with their names, labels and buckets, in a registry of their own.
 //!
-//! Owns the names, labels and buckets of every metric. Refuses to know how a request is decided.
-//! Label values come from closed sets only: names of the configuration and of the policy table,
-//! or words written here; never anything that a client can choose. A tenant is named by its organization.
+//! Label values come from closed sets: names of the configuration and of the policy table, and constants of the code. A client
+//! never chooses a label value. The label of a tenant is its organization. Counters with a closed set of labels start at 0, so
+//! the first event is an increase.
 
 mod request_counter;
 
@@ -16,18 +16,18 @@ use prometheus::{
 pub use self::request_counter::{RequestCounter, RequestLabels};
 use crate::connect_failure::ConnectFailure;
 
-/// Stands before every name.
+/// The prefix of every metric name.
 const PREFIX: &str = "shopper_gateway_";
-/// Seconds, for whole requests and for exchanges.
+/// Buckets of request and token exchange durations, seconds.
 const DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// Seconds, for the time spent in the gateway itself.
+/// Buckets of the time spent in the gateway itself, seconds.
 const OVERHEAD_BUCKETS: &[f64] =
     &[0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 const CERTIFICATE_EXPIRY: &str = "certificate_expiry_timestamp_seconds";
 
-/// The calls that are counted as exchanges, by service: the flows of `salesforce`.
+/// The flows of token exchanges, by service. Module `salesforce` makes these calls.
 const FLOWS: [(&str, &[&str]); 3] = [
     (
         "slas",
@@ -47,79 +47,78 @@ const FLOWS: [(&str, &[&str]); 3] = [
     ("account_manager", &["jwks", "client_credentials"]),
     ("api", &["customer"]),
 ];
-/// What becomes of an exchange.
+/// The outcomes of token exchanges.
 const OUTCOMES: [&str; 8] =
     ["ok", "conflict", "rate_limited", "rejected", "failed", "timeout", "unreachable", "circuit_open"];
 
-/// Every metric of the gateway.
+/// The metrics of the gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Requests answered, by tenant, API, operation, kind of caller, status and source of the answer.
+    /// Requests, by tenant, API, operation, kind of caller, status and source of the response.
     pub requests: RequestCounter,
-    /// Whole requests, from the first byte read to the last byte written, seconds.
+    /// Request duration, from the first byte read to the last byte written, seconds.
     pub request_duration: Histogram,
-    /// Upstream's part of forwarded requests: from the whole request sent to the answer's head, or to the end of waiting for
-    /// it, seconds.
+    /// Upstream time of forwarded requests: from the complete request sent to the response head or the end of the wait, seconds.
     pub upstream_duration: Histogram,
-    /// The gateway's own part: the whole less upstream and token exchanges, seconds.
+    /// Gateway overhead: the request duration without upstream time and token exchanges, seconds.
     pub overhead: Histogram,
-    /// Refusals by code, carried out or only reported.
+    /// Rejections by error code, carried out or only reported.
     pub refusals: IntCounterVec,
-    /// Refusals `caller_rejected`, by the reason that the caller is not told.
+    /// Rejections with the code `caller_rejected`, by the reason that the response does not reveal.
     pub caller_rejections: IntCounterVec,
-    /// Shopper tokens checked, by result.
+    /// Verifications of shopper tokens, by result.
     pub token_verifications: IntCounterVec,
-    /// Entries of the caches, by kind.
+    /// Cache entries, by kind.
     pub token_cache_entries: IntGaugeVec,
     /// Calls to SLAS and Account Manager, by service, flow and outcome.
     pub token_exchanges: IntCounterVec,
-    /// The same calls, seconds.
+    /// Duration of calls to SLAS and Account Manager, by service and flow, seconds.
     pub token_exchange_duration: HistogramVec,
-    /// Refusals by SLAS of clients of the configuration, by tenant and client id.
+    /// Rejections of configured clients by SLAS, by tenant and client id.
     pub slas_client_refusals: IntCounterVec,
-    /// Failures to connect, of the gateway's own calls and of forwarded requests, by service and cause.
+    /// Connection failures of the gateway's own calls and of forwarded requests, by service and cause.
     pub connect_failures: IntCounterVec,
-    /// Fetches of key sets, by outcome.
+    /// Key set fetches, by outcome.
     pub jwks_refreshes: IntCounterVec,
     /// Age of the key set in use, seconds, by tenant and issuer.
     pub jwks_age: IntGaugeVec,
-    /// Answers that broke off after their head had been sent, by the side that was at fault.
+    /// Responses aborted after their head was sent, by the side that aborted.
     pub response_aborts: IntCounterVec,
     /// Uses of deprecated endpoints, by endpoint and client id.
     pub legacy_requests: IntCounterVec,
-    /// Wishes for a token that the gateway holds, by kind and result.
+    /// Lookups of tokens that the gateway holds, by kind and result.
     pub token_requests: IntCounterVec,
-    /// Sessions held.
+    /// Sessions that the gateway holds.
     pub sessions: IntGauge,
-    /// Requests that SLAS takes from a tenant in the minute under way, as far as it has said so.
+    /// Requests that SLAS still accepts from a tenant in the current minute, from its rate limit headers.
     pub slas_rate_limit_remaining: IntGaugeVec,
-    /// Circuits that are open, of all tenants and classes of calls, by service; 0: all are closed.
+    /// Open circuit breakers of all tenants and priorities, by service.
     pub circuit_breakers_open: IntGaugeVec,
-    /// Changes of the configuration while running, by outcome.
+    /// Configuration reloads, by outcome.
     pub config_reloads: IntCounterVec,
-    /// When the configuration in use was taken over, seconds since 1970.
+    /// Time at which the current configuration was loaded, seconds since 1970.
     pub config_last_reload_success: IntGauge,
-    /// Whether requests should come here.
+    /// 1 if load balancers should send requests to this gateway.
     pub ready: IntGauge,
-    /// Whether the session store answers.
+    /// 1 if the session store works.
     pub store_up: IntGauge,
-    /// Whether the session store belongs to gateways with another encryption key.
+    /// 1 if the session store belongs to gateways with another encryption key.
     pub store_key_mismatch: IntGauge,
-    /// When certificates end, seconds since 1970, by the key of their file and tenant.
+    /// Expiry of certificates, seconds since 1970, by configuration key and tenant.
     certificate_expiry: IntGaugeVec,
-    /// Refused lines of the audit log that were left out, because an address or all addresses had too many.
+    /// Audit lines of rejected requests that the limiter left out.
     pub audit_lines_left_out: IntCounter,
-    /// Connections of clients that are open.
+    /// Open client connections.
     pub connections: IntGauge,
-    /// Connections of clients that the gateway closed for their behaviour, by reason.
+    /// Client connections that the gateway closed because of their behaviour or a limit, by reason.
     pub connections_closed: IntCounterVec,
 }
 
-/// When the certificates of one file end.
+/// The expiry of the certificates of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateExpiry {
-    /// Which file: `listener`, `client_ca`, `client_crl`, `api_ca`, `store_ca`, `store_sentinel_ca`, `store_certificate`.
+    /// The file: `listener`, `client_ca`, `client_crl`, `api_ca`, `store_ca`, `store_sentinel_ca`, `store_certificate`.
     pub certificate: &'static str,
     /// The organization whose file it is, or [`CertificateExpiry::NO_TENANT`].
     pub tenant: String,
@@ -128,26 +127,26 @@ pub struct CertificateExpiry {
 }
 
 impl CertificateExpiry {
-    /// Label of a file that is no tenant's.
+    /// The label of a file without a tenant.
     pub const NO_TENANT: &str = "none";
 }
 
-/// What one series of the registry says at the moment.
+/// The current value of one series of the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     labels: BTreeMap<String, String>,
-    /// Its value.
+    /// The value.
     pub value: f64,
 }
 
 impl Sample {
-    /// The value of a label; empty if it has no such label, as in Prometheus.
+    /// Returns the value of a label, or an empty string if the label is absent, as in Prometheus.
     #[must_use]
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 
-    /// The value as a number of things.
+    /// Returns the value as a count.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and not negative")]
     pub fn count(&self) -> u64 {
@@ -156,10 +155,10 @@ impl Sample {
 }
 
 impl Metrics {
-    /// Registers everything on a fresh registry.
+    /// Registers all metrics in a new registry.
     ///
     /// # Errors
-    /// Only if two metrics were given one name, which the tests would show.
+    /// If two metrics have the same name. Tests exclude this.
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some(PREFIX.trim_end_matches('_').to_owned()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -178,22 +177,24 @@ impl Metrics {
             Ok::<_, prometheus::Error>(metric)
         };
         let token_exchange_duration = HistogramVec::new(
-            HistogramOpts::new("token_exchange_duration_seconds", "Calls to SLAS and Account Manager")
+            HistogramOpts::new("token_exchange_duration_seconds", "Duration of calls to SLAS and Account Manager")
                 .buckets(DURATION_BUCKETS.to_vec()),
             &["service", "flow"],
         )?;
         registry.register(Box::new(token_exchange_duration.clone()))?;
-        let sessions = IntGauge::new("sessions", "Sessions held")?;
+        let sessions = IntGauge::new("sessions", "Sessions that the gateway holds")?;
         registry.register(Box::new(sessions.clone()))?;
-        let ready = IntGauge::new("ready", "Whether requests should come here")?;
+        let ready = IntGauge::new("ready", "1 if load balancers should send requests to this gateway")?;
         registry.register(Box::new(ready.clone()))?;
-        let store_up = IntGauge::new("store_up", "Whether the session store can be used, for writes too")?;
+        let store_up = IntGauge::new("store_up", "1 if the session store works, for writes too")?;
         store_up.set(1);
         registry.register(Box::new(store_up.clone()))?;
-        let store_key_mismatch =
-            IntGauge::new("store_key_mismatch", "Whether the store belongs to gateways with another encryption key")?;
+        let store_key_mismatch = IntGauge::new(
+            "store_key_mismatch",
+            "1 if the session store belongs to gateways with another encryption key",
+        )?;
         registry.register(Box::new(store_key_mismatch.clone()))?;
-        // What has not happened yet is 0, so that its first time is an increase.
+        // Starts at 0, so the first event is an increase.
         let labelled_counters = |name: &str, help: &str, label: &str, words: &[&str]| {
             let metric = counters(name, help, &[label])?;
             words.iter().for_each(|word| metric.with_label_values(&[word]).inc_by(0));
@@ -201,27 +202,30 @@ impl Metrics {
         };
         let config_last_reload_success = IntGauge::new(
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration in use was taken over, seconds since 1970",
+            "Time at which the current configuration was loaded, seconds since 1970",
         )?;
         registry.register(Box::new(config_last_reload_success.clone()))?;
-        let connections = IntGauge::new("connections", "Connections of clients that are open")?;
+        let connections = IntGauge::new("connections", "Open client connections")?;
         registry.register(Box::new(connections.clone()))?;
         let audit_lines_left_out =
-            IntCounter::new("audit_lines_left_out_total", "Refused lines of the audit log that were left out")?;
+            IntCounter::new("audit_lines_left_out_total", "Audit lines of rejected requests that were left out")?;
         registry.register(Box::new(audit_lines_left_out.clone()))?;
         gauges("build_info", "Version and commit of this build; always 1", &["version", "commit"])?
             .with_label_values(&[version, commit])
             .set(1);
 
-        let token_exchanges =
-            counters("token_exchanges_total", "Calls to SLAS and Account Manager", &["service", "flow", "outcome"])?;
+        let token_exchanges = counters(
+            "token_exchanges_total",
+            "Calls to SLAS and Account Manager, by outcome",
+            &["service", "flow", "outcome"],
+        )?;
         for (service, flow) in FLOWS.iter().flat_map(|(service, flows)| flows.iter().map(move |flow| (service, flow))) {
             OUTCOMES.iter().for_each(|outcome| token_exchanges.with_label_values(&[service, flow, outcome]).inc_by(0));
         }
 
         let connect_failures = counters(
             "connect_failures_total",
-            "Failures to connect to Salesforce's services and APIs",
+            "Connection failures to Salesforce's services and APIs, by cause",
             &["service", "cause"],
         )?;
         for (service, _) in FLOWS {
@@ -232,35 +236,43 @@ impl Metrics {
 
         Ok(Self {
             requests: RequestCounter::new(&registry)?,
-            request_duration: histogram("request_duration_seconds", "Whole requests", DURATION_BUCKETS)?,
-            upstream_duration: histogram("upstream_duration_seconds", "Upstream's part of requests", DURATION_BUCKETS)?,
-            overhead: histogram("overhead_seconds", "The gateway's own part of requests", OVERHEAD_BUCKETS)?,
-            refusals: counters("refusals_total", "Refusals, carried out or only reported", &["code"])?,
+            request_duration: histogram("request_duration_seconds", "Request duration", DURATION_BUCKETS)?,
+            upstream_duration: histogram(
+                "upstream_duration_seconds",
+                "Upstream time of forwarded requests",
+                DURATION_BUCKETS,
+            )?,
+            overhead: histogram(
+                "overhead_seconds",
+                "Request duration without upstream time and token exchanges",
+                OVERHEAD_BUCKETS,
+            )?,
+            refusals: counters("refusals_total", "Rejections by error code, carried out or only reported", &["code"])?,
             caller_rejections: counters(
                 "caller_rejections_total",
-                "Trusted systems that were rejected, by the reason that they are not told",
+                "Rejected trusted systems, by the reason that the response does not reveal",
                 &["reason"],
             )?,
-            token_verifications: counters("token_verifications_total", "Shopper tokens checked", &["result"])?,
-            token_cache_entries: gauges("token_cache_entries", "Entries of the caches", &["kind"])?,
+            token_verifications: counters("token_verifications_total", "Verifications of shopper tokens", &["result"])?,
+            token_cache_entries: gauges("token_cache_entries", "Cache entries", &["kind"])?,
             token_exchanges,
             token_exchange_duration,
             slas_client_refusals: counters(
                 "slas_client_refusals_total",
-                "Refusals by SLAS of clients of the configuration",
+                "Rejections of configured clients by SLAS",
                 &["tenant", "client_id"],
             )?,
             connect_failures,
             jwks_refreshes: labelled_counters(
                 "jwks_refreshes_total",
-                "Fetches of key sets",
+                "Key set fetches",
                 "outcome",
                 &["ok", "failed", "throttled"],
             )?,
             jwks_age: gauges("jwks_age_seconds", "Age of the key set in use", &["tenant", "issuer"])?,
             response_aborts: labelled_counters(
                 "response_aborts_total",
-                "Answers that broke off after their head",
+                "Responses aborted after their head was sent, by side",
                 "side",
                 &["upstream", "client", "gateway"],
             )?,
@@ -271,23 +283,19 @@ impl Metrics {
             )?,
             token_requests: counters(
                 "token_requests_total",
-                "Wishes for a token that the gateway holds",
+                "Lookups of tokens that the gateway holds",
                 &["kind", "result"],
             )?,
             sessions,
             slas_rate_limit_remaining: gauges(
                 "slas_rate_limit_remaining",
-                "Requests that SLAS takes in the minute under way",
+                "Requests that SLAS still accepts in the current minute",
                 &["tenant"],
             )?,
-            circuit_breakers_open: gauges(
-                "circuit_breakers_open",
-                "Circuits that are open; 0: all are closed",
-                &["service"],
-            )?,
+            circuit_breakers_open: gauges("circuit_breakers_open", "Open circuit breakers", &["service"])?,
             config_reloads: labelled_counters(
                 "config_reloads_total",
-                "Changes of the configuration while running",
+                "Configuration reloads",
                 "outcome",
                 &["ok", "failed"],
             )?,
@@ -297,14 +305,14 @@ impl Metrics {
             store_key_mismatch,
             certificate_expiry: gauges(
                 CERTIFICATE_EXPIRY,
-                "When certificates and revocation lists end, seconds since 1970",
+                "Expiry of certificates and revocation lists, seconds since 1970",
                 &["certificate", "tenant"],
             )?,
             audit_lines_left_out,
             connections,
             connections_closed: labelled_counters(
                 "connections_closed_total",
-                "Connections of clients closed for their behaviour or their number",
+                "Client connections closed because of their behaviour or a limit",
                 "reason",
                 &[
                     "header_timeout",
@@ -319,25 +327,25 @@ impl Metrics {
         })
     }
 
-    /// Shows a counter that was there before this registry.
+    /// Registers a counter that was created before this registry.
     ///
     /// # Errors
-    /// If it is shown already.
+    /// If the counter is registered already.
     pub fn register(&self, counter: IntCounterVec) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(counter))
     }
 
-    /// Everything in Prometheus's text format, and its content type.
+    /// Returns all metrics in Prometheus's text format, and its content type.
     ///
     /// # Errors
-    /// If a metric cannot be written, which the library does not expect.
+    /// If the library cannot encode a metric.
     pub fn render(&self) -> Result<(Vec<u8>, &'static str), prometheus::Error> {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok((text, prometheus::TEXT_FORMAT))
     }
 
-    /// The series of a gauge or counter, by its name without the prefix: none if it is not registered or not set yet.
+    /// Returns the series of a gauge or counter by its name without the prefix. Empty if it is not registered or not set.
     #[must_use]
     pub fn samples(&self, name: &str) -> Vec<Sample> {
         let families = self.registry.gather();
@@ -356,7 +364,7 @@ impl Metrics {
         samples.collect()
     }
 
-    /// Shows when these certificates end, and those of earlier configurations no more.
+    /// Sets the expiry of these certificates, and removes those of earlier configurations.
     pub fn set_certificate_expiries(&self, expiries: &[CertificateExpiry]) {
         for CertificateExpiry { certificate, tenant, expires_at } in expiries {
             self.certificate_expiry.with_label_values(&[*certificate, tenant.as_str()]).set(*expires_at);
@@ -364,36 +372,37 @@ impl Metrics {
         for shown in self.samples(CERTIFICATE_EXPIRY) {
             let labels = [shown.label("certificate"), shown.label("tenant")];
             if !expiries.iter().any(|expiry| [expiry.certificate, expiry.tenant.as_str()] == labels) {
-                // It is there, unless another thread took it away just now.
+                // Fails if another thread has removed it.
                 let _ = self.certificate_expiry.remove_label_values(&labels);
             }
         }
     }
 
-    /// Counts and times one call to SLAS or Account Manager.
+    /// Records one call to SLAS or Account Manager, and its duration.
     pub fn record_exchange(&self, service: &'static str, flow: &'static str, outcome: &'static str, took: Duration) {
         self.token_exchanges.with_label_values(&[service, flow, outcome]).inc();
         self.token_exchange_duration.with_label_values(&[service, flow]).observe(took.as_secs_f64());
     }
 }
 
-/// Spans handed to the collector, by what became of them. Of the process, as [`log_lines_dropped`] is.
+/// Creates the counter of exported spans, by outcome. Like [`log_lines_dropped`] it exists before the registry.
 ///
 /// # Errors
-/// Only if its name were none, which the tests would show.
+/// If the metric name is invalid. Tests exclude this.
 pub fn spans_exported() -> Result<IntCounterVec, prometheus::Error> {
-    let name = Opts::new("spans_exported_total", "Spans handed to the collector of traces");
+    let name = Opts::new("spans_exported_total", "Spans sent to the trace collector, by outcome");
     let spans = IntCounterVec::new(name, &["outcome"])?;
     ["ok", "failed"].iter().for_each(|outcome| spans.with_label_values(&[outcome]).inc_by(0));
     Ok(spans)
 }
 
-/// Lines of the log that were lost, by log. Of the process and on no registry yet, because logging begins first.
+/// Creates the counter of dropped log lines, by log. Logging starts before the registry exists, so the caller registers it
+/// later.
 ///
 /// # Errors
-/// Only if its name were none, which the tests would show.
+/// If the metric name is invalid. Tests exclude this.
 pub fn log_lines_dropped() -> Result<IntCounterVec, prometheus::Error> {
-    let name = Opts::new("log_lines_dropped_total", "Lines of the log that nobody took in time");
+    let name = Opts::new("log_lines_dropped_total", "Log lines dropped because their reader was too slow");
     IntCounterVec::new(name, &["log"])
 }
 
@@ -402,7 +411,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_carry_the_prefix() {
+    fn rendered_metrics_have_prefix_and_labels() {
         let metrics = Metrics::new("1.2.3", "abc").unwrap();
         metrics.record_exchange("slas", "login", "ok", Duration::from_millis(3));
         metrics.refusals.with_label_values(&["token_missing"]).inc();

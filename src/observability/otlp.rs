@@ -1,9 +1,9 @@
-//! Traces: spans for an OpenTelemetry collector, by OTLP over HTTP, and the W3C context that ties them to others'.
+//! Exports spans to an OpenTelemetry collector by OTLP over HTTP, and propagates the W3C trace context.
 //!
-//! Owns the exporter and the propagation. Spans wait in a bounded queue for a thread of the exporter's own: a collector that is
-//! slow or gone costs requests nothing, and spans beyond the queue are dropped. Headers that a collector wants come from
-//! the standard's `OTEL_EXPORTER_OTLP_HEADERS`, the service's name and attributes from `OTEL_SERVICE_NAME` and
-//! `OTEL_RESOURCE_ATTRIBUTES`. `asked` bounds what callers may have kept, `told` says whether the collector takes it.
+//! A bounded queue and the exporter's own thread decouple requests from the collector: a slow or missing collector never delays a
+//! request, and spans beyond the queue are dropped. `OTEL_EXPORTER_OTLP_HEADERS` sets headers for the collector.
+//! `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` set the service's name and attributes. `rate_sampler` limits the traces
+//! that callers can request, and `exporter` counts the exported spans.
 
 mod exporter;
 mod rate_sampler;
@@ -32,23 +32,24 @@ use self::{exporter::CountingExporter, rate_sampler::RateLimitedSampler};
 use crate::{config::Traces, connect_failure::ConnectFailure, host::url_without_root_dot, observability::spans};
 
 const SERVICE_NAME: &str = "shopper-gateway";
-/// Where a collector takes traces, below its address (OTLP 1.x, "OTLP/HTTP request").
+/// The path of traces at a collector (OTLP 1.x, "OTLP/HTTP request").
 const TRACES_PATH: &str = "v1/traces";
-/// How long a collector is tried for the cause of a failure.
+/// Timeout of the connection that finds the cause of a failed export.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Exports spans until it is stopped.
+/// Exports spans until [`TraceExporter::shutdown`].
 #[derive(Debug)]
 pub struct TraceExporter(SdkTracerProvider);
 
 impl TraceExporter {
-    /// Sends to the configured collector, and counts in `exported` by outcome; calls nobody before there is a span.
+    /// Creates an exporter to the configured collector, which counts spans in `exported` by outcome. It connects when the first
+    /// span is exported.
     ///
     /// # Errors
-    /// If the exporter's client or thread cannot be made.
+    /// If the exporter's client or thread cannot be created.
     pub(super) fn new(endpoint: &Url, traces: &Traces, exported: IntCounterVec) -> Result<Self, ExporterBuildError> {
         let exporter = span_exporter(endpoint)?;
-        // Whoever began the trace has decided whether it is kept, within bounds; for those begun here, the share decides.
+        // The caller that started a trace decides about sampling, within a rate limit. Traces started here are sampled by ratio.
         let root_sampler = Sampler::TraceIdRatioBased(traces.sample_ratio);
         let sampler = Sampler::parent_based(root_sampler)
             .with_remote_parent_sampled(RateLimitedSampler::new(traces.parent_sampled_per_second));
@@ -66,7 +67,7 @@ impl TraceExporter {
         Ok(Self(provider))
     }
 
-    /// What makes spans of the gateway's own target known to the exporter.
+    /// Returns the layer that passes spans of the gateway's own target to the exporter.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'s> LookupSpan<'s>,
@@ -80,10 +81,10 @@ impl TraceExporter {
             .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == spans::TARGET))
     }
 
-    /// Sends what is left.
+    /// Exports the queued spans, and stops.
     pub fn shutdown(&self) {
         if let Err(error) = self.0.shutdown() {
-            tracing::warn!(%error, "the last spans were not exported");
+            tracing::warn!(%error, "export of the last spans failed");
         }
     }
 }
@@ -98,23 +99,23 @@ fn span_exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
         .build()
 }
 
-/// Exports no span to a collector, and so finds out whether it takes any.
+/// Sends an empty export to the collector, to check whether it accepts spans.
 ///
 /// # Errors
-/// Why it does not; nothing of its answer but the status.
+/// The cause of the failure. Of the collector's response the text contains only the status.
 pub async fn probe_collector(endpoint: &Url) -> Result<(), String> {
     let exporter = span_exporter(endpoint).map_err(|error| error.to_string())?;
-    // Its client blocks a thread, which with spans is one of the exporter's own.
+    // The exporter's client blocks its thread.
     let tried = tokio::task::spawn_blocking(move || futures_executor::block_on(exporter.export(Vec::new()))).await;
     let Err(error) = tried.map_err(|error| error.to_string())? else { return Ok(()) };
-    // The exporter says of a network error nothing but that it was one.
+    // The exporter's network errors have no cause, so a second connection finds it.
     Err(match connect_failure(endpoint).await {
         Some(cause) => format!("no connection could be made: {cause}; {}", cause.advice()),
         None => error.to_string(),
     })
 }
 
-/// Why no connection to a collector can be made, by a client like the exporter's; `None` if one can.
+/// Connects to the collector with a client like the exporter's, and returns the cause of the failure. `None` on success.
 async fn connect_failure(endpoint: &Url) -> Option<ConnectFailure> {
     let client =
         reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(CONNECT_TIMEOUT * 2).build().ok()?;
@@ -128,24 +129,24 @@ async fn connect_failure(endpoint: &Url) -> Option<ConnectFailure> {
     }
 }
 
-/// Makes a span part of the trace that a request's header names (W3C Trace Context). What is not such a name is ignored.
+/// Makes the span part of the trace in the request's headers (W3C Trace Context). Invalid headers are ignored.
 pub fn continue_trace(span: &Span, headers: &HeaderMap) {
     if span.is_disabled() {
         return;
     }
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-    // A span that has begun already stays where it is.
+    // Fails if the span has started already.
     let _ = span.set_parent(context);
 }
 
-/// Gives a span its name once that is known.
+/// Renames a span, once its operation is known.
 pub fn rename_span(span: &Span, name: &str) {
     if !span.is_disabled() {
         span.context().span().update_name(name.to_owned());
     }
 }
 
-/// The id of the trace that a span belongs to, where that is exported: what a collector's user searches for.
+/// Returns the trace id of the span, if the trace is sampled.
 #[must_use]
 pub fn sampled_trace_id(span: &Span) -> Option<String> {
     if span.is_disabled() {
@@ -157,7 +158,7 @@ pub fn sampled_trace_id(span: &Span) -> Option<String> {
     named.is_sampled().then(|| named.trace_id().to_string())
 }
 
-/// The header fields by which a server continues the trace below this span; none where nothing is traced.
+/// Returns the headers with which an upstream server continues the trace below this span. Empty without tracing.
 #[must_use]
 pub fn trace_headers(span: &Span) -> Vec<(HeaderName, HeaderValue)> {
     let mut fields = HeaderInjector(Vec::new());

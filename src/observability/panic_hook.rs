@@ -1,15 +1,15 @@
-//! What the log says of a panic.
+//! Logs panics with their location.
 //!
-//! Owns the hook. A panic is a defect, and its place tells where; its message may tell what a caller sent: slicing text at
-//! a wrong place prints the text. So a message is written only where it is a literal of the program.
+//! A panic message can contain request data, for example when slicing a string fails. So the hook logs a message only if it is
+//! a string literal of the program.
 
 use std::panic::{self, PanicHookInfo};
 
-/// From now on panics are lines of the log, and nothing is written past it.
+/// Installs the hook: panics are written to the log only.
 pub(super) fn install() {
     panic::set_hook(Box::new(|panic| {
-        let (place, message) = (location(panic), message(panic));
-        tracing::error!(place, message, "a panic: a defect of the gateway");
+        let (location, message) = (location(panic), message(panic));
+        tracing::error!(location, message, "panic: this is a bug of the gateway");
     }));
 }
 
@@ -18,7 +18,7 @@ fn location(panic: &PanicHookInfo<'_>) -> String {
 }
 
 fn message(panic: &PanicHookInfo<'_>) -> &'static str {
-    panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("withheld: it may hold what a caller sent")
+    panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("withheld, because it may contain request data")
 }
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_tells_its_place_and_no_secret() {
+    fn panic_line_has_location_and_no_secret() {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();

@@ -1,12 +1,12 @@
-//! Logs: where lines go and how they look.
+//! Sets up the log, the audit log and the export of traces, once per process.
 //!
-//! Owns the one set-up of the process's log. Libraries that print raw heads and paths at their lower
-//! levels are capped here, in code: no `RUST_LOG` can switch them on. The audit log is no matter of levels: its lines
-//! are written whatever the filter says, always as JSON, and to a file of their own if one is configured. The level can be
-//! changed while the process runs ([`level`]); spans go to a collector if one is configured ([`traces`]).
+//! Some libraries log raw request heads and paths at their lower levels. This module caps them in code, so `RUST_LOG` cannot
+//! enable those lines. Audit lines ignore the log level. They are always JSON, and go to a file of their own if one is
+//! configured. [`log_level`] changes the level while the process runs. [`otlp`](crate::observability::otlp) exports spans if a
+//! collector is configured.
 //!
-//! Whoever logs never waits for who reads: lines go through a `LogWriter` each. Audit lines have one of their own, with more
-//! room, so that no flood of other lines displaces them.
+//! Logging never blocks: each destination has a `LogWriter`. Audit lines have their own writer with a larger queue, so other
+//! lines cannot displace them.
 
 use std::{
     io,
@@ -36,26 +36,25 @@ use crate::{
     observability::{audit, metrics},
 };
 
-/// Beginnings of targets that write request heads, paths or raw bytes below `WARN`.
+/// Prefixes of targets that log request heads, paths or raw bytes below `WARN`.
 const CAPPED_TARGETS: [&str; 9] =
     ["pingora", "h2", "hyper", "reqwest", "rustls", "moka", "redis", "tokio", "opentelemetry"];
-/// Beginnings of targets that have a line at `ERROR` for whoever hangs up in the middle of a head. What the
-/// operator should know of requests stands in our own lines.
+/// Prefixes of targets that log an `ERROR` for each client that disconnects in the middle of a head. The access log has all
+/// that operators need about requests.
 const SILENT_TARGETS: [&str; 2] = ["pingora_proxy", "pingora_core::apps"];
 
-/// The target that says at `ERROR` what is no failure: that a connection to upstream was not free yet, so that another is
-/// made. At `WARN` it tells of a server that speaks without being asked, which operators should know.
+/// A target whose `ERROR` lines are harmless: a pooled upstream connection was not free yet, so another one is opened. Its
+/// `WARN` lines stay: they report a server that sends data without a request.
 const HARMLESS_ERROR_TARGET: &str = "pingora_core::connectors";
 
-/// Lines that may wait for who reads standard error: some megabytes.
+/// Lines in the queue of standard error: some megabytes.
 const LOG_QUEUE_CAPACITY: usize = 8 * 1024;
-/// Audit lines that may wait: minutes of a busy shop's logins, some megabytes.
+/// Lines in the queue of the audit log: minutes of a busy shop's logins, some megabytes.
 const AUDIT_QUEUE_CAPACITY: usize = 16 * 1024;
-/// How long the end of the process waits for its last lines.
+/// Maximum wait for the last lines when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The logs and traces of a process. When this is dropped, what waits is written, as far as that takes no longer than a
-/// second each.
+/// The logs and traces of the process. Dropping it writes the queued lines and spans, within a second each.
 #[derive(Debug)]
 pub struct Telemetry {
     writers: [Arc<LogWriter>; 2],
@@ -66,12 +65,12 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Opens the audit log's file anew before its next line, because log rotation may have renamed it.
+    /// Reopens the audit log's file before its next line, because log rotation may have renamed it.
     pub fn reopen_audit_file(&self) {
         self.reopen.set();
     }
 
-    /// What is counted here: lines that were lost because nobody took them in time, and spans by what became of them.
+    /// Returns the counters of dropped log lines and of exported spans.
     #[must_use]
     pub fn counters(&self) -> [IntCounterVec; 2] {
         [self.dropped.clone(), self.exported.clone()]
@@ -90,25 +89,25 @@ impl Drop for Telemetry {
     }
 }
 
-/// Why the log or the traces cannot be set up.
+/// A failed set-up of logs or traces.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The audit log's file cannot be written.
     #[error("log.audit_file: {0}")]
     AuditFile(#[from] io::Error),
-    /// A counter cannot be made, which the tests exclude.
+    /// A counter cannot be created. Tests exclude this.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The exporter of traces cannot be made.
+    /// The trace exporter cannot be created.
     #[error("traces.endpoint: {0}")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Starts logging to standard error, as text with colours if they are wanted, the audit log to its file, and the export of
-/// traces where one is configured; panics are logged too. Does nothing to the log if the process logs already.
+/// Starts the log on standard error (with `colours` if it is text), the audit log, the export of traces if configured, and
+/// the logging of panics. If the process has a log already, that log stays.
 ///
 /// # Errors
-/// [`TelemetryError`].
+/// [`TelemetryError`] if the audit log's file cannot be opened, or a writer, counter or exporter cannot be created.
 pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, TelemetryError> {
     let dropped = metrics::log_lines_dropped()?;
     let [log_dropped, audit_dropped] = ["log", "audit"].map(|name| dropped.with_label_values(&[name]));
@@ -136,12 +135,12 @@ pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, Tel
     let exporter = exporter.transpose()?;
     match dispatch(lines, filter, audit, exporter.as_ref()).try_init() {
         Ok(()) => {
-            // Whatever speaks through that crate is capped below. Told so here, it does not even ask, which it would
-            // some twenty times a request.
+            // The cap applies to all users of the `log` crate anyway. With it set here, they skip about twenty checks a
+            // request.
             log::set_max_level(log::LevelFilter::Warn);
             log_level::install(handle, at_start);
         }
-        Err(error) => tracing::debug!(%error, "logging was started before"),
+        Err(error) => tracing::debug!(%error, "log already set up by the process"),
     }
     panic_hook::install();
     Ok(Telemetry { writers: [writer, audit_writer], dropped, exported, exporter, reopen })
@@ -149,9 +148,8 @@ pub fn start(log: &Log, traces: &Traces, colours: bool) -> Result<Telemetry, Tel
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// The ordinary lines at the level that is set and never beyond what is safe, the audit log, and spans where somebody wants
-/// them. Each layer has a filter of its own, and a layer that is not wanted is not there at all: one without a filter would
-/// make every line that nobody writes be asked about each time that it is not written.
+/// Combines the layers of the log, the audit log and, with an exporter, the spans. Each layer has its own filter, and an unused
+/// layer is absent: a layer without a filter would disable the caching of disabled callsites.
 fn dispatch(
     lines: AnyLayer,
     filter: reload::Layer<EnvFilter, Registry>,
@@ -173,12 +171,12 @@ where
     lines.with_filter(filter::filter_fn(|event| event.target() == audit::TARGET)).boxed()
 }
 
-/// Whether an event may be written among the ordinary lines at all, whatever the configured level.
+/// Returns whether the log may contain an event, regardless of the configured level.
 fn may_be_logged(event: &Metadata<'_>) -> bool {
     let is_harmless = event.target() == HARMLESS_ERROR_TARGET && *event.level() == Level::ERROR;
     let is_silent = is_harmless || SILENT_TARGETS.iter().any(|silent| event.target().starts_with(silent));
     let is_capped = CAPPED_TARGETS.iter().any(|capped| event.target().starts_with(capped));
-    // Lines name no spans: where no traces are exported, nobody asks for any, and none is made.
+    // The log contains no spans. Without an exporter no layer enables them, so none is created.
     event.is_event() && event.target() != audit::TARGET && !is_silent && (*event.level() <= Level::WARN || !is_capped)
 }
 
@@ -189,7 +187,7 @@ mod tests {
     use super::*;
     use crate::observability::spans;
 
-    /// What is written, for whoever looks.
+    /// Collects the written bytes.
     #[derive(Debug, Default, Clone)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_was_not_free_is_no_error_and_one_that_speaks_unasked_is_told() {
+    fn log_omits_busy_upstream_connections_and_keeps_unsolicited_data_warnings() {
         let written = Written::default();
         let writer = written.clone();
         let (filter, _handle) = reload::Layer::new(EnvFilter::new("trace"));
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_collector_no_span_is_made_at_any_level_nor_even_asked_about() {
+    fn spans_without_collector_are_disabled_at_every_level() {
         for level in ["info", "trace"] {
             let (filter, _handle) = reload::Layer::new(EnvFilter::new(level));
             let lines = fmt::layer().with_writer(io::sink).boxed();

@@ -1,14 +1,14 @@
-//! The spans of a request: what a trace shows of its way through the gateway.
+//! Constructors of the spans of a request.
 //!
-//! Owns their names and attributes. Where no traces are exported nobody listens to their target, and making one is a look at a
-//! flag. Attributes are names of closed sets, numbers and the correlation id: no path, no query, no header.
+//! Without an exporter the spans are disabled, and a constructor costs one check of a flag. Attributes are names of closed sets,
+//! numbers and the correlation id. They never contain a path, a query or a header.
 
 use tracing::{Span, field::Empty, info_span};
 
-/// The target of spans that are exported; log lines have none of them.
+/// The target of exported spans. No log line uses it.
 pub const TARGET: &str = "shopper_gateway::trace";
 
-/// A whole request.
+/// Creates the span of a whole request.
 #[must_use]
 pub fn request(method: &str, correlation_id: &str) -> Span {
     info_span!(
@@ -26,25 +26,25 @@ pub fn request(method: &str, correlation_id: &str) -> Span {
     )
 }
 
-/// Whether a token is what it says.
+/// Creates the span of a token verification.
 #[must_use]
 pub fn verify(issuer: &'static str) -> Span {
     info_span!(target: TARGET, "verify", issuer, result = Empty)
 }
 
-/// The look for a token that is held already, and the wait for one that is not.
+/// Creates the span of a lookup of a held token, including the wait for a new one.
 #[must_use]
 pub fn cache(kind: &'static str) -> Span {
     info_span!(target: TARGET, "cache", kind, result = Empty)
 }
 
-/// One call to SLAS, Account Manager or, for the profile of a login, an API.
+/// Creates the span of one call to SLAS, Account Manager or, for the profile of a login, an API.
 #[must_use]
 pub fn exchange(service: &'static str, flow: &'static str) -> Span {
     info_span!(target: TARGET, "exchange", otel.kind = "client", service, flow, outcome = Empty)
 }
 
-/// Salesforce's part: from the request sent to the answer's head.
+/// Creates the span of the upstream request: from the request sent to the head of the response.
 #[must_use]
 pub fn upstream(request: &Span) -> Span {
     info_span!(

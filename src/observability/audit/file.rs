@@ -1,4 +1,6 @@
-//! The file of the audit log, which is opened anew on request: log rotation renames it and then sends SIGHUP.
+//! The audit log's file. Log rotation renames it and then sends SIGHUP, so the file can be reopened on request.
+//!
+//! If the path cannot be reopened, lines go to the file opened before, and no line is lost.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,19 +20,19 @@ pub(in crate::observability) struct AuditFile {
     is_stale: Arc<AtomicBool>,
 }
 
-/// Asks for an [`AuditFile`] to be opened anew.
+/// Requests that an [`AuditFile`] be reopened.
 #[derive(Debug, Clone, Default)]
 pub(in crate::observability) struct ReopenFlag(Arc<AtomicBool>);
 
 impl ReopenFlag {
-    /// Takes effect before the next line is written.
+    /// Requests the reopening. It takes effect before the next line is written.
     pub(in crate::observability) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
 impl AuditFile {
-    /// Opens the file, and creates it where it is not there.
+    /// Opens the file, and creates it if it does not exist.
     ///
     /// # Errors
     /// If the file cannot be opened for appending.
@@ -40,7 +42,7 @@ impl AuditFile {
 }
 
 impl Write for AuditFile {
-    /// If the file cannot be opened anew, lines go on into the one that is open, and no line is lost.
+    /// Reopens the file if requested. If that fails, the line goes to the file opened before.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.is_stale.swap(false, Ordering::AcqRel) {
             match append_to(&self.path) {

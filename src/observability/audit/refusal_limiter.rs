@@ -1,4 +1,4 @@
-//! Limits the audit lines of refused requests, per second: of each client address and in all.
+//! Limits the audit lines of rejected requests, per second: for each client address and in total.
 //!
 //! A line counts against both limits or none. The number of addresses is bounded, see [`KeyedRateLimiter`].
 
@@ -12,12 +12,12 @@ use prometheus::IntCounter;
 
 use crate::ratelimit::{BucketConfig, KeyedRateLimiter, RateLimiter};
 
-/// Most refused lines a second of one client address. The login throttle lets one address fail once a second by default.
+/// Maximum rejected lines of one client address a second. By default one address can fail one login a second.
 const MAX_LINES_PER_ADDRESS: u32 = 10;
-/// Most refused lines a second: at most 3 GB a day of an attack from everywhere.
+/// Maximum rejected lines a second. An attack from many addresses writes at most 3 GB a day.
 const MAX_LINES: u32 = 100;
 
-/// The limiter, and the number of lines it dropped.
+/// The limiter, and the number of lines left out.
 #[derive(Debug)]
 pub(super) struct RefusalLimiter {
     per_address: KeyedRateLimiter<IpAddr>,
@@ -32,8 +32,8 @@ impl RefusalLimiter {
         Self { per_address: KeyedRateLimiter::default(), total, left_out: AtomicU64::new(0), metric }
     }
 
-    /// Whether a refused line of this address is written; if not, it is counted as left out. Lines of unknown addresses
-    /// share one bound.
+    /// Returns whether a rejected line of this address may be written. If not, the limiter counts it as left out. Lines
+    /// without an address share one limit.
     pub(super) fn may_write(&self, address: Option<IpAddr>) -> bool {
         let address = address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let may = self.try_acquire_at(address, Instant::now());
@@ -56,7 +56,7 @@ impl RefusalLimiter {
         is_admitted
     }
 
-    /// How many lines were left out since this was asked last.
+    /// Returns the number of lines left out since the previous call.
     pub(super) fn take_left_out(&self) -> u64 {
         self.left_out.swap(0, Ordering::Relaxed)
     }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_leaves_room_for_others_and_all_have_a_bound() {
+    fn refused_lines_are_limited_per_address_and_in_total() {
         let now = Instant::now();
         let limiter = RefusalLimiter::new(IntCounter::new("left_out", "left out").unwrap());
         assert_eq!((0..1000).filter(|_| limiter.try_acquire_at(address(1), now)).count(), 10);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_left_out_are_counted_once() {
+    fn left_out_lines_are_counted_once() {
         let limiter = RefusalLimiter::new(IntCounter::new("left_out", "left out").unwrap());
         let written = (0..1000).filter(|_| limiter.may_write(None)).count() as u64;
         assert_eq!(limiter.take_left_out(), 1000 - written);

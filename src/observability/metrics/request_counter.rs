@@ -1,9 +1,8 @@
-//! The counter of requests, whose labels have the most combinations.
+//! The counter of requests, which has the most label combinations, and its limit on series.
 //!
-//! Owns the cap: each label comes from a closed set, but six of them together, and a status that the API chooses, could make
-//! more series than anybody wants to store. Beyond the cap, what has no series yet is counted by its status and source alone,
-//! with "other" in the other labels, so that failures stay failures; and a counter says how often.
-//! Counting a known combination is one look into a table.
+//! Each label has a closed set of values. But six labels, and a status that the API chooses, can make more combinations than
+//! Prometheus should store. Beyond the limit, a new combination counts by status and source alone, with `other` in the other
+//! labels, so failures remain visible. A second counter counts these cases. Counting a known combination is one table lookup.
 
 use std::{collections::HashMap, hash::BuildHasher};
 
@@ -11,25 +10,25 @@ use foldhash::quality::RandomState;
 use parking_lot::RwLock;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-/// Most combinations of labels: all operations of one tenant with a dozen outcomes each, and room for more.
+/// Maximum label combinations: all operations of one tenant with a dozen outcomes each, and a margin.
 const MAX_SERIES: usize = 10_000;
 const LABELS: [&str; 6] = ["tenant", "api", "operation", "caller", "status", "source"];
-/// What stands in the labels that name somebody or something, in the series for everything beyond the cap.
+/// The value of the other labels in the series beyond the limit.
 const OTHER: &str = "other";
 
-/// Requests answered.
+/// Counts requests by their labels.
 #[derive(Debug)]
 pub struct RequestCounter {
     counters: IntCounterVec,
-    /// What was counted beyond the cap.
+    /// Requests counted beyond the limit.
     overflows: IntCounter,
-    /// By the hash of the labels under a key of this process. No text of them is of a caller's choosing.
+    /// Keyed by a hash of the labels, with a random key of this process. Callers choose no label value.
     known: RwLock<HashMap<u64, IntCounter, foldhash::fast::RandomState>>,
     hashes: RandomState,
     max_series: usize,
 }
 
-/// What is counted of a request. Every text is a name of the configuration or of the policy table, or a word of the code.
+/// The labels of a request. Each value is a name of the configuration or of the policy table, or a constant of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestLabels<'a> {
     /// The organization.
@@ -38,7 +37,7 @@ pub struct RequestLabels<'a> {
     pub api: &'a str,
     /// The operation.
     pub operation: &'a str,
-    /// The caller's name, or a kind.
+    /// The caller's name, or its kind.
     pub caller: &'a str,
     /// The status, three digits.
     pub status: &'a str,
@@ -52,14 +51,18 @@ impl RequestCounter {
     }
 
     fn with_cap(registry: &Registry, max_series: usize) -> Result<Self, prometheus::Error> {
-        let counters = IntCounterVec::new(Opts::new("requests_total", "Requests answered"), &LABELS)?;
+        let counters =
+            IntCounterVec::new(Opts::new("requests_total", "Requests, by status and source of the response"), &LABELS)?;
         registry.register(Box::new(counters.clone()))?;
-        let overflows = IntCounter::new("requests_label_overflow_total", "Requests counted in no series of their own")?;
+        let overflows = IntCounter::new(
+            "requests_label_overflow_total",
+            "Requests counted as other, because the series limit is reached",
+        )?;
         registry.register(Box::new(overflows.clone()))?;
         Ok(Self { counters, overflows, known: RwLock::default(), hashes: RandomState::default(), max_series })
     }
 
-    /// Counts one.
+    /// Counts one request.
     pub fn count(&self, labels: RequestLabels<'_>) {
         let hash = self.hashes.hash_one(labels);
         if let Some(counter) = self.known.read().get(&hash) {
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_the_cap_requests_are_counted_by_status_and_source() {
+    fn requests_beyond_series_limit_count_by_status_and_source() {
         let requests = RequestCounter::with_cap(&Registry::new(), 3).unwrap();
         for _ in 0..2 {
             for operation in (0..100).map(|number| number.to_string()) {

@@ -1,7 +1,6 @@
-//! An exporter that tells whether its collector takes the spans.
+//! A span exporter that counts the exported spans, and logs failures.
 //!
-//! Owns the counter and the words in the log: one line when it begins to fail, and one when it works again. Spans that do not
-//! fit into the queue before it are not seen here.
+//! It logs one line when exports begin to fail, and one when they succeed again. It never sees spans that the queue dropped.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -16,7 +15,7 @@ use opentelemetry_sdk::{
 };
 use prometheus::IntCounterVec;
 
-/// Sends spans by OTLP, and tells.
+/// Sends spans by OTLP, and counts them by outcome.
 #[derive(Debug)]
 pub(super) struct CountingExporter {
     otlp: Otlp,
@@ -35,9 +34,9 @@ impl CountingExporter {
         let was_failing = self.is_failing.swap(sent.is_err(), Ordering::Relaxed);
         match sent {
             Err(error) if !was_failing => {
-                tracing::warn!(key = "traces.endpoint", %error, "spans cannot be exported, and are dropped; `shopper-gateway check --online` says why");
+                tracing::warn!(key = "traces.endpoint", %error, "span export failed, dropping spans; run `shopper-gateway check --online` for the cause");
             }
-            Ok(()) if was_failing => tracing::info!("spans are exported again"),
+            Ok(()) if was_failing => tracing::info!("span export recovered"),
             _ => {}
         }
     }

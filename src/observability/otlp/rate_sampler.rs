@@ -1,7 +1,7 @@
-//! How many traces are kept because a caller says so.
+//! A sampler with a rate limit, for traces that callers request.
 //!
-//! Owns the count of each second. `traceparent` is anybody's to send: without a bound strangers would fill the collector, and
-//! the exporter's queue before it, with what nobody else wants to see.
+//! Any client can send a `traceparent` header with the sampled flag. Without the limit, clients could fill the collector and the
+//! exporter's queue.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
 
 use crate::ratelimit::{BucketConfig, RateLimiter};
 
-/// Keeps so many a second of those that are asked to be kept.
+/// Samples traces up to a rate per second.
 #[derive(Debug, Clone)]
 pub(super) struct RateLimitedSampler(Arc<RateLimiter>);
 
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_second_has_its_own() {
+    fn sampler_refills_every_second() {
         let (sampler, now) = (RateLimitedSampler::new(2), Instant::now());
         let taken = |now| [(); 3].map(|()| sampler.0.try_acquire_at(now).is_ok());
         assert_eq!(taken(now), [true, true, false]);
