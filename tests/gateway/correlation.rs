@@ -101,7 +101,8 @@ async fn trusted_system_calls_carry_request_id() {
     for begin in expected {
         assert!(seen.iter().any(|call| call.starts_with(begin)), "{begin}: {seen:?}");
     }
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let sent = world.forwarded("shopper-products.getProducts");
+    expired(sent[0].header("authorization").unwrap().strip_prefix("Bearer ").unwrap()).await;
     let seen = calls_for(&world, "again", on_behalf(LOGIN)).await;
     assert!(seen.contains("slas token:refresh_token"), "{seen:?}");
     assert!(

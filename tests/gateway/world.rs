@@ -267,15 +267,19 @@ fn settings(folder: &tempfile::TempDir, table: &toml::Table) -> Settings {
     Settings::load_with(&path, []).unwrap_or_else(|errors| panic!("{errors}")).settings
 }
 
-/// Waits for a condition, for at most 20 seconds.
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
-        if condition().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+/// Polls a condition every 10 ms, for at most 20 seconds of waits.
+pub async fn eventually(description: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_every(Duration::from_millis(10), description, condition).await;
+}
+
+/// Polls a condition whose check is itself a load, at an interval, for at most 20 seconds of waits.
+pub async fn eventually_every(interval: Duration, description: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let mut waited = Duration::ZERO;
+    while !condition().await {
+        assert!(waited < Duration::from_secs(20), "never true: {description}");
+        tokio::time::sleep(interval).await;
+        waited += interval;
     }
-    panic!("it never came to be that {what}");
 }
 
 /// Waits until a token has expired by its own `exp`.

@@ -1,11 +1,9 @@
 //! Clocks that differ: SLAS's and Account Manager's from the gateway's, by seconds or by an hour.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 
 use super::{Answer, CALLER_CLIENT, CALLER_SECRET, LOGIN, PUBLIC_CLIENT, World, orders, search};
-use crate::scale::figure;
+use crate::{scale::figure, world::expired};
 
 fn ahead(world: &World, seconds: i64) {
     world.simulator.set(|behaviour| behaviour.clock_ahead_seconds = seconds);
@@ -81,7 +79,7 @@ async fn clock_skew_of_slas_causes_one_refresh_per_session() {
         let world = super::world().await;
         world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
         let token = world.guest(PUBLIC_CLIENT).await.token();
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        expired(&token).await;
         world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
         ahead(&world, seconds);
         world.simulator.clear_ledger();

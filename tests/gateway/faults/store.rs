@@ -18,7 +18,7 @@ use tokio::{
 use super::{PUBLIC_CLIENT, World, search};
 use crate::{
     redis::{Redis, in_redis},
-    world::eventually,
+    world::{eventually, expired},
 };
 
 /// What the relay makes of an answer.
@@ -141,7 +141,7 @@ async fn redis_fault_leaves_valid_tokens_working_and_sessions_recover() {
         let ended = first.guest(PUBLIC_CLIENT).await.token();
         first.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         let valid = first.guest(PUBLIC_CLIENT).await.token();
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        expired(&ended).await;
         relay.does(fault);
         for _ in 0..5 {
             assert_eq!(status(&first, &valid).await.0, 200, "{fault:?}");
