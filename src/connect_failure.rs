@@ -229,7 +229,7 @@ mod tests {
     struct Outer(#[source] Box<dyn Error + Send + Sync>);
 
     #[test]
-    fn cause_is_found_below_libraries_and_inside_io_errors() {
+    fn cause_is_found_in_error_sources_and_inside_io_errors() {
         let tls = |error: CertificateError| {
             let inside = rustls::Error::InvalidCertificate(error);
             Outer(io::Error::new(ErrorKind::InvalidData, inside).into())
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_of_servers_have_causes() {
+    fn tls_alerts_map_to_causes() {
         let of = |alert| ConnectFailure::from_tls_error(&rustls::Error::AlertReceived(alert));
         assert_eq!(of(AlertDescription::ProtocolVersion), ConnectFailure::NoCommonProtocol);
         assert_eq!(of(AlertDescription::UnrecognisedName), ConnectFailure::WrongName);
@@ -264,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_is_logged_once_a_minute() {
+    fn log_throttle_admits_each_cause_once_per_minute() {
         let throttle = LogThrottle::default();
         assert!(ConnectFailure::ALL.iter().all(|cause| throttle.admits(*cause)));
         assert!(!ConnectFailure::ALL.iter().any(|cause| throttle.admits(*cause)));
     }
 
     #[test]
-    fn every_cause_has_a_label_and_words_of_its_own() {
+    fn causes_have_distinct_labels_and_messages() {
         let labels: BTreeSet<_> = ConnectFailure::ALL.iter().map(|cause| cause.label()).collect();
         let words: BTreeSet<_> = ConnectFailure::ALL.iter().map(ToString::to_string).collect();
         assert_eq!((labels.len(), words.len()), (ConnectFailure::ALL.len(), ConnectFailure::ALL.len()));

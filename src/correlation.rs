@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_of_a_request_has_its_id_in_other_tasks_too() {
+    async fn correlation_id_is_inherited_by_spawned_tasks() {
         let mine = HeaderValue::from_static("mine");
         let seen = scope(mine.clone(), async {
             let here = current();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_of_no_request_has_one_id_for_all_of_it() {
+    async fn correlation_id_outside_requests_is_shared_within_a_scope() {
         assert_ne!(current(), current());
         let (first, second) = inherit(async { (current(), current()) }).await;
         assert_eq!(first, second);

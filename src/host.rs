@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_dot_is_taken_from_names_alone() {
+    fn root_dot_is_removed_from_names_and_not_from_addresses() {
         let plain = |text: &str| url_without_root_dot(&text.parse().unwrap()).to_string();
         assert_eq!(plain("https://localhost.:8443/"), "https://localhost:8443/");
         assert_eq!(plain("https://api.example.com./"), "https://api.example.com/");

@@ -212,14 +212,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_organization_knows_its_tenant() {
+    fn organization_id_contains_its_tenant_id() {
         let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         assert_eq!(organization.tenant().as_str(), "zzrf_001");
         assert_eq!(OrganizationId::from_tenant(&organization.tenant()), organization);
     }
 
     #[test]
-    fn what_could_change_a_url_is_no_name() {
+    fn identifiers_reject_characters_that_change_a_url() {
         for text in [
             "",
             "f_ecom_zzrf_001/..",
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_read_with_spaces_and_commas() {
+    fn scopes_are_separated_by_spaces_or_commas() {
         let scopes: Scopes = "sfcc.a  sfcc.b,sfcc.c".parse().unwrap();
         assert_eq!(scopes.to_string(), "sfcc.a sfcc.b sfcc.c");
         assert!(scopes.contains("sfcc.b") && !scopes.contains("sfcc"));

@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_loopback_only_this_machine_is_allowed() {
+    fn host_check_on_loopback_allows_local_names_only() {
         for loopback in ["127.0.0.1:9090", "[::1]:9090", "[::ffff:127.0.0.1]:9090"] {
             for own in
                 ["127.0.0.1:9090", "127.0.0.1", "[::1]:9090", "[::1]", "localhost", "LOCALHOST.:80", "gateway:9090"]

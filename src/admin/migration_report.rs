@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_lets_through_what_has_all_of_its_values() {
+    fn usage_filter_keeps_rows_that_match_all_values() {
         assert_eq!(report("").len(), 3);
         assert_eq!(report("client_id=&endpoint=&format=csv").len(), 3);
         assert_eq!(report("client_id=two").len(), 2);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn no_field_is_a_formula() {
+    fn csv_client_id_with_leading_hyphen_is_quoted() {
         let organization: crate::types::OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         let client: crate::types::ClientId = "-one".parse().unwrap();
         let usage = DeprecatedUsage::new([(organization.clone(), vec![client.clone()])], None);

@@ -312,7 +312,7 @@ mod tests {
     use crate::store::{Outage, UnavailableCause};
 
     #[test]
-    fn spans_have_two_units_at_most() {
+    fn duration_text_has_at_most_two_units() {
         for (seconds, words) in [
             (0, "0s"),
             (59, "59s"),
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn shoppers_can_be_served_without_account_manager_and_not_without_slas() {
+    fn missing_slas_keys_fail_and_other_outages_degrade() {
         let keys = |issuer, age_seconds| KeySetStatus { issuer, age_seconds };
         let tenant = |keys| TenantStatus {
             organization: "f_ecom_zzrf_001".to_owned(),

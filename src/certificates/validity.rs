@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn validity_is_a_concern_before_and_after_and_in_its_last_month() {
+    fn validity_warns_before_after_and_in_the_last_month() {
         let validity = Validity { not_before: 100 * SECONDS_PER_DAY, not_after: 200 * SECONDS_PER_DAY };
         for (day, warning) in [
             (99, Some(ValidityWarning::NotYetValid(100 * SECONDS_PER_DAY))),

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_found_before_parsing() {
+    fn color_choice_is_read_before_arguments_are_parsed() {
         let choice = |line: &str| color_choice(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert_eq!(choice("gateway check --color never"), ColorChoice::Never);
         assert_eq!(choice("gateway --color=always --help"), ColorChoice::Always);

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counter_above_its_limit_stays_as_it_was() {
+    fn counter_at_limit_stays_unchanged() {
         let counter = BoundedCounter::default();
         assert!(counter.try_add(2, Some(3)) && !counter.try_add(2, Some(3)) && counter.try_add(1, Some(3)));
         assert!(!counter.try_add(usize::MAX, None), "the sum would overflow");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn address_without_anything_counted_leaves_the_table() {
+    fn address_without_usage_is_removed_from_the_table() {
         let addresses = Arc::new(AddressTable::default());
         let client = "192.0.2.1".parse().unwrap();
         let (one, other) = (addresses.entry(client), addresses.entry(client));

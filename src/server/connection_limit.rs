@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn dropped_permit_frees_its_connection() {
         let limiter = limiter(2);
         let (one, other) =
             (acquire(&limiter, "192.0.2.1", None).unwrap(), acquire(&limiter, "192.0.2.1", None).unwrap());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_leaves_places_to_others() {
+    fn address_limit_leaves_connections_to_other_addresses() {
         let limiter = limiter(100);
         for (one, same, other) in [
             ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_the_tls_library_has_its_cause_whatever_the_server_is_called() {
+    fn tls_error_text_maps_to_its_cause_for_any_server_name() {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let name = ServerName::try_from("received-eof.example").unwrap();
         let presented = vec!["DnsName(\"certificate-expired.example\")".to_owned()];
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn cause_below_the_librarys_own_errors_is_found() {
+    fn cause_inside_nested_library_errors_is_found() {
         let refused = io::Error::from(io::ErrorKind::ConnectionReset);
         let inner = Error::because(ErrorType::ConnectError, "inner", refused);
         assert_eq!(connect_failure(&inner.more_context("outer")), Some(ConnectFailure::Closed));

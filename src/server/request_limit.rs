@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_requests_are_limited_for_one_address_and_for_all() {
+    fn incomplete_requests_are_limited_per_address_and_in_total() {
         let (addresses, limits) = (Arc::new(AddressTable::default()), limits(3, 2));
         let take = |number| BodyPermit::acquire(address(&addresses, number), None, &limits);
         let mut taken = vec![take(1).unwrap(), take(1).unwrap()];
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn few_addresses_leave_places_to_others() {
+    fn few_addresses_cannot_take_all_incomplete_requests() {
         let (addresses, limits) = (Arc::new(AddressTable::default()), limits(4096, 256));
         let mut taken = Vec::new();
         for attacker in 0..24 {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn held_bytes_are_limited_and_counted_once_for_a_replay() {
+    fn buffered_bytes_are_limited_and_counted_once_per_retry() {
         let (addresses, limits) = (Arc::new(AddressTable::default()), limits(3, 2));
         let take = |number| BodyPermit::acquire(address(&addresses, number), None, &limits).unwrap();
         let (mut one, mut other) = (take(1), take(1));

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn root_dot_of_a_host_is_for_dns_alone() {
+    async fn root_dot_is_used_for_dns_only() {
         assert_eq!(upstream_at("https://api.example.").lookup_name, "api.example.");
         assert_eq!(upstream_at("https://api.example").lookup_name, "api.example");
         let upstream = upstream_at("https://localhost.:8443");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_takes_no_connection_is_left_out_while_there_are_others() {
+    async fn unreachable_address_is_skipped_while_others_exist() {
         let upstream = upstream_at("https://api.example");
         let [one, two]: [SocketAddr; 2] = ["[2001:db8::1]:443".parse().unwrap(), "192.0.2.1:443".parse().unwrap()];
         upstream.resolved.store(Arc::new(ResolvedAddresses { addresses: vec![one, two], at: Some(Instant::now()) }));

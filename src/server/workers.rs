@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_go_to_each_thread_in_turn_and_end_with_it() {
+    async fn workers_take_turns_and_end_their_connections() {
         let workers = Workers::start(2).unwrap();
         let (handles, mut names) = (workers.handles(), Vec::new());
         for _ in 0..4 {

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_are_summed_also_when_they_are_given_up() {
+    async fn external_waits_are_summed_including_cancelled_ones() {
         let nap = || tokio::time::sleep(Duration::from_millis(30));
         let ((), waited) = measure(async {
             track(nap()).await;

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_a_file_nor_a_program_gets_the_memory() {
+    fn core_dumps_disabled_for_files_and_pipes() {
         disable().unwrap();
         assert_eq!(getrlimit(Resource::Core), Rlimit { current: Some(0), maximum: Some(0) });
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);

@@ -162,20 +162,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_claim_steers_the_terminal() {
+    fn control_characters_in_claims_are_escaped() {
         assert_eq!(escape_unprintable("plain é 1"), "plain é 1");
         assert_eq!(escape_unprintable("a\u{1b}[2J\u{202e}\u{9b}\n"), "a\\u{1b}[2J\\u{202e}\\u{9b}\\u{a}");
     }
 
     #[test]
-    fn times_are_told_from_now() {
+    fn time_claims_are_shown_relative_to_now() {
         assert_eq!(format_time(1_000, 940), "1970-01-01T00:16:40Z, in 1m");
         assert_eq!(format_time(940, 1_000), "1970-01-01T00:15:40Z, 1m ago");
         assert!(format_time(u64::MAX, 0).starts_with("in "));
     }
 
     #[test]
-    fn what_is_no_token_is_said_without_quoting_it() {
+    fn invalid_token_error_does_not_quote_the_token() {
         for text in ["", "a", "a.b", "a.b.c.d", "{}.{}.", "bm8.bm8.bm8"] {
             let problem = DecodedToken::read(text).err().unwrap_or_else(|| panic!("{text}"));
             assert!(problem.starts_with("not a JWT: "), "{problem}");

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn request_ends_where_its_framing_says() {
+    fn request_ends_at_its_framed_length() {
         for request in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
@@ -379,7 +379,7 @@ mod tests {
     proptest! {
         /// What becomes of a request does not depend on how its bytes are cut on the way.
         #[test]
-        fn bytes_cut_anywhere_are_the_same_request(
+        fn request_split_anywhere_has_the_same_end(
             words in vec(select(&WORDS[..]), 0..40),
             cuts in vec(1usize..9, 1..20),
         ) {
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn request_of_unclear_length_has_no_end() {
+    fn request_with_ambiguous_length_has_no_end() {
         let blanks = " ".repeat(100);
         for length in
             ["Content-BodyLength: x", "Content-BodyLength: +5", "Content-BodyLength: 5, 5", "Content-BodyLength: -1"]
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn chunk_line_other_than_the_grammar_is_malformed() {
+    fn chunk_line_outside_the_grammar_is_malformed() {
         for body in [
             "5;\r\n",
             "5 \r\n",
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_trailers_of_one_request_are_bounded_together() {
+    fn chunk_extensions_and_trailers_share_one_limit() {
         let chunk = format!("1;{}\r\nx\r\n", "e".repeat(1000));
         assert!(!malformed_body(&chunk.repeat(8)));
         assert!(malformed_body(&chunk.repeat(9)));
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn request_line_with_other_bytes_is_irregular() {
+    fn request_line_with_invalid_bytes_is_irregular() {
         let irregular = |line: &str| {
             let verdicts = [1, 3, line.len()].map(|step| {
                 let mut framing = RequestFraming::new();

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn how_the_bytes_are_cut_makes_no_difference() {
+    fn frames_split_anywhere_are_tracked_alike() {
         let all = [
             PREFACE.to_vec(),
             frame(SETTINGS, 0, 18),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_head_is_owed_and_that_of_a_body_is_not() {
+    fn incomplete_head_is_pending_and_incomplete_body_is_not() {
         let mut frames = connected();
         assert_eq!(frames.track(&frame(DATA, 0, 100)[..50]), Ok(HeadState::Complete));
         assert_eq!(frames.track(&[0; 59]), Ok(HeadState::Complete));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cancels_most_of_what_they_begin_is_a_flood() {
+    fn cancelling_most_requests_is_a_flood() {
         let begun = |stream| frame_of(HEADERS, END_HEADERS, 30, stream);
         let mut frames = connected();
         let floods = (1..=1000).find(|number| {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_ask_for_nothing_are_a_flood() {
+    fn control_frames_above_the_rate_are_a_flood() {
         for idle in [frame(PING, 0, 8), frame(SETTINGS, 0, 0), frame(DATA, 0, 0), frame(0x2, 0, 5), frame(0x77, 0, 0)] {
             let mut frames = connected();
             let floods = (1..=2000).find(|_| frames.track(&idle) == Err(FloodDetected));
@@ -255,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nonsense_is_followed_to_its_end(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1_usize..20) {
+        fn arbitrary_bytes_are_tracked_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1_usize..20) {
             let (mut whole, mut pieces) = (H2FrameTracker::new(), H2FrameTracker::new());
             let mut last = Ok(HeadState::Pending);
             for piece in [PREFACE, &bytes].concat().chunks(cut) {

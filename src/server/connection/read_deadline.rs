@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_is_owed_from_the_beginning_and_from_its_first_byte() {
+    async fn head_deadline_starts_with_the_connection_and_with_each_first_byte() {
         let deadline = HeadDeadline::new(ALLOWED, ALLOWED);
         assert!(has_expired_within(&deadline, 100).await);
         deadline.complete_head();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn further_bytes_give_no_further_time() {
+    async fn head_deadline_is_not_extended_by_further_bytes() {
         let deadline = HeadDeadline::new(ALLOWED, ALLOWED);
         let dripping = async {
             loop {
@@ -142,7 +142,7 @@ mod tests {
         }
     }
     #[tokio::test]
-    async fn a_rest_is_as_long_as_the_last_one_may_be() {
+    async fn idle_deadline_follows_the_latest_timeout() {
         let deadline = HeadDeadline::new(ALLOWED * 100, ALLOWED);
         deadline.complete_head();
         deadline.start_idle(MIN_IDLE_TIMEOUT / 2);
