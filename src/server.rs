@@ -1,8 +1,7 @@
-//! The edge: one short method for each phase of a request, in the order in which they run.
+//! The public HTTP server: implements the phases of Pingora's [`ProxyHttp`], in the order in which they run.
 //!
-//! Owns the connection to the client: it alone writes to it. Every decision is the gate's and comes as
-//! a value. Refusals are written as ordinary answers, because the library's own error answers
-//! would close the caller's connection and say nothing of use.
+//! Only this module writes to clients. The gateway module returns every decision as a value. Errors are written as ordinary
+//! responses: Pingora's own error responses have no error code and close the connection.
 
 mod access_log;
 mod address_usage;
@@ -73,7 +72,7 @@ use crate::{
     time::external_wait,
 };
 
-/// How often a request goes to an API again that said it had not processed it.
+/// Maximum retries of a request that the API reported as not processed.
 const MAX_UNPROCESSED_RETRIES: u32 = 2;
 
 /// The proxy in front of every organization's API.
@@ -87,7 +86,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy that serves each request by what is in `runtime` when it begins.
+    /// Creates a proxy. Each request uses the runtime that is current when the request starts.
     #[must_use]
     pub fn new(runtime: Arc<ArcSwap<Runtime>>, in_flight: Arc<RequestTracker>) -> Self {
         let metrics = Arc::clone(&runtime.load().gate.metrics);
@@ -95,15 +94,15 @@ impl Proxy {
         Self { runtime, metrics, in_flight, request_phase, http10: Http10::new() }
     }
 
-    /// Whether a body that is not all here yet has had its time, and that of its bytes at the least rate.
+    /// Whether an incomplete body is slower than `timeouts.client_body` plus the time of its bytes at the minimum rate.
     fn is_body_too_slow(&self, context: &RequestContext) -> bool {
         let Runtime { gate, timeouts, .. } = &*context.runtime;
         let seconds = context.body_bytes / gate.limits.min_body_rate;
         context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
     }
 
-    /// After a 401 on a token that the gateway put in: whether there is another one, and the request may be sent again
-    /// with it, which is once, and only while all that was read of its body is still held.
+    /// After a 401 for a token that the gateway injected: gets another token, and returns whether the request is retried with it.
+    /// A request is retried once, and only while its whole body is buffered.
     async fn refresh_credential(&self, session: &Session, context: &mut Box<RequestContext>) -> bool {
         let (Some(route), Some(forward)) = (&context.route, &mut context.forward) else { return false };
         if context.has_retried_credential
@@ -120,7 +119,7 @@ impl Proxy {
         true
     }
 
-    /// No connection could be made to the request's API.
+    /// Counts and logs that no connection to the request's API could be made.
     fn record_connect_failure(&self, context: &mut RequestContext, cause: ConnectFailure) {
         context.connect_failure = Some(cause);
         self.metrics.connect_failures.with_label_values(&["api", cause.label()]).inc();
@@ -129,7 +128,7 @@ impl Proxy {
         }
     }
 
-    /// How long the API may take to begin its answer.
+    /// How long the API may take until the first byte of its response.
     fn response_timeout(&self, context: &RequestContext) -> Duration {
         let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
         let is_admin = operation.is_some_and(|operation| {
@@ -140,7 +139,8 @@ impl Proxy {
     }
 }
 
-/// Closes a connection of HTTP/1.1 whose client may still send a body: the library would reset it, and the answer be lost.
+/// Closes an HTTP/1.1 connection whose client may still be sending a body. Without this, Pingora resets the connection, and the
+/// client loses the response.
 async fn close_gracefully(session: &mut Session) {
     let downstream = session.as_downstream_mut();
     if downstream.as_http1().is_some() && !downstream.is_body_done() {
@@ -148,14 +148,14 @@ async fn close_gracefully(session: &mut Session) {
     }
 }
 
-/// Whether a request of this method says that it has no content (RFC 9110, 8.6): some servers answer 411 otherwise.
+/// Whether a request without content must have `Content-Length: 0` (RFC 9110, 8.6). Some servers answer 411 without it.
 fn requires_content_length(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    /// In a box: the library moves it some ten times a request.
+    /// Boxed, because Pingora moves the context about ten times per request.
     type CTX = Box<RequestContext>;
 
     fn new_ctx(&self) -> Box<RequestContext> {
@@ -163,7 +163,7 @@ impl ProxyHttp for Proxy {
         Box::new(RequestContext::new(self.runtime.load_full()))
     }
 
-    /// No module of the library is used but for HTTP/1.0; compression is Salesforce's and the client's affair.
+    /// Installs no module of Pingora. HTTP/1.0 has one of its own, and compression is negotiated between Salesforce and the client.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<()> {
@@ -171,11 +171,11 @@ impl ProxyHttp for Proxy {
             deadline.complete_head();
         }
         context.start(session.req_header());
-        // Only where the library keeps the connection at all: it has switched that off where framing is doubtful.
+        // Pingora has switched keep-alive off where the framing is doubtful; that stays.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(context.runtime.timeouts.idle.as_secs().max(1)));
         }
-        // A client that closes its half of the connection may still want the answer (RFC 9112, 9.6).
+        // A client that closes its half of the connection may still read the response (RFC 9112, 9.6).
         session.as_downstream_mut().set_abort_on_close(false);
         if is_http10(session) {
             self.http10.apply(session);
@@ -188,7 +188,7 @@ impl ProxyHttp for Proxy {
     async fn request_filter(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<bool> {
         let span = context.span.clone();
         let (answered, waited) = {
-            // Pinned here, because whoever is given a future by value has room for it twice.
+            // Pinned here, because passing a future by value doubles its size.
             let admitted = pin!(self.request_phase.run(session, context).instrument(span));
             external_wait::measure(admitted).await
         };
@@ -220,8 +220,8 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if body.as_ref().is_some_and(Bytes::is_empty) {
-            // An HTTP/2 body may end in an empty frame. The library would write it to an HTTP/1.1 upstream as a last chunk,
-            // and its own last chunk behind it, which is the beginning of the next request there.
+            // An HTTP/2 body may end in an empty frame. Pingora would write it to an HTTP/1.1 upstream as a last chunk, followed by
+            // its own last chunk, which the upstream would read as the start of the next request.
             *body = None;
         }
         context.record_body_sent();
@@ -229,14 +229,14 @@ impl ProxyHttp for Proxy {
             let seated = context.runtime.gate.has_body(route, forward).await;
             if let Err(refusal) = seated {
                 context.error = Some(refusal);
-                return Error::e_explain(ErrorType::Custom("overloaded"), "no seat is left for the request");
+                return Error::e_explain(ErrorType::Custom("overloaded"), "the organization's concurrency limit is reached");
             }
         }
         Ok(())
     }
 
     async fn upstream_peer(&self, _session: &mut Session, context: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
-        // A replay sends the body from its beginning.
+        // A retry sends the body from its start.
         context.body_bytes = 0;
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
@@ -259,7 +259,7 @@ impl ProxyHttp for Proxy {
         let began = Instant::now();
         let upstream =
             context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
-        // Whatever an earlier attempt failed by, this one has its connection.
+        // This attempt has a connection, so the failure of an earlier one no longer counts.
         context.connect_failure = None;
         let edits =
             headers::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
@@ -281,7 +281,7 @@ impl ProxyHttp for Proxy {
             }
         }
         if context.is_body_buffered || is_http10(session) {
-            // The body is here already, or the client knows no 100 (Continue): nobody waits for one (RFC 9110, 10.1.1).
+            // The body is buffered, or the client is HTTP/1.0: no client waits for a 100 (Continue) (RFC 9110, 10.1.1).
             request.remove_header(&EXPECT);
         }
         if session.as_downstream_mut().is_body_empty() && requires_content_length(&request.method) {
@@ -289,7 +289,7 @@ impl ProxyHttp for Proxy {
         }
         let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
         let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
-        // A server that is no proxy is sent the path alone (RFC 9112, 3.2.1), also where we were named in full.
+        // An origin server gets the path only (RFC 9112, 3.2.1), even if the client sent an absolute URI.
         let head = session.req_header();
         let in_full = !head.raw_path().starts_with(b"/");
         let path = head.uri.path_and_query().filter(|_| in_full).map(PathAndQuery::as_str);
@@ -298,7 +298,7 @@ impl ProxyHttp for Proxy {
         }
         let carried = context.record_request_sent(began);
         if !carried.is_empty() {
-            // It belongs to the caller's `traceparent`, and comes back with what carries that on (W3C Trace Context, 3.3).
+            // It belongs to the caller's `traceparent`. The headers below restore it together with the new `traceparent` (W3C Trace Context, 3.3).
             request.remove_header("tracestate");
         }
         for (name, value) in carried {
@@ -315,13 +315,13 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let began = Instant::now();
         if is_token_rejection(response.status) && self.refresh_credential(session, context).await {
-            return Error::e_explain(ErrorType::Custom("token refused"), "once more, with another token");
+            return Error::e_explain(ErrorType::Custom("token rejected"), "retrying with another token");
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols unasked");
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols without an Upgrade request");
         }
         if !headers::is_framed_once(&response.headers) {
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's answer has more than one length");
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's response has more than one length");
         }
         let HeaderEdits { remove, set } = headers::response_edits(&response.headers, &context.correlation_id);
         for name in remove {
@@ -331,7 +331,7 @@ impl ProxyHttp for Proxy {
             response.insert_header(name, value)?;
         }
         if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
-            // They have no content, and must not say how long it is (RFC 9110, 8.6; RFC 9112, 6.1).
+            // Responses without content must not have framing headers (RFC 9110, 8.6; RFC 9112, 6.1).
             response.remove_header(&CONTENT_LENGTH);
             response.remove_header(&TRANSFER_ENCODING);
         }
@@ -360,12 +360,12 @@ impl ProxyHttp for Proxy {
         }
         if let Some(forward) = &context.forward {
             if let Some(authorization) = forward.credential.handed_over() {
-                // The caller's own to keep, and nobody else's: no cache on the way may store it.
+                // The token is for this caller only, so no cache may store the response.
                 response.insert_header(AUTHORIZATION, authorization)?;
                 response.insert_header(CACHE_CONTROL, "no-store")?;
             }
             if let Some(usid) = forward.credential.guest_usid() {
-                // Whoever has it continues the guest: no cache may hand it to another.
+                // The USID continues the guest session, so no cache may return it to another client.
                 response.insert_header(GUEST_USID, usid)?;
                 response.insert_header(CACHE_CONTROL, "no-store")?;
             }
@@ -403,16 +403,15 @@ impl ProxyHttp for Proxy {
         // The version is the gateway's, not the API's (RFC 9110, 6.2).
         response.set_version(Version::HTTP_11);
         if is_http10(session) && !response.headers.contains_key(CONTENT_LENGTH) {
-            // Without chunks it ends with the connection (RFC 9112, 6.3).
+            // Without chunked encoding, the response ends when the connection closes (RFC 9112, 6.3).
             session.set_keepalive(None);
         }
         self.request_phase.close_after_response_if_needed(session);
         Ok(())
     }
 
-    /// An API that refused a token, or the whole request before it read it, has done nothing with the request, so it may
-    /// have it again, whatever it is. Anything
-    /// else is sent again only where the library holds that for safe: never a POST.
+    /// Decides whether a failed request is retried. An API that rejected the token, or refused the request unread, has not
+    /// processed it, so any method may be retried. All other failures are retried for idempotent methods only.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -435,7 +434,7 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    /// Nothing of the request has been sent, so the API's next address may have it, whatever it is.
+    /// Retries with the API's next address. No byte of the request has been sent, so any method may be retried.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
@@ -465,7 +464,7 @@ impl ProxyHttp for Proxy {
         let failure = if is_malformed { Some(request_phase::malformed_body_error()) } else { context.error.take() };
         let refusal = failure.or_else(|| error::gateway_error(error));
         context.abort_cause = Some(error.etype().as_str().to_owned());
-        // A client that hangs up does not take its attempt at a login back.
+        // A client that disconnects does not get its login attempt back.
         if *error.esource() != ErrorSource::Downstream
             && let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
         {
@@ -500,11 +499,11 @@ impl ProxyHttp for Proxy {
             gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
         }
         context.finish(session.req_header(), &self.metrics);
-        // Last, so that a drain waits for what is told of the request as well.
+        // Last, so that a drain also waits for the audit and log lines.
         self.in_flight.leave();
     }
 
-    /// Our own line tells of failures, without path, query and header.
+    /// Suppresses Pingora's error lines: the access log has failures without path, query and headers.
     fn suppress_error_log(&self, _session: &Session, _context: &Box<RequestContext>, _error: &Error) -> bool {
         true
     }

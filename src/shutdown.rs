@@ -1,14 +1,14 @@
-//! Requests in flight, and whether the gateway is about to stop: what a drain waits for.
+//! Graceful shutdown: the requests in flight and the unflushed responses that a drain waits for.
 //!
-//! Owns the counts. A request of HTTP/2 is done when its answer is in its connection's buffer; what the client has not
-//! made room for then is [`UnflushedGuard`], and waited for as well.
+//! An HTTP/2 request is done when its response is in the connection's buffer. Bytes that the client has not read by then are
+//! counted by [`UnflushedGuard`].
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// Requests in flight, and whether the gateway is about to stop.
+/// Counts requests in flight, and knows whether the gateway is draining.
 #[derive(Debug, Default)]
 pub struct RequestTracker {
     requests: AtomicUsize,
@@ -17,7 +17,7 @@ pub struct RequestTracker {
 }
 
 impl RequestTracker {
-    /// From now on, each answer closes its connection.
+    /// Starts the drain: from now on, each response closes its connection.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
@@ -28,30 +28,30 @@ impl RequestTracker {
         self.is_draining.load(Ordering::Acquire)
     }
 
-    /// How many requests are in flight.
+    /// The number of requests in flight.
     #[must_use]
     pub fn count(&self) -> usize {
         self.requests.load(Ordering::Acquire)
     }
 
-    /// How many connections have bytes that the system has not taken yet, or in a drain had such, and are open.
+    /// The number of connections with unflushed bytes. During a drain, a connection counts until it closes.
     #[must_use]
     pub fn unflushed_connections(&self) -> usize {
         self.unflushed_connections.load(Ordering::Acquire)
     }
 
-    /// A request begins.
+    /// Counts a request that starts.
     pub fn enter(&self) {
         self.requests.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A request is done.
+    /// Counts a request that is done.
     pub fn leave(&self) {
         self.requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Whether one connection has bytes that the system has not taken yet, because its client reads more slowly.
+/// Counts one connection while it has bytes that its client has not read.
 #[derive(Debug)]
 pub struct UnflushedGuard {
     tracker: Arc<RequestTracker>,
@@ -59,13 +59,13 @@ pub struct UnflushedGuard {
 }
 
 impl UnflushedGuard {
-    /// Of a connection that has written nothing.
+    /// Creates the guard of a new connection, which has no unflushed bytes.
     #[must_use]
     pub fn new(tracker: &Arc<RequestTracker>) -> Self {
         Self { tracker: Arc::clone(tracker), is_pending: false }
     }
 
-    /// A write or a flush has to wait.
+    /// Records that a write or flush is pending.
     pub fn mark_pending(&mut self) {
         if !self.is_pending {
             self.is_pending = true;
@@ -73,8 +73,8 @@ impl UnflushedGuard {
         }
     }
 
-    /// Everything is flushed. In a drain that is not the end, which is the connection's: what the system has taken is
-    /// lost if the client sends something, as HTTP/2 does, to a process that is gone.
+    /// Records that all bytes are flushed. During a drain, the connection stays counted until it closes: flushed bytes are lost if
+    /// the client sends anything, as HTTP/2 clients do, after the process has ended.
     pub fn mark_flushed(&mut self) {
         if self.is_pending && !self.tracker.is_draining() {
             self.release();

@@ -1,7 +1,7 @@
-//! The time of day, in the unit that tokens use, and the jitter that keeps many from doing one thing at once.
+//! Wall-clock time and jitter.
 //!
-//! Owns the one place where the gateway asks the operating system for wall-clock time. Durations
-//! that nobody outside sees are measured by [`std::time::Instant`] where they arise.
+//! Wall-clock time is read here only, in the unit of token claims. Durations are measured with [`std::time::Instant`] where they
+//! are needed.
 
 pub mod external_wait;
 
@@ -20,7 +20,7 @@ pub fn unix_now_ms() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A random number in 0.0..1.0; 0.5 if the operating system has no randomness.
+/// A random number in 0.0..1.0; 0.5 if the operating system provides no random numbers.
 #[must_use]
 pub fn random_fraction() -> f64 {
     let mut bytes = [0_u8; 4];

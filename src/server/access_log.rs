@@ -1,8 +1,7 @@
-//! The access log: one line a request, and for what never became one; and which requests get theirs.
+//! The access log: the fields of a line, and which requests get one.
 //!
-//! Owns the fields of a line. They are names of closed sets, numbers and the correlation id; no path, query, header, login or
-//! token. Refusals, failures and what is slow always get their line; of other successes one in so many, if so configured. Where
-//! a request's trace is exported, its line has the trace's id.
+//! A line has names from closed sets, numbers, the correlation id and the trace id. It never has a path, query, header, login or
+//! token. Errors and slow requests always get a line. Other successes are sampled (`log.success_sample_rate`).
 
 use std::{borrow::Cow, time::Duration};
 
@@ -15,42 +14,43 @@ pub struct AccessLog {
     slow: Duration,
 }
 
-/// What a line says of a request.
+/// The fields of one line.
 #[derive(Debug)]
 pub(super) struct LogLine<'a> {
     pub(super) tenant: &'a str,
     pub(super) operation: Cow<'a, str>,
-    /// The operation's path with its parameters' names.
+    /// Path template of the operation.
     pub(super) route: &'a str,
     pub(super) method: &'a str,
     pub(super) caller: &'a str,
     pub(super) status: u16,
     pub(super) source: &'static str,
-    /// Of the refusal, carried out or only reported.
+    /// Error code, also if the error was only reported.
     pub(super) code: Option<&'static str>,
-    /// Why, where the caller is not told.
+    /// Reason that the response does not disclose.
     pub(super) reason: Option<&'static str>,
     pub(super) report_only: bool,
-    /// How it broke off, in the library's word.
+    /// Pingora's name of the failure that aborted the response.
     pub(super) aborted: Option<&'a str>,
-    /// Why there was no connection to the API.
+    /// Why no connection to the API could be made.
     pub(super) cause: Option<&'static str>,
     pub(super) total: Duration,
     pub(super) upstream: Option<Duration>,
-    /// The gateway's own part.
+    /// Time spent in the gateway itself.
     pub(super) gateway: Duration,
     pub(super) correlation_id: &'a str,
-    /// Of the exported trace that it is part of.
+    /// Id of the exported trace.
     pub(super) trace_id: Option<String>,
 }
 
 impl AccessLog {
-    /// The log that the settings ask for.
+    /// The access log of the given settings.
     #[must_use]
     pub fn new(log: &Log) -> Self {
         Self { success_sample_rate: log.success_sample_rate, slow: log.slow }
     }
 
+    /// Writes a line, unless it is a success that sampling leaves out.
     pub(super) fn write(&self, line: &LogLine<'_>) {
         let is_success = line.code.is_none() && line.aborted.is_none() && (200..400).contains(&line.status);
         if is_success
@@ -65,9 +65,9 @@ impl AccessLog {
 }
 
 impl LogLine<'_> {
-    /// Writes it, whichever request it is of.
+    /// Writes the line without sampling.
     pub(super) fn write(&self) {
-        // In whole microseconds: more is noise of the clock and of binary fractions.
+        // Rounded to microseconds: further digits are noise.
         let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let LogLine {
             tenant,
@@ -90,7 +90,7 @@ impl LogLine<'_> {
         if aborted.is_some() {
             tracing::warn!(
                 target: "shopper_gateway::access", tenant, %operation, route, method, caller, status, source, code, reason, report_only,
-                aborted, cause, upstream_ms, gateway_ms, total_ms, correlation_id, trace_id, "request broke off"
+                aborted, cause, upstream_ms, gateway_ms, total_ms, correlation_id, trace_id, "request aborted"
             );
         } else {
             tracing::info!(

@@ -1,7 +1,7 @@
-//! What each client address has at the moment, and all of them together: connections, requests, bodies in memory.
+//! Counters per client address and in total: connections, requests, buffered body bytes.
 //!
-//! Owns the counters. The limits come with each question, because a reload can change them. An address is in the table
-//! while something of it is counted, so the table has at most one entry for each connection and each incomplete request.
+//! Callers pass the limit with each increment, because a reload can change it. An address stays in the table while any of its
+//! counters is in use. The table therefore has at most one entry per connection and per incomplete request.
 
 use std::{
     collections::HashMap,
@@ -14,17 +14,18 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// A number that stays within a limit.
+/// A counter that rejects increments beyond a limit.
 #[derive(Debug, Default)]
 pub(super) struct BoundedCounter(AtomicUsize);
 
-/// What is counted, of one address or of all.
+/// The counters of one address, or of all addresses together.
 #[derive(Debug, Default)]
 pub(super) struct UsageCounters {
     pub(super) connections: BoundedCounter,
-    /// Requests on HTTP/2 connections; not counted for all addresses together, see [`RequestTracker`](crate::shutdown::RequestTracker).
+    /// Requests on HTTP/2 connections. The total is not counted here but in
+    /// [`RequestTracker`](crate::shutdown::RequestTracker).
     pub(super) requests: BoundedCounter,
-    /// Requests whose body has not been read to its end.
+    /// Requests whose body has not arrived completely.
     pub(super) incomplete_requests: BoundedCounter,
     /// Bytes of request bodies in memory.
     pub(super) buffered_bytes: BoundedCounter,
@@ -37,7 +38,7 @@ pub(super) struct AddressTable {
     by_address: Mutex<HashMap<IpAddr, Arc<UsageCounters>>>,
 }
 
-/// One address. Its counters live as long as any of these for it.
+/// Handle to the counters of one address. The counters live as long as any handle.
 #[derive(Debug)]
 pub(super) struct AddressEntry {
     pub(super) addresses: Arc<AddressTable>,
@@ -46,7 +47,7 @@ pub(super) struct AddressEntry {
 }
 
 impl BoundedCounter {
-    /// Adds to the number and returns true, unless the sum would be above the limit.
+    /// Adds `amount` and returns true, unless the sum would exceed the limit.
     pub(super) fn try_add(&self, amount: usize, limit: Option<usize>) -> bool {
         let within = |number: usize| {
             let sum = number.checked_add(amount)?;
@@ -55,19 +56,19 @@ impl BoundedCounter {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, within).is_ok()
     }
 
-    /// Takes back what was added.
+    /// Subtracts an amount that was added before.
     pub(super) fn sub(&self, amount: usize) {
         self.0.fetch_sub(amount, Ordering::AcqRel);
     }
 
-    /// The number at this moment.
+    /// The current value.
     pub(super) fn get(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }
 }
 
 impl AddressTable {
-    /// The counters of one client, an IPv4 address or an IPv6 /64.
+    /// The counters of one client: an IPv4 address or an IPv6 /64.
     pub(super) fn entry(self: &Arc<Self>, client: IpAddr) -> Arc<AddressEntry> {
         let counters = Arc::clone(self.by_address.lock().entry(client).or_default());
         Arc::new(AddressEntry { addresses: Arc::clone(self), client, counters })
@@ -93,7 +94,7 @@ impl AddressEntry {
 impl Drop for AddressEntry {
     fn drop(&mut self) {
         let mut by_address = self.addresses.by_address.lock();
-        // One is the table's and one is this. Others are made under the lock only.
+        // Two references: the table's and this one. New references are only made under the lock.
         if Arc::strong_count(&self.counters) == 2 {
             by_address.remove(&self.client);
         }

@@ -1,8 +1,10 @@
-//! One client's connection, between the socket or TLS and the HTTP library.
+//! A client's connection: a stream between the socket (or TLS) and Pingora that adds what Pingora lacks.
 //!
-//! It does what the library leaves out: it tells the [`HeadDeadline`] of bytes, hands on one request of HTTP/1.1 at a time
-//! ([`RequestFraming`]), follows the [`H2FrameTracker`] of HTTP/2, bounds the time of writes, closes without a reset, and says in our words
-//! what the library says by itself.
+//! - The time for a request's head is limited as a whole ([`HeadDeadline`]).
+//! - Pingora gets the bytes of one HTTP/1.1 request at a time ([`RequestFraming`]); pipelined requests wait in `read_ahead`.
+//! - Floods of HTTP/2 frames end the connection ([`H2FrameTracker`]).
+//! - Writes time out, and connections close without a reset.
+//! - Pingora's own error responses are replaced by the gateway's ([`early_error`]).
 
 mod early_error;
 mod h1_framing;
@@ -51,35 +53,35 @@ use crate::{
     shutdown::UnflushedGuard,
 };
 
-/// A head and a short body leave in one packet.
+/// The head and a short body fit into one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
-/// Most bytes that are read when a rest ends: as many as the library reads of a head at a time.
+/// Maximum bytes of one read ahead of Pingora: Pingora reads as much of a head at a time.
 const READ_AHEAD_BYTES: usize = 4096;
 
-/// How long a connection is kept after its last answer, if the client does not close it earlier.
+/// How long a closing connection is kept open for the client to read the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most bytes of later requests that are kept: some heads.
+/// Maximum bytes of pipelined requests that are kept.
 const MAX_PIPELINED_BYTES: usize = 16 * 1024;
 
 /// A client's connection.
 pub(crate) struct Connection {
     io: BufWriter<Stream>,
-    /// What arrived before the library may have it, [`MAX_PIPELINED_BYTES`] and one small read at most.
+    /// Bytes that Pingora may not read yet: at most [`MAX_PIPELINED_BYTES`] and one read.
     read_ahead: Vec<u8>,
     state: Arc<ConnectionState>,
     protocol: Protocol,
-    /// Most bytes of a head in HTTP/1.1, and how many have arrived.
+    /// Maximum bytes of an HTTP/1.1 head, and the number that have arrived.
     head_limit: usize,
     head_bytes: usize,
-    /// What goes out instead of the library's own answer, and how much of it has.
+    /// The response that replaces Pingora's own, and the number of bytes written.
     early_response: Option<(Vec<u8>, usize)>,
     proxy_digest: Arc<ProxyDigest>,
     unflushed: UnflushedGuard,
-    /// How long the client may take nothing of what is written, and until when while it does.
+    /// Timeout for a pending write, and its deadline while a write is pending.
     write_timeout: Duration,
     write_deadline: Option<Pin<Box<Sleep>>>,
-    /// Until when the closing connection is kept, and whether the gateway's half is closed.
+    /// Deadline of a closing connection, and whether the gateway's half is closed.
     linger_deadline: Option<Pin<Box<Sleep>>>,
     is_half_closed: bool,
     metrics: Arc<Metrics>,
@@ -91,8 +93,8 @@ enum Protocol {
 }
 
 impl Connection {
-    /// Over `io`, which has shaken hands. The library itself would take in a head of 1 MiB; here it ends
-    /// after `head_limit` bytes. Fails if the client takes nothing of an answer for `write_timeout`.
+    /// Wraps `io`, whose TLS handshake is complete. HTTP/1.1 heads longer than `head_limit` are rejected; Pingora itself accepts
+    /// 1 MiB. Writes fail after `write_timeout` without progress.
     pub(crate) fn new(
         io: Stream,
         state: Arc<ConnectionState>,
@@ -101,7 +103,7 @@ impl Connection {
         unflushed: UnflushedGuard,
         metrics: Arc<Metrics>,
     ) -> pingora::Result<Self> {
-        // The library hands this to every request of the connection; it is the one place for data of our own.
+        // Pingora passes this digest to every request of the connection. It is the only place for our own data.
         let proxy_digest = ProxyDigest::new(
             Box::new(ResponseHeader::build(StatusCode::OK, Some(0))?),
             Some(Box::new(Arc::clone(&state))),
@@ -124,11 +126,10 @@ impl Connection {
         })
     }
 
-    /// Whether the client speaks HTTP/2: agreed on in TLS, or seen by the preface without. The connection is one of that
-    /// protocol from then on.
+    /// Whether the client speaks HTTP/2, by ALPN or, without TLS, by the connection preface. Sets the connection's protocol.
     ///
     /// # Errors
-    /// If it has gone before it said anything.
+    /// Returns the I/O error if the client disconnects before it sends anything.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         let is_http2 = if self.io.get_ref().get_ssl_digest().is_some() {
             matches!(self.io.get_ref().selected_alpn_proto(), Some(ALPN::H2))
@@ -140,7 +141,7 @@ impl Connection {
         Ok(is_http2)
     }
 
-    /// Reads as much as tells the preface of HTTP/2 from anything else. The library gets it again.
+    /// Reads until the bytes differ from the HTTP/2 preface or contain all of it. The bytes stay in `read_ahead`.
     async fn begins_with_preface(&mut self) -> io::Result<bool> {
         while self.read_ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.read_ahead) {
             let has_more = poll_fn(|context| self.poll_read_ahead(context)).await?;
@@ -154,8 +155,8 @@ impl Connection {
         Ok(self.read_ahead.starts_with(PREFACE))
     }
 
-    /// Reads a little ahead of the library, and says whether anything came. The room for it is on the stack, and not in a
-    /// future that lives as long as the connection.
+    /// Reads into `read_ahead` and returns whether any bytes arrived. The buffer is on the stack, because a buffer in the future
+    /// would live as long as the connection.
     fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut room = [const { MaybeUninit::uninit() }; READ_AHEAD_BYTES];
         let mut more = ReadBuf::uninit(&mut room);
@@ -164,8 +165,8 @@ impl Connection {
         Poll::Ready(Ok(!more.filled().is_empty()))
     }
 
-    /// Rests after a request until the client sends something, and says whether it does. Takes no room meanwhile.
-    /// The clock says when that has been for too long.
+    /// Waits for the next request and returns whether one starts. An idle connection holds no buffers. The head deadline limits
+    /// the wait.
     pub(crate) async fn wait_for_request(&mut self, idle_timeout: Duration) -> bool {
         self.state.deadline.start_idle(idle_timeout);
         if let Protocol::Http1(framing) = &mut self.protocol {
@@ -174,7 +175,7 @@ impl Connection {
         }
         poll_fn(|context| {
             loop {
-                // Some clients end a body with an empty line (RFC 9112, 2.2): no request begins with it.
+                // Some clients send an empty line after a body (RFC 9112, 2.2).
                 let empty_lines = self.read_ahead.chunks(2).take_while(|pair| *pair == b"\r\n").count();
                 self.read_ahead.drain(..2 * empty_lines);
                 if self.state.must_close() {
@@ -191,7 +192,7 @@ impl Connection {
         .await
     }
 
-    /// Follows bytes on their way to the library, and says how many of them it may have.
+    /// Tracks bytes that were read and returns how many of them Pingora may have.
     fn track_read(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
@@ -219,8 +220,8 @@ impl Connection {
         Ok(bytes.len())
     }
 
-    /// Waits while the next request waits for its turn: the library reads then only to see that the client has gone. Fails if
-    /// the connection does. A client that has closed its half of it may still read.
+    /// Stays pending while a pipelined request waits; Pingora reads here only to notice that the client disconnected. Fails if the
+    /// connection fails. A client that has closed its half may still read the response.
     fn poll_until_closed<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         while self.read_ahead.len() < READ_AHEAD_BYTES && !self.state.must_close() {
             if !ready!(self.poll_read_ahead(context))? {
@@ -230,18 +231,18 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Whether the bytes of the request under way have all been handed on.
+    /// Whether Pingora has all bytes of the current request.
     fn is_request_complete(&self) -> bool {
         matches!(&self.protocol, Protocol::Http1(framing) if framing.is_complete())
     }
 
-    /// Whether what is written now is the library's own: no request has got as far as us.
+    /// Whether a write now is a response of Pingora's own, because no request has reached the gateway.
     fn is_before_request(&self) -> bool {
         matches!(self.protocol, Protocol::Http1(_)) && self.state.deadline.is_head_pending()
     }
 
-    /// Notes a write or flush that has to wait, and fails if the client has taken nothing for too long: the library limits
-    /// the time of bodies alone. Only a flush tells that nothing waits any more: TLS has a buffer of its own.
+    /// Records whether a write or flush is pending, and fails after `write_timeout`. Pingora limits the time of bodies only. Only a
+    /// flush shows that all bytes are sent, because TLS has a buffer of its own.
     fn note_pending_write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -255,7 +256,7 @@ impl Connection {
         let write_timeout = self.write_timeout;
         let write_deadline = self.write_deadline.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
         ready!(write_deadline.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of the answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read the response")))
     }
 
     fn poll_write_early_response(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -272,7 +273,7 @@ impl Connection {
 }
 
 fn invalid_chunking_error() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the body is not chunked as HTTP writes it")
+    io::Error::new(io::ErrorKind::InvalidData, "invalid chunked body")
 }
 
 impl AsyncRead for Connection {
@@ -307,7 +308,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         if next.len() > MAX_PIPELINED_BYTES {
-            // More than waits here for its turn: the client sends it again on another connection (RFC 9112, 9.3.2).
+            // Too many pipelined bytes: the client repeats these requests on another connection (RFC 9112, 9.3.2).
             self.state.close_after_this();
         } else {
             self.read_ahead.splice(..0, next.iter().copied());
@@ -342,8 +343,8 @@ impl AsyncWrite for Connection {
         self.note_pending_write(context, flushed)
     }
 
-    /// Sends what is left, closes the gateway's half of the connection, and reads on for a while. A system that closes with
-    /// bytes unread resets the connection, and the client loses the answer (RFC 9112, 9.6).
+    /// Sends the remaining bytes, closes the gateway's half of the connection, and discards input for up to [`LINGER_TIMEOUT`].
+    /// Closing a socket with unread bytes resets the connection, and the client loses the response (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let linger_deadline = self.linger_deadline.get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
         if linger_deadline.as_mut().poll(context).is_ready() {
@@ -386,7 +387,7 @@ impl AsyncWrite for Connection {
 }
 
 impl Drop for Connection {
-    /// The library leaves an answer after which it closes to this; a full socket has no more time.
+    /// Pingora leaves the last response to the drop. A full socket loses it.
     fn drop(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         if self.poll_write_early_response(&mut context).is_ready() {
@@ -398,7 +399,7 @@ impl Drop for Connection {
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        // Whoever has gone does not read it.
+        // A client that has disconnected cannot be told.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

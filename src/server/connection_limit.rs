@@ -1,7 +1,6 @@
-//! How many connections there may be, in all and from one address.
+//! Limits connections, in total and per client address.
 //!
-//! Owns the order of the two questions. A place is taken when a connection is accepted and given back when its [`ConnectionPermit`]
-//! goes.
+//! A [`ConnectionPermit`] is acquired when a connection is accepted, and released when it is dropped.
 
 use std::{
     net::IpAddr,
@@ -16,54 +15,54 @@ use prometheus::IntGauge;
 use super::address_usage::{AddressEntry, AddressTable};
 use crate::gateway::limits::client_address::owner;
 
-/// All limiter.
+/// Counts connections and rejects those beyond the limits.
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
     limit: usize,
     addresses: Arc<AddressTable>,
-    /// Whether the operator has been told of the limit of one address.
+    /// Whether the per-address limit has been logged. It is logged once per process.
     has_warned: AtomicBool,
     gauge: IntGauge,
 }
 
-/// One place, taken until this is dropped.
+/// Permission to keep one connection open; released on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
-    /// The address that has it.
+    /// The client's address.
     pub(super) address: Arc<AddressEntry>,
-    /// Whether that is one of `server.trusted_proxies`.
+    /// Whether the address is in `server.trusted_proxies`.
     pub(super) is_proxy: bool,
 }
 
-/// What the configuration says of the connections from one address.
+/// How the configuration treats connections from one address.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct AddressPolicy {
-    /// Whether it is one of `server.trusted_proxies`.
+    /// Whether the address is in `server.trusted_proxies`.
     pub(super) is_proxy: bool,
-    /// How many connections it may have; `None`: no limit.
+    /// Maximum connections of the address; `None`: no limit.
     pub(super) connections: Option<usize>,
 }
 
-/// Why there is no place.
+/// Why a connection is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitExceeded {
-    /// All are taken.
+    /// `limits.connections` is reached.
     Total,
-    /// All that one address may have are taken.
+    /// The limit of the client's address is reached.
     Address,
 }
 
 impl ConnectionLimiter {
-    /// This many places; `gauge` shows how many are taken.
+    /// Creates a limiter for `limit` connections; `gauge` shows the open ones.
     pub(super) fn new(limit: usize, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self { limit, addresses: Arc::default(), has_warned: AtomicBool::new(false), gauge })
     }
 
-    /// Takes a place for a client.
+    /// Acquires a permit for a client's connection.
     ///
     /// # Errors
-    /// [`LimitExceeded`].
+    /// Returns [`LimitExceeded`] if the total or the address's limit is reached.
     pub(super) fn acquire(
         self: &Arc<Self>,
         client: IpAddr,
@@ -77,8 +76,8 @@ impl ConnectionLimiter {
             self.addresses.totals.connections.sub(1);
             if !self.has_warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
-                    "a client has limits.connections_per_address connections, more are refused; \
-                     if it is a load balancer, add it to server.trusted_proxies"
+                    "limits.connections_per_address reached for a client, rejecting further connections; \
+                     if the client is a load balancer, add it to server.trusted_proxies"
                 );
             }
             return Err(LimitExceeded::Address);
@@ -97,7 +96,7 @@ impl Drop for ConnectionPermit {
 }
 
 impl LimitExceeded {
-    /// In metrics.
+    /// Label value in metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Total => "connection_limit",

@@ -1,7 +1,7 @@
-//! What is known of one request while it passes: its route, its times and how it ended.
+//! State of one request: its route, times and outcome.
 //!
-//! Owns the request's metrics and its span, and what its line in the log says. Holds no credential and no path: what is
-//! logged are names from closed sets, numbers and the correlation id.
+//! The context records the request's metrics, span and access-log line. It holds no credential and no path: log lines have
+//! names from closed sets, numbers and the correlation id.
 
 use std::{
     borrow::Cow,
@@ -29,57 +29,57 @@ use crate::{
     },
 };
 
-/// Longest correlation id that is taken over from a caller.
+/// Maximum length of a correlation id from a caller.
 const MAX_CORRELATION_ID: usize = 128;
-/// Label of what is not known.
+/// Label value for unknown.
 const UNKNOWN: &str = "none";
 
-/// One request on its way.
+/// State of one request.
 #[derive(Debug)]
 pub struct RequestContext {
-    /// By what it is served, to its end.
+    /// The runtime that serves the request to its end.
     pub(super) runtime: Arc<Runtime>,
     pub(super) route: Option<Route>,
     pub(super) forward: Option<Forward>,
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) correlation_id: HeaderValue,
     pub(super) body_bytes: usize,
-    /// The whole body was read before the request went upstream.
+    /// Whether the whole body was read before the request was sent upstream.
     pub(super) is_body_buffered: bool,
-    /// Counts it among the requests of its client.
+    /// Counts the request against its client's limit.
     pub(super) request_permit: Option<RequestPermit>,
-    /// Counts its body, if one is to come.
+    /// Counts the body, if the request has one.
     pub(super) body_permit: Option<BodyPermit>,
-    /// The answer's body stays here.
+    /// Whether the response's body is dropped.
     pub(super) drops_response_body: bool,
-    /// How often the API has said that it had not processed the request.
+    /// Retries because the API reported the request as not processed.
     pub(super) unprocessed_retries: u32,
-    /// Whether it has been sent a second time, with another token.
+    /// Whether the request was retried with another token.
     pub(super) has_retried_credential: bool,
-    /// Whether the failure that is about to be reported is nothing but the wish for that.
+    /// Whether the failure being reported only asks for that retry.
     pub(super) should_retry: bool,
-    /// The refusal to answer with when the library reports a failure that we caused.
+    /// The error to respond with when Pingora reports a failure that the gateway caused.
     pub(super) error: Option<GatewayError>,
     pub(super) status: Option<StatusCode>,
     pub(super) code: Option<&'static str>,
-    /// What the log says beside the code.
+    /// Reason in the log, beside the code.
     pub(super) reason: Option<&'static str>,
     pub(super) is_report_only: bool,
     pub(super) abort_cause: Option<String>,
-    /// Why the last attempt got no connection to the API.
+    /// Why the last attempt could not connect to the API.
     pub(super) connect_failure: Option<ConnectFailure>,
-    /// What a trace shows of it; nothing where none are exported.
+    /// The request's span; disabled if no traces are exported.
     pub(super) span: Span,
     upstream_span: Span,
     started: Instant,
-    /// The gateway's own part so far: without upstream, exchanges and the client.
+    /// Time spent in the gateway itself, without upstream, token requests and the client.
     gateway_time: Duration,
     sent_at: Option<Instant>,
     upstream_time: Option<Duration>,
 }
 
 impl RequestContext {
-    /// Of a request whose head has just arrived.
+    /// Creates the context of a request whose head has just arrived.
     pub(super) fn new(runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,
@@ -111,14 +111,14 @@ impl RequestContext {
         }
     }
 
-    /// The head is there: names the request, and makes it part of the caller's trace.
+    /// Sets the correlation id and joins the caller's trace.
     pub(super) fn start(&mut self, head: &Parts) {
         self.correlate(head.headers.get(CORRELATION_ID));
         self.span = spans::request(method(head), self.correlation_text());
         otlp::continue_trace(&self.span, &head.headers);
     }
 
-    /// Takes over the caller's correlation id if it is a plain one, or makes one.
+    /// Uses the caller's correlation id if it is valid, or else a new one.
     fn correlate(&mut self, received: Option<&HeaderValue>) {
         let plain = |value: &&HeaderValue| {
             (1..=MAX_CORRELATION_ID).contains(&value.len())
@@ -134,17 +134,18 @@ impl RequestContext {
         self.correlation_id.to_str().unwrap_or(UNKNOWN)
     }
 
-    /// Since the request's head arrived.
+    /// Time since the head arrived.
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// It has been decided, and answered if it stays here. What it waited for others is not the gateway's own time.
+    /// Records the end of the request phase. External waits do not count as the gateway's own time.
     pub(super) fn record_request_phase(&mut self, waited: Duration) {
         self.gateway_time += self.started.elapsed().saturating_sub(waited);
     }
 
-    /// It goes upstream now, after the edits that began then. Gives the fields that carry the trace on.
+    /// Records that the request is sent upstream, after header edits that began at `started`. Returns the headers that propagate
+    /// the trace.
     pub(super) fn record_request_sent(&mut self, started: Instant) -> Vec<(HeaderName, HeaderValue)> {
         self.upstream_span = spans::upstream(&self.span);
         let context = otlp::trace_headers(&self.upstream_span);
@@ -154,15 +155,15 @@ impl RequestContext {
         context
     }
 
-    /// A part of the body has arrived, or its end.
+    /// Records the body bytes so far, and whether the body is complete.
     ///
     /// # Errors
-    /// If no memory is left for it; then [`RequestContext::error`] says what to answer.
+    /// Returns an error if the memory limit for bodies is reached, and sets [`RequestContext::error`] to the response.
     pub(super) fn record_body(&mut self, end: bool) -> pingora::Result<()> {
         let Some(permit) = &mut self.body_permit else { return Ok(()) };
         if let Err(refusal) = permit.record_arrived(self.body_bytes, &self.runtime.gate.limits) {
             self.error = Some(refusal);
-            return Error::e_explain(ErrorType::Custom("too many bodies"), "no memory is left for the body");
+            return Error::e_explain(ErrorType::Custom("too many bodies"), "the memory limit for bodies is reached");
         }
         if end {
             permit.mark_complete();
@@ -170,14 +171,14 @@ impl RequestContext {
         Ok(())
     }
 
-    /// The request's body is sent as well: the time that its client took for it is not upstream's.
+    /// Records that the body is sent. The time that the client took for it does not count as upstream time.
     pub(super) fn record_body_sent(&mut self) {
         if self.body_bytes > 0 && self.sent_at.is_some() {
             self.sent_at = Some(Instant::now());
         }
     }
 
-    /// The answer's head is there, and has been edited since then.
+    /// Records that the response's head arrived at `since`, and that its edits are done.
     pub(super) fn record_response(&mut self, since: Instant, metrics: &Metrics) {
         if let Some(sent_at) = self.sent_at.take() {
             let took = since.saturating_duration_since(sent_at);
@@ -191,15 +192,15 @@ impl RequestContext {
         self.gateway_time += since.elapsed();
     }
 
-    /// The request in words that may stand in a log: no path, no query, no header.
+    /// A description for Pingora's log, without path, query and headers.
     pub(super) fn summary(&self) -> String {
         format!("{} {}", self.operation_label(), self.correlation_text())
     }
 
-    /// Counts the request, ends its span and writes its line.
+    /// Records the metrics, ends the span and writes the access-log line.
     pub(super) fn finish(&self, head: &Parts, metrics: &Metrics) {
         let total = self.started.elapsed();
-        // Nobody waits any more for what was sent and not answered: upstream took at least so long.
+        // A request that got no response: upstream took at least this long.
         let unanswered = self.sent_at.map(|sent_at| sent_at.elapsed());
         if let Some(waited) = unanswered {
             metrics.upstream_duration.observe(waited.as_secs_f64());
@@ -262,12 +263,12 @@ impl RequestContext {
     }
 }
 
-/// The method is a closed set once the request is admitted; before, it may be anything.
+/// The method for labels. Validated methods are a closed set; before validation, a method may be any text.
 fn method(head: &Parts) -> &str {
     if head.method.as_str().len() <= 7 { head.method.as_str() } else { UNKNOWN }
 }
 
-/// Counts what was answered without becoming a request, and writes its line.
+/// Counts and logs a response to input that never became a request.
 pub(super) fn record_early_error(
     status: StatusCode,
     code: Option<&'static str>,

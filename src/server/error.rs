@@ -1,13 +1,11 @@
-//! What a failure of the library's means: whose it is, and what the caller is told.
-//!
-//! Owns the reading of the library's errors. Counts and writes nothing.
+//! Maps Pingora's errors to the gateway's errors, to causes of failed connections and to the side at fault.
 
 use pingora::{BError, Error, ErrorSource, ErrorType};
 use rustls::{AlertDescription, CertificateError};
 
 use crate::{connect_failure::ConnectFailure, gateway::error::GatewayError};
 
-/// On which side an answer broke off.
+/// The side that aborted a response.
 pub(super) fn abort_side(error: &Error) -> &'static str {
     match error.esource() {
         ErrorSource::Upstream => "upstream",
@@ -16,22 +14,22 @@ pub(super) fn abort_side(error: &Error) -> &'static str {
     }
 }
 
-/// Whether the API said that it has not processed the request: it refused the stream, or is closing the connection and
-/// named an earlier stream as its last (RFC 9113, 8.7).
+/// Whether the API reported the request as not processed: it refused the stream, or it is closing the connection with an
+/// earlier stream as its last (RFC 9113, 8.7).
 pub(super) fn is_unprocessed(error: &Error) -> bool {
     let Some(error) = error.root_cause().downcast_ref::<h2::Error>() else { return false };
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    // With any other reason the library gives this error to earlier streams as well.
+    // With other reasons, h2 returns this error for processed streams too.
     let left_out = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     error.is_remote() && (refused || left_out)
 }
 
-/// What a failure between here and the API means for the caller; `None` if the caller is gone.
+/// The error for the client after a failure on the way to the API; `None` if the client disconnected.
 pub(super) fn gateway_error(error: &Error) -> Option<GatewayError> {
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed) => None,
         (ErrorSource::Downstream, _) => {
-            Some(GatewayError::RequestInvalid("The request broke off or is not HTTP.".into()))
+            Some(GatewayError::RequestInvalid("The request ended early or is not valid HTTP.".into()))
         }
         (
             _,
@@ -44,7 +42,7 @@ pub(super) fn gateway_error(error: &Error) -> Option<GatewayError> {
     }
 }
 
-/// Why the library could make no connection to an API; `None` if it failed otherwise.
+/// Why Pingora could not connect to an API; `None` for other failures.
 pub(super) fn connect_failure(error: &Error) -> Option<ConnectFailure> {
     match error.etype() {
         ErrorType::ConnectRefused => Some(ConnectFailure::Refused),
@@ -58,7 +56,7 @@ pub(super) fn connect_failure(error: &Error) -> Option<ConnectFailure> {
     }
 }
 
-/// The cause at the end of the library's chain, which boxes its own errors.
+/// The cause at the end of the error chain. Pingora boxes its own errors inside each other.
 fn root_connect_failure(error: &Error) -> ConnectFailure {
     match error.cause.as_deref() {
         Some(cause) => match cause.downcast_ref::<BError>() {
@@ -69,10 +67,10 @@ fn root_connect_failure(error: &Error) -> ConnectFailure {
     }
 }
 
-/// Of a failed handshake the library keeps the text alone, in which the TLS library's own stands: in front of the server name.
+/// The cause of a failed handshake. Pingora keeps only a text: rustls' message, followed by the server name.
 fn handshake_failure(text: &str) -> ConnectFailure {
     let text = text.split(", SNI: ").next().unwrap_or_default();
-    // These have figures or names in their text; what stands before them is the same.
+    // These messages contain numbers or names; only their start is constant.
     let with_details = [
         ("certificate not valid for name", ConnectFailure::WrongName),
         ("certificate expired", ConnectFailure::Expired),

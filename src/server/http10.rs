@@ -1,4 +1,5 @@
-//! Answers to clients of HTTP/1.0, which know neither chunks nor informational answers (RFC 9112, 6.1; RFC 9110, 15.2).
+//! Responses to HTTP/1.0 clients, which support neither chunked encoding nor informational responses (RFC 9112, 6.1; RFC 9110,
+//! 15.2).
 
 use std::{any::Any, fmt};
 
@@ -14,12 +15,12 @@ use pingora::{
     proxy::Session,
 };
 
-/// Whether a request came in HTTP/1.0.
+/// Whether a request uses HTTP/1.0.
 pub(super) fn is_http10(session: &Session) -> bool {
     session.req_header().version == Version::HTTP_10
 }
 
-/// What is put in place for each request of HTTP/1.0.
+/// Adapts the responses to HTTP/1.0 requests.
 pub(super) struct Http10(HttpModules);
 
 impl Http10 {
@@ -29,7 +30,7 @@ impl Http10 {
         Self(modules)
     }
 
-    /// Keeps from a request's answer what its client does not know.
+    /// Removes chunked encoding and informational responses from the request's response.
     pub(super) fn apply(&self, session: &mut Session) {
         session.as_downstream_mut().set_ignore_info_resp(true);
         session.downstream_modules_ctx = self.0.build_ctx();
@@ -50,7 +51,7 @@ impl HttpModuleBuilder for RemoveChunkedEncodingBuilder {
     }
 }
 
-/// Takes the chunks back that the library chooses for an answer without a length. Only a module comes after that choice.
+/// Reverts Pingora's choice of chunked encoding for responses without a length. Only a module runs after that choice.
 struct RemoveChunkedEncoding;
 
 #[async_trait]

@@ -1,8 +1,7 @@
-//! Where each request of a connection begins, before its head is there.
+//! Serves a connection: the loop over its requests, and the idle time between them.
 //!
-//! Stands before the library's proxy, and owns what lies between two requests in HTTP/1.1, where a connection holds
-//! nothing but itself: the library's own loop makes the room for the next request, and the buffer for its head, as soon
-//! as the one before is done. What lies between them in HTTP/2 is the library's.
+//! For HTTP/1.1, the loop replaces Pingora's. Pingora allocates the next request's state and head buffer as soon as a response is
+//! done; here, an idle connection holds no buffers. HTTP/2 connections use Pingora's loop.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,28 +16,28 @@ use pingora::{
 use super::{Proxy, Runtime, connection::Connection, connection_limit::AddressPolicy};
 use crate::gateway::limits::client_address::owner;
 
-/// Seconds for any part of a connection's first head, as in the library; all of it has `timeouts.client_head`.
+/// Timeout of each read of the first head, as in Pingora. `timeouts.client_head` limits the whole head.
 const FIRST_READ_TIMEOUT_SECS: u64 = 60;
 
-/// The library's proxy, with its entrance watched.
+/// Serves connections with Pingora's proxy.
 pub struct ConnectionServer {
     proxy: Arc<HttpProxy<Proxy>>,
     runtime: Arc<ArcSwap<Runtime>>,
 }
 
 impl ConnectionServer {
-    /// In front of `proxy`, with the times of what is in `runtime`.
+    /// Creates a server that uses the timeouts of the current `runtime`.
     #[must_use]
     pub fn new(proxy: HttpProxy<Proxy>, runtime: Arc<ArcSwap<Runtime>>) -> Self {
         Self { proxy: Arc::new(proxy), runtime }
     }
 
-    /// How long a client may take nothing of what is written to it.
+    /// Timeout of a pending write to a client.
     pub(super) fn write_timeout(&self) -> Duration {
         self.runtime.load().timeouts.client_write
     }
 
-    /// What the configuration says of the connections from one address.
+    /// How the configuration treats connections from `client`.
     pub(super) fn address_policy(&self, client: IpAddr) -> AddressPolicy {
         let runtime = self.runtime.load();
         if runtime.gate.bounds.is_proxy(client) {
@@ -52,17 +51,17 @@ impl ConnectionServer {
         match connection.is_http2().await {
             Ok(true) => drop(self.proxy.process_new(connection, stop).await),
             Ok(false) => self.serve_http1(connection, stop).await,
-            // Gone before it said anything.
+            // The client disconnected before it sent anything.
             Err(_) => {}
         }
     }
 
-    /// Closes connections that have not sent the whole head of a request.
+    /// Closes connections whose request head is incomplete.
     pub async fn close_incomplete(&self) {
         self.proxy.http_cleanup().await;
     }
 
-    /// Serves the requests of HTTP/1.1, one after the other.
+    /// Serves the HTTP/1.1 requests of a connection one after the other.
     async fn serve_http1(&self, connection: Box<Connection>, stop: &mut ShutdownWatch) {
         let mut session = ServerSession::new_http1(connection);
         session.set_keepalive((!*stop.borrow()).then_some(FIRST_READ_TIMEOUT_SECS));
@@ -73,13 +72,13 @@ impl ConnectionServer {
         }
     }
 
-    /// Waits until the next request begins. There is none when the client has gone, or the gateway stops. The library has
-    /// seen nothing of it before: with pipelining off, it ends a connection of which it has read more than one request.
+    /// Waits for the next request. Returns `None` if the client disconnects or the gateway stops. Pingora has not read any byte of
+    /// the next request: without pipelining, it would close a connection on which it read more than one.
     async fn wait_for_next_request(&self, stream: Stream, stop: &mut ShutdownWatch) -> Option<Stream> {
         let mut connection = stream.into_any().downcast::<Connection>().ok()?;
         let idle_timeout = self.runtime.load().timeouts.idle;
         let has_begun = tokio::select! {
-            // What has arrived is served, even if it is also time to end.
+            // A request that has arrived is served even if the gateway stops.
             biased;
             has_begun = connection.wait_for_request(idle_timeout) => has_begun,
             _ = stop.wait_for(|stop| *stop) => false,
@@ -88,7 +87,7 @@ impl ConnectionServer {
     }
 }
 
-/// The session of a request after the first.
+/// The session of a later request on a connection.
 fn next_session(stream: Stream, settings: Option<HttpPersistentSettings>) -> ServerSession {
     let mut session = ServerSession::new_http1(stream);
     if let Some(settings) = settings {

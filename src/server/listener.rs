@@ -1,8 +1,7 @@
-//! From a listening socket to requests: accepting, places, TLS handshake, and the end of the patience.
+//! Accepts connections on the public listeners: connection limits, TLS handshakes, head deadlines.
 //!
-//! Owns what happens before there is a request. The library's own loop has no bound on connections,
-//! waits a minute for a handshake and a minute for each byte of a head, and has an error line for
-//! whoever hangs up.
+//! Pingora's own accept loop has no connection limit, waits a minute for a handshake and for each byte of a head, and logs an
+//! error for each client that disconnects.
 
 use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Duration};
 
@@ -26,26 +25,25 @@ use crate::{
     shutdown::{RequestTracker, UnflushedGuard},
 };
 
-/// Connections that the system keeps for us until they are accepted.
+/// Listen backlog. The operating system caps it (`net.core.somaxconn`).
 const ACCEPT_BACKLOG: i32 = 65_535;
-/// A pause when no connection can be accepted, usually for want of descriptors.
+/// Delay after a failed accept, which usually means that no file descriptor is left.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// Requests that one HTTP/2 connection may have under way.
+/// Maximum concurrent requests of one HTTP/2 connection.
 const MAX_CONCURRENT_STREAMS: u32 = 100;
-/// How much of a head is read beyond `limits.max_header_bytes`, so that the gate refuses it, and says why.
+/// Bytes of a head that are read beyond the configured maximum, so that the gateway rejects it with an error response.
 const HEAD_MARGIN_BYTES: usize = 16 * 1024;
-/// Bytes that the gateway has not read yet of one HTTP/2 stream, and of all streams of a connection. Flow control keeps
-/// the client from sending more (RFC 9113, 6.9).
+/// Flow-control windows (RFC 9113, 6.9): unread bytes of one HTTP/2 stream, and of all streams of a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 - 1;
-/// What one HTTP/2 stream may have waiting for its reader; with [`MAX_CONCURRENT_STREAMS`], 6.4 MB a connection.
+/// Maximum unsent bytes of one HTTP/2 stream; with [`MAX_CONCURRENT_STREAMS`], 6.4 MB per connection.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What holds for every public listener.
+/// Accepts the connections of all public listeners.
 #[derive(Debug)]
 pub struct Acceptor {
     head_timeout: Duration,
-    /// As long as no reload changes it.
+    /// The idle timeout at the start. A reload can change it for later idle times.
     idle_timeout: Duration,
     head_limit: usize,
     connections: Arc<ConnectionLimiter>,
@@ -55,7 +53,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// By the configuration, for these threads.
+    /// Creates an acceptor that distributes connections to `workers`.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -74,10 +72,11 @@ impl Acceptor {
         })
     }
 
-    /// Serves a listener until `stop` turns true, with an server for each thread. Connections that rest then are closed; requests go on by themselves.
+    /// Serves a listener until `stop` is true, with one connection server per worker. Then idle connections close; requests in
+    /// flight continue.
     ///
     /// # Errors
-    /// If the socket cannot be listened on.
+    /// Returns the I/O error if the socket cannot listen.
     pub fn serve(
         self: Arc<Self>,
         listener: std::net::TcpListener,
@@ -112,7 +111,7 @@ impl Acceptor {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     if !is_failing {
-                        tracing::error!(%error, "no connection can be accepted; trying again");
+                        tracing::error!(%error, "failed to accept a connection, retrying");
                     }
                     is_failing = true;
                     tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
@@ -129,7 +128,7 @@ impl Acceptor {
                         continue;
                     };
                     worker.spawn(async move {
-                        // Fails only for want of memory in the kernel: then nobody can be served.
+                        // Fails only if the kernel has no memory left.
                         if let (Ok(socket), Some(server)) = (TcpStream::from_std(socket), servers.get(number)) {
                             acceptor.serve_connection(socket, client, &permit, tls, server, stop).await;
                         }
@@ -151,7 +150,7 @@ impl Acceptor {
         mut stop: ShutdownWatch,
     ) {
         let deadline = Arc::new(HeadDeadline::new(self.head_timeout, self.idle_timeout));
-        // A connection that is gone already says so when it is read.
+        // A closed connection fails at the next read.
         let _ = socket.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         let _ = digest.peer_addr.set(Some(client.into()));
@@ -160,7 +159,7 @@ impl Acceptor {
         let stream: Stream = match tls {
             None => Box::new(stream),
             Some(tls) => tokio::select! {
-                // In a box, or a connection without TLS would have the room for it as well, for as long as it lives.
+                // Boxed, because connections without TLS would also have its size for their whole life.
                 handshake = Box::pin(tls.tls_handshake(stream)) => match handshake {
                     Ok(stream) => Box::new(stream),
                     Err(_) => return self.count_closed("handshake_failed"),
@@ -175,7 +174,8 @@ impl Acceptor {
         tokio::select! {
             biased;
             () = server.serve(Box::new(connection), &mut stop) => {}
-            // Resting or owing a head, it has no request that would be lost, or in HTTP/2 only such as notice it themselves.
+            // Idle or with an incomplete head, the connection has no request that would be lost. HTTP/2 clients see which of
+            // their requests were not processed.
             expired = deadline.expired() => if expired == Expired::Head {
                 self.count_closed("header_timeout");
             },
@@ -187,7 +187,7 @@ impl Acceptor {
     }
 }
 
-/// What the gateway tells an HTTP/2 client, and bears from it.
+/// The HTTP/2 settings of the public listeners.
 #[must_use]
 pub fn http2_options(limits: &Limits) -> H2Options {
     let mut options = H2Options::new();

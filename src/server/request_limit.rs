@@ -1,8 +1,8 @@
-//! Requests whose body has not arrived to its end: how many there may be, and how much of their bodies is in memory.
+//! Limits requests with incomplete bodies, and the memory of buffered bodies.
 //!
-//! Such a request costs the gateway some 20 KiB for as long as the client likes, and costs the client a few bytes. So
-//! requests are counted before any other work: per HTTP/2 connection, per client address, and in all. Body bytes are counted
-//! while the library buffers them to send them again, which it does up to [`MAX_BUFFERED_BODY_BYTES`] of a body.
+//! An incomplete request costs the gateway about 20 KiB for as long as the client likes, and costs the client a few bytes.
+//! Requests are therefore counted before any other work: per HTTP/2 connection, per client address, and in total. Body bytes
+//! are counted while Pingora's retry buffer holds them, which it does for bodies up to [`MAX_BUFFERED_BODY_BYTES`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,31 +12,31 @@ use super::{
 };
 use crate::{config::Limits, gateway::error::GatewayError};
 
-/// As much of a body as the library holds to send it again; of a longer one it holds nothing.
+/// Maximum size of Pingora's retry buffer. Pingora drops the buffer of a longer body.
 pub(super) const MAX_BUFFERED_BODY_BYTES: usize = 64 * 1024;
-/// Requests of one HTTP/2 connection whose body has not arrived to its end.
+/// Maximum requests with an incomplete body per HTTP/2 connection.
 const MAX_INCOMPLETE_PER_CONNECTION: usize = 16;
-/// Once half of the places are taken, one address may have this part of the free ones: the fewer are free, the fewer it gets,
-/// so that a few addresses never take all.
+/// When more than half of the total limit is used, one address may use this share of the rest. The share shrinks with the rest,
+/// so a few addresses never use up the total.
 const FREE_SHARE_DIVISOR: usize = 8;
-/// How long a client may wait before it tries again.
+/// `Retry-After` for clients whose address is at its limit.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Counts a request under way on an HTTP/2 connection, until it is dropped.
+/// Counts one request of an HTTP/2 connection until it is dropped.
 #[derive(Debug)]
 pub(super) struct RequestPermit(Arc<AddressEntry>);
 
-/// Counts a request whose body is to come, and what is in memory of it, until it is dropped.
+/// Counts one incomplete request and its buffered bytes until it is dropped.
 #[derive(Debug)]
 pub(super) struct BodyPermit {
     address: Arc<AddressEntry>,
-    /// The connection, where the request counts among its incomplete ones.
+    /// The HTTP/2 connection, if the request counts against its limit.
     connection: Option<Arc<ConnectionState>>,
     is_incomplete: bool,
     buffered_bytes: usize,
 }
 
-/// Why a request is not let in.
+/// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestLimitExceeded {
     Connection,
@@ -92,7 +92,7 @@ impl BodyPermit {
         Ok(taken)
     }
 
-    /// Notes how much of the body has arrived. Bytes that have been counted once, before a replay, are not counted again.
+    /// Records how much of the body has arrived. Bytes that were counted before a retry are not counted again.
     ///
     /// # Errors
     /// [`GatewayError::CallerRateLimited`] if the client's bodies take too much memory, [`GatewayError::Overloaded`] if all do.
@@ -110,7 +110,7 @@ impl BodyPermit {
         Ok(())
     }
 
-    /// The body has arrived to its end. What is in memory of it stays there.
+    /// Records that the body is complete. Its bytes stay counted while they are buffered.
     pub(super) fn mark_complete(&mut self) {
         if std::mem::take(&mut self.is_incomplete) {
             self.address.counters().incomplete_requests.sub(1);
@@ -137,7 +137,7 @@ impl Drop for BodyPermit {
     }
 }
 
-/// Counts for one address and for all, or for neither.
+/// Adds to the address's counter and to the total, or to neither.
 fn reserve(
     address: &AddressEntry,
     amount: usize,

@@ -1,6 +1,7 @@
-//! What becomes of a request before any of it goes upstream: read as far as the gate wants it, and answered if it stays.
+//! The request phase: reads a request, has the gateway decide it, and writes the gateway's own responses.
 //!
-//! Owns the gateway's own answers as they are written to the client. What they say, and which request stays, is the gate's.
+//! A request either continues upstream or gets a local response here. The gateway module decides which, and composes the
+//! response. This module reads the body only where the decision needs it.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -35,20 +36,20 @@ use crate::{
     time::external_wait,
 };
 
-/// Largest body of a deprecated login that is read: it is one short JSON object.
+/// Maximum body of a deprecated login: one short JSON object.
 const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
-/// How long a client may take to take an answer that nobody waits for.
+/// Write timeout of responses that must not occupy the gateway.
 const IMMEDIATE_WRITE_TIMEOUT: Duration = Duration::from_millis(1);
-/// How long the rest of a body is waited for that nobody wants, and how long it may be, so that the caller keeps its
-/// connection. After any other one the answer closes it.
+/// Limits for reading the rest of a rejected request's body, so that the client keeps its connection. A longer or slower body
+/// closes the connection.
 const BODY_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_DRAINED_BODY_BYTES: usize = 64 * 1024;
-/// How soon the body of a further incomplete request of an HTTP/2 connection must be there, and how large it may be. A
-/// client that sends many small requests together is served; one that keeps them open is not.
+/// Limits for the body of a request beyond the HTTP/2 connection's share of incomplete requests. Clients that send many small
+/// requests at once are served; clients that keep many requests open are not.
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_SMALL_BODY_BYTES: usize = MAX_BUFFERED_BODY_BYTES - 16 * 1024;
 
-/// The phase of a request before any of it goes upstream, and the gateway's own answers.
+/// The request phase, and the writer of local responses.
 #[derive(Debug)]
 pub(super) struct RequestPhase {
     metrics: Arc<Metrics>,
@@ -60,7 +61,7 @@ impl RequestPhase {
         Self { metrics, in_flight }
     }
 
-    /// Decides a request and answers it if it stays here. `Ok(true)` when it has been answered.
+    /// Decides a request and writes the local response, if any. Returns `Ok(true)` if the request got a local response.
     pub(super) async fn run(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<bool> {
         let runtime = Arc::clone(&context.runtime);
         if let Err(refusal) = self.acquire_permits(session, context).await {
@@ -73,7 +74,7 @@ impl RequestPhase {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
                 if matches!(refusal, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)) {
-                    // Whatever follows on this connection may be the rest of something else.
+                    // The following bytes on this connection may belong to another request.
                     session.set_keepalive(None);
                 }
                 return self.reject(session, context, &refusal).await;
@@ -115,7 +116,7 @@ impl RequestPhase {
             address,
         };
         let decision = {
-            // Pinned here, because whoever is given a future by value has room for it twice.
+            // Pinned here, because passing a future by value doubles its size.
             let decided = pin!(runtime.gate.decide(route, &request));
             correlation::scope(context.correlation_id.clone(), decided).await
         };
@@ -135,7 +136,7 @@ impl RequestPhase {
         }
     }
 
-    /// Counts a request before anything is done for it.
+    /// Counts a request against the limits before any other work.
     ///
     /// # Errors
     /// [`GatewayError::CallerRateLimited`] if its client has too many, [`GatewayError::Overloaded`] if all together have, or its
@@ -181,8 +182,7 @@ impl RequestPhase {
         Ok(())
     }
 
-    /// Refuses a request for which nothing is done any more: its answer is written if the client takes it now, and the
-    /// request does not stay for it.
+    /// Rejects a request without waiting for the client: the response is lost if the client does not read it at once.
     async fn reject_without_waiting(
         &self,
         session: &mut Session,
@@ -205,7 +205,7 @@ impl RequestPhase {
         Box::pin(self.respond(session, context, LocalResponse::refusal(refusal))).await
     }
 
-    /// Writes an answer of the gateway's own.
+    /// Writes a local response.
     pub(super) async fn respond(
         &self,
         session: &mut Session,
@@ -216,7 +216,7 @@ impl RequestPhase {
             self.record_error(context, code, reply.reason);
         }
         context.status = Some(reply.status);
-        // HEAD's answer says how long GET's would be, and has no body (RFC 9110, 9.3.2).
+        // A response to HEAD has the length that GET's would have, and no body (RFC 9110, 9.3.2).
         let without_body = session.req_header().method == Method::HEAD || reply.status == StatusCode::NO_CONTENT;
         let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
         let mut last_name = None;
@@ -230,7 +230,7 @@ impl RequestPhase {
             header.insert_header(CONTENT_LENGTH, reply.body.len())?;
         }
         header.insert_header(CORRELATION_ID, context.correlation_id.clone())?;
-        // What failed on the way may have been done: the guest is there to be continued.
+        // The upstream may have processed a failed request, so the client needs the USID to continue its guest session.
         if let Some(usid) = context.forward.as_ref().and_then(|forward| forward.credential.guest_usid()) {
             header.insert_header(GUEST_USID, usid)?;
         }
@@ -245,7 +245,7 @@ impl RequestPhase {
         .await
     }
 
-    /// Says in the answer that it is the connection's last, where it is.
+    /// Adds `Connection: close` if this response is the connection's last.
     pub(super) fn close_after_response_if_needed(&self, session: &mut Session) {
         let must_close = ConnectionState::of(session.as_downstream()).is_some_and(|client| client.must_close());
         if must_close || self.in_flight.is_draining() {
@@ -269,7 +269,7 @@ impl RequestPhase {
     }
 }
 
-/// Whether the rest of a small body arrives within a moment. It can still be sent upstream.
+/// Reads a small body into the retry buffer, and returns whether it arrived in time. It can still be sent upstream.
 async fn read_small_body(session: &mut Session, body: &mut BodyPermit, limits: &Limits) -> bool {
     session.enable_retry_buffering();
     let mut arrived = 0;
@@ -289,8 +289,7 @@ async fn read_small_body(session: &mut Session, body: &mut BodyPermit, limits: &
     tokio::time::timeout(SMALL_BODY_TIMEOUT, reading).await.unwrap_or(false)
 }
 
-/// Reads the whole body of a request, `most` bytes of it at most. It can still be sent upstream: the library holds it
-/// for that, and until it is whole nobody else does.
+/// Reads the whole body of a request, at most `most` bytes. Pingora's retry buffer holds it, so it can still be sent upstream.
 async fn read_body(
     session: &mut Session,
     incoming: &mut Option<BodyPermit>,
@@ -326,7 +325,7 @@ async fn read_body(
             session.set_keepalive(None);
             let is_malformed =
                 ConnectionState::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
-            let broke_off = || GatewayError::RequestInvalid("The request's body broke off or is not HTTP.".into());
+            let broke_off = || GatewayError::RequestInvalid("The request's body ended early or is not valid HTTP.".into());
             Ok(Err(if is_malformed { malformed_body_error() } else { broke_off() }))
         }
         Err(_) => {
@@ -336,8 +335,8 @@ async fn read_body(
     }
 }
 
-/// Reads and drops the rest of a short body before a request of HTTP/1.1 is answered, so that the connection can be kept. A
-/// client that waits for a 100 (Continue) sends no body.
+/// Discards the rest of a short HTTP/1.1 body before the response, so that the connection can be kept. A client that waits for
+/// a 100 (Continue) sends no body.
 async fn drain_small_body(session: &mut Session) {
     let waits = session.req_header().headers.contains_key(EXPECT);
     let is_long = content_length(session).is_some_and(|length| length > MAX_DRAINED_BODY_BYTES);
@@ -345,7 +344,7 @@ async fn drain_small_body(session: &mut Session) {
         return;
     }
     let read = async {
-        // After a failure the answer says that it is the connection's last.
+        // After a failure the response closes the connection.
         while let Ok(Some(_)) = session.as_downstream_mut().read_request_body().await {
             if session.as_downstream().body_bytes_read() > MAX_DRAINED_BODY_BYTES {
                 return;
@@ -355,37 +354,36 @@ async fn drain_small_body(session: &mut Session) {
     let _ = tokio::time::timeout(BODY_DRAIN_TIMEOUT, read).await;
 }
 
-/// Refuses what the library has repaired before anybody sees the head. In HTTP/2 that is
-/// a fragment of the path alone, which is gone by then.
+/// Rejects HTTP/1.1 heads with faults that Pingora repairs silently. In HTTP/2, Pingora only removes a fragment from the path.
 fn validate_raw_head(session: &Session) -> Result<(), GatewayError> {
     let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
     validate::admit_bytes(&connection.get_headers_raw_bytes())?;
     let client = ConnectionState::of(session.as_downstream());
     if client.is_some_and(|client| client.is_request_line_irregular()) {
         return Err(GatewayError::Ambiguous(
-            "The request line is not a method, a target and a version with one space between them.".into(),
+            "The request line must be method, target and version, separated by one space.".into(),
         ));
     }
     if client.is_some_and(|client| client.is_body_malformed()) { Err(malformed_body_error()) } else { Ok(()) }
 }
 
-/// Refuses a target in full of another scheme than the one the request came by: whoever reads it takes it for another
+/// Rejects an absolute URI whose scheme differs from the connection's, because upstream servers would read it as another
 /// resource (RFC 9112, 3.2.2).
 fn validate_scheme(session: &Session) -> Result<(), GatewayError> {
     let head = session.req_header();
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    // The library keeps the scheme of HTTP/2 alone in the URI.
+    // Pingora keeps the scheme in the URI for HTTP/2 only.
     let target = std::str::from_utf8(head.raw_path()).unwrap_or_default();
     let in_full = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
     validate::admit_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
 }
 
-/// A body that is not chunked as RFC 9112, 7.1 writes it.
+/// The error for a body that violates chunked encoding (RFC 9112, 7.1).
 pub(super) fn malformed_body_error() -> GatewayError {
-    GatewayError::RequestInvalid("The request's body is not chunked as HTTP writes it.".into())
+    GatewayError::RequestInvalid("The request's body has invalid chunked encoding.".into())
 }
 
-/// The request's head, as the gate takes it.
+/// The head of the request.
 fn head(session: &Session) -> &Parts {
     session.req_header()
 }

@@ -1,19 +1,19 @@
-//! The parts that serve a request, as one value: a reload replaces it as a whole, and a request keeps the one that it began with.
+//! The state that serves a request, as one value. A reload replaces it as a whole; a request keeps the one that it started with.
 
 use std::sync::Arc;
 
 use super::{access_log::AccessLog, upstream::Upstream};
 use crate::{config::Timeouts, gateway::Gateway, types::ByOrganization};
 
-/// What serves a request from its beginning to its end, whatever is put in its place meanwhile.
+/// Everything that a request needs of the configuration.
 #[derive(Debug)]
 pub struct Runtime {
-    /// What decides.
+    /// The request pipeline.
     pub gate: Arc<Gateway>,
-    /// Where requests go, one for each of the gate's organizations.
+    /// The API of each organization.
     pub upstreams: ByOrganization<Arc<Upstream>>,
-    /// Times.
+    /// Timeouts.
     pub timeouts: Timeouts,
-    /// Which requests get a line.
+    /// The access log.
     pub log: AccessLog,
 }

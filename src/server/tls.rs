@@ -1,8 +1,8 @@
-//! What the TLS listener shows and asks for: its files, read and checked before anything is changed, at the start and at
-//! each reload. A handshake uses what is in force at its beginning; connections that are open stay as they are. What was
-//! agreed with a client before a reload is not resumed after it.
+//! TLS of the public listener: the server certificate and the authorities of client certificates.
 //!
-//! The library would read the files itself, later, and panic over what it does not like.
+//! The files are read and checked at the start and at each reload, before anything changes. New handshakes use the new files; open
+//! connections stay as they are. TLS sessions from before a reload cannot be resumed. The files are read here, because Pingora
+//! would read them later and panic over invalid ones.
 
 use std::{any::Any, fmt, path::Path, sync::Arc};
 
@@ -29,40 +29,40 @@ use crate::{
     time::unix_now,
 };
 
-/// The key of all files together.
+/// The key for faults of all files together.
 const TABLE: &str = "server.tls";
 const CERTIFICATE: &str = "server.tls.certificate";
 const PRIVATE_KEY: &str = "server.tls.private_key";
 const CLIENT_CA: &str = "server.tls.client_ca";
 const CLIENT_CRL: &str = "server.tls.client_crl";
 
-/// Why a file cannot be used.
+/// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct TlsFileError {
-    /// The file's key, or that of all.
+    /// The key of the file, or `server.tls`.
     pub key: &'static str,
-    /// What is wrong.
+    /// What is wrong and what to do.
     pub message: String,
 }
 
-/// Certificate, key and client authorities of the public listener.
+/// The TLS configuration of the public listener. Clones share the current one.
 #[derive(Clone)]
 pub struct ListenerTls {
-    /// With sessions of its own that clients may resume: the library does not verify a resumed session's client
-    /// certificate again, so none outlasts the authorities that it was verified by.
+    /// Each acceptor has its own TLS sessions. rustls does not verify a resumed session's client certificate again, so no
+    /// session may outlive the authorities that verified it.
     acceptor: Arc<ArcSwap<Acceptor>>,
     expiry: TlsExpiry,
 }
 
-/// When the files end that were read, seconds since 1970; `None` where there is no such file, or where it does not say.
+/// Expiry of the files in seconds since 1970; `None` if a file is not configured or has no expiry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TlsExpiry {
-    /// The first certificate of the chain.
+    /// Earliest expiry in the certificate chain.
     pub certificate: Option<i64>,
-    /// The first authority of client certificates that has not ended yet.
+    /// Earliest expiry among the client authorities that have not expired.
     pub client_ca: Option<i64>,
-    /// The first revocation list.
+    /// Earliest next update of the revocation lists.
     pub client_crl: Option<i64>,
 }
 
@@ -70,7 +70,7 @@ impl ListenerTls {
     /// Reads the files and checks that they fit together: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
     ///
     /// # Errors
-    /// [`TlsFileError`].
+    /// Returns [`TlsFileError`] if a file cannot be used, or the files do not fit together.
     pub fn read(files: &Tls) -> Result<Self, TlsFileError> {
         let chain = Certificates::read_chain(&files.certificate).map_err(file_error(CERTIFICATE))?;
         let key = read_private_key(&files.private_key).map_err(file_error(PRIVATE_KEY))?;
@@ -90,7 +90,7 @@ impl ListenerTls {
         Ok(Self { acceptor: Arc::new(ArcSwap::from_pointee(settings.build())), expiry })
     }
 
-    /// Everything that is wrong with files of which some may be missing, and then everything doubtful.
+    /// All errors of the files, and then all warnings. Files may be missing.
     #[must_use]
     pub fn check(files: &PartialTls) -> (Vec<TlsFileError>, Vec<TlsFileError>) {
         let chain =
@@ -121,18 +121,18 @@ impl ListenerTls {
         (errors.into_iter().flatten().chain(verifier.err()).collect(), warnings)
     }
 
-    /// Uses what another one has read, from the next handshake on.
+    /// Uses the files of `other` from the next handshake on.
     pub fn replace_with(&self, other: &Self) {
         self.acceptor.store(other.acceptor.load_full());
     }
 
-    /// When the files end that were read here.
+    /// Expiry of the files that this value was read from.
     #[must_use]
     pub fn expiry(&self) -> TlsExpiry {
         self.expiry
     }
 
-    /// What shakes hands at the moment.
+    /// The acceptor for new connections.
     #[must_use]
     pub fn acceptor(&self) -> Arc<Acceptor> {
         self.acceptor.load_full()
@@ -145,7 +145,7 @@ impl fmt::Debug for ListenerTls {
     }
 }
 
-/// Keeps the names of a client's certificate beside its connection, once the handshake has verified it.
+/// Stores the names of a verified client certificate with its connection.
 struct ReadPeerCertificate;
 
 #[async_trait]
@@ -160,7 +160,7 @@ fn now() -> i64 {
     i64::try_from(unix_now()).unwrap_or(i64::MAX)
 }
 
-/// Key and certificate, which must fit together.
+/// Combines certificate and private key.
 fn certified_key(chain: &Certificates, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsFileError> {
     let failed = |message| TlsFileError { key: TABLE, message };
     // `main` installs one first.
@@ -182,7 +182,7 @@ fn certified_key(chain: &Certificates, key: PrivateKeyDer<'static>) -> Result<Ce
     })
 }
 
-/// The authorities of client certificates, and their revocation lists.
+/// Authorities and revocation lists of client certificates.
 struct ClientAuthorities {
     authorities: Certificates,
     lists: Option<RevocationLists>,
@@ -195,7 +195,7 @@ impl ClientAuthorities {
         Ok(Self { authorities, lists })
     }
 
-    /// Whether any of them can sign a certificate that would be taken.
+    /// Checks that at least one authority can verify certificates.
     fn check(&self) -> Result<(), TlsFileError> {
         self.lists
             .as_ref()
@@ -203,15 +203,15 @@ impl ClientAuthorities {
             .map_err(file_error(CLIENT_CRL))
     }
 
-    /// Takes certificates of these authorities, and callers without one too. With revocation lists, a certificate that is
-    /// revoked, or that no list covers, fails the handshake.
+    /// Accepts certificates of these authorities, and clients without a certificate. With revocation lists, a revoked certificate
+    /// fails the handshake, and so does a certificate that no list covers.
     fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
         let file_of_lists = |error: &VerifierBuilderError| TlsFileError {
             key: CLIENT_CRL,
-            message: format!("a list cannot be used: {error}"),
+            message: format!("a revocation list cannot be used: {error}"),
         };
         let roots = self.authorities.roots().map_err(file_error(CLIENT_CA))?;
-        // No hint at all: the names of the authorities are nobody's business who has no certificate.
+        // No hints: clients without a certificate need not know the authorities.
         let verifier =
             WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().clear_root_hint_subjects();
         let lists = self.lists.iter().flat_map(|lists| lists.as_slice().iter().cloned());
@@ -222,7 +222,7 @@ impl ClientAuthorities {
     }
 }
 
-/// Asks for a client certificate of the configured authorities; for none without them.
+/// The verifier of client certificates. Without configured authorities, the handshake requests none.
 fn client_verifier(clients: Option<&ClientAuthorities>) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
     clients.map_or_else(|| Ok(Arc::new(NoClientAuth) as _), ClientAuthorities::verifier)
 }

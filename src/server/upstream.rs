@@ -1,9 +1,8 @@
-//! The way to one organization's API: its address, kept fresh, and how connections to it are made.
+//! An organization's API: its addresses and the options of connections to it.
 //!
-//! Owns name resolution and the connection options. The address is only ever the configured one.
-//! Resolution runs off the request's path once a first answer is there; if a later one fails, the last
-//! good addresses stay in use. An address that takes no connection is left out for a while: a name
-//! often has addresses of a family that this machine has no way to.
+//! The host is always the configured one. After the first resolution, names are resolved in the background; if a resolution fails,
+//! the last addresses stay in use. An address that refuses connections is skipped for a while, because a name often has
+//! addresses of a family that this machine has no route to.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -31,27 +30,27 @@ use crate::{
     host::{has_root_dot, lookup_name, url_without_root_dot},
 };
 
-/// How long resolved addresses are used before they are asked for again.
+/// How long resolved addresses are used before the next resolution.
 const ADDRESS_TTL: Duration = Duration::from_secs(30);
-/// How long an address that took no connection is left out, if there are others.
+/// How long an unreachable address is skipped while the name has others.
 const UNREACHABLE_TTL: Duration = Duration::from_secs(10);
-/// Streams that share one HTTP/2 connection.
+/// Maximum concurrent streams of one HTTP/2 connection.
 const MAX_STREAMS_PER_CONNECTION: usize = 100;
 
-/// One organization's API as a place to send requests to.
+/// One organization's API as a destination of requests.
 #[derive(Debug)]
 pub struct Upstream {
-    /// As its certificate names it, without the root's dot.
+    /// The host as in its certificate, without the root dot.
     host: String,
-    /// As DNS is asked for it.
+    /// The host as it is looked up in DNS.
     lookup_name: String,
-    /// The host, where it is an address and no name.
+    /// The host, if it is an IP address.
     literal: Option<IpAddr>,
     port: u16,
     tls: bool,
     authority: HeaderValue,
     authorities: Option<Arc<CaType>>,
-    /// Keeps its connections apart from those to the same server that were verified by others.
+    /// Separates its connections from those to the same server that other authorities verified.
     group: u64,
     timeouts: Timeouts,
     resolved: ArcSwap<ResolvedAddresses>,
@@ -70,22 +69,22 @@ struct ResolvedAddresses {
 /// Why an upstream cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// The URL has no host that could be a header value; settings exclude this.
+    /// The URL has no host that is a valid header value. The configuration is checked for this.
     #[error("the API's URL has no usable host")]
     Host,
 }
 
-/// The API's name has no address.
+/// The API's host name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the API's host name cannot be resolved")]
 pub struct UnresolvedHost;
 
 impl Upstream {
-    /// The API at `url` (origin only), trusting only `authorities` if given, each of which must be readable (`certificates`); otherwise
-    /// those that the library read when the process began.
+    /// The API at `url` (origin only). Trusts only `authorities` if given, each of which must be readable (`certificates`). Otherwise
+    /// it trusts the system's authorities, which Pingora read when the process started.
     ///
     /// # Errors
-    /// [`UpstreamError`].
+    /// Returns [`UpstreamError`] if the URL has no usable host.
     pub fn new(
         url: &Url,
         authorities: Option<&[CertificateDer<'_>]>,
@@ -119,16 +118,16 @@ impl Upstream {
         })
     }
 
-    /// `Host` of requests to it.
+    /// `Host` of requests to the API.
     #[must_use]
     pub fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
-    /// A peer to connect to, whose answer may take `response_timeout` to begin.
+    /// A peer to connect to. Its response has to start within `response_timeout`.
     ///
     /// # Errors
-    /// [`UnresolvedHost`].
+    /// Returns [`UnresolvedHost`] if the host name has no address.
     pub async fn peer(self: &Arc<Self>, response_timeout: Duration) -> Result<Box<HttpPeer>, UnresolvedHost> {
         let address = self.next_address().await?;
         let mut peer = HttpPeer::new(address, self.tls, self.host.clone());
@@ -148,7 +147,7 @@ impl Upstream {
         Ok(Box::new(peer))
     }
 
-    /// The next address in turn.
+    /// The next address, in turn.
     async fn next_address(self: &Arc<Self>) -> Result<SocketAddr, UnresolvedHost> {
         if let Some(address) = self.literal {
             return Ok(SocketAddr::new(address, self.port));
@@ -172,7 +171,7 @@ impl Upstream {
         next.map(|index| resolved.addresses[index]).ok_or(UnresolvedHost)
     }
 
-    /// Leaves out an address that took no connection. True if there is another one to try.
+    /// Marks an address as unreachable. Returns whether another address is left to try.
     pub fn mark_unreachable(&self, address: SocketAddr) -> bool {
         self.unreachable.rcu(|unreachable| {
             let others = unreachable.iter().filter(|(other, at)| *other != address && at.elapsed() < UNREACHABLE_TTL);
@@ -185,7 +184,7 @@ impl Upstream {
         self.unreachable.load().iter().any(|(unreachable, at)| unreachable == address && at.elapsed() < UNREACHABLE_TTL)
     }
 
-    /// Logs why no connection could be made, if that cause is due.
+    /// Logs why no connection could be made, at most once per minute and cause.
     pub fn log_failure(&self, cause: ConnectFailure) {
         if self.failure_log.admits(cause) {
             let (host, advice) = (format!("{}:{}", self.host, self.port), cause.advice());
@@ -200,20 +199,20 @@ impl Upstream {
                 self.resolved
                     .store(Arc::new(ResolvedAddresses { addresses: addresses.collect(), at: Some(Instant::now()) }));
             }
-            // Without any address the request fails, and says so.
+            // Without any address the request fails and reports it.
             _ if self.resolved.load().addresses.is_empty() => {}
             Ok(Err(error)) if self.failure_log.admits(ConnectFailure::Unresolved) => {
-                tracing::warn!(host = self.host, %error, "host name not resolved; the last addresses stay")
+                tracing::warn!(host = self.host, %error, "host name not resolved, keeping the last addresses")
             }
             Err(_) if self.failure_log.admits(ConnectFailure::Unresolved) => {
-                tracing::warn!(host = self.host, "resolving the host name took too long; the last addresses stay")
+                tracing::warn!(host = self.host, "host name resolution timed out, keeping the last addresses")
             }
             Ok(Err(_)) | Err(_) => {}
         }
     }
 }
 
-/// The library shares connections by address and name alone, whoever vouched for them.
+/// The connection group of a set of authorities. By itself, Pingora shares connections by address and name only.
 fn connection_group(authorities: Option<&CaType>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for authority in authorities.into_iter().flatten() {
@@ -222,7 +221,7 @@ fn connection_group(authorities: Option<&CaType>) -> u64 {
     hasher.finish()
 }
 
-/// In the library's form, which panics over what its parser cannot read.
+/// The authorities in Pingora's form. Its parser panics over unreadable ones.
 fn library_authorities(authorities: &[CertificateDer<'_>]) -> Arc<CaType> {
     authorities.iter().map(|authority| WrappedX509::new(authority.to_vec(), parse_x509)).collect()
 }

@@ -1,7 +1,7 @@
-//! The threads that serve connections: each has a runtime of its own, and a connection stays where it was put.
+//! Worker threads that serve connections. Each has its own single-threaded runtime, and a connection stays on its worker.
 //!
-//! Nothing of a request has to cross from one core to another, and no scheduler looks for work to steal, which together
-//! is the cheaper way to serve many short requests. What is slow, or is no request, runs elsewhere.
+//! No request moves between cores, and no scheduler steals work. For many short requests this is cheaper than one shared runtime.
+//! Slow work and background tasks run on the main runtime.
 
 use std::{
     io,
@@ -17,14 +17,14 @@ use tokio::{
     sync::watch,
 };
 
-/// Threads that serve connections until this is dropped.
+/// Worker threads. They run until this value is dropped.
 #[derive(Debug)]
 pub struct Workers {
     handles: Arc<WorkerHandles>,
     _stop: watch::Sender<()>,
 }
 
-/// The threads themselves, and which is next.
+/// Handles to the workers' runtimes, in turn.
 #[derive(Debug)]
 pub(super) struct WorkerHandles {
     runtimes: Vec<Handle>,
@@ -32,10 +32,10 @@ pub(super) struct WorkerHandles {
 }
 
 impl Workers {
-    /// Starts so many, and at least one.
+    /// Starts `count` workers, at least one.
     ///
     /// # Errors
-    /// If the system has no thread or no descriptor left.
+    /// Returns the I/O error if the system has no thread or file descriptor left.
     pub fn start(count: usize) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(());
         let mut runtimes = Vec::new();
@@ -43,27 +43,27 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             runtimes.push(runtime.handle().clone());
             let mut stopped = stopped.clone();
-            // Its error is the end of the sender, which is what it waits for.
+            // The loop ends when the sender is dropped.
             let serve = move || runtime.block_on(async move { while stopped.changed().await.is_ok() {} });
             thread::Builder::new().name(format!("worker-{number}")).spawn(serve)?;
         }
         Ok(Self { handles: Arc::new(WorkerHandles { runtimes, taken: AtomicUsize::new(0) }), _stop: stop })
     }
 
-    /// How many there are.
+    /// The number of workers.
     #[must_use]
     pub fn count(&self) -> usize {
         self.handles.runtimes.len()
     }
 
-    /// For whoever has connections to give to them.
+    /// Handles for distributing connections.
     pub(super) fn handles(&self) -> Arc<WorkerHandles> {
         Arc::clone(&self.handles)
     }
 }
 
 impl WorkerHandles {
-    /// Where the next connection goes, each in turn: a thread's number and its runtime.
+    /// The worker for the next connection, in turn: its number and its runtime.
     pub(super) fn next(&self) -> Option<(usize, &Handle)> {
         let number = self.taken.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1);
         Some((number, self.runtimes.get(number)?))

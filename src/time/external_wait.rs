@@ -1,8 +1,8 @@
-//! The time that a request spends waiting for others: for an exchange, for keys, for a turn, for the client.
+//! Measures the time that a request waits for others: token requests, key sets, locks, the client.
 //!
-//! Owns the difference between the gateway's own time and everybody else's. Whoever waits for another's work wraps the wait
-//! in [`track`]; whoever wants to know the sum wraps the whole in [`measure`]. Between them nothing is handed down,
-//! because the one who waits may be many floors below the one who asks. Redis counts as the gateway's own.
+//! Access logs and metrics subtract this time from the request's duration. Code that waits wraps the wait in [`track`]; the
+//! server wraps the request in [`measure`]. A task-local value connects the two, so no parameter passes through the layers
+//! between them. Redis counts as the gateway's own time.
 
 use std::{
     cell::Cell,
@@ -13,17 +13,17 @@ tokio::task_local! {
     static WAITED: Cell<Duration>;
 }
 
-/// Adds the time of a wait when it ends, also where it is given up.
+/// Adds the time of a wait when it is dropped, so cancelled waits count too.
 struct WaitTimer(Instant);
 
 impl Drop for WaitTimer {
     fn drop(&mut self) {
-        // Outside a measured piece of work nobody wants to know.
+        // Outside `measure`, the time is not needed.
         let _ = WAITED.try_with(|waited| waited.set(waited.get() + self.0.elapsed()));
     }
 }
 
-/// What the work gives, and how much of its time it waited for others.
+/// Runs `work`, and returns its output and the time that it waited for others.
 pub async fn measure<F: Future>(work: F) -> (F::Output, Duration) {
     WAITED
         .scope(Cell::default(), async {
@@ -33,7 +33,7 @@ pub async fn measure<F: Future>(work: F) -> (F::Output, Duration) {
         .await
 }
 
-/// A wait for others.
+/// Runs a wait for others and adds its time to the sum of [`measure`].
 pub async fn track<F: Future>(work: F) -> F::Output {
     let _wait = WaitTimer(Instant::now());
     work.await

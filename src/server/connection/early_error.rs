@@ -1,7 +1,7 @@
-//! Answers to what never became a request of ours.
+//! Error responses to input that never becomes a request.
 //!
-//! The library refuses by itself what is not HTTP/1.1, and CONNECT, and closes. Its answers say
-//! nothing; these say the same as every other refusal, with a correlation id that stands in the log.
+//! Pingora itself rejects malformed HTTP/1.1 heads and CONNECT, with an empty response, and closes the connection. This module
+//! replaces that response by a problem document like every other error, with a correlation id that the access log has too.
 
 use http::{HeaderName, HeaderValue, header::DATE};
 use pingora::protocols::http::date::get_cached_date;
@@ -13,18 +13,18 @@ use crate::{
     server::context,
 };
 
-/// What the library means by its own answer.
+/// The error that Pingora's own response stands for.
 pub(super) fn error_for(library_response: &[u8]) -> GatewayError {
     let is_connect = library_response.get(9..12) == Some(b"405");
     let why = if is_connect {
-        "The method is none that an operation has."
+        "Unsupported HTTP method."
     } else {
-        "The request's head is not HTTP as the standard writes it."
+        "The request's head is not valid HTTP."
     };
     GatewayError::RequestInvalid(why.to_owned())
 }
 
-/// The whole answer that goes out, the connection's last.
+/// The whole response in HTTP/1.1, the last one of its connection. Counts and logs the error.
 pub(super) fn response(refusal: &GatewayError, metrics: &Metrics) -> Vec<u8> {
     let reply = LocalResponse::refusal(refusal);
     let correlation_id = correlation::new();

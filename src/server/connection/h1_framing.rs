@@ -1,32 +1,32 @@
-//! Where a request of HTTP/1.1 ends, told from its bytes as they arrive (RFC 9112, 6 and 7.1).
+//! Finds the end of an HTTP/1.1 request in its bytes as they arrive (RFC 9112, 6 and 7.1).
 //!
-//! The HTTP library gets the bytes of one request only, so a client may send the next one early. Finds what the library repairs or accepts in silence: other bytes in the request line
-//! than it should have, and lines between chunks that are not as RFC 9112 writes them. The library and the gate judge the rest
-//! of a head.
+//! Pingora gets the bytes of one request only, so that clients may pipeline. The tracker also finds what Pingora repairs or
+//! accepts silently: invalid bytes in the request line, and lines of a chunked body that violate RFC 9112. Pingora and the
+//! gateway check the rest of a head.
 
 use std::mem;
 
 use memchr::{memchr, memchr_iter};
 
-/// Most bytes that are kept of one field: enough for `Transfer-Encoding`, or `Content-BodyLength` and 20 digits.
+/// Maximum bytes kept of one header: enough for `Transfer-Encoding`, or `Content-Length` and 20 digits.
 const MAX_KEPT_FIELD_BYTES: usize = 80;
-/// Most bytes of one line of a chunked body.
+/// Maximum bytes of one line of a chunked body.
 const MAX_CHUNK_LINE_BYTES: usize = 1024;
-/// Most bytes of the chunk extensions and trailer fields of one request. The gateway drops them (RFC 9112, 7.1.1 and 7.1.2).
+/// Maximum bytes of chunk extensions and trailers per request. The gateway drops them (RFC 9112, 7.1.1 and 7.1.2).
 const MAX_DROPPED_FIELD_BYTES: usize = 8 * 1024;
-/// Most digits of a chunk's size: a number of 64 bits.
+/// Maximum digits of a chunk size: a 64-bit number.
 const MAX_SIZE_DIGITS: usize = 16;
 
-/// Follows the bytes of one request.
+/// Tracks the bytes of one request.
 #[derive(Debug)]
 pub(super) struct RequestFraming {
     state: ParseState,
-    /// What is kept of a line whose end has not arrived.
+    /// The kept part of an incomplete line.
     line: Vec<u8>,
-    /// That line is longer than what is kept of it.
+    /// Whether the line is longer than its kept part.
     is_line_cut: bool,
     spaces_of_request_line: usize,
-    /// The last byte of the request line so far is a carriage return.
+    /// Whether the request line so far ends in a carriage return.
     ends_in_return: bool,
     is_request_line_irregular: bool,
     length: BodyLength,
@@ -39,22 +39,22 @@ enum ParseState {
     Start,
     RequestLine,
     Fields,
-    /// So many bytes of the body are to come.
+    /// Number of missing bytes of the body.
     Body(u64),
     ChunkSize,
-    /// So many bytes of the chunk are to come.
+    /// Number of missing bytes of the chunk.
     Chunk(u64),
     ChunkEnd,
     Trailers,
     /// The whole request has arrived.
     Complete,
-    /// The head does not say where the request ends: it is refused for that, and the connection closed.
+    /// The length is ambiguous. The gateway rejects the request and closes the connection.
     Endless,
-    /// What arrived is no chunked body.
+    /// The body violates chunked encoding.
     Malformed,
 }
 
-/// How long the body is, by the fields so far.
+/// The length of the body, by the headers so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyLength {
     Bytes(u64),
@@ -63,7 +63,7 @@ enum BodyLength {
 }
 
 impl RequestFraming {
-    /// Of a request of which nothing has arrived.
+    /// Starts before the first byte of a request.
     pub(super) fn new() -> Self {
         Self {
             state: ParseState::Start,
@@ -77,8 +77,8 @@ impl RequestFraming {
         }
     }
 
-    /// Takes the bytes that arrived next, and says how many of them are this request's: all, unless the request is
-    /// complete or malformed before their end.
+    /// Tracks the next bytes and returns how many of them belong to this request: all, unless the request is complete or malformed
+    /// before their end.
     pub(super) fn track(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -102,18 +102,17 @@ impl RequestFraming {
         self.state == ParseState::Complete
     }
 
-    /// Whether the body is not chunked as RFC 9112, 7.1 writes it.
+    /// Whether the body violates chunked encoding (RFC 9112, 7.1).
     pub(super) fn is_malformed(&self) -> bool {
         self.state == ParseState::Malformed
     }
 
-    /// Whether the head does not say where the request ends. The gateway refuses the request, and closes the connection.
+    /// Whether the length is ambiguous. The gateway rejects the request and closes the connection.
     pub(super) fn is_endless(&self) -> bool {
         self.state == ParseState::Endless
     }
 
-    /// Whether the request line has more than two spaces, a control character, or DEL. The library escapes these bytes in
-    /// silence.
+    /// Whether the request line has more than two spaces, a control character, or DEL. Pingora escapes these bytes silently.
     pub(super) fn is_request_line_irregular(&self) -> bool {
         self.is_request_line_irregular
     }
@@ -165,7 +164,7 @@ impl RequestFraming {
         end.map_or(bytes.len(), |end| end + 1)
     }
 
-    /// The state after a line, which is here without its line feed; of a field, perhaps not to its end.
+    /// The state after a line. The line has no line feed; a header may be cut.
     fn state_after_line(&mut self, line: &[u8]) -> ParseState {
         let is_cut = mem::take(&mut self.is_line_cut);
         let whole = line.strip_suffix(b"\r");
@@ -209,7 +208,7 @@ impl RequestFraming {
 }
 
 impl BodyLength {
-    /// The length by one field more. Whatever names a coding is chunked, or the library refuses it.
+    /// The length after one more header. Pingora rejects transfer codings other than chunked.
     fn with_header(self, field: &[u8], is_cut: bool) -> Self {
         let Some(colon) = memchr(b':', field) else { return self };
         let (name, value) = field.split_at(colon);
@@ -227,7 +226,7 @@ impl BodyLength {
     }
 }
 
-/// A number in digits alone, with blanks around it.
+/// A number of digits only, perhaps with blanks around it.
 fn decimal(text: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(text).ok()?.trim_matches([' ', '\t']);
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
@@ -238,7 +237,7 @@ fn hexadecimal(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| are_digits)?, 16).ok()
 }
 
-/// Whether these are chunk extensions (RFC 9112, 7.1.1), without the blanks that a sender must not write.
+/// Whether the text is chunk extensions (RFC 9112, 7.1.1), without the optional blanks that senders must not write.
 fn are_chunk_extensions(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(extension) = rest.strip_prefix(b";") {
@@ -261,19 +260,19 @@ fn are_chunk_extensions(text: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// A field line: a name, a colon, and text (RFC 9112, 5).
+/// Whether the line is a field line: a name, a colon and text (RFC 9112, 5).
 fn is_field(line: &[u8]) -> bool {
     let (name, value) = token(line);
     !name.is_empty() && value.starts_with(b":") && value.iter().all(|byte| is_text(*byte))
 }
 
-/// The token that a text begins with, and what follows it (RFC 9110, 5.6.2).
+/// Splits off the token at the start of a text (RFC 9110, 5.6.2).
 fn token(text: &[u8]) -> (&[u8], &[u8]) {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     text.split_at(text.iter().position(|byte| !is_token(byte)).unwrap_or(text.len()))
 }
 
-/// What follows the quoted string that a text begins with (RFC 9110, 5.6.4).
+/// The text after the quoted string at its start (RFC 9110, 5.6.4).
 fn quoted_string(text: &[u8]) -> Option<&[u8]> {
     let mut escaped = false;
     for (index, &byte) in text.iter().enumerate().skip(1) {
@@ -303,10 +302,10 @@ mod tests {
         "GET / HTTP/1.1\r\n",
         "POST /a b HTTP/1.1\r\n",
         "Host: a\r\n",
-        "Content-BodyLength: 12\r\n",
+        "Content-Length: 12\r\n",
         "content-length:3\n",
         "Transfer-Encoding: chunked\r\n",
-        "Content-BodyLength:                                                                            7\r\n",
+        "Content-Length:                                                                            7\r\n",
         "\r\n",
         "\r",
         "\n",
@@ -361,13 +360,13 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\nHost: a\n\n",
-            "POST / HTTP/1.1\r\nContent-BodyLength: 5\r\n\r\nhello",
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
             "POST / HTTP/1.1\r\ncontent-length:\t 5 \r\n\r\n\r\n\r\n\r",
-            "POST / HTTP/1.1\r\nContent-BodyLength: 0\r\n\r\n",
-            "POST / HTTP/1.1\r\nX-Content-BodyLength: 5\r\nContent-Length2: 7\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\nX-Content-Length: 5\r\nContent-Length2: 7\r\n\r\n",
             "POST / HTTP/1.1\r\nTRANSFER-ENCODING: chunked\r\n\r\n5\r\nhello\r\n000\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA;a;b=c;d=\"e\\\" ;\"\r\n0123456789\r\n0;z\r\nX: y\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-BodyLength: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ] {
             for next in ["", "\r\n", "GET /next HTTP/1.1\r\n\r\n", "0\r\n\r\n"] {
                 assert_eq!(end(format!("{request}{next}").as_bytes()), Some(request.len()), "{request:?} {next:?}");
@@ -405,11 +404,11 @@ mod tests {
     fn request_with_ambiguous_length_has_no_end() {
         let blanks = " ".repeat(100);
         for length in
-            ["Content-BodyLength: x", "Content-BodyLength: +5", "Content-BodyLength: 5, 5", "Content-BodyLength: -1"]
+            ["Content-Length: x", "Content-Length: +5", "Content-Length: 5, 5", "Content-Length: -1"]
         {
             assert_eq!(end(format!("POST / HTTP/1.1\r\n{length}\r\n\r\n01234567").as_bytes()), None, "{length}");
         }
-        for fields in ["Content-BodyLength: 2\r\nContent-BodyLength: 3", &format!("Content-BodyLength:{blanks}5")] {
+        for fields in ["Content-Length: 2\r\nContent-Length: 3", &format!("Content-Length:{blanks}5")] {
             assert_eq!(end(format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n01234567").as_bytes()), None, "{fields}");
         }
     }

@@ -1,15 +1,14 @@
-//! What a client does with HTTP/2, frame by frame, before the library sees it.
+//! Detects floods of HTTP/2 frames before Pingora sees them.
 //!
-//! Owns the bounds that the library has not: requests that are begun only to be cancelled
-//! (CVE-2023-44487; the library bounds only those it has not handed on yet), and frames that make the
-//! gateway work or answer without asking for anything. Reads the nine bytes at the head of each
-//! frame (RFC 9113, 4.1) and nothing else; the library decodes, checks and answers.
+//! Two floods are detected: requests that are started only to be cancelled (CVE-2023-44487; `h2` limits only those that it has not
+//! handed on), and control frames that cost work and request nothing. The tracker reads the nine bytes of each frame header
+//! (RFC 9113, 4.1) and nothing else; `h2` decodes, checks and answers the frames.
 
 use std::time::Instant;
 
-/// What begins an HTTP/2 connection (RFC 9113, 3.4).
+/// The connection preface (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes at the head of each frame.
+/// Bytes of a frame header.
 const FRAME_HEADER_BYTES: usize = 9;
 
 const DATA: u8 = 0x0;
@@ -20,30 +19,29 @@ const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
-/// Requests that a client may cancel whatever else it does; beyond, at most half of those it began.
+/// Cancelled requests that are always accepted. Above this, at most half of a connection's requests may be cancelled.
 const CANCELLATION_ALLOWANCE: u64 = 200;
-/// H2FrameTracker at a time that carry neither a request nor a part of one: settings, pings, priorities,
-/// empty data, frames of no known type.
+/// Burst of frames that are no part of a request: settings, pings, priorities, empty data, unknown types.
 const MAX_CONTROL_FRAMES: f64 = 1000.0;
-/// How many of them are refilled each second.
+/// Accepted rate of these frames.
 const CONTROL_FRAMES_PER_SECOND: f64 = 200.0;
 
-/// A client asks for much and wants nothing.
+/// The client's frames exceed the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FloodDetected;
 
-/// Whether the client owes the rest of something that comes before a request.
+/// Progress of a request's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadState {
-    /// Nothing: between frames, or in the middle of a body.
+    /// No head is pending: between frames, or inside a body.
     Complete,
-    /// The rest of what it was owing before.
+    /// The head that was pending before is still incomplete.
     Pending,
-    /// The rest of something that began just now.
+    /// A new head started and is incomplete.
     Started,
 }
 
-/// Where a client's side of an HTTP/2 connection is.
+/// Tracks the frames that a client sends on one connection.
 #[derive(Debug)]
 pub(super) struct H2FrameTracker {
     preface_left: usize,
@@ -52,7 +50,7 @@ pub(super) struct H2FrameTracker {
     payload_left: usize,
     is_body: bool,
     is_block_open: bool,
-    /// Whether a first request's head has arrived.
+    /// Whether the first request's head has arrived.
     has_request: bool,
     last_stream: u32,
     requests: u64,
@@ -79,10 +77,10 @@ impl H2FrameTracker {
         }
     }
 
-    /// Follows what the client sent.
+    /// Tracks the next bytes from the client.
     ///
     /// # Errors
-    /// [`FloodDetected`] when the bounds are reached.
+    /// Returns [`FloodDetected`] if the frames exceed the limits.
     pub(super) fn track(&mut self, mut bytes: &[u8]) -> Result<HeadState, FloodDetected> {
         let mut passed_a_frame = false;
         self.preface_left -= skip(&mut bytes, self.preface_left);
@@ -115,7 +113,7 @@ impl H2FrameTracker {
         )
     }
 
-    /// Counts the frame whose head is complete.
+    /// Counts the frame whose header is complete.
     fn count_frame(&mut self) -> Result<(), FloodDetected> {
         let [high, middle, low, kind, flags, stream @ ..] = self.head;
         self.payload_left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
@@ -124,7 +122,7 @@ impl H2FrameTracker {
             HEADERS | CONTINUATION => {
                 self.is_block_open = flags & END_HEADERS == 0;
                 self.has_request |= !self.is_block_open;
-                // Each request has a stream of its own; the same stream's second block are trailers.
+                // Each request has its own stream. A second header block on the same stream holds trailers.
                 let stream = u32::from_be_bytes(stream);
                 self.requests += u64::from(stream > self.last_stream);
                 self.last_stream = self.last_stream.max(stream);
@@ -136,7 +134,7 @@ impl H2FrameTracker {
                 }
             }
             DATA if self.payload_left > 0 || flags & END_STREAM != 0 => {}
-            // Its number follows that of the answers' parts, and it costs next to nothing.
+            // Window updates are cheap, and their number follows the size of the responses.
             WINDOW_UPDATE => {}
             _ => {
                 let now = Instant::now();
@@ -152,7 +150,7 @@ impl H2FrameTracker {
     }
 }
 
-/// Passes over at most `count` bytes and says how many there were.
+/// Skips at most `count` bytes and returns how many were skipped.
 fn skip(bytes: &mut &[u8], count: usize) -> usize {
     let skipped = count.min(bytes.len());
     *bytes = &bytes[skipped..];

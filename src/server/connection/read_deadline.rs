@@ -1,60 +1,59 @@
-//! How long a connection has been owing a request's head, or has rested since the request before.
+//! Deadline of a connection for the next request's head, or for the end of its idle time.
 //!
-//! Owns one number that says since when, or until when. The stream and the phases of a request move it; whoever serves
-//! the connection waits for [`HeadDeadline::expired`] beside it. It never wakes for a request, only once
-//! in the shorter of the two times, so that thousands of connections cost no more than they should.
+//! The deadline is one atomic number. The stream and the request phases move it; the listener awaits [`HeadDeadline::expired`]
+//! beside the connection. The timer does not wake for each request, only once per the shorter of the two timeouts, so thousands
+//! of connections stay cheap.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-/// No head is owed: a request is being carried out, or many are.
+/// At least one request is being served, and no head is pending.
 const BUSY: u64 = u64::MAX;
-/// From here on no head is owed: the connection rests between two requests.
+/// Values from here on: the connection is idle between two requests.
 const IDLE: u64 = 1 << 62;
-/// A rest that is allowed at all.
+/// Shortest idle timeout.
 const MIN_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a connection has taken too long for.
+/// Which deadline expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expired {
-    /// The head of a request that it owes.
+    /// The head of a request did not arrive in time.
     Head,
-    /// The beginning of the next request.
+    /// The connection was idle for too long.
     Idle,
 }
 
-/// Since when the head of a request is owed, or until when the connection may rest.
+/// Deadline for the next head, or for an idle connection.
 #[derive(Debug)]
 pub(crate) struct HeadDeadline {
     started: Instant,
     head_timeout: Duration,
     check_interval: Duration,
-    /// Milliseconds after `began` since which a head is owed; or [`BUSY`]; or [`IDLE`] and the milliseconds after
-    /// `began` until which it may.
+    /// In milliseconds after `started`: the time when a head started; or [`BUSY`]; or [`IDLE`] plus the end of the idle time.
     state: AtomicU64,
 }
 
 impl HeadDeadline {
-    /// A connection that begins now, owes its first head within `allowed`, and may usually rest for `rest`.
+    /// Starts with a pending head. `idle_timeout` is the usual one; [`HeadDeadline::start_idle`] gets the one that applies.
     pub(crate) fn new(head_timeout: Duration, idle_timeout: Duration) -> Self {
         let check_interval = head_timeout.min(idle_timeout.max(MIN_IDLE_TIMEOUT));
         Self { started: Instant::now(), head_timeout, check_interval, state: AtomicU64::new(0) }
     }
 
-    /// The whole head is there.
+    /// Records that the whole head has arrived.
     pub(crate) fn complete_head(&self) {
         self.state.store(BUSY, Ordering::Relaxed);
     }
 
-    /// The request before is done, and the next may take this long to begin.
+    /// Records that the previous request is done. The next one has to start within `idle_timeout`.
     pub(super) fn start_idle(&self, idle_timeout: Duration) {
         let until = self.millis_since_start(Instant::now() + idle_timeout.max(MIN_IDLE_TIMEOUT));
         self.state.store(IDLE + until, Ordering::Relaxed);
     }
 
-    /// Bytes arrived: the beginning of a head, if the connection was resting. Says whether it was.
+    /// Records that bytes arrived. On an idle connection they start a head; returns whether they did.
     pub(super) fn on_bytes(&self) -> bool {
         let begins = (IDLE..BUSY).contains(&self.state.load(Ordering::Relaxed));
         if begins {
@@ -63,21 +62,21 @@ impl HeadDeadline {
         begins
     }
 
-    /// The beginning of a head arrived.
+    /// Records that a head starts now.
     pub(super) fn start_head(&self) {
         self.state.store(self.millis_since_start(Instant::now()), Ordering::Relaxed);
     }
 
-    /// Whether a head is owed.
+    /// Whether a head has started and is incomplete.
     pub(super) fn is_head_pending(&self) -> bool {
         self.state.load(Ordering::Relaxed) < IDLE
     }
 
-    /// Completes when a head has been owed for longer than allowed, or a rest has been too long.
+    /// Completes when the deadline has passed.
     pub(crate) async fn expired(&self) -> Expired {
         loop {
             let now = Instant::now();
-            // What begins right now is due no earlier than this.
+            // A head or idle time that starts right now ends no earlier.
             let mut next = now + self.check_interval;
             let due = match self.state.load(Ordering::Relaxed) {
                 BUSY => None,
@@ -95,7 +94,7 @@ impl HeadDeadline {
         }
     }
 
-    /// Milliseconds.
+    /// Milliseconds between `started` and `then`.
     fn millis_since_start(&self, then: Instant) -> u64 {
         u64::try_from(then.duration_since(self.started).as_millis()).unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! What the requests of one connection share: whose it is, its deadline, how many of its requests are incomplete.
+//! State that the requests of one connection share. Pingora passes it to each request inside the proxy digest.
 
 use std::sync::{
     Arc,
@@ -10,17 +10,17 @@ use pingora::protocols::http::ServerSession;
 use super::{HeadDeadline, h1_framing::RequestFraming};
 use crate::server::address_usage::{AddressEntry, BoundedCounter};
 
-/// The client of one connection.
+/// State of one client connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     pub(super) deadline: Arc<HeadDeadline>,
-    /// The address that the connection comes from.
+    /// Address that the connection comes from.
     pub(in crate::server) address: Arc<AddressEntry>,
-    /// Whether that is one of `server.trusted_proxies`, so that each request names a client of its own.
+    /// Whether the address is in `server.trusted_proxies`. Then each request names its own client.
     pub(in crate::server) is_proxy: bool,
-    /// HTTP/2: requests whose body has not arrived to its end.
+    /// HTTP/2: requests whose body has not arrived completely.
     pub(in crate::server) incomplete_requests: BoundedCounter,
-    /// HTTP/1.1: what is wrong with the request under way, that the library does not say.
+    /// HTTP/1.1: faults of the current request that Pingora does not report.
     is_request_line_irregular: AtomicBool,
     is_body_malformed: AtomicBool,
     must_close: AtomicBool,
@@ -39,7 +39,7 @@ impl ConnectionState {
         })
     }
 
-    /// Takes over what was found so far in the request under way.
+    /// Copies the faults found so far in the current request.
     pub(super) fn note_syntax(&self, framing: &RequestFraming) {
         self.is_request_line_irregular.store(framing.is_request_line_irregular(), Ordering::Relaxed);
         self.is_body_malformed.store(framing.is_malformed(), Ordering::Relaxed);
@@ -48,34 +48,34 @@ impl ConnectionState {
         }
     }
 
-    /// Notes that the HTTP/1.1 request under way is the last of its connection.
+    /// Marks the current HTTP/1.1 request as the last of its connection.
     pub(super) fn close_after_this(&self) {
         self.must_close.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the HTTP/1.1 request under way is the last of its connection: its head does not say where it ends, or more
-    /// of the next ones has arrived than is kept.
+    /// Whether the current HTTP/1.1 request is the last of its connection, because its length is ambiguous or too many pipelined
+    /// bytes have arrived.
     pub(in crate::server) fn must_close(&self) -> bool {
         self.must_close.load(Ordering::Relaxed)
     }
 
-    /// Whether the HTTP/1.1 library sees another request line than the one that arrived.
+    /// Whether Pingora sees a different request line than the client sent.
     pub(in crate::server) fn is_request_line_irregular(&self) -> bool {
         self.is_request_line_irregular.load(Ordering::Relaxed)
     }
 
-    /// Whether the body that arrives is not chunked as RFC 9112, 7.1 writes it.
+    /// Whether the body violates chunked encoding (RFC 9112, 7.1).
     pub(in crate::server) fn is_body_malformed(&self) -> bool {
         self.is_body_malformed.load(Ordering::Relaxed)
     }
 
-    /// The client of a request.
+    /// The state of a request's connection.
     pub(in crate::server) fn of(session: &ServerSession) -> Option<&Arc<Self>> {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
-    /// The deadline of the HTTP/1.1 connection that a request came by. In HTTP/2 the frames themselves
-    /// say when a head begins and ends, and other requests are under way beside this one.
+    /// The head deadline of a request's HTTP/1.1 connection; `None` for HTTP/2. There, frames show when heads start and end, and
+    /// several requests run at once.
     pub(in crate::server) fn head_deadline(session: &ServerSession) -> Option<&HeadDeadline> {
         session.as_http1()?;
         Self::of(session).map(|client| client.deadline.as_ref())
