@@ -229,7 +229,10 @@ impl ProxyHttp for Proxy {
             let seated = context.runtime.gate.has_body(route, forward).await;
             if let Err(refusal) = seated {
                 context.error = Some(refusal);
-                return Error::e_explain(ErrorType::Custom("overloaded"), "the organization's concurrency limit is reached");
+                return Error::e_explain(
+                    ErrorType::Custom("overloaded"),
+                    "the organization's concurrency limit is reached",
+                );
             }
         }
         Ok(())
@@ -318,7 +321,10 @@ impl ProxyHttp for Proxy {
             return Error::e_explain(ErrorType::Custom("token rejected"), "retrying with another token");
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API switched protocols without an Upgrade request");
+            return Error::e_explain(
+                ErrorType::InvalidHTTPHeader,
+                "the API switched protocols without an Upgrade request",
+            );
         }
         if !headers::is_framed_once(&response.headers) {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's response has more than one length");

@@ -325,7 +325,8 @@ async fn read_body(
             session.set_keepalive(None);
             let is_malformed =
                 ConnectionState::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
-            let broke_off = || GatewayError::RequestInvalid("The request's body ended early or is not valid HTTP.".into());
+            let broke_off =
+                || GatewayError::RequestInvalid("The request's body ended early or is not valid HTTP.".into());
             Ok(Err(if is_malformed { malformed_body_error() } else { broke_off() }))
         }
         Err(_) => {

@@ -16,11 +16,7 @@ use crate::{
 /// The error that Pingora's own response stands for.
 pub(super) fn error_for(library_response: &[u8]) -> GatewayError {
     let is_connect = library_response.get(9..12) == Some(b"405");
-    let why = if is_connect {
-        "Unsupported HTTP method."
-    } else {
-        "The request's head is not valid HTTP."
-    };
+    let why = if is_connect { "Unsupported HTTP method." } else { "The request's head is not valid HTTP." };
     GatewayError::RequestInvalid(why.to_owned())
 }
 

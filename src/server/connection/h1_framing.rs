@@ -403,9 +403,7 @@ mod tests {
     #[test]
     fn request_with_ambiguous_length_has_no_end() {
         let blanks = " ".repeat(100);
-        for length in
-            ["Content-Length: x", "Content-Length: +5", "Content-Length: 5, 5", "Content-Length: -1"]
-        {
+        for length in ["Content-Length: x", "Content-Length: +5", "Content-Length: 5, 5", "Content-Length: -1"] {
             assert_eq!(end(format!("POST / HTTP/1.1\r\n{length}\r\n\r\n01234567").as_bytes()), None, "{length}");
         }
         for fields in ["Content-Length: 2\r\nContent-Length: 3", &format!("Content-Length:{blanks}5")] {
