@@ -20,7 +20,9 @@ use secrecy::SecretString;
 
 pub use self::key_check::KeyCheck;
 pub use self::outage::{Outage, StorePeer, UnavailableCause};
-pub use self::refresh_token_history::{Handed, MOST_HANDED, RefreshTokenHistory, SUPERSEDED_FOR};
+pub use self::refresh_token_history::{
+    CallerRefreshToken, MAX_CALLER_REFRESH_TOKENS, ROTATION_GRACE_SECONDS, RefreshTokenHistory,
+};
 pub use self::revocations::{
     Epoch, MAX_REVOCATIONS, REVOCATION_TTL, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
 };
@@ -32,7 +34,7 @@ use crate::{
 };
 
 /// An access token is found again this many refreshes later; the login's own is found always.
-pub const RECENT_TOKENS: usize = MOST_HANDED;
+pub const RECENT_TOKENS: usize = MAX_CALLER_REFRESH_TOKENS;
 
 /// A session's name in stores: random, and no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,9 +56,9 @@ pub struct Session {
     /// The newest access token.
     pub access_token: SecretString,
     /// When that ends, seconds since 1970.
-    pub access_ends_at: u64,
+    pub access_expires_at: u64,
     /// How long it lives from its issue, seconds.
-    pub access_life: u64,
+    pub access_lifetime: u64,
     /// The refresh token that is valid now.
     pub refresh_token: SecretString,
     /// When that ends, and the session with it, seconds since 1970.
@@ -67,11 +69,11 @@ pub struct Session {
     /// again. A name is free again when its session has ended; a token is refused.
     pub is_named: bool,
     /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
-    pub handed: Option<Box<RefreshTokenHistory>>,
+    pub refresh_token_history: Option<Box<RefreshTokenHistory>>,
     /// The ends that it came after: an end with a higher number is its own.
-    pub after: Epoch,
+    pub epoch: Epoch,
     /// When the gateway got the newest access token by a refresh, seconds since 1970; 0 if it is the login's own.
-    pub renewed_at: u64,
+    pub refreshed_at: u64,
     /// The trusted system that was given its tokens and may show them; absent for a shopper's own session.
     pub caller: Option<Box<CallerEntry>>,
     /// Counts the refreshes.
@@ -107,11 +109,11 @@ pub struct Owner {
 impl Session {
     /// The session after a refresh.
     #[must_use]
-    pub fn renewed(
+    pub fn refreshed(
         &self,
         access_token: SecretString,
-        access_ends_at: u64,
-        access_life: u64,
+        access_expires_at: u64,
+        access_lifetime: u64,
         digest: TokenDigest,
         refresh_token: Option<SecretString>,
         ends_at: Option<u64>,
@@ -125,15 +127,15 @@ impl Session {
             id: self.id,
             owner: self.owner.clone(),
             access_token,
-            access_ends_at,
-            access_life,
+            access_expires_at,
+            access_lifetime,
             refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
             ends_at: ends_at.unwrap_or(self.ends_at),
             tokens,
             is_named: self.is_named,
-            handed: self.handed.clone(),
-            after: self.after,
-            renewed_at: unix_now(),
+            refresh_token_history: self.refresh_token_history.clone(),
+            epoch: self.epoch,
+            refreshed_at: unix_now(),
             caller: self.caller.clone(),
             version: self.version + 1,
         }
@@ -141,20 +143,20 @@ impl Session {
 
     /// The session with one more refresh token in a caller's hands, in place of the one that was presented.
     #[must_use]
-    pub fn handing(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
-        let handed = self.handed.take().map(|handed| *handed).unwrap_or_default();
-        self.handed = Some(Box::new(handed.with(name, presented, now)));
+    pub fn with_caller_refresh_token(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
+        let handed = self.refresh_token_history.take().map(|handed| *handed).unwrap_or_default();
+        self.refresh_token_history = Some(Box::new(handed.with(name, presented, now)));
         self
     }
 
     /// The refresh tokens in callers' hands.
-    pub fn handed(&self) -> impl Iterator<Item = &Handed> {
-        self.handed.iter().flat_map(|handed| handed.iter())
+    pub fn caller_refresh_tokens(&self) -> impl Iterator<Item = &CallerRefreshToken> {
+        self.refresh_token_history.iter().flat_map(|handed| handed.iter())
     }
 
     /// Everything under which it is found: its name, its access tokens, and the refresh tokens in callers' hands.
-    pub fn names(&self) -> impl Iterator<Item = &TokenDigest> {
-        self.tokens.iter().chain(self.handed().map(|handed| &handed.name))
+    pub fn lookup_keys(&self) -> impl Iterator<Item = &TokenDigest> {
+        self.tokens.iter().chain(self.caller_refresh_tokens().map(|handed| &handed.name))
     }
 
     /// What ends it.
@@ -165,7 +167,7 @@ impl Session {
 
     /// Its name and its access tokens.
     #[must_use]
-    pub fn names_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
+    pub fn name_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
         self.tokens.split_at(usize::from(self.is_named && !self.tokens.is_empty()))
     }
 }
@@ -180,7 +182,7 @@ impl Owner {
 
 /// What a store knows of a token.
 #[derive(Debug, Clone)]
-pub enum Found {
+pub enum LookupResult {
     /// It is of this session, last used at that time (seconds since 1970). No end covers it.
     Session(Arc<Session>, u64),
     /// It was of a session that is not there any more. If there is an end of it, the token has ended with it.
@@ -188,9 +190,9 @@ pub enum Found {
     /// It has no session, and came after these ends.
     Epoch(Epoch),
     /// Its session was ended.
-    Ended,
+    Revoked,
     /// Nothing.
-    Nothing,
+    Unknown,
 }
 
 /// What is ended.
@@ -207,22 +209,22 @@ pub enum RevocationTarget<'s> {
         /// When the token was issued, by SLAS's clock.
         issued_at: u64,
         /// The ends that it is known to have come after.
-        after: Option<Epoch>,
+        epoch: Option<Epoch>,
     },
 }
 
 /// What other gateways ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct News {
+pub struct RevocationEvents {
     /// Tokens that are refused, and names that are free again.
     pub tokens: Vec<TokenDigest>,
     /// Records of ends.
-    pub ends: Vec<(RevocationKey, Revocation)>,
+    pub revocations: Vec<(RevocationKey, Revocation)>,
 }
 
 /// The right to refresh a session, for a while. A later lock has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fence {
+pub struct FencingToken {
     /// The number of this lock of the session.
     pub number: u64,
     /// Tells this lock from any other.
@@ -231,26 +233,26 @@ pub struct Fence {
 
 /// The answer to a wish for the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
+pub enum LockResult {
     /// It is yours until the lease ends.
-    Yours(Fence),
+    Acquired(FencingToken),
     /// Somebody else has it.
     Taken,
     /// The session is not there any more.
-    Gone,
+    SessionGone,
 }
 
 /// The right to make what is not there yet, for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim(pub [u8; 16]);
+pub struct CreationLock(pub [u8; 16]);
 
 /// Whether a new version was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum CasResult {
     /// It was.
-    Yes,
+    Written,
     /// Another version than the one read is there, or none: nothing was changed.
-    Outdated,
+    Conflict,
 }
 
 /// Where [`SessionStore::ended_since`] goes on.
@@ -279,14 +281,14 @@ pub struct StoreState {
 
 /// A command that the store's server did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedCommand {
+pub struct RejectedCommand {
     /// Its name.
     pub command: String,
     /// Why, if the server's reply is known.
     pub outage: Option<Outage>,
 }
 
-impl fmt::Display for RefusedCommand {
+impl fmt::Display for RejectedCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outage {
             Some(outage) => write!(f, "{} failed: {outage}", self.command),
@@ -303,23 +305,27 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError>;
 
     /// What is known of a token.
-    async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError>;
+    async fn find(&self, token: &TokenDigest) -> Result<LookupResult, StoreError>;
 
     /// Asks for the right to refresh a session.
-    async fn lock(&self, session: &Session, lease: Duration) -> Result<Lock, StoreError>;
+    async fn lock(&self, session: &Session, lease: Duration) -> Result<LockResult, StoreError>;
 
     /// Gives the right back.
-    async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError>;
+    async fn unlock(&self, session: &Session, fencing_token: FencingToken) -> Result<(), StoreError>;
 
     /// Writes a new version over the one before it, finds the session by its new token too, and gives
     /// the right to refresh back.
-    async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError>;
+    async fn replace(&self, session: Arc<Session>, fencing_token: FencingToken) -> Result<CasResult, StoreError>;
 
     /// Asks for the right to make the session of a name that has none. `None` if somebody else has it.
-    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError>;
+    async fn acquire_creation_lock(
+        &self,
+        name: &TokenDigest,
+        lease: Duration,
+    ) -> Result<Option<CreationLock>, StoreError>;
 
     /// Gives that right back.
-    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError>;
+    async fn release_creation_lock(&self, name: &TokenDigest, claim: CreationLock) -> Result<(), StoreError>;
 
     /// Notes that a session was used.
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError>;
@@ -328,10 +334,10 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     /// refresh makes of it that is under way. `at` is the time by SLAS's clock: tokens of the session of which nothing
     /// is known have ended if they were issued no later. Returns the record of the end: an earlier one, with nothing
     /// changed, if that covers it already.
-    async fn end(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError>;
+    async fn revoke(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError>;
 
     /// Ends every session of a customer. Returns the record of the end.
-    async fn end_all(
+    async fn revoke_customer(
         &self,
         organization: &OrganizationId,
         customer: &CustomerId,
@@ -339,27 +345,32 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     ) -> Result<Revocation, StoreError>;
 
     /// The records of ends of a shopper.
-    async fn ends(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError>;
+    async fn revocations(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError>;
 
     /// Notes that a token without a session came after these ends, for as long as it lives.
-    async fn note_after(&self, token: &TokenDigest, after: Epoch, life: Duration) -> Result<(), StoreError>;
+    async fn record_epoch(&self, token: &TokenDigest, epoch: Epoch, life: Duration) -> Result<(), StoreError>;
 
     /// Refuses a token that has no session here.
-    async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError>;
+    async fn revoke_token(&self, token: &TokenDigest) -> Result<(), StoreError>;
 
     /// What was ended since the cursor's last move. An empty cursor begins now.
-    async fn ended_since(&self, cursor: &mut Cursor) -> Result<News, StoreError>;
+    async fn revocations_since(&self, cursor: &mut Cursor) -> Result<RevocationEvents, StoreError>;
 
     /// How long to wait for one's turn where only one may go in each `window`; `None` if that would
     /// be longer than `longest`, and then no turn is taken.
-    async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError>;
+    async fn reserve_login_slot(
+        &self,
+        who: &[u8],
+        window: Duration,
+        longest: Duration,
+    ) -> Result<Option<Duration>, StoreError>;
 
     /// Acquires tokens from a bucket that all gateways with this store share: all of them or none. `reserve` tokens must be
     /// left. Every call for one bucket must pass the same `config`.
     ///
     /// # Errors
     /// The inner error is the time until the tokens are available.
-    async fn take(
+    async fn acquire_tokens(
         &self,
         bucket: &[u8],
         config: BucketConfig,
@@ -368,13 +379,13 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     ) -> Result<Result<(), Duration>, StoreError>;
 
     /// Keeps a small value for `life`, in place of an earlier one of this name.
-    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;
+    async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;
 
     /// The value kept under this name, exactly as a gateway wrote it.
     ///
     /// # Errors
     /// [`StoreError::Broken`] also if somebody else wrote it, or under another name.
-    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    async fn get_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Drops what has ended by itself or was not used within `idle`, unless a caller holds a refresh token of
     /// it, which would be void without it; a store that does so by itself need not.
@@ -391,7 +402,7 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The first command that was not taken.
-    async fn try_commands(&self) -> Result<(), RefusedCommand>;
+    async fn check_commands(&self) -> Result<(), RejectedCommand>;
 
     /// Compares the key with that of the gateways that share the store. A gateway that `registers` writes its own key's
     /// check value if there is none, or one of its previous key.

@@ -180,7 +180,7 @@ impl TenantStatus {
 
 impl StoreStatus {
     fn of(kind: &'static str, up: bool, state: &StoreState) -> Self {
-        let key_mismatch = matches!(state.key, KeyCheck::Other { .. });
+        let key_mismatch = matches!(state.key, KeyCheck::Mismatch { .. });
         let detail = match state.outage {
             Some(outage) => outage.to_string(),
             None if !up => "does not answer".to_owned(),
@@ -346,7 +346,7 @@ mod tests {
         };
         let down =
             StoreState { outage: Some(Outage::of_redis(UnavailableCause::OutOfMemory)), ..StoreState::default() };
-        let key = KeyCheck::Other { own: "a".to_owned(), stored: "b".to_owned() };
+        let key = KeyCheck::Mismatch { own: "a".to_owned(), stored: "b".to_owned() };
         let stranger = StoreState { key, ..StoreState::default() };
         assert_eq!(states(Some(1), Some(1), &StoreState::default(), false), [Health::Ok; 4]);
         assert_eq!(states(Some(1), Some(1), &stranger, false), [Health::Ok, Health::Ok, Health::Degraded, Health::Ok]);

@@ -9,7 +9,7 @@ use crate::{
     jwks::FolderError,
     salesforce::transport::TransportSetupError,
     server::{UpstreamError, tls::TlsFileError},
-    store::redis::LinkError,
+    store::redis::RedisConfigError,
     types::OrganizationId,
 };
 
@@ -68,7 +68,7 @@ pub enum AppError {
     Tls(#[from] TlsFileError),
     /// The session store cannot be used at all.
     #[error(transparent)]
-    Store(#[from] LinkError),
+    Store(#[from] RedisConfigError),
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     Randomness(#[from] aws_lc_rs::error::Unspecified),

@@ -49,7 +49,7 @@ impl Allowance {
     /// Whether one more fetch may be made; then it counts.
     pub(super) async fn take(&self, purpose: Purpose) -> bool {
         let leave = if purpose == Purpose::Unknown { LEFT_BY_UNKNOWN } else { 0 };
-        let acquired = match self.store.take(&self.what, SHARED, 1, leave).await {
+        let acquired = match self.store.acquire_tokens(&self.what, SHARED, 1, leave).await {
             Ok(acquired) => acquired,
             Err(_) => self.alone.lock().try_acquire(ALONE.with_reserve(leave.min(1)), 1, Instant::now()),
         };

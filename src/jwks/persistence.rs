@@ -106,7 +106,7 @@ impl Shelf {
 
     /// What the store has.
     pub(super) async fn in_store(&self) -> Option<(KeySet, ReadAt)> {
-        let kept = match self.keeping.store.kept(&self.name()).await {
+        let kept = match self.keeping.store.get_value(&self.name()).await {
             Ok(None) => return None,
             Ok(Some(bytes)) => self.read(&bytes),
             Err(error) => Err(error.to_string()),
@@ -118,7 +118,7 @@ impl Shelf {
     pub(super) async fn keep(&self, set: &KeySet, read: ReadAt) {
         let Some(bytes) = self.write(set, read) else { return };
         let life = self.keeping.max_age.saturating_sub(read.age());
-        let stored = self.keeping.store.keep(&self.name(), &bytes, life).await.map_err(|error| error.to_string());
+        let stored = self.keeping.store.put_value(&self.name(), &bytes, life).await.map_err(|error| error.to_string());
         self.note("store", &self.store_fails, stored);
         if let Some(folder) = self.keeping.folder.clone() {
             let name = self.file();

@@ -24,17 +24,17 @@ const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 
 /// The keys of a store: the current one first, then the previous one while a rotation is under way.
 #[derive(Debug)]
-pub(super) struct Seals {
-    keys: Vec<Seal>,
+pub(super) struct StoreCipher {
+    keys: Vec<DerivedKeys>,
 }
 
-struct Seal {
+struct DerivedKeys {
     id: [u8; KEY_ID_LENGTH],
     values: RandomizedNonceKey,
     names: hmac::Key,
 }
 
-impl std::fmt::Debug for Seal {
+impl std::fmt::Debug for DerivedKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Seal").finish_non_exhaustive()
     }
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Seal {
 
 /// Which key sealed a check value.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ComparedKey {
+pub(super) enum KeyComparison {
     Current,
     Previous,
     /// None of this ring: the ids of the current one, and of the other.
@@ -60,15 +60,15 @@ impl hkdf::KeyType for Length32 {
     }
 }
 
-impl Seals {
+impl StoreCipher {
     /// The current key and perhaps the previous one, 32 bytes each.
     pub(super) fn new(current: &SecretSlice<u8>, previous: Option<&SecretSlice<u8>>) -> Result<Self, StoreError> {
-        let keys = std::iter::once(current).chain(previous).map(Seal::new).collect::<Result<_, _>>()?;
+        let keys = std::iter::once(current).chain(previous).map(DerivedKeys::new).collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 
     /// Seals a value for the place `name`.
-    pub(super) fn seal(&self, name: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn encrypt(&self, name: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
         let key = self.keys.first().ok_or(StoreError::Broken("no key to seal with"))?;
         let mut sealed = value.to_vec();
         let nonce = key
@@ -84,7 +84,7 @@ impl Seals {
     }
 
     /// Opens what was sealed for the place `name`.
-    pub(super) fn open(&self, name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn decrypt(&self, name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         let unreadable = StoreError::Broken("a value was not sealed by this store's keys");
         let (header, text) = sealed.split_at_checked(HEADER_LENGTH).ok_or(unreadable.clone())?;
         let (id, nonce) = header[1..].split_at(KEY_ID_LENGTH);
@@ -101,22 +101,22 @@ impl Seals {
     }
 
     /// Seals the value by which gateways that share a store find that they have a key in common.
-    pub(super) fn key_check(&self) -> Result<Vec<u8>, StoreError> {
-        self.seal(KEY_CHECK, KEY_CHECK)
+    pub(super) fn encrypt_key_check(&self) -> Result<Vec<u8>, StoreError> {
+        self.encrypt(KEY_CHECK, KEY_CHECK)
     }
 
     /// Reads such a value.
-    pub(super) fn compare(&self, check: &[u8]) -> ComparedKey {
+    pub(super) fn compare_key(&self, check: &[u8]) -> KeyComparison {
         let id = check.get(1..=KEY_ID_LENGTH).unwrap_or_default();
         match self.keys.iter().position(|key| key.id == id) {
-            Some(position) if self.open(KEY_CHECK, check).is_ok_and(|value| value == KEY_CHECK) => {
+            Some(position) if self.decrypt(KEY_CHECK, check).is_ok_and(|value| value == KEY_CHECK) => {
                 if position == 0 {
-                    ComparedKey::Current
+                    KeyComparison::Current
                 } else {
-                    ComparedKey::Previous
+                    KeyComparison::Previous
                 }
             }
-            _ => ComparedKey::Other {
+            _ => KeyComparison::Other {
                 own: self.keys.first().map_or_else(String::new, |key| hex::encode(&key.id)),
                 stored: hex::encode(id),
             },
@@ -124,7 +124,7 @@ impl Seals {
     }
 
     /// The keyed hashes under which something may stand: by the current key, then by the previous one.
-    pub(super) fn names(&self, kind: &str, what: &[u8]) -> impl Iterator<Item = String> {
+    pub(super) fn hashes(&self, kind: &str, what: &[u8]) -> impl Iterator<Item = String> {
         self.keys.iter().map(move |key| {
             let mut context = hmac::Context::with_key(&key.names);
             context.update(kind.as_bytes());
@@ -135,12 +135,12 @@ impl Seals {
     }
 
     /// The keyed hash by the current key.
-    pub(super) fn name(&self, kind: &str, what: &[u8]) -> String {
-        self.names(kind, what).next().unwrap_or_default()
+    pub(super) fn hash(&self, kind: &str, what: &[u8]) -> String {
+        self.hashes(kind, what).next().unwrap_or_default()
     }
 }
 
-impl Seal {
+impl DerivedKeys {
     fn new(secret: &SecretSlice<u8>) -> Result<Self, StoreError> {
         let broken = StoreError::Broken("a key cannot be used");
         let secret =
@@ -175,53 +175,53 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_only_in_its_place_and_unchanged() {
-        let seals = Seals::new(&key(1), None).unwrap();
-        let sealed = seals.seal(b"place", b"secret").unwrap();
+        let cipher = StoreCipher::new(&key(1), None).unwrap();
+        let sealed = cipher.encrypt(b"place", b"secret").unwrap();
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
-        assert_eq!(seals.open(b"place", &sealed).unwrap(), b"secret");
-        assert!(seals.open(b"other place", &sealed).is_err());
+        assert_eq!(cipher.decrypt(b"place", &sealed).unwrap(), b"secret");
+        assert!(cipher.decrypt(b"other place", &sealed).is_err());
         for position in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[position] ^= 1;
-            assert!(seals.open(b"place", &changed).is_err(), "byte {position}");
+            assert!(cipher.decrypt(b"place", &changed).is_err(), "byte {position}");
         }
         for length in 0..sealed.len() {
-            assert!(seals.open(b"place", &sealed[..length]).is_err(), "length {length}");
+            assert!(cipher.decrypt(b"place", &sealed[..length]).is_err(), "length {length}");
         }
     }
 
     #[test]
     fn a_rotation_loses_nothing() {
-        let old = Seals::new(&key(1), None).unwrap();
-        let rotating = Seals::new(&key(2), Some(&key(1))).unwrap();
-        let new = Seals::new(&key(2), None).unwrap();
-        let sealed = old.seal(b"place", b"secret").unwrap();
-        assert_eq!(rotating.open(b"place", &sealed).unwrap(), b"secret");
-        assert!(new.open(b"place", &sealed).is_err());
-        let sealed = rotating.seal(b"place", b"secret").unwrap();
-        assert_eq!(new.open(b"place", &sealed).unwrap(), b"secret");
-        assert_eq!(rotating.names("t", b"x").collect::<Vec<_>>(), [new.name("t", b"x"), old.name("t", b"x")]);
+        let old = StoreCipher::new(&key(1), None).unwrap();
+        let rotating = StoreCipher::new(&key(2), Some(&key(1))).unwrap();
+        let new = StoreCipher::new(&key(2), None).unwrap();
+        let sealed = old.encrypt(b"place", b"secret").unwrap();
+        assert_eq!(rotating.decrypt(b"place", &sealed).unwrap(), b"secret");
+        assert!(new.decrypt(b"place", &sealed).is_err());
+        let sealed = rotating.encrypt(b"place", b"secret").unwrap();
+        assert_eq!(new.decrypt(b"place", &sealed).unwrap(), b"secret");
+        assert_eq!(rotating.hashes("t", b"x").collect::<Vec<_>>(), [new.hash("t", b"x"), old.hash("t", b"x")]);
     }
 
     #[test]
     fn check_value_tells_own_keys_from_another() {
-        let (old, new) = (Seals::new(&key(1), None).unwrap(), Seals::new(&key(2), None).unwrap());
-        let rotating = Seals::new(&key(2), Some(&key(1))).unwrap();
-        let check = old.key_check().unwrap();
-        assert_eq!(old.compare(&check), ComparedKey::Current);
-        assert_eq!(rotating.compare(&check), ComparedKey::Previous);
-        let ComparedKey::Other { own, stored } = new.compare(&check) else { panic!() };
+        let (old, new) = (StoreCipher::new(&key(1), None).unwrap(), StoreCipher::new(&key(2), None).unwrap());
+        let rotating = StoreCipher::new(&key(2), Some(&key(1))).unwrap();
+        let check = old.encrypt_key_check().unwrap();
+        assert_eq!(old.compare_key(&check), KeyComparison::Current);
+        assert_eq!(rotating.compare_key(&check), KeyComparison::Previous);
+        let KeyComparison::Other { own, stored } = new.compare_key(&check) else { panic!() };
         assert!(own.len() == 8 && stored.len() == 8 && own != stored, "{own} {stored}");
         for length in 0..check.len() {
-            assert!(matches!(old.compare(&check[..length]), ComparedKey::Other { .. }), "length {length}");
+            assert!(matches!(old.compare_key(&check[..length]), KeyComparison::Other { .. }), "length {length}");
         }
-        let elsewhere = old.seal(b"another place", KEY_CHECK).unwrap();
-        assert!(matches!(old.compare(&elsewhere), ComparedKey::Other { .. }));
+        let elsewhere = old.encrypt(b"another place", KEY_CHECK).unwrap();
+        assert!(matches!(old.compare_key(&elsewhere), KeyComparison::Other { .. }));
     }
 
     #[test]
     fn names_of_two_kinds_differ() {
-        let seals = Seals::new(&key(1), None).unwrap();
-        assert_ne!(seals.name("t", b"x"), seals.name("l", b"x"));
+        let cipher = StoreCipher::new(&key(1), None).unwrap();
+        assert_ne!(cipher.hash("t", b"x"), cipher.hash("l", b"x"));
     }
 }

@@ -9,9 +9,9 @@ pub enum KeyCheck {
     #[default]
     Unknown,
     /// The key is one of this gateway's.
-    Common,
+    Match,
     /// Another key. Both are named by their ids, which say nothing of them.
-    Other {
+    Mismatch {
         /// The id of this gateway's current key.
         own: String,
         /// The id of the key in the store.
@@ -23,8 +23,8 @@ impl fmt::Display for KeyCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("no gateway has used this store yet"),
-            Self::Common => f.write_str("encryption_key is that of the other gateways"),
-            Self::Other { own, stored } => write!(
+            Self::Match => f.write_str("encryption_key is that of the other gateways"),
+            Self::Mismatch { own, stored } => write!(
                 f,
                 "store.encryption_key is not that of the gateways that use this store (key {own} here, {stored} there): \
                  sessions and logouts are not shared"

@@ -17,9 +17,10 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::{
-    Claim, Cursor, Epoch, Fence, Found, KeyCheck, Lock, MOST_HANDED, News, RECENT_TOKENS, REVOCATION_TTL,
-    RefusedCommand, Revocation, RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session,
-    SessionStore, StoreError, StoreState, Written, random_bytes,
+    CasResult, CreationLock, Cursor, Epoch, FencingToken, KeyCheck, LockResult, LookupResult,
+    MAX_CALLER_REFRESH_TOKENS, RECENT_TOKENS, REVOCATION_TTL, RejectedCommand, Revocation, RevocationEvents,
+    RevocationKey, RevocationKeys, RevocationSet, RevocationTarget, Revocations, Session, SessionStore, StoreError,
+    StoreState, random_bytes,
 };
 use crate::{
     jwt::{TokenDigest, sha256},
@@ -30,62 +31,62 @@ use crate::{
 
 /// Slots for each session of the capacity: twice its names and one for what was ended, because sessions
 /// above the capacity stay until the next sweep.
-const SLOTS: usize = 2 * (RECENT_TOKENS + 2 + MOST_HANDED);
+const ENTRIES_PER_SESSION: usize = 2 * (RECENT_TOKENS + 2 + MAX_CALLER_REFRESH_TOKENS);
 /// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
-const MOST_TURNS: usize = 10_000;
+const MAX_LOGIN_SLOTS: usize = 10_000;
 /// How many values are kept at a time; beyond it no more are taken.
-const MOST_VALUES: usize = 1_000;
+const MAX_VALUES: usize = 1_000;
 
 /// Sessions in this process.
 #[derive(Debug)]
 pub struct MemoryStore {
     /// Most sessions that outlast a sweep.
     capacity: usize,
-    by_token: Cache<TokenDigest, Slot>,
-    ends: RevocationSet,
+    by_token: Cache<TokenDigest, Entry>,
+    revocations: RevocationSet,
     /// By the SHA-256 of who waits: a login id may have thousands of bytes.
-    turns: Mutex<HashMap<[u8; 32], Instant>>,
-    claims: Mutex<HashMap<TokenDigest, (Claim, Instant)>>,
+    login_slots: Mutex<HashMap<[u8; 32], Instant>>,
+    creation_locks: Mutex<HashMap<TokenDigest, (CreationLock, Instant)>>,
     buckets: KeyedRateLimiter<[u8; 32]>,
-    values: Mutex<HashMap<[u8; 32], Value>>,
+    values: Mutex<HashMap<[u8; 32], StoredValue>>,
 }
 
 #[derive(Debug)]
-struct Value {
+struct StoredValue {
     bytes: Vec<u8>,
     ends_at: Instant,
 }
 
 #[derive(Debug, Clone)]
-enum Slot {
-    Session(Arc<Kept>),
+enum Entry {
+    Session(Arc<StoredSession>),
     /// Refused until then, seconds since 1970.
     Ended(u64),
     /// Without a session, and later than these ends; forgotten then.
     Epoch(Epoch, u64),
 }
 
-impl Slot {
-    fn kept(self) -> Option<Arc<Kept>> {
+impl Entry {
+    fn into_session(self) -> Option<Arc<StoredSession>> {
         match self {
-            Self::Session(kept) => Some(kept),
+            Self::Session(stored) => Some(stored),
             Self::Ended(_) | Self::Epoch(..) => None,
         }
     }
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StoredSession {
     used_at: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SessionState {
     session: Arc<Session>,
     /// Seldom there, so it takes no room when it is not.
-    locked: Option<Box<(Fence, Instant)>>,
-    fences: u32,
+    locked: Option<Box<(FencingToken, Instant)>>,
+    last_fencing_token: u32,
     has_ended: bool,
 }
 
@@ -95,10 +96,10 @@ impl MemoryStore {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            by_token: Cache::new(capacity.saturating_mul(SLOTS)),
-            ends: RevocationSet::default(),
-            turns: Mutex::default(),
-            claims: Mutex::default(),
+            by_token: Cache::new(capacity.saturating_mul(ENTRIES_PER_SESSION)),
+            revocations: RevocationSet::default(),
+            login_slots: Mutex::default(),
+            creation_locks: Mutex::default(),
             buckets: KeyedRateLimiter::default(),
             values: Mutex::default(),
         }
@@ -106,28 +107,28 @@ impl MemoryStore {
 
     /// Drops the sessions longest unused, with all their tokens.
     fn drop_oldest(&self, excess: usize) {
-        let all: Vec<Arc<Kept>> = self.by_token.iter().filter_map(|(_, slot)| slot.kept()).collect();
+        let all: Vec<Arc<StoredSession>> = self.by_token.iter().filter_map(|(_, entry)| entry.into_session()).collect();
         let mut ages: Vec<(u64, Arc<Session>)> = Vec::with_capacity(all.len());
-        for kept in all {
-            let session = Arc::clone(&kept.state.lock().session);
-            ages.push((kept.used_at.load(Ordering::Relaxed), session));
+        for stored in all {
+            let session = Arc::clone(&stored.state.lock().session);
+            ages.push((stored.used_at.load(Ordering::Relaxed), session));
         }
         ages.sort_unstable_by_key(|(used_at, session)| (*used_at, session.id.0));
         ages.dedup_by_key(|(_, session)| session.id);
         for (_, session) in ages.into_iter().take(excess) {
-            for name in session.names() {
+            for name in session.lookup_keys() {
                 self.by_token.remove(name);
             }
         }
     }
 
     fn has_ended(&self, session: &Session) -> bool {
-        self.ends.of_both(&session.revocation_keys()).cover(session.after)
+        self.revocations.get_both(&session.revocation_keys()).revokes(session.epoch)
     }
 
     /// Writes the record of an end, unless the one that is there covers what is ended.
     fn record(&self, key: RevocationKey, at: u64, is_covered: impl FnOnce(&Revocation) -> bool) -> Revocation {
-        self.ends.update(key, |known| {
+        self.revocations.update(key, |known| {
             if is_covered(&known) {
                 return known;
             }
@@ -139,210 +140,220 @@ impl MemoryStore {
     fn take_away(&self, session: &Session) {
         let now = unix_now();
         let refuse = |session: &Session| {
-            let (names, tokens) = session.names_and_tokens();
+            let (names, tokens) = session.name_and_tokens();
             for name in names {
                 self.by_token.remove(name);
             }
             for token in tokens {
-                self.by_token.insert(*token, Slot::Ended(now + REVOCATION_TTL.as_secs()));
+                self.by_token.insert(*token, Entry::Ended(now + REVOCATION_TTL.as_secs()));
             }
-            for handed in session.handed() {
-                self.by_token.insert(handed.name, Slot::Ended(session.ends_at));
+            for handed in session.caller_refresh_tokens() {
+                self.by_token.insert(handed.name, Entry::Ended(session.ends_at));
             }
         };
-        if let Some(kept) = self.kept(session) {
+        if let Some(stored) = self.stored(session) {
             // A refresh may have given out more tokens than the caller knows.
-            let mut state = kept.state.lock();
+            let mut state = stored.state.lock();
             state.has_ended = true;
             refuse(&state.session);
         }
         refuse(session);
     }
 
-    fn kept(&self, session: &Session) -> Option<Arc<Kept>> {
-        session.tokens.iter().rev().find_map(|token| self.by_token.get(token)?.kept())
+    fn stored(&self, session: &Session) -> Option<Arc<StoredSession>> {
+        session.tokens.iter().rev().find_map(|token| self.by_token.get(token)?.into_session())
     }
 }
 
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
-        let has_ended = |token| matches!(self.by_token.get(token), Some(Slot::Ended(_)));
+        let has_ended = |token| matches!(self.by_token.get(token), Some(Entry::Ended(_)));
         if session.tokens.iter().any(has_ended) || self.has_ended(&session) {
             return Ok(());
         }
-        let state = State { session: Arc::clone(&session), locked: None, fences: 0, has_ended: false };
-        let kept = Arc::new(Kept { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
-        for name in session.names() {
-            self.by_token.insert(*name, Slot::Session(Arc::clone(&kept)));
+        let state =
+            SessionState { session: Arc::clone(&session), locked: None, last_fencing_token: 0, has_ended: false };
+        let stored = Arc::new(StoredSession { used_at: AtomicU64::new(used_at), state: Mutex::new(state) });
+        for name in session.lookup_keys() {
+            self.by_token.insert(*name, Entry::Session(Arc::clone(&stored)));
         }
         Ok(())
     }
 
-    async fn find(&self, token: &TokenDigest) -> Result<Found, StoreError> {
+    async fn find(&self, token: &TokenDigest) -> Result<LookupResult, StoreError> {
         let now = unix_now();
         Ok(match self.by_token.get(token) {
-            Some(Slot::Session(kept)) => {
-                let session = Arc::clone(&kept.state.lock().session);
+            Some(Entry::Session(stored)) => {
+                let session = Arc::clone(&stored.state.lock().session);
                 if session.ends_at <= now {
-                    Found::Nothing
+                    LookupResult::Unknown
                 } else if self.has_ended(&session) {
-                    Found::Ended
+                    LookupResult::Revoked
                 } else {
-                    Found::Session(session, kept.used_at.load(Ordering::Relaxed))
+                    LookupResult::Session(session, stored.used_at.load(Ordering::Relaxed))
                 }
             }
-            Some(Slot::Ended(until)) if until > now => Found::Ended,
-            Some(Slot::Epoch(after, until)) if until > now => Found::Epoch(after),
-            Some(Slot::Ended(_) | Slot::Epoch(..)) | None => Found::Nothing,
+            Some(Entry::Ended(until)) if until > now => LookupResult::Revoked,
+            Some(Entry::Epoch(epoch, until)) if until > now => LookupResult::Epoch(epoch),
+            Some(Entry::Ended(_) | Entry::Epoch(..)) | None => LookupResult::Unknown,
         })
     }
 
-    async fn lock(&self, session: &Session, lease: Duration) -> Result<Lock, StoreError> {
+    async fn lock(&self, session: &Session, lease: Duration) -> Result<LockResult, StoreError> {
         let owner = random_bytes()?;
-        let Some(kept) = self.kept(session) else { return Ok(Lock::Gone) };
-        let mut state = kept.state.lock();
+        let Some(stored) = self.stored(session) else { return Ok(LockResult::SessionGone) };
+        let mut state = stored.state.lock();
         let now = Instant::now();
         if state.locked.as_ref().is_some_and(|lock| lock.1 > now) {
-            return Ok(Lock::Taken);
+            return Ok(LockResult::Taken);
         }
-        state.fences = state.fences.saturating_add(1);
-        let fence = Fence { number: state.fences.into(), owner };
-        state.locked = Some(Box::new((fence, now + lease)));
-        Ok(Lock::Yours(fence))
+        state.last_fencing_token = state.last_fencing_token.saturating_add(1);
+        let fencing_token = FencingToken { number: state.last_fencing_token.into(), owner };
+        state.locked = Some(Box::new((fencing_token, now + lease)));
+        Ok(LockResult::Acquired(fencing_token))
     }
 
-    async fn unlock(&self, session: &Session, fence: Fence) -> Result<(), StoreError> {
-        if let Some(kept) = self.kept(session) {
-            let mut state = kept.state.lock();
-            if state.locked.as_ref().is_some_and(|lock| lock.0 == fence) {
+    async fn unlock(&self, session: &Session, fencing_token: FencingToken) -> Result<(), StoreError> {
+        if let Some(stored) = self.stored(session) {
+            let mut state = stored.state.lock();
+            if state.locked.as_ref().is_some_and(|lock| lock.0 == fencing_token) {
                 state.locked = None;
             }
         }
         Ok(())
     }
 
-    async fn replace(&self, session: Arc<Session>, fence: Fence) -> Result<Written, StoreError> {
-        let Some(kept) = self.kept(&session) else { return Ok(Written::Outdated) };
+    async fn replace(&self, session: Arc<Session>, fencing_token: FencingToken) -> Result<CasResult, StoreError> {
+        let Some(stored) = self.stored(&session) else { return Ok(CasResult::Conflict) };
         // Held to the end: a logout comes before all of this or after it.
-        let mut state = kept.state.lock();
+        let mut state = stored.state.lock();
         if state.has_ended || self.has_ended(&session) || state.session.version + 1 != session.version {
-            return Ok(Written::Outdated);
+            return Ok(CasResult::Conflict);
         }
-        if state.locked.as_ref().is_some_and(|lock| lock.0 == fence) {
+        if state.locked.as_ref().is_some_and(|lock| lock.0 == fencing_token) {
             state.locked = None;
         }
         let before = std::mem::replace(&mut state.session, Arc::clone(&session));
-        for forgotten in before.names().filter(|before| !session.names().any(|name| name == *before)) {
+        for forgotten in before.lookup_keys().filter(|before| !session.lookup_keys().any(|name| name == *before)) {
             self.by_token.remove(forgotten);
         }
-        for name in session.names() {
-            self.by_token.insert(*name, Slot::Session(Arc::clone(&kept)));
+        for name in session.lookup_keys() {
+            self.by_token.insert(*name, Entry::Session(Arc::clone(&stored)));
         }
-        Ok(Written::Yes)
+        Ok(CasResult::Written)
     }
 
-    async fn claim(&self, name: &TokenDigest, lease: Duration) -> Result<Option<Claim>, StoreError> {
-        let (claim, now) = (Claim(random_bytes()?), Instant::now());
-        let mut claims = self.claims.lock();
-        claims.retain(|_, (_, until)| *until > now);
-        if claims.contains_key(name) {
+    async fn acquire_creation_lock(
+        &self,
+        name: &TokenDigest,
+        lease: Duration,
+    ) -> Result<Option<CreationLock>, StoreError> {
+        let (claim, now) = (CreationLock(random_bytes()?), Instant::now());
+        let mut creation_locks = self.creation_locks.lock();
+        creation_locks.retain(|_, (_, until)| *until > now);
+        if creation_locks.contains_key(name) {
             return Ok(None);
         }
-        claims.insert(*name, (claim, now + lease));
+        creation_locks.insert(*name, (claim, now + lease));
         Ok(Some(claim))
     }
 
-    async fn release(&self, name: &TokenDigest, claim: Claim) -> Result<(), StoreError> {
-        let mut claims = self.claims.lock();
-        if claims.get(name).is_some_and(|(owner, _)| *owner == claim) {
-            claims.remove(name);
+    async fn release_creation_lock(&self, name: &TokenDigest, claim: CreationLock) -> Result<(), StoreError> {
+        let mut creation_locks = self.creation_locks.lock();
+        if creation_locks.get(name).is_some_and(|(owner, _)| *owner == claim) {
+            creation_locks.remove(name);
         }
         Ok(())
     }
 
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError> {
-        if let Some(kept) = self.kept(session) {
-            kept.used_at.fetch_max(used_at, Ordering::Relaxed);
+        if let Some(stored) = self.stored(session) {
+            stored.used_at.fetch_max(used_at, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    async fn end(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
+    async fn revoke(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
         // The record first: a refresh that is stored after it sees it, one before it is in the session.
         Ok(match ending {
             RevocationTarget::Session(session) => {
-                let end = self.record(session.revocation_keys().session, at, |end| end.number > session.after.session);
+                let end = self.record(session.revocation_keys().session, at, |end| end.number > session.epoch.session);
                 self.take_away(session);
                 end
             }
-            RevocationTarget::Token { digest, keys, issued_at, after } => {
-                let end = self.record(keys.session, at, |end| match after {
-                    Some(after) => end.number > after.session,
-                    None => end.covers_issued(issued_at),
+            RevocationTarget::Token { digest, keys, issued_at, epoch } => {
+                let end = self.record(keys.session, at, |end| match epoch {
+                    Some(epoch) => end.number > epoch.session,
+                    None => end.revokes_issued_at(issued_at),
                 });
-                self.by_token.insert(digest, Slot::Ended(unix_now() + REVOCATION_TTL.as_secs()));
+                self.by_token.insert(digest, Entry::Ended(unix_now() + REVOCATION_TTL.as_secs()));
                 end
             }
         })
     }
 
-    async fn end_all(
+    async fn revoke_customer(
         &self,
         organization: &OrganizationId,
         customer: &CustomerId,
         at: u64,
     ) -> Result<Revocation, StoreError> {
         let end = self.record(RevocationKey::of_customer(organization, customer), at, |_| false);
-        let all: Vec<Arc<Kept>> = self.by_token.iter().filter_map(|(_, slot)| slot.kept()).collect();
-        for kept in all {
-            let session = Arc::clone(&kept.state.lock().session);
+        let all: Vec<Arc<StoredSession>> = self.by_token.iter().filter_map(|(_, entry)| entry.into_session()).collect();
+        for stored in all {
+            let session = Arc::clone(&stored.state.lock().session);
             let is_theirs =
                 session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer);
-            if is_theirs && end.number > session.after.customer {
+            if is_theirs && end.number > session.epoch.customer {
                 self.take_away(&session);
             }
         }
         Ok(end)
     }
 
-    async fn ends(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
-        Ok(self.ends.of_both(keys))
+    async fn revocations(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
+        Ok(self.revocations.get_both(keys))
     }
 
-    async fn note_after(&self, token: &TokenDigest, after: Epoch, life: Duration) -> Result<(), StoreError> {
+    async fn record_epoch(&self, token: &TokenDigest, epoch: Epoch, life: Duration) -> Result<(), StoreError> {
         if self.by_token.get(token).is_none() {
-            self.by_token.insert(*token, Slot::Epoch(after, unix_now() + life.as_secs()));
+            self.by_token.insert(*token, Entry::Epoch(epoch, unix_now() + life.as_secs()));
         }
         Ok(())
     }
 
-    async fn refuse(&self, token: &TokenDigest) -> Result<(), StoreError> {
-        self.by_token.insert(*token, Slot::Ended(unix_now() + REVOCATION_TTL.as_secs()));
+    async fn revoke_token(&self, token: &TokenDigest) -> Result<(), StoreError> {
+        self.by_token.insert(*token, Entry::Ended(unix_now() + REVOCATION_TTL.as_secs()));
         Ok(())
     }
 
-    async fn ended_since(&self, _cursor: &mut Cursor) -> Result<News, StoreError> {
-        Ok(News::default())
+    async fn revocations_since(&self, _cursor: &mut Cursor) -> Result<RevocationEvents, StoreError> {
+        Ok(RevocationEvents::default())
     }
 
-    async fn turn(&self, who: &[u8], window: Duration, longest: Duration) -> Result<Option<Duration>, StoreError> {
+    async fn reserve_login_slot(
+        &self,
+        who: &[u8],
+        window: Duration,
+        longest: Duration,
+    ) -> Result<Option<Duration>, StoreError> {
         let who = sha256(who);
         let now = Instant::now();
-        let mut turns = self.turns.lock();
-        if turns.len() >= MOST_TURNS {
-            turns.retain(|_, next| *next > now);
+        let mut login_slots = self.login_slots.lock();
+        if login_slots.len() >= MAX_LOGIN_SLOTS {
+            login_slots.retain(|_, next| *next > now);
         }
-        let free_at = turns.get(&who).copied().filter(|next| *next > now).unwrap_or(now);
+        let free_at = login_slots.get(&who).copied().filter(|next| *next > now).unwrap_or(now);
         let wait = free_at - now;
         if wait > longest {
             return Ok(None);
         }
-        turns.insert(who, free_at + window);
+        login_slots.insert(who, free_at + window);
         Ok(Some(wait))
     }
 
-    async fn take(
+    async fn acquire_tokens(
         &self,
         bucket: &[u8],
         config: BucketConfig,
@@ -352,18 +363,18 @@ impl SessionStore for MemoryStore {
         Ok(self.buckets.try_acquire(&sha256(bucket), config.with_reserve(reserve), tokens))
     }
 
-    async fn keep(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
+    async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
         let (name, now) = (sha256(name), Instant::now());
         let mut values = self.values.lock();
         values.retain(|_, value| value.ends_at > now);
-        if values.len() >= MOST_VALUES && !values.contains_key(&name) {
+        if values.len() >= MAX_VALUES && !values.contains_key(&name) {
             return Err(StoreError::Broken("there is no room for another value"));
         }
-        values.insert(name, Value { bytes: value.to_vec(), ends_at: now + life });
+        values.insert(name, StoredValue { bytes: value.to_vec(), ends_at: now + life });
         Ok(())
     }
 
-    async fn kept(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn get_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let values = self.values.lock();
         let value = values.get(&sha256(name)).filter(|value| value.ends_at > Instant::now());
         Ok(value.map(|value| value.bytes.clone()))
@@ -371,19 +382,20 @@ impl SessionStore for MemoryStore {
 
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize> {
         let held = AtomicUsize::new(0);
-        self.by_token.retain(|token, slot| match slot {
-            Slot::Session(kept) => {
+        self.by_token.retain(|token, entry| match entry {
+            Entry::Session(stored) => {
                 // Whoever has it locked may be waiting for us: it is in use, so it lives.
-                let Some(state) = kept.state.try_lock() else { return true };
-                let used_at = kept.used_at.load(Ordering::Relaxed);
-                let is_used = used_at.saturating_add(idle.as_secs()) > now || state.session.handed.is_some();
+                let Some(state) = stored.state.try_lock() else { return true };
+                let used_at = stored.used_at.load(Ordering::Relaxed);
+                let is_used =
+                    used_at.saturating_add(idle.as_secs()) > now || state.session.refresh_token_history.is_some();
                 let lives = state.session.ends_at > now && is_used;
                 if lives && state.session.tokens.first() == Some(token) {
                     held.fetch_add(1, Ordering::Relaxed);
                 }
                 lives
             }
-            Slot::Ended(until) | Slot::Epoch(_, until) => *until > now,
+            Entry::Ended(until) | Entry::Epoch(_, until) => *until > now,
         });
         let held = held.into_inner();
         let excess = held.saturating_sub(self.capacity);
@@ -402,7 +414,7 @@ impl SessionStore for MemoryStore {
         StoreState::default()
     }
 
-    async fn try_commands(&self) -> Result<(), RefusedCommand> {
+    async fn check_commands(&self) -> Result<(), RejectedCommand> {
         Ok(())
     }
 
@@ -427,9 +439,9 @@ mod tests {
     async fn who_waits_is_not_kept_in_full() {
         let store = MemoryStore::new(1);
         for number in 0..100_u8 {
-            store.turn(&vec![number; 12_000], Duration::ZERO, Duration::ZERO).await.unwrap();
+            store.reserve_login_slot(&vec![number; 12_000], Duration::ZERO, Duration::ZERO).await.unwrap();
         }
-        let kept: usize = store.turns.lock().keys().map(|who| size_of_val(who.as_slice())).sum();
-        assert_eq!(kept, 100 * 32);
+        let stored: usize = store.login_slots.lock().keys().map(|who| size_of_val(who.as_slice())).sum();
+        assert_eq!(stored, 100 * 32);
     }
 }

@@ -6,14 +6,14 @@
 use crate::jwt::TokenDigest;
 
 /// So many refresh tokens of a session are remembered.
-pub const MOST_HANDED: usize = 8;
+pub const MAX_CALLER_REFRESH_TOKENS: usize = 8;
 /// How long a refresh token is still accepted once its holder has been given another, seconds: two tabs of
 /// a browser ask at the same time, and answers get lost.
-pub const SUPERSEDED_FOR: u64 = 60;
+pub const ROTATION_GRACE_SECONDS: u64 = 60;
 
 /// A refresh token in a caller's hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handed {
+pub struct CallerRefreshToken {
     /// SHA-256 of it, under which the session is found.
     pub name: TokenDigest,
     /// When it was followed by another, seconds since 1970.
@@ -22,11 +22,11 @@ pub struct Handed {
 
 /// All of a session's: those superseded first, then the others, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RefreshTokenHistory(Vec<Handed>);
+pub struct RefreshTokenHistory(Vec<CallerRefreshToken>);
 
-impl Handed {
+impl CallerRefreshToken {
     fn is_good(&self, now: u64) -> bool {
-        self.superseded_at.is_none_or(|at| at.saturating_add(SUPERSEDED_FOR) > now)
+        self.superseded_at.is_none_or(|at| at.saturating_add(ROTATION_GRACE_SECONDS) > now)
     }
 }
 
@@ -39,10 +39,10 @@ impl RefreshTokenHistory {
         if let Some(position) = all.iter().position(|handed| Some(&handed.name) == presented) {
             let before = all.remove(position);
             let superseded = all.iter().take_while(|handed| handed.superseded_at.is_some()).count();
-            all.insert(superseded, Handed { superseded_at: before.superseded_at.or(Some(now)), ..before });
+            all.insert(superseded, CallerRefreshToken { superseded_at: before.superseded_at.or(Some(now)), ..before });
         }
-        all.push(Handed { name, superseded_at: None });
-        if all.len() > MOST_HANDED {
+        all.push(CallerRefreshToken { name, superseded_at: None });
+        if all.len() > MAX_CALLER_REFRESH_TOKENS {
             all.remove(0);
         }
         self
@@ -55,13 +55,13 @@ impl RefreshTokenHistory {
     }
 
     /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = &Handed> {
+    pub fn iter(&self) -> impl Iterator<Item = &CallerRefreshToken> {
         self.0.iter()
     }
 }
 
-impl FromIterator<Handed> for RefreshTokenHistory {
-    fn from_iter<I: IntoIterator<Item = Handed>>(handed: I) -> Self {
+impl FromIterator<CallerRefreshToken> for RefreshTokenHistory {
+    fn from_iter<I: IntoIterator<Item = CallerRefreshToken>>(handed: I) -> Self {
         Self(handed.into_iter().collect())
     }
 }
@@ -77,9 +77,12 @@ mod tests {
             handed = handed.with([name; 32], Some(&[name - 1; 32]), 100);
             assert!(handed.accepts(&[name; 32], 100) && handed.accepts(&[name - 1; 32], 100));
         }
-        assert_eq!(handed.iter().count(), MOST_HANDED);
-        let later = handed.with([21; 32], Some(&[20; 32]), 100 + SUPERSEDED_FOR);
-        assert!(later.accepts(&[20; 32], 100 + SUPERSEDED_FOR) && !later.accepts(&[19; 32], 100 + SUPERSEDED_FOR));
+        assert_eq!(handed.iter().count(), MAX_CALLER_REFRESH_TOKENS);
+        let later = handed.with([21; 32], Some(&[20; 32]), 100 + ROTATION_GRACE_SECONDS);
+        assert!(
+            later.accepts(&[20; 32], 100 + ROTATION_GRACE_SECONDS)
+                && !later.accepts(&[19; 32], 100 + ROTATION_GRACE_SECONDS)
+        );
         assert!(later.accepts(&[21; 32], u64::MAX));
     }
 

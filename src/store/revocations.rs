@@ -114,19 +114,19 @@ impl RevocationKeys {
 impl Revocations {
     /// Whether a session or token that came after those records has ended.
     #[must_use]
-    pub fn cover(&self, after: Epoch) -> bool {
-        self.session.number > after.session || self.customer.number > after.customer
+    pub fn revokes(&self, epoch: Epoch) -> bool {
+        self.session.number > epoch.session || self.customer.number > epoch.customer
     }
 
     /// Whether a token of which only the issue time is known has ended.
     #[must_use]
-    pub fn cover_issued(&self, issued_at: u64) -> bool {
-        [self.session, self.customer].iter().any(|end| end.covers_issued(issued_at))
+    pub fn revokes_issued_at(&self, issued_at: u64) -> bool {
+        [self.session, self.customer].iter().any(|end| end.revokes_issued_at(issued_at))
     }
 
     /// For a session or token that comes to be now.
     #[must_use]
-    pub fn after(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         Epoch { session: self.session.number, customer: self.customer.number }
     }
 }
@@ -134,7 +134,7 @@ impl Revocations {
 impl Revocation {
     /// Whether a token of which only the issue time is known has ended. In the second of the end it has.
     #[must_use]
-    pub fn covers_issued(&self, issued_at: u64) -> bool {
+    pub fn revokes_issued_at(&self, issued_at: u64) -> bool {
         self.number > 0 && issued_at <= self.at
     }
 
@@ -205,7 +205,7 @@ impl RevocationSet {
 
     /// The records of both keys of a shopper.
     #[must_use]
-    pub fn of_both(&self, keys: &RevocationKeys) -> Revocations {
+    pub fn get_both(&self, keys: &RevocationKeys) -> Revocations {
         Revocations {
             session: self.of(keys.session),
             customer: keys.customer.map(|key| self.of(key)).unwrap_or_default(),
@@ -292,10 +292,10 @@ mod tests {
     #[test]
     fn a_later_session_is_not_covered_and_an_unknown_token_is_by_its_issue_time() {
         let ends = Revocations { session: Revocation { number: 5, at: 100 }, customer: Revocation::default() };
-        assert!(ends.cover(Epoch::default()) && ends.cover(Epoch { session: 4, customer: 9 }));
-        assert!(!ends.cover(ends.after()));
-        assert!(ends.cover_issued(100) && !ends.cover_issued(101));
-        assert!(!Revocations::default().cover_issued(0) && !Revocations::default().cover(Epoch::default()));
+        assert!(ends.revokes(Epoch::default()) && ends.revokes(Epoch { session: 4, customer: 9 }));
+        assert!(!ends.revokes(ends.epoch()));
+        assert!(ends.revokes_issued_at(100) && !ends.revokes_issued_at(101));
+        assert!(!Revocations::default().revokes_issued_at(0) && !Revocations::default().revokes(Epoch::default()));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
         error::SalesforceError,
         slas::{Slas, TokenResponse},
     },
-    store::{CallerEntry, Claim, StoreError},
+    store::{CallerEntry, CreationLock, StoreError},
     types::{ByOrganization, OrganizationId, SiteId, Usid},
     verify::{shopper::Shopper, shopper_token::TokenError},
 };
@@ -186,7 +186,7 @@ type Outcome = Result<OnBehalfToken, OnBehalfError>;
 /// How the wait for the right to obtain a token ended.
 enum Claimed {
     /// This replica has the right.
-    Here(Claim),
+    Here(CreationLock),
     /// Another replica has obtained the token.
     ByOtherReplica(Outcome),
     /// The store could not be asked.

@@ -35,7 +35,9 @@ use crate::{
     config::SlasClient,
     correlation,
     salesforce::{guard::Priority, slas::TokenResponse},
-    store::{Epoch, Found, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError, StoreState},
+    store::{
+        Epoch, LookupResult, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError, StoreState,
+    },
     time::unix_now,
     tokens::retry::{RetrySchedule, retry_in_background},
     types::{CustomerId, OrganizationId, SiteId},
@@ -139,7 +141,7 @@ impl Sessions {
             Ok(true) => return Err(SessionError::Expired),
             Err(error) => return Err(error.into()),
         }
-        let renewed = if session.access_ends_at > now + ahead {
+        let renewed = if session.access_expires_at > now + ahead {
             self.count("hit");
             Ok(Arc::clone(&session))
         } else if is_over {
@@ -161,7 +163,7 @@ impl Sessions {
                 Ok(TokenChoice::AsPresented)
             }
             // Somebody holds an old token, and the newest that we have still lives.
-            Err(SessionError::Slas(_) | SessionError::Store(_)) if session.access_ends_at > now => {
+            Err(SessionError::Slas(_) | SessionError::Store(_)) if session.access_expires_at > now => {
                 Ok(self.choose(token, &session))
             }
             Err(error) => Err(error),
@@ -205,7 +207,8 @@ impl Sessions {
         let session = cached.session.load_full();
         let ahead = CachedSession::ahead(&session, self.settings.refresh_ahead);
         let is_other = session.tokens.last() != Some(&token.digest);
-        let is_good = (is_other || session.renewed_at + A_REFRESH_EACH > now) && session.access_ends_at > now + ahead;
+        let is_good =
+            (is_other || session.refreshed_at + A_REFRESH_EACH > now) && session.access_expires_at > now + ahead;
         let newest =
             if is_good { session } else { self.refresh_session(&cached, session.version, Priority::Refresh).await? };
         self.note_use(&cached, now).await;
@@ -222,13 +225,13 @@ impl Sessions {
     pub async fn log_out(&self, token: &VerifiedToken) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
         let now = unix_now();
         let at = self.revocation_time_of(token);
-        let after = match self.lookup(token, now).await {
+        let epoch = match self.lookup(token, now).await {
             Ok(CacheEntry::Session(cached)) => return self.revoke_session(&cached.session.load_full(), at).await,
             Ok(CacheEntry::Revoked) => return Err(SessionError::LoggedOut),
             Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.has_ended(now) => {
                 return Err(SessionError::Expired);
             }
-            Ok(CacheEntry::Epoch(after)) => Some(*after),
+            Ok(CacheEntry::Epoch(epoch)) => Some(*epoch),
             Ok(CacheEntry::Unknown(_)) => None,
             Err(error) => {
                 self.revoke_locally(token.shopper.revocation_keys.session, 0, at);
@@ -238,13 +241,13 @@ impl Sessions {
             }
         };
         self.cache.insert(token.digest, CacheEntry::Revoked);
-        match self.store.end(ending_of(token, after), at).await {
+        match self.store.revoke(ending_of(token, epoch), at).await {
             Ok(end) => {
                 self.ends.note(token.shopper.revocation_keys.session, end);
                 Ok(None)
             }
             Err(error) => {
-                self.revoke_locally(token.shopper.revocation_keys.session, after.unwrap_or_default().session, at);
+                self.revoke_locally(token.shopper.revocation_keys.session, epoch.unwrap_or_default().session, at);
                 self.revoke_in_background(PendingRevocation::Token(token.clone()), at);
                 Err(error.into())
             }
@@ -258,10 +261,10 @@ impl Sessions {
     ) -> Result<Option<LoggedOutSession<'_>>, SessionError> {
         self.mark_revoked(session);
         let key = session.revocation_keys().session;
-        match self.store.end(RevocationTarget::Session(session), at).await {
+        match self.store.revoke(RevocationTarget::Session(session), at).await {
             Ok(end) => self.ends.note(key, end),
             Err(error) => {
-                self.revoke_locally(key, session.after.session, at);
+                self.revoke_locally(key, session.epoch.session, at);
                 self.revoke_in_background(PendingRevocation::Session(Arc::clone(session)), at);
                 return Err(error.into());
             }
@@ -282,8 +285,8 @@ impl Sessions {
 
     /// Ends in this process what came after the end of this number, while the store cannot be told. The store's own number
     /// is higher.
-    fn revoke_locally(&self, key: RevocationKey, after: u64, at: u64) {
-        self.ends.update(key, |known| Revocation { number: known.number.max(after) + 1, at: known.at.max(at) });
+    fn revoke_locally(&self, key: RevocationKey, epoch: u64, at: u64) {
+        self.ends.update(key, |known| Revocation { number: known.number.max(epoch) + 1, at: known.at.max(at) });
     }
 
     /// Offers an end to the store until it takes it. Here the token is refused already, so whoever
@@ -314,7 +317,7 @@ impl Sessions {
         let Some(customer) = &shopper.customer else { return ended };
         let key = RevocationKey::of_customer(&shopper.organization, customer);
         let at = self.revocation_time_of(token);
-        match self.store.end_all(&shopper.organization, customer, at).await {
+        match self.store.revoke_customer(&shopper.organization, customer, at).await {
             Ok(end) => {
                 self.ends.note(key, end);
                 ended
@@ -340,7 +343,7 @@ impl Sessions {
     /// How long this login has to wait for its turn; `None` if longer than `longest`.
     pub async fn turn(&self, who: &str, window: Duration, longest: Duration) -> Option<Duration> {
         // Without the store nobody queues: SLAS's own conflict is then waited out.
-        self.store.turn(who.as_bytes(), window, longest).await.unwrap_or(Some(Duration::ZERO))
+        self.store.reserve_login_slot(who.as_bytes(), window, longest).await.unwrap_or(Some(Duration::ZERO))
     }
 
     fn choose(&self, token: &VerifiedToken, newest: &Session) -> TokenChoice {
@@ -353,12 +356,12 @@ impl Sessions {
 }
 
 /// The end of a token without a session.
-fn ending_of(token: &VerifiedToken, after: Option<Epoch>) -> RevocationTarget<'static> {
+fn ending_of(token: &VerifiedToken, epoch: Option<Epoch>) -> RevocationTarget<'static> {
     RevocationTarget::Token {
         digest: token.digest,
         keys: token.shopper.revocation_keys,
         issued_at: token.shopper.issued_at,
-        after,
+        epoch,
     }
 }
 
@@ -370,18 +373,20 @@ async fn write_revocation(
 ) -> Result<(RevocationKey, Revocation), StoreError> {
     match untold {
         PendingRevocation::Session(session) => {
-            Ok((session.revocation_keys().session, store.end(RevocationTarget::Session(session), at).await?))
+            Ok((session.revocation_keys().session, store.revoke(RevocationTarget::Session(session), at).await?))
         }
         PendingRevocation::Token(token) => {
             let end = match store.find(&token.digest).await? {
-                Found::Session(session, _) => store.end(RevocationTarget::Session(&session), at).await?,
-                Found::Epoch(after) => store.end(ending_of(token, Some(after)), at).await?,
-                Found::Gone | Found::Ended | Found::Nothing => store.end(ending_of(token, None), at).await?,
+                LookupResult::Session(session, _) => store.revoke(RevocationTarget::Session(&session), at).await?,
+                LookupResult::Epoch(epoch) => store.revoke(ending_of(token, Some(epoch)), at).await?,
+                LookupResult::Gone | LookupResult::Revoked | LookupResult::Unknown => {
+                    store.revoke(ending_of(token, None), at).await?
+                }
             };
             Ok((token.shopper.revocation_keys.session, end))
         }
         PendingRevocation::Customer(organization, customer) => {
-            let end = store.end_all(organization, customer, at).await?;
+            let end = store.revoke_customer(organization, customer, at).await?;
             Ok((RevocationKey::of_customer(organization, customer), end))
         }
     }

@@ -59,7 +59,7 @@ impl SlasBudget {
 
     async fn take(&mut self, priority: Priority) -> Result<u32, Duration> {
         let calls = handful(self.shared);
-        match self.store.take(&self.what, self.shared, calls, left_by(priority, self.shared)).await {
+        match self.store.acquire_tokens(&self.what, self.shared, calls, left_by(priority, self.shared)).await {
             Ok(acquired) => acquired.map(|()| calls),
             Err(_) => {
                 let (config, calls) = (self.own.with_reserve(left_by(priority, self.own)), handful(self.own));

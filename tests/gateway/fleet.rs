@@ -302,7 +302,7 @@ async fn redis_out_of_memory_is_reported_and_sessions_are_stored_later() {
     outlive(2).await;
     let answer = fleet.read(0, &earlier).send().await.unwrap();
     assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
-    // News of other gateways are read all the while, several times a second.
+    // RevocationEvents of other gateways are read all the while, several times a second.
     let status = fleet.store_status(0).await;
     assert_eq!((&status["up"], &status["cause"]), (&false.into(), &"out_of_memory".into()), "{status}");
     assert!(status["detail"].as_str().unwrap().contains("(OOM)"), "{status}");

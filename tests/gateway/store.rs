@@ -9,9 +9,9 @@ use shopper_gateway::{
     observability::metrics::Metrics,
     ratelimit::BucketConfig,
     store::{
-        Cursor, Epoch, Fence, Found, Lock, News, Owner, RefreshTokenHistory, Revocation, RevocationKeys,
-        RevocationTarget, Revocations, SUPERSEDED_FOR, Session, SessionId, SessionStore, StoreError, Written,
-        memory::MemoryStore, redis::RedisStore,
+        CasResult, Cursor, Epoch, FencingToken, LockResult, LookupResult, Owner, ROTATION_GRACE_SECONDS,
+        RefreshTokenHistory, Revocation, RevocationEvents, RevocationKeys, RevocationTarget, Revocations, Session,
+        SessionId, SessionStore, StoreError, memory::MemoryStore, redis::RedisStore,
     },
     time::unix_now,
 };
@@ -36,23 +36,23 @@ pub fn session(number: u8) -> Arc<Session> {
             registered: true,
         },
         access_token: SecretString::from("access"),
-        access_ends_at: unix_now() + 1800,
-        access_life: 1800,
+        access_expires_at: unix_now() + 1800,
+        access_lifetime: 1800,
         refresh_token: SecretString::from("refresh"),
         ends_at: unix_now() + 3600,
         tokens: vec![[number; 32]],
         is_named: false,
-        handed: None,
-        after: Epoch::default(),
-        renewed_at: 0,
+        refresh_token_history: None,
+        epoch: Epoch::default(),
+        refreshed_at: 0,
         caller: None,
         version: 0,
     })
 }
 
-fn renewed(session: &Session, token: u8) -> Arc<Session> {
+fn refreshed(session: &Session, token: u8) -> Arc<Session> {
     let access = SecretString::from(format!("access {token}"));
-    Arc::new(session.renewed(access, unix_now() + 1800, 1800, [token; 32], Some(SecretString::from("rotated")), None))
+    Arc::new(session.refreshed(access, unix_now() + 1800, 1800, [token; 32], Some(SecretString::from("rotated")), None))
 }
 
 /// Asks the same of a store in memory, of one in Redis, and of one in a cluster.
@@ -104,16 +104,16 @@ pub fn made(settings: &Configured) -> RedisStore {
 }
 
 fn accepts(session: &Session, name: &TokenDigest, now: u64) -> bool {
-    session.handed.as_deref().unwrap_or(&RefreshTokenHistory::default()).accepts(name, now)
+    session.refresh_token_history.as_deref().unwrap_or(&RefreshTokenHistory::default()).accepts(name, now)
 }
 
 async fn end_all(store: &dyn SessionStore, owner: &Owner) -> Result<Revocation, StoreError> {
-    store.end_all(&owner.organization, owner.customer.as_ref().unwrap(), unix_now()).await
+    store.revoke_customer(&owner.organization, owner.customer.as_ref().unwrap(), unix_now()).await
 }
 
-async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
+async fn locked(store: &dyn SessionStore, session: &Session) -> FencingToken {
     match store.lock(session, LEASE).await.unwrap() {
-        Lock::Yours(fence) => fence,
+        LockResult::Acquired(fencing_token) => fencing_token,
         lock => panic!("{lock:?}"),
     }
 }
@@ -122,9 +122,9 @@ async fn locked(store: &dyn SessionStore, session: &Session) -> Fence {
 async fn session_is_found_by_its_tokens_only() {
     of_each(async |store| {
         store.insert(session(1), 77).await.unwrap();
-        let Found::Session(found, used_at) = store.find(&[1; 32]).await.unwrap() else { panic!() };
+        let LookupResult::Session(found, used_at) = store.find(&[1; 32]).await.unwrap() else { panic!() };
         assert_eq!((found.id, found.refresh_token.expose_secret(), used_at), (SessionId([1; 16]), "refresh", 77));
-        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Nothing));
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), LookupResult::Unknown));
     })
     .await;
 }
@@ -133,32 +133,36 @@ async fn session_is_found_by_its_tokens_only() {
 async fn session_is_found_by_refresh_tokens_held_by_callers() {
     of_each(async |store| {
         let now = unix_now();
-        let first = Arc::new(Session::clone(&session(1)).handing([101; 32], None, now));
+        let first = Arc::new(Session::clone(&session(1)).with_caller_refresh_token([101; 32], None, now));
         store.insert(Arc::clone(&first), 1).await.unwrap();
         let handed = async |name: u8| match store.find(&[name; 32]).await.unwrap() {
-            Found::Session(found, _) => Some(accepts(&found, &[name; 32], now)),
-            Found::Ended | Found::Gone | Found::Epoch(_) | Found::Nothing => None,
+            LookupResult::Session(found, _) => Some(accepts(&found, &[name; 32], now)),
+            LookupResult::Revoked | LookupResult::Gone | LookupResult::Epoch(_) | LookupResult::Unknown => None,
         };
         assert_eq!((handed(101).await, handed(1).await, handed(102).await), (Some(true), Some(false), None));
 
         // The gateway's own refresh hands nothing over.
-        let fence = locked(store, &first).await;
-        let second = renewed(&first, 2);
-        assert_eq!(store.replace(Arc::clone(&second), fence).await.unwrap(), Written::Yes);
+        let fencing_token = locked(store, &first).await;
+        let second = refreshed(&first, 2);
+        assert_eq!(store.replace(Arc::clone(&second), fencing_token).await.unwrap(), CasResult::Written);
         assert_eq!(handed(101).await, Some(true));
         // A caller's does.
-        let fence = locked(store, &second).await;
-        let third = Arc::new(Session::clone(&renewed(&second, 3)).handing([102; 32], Some(&[101; 32]), now));
-        assert_eq!(store.replace(Arc::clone(&third), fence).await.unwrap(), Written::Yes);
+        let fencing_token = locked(store, &second).await;
+        let third = Arc::new(Session::clone(&refreshed(&second, 3)).with_caller_refresh_token(
+            [102; 32],
+            Some(&[101; 32]),
+            now,
+        ));
+        assert_eq!(store.replace(Arc::clone(&third), fencing_token).await.unwrap(), CasResult::Written);
         assert_eq!((handed(101).await, handed(102).await), (Some(true), Some(true)));
-        let Found::Session(found, _) = store.find(&[102; 32]).await.unwrap() else { panic!() };
-        assert_eq!(found.handed, third.handed);
-        assert!(!accepts(&found, &[101; 32], now + SUPERSEDED_FOR), "for a minute");
-        assert!(accepts(&found, &[102; 32], now + SUPERSEDED_FOR), "and the last for good");
+        let LookupResult::Session(found, _) = store.find(&[102; 32]).await.unwrap() else { panic!() };
+        assert_eq!(found.refresh_token_history, third.refresh_token_history);
+        assert!(!accepts(&found, &[101; 32], now + ROTATION_GRACE_SECONDS), "for a minute");
+        assert!(accepts(&found, &[102; 32], now + ROTATION_GRACE_SECONDS), "and the last for good");
 
-        store.end(RevocationTarget::Session(&first), unix_now()).await.unwrap();
+        store.revoke(RevocationTarget::Session(&first), unix_now()).await.unwrap();
         assert_eq!((handed(101).await, handed(102).await), (None, None));
-        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Revoked));
     })
     .await;
 }
@@ -167,12 +171,15 @@ async fn session_is_found_by_refresh_tokens_held_by_callers() {
 async fn session_held_by_caller_is_kept_while_idle() {
     let store = MemoryStore::new(1000);
     let now = unix_now();
-    store.insert(Arc::new(Session::clone(&session(1)).handing([101; 32], None, now)), now).await.unwrap();
+    store
+        .insert(Arc::new(Session::clone(&session(1)).with_caller_refresh_token([101; 32], None, now)), now)
+        .await
+        .unwrap();
     store.insert(session(2), now).await.unwrap();
     assert_eq!(store.sweep(now + 3000, LEASE).await, Some(1));
-    assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Session(..)));
+    assert!(matches!(store.find(&[101; 32]).await.unwrap(), LookupResult::Session(..)));
     assert_eq!(store.sweep(now + 3600, LEASE).await, Some(0), "until its refresh token ends");
-    assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Nothing));
+    assert!(matches!(store.find(&[101; 32]).await.unwrap(), LookupResult::Unknown));
 }
 
 #[tokio::test]
@@ -181,14 +188,16 @@ async fn lock_is_exclusive_until_unlock_or_end_of_lease() {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
         let first = locked(store, &session).await;
-        assert_eq!(store.lock(&session, LEASE).await.unwrap(), Lock::Taken);
-        let other = Fence { owner: [9; 16], ..first };
+        assert_eq!(store.lock(&session, LEASE).await.unwrap(), LockResult::Taken);
+        let other = FencingToken { owner: [9; 16], ..first };
         store.unlock(&session, other).await.unwrap();
-        assert_eq!(store.lock(&session, LEASE).await.unwrap(), Lock::Taken, "nobody gives back another's lock");
+        assert_eq!(store.lock(&session, LEASE).await.unwrap(), LockResult::Taken, "nobody gives back another's lock");
         store.unlock(&session, first).await.unwrap();
-        let Lock::Yours(second) = store.lock(&session, Duration::from_millis(50)).await.unwrap() else { panic!() };
+        let LockResult::Acquired(second) = store.lock(&session, Duration::from_millis(50)).await.unwrap() else {
+            panic!()
+        };
         assert!(second.number > first.number);
-        eventually("the lease ends", async || store.lock(&session, LEASE).await.unwrap() != Lock::Taken).await;
+        eventually("the lease ends", async || store.lock(&session, LEASE).await.unwrap() != LockResult::Taken).await;
     })
     .await;
 }
@@ -198,17 +207,17 @@ async fn replace_requires_previous_version_and_releases_lock() {
     of_each(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
-        let fence = locked(store, &session).await;
-        let next = renewed(&session, 2);
-        assert_eq!(store.replace(Arc::clone(&next), fence).await.unwrap(), Written::Yes);
+        let fencing_token = locked(store, &session).await;
+        let next = refreshed(&session, 2);
+        assert_eq!(store.replace(Arc::clone(&next), fencing_token).await.unwrap(), CasResult::Written);
         for token in [[1; 32], [2; 32]] {
-            let Found::Session(found, _) = store.find(&token).await.unwrap() else { panic!() };
+            let LookupResult::Session(found, _) = store.find(&token).await.unwrap() else { panic!() };
             assert_eq!((found.version, found.refresh_token.expose_secret()), (1, "rotated"));
         }
         // The next refresh does not wait for the lease of the last.
-        let fence = locked(store, &next).await;
-        assert_eq!(store.replace(renewed(&session, 3), fence).await.unwrap(), Written::Outdated);
-        let Found::Session(found, _) = store.find(&[1; 32]).await.unwrap() else { panic!() };
+        let fencing_token = locked(store, &next).await;
+        assert_eq!(store.replace(refreshed(&session, 3), fencing_token).await.unwrap(), CasResult::Conflict);
+        let LookupResult::Session(found, _) = store.find(&[1; 32]).await.unwrap() else { panic!() };
         assert_eq!(found.version, 1);
     })
     .await;
@@ -220,13 +229,13 @@ async fn session_is_found_by_first_and_recent_tokens() {
         let mut newest = session(1);
         store.insert(Arc::clone(&newest), 1).await.unwrap();
         for token in 2..30 {
-            let fence = locked(store, &newest).await;
-            newest = renewed(&newest, token);
-            assert_eq!(store.replace(Arc::clone(&newest), fence).await.unwrap(), Written::Yes);
+            let fencing_token = locked(store, &newest).await;
+            newest = refreshed(&newest, token);
+            assert_eq!(store.replace(Arc::clone(&newest), fencing_token).await.unwrap(), CasResult::Written);
         }
         assert_eq!(newest.tokens.len(), 9);
         for token in [1, 22, 29] {
-            assert!(matches!(store.find(&[token; 32]).await.unwrap(), Found::Session(found, _) if found.version == 28));
+            assert!(matches!(store.find(&[token; 32]).await.unwrap(), LookupResult::Session(found, _) if found.version == 28));
         }
     })
     .await;
@@ -239,37 +248,37 @@ async fn ended_sessions_and_tokens_stay_rejected() {
         for session in [&one, &other] {
             store.insert(Arc::clone(session), 1).await.unwrap();
         }
-        let fence = locked(store, &one).await;
-        store.replace(renewed(&one, 3), fence).await.unwrap();
+        let fencing_token = locked(store, &one).await;
+        store.replace(refreshed(&one, 3), fencing_token).await.unwrap();
         // By one who has not seen the refresh.
-        store.end(RevocationTarget::Session(&one), unix_now()).await.unwrap();
+        store.revoke(RevocationTarget::Session(&one), unix_now()).await.unwrap();
         for token in [[1; 32], [3; 32]] {
-            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
+            assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Revoked));
         }
-        assert_eq!(store.lock(&one, LEASE).await.unwrap(), Lock::Gone);
-        assert_eq!(store.replace(renewed(&one, 4), fence).await.unwrap(), Written::Outdated);
-        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Session(..)));
+        assert_eq!(store.lock(&one, LEASE).await.unwrap(), LockResult::SessionGone);
+        assert_eq!(store.replace(refreshed(&one, 4), fencing_token).await.unwrap(), CasResult::Conflict);
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), LookupResult::Session(..)));
 
         store.insert(session(5), 1).await.unwrap();
         end_all(store, &other.owner).await.unwrap();
         for token in [[2; 32], [5; 32]] {
-            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
+            assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Revoked));
         }
-        store.refuse(&[6; 32]).await.unwrap();
-        assert!(matches!(store.find(&[6; 32]).await.unwrap(), Found::Ended));
+        store.revoke_token(&[6; 32]).await.unwrap();
+        assert!(matches!(store.find(&[6; 32]).await.unwrap(), LookupResult::Revoked));
     })
     .await;
 }
 
 fn token_of(session: &Session, digest: TokenDigest, issued_at: u64, after: Option<Epoch>) -> RevocationTarget<'static> {
-    RevocationTarget::Token { digest, keys: session.revocation_keys(), issued_at, after }
+    RevocationTarget::Token { digest, keys: session.revocation_keys(), issued_at, epoch: after }
 }
 
 #[tokio::test]
 async fn revocation_covers_earlier_sessions_of_usid_and_no_later_ones() {
     of_each(async |store| {
         let (now, keys) = (unix_now(), session(1).revocation_keys());
-        assert_eq!(store.ends(&keys).await.unwrap(), Revocations::default());
+        assert_eq!(store.revocations(&keys).await.unwrap(), Revocations::default());
         let of_one_usid = |number| {
             let mut session = Session::clone(&session(number));
             session.owner.usid = "u1".parse().unwrap();
@@ -278,27 +287,27 @@ async fn revocation_covers_earlier_sessions_of_usid_and_no_later_ones() {
         for number in [1, 2] {
             store.insert(of_one_usid(number), 1).await.unwrap();
         }
-        let end = store.end(RevocationTarget::Session(&session(1)), now).await.unwrap();
+        let end = store.revoke(RevocationTarget::Session(&session(1)), now).await.unwrap();
         assert!(end.number > 0 && end.at == now, "{end:?}");
         for token in [[1; 32], [2; 32]] {
-            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended), "{token:?}");
+            assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Revoked), "{token:?}");
         }
-        let ends = store.ends(&keys).await.unwrap();
+        let ends = store.revocations(&keys).await.unwrap();
         assert_eq!(ends.session, end);
         // The same shopper logs in again, in the same second, with the same USID.
-        let later = Arc::new(Session { after: ends.after(), ..Session::clone(&of_one_usid(3)) });
+        let later = Arc::new(Session { epoch: ends.epoch(), ..Session::clone(&of_one_usid(3)) });
         store.insert(Arc::clone(&later), 1).await.unwrap();
-        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Session(..)));
         // A login that the store did not take before the logout is offered again.
         store.insert(of_one_usid(4), 1).await.unwrap();
-        assert!(!matches!(store.find(&[4; 32]).await.unwrap(), Found::Session(..)));
+        assert!(!matches!(store.find(&[4; 32]).await.unwrap(), LookupResult::Session(..)));
         // So is the logout, and it ends nothing that came later.
-        assert_eq!(store.end(RevocationTarget::Session(&of_one_usid(2)), now + 9).await.unwrap(), end);
-        assert_eq!(store.end(token_of(&later, [9; 32], now, None), now + 9).await.unwrap(), end);
-        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
-        let second = store.end(RevocationTarget::Session(&later), now + 9).await.unwrap();
+        assert_eq!(store.revoke(RevocationTarget::Session(&of_one_usid(2)), now + 9).await.unwrap(), end);
+        assert_eq!(store.revoke(token_of(&later, [9; 32], now, None), now + 9).await.unwrap(), end);
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Session(..)));
+        let second = store.revoke(RevocationTarget::Session(&later), now + 9).await.unwrap();
         assert!(second.number > end.number && second.at == now + 9);
-        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Ended));
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Revoked));
     })
     .await;
 }
@@ -308,21 +317,21 @@ async fn token_without_session_is_revoked_by_issue_time_unless_known_later() {
     of_each(async |store| {
         let (now, whose) = (unix_now(), session(1));
         let keys = whose.revocation_keys();
-        let end = store.end(token_of(&whose, [1; 32], now - 60, None), now).await.unwrap();
-        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
-        let ends = store.ends(&keys).await.unwrap();
-        assert!(ends.cover_issued(now) && !ends.cover_issued(now + 1));
-        store.note_after(&[2; 32], ends.after(), LEASE).await.unwrap();
-        assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Epoch(after) if after == ends.after()));
-        assert_eq!(store.end(token_of(&whose, [1; 32], now - 60, None), now + 5).await.unwrap(), end, "once");
-        let second = store.end(token_of(&whose, [2; 32], now, Some(ends.after())), now + 5).await.unwrap();
-        assert!(second.number > end.number && store.ends(&keys).await.unwrap().cover(ends.after()));
+        let end = store.revoke(token_of(&whose, [1; 32], now - 60, None), now).await.unwrap();
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Revoked));
+        let ends = store.revocations(&keys).await.unwrap();
+        assert!(ends.revokes_issued_at(now) && !ends.revokes_issued_at(now + 1));
+        store.record_epoch(&[2; 32], ends.epoch(), LEASE).await.unwrap();
+        assert!(matches!(store.find(&[2; 32]).await.unwrap(), LookupResult::Epoch(after) if after == ends.epoch()));
+        assert_eq!(store.revoke(token_of(&whose, [1; 32], now - 60, None), now + 5).await.unwrap(), end, "once");
+        let second = store.revoke(token_of(&whose, [2; 32], now, Some(ends.epoch())), now + 5).await.unwrap();
+        assert!(second.number > end.number && store.revocations(&keys).await.unwrap().revokes(ends.epoch()));
         // What has a session, or was refused, is not noted.
         store.insert(session(5), 1).await.unwrap();
-        store.refuse(&[6; 32]).await.unwrap();
+        store.revoke_token(&[6; 32]).await.unwrap();
         for token in [[5; 32], [6; 32]] {
-            store.note_after(&token, second_after(second), LEASE).await.unwrap();
-            assert!(!matches!(store.find(&token).await.unwrap(), Found::Epoch(_)));
+            store.record_epoch(&token, second_after(second), LEASE).await.unwrap();
+            assert!(!matches!(store.find(&token).await.unwrap(), LookupResult::Epoch(_)));
         }
     })
     .await;
@@ -341,15 +350,15 @@ async fn customer_revocation_covers_other_usids_and_no_later_login() {
         }
         let end = end_all(store, &other.owner).await.unwrap();
         for token in [[1; 32], [2; 32]] {
-            assert!(matches!(store.find(&token).await.unwrap(), Found::Ended));
+            assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Revoked));
         }
-        let ends = store.ends(&other.revocation_keys()).await.unwrap();
+        let ends = store.revocations(&other.revocation_keys()).await.unwrap();
         assert_eq!((ends.session, ends.customer), (Revocation::default(), end));
-        let later = Arc::new(Session { after: ends.after(), ..Session::clone(&session(3)) });
+        let later = Arc::new(Session { epoch: ends.epoch(), ..Session::clone(&session(3)) });
         store.insert(later, 1).await.unwrap();
-        assert!(matches!(store.find(&[3; 32]).await.unwrap(), Found::Session(..)));
+        assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Session(..)));
         let strangers = RevocationKeys::new(&other.owner.organization, &other.owner.client, &other.owner.usid, None);
-        assert_eq!(store.ends(&strangers).await.unwrap(), Revocations::default());
+        assert_eq!(store.revocations(&strangers).await.unwrap(), Revocations::default());
     })
     .await;
 }
@@ -357,10 +366,10 @@ async fn customer_revocation_covers_other_usids_and_no_later_login() {
 #[tokio::test]
 async fn refresh_token_held_by_caller_ends_with_session() {
     of_each(async |store| {
-        let handed = Arc::new(Session::clone(&session(1)).handing([101; 32], None, unix_now()));
+        let handed = Arc::new(Session::clone(&session(1)).with_caller_refresh_token([101; 32], None, unix_now()));
         store.insert(Arc::clone(&handed), 1).await.unwrap();
-        store.end(RevocationTarget::Session(&handed), unix_now()).await.unwrap();
-        assert!(matches!(store.find(&[101; 32]).await.unwrap(), Found::Ended));
+        store.revoke(RevocationTarget::Session(&handed), unix_now()).await.unwrap();
+        assert!(matches!(store.find(&[101; 32]).await.unwrap(), LookupResult::Revoked));
     })
     .await;
 }
@@ -372,27 +381,27 @@ async fn unlisted_old_token_of_ended_session_is_gone() {
     let mut newest = session(1);
     store.insert(Arc::clone(&newest), 1).await.unwrap();
     for token in 2..20 {
-        let fence = locked(&store, &newest).await;
-        newest = renewed(&newest, token);
-        assert_eq!(store.replace(Arc::clone(&newest), fence).await.unwrap(), Written::Yes);
+        let fencing_token = locked(&store, &newest).await;
+        newest = refreshed(&newest, token);
+        assert_eq!(store.replace(Arc::clone(&newest), fencing_token).await.unwrap(), CasResult::Written);
     }
-    store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
-    assert!(matches!(store.find(&[2; 32]).await.unwrap(), Found::Gone));
-    assert!(matches!(store.find(&[19; 32]).await.unwrap(), Found::Ended));
+    store.revoke(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
+    assert!(matches!(store.find(&[2; 32]).await.unwrap(), LookupResult::Gone));
+    assert!(matches!(store.find(&[19; 32]).await.unwrap(), LookupResult::Revoked));
 }
 
 #[tokio::test]
 async fn revocation_survives_key_rotation() {
     let redis = Redis::start().await;
     let (before, rotating) = (under_keys(&redis, 1, None), under_keys(&redis, 2, Some(1)));
-    let end = before.end(RevocationTarget::Session(&session(1)), 100).await.unwrap();
+    let end = before.revoke(RevocationTarget::Session(&session(1)), 100).await.unwrap();
     let keys = session(1).revocation_keys();
-    assert_eq!(rotating.ends(&keys).await.unwrap().session, end);
-    assert_eq!(rotating.end(RevocationTarget::Session(&session(1)), 200).await.unwrap(), end, "it is ended already");
-    let later = Session { after: Epoch { session: end.number, customer: 0 }, ..Session::clone(&session(1)) };
-    let second = rotating.end(RevocationTarget::Session(&later), 50).await.unwrap();
+    assert_eq!(rotating.revocations(&keys).await.unwrap().session, end);
+    assert_eq!(rotating.revoke(RevocationTarget::Session(&session(1)), 200).await.unwrap(), end, "it is ended already");
+    let later = Session { epoch: Epoch { session: end.number, customer: 0 }, ..Session::clone(&session(1)) };
+    let second = rotating.revoke(RevocationTarget::Session(&later), 50).await.unwrap();
     assert!(second.number > end.number && second.at == 100, "{second:?}");
-    assert_eq!(rotating.ends(&keys).await.unwrap().session, second);
+    assert_eq!(rotating.revocations(&keys).await.unwrap().session, second);
 }
 
 /// A refresh that is stored while a logout runs: stored before it, or not at all.
@@ -403,18 +412,18 @@ async fn concurrent_refresh_and_revocation_leave_no_session() {
     for number in 0..200 {
         let whose = session(number);
         stores[0].insert(Arc::clone(&whose), 1).await.unwrap();
-        let fence = locked(&*stores[0], &whose).await;
-        let mut next = Session::clone(&renewed(&whose, 0));
+        let fencing_token = locked(&*stores[0], &whose).await;
+        let mut next = Session::clone(&refreshed(&whose, 0));
         next.tokens[1] = [number, 255].repeat(16).try_into().unwrap();
         let (next, token) = (Arc::new(next.clone()), next.tokens[1]);
         let (writer, refreshed) = (Arc::clone(&stores[1]), Arc::clone(&next));
-        let written = tokio::spawn(async move { writer.replace(refreshed, fence).await.unwrap() });
-        stores[0].end(RevocationTarget::Session(&whose), unix_now()).await.unwrap();
+        let written = tokio::spawn(async move { writer.replace(refreshed, fencing_token).await.unwrap() });
+        stores[0].revoke(RevocationTarget::Session(&whose), unix_now()).await.unwrap();
         written.await.unwrap();
         for store in &stores {
             for token in [[number; 32], token] {
                 let found = store.find(&token).await.unwrap();
-                assert!(matches!(found, Found::Ended | Found::Gone), "{found:?}");
+                assert!(matches!(found, LookupResult::Revoked | LookupResult::Gone), "{found:?}");
             }
         }
     }
@@ -428,7 +437,7 @@ async fn latest_use_is_kept() {
         for used_at in [20, 15] {
             store.touch(&session, used_at).await.unwrap();
         }
-        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(_, 20)));
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Session(_, 20)));
     })
     .await;
 }
@@ -436,7 +445,9 @@ async fn latest_use_is_kept() {
 #[tokio::test]
 async fn login_slots_are_granted_in_sequence() {
     of_each(async |store| {
-        let turn = async |who: &[u8]| store.turn(who, Duration::from_secs(10), Duration::from_secs(15)).await.unwrap();
+        let turn = async |who: &[u8]| {
+            store.reserve_login_slot(who, Duration::from_secs(10), Duration::from_secs(15)).await.unwrap()
+        };
         assert_eq!(turn(b"ada").await, Some(Duration::ZERO));
         assert!(turn(b"ada").await.is_some_and(|wait| wait > Duration::from_secs(5)));
         assert_eq!(turn(b"ada").await, None, "that would be too long, so no turn is taken");
@@ -449,7 +460,7 @@ async fn login_slots_are_granted_in_sequence() {
 async fn token_bucket_is_spent_once_and_refills() {
     of_each(async |store| {
         let slow = BucketConfig { capacity: 5, refill_interval: Duration::from_secs(60) };
-        let take = async |what: &[u8], amount, leave| store.take(what, slow, amount, leave).await.unwrap();
+        let take = async |what: &[u8], amount, leave| store.acquire_tokens(what, slow, amount, leave).await.unwrap();
         assert_eq!(take(b"a", 2, 2).await, Ok(()));
         let wait = take(b"a", 2, 2).await.expect_err("the reserve is for others");
         assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60), "{wait:?}");
@@ -459,8 +470,8 @@ async fn token_bucket_is_spent_once_and_refills() {
         assert!(take(b"c", 6, 0).await.is_err(), "more than the whole");
         assert_eq!(take(b"c", 5, 0).await, Ok(()), "and that took nothing");
         let quick = BucketConfig { capacity: 2, refill_interval: Duration::from_millis(100) };
-        assert_eq!(store.take(b"d", quick, 2, 0).await.unwrap(), Ok(()));
-        eventually("it comes back", async || store.take(b"d", quick, 2, 0).await.unwrap().is_ok()).await;
+        assert_eq!(store.acquire_tokens(b"d", quick, 2, 0).await.unwrap(), Ok(()));
+        eventually("it comes back", async || store.acquire_tokens(b"d", quick, 2, 0).await.unwrap().is_ok()).await;
     })
     .await;
 }
@@ -472,7 +483,7 @@ async fn token_bucket_is_shared_by_gateways() {
     let budget = BucketConfig { capacity: 50, refill_interval: Duration::from_secs(60) };
     let spend = async |store: &RedisStore| {
         let mut taken = 0;
-        while store.take(b"a", budget, 1, 0).await.unwrap().is_ok() {
+        while store.acquire_tokens(b"a", budget, 1, 0).await.unwrap().is_ok() {
             taken += 1;
         }
         taken
@@ -486,25 +497,25 @@ async fn token_bucket_refills_after_server_clock_change() {
     let redis = Redis::start().await;
     let store = in_redis(&redis);
     let budget = BucketConfig { capacity: 2, refill_interval: Duration::from_millis(200) };
-    assert_eq!(store.take(b"a", budget, 1, 0).await.unwrap(), Ok(()));
+    assert_eq!(store.acquire_tokens(b"a", budget, 1, 0).await.unwrap(), Ok(()));
     let name: Vec<String> = redis.run(redis::cmd("KEYS").arg("test:b:*")).await;
     redis.run::<()>(redis::cmd("SET").arg(&name[0]).arg((unix_now() + 86_400) * 1_000_000)).await;
-    let wait = store.take(b"a", budget, 1, 0).await.unwrap().unwrap_err();
+    let wait = store.acquire_tokens(b"a", budget, 1, 0).await.unwrap().unwrap_err();
     assert!(wait <= Duration::from_millis(200), "{wait:?}");
 }
 
 #[tokio::test]
 async fn value_is_kept_under_its_name_for_its_ttl() {
     of_each(async |store| {
-        assert_eq!(store.kept(b"a").await.unwrap(), None);
+        assert_eq!(store.get_value(b"a").await.unwrap(), None);
         for value in [b"one".as_slice(), b"two"] {
-            store.keep(b"a", value, LEASE).await.unwrap();
-            assert_eq!(store.kept(b"a").await.unwrap().unwrap(), value);
+            store.put_value(b"a", value, LEASE).await.unwrap();
+            assert_eq!(store.get_value(b"a").await.unwrap().unwrap(), value);
         }
-        assert_eq!(store.kept(b"b").await.unwrap(), None);
-        store.keep(b"c", b"brief", Duration::from_millis(20)).await.unwrap();
-        eventually("it is gone", async || store.kept(b"c").await.unwrap().is_none()).await;
-        assert_eq!(store.kept(b"a").await.unwrap().unwrap(), b"two");
+        assert_eq!(store.get_value(b"b").await.unwrap(), None);
+        store.put_value(b"c", b"brief", Duration::from_millis(20)).await.unwrap();
+        eventually("it is gone", async || store.get_value(b"c").await.unwrap().is_none()).await;
+        assert_eq!(store.get_value(b"a").await.unwrap().unwrap(), b"two");
     })
     .await;
 }
@@ -513,42 +524,42 @@ async fn value_is_kept_under_its_name_for_its_ttl() {
 async fn forged_or_moved_value_is_rejected() {
     let redis = Redis::start().await;
     let (store, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
-    store.keep(b"a", b"genuine", LEASE).await.unwrap();
+    store.put_value(b"a", b"genuine", LEASE).await.unwrap();
     let names = async || redis.run::<Vec<String>>(redis::cmd("KEYS").arg("test:k:*")).await;
     let a = names().await.remove(0);
-    store.keep(b"b", b"other", LEASE).await.unwrap();
+    store.put_value(b"b", b"other", LEASE).await.unwrap();
     let b = names().await.into_iter().find(|name| *name != a).unwrap();
-    stranger.keep(b"s", b"planted", LEASE).await.unwrap();
+    stranger.put_value(b"s", b"planted", LEASE).await.unwrap();
     let s = names().await.into_iter().find(|name| *name != a && *name != b).unwrap();
     let genuine: Vec<u8> = redis.run(redis::cmd("GET").arg(&a)).await;
     assert!(!redis.dump().await.contains("genuine"));
     for other in [&b, &s] {
         let bytes: Vec<u8> = redis.run(redis::cmd("GET").arg(other)).await;
         redis.run::<()>(redis::cmd("SET").arg(&a).arg(bytes)).await;
-        assert!(store.kept(b"a").await.is_err(), "sealed for another place, or by another key");
+        assert!(store.get_value(b"a").await.is_err(), "sealed for another place, or by another key");
     }
     redis.run::<()>(redis::cmd("SET").arg(&a).arg("genuine")).await;
-    assert!(store.kept(b"a").await.is_err());
+    assert!(store.get_value(b"a").await.is_err());
     redis.run::<()>(redis::cmd("SET").arg(&a).arg(genuine)).await;
-    assert_eq!(store.kept(b"a").await.unwrap().unwrap(), b"genuine");
-    assert_eq!(under_keys(&redis, 3, Some(1)).kept(b"a").await.unwrap().unwrap(), b"genuine", "after a rotation");
+    assert_eq!(store.get_value(b"a").await.unwrap().unwrap(), b"genuine");
+    assert_eq!(under_keys(&redis, 3, Some(1)).get_value(b"a").await.unwrap().unwrap(), b"genuine", "after a rotation");
 }
 
 #[tokio::test]
 async fn replicas_read_revocations_made_after_their_start() {
     let redis = Redis::start().await;
     let (one, other) = (in_redis(&redis), in_redis(&redis));
-    one.refuse(&[1; 32]).await.unwrap();
+    one.revoke_token(&[1; 32]).await.unwrap();
     let mut cursor = Cursor::default();
-    assert_eq!(other.ended_since(&mut cursor).await.unwrap(), News::default());
+    assert_eq!(other.revocations_since(&mut cursor).await.unwrap(), RevocationEvents::default());
     one.insert(session(2), 1).await.unwrap();
-    one.end(RevocationTarget::Session(&session(2)), unix_now()).await.unwrap();
-    one.refuse(&[3; 32]).await.unwrap();
-    let news = other.ended_since(&mut cursor).await.unwrap();
+    one.revoke(RevocationTarget::Session(&session(2)), unix_now()).await.unwrap();
+    one.revoke_token(&[3; 32]).await.unwrap();
+    let news = other.revocations_since(&mut cursor).await.unwrap();
     assert_eq!(news.tokens, [[2; 32], [3; 32]]);
     let keys = session(2).revocation_keys();
-    assert_eq!(news.ends, [(keys.session, one.ends(&keys).await.unwrap().session)]);
-    assert_eq!(other.ended_since(&mut cursor).await.unwrap(), News::default());
+    assert_eq!(news.revocations, [(keys.session, one.revocations(&keys).await.unwrap().session)]);
+    assert_eq!(other.revocations_since(&mut cursor).await.unwrap(), RevocationEvents::default());
 }
 
 #[tokio::test]
@@ -575,7 +586,8 @@ async fn store_follows_sentinel_to_next_master() {
     .await;
     master.kill();
     eventually("the store goes on with the next master", async || {
-        store.touch(&session(1), 2).await.is_ok() && matches!(store.find(&[1; 32]).await, Ok(Found::Session(_, 2)))
+        store.touch(&session(1), 2).await.is_ok()
+            && matches!(store.find(&[1; 32]).await, Ok(LookupResult::Session(_, 2)))
     })
     .await;
 }
@@ -585,9 +597,12 @@ async fn revocation_under_another_key_is_found() {
     let redis = Redis::start().await;
     let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
     before.insert(session(1), 1).await.unwrap();
-    assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Session(..)), "it stands under both keys from now on");
-    before.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
-    assert!(matches!(after.find(&[1; 32]).await.unwrap(), Found::Ended));
+    assert!(
+        matches!(after.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)),
+        "it stands under both keys from now on"
+    );
+    before.revoke(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
+    assert!(matches!(after.find(&[1; 32]).await.unwrap(), LookupResult::Revoked));
 }
 
 #[tokio::test]
@@ -595,10 +610,10 @@ async fn unreadable_news_does_not_hide_other_news() {
     let redis = Redis::start().await;
     let (one, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
     let mut cursor = Cursor::default();
-    assert_eq!(one.ended_since(&mut cursor).await.unwrap(), News::default());
-    stranger.refuse(&[5; 32]).await.unwrap();
-    one.refuse(&[6; 32]).await.unwrap();
-    assert_eq!(one.ended_since(&mut cursor).await.unwrap().tokens, [[6; 32]]);
+    assert_eq!(one.revocations_since(&mut cursor).await.unwrap(), RevocationEvents::default());
+    stranger.revoke_token(&[5; 32]).await.unwrap();
+    one.revoke_token(&[6; 32]).await.unwrap();
+    assert_eq!(one.revocations_since(&mut cursor).await.unwrap().tokens, [[6; 32]]);
 }
 
 #[tokio::test]
@@ -609,18 +624,18 @@ async fn token_pointers_last_as_long_as_newest_refresh_token() {
     let mut first = (*session(1)).clone();
     first.ends_at = brief;
     store.insert(Arc::new(first.clone()), 1).await.unwrap();
-    let fence = locked(&store, &first).await;
-    let later = first.renewed("access".into(), now + 1800, 1800, [2; 32], Some("rotated".into()), Some(now + 3600));
-    store.replace(Arc::new(later), fence).await.unwrap();
+    let fencing_token = locked(&store, &first).await;
+    let later = first.refreshed("access".into(), now + 1800, 1800, [2; 32], Some("rotated".into()), Some(now + 3600));
+    store.replace(Arc::new(later), fencing_token).await.unwrap();
     let mut other = (*session(3)).clone();
     other.ends_at = brief;
     store.insert(Arc::new(other), 1).await.unwrap();
     tokio::time::sleep(Duration::from_millis(4100)).await;
     for token in [[1; 32], [2; 32]] {
-        assert!(matches!(store.find(&token).await.unwrap(), Found::Session(..)), "also the login's own");
+        assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Session(..)), "also the login's own");
     }
     end_all(&store, &first.owner).await.unwrap();
-    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended), "another session's end hides none");
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Revoked), "another session's end hides none");
 }
 
 #[tokio::test]
@@ -628,21 +643,21 @@ async fn customer_sessions_survive_key_rotation() {
     let redis = Redis::start().await;
     under_keys(&redis, 1, None).insert(session(1), 1).await.unwrap();
     let rotating = under_keys(&redis, 2, Some(1));
-    assert!(matches!(rotating.find(&[1; 32]).await.unwrap(), Found::Session(..)));
-    let fence = locked(&rotating, &session(1)).await;
-    rotating.replace(renewed(&session(1), 9), fence).await.unwrap();
+    assert!(matches!(rotating.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)));
+    let fencing_token = locked(&rotating, &session(1)).await;
+    rotating.replace(refreshed(&session(1), 9), fencing_token).await.unwrap();
     let (rotated, owner) = (under_keys(&redis, 2, None), session(1).owner.clone());
     end_all(&rotated, &owner).await.unwrap();
-    assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), Found::Ended));
+    assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), LookupResult::Revoked));
 }
 
 #[tokio::test]
 async fn late_insert_does_not_restore_ended_session() {
     of_each(async |store| {
-        store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
+        store.revoke(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
         store.insert(session(1), 1).await.unwrap();
-        assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Ended));
-        assert_eq!(store.lock(&session(1), LEASE).await.unwrap(), Lock::Gone);
+        assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Revoked));
+        assert_eq!(store.lock(&session(1), LEASE).await.unwrap(), LockResult::SessionGone);
     })
     .await;
 }
@@ -652,13 +667,14 @@ async fn revocation_survives_concurrent_replace() {
     for _ in 0..5_000 {
         let store = Arc::new(MemoryStore::new(100));
         store.insert(session(1), 1).await.unwrap();
-        let fence = locked(&*store, &session(1)).await;
+        let fencing_token = locked(&*store, &session(1)).await;
         let writing = Arc::clone(&store);
-        let written = tokio::spawn(async move { writing.replace(renewed(&session(1), 2), fence).await.unwrap() });
-        store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
+        let written =
+            tokio::spawn(async move { writing.replace(refreshed(&session(1), 2), fencing_token).await.unwrap() });
+        store.revoke(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
         let _ = written.await.unwrap();
         for token in [[1; 32], [2; 32]] {
-            assert!(!matches!(store.find(&token).await.unwrap(), Found::Session(..)));
+            assert!(!matches!(store.find(&token).await.unwrap(), LookupResult::Session(..)));
         }
     }
 }
@@ -683,15 +699,15 @@ async fn redis_user_database_and_prefix_are_respected() {
     };
     let store = of("pa ss");
     store.insert(session(1), 1).await.unwrap();
-    let fence = locked(&store, &session(1)).await;
-    assert_eq!(store.replace(renewed(&session(1), 2), fence).await.unwrap(), Written::Yes);
+    let fencing_token = locked(&store, &session(1)).await;
+    assert_eq!(store.replace(refreshed(&session(1), 2), fencing_token).await.unwrap(), CasResult::Written);
     store.touch(&session(1), 2).await.unwrap();
-    store.turn(b"ada", Duration::from_secs(1), Duration::from_secs(1)).await.unwrap();
-    store.take(b"slas", BucketConfig { capacity: 1, refill_interval: LEASE }, 1, 0).await.unwrap().unwrap();
-    store.keep(b"keys", b"value", LEASE).await.unwrap();
-    assert_eq!(store.kept(b"keys").await.unwrap().unwrap(), b"value");
-    store.end(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
-    store.try_commands().await.unwrap();
+    store.reserve_login_slot(b"ada", Duration::from_secs(1), Duration::from_secs(1)).await.unwrap();
+    store.acquire_tokens(b"slas", BucketConfig { capacity: 1, refill_interval: LEASE }, 1, 0).await.unwrap().unwrap();
+    store.put_value(b"keys", b"value", LEASE).await.unwrap();
+    assert_eq!(store.get_value(b"keys").await.unwrap().unwrap(), b"value");
+    store.revoke(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
+    store.check_commands().await.unwrap();
     store.check_key(true).await.unwrap();
     assert!(redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db3:"));
     assert!(!redis.run::<String>(redis::cmd("INFO").arg("keyspace")).await.contains("db0:"));
@@ -723,7 +739,7 @@ async fn redis_over_tls_is_verified() {
     };
     let store = of(&authority);
     store.insert(session(1), 1).await.unwrap();
-    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(..)));
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)));
     assert!(of(&stranger).find(&[1; 32]).await.is_err(), "signed by another authority");
 }
 
@@ -734,13 +750,13 @@ async fn full_memory_store_evicts_least_recently_used_sessions() {
         let mut newest = session(number);
         store.insert(Arc::clone(&newest), u64::from(number)).await.unwrap();
         for token in 1..9 {
-            let fence = locked(&store, &newest).await;
+            let fencing_token = locked(&store, &newest).await;
             let access = SecretString::from("access");
             let mut digest = [number; 32];
             digest[0] = token;
             digest[1] = 255;
-            newest = Arc::new(newest.renewed(access, unix_now() + 1800, 1800, digest, None, None));
-            store.replace(Arc::clone(&newest), fence).await.unwrap();
+            newest = Arc::new(newest.refreshed(access, unix_now() + 1800, 1800, digest, None, None));
+            store.replace(Arc::clone(&newest), fencing_token).await.unwrap();
         }
         if number == 99 {
             assert_eq!(store.sweep(0, LEASE).await, Some(100));
@@ -752,7 +768,7 @@ async fn full_memory_store_evicts_least_recently_used_sessions() {
         newest[0] = 8;
         newest[1] = 255;
         for token in [[number; 32], newest] {
-            let is_held = matches!(store.find(&token).await.unwrap(), Found::Session(..));
+            let is_held = matches!(store.find(&token).await.unwrap(), LookupResult::Session(..));
             assert_eq!(is_held, number >= 50, "session {number}");
         }
     }

@@ -10,7 +10,7 @@ use redis::cmd;
 use shopper_gateway::{
     config::{RedisAddress, RedisLogin, RedisStore as Configured, RedisTls, RedisTopology},
     observability::metrics::Metrics,
-    store::{Found, Outage, SessionStore, UnavailableCause as Cause, redis::RedisStore},
+    store::{LookupResult, Outage, SessionStore, UnavailableCause as Cause, redis::RedisStore},
 };
 
 use crate::{
@@ -54,7 +54,7 @@ async fn cause(settings: &Configured) -> Option<Cause> {
 async fn works(settings: &Configured) {
     let store = made(settings);
     eventually("the store takes a session", async || store.insert(session(1), 1).await.is_ok()).await;
-    assert!(matches!(store.find(&[1; 32]).await.unwrap(), Found::Session(..)));
+    assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)));
 }
 
 /// A server with TLS at a port of its own, beside the plain one.

@@ -7,8 +7,8 @@ use shopper_gateway::{
     config::RedisTopology,
     ratelimit::BucketConfig,
     store::{
-        Epoch, Fence, KeyCheck, Lock, Outage, RevocationTarget, Session, SessionStore, UnavailableCause as Cause,
-        redis::RedisStore,
+        Epoch, FencingToken, KeyCheck, LockResult, Outage, RevocationTarget, Session, SessionStore,
+        UnavailableCause as Cause, redis::RedisStore,
     },
     time::unix_now,
 };
@@ -25,9 +25,9 @@ const COMMANDS: &str = "GET SET DEL EXPIREAT PEXPIREAT TTL HSET HGET HMGET HINCR
 /// Keys that may stand without an end, by what follows the prefix. There is none.
 const ENDLESS: [&str; 0] = [];
 
-async fn fence(store: &RedisStore, session: &Session) -> Fence {
+async fn fencing_token(store: &RedisStore, session: &Session) -> FencingToken {
     match store.lock(session, LEASE).await.unwrap() {
-        Lock::Yours(fence) => fence,
+        LockResult::Acquired(fencing_token) => fencing_token,
         lock => panic!("{lock:?}"),
     }
 }
@@ -36,42 +36,42 @@ async fn fence(store: &RedisStore, session: &Session) -> Fence {
 async fn write_everything(store: &RedisStore) {
     let now = unix_now();
     // Three sessions: one stays, one is renewed while locked again, one ends.
-    let own = Arc::new(Session::clone(&session(1)).handing([101; 32], None, now));
+    let own = Arc::new(Session::clone(&session(1)).with_caller_refresh_token([101; 32], None, now));
     store.insert(Arc::clone(&own), now).await.unwrap();
     store.insert(session(2), now).await.unwrap();
     store.insert(session(3), now).await.unwrap();
-    let lock = fence(store, &session(2)).await;
-    let next = session(2).renewed("a".into(), now + 1800, 1800, [22; 32], Some("r".into()), None);
-    store.replace(Arc::new(next.handing([102; 32], None, now)), lock).await.unwrap();
-    fence(store, &session(2)).await;
+    let lock = fencing_token(store, &session(2)).await;
+    let next = session(2).refreshed("a".into(), now + 1800, 1800, [22; 32], Some("r".into()), None);
+    store.replace(Arc::new(next.with_caller_refresh_token([102; 32], None, now)), lock).await.unwrap();
+    fencing_token(store, &session(2)).await;
     store.touch(&session(1), now + 1).await.unwrap();
-    store.end(RevocationTarget::Session(&session(3)), now).await.unwrap();
+    store.revoke(RevocationTarget::Session(&session(3)), now).await.unwrap();
     let keys = session(4).revocation_keys();
-    let token = RevocationTarget::Token { digest: [44; 32], keys, issued_at: now, after: None };
-    store.end(token, now).await.unwrap();
+    let token = RevocationTarget::Token { digest: [44; 32], keys, issued_at: now, epoch: None };
+    store.revoke(token, now).await.unwrap();
     let owner = &session(5).owner;
-    store.end_all(&owner.organization, owner.customer.as_ref().unwrap(), now).await.unwrap();
+    store.revoke_customer(&owner.organization, owner.customer.as_ref().unwrap(), now).await.unwrap();
     // Sessions after the customer's end, or it would have taken all of them.
-    let customer = store.ends(&session(6).revocation_keys()).await.unwrap().customer.number;
+    let customer = store.revocations(&session(6).revocation_keys()).await.unwrap().customer.number;
     for number in [6, 7] {
         let mut later = Session::clone(&session(number));
-        later.after = Epoch { session: 0, customer };
+        later.epoch = Epoch { session: 0, customer };
         store.insert(Arc::new(later), now).await.unwrap();
     }
-    fence(store, &session(6)).await;
+    fencing_token(store, &session(6)).await;
     // One whose time is over already: a login that was offered late.
     let mut over = Session::clone(&session(8));
     over.owner.customer = Some("late".parse().unwrap());
     over.ends_at = now - 5;
     store.insert(Arc::new(over), now).await.unwrap();
-    store.refuse(&[55; 32]).await.unwrap();
-    store.note_after(&[66; 32], Epoch { session: 1, customer: 1 }, LEASE).await.unwrap();
-    store.claim(&[77; 32], LEASE).await.unwrap();
-    store.turn(b"ada", LEASE, LEASE).await.unwrap();
-    store.take(b"slas", BucketConfig { capacity: 9, refill_interval: LEASE }, 1, 0).await.unwrap().unwrap();
-    store.keep(b"keys", b"value", LEASE).await.unwrap();
+    store.revoke_token(&[55; 32]).await.unwrap();
+    store.record_epoch(&[66; 32], Epoch { session: 1, customer: 1 }, LEASE).await.unwrap();
+    store.acquire_creation_lock(&[77; 32], LEASE).await.unwrap();
+    store.reserve_login_slot(b"ada", LEASE, LEASE).await.unwrap();
+    store.acquire_tokens(b"slas", BucketConfig { capacity: 9, refill_interval: LEASE }, 1, 0).await.unwrap().unwrap();
+    store.put_value(b"keys", b"value", LEASE).await.unwrap();
     store.check_key(true).await.unwrap();
-    store.try_commands().await.unwrap();
+    store.check_commands().await.unwrap();
 }
 
 /// Names and the rest of their lives in seconds; -1 for one without an end.
@@ -137,7 +137,7 @@ async fn forbidden_command_is_reported_and_leaves_no_keys() {
         redis.run::<()>(&user(&name, forbidden)).await;
         let mut settings = configured(RedisTopology::Standalone(redis.address()));
         settings.login = login(Some(&name), "pw");
-        let tried = made(&settings).try_commands().await;
+        let tried = made(&settings).check_commands().await;
         match forbidden {
             Some(forbidden) => {
                 let refused = tried.unwrap_err();
@@ -160,12 +160,12 @@ async fn keys_outside_allowed_prefix_are_an_outage() {
     redis.run::<()>(cmd("ACL").arg("SETUSER").arg("gateway").arg(&["ON", ">pw", "~other:*", "+@all"])).await;
     let mut settings = configured(RedisTopology::Standalone(redis.address()));
     settings.login = login(Some("gateway"), "pw");
-    let refused = made(&settings).try_commands().await.unwrap_err();
+    let refused = made(&settings).check_commands().await.unwrap_err();
     assert_eq!(refused.outage, Some(Outage::of_redis(Cause::PermissionDenied)));
 }
 
 fn is_other(check: &KeyCheck) -> bool {
-    matches!(check, KeyCheck::Other { .. })
+    matches!(check, KeyCheck::Mismatch { .. })
 }
 
 #[tokio::test]
@@ -174,19 +174,19 @@ async fn gateway_with_another_encryption_key_detects_mismatch_and_fleet_does_not
     let (one, two, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 1, None), under_keys(&redis, 9, None));
     assert_eq!(stranger.check_key(false).await, Ok(KeyCheck::Unknown), "a check writes nothing");
     assert_eq!(lives(&redis).await, []);
-    assert_eq!(one.check_key(true).await, Ok(KeyCheck::Common));
-    assert_eq!(two.check_key(true).await, Ok(KeyCheck::Common));
+    assert_eq!(one.check_key(true).await, Ok(KeyCheck::Match));
+    assert_eq!(two.check_key(true).await, Ok(KeyCheck::Match));
     for registers in [false, true] {
         let check = stranger.check_key(registers).await.unwrap();
-        let KeyCheck::Other { own, stored } = &check else { panic!("{check:?}") };
+        let KeyCheck::Mismatch { own, stored } = &check else { panic!("{check:?}") };
         assert!(own != stored && check.to_string().contains("store.encryption_key"), "{check}");
         assert!(is_other(&stranger.state().key));
     }
-    assert_eq!(one.check_key(true).await, Ok(KeyCheck::Common));
+    assert_eq!(one.check_key(true).await, Ok(KeyCheck::Match));
     // A fleet that begins anew with another key on purpose takes the value away.
     redis.run::<()>(cmd("DEL").arg("test:key")).await;
-    assert_eq!(stranger.check_key(true).await, Ok(KeyCheck::Common));
-    assert_eq!(stranger.state().key, KeyCheck::Common);
+    assert_eq!(stranger.check_key(true).await, Ok(KeyCheck::Match));
+    assert_eq!(stranger.state().key, KeyCheck::Match);
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn rolling_encryption_key_replacement_reports_no_mismatch() {
             for _ in 0..2 {
                 for gateway in [replica, 1 - replica] {
                     let check = fleet[gateway].check_key(true).await.unwrap();
-                    assert_eq!(check, KeyCheck::Common, "{current} {previous:?} at {replica}, checked by {gateway}");
+                    assert_eq!(check, KeyCheck::Match, "{current} {previous:?} at {replica}, checked by {gateway}");
                 }
             }
         }
@@ -218,7 +218,7 @@ async fn forged_key_check_value_is_a_mismatch() {
         assert!(is_other(&store.check_key(true).await.unwrap()), "{text}");
     }
     // What the store seals elsewhere is no check value either.
-    store.keep(b"key check", b"key check", LEASE).await.unwrap();
+    store.put_value(b"key check", b"key check", LEASE).await.unwrap();
     let names: Vec<String> = redis.run(cmd("KEYS").arg("test:k:*")).await;
     let sealed: Vec<u8> = redis.run(cmd("GET").arg(&names[0])).await;
     redis.run::<()>(cmd("SET").arg("test:key").arg(sealed)).await;

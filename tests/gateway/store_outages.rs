@@ -13,7 +13,7 @@ use redis::cmd;
 use shopper_gateway::{
     config::{RedisAddress, RedisLogin, RedisTopology},
     observability::metrics::Metrics,
-    store::{Cursor, Found, Outage, SessionStore, StoreError, UnavailableCause as Cause, redis::RedisStore},
+    store::{Cursor, LookupResult, Outage, SessionStore, StoreError, UnavailableCause as Cause, redis::RedisStore},
 };
 
 use tokio::{
@@ -87,12 +87,12 @@ async fn rejected_write_marks_store_down_until_writes_succeed() {
         // What is still answered does not hide it.
         let mut cursor = Cursor::default();
         for _ in 0..5 {
-            let _ = store.ended_since(&mut cursor).await;
+            let _ = store.revocations_since(&mut cursor).await;
             assert_eq!(metrics.store_up.get(), 0, "{cause:?}");
         }
         all(&redis, end).await;
         eventually("the store is up again", async || {
-            let _ = store.ended_since(&mut cursor).await;
+            let _ = store.revocations_since(&mut cursor).await;
             metrics.store_up.get() == 1
         })
         .await;
@@ -138,7 +138,7 @@ async fn rejected_commands_reconnect_at_most_once_a_second_and_reads_continue() 
     let before = connections().await;
     for _ in 0..200 {
         assert!(store.insert(session(2), 1).await.is_err());
-        assert!(matches!(store.find(&[1; 32]).await, Ok(Found::Session(..))), "reads go on");
+        assert!(matches!(store.find(&[1; 32]).await, Ok(LookupResult::Session(..))), "reads go on");
     }
     let made = connections().await - before;
     assert!(made < 20, "{made}");
@@ -186,7 +186,7 @@ async fn demoted_master_is_left_for_master_named_by_sentinels() {
     eventually("the next connection may be made", async || store.insert(session(2), 1).await.is_ok()).await;
     assert!(after.run::<i64>(&cmd("DBSIZE")).await > 0);
     eventually("the store is up", async || {
-        let _ = store.ended_since(&mut Cursor("0-0".to_owned())).await;
+        let _ = store.revocations_since(&mut Cursor("0-0".to_owned())).await;
         metrics.store_up.get() == 1
     })
     .await;

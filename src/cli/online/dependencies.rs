@@ -17,9 +17,9 @@ pub(super) async fn probe_store(settings: &Settings, metrics: &Metrics) -> Optio
         run_probe(name, async {
             let store = app::build_session_store(settings, metrics).map_err(|error| error.to_string())?;
             wait_until_reachable(store.as_ref(), settings.timeouts.connect).await?;
-            store.try_commands().await.map_err(|refused| refused.to_string())?;
+            store.check_commands().await.map_err(|refused| refused.to_string())?;
             match store.check_key(false).await {
-                Ok(other @ KeyCheck::Other { .. }) => Err(other.to_string()),
+                Ok(other @ KeyCheck::Mismatch { .. }) => Err(other.to_string()),
                 Ok(key) => Ok(format!("answers within {} ms, takes every command; {key}", redis.timeout.as_millis())),
                 Err(error) => Err(unreachable_reason(store.as_ref(), &error)),
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     jwt::TokenDigest,
-    store::{CallerEntry, Epoch, Handed, Owner, RefreshTokenHistory, Session, SessionId, StoreError},
+    store::{CallerEntry, CallerRefreshToken, Epoch, Owner, RefreshTokenHistory, Session, SessionId, StoreError},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -21,8 +21,8 @@ struct Wire<'a> {
     customer: Option<&'a str>,
     registered: bool,
     access_token: &'a str,
-    access_ends_at: u64,
-    access_life: u64,
+    access_expires_at: u64,
+    access_lifetime: u64,
     refresh_token: &'a str,
     ends_at: u64,
     tokens: Vec<String>,
@@ -35,7 +35,7 @@ struct Wire<'a> {
     #[serde(default, skip_serializing_if = "is_none")]
     after: (u64, u64),
     #[serde(default)]
-    renewed_at: u64,
+    refreshed_at: u64,
     /// The caller's name, and by what it proved to be that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     caller: Option<(String, String)>,
@@ -58,15 +58,15 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
         customer: owner.customer.as_ref().map(AsRef::as_ref),
         registered: owner.registered,
         access_token: session.access_token.expose_secret(),
-        access_ends_at: session.access_ends_at,
-        access_life: session.access_life,
+        access_expires_at: session.access_expires_at,
+        access_lifetime: session.access_lifetime,
         refresh_token: session.refresh_token.expose_secret(),
         ends_at: session.ends_at,
         tokens: session.tokens.iter().map(|token| URL_SAFE_NO_PAD.encode(token)).collect(),
         is_named: session.is_named,
-        handed: session.handed.as_deref().map(|handed| handed.iter().map(handed_text).collect()),
-        after: (session.after.session, session.after.customer),
-        renewed_at: session.renewed_at,
+        handed: session.refresh_token_history.as_deref().map(|handed| handed.iter().map(handed_text).collect()),
+        after: (session.epoch.session, session.epoch.customer),
+        refreshed_at: session.refreshed_at,
         caller: session.caller.as_deref().map(|entry| (entry.name.clone(), entry.identity.clone())),
         version: session.version,
     };
@@ -78,7 +78,7 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|_| unreadable())?;
     let tokens = wire.tokens.iter().map(|text| digest(text)).collect::<Option<Vec<_>>>();
     let read_handed =
-        |(name, superseded_at): (String, Option<u64>)| Some(Handed { name: digest(&name)?, superseded_at });
+        |(name, superseded_at): (String, Option<u64>)| Some(CallerRefreshToken { name: digest(&name)?, superseded_at });
     let handed = match wire.handed {
         Some(handed) => {
             let handed = handed.into_iter().map(read_handed).collect::<Option<RefreshTokenHistory>>();
@@ -97,21 +97,21 @@ pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
             registered: wire.registered,
         },
         access_token: SecretString::from(wire.access_token),
-        access_ends_at: wire.access_ends_at,
-        access_life: wire.access_life,
+        access_expires_at: wire.access_expires_at,
+        access_lifetime: wire.access_lifetime,
         refresh_token: SecretString::from(wire.refresh_token),
         ends_at: wire.ends_at,
         tokens: tokens.ok_or_else(unreadable)?,
         is_named: wire.is_named,
-        handed,
-        after: Epoch { session: wire.after.0, customer: wire.after.1 },
-        renewed_at: wire.renewed_at,
+        refresh_token_history: handed,
+        epoch: Epoch { session: wire.after.0, customer: wire.after.1 },
+        refreshed_at: wire.refreshed_at,
         caller: wire.caller.map(|(name, identity)| Box::new(CallerEntry { name, identity })),
         version: wire.version,
     })
 }
 
-fn handed_text(handed: &Handed) -> (String, Option<u64>) {
+fn handed_text(handed: &CallerRefreshToken) -> (String, Option<u64>) {
     (URL_SAFE_NO_PAD.encode(handed.name), handed.superseded_at)
 }
 

@@ -5,9 +5,9 @@
 
 use redis::{Cmd, cmd};
 
-use super::connection::Link;
+use super::connection::ConnectionManager;
 use crate::{
-    store::{RefusedCommand, StoreError, random_bytes},
+    store::{RejectedCommand, StoreError, random_bytes},
     time::unix_now,
 };
 
@@ -20,10 +20,10 @@ const SCRIPT: &str = "return redis.call('EXISTS', KEYS[1])";
 ///
 /// # Errors
 /// The first one that was refused or not answered.
-pub(super) async fn run(link: &Link, prefix: &str) -> Result<(), RefusedCommand> {
+pub(super) async fn run(link: &ConnectionManager, prefix: &str) -> Result<(), RejectedCommand> {
     let refused = |command: &str, error: StoreError| {
         let outage = link.health().outage().filter(|_| error == StoreError::Unavailable);
-        RefusedCommand { command: command.to_owned(), outage }
+        RejectedCommand { command: command.to_owned(), outage }
     };
     let random = random_bytes().map_err(|error| refused("SET", error))?;
     // One slot of a cluster for all of them.

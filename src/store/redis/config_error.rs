@@ -2,7 +2,7 @@
 
 /// Why no link can be made at all.
 #[derive(Debug, thiserror::Error)]
-pub enum LinkError {
+pub enum RedisConfigError {
     /// The address is none that the library takes.
     #[error("store.url: not an address of Redis: {0}")]
     Url(String),

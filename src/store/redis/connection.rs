@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, RwLock};
 
 use super::{
     cause,
-    config_error::LinkError,
+    config_error::RedisConfigError,
     connector::{Connection, Connector},
     health::Health,
 };
@@ -34,12 +34,12 @@ const REFUSED_FOR: Duration = Duration::from_secs(1);
 
 /// A connection that is made when it is needed and again when it broke.
 #[derive(Clone)]
-pub(super) struct Link(Arc<State>);
+pub(super) struct ConnectionManager(Arc<State>);
 
 struct State {
     connector: Connector,
     timeout: Duration,
-    live: RwLock<Option<Live>>,
+    live: RwLock<Option<OpenConnection>>,
     /// When the last attempt failed; only one attempt runs at a time.
     failed_at: Mutex<Option<Instant>>,
     /// Counts the connections.
@@ -48,7 +48,7 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Live {
+struct OpenConnection {
     connection: Connection,
     number: u64,
     made_at: Instant,
@@ -56,12 +56,12 @@ struct Live {
 
 /// What is sent.
 #[derive(Clone, Copy)]
-enum Work<'w> {
+enum Operation<'w> {
     Command(&'w Cmd),
     Script(&'w ScriptInvocation<'w>),
 }
 
-impl Work<'_> {
+impl Operation<'_> {
     async fn run<T: FromRedisValue>(self, connection: Connection) -> Result<T, RedisError> {
         match (self, connection) {
             (Self::Command(command), Connection::One(mut one)) => command.query_async(&mut one).await,
@@ -72,14 +72,14 @@ impl Work<'_> {
     }
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for ConnectionManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("is_up", &self.0.health.is_up()).finish_non_exhaustive()
     }
 }
 
-impl Link {
-    pub(super) fn new(settings: &RedisStore, metrics: &Metrics) -> Result<Self, LinkError> {
+impl ConnectionManager {
+    pub(super) fn new(settings: &RedisStore, metrics: &Metrics) -> Result<Self, RedisConfigError> {
         Ok(Self(Arc::new(State {
             connector: Connector::new(settings)?,
             timeout: settings.timeout,
@@ -103,15 +103,15 @@ impl Link {
     /// Runs one command. It is sent a second time, on a new connection, if the first one broke or its server refuses for
     /// the time being.
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        self.run(Work::Command(command)).await
+        self.run(Operation::Command(command)).await
     }
 
     /// Runs one script, loading it where it is not known yet.
     pub(super) async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        self.run(Work::Script(script)).await
+        self.run(Operation::Script(script)).await
     }
 
-    async fn run<T: FromRedisValue>(&self, work: Work<'_>) -> Result<T, StoreError> {
+    async fn run<T: FromRedisValue>(&self, work: Operation<'_>) -> Result<T, StoreError> {
         let mut is_second = false;
         loop {
             let (live, is_fresh) = self.live().await?;
@@ -154,7 +154,7 @@ impl Link {
 
     /// The connection, and whether it was made just now. Making it may take longer than a command: it goes on
     /// for those who come later, while nobody waits longer than for a command.
-    async fn live(&self) -> Result<(Live, bool), StoreError> {
+    async fn live(&self) -> Result<(OpenConnection, bool), StoreError> {
         if let Some(live) = &*self.0.live.read().await {
             return Ok((live.clone(), false));
         }
@@ -167,7 +167,7 @@ impl Link {
     }
 
     /// Makes the connection, unless another has or just failed to.
-    async fn connect(&self) -> Result<(Live, bool), StoreError> {
+    async fn connect(&self) -> Result<(OpenConnection, bool), StoreError> {
         let mut failed_at = self.0.failed_at.lock().await;
         if let Some(live) = &*self.0.live.read().await {
             return Ok((live.clone(), false));
@@ -179,7 +179,7 @@ impl Link {
             Ok(connection) => {
                 *failed_at = None;
                 let number = self.0.made.fetch_add(1, Ordering::Relaxed);
-                let live = Live { connection, number, made_at: Instant::now() };
+                let live = OpenConnection { connection, number, made_at: Instant::now() };
                 *self.0.live.write().await = Some(live.clone());
                 Ok((live, true))
             }

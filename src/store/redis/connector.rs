@@ -15,7 +15,7 @@ use redis::{
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{cause, config_error::LinkError};
+use super::{cause, config_error::RedisConfigError};
 use crate::{
     certificates::{self, Certificates, FileError, KeyPairError},
     config::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology},
@@ -46,8 +46,8 @@ pub(super) struct Connector {
 
 impl Connector {
     /// # Errors
-    /// [`LinkError`] if a file cannot be read or used, or the library does not take the address.
-    pub(super) fn new(settings: &RedisStore) -> Result<Self, LinkError> {
+    /// [`RedisConfigError`] if a file cannot be read or used, or the library does not take the address.
+    pub(super) fn new(settings: &RedisStore) -> Result<Self, RedisConfigError> {
         let connector = Self {
             topology: settings.topology.clone(),
             login: settings.login.clone(),
@@ -67,7 +67,7 @@ impl Connector {
             check_files(tls, "store.sentinel_ca or store.ca")?;
         }
         for server in servers {
-            client(server, tls).map_err(|error| LinkError::Url(error.category().to_owned()))?;
+            client(server, tls).map_err(|error| RedisConfigError::Url(error.category().to_owned()))?;
         }
         Ok(connector)
     }
@@ -316,14 +316,14 @@ fn connection_info(address: &RedisAddress, tls: bool) -> Result<ConnectionInfo, 
 }
 
 /// Whether the files of TLS are what they should be; `ca` is the key that names the authorities.
-fn check_files(tls: &RedisTls, ca: &'static str) -> Result<(), LinkError> {
+fn check_files(tls: &RedisTls, ca: &'static str) -> Result<(), RedisConfigError> {
     if let Some(file) = &tls.ca {
-        Certificates::read_authorities(file).map_err(|error| LinkError::File(ca, error.to_string()))?;
+        Certificates::read_authorities(file).map_err(|error| RedisConfigError::File(ca, error.to_string()))?;
     }
     if let Some((certificate, key)) = &tls.client_certificate {
         certificates::read_client_pair(certificate, key).map_err(|error| match error {
-            KeyPairError::Certificate(error) => LinkError::File("store.certificate", error.to_string()),
-            KeyPairError::PrivateKey(error) => LinkError::File("store.private_key", error.to_string()),
+            KeyPairError::Certificate(error) => RedisConfigError::File("store.certificate", error.to_string()),
+            KeyPairError::PrivateKey(error) => RedisConfigError::File("store.private_key", error.to_string()),
         })?;
     }
     Ok(())

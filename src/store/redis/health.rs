@@ -21,10 +21,10 @@ const LOGGED_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Health {
     is_up: AtomicBool,
     gauge: IntGauge,
-    trouble: Mutex<Option<Trouble>>,
+    state: Mutex<Option<OutageState>>,
 }
 
-struct Trouble {
+struct OutageState {
     outage: Outage,
     last_at: Instant,
     logged_at: Instant,
@@ -33,12 +33,12 @@ struct Trouble {
 
 impl Health {
     pub(super) fn new(gauge: IntGauge) -> Self {
-        Self { is_up: AtomicBool::new(true), gauge, trouble: Mutex::new(None) }
+        Self { is_up: AtomicBool::new(true), gauge, state: Mutex::new(None) }
     }
 
     /// Why the store cannot be used, while that is so.
     pub(super) fn outage(&self) -> Option<Outage> {
-        self.trouble.lock().as_ref().map(|trouble| trouble.outage)
+        self.state.lock().as_ref().map(|state| state.outage)
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -51,42 +51,42 @@ impl Health {
             self.gauge.set(1);
             return;
         }
-        let mut trouble = self.trouble.lock();
-        if trouble.as_ref().is_none_or(|trouble| !trouble.outage.cause.outlasts_answers()) {
-            self.end(&mut trouble);
+        let mut state = self.state.lock();
+        if state.as_ref().is_none_or(|state| !state.outage.cause.outlasts_answers()) {
+            self.clear_outage(&mut state);
         }
     }
 
     /// Every command was tried, the first of them at this time, and taken.
-    pub(super) fn took_everything(&self, since: Instant) {
-        let mut trouble = self.trouble.lock();
-        if trouble.as_ref().is_some_and(|trouble| trouble.last_at < since) {
-            self.end(&mut trouble);
+    pub(super) fn note_commands_accepted(&self, since: Instant) {
+        let mut state = self.state.lock();
+        if state.as_ref().is_some_and(|state| state.last_at < since) {
+            self.clear_outage(&mut state);
         }
     }
 
     /// The store could not be used.
     pub(super) fn failed(&self, outage: Outage) {
         let now = Instant::now();
-        let mut trouble = self.trouble.lock();
-        let is_news = match trouble.as_mut() {
-            Some(trouble) => {
-                trouble.last_at = now;
-                let is_news = trouble.outage != outage && now.duration_since(trouble.logged_at) >= LOGGED_EVERY;
-                trouble.outage = outage;
+        let mut state = self.state.lock();
+        let is_news = match state.as_mut() {
+            Some(state) => {
+                state.last_at = now;
+                let is_news = state.outage != outage && now.duration_since(state.logged_at) >= LOGGED_EVERY;
+                state.outage = outage;
                 if is_news {
-                    trouble.logged_at = now;
+                    state.logged_at = now;
                 }
                 is_news
             }
             None => {
-                *trouble = Some(Trouble { outage, last_at: now, logged_at: now, tried_at: now });
+                *state = Some(OutageState { outage, last_at: now, logged_at: now, tried_at: now });
                 true
             }
         };
         self.is_up.store(false, Ordering::Relaxed);
         self.gauge.set(0);
-        drop(trouble);
+        drop(state);
         if is_news {
             tracing::error!(
                 cause = outage.cause.label(),
@@ -96,27 +96,27 @@ impl Health {
     }
 
     /// Whether it is time to try every command, because answers alone do not tell that the outage is over.
-    pub(super) fn is_trial_due(&self) -> bool {
+    pub(super) fn is_command_check_due(&self) -> bool {
         if self.is_up() {
             return false;
         }
-        let mut trouble = self.trouble.lock();
-        let due = trouble.as_mut().filter(|trouble| {
-            trouble.outage.cause.outlasts_answers()
-                && trouble.last_at.elapsed() >= QUIET_FOR
-                && trouble.tried_at.elapsed() >= QUIET_FOR
+        let mut state = self.state.lock();
+        let due = state.as_mut().filter(|state| {
+            state.outage.cause.outlasts_answers()
+                && state.last_at.elapsed() >= QUIET_FOR
+                && state.tried_at.elapsed() >= QUIET_FOR
         });
         match due {
-            Some(trouble) => {
-                trouble.tried_at = Instant::now();
+            Some(state) => {
+                state.tried_at = Instant::now();
                 true
             }
             None => false,
         }
     }
 
-    fn end(&self, trouble: &mut Option<Trouble>) {
-        *trouble = None;
+    fn clear_outage(&self, state: &mut Option<OutageState>) {
+        *state = None;
         self.gauge.set(1);
         if !self.is_up.swap(true, Ordering::Relaxed) {
             tracing::info!("the session store can be used again");
@@ -142,9 +142,9 @@ mod tests {
         assert_eq!((gauge.get(), health.outage()), (0, Some(Outage::of_redis(Cause::OutOfMemory))));
         let began = Instant::now();
         health.failed(Outage::of_redis(Cause::OutOfMemory));
-        health.took_everything(began);
+        health.note_commands_accepted(began);
         assert!(!health.is_up(), "a refusal came while the commands were tried");
-        health.took_everything(Instant::now() + Duration::from_millis(1));
+        health.note_commands_accepted(Instant::now() + Duration::from_millis(1));
         assert_eq!((gauge.get(), health.is_up()), (1, true));
     }
 }

@@ -61,12 +61,12 @@ impl Sessions {
 
     async fn learn(&self, cursor: &mut Cursor) {
         let began = cursor.0.is_empty();
-        let Ok(news) = self.store.ended_since(cursor).await else { return };
+        let Ok(news) = self.store.revocations_since(cursor).await else { return };
         if began && !cursor.0.is_empty() {
             // Whatever was learnt before the cursor began may have ended unseen.
             self.cache.clear();
         }
-        for (key, end) in news.ends {
+        for (key, end) in news.revocations {
             self.ends.note(key, end);
         }
         for digest in news.tokens {
@@ -123,7 +123,7 @@ impl Sessions {
         for (_, known) in self.cache.iter() {
             let CacheEntry::Session(cached) = known else { continue };
             let session = cached.session.load_full();
-            let is_due = session.access_ends_at <= now + CachedSession::ahead(&session, self.settings.refresh_ahead);
+            let is_due = session.access_expires_at <= now + CachedSession::ahead(&session, self.settings.refresh_ahead);
             let is_used = cached.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
             if is_due && is_used && due.len() < share as usize {
                 // Once a session, by however many of its tokens it is known.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     jwt::TokenDigest,
     salesforce::{guard::Priority, slas::TokenResponse},
-    store::{CallerEntry, Claim, Found, Session, StoreError},
+    store::{CallerEntry, CreationLock, LookupResult, Session, StoreError},
     time::unix_now,
     types::{OrganizationId, SiteId},
     verify::{
@@ -66,12 +66,16 @@ impl Sessions {
             return Ok(Some(cached).filter(|cached| !self.has_ended(cached)));
         }
         match self.store.find(name).await? {
-            Found::Session(session, used_at) if session.is_named && session.tokens.first() == Some(name) => {
+            LookupResult::Session(session, used_at) if session.is_named && session.tokens.first() == Some(name) => {
                 let cached = Arc::new(CachedSession::new(session, used_at));
                 self.cache.insert(*name, CacheEntry::Session(Arc::clone(&cached)));
                 Ok(Some(cached))
             }
-            Found::Session(..) | Found::Gone | Found::Epoch(_) | Found::Ended | Found::Nothing => Ok(None),
+            LookupResult::Session(..)
+            | LookupResult::Gone
+            | LookupResult::Epoch(_)
+            | LookupResult::Revoked
+            | LookupResult::Unknown => Ok(None),
         }
     }
 
@@ -85,8 +89,8 @@ impl Sessions {
         }
         self.note_use(cached, now).await;
         let ahead = CachedSession::ahead(&session, self.settings.refresh_ahead);
-        if session.access_ends_at > now {
-            if session.access_ends_at <= now + ahead && !cached.has_just_failed(now) {
+        if session.access_expires_at > now {
+            if session.access_expires_at <= now + ahead && !cached.has_just_failed(now) {
                 self.refresh_in_background(cached);
             }
             return Ok(session);
@@ -186,13 +190,13 @@ impl Sessions {
     }
 
     /// Asks for the right to make the session of a name.
-    pub(in crate::tokens) async fn claim(&self, name: &TokenDigest) -> Result<Option<Claim>, StoreError> {
-        self.store.claim(name, self.exchange * CLAIMED_EXCHANGES).await
+    pub(in crate::tokens) async fn claim(&self, name: &TokenDigest) -> Result<Option<CreationLock>, StoreError> {
+        self.store.acquire_creation_lock(name, self.exchange * CLAIMED_EXCHANGES).await
     }
 
     /// Gives that right back.
-    pub(in crate::tokens) async fn release(&self, name: &TokenDigest, claim: Claim) {
+    pub(in crate::tokens) async fn release(&self, name: &TokenDigest, claim: CreationLock) {
         // A right that is not given back ends with its lease.
-        let _ = self.store.release(name, claim).await;
+        let _ = self.store.release_creation_lock(name, claim).await;
     }
 }

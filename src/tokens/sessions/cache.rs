@@ -56,7 +56,7 @@ impl CachedSession {
     /// How long before its end the newest token is renewed: never more than a quarter of its life. Where that is long, each
     /// session has a time of its own in it, so that shoppers who came together do not refresh_session together.
     pub(super) fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
-        let ahead = refresh_ahead.as_secs().min(session.access_life / 4);
+        let ahead = refresh_ahead.as_secs().min(session.access_lifetime / 4);
         let SessionId([.., high, low]) = session.id;
         let spread = if ahead < WORTH_SPREADING { 0 } else { ahead / 2 };
         ahead - spread * u64::from(u16::from_be_bytes([high, low])) / (u64::from(u16::MAX) + 1)

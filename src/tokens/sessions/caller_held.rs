@@ -23,7 +23,7 @@ use crate::{
     correlation,
     jwt::{TokenDigest, expiry, sha256},
     salesforce::{error::SalesforceError, json, slas::TokenResponse, transport::Response},
-    store::{Epoch, Fence, Found, REVOCATION_TTL, Session, StoreError},
+    store::{Epoch, FencingToken, LookupResult, REVOCATION_TTL, Session, StoreError},
     time::unix_now,
     types::{ClientId, OrganizationId, SiteId},
     verify::{shopper::Shopper, shopper_token::VerifiedToken},
@@ -100,11 +100,11 @@ impl Sessions {
         site: &SiteId,
         token: &VerifiedToken,
         answer: &TokenResponse,
-        after: Option<Epoch>,
+        epoch: Option<Epoch>,
     ) {
         if let Some(session) = self.new_session(site, token, answer, None) {
             let name = name_of(&session.refresh_token);
-            self.insert_session(session.handing(name, None, unix_now()), after).await;
+            self.insert_session(session.with_caller_refresh_token(name, None, unix_now()), epoch).await;
         }
     }
 
@@ -123,36 +123,36 @@ impl Sessions {
     ) -> Result<Option<Epoch>, StoreError> {
         let shopper = &token.shopper;
         let ends = self.revocations_of(&shopper.revocation_keys).await?;
-        if ends.after() == Epoch::default() {
+        if ends.epoch() == Epoch::default() {
             return Ok(Some(Epoch::default()));
         }
-        let is_covered = ends.cover_issued(shopper.issued_at);
-        let after = match origin {
-            TokenOrigin::Login => ends.after(),
-            TokenOrigin::Refresh(RefreshTokenEpoch::Epoch(after)) if !ends.cover(after) => after,
-            TokenOrigin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => return Ok(Some(ends.after())),
+        let is_covered = ends.revokes_issued_at(shopper.issued_at);
+        let epoch = match origin {
+            TokenOrigin::Login => ends.epoch(),
+            TokenOrigin::Refresh(RefreshTokenEpoch::Epoch(epoch)) if !ends.revokes(epoch) => epoch,
+            TokenOrigin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => return Ok(Some(ends.epoch())),
             TokenOrigin::Refresh(_) => {
                 // Its issue time would show it as later than the logout.
-                self.store.refuse(&token.digest).await?;
+                self.store.revoke_token(&token.digest).await?;
                 self.cache.insert(token.digest, CacheEntry::Revoked);
                 return Ok(None);
             }
         };
         if is_covered {
             let life = expiry::time_to_expiry(shopper.expires_at, unix_now());
-            self.cache.insert(token.digest, CacheEntry::Epoch(Arc::new(after)));
-            self.store.note_after(&token.digest, after, life).await?;
+            self.cache.insert(token.digest, CacheEntry::Epoch(Arc::new(epoch)));
+            self.store.record_epoch(&token.digest, epoch, life).await?;
         }
         if let Some(refresh_token) = refresh_token {
-            self.store.note_after(&name_of(refresh_token), after, REVOCATION_TTL).await?;
+            self.store.record_epoch(&name_of(refresh_token), epoch, REVOCATION_TTL).await?;
         }
-        Ok(Some(after))
+        Ok(Some(epoch))
     }
 
     /// What is known of a refresh token without a session.
     pub async fn refresh_token_epoch(&self, refresh_token: &SecretString) -> RefreshTokenEpoch {
         match self.store.find(&name_of(refresh_token)).await {
-            Ok(Found::Epoch(after)) => RefreshTokenEpoch::Epoch(after),
+            Ok(LookupResult::Epoch(epoch)) => RefreshTokenEpoch::Epoch(epoch),
             Ok(_) => RefreshTokenEpoch::Unknown,
             Err(_) => RefreshTokenEpoch::StoreUnavailable,
         }
@@ -171,16 +171,18 @@ impl Sessions {
     ) -> Result<PresentedRefreshToken, StoreError> {
         let presented = name_of(refresh_token);
         let session = match self.store.find(&presented).await? {
-            Found::Session(session, _) => session,
-            Found::Ended => return Ok(PresentedRefreshToken::Revoked),
-            Found::Gone | Found::Epoch(_) | Found::Nothing => return Ok(PresentedRefreshToken::Unknown),
+            LookupResult::Session(session, _) => session,
+            LookupResult::Revoked => return Ok(PresentedRefreshToken::Revoked),
+            LookupResult::Gone | LookupResult::Epoch(_) | LookupResult::Unknown => {
+                return Ok(PresentedRefreshToken::Unknown);
+            }
         };
         let owner = &session.owner;
         let is_theirs = owner.organization == *organization
             && owner.client == *client
             && site.is_none_or(|site| owner.site == *site);
-        let is_good =
-            is_theirs && session.handed.as_deref().is_some_and(|handed| handed.accepts(&presented, unix_now()));
+        let is_good = is_theirs
+            && session.refresh_token_history.as_deref().is_some_and(|handed| handed.accepts(&presented, unix_now()));
         Ok(if is_good {
             PresentedRefreshToken::Session(CallerHeldSession { session, presented })
         } else {
@@ -221,23 +223,24 @@ impl Sessions {
             return Ok(CallerRefresh::Response(answer));
         }
         let refreshing = tokio::spawn(correlation::inherit(async move {
-            let (session, fence) = match sessions.lock(&handed.session).await {
+            let (session, fencing_token) = match sessions.lock(&handed.session).await {
                 Ok(locked) => locked,
                 Err(error @ SessionError::Store(_)) => return Err(error),
                 Err(_) => return Ok(CallerRefresh::Gone),
             };
             if let Some(answer) = sessions.last_answer(&session, &place).await {
-                sessions.unlock(&session, fence).await;
+                sessions.unlock(&session, fencing_token).await;
                 return Ok(CallerRefresh::Response(answer));
             }
             match exchange(session.refresh_token.clone()).await {
                 Ok(answer) => {
                     sessions.refusals.note_answer(request, &answer);
-                    let is_kept = sessions.keep_answer(&session, &handed.presented, fence, &answer, &place).await;
+                    let is_kept =
+                        sessions.keep_answer(&session, &handed.presented, fencing_token, &answer, &place).await;
                     Ok(if is_kept { CallerRefresh::Response(answer) } else { CallerRefresh::Revoked })
                 }
                 Err(error) => {
-                    sessions.unlock(&session, fence).await;
+                    sessions.unlock(&session, fencing_token).await;
                     Err(SessionError::Slas(error))
                 }
             }
@@ -249,10 +252,10 @@ impl Sessions {
     async fn last_answer(&self, session: &Session, place: &[u8]) -> Option<Response> {
         let now = unix_now();
         let ahead = CachedSession::ahead(session, self.settings.refresh_ahead);
-        if session.renewed_at + A_REFRESH_EACH <= now || session.access_ends_at <= now + ahead {
+        if session.refreshed_at + A_REFRESH_EACH <= now || session.access_expires_at <= now + ahead {
             return None;
         }
-        let kept = self.store.kept(place).await.ok()??;
+        let kept = self.store.get_value(place).await.ok()??;
         let (version, body) = kept.split_first_chunk::<8>()?;
         if u64::from_be_bytes(*version) != session.version {
             return None;
@@ -266,38 +269,38 @@ impl Sessions {
         self: &Arc<Self>,
         session: &Arc<Session>,
         presented: &TokenDigest,
-        fence: Fence,
+        fencing_token: FencingToken,
         answer: &Response,
         place: &[u8],
     ) -> bool {
         if answer.status != StatusCode::OK {
             let error = SalesforceError::from_response(answer);
             if error.is_refresh_token_rejected() {
-                if self.refused(session, fence, error).await.is_err() {
+                if self.refused(session, fencing_token, error).await.is_err() {
                     self.mark_revoked(session);
                 }
             } else {
-                self.unlock(session, fence).await;
+                self.unlock(session, fencing_token).await;
             }
             return true;
         }
         let now = unix_now();
         let renewed = match json::read::<TokenResponse>(&answer.body) {
-            Ok(answer) => self.renewed(session, answer).await,
+            Ok(answer) => self.refreshed(session, answer).await,
             Err(_) => None,
         };
         let Some(renewed) = renewed else {
-            self.unlock(session, fence).await;
+            self.unlock(session, fencing_token).await;
             return true;
         };
         let name = name_of(&renewed.refresh_token);
-        let renewed = Arc::new(renewed.handing(name, Some(presented), now));
-        match self.write(session, Arc::clone(&renewed), fence).await {
+        let renewed = Arc::new(renewed.with_caller_refresh_token(name, Some(presented), now));
+        match self.write(session, Arc::clone(&renewed), fencing_token).await {
             Ok(newest) => {
                 if Arc::ptr_eq(&newest, &renewed) {
                     let kept = [&newest.version.to_be_bytes(), &answer.body[..]].concat();
                     // Without it the next refresh goes to SLAS.
-                    let _ = self.store.keep(place, &kept, Duration::from_secs(A_REFRESH_EACH)).await;
+                    let _ = self.store.put_value(place, &kept, Duration::from_secs(A_REFRESH_EACH)).await;
                 }
                 !self.adopt(newest, now).await
             }

@@ -19,7 +19,7 @@ use crate::{
     correlation,
     jwt::TokenDigest,
     salesforce::{error::SalesforceError, guard::Priority, slas::TokenResponse},
-    store::{Fence, Found, Lock, RevocationTarget, Session, StoreError, Written},
+    store::{CasResult, FencingToken, LockResult, LookupResult, RevocationTarget, Session, StoreError},
     time::unix_now,
     tokens::{
         retry::{RetrySchedule, poll_until, retry_in_background},
@@ -43,7 +43,7 @@ const WRITE_RETRIES: RetrySchedule = RetrySchedule {
 };
 
 /// A session whose lock this process holds, as the store has it now.
-pub(super) type LockedSession = (Arc<Session>, Fence);
+pub(super) type LockedSession = (Arc<Session>, FencingToken);
 
 /// How the wait for a session's lock ended.
 enum Waited {
@@ -86,7 +86,7 @@ impl Sessions {
                 let session = cached.session.load_full();
                 let is_good = match session.tokens.last() == Some(&refused) {
                     true => sessions.replacements.try_acquire(&session.id, REPLACEMENTS, 1).is_err(),
-                    false => session.access_ends_at > unix_now(),
+                    false => session.access_expires_at > unix_now(),
                 };
                 if is_good { Ok(session) } else { sessions.refresh_task(&cached, &session, Priority::Refresh).await }
             }
@@ -126,7 +126,7 @@ impl Sessions {
             },
             None => self.refresh_or_wait(session, priority).await,
         };
-        if outcome.as_ref().is_ok_and(|newest| self.ends.of_both(&cached.revocation_keys).cover(newest.after)) {
+        if outcome.as_ref().is_ok_and(|newest| self.ends.get_both(&cached.revocation_keys).revokes(newest.epoch)) {
             outcome = Err(SessionError::LoggedOut);
         }
         match &outcome {
@@ -157,11 +157,11 @@ impl Sessions {
         });
         match waited.await.unwrap_or(Err(SessionError::Store(StoreError::Unavailable)))? {
             // Another replica may have refreshed the session between the reading and the lock.
-            Waited::Locked((newest, fence)) if newest.version > session.version => {
-                self.unlock(session, fence).await;
+            Waited::Locked((newest, fencing_token)) if newest.version > session.version => {
+                self.unlock(session, fencing_token).await;
                 Ok(newest)
             }
-            Waited::Locked((newest, fence)) => self.exchange(&newest, fence, priority).await,
+            Waited::Locked((newest, fencing_token)) => self.exchange(&newest, fencing_token, priority).await,
             Waited::Refreshed(newest) => Ok(newest),
         }
     }
@@ -175,15 +175,15 @@ impl Sessions {
     /// Tries to lock a session, and reads it under the lock. `None`: another replica holds the lock.
     async fn try_lock(&self, session: &Session) -> Result<Option<LockedSession>, SessionError> {
         match self.store.lock(session, self.lease()).await? {
-            Lock::Yours(fence) => match self.newest(session).await {
-                Ok(newest) => Ok(Some((newest, fence))),
+            LockResult::Acquired(fencing_token) => match self.newest(session).await {
+                Ok(newest) => Ok(Some((newest, fencing_token))),
                 Err(error) => {
-                    self.unlock(session, fence).await;
+                    self.unlock(session, fencing_token).await;
                     Err(error)
                 }
             },
-            Lock::Taken => Ok(None),
-            Lock::Gone => Err(self.newest(session).await.err().unwrap_or(SessionError::Expired)),
+            LockResult::Taken => Ok(None),
+            LockResult::SessionGone => Err(self.newest(session).await.err().unwrap_or(SessionError::Expired)),
         }
     }
 
@@ -198,36 +198,36 @@ impl Sessions {
     }
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
-    async fn exchange(&self, session: &Arc<Session>, fence: Fence, priority: Priority) -> Outcome {
+    async fn exchange(&self, session: &Arc<Session>, fencing_token: FencingToken, priority: Priority) -> Outcome {
         let (Some(issuer), Some(client)) = (self.endpoints.get(&session.owner.organization), self.client_of(session))
         else {
             // The client was taken out of the configuration: nobody can refresh its sessions.
-            self.unlock(session, fence).await;
+            self.unlock(session, fencing_token).await;
             return Err(SessionError::Expired);
         };
         match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, priority).await {
-            Ok(answer) => match self.renewed(session, answer).await {
-                Some(renewed) => self.write(session, Arc::new(renewed), fence).await,
+            Ok(answer) => match self.refreshed(session, answer).await {
+                Some(renewed) => self.write(session, Arc::new(renewed), fencing_token).await,
                 None => {
-                    self.unlock(session, fence).await;
+                    self.unlock(session, fencing_token).await;
                     let error = SalesforceError::malformed("a token of another shopper, or none");
                     self.refusals.note_wrong_token(session, &error);
                     Err(SessionError::Slas(error))
                 }
             },
-            Err(error) if error.is_refresh_token_rejected() => self.refused(session, fence, error).await,
+            Err(error) if error.is_refresh_token_rejected() => self.refused(session, fencing_token, error).await,
             Err(error) => {
-                self.unlock(session, fence).await;
+                self.unlock(session, fencing_token).await;
                 Err(SessionError::Slas(error))
             }
         }
     }
 
     /// The session with what SLAS answered to its refresh token; `None` if that is another shopper's, or nobody's.
-    pub(super) async fn renewed(&self, session: &Session, answer: TokenResponse) -> Option<Session> {
+    pub(super) async fn refreshed(&self, session: &Session, answer: TokenResponse) -> Option<Session> {
         let digest = digest_of(&answer.access_token);
         let token = answer.access_token.expose_secret();
-        let access_ends_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
+        let access_expires_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
             Ok(verified) if owns(&verified.shopper, &session.owner) => {
                 ends_at(verified.shopper.expires_at, answer.expires_in)
             }
@@ -239,9 +239,9 @@ impl Sessions {
                 return None;
             }
         };
-        Some(session.renewed(
+        Some(session.refreshed(
             answer.access_token,
-            access_ends_at,
+            access_expires_at,
             answer.expires_in,
             digest,
             answer.refresh_token,
@@ -250,11 +250,16 @@ impl Sessions {
     }
 
     /// Writes the new version. What SLAS has already rotated is not given up while this process lives.
-    pub(super) async fn write(&self, session: &Arc<Session>, renewed: Arc<Session>, fence: Fence) -> Outcome {
+    pub(super) async fn write(
+        &self,
+        session: &Arc<Session>,
+        renewed: Arc<Session>,
+        fencing_token: FencingToken,
+    ) -> Outcome {
         for attempt in 1..=WRITE_ATTEMPTS {
-            match self.store.replace(Arc::clone(&renewed), fence).await {
-                Ok(Written::Yes) => return Ok(renewed),
-                Ok(Written::Outdated) => {
+            match self.store.replace(Arc::clone(&renewed), fencing_token).await {
+                Ok(CasResult::Written) => return Ok(renewed),
+                Ok(CasResult::Conflict) => {
                     let newest = self.newest(session).await;
                     if let Err(SessionError::LoggedOut | SessionError::Expired) = &newest {
                         self.refuse_newest(&renewed).await;
@@ -267,7 +272,7 @@ impl Sessions {
                     retry_in_background(WRITE_RETRIES, move || {
                         let (store, renewed) = (Arc::clone(&store), Arc::clone(&renewed));
                         async move {
-                            store.replace(renewed, fence).await?;
+                            store.replace(renewed, fencing_token).await?;
                             tracing::info!("a refreshed session was stored late");
                             Ok::<_, StoreError>(())
                         }
@@ -284,15 +289,20 @@ impl Sessions {
     async fn refuse_newest(&self, renewed: &Session) {
         let Some(token) = renewed.tokens.last() else { return };
         self.cache.insert(*token, CacheEntry::Revoked);
-        if let Err(error) = self.store.refuse(token).await {
+        if let Err(error) = self.store.revoke_token(token).await {
             tracing::warn!(%error, "the token of a refresh that a logout overtook could not be refused; no caller has it");
         }
     }
 
     /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
     /// rotated it already and writes that a moment later.
-    pub(super) async fn refused(&self, session: &Arc<Session>, fence: Fence, error: SalesforceError) -> Outcome {
-        let overtaken = fence.number > session.version + 1;
+    pub(super) async fn refused(
+        &self,
+        session: &Arc<Session>,
+        fencing_token: FencingToken,
+        error: SalesforceError,
+    ) -> Outcome {
+        let overtaken = fencing_token.number > session.version + 1;
         let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
         let rotated = poll_until(until, || async {
             match self.newest(session).await {
@@ -307,7 +317,7 @@ impl Sessions {
         tracing::info!(organization = %session.owner.organization, %error, correlation_id, "SLAS ended a session");
         match self
             .store
-            .end(RevocationTarget::Session(session), self.revocation_time(&session.owner.organization))
+            .revoke(RevocationTarget::Session(session), self.revocation_time(&session.owner.organization))
             .await
         {
             Ok(end) => {
@@ -322,16 +332,16 @@ impl Sessions {
     pub(super) async fn newest(&self, session: &Session) -> Outcome {
         for token in session.tokens.iter().rev() {
             match self.store.find(token).await? {
-                Found::Session(newest, _) if newest.id == session.id => return Ok(newest),
-                Found::Ended => return Err(SessionError::LoggedOut),
-                Found::Session(..) | Found::Gone | Found::Epoch(_) | Found::Nothing => {}
+                LookupResult::Session(newest, _) if newest.id == session.id => return Ok(newest),
+                LookupResult::Revoked => return Err(SessionError::LoggedOut),
+                LookupResult::Session(..) | LookupResult::Gone | LookupResult::Epoch(_) | LookupResult::Unknown => {}
             }
         }
         Err(SessionError::Expired)
     }
 
-    pub(super) async fn unlock(&self, session: &Session, fence: Fence) {
+    pub(super) async fn unlock(&self, session: &Session, fencing_token: FencingToken) {
         // A lock that is not given back ends with its lease.
-        let _ = self.store.unlock(session, fence).await;
+        let _ = self.store.unlock(session, fencing_token).await;
     }
 }

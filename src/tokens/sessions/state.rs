@@ -18,8 +18,8 @@ use crate::{
     ratelimit::{BucketConfig, KeyedRateLimiter},
     salesforce::slas::{Slas, TokenResponse},
     store::{
-        Cursor, Epoch, Found, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations, Session,
-        SessionId, SessionStore, StoreError, random_bytes,
+        Cursor, Epoch, LookupResult, Owner, Revocation, RevocationKey, RevocationKeys, RevocationSet, Revocations,
+        Session, SessionId, SessionStore, StoreError, random_bytes,
     },
     time::unix_now,
     tokens::{
@@ -162,15 +162,15 @@ impl Sessions {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
             access_token: answer.access_token.clone(),
-            access_ends_at: ends_at(shopper.expires_at, answer.expires_in),
-            access_life: answer.expires_in,
+            access_expires_at: ends_at(shopper.expires_at, answer.expires_in),
+            access_lifetime: answer.expires_in,
             refresh_token: answer.refresh_token.clone()?,
             ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
             tokens: name.copied().into_iter().chain([token.digest]).collect(),
             is_named: name.is_some(),
-            handed: None,
-            after: Epoch::default(),
-            renewed_at: 0,
+            refresh_token_history: None,
+            epoch: Epoch::default(),
+            refreshed_at: 0,
             caller: None,
             version: 0,
         })
@@ -180,21 +180,21 @@ impl Sessions {
     pub(super) async fn insert_session(
         self: &Arc<Self>,
         mut session: Session,
-        after: Option<Epoch>,
+        epoch: Option<Epoch>,
     ) -> Arc<CachedSession> {
         let now = unix_now();
         let keys = session.revocation_keys();
-        let after = match after {
-            Some(after) => Ok(after),
-            None => self.revocations_of(&keys).await.map(|ends| ends.after()),
+        let epoch = match epoch {
+            Some(epoch) => Ok(epoch),
+            None => self.revocations_of(&keys).await.map(|ends| ends.epoch()),
         };
-        session.after = after.clone().unwrap_or_else(|_| self.ends.of_both(&keys).after());
+        session.epoch = epoch.clone().unwrap_or_else(|_| self.ends.get_both(&keys).epoch());
         let session = Arc::new(session);
         let cached = Arc::new(CachedSession::new(Arc::clone(&session), now));
         for digest in &session.tokens {
             self.cache.insert(*digest, CacheEntry::Session(Arc::clone(&cached)));
         }
-        let stored = match after {
+        let stored = match epoch {
             Ok(_) => self.store.insert(session, now).await,
             Err(error) => Err(error),
         };
@@ -216,9 +216,9 @@ impl Sessions {
         if self.has_ended(cached) {
             return Ok(());
         }
-        let after = self.store.ends(&cached.revocation_keys).await?.after();
-        let session = if session.version == 0 && session.after != after {
-            let later = Arc::new(Session { after, ..Session::clone(&session) });
+        let epoch = self.store.revocations(&cached.revocation_keys).await?.epoch();
+        let session = if session.version == 0 && session.epoch != epoch {
+            let later = Arc::new(Session { epoch: epoch, ..Session::clone(&session) });
             cached.session.store(Arc::clone(&later));
             later
         } else {
@@ -229,7 +229,7 @@ impl Sessions {
 
     /// The records of ends, as the store and this process know them.
     pub(super) async fn revocations_of(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
-        let Revocations { session, customer } = self.store.ends(keys).await?;
+        let Revocations { session, customer } = self.store.revocations(keys).await?;
         let note = |key: RevocationKey, end: Revocation| {
             if end.number > 0 { self.ends.note(key, end) } else { self.ends.of(key) }
         };
@@ -241,7 +241,7 @@ impl Sessions {
 
     /// Whether a session was ended, as far as this process knows.
     pub(super) fn has_ended(&self, cached: &CachedSession) -> bool {
-        !self.ends.is_empty() && self.ends.of_both(&cached.revocation_keys).cover(cached.session.load().after)
+        !self.ends.is_empty() && self.ends.get_both(&cached.revocation_keys).revokes(cached.session.load().epoch)
     }
 
     /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
@@ -265,7 +265,7 @@ impl Sessions {
         if self.ends.is_empty() {
             return Ok(known);
         }
-        Ok(known.unless(&self.ends.of_both(&shopper.revocation_keys), shopper))
+        Ok(known.unless(&self.ends.get_both(&shopper.revocation_keys), shopper))
     }
 
     /// What the store knows of a token.
@@ -274,14 +274,14 @@ impl Sessions {
         let (found, ends) =
             tokio::try_join!(self.store.find(&token.digest), self.revocations_of(&shopper.revocation_keys))?;
         let known = match found {
-            Found::Session(session, used_at) if owns(shopper, &session.owner) => {
+            LookupResult::Session(session, used_at) if owns(shopper, &session.owner) => {
                 CacheEntry::Session(Arc::new(CachedSession::new(session, used_at)))
             }
             // Of a session that is gone without an end, which a store that lost it is to blame for, the token goes on.
-            Found::Gone if ends != Revocations::default() => CacheEntry::Revoked,
-            Found::Session(..) | Found::Gone | Found::Nothing => CacheEntry::Unknown(now),
-            Found::Epoch(after) => CacheEntry::Epoch(Arc::new(after)),
-            Found::Ended => CacheEntry::Revoked,
+            LookupResult::Gone if ends != Revocations::default() => CacheEntry::Revoked,
+            LookupResult::Session(..) | LookupResult::Gone | LookupResult::Unknown => CacheEntry::Unknown(now),
+            LookupResult::Epoch(epoch) => CacheEntry::Epoch(Arc::new(epoch)),
+            LookupResult::Revoked => CacheEntry::Revoked,
         };
         let known = known.unless(&ends, shopper);
         self.cache.insert(token.digest, known.clone());
@@ -298,7 +298,7 @@ impl Sessions {
         }
         let session = cached.session.load_full();
         let Some(token) = session.tokens.last() else { return Ok(true) };
-        let Found::Session(_, used_at) = self.store.find(token).await? else { return Ok(true) };
+        let LookupResult::Session(_, used_at) = self.store.find(token).await? else { return Ok(true) };
         cached.used_at.fetch_max(used_at, Ordering::Relaxed);
         Ok(is_idle(used_at))
     }
@@ -360,9 +360,9 @@ impl CacheEntry {
     /// The same, unless one of these ends covers it.
     fn unless(self, ends: &Revocations, shopper: &Shopper) -> Self {
         let is_over = match &self {
-            Self::Session(cached) => ends.cover(cached.session.load().after),
-            Self::Epoch(after) => ends.cover(**after),
-            Self::Unknown(_) => ends.cover_issued(shopper.issued_at),
+            Self::Session(cached) => ends.revokes(cached.session.load().epoch),
+            Self::Epoch(epoch) => ends.revokes(**epoch),
+            Self::Unknown(_) => ends.revokes_issued_at(shopper.issued_at),
             Self::Revoked => false,
         };
         if is_over { Self::Revoked } else { self }

@@ -52,8 +52,11 @@ impl VerifiedSecrets {
     /// Whether another process has left a proof. While the store fails, or too many ask, there is none.
     pub(super) async fn is_shared(&self, hash: &[u8; 32], credentials: &ClientCredentials) -> bool {
         let (Some(shared), Ok(_read)) = (self.shared.load_full(), self.reads.try_acquire()) else { return false };
-        let is_proved =
-            shared.0.kept(&name(credentials)).await.is_ok_and(|proof| proof.is_some_and(|proof| !proof.is_empty()));
+        let is_proved = shared
+            .0
+            .get_value(&name(credentials))
+            .await
+            .is_ok_and(|proof| proof.is_some_and(|proof| !proof.is_empty()));
         if is_proved {
             self.known.insert(*hash, ());
         }
@@ -78,7 +81,7 @@ impl VerifiedSecrets {
         let Some(shared) = self.shared.load_full() else { return };
         let name = name(credentials);
         tokio::spawn(async move {
-            if let Err(error) = shared.0.keep(&name, proof, life).await {
+            if let Err(error) = shared.0.put_value(&name, proof, life).await {
                 tracing::debug!(%error, "proof of a caller's credentials not written");
             }
         });
