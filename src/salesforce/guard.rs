@@ -1,9 +1,9 @@
-//! The guard: whether Salesforce's services may be asked just now, and what their answers mean for the next call.
+//! Decides whether a call to Salesforce's services may be made now, and learns from the responses.
 //!
-//! Owns what is known of one tenant's SLAS, Account Manager or API without asking: that it is down (circuits), that it
-//! takes no more (rate limits, as it said itself), and how much of the tenant's budget this gateway has in hand. It
-//! refuses at once what would fail anyway. Knows no store: whoever shares the budget with other gateways fills
-//! the [`PermitLease`]. Key sets and signs of life pass unguarded: they have a pace of their own.
+//! A guard holds the circuit breakers, SLAS's rate limit, the leased permits and the retry budget of one tenant. It rejects
+//! calls that would fail anyway, without a request. It never accesses the session store: the task that shares the rate limit
+//! with other gateways refills the [`PermitLease`]. Key set fetches and health probes bypass the guard, because they have rates
+//! of their own. All state is behind short locks, which are never held across an `await`.
 
 mod call;
 mod circuit_breaker;
@@ -32,10 +32,10 @@ pub use self::{
 };
 use crate::{observability::metrics::Metrics, ratelimit::TokenBucket};
 
-/// What one gateway knows of one tenant's services.
+/// The circuit breakers, rate limits and retry budget of one tenant's services.
 #[derive(Debug)]
 pub struct CallGuard {
-    /// The organization, as metrics and logs name it.
+    /// The organization, as in metrics and logs.
     name: String,
     state: Mutex<State>,
     permit_lease: PermitLease,
@@ -48,17 +48,17 @@ pub struct CallGuard {
 struct State {
     circuits: [CircuitBreaker; CIRCUIT_NAMES.len()],
     rate_limit: RemoteRateLimit,
-    /// Of the attempts at what is down or was just rate limited, whichever circuit they are of.
+    /// Limits attempts at services that are down or have just rate limited the gateway. All circuit breakers share it.
     probes: TokenBucket,
 }
 
 impl CallGuard {
-    /// Nothing is known yet, and nothing in hand: see [`PermitLease`].
+    /// Creates a guard with closed circuit breakers and without permits: see [`PermitLease`].
     #[must_use]
     pub fn new(name: &str, metrics: Arc<Metrics>) -> Arc<Self> {
         let is_probed = [true, true, false, false];
         for service in ["slas", "account_manager", "api"] {
-            // What is closed is 0, and not absent.
+            // Without open circuit breakers the gauge is 0, not absent.
             metrics.circuit_breakers_open.with_label_values(&[service]).add(0);
         }
         Arc::new(Self {
@@ -75,22 +75,22 @@ impl CallGuard {
         })
     }
 
-    /// The organization that it is of, as metrics and logs name it.
+    /// Returns the organization, as in metrics and logs.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The calls to SLAS that this gateway has in hand.
+    /// Returns the leased permits for calls to SLAS.
     #[must_use]
     pub fn permit_lease(&self) -> &PermitLease {
         &self.permit_lease
     }
 
-    /// Whether a call may be made now; then it counts.
+    /// Admits a call and counts it. May wait briefly for a permit.
     ///
     /// # Errors
-    /// [`AdmitError::RateLimited`] with the time to wait, [`AdmitError::CircuitOpen`] while the circuit is open.
+    /// [`AdmitError::RateLimited`] if a rate limit is exhausted, [`AdmitError::CircuitOpen`] if the circuit breaker is open.
     pub async fn admit(&self, priority: Priority) -> Result<(), AdmitError> {
         let Some(circuit) = priority.circuit() else { return Ok(()) };
         {
@@ -105,26 +105,26 @@ impl CallGuard {
             self.request_probe(&circuits[circuit]);
         }
         if priority.is_budgeted() {
-            self.permit_lease.take(priority).await.map_err(AdmitError::RateLimited)
+            self.permit_lease.acquire(priority).await.map_err(AdmitError::RateLimited)
         } else {
             Ok(())
         }
     }
 
-    /// Whether SLAS may be sent a client's own request of this class now; then it counts against the budget.
+    /// Admits a client's own request to SLAS and counts it. May wait briefly for a permit.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait, if a rate limit is exhausted.
     pub async fn admit_forwarded(&self, priority: Priority) -> Result<(), Duration> {
         {
             let mut state = self.state.lock();
             let State { rate_limit, probes, .. } = &mut *state;
             rate_limit.admit(priority, Instant::now(), probes)?;
         }
-        self.permit_lease.take(priority).await
+        self.permit_lease.acquire(priority).await
     }
 
-    /// Learns from what became of a call that began at `began`.
+    /// Records the outcome of a call that started at `began`.
     pub fn record_outcome(&self, priority: Priority, began: Instant, outcome: Outcome) {
         let Some(circuit) = priority.circuit() else { return };
         let mut state = self.state.lock();
@@ -140,25 +140,30 @@ impl CallGuard {
         match transition {
             Some(Transition::Opened) => {
                 gauge.inc();
-                tracing::warn!(tenant, service, circuit, "fails again and again: not asked until it answers");
+                tracing::warn!(
+                    tenant,
+                    service,
+                    circuit,
+                    "circuit breaker opened, rejecting calls until the service recovers"
+                );
             }
             Some(Transition::Closed) => {
                 gauge.dec();
-                tracing::info!(tenant, service, circuit, "answers again");
+                tracing::info!(tenant, service, circuit, "circuit breaker closed");
             }
             None => {}
         }
     }
 
-    /// Learns from an answer of SLAS how much more it takes of the tenant. A 429 to a client's own request says that only
-    /// where its `x-ratelimit` fields do: it may be about one shopper or one operation.
+    /// Reads the rate limit headers of SLAS's response. A 429 to a client's own request counts only if its `x-ratelimit` headers
+    /// report an exhausted limit. Otherwise it can concern a single shopper or operation.
     pub fn on_response(&self, sender: Sender, status: StatusCode, headers: &HeaderMap) {
         if self.state.lock().rate_limit.on_response(sender, status, headers, Instant::now()) {
-            tracing::warn!(tenant = self.name, "SLAS takes no more requests for now");
+            tracing::warn!(tenant = self.name, "SLAS rate limit exhausted, waiting");
         }
     }
 
-    /// Brings the gauge of what SLAS still takes up to date, which a minute that is over has made wrong.
+    /// Updates the gauge of remaining requests, which is outdated once SLAS's minute is over.
     pub fn record_remaining(&self) {
         let remaining = self.state.lock().rate_limit.remaining(Instant::now());
         if let Some(remaining) = remaining {
@@ -166,25 +171,25 @@ impl CallGuard {
         }
     }
 
-    /// Whether a call that failed may be made once more.
+    /// Acquires a retry from the budget. Returns false if the budget is used up.
     #[must_use]
     pub fn try_retry(&self) -> bool {
         self.retry_budget.try_acquire()
     }
 
-    /// Counts a call, a part of which earns the right to repeat one.
+    /// Counts a call for the retry budget.
     pub fn count_call(&self) {
         self.retry_budget.record_call();
     }
 
-    /// Wakes who asks for signs of life, where one is of use.
+    /// Wakes the task that sends health probes, if the circuit breaker needs one.
     fn request_probe(&self, circuit: &CircuitBreaker) {
         if circuit.needs_probe() {
             self.probe_wanted.notify_one();
         }
     }
 
-    /// Waits until SLAS is worth being asked for a sign of life: it is down, and was not asked for a second.
+    /// Waits until a health probe of SLAS is due: a circuit breaker needs one, and the last attempt is a second ago.
     pub async fn probe_due(&self) {
         loop {
             let wait = {
@@ -200,7 +205,7 @@ impl CallGuard {
         }
     }
 
-    /// SLAS gave a sign of life: the next call of each class is tried.
+    /// Records a successful health probe: each open circuit breaker admits one call.
     pub fn probe_succeeded(&self) {
         let now = Instant::now();
         self.state.lock().circuits.iter_mut().for_each(|circuit| circuit.probe_succeeded(now));
@@ -208,7 +213,7 @@ impl CallGuard {
 }
 
 impl Drop for CallGuard {
-    /// A guard that is replaced takes its open circuits off the gauge.
+    /// Removes the open circuit breakers from the gauge.
     fn drop(&mut self) {
         let priorities = [Priority::Login, Priority::Refresh, Priority::System, Priority::Profile];
         for (circuit, priority) in self.state.get_mut().circuits.iter().zip(priorities) {

@@ -1,50 +1,50 @@
-//! A call as the guard sees it: its priority, its sender, and its outcome.
+//! The priority, sender and outcome of a call.
 
 use std::time::Duration;
 
-/// What kind of call it is: calls of one class fail together, and matter alike.
+/// The kind of a call, which decides its circuit breaker and its share of SLAS's rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// SLAS: a login, or what ends one.
+    /// SLAS: a login or a logout.
     Login,
-    /// SLAS: a refresh that somebody waits for. Leaves some of the budget to logins.
+    /// SLAS: a refresh that a request waits for. Leaves a reserve for logins.
     Refresh,
-    /// SLAS: a client's own request by which a shopper logs in, refreshes or logs out. Leaves some of the budget to the
-    /// gateway's logins and refreshes, which strangers cannot ask for without a rate.
+    /// SLAS: a client's own request for a login, refresh or logout. Leaves a reserve for the gateway's own logins and refreshes,
+    /// because those have limits per client.
     ForwardedLogin,
-    /// SLAS: any other request of a client's own. Leaves half of the budget.
+    /// SLAS: any other request of a client. Leaves a larger reserve.
     Forwarded,
-    /// SLAS: a refresh before anybody asks. Leaves half of the budget.
+    /// SLAS: a refresh in the background. Leaves half of the limit.
     BackgroundRefresh,
     /// Account Manager: a system token.
     System,
-    /// A Shopper API: a shopper's profile.
+    /// A Shopper API: the profile of a shopper.
     Profile,
-    /// Key sets and signs of life.
+    /// Key set fetches and health probes.
     Maintenance,
 }
 
-/// Whose request an answer of SLAS is to.
+/// The origin of a request to SLAS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// The gateway's own.
+    /// The gateway itself.
     Gateway,
-    /// A client's, forwarded as it came. Its content is the client's choice, and so may be the reason of a refusal.
+    /// A client, whose request the gateway forwards. The client chooses its content, and can cause a rejection.
     Client,
 }
 
-/// Names of the circuits, by [`Priority::circuit`].
+/// Names of the circuit breakers, indexed by [`Priority::circuit`].
 pub(super) const CIRCUIT_NAMES: [&str; 4] = ["login", "refresh", "system", "profile"];
 
 impl Priority {
-    /// Which circuit it belongs to; refreshes share one.
+    /// Returns the index of the circuit breaker, or `None` for calls without one. All refreshes share one.
     pub(super) fn circuit(self) -> Option<usize> {
         match self {
             Self::Login => Some(0),
             Self::Refresh | Self::BackgroundRefresh => Some(1),
             Self::System => Some(2),
             Self::Profile => Some(3),
-            // Their failures are the client's to see, so no circuit keeps them from SLAS.
+            // The client sees the failures of forwarded requests, so no circuit breaker stops them.
             Self::ForwardedLogin | Self::Forwarded | Self::Maintenance => None,
         }
     }
@@ -62,28 +62,28 @@ impl Priority {
         }
     }
 
-    /// Whether it spends of the tenant's budget at SLAS.
+    /// Returns whether the call counts against the tenant's rate limit at SLAS.
     pub(in crate::salesforce) fn is_budgeted(self) -> bool {
         matches!(self, Self::Login | Self::Refresh | Self::ForwardedLogin | Self::Forwarded | Self::BackgroundRefresh)
     }
 }
 
-/// The outcome of a call, as far as its circuit counts it.
+/// The outcome of a call for its circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The service answered the call, if only to reject it.
+    /// The service responded, even with a rejection.
     Success,
-    /// The service failed, or could not be reached.
+    /// The service failed or was unreachable.
     Failure,
-    /// The call was not sent, or came to a rate limit: its outcome is counted neither way.
+    /// The call was not sent, or was rate limited. The circuit breaker ignores it.
     Ignored,
 }
 
-/// Why a call may not be made now.
+/// The reason for rejecting a call without sending it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdmitError {
-    /// The tenant's budget or a rate limit of SLAS is used up, for this time.
+    /// The gateway's or SLAS's rate limit is exhausted for this time.
     RateLimited(Duration),
-    /// The circuit is open.
+    /// The circuit breaker is open.
     CircuitOpen,
 }

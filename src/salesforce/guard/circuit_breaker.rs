@@ -1,43 +1,43 @@
-//! One circuit: whether a service is asked at all, for one class of calls.
+//! A circuit breaker for one kind of calls to one service.
 //!
-//! Owns the counting of failures in a row, and the way back. While it is open nobody waits for a service that is down.
-//! SLAS is asked for a sign of life once a second by nobody's request, and only its sign lets one call try; other
-//! services have nothing so cheap, so there a call tries once a second. The first answer closes the circuit.
+//! Consecutive failures open it, and the first response closes it. While it is open, calls fail at once instead of waiting for a
+//! service that is down. A background task probes SLAS once a second, and each successful probe admits one call. Other services
+//! have no cheap probe, so the circuit breaker admits one call a second.
 
 use std::time::{Duration, Instant};
 
 use crate::ratelimit::{BucketConfig, TokenBucket};
 
-/// So many failures in a row open it.
+/// Number of consecutive failures that open a circuit breaker.
 const FAILURE_THRESHOLD: u32 = 5;
-/// One attempt in a second at a service that is down, or that has just rate limited the gateway.
+/// Rate of attempts at a service that is down, or that has just rate limited the gateway.
 pub(super) const PROBES: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(1) };
-/// How often a call tries without a sign of life, in case it is the sign that fails.
+/// Interval of calls admitted without a successful probe, in case only the probe fails.
 const UNPROBED_TRIAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// One class of calls to one service.
+/// The state of one circuit breaker.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     is_probed: bool,
     failures: u32,
-    /// What began earlier tells nothing of now.
+    /// Failures of calls that started before this time do not count.
     last_recovery: Option<Instant>,
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// Whether a sign of life came since the last failure.
+    /// Whether a probe succeeded since the last failure.
     probe_succeeded: bool,
     last_attempt: Instant,
 }
 
-/// What an outcome changed.
+/// A change of the circuit breaker's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transition {
-    /// The service is not asked any more.
+    /// The circuit breaker rejects calls from now on.
     Opened,
-    /// It is again.
+    /// The circuit breaker admits calls again.
     Closed,
 }
 
@@ -46,11 +46,11 @@ impl CircuitBreaker {
         Self { is_probed, failures: 0, last_recovery: None, open: None }
     }
 
-    /// Whether a call may be made; if the circuit is open, it is an attempt.
+    /// Returns whether a call is admitted. If the circuit breaker is open, an admitted call counts as an attempt.
     pub(super) fn admit(&mut self, now: Instant, probes: &mut TokenBucket) -> bool {
         let Some(open) = &mut self.open else { return true };
         let admitted = if open.probe_succeeded {
-            // The sign was just an attempt too; the next one is the later for it.
+            // The probe was an attempt too, so the next attempt is delayed by both.
             probes.debit(PROBES, 1, now);
             true
         } else if self.is_probed && now.saturating_duration_since(open.last_attempt) < UNPROBED_TRIAL_INTERVAL {
@@ -64,7 +64,7 @@ impl CircuitBreaker {
         admitted
     }
 
-    /// A call that began at `began` failed.
+    /// Records the failure of a call that started at `began`.
     pub(super) fn on_failure(&mut self, began: Instant, now: Instant) -> Option<Transition> {
         if self.last_recovery.is_some_and(|since| began < since) {
             return None;
@@ -81,7 +81,7 @@ impl CircuitBreaker {
         Some(Transition::Opened)
     }
 
-    /// The service answered, whatever.
+    /// Records a response of the service, whatever its status.
     pub(super) fn on_success(&mut self, now: Instant) -> Option<Transition> {
         self.failures = 0;
         self.open.take().map(|_| {
@@ -90,7 +90,7 @@ impl CircuitBreaker {
         })
     }
 
-    /// The service gave a sign of life.
+    /// Records a successful probe.
     pub(super) fn probe_succeeded(&mut self, now: Instant) {
         if let Some(open) = self.open.as_mut().filter(|_| self.is_probed) {
             open.probe_succeeded = true;
@@ -98,7 +98,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Whether a sign of life would be of use.
+    /// Returns whether the circuit breaker waits for a probe.
     pub(super) fn needs_probe(&self) -> bool {
         self.is_probed && self.open.as_ref().is_some_and(|open| !open.probe_succeeded)
     }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_an_answer_in_between_begins_anew() {
+    fn circuit_opens_after_consecutive_failures_only() {
         let (mut circuit, mut probes, now) = (CircuitBreaker::new(false), TokenBucket::default(), Instant::now());
         for _ in 0..3 {
             for _ in 1..FAILURE_THRESHOLD {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn without_signs_one_call_a_second_tries_and_its_answer_closes() {
+    fn circuit_without_probe_admits_one_call_a_second_until_a_response() {
         let (mut circuit, mut probes, now) = (CircuitBreaker::new(false), TokenBucket::default(), Instant::now());
         opened(&mut circuit, now);
         let tried =
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn with_signs_nobody_tries_until_one_comes() {
+    fn circuit_with_probe_admits_one_call_per_successful_probe() {
         let (mut circuit, mut probes, start) = (CircuitBreaker::new(true), TokenBucket::default(), Instant::now());
         opened(&mut circuit, start);
         let at = |second| start + Duration::from_secs(second);
@@ -152,18 +152,18 @@ mod tests {
         assert!(circuit.needs_probe() && probes.try_acquire(PROBES, 1, at(29)).is_ok());
         circuit.probe_succeeded(at(29));
         assert!(!circuit.needs_probe());
-        assert!(circuit.admit(at(29), &mut probes), "at once");
-        assert!(!circuit.admit(at(29), &mut probes), "one");
+        assert!(circuit.admit(at(29), &mut probes), "immediately after the probe");
+        assert!(!circuit.admit(at(29), &mut probes), "only one call");
         assert_eq!(circuit.on_failure(at(29), at(30)), None);
         assert!(
             probes.check(PROBES, 1, at(30)).is_err() && probes.try_acquire(PROBES, 1, at(31)).is_ok(),
-            "two attempts, so two seconds"
+            "two attempts delay the next one by two seconds"
         );
-        assert!(circuit.admit(at(60), &mut probes), "and blindly, if the signs stay away");
+        assert!(circuit.admit(at(60), &mut probes), "without a successful probe");
     }
 
     #[test]
-    fn what_began_before_the_end_of_an_outage_says_nothing_of_now() {
+    fn circuit_ignores_failures_of_calls_started_before_recovery() {
         let (mut circuit, start) = (CircuitBreaker::new(false), Instant::now());
         opened(&mut circuit, start);
         circuit.on_success(start + Duration::from_secs(1));

@@ -1,8 +1,8 @@
-//! The calls to SLAS that this gateway has in hand, out of the budget that it shares with others.
+//! Local permits for SLAS calls, leased from the rate limit shared by all replicas.
 //!
-//! Owns the counting in this process: nothing here asks a store, so that no exchange waits for one but when the hand is
-//! refill_wanted. Whoever fills it ([`PermitLease::wanted`], [`PermitLease::put`], [`PermitLease::nothing`]) owns the budget. What is in hand is
-//! lost after a while: hoarded by many gateways, it would be spent above the limit one day.
+//! A call takes a permit without accessing the session store. If none is left, it waits until the refill task answers
+//! [`PermitLease::next_refill_request`] by [`PermitLease::refill`] or [`PermitLease::deny`]. Permits expire: many gateways that
+//! kept unused permits could otherwise exceed the shared limit later.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use tokio::sync::{Notify, watch};
 
 use super::call::Priority;
 
-/// How long calls in hand are good.
+/// Time until leased permits expire.
 const LEASE_TTL: Duration = Duration::from_secs(10);
-/// Longest wait for the lease to be refilled.
+/// Maximum wait for a refill.
 const WAIT_TIMEOUT: Duration = Duration::from_millis(500);
-/// What to wait when nobody filled it in time.
+/// Retry time if no refill came in time.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Calls in hand, for each priority.
+/// Leased permits, by priority.
 #[derive(Debug)]
 pub struct PermitLease {
     permits: Mutex<[PriorityPermits; PRIORITIES.len()]>,
@@ -30,7 +30,7 @@ pub struct PermitLease {
 struct PriorityPermits {
     calls: u32,
     expires_at: Option<Instant>,
-    /// Whether the filler was asked, and has not answered.
+    /// Whether a refill was requested and has not arrived.
     refill_requested: bool,
     denied_until: Option<Instant>,
 }
@@ -38,7 +38,7 @@ struct PriorityPermits {
 const PRIORITIES: [Priority; 5] =
     [Priority::Login, Priority::Refresh, Priority::ForwardedLogin, Priority::Forwarded, Priority::BackgroundRefresh];
 
-/// Which hand; what is not budgeted never comes here.
+/// Returns the index of a priority. Calls without a rate limit never take a permit.
 fn index_of(priority: Priority) -> usize {
     PRIORITIES.iter().position(|own| *own == priority).unwrap_or(0)
 }
@@ -50,11 +50,11 @@ impl Default for PermitLease {
 }
 
 impl PermitLease {
-    /// Takes one call out, waiting a moment for more where the hand is refill_wanted.
+    /// Takes one permit. Waits briefly for a refill if none is left.
     ///
     /// # Errors
-    /// How long to wait.
-    pub(super) async fn take(&self, priority: Priority) -> Result<(), Duration> {
+    /// The time to wait, if the shared rate limit is exhausted or no refill came in time.
+    pub(super) async fn acquire(&self, priority: Priority) -> Result<(), Duration> {
         let mut refilled = self.refilled.subscribe();
         let deadline = tokio::time::Instant::now() + WAIT_TIMEOUT;
         loop {
@@ -77,7 +77,7 @@ impl PermitLease {
         }
     }
 
-    /// The next class that has nothing in hand and wants some.
+    /// Waits for the next priority that needs permits.
     pub async fn next_refill_request(&self) -> Priority {
         loop {
             let requested = self.permits.lock().iter().position(|own| own.refill_requested);
@@ -88,7 +88,7 @@ impl PermitLease {
         }
     }
 
-    /// Puts calls into a class's hand.
+    /// Replaces the permits of a priority by `calls` new ones.
     pub fn refill(&self, priority: Priority, calls: u32) {
         let expires_at = Some(Instant::now() + LEASE_TTL);
         self.permits.lock()[index_of(priority)] =
@@ -96,7 +96,7 @@ impl PermitLease {
         self.refilled.send_replace(());
     }
 
-    /// There is nothing for a class before this time has passed.
+    /// Rejects calls of a priority until `wait` has passed.
     pub fn deny(&self, priority: Priority, wait: Duration) {
         let denied_until = Some(Instant::now() + wait);
         self.permits.lock()[index_of(priority)] = PriorityPermits { denied_until, ..PriorityPermits::default() };
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_share_what_is_put_in_and_the_rest_learns_how_long_to_wait() {
+    async fn permits_are_shared_and_denied_calls_get_the_wait() {
         let lease = Arc::new(PermitLease::default());
         let filler = Arc::clone(&lease);
         tokio::spawn(async move {
@@ -122,17 +122,17 @@ mod tests {
             assert_eq!(filler.next_refill_request().await, Priority::Login);
             filler.deny(Priority::Login, Duration::from_secs(9));
         });
-        let taken = futures::future::join_all((0..40).map(|_| lease.take(Priority::Login))).await;
+        let taken = futures::future::join_all((0..40).map(|_| lease.acquire(Priority::Login))).await;
         assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 30);
         let waits: Vec<_> = taken.into_iter().filter_map(Result::err).collect();
         assert!(waits.iter().all(|wait| *wait > Duration::from_secs(5)), "{waits:?}");
     }
 
     #[tokio::test]
-    async fn each_class_has_its_own_and_nobody_waits_for_ever() {
+    async fn permits_are_separate_by_priority_and_waits_end() {
         let lease = PermitLease::default();
         lease.refill(Priority::Login, 1);
-        assert_eq!(lease.take(Priority::BackgroundRefresh).await, Err(DEFAULT_RETRY_AFTER));
-        assert_eq!(lease.take(Priority::Login).await, Ok(()));
+        assert_eq!(lease.acquire(Priority::BackgroundRefresh).await, Err(DEFAULT_RETRY_AFTER));
+        assert_eq!(lease.acquire(Priority::Login).await, Ok(()));
     }
 }

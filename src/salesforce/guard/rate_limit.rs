@@ -1,12 +1,12 @@
-//! How many more requests SLAS takes of a tenant, as its own answers say.
+//! SLAS's rate limit of a tenant, read from the headers of its responses.
 //!
-//! Owns the reading of `X-RateLimit-1M-*`, `X-RateLimit-5M-*` and `Retry-After`. The limit is the tenant's, whoever asks: other
-//! gateways and applications spend of it too, so what SLAS says counts beside our own budget. After a 429 nobody
-//! asks until it is over, and then one at a time, until SLAS takes a request again.
+//! Sources are `X-RateLimit-1M-*`, `X-RateLimit-5M-*` and `Retry-After`. All gateways and applications of a tenant share the
+//! limit, so the headers apply in addition to the gateways' own rate limit. After a 429 the gateway sends no calls until the
+//! wait is over. Then it sends one call at a time, until SLAS accepts one.
 //!
-//! A client that forwards its own requests must not be able to close SLAS for the tenant: a 429 to one of them closes it
-//! only where the `X-RateLimit` fields say that nothing is left, and for no longer than the longest window. Any other
-//! 429 is that client's to wait out.
+//! Forwarded requests must not let a client block SLAS for the tenant. A 429 to a forwarded request counts only if the
+//! `X-RateLimit` headers report an exhausted limit, and at most for SLAS's longest window. Any other 429 concerns only that
+//! client.
 
 use std::time::{Duration, Instant};
 
@@ -18,26 +18,26 @@ use super::{
 };
 use crate::{ratelimit::TokenBucket, salesforce::response::retry_after, time::unix_now};
 
-/// After a 429 that says no time.
+/// Wait after a 429 without a time.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Longest time that is believed.
+/// Maximum wait after a response to the gateway's own call.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
-/// The same where the answer was to a client's own request: the longest window of SLAS.
+/// Maximum wait after a response to a forwarded request: SLAS's longest window.
 const MAX_WAIT_AFTER_CLIENT_RESPONSE: Duration = Duration::from_secs(300);
-/// Smaller numbers are seconds from now, larger ones a time since 1970.
+/// Resets from this number on are seconds since 1970. Smaller ones are seconds from now.
 const MIN_EPOCH_SECONDS: u64 = 1_000_000_000;
 
-/// What SLAS said last.
+/// The latest rate limit that SLAS reported.
 #[derive(Debug, Default)]
 pub(super) struct RemoteRateLimit {
     minute: Window,
     five_minutes: Window,
     closed_until: Option<Instant>,
-    /// Whether a 429 came, and nothing else since.
+    /// Whether SLAS has sent a 429 and has accepted no call since.
     is_probing: bool,
 }
 
-/// One of its windows.
+/// One of SLAS's rate limit windows.
 #[derive(Debug, Default)]
 struct Window {
     limit: u32,
@@ -46,7 +46,7 @@ struct Window {
 }
 
 impl Window {
-    /// What the answer says is left, if it says it.
+    /// Reads the window from the headers, and returns the remaining requests if the headers contain them.
     fn update(&mut self, headers: &HeaderMap, name: &str, max_wait: Duration, now: Instant) -> Option<u32> {
         let number = |part: &str| -> Option<u64> {
             headers.get(format!("x-ratelimit-{name}-{part}"))?.to_str().ok()?.trim().parse().ok()
@@ -63,8 +63,8 @@ impl Window {
         self.remaining
     }
 
-    /// How long a class has to wait: of what is left, logins may have all, refreshes leave a tenth of the limit, forwarded
-    /// logins three twentieths, other forwarded requests a quarter, and refreshes ahead of time a half.
+    /// Returns the time that a priority must wait. Logins may use the whole limit. Refreshes leave a tenth of it, forwarded logins
+    /// three twentieths, other forwarded requests a quarter, and background refreshes a half.
     fn wait(&self, priority: Priority, now: Instant) -> Option<Duration> {
         let reserve = match priority {
             Priority::Refresh => self.limit / 10,
@@ -79,10 +79,10 @@ impl Window {
 }
 
 impl RemoteRateLimit {
-    /// Whether SLAS would take a request of this class now.
+    /// Checks whether SLAS accepts a call of this priority now.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait, if not.
     pub(super) fn admit(&self, priority: Priority, now: Instant, probes: &mut TokenBucket) -> Result<(), Duration> {
         if let Some(wait) =
             self.closed_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
@@ -95,7 +95,7 @@ impl RemoteRateLimit {
         if self.is_probing { probes.try_acquire(PROBES, 1, now) } else { Ok(()) }
     }
 
-    /// Learns from an answer. True if it is the first of those that say no.
+    /// Reads a response. Returns true for the first 429 since SLAS accepted a call.
     pub(super) fn on_response(
         &mut self,
         sender: Sender,
@@ -106,7 +106,7 @@ impl RemoteRateLimit {
         let minute = self.minute.update(headers, "1m", Duration::from_secs(60), now);
         let five_minutes = self.five_minutes.update(headers, "5m", Duration::from_secs(300), now);
         if status != StatusCode::TOO_MANY_REQUESTS {
-            // One that was under way while another was refused does not lift what that one was told.
+            // A response to a call sent before the 429 does not end the wait.
             if self.closed_until.is_none_or(|until| until <= now) {
                 self.is_probing = false;
             }
@@ -117,14 +117,14 @@ impl RemoteRateLimit {
             Sender::Client if [minute, five_minutes].contains(&Some(0)) => MAX_WAIT_AFTER_CLIENT_RESPONSE,
             Sender::Client => return false,
         };
-        let said = retry_after(headers);
+        let retry_after = retry_after(headers);
         let reset = self.minute.wait(Priority::Login, now).max(self.five_minutes.wait(Priority::Login, now));
-        let until = now + said.or(reset).unwrap_or(DEFAULT_RETRY_AFTER).clamp(DEFAULT_RETRY_AFTER, max_wait);
+        let until = now + retry_after.or(reset).unwrap_or(DEFAULT_RETRY_AFTER).clamp(DEFAULT_RETRY_AFTER, max_wait);
         self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
         !std::mem::replace(&mut self.is_probing, true)
     }
 
-    /// How many requests of the minute under way are left: all of them once the minute that SLAS spoke of is over.
+    /// Returns the requests that remain in the current minute. Once the reported minute is over, that is the whole limit.
     pub(super) fn remaining(&self, now: Instant) -> Option<u32> {
         let is_over = self.minute.ends_at.is_some_and(|end| end <= now);
         if is_over { Some(self.minute.limit) } else { self.minute.remaining }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_before_the_time_is_over_and_then_one_at_a_time() {
+    fn rate_limit_after_429_blocks_until_retry_after_then_admits_one_at_a_time() {
         let (mut rate_limit, mut probes, start) = (RemoteRateLimit::default(), TokenBucket::default(), Instant::now());
         assert!(rate_limit.on_response(
             Sender::Gateway,
@@ -169,7 +169,7 @@ mod tests {
                 &headers(&[("retry-after", "1")]),
                 start
             ),
-            "said already"
+            "the second 429 is not the first"
         );
         for priority in [Priority::Login, Priority::Refresh, Priority::BackgroundRefresh] {
             assert_eq!(rate_limit.admit(priority, start + seconds(29), &mut probes), Err(seconds(1)), "{priority:?}");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_less_there_is_the_fewer_may() {
+    fn lower_priority_calls_are_rejected_first() {
         let (mut rate_limit, mut probes, now) = (RemoteRateLimit::default(), TokenBucket::default(), Instant::now());
         let may = |rate_limit: &RemoteRateLimit, probes: &mut TokenBucket, at| {
             [Priority::Login, Priority::Refresh, Priority::BackgroundRefresh]
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_without_a_time_waits_for_the_window_or_a_second() {
+    fn wait_after_429_without_retry_after_is_the_window_or_a_second() {
         let (mut probes, now) = (TokenBucket::default(), Instant::now());
         for (headers, expected) in [
             (HeaderMap::new(), 1),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_that_is_over_has_left_all_of_the_next() {
+    fn remaining_resets_after_window() {
         let (mut rate_limit, now) = (RemoteRateLimit::default(), Instant::now());
         assert_eq!(rate_limit.remaining(now), None);
         rate_limit.on_response(Sender::Gateway, StatusCode::OK, &minute("3", "10"), now);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_may_be_a_time_of_day() {
+    fn window_reset_accepts_unix_time() {
         let (mut rate_limit, now) = (RemoteRateLimit::default(), Instant::now());
         let at = HeaderValue::from(unix_now() + 30);
         let mut fields = minute("0", "1");
@@ -236,17 +236,17 @@ mod tests {
     }
 
     #[test]
-    fn a_429_to_a_client_closes_only_what_the_fields_say_is_used_up() {
+    fn rate_limit_after_429_to_client_blocks_only_exhausted_windows() {
         let (mut probes, now) = (TokenBucket::default(), Instant::now());
-        let said = |mut fields: HeaderMap| {
+        let with_retry_after = |mut fields: HeaderMap| {
             fields.insert("retry-after", HeaderValue::from_static("900"));
             fields
         };
         for (fields, expected) in [
-            (said(HeaderMap::new()), None),
-            (said(minute("499", "20")), None),
-            (said(headers(&[("x-ratelimit-1m-remaining", "0")])), None),
-            (said(minute("0", "20")), Some(300)),
+            (with_retry_after(HeaderMap::new()), None),
+            (with_retry_after(minute("499", "20")), None),
+            (with_retry_after(headers(&[("x-ratelimit-1m-remaining", "0")])), None),
+            (with_retry_after(minute("0", "20")), Some(300)),
             (minute("0", "20"), Some(20)),
         ] {
             let mut rate_limit = RemoteRateLimit::default();
@@ -254,7 +254,7 @@ mod tests {
             let wait = rate_limit.admit(Priority::Login, now, &mut probes).err();
             assert_eq!(wait, expected.map(seconds), "{fields:?}");
         }
-        // Nor does it make an end to what the gateway itself was told.
+        // A response to a client does not end the wait after a 429 to the gateway.
         let mut rate_limit = RemoteRateLimit::default();
         rate_limit.on_response(Sender::Gateway, StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "30")]), now);
         rate_limit.on_response(Sender::Client, StatusCode::OK, &HeaderMap::new(), now + seconds(1));

@@ -1,20 +1,20 @@
-//! How many calls may be made a second time: a tenth of all, so that no outage is answered with a storm.
+//! A retry budget: at most a tenth of the calls are retried, so an outage causes no storm of retries.
 //!
-//! Owns the counting. Which calls may be repeated at all is said by whoever makes them.
+//! The transport decides whether a call is retryable at all.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// So many calls earn one repeat.
+/// Number of calls that earn one retry.
 const CALLS_PER_RETRY: u32 = 10;
-/// Most repeats saved up.
+/// Maximum number of saved retries.
 const MAX_RETRIES: u32 = 10;
 
-/// RetryBudget earned and not used, in calls.
+/// The earned and unused retries, counted in calls.
 #[derive(Debug)]
 pub(super) struct RetryBudget(AtomicU32);
 
 impl Default for RetryBudget {
-    /// One to begin with, for a gateway that rarely calls.
+    /// Starts with one retry, for gateways with few calls.
     fn default() -> Self {
         Self(AtomicU32::new(CALLS_PER_RETRY))
     }
@@ -24,11 +24,11 @@ impl RetryBudget {
     /// Counts a call.
     pub(super) fn record_call(&self) {
         let more = |calls: u32| (calls < MAX_RETRIES * CALLS_PER_RETRY).then_some(calls + 1);
-        // Whoever has saved the most earns nothing.
+        // Fails at the maximum, where a call earns nothing.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// Whether a call may be repeated; then it counts.
+    /// Takes one retry. Returns false if none is left.
     pub(super) fn try_acquire(&self) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calls| calls.checked_sub(CALLS_PER_RETRY)).is_ok()
     }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_of_the_calls_is_repeated() {
+    fn retry_budget_allows_a_tenth_of_calls() {
         let budget = RetryBudget::default();
         let repeated = (0..1000)
             .filter(|_| {
@@ -47,14 +47,10 @@ mod tests {
                 budget.try_acquire()
             })
             .count();
-        assert_eq!(repeated, 101, "one to begin with");
+        assert_eq!(repeated, 101, "one retry at the start");
         for _ in 0..100_000 {
             budget.record_call();
         }
-        assert_eq!(
-            (0..1000).filter(|_| budget.try_acquire()).count(),
-            MAX_RETRIES as usize,
-            "quiet times save up little"
-        );
+        assert_eq!((0..1000).filter(|_| budget.try_acquire()).count(), MAX_RETRIES as usize, "the savings are limited");
     }
 }
