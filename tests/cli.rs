@@ -1,7 +1,6 @@
-//! The built binary as an operator starts it: arguments and the environment of the process in, text and
-//! an exit code out.
+//! The built binary as an operator starts it: arguments and environment in, text and an exit code out.
 //!
-//! Owns what only a process of its own can show; what a configuration means is in `config_files.rs`.
+//! Only behaviour of the process is tested here. The meaning of a configuration is tested in `config_files.rs`.
 
 #![allow(
     clippy::unwrap_used,

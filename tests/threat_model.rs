@@ -1,5 +1,6 @@
-//! docs/THREAT-MODEL.md names tests; they must be there. Its table of figures says what shows each: a test that
-//! `make figures` runs, or the soak.
+//! The tests that docs/THREAT-MODEL.md names exist.
+//!
+//! Each row of its table of figures names its source: a test that `make figures` runs, or the soak test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 

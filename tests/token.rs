@@ -1,4 +1,5 @@
-//! `shopper-gateway token inspect` as an operator uses it: a token on standard input, an explanation and an exit code out.
+//! `shopper-gateway token inspect` as an operator uses it: a token on standard input, an explanation and an exit code
+//! out.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 

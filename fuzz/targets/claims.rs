@@ -1,4 +1,4 @@
-//! Tokens as text, their claims, and `isb`: whoever comes out is of one tenant.
+//! Tokens as text, their claims, and `isb`: an accepted identity belongs to one tenant.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! Configurations: settings or findings, each with its key, and no value of a secret.
+//! Configurations: settings or diagnostics, each with its key, and no value of a secret.
 #![no_main]
 
 use std::path::Path;

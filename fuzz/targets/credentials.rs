@@ -1,4 +1,5 @@
-//! The `Authorization` field: Basic is read as SLAS may read it, so that no spelling of a login escapes the throttle.
+//! The `Authorization` field: Basic is read as SLAS may read it, so that no encoding of a login escapes the login
+//! limits.
 #![no_main]
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -1,4 +1,4 @@
-//! Forms for SLAS: a deciding field that the gateway reads is the one that a lenient server reads, and the only one.
+//! Forms for SLAS: a lenient server can read no other value of a security-relevant field than the gateway reads.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Heads as bytes and as fields: what is admitted has one reading of its framing and one credential.
+//! Request heads as bytes and as fields: an accepted one has one reading of its framing and one credential.
 #![no_main]
 
 use std::{sync::LazyLock, time::Duration};

@@ -1,4 +1,4 @@
-//! Bodies of the deprecated logins: one of three words, or a refusal.
+//! Bodies of the deprecated logins: one of three types, or an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

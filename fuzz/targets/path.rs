@@ -1,4 +1,4 @@
-//! Paths and queries: what is accepted has one reading, however often anybody decodes it.
+//! Paths and queries: an accepted one has one reading, however often a server decodes it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Owns Account Manager: tokens for API clients, its keys, its discovery document,
-//! and a login page that lets every agent in at once.
+//! Account Manager: tokens for API clients, its keys, its discovery document, and a login page that accepts every
+//! agent.
 
 use axum::http::StatusCode;
 use serde_json::json;

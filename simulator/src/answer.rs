@@ -1,4 +1,4 @@
-//! Owns the value a service answers with, and the error shapes of SCAPI, SLAS and OAuth 2.
+//! The response of a service, and the error formats of SCAPI, SLAS and OAuth 2.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};

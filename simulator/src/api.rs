@@ -1,5 +1,6 @@
-//! Owns the B2C Commerce APIs: who may call which operation, and which of them have state.
-//! Operations without state answer an echo of the request.
+//! The B2C Commerce APIs: authorization of operations, and dispatch to the operations with state.
+//!
+//! Operations without state respond with an echo of the request.
 
 mod access;
 mod baskets;

@@ -1,4 +1,4 @@
-//! Owns the settings that may change while the simulator runs: lifetimes, limits, scopes.
+//! The settings that may change while the simulator runs: lifetimes, limits, scopes.
 
 use serde::{Deserialize, Serialize};
 

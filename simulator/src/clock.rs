@@ -1,4 +1,4 @@
-//! Owns the time: seconds for tokens, microseconds for the order of events.
+//! The time: seconds for tokens, microseconds for the order of events.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,6 @@
-//! Owns the control API below `/__simulator`: the ledger, the settings, the faults,
-//! the keys and the minting of tokens, for those who can't call the library.
+//! The control API below `/__simulator`: the ledger, the settings, the faults, the keys and the minting of tokens.
+//!
+//! Programs that cannot call the library use it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Owns the way of a request: read, name, record, strike with faults, answer.
+//! The steps of every request: read, name the flow, record, apply faults, respond.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Owns the faults on order: which requests they hit and what then goes wrong.
-//! How a connection is broken is the wire's business.
+//! Injected faults: the requests that they hit, and their effects.
+//!
+//! `wire` breaks the connections.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Owns how made-up identifiers look: as long and in the alphabet of the real ones.
+//! Generated identifiers, in the length and alphabet of the real ones.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;

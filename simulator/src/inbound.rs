@@ -1,4 +1,4 @@
-//! Owns one reading of a request: path, query, form, credentials. Decides nothing.
+//! The parsed form of a request: path, query, form, credentials. Decisions are made elsewhere.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method};

@@ -1,5 +1,6 @@
-//! Owns the compact form of JSON Web Tokens: writing, and reading with a key ring.
-//! It checks signatures and times; what the claims mean is read elsewhere.
+//! JSON Web Tokens in compact form: writing, and reading with a key ring.
+//!
+//! Reading checks signatures and times. Other modules read the claims.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,6 @@
-//! Owns the signing keys: SLAS's past, current and next EC keys, Account Manager's RSA keys.
-//! Keys are made in memory and die with the simulator.
+//! The signing keys: SLAS's past, current and next EC keys, Account Manager's RSA keys.
+//!
+//! Keys are generated in memory and end with the simulator.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;

@@ -1,5 +1,6 @@
-//! Owns the record of every request received. It is a test instrument: entries hold
-//! headers and bodies as they came, credentials and tokens included.
+//! The record of every request received.
+//!
+//! Entries hold headers and bodies as received, credentials and tokens included: the simulator is a test instrument.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

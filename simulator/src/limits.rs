@@ -1,4 +1,4 @@
-//! Owns counting: request budgets per minute, and windows in which a login may not repeat.
+//! Rate limits per minute, and windows in which a login may not repeat.
 
 use std::collections::HashMap;
 use std::hash::Hash;

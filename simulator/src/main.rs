@@ -1,4 +1,4 @@
-//! The command line of the simulator: reads a seed, starts, tells what is there, waits.
+//! The command line of the simulator: reads a seed, starts, prints logins and samples, waits.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
-//! Owns the table of published operations and finds the one a request means.
-//! It knows what each operation accepts, not how tokens are verified.
+//! The table of published operations, and the operation that a request means.
+//!
+//! The table knows the credentials that each operation accepts. It does not verify tokens.
 
 use std::sync::OnceLock;
 

@@ -1,5 +1,6 @@
-//! Owns what exists at the start: organizations, clients, shoppers, products.
-//! It only reads the document; live state begins in `world`.
+//! The data that exists at the start: organizations, clients, shoppers, products.
+//!
+//! This module only reads the document. The state that changes is in `world`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};

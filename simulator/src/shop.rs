@@ -1,5 +1,6 @@
-//! Owns the live state of the shop: customers, product lists, baskets, orders.
-//! It keeps documents in the shape of the APIs and knows nothing of HTTP.
+//! The state of the shop: customers, product lists, baskets, orders.
+//!
+//! Documents have the format of the APIs. Nothing here depends on HTTP.
 
 mod baskets;
 mod customers;

@@ -1,4 +1,4 @@
-//! Owns the shopper token: which claims SLAS writes, and how they are read back.
+//! The shopper token: the claims that SLAS writes, and their parsing.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

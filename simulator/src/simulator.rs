@@ -1,4 +1,4 @@
-//! Owns the running simulator: starting, steering, and stopping it.
+//! The running simulator: starting, controlling, and stopping it.
 
 use std::io;
 use std::net::SocketAddr;

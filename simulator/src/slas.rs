@@ -1,5 +1,5 @@
-//! Owns the Shopper Login and API Access Service: names its flows, counts its limits,
-//! and hands each request to the flow it means.
+//! The Shopper Login and API Access Service: names its flows, enforces its rate limits, and dispatches requests to
+//! flows.
 
 mod authorize;
 mod clients;

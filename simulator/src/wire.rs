@@ -1,4 +1,4 @@
-//! Owns connections: accepting them, serving them, and breaking them on order.
+//! Connections: accepted, served, and reset when a fault demands it.
 
 use std::io;
 use std::pin::Pin;

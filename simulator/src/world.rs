@@ -1,5 +1,6 @@
-//! Owns everything the services share: seed, settings, keys, and the live state of
-//! logins and of the shop. Services lock what they need, briefly, and never across an await.
+//! The state that all services share: seed, settings, keys, logins and the shop.
+//!
+//! Services lock the parts that they need, briefly, and never across an await.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

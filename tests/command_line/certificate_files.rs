@@ -1,5 +1,7 @@
-//! Every file of certificates, keys and revocation lists that a configuration names: as people and tools write it, and what
-//! `check` says of one that cannot be used, or not for long.
+//! Files of certificates, keys and revocation lists that a configuration names.
+//!
+//! `check` accepts them as people and tools write them, and names the defect of a file that is unusable or expires
+//! soon.
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
-//! Why there is no connection: each cause has words of its own in `check --online`, in the log, in the access log and in the
-//! metrics, for the gateway's own calls and for forwarded requests.
+//! Failed connections: each cause has its own wording in `check --online`, in both logs and in the metrics.
+//!
+//! The wording is the same for the gateway's own calls and for forwarded requests.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Every error of a configuration at once, whoever finds it: the settings, the policy table, the listener's TLS.
+//! `check` reports every error of a configuration at once: of the settings, of the policy table, of the listener's TLS.
 
 use std::{
     fs,

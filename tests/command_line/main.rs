@@ -1,4 +1,4 @@
-//! The command line: what surrounds the commands (help, manual page, completions, colours), and what `check` says.
+//! The command line: help, manual page, completions, colours, and the output of `check`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 

@@ -1,4 +1,4 @@
-//! `check --online`: what the configuration names is asked, and each line that failed names the key to look at.
+//! `check --online` contacts the services that the configuration names. Each line of a failure names the key to change.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

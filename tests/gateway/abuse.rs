@@ -1,4 +1,4 @@
-//! Trusted systems' rights in the wrong hands, and on a bad day.
+//! Abuse of trusted systems' permissions, and failures of the services behind them.
 
 use std::{
     collections::BTreeMap,

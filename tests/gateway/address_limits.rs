@@ -1,6 +1,6 @@
-//! What one client address may have: connections, requests that wait for their body, memory for bodies, calls to SLAS.
+//! Limits per client address: connections, requests that await their body, memory for bodies, calls to SLAS.
 //!
-//! The addresses are those that a trusted proxy names, or the loopback addresses that connections are bound to.
+//! The addresses come from a trusted proxy's header, or are loopback addresses to which the test binds its connections.
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -1,4 +1,4 @@
-//! Strangers who guess at a trusted system's secret, or at its client id.
+//! Strangers guess a trusted system's secret or client id.
 
 use std::{
     net::{IpAddr, Ipv4Addr},

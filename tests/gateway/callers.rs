@@ -1,4 +1,5 @@
-//! Trusted systems at system operations: by a bearer token, by Basic credentials, by a certificate (see `tls`).
+//! Trusted systems call system operations with a bearer token or Basic credentials. Client certificates are tested in
+//! `tls`.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,7 @@
-//! Every bound of the configuration holds, whether refusals are carried out or only reported.
+//! Every limit of the configuration holds, in enforce mode and in report mode.
 //!
-//! The list of bounds is read from the schema of the configuration: a new key that no arm of [`holds`] covers fails here.
+//! The list of limits comes from the JSON Schema of the configuration: a new key without an arm in [`holds`] fails
+//! here.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Every call to Salesforce carries the correlation id of the request that it is made for; a call of no request has its own.
+//! Every call to Salesforce carries the correlation id of its request. A call without a request has an id of its own.
 
 use std::{
     collections::BTreeSet,

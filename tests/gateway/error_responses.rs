@@ -1,7 +1,7 @@
-//! Every no of the gateway as the caller sees it: status, fields, words.
+//! Every error response as the caller sees it: status, header fields, wording.
 //!
-//! All of them can be produced over the wire, so all snapshots are of what was on the wire. A new
-//! refusal does not compile here until it has its case.
+//! Each error is produced over a socket, so the snapshots hold the bytes that a caller receives. A new error code does
+//! not compile here until it has a case.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
-//! What others do wrong, and what callers see of it.
+//! Faults of the services behind the gateway, and the responses that callers see.
 //!
-//! Each flow meets each fault of the service behind it. The answer is a refusal with its stable code, soon; nothing of
-//! what the service wrote is in it; what must not be sent twice is sent once; and when the fault is gone, so is the
-//! refusal.
+//! Each flow meets each fault of its service. The response is an error with its stable code, arrives in time, and holds
+//! nothing that the service wrote. Calls that are not idempotent are sent once. When the fault has ended, the flow
+//! succeeds.
 
 mod clock;
 mod store;

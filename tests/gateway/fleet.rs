@@ -1,4 +1,4 @@
-//! A fleet: replicas as processes of their own, one Redis, one Salesforce.
+//! Several replicas, each in a process of its own, share one Redis and one simulated Salesforce.
 
 mod on_behalf;
 

@@ -1,5 +1,7 @@
-//! HTTP/2 as attackers speak it: frames that are cheap to send and dear to receive. None of them hurts
-//! a good client on another connection, and none makes the gateway's memory grow without bound.
+//! HTTP/2 attacks by frames that are cheap to send and expensive to process.
+//!
+//! No attack disturbs a well-behaved client on another connection, and none lets the gateway's memory grow without
+//! bound.
 
 pub mod raw_http2;
 

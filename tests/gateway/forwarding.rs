@@ -1,4 +1,4 @@
-//! What goes to Salesforce, and what comes back.
+//! The requests that reach Salesforce, and the responses that return.
 
 use reqwest::Method;
 

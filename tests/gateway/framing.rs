@@ -1,8 +1,8 @@
-//! One request in is at most one request out, however its body is framed: every framing of HTTP/1.1 and HTTP/2, empty and
-//! padded frames, trailers, bodies that break off, bodies that the gateway holds, and bodies that it sends again.
+//! One request that arrives causes at most one upstream request, in any framing of its body.
 //!
-//! The upstream reads strictly and records what it reads. Behind each request an innocent client sends one of its own,
-//! which travels on the same pooled connection: it must arrive whole and get its own answer.
+//! The cases are the framings of HTTP/1.1 and HTTP/2, empty and padded frames, trailers, truncated bodies, buffered
+//! bodies, and bodies that are sent again. The upstream parses strictly and records the requests. After each request
+//! another client sends its own on the same pooled connection: it arrives complete and gets its own response.
 
 mod client;
 

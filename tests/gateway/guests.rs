@@ -1,4 +1,4 @@
-//! Guests on whose behalf trusted systems act: each is named by its USID and has a token of its own.
+//! Trusted systems act on behalf of guests. The USID identifies a guest, and each guest has a token of its own.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! Connections of HTTP/1.0 and HTTP/1.1 clients: when they are answered, what an answer may say to them, and when a
-//! connection ends.
+//! Connections of HTTP/1.0 and HTTP/1.1 clients: response order, connection headers, and the end of a connection.
 
 use std::time::Duration;
 

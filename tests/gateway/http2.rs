@@ -1,4 +1,4 @@
-//! HTTP/2 on both sides: callers without TLS (prior knowledge), and an API that speaks nothing else.
+//! HTTP/2 on both sides: callers without TLS (prior knowledge), and an API that accepts only HTTP/2.
 
 pub mod api;
 

@@ -1,4 +1,4 @@
-//! Connections that rest between two requests: what they take, how long they may, and that what comes next is served.
+//! Idle connections between two requests: their memory, their timeouts, and the next request on them.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! The issuers' keys when the issuers do not answer: starts, restarts, rotations, outages, and made-up key ids.
+//! Key sets while their issuers do not respond: starts, restarts, rotations, outages and unknown key ids.
 
 mod outages;
 mod restarts;

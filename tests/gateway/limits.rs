@@ -1,4 +1,4 @@
-//! What is too much: logins that wait, logins that fail, callers and clients that ask too often, an API under load.
+//! Overload: queued logins, failed logins, rate limits of callers and clients, and an API that reports its load.
 
 use std::{
     cell::Cell,

@@ -1,4 +1,4 @@
-//! Guesses of passwords and one-time codes, and messages to shoppers, in every spelling that SLAS might read.
+//! Guesses of passwords and one-time codes, and messages to shoppers, in every encoding that SLAS might accept.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{RequestBuilder, header::HeaderValue};

@@ -1,4 +1,4 @@
-//! The removed logins, performed against SLAS and answered in the old shape.
+//! The deprecated logins: the gateway performs them at SLAS and responds in their old format.
 
 use reqwest::Method;
 

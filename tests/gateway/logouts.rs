@@ -1,4 +1,4 @@
-//! What a logout ends, and what not, one case after the other. Races are in `races`.
+//! The sessions and tokens that a logout ends, one case after the other. Races are in `races`.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The gateway from outside: real sockets, a simulated Salesforce, nothing mocked.
+//! The gateway from outside: real sockets and a simulated Salesforce, without mocks.
 //!
-//! One binary, so that it links once. Each test starts its own gateway and simulator on free ports.
+//! All tests are one binary, so that it links once. Each test starts its own gateway and simulator on free ports.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 

@@ -1,8 +1,8 @@
-//! What memory a gateway takes for what strangers can make it hold. Each kind has a bound, with room for the noise of an
-//! allocator and of a debug build; beyond it the test fails.
+//! The memory that strangers can make a gateway allocate.
 //!
-//! The gateway is a process of its own, whose resident memory is read. A warm-up before keeps what the first request of each
-//! kind allocates for good out of the figures.
+//! Each kind of memory has a limit, with allowance for the noise of an allocator and of a debug build. The gateway is a
+//! process of its own, whose resident memory is read. A warm-up excludes the one-time allocations of the first
+//! requests.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 

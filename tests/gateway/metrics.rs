@@ -1,4 +1,4 @@
-//! `/metrics`: every name and label that operators rely on, what the gateway's own time is, and that callers add no series.
+//! `/metrics`: every name and label that operators rely on, the gateway's own time, and a closed set of series.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,8 @@
-//! The policy table, operation by operation: what opens each one, and that nothing else does.
+//! The policy table, operation by operation: the credentials that each operation accepts, and that no others are
+//! accepted.
 //!
-//! The requests of a test go through one gateway, several at a time; each carries its number as
-//! correlation id, by which it is found in the simulator's ledger.
+//! The requests of a test are sent to one gateway, several at a time. The number of a request is its correlation id, by
+//! which the test finds it in the simulator's ledger.
 
 use std::{
     collections::{BTreeSet, HashMap},

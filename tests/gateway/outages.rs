@@ -1,4 +1,4 @@
-//! SLAS is down, slow or talks nonsense: what callers notice of it, and what SLAS does.
+//! SLAS is down, slow or responds with garbage: the errors that callers get, and the calls that SLAS gets.
 
 mod tcp_proxy;
 

@@ -1,4 +1,6 @@
-//! One reading of each path: over real sockets, because clients' libraries repair what they are given.
+//! Each path has one reading.
+//!
+//! The tests write to sockets themselves, because HTTP libraries normalize paths before they send them.
 
 use shopper_gateway::gateway::policy::Operations;
 

@@ -1,4 +1,4 @@
-//! The gateway as a process: signals that operators and their scripts send, log rotation, listeners, the first log line.
+//! The gateway as a process: signals of operators and scripts, log rotation, listeners, the first log line.
 
 use std::{
     io::{BufRead, BufReader},

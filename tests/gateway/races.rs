@@ -1,7 +1,8 @@
-//! Races for sessions: logout, refresh, login, renewal and reload at several gateways, in one process, before one store.
+//! Races for sessions: logout, refresh, login, renewal and reload at several gateways with one store, in one process.
 //!
-//! Two promises are checked. One second after a logout was answered 204, or confirmed by SLAS through a gateway, no token
-//! of that session is good at any gateway. A shopper who logs in later is served, with the same USID too.
+//! The tests check two promises. One second after a logout, no token of that session is valid at any gateway. The
+//! logout counts as soon as the gateway has responded with 204 or SLAS has confirmed it. A shopper who logs in later is
+//! served, with the same USID too.
 
 pub mod fleet;
 mod model;

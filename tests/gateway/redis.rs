@@ -1,4 +1,4 @@
-//! A real redis-server of a test's own, on a free port, gone with the test.
+//! A redis-server process for one test, on a free port. It ends with the test.
 
 use std::{
     net::{TcpListener, TcpStream},

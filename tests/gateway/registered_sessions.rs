@@ -1,4 +1,4 @@
-//! Logins that callers perform at SLAS through the gateway, and that become sessions.
+//! Logins that callers perform at SLAS through the gateway become sessions.
 
 use std::{net::SocketAddr, time::Duration};
 

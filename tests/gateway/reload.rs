@@ -1,4 +1,4 @@
-//! Changes while the gateway runs: another configuration, another certificate, another program.
+//! Changes while the gateway runs: a new configuration, a new certificate, a new program.
 
 use std::{
     fs,

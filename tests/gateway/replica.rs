@@ -1,4 +1,4 @@
-//! A gateway as a process of its own: the real binary, which can be killed.
+//! A gateway in a process of its own: the real binary, which a test can kill.
 
 use std::{
     net::{SocketAddr, TcpListener},

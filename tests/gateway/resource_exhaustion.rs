@@ -1,7 +1,7 @@
-//! A machine that runs out of things: descriptors, room on its disk, somebody who reads the log.
+//! The machine runs out of file descriptors or disk space, or the reader of the log is gone.
 //!
-//! The real process each time. Nothing of this may stop a request that needs none of it, nor keep a processor busy, and
-//! all is well again soon after the shortage has ended.
+//! Each test runs the real process. A shortage stops no request that needs none of the resource, and keeps no processor
+//! busy. Soon after its end the gateway works as before.
 
 use std::{
     fs::File,

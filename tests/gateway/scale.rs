@@ -1,7 +1,7 @@
-//! How large some tests are: small beside the others, and as large as what is promised when `make figures` asks for it.
+//! Two sizes for the larger tests: small by default, and as large as the promised figures for `make figures`.
 //!
-//! What counts (calls, failures) is checked at either size. What time it took is reported, as a line that `make figures`
-//! collects, and judged by a reader: on a machine that does other things too it would say nothing of the gateway.
+//! Counts of calls and failures are asserted at either size. Durations are only reported, as lines that `make figures`
+//! collects: on a busy machine they say little about the gateway.
 
 #![allow(clippy::print_stdout, reason = "the figures are what is wanted")]
 

@@ -1,7 +1,6 @@
-//! The SDK clients of real shops, unmodified, in Node against the gateway.
+//! Salesforce's SDKs, unmodified, run in Node against the gateway.
 //!
-//! Owns how their tests in `tests/sdk` are run: a fresh gateway and simulator for each file, named to it by
-//! environment variables.
+//! Each file in `tests/sdk` runs with its own gateway and simulator, whose addresses are in environment variables.
 
 use std::{path::Path, process::Stdio, time::Duration};
 

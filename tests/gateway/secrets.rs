@@ -1,7 +1,7 @@
-//! No secret is anywhere but where it belongs.
+//! Secrets appear only where they belong.
 //!
-//! A process logs all it can while every flow is driven through it; then everything that can be seen of it is searched for
-//! every secret that it ever held, in every spelling.
+//! A process logs at level TRACE while every flow runs through it. Then all its visible output is searched for every
+//! secret, in every encoding.
 
 mod driver;
 mod flows;

@@ -1,4 +1,4 @@
-//! Sessions that outlive their tokens, in one process.
+//! Sessions in one gateway process outlive their access tokens.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! SLAS's own paths: which operations get a private client's credential, and what stays here.
+//! SLAS's own paths: the gateway adds a private client's credential to some operations, and refuses others.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, RequestBuilder, redirect::Policy};

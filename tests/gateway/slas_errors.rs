@@ -1,4 +1,4 @@
-//! What the gateway does on SLAS's published refusals, in their published form.
+//! The gateway's reactions to SLAS's error responses, in their published form.
 
 use std::time::Duration;
 

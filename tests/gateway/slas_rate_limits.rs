@@ -1,4 +1,4 @@
-//! How much SLAS is asked: the tenant's budget among gateways, what SLAS says of its limits, what is sent twice.
+//! SLAS's rate limits: gateways share the tenant's limit, obey `Retry-After`, and retry only idempotent calls.
 
 use std::time::{Duration, Instant};
 

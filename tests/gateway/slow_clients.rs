@@ -1,5 +1,4 @@
-//! Clients that take their time: heads, bodies and answers in drops, handshakes that never end, and
-//! more connections than there are places.
+//! Slow clients: headers, bodies and responses in small pieces, unfinished handshakes, and too many connections.
 
 use std::time::{Duration, Instant};
 

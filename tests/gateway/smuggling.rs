@@ -1,5 +1,5 @@
-//! One request in is at most one request out, in strict HTTP/1.1, whatever came in; and of an answer
-//! only what is meant for the caller.
+//! One request that arrives causes at most one upstream request, in strict HTTP/1.1, and a response carries only fields
+//! for the caller.
 
 pub mod upstream;
 

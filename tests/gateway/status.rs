@@ -1,4 +1,4 @@
-//! `/status`: the page for people, the same as JSON, and the migration report.
+//! `/status`: the page for people, its JSON form, and the migration report.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! What every store promises, asked of each.
+//! The guarantees of a store, checked with each implementation.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How Redis is reached, and why it is not: each cause is told from every other.
+//! Connections to Redis, and a distinct error for each cause of failure.
 
 use std::{
     net::TcpListener,

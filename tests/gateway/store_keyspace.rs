@@ -1,4 +1,4 @@
-//! What the store writes: which commands it needs, how long its keys last, and whose encryption key they are sealed with.
+//! The commands that the gateway sends to Redis, the lifetimes of its keys, and the encryption of their values.
 
 use std::{sync::Arc, time::Duration};
 

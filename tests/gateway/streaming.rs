@@ -1,4 +1,4 @@
-//! Bodies pass through as they come; and what breaks on the way never looks whole.
+//! Bodies are forwarded chunk by chunk as they arrive, and a body that breaks off never looks complete.
 
 mod scripted_api;
 

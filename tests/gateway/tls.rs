@@ -1,4 +1,4 @@
-//! TLS on both sides: the listener, and an API that is another gateway behind its listener.
+//! TLS on both sides: the listener, and an API that is another gateway's listener.
 
 pub mod authority;
 mod callers;

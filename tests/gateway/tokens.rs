@@ -1,7 +1,7 @@
-//! Forged, stolen and misused tokens against a real operation of the real gateway.
+//! Forged, stolen and misused tokens against an operation of a running gateway.
 //!
-//! Every forgery is signed by [`forge`], which can sign genuinely too: each test first sees a genuine
-//! token pass, so that a refusal is the refusal of what was forged and of nothing else.
+//! [`forge`] signs every forgery, and can also sign genuine tokens. Each test first sees a genuine token accepted, so
+//! that a rejection has no other cause than the forgery.
 
 mod forge;
 mod jwks;

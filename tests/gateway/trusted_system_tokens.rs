@@ -1,4 +1,4 @@
-//! Tokens that the deprecated login of trusted systems hands out: each lives and dies with its caller's entry.
+//! Tokens that the deprecated trusted-system login issues are valid as long as the configuration lists their caller.
 
 use reqwest::RequestBuilder;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! No file of `src/` depends on a file that depends on it, inside modules too.
+//! Files of `src/` depend on each other in no circle, inside modules too.
 
 use std::collections::BTreeSet;
 

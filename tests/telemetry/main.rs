@@ -1,4 +1,4 @@
-//! What a gateway writes of its requests: the access log, its level at run time, and traces at a collector.
+//! Telemetry of requests: the access log, its level at run time, and traces at a collector.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 

@@ -1,4 +1,4 @@
-//! Traces at a collector: what is in them, where they go on, and who may ask for one.
+//! Traces at a collector: their contents, their propagation, and the callers that may request one.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! Owns admission to an operation: kind of token, tenant, scopes, marks, site.
+//! Authorization of an operation: kind of token, tenant, scopes, flow marks, site.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value};

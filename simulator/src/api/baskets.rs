@@ -1,5 +1,6 @@
-//! Owns the Shopper Baskets operations with state, the same for v1 and v2.
-//! A basket belongs to one customer; for everybody else it does not exist.
+//! The Shopper Baskets operations with state, the same for v1 and v2.
+//!
+//! A basket belongs to one customer, and does not exist for others.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};

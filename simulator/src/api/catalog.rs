@@ -1,4 +1,4 @@
-//! Owns the read-only catalog: products, categories, search. All of it comes from the seed.
+//! The read-only catalog of the seed: products, categories, search.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Owns the Shopper Customers operations with state: registration, profile, password,
-//! addresses, payment instruments, and a customer's baskets and orders.
+//! The Shopper Customers operations with state: registration, profile, password, addresses, payment instruments, and a
+//! customer's baskets and orders.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Owns orders: the shopper's, made from a basket, and the system's view of all of them.
+//! Orders: a shopper makes them from a basket, and a system sees all of them.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Owns the product lists of a customer, guest or registered, and their items.
+//! The product lists of a customer, guest or registered, and their items.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};

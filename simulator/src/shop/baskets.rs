@@ -1,4 +1,4 @@
-//! Owns baskets: their lines and totals. Prices come from the seed; tax is 5 % on top.
+//! Baskets: their lines and totals. Prices come from the seed; tax is 5 % on top.
 
 use serde_json::{Map, Value, json};
 

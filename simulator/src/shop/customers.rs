@@ -1,4 +1,4 @@
-//! Owns customers: who they are, how they prove it, and what belongs to them.
+//! Customers: identity, passwords, and their belongings.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Owns the front door: `/authorize` and `/login`, which end in a redirect with a code.
+//! `/authorize` and `/login`, which end in a redirect with a code.
 
 use std::time::Duration;
 

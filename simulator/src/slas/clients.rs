@@ -1,4 +1,4 @@
-//! Owns who is asking: SLAS clients, their credentials, PKCE, and the site they ask for.
+//! Client authentication: SLAS clients, their credentials, PKCE, and the site that they request.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

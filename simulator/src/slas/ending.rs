@@ -1,4 +1,4 @@
-//! Owns the end of sessions and questions about tokens: logout, revoke, introspect, userinfo.
+//! The end of sessions, and questions about tokens: logout, revoke, introspect, userinfo.
 
 use serde_json::{Value, json};
 

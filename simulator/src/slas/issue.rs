@@ -1,4 +1,4 @@
-//! Owns the token answer: signs the access token and decides about the refresh token.
+//! The token response: signs the access token and decides about the refresh token.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;

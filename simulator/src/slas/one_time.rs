@@ -1,5 +1,6 @@
-//! Owns one-time tokens: passwordless login, SLAS's password reset, and OTP.
-//! Nothing is mailed: what would be sent lies in the outbox of the control API.
+//! One-time tokens: passwordless login, SLAS's password reset, and OTP.
+//!
+//! Nothing is mailed: messages are in the outbox of the control API.
 
 use axum::http::StatusCode;
 

@@ -1,4 +1,4 @@
-//! Owns the live state of SLAS: codes, refresh tokens, guests, revocations, one-time tokens.
+//! The state of SLAS: codes, refresh tokens, guests, revocations, one-time tokens.
 
 use std::collections::{HashMap, HashSet};
 

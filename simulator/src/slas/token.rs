@@ -1,4 +1,4 @@
-//! Owns `POST /token`: one function for each grant, and the session bridge that shares their rules.
+//! `POST /token`: one function for each grant, and the session bridge that shares their rules.
 
 use axum::http::StatusCode;
 use serde_json::json;

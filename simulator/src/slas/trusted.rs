@@ -1,4 +1,4 @@
-//! Owns acting on behalf of a shopper: trusted systems (TSOB) and trusted agents (TAOB).
+//! Tokens on behalf of a shopper: for trusted systems (TSOB) and trusted agents (TAOB).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who may call which operation.
+//! The credentials that operations accept.
 
 use reqwest::{Method, StatusCode};
 use salesforce_simulator::ShopperTokenSpec;

@@ -1,4 +1,4 @@
-//! Account Manager: the client credentials grant and its refusals.
+//! Account Manager: the client credentials grant and its error responses.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;

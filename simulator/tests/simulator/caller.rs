@@ -1,4 +1,4 @@
-//! A caller of the simulator: one HTTP client and short words for the common requests.
+//! A client of the simulator: an HTTP client, and helpers for the common requests.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;

@@ -1,4 +1,4 @@
-//! Faults on order, and that they end.
+//! Injected faults, and their end.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The front door: PKCE, codes, redirect URIs, strict clients, the login window.
+//! Logins: PKCE, codes, redirect URIs, strict clients, the login window.
 
 use reqwest::{Method, StatusCode};
 

@@ -1,4 +1,4 @@
-//! The simulator as its callers see it: real sockets, one fresh simulator for each test.
+//! The simulator as its clients see it: real sockets, and one fresh simulator for each test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;

@@ -1,4 +1,4 @@
-//! Clocks that differ: SLAS's and Account Manager's from the gateway's, by seconds or by an hour.
+//! Clocks of SLAS and Account Manager that differ from the gateway's clock by seconds or by an hour.
 
 use futures::future::join_all;
 

@@ -1,4 +1,4 @@
-//! A Redis that answers late, never, half, with nonsense, or breaks off.
+//! A Redis whose replies come late, never, cut in half or garbled, and whose connections are reset.
 
 use std::{
     net::SocketAddr,

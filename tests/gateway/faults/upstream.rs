@@ -1,4 +1,4 @@
-//! An API that cannot be found, or that breaks off in the middle of something large.
+//! An API whose name does not resolve, or that closes the connection within a large response.
 
 use reqwest::Client;
 use tokio::{

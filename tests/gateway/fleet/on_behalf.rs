@@ -1,4 +1,4 @@
-//! Trusted systems on behalf of shoppers, at several gateways that share a Redis.
+//! Trusted systems act on behalf of shoppers, at several gateways that share a Redis.
 
 use std::{collections::BTreeSet, time::Duration};
 

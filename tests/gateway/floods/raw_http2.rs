@@ -1,4 +1,5 @@
-//! An HTTP/2 client that writes frames as it likes (RFC 9113; heads as in RFC 7541, without compression).
+//! An HTTP/2 client that writes any sequence of frames (RFC 9113), with header blocks as in RFC 7541 without
+//! compression.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Clients that frame one request byte by byte, in HTTP/1.1 and HTTP/2, and read its answer.
+//! Clients that frame one request byte by byte, in HTTP/1.1 and HTTP/2, and read the response.
 
 use std::{
     net::SocketAddr,

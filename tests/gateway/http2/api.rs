@@ -1,4 +1,4 @@
-//! An API that speaks only HTTP/2 over TLS, and tells what it read.
+//! An API that accepts only HTTP/2 over TLS and records the requests.
 
 use std::{
     fs,

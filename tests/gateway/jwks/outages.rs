@@ -1,4 +1,4 @@
-//! Gateways that start while an issuer is down, and how they get ready.
+//! Gateways that start while an issuer is down become ready later.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! Gateways that start while the issuers are down, with what an earlier one kept; and what was not kept by one.
+//! Gateways that start while the issuers are down, with valid or invalid key sets persisted earlier.
 
 use std::{
     fs::{self, Permissions},

@@ -1,4 +1,4 @@
-//! New keys, and key ids that nobody ever published.
+//! New keys of an issuer, and key ids that no issuer has published.
 
 use std::time::{Duration, Instant};
 

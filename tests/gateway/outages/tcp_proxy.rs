@@ -1,5 +1,4 @@
-//! A port in front of Salesforce that can be closed: SLAS cannot be reached there any more, and connections to the APIs
-//! that are open go on.
+//! A TCP proxy in front of Salesforce that can be closed: new connections fail, and open connections continue.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Gateways in this process, one simulated Salesforce, and Redis or none.
+//! Gateways in this process, with one simulated Salesforce, and with or without Redis.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -1,8 +1,8 @@
-//! Random lives of shoppers at several gateways, beside a model that knows which of their tokens must be good.
+//! Random actions of shoppers at several gateways, compared with a model that knows the valid tokens.
 //!
-//! In each step every shopper does something, all at the same time: logs in, refreshes at several gateways at once, logs
-//! out or has the refresh token revoked while that goes on, logs in again with the same USID. Gateways reload meanwhile, and are replaced between steps. A
-//! second after a step the model is asked about each token at each gateway.
+//! In each step all shoppers act at the same time. They log in, refresh at several gateways at once, log out, revoke a
+//! refresh token meanwhile, or log in again with the same USID. Gateways reload meanwhile, and are replaced between
+//! steps. One second after a step the test compares each token at each gateway with the model.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A process at TRACE, all that can be seen of it from outside, and all the secrets that pass through it.
+//! A process at log level TRACE, all its visible output, and all secrets that pass through it.
 
 use std::{
     fs::File,

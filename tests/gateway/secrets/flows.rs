@@ -1,4 +1,4 @@
-//! Every flow, in its good and its bad days.
+//! Every flow, in its successful and its failing variants.
 
 use std::{fs, time::Duration};
 

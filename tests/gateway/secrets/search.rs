@@ -1,4 +1,4 @@
-//! Secrets, and every spelling in which one could stand somewhere.
+//! Secrets, and every encoding in which a secret may appear in a text.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! An API that reads strictly and tells what it read, byte by byte; and answers whatever it is told.
+//! An API that parses requests strictly, records them byte by byte, and responds with bytes that a test supplies.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! An API whose answers a test writes itself, byte by byte, when it wants.
+//! An API whose responses a test writes byte by byte, at the times that it chooses.
 
 use std::net::SocketAddr;
 

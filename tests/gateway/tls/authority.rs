@@ -1,4 +1,4 @@
-//! Certificate authorities for a test, by `openssl`.
+//! Certificate authorities for a test, made with `openssl`.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Trusted systems that prove who they are by a client certificate.
+//! Trusted systems that authenticate by a client certificate.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Passes bytes on, and counts the connections.
+//! A TCP proxy that counts connections.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! Certificate, key and client authorities that are replaced in their files while the real process runs, and SIGHUP.
+//! The files of certificate, key and client authorities change while the process runs, and SIGHUP follows.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! A forger's workshop: signs what SLAS and Account Manager never would.
+//! Signs tokens that SLAS and Account Manager never issue.
 
 use aws_lc_rs::{
     hmac,

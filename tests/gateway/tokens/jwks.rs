@@ -1,4 +1,5 @@
-//! Where keys come from, when they are fetched, and what never replaces them.
+//! The sources of verification keys, the times at which the gateway fetches them, and responses that never replace
+//! them.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Client, StatusCode};

@@ -1,4 +1,4 @@
-//! Other implementations' mistakes, as published: see `tests/vectors/README.md`.
+//! Published mistakes of other implementations, as described in `tests/vectors/README.md`.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, jwk::Jwk};
