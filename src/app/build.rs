@@ -125,7 +125,7 @@ impl Components {
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
             let endpoint = sessions::SlasEndpoint { slas: parts.slas.clone(), clients: tenant.slas_clients.clone() };
             endpoints.insert(organization.clone(), endpoint);
-            if let Some(client) = tenant.acting_client() {
+            if let Some(client) = tenant.on_behalf_slas_client() {
                 let (slas, client) = (parts.slas.clone(), client.clone());
                 issuers
                     .insert(organization.clone(), TsobIssuer { slas, client, waiting: bounds.logins(&organization) });

@@ -18,37 +18,37 @@ pub use sessions::{Keys, Sessions};
 pub use store::{RedisAddress, RedisLogin, RedisStore, RedisTls, RedisTopology, Store};
 pub use tenants::{AccountManager, SlasClient, Tenant};
 
-/// The whole configuration, checked.
+/// The validated configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The public listener.
+    /// `[server]`.
     pub server: Server,
-    /// The listener for operators.
+    /// `[admin]`.
     pub admin: Admin,
-    /// The organizations that this gateway serves; at least one.
+    /// `[[tenants]]`, at least one.
     pub tenants: Vec<Tenant>,
-    /// Trusted systems.
+    /// `[[callers]]`.
     pub callers: Vec<Caller>,
-    /// How long sessions live.
+    /// `[sessions]`.
     pub sessions: Sessions,
-    /// Every time limit.
+    /// `[timeouts]`.
     pub timeouts: Timeouts,
-    /// Every limit of size and number.
+    /// `[limits]`.
     pub limits: Limits,
-    /// How much is asked of an organization's APIs.
+    /// `[load]`.
     pub load: Load,
-    /// How many logins may wait, and fail.
+    /// `[logins]`.
     pub logins: Logins,
-    /// Logging.
+    /// `[log]`.
     pub log: Log,
-    /// Traces.
+    /// `[traces]`.
     pub traces: Traces,
-    /// Where sessions live.
+    /// `[store]`.
     pub store: Store,
-    /// How long the issuers' keys are good.
+    /// `[keys]`.
     pub keys: Keys,
-    /// What happens to requests that the policy refuses or does not know.
+    /// `[policy]`.
     pub policy: Policy,
-    /// Operations of the merchant's own.
+    /// `[[routes]]`.
     pub routes: Vec<Route>,
 }

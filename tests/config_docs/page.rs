@@ -29,7 +29,7 @@ pub(super) struct Key {
 
 /// All that the page says below its head.
 pub(super) fn tables(schema: &Value, base: &str) -> String {
-    let mut page = String::from("## Kinds of values\n\n");
+    let mut page = String::from("## Value types\n\n");
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         let is_table = definition["properties"].is_object();
         if !is_table && choices(definition).is_empty() {
@@ -40,7 +40,7 @@ pub(super) fn tables(schema: &Value, base: &str) -> String {
     for section in sections(schema, base) {
         let brackets = if section.is_array { ("[[", "]]") } else { ("[", "]") };
         page += &format!("\n### `{}{}{}`\n\n{}\n\n", brackets.0, section.path, brackets.1, section.description);
-        page += "| key | variable | kind | default | meaning |\n|---|---|---|---|---|\n";
+        page += "| key | variable | type | default | description |\n|---|---|---|---|---|\n";
         for Key { path, variable, kind, default, meaning } in section.keys {
             page += &format!("| `{path}` | `{variable}` | {kind} | {default} | {meaning} |\n");
         }
@@ -106,7 +106,7 @@ fn collect(schema: &Value, table: &Value, mut section: Section, variable: &str, 
 fn key(property: &Value, resolved: &Value, path: String, variable: String, needed: bool) -> Key {
     let kind = kind(property, resolved);
     let default = match &property["default"] {
-        _ if needed => "**needed**".to_owned(),
+        _ if needed => "**required**".to_owned(),
         Value::Null => "—".to_owned(),
         Value::String(text) => format!("`{text}`"),
         Value::Array(elements) if elements.is_empty() => "empty".to_owned(),
@@ -134,8 +134,8 @@ fn kind(property: &Value, resolved: &Value) -> String {
     match (property["$ref"].as_str(), property["type"].as_str()) {
         _ if !choices.is_empty() => choices.join(" or "),
         (Some(reference), _) => kind_name(reference.rsplit('/').next().unwrap()),
-        (None, Some("string")) => "text".to_owned(),
-        (None, Some("boolean")) => "truth value".to_owned(),
+        (None, Some("string")) => "string".to_owned(),
+        (None, Some("boolean")) => "boolean".to_owned(),
         (None, Some(other)) => other.to_owned(),
         (None, None) => panic!("{property} has no kind"),
     }

@@ -1,7 +1,6 @@
-//! What holds where the file says nothing.
+//! The defaults of the configuration file, in the notation of the file, because the schema shows them.
 //!
-//! Owns the defaults, written as an operator would write them: they appear in the schema. Refuses to
-//! have one for what only the operator can know.
+//! A key without a default is required, or absent means "off".
 
 use super::{
     AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Policy, Server, Sessions, Size, Store, StoreKind,

@@ -1,32 +1,32 @@
-//! What texts of the configuration are: kinds that the schema names, where the types say only that they are texts.
+//! Types of strings in the configuration file, for the JSON Schema and docs/CONFIGURATION.md only.
 //!
-//! Owns the description of each kind, for editors and for docs/CONFIGURATION.md. Refuses to read a text: `parse` does.
+//! The Rust types of these keys are `String` and `PathBuf`. `validate` parses them.
 
-#![allow(dead_code, reason = "no value of these is ever made; they stand in for texts in the schema")]
+#![allow(dead_code, reason = "these types only describe strings in the schema")]
 
 use schemars::JsonSchema;
 
-/// A length of time with a unit: `250ms`, `10s`, `1m 30s`.
+/// A number and a unit: `250ms`, `10s`, `1m 30s`.
 #[derive(JsonSchema)]
 pub(super) struct Duration(String);
 
-/// An IP address and a port: `127.0.0.1:8080`, `[::1]:8080`. Port 0 takes a free one.
+/// An IP address and a port: `127.0.0.1:8080`, `[::1]:8080`. Port 0 selects a free port.
 #[derive(JsonSchema)]
 pub(super) struct Address(String);
 
-/// Scheme, host and port. `http` to another machine is warned of.
+/// Scheme, host and port. `http` to another machine causes a warning.
 #[derive(JsonSchema)]
 #[schemars(rename = "URL")]
 pub(super) struct Url(String);
 
-/// The path of a file; a relative one starts at the folder of the configuration file.
+/// Path of a file. A relative path starts at the directory of the configuration file.
 #[derive(JsonSchema)]
 pub(super) struct File(String);
 
-/// The path of a folder; a relative one starts at the folder of the configuration file.
+/// Path of a directory. A relative path starts at the directory of the configuration file.
 #[derive(JsonSchema)]
-pub(super) struct Folder(String);
+pub(super) struct Directory(String);
 
-/// An identifier that Salesforce gave out, exactly as it did.
+/// An identifier issued by Salesforce, exactly as issued.
 #[derive(JsonSchema)]
 pub(super) struct Id(String);

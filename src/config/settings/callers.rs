@@ -7,31 +7,31 @@ use crate::types::{ClientId, OrganizationId, SiteId};
 pub struct Caller {
     /// Name in logs and metrics.
     pub name: String,
-    /// What it presents.
+    /// How the caller authenticates.
     pub identity: CallerIdentity,
     /// May call system operations.
     pub may_system: bool,
     /// May act on behalf of shoppers.
     pub may_on_behalf: bool,
-    /// May act on behalf of shoppers of other identity providers, which creates them.
+    /// May act on behalf of shoppers of other identity providers, which creates their accounts.
     pub may_create_shoppers: bool,
-    /// Organizations it may name.
+    /// Organizations that the caller may access.
     pub organizations: Vec<OrganizationId>,
-    /// Sites it may name; empty: all of the organization's.
+    /// Sites that the caller may access. Empty: all sites of these organizations.
     pub sites: Vec<SiteId>,
     /// Globs over operation names.
     pub operations: Vec<String>,
-    /// How often a second it may ask; `None`: no limit.
+    /// Rate limit in requests per second; `None`: no limit.
     pub requests_per_second: Option<u32>,
 }
 
-/// How a trusted system proves who it is.
+/// How a trusted system authenticates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallerIdentity {
-    /// By a token or the credentials of this Account Manager client.
+    /// With a token or Basic credentials of this Account Manager client.
     AccountManagerClient(ClientId),
-    /// By a client certificate with this subject (RFC 4514).
+    /// With a client certificate that has this subject (RFC 4514).
     CertificateSubject(String),
-    /// By a client certificate with this among its alternative names: `DNS:…`, `URI:…`, `email:…`.
+    /// With a client certificate that has this subject alternative name: `DNS:…`, `URI:…` or `email:…`.
     CertificateSan(String),
 }

@@ -5,105 +5,104 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// Every time limit.
+/// Time limits.
 #[derive(Debug, Clone)]
 pub struct Timeouts {
-    /// One answer of a Shopper API, first byte.
+    /// Wait for a Shopper API: for the start of the response, and between its parts.
     pub upstream: Duration,
-    /// One answer of an Admin (system) API, first byte.
+    /// The same for operations that accept only system tokens.
     pub upstream_admin: Duration,
     /// Connecting to any server.
     pub connect: Duration,
-    /// One exchange with SLAS or Account Manager.
+    /// One call to SLAS, Account Manager or the Shopper Customers API.
     pub exchange: Duration,
-    /// A client's whole request head; on a new connection from its beginning.
+    /// Receiving a request head; on a new connection from its beginning.
     pub client_head: Duration,
-    /// Each wait for more of a request body that is forwarded while it arrives, and the time before
-    /// [`Limits::min_body_rate`] counts.
+    /// Wait for the next part of a forwarded request body, and the time after which [`Limits::min_body_rate`] applies.
     pub client_body: Duration,
-    /// A client's whole request body, where the gateway reads it before it decides.
+    /// Receiving a whole request body that the gateway reads before it decides.
     pub held_body: Duration,
-    /// A client taking one part of an answer.
+    /// Wait for a client to accept one part of a response.
     pub client_write: Duration,
-    /// A connection, of either side, without a request.
+    /// A connection to a client or a server without a request.
     pub idle: Duration,
-    /// Requests in flight at a stop.
+    /// Requests in flight at shutdown.
     pub drain: Duration,
 }
 
-/// Every limit of size and number.
+/// Limits of size, number and rate.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Request body, bytes, unless the operation says more.
+    /// Bytes of a request body, unless the operation allows more.
     pub body: usize,
-    /// Least rate of a request body, bytes a second.
+    /// Minimum rate of a request body, in bytes per second.
     pub min_body_rate: usize,
-    /// Request head, bytes.
+    /// Bytes of a request head.
     pub max_header_bytes: usize,
-    /// Request header fields.
+    /// Header fields of a request.
     pub max_headers: usize,
-    /// Request target, bytes.
+    /// Bytes of a request URI.
     pub max_uri_bytes: usize,
-    /// Connections of clients open at a time.
+    /// Open client connections.
     pub connections: usize,
-    /// Requests under way at a time.
+    /// Concurrent requests.
     pub requests: usize,
-    /// Requests at a time whose body the gateway has not read to its end.
+    /// Concurrent requests whose body has not arrived completely.
     pub incomplete_requests: usize,
-    /// Bytes of request bodies in memory at a time.
+    /// Bytes of request bodies in memory.
     pub held_bodies: usize,
-    /// Concurrent upstream requests of one organization.
+    /// Concurrent requests to the APIs of one organization.
     pub max_concurrent_requests: usize,
-    /// How long a request may wait for one of these.
+    /// How long a request waits if `max_concurrent_requests` is reached.
     pub queue_timeout: Duration,
-    /// What one client address may have, outside of `networks`.
+    /// Limits of one client address outside of `networks`.
     pub per_address: AddressLimits,
-    /// Networks whose addresses have limits of their own, the longest prefix first.
+    /// Networks whose addresses have their own limits, the longest prefix first.
     pub networks: Vec<NetworkLimits>,
 }
 
-/// What one client address (IPv6: one /64) may have. `None`: no limit.
+/// Limits of one client address, or of one /64 network of IPv6. `None`: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressLimits {
-    /// Connections open at a time.
+    /// Open connections.
     pub connections: Option<usize>,
-    /// Requests under way at a time on its HTTP/2 connections.
+    /// Concurrent requests over HTTP/2.
     pub requests: Option<usize>,
-    /// Requests at a time whose body the gateway has not read to its end.
+    /// Concurrent requests whose body has not arrived completely.
     pub incomplete_requests: Option<usize>,
-    /// Bytes of request bodies in memory at a time.
+    /// Bytes of request bodies in memory.
     pub held_bodies: Option<usize>,
-    /// Calls to SLAS a minute that its requests cause.
+    /// SLAS calls per minute that its requests cause.
     pub slas_calls: Option<SlasCalls>,
-    /// Deprecated guest logins a minute.
+    /// Deprecated guest logins per minute.
     pub guests: Option<u32>,
-    /// Failed logins a minute.
+    /// Failed logins per minute.
     pub failed_logins: Option<u32>,
 }
 
-/// How many calls to SLAS the requests of one address may cause in a minute.
+/// How many SLAS calls per minute the requests of one address may cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlasCalls {
-    /// This many, and at most an eighth of what SLAS takes of the tenant.
+    /// This number, but at most an eighth of the tenant's SLAS rate limit.
     Shared(u32),
-    /// This many, however few SLAS takes of the tenant.
+    /// This number, whatever the tenant's SLAS rate limit is.
     Exactly(u32),
 }
 
-/// The limits of the addresses of one network.
+/// Limits of the addresses of one network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkLimits {
     /// The network.
     pub network: IpNet,
-    /// What each of its addresses may have.
+    /// Limits of each of its addresses.
     pub per_address: AddressLimits,
 }
 
-/// The part of a tenant's calls to SLAS that one address may use at most, as a divisor.
-const ADDRESS_SHARE: u32 = 8;
+/// One address may use at most this fraction of a tenant's SLAS rate limit: an eighth.
+const ADDRESS_SHARE_DIVISOR: u32 = 8;
 
 impl Limits {
-    /// What this address may have; `address` is a /64's first for IPv6.
+    /// The limits of an address. For IPv6, `address` is the first address of its /64 network.
     #[must_use]
     pub fn of_address(&self, address: IpAddr) -> &AddressLimits {
         let own = self.networks.iter().find(|own| own.network.contains(&address));
@@ -112,32 +111,32 @@ impl Limits {
 }
 
 impl SlasCalls {
-    /// Calls a minute to the SLAS of a tenant of which SLAS takes `per_minute` requests in that time; at least 1.
+    /// SLAS calls per minute for a tenant with the SLAS rate limit `per_minute`; at least 1.
     #[must_use]
     pub fn of_tenant(self, per_minute: u32) -> u32 {
         match self {
-            Self::Shared(calls) => calls.min((per_minute / ADDRESS_SHARE).max(1)),
+            Self::Shared(calls) => calls.min((per_minute / ADDRESS_SHARE_DIVISOR).max(1)),
             Self::Exactly(calls) => calls,
         }
     }
 }
 
-/// How much is asked of an organization's APIs, and what is left out first.
+/// Load shedding.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Globs over the operations that matter least.
+    /// Globs over the operations that are rejected first.
     pub low_priority: Vec<String>,
 }
 
-/// How many logins may wait, and fail; 0 is no limit, but for `max_concurrent`.
+/// Limits of logins. 0 means no limit, except for `max_concurrent`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logins {
-    /// Deprecated logins of one organization under way at a time.
+    /// Concurrent logins of one organization.
     pub max_concurrent: usize,
-    /// Failed logins a minute of one address, outside of [`Limits::networks`].
+    /// Failed logins per minute of one address outside of [`Limits::networks`].
     pub failed_per_address: u32,
-    /// Failed logins a minute of one login id from one address.
+    /// Failed logins per minute of one login id from one address.
     pub failed_per_address_and_login: u32,
-    /// Failed logins a minute of one login id from everywhere.
+    /// Failed logins per minute of one login id from all addresses.
     pub failed_per_login: u32,
 }

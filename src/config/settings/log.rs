@@ -9,39 +9,39 @@ use serde::Deserialize;
 use serde::Serialize;
 use url::Url;
 
-/// Logging.
+/// The log, the access log and the audit log.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// Filter in the syntax of `RUST_LOG`, which wins.
+    /// Filter in the syntax of `RUST_LOG`, which overrides it.
     pub level: String,
-    /// How lines look.
+    /// Format of the log lines.
     pub format: LogFormat,
-    /// Where the audit log goes instead of among the other lines.
+    /// File of the audit log; `None`: standard error.
     pub audit_file: Option<PathBuf>,
-    /// Makes the pseudonyms of shoppers in it: 32 bytes.
+    /// Key for the pseudonyms of shoppers in the audit log: 32 bytes.
     pub pseudonym_key: Option<SecretSlice<u8>>,
-    /// The share of successful requests that get a line, 0.0 to 1.0. Every refusal and failure gets one.
+    /// Share of successful requests that are written to the access log, 0.0 to 1.0.
     pub success_sample_rate: f64,
-    /// A success that takes this long gets its line too.
+    /// A successful request that takes this long is always written to the access log.
     pub slow: Duration,
 }
 
-/// Traces.
+/// Traces for an OpenTelemetry collector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Traces {
-    /// The collector's address, without the path of traces; absent: none are made.
+    /// URL of the collector without `/v1/traces`; `None`: no traces.
     pub endpoint: Option<Url>,
-    /// The share of the traces begun by the gateway that is exported, 0.0 to 1.0.
+    /// Share of the traces started by the gateway that are exported, 0.0 to 1.0.
     pub sample_ratio: f64,
-    /// Maximum traces per second that are exported because the client sampled them.
+    /// Maximum number of traces per second that are exported because the client sampled them.
     pub parent_sampled_per_second: u32,
 }
 
-/// How log lines look.
+/// Format of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For people.
     Text,

@@ -7,71 +7,72 @@ use serde::Serialize;
 
 use crate::types::Scopes;
 
-/// What happens to requests that the policy refuses or does not know.
+/// How the gateway treats requests that the policy rejects or does not know.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Whether refusals are carried out.
+    /// Whether rejections are enforced.
     pub mode: PolicyMode,
-    /// What happens to operations that no table knows.
+    /// How the gateway treats requests for unknown operations.
     pub unknown_operations: UnknownOperations,
-    /// Whether the deprecated logins are still performed.
+    /// Whether the gateway still performs deprecated logins.
     pub deprecated_logins: DeprecatedLogins,
 }
 
-/// Whether refusals are carried out.
+/// Whether rejections are enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyMode {
-    /// Refusals are carried out.
+    /// Rejected requests are not forwarded.
     Enforce,
-    /// Decided, counted and logged, but forwarded. Refused all the same: what has two readings or two credentials, is too
-    /// large, is a SLAS path outside the allow-list, or is of no organization served here.
+    /// Rejections are counted and logged, but the requests are forwarded. Some rejections are always enforced:
+    /// ambiguous requests, two credentials, requests that are too large, SLAS paths outside the allow-list, and unknown
+    /// organizations.
     Report,
 }
 
-/// What happens to operations that no table knows.
+/// How the gateway treats requests for unknown operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownOperations {
-    /// 404 `operation_unknown`.
+    /// They get 404 `operation_unknown`.
     Deny,
-    /// Forwarded with a verified shopper token of the path's organization, whatever its scopes. Not for SLAS's paths, which
-    /// are always an allow-list.
+    /// They are forwarded with a verified shopper token of the path's organization, whatever its scopes. SLAS paths are
+    /// always limited to an allow-list.
     Forward,
 }
 
-/// Whether the deprecated logins are still performed.
+/// Whether the gateway still performs deprecated logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeprecatedLogins {
-    /// Performed against SLAS.
+    /// The gateway performs them with SLAS.
     Allow,
-    /// Counted, and refused with 403 `operation_not_allowed`, in report mode too. Sessions go on, and logouts are
+    /// They are counted and get 403 `operation_not_allowed`, in report mode too. Sessions continue, and logouts are
     /// performed.
     Refuse,
 }
 
-/// An operation of the merchant's own.
+/// An operation that the merchant adds.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// `{api}.{operationId}`.
+    /// `{api}.{operation}`.
     pub name: String,
-    /// Method.
+    /// HTTP method.
     pub method: Method,
-    /// Template, e.g. `/custom/loyalty/v1/organizations/{organizationId}/points/{id}`.
+    /// Path template, e.g. `/custom/loyalty/v1/organizations/{organizationId}/points/{id}`.
     pub path: String,
-    /// Who may call it.
+    /// Which callers may use the operation.
     pub security: RouteSecurity,
-    /// Any one of these scopes is enough.
+    /// A token with any one of these scopes is accepted.
     pub scopes: Scopes,
 }
 
-/// Who may call a merchant's operation.
+/// Which callers may use a merchant's operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteSecurity {
-    /// A shopper.
+    /// Shoppers.
     Shopper,
-    /// A trusted system.
+    /// Trusted systems.
     System,
 }

@@ -8,13 +8,13 @@ use ipnet::IpNet;
 /// The public listener.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Addresses to listen on; port 0 takes a free one.
+    /// Addresses to listen on; port 0 selects a free port.
     pub listen: Vec<SocketAddr>,
-    /// Worker threads.
+    /// Number of worker threads.
     pub threads: usize,
-    /// TLS on every public address, if configured.
+    /// TLS on every public address.
     pub tls: Option<Tls>,
-    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    /// Networks of proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -25,9 +25,9 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Private key, PEM.
     pub private_key: PathBuf,
-    /// Authorities that may sign client certificates, PEM; absent: none is asked for.
+    /// CA certificates that may sign client certificates, PEM; `None`: the gateway requests no client certificate.
     pub client_ca: Option<PathBuf>,
-    /// Their revocation lists, PEM; absent: revocation is not checked.
+    /// Revocation lists of these authorities, PEM; `None`: revocation is not checked.
     pub client_crl: Option<PathBuf>,
 }
 

@@ -3,24 +3,24 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long sessions live.
+/// The lifetime of shopper sessions.
 #[derive(Debug, Clone)]
 pub struct Sessions {
-    /// A token this close to its end is refreshed on the next request.
+    /// How long before its expiry a token is refreshed by the next request.
     pub refresh_ahead: Duration,
-    /// A session ends this long after its last use.
+    /// A session ends if it is not used for this long.
     pub idle_timeout: Duration,
-    /// Most sessions held in memory.
+    /// Maximum number of sessions in memory.
     pub capacity: u64,
-    /// Refreshes a minute that may run before anyone asks, for sessions in use; 0: none.
+    /// Maximum number of background refreshes per minute; 0: none.
     pub background_refreshes_per_minute: u32,
 }
 
-/// How long the issuers' public keys are good, and where they outlive the process.
+/// How long key sets of issuers are valid, and where they survive a restart.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// The age from which a key set verifies nothing.
+    /// Maximum age of a key set.
     pub max_age: Duration,
-    /// Where key sets are kept on this machine, if anywhere.
+    /// Directory of key sets on this machine.
     pub jwks_cache_dir: Option<PathBuf>,
 }

@@ -7,12 +7,12 @@ use secrecy::ExposeSecret;
 use secrecy::SecretSlice;
 use secrecy::SecretString;
 
-/// Where sessions live.
+/// Where sessions are stored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Store {
-    /// In this process.
+    /// In the process.
     Memory,
-    /// In Redis or Valkey, shared by replicas.
+    /// In Redis or Valkey, shared by all replicas.
     Redis(Box<RedisStore>),
 }
 
@@ -32,50 +32,51 @@ impl PartialEq for RedisStore {
 /// Sessions in Redis or Valkey.
 #[derive(Debug, Clone)]
 pub struct RedisStore {
-    /// Where it is.
+    /// The servers.
     pub topology: RedisTopology,
-    /// The user and password of Redis.
+    /// User and password of Redis.
     pub login: RedisLogin,
     /// Database index; 0 in a cluster.
     pub database: i64,
-    /// How TLS connections to Redis are made; `None`: without TLS.
+    /// TLS files for connections to Redis; `None`: no TLS.
     pub tls: Option<RedisTls>,
-    /// Seals what is stored: 32 bytes.
+    /// Key that encrypts stored values: 32 bytes.
     pub encryption_key: SecretSlice<u8>,
-    /// The key before, while a rotation is under way: 32 bytes.
+    /// The old key during a rotation: 32 bytes.
     pub previous_encryption_key: Option<SecretSlice<u8>>,
-    /// Stands before every name.
+    /// Prefix of every key.
     pub key_prefix: String,
-    /// Longest wait for one command.
+    /// Time limit of one command.
     pub timeout: Duration,
 }
 
-/// How Redis is reached.
+/// The servers of Redis.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RedisTopology {
     /// One server: `redis://`, `rediss://` or `redis+unix://`.
     Standalone(RedisAddress),
-    /// A cluster, by some of its nodes.
+    /// Some nodes of a cluster.
     Cluster(Vec<RedisAddress>),
     /// The master that Sentinels name.
     Sentinel {
         /// The Sentinels.
         sentinels: Vec<RedisAddress>,
-        /// The master's name.
+        /// Name of the master.
         master: String,
-        /// The user and password of the Sentinels; without them those of Redis are tried on Sentinels that want some.
+        /// User and password of the Sentinels. If both are absent, Sentinels that require a password receive those of
+        /// Redis.
         login: RedisLogin,
-        /// How TLS connections to the Sentinels are made; `None`: without TLS.
+        /// TLS files for connections to the Sentinels; `None`: no TLS.
         tls: Option<RedisTls>,
     },
 }
 
-/// Where one server listens.
+/// Address of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisAddress {
     /// A host (a name, or an address without brackets) and a port.
     Tcp(String, u16),
-    /// The path of a socket.
+    /// Path of a socket.
     Unix(PathBuf),
 }
 
@@ -84,7 +85,7 @@ pub enum RedisAddress {
 pub struct RedisLogin {
     /// ACL user; `None`: the default user.
     pub username: Option<String>,
-    /// Its password; `None`: no login.
+    /// Password; `None`: no login.
     pub password: Option<SecretString>,
 }
 
@@ -95,11 +96,11 @@ impl PartialEq for RedisLogin {
     }
 }
 
-/// The files of TLS connections to Redis or its Sentinels. They are read for each new connection.
+/// Files for TLS connections to Redis or its Sentinels. They are read for each new connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RedisTls {
-    /// Authorities that may sign the server's certificate, PEM; `None`: the system's.
+    /// CA certificates for the server, PEM; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// The gateway's own certificate chain and private key, PEM.
+    /// The gateway's certificate chain and private key, PEM.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
 }

@@ -7,69 +7,69 @@ use url::Url;
 
 use crate::types::{ClientId, OrganizationId, Scopes, SiteId, TenantId};
 
-/// One organization and how the gateway speaks for it.
+/// One organization, and the gateway's credentials for it.
 #[derive(Debug, Clone)]
 pub struct Tenant {
-    /// The organization, as in paths.
+    /// Organization id, as in paths.
     pub organization: OrganizationId,
-    /// The tenant, as in tokens: the organization without `f_ecom_`.
+    /// Tenant id, as in tokens: the organization id without `f_ecom_`.
     pub tenant: TenantId,
-    /// Origin of SCAPI and SLAS: scheme, host, port, no path.
+    /// Origin of SCAPI and SLAS: scheme, host and port.
     pub api: Url,
-    /// Certificate authorities for `api`, PEM, instead of the system's.
+    /// CA certificates for `api`, PEM, instead of the system's.
     pub api_ca: Option<PathBuf>,
-    /// Its sites.
+    /// Site ids.
     pub sites: Vec<SiteId>,
-    /// The gateway's own Account Manager client, if any.
+    /// The gateway's client of Account Manager.
     pub account_manager: Option<AccountManager>,
     /// SLAS clients that deprecated logins and SLAS paths may use.
     pub slas_clients: Vec<SlasClient>,
     /// The private client that obtains tokens on behalf of shoppers.
     pub on_behalf_client: Option<ClientId>,
-    /// Whether logins through SLAS paths become sessions.
+    /// Whether logins on SLAS paths become sessions.
     pub register_sessions: bool,
-    /// Calls a minute that SLAS takes of it, of all gateways together.
+    /// SLAS's rate limit in requests per minute, for all gateways together.
     pub slas_requests_per_minute: u32,
 }
 
 impl Tenant {
-    /// The client that acts on behalf of shoppers, if there is one.
+    /// The client that acts on behalf of shoppers.
     #[must_use]
-    pub fn acting_client(&self) -> Option<&SlasClient> {
+    pub fn on_behalf_slas_client(&self) -> Option<&SlasClient> {
         self.slas_clients.iter().find(|client| Some(&client.id) == self.on_behalf_client.as_ref())
     }
 }
 
-/// The gateway's own system client.
+/// The gateway's own client of Account Manager.
 #[derive(Debug, Clone)]
 pub struct AccountManager {
     /// Origin of Account Manager.
     pub url: Url,
-    /// Its client id.
+    /// Client id.
     pub client_id: ClientId,
-    /// Its secret.
+    /// Secret.
     pub client_secret: SecretString,
-    /// The secret before, while it is being replaced.
+    /// The old secret during a rotation.
     pub previous_client_secret: Option<SecretString>,
-    /// Scopes to ask for, without the tenant's own.
+    /// Scopes to request, without the tenant's own.
     pub scopes: Scopes,
 }
 
 /// A client of SLAS.
 #[derive(Debug, Clone)]
 pub struct SlasClient {
-    /// Its id.
+    /// Client id.
     pub id: ClientId,
-    /// Its secret; absent for a public client.
+    /// Secret; `None` for a public client.
     pub secret: Option<SecretString>,
-    /// The secret before, while it is being replaced.
+    /// The old secret during a rotation.
     pub previous_secret: Option<SecretString>,
     /// The redirect URI registered with SLAS, sent exactly as written.
     pub redirect_uri: String,
-    /// Whether SLAS demands `x-slas-client-auth` from it.
+    /// Whether SLAS requires `x-slas-client-auth` from this client at login too.
     pub strict_client_auth: bool,
-    /// Whether the gateway adds its credential to requests for SLAS that name the client and bring none.
+    /// Whether the gateway adds the client's credential to SLAS requests that name the client and have no credential.
     pub vouch: bool,
-    /// How often a second its shoppers may ask together; `None`: no limit.
+    /// Rate limit of all its shoppers together, in requests per second; `None`: no limit.
     pub requests_per_second: Option<u32>,
 }
