@@ -1,14 +1,15 @@
-//! Key rings: the public keys of each issuer, by key id.
+//! The public keys of each issuer: fetched from its JWKS, cached and persisted.
 //!
-//! Owns where keys come from, when they are fetched, and which are in use. Refuses to know what a token means: whoever
-//! verifies one asks for the key that it names, and learns that there is none, or that nobody can tell.
+//! Only the configured address of an issuer is ever fetched. A failed fetch never replaces a working key set, and a set older
+//! than `keys.max_age` verifies nothing.
 //!
-//! - `ring`: the set in use, and the search for a key that is not in it
-//! - `fresh`: restoring, filling and renewing, without a request
-//! - `pace`: when an unknown key id is a reason to fetch
-//! - `allowance`: how often one tenant's set may be fetched, by all gateways together
-//! - `shelf`, `folder`: where sets outlive a process
-//! - `set`: one published document
+//! - `key_ring`: the active key set of one issuer, and its fetches
+//! - `search`: the lookup of a token's key, which may cause a fetch
+//! - `refresher`: the background task that restores and refreshes the key set
+//! - `refetch_policy`: whether an unknown key id is a reason to fetch
+//! - `fetch_limit`: the rate limit of fetches, shared by all replicas
+//! - `persistence`, `file_store`: copies of key sets that outlive the process
+//! - `key_set`: one parsed JWKS
 //! - `issuer`: SLAS or Account Manager
 
 mod fetch_limit;
@@ -19,15 +20,12 @@ mod key_set;
 mod persistence;
 mod refetch_policy;
 mod refresher;
+mod search;
 
-pub use file_store::{Folder, FolderError};
+pub use file_store::{FileStore, FileStoreError};
 pub use issuer::Issuer;
-pub use key_ring::{Key, KeyRing, NoKey};
-pub use persistence::Keeping;
-pub use refetch_policy::Source;
-
-/// How many keys of a published set this issuer's tokens could be verified with.
-#[must_use]
-pub fn count_usable(issuer: &Issuer, document: &[u8]) -> usize {
-    key_set::KeySet::read(document, issuer.algorithm()).map_or(0, |set| set.kids().count())
-}
+pub use key_ring::KeyRing;
+pub use key_set::count_usable_keys;
+pub use persistence::JwksPersistence;
+pub use refetch_policy::TokenOrigin;
+pub use search::{Key, KeyError};

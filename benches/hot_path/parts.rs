@@ -6,7 +6,7 @@ use salesforce_simulator::{Seed, ShopperTokenSpec, Simulator};
 use secrecy::SecretString;
 use shopper_gateway::{
     config::Settings,
-    jwks::{Issuer, Keeping, KeyRing},
+    jwks::{Issuer, JwksPersistence, KeyRing},
     observability::metrics::Metrics,
     salesforce::{
         account_manager::AccountManager,
@@ -53,24 +53,28 @@ impl Parts {
             || Transport::new(&settings.timeouts, &tenant.api, &[], Arc::clone(&guard), Arc::clone(&metrics)).unwrap();
         let slas = Slas::new(transport(), &tenant.api, &tenant.organization);
         let store = Arc::new(MemoryStore::new(capacity));
-        let keeping = Keeping { store, folder: None, max_age: settings.keys.max_age };
+        let persistence = JwksPersistence { store, file_store: None, max_age: settings.keys.max_age };
         let ring =
-            KeyRing::new(Issuer::Slas(slas.clone()), tenant.organization.as_str(), &keeping, Arc::clone(&metrics));
-        tokio::spawn(Arc::clone(&ring).keep_fresh());
-        while !ring.is_filled() {
+            KeyRing::new(Issuer::Slas(slas.clone()), tenant.organization.as_str(), &persistence, Arc::clone(&metrics));
+        tokio::spawn(Arc::clone(&ring).run_refresher());
+        while !ring.has_usable_keys() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let store = Arc::clone(&keeping.store);
+        let store = Arc::clone(&persistence.store);
         tokio::spawn(SlasBudget::new(store, Arc::clone(slas.guard()), &tenant.tenant, SLAS_TAKES).run());
         let rings = ByOrganization::from_iter([(tenant.organization.clone(), ring)]);
         let verifier = Arc::new(ShopperVerifier::new(rings, Arc::clone(&metrics)));
         let manager = tenant.account_manager.as_ref().unwrap();
         let manager = AccountManager::new(transport(), manager.url.clone());
         let name = manager.issuer();
-        let ring =
-            KeyRing::new(Issuer::AccountManager(manager), tenant.organization.as_str(), &keeping, Arc::clone(&metrics));
-        tokio::spawn(Arc::clone(&ring).keep_fresh());
-        while !ring.is_filled() {
+        let ring = KeyRing::new(
+            Issuer::AccountManager(manager),
+            tenant.organization.as_str(),
+            &persistence,
+            Arc::clone(&metrics),
+        );
+        tokio::spawn(Arc::clone(&ring).run_refresher());
+        while !ring.has_usable_keys() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let systems = SystemVerifier::new(ring, name, true);
@@ -78,7 +82,7 @@ impl Parts {
             TsobIssuer { slas: slas.clone(), client: tenant.on_behalf_slas_client().unwrap().clone(), waiting: None };
         let endpoint = sessions::SlasEndpoint { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
-            keeping.store,
+            persistence.store,
             ByOrganization::from_iter([(tenant.organization.clone(), endpoint)]),
             Arc::clone(&verifier),
             settings.sessions.clone(),

@@ -29,7 +29,7 @@ impl Readiness {
     pub(super) fn new(gate: &Gateway, in_flight: &RequestTracker) -> Self {
         let (keys, draining) = (gate.shoppers.has_all_keys(), in_flight.is_draining());
         let keys_missing =
-            gate.rings.iter().filter(|ring| !ring.is_filled()).map(|ring| MissingKeys::new(ring)).collect();
+            gate.rings.iter().filter(|ring| !ring.has_usable_keys()).map(|ring| MissingKeys::new(ring)).collect();
         Self { ready: keys && !draining, keys, keys_missing, draining }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     config::{self, PartialSettings, Settings},
     gateway::{Gateway, Tenant, error::RejectionReason, limits::RateLimits, problem},
     host::url_without_root_dot,
-    jwks::{Folder, Issuer, Keeping, KeyRing},
+    jwks::{FileStore, Issuer, JwksPersistence, KeyRing},
     observability::{
         audit::AuditLog,
         deprecated_usage::{DeprecatedUsage, Endpoint},
@@ -60,7 +60,7 @@ pub(super) struct ProcessState {
 pub(super) struct Components {
     pub(super) settings: Settings,
     pub(super) runtime: Arc<Runtime>,
-    keeping: Keeping,
+    persistence: JwksPersistence,
     /// When the authorities of each API end that has its own.
     pub(super) expiries: Vec<CertificateExpiry>,
 }
@@ -93,7 +93,7 @@ impl Components {
         let before_bounds = before.map(|before| &before.runtime.gate.bounds);
         let bounds = RateLimits::new(&settings, before_bounds)
             .map_err(|errors| AppError::Policy(low_priority_diagnostics(&errors)))?;
-        let keeping = build_jwks_persistence(&settings, metrics, before)?;
+        let persistence = build_jwks_persistence(&settings, metrics, before)?;
         let mut tenants = ByOrganization::default();
         let mut upstreams = ByOrganization::default();
         let mut shopper_rings = ByOrganization::default();
@@ -119,7 +119,7 @@ impl Components {
                 });
             }
             let (parts, slas_ring, system_ring) =
-                build_tenant(tenant, &settings, &keeping, process, old_rings, (&trust, &of_api))?;
+                build_tenant(tenant, &settings, &persistence, process, old_rings, (&trust, &of_api))?;
             let authorities = of_api.of_proxy(process.library_reads_system);
             let upstream = Upstream::new(&tenant.api, authorities, &settings.timeouts)
                 .map_err(|source| AppError::Upstream { organization: organization.clone(), source })?;
@@ -140,7 +140,7 @@ impl Components {
         let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(metrics)));
         let exchange = settings.timeouts.exchange;
         let sessions = Sessions::new(
-            Arc::clone(&keeping.store),
+            Arc::clone(&persistence.store),
             endpoints,
             Arc::clone(&shoppers),
             settings.sessions.clone(),
@@ -186,15 +186,15 @@ impl Components {
             metrics: Arc::clone(metrics),
         });
         let log = AccessLog::new(&settings.log);
-        process.system_tokens.use_store(&keeping.store);
+        process.system_tokens.use_store(&persistence.store);
         let runtime = Arc::new(Runtime { gate, upstreams, timeouts: settings.timeouts.clone(), log });
-        Ok(Self { settings, runtime, keeping, expiries })
+        Ok(Self { settings, runtime, persistence, expiries })
     }
 
     /// The budget of each organization at SLAS.
     pub(super) fn budgets(&self) -> impl Iterator<Item = SlasBudget> {
         self.runtime.gate.tenants.values().map(|tenant| {
-            let (store, guard) = (Arc::clone(&self.keeping.store), Arc::clone(tenant.slas.guard()));
+            let (store, guard) = (Arc::clone(&self.persistence.store), Arc::clone(tenant.slas.guard()));
             SlasBudget::new(store, guard, &tenant.settings.tenant, tenant.settings.slas_requests_per_minute)
         })
     }
@@ -210,12 +210,13 @@ pub type TenantWithKeyRings = (Tenant, Vec<Arc<KeyRing>>);
 /// [`AppError::Transport`], [`AppError::Randomness`], [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
 pub fn build_tenants(settings: &Settings) -> Result<Vec<TenantWithKeyRings>, AppError> {
     let process = ProcessState::new()?;
-    let keeping = Keeping { store: Arc::new(MemoryStore::new(1)), folder: None, max_age: settings.keys.max_age };
+    let persistence =
+        JwksPersistence { store: Arc::new(MemoryStore::new(1)), file_store: None, max_age: settings.keys.max_age };
     let trust = TrustAnchors::default();
     let of = |tenant| {
         let of_api = trust.of_api(tenant)?;
         let (parts, slas_ring, system_ring) =
-            build_tenant(tenant, settings, &keeping, &process, &[], (&trust, &of_api))?;
+            build_tenant(tenant, settings, &persistence, &process, &[], (&trust, &of_api))?;
         Ok((parts, std::iter::once(slas_ring).chain(system_ring).collect()))
     };
     settings.tenants.iter().map(of).collect()
@@ -241,13 +242,13 @@ fn build_jwks_persistence(
     settings: &Settings,
     metrics: &Metrics,
     before: Option<&Components>,
-) -> Result<Keeping, AppError> {
+) -> Result<JwksPersistence, AppError> {
     let store = build_store(settings, metrics, before)?;
-    let folder = match before.filter(|before| before.settings.keys.jwks_cache_dir == settings.keys.jwks_cache_dir) {
-        Some(before) => before.keeping.folder.clone(),
-        None => settings.keys.jwks_cache_dir.as_deref().map(Folder::open).transpose()?.map(Arc::new),
+    let file_store = match before.filter(|before| before.settings.keys.jwks_cache_dir == settings.keys.jwks_cache_dir) {
+        Some(before) => before.persistence.file_store.clone(),
+        None => settings.keys.jwks_cache_dir.as_deref().map(FileStore::open).transpose()?.map(Arc::new),
     };
-    Ok(Keeping { store, folder, max_age: settings.keys.max_age })
+    Ok(JwksPersistence { store, file_store, max_age: settings.keys.max_age })
 }
 
 /// The store of the configuration; the one from before where nothing of it changed, and sessions in memory in any case.
@@ -257,7 +258,7 @@ fn build_store(
     before: Option<&Components>,
 ) -> Result<Arc<dyn SessionStore>, AppError> {
     if let Some(before) = before.filter(|before| before.settings.store == settings.store) {
-        return Ok(Arc::clone(&before.keeping.store));
+        return Ok(Arc::clone(&before.persistence.store));
     }
     Ok(match &settings.store {
         config::Store::Memory => {
@@ -275,19 +276,19 @@ type TenantComponents = (Tenant, Arc<KeyRing>, Option<Arc<KeyRing>>);
 fn build_tenant(
     tenant: &config::Tenant,
     settings: &Settings,
-    keeping: &Keeping,
+    persistence: &JwksPersistence,
     process: &ProcessState,
     old_rings: &[Arc<KeyRing>],
     (trust, of_api): (&TrustAnchors, &ApiTrustAnchors<'_>),
 ) -> Result<TenantComponents, AppError> {
     let metrics = &process.metrics;
     let ring = |issuer: Issuer| {
-        let ring = KeyRing::new(issuer, tenant.organization.as_str(), keeping, Arc::clone(metrics));
+        let ring = KeyRing::new(issuer, tenant.organization.as_str(), persistence, Arc::clone(metrics));
         // The keys that are known stay in use; a gateway must not lose them by a change of something else.
-        match old_rings.iter().find(|old| old.is_twin_of(&ring)) {
-            Some(old) if old.is_kept_as(keeping) => Arc::clone(old),
+        match old_rings.iter().find(|old| old.has_same_source(&ring)) {
+            Some(old) if old.uses_persistence(persistence) => Arc::clone(old),
             Some(old) => {
-                ring.inherit(old);
+                ring.inherit_key_set(old);
                 ring
             }
             None => ring,

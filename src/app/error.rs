@@ -6,7 +6,7 @@ use crate::{
     certificates::FileError,
     config::Diagnostic,
     gateway::policy::TableError,
-    jwks::FolderError,
+    jwks::FileStoreError,
     salesforce::transport::TransportSetupError,
     server::{UpstreamError, tls::TlsFileError},
     store::redis::RedisConfigError,
@@ -74,7 +74,7 @@ pub enum AppError {
     Randomness(#[from] aws_lc_rs::error::Unspecified),
     /// The folder of key sets cannot be used.
     #[error("keys.jwks_cache_dir: {0}")]
-    Keys(#[from] FolderError),
+    Keys(#[from] FileStoreError),
     /// A metric is registered twice, which the tests exclude.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),

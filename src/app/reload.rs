@@ -133,7 +133,7 @@ impl Reloader {
         });
         for ring in &gate.rings {
             if !background.rings.iter().any(|(other, _)| Arc::ptr_eq(ring, other)) {
-                let task = tokio::spawn(Arc::clone(ring).keep_fresh()).abort_handle();
+                let task = tokio::spawn(Arc::clone(ring).run_refresher()).abort_handle();
                 background.rings.push((Arc::clone(ring), task));
             }
         }

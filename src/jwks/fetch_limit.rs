@@ -1,8 +1,8 @@
-//! How often one tenant's key set may be fetched, by all gateways together.
+//! The rate limit of JWKS fetches for one issuer of one tenant, shared by all replicas.
 //!
-//! Owns the figures. SLAS allows 25 calls a minute for key set and OpenID configuration together, to everybody who
-//! uses the tenant; the gateways take 20 at most, counted in the session store. While that cannot be reached, each
-//! gateway goes on with a small allowance of its own, so that four of them stay below the limit.
+//! SLAS allows 25 calls per minute for the key set and the OpenID configuration together, to all clients of the tenant. The
+//! replicas make at most 20 of them. The bucket is in the session store. While the store is unavailable, each replica uses a
+//! smaller bucket of its own, so that four replicas stay below the limit.
 
 use std::{
     sync::Arc,
@@ -16,42 +16,46 @@ use crate::{
     store::SessionStore,
 };
 
-/// 20 in any minute: ten at once and ten that come back meanwhile.
+/// The bucket of all replicas: at most 20 fetches in any minute.
 const SHARED: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(6) };
-/// 5 in any minute.
-const ALONE: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(20) };
-/// What those who present unknown key ids leave for gateways that have no keys yet.
-const LEFT_BY_UNKNOWN: u32 = 5;
+/// The bucket of one replica without a store: at most 5 fetches in any minute.
+const LOCAL: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(20) };
+/// Tokens that fetches for unknown key ids leave to replicas without keys: in the shared and in the local bucket.
+const SHARED_RESERVE: u32 = 5;
+const LOCAL_RESERVE: u32 = 1;
 
-/// What a fetch is for.
+/// The reason for a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// A key id that nobody knows.
-    Unknown,
-    /// A ring that is empty, or due.
-    Upkeep,
+pub(super) enum FetchPurpose {
+    /// A token names an unknown key id.
+    UnknownKid,
+    /// There is no key set, or the key set is due for a refresh.
+    Refresh,
 }
 
-/// The allowance of one issuer's key set.
+/// The rate limit of one issuer's JWKS.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct FetchLimit {
     store: Arc<dyn SessionStore>,
-    what: Vec<u8>,
-    alone: Mutex<TokenBucket>,
+    bucket: Vec<u8>,
+    local: Mutex<TokenBucket>,
 }
 
-impl Allowance {
-    /// Tenants do not share one, not even of one Account Manager.
-    pub(super) fn new(store: Arc<dyn SessionStore>, tenant: &str, address: &str) -> Self {
-        Self { store, what: format!("jwks|{tenant}|{address}").into_bytes(), alone: Mutex::default() }
+impl FetchLimit {
+    /// The limit of one tenant. Tenants of the same Account Manager have separate limits.
+    pub(super) fn new(store: Arc<dyn SessionStore>, tenant: &str, jwks_url: &str) -> Self {
+        Self { store, bucket: format!("jwks|{tenant}|{jwks_url}").into_bytes(), local: Mutex::default() }
     }
 
-    /// Whether one more fetch may be made; then it counts.
-    pub(super) async fn take(&self, purpose: Purpose) -> bool {
-        let leave = if purpose == Purpose::Unknown { LEFT_BY_UNKNOWN } else { 0 };
-        let acquired = match self.store.acquire_tokens(&self.what, SHARED, 1, leave).await {
+    /// Whether a fetch may be made now. It is counted then.
+    pub(super) async fn try_acquire(&self, purpose: FetchPurpose) -> bool {
+        let (shared_reserve, local_reserve) = match purpose {
+            FetchPurpose::UnknownKid => (SHARED_RESERVE, LOCAL_RESERVE),
+            FetchPurpose::Refresh => (0, 0),
+        };
+        let acquired = match self.store.acquire_tokens(&self.bucket, SHARED, 1, shared_reserve).await {
             Ok(acquired) => acquired,
-            Err(_) => self.alone.lock().try_acquire(ALONE.with_reserve(leave.min(1)), 1, Instant::now()),
+            Err(_) => self.local.lock().try_acquire(LOCAL.with_reserve(local_reserve), 1, Instant::now()),
         };
         acquired.is_ok()
     }
@@ -63,34 +67,34 @@ mod tests {
     use crate::store::memory::MemoryStore;
 
     #[test]
-    fn a_minute_has_twenty_fetches_at_most_and_five_alone() {
-        for (config, most) in [(SHARED, 20), (ALONE, 5)] {
+    fn buckets_allow_twenty_fetches_per_minute_and_five_without_store() {
+        for (config, max) in [(SHARED, 20), (LOCAL, 5)] {
             let (mut bucket, start) = (TokenBucket::default(), Instant::now());
-            let mut taken = 0;
+            let mut acquired = 0;
             for second in 0..60 {
                 while bucket.try_acquire(config, 1, start + Duration::from_secs(second)).is_ok() {
-                    taken += 1;
+                    acquired += 1;
                 }
             }
-            assert!(taken <= most, "{taken} of {most}");
+            assert!(acquired <= max, "{acquired} of {max}");
         }
     }
 
     #[tokio::test]
-    async fn unknown_key_ids_leave_some_for_empty_rings_and_gateways_share() {
+    async fn unknown_kids_leave_a_reserve_for_replicas_without_keys() {
         let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new(1));
-        let of = |address| Allowance::new(Arc::clone(&store), "zzrf_001", address);
+        let of = |jwks_url| FetchLimit::new(Arc::clone(&store), "zzrf_001", jwks_url);
         let (one, other) = (of("https://a/jwks"), of("https://a/jwks"));
-        let mut taken = 0;
-        while one.take(Purpose::Unknown).await {
-            taken += 1;
+        let mut acquired = 0;
+        while one.try_acquire(FetchPurpose::UnknownKid).await {
+            acquired += 1;
         }
-        assert_eq!(taken, 5);
-        while other.take(Purpose::Upkeep).await {
-            taken += 1;
+        assert_eq!(acquired, 5);
+        while other.try_acquire(FetchPurpose::Refresh).await {
+            acquired += 1;
         }
-        assert_eq!(taken, 10);
-        assert!(!one.take(Purpose::Upkeep).await);
-        assert!(of("https://b/jwks").take(Purpose::Unknown).await, "another tenant's is its own");
+        assert_eq!(acquired, 10);
+        assert!(!one.try_acquire(FetchPurpose::Refresh).await);
+        assert!(of("https://b/jwks").try_acquire(FetchPurpose::UnknownKid).await, "tenants have separate limits");
     }
 }

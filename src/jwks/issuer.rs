@@ -1,7 +1,6 @@
-//! Who publishes a key set: SLAS of one organization, or Account Manager.
+//! The publisher of a key set: SLAS of one organization, or Account Manager.
 //!
-//! Owns what differs between the two. Keys come only from the configured service's pinned address, never from what
-//! a token names.
+//! A key set comes only from the configured address. No address in a token is ever used.
 
 use std::time::Duration;
 
@@ -10,10 +9,10 @@ use jsonwebtoken::Algorithm;
 
 use crate::salesforce::{account_manager::AccountManager, error::SalesforceError, slas::Slas};
 
-/// A service that answers at all does so within this time, mostly.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(700);
+/// The time limit of a health probe. A service that is up usually answers faster.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Who publishes a key set.
+/// The publisher of a key set.
 #[derive(Debug, Clone)]
 pub enum Issuer {
     /// SLAS of one organization: ES256.
@@ -41,28 +40,28 @@ impl Issuer {
         }
     }
 
-    /// Where its key set is.
+    /// The address of its JWKS.
     #[must_use]
-    pub fn address(&self) -> String {
+    pub fn jwks_url(&self) -> String {
         match self {
             Self::Slas(slas) => slas.jwks_url(),
             Self::AccountManager(account_manager) => account_manager.jwks_url().into(),
         }
     }
 
-    /// Its key set, as it came.
-    pub(super) async fn key_set(&self) -> Result<Bytes, SalesforceError> {
+    /// Fetches its JWKS.
+    pub(super) async fn fetch_jwks(&self) -> Result<Bytes, SalesforceError> {
         match self {
             Self::Slas(slas) => slas.jwks().await,
             Self::AccountManager(account_manager) => account_manager.jwks().await,
         }
     }
 
-    /// Whether it is worth asking for its key set. SLAS can be asked something cheaper first; Account
-    /// Manager has no such limit.
-    pub(super) async fn answers(&self) -> bool {
+    /// Whether a fetch of its JWKS is likely to succeed. SLAS limits JWKS fetches, so a cheaper endpoint is called first.
+    /// Account Manager has no limit and is not probed.
+    pub(super) async fn is_reachable(&self) -> bool {
         match self {
-            Self::Slas(slas) => slas.probe(SIGN_OF_LIFE).await,
+            Self::Slas(slas) => slas.probe(PROBE_TIMEOUT).await,
             Self::AccountManager(_) => true,
         }
     }

@@ -1,8 +1,7 @@
-//! One published key set: which of its keys are used, and when it was read.
+//! One parsed JWKS (RFC 7517): its usable keys, and the time of its fetch.
 //!
-//! Owns the reading of a JWKS (RFC 7517). What is empty, unreadable or too large is no set at all, so that it can
-//! never replace a good one. A key that is ambiguous, malformed, too large, of another kind or for another use is left out of
-//! its set and spoils no other (RFC 7517, 5). Refuses to know where a document came from.
+//! An empty, unreadable or oversized document is no key set, so it never replaces a working one. A key that is ambiguous,
+//! malformed, oversized, of another type or for another use is ignored. Such a key does not affect the other keys (RFC 7517, 5).
 
 use std::{
     collections::HashMap,
@@ -17,25 +16,32 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
+use super::issuer::Issuer;
 use crate::{jwt::VerifyingKey, salesforce::json::without_byte_order_mark, time::unix_now_ms};
 
-/// More usable keys than any issuer has at a time: SLAS publishes three.
-const MOST_KEYS: usize = 100;
-/// Longest published form of a key that is used, bytes. An RSA key of 8,192 bits has 1,400.
+/// Maximum usable keys of a set. SLAS publishes three.
+const MAX_KEYS: usize = 100;
+/// Maximum bytes of a key's members. An RSA key of 8,192 bits has 1,400.
 const MAX_KEY_BYTES: usize = 4 * 1024;
-/// Longest id of a key that is used, bytes: no token names a longer one.
-const MAX_KEY_ID_BYTES: usize = 256;
-/// The members of a key that the gateway judges by (RFC 7517, 4; RFC 7518, 6). Others are ignored, whatever their form.
+/// Maximum bytes of a key id. A token with a longer one is malformed.
+const MAX_KID_BYTES: usize = 256;
+/// The members of a key that the gateway reads (RFC 7517, 4; RFC 7518, 6). All others are ignored, whatever their form.
 const MEMBERS: [&str; 10] = ["kty", "kid", "use", "key_ops", "alg", "crv", "x", "y", "n", "e"];
-/// A reading this far in the future, in ms, is one of a clock that was set back since; more is no honest reading.
-const CLOCK_SET_BACK: u64 = 2 * 60 * 60 * 1000;
+/// The furthest future, in ms, in which a persisted fetch may lie: the clock may have been set back since then.
+const MAX_CLOCK_SETBACK_MS: u64 = 2 * 60 * 60 * 1000;
 
-/// The keys of one document that fit their issuer's algorithm.
+/// The number of keys in a JWKS document that can verify this issuer's tokens.
+#[must_use]
+pub fn count_usable_keys(issuer: &Issuer, document: &[u8]) -> usize {
+    KeySet::parse(document, issuer.algorithm()).map_or(0, |key_set| key_set.kids().count())
+}
+
+/// The usable keys of one JWKS, all of one algorithm.
 #[derive(Default)]
 pub(super) struct KeySet {
     keys: HashMap<String, Arc<VerifyingKey>>,
-    /// The published form of each key, to see changes and to keep them.
-    published: HashMap<String, Jwk>,
+    /// The published form of each key, for comparison and persistence.
+    jwks: HashMap<String, Jwk>,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -46,50 +52,50 @@ impl std::fmt::Debug for KeySet {
 
 impl PartialEq for KeySet {
     fn eq(&self, other: &Self) -> bool {
-        self.published == other.published
+        self.jwks == other.jwks
     }
 }
 
 impl KeySet {
-    /// Reads a document, keeping the keys that fit the algorithm. `None` if that leaves none.
-    pub(super) fn read(document: &[u8], algorithm: Algorithm) -> Option<Self> {
+    /// Parses a JWKS document. `None` if it has no usable key of the algorithm.
+    pub(super) fn parse(document: &[u8], algorithm: Algorithm) -> Option<Self> {
         #[derive(Deserialize)]
         struct Document<'d> {
             #[serde(borrow)]
             keys: Vec<&'d RawValue>,
         }
         let document: Document<'_> = serde_json::from_slice(without_byte_order_mark(document)).ok()?;
-        Self::of(document.keys.into_iter().filter_map(key), algorithm)
+        Self::from_jwks(document.keys.into_iter().filter_map(parse_jwk), algorithm)
     }
 
-    /// The set of these keys, without those that do not fit the algorithm. A key that is listed twice is one key; of two
-    /// different keys under one id neither is used, because nobody can tell which is meant. `None` if that leaves none.
-    pub(super) fn of(keys: impl IntoIterator<Item = Jwk>, algorithm: Algorithm) -> Option<Self> {
+    /// The set of the usable keys among these. A key that is listed twice counts once. Two different keys with one id are
+    /// ambiguous, so neither is used. `None` if no usable key is left.
+    pub(super) fn from_jwks(jwks: impl IntoIterator<Item = Jwk>, algorithm: Algorithm) -> Option<Self> {
         let (mut set, mut seen) = (Self::default(), HashMap::new());
-        for jwk in keys {
-            let Some(kid) = jwk.common.key_id.clone().filter(|kid| kid.len() <= MAX_KEY_ID_BYTES) else { continue };
-            if !fits(&jwk, algorithm) {
+        for jwk in jwks {
+            let Some(kid) = jwk.common.key_id.clone().filter(|kid| kid.len() <= MAX_KID_BYTES) else { continue };
+            if !is_for_algorithm(&jwk, algorithm) {
                 continue;
             }
-            // What one id stands for, in a form that other fields beside the key do not change.
+            // Only the key material is compared: `use`, `key_ops` and `alg` may differ.
             let Ok(material) = serde_json::to_string(&jwk.algorithm) else { continue };
             match seen.get(&kid) {
                 Some(earlier) if *earlier == material => continue,
                 Some(_) => {
                     set.keys.remove(&kid);
-                    set.published.remove(&kid);
+                    set.jwks.remove(&kid);
                     continue;
                 }
                 None => seen.insert(kid.clone(), material),
             };
             let Some(key) = VerifyingKey::of(&jwk) else { continue };
             set.keys.insert(kid.clone(), Arc::new(key));
-            set.published.insert(kid, jwk);
+            set.jwks.insert(kid, jwk);
         }
-        (1..=MOST_KEYS).contains(&set.keys.len()).then_some(set)
+        (1..=MAX_KEYS).contains(&set.keys.len()).then_some(set)
     }
 
-    /// The key of this id.
+    /// The key with this id.
     pub(super) fn key(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.keys.get(kid)
     }
@@ -102,23 +108,23 @@ impl KeySet {
         self.keys.keys().map(String::as_str)
     }
 
-    /// The keys as they were published.
-    pub(super) fn published(&self) -> impl Iterator<Item = &Jwk> {
-        self.published.values()
+    /// The keys in their published form.
+    pub(super) fn jwks(&self) -> impl Iterator<Item = &Jwk> {
+        self.jwks.values()
     }
 
-    /// Whether a key id looks as this issuer's do: as long, with its hyphens and dots at the same places.
-    pub(super) fn resembles(&self, kid: &str) -> bool {
-        let shape = |kid: &str| -> Vec<u8> {
+    /// Whether a key id has the form of this issuer's key ids: the same length, with hyphens and dots in the same places.
+    pub(super) fn has_similar_kid(&self, kid: &str) -> bool {
+        let form = |kid: &str| -> Vec<u8> {
             kid.bytes().map(|byte| if byte.is_ascii_alphanumeric() { b'a' } else { byte }).collect()
         };
-        let wanted = shape(kid);
-        self.kids().any(|own| own.len() == kid.len() && shape(own) == wanted)
+        let wanted = form(kid);
+        self.kids().any(|own| own.len() == kid.len() && form(own) == wanted)
     }
 }
 
-/// One published key; `None` if it cannot be read.
-fn key(document: &RawValue) -> Option<Jwk> {
+/// Parses one key. `None` if it is unreadable or oversized.
+fn parse_jwk(document: &RawValue) -> Option<Jwk> {
     let mut members: Map<String, Value> = serde_json::from_str(document.get()).ok()?;
     members.retain(|name, _| MEMBERS.contains(&name.as_str()));
     let size: usize = members.values().filter_map(Value::as_str).map(str::len).sum();
@@ -128,43 +134,43 @@ fn key(document: &RawValue) -> Option<Jwk> {
     serde_json::from_value(Value::Object(members)).ok()
 }
 
-/// Whether a published key is for verifying this algorithm; `use`, `key_ops` and `alg` may be missing, not wrong.
-fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
+/// Whether a key is for verifying signatures of this algorithm. `use`, `key_ops` and `alg` may be absent, but not contradict.
+fn is_for_algorithm(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let verifies = |operations: &Vec<KeyOperations>| operations.contains(&KeyOperations::Verify);
-    let for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
+    let is_for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && jwk.common.key_operations.as_ref().is_none_or(verifies);
-    let (right_family, name) = match (&jwk.algorithm, algorithm) {
+    let (has_key_type, name) = match (&jwk.algorithm, algorithm) {
         (AlgorithmParameters::EllipticCurve(key), Algorithm::ES256) => (key.curve == EllipticCurve::P256, "ES256"),
         (AlgorithmParameters::RSA(_), Algorithm::RS256) => (true, "RS256"),
         _ => (false, ""),
     };
-    let named_rightly = jwk.common.key_algorithm.is_none_or(|own| own.to_string() == name);
-    for_signatures && right_family && named_rightly
+    let has_algorithm = jwk.common.key_algorithm.is_none_or(|own| own.to_string() == name);
+    is_for_signatures && has_key_type && has_algorithm
 }
 
-/// When a set was read from its issuer. Within a process its age is measured by a clock that nobody sets.
+/// The time at which a key set was fetched from its issuer. Within a process the age is measured by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ReadAt {
-    /// Milliseconds since 1970: two gateways may read within one second.
+pub(super) struct FetchedAt {
+    /// Milliseconds since 1970: two replicas may fetch within one second.
     pub(super) unix_ms: u64,
     age: Duration,
     since: Instant,
 }
 
-impl ReadAt {
+impl FetchedAt {
     pub(super) fn now() -> Self {
         Self { unix_ms: unix_now_ms(), age: Duration::ZERO, since: Instant::now() }
     }
 
-    /// A reading of another process, which stays as old as it is. `None` if it lies in the future.
-    pub(super) fn of(unix_ms: u64) -> Option<Self> {
+    /// A fetch of another process, which keeps its age. `None` if it lies in the future.
+    pub(super) fn from_unix_ms(unix_ms: u64) -> Option<Self> {
         let now = unix_now_ms();
         let age = Duration::from_millis(now.saturating_sub(unix_ms));
-        (unix_ms <= now.saturating_add(CLOCK_SET_BACK)).then(|| Self { unix_ms, age, since: Instant::now() })
+        (unix_ms <= now.saturating_add(MAX_CLOCK_SETBACK_MS)).then(|| Self { unix_ms, age, since: Instant::now() })
     }
 
     /// Seconds since 1970.
-    pub(super) fn unix(&self) -> u64 {
+    pub(super) fn unix_seconds(&self) -> u64 {
         self.unix_ms / 1000
     }
 
@@ -186,11 +192,11 @@ mod tests {
     const OTHER: &str = r#""kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM""#;
 
     fn set(keys: &str) -> Option<KeySet> {
-        KeySet::read(format!(r#"{{"keys":[{keys}]}}"#).as_bytes(), Algorithm::ES256)
+        KeySet::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes(), Algorithm::ES256)
     }
 
     #[test]
-    fn keys_of_the_algorithm_are_used_and_others_passed_over() {
+    fn keys_of_another_algorithm_or_use_are_ignored() {
         let keys = format!(
             r#"{{{EC},"kid":"a","use":"sig","alg":"ES256"}},{{{EC},"kid":"b"}},{{{EC},"kid":"enc","use":"enc"}},
                {{{EC},"kid":"other-alg","alg":"ES384"}},{{{EC}}},{{"kty":"oct","k":"AAAA","kid":"oct"}},
@@ -203,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_unreadable_ambiguous_or_too_large_set_is_none() {
+    fn unusable_document_is_no_key_set() {
         assert!(set("").is_none());
         assert!(set(&format!(r#"{{{EC},"kid":"a"}},{{{OTHER},"kid":"a"}}"#)).is_none());
         let off_the_curve = EC.replace("f83OJ3", "f83OJ4");
@@ -212,19 +218,19 @@ mod tests {
         let kids = |keys: String| set(&keys).map(|set| set.kids().map(str::to_owned).collect::<Vec<_>>());
         let other = OTHER;
         let ambiguous = format!(r#"{{{EC},"kid":"a"}},{{{other},"kid":"a"}},{{{EC},"kid":"a"}},{{{EC},"kid":"b"}}"#);
-        assert_eq!(kids(ambiguous), Some(vec!["b".to_owned()]), "only what is ambiguous is left out");
+        assert_eq!(kids(ambiguous), Some(vec!["b".to_owned()]), "only the ambiguous key is ignored");
         for document in ["", "{}", "[]", "<html>", r#"{"keys":{}}"#, r#"{"keys":[{"kty":"EC"}]}"#] {
-            assert!(KeySet::read(document.as_bytes(), Algorithm::ES256).is_none(), "{document}");
+            assert!(KeySet::parse(document.as_bytes(), Algorithm::ES256).is_none(), "{document}");
         }
         let many =
             |count: usize| (0..count).map(|kid| format!(r#"{{{EC},"kid":"{kid}"}}"#)).collect::<Vec<_>>().join(",");
-        assert!(set(&many(MOST_KEYS)).is_some());
-        assert!(set(&many(MOST_KEYS + 1)).is_none());
+        assert!(set(&many(MAX_KEYS)).is_some());
+        assert!(set(&many(MAX_KEYS + 1)).is_none());
     }
 
-    /// Each of these stands among good keys once, before and behind them.
+    /// Each bad key is placed before and behind a good one.
     #[test]
-    fn bad_key_among_good_ones_is_left_out_alone() {
+    fn bad_key_does_not_affect_good_keys() {
         let (long, deep) = ("A".repeat(MAX_KEY_BYTES + 1), "[".repeat(200) + &"]".repeat(200));
         let off_the_curve = EC.replace("f83OJ3", "f83OJ4");
         for bad in [
@@ -236,7 +242,7 @@ mod tests {
             format!("{{{EC}}}"),
             format!(r#"{{{EC},"kid":7}}"#),
             format!(r#"{{{EC},"kid":null}}"#),
-            format!(r#"{{{EC},"kid":"{}"}}"#, "k".repeat(MAX_KEY_ID_BYTES + 1)),
+            format!(r#"{{{EC},"kid":"{}"}}"#, "k".repeat(MAX_KID_BYTES + 1)),
             format!(r#"{{{EC},"kid":"bad","alg":"ES512K"}}"#),
             format!(r#"{{{EC},"kid":"bad","alg":"RS256"}}"#),
             format!(r#"{{{EC},"kid":"bad","alg":7}}"#),
@@ -253,7 +259,7 @@ mod tests {
             r#"{"kty":"oct","k":"AAAA","kid":"bad"}"#.to_owned(),
             r#"{"kty":7,"kid":"bad"}"#.to_owned(),
             format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB","kid":"bad"}}"#),
-            // What a JSON library refuses in a value that nobody wants.
+            // Values that a JSON parser rejects, in members that are not read.
             format!(r#"{{{EC},"kid":"bad","use":"sig","x5c":{deep}}}"#),
             r#"{"kid":"bad","exp":1e999}"#.to_owned(),
             r#"{"kid":"bad","x":"\ud800"}"#.to_owned(),
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn member_that_is_not_used_spoils_no_key() {
+    fn unused_member_does_not_affect_its_key() {
         for member in [
             r#""x5c":"MIIB""#,
             r#""x5t":7"#,
@@ -282,11 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn rsa_key_of_a_refused_size_is_no_key() {
+    fn rsa_key_of_unsupported_size_is_ignored() {
         let rsa = |bytes: usize, exponent: &str| {
             let modulus = URL_SAFE_NO_PAD.encode([vec![0x80; bytes - 1], vec![1]].concat());
             let key = format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{modulus}","e":"{exponent}"}}]}}"#);
-            KeySet::read(key.as_bytes(), Algorithm::RS256).is_some()
+            KeySet::parse(key.as_bytes(), Algorithm::RS256).is_some()
         };
         assert!(rsa(256, "AQAB") && rsa(512, "AQAB") && rsa(1024, "AQAB"));
         assert!(!rsa(64, "AQAB") && !rsa(128, "AQAB") && !rsa(1025, "AQAB"));
@@ -294,49 +300,49 @@ mod tests {
     }
 
     #[test]
-    fn key_listed_twice_or_behind_a_byte_order_mark_is_used() {
+    fn duplicate_key_and_byte_order_mark_are_accepted() {
         let doubled = format!(r#"{{{EC},"kid":"a","use":"sig"}},{{{EC},"kid":"a"}}"#);
         assert!(set(&doubled).unwrap().key("a").is_some());
         let document = format!("\u{feff}{{\"keys\":[{{{EC},\"kid\":\"a\"}}]}}");
-        assert!(KeySet::read(document.as_bytes(), Algorithm::ES256).unwrap().key("a").is_some());
+        assert!(KeySet::parse(document.as_bytes(), Algorithm::ES256).unwrap().key("a").is_some());
     }
 
     #[test]
-    fn what_was_published_makes_the_same_set() {
+    fn persisted_form_restores_the_same_set() {
         let first = set(&format!(r#"{{{EC},"kid":"a","use":"sig"}},{{{EC},"kid":"b","x5t":"t"}}"#)).unwrap();
-        let text = serde_json::to_string(&first.published().collect::<Vec<_>>()).unwrap();
-        let again = KeySet::of(serde_json::from_str::<Vec<Jwk>>(&text).unwrap(), Algorithm::ES256).unwrap();
+        let text = serde_json::to_string(&first.jwks().collect::<Vec<_>>()).unwrap();
+        let again = KeySet::from_jwks(serde_json::from_str::<Vec<Jwk>>(&text).unwrap(), Algorithm::ES256).unwrap();
         assert_eq!(first, again);
     }
 
     #[test]
-    fn a_key_id_resembles_those_of_its_issuer() {
+    fn kid_of_the_same_form_is_similar() {
         let set = set(&format!(r#"{{{EC},"kid":"0a1b-22.c"}}"#)).unwrap();
-        assert!(set.resembles("ffff-00.9"));
+        assert!(set.has_similar_kid("ffff-00.9"));
         for kid in ["", "unknown", "ffff-00.99", "fff-000.9", "ffff_00.9", "ffff-00.\u{e9}"] {
-            assert!(!set.resembles(kid), "{kid}");
+            assert!(!set.has_similar_kid(kid), "{kid}");
         }
     }
 
     #[test]
-    fn a_restored_reading_is_as_old_as_it_was() {
+    fn restored_fetch_keeps_its_age() {
         let now = unix_now_ms();
-        assert!(ReadAt::of(now - 100_000).unwrap().age() >= Duration::from_secs(100));
-        assert!(ReadAt::of(now + CLOCK_SET_BACK).is_some());
-        assert!(ReadAt::of(now + CLOCK_SET_BACK + 60_000).is_none());
-        assert!(ReadAt::of(u64::MAX).is_none());
+        assert!(FetchedAt::from_unix_ms(now - 100_000).unwrap().age() >= Duration::from_secs(100));
+        assert!(FetchedAt::from_unix_ms(now + MAX_CLOCK_SETBACK_MS).is_some());
+        assert!(FetchedAt::from_unix_ms(now + MAX_CLOCK_SETBACK_MS + 60_000).is_none());
+        assert!(FetchedAt::from_unix_ms(u64::MAX).is_none());
     }
 
-    /// Keys that other implementations took, and should not have: see `tests/vectors/README.md`.
+    /// Keys that other implementations accepted wrongly: see `tests/vectors/README.md`.
     #[test]
-    fn a_key_that_does_not_fit_verifies_nothing() {
+    fn key_of_wrong_algorithm_verifies_no_token() {
         type Vector = (String, Value, String, bool);
         let vectors: Vec<Vector> = serde_json::from_str(include_str!("../../tests/vectors/jwk.json")).unwrap();
         let mut accepted = 0;
         for (comment, key, token, valid) in vectors {
             let algorithm = if key["n"].is_string() { Algorithm::RS256 } else { Algorithm::ES256 };
             let (signed, signature) = token.rsplit_once('.').unwrap();
-            let set = KeySet::read(serde_json::json!({"keys": [key]}).to_string().as_bytes(), algorithm);
+            let set = KeySet::parse(serde_json::json!({"keys": [key]}).to_string().as_bytes(), algorithm);
             let genuine = set.is_some_and(|set| {
                 set.keys
                     .values()

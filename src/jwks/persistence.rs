@@ -1,8 +1,8 @@
-//! Where key sets outlive a process and meet those of other replicas: the session store, and a folder.
+//! Persisted key sets: copies in the session store, which replicas share, and in a directory of this machine.
 //!
-//! Owns what is kept of a set, and what is taken back: only the set of this tenant and this issuer's address, not older than
-//! `keys.max_age`, and as old as it was. In Redis it is sealed like a session; in a folder it is the folder's
-//! permissions that keep others from planting a key.
+//! A copy is loaded only if it is of this tenant, this issuer and this JWKS address, and younger than `keys.max_age`. It keeps
+//! the age that it had. In Redis a copy is encrypted like a session. In a directory the permissions protect it from planted
+//! keys.
 
 use std::{
     sync::{
@@ -16,41 +16,52 @@ use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    file_store::Folder,
+    file_store::FileStore,
     issuer::Issuer,
-    key_set::{KeySet, ReadAt},
+    key_set::{FetchedAt, KeySet},
 };
 use crate::store::SessionStore;
 
-/// The format of what is kept.
+/// The version of the serialized form.
 const FORMAT: u32 = 1;
 
-/// Where key sets are kept, and for how long.
+/// The configuration of persistence.
 #[derive(Debug, Clone)]
-pub struct Keeping {
-    /// Shared by replicas, if it is.
+pub struct JwksPersistence {
+    /// The session store, which other replicas may share.
     pub store: Arc<dyn SessionStore>,
-    /// On this machine.
-    pub folder: Option<Arc<Folder>>,
-    /// The age from which no key of a set verifies anything.
+    /// The directory `keys.jwks_cache_dir`.
+    pub file_store: Option<Arc<FileStore>>,
+    /// The age from which no key of a set verifies a signature.
     pub max_age: Duration,
 }
 
-/// The place of one issuer's key set.
-#[derive(Debug)]
-pub(super) struct Shelf {
-    keeping: Keeping,
-    issuer: &'static str,
-    tenant: String,
-    address: String,
-    algorithm: Algorithm,
-    store_fails: AtomicBool,
-    folder_fails: AtomicBool,
+impl JwksPersistence {
+    /// Whether both are the same places with the same maximum age.
+    fn is_same(&self, other: &Self) -> bool {
+        let has_same_directory = match (&self.file_store, &other.file_store) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        has_same_directory && Arc::ptr_eq(&self.store, &other.store) && self.max_age == other.max_age
+    }
 }
 
-/// A kept set.
+/// The persisted copies of one issuer's key set.
+#[derive(Debug)]
+pub(super) struct JwksCache {
+    persistence: JwksPersistence,
+    issuer: &'static str,
+    tenant: String,
+    jwks_url: String,
+    algorithm: Algorithm,
+    is_store_failing: AtomicBool,
+    is_file_failing: AtomicBool,
+}
+
+/// A serialized key set.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct StoredKeySet {
     format: u32,
     issuer: String,
     tenant: String,
@@ -60,122 +71,125 @@ struct Kept {
     keys: Vec<Jwk>,
 }
 
-impl Shelf {
-    /// Whether its places are these, and its sets good for as long.
-    pub(super) fn is_kept_as(&self, keeping: &Keeping) -> bool {
-        let same_folder = match (&self.keeping.folder, &keeping.folder) {
-            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
-            (own, other) => own.is_none() && other.is_none(),
-        };
-        same_folder && Arc::ptr_eq(&self.keeping.store, &keeping.store) && self.keeping.max_age == keeping.max_age
-    }
-
-    pub(super) fn new(keeping: Keeping, issuer: &Issuer, tenant: &str) -> Self {
+impl JwksCache {
+    pub(super) fn new(persistence: JwksPersistence, issuer: &Issuer, tenant: &str) -> Self {
         Self {
-            keeping,
+            persistence,
             issuer: issuer.name(),
             tenant: tenant.to_owned(),
-            address: issuer.address(),
+            jwks_url: issuer.jwks_url(),
             algorithm: issuer.algorithm(),
-            store_fails: AtomicBool::new(false),
-            folder_fails: AtomicBool::new(false),
+            is_store_failing: AtomicBool::new(false),
+            is_file_failing: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the copies are in these places, with the same maximum age.
+    pub(super) fn uses(&self, persistence: &JwksPersistence) -> bool {
+        self.persistence.is_same(persistence)
     }
 
     pub(super) fn max_age(&self) -> Duration {
-        self.keeping.max_age
+        self.persistence.max_age
     }
 
-    /// Whether other gateways can have put a set here.
+    /// Whether other replicas save key sets in the same store.
     pub(super) fn is_shared(&self) -> bool {
-        self.keeping.store.is_shared()
+        self.persistence.store.is_shared()
     }
 
-    /// What the folder has.
-    pub(super) async fn in_folder(&self) -> Option<(KeySet, ReadAt)> {
-        let folder = Arc::clone(self.keeping.folder.as_ref()?);
-        let name = self.file();
-        let read = tokio::task::spawn_blocking(move || folder.read(&name)).await.ok()?;
-        let kept = match read {
+    /// Loads the copy of the directory.
+    pub(super) async fn load_from_file(&self) -> Option<(KeySet, FetchedAt)> {
+        let file_store = Arc::clone(self.persistence.file_store.as_ref()?);
+        let name = self.file_name();
+        let read = tokio::task::spawn_blocking(move || file_store.read(&name)).await.ok()?;
+        let loaded = match read {
             Ok(None) => return None,
-            Ok(Some(bytes)) => self.read(&bytes),
+            Ok(Some(bytes)) => self.deserialize(&bytes),
             Err(error) => Err(error.to_string()),
         };
-        self.note("folder", &self.folder_fails, kept)
+        self.log_transition("file", &self.is_file_failing, loaded)
     }
 
-    /// What the store has.
-    pub(super) async fn in_store(&self) -> Option<(KeySet, ReadAt)> {
-        let kept = match self.keeping.store.get_value(&self.name()).await {
+    /// Loads the copy of the session store.
+    pub(super) async fn load_from_store(&self) -> Option<(KeySet, FetchedAt)> {
+        let loaded = match self.persistence.store.get_value(&self.store_key()).await {
             Ok(None) => return None,
-            Ok(Some(bytes)) => self.read(&bytes),
+            Ok(Some(bytes)) => self.deserialize(&bytes),
             Err(error) => Err(error.to_string()),
         };
-        self.note("store", &self.store_fails, kept)
+        self.log_transition("store", &self.is_store_failing, loaded)
     }
 
-    /// Keeps a set, wherever that can be done.
-    pub(super) async fn keep(&self, set: &KeySet, read: ReadAt) {
-        let Some(bytes) = self.write(set, read) else { return };
-        let life = self.keeping.max_age.saturating_sub(read.age());
-        let stored = self.keeping.store.put_value(&self.name(), &bytes, life).await.map_err(|error| error.to_string());
-        self.note("store", &self.store_fails, stored);
-        if let Some(folder) = self.keeping.folder.clone() {
-            let name = self.file();
-            let written = tokio::task::spawn_blocking(move || folder.write(&name, &bytes)).await;
+    /// Saves a key set in both places. A failure is logged.
+    pub(super) async fn save(&self, key_set: &KeySet, fetched_at: FetchedAt) {
+        let Some(bytes) = self.serialize(key_set, fetched_at) else { return };
+        let ttl = self.persistence.max_age.saturating_sub(fetched_at.age());
+        let saved = self.persistence.store.put_value(&self.store_key(), &bytes, ttl).await;
+        self.log_transition("store", &self.is_store_failing, saved.map_err(|error| error.to_string()));
+        if let Some(file_store) = self.persistence.file_store.clone() {
+            let name = self.file_name();
+            let written = tokio::task::spawn_blocking(move || file_store.write(&name, &bytes)).await;
             let written = written.map_err(|error| error.to_string());
-            self.note("folder", &self.folder_fails, written.and_then(|done| done.map_err(|error| error.to_string())));
+            let written = written.and_then(|written| written.map_err(|error| error.to_string()));
+            self.log_transition("file", &self.is_file_failing, written);
         }
     }
 
-    fn write(&self, set: &KeySet, read: ReadAt) -> Option<Vec<u8>> {
-        let kept = Kept {
+    fn serialize(&self, key_set: &KeySet, fetched_at: FetchedAt) -> Option<Vec<u8>> {
+        let stored = StoredKeySet {
             format: FORMAT,
             issuer: self.issuer.to_owned(),
             tenant: self.tenant.clone(),
-            address: self.address.clone(),
-            read_at: read.unix_ms,
-            keys: set.published().cloned().collect(),
+            address: self.jwks_url.clone(),
+            read_at: fetched_at.unix_ms,
+            keys: key_set.jwks().cloned().collect(),
         };
-        serde_json::to_vec(&kept).ok()
+        serde_json::to_vec(&stored).ok()
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<(KeySet, ReadAt), String> {
-        let kept: Kept = serde_json::from_slice(bytes).map_err(|_| "it cannot be read".to_owned())?;
-        let is_ours = kept.format == FORMAT
-            && kept.issuer == self.issuer
-            && kept.tenant == self.tenant
-            && kept.address == self.address;
-        if !is_ours {
-            return Err("it is of another tenant or issuer, or in another format".to_owned());
+    fn deserialize(&self, bytes: &[u8]) -> Result<(KeySet, FetchedAt), String> {
+        let stored: StoredKeySet = serde_json::from_slice(bytes).map_err(|_| "unreadable".to_owned())?;
+        let has_same_source = stored.format == FORMAT
+            && stored.issuer == self.issuer
+            && stored.tenant == self.tenant
+            && stored.address == self.jwks_url;
+        if !has_same_source {
+            return Err("of another tenant or issuer, or in another format".to_owned());
         }
-        let read = ReadAt::of(kept.read_at).ok_or("it was written in the future")?;
-        if read.age() >= self.keeping.max_age {
-            return Err("it is older than keys.max_age".to_owned());
+        let fetched_at = FetchedAt::from_unix_ms(stored.read_at).ok_or("saved in the future")?;
+        if fetched_at.age() >= self.persistence.max_age {
+            return Err("older than keys.max_age".to_owned());
         }
-        let set = KeySet::of(kept.keys, self.algorithm).ok_or("it has no key that could be used")?;
-        Ok((set, read))
+        let key_set = KeySet::from_jwks(stored.keys, self.algorithm).ok_or("without a usable key")?;
+        Ok((key_set, fetched_at))
     }
 
-    /// Logs a failure once, until it is over.
-    fn note<T>(&self, place: &'static str, fails: &AtomicBool, result: Result<T, String>) -> Option<T> {
-        if fails.swap(result.is_err(), Ordering::Relaxed) != result.is_err() {
+    /// Logs the first failure of a place, and its recovery.
+    fn log_transition<T>(
+        &self,
+        location: &'static str,
+        is_failing: &AtomicBool,
+        result: Result<T, String>,
+    ) -> Option<T> {
+        if is_failing.swap(result.is_err(), Ordering::Relaxed) != result.is_err() {
             let (tenant, issuer) = (&self.tenant, self.issuer);
             match &result {
-                Ok(_) => tracing::info!(tenant, issuer, place, "key sets are kept again"),
-                Err(reason) => tracing::warn!(tenant, issuer, place, reason, "a key set cannot be kept or taken back"),
+                Ok(_) => tracing::info!(tenant, issuer, location, "persisting key sets again"),
+                Err(reason) => {
+                    tracing::warn!(tenant, issuer, location, reason, "failed to save or load a persisted key set");
+                }
             }
         }
         result.ok()
     }
 
-    /// The name in the store.
-    fn name(&self) -> Vec<u8> {
-        format!("jwks|{}|{}|{}", self.issuer, self.tenant, self.address).into_bytes()
+    fn store_key(&self) -> Vec<u8> {
+        format!("jwks|{}|{}|{}", self.issuer, self.tenant, self.jwks_url).into_bytes()
     }
 
-    /// The file in the folder. An organization's id has letters, digits and underscores only.
-    fn file(&self) -> String {
+    /// The name of the file. An organization's id has only letters, digits and underscores.
+    fn file_name(&self) -> String {
         format!("{}-{}.json", self.issuer, self.tenant)
     }
 }

@@ -1,18 +1,18 @@
-//! When a token's unknown key id is a reason to fetch the key set.
+//! Whether a token's unknown key id is a reason to fetch the key set.
 //!
-//! Owns the trade-off between two wishes: the first token of a new key is accepted at once, and nobody who makes up
-//! key ids turns the gateway into a flood. Nothing in an unverified token proves that its key exists, so:
+//! The first token of a rotated key must be accepted at once, and made-up key ids must not cause a flood of fetches. Nothing in
+//! an unverified token proves that its key exists. The rules:
 //!
-//! - A stranger's token may cause one fetch in 30 seconds.
-//! - One more is held in reserve, for a token that says it was issued after the last reading, with a key id that looks
-//!   as the issuer's do: noise a moment ago does not delay a rotation. It comes out of the same long-run rate, two in
-//!   a minute, and is there only if the last fetch succeeded.
-//! - A token that the issuer itself gave to this gateway over its verified connection proves a rotation. Nobody else's
-//!   tokens use that up.
-//! - A key id that was looked for in vain is no reason again for 30 seconds, doubled each time up to ten minutes.
+//! - Tokens of clients cause one fetch in 30 seconds.
+//! - One more fetch is held in reserve for a token that looks newer than the key set: its `iat` is later than the last
+//!   fetch, and its key id resembles the issuer's. The reserve exists only while fetches succeed, and refills last: together
+//!   two fetches per minute.
+//! - A token that the issuer returned to the gateway over a verified connection proves a rotation. These fetches have a limit of
+//!   their own, which no client can use up.
+//! - A key id that was not in a fetched set causes no fetch for 30 seconds, doubled each time up to ten minutes.
 //!
-//! Who makes up such tokens can use up the reserve; a key that its issuer did not announce is then
-//! accepted from strangers within 30 seconds, and at once when a login or refresh through this gateway brings it.
+//! An attacker who sends made-up key ids can use up the reserve. A newly rotated key is then accepted within 30 seconds, and
+//! at once when a login or refresh through the gateway returns a token of that key.
 
 use std::time::{Duration, Instant};
 
@@ -20,79 +20,85 @@ use quick_cache::sync::Cache;
 
 use crate::ratelimit::{BucketConfig, TokenBucket};
 
-/// One fetch in 30 seconds, and one in reserve.
-const STRANGERS: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(30) };
-/// One fetch in two seconds for the issuer's own tokens.
-const ISSUED: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(2) };
-/// How long a key id looked for in vain is no reason to look again.
-const IN_VAIN: Duration = Duration::from_secs(30);
-/// How often that is doubled at most.
-const MOST_DOUBLINGS: u32 = 4;
-const LONGEST_IN_VAIN: Duration = Duration::from_secs(600);
-/// Key ids remembered as looked for in vain. Callers choose them, so they make room for one another.
-const MOST_IN_VAIN: usize = 1000;
+/// Fetches caused by tokens of clients: one in 30 seconds, and one in reserve.
+const CLIENT_FETCHES: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(30) };
+/// Fetches caused by tokens that the issuer returned to the gateway: one in two seconds.
+const ISSUER_FETCHES: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(2) };
+/// The time for which an unknown key id causes no fetch, the first time and at most.
+const UNKNOWN_KID_TTL: Duration = Duration::from_secs(30);
+const MAX_UNKNOWN_KID_TTL: Duration = Duration::from_secs(600);
+/// How often [`UNKNOWN_KID_TTL`] is doubled at most.
+const MAX_DOUBLINGS: u32 = 4;
+/// Maximum unknown key ids. Clients choose them, so they evict each other.
+const MAX_UNKNOWN_KIDS: usize = 1000;
 
-/// Where a token with an unknown key id comes from.
+/// The origin of a token whose key is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The issuer gave it to this gateway over a verified connection.
+pub enum TokenOrigin {
+    /// The issuer returned the token to the gateway over a verified connection.
     Issuer,
-    /// Somebody presented it, and it names this issuer.
-    Presented {
-        /// When it says that it was issued, seconds since 1970.
+    /// A client presented the token, which names this issuer.
+    Client {
+        /// Its `iat`, unverified, in seconds since 1970.
         issued_at: Option<u64>,
     },
-    /// Somebody presented it, and it names another issuer: no reason to ask this one.
-    Foreign,
+    /// A client presented the token, which names another issuer. Never a reason to fetch.
+    OtherIssuer,
 }
 
-/// When the next unknown key id may cause a fetch.
+/// The rate limits of fetches for unknown key ids.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
-    strangers: TokenBucket,
-    issued: TokenBucket,
+pub(super) struct RefetchPolicy {
+    client_fetches: TokenBucket,
+    issuer_fetches: TokenBucket,
 }
 
-impl Pace {
-    /// Whether this one may; then it counts. `promising`: the token may be of a key newer than those in use;
-    /// `failing`: the last fetch failed, whatever for.
-    pub(super) fn admits(&mut self, source: Source, promising: bool, failing: bool, now: Instant) -> bool {
-        let reserve = u32::from(failing || !promising);
-        match source {
-            Source::Foreign => false,
-            Source::Issuer if !failing => self.issued.try_acquire(ISSUED, 1, now).is_ok(),
-            Source::Issuer | Source::Presented { .. } => {
-                self.strangers.try_acquire(STRANGERS.with_reserve(reserve), 1, now).is_ok()
+impl RefetchPolicy {
+    /// Whether a token causes a fetch now. The fetch is counted then. `looks_newer`: the token's key may be newer than the key
+    /// set. `is_failing`: the last fetch failed.
+    pub(super) fn try_acquire(
+        &mut self,
+        origin: TokenOrigin,
+        looks_newer: bool,
+        is_failing: bool,
+        now: Instant,
+    ) -> bool {
+        let reserve = u32::from(is_failing || !looks_newer);
+        match origin {
+            TokenOrigin::OtherIssuer => false,
+            TokenOrigin::Issuer if !is_failing => self.issuer_fetches.try_acquire(ISSUER_FETCHES, 1, now).is_ok(),
+            TokenOrigin::Issuer | TokenOrigin::Client { .. } => {
+                self.client_fetches.try_acquire(CLIENT_FETCHES.with_reserve(reserve), 1, now).is_ok()
             }
         }
     }
 }
 
-/// The key ids that were looked for in vain, or are not published any more.
+/// The negative cache of key ids: absent from a fetched set, or removed from it.
 #[derive(Debug)]
-pub(super) struct InVain(Cache<String, Miss>);
+pub(super) struct UnknownKidCache(Cache<String, UnknownKid>);
 
 #[derive(Debug, Clone, Copy)]
-struct Miss {
-    times: u32,
-    until: Instant,
+struct UnknownKid {
+    doublings: u32,
+    expires_at: Instant,
 }
 
-impl InVain {
+impl UnknownKidCache {
     pub(super) fn new() -> Self {
-        Self(Cache::new(MOST_IN_VAIN))
+        Self(Cache::new(MAX_UNKNOWN_KIDS))
     }
 
-    /// Whether this key id is no reason to look again yet.
-    pub(super) fn holds(&self, kid: &str, now: Instant) -> bool {
-        self.0.get(kid).is_some_and(|miss| miss.until > now)
+    /// Whether the key id is known to be absent.
+    pub(super) fn contains(&self, kid: &str, now: Instant) -> bool {
+        self.0.get(kid).is_some_and(|unknown| unknown.expires_at > now)
     }
 
-    /// Notes that a key set that was read just now has no such key.
-    pub(super) fn note(&self, kid: &str, now: Instant) {
-        let times = self.0.get(kid).map_or(0, |miss| (miss.times + 1).min(MOST_DOUBLINGS + 1));
-        let wait = (IN_VAIN * 2_u32.pow(times)).min(LONGEST_IN_VAIN);
-        self.0.insert(kid.to_owned(), Miss { times, until: now + wait });
+    /// Records that a set that was just fetched has no such key.
+    pub(super) fn insert(&self, kid: &str, now: Instant) {
+        let doublings = self.0.get(kid).map_or(0, |unknown| (unknown.doublings + 1).min(MAX_DOUBLINGS + 1));
+        let ttl = (UNKNOWN_KID_TTL * 2_u32.pow(doublings)).min(MAX_UNKNOWN_KID_TTL);
+        self.0.insert(kid.to_owned(), UnknownKid { doublings, expires_at: now + ttl });
     }
 }
 
@@ -100,63 +106,65 @@ impl InVain {
 mod tests {
     use super::*;
 
-    const STRANGER: Source = Source::Presented { issued_at: None };
+    const CLIENT: TokenOrigin = TokenOrigin::Client { issued_at: None };
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     #[test]
-    fn strangers_cause_one_fetch_in_thirty_seconds_and_have_one_in_reserve() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        assert!(pace.admits(STRANGER, false, false, start));
-        assert!(!pace.admits(STRANGER, false, false, start + seconds(29)));
-        assert!(pace.admits(STRANGER, true, false, start + seconds(29)), "the reserve");
-        assert!(!pace.admits(STRANGER, true, false, start + seconds(29)));
-        assert!(!pace.admits(STRANGER, false, false, start + seconds(59)), "the reserve is made up for first");
-        assert!(pace.admits(STRANGER, false, false, start + seconds(60)));
+    fn client_tokens_cause_one_fetch_in_thirty_seconds_and_have_a_reserve() {
+        let (mut policy, start) = (RefetchPolicy::default(), Instant::now());
+        assert!(policy.try_acquire(CLIENT, false, false, start));
+        assert!(!policy.try_acquire(CLIENT, false, false, start + seconds(29)));
+        assert!(policy.try_acquire(CLIENT, true, false, start + seconds(29)), "the reserve");
+        assert!(!policy.try_acquire(CLIENT, true, false, start + seconds(29)));
+        assert!(!policy.try_acquire(CLIENT, false, false, start + seconds(59)), "the reserve is refilled first");
+        assert!(policy.try_acquire(CLIENT, false, false, start + seconds(60)));
     }
 
     #[test]
-    fn a_flood_causes_two_fetches_a_minute() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        let admitted = (0..600).filter(|second| pace.admits(STRANGER, true, false, start + seconds(*second))).count();
-        assert_eq!(admitted, 21);
-        assert!(pace.admits(Source::Issuer, true, false, start + seconds(600)), "that does not delay a rotation");
+    fn token_flood_causes_two_fetches_per_minute() {
+        let (mut policy, start) = (RefetchPolicy::default(), Instant::now());
+        let acquired =
+            (0..600).filter(|second| policy.try_acquire(CLIENT, true, false, start + seconds(*second))).count();
+        assert_eq!(acquired, 21);
+        let is_fetched = policy.try_acquire(TokenOrigin::Issuer, true, false, start + seconds(600));
+        assert!(is_fetched, "a rotation is not delayed");
     }
 
     #[test]
-    fn while_fetches_fail_there_is_no_reserve_for_anybody() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        let sources = [STRANGER, Source::Issuer];
-        let admitted = (0..290)
-            .filter(|second| pace.admits(sources[*second as usize % 2], true, true, start + seconds(*second)))
+    fn failing_fetches_leave_no_reserve() {
+        let (mut policy, start) = (RefetchPolicy::default(), Instant::now());
+        let origins = [CLIENT, TokenOrigin::Issuer];
+        let acquired = (0..290)
+            .filter(|second| policy.try_acquire(origins[*second as usize % 2], true, true, start + seconds(*second)))
             .count();
-        assert_eq!(admitted, 10);
+        assert_eq!(acquired, 10);
     }
 
     #[test]
-    fn a_token_of_another_issuer_causes_none() {
-        assert!(!Pace::default().admits(Source::Foreign, true, false, Instant::now()));
+    fn token_of_another_issuer_causes_no_fetch() {
+        assert!(!RefetchPolicy::default().try_acquire(TokenOrigin::OtherIssuer, true, false, Instant::now()));
     }
 
     #[test]
-    fn what_is_looked_for_in_vain_is_looked_for_less_and_less() {
-        let (vain, start) = (InVain::new(), Instant::now());
-        assert!(!vain.holds("a", start));
-        for (wait, next) in [(30, 60), (60, 120), (120, 240), (240, 480), (480, 600), (600, 600)] {
-            vain.note("a", start);
-            assert!(vain.holds("a", start + seconds(wait - 1)) && !vain.holds("a", start + seconds(wait)), "{next}");
+    fn unknown_kid_causes_fetches_ever_more_rarely() {
+        let (unknown, start) = (UnknownKidCache::new(), Instant::now());
+        assert!(!unknown.contains("a", start));
+        for ttl in [30, 60, 120, 240, 480, 600, 600] {
+            unknown.insert("a", start);
+            assert!(unknown.contains("a", start + seconds(ttl - 1)) && !unknown.contains("a", start + seconds(ttl)));
         }
-        assert!(!vain.holds("b", start));
+        assert!(!unknown.contains("b", start));
     }
 
     #[test]
-    fn a_flood_of_key_ids_does_not_fill_the_memory() {
-        let vain = InVain::new();
-        for kid in 0..10 * MOST_IN_VAIN {
-            vain.note(&kid.to_string(), Instant::now());
+    fn unknown_kid_flood_is_bounded() {
+        let unknown = UnknownKidCache::new();
+        for kid in 0..10 * MAX_UNKNOWN_KIDS {
+            unknown.insert(&kid.to_string(), Instant::now());
         }
-        assert!(vain.0.len() <= MOST_IN_VAIN);
+        assert!(unknown.0.len() <= MAX_UNKNOWN_KIDS);
     }
 }

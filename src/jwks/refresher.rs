@@ -1,8 +1,8 @@
-//! What keeps a ring fresh without a request: taking back what was kept, filling, renewing.
+//! The background task of a key ring: restores the persisted key set, then fetches and refreshes it.
 //!
-//! Owns the one background task of a ring and its pace. While an issuer is down and a ring is empty, SLAS is asked
-//! something cheap each second instead of its key set, whose calls are few: so a gateway is ready within
-//! two seconds of the issuer's return, after an outage of any length.
+//! Requests never cause the first fetch. While an issuer is down and there is no usable key set, the task probes a cheap
+//! endpoint of SLAS every second, because JWKS fetches are rate limited. So a gateway is ready within two seconds of the
+//! issuer's recovery, however long the outage was.
 
 use std::{
     sync::Arc,
@@ -10,129 +10,134 @@ use std::{
 };
 
 use super::{
-    fetch_limit::Purpose,
-    key_ring::{Fetched, KeyRing},
+    fetch_limit::FetchPurpose,
+    key_ring::{FetchOutcome, KeyRing},
 };
 use crate::time::random_fraction;
 
-/// How often a set is renewed; up to a quarter is taken off at random.
-const RENEWAL: Duration = Duration::from_secs(6 * 60 * 60);
-/// How soon a renewal that failed is tried again; up to a quarter is taken off at random.
-const RENEWAL_RETRY: Duration = Duration::from_secs(5 * 60);
-/// How often an issuer that is down is asked for a sign of life.
-const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
-/// How often an empty ring asks for the set of an issuer that gives a sign of life but no set.
-const FILL_EVERY: Duration = Duration::from_millis(1500);
-/// How often it does without a sign of life, in case it is the sign that fails.
-const FILL_BLINDLY_EVERY: Duration = Duration::from_secs(10);
-/// How often the age is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// The time between refreshes, and after a failed one. Up to [`MAX_JITTER`] of it is subtracted at random.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const MAX_JITTER: f64 = 0.25;
+/// The time between probes of an issuer that is down.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum time between fetches of the first key set from an issuer that is reachable.
+const FETCH_INTERVAL: Duration = Duration::from_millis(1500);
+/// The time after which a fetch is made without a successful probe, in case only the probe fails.
+const UNPROBED_FETCH_INTERVAL: Duration = Duration::from_secs(10);
+/// The time between checks of the key set's age.
+const AGE_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 impl KeyRing {
-    /// Keeps the ring fresh for ever.
-    pub async fn keep_fresh(self: Arc<Self>) {
+    /// Keeps the key set fresh. Never returns.
+    pub async fn run_refresher(self: Arc<Self>) {
         self.restore().await;
         loop {
-            if !self.is_filled() {
-                self.fill().await;
+            if !self.has_usable_keys() {
+                self.fetch_until_usable().await;
             }
-            let fetched = match self.age() {
-                // Just filled by this gateway, or by another one.
-                Some(age) if age < RENEWAL_RETRY && *self.tried.borrow() && !self.is_failing() => Fetched::Set,
-                _ => self.fetch(&mut *self.search.lock().await, Purpose::Upkeep).await,
+            let outcome = match self.age() {
+                // This gateway or another replica has just fetched it.
+                Some(age) if age < RETRY_INTERVAL && *self.is_initialized.borrow() && !self.is_failing() => {
+                    FetchOutcome::Fetched
+                }
+                _ => self.fetch(&mut *self.fetch_state.lock().await, FetchPurpose::Refresh).await,
             };
-            self.tried.send_replace(true);
-            let wait = if fetched == Fetched::Set { RENEWAL } else { RENEWAL_RETRY };
-            self.rest(wait.mul_f64(1.0 - 0.25 * random_fraction())).await;
+            self.is_initialized.send_replace(true);
+            let interval = if outcome == FetchOutcome::Fetched { REFRESH_INTERVAL } else { RETRY_INTERVAL };
+            self.wait_for_refresh(interval.mul_f64(1.0 - MAX_JITTER * random_fraction())).await;
         }
     }
 
-    /// Takes back what was kept, the younger of two.
+    /// Activates the younger of the two persisted key sets.
     async fn restore(&self) {
-        let _search = self.search.lock().await;
-        for (place, kept) in [("folder", self.shelf.in_folder().await), ("store", self.shelf.in_store().await)] {
-            if self.take_over(kept) {
-                let age = self.age().unwrap_or_default().as_secs();
+        let _state = self.fetch_state.lock().await;
+        for (location, persisted) in
+            [("file", self.cache.load_from_file().await), ("store", self.cache.load_from_store().await)]
+        {
+            if self.activate_persisted(persisted) {
+                let age_seconds = self.age().unwrap_or_default().as_secs();
                 let (tenant, issuer) = (&self.tenant, self.issuer.name());
                 tracing::info!(
                     tenant,
                     issuer,
-                    place,
-                    age_seconds = age,
-                    "a kept key set is in use until a new one comes"
+                    location,
+                    age_seconds,
+                    "key set restored, using it until the next fetch"
                 );
             }
         }
     }
 
-    /// Waits, unless the set gets too old meanwhile.
-    async fn rest(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        while Instant::now() < until {
-            let good_for = self.shelf.max_age().saturating_sub(self.age().unwrap_or_default());
-            let left = until.saturating_duration_since(Instant::now());
-            tokio::time::sleep(LOOK_EVERY.min(left).min(good_for)).await;
+    /// Returns when the time has passed, or earlier when the key set is too old.
+    async fn wait_for_refresh(&self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        while Instant::now() < deadline {
+            let time_to_expiry = self.cache.max_age().saturating_sub(self.age().unwrap_or_default());
+            let time_left = deadline.saturating_duration_since(Instant::now());
+            tokio::time::sleep(AGE_CHECK_INTERVAL.min(time_left).min(time_to_expiry)).await;
             self.record_age();
-            if !self.is_filled() {
+            if !self.has_usable_keys() {
                 let (tenant, issuer) = (&self.tenant, self.issuer.name());
                 tracing::error!(
                     tenant,
                     issuer,
-                    "the key set is older than keys.max_age: its tokens get 503 until a new one comes"
+                    "key set is older than keys.max_age, answering its tokens with 503 until a fetch succeeds"
                 );
                 return;
             }
         }
     }
 
-    /// Returns when there are keys.
-    async fn fill(&self) {
+    /// Returns when there is a usable key set.
+    async fn fetch_until_usable(&self) {
         loop {
             {
-                let mut search = self.search.lock().await;
+                let mut state = self.fetch_state.lock().await;
                 tokio::select! {
-                    _ = self.fetch(&mut search, Purpose::Upkeep) => {}
-                    // The issuer was silent and is back: the fetch that waits for it began too early.
-                    () = self.comes_back() => continue,
+                    _ = self.fetch(&mut state, FetchPurpose::Refresh) => {}
+                    // The issuer was down and has recovered. The pending fetch began too early and may hang until its
+                    // timeout.
+                    () = self.wait_for_recovery() => continue,
                 }
             }
-            self.tried.send_replace(true);
-            if self.is_filled() {
+            self.is_initialized.send_replace(true);
+            if self.has_usable_keys() {
                 return;
             }
-            self.until_worth_a_fetch().await;
-            if self.is_filled() {
+            self.wait_for_next_fetch().await;
+            if self.has_usable_keys() {
                 return;
             }
         }
     }
 
-    /// Returns when the issuer gives no sign of life and then one.
-    async fn comes_back(&self) {
-        let mut silent = false;
-        let mut every = tokio::time::interval(SIGN_OF_LIFE_EVERY);
-        every.tick().await;
+    /// Returns when a probe succeeds after a failed one.
+    async fn wait_for_recovery(&self) {
+        let mut was_down = false;
+        let mut interval = tokio::time::interval(PROBE_INTERVAL);
+        interval.tick().await;
         loop {
-            every.tick().await;
-            match self.issuer.answers().await {
-                true if silent => return,
-                answers => silent = !answers,
+            interval.tick().await;
+            match self.issuer.is_reachable().await {
+                true if was_down => return,
+                is_reachable => was_down = !is_reachable,
             }
         }
     }
 
-    /// Returns when the issuer gives a sign of life, when another replica kept a set, or at last in any case.
-    async fn until_worth_a_fetch(&self) {
+    /// Returns when the issuer is reachable, when another replica saved a key set, or after [`UNPROBED_FETCH_INTERVAL`].
+    async fn wait_for_next_fetch(&self) {
         let start = Instant::now();
-        let mut every = tokio::time::interval(SIGN_OF_LIFE_EVERY);
-        every.tick().await;
-        while start.elapsed() < FILL_BLINDLY_EVERY {
-            every.tick().await;
-            if self.shelf.is_shared() && self.take_over(self.shelf.in_store().await) {
+        let mut interval = tokio::time::interval(PROBE_INTERVAL);
+        interval.tick().await;
+        while start.elapsed() < UNPROBED_FETCH_INTERVAL {
+            interval.tick().await;
+            if self.cache.is_shared() && self.activate_persisted(self.cache.load_from_store().await) {
                 return;
             }
-            if self.issuer.answers().await {
-                return tokio::time::sleep(FILL_EVERY.saturating_sub(start.elapsed())).await;
+            if self.issuer.is_reachable().await {
+                return tokio::time::sleep(FETCH_INTERVAL.saturating_sub(start.elapsed())).await;
             }
         }
     }

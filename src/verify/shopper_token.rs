@@ -24,7 +24,7 @@ use super::{
     shopper::Shopper,
 };
 use crate::{
-    jwks::{KeyRing, NoKey, Source},
+    jwks::{KeyError, KeyRing, TokenOrigin},
     jwt::{Audience, Malformed, TokenDigest, Unverifiable, Unverified, expiry},
     observability::metrics::Metrics,
     store::RevocationKeys,
@@ -153,7 +153,7 @@ impl ShopperVerifier {
     /// Whether the keys of every organization are there.
     #[must_use]
     pub fn has_all_keys(&self) -> bool {
-        self.rings.values().all(|ring| ring.is_filled())
+        self.rings.values().all(|ring| ring.has_usable_keys())
     }
 
     /// Forgets the verdicts over tokens that have ended. One whose session outlives it is verified again when it is
@@ -258,16 +258,16 @@ impl ShopperVerifier {
         let claimed = unverified.claimed_origin();
         let named = claimed.issuer.and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
         let ring = named.unwrap_or(own);
-        let source = match given {
-            Given::BySlas => Source::Issuer,
-            Given::ByAnyone if named.is_none() => Source::Foreign,
-            Given::ByAnyone => Source::Presented { issued_at: claimed.issued_at },
+        let origin = match given {
+            Given::BySlas => TokenOrigin::Issuer,
+            Given::ByAnyone if named.is_none() => TokenOrigin::OtherIssuer,
+            Given::ByAnyone => TokenOrigin::Client { issued_at: claimed.issued_at },
         };
-        let key = ring.key(unverified.kid(), source).await.map_err(|error| match error {
-            NoKey::Unknown => TokenError::KeyUnknown,
-            NoKey::Unavailable => TokenError::KeysUnavailable,
+        let key = ring.key(unverified.kid(), origin).await.map_err(|error| match error {
+            KeyError::UnknownKid => TokenError::KeyUnknown,
+            KeyError::Unavailable => TokenError::KeysUnavailable,
         })?;
-        let (claims, digest): (Claims<'_>, _) = unverified.verify(&key.verifying).map_err(|error| match error {
+        let (claims, digest): (Claims<'_>, _) = unverified.verify(&key.verifying_key).map_err(|error| match error {
             Unverifiable::SignatureWrong => TokenError::SignatureWrong,
             Unverifiable::Malformed(_) => TokenError::NotAShoppers,
         })?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::cache::{HashedToken, VerifiedTokenCache};
 use crate::{
-    jwks::{KeyRing, NoKey, Source},
+    jwks::{KeyError, KeyRing, TokenOrigin},
     jwt::{Audience, Unverifiable, Unverified, expiry},
     time::unix_now,
     types::{ClientId, Scopes, TENANT_SCOPE_PREFIX, TenantId},
@@ -127,17 +127,17 @@ impl SystemVerifier {
         let unverified =
             Unverified::read(token.text(), self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
         let claimed = unverified.claimed_origin();
-        let source = match &claimed.issuer {
+        let origin = match &claimed.issuer {
             Some(issuer) if self.issuers.iter().any(|own| own == issuer) => {
-                Source::Presented { issued_at: claimed.issued_at }
+                TokenOrigin::Client { issued_at: claimed.issued_at }
             }
-            _ => Source::Foreign,
+            _ => TokenOrigin::OtherIssuer,
         };
-        let key = self.ring.key(unverified.kid(), source).await.map_err(|error| match error {
-            NoKey::Unknown => SystemTokenError::Invalid,
-            NoKey::Unavailable => SystemTokenError::KeysUnavailable,
+        let key = self.ring.key(unverified.kid(), origin).await.map_err(|error| match error {
+            KeyError::UnknownKid => SystemTokenError::Invalid,
+            KeyError::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
-        let (claims, _): (Claims<'_>, _) = unverified.verify(&key.verifying).map_err(|error: Unverifiable| {
+        let (claims, _): (Claims<'_>, _) = unverified.verify(&key.verifying_key).map_err(|error: Unverifiable| {
             tracing::debug!(%error, "system token refused");
             SystemTokenError::Invalid
         })?;

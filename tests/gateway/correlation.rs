@@ -151,7 +151,7 @@ async fn background_call_has_its_own_id_in_log() {
     thread::spawn(move || stderr.lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
     let line = loop {
         let line = log.recv_timeout(Duration::from_secs(20)).expect("a line about the key set");
-        if line.contains("key set not fetched") {
+        if line.contains("key set fetch failed") {
             break line;
         }
     };

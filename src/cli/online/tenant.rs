@@ -7,7 +7,7 @@ use super::{
 use crate::{
     config,
     gateway::Tenant,
-    jwks::{Issuer, count_usable},
+    jwks::{Issuer, count_usable_keys},
     salesforce::{account_manager::AccountManager, error::SalesforceError},
     types::{Scope, Scopes, TENANT_SCOPE_PREFIX},
 };
@@ -89,7 +89,7 @@ async fn probe_account_manager(
 }
 
 fn count_keys(issuer: &Issuer, document: &[u8], key: &str) -> Result<String, String> {
-    match count_usable(issuer, document) {
+    match count_usable_keys(issuer, document) {
         0 => Err(format!("what came is no key set, or has no key that could be used; see {key}")),
         1 => Ok("1 key".to_owned()),
         keys => Ok(format!("{keys} keys")),

@@ -130,7 +130,7 @@ impl Verdict {
             return Ok(());
         };
         for ring in rings {
-            runtime.spawn(Arc::clone(ring).keep_fresh());
+            runtime.spawn(Arc::clone(ring).run_refresher());
         }
         let verdict = runtime.block_on(verify(token, decoded, tenant, rings, metrics));
         self.signature = match &verdict {
