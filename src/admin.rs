@@ -7,6 +7,7 @@ mod log_level;
 mod migration_report;
 mod readiness;
 mod response;
+mod snapshot;
 mod status;
 mod status_page;
 
@@ -22,13 +23,14 @@ use http::{
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use url::form_urlencoded;
 
+pub use self::snapshot::Snapshot;
 use self::{
     migration_report::{MigrationReport, UsageFilter},
     readiness::Readiness,
     response::{json_response, respond},
     status::Status,
 };
-use crate::{gateway::Gateway, shutdown::RequestTracker};
+use crate::shutdown::RequestTracker;
 
 /// What a browser calls the report when it keeps it.
 const REPORT_DISPOSITION: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
@@ -44,33 +46,33 @@ enum StatusFormat {
 /// What operators may ask.
 #[derive(Debug)]
 pub struct Admin {
-    gate: Arc<ArcSwap<Gateway>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     in_flight: Arc<RequestTracker>,
 }
 
 impl Admin {
-    /// Answers for the gate that serves at the moment.
+    /// Serves the snapshot of the running configuration.
     #[must_use]
-    pub fn new(gate: Arc<ArcSwap<Gateway>>, in_flight: Arc<RequestTracker>) -> Self {
-        Self { gate, in_flight }
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, in_flight: Arc<RequestTracker>) -> Self {
+        Self { snapshot, in_flight }
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness::new(&self.gate.load(), &self.in_flight)
+        Readiness::new(&self.snapshot.load(), &self.in_flight)
     }
 
     /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
     /// whether the `Accept` field asks for HTML, as browsers do.
     async fn status(&self, head: &Parts) -> Response<Vec<u8>> {
-        let gate = self.gate.load_full();
-        self.refresh_gauges(&gate).await;
+        let snapshot = self.snapshot.load_full();
+        self.refresh_gauges(&snapshot).await;
         let query = head.uri.query().unwrap_or_default();
         let filter = UsageFilter::from_query(query);
         let status = Status::new(
-            &gate,
+            &snapshot,
             self.readiness(),
             &self.in_flight,
-            MigrationReport::new(&gate.deprecated_usage, &filter),
+            MigrationReport::new(&snapshot.deprecated_usage, &filter),
         );
         let mut answer = match StatusFormat::from_request(query, &head.headers) {
             Some(StatusFormat::Json) => json_response(StatusCode::OK, &status),
@@ -82,7 +84,7 @@ impl Admin {
                 }
                 Err(error) => internal_error("the report cannot be written", &error),
             },
-            Some(StatusFormat::Html) => match status_page::render(&gate, &status, &filter) {
+            Some(StatusFormat::Html) => match status_page::render(&snapshot, &status, &filter) {
                 Ok(page) => respond(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
                 Err(error) => internal_error("the page cannot be written", &error),
             },
@@ -95,30 +97,30 @@ impl Admin {
     }
 
     /// Brings those figures up to date that are not counted as they change.
-    async fn refresh_gauges(&self, gate: &Gateway) {
-        gate.sessions.sweep().await;
-        for ring in &gate.rings {
+    async fn refresh_gauges(&self, snapshot: &Snapshot) {
+        snapshot.sessions.sweep().await;
+        for ring in &snapshot.key_rings {
             ring.record_age();
         }
-        for tenant in gate.tenants.values() {
+        for tenant in snapshot.tenants.values() {
             tenant.slas.guard().record_remaining();
         }
-        gate.metrics.ready.set(i64::from(self.readiness().ready));
-        let (sessions, on_behalf) = gate.sessions.count_cached();
-        let system = usize::try_from(gate.system_tokens.len()).unwrap_or(usize::MAX);
-        let verified = gate.shoppers.remembered();
+        snapshot.metrics.ready.set(i64::from(self.readiness().ready));
+        let (sessions, on_behalf) = snapshot.sessions.count_cached();
+        let system = usize::try_from(snapshot.system_tokens.len()).unwrap_or(usize::MAX);
+        let verified = snapshot.shoppers.remembered();
         for (kind, held) in
             [("verified", verified), ("session", sessions), ("on_behalf", on_behalf), ("system", system)]
         {
             let held = i64::try_from(held).unwrap_or(i64::MAX);
-            gate.metrics.token_cache_entries.with_label_values(&[kind]).set(held);
+            snapshot.metrics.token_cache_entries.with_label_values(&[kind]).set(held);
         }
     }
 
     async fn metrics(&self) -> Response<Vec<u8>> {
-        let gate = self.gate.load_full();
-        self.refresh_gauges(&gate).await;
-        match gate.metrics.render() {
+        let snapshot = self.snapshot.load_full();
+        self.refresh_gauges(&snapshot).await;
+        match snapshot.metrics.render() {
             Ok((text, content_type)) => respond(StatusCode::OK, content_type, text),
             Err(error) => internal_error("metrics cannot be written", &error),
         }
@@ -134,7 +136,7 @@ impl ServeHttp for Admin {
             return respond(StatusCode::MISDIRECTED_REQUEST, "text/plain", why);
         }
         if session.req_header().uri.path() == "/log-level" && session.req_header().method != Method::HEAD {
-            return log_level::handle(session, &self.gate.load_full().audit).await;
+            return log_level::handle(session, &self.snapshot.load_full().audit).await;
         }
         let head = session.req_header();
         if head.method != Method::GET && head.method != Method::HEAD {

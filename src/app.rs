@@ -139,7 +139,14 @@ impl App {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         options.h2_idle_timeout = Some(self.settings.timeouts.idle);
-        let mut proxy = http_proxy(conf, Proxy::new(Arc::clone(&self.reloader.runtime), Arc::clone(&self.in_flight)));
+        let mut proxy = http_proxy(
+            conf,
+            Proxy::new(
+                Arc::clone(&self.reloader.runtime),
+                Arc::clone(&self.reloader.snapshot.load().metrics),
+                Arc::clone(&self.in_flight),
+            ),
+        );
         proxy.server_options = Some(options);
         proxy.h2_options = Some(http2_options(&self.settings.limits));
         ConnectionServer::new(proxy, Arc::clone(&self.reloader.runtime))
@@ -166,7 +173,7 @@ impl App {
         }
         let workers = Workers::start(self.settings.server.threads).map_err(AppError::Threads)?;
         let servers: Arc<[ConnectionServer]> = (0..workers.count()).map(|_| self.connection_server(&conf)).collect();
-        let acceptor = Acceptor::new(&self.settings, &workers, &self.in_flight, &self.reloader.gate.load().metrics);
+        let acceptor = Acceptor::new(&self.settings, &workers, &self.in_flight, &self.reloader.snapshot.load().metrics);
         let (stop_public, public_stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for bound in self.public {
@@ -174,8 +181,10 @@ impl App {
             let failed = |source| AppError::Listen { key: "server.listen", address: bound.address, source };
             serving.spawn(Arc::clone(&acceptor).serve(bound.listener, tls, servers, stopped).map_err(failed)?);
         }
-        let mut admin =
-            Service::new("admin".to_owned(), Admin::new(Arc::clone(&self.reloader.gate), Arc::clone(&self.in_flight)));
+        let mut admin = Service::new(
+            "admin".to_owned(),
+            Admin::new(Arc::clone(&self.reloader.snapshot), Arc::clone(&self.in_flight)),
+        );
         let mut admin_fds = Fds::new();
         admin.add_listener(ListenerConfig::tcp(self.admin.address.to_string()));
         admin_fds.add(self.admin.address.to_string(), self.admin.listener.into_raw_fd());

@@ -1,456 +1,430 @@
-//! The gate: one request in, one decision out.
+//! The pipeline: one request in, one decision out.
 //!
-//! This is the table of contents of the product. [`Gateway::route`] reads what a request asks for, without
-//! I/O; [`Gateway::decide`] says what is done with it. Neither sees a socket: the head comes as
-//! [`Parts`], the decision leaves as a value, and only the proxy writes to a connection.
+//! [`Gateway`] has five methods, in the order of a request's life: [`route`](Gateway::route), [`handle`](Gateway::handle),
+//! [`body_complete`](Gateway::body_complete), [`retry_credential`](Gateway::retry_credential) and
+//! [`response_received`](Gateway::response_received). Each stage is a type with the state that it needs, and no stage imports
+//! another one. No stage sees a socket: a request comes as a value and leaves as a [`Decision`].
 
+mod audit_line;
 pub mod authn;
 pub mod authorization_header;
-mod authorize;
+mod authz;
+pub mod callers;
+pub mod client_cert;
+pub mod credential;
+pub mod decision;
 pub mod error;
 pub mod form;
 pub mod headers;
+mod identity;
 pub mod legacy;
 pub mod limits;
+pub mod on_behalf_header;
 pub mod path;
 pub mod policy;
 pub mod problem;
+pub mod query;
+pub mod request;
+pub mod response;
+pub mod router;
 pub mod slas;
-mod upstream_auth;
+pub mod tenant;
+pub mod upstream_auth;
 pub mod validate;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{StatusCode, request::Parts};
+use http::{HeaderMap, StatusCode, request::Parts};
 
 use self::{
-    authn::{callers::Callers, client_cert::PeerCertificate},
+    audit_line::PendingAuditLine,
+    authn::Authenticator,
     authorization_header::Authorization,
+    credential::{ReportedSender, Source, UpstreamCredential},
+    decision::{Decision, Forward},
     error::GatewayError,
-    headers::{Proved, UpstreamCredential},
-    limits::{Permit, RateLimits},
-    path::{Query, RequestPath},
-    policy::{Operation, OperationKind, Operations, RouteError},
-    problem::LocalResponse,
+    identity::{Grant, Proof},
+    legacy::{LegacyLogins, LoginCredentials},
+    limits::{LoginCost, RateLimits},
+    policy::{Operation, OperationKind},
+    request::{Request, RequiredBody, Route},
+    response::LocalResponse,
+    router::Router,
+    slas::SlasRoutes,
+    tenant::{Tenant, Tenants},
+    upstream_auth::UpstreamAuth,
 };
 use crate::{
-    config::{self, Limits, Policy, PolicyMode, Timeouts, UnknownOperations},
-    jwks::KeyRing,
-    observability::{
-        audit::{AuditContext, AuditLog, AuditRecord, Event},
-        deprecated_usage::DeprecatedUsage,
-        metrics::Metrics,
-    },
-    salesforce::{account_manager::AccountManager, customers::Customers, slas::Slas},
-    tokens::{
-        on_behalf::OnBehalfTokens,
-        sessions::{CallerHeldSession, Sessions},
-        system::SystemTokens,
-    },
-    types::{ByOrganization, OrganizationId, Scopes, SiteId},
-    verify::{
-        shopper_token::{ShopperVerifier, VerifiedToken},
-        system_token::SystemVerifier,
-    },
+    observability::audit::{AuditLog, AuditRecord, Event},
+    tokens::{on_behalf::SubjectShopper, sessions::TokenRecipient},
+    types::Scopes,
+    verify::shopper_token::VerifiedToken,
 };
 
-/// Where PWA Kit's storefronts send what is for SLAS; the rest of the path is SLAS's own.
-const PWA_KIT_PREFIX: &str = "/mobify/slas/private";
+/// The stages of the pipeline.
+#[derive(Debug)]
+pub struct Stages {
+    /// Finds the route.
+    pub router: Router,
+    /// Limits rates, concurrency and load.
+    pub limits: Arc<RateLimits>,
+    /// Establishes the sender.
+    pub authn: Authenticator,
+    /// Obtains the credential to send upstream.
+    pub upstream_auth: UpstreamAuth,
+    /// Performs the deprecated logins.
+    pub legacy: LegacyLogins,
+    /// Serves the SLAS paths.
+    pub slas: SlasRoutes,
+}
 
-/// Everything that a decision needs.
+/// Decides about requests.
 #[derive(Debug)]
 pub struct Gateway {
-    /// The policy table.
-    pub operations: Operations,
-    /// The organizations served.
-    pub tenants: ByOrganization<Tenant>,
-    /// AuthenticatedCaller systems.
-    pub callers: Callers,
-    /// The issuers' keys, all of them.
-    pub rings: Vec<Arc<KeyRing>>,
-    /// Verifies shopper tokens.
-    pub shoppers: Arc<ShopperVerifier>,
-    /// Sessions of the logins performed here.
-    pub sessions: Arc<Sessions>,
-    /// System tokens of trusted systems and of the gateway's own.
-    pub system_tokens: Arc<SystemTokens>,
-    /// Tokens on behalf of shoppers.
-    pub on_behalf: Arc<OnBehalfTokens>,
-    /// Who still uses the deprecated endpoints.
-    pub deprecated_usage: DeprecatedUsage,
-    /// Who did what, for whom.
-    pub audit: Arc<AuditLog>,
-    /// What is refused for being too much.
-    pub bounds: RateLimits,
-    /// What happens to refused and unknown requests.
-    pub policy: Policy,
-    /// Sizes.
-    pub limits: Limits,
-    /// Times.
-    pub timeouts: Timeouts,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-}
-
-/// One organization, with the services that speak for it.
-#[derive(Debug)]
-pub struct Tenant {
-    /// Its settings.
-    pub settings: config::Tenant,
-    /// Its SLAS.
-    pub slas: Slas,
-    /// Its Shopper Customers API.
-    pub customers: Customers,
-    /// Its Account Manager, where one is configured.
-    pub account_manager: Option<AccountManager>,
-    /// Verifies system tokens, where an Account Manager is configured.
-    pub systems: Option<SystemVerifier>,
-}
-
-/// A request as it came.
-#[derive(Debug)]
-pub struct Request<'a> {
-    /// Its head.
-    pub head: &'a Parts,
-    /// Its body, where [`Route::wants_body`] or [`Gateway::holds_form`] request for it.
-    pub body: Option<Bytes>,
-    /// Whether a body is still to come, which the client may take its time with.
-    pub body_follows: bool,
-    /// What ties it to log lines.
-    pub correlation_id: &'a str,
-    /// The client certificate that its connection showed and the listener verified.
-    pub certificate: Option<&'a PeerCertificate>,
-    /// The address that its connection comes from, if it is known.
-    pub address: Option<IpAddr>,
-}
-
-/// What a request asks for.
-#[derive(Debug)]
-pub struct Route {
-    /// The organization of the path; it is one of the configured.
-    pub organization: OrganizationId,
-    /// The operation; absent for one that no table knows, where those are let through.
-    pub operation: Option<Arc<Operation>>,
-    /// `siteId` of the query.
-    pub site: Option<SiteId>,
-    /// `clientId` of the query, as sent.
-    pub client_id: Option<String>,
-    /// Whether it came below PWA Kit's prefix, where storefronts leave their client's secret to the proxy.
-    pub for_storefront: bool,
-    /// Path and query to send upstream, where they differ from those received.
-    pub upstream_target: Option<String>,
-    /// Largest body, bytes.
-    pub body_limit: usize,
-}
-
-/// What is done with a request.
-#[derive(Debug)]
-pub enum Decision {
-    /// Send it upstream with this credential.
-    Forward(Forward),
-    /// Answer it here.
-    Answer(LocalResponse),
-}
-
-/// A request on its way upstream.
-#[derive(Debug)]
-pub struct Forward {
-    /// Why it may go.
-    pub credential: UpstreamCredential,
-    /// The refusal that was only reported.
-    pub reported: Option<GatewayError>,
-    /// The logout that it is, to be followed here once SLAS has confirmed it.
-    pub logout: Option<Logout>,
-    /// What it was let in with.
-    pub admission: Permit,
-    /// The login or a trusted system's write that it is, for the audit log once Salesforce has answered.
-    pub login: Option<Box<AuditRecord>>,
-}
-
-/// A logout on its way to SLAS.
-#[derive(Debug)]
-pub struct Logout {
-    whose: Whose,
-    /// Path and query that name the refresh token that is valid now, where the caller's is not.
-    pub target: Option<String>,
-    /// `hint=all-sessions`.
-    everywhere: bool,
-}
-
-/// Whose session a logout ends.
-#[derive(Debug)]
-enum Whose {
-    /// That of the token that was shown.
-    Token(VerifiedToken),
-    /// That of a refresh token.
-    Session(CallerHeldSession),
-}
-
-impl Logout {
-    /// The revocation of a session's refresh token.
-    fn of_session(session: CallerHeldSession) -> Self {
-        Self { whose: Whose::Session(session), target: None, everywhere: false }
-    }
-}
-
-impl Route {
-    /// Whether the gateway answers this request itself from its body.
-    #[must_use]
-    pub fn wants_body(&self) -> bool {
-        matches!(self.kind(), OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin)
-    }
-
-    /// Whether it is for an endpoint that Salesforce removed, so that the gateway asks SLAS instead.
-    #[must_use]
-    pub fn is_deprecated(&self) -> bool {
-        matches!(
-            self.kind(),
-            OperationKind::DeprecatedLogin
-                | OperationKind::DeprecatedLogout
-                | OperationKind::DeprecatedTrustedSystemLogin
-        )
-    }
-
-    /// Whether it asks for this operation of whichever API.
-    fn is(&self, id: &str) -> bool {
-        self.operation.as_ref().is_some_and(|operation| operation.id == id)
-    }
-
-    fn kind(&self) -> OperationKind {
-        self.operation.as_ref().map_or(OperationKind::Standard, |operation| operation.kind)
-    }
+    stages: Stages,
+    tenants: Arc<Tenants>,
+    audit: Arc<AuditLog>,
 }
 
 impl Gateway {
-    /// Reads what a request asks for: its one path, its operation, its organization and site.
-    ///
-    /// # Errors
-    /// [`GatewayError`]; those of this step are carried out in report mode too.
-    pub fn route(&self, head: &Parts) -> Result<Route, GatewayError> {
-        validate::admit(head, &self.limits)?;
-        let ambiguous = |ambiguity: path::PathError| GatewayError::Ambiguous(ambiguity.to_string());
-        let received = RequestPath::parse(head.uri.path()).map_err(ambiguous)?;
-        let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
-        let for_slas = received.below(PWA_KIT_PREFIX);
-        let path = for_slas.as_ref().unwrap_or(&received);
-
-        let (operation, organization) = match self.operations.find(&head.method, path) {
-            Ok(found) if slas::is_out_of_place(found.operation.kind, path, for_slas.is_some()) => {
-                return Err(GatewayError::OperationNotAllowed);
-            }
-            Ok(found) => {
-                let organization = match found.parameter("organizationId") {
-                    Some(organization) => organization.parse().ok(),
-                    None => found
-                        .parameter("tenantId")
-                        .and_then(|tenant| tenant.parse().ok())
-                        .map(|tenant| OrganizationId::from_tenant(&tenant)),
-                };
-                (Some(Arc::clone(found.operation)), organization)
-            }
-            Err(RouteError::Ambiguous(ambiguity)) => return Err(ambiguous(ambiguity)),
-            Err(RouteError::Unknown | RouteError::MethodNotPublished)
-                if for_slas.is_some() || slas::is_slas_path(path) =>
-            {
-                return Err(GatewayError::OperationNotAllowed);
-            }
-            Err(RouteError::Unknown | RouteError::MethodNotPublished) => match self.policy.unknown_operations {
-                UnknownOperations::Deny if self.policy.mode == PolicyMode::Enforce => {
-                    return Err(GatewayError::OperationUnknown);
-                }
-                _ => (None, organization_in(path)),
-            },
-        };
-        let organization = organization
-            .filter(|organization| self.tenants.contains_key(organization))
-            .ok_or(GatewayError::OperationUnknown)?;
-        let body_limit = operation.as_ref().and_then(|operation| operation.body_limit).unwrap_or(self.limits.body);
-        let upstream_target = for_slas.as_ref().map(|path| match head.uri.query() {
-            Some(query) => format!("{}?{query}", path.raw()),
-            None => path.raw().to_owned(),
-        });
-        Ok(Route {
-            operation,
-            organization,
-            site: site(&query)?,
-            client_id: query.single("clientId").map_err(ambiguous)?.map(|id| id.into_owned()),
-            for_storefront: for_slas.is_some(),
-            upstream_target,
-            body_limit: body_limit.max(self.limits.body),
-        })
+    /// A gateway of these stages for the organizations of a configuration.
+    #[must_use]
+    pub fn new(stages: Stages, tenants: Arc<Tenants>, audit: Arc<AuditLog>) -> Self {
+        Self { stages, tenants, audit }
     }
 
-    /// Says what is done with a request: forward it, or answer it here. Whatever is worth a line of the audit log gets it.
+    /// Validates the head of a request and finds its route.
     ///
-    /// What few requests need stands in boxes below here: every request has the room of the largest of all that is not.
-    pub async fn decide(&self, route: &Route, request: &Request<'_>) -> Decision {
-        let mut audit = AuditRecord { address: self.bounds.client_address(request), ..AuditRecord::default() };
-        let decision = self.decide_and_tell(route, request, &mut audit).await;
-        let result = match &decision {
-            Decision::Forward(Forward { reported: Some(refusal), .. }) => problem::code(refusal),
-            Decision::Forward(_) => "ok",
-            Decision::Answer(reply) => result_of(reply.code, Some(reply.status)),
+    /// # Errors
+    /// The errors of [`Router::route`]. Report mode does not lift them.
+    pub fn route(&self, head: &Parts) -> Result<Route, GatewayError> {
+        let mut route = self.stages.router.route(head)?;
+        route.required_body = match route.kind() {
+            OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin => {
+                RequiredBody::DeprecatedLogin
+            }
+            OperationKind::Slas if self.needs_slas_body(&route, head) => RequiredBody::Slas,
+            _ => RequiredBody::None,
         };
-        self.tell(route, request.correlation_id, &audit, result);
+        Ok(route)
+    }
+
+    fn needs_slas_body(&self, route: &Route, head: &Parts) -> bool {
+        let tenant = self.tenants.get(&route.organization);
+        RateLimits::needs_body(route, &head.method)
+            || tenant.is_some_and(|tenant| SlasRoutes::needs_form(tenant, route, head))
+    }
+
+    /// Decides what happens to a request, and writes its audit line.
+    ///
+    /// Rarely taken branches are boxed. An unboxed future is as large as its largest branch, and every request would pay for it.
+    pub async fn handle(&self, route: &Route, request: &Request<'_>) -> Decision {
+        let mut audit = AuditRecord { address: self.stages.limits.client_address(request), ..AuditRecord::default() };
+        let result = self.run(route, request, &mut audit).await;
+        let decision = result.unwrap_or_else(|error| Decision::Respond(problem::response(&error)));
+        if audit.event.is_some() {
+            let result = match &decision {
+                Decision::Forward(Forward { reported: Some(error), .. }) => problem::code(error),
+                Decision::Forward(_) => "ok",
+                Decision::Respond(response) => audit_line::result(response.code, Some(response.status)),
+            };
+            self.note_customer_in_path(route, request, &mut audit);
+            audit_line::write(&self.audit, &audit, route, request.correlation_id, result);
+        }
         decision
     }
 
-    /// Writes the line of a login that SLAS has answered, or that came to nothing.
-    pub fn tell_login(
+    async fn run(
         &self,
         route: &Route,
-        correlation_id: &str,
-        login: &AuditRecord,
-        code: Option<&str>,
-        status: Option<StatusCode>,
-    ) {
-        self.tell(route, correlation_id, login, result_of(code, status));
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Decision, GatewayError> {
+        let tenant = self.tenants.get(&route.organization).ok_or(GatewayError::OperationUnknown)?;
+        self.stages.limits.shed_load(route)?;
+        if route.is_deprecated() {
+            return Ok(Decision::Respond(Box::pin(self.deprecated(tenant, route, request, audit)).await));
+        }
+        if let Some(operation) = route.operation.as_ref().filter(|operation| operation.is_checked_by_slas()) {
+            return Box::pin(self.slas(tenant, route, operation, request, audit)).await;
+        }
+        let (credential, reported) = match self.authorize(tenant, route, request, audit).await {
+            Ok(credential) => (credential, None),
+            Err(error) => {
+                note_rejection(&error, audit);
+                let credential = Box::pin(self.report(tenant, route, request, &error)).await;
+                (credential.ok_or_else(|| error.clone())?, Some(error))
+            }
+        };
+        let permit = self.stages.limits.acquire(tenant, route, request, &credential).await?;
+        let logout = match &reported {
+            None if route.kind() == OperationKind::Slas => {
+                Box::pin(self.stages.slas.pending_logout(tenant, route, request)).await?
+            }
+            _ => None,
+        };
+        // The line about a write of a trusted system waits for the response of the API.
+        let waits = reported.is_none() && audit.event == Some(Event::SystemWrite);
+        let audit = waits.then(|| {
+            self.note_customer_in_path(route, request, audit);
+            Box::new(PendingAuditLine::new(&self.audit, std::mem::take(audit)))
+        });
+        Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit }))
     }
 
-    fn tell(&self, route: &Route, correlation_id: &str, audit: &AuditRecord, result: &str) {
-        let context = AuditContext {
-            organization: route.organization.as_str(),
-            site: route.site.as_ref().map(SiteId::as_str),
-            operation: route.operation.as_ref().map_or("none", |operation| &operation.name),
-            correlation_id,
-        };
-        self.audit.write(audit, context, result);
-    }
-
-    async fn decide_and_tell(&self, route: &Route, request: &Request<'_>, audit: &mut AuditRecord) -> Decision {
-        let tenant = match self.tenants.get(&route.organization) {
-            Some(tenant) => tenant,
-            None => return Decision::Answer(LocalResponse::refusal(&GatewayError::OperationUnknown)),
-        };
-        if let Err(refusal) = self.bounds.shed(route) {
-            return Decision::Answer(LocalResponse::refusal(&refusal));
-        }
-        let answered_here = match route.kind() {
-            // They act for nobody but whoever logs in, or names him in the body.
-            _ if route.is_deprecated() && authn::on_behalf_header::is_asked(&request.head.headers) => {
-                Some(Err(GatewayError::CallerNotAllowed))
-            }
-            OperationKind::DeprecatedLogin => {
-                Some(Box::pin(self.deprecated_login(tenant, route, request, audit)).await)
-            }
-            OperationKind::DeprecatedLogout => {
-                Some(Box::pin(self.deprecated_logout(tenant, route, request.head)).await)
-            }
-            OperationKind::DeprecatedTrustedSystemLogin => {
-                Some(Box::pin(self.deprecated_trusted_system_login(tenant, route, request, audit)).await)
-            }
-            OperationKind::Standard | OperationKind::Slas | OperationKind::Merchant => None,
-        };
-        if let Some(result) = answered_here {
-            let reply = result.unwrap_or_else(|refusal| {
-                authn::refused(&refusal, audit);
-                LocalResponse::refusal(&refusal)
-            });
-            return Decision::Answer(legacy::as_deprecated(reply));
-        }
-        if let Some(operation) = route.operation.as_ref().filter(|operation| slas::is_slas_own(operation)) {
-            return Box::pin(self.decide_slas(tenant, route, operation, request, audit)).await;
-        }
-        match self.authorize(tenant, route, request, audit).await {
-            Ok(credential) => match self.bounds.admit(tenant, route, request, &credential).await {
-                Ok(admission) => {
-                    let logout = self.logout_of(route, request.head).await;
-                    // What a trusted system writes gets its line when the API has answered.
-                    let told_later = (audit.event == Some(Event::SystemWrite)).then(|| Box::new(std::mem::take(audit)));
-                    Decision::Forward(Forward { credential, reported: None, logout, login: told_later, admission })
-                }
-                Err(refusal) => Decision::Answer(LocalResponse::refusal(&refusal)),
-            },
-            Err(refusal) => {
-                authn::refused(&refusal, audit);
-                Box::pin(self.refuse_or_report(tenant, route, request, refusal)).await
-            }
-        }
-    }
-
-    /// In report mode a refused request goes on, unless it has two credentials. Report mode lifts what tokens and policy
-    /// refuse, and no bound.
-    async fn refuse_or_report(
+    /// Establishes the sender, checks what it may do, and obtains the credential to send upstream.
+    async fn authorize(
         &self,
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
-        refusal: GatewayError,
-    ) -> Decision {
-        if self.policy.mode == PolicyMode::Enforce || refusal == GatewayError::CredentialsConflicting {
-            return Decision::Answer(LocalResponse::refusal(&refusal));
-        }
-        let is_basic = matches!(Authorization::read(&request.head.headers), Ok(Authorization::Basic(_)));
-        let proved = if self.bounds.has_rates() { self.proved(tenant, route, request).await } else { Proved::Nothing };
-        let credential = UpstreamCredential::reported(is_basic && route.kind() != OperationKind::Slas, proved);
-        match self.bounds.admit(tenant, route, request, &credential).await {
-            Ok(admission) => {
-                Decision::Forward(Forward { credential, reported: Some(refusal), logout: None, login: None, admission })
-            }
-            Err(bound) => Decision::Answer(LocalResponse::refusal(&bound)),
-        }
-    }
-
-    /// Whose request a refused one has proved to be: its rate holds in report mode too.
-    async fn proved(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> Proved {
-        // The refusal has its line of the audit log already.
-        if let Ok(trusted) = self.trusted(tenant, route, request, &Scopes::default(), &mut AuditRecord::default()).await
+        audit: &mut AuditRecord,
+    ) -> Result<UpstreamCredential, GatewayError> {
+        if route.operation.is_none()
+            && self.stages.router.rejects_unknown_operations()
+            && !on_behalf_header::is_present(&request.head.headers)
         {
-            let proof = self.prove(tenant, &trusted, &Scopes::default()).await;
-            return if proof.is_ok() { Proved::Caller(trusted.caller) } else { Proved::Nothing };
+            return Err(GatewayError::OperationUnknown);
         }
-        match self.shopper_of(route, request.head).await {
-            Ok(verified) => Proved::Shopper(verified.shopper),
-            Err(_) => Proved::Nothing,
-        }
+        let identity = self.stages.authn.identify(tenant, route, request, audit).await?;
+        let grant = authz::check(identity, tenant, route)?;
+        let refreshes = match &grant {
+            Grant::Shopper(token) if token.shopper.marks.tsob => Box::pin(self.may_refresh(token, audit)).await?,
+            Grant::OnBehalf(caller, subject) => {
+                // A new guest costs a call to SLAS, so the rate limit of the caller comes first.
+                if matches!(subject.shopper, SubjectShopper::NewGuest) {
+                    self.stages.limits.acquire_caller(caller)?;
+                }
+                true
+            }
+            Grant::Shopper(_) | Grant::System(_) => true,
+        };
+        let credential = self.stages.upstream_auth.obtain(tenant, grant, refreshes, audit).await?;
+        authz::check_obtained(&credential, route)?;
+        Ok(credential)
     }
 
-    /// The logout that a request to SLAS is, if its token is one of ours to end.
-    async fn logout_of(&self, route: &Route, head: &Parts) -> Option<Logout> {
-        let operation = route.operation.as_ref()?;
-        if operation.kind != OperationKind::Slas || operation.id != "logoutCustomer" {
+    /// Whether the gateway refreshes the session of a token on behalf of a shopper. It refreshes a token that a client got from SLAS
+    /// through the gateway, and one that it issued to a trusted system that may still act for shoppers. The latter counts as a
+    /// request of that system.
+    async fn may_refresh(&self, token: &VerifiedToken, audit: &mut AuditRecord) -> Result<bool, GatewayError> {
+        let (entry, site) = match self.stages.upstream_auth.holder(token, audit).await? {
+            TokenRecipient::TrustedSystem(entry, site) => (entry, site),
+            TokenRecipient::Client => return Ok(true),
+            TokenRecipient::Unknown => return Ok(false),
+        };
+        audit.actor = Some(entry.name.clone());
+        let logins = self.stages.router.trusted_system_logins();
+        let caller = authz::holder(self.stages.authn.caller_by_entry(&entry), logins, &token.shopper, &site)?;
+        self.stages.limits.acquire_caller(caller)?;
+        Ok(true)
+    }
+
+    /// Returns the credential with which report mode forwards a rejected request. A request with two credentials is never forwarded.
+    /// Report mode lifts the errors of tokens and policy, and no limit.
+    async fn report(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        error: &GatewayError,
+    ) -> Option<UpstreamCredential> {
+        if !self.stages.router.is_report_mode() || *error == GatewayError::CredentialsConflicting {
             return None;
         }
-        let token = Box::pin(self.shopper_of(route, head)).await.ok()?;
-        let query = Query::parse(head.uri.query()).ok()?;
-        let everywhere = query.single("hint").ok()?.is_some_and(|hint| hint == "all-sessions");
-        Some(Logout { whose: Whose::Token(token), target: None, everywhere })
+        let authorization = Authorization::read(&request.head.headers);
+        let strips_authorization =
+            matches!(authorization, Ok(Authorization::Basic(_))) && route.kind() != OperationKind::Slas;
+        let sender = match self.stages.limits.has_caller_rates() {
+            true => self.reported_sender(tenant, route, request).await,
+            false => ReportedSender::Unknown,
+        };
+        Some(Source::Reported { strips_authorization, sender }.into())
     }
 
-    /// Ends here what SLAS has ended.
-    pub async fn follow_logout(&self, logout: &Logout) {
-        let ended = match &logout.whose {
-            Whose::Token(token) if logout.everywhere => self.sessions.log_out_customer(token).await,
-            Whose::Token(token) => self.sessions.log_out(token).await.map(|_| ()),
-            Whose::Session(session) => self.sessions.end_caller_held(session).await,
+    /// Establishes the sender of a rejected request. Its rate limit holds in report mode too.
+    async fn reported_sender(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> ReportedSender {
+        // The audit log has a line about the rejection already.
+        let mut audit = AuditRecord { address: self.stages.limits.client_address(request), ..AuditRecord::default() };
+        let authn = &self.stages.authn;
+        match authn.caller(tenant, route, request, &Scopes::default(), &mut audit).await {
+            Ok(caller) if matches!(caller.proof, Proof::Basic(Err(_))) => return ReportedSender::Unknown,
+            Ok(caller) => return ReportedSender::Caller(caller.caller),
+            Err(_) => {}
+        }
+        match authn.shopper(tenant, request.head).await {
+            Ok(token) => ReportedSender::Shopper(token.shopper),
+            Err(_) => ReportedSender::Unknown,
+        }
+    }
+
+    /// Serves a deprecated endpoint.
+    async fn deprecated(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> LocalResponse {
+        let result = match route.kind() {
+            // Deprecated endpoints act only for the shopper who logs in or whom the body names.
+            _ if on_behalf_header::is_present(&request.head.headers) => Err(GatewayError::CallerNotAllowed),
+            OperationKind::DeprecatedLogin => self.deprecated_login(tenant, route, request, audit).await,
+            OperationKind::DeprecatedTrustedSystemLogin => {
+                self.deprecated_trusted_system_login(tenant, route, request, audit).await
+            }
+            _ => self.deprecated_logout(tenant, route, request).await,
         };
-        if let Err(error) = ended {
-            tracing::warn!(%error, "a logout could not be told to other replicas");
+        legacy::mark_deprecated(result.unwrap_or_else(|error| {
+            note_rejection(&error, audit);
+            problem::response(&error)
+        }))
+    }
+
+    async fn deprecated_login(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<LocalResponse, GatewayError> {
+        let (target, credentials) = self.stages.legacy.read(tenant, route, request, audit)?;
+        let cost = match &credentials {
+            LoginCredentials::Guest { calls } => LoginCost::Guest { calls: *calls },
+            LoginCredentials::Password(credentials) => LoginCost::Password(credentials),
+            LoginCredentials::Token => LoginCost::Refresh,
+        };
+        let permit = self.stages.limits.login_permit(tenant, route, request, &cost)?;
+        let headers = &request.head.headers;
+        let result = match credentials {
+            LoginCredentials::Guest { .. } => self.stages.legacy.log_in_guest(target, headers, audit).await,
+            LoginCredentials::Password(credentials) => {
+                self.stages.legacy.log_in_shopper(target, credentials, audit).await
+            }
+            LoginCredentials::Token => self.deprecated_refresh(target, request, audit).await,
+        };
+        permit.settle(result.as_ref().err());
+        result
+    }
+
+    async fn deprecated_refresh(
+        &self,
+        target: legacy::LoginTarget<'_>,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<LocalResponse, GatewayError> {
+        let token = self.stages.authn.shopper(target.tenant, request.head).await?;
+        authz::site(&token.shopper, Some(target.site))?;
+        if token.shopper.client != target.client.id {
+            let problem = "The token was issued to another client than the clientId.";
+            return Err(GatewayError::RequestInvalid(problem.into()));
+        }
+        if token.shopper.marks.tsob && !self.may_refresh(&token, audit).await? {
+            let problem = "the gateway did not issue it; refresh it where it was issued";
+            return Err(GatewayError::TokenInvalid(problem.into()));
+        }
+        self.stages.legacy.refresh(target, &token, &request.head.headers).await
+    }
+
+    async fn deprecated_logout(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+    ) -> Result<LocalResponse, GatewayError> {
+        let token = self.stages.authn.shopper(tenant, request.head).await?;
+        authz::site(&token.shopper, route.site.as_ref())?;
+        self.stages.legacy.log_out(tenant, &token).await
+    }
+
+    async fn deprecated_trusted_system_login(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<LocalResponse, GatewayError> {
+        audit.event = Some(Event::Login);
+        let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
+        let scopes = operation.system_scopes();
+        let caller = self.stages.authn.caller(tenant, route, request, &scopes, audit).await?;
+        authz::trusted_system_login(&caller, &scopes)?;
+        let caller = caller.caller;
+        self.stages.limits.acquire_caller(&caller)?;
+        let subject = self.stages.legacy.read_trusted_system_login(tenant, route, request)?;
+        let subject = Arc::new(authz::on_behalf(&caller, operation, tenant, route, subject)?);
+        let token = self.stages.upstream_auth.on_behalf_token(Arc::clone(&subject), audit).await?;
+        self.stages.legacy.trusted_system_response(tenant, &subject, &token, &request.head.headers).await
+    }
+
+    /// Serves a SLAS path. Report mode lifts none of its errors.
+    async fn slas(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        operation: &Operation,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Decision, GatewayError> {
+        let credential = SlasRoutes::credential(tenant, route, operation, request);
+        let credential = credential.inspect_err(|error| note_rejection(error, audit))?;
+        let login = SlasRoutes::login_record(tenant, operation, request, audit);
+        let mut permit = self.stages.limits.acquire(tenant, route, request, &credential).await?;
+        if let Some(result) = self.stages.slas.perform(tenant, operation, request, &credential).await {
+            *audit = login.unwrap_or_default();
+            if let Ok(response) = &result {
+                permit.settle_attempt(route, Some(response.status));
+            }
+            return result.map(Decision::Respond);
+        }
+        let logout = self.stages.slas.pending_logout(tenant, route, request).await?;
+        let audit = login.map(|record| Box::new(PendingAuditLine::new(&self.audit, record)));
+        Ok(Decision::Forward(Forward { credential, reported: None, logout, permit, audit }))
+    }
+
+    /// Notes the customer whom a trusted system's write concerns.
+    fn note_customer_in_path(&self, route: &Route, request: &Request<'_>, audit: &mut AuditRecord) {
+        if audit.event == Some(Event::SystemWrite) {
+            let customer = self.stages.router.customer_in_path(request.head);
+            audit.shopper = customer.map(|customer| self.audit.pseudonym(route.organization.as_str(), &customer));
+        }
+    }
+
+    /// Counts a request whose body is complete among the concurrent requests of its organization.
+    ///
+    /// # Errors
+    /// [`GatewayError::Overloaded`].
+    pub async fn body_complete(&self, route: &Route, forward: &mut Forward) -> Result<(), GatewayError> {
+        self.stages.limits.body_complete(route, &mut forward.permit).await
+    }
+
+    /// Replaces a credential that an API refused with 401. Returns `None` if the credential was the client's, or if there is no
+    /// other.
+    pub async fn retry_credential(&self, route: &Route, refused: &UpstreamCredential) -> Option<UpstreamCredential> {
+        self.stages.upstream_auth.replace(self.tenants.get(&route.organization)?, refused).await
+    }
+
+    /// Observes the response of Salesforce, or that there was none: its load and rate limits, the outcome of a login, and a
+    /// confirmed logout.
+    pub async fn response_received(
+        &self,
+        route: &Route,
+        forward: &mut Forward,
+        response: Option<(StatusCode, &HeaderMap)>,
+    ) {
+        let tenant = self.tenants.get(&route.organization);
+        self.stages.limits.response_received(tenant, route, &mut forward.permit, response);
+        let is_confirmed = response.is_some_and(|(status, _)| !status.is_client_error() && !status.is_server_error());
+        if let Some(logout) = forward.logout.as_ref().filter(|_| is_confirmed) {
+            Box::pin(self.stages.slas.complete_logout(logout)).await;
         }
     }
 }
 
-/// How a request ended, for the audit log: well, by a refusal, or by Salesforce's own status.
-fn result_of(code: Option<&str>, status: Option<StatusCode>) -> &str {
-    match (code, &status) {
-        (Some(code), _) => code,
-        (None, Some(status)) if status.is_success() || status.is_redirection() => "ok",
-        (None, Some(status)) if status.is_client_error() => "rejected",
-        (None, _) => "failed",
+/// Notes the rejection of a sender that wanted to act as a trusted system.
+fn note_rejection(error: &GatewayError, audit: &mut AuditRecord) {
+    if error.is_caller_rejection() {
+        audit.event = Some(Event::CallerRefused);
+        audit.reason = error.reason();
     }
-}
-
-/// The site of the query. A text that is no site id is refused: it could not be any token's.
-fn site(query: &Query<'_>) -> Result<Option<SiteId>, GatewayError> {
-    let site = query.single("siteId").map_err(|ambiguity| GatewayError::Ambiguous(ambiguity.to_string()))?;
-    let Some(site) = site.filter(|site| !site.is_empty()) else { return Ok(None) };
-    site.parse().map(Some).map_err(|error| GatewayError::RequestInvalid(format!("siteId is {error}.")))
-}
-
-/// The organization of a path that no table knows.
-fn organization_in(path: &RequestPath<'_>) -> Option<OrganizationId> {
-    let mut segments = path.segments().iter();
-    segments.by_ref().find(|segment| segment.raw() == "organizations")?;
-    segments.next()?.decoded().parse().ok()
 }

@@ -60,11 +60,10 @@ use crate::{
     connect_failure::ConnectFailure,
     correlation,
     gateway::{
-        authn::on_behalf_header::GUEST_USID,
         error::{GatewayError, TooLargePart},
         headers::{self, HeaderEdits},
-        problem::LocalResponse,
-        slas,
+        on_behalf_header::GUEST_USID,
+        problem, slas,
     },
     observability::metrics::Metrics,
     salesforce::error::is_token_rejection,
@@ -88,16 +87,15 @@ pub struct Proxy {
 impl Proxy {
     /// Creates a proxy. Each request uses the runtime that is current when the request starts.
     #[must_use]
-    pub fn new(runtime: Arc<ArcSwap<Runtime>>, in_flight: Arc<RequestTracker>) -> Self {
-        let metrics = Arc::clone(&runtime.load().gate.metrics);
+    pub fn new(runtime: Arc<ArcSwap<Runtime>>, metrics: Arc<Metrics>, in_flight: Arc<RequestTracker>) -> Self {
         let request_phase = RequestPhase::new(Arc::clone(&metrics), Arc::clone(&in_flight));
         Self { runtime, metrics, in_flight, request_phase, http10: Http10::new() }
     }
 
     /// Whether an incomplete body is slower than `timeouts.client_body` plus the time of its bytes at the minimum rate.
     fn is_body_too_slow(&self, context: &RequestContext) -> bool {
-        let Runtime { gate, timeouts, .. } = &*context.runtime;
-        let seconds = context.body_bytes / gate.limits.min_body_rate;
+        let Runtime { limits, timeouts, .. } = &*context.runtime;
+        let seconds = context.body_bytes / limits.min_body_rate;
         context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
     }
 
@@ -111,7 +109,7 @@ impl Proxy {
         {
             return false;
         }
-        let replaced = context.runtime.gate.replacement(route, &forward.credential);
+        let replaced = context.runtime.gateway.retry_credential(route, &forward.credential);
         let Some(credential) = correlation::scope(context.correlation_id.clone(), replaced).await else { return false };
         forward.credential = credential;
         context.has_retried_credential = true;
@@ -226,7 +224,7 @@ impl ProxyHttp for Proxy {
         }
         context.record_body_sent();
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            let seated = context.runtime.gate.has_body(route, forward).await;
+            let seated = context.runtime.gateway.body_complete(route, forward).await;
             if let Err(refusal) = seated {
                 context.error = Some(refusal);
                 return Error::e_explain(
@@ -273,13 +271,13 @@ impl ProxyHttp for Proxy {
             request.insert_header(name, value)?;
         }
         if let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) {
-            if credential.is_left_behind() {
+            if credential.strips_authorization() {
                 request.remove_header(&AUTHORIZATION);
             }
             if let Some(authorization) = credential.authorization() {
                 request.insert_header(AUTHORIZATION, authorization)?;
             }
-            if let Some((field, proof)) = credential.client_proof() {
+            if let Some((field, proof)) = credential.slas_client_field() {
                 request.insert_header(field, proof)?;
             }
         }
@@ -346,11 +344,12 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            context.runtime.gate.heed(route, forward, response.status, &response.headers);
+            let received = Some((response.status, &response.headers));
+            context.runtime.gateway.response_received(route, forward, received).await;
         }
         let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
         if let Some(edits) =
-            operation.and_then(|operation| slas::answer_edits(operation, response.status, &response.headers))
+            operation.and_then(|operation| slas::response_edits(operation, response.status, &response.headers))
         {
             context.drops_response_body = edits.drops_body;
             if let Some(status) = edits.status {
@@ -365,7 +364,7 @@ impl ProxyHttp for Proxy {
             }
         }
         if let Some(forward) = &context.forward {
-            if let Some(authorization) = forward.credential.handed_over() {
+            if let Some(authorization) = forward.credential.response_authorization() {
                 // The token is for this caller only, so no cache may store the response.
                 response.insert_header(AUTHORIZATION, authorization)?;
                 response.insert_header(CACHE_CONTROL, "no-store")?;
@@ -374,12 +373,6 @@ impl ProxyHttp for Proxy {
                 // The USID continues the guest session, so no cache may return it to another client.
                 response.insert_header(GUEST_USID, usid)?;
                 response.insert_header(CACHE_CONTROL, "no-store")?;
-            }
-            if let Some(logout) = &forward.logout
-                && !response.status.is_client_error()
-                && !response.status.is_server_error()
-            {
-                context.runtime.gate.follow_logout(logout).await;
             }
         }
         context.status = Some(response.status);
@@ -474,7 +467,7 @@ impl ProxyHttp for Proxy {
         if *error.esource() != ErrorSource::Downstream
             && let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
         {
-            context.runtime.gate.on_no_response(route, forward);
+            context.runtime.gateway.response_received(route, forward, None).await;
         }
         if written {
             self.metrics.response_aborts.with_label_values(&[error::abort_side(error)]).inc();
@@ -482,7 +475,7 @@ impl ProxyHttp for Proxy {
         let code = match refusal {
             Some(refusal) if !written => {
                 session.set_keepalive(None);
-                let reply = LocalResponse::refusal(&refusal);
+                let reply = problem::response(&refusal);
                 let status = reply.status.as_u16();
                 match self.request_phase.respond(session, context, reply).await {
                     Ok(_) => {
@@ -498,11 +491,10 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Box<RequestContext>) {
-        if let (Some(route), Some(login)) =
-            (&context.route, context.forward.as_ref().and_then(|forward| forward.login.as_ref()))
+        if let (Some(route), Some(line)) =
+            (&context.route, context.forward.as_ref().and_then(|forward| forward.audit.as_ref()))
         {
-            let gate = &context.runtime.gate;
-            gate.tell_login(route, context.correlation_text(), login, context.code, context.status);
+            line.write(route, context.correlation_text(), context.code, context.status);
         }
         context.finish(session.req_header(), &self.metrics);
         // Last, so that a drain also waits for the audit and log lines.

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use shopper_gateway::gateway::{legacy::LoginKind, problem::{self, LocalResponse}};
+use shopper_gateway::gateway::{legacy::LoginKind, problem};
 
 fuzz_target!(|bytes: &[u8]| {
     match LoginKind::read(bytes) {
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(refusal) => {
             assert_eq!(problem::code(&refusal), "request_invalid");
-            assert!(LocalResponse::refusal(&refusal).status.is_client_error());
+            assert!(problem::response(&refusal).status.is_client_error());
         }
     }
 });

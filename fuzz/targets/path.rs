@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
-use shopper_gateway::gateway::path::{Query, RequestPath};
+use shopper_gateway::gateway::{path::RequestPath, query::Query};
 
 fuzz_target!(|text: &str| {
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::{gateway::Gateway, jwks::KeyRing, shutdown::RequestTracker};
+use super::snapshot::Snapshot;
+use crate::{jwks::KeyRing, shutdown::RequestTracker};
 
 /// Whether requests should come here, and what is missing if not.
 #[derive(Debug, Serialize)]
@@ -26,10 +27,14 @@ struct MissingKeys {
 
 impl Readiness {
     /// The readiness at this moment.
-    pub(super) fn new(gate: &Gateway, in_flight: &RequestTracker) -> Self {
-        let (keys, draining) = (gate.shoppers.has_all_keys(), in_flight.is_draining());
-        let keys_missing =
-            gate.rings.iter().filter(|ring| !ring.has_usable_keys()).map(|ring| MissingKeys::new(ring)).collect();
+    pub(super) fn new(snapshot: &Snapshot, in_flight: &RequestTracker) -> Self {
+        let (keys, draining) = (snapshot.shoppers.has_all_keys(), in_flight.is_draining());
+        let keys_missing = snapshot
+            .key_rings
+            .iter()
+            .filter(|ring| !ring.has_usable_keys())
+            .map(|ring| MissingKeys::new(ring))
+            .collect();
         Self { ready: keys && !draining, keys, keys_missing, draining }
     }
 }

@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{migration_report::MigrationReport, readiness::Readiness};
+use super::{migration_report::MigrationReport, readiness::Readiness, snapshot::Snapshot};
 use crate::{
     config::{PolicyMode, UnknownOperations},
-    gateway::{Gateway, Tenant, authn::callers::Caller},
+    gateway::{callers::Caller, tenant::Tenant},
     observability::metrics::Sample,
     shutdown::RequestTracker,
     store::{KeyCheck, StoreState},
@@ -113,20 +113,20 @@ pub(super) struct CallerStatus {
 impl Status {
     /// The state at this moment.
     pub(super) fn new(
-        gate: &Gateway,
+        snapshot: &Snapshot,
         readiness: Readiness,
         in_flight: &RequestTracker,
         migration: MigrationReport,
     ) -> Self {
-        let read = |name: &str| gate.metrics.samples(name);
+        let read = |name: &str| snapshot.metrics.samples(name);
         let (ages, budgets) = (read("jwks_age_seconds"), read("slas_rate_limit_remaining"));
         let mut tenants: Vec<_> =
-            gate.tenants.values().map(|tenant| TenantStatus::of(tenant, &ages, &budgets)).collect();
+            snapshot.tenants.values().map(|tenant| TenantStatus::of(tenant, &ages, &budgets)).collect();
         tenants.sort_by(|one, other| one.organization.cmp(&other.organization));
         let store = StoreStatus::of(
-            if gate.sessions.are_shared() { "redis" } else { "memory" },
+            if snapshot.sessions.are_shared() { "redis" } else { "memory" },
             read("store_up").first().is_none_or(|sample| sample.value > 0.0),
-            &gate.sessions.store_state(),
+            &snapshot.sessions.store_state(),
         );
         let kinds =
             read("token_cache_entries").into_iter().map(|sample| (sample.label("kind").to_owned(), sample.count()));
@@ -138,19 +138,19 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             commit: read("build_info").first().map_or_else(String::new, |sample| sample.label("commit").to_owned()),
-            uptime_seconds: unix_now().saturating_sub(gate.deprecated_usage.since),
+            uptime_seconds: unix_now().saturating_sub(snapshot.deprecated_usage.since),
             readiness,
             components: component_statuses(&tenants, &store, in_flight.is_draining()),
             policy: PolicyStatus {
-                mode: gate.policy.mode,
-                unknown_operations: gate.policy.unknown_operations,
-                operations: gate.operations.iter().len(),
+                mode: snapshot.policy.mode,
+                unknown_operations: snapshot.policy.unknown_operations,
+                operations: snapshot.operations.iter().len(),
             },
             sessions: read("sessions").first().map_or(0, Sample::count),
             tokens: kinds.collect(),
             requests_in_flight: in_flight.count(),
             breakers: breakers.collect(),
-            callers: gate.callers.iter().map(CallerStatus::of).collect(),
+            callers: snapshot.callers.iter().map(CallerStatus::of).collect(),
             tenants,
             store,
             migration,

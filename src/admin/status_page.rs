@@ -9,11 +9,12 @@ use askama::Template;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
+use super::snapshot::Snapshot;
 use super::{
     migration_report::{ReportRow, UsageFilter, client_ids, endpoints, rfc3339},
     status::{Status, format_duration},
 };
-use crate::{gateway::Gateway, jwt::sha256, time::unix_now};
+use crate::{jwt::sha256, time::unix_now};
 
 const STYLESHEET: &str = include_str!("status.css");
 
@@ -69,9 +70,9 @@ struct Timestamp<'a> {
 ///
 /// # Errors
 /// If the template cannot be written, which memory does not refuse.
-pub(super) fn render(gate: &Gateway, status: &Status, filter: &UsageFilter) -> Result<String, askama::Error> {
+pub(super) fn render(snapshot: &Snapshot, status: &Status, filter: &UsageFilter) -> Result<String, askama::Error> {
     let now = unix_now();
-    let of_tenants = gate.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
+    let of_tenants = snapshot.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
     let choices = FilterOptions {
         organizations: status.tenants.iter().map(|tenant| tenant.organization.clone()).collect(),
         clients: client_ids(of_tenants.map(|client| client.id.to_string())),

@@ -15,9 +15,21 @@ use parking_lot::Mutex;
 use url::Url;
 
 use crate::{
+    admin::Snapshot,
     certificates::SystemAuthorities,
     config::{self, PartialSettings, Settings},
-    gateway::{Gateway, Tenant, error::RejectionReason, limits::RateLimits, problem},
+    gateway::{
+        Gateway, Stages,
+        authn::Authenticator,
+        error::RejectionReason,
+        legacy::LegacyLogins,
+        limits::{RateLimits, client_address::TrustedProxies},
+        problem,
+        router::Router,
+        slas::SlasRoutes,
+        tenant::Tenant,
+        upstream_auth::UpstreamAuth,
+    },
     host::url_without_root_dot,
     jwks::{FileStore, Issuer, JwksPersistence, KeyRing},
     observability::{
@@ -55,14 +67,24 @@ pub(super) struct ProcessState {
     pub(super) library_reads_system: bool,
 }
 
-/// What a configuration made.
+/// The components of one configuration.
 #[derive(Debug)]
 pub(super) struct Components {
     pub(super) settings: Settings,
+    /// What serves a request.
     pub(super) runtime: Arc<Runtime>,
-    persistence: JwksPersistence,
-    /// When the authorities of each API end that has its own.
+    /// What operators see.
+    pub(super) snapshot: Arc<Snapshot>,
+    carried: Carried,
+    /// The expiry of each certificate file, except those of the listener.
     pub(super) expiries: Vec<CertificateExpiry>,
+}
+
+/// The state that the next configuration takes over, beside what the snapshot has.
+#[derive(Debug)]
+struct Carried {
+    persistence: JwksPersistence,
+    rate_limits: Arc<RateLimits>,
 }
 
 impl ProcessState {
@@ -90,14 +112,14 @@ impl Components {
     pub(super) fn build(settings: Settings, process: &ProcessState, before: Option<&Self>) -> Result<Self, AppError> {
         let metrics = &process.metrics;
         let (operations, callers) = build_policy(&settings)?;
-        let before_bounds = before.map(|before| &before.runtime.gate.bounds);
-        let bounds = RateLimits::new(&settings, before_bounds)
+        let old_limits = before.map(|before| &*before.carried.rate_limits);
+        let rate_limits = RateLimits::new(&settings, old_limits)
             .map_err(|errors| AppError::Policy(low_priority_diagnostics(&errors)))?;
         let persistence = build_jwks_persistence(&settings, metrics, before)?;
         let mut tenants = ByOrganization::default();
         let mut upstreams = ByOrganization::default();
         let mut shopper_rings = ByOrganization::default();
-        let mut rings = Vec::new();
+        let mut key_rings = Vec::new();
         let mut endpoints = ByOrganization::default();
         let mut issuers = ByOrganization::default();
         let trust = TrustAnchors::default();
@@ -109,7 +131,7 @@ impl Components {
         let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
-            let old_rings = before.map_or(&[][..], |before| &before.runtime.gate.rings);
+            let old_rings = before.map_or(&[][..], |before| &before.snapshot.key_rings);
             let of_api = trust.of_api(tenant)?;
             if let Some(end) = of_api.expiry(now) {
                 expiries.push(CertificateExpiry {
@@ -127,11 +149,13 @@ impl Components {
             endpoints.insert(organization.clone(), endpoint);
             if let Some(client) = tenant.on_behalf_slas_client() {
                 let (slas, client) = (parts.slas.clone(), client.clone());
-                issuers
-                    .insert(organization.clone(), TsobIssuer { slas, client, waiting: bounds.logins(&organization) });
+                issuers.insert(
+                    organization.clone(),
+                    TsobIssuer { slas, client, waiting: rate_limits.logins(&organization) },
+                );
             }
-            rings.push(Arc::clone(&slas_ring));
-            rings.extend(system_ring);
+            key_rings.push(Arc::clone(&slas_ring));
+            key_rings.extend(system_ring);
             upstreams.insert(organization.clone(), Arc::new(upstream));
             shopper_rings.insert(organization.clone(), slas_ring);
             tenants.insert(organization, parts);
@@ -148,7 +172,7 @@ impl Components {
             Arc::clone(metrics),
         );
         let sessions = match before {
-            Some(before) => sessions.inherit_cache(&before.runtime.gate.sessions),
+            Some(before) => sessions.inherit_cache(&before.snapshot.sessions),
             None => sessions,
         };
         let on_behalf = OnBehalfTokens::new(
@@ -158,7 +182,7 @@ impl Components {
             exchange,
             Arc::clone(metrics),
         );
-        let deprecated_usage = build_deprecated_usage(&settings, before);
+        let deprecated_usage = Arc::new(build_deprecated_usage(&settings, before));
         for (client, endpoint) in
             deprecated_usage.client_labels().iter().flat_map(|name| Endpoint::ALL.map(|endpoint| (*name, endpoint)))
         {
@@ -168,36 +192,68 @@ impl Components {
             Some(key) => Arc::new(process.audit.with_key(key)),
             None => Arc::clone(&process.audit),
         };
-        let gate = Arc::new(Gateway {
-            operations,
-            tenants,
-            callers,
-            rings,
+        process.system_tokens.use_store(&persistence.store);
+        let snapshot = Arc::new(Snapshot {
+            tenants: Arc::new(tenants),
+            callers: Arc::new(callers),
+            operations: Arc::new(operations),
+            policy: settings.policy.clone(),
+            key_rings,
             shoppers,
             sessions,
             system_tokens: Arc::clone(&process.system_tokens),
-            on_behalf,
             deprecated_usage,
-            bounds,
             audit,
-            policy: settings.policy.clone(),
-            limits: settings.limits.clone(),
-            timeouts: settings.timeouts.clone(),
             metrics: Arc::clone(metrics),
         });
-        let log = AccessLog::new(&settings.log);
-        process.system_tokens.use_store(&persistence.store);
-        let runtime = Arc::new(Runtime { gate, upstreams, timeouts: settings.timeouts.clone(), log });
-        Ok(Self { settings, runtime, persistence, expiries })
+        let carried = Carried { persistence, rate_limits: Arc::new(rate_limits) };
+        let runtime = Arc::new(Runtime {
+            gateway: Arc::new(build_gateway(&settings, &snapshot, &carried, on_behalf)),
+            limits: settings.limits.clone(),
+            trusted_proxies: TrustedProxies::new(settings.server.trusted_proxies.clone()),
+            upstreams,
+            timeouts: settings.timeouts.clone(),
+            log: AccessLog::new(&settings.log),
+        });
+        Ok(Self { settings, runtime, snapshot, carried, expiries })
     }
 
     /// The budget of each organization at SLAS.
     pub(super) fn budgets(&self) -> impl Iterator<Item = SlasBudget> {
-        self.runtime.gate.tenants.values().map(|tenant| {
-            let (store, guard) = (Arc::clone(&self.persistence.store), Arc::clone(tenant.slas.guard()));
+        self.snapshot.tenants.values().map(|tenant| {
+            let (store, guard) = (Arc::clone(&self.carried.persistence.store), Arc::clone(tenant.slas.guard()));
             SlasBudget::new(store, guard, &tenant.settings.tenant, tenant.settings.slas_requests_per_minute)
         })
     }
+}
+
+/// Connects the stages of the pipeline.
+fn build_gateway(settings: &Settings, shared: &Snapshot, carried: &Carried, on_behalf: Arc<OnBehalfTokens>) -> Gateway {
+    let (tenants, audit) = (Arc::clone(&shared.tenants), Arc::clone(&shared.audit));
+    let (sessions, system_tokens) = (Arc::clone(&shared.sessions), Arc::clone(&shared.system_tokens));
+    let shoppers = Arc::clone(&shared.shoppers);
+    let stages = Stages {
+        router: Router::new(
+            Arc::clone(&shared.operations),
+            Arc::clone(&tenants),
+            settings.limits.clone(),
+            settings.policy.clone(),
+        ),
+        limits: Arc::clone(&carried.rate_limits),
+        authn: Authenticator::new(Arc::clone(&shared.callers), Arc::clone(&shoppers), Arc::clone(&system_tokens)),
+        upstream_auth: UpstreamAuth::new(Arc::clone(&sessions), system_tokens, on_behalf, Arc::clone(&audit)),
+        legacy: LegacyLogins::new(
+            Arc::clone(&sessions),
+            Arc::clone(&shoppers),
+            Arc::clone(&shared.deprecated_usage),
+            Arc::clone(&audit),
+            Arc::clone(&shared.metrics),
+            settings.policy.deprecated_logins,
+            &settings.timeouts,
+        ),
+        slas: SlasRoutes::new(sessions, shoppers),
+    };
+    Gateway::new(stages, tenants, audit)
 }
 
 /// An organization's services, and the rings that verify its tokens.
@@ -234,7 +290,7 @@ pub fn build_session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc
 fn build_deprecated_usage(settings: &Settings, before: Option<&Components>) -> DeprecatedUsage {
     let clients = |tenant: &config::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
     let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
-    DeprecatedUsage::new(tenants, before.map(|before| &before.runtime.gate.deprecated_usage))
+    DeprecatedUsage::new(tenants, before.map(|before| &*before.snapshot.deprecated_usage))
 }
 
 /// Where key sets outlive the process.
@@ -245,7 +301,7 @@ fn build_jwks_persistence(
 ) -> Result<JwksPersistence, AppError> {
     let store = build_store(settings, metrics, before)?;
     let file_store = match before.filter(|before| before.settings.keys.jwks_cache_dir == settings.keys.jwks_cache_dir) {
-        Some(before) => before.persistence.file_store.clone(),
+        Some(before) => before.carried.persistence.file_store.clone(),
         None => settings.keys.jwks_cache_dir.as_deref().map(FileStore::open).transpose()?.map(Arc::new),
     };
     Ok(JwksPersistence { store, file_store, max_age: settings.keys.max_age })
@@ -258,7 +314,7 @@ fn build_store(
     before: Option<&Components>,
 ) -> Result<Arc<dyn SessionStore>, AppError> {
     if let Some(before) = before.filter(|before| before.settings.store == settings.store) {
-        return Ok(Arc::clone(&before.persistence.store));
+        return Ok(Arc::clone(&before.carried.persistence.store));
     }
     Ok(match &settings.store {
         config::Store::Memory => {

@@ -15,8 +15,8 @@ use super::{
     build::{Components, ProcessState},
 };
 use crate::{
+    admin::Snapshot,
     config::Settings,
-    gateway::Gateway,
     jwks::KeyRing,
     observability::{
         audit::{AuditContext, AuditRecord, Event},
@@ -34,7 +34,7 @@ const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Reloader {
     pub(super) runtime: Arc<ArcSwap<Runtime>>,
-    pub(super) gate: Arc<ArcSwap<Gateway>>,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) tls: Option<ListenerTls>,
     process: ProcessState,
     components: Mutex<Components>,
@@ -57,7 +57,7 @@ impl Reloader {
         let components = Components::build(settings, &process, None)?;
         let reloader = Self {
             runtime: Arc::new(ArcSwap::from(Arc::clone(&components.runtime))),
-            gate: Arc::new(ArcSwap::from(Arc::clone(&components.runtime.gate))),
+            snapshot: Arc::new(ArcSwap::from(Arc::clone(&components.snapshot))),
             tls,
             process,
             components: Mutex::new(components),
@@ -82,7 +82,7 @@ impl Reloader {
 
     /// Returns when requests can be served: every organization's keys are there.
     pub async fn wait_until_ready(&self) {
-        while !self.gate.load().shoppers.has_all_keys() {
+        while !self.snapshot.load().shoppers.has_all_keys() {
             tokio::time::sleep(READY_POLL_INTERVAL).await;
         }
     }
@@ -112,7 +112,7 @@ impl Reloader {
             current.replace_with(new);
         }
         self.runtime.store(Arc::clone(&new.runtime));
-        self.gate.store(Arc::clone(&new.runtime.gate));
+        self.snapshot.store(Arc::clone(&new.snapshot));
         *components = new;
         drop(components);
         self.start_background_tasks();
@@ -122,32 +122,35 @@ impl Reloader {
 
     /// Starts the tasks of what is in force, and ends those of what is not.
     pub(super) fn start_background_tasks(&self) {
-        let gate = self.gate.load_full();
+        let snapshot = self.snapshot.load_full();
         let mut background = self.background.lock();
         background.rings.retain(|(ring, task)| {
-            let stays = gate.rings.iter().any(|other| Arc::ptr_eq(ring, other));
+            let stays = snapshot.key_rings.iter().any(|other| Arc::ptr_eq(ring, other));
             if !stays {
                 task.abort();
             }
             stays
         });
-        for ring in &gate.rings {
+        for ring in &snapshot.key_rings {
             if !background.rings.iter().any(|(other, _)| Arc::ptr_eq(ring, other)) {
                 let task = tokio::spawn(Arc::clone(ring).run_refresher()).abort_handle();
                 background.rings.push((Arc::clone(ring), task));
             }
         }
-        let sessions = tokio::spawn(Arc::clone(&gate.sessions).run_background()).abort_handle();
+        let sessions = tokio::spawn(Arc::clone(&snapshot.sessions).run_background()).abort_handle();
         if let Some(before) = background.sessions.replace(sessions) {
             before.abort();
         }
-        let mut services: Vec<_> =
-            self.components.lock().budgets().map(|budget| tokio::spawn(budget.run()).abort_handle()).collect();
-        for tenant in gate.tenants.values() {
-            let recovery = health_probe::run(tenant.slas.clone(), gate.timeouts.exchange);
+        let (probe_timeout, mut services) = {
+            let components = self.components.lock();
+            let budgets = components.budgets().map(|budget| tokio::spawn(budget.run()).abort_handle());
+            (components.settings.timeouts.exchange, budgets.collect::<Vec<_>>())
+        };
+        for tenant in snapshot.tenants.values() {
+            let recovery = health_probe::run(tenant.slas.clone(), probe_timeout);
             services.push(tokio::spawn(recovery).abort_handle());
         }
-        services.push(tokio::spawn(Arc::clone(&gate.audit).run_background()).abort_handle());
+        services.push(tokio::spawn(Arc::clone(&snapshot.audit).run_background()).abort_handle());
         std::mem::replace(&mut background.services, services).iter().for_each(AbortHandle::abort);
     }
 
@@ -158,7 +161,7 @@ impl Reloader {
         for task in rings.chain(background.sessions).chain(background.services) {
             task.abort();
         }
-        self.gate.load().audit.write_left_out();
+        self.snapshot.load().audit.write_left_out();
     }
 
     fn record_success(&self, tls: Option<&ListenerTls>) {
@@ -183,7 +186,7 @@ impl Reloader {
         let record =
             AuditRecord { event: Some(Event::Admin), actor: Some("SIGHUP".to_owned()), ..AuditRecord::default() };
         let context = AuditContext { organization: "all", site: None, operation: "reload", correlation_id: "none" };
-        self.gate.load().audit.write(&record, context, outcome);
+        self.snapshot.load().audit.write(&record, context, outcome);
     }
 }
 

@@ -10,7 +10,7 @@ use super::{AppError, certificate_files};
 use crate::{
     config::{self, ConfigErrors, Diagnostic, Loaded, PartialSettings, RouteSecurity, Settings},
     gateway::{
-        authn::callers::{self, CallerError, Callers},
+        callers::{self, CallerError, Callers},
         policy::{
             CustomRoute, InvalidGlob, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
         },

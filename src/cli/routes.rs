@@ -7,9 +7,9 @@ use crate::{
     app,
     config::{DeprecatedLogins, Policy, Tenant},
     gateway::{
-        authn::callers::Callers,
+        callers::Callers,
         policy::{Operation, OperationKind, Operations, SecurityKind},
-        slas::{what_is_added, whose_is_added},
+        slas::{added_credential, clients_with_added_credential},
     },
 };
 
@@ -72,8 +72,9 @@ fn upstream_credential(operation: &Operation, tenants: &[Tenant]) -> Cow<'static
         | OperationKind::DeprecatedLogout
         | OperationKind::DeprecatedTrustedSystemLogin => "none; performed against SLAS".into(),
         OperationKind::Slas | OperationKind::Standard | OperationKind::Merchant => {
-            let clients: BTreeSet<&str> = whose_is_added(operation, tenants).map(|client| client.id.as_str()).collect();
-            match what_is_added(operation) {
+            let clients: BTreeSet<&str> =
+                clients_with_added_credential(operation, tenants).map(|client| client.id.as_str()).collect();
+            match added_credential(operation) {
                 Some(added) if !clients.is_empty() => {
                     let clients = clients.into_iter().collect::<Vec<_>>().join(", ");
                     format!("{as_received}; if it has none, {added} ({clients})").into()

@@ -1,82 +1,180 @@
-//! Who a trusted system proves to be, and the system token that its request carries upstream.
+//! Authentication: who sends a request.
 //!
-//! Owns the three proofs: a bearer token of Account Manager, Basic credentials of a client of Account Manager, which
-//! are proved by exchanging them, and a client certificate. A credential of a caller's own is never forwarded but as
-//! the verified bearer token that it came as.
-
-pub mod callers;
-pub mod client_cert;
-pub mod on_behalf_header;
+//! A shopper proves its identity by a verified SLAS token. A trusted system does so by a token of Account Manager, by client
+//! credentials that Account Manager accepts, or by a client certificate. Most requests bring a shopper token that was verified
+//! before. They take the short way through [`Authenticator::identify`], and everything else is boxed.
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use tracing::Instrument;
 
-use super::authn::{callers::Caller, client_cert::PeerCertificate};
+use super::{
+    authorization_header::{Authorization, BasicCredentials},
+    callers::{Caller, Callers},
+    client_cert::PeerCertificate,
+    credential::RenewableToken,
+    error::{GatewayError, RejectionReason, RequiredToken},
+    identity::{AuthenticatedCaller, Identity, Proof, ScopeRejected},
+    on_behalf_header::{self, OnBehalfHeader},
+    policy::Operation,
+    request::{Request, Route},
+    tenant::Tenant,
+};
 use crate::{
-    gateway::{
-        Gateway, Request, Route, Tenant,
-        authorization_header::{Authorization, BasicCredentials},
-        authorize::needed_by,
-        error::{GatewayError, RejectionReason, RequiredToken},
-        headers::{RenewableToken, UpstreamCredential},
-        policy::Operation,
-    },
     jwt,
     observability::{
         audit::{AuditRecord, Event},
         spans,
     },
-    salesforce::account_manager::AccountManager,
-    tokens::system::{ClientCredentials, Presenter, SystemTokenFailure},
-    types::Scopes,
+    store::CallerEntry,
+    tokens::system::{ClientCredentials, Presenter, SystemTokenFailure, SystemTokens},
+    types::{OrganizationId, Scopes},
     verify::{
         HashedToken,
+        shopper_token::{ShopperVerifier, VerifiedToken},
         system_token::{JudgedBy, SystemClient},
     },
 };
 
-/// The trusted system is none of `[[callers]]`.
+/// The trusted system is not in `[[callers]]`.
 const NOT_CONFIGURED: GatewayError = GatewayError::CallerRejected(RejectionReason::NotConfigured);
-/// Stands for whatever is presented as a client id and is none.
+/// Stands for a user name that is not a client id.
 const NO_CLIENT_ID: &str = "no-client-id";
 
-/// A trusted system that has said who it is, and how it proves it.
+/// Establishes the sender of a request.
 #[derive(Debug)]
-pub(in crate::gateway) struct AuthenticatedCaller {
-    /// The configured caller.
-    pub(in crate::gateway) caller: Arc<Caller>,
-    /// Its proof.
-    pub(in crate::gateway) proof: AuthMethod,
+pub struct Authenticator {
+    callers: Arc<Callers>,
+    shoppers: Arc<ShopperVerifier>,
+    system_tokens: Arc<SystemTokens>,
 }
 
-/// The proof of a caller.
-#[derive(Debug)]
-pub(in crate::gateway) enum AuthMethod {
-    /// A verified token of its own.
+/// A trusted system whose token or certificate is verified. Client credentials are not proved yet.
+struct ClaimedCaller {
+    caller: Arc<Caller>,
+    claim: Claim,
+}
+
+enum Claim {
     Bearer(Arc<SystemClient>),
-    /// Credentials that Account Manager has still to accept, and the address that presents them.
     Basic(ClientCredentials, Presenter),
-    /// A certificate that the listener verified.
     Certificate,
 }
 
-impl AuthenticatedCaller {
-    /// Whether the caller's own token has one of these scopes, where it brought one.
-    pub(in crate::gateway) fn has_one_of(&self, scopes: &Scopes) -> Result<(), GatewayError> {
-        match &self.proof {
-            AuthMethod::Bearer(client) if !scopes.intersects(&client.scopes) => {
-                Err(GatewayError::ScopeMissing(scopes.clone()))
-            }
-            AuthMethod::Bearer(_) | AuthMethod::Basic(..) | AuthMethod::Certificate => Ok(()),
-        }
-    }
+/// How Account Manager proves client credentials.
+#[derive(Clone, Copy)]
+enum Exchange<'a> {
+    /// It issues a token with one of these scopes.
+    Scopes(&'a Scopes),
+    /// It issues a token without scopes. Salesforce checks the client's roles.
+    Roles,
 }
 
-impl Gateway {
-    /// The trusted system that a request is of. What it says is proved, but for Basic credentials, which the first
-    /// exchange proves: see [`Gateway::system_lease`]. `scopes` are those that this exchange will ask for.
-    pub(in crate::gateway) async fn trusted(
+impl Authenticator {
+    /// An authenticator for the callers of a configuration.
+    #[must_use]
+    pub fn new(callers: Arc<Callers>, shoppers: Arc<ShopperVerifier>, system_tokens: Arc<SystemTokens>) -> Self {
+        Self { callers, shoppers, system_tokens }
+    }
+
+    /// Returns the caller that the gateway knew by this entry when it issued a token to it.
+    pub(super) fn caller_by_entry(&self, entry: &CallerEntry) -> Option<&Arc<Caller>> {
+        self.callers.by_entry(entry)
+    }
+
+    /// Establishes the sender of a request and notes it in the audit record.
+    ///
+    /// # Errors
+    /// The errors of [`Authorization::read`]; [`GatewayError::TokenMissing`] without a credential; the errors of the
+    /// credential's verification.
+    pub(super) async fn identify(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Identity, GatewayError> {
+        let headers = &request.head.headers;
+        if on_behalf_header::is_present(headers) {
+            return Box::pin(self.identify_on_behalf(tenant, route, request, audit)).await;
+        }
+        let Some(operation) = &route.operation else {
+            return Ok(Identity::Shopper(Box::pin(self.shopper(tenant, request.head)).await?));
+        };
+        let authorization = Authorization::read(headers)?;
+        let token = match &authorization {
+            Authorization::Bearer(token) => Some(HashedToken::new(token.expose_secret())),
+            Authorization::Basic(_) | Authorization::Nothing => None,
+        };
+        if let Some(token) = &token {
+            let span = spans::verify("slas");
+            let seen = span.in_scope(|| self.shoppers.seen_before(token, &route.organization))?;
+            if let Some(verified) = seen {
+                return Ok(Identity::Shopper(verified));
+            }
+        }
+        let is_system = match &authorization {
+            Authorization::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
+            Authorization::Basic(_) => operation.accepts_system(),
+            // A client certificate on a system operation is an attempt to authenticate as a trusted system. The gateway
+            // rejects an unknown certificate instead of trying shopper authentication.
+            Authorization::Nothing => operation.accepts_system() && request.certificate.is_some(),
+        };
+        if is_system {
+            let caller = Box::pin(self.identify_system(tenant, route, operation, request, audit)).await?;
+            return Ok(Identity::System(Box::new(caller)));
+        }
+        let token = token.ok_or_else(|| not_bearer(&authorization))?;
+        Ok(Identity::Shopper(Box::pin(self.verify_shopper(&token, &route.organization)).await?))
+    }
+
+    async fn identify_system(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        operation: &Operation,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<AuthenticatedCaller, GatewayError> {
+        let scopes = operation.system_scopes();
+        let claimed = self.claim(tenant, route, request, &scopes, audit).await?;
+        if operation.is_write() {
+            audit.event = Some(Event::SystemWrite);
+        }
+        let exchange = if operation.is_judged_by_role() { Exchange::Roles } else { Exchange::Scopes(&scopes) };
+        self.prove(tenant, claimed, exchange).await
+    }
+
+    async fn identify_on_behalf(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        audit: &mut AuditRecord,
+    ) -> Result<Identity, GatewayError> {
+        audit.event = Some(Event::OnBehalf);
+        let caller = self.caller(tenant, route, request, &Scopes::default(), audit).await;
+        let caller = caller.map_err(|error| match error {
+            // Only a trusted system may name a shopper, whatever else is wrong with the request.
+            GatewayError::TokenMissing | GatewayError::TokenKindWrong(_) => GatewayError::CallerNotAllowed,
+            error => error,
+        })?;
+        if matches!(caller.proof, Proof::Basic(Err(ScopeRejected))) {
+            // Account Manager rejected the tenant only: the client is of another organization.
+            return Err(GatewayError::CallerNotAllowed);
+        }
+        let subject = OnBehalfHeader::read(&request.head.headers);
+        Ok(Identity::OnBehalf(Box::new(caller), Box::new(subject)))
+    }
+
+    /// Establishes the trusted system that sends a request. Client credentials are exchanged for a token with one of the
+    /// `scopes`.
+    ///
+    /// # Errors
+    /// [`GatewayError::CallerRejected`] if no caller of the configuration sent the request; [`GatewayError::TokenKindWrong`] for a
+    /// shopper's token; [`GatewayError::TokenMissing`] without a credential; the errors of the credential's verification.
+    pub(super) async fn caller(
         &self,
         tenant: &Tenant,
         route: &Route,
@@ -84,232 +182,162 @@ impl Gateway {
         scopes: &Scopes,
         audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
+        let claimed = self.claim(tenant, route, request, scopes, audit).await?;
+        self.prove(tenant, claimed, Exchange::Scopes(scopes)).await
+    }
+
+    /// Verifies the shopper token of a request. The token may have expired: its session may have a newer one.
+    ///
+    /// # Errors
+    /// [`GatewayError::TokenKindWrong`] for a system token; [`GatewayError::TokenMissing`] without a credential; the errors of the
+    /// token's verification.
+    pub(super) async fn shopper(&self, tenant: &Tenant, head: &Parts) -> Result<VerifiedToken, GatewayError> {
+        let authorization = Authorization::read(&head.headers)?;
+        let Authorization::Bearer(token) = authorization else { return Err(not_bearer(&authorization)) };
+        if jwt::claims_to_be_of_account_manager(token.expose_secret()) {
+            verify_system(tenant, token.expose_secret(), JudgedBy::Scopes).await?;
+            return Err(GatewayError::TokenKindWrong(RequiredToken::Shopper));
+        }
+        self.verify_shopper(&HashedToken::new(token.expose_secret()), &tenant.settings.organization).await
+    }
+
+    async fn verify_shopper(
+        &self,
+        token: &HashedToken<'_>,
+        organization: &OrganizationId,
+    ) -> Result<VerifiedToken, GatewayError> {
+        Ok(self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await?)
+    }
+
+    /// Finds the caller whose credential a request brings. `scopes` are those that the exchange will request.
+    async fn claim(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        request: &Request<'_>,
+        scopes: &Scopes,
+        audit: &mut AuditRecord,
+    ) -> Result<ClaimedCaller, GatewayError> {
         match Authorization::read(&request.head.headers)? {
             Authorization::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
                 let judged_by = if by_role { JudgedBy::Roles } else { JudgedBy::Scopes };
-                let client = self.system_client_for(tenant, token.expose_secret(), judged_by).await?;
+                let client = verify_system(tenant, token.expose_secret(), judged_by).await?;
                 audit.actor = Some(client.client.to_string());
                 let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
                 audit.actor = Some(caller.settings.name.clone());
-                Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Bearer(client) })
+                Ok(ClaimedCaller { caller: Arc::clone(caller), claim: Claim::Bearer(client) })
             }
             Authorization::Bearer(token) => {
                 self.verify_shopper(&HashedToken::new(token.expose_secret()), &route.organization).await?;
                 Err(GatewayError::TokenKindWrong(RequiredToken::System))
             }
-            Authorization::Basic(credentials) => self.claimed(tenant, request, credentials, scopes, audit).await,
+            Authorization::Basic(credentials) => self.claim_by_credentials(tenant, credentials, scopes, audit).await,
             Authorization::Nothing => match request.certificate {
-                Some(certificate) => self.certified(certificate, audit),
+                Some(certificate) => self.claim_by_certificate(certificate, audit),
                 None => Err(GatewayError::TokenMissing),
             },
         }
     }
 
-    async fn claimed(
+    async fn claim_by_credentials(
         &self,
         tenant: &Tenant,
-        request: &Request<'_>,
         presented: BasicCredentials,
         scopes: &Scopes,
         audit: &mut AuditRecord,
-    ) -> Result<AuthenticatedCaller, GatewayError> {
-        let address = self.bounds.client_address(request);
+    ) -> Result<ClaimedCaller, GatewayError> {
         let caller = self.callers.by_client(&presented.user);
-        // A text that is no client id has no caller.
+        // A user name that is not a client id belongs to no caller.
         let client = presented.user.parse().or_else(|_| NO_CLIENT_ID.parse()).map_err(|_| NOT_CONFIGURED)?;
         let credentials = ClientCredentials { client, secret: presented.password };
-        // Only a configured client's credentials are shown to Account Manager at all.
+        // Account Manager never sees the credentials of a client that is not configured.
         let Some(caller) = caller else {
             if tenant.account_manager.is_none() {
                 return Err(NOT_CONFIGURED);
             }
             let refused =
-                self.system_tokens.reject_unknown_client(&tenant.settings.tenant, &credentials, address, scopes).await;
-            return Err(match refused {
+                self.system_tokens.reject_unknown_client(&tenant.settings.tenant, &credentials, audit.address, scopes);
+            return Err(match refused.await {
                 SystemTokenFailure::CredentialsRejected => NOT_CONFIGURED,
-                failure => GatewayError::of_system_token(&failure),
+                failure => failure.into(),
             });
         };
         audit.actor = Some(caller.settings.name.clone());
-        Ok(AuthenticatedCaller {
-            caller: Arc::clone(caller),
-            proof: AuthMethod::Basic(credentials, Presenter::Client(address)),
-        })
+        let claim = Claim::Basic(credentials, Presenter::Client(audit.address));
+        Ok(ClaimedCaller { caller: Arc::clone(caller), claim })
     }
 
-    fn certified(
+    fn claim_by_certificate(
         &self,
         certificate: &PeerCertificate,
         audit: &mut AuditRecord,
-    ) -> Result<AuthenticatedCaller, GatewayError> {
+    ) -> Result<ClaimedCaller, GatewayError> {
         audit.actor = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
         let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
         audit.actor = Some(caller.settings.name.clone());
-        Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof: AuthMethod::Certificate })
+        Ok(ClaimedCaller { caller: Arc::clone(caller), claim: Claim::Certificate })
     }
 
-    /// The credential under which a trusted system's request to a system operation goes upstream.
-    pub(in crate::gateway) async fn authorize_system(
+    /// Proves client credentials at Account Manager. Other claims are proved already.
+    async fn prove(
         &self,
         tenant: &Tenant,
-        trusted: AuthenticatedCaller,
-        route: &Route,
-        operation: &Operation,
-    ) -> Result<UpstreamCredential, GatewayError> {
-        let Some(security) = operation.security.iter().find(|security| security.kind.is_of_system()) else {
-            return Err(GatewayError::TokenKindWrong(needed_by(operation)));
+        claimed: ClaimedCaller,
+        exchange: Exchange<'_>,
+    ) -> Result<AuthenticatedCaller, GatewayError> {
+        let proof = match claimed.claim {
+            Claim::Bearer(client) => Proof::Bearer(client),
+            Claim::Certificate => Proof::Certificate,
+            Claim::Basic(credentials, presenter) => {
+                match self.exchange(tenant, credentials, presenter, exchange).await {
+                    Ok(token) => Proof::Basic(Ok(token)),
+                    Err(SystemTokenFailure::ScopeRejected) => Proof::Basic(Err(ScopeRejected)),
+                    Err(failure) => return Err(failure.into()),
+                }
+            }
         };
-        let may = trusted.caller.may_system(operation, &route.organization, route.site.as_ref());
-        let lacks = |scopes: &Scopes| !security.scopes.is_empty() && !security.scopes.intersects(scopes);
-        let scope_missing = || GatewayError::ScopeMissing(security.scopes.clone());
-        let allowed = if may { Ok(()) } else { Err(GatewayError::CallerNotAllowed) };
-        match trusted.proof {
-            AuthMethod::Bearer(client) => {
-                allowed?;
-                if lacks(&client.scopes) {
-                    Err(scope_missing())
-                } else {
-                    Ok(UpstreamCredential::of_caller(trusted.caller))
-                }
-            }
-            // First who it is, then what it may: nobody learns the second without the first.
-            AuthMethod::Basic(credentials, presenter) => {
-                let lease = match operation.is_judged_by_role() {
-                    true => self.lease_by_role(tenant, &credentials, presenter).await,
-                    false => self.system_lease(tenant, &credentials, presenter, &security.scopes).await,
-                };
-                match lease {
-                    Err(SystemTokenFailure::ScopeRejected) => Err(allowed.err().unwrap_or_else(scope_missing)),
-                    Err(failure) => Err(GatewayError::of_system_token(&failure)),
-                    Ok(lease) => allowed.map(|()| UpstreamCredential::of_machine(trusted.caller, lease)),
-                }
-            }
-            AuthMethod::Certificate => {
-                allowed?;
-                let lease = self.own_lease(tenant).await?;
-                if lacks(&lease.token.scopes) {
-                    return Err(scope_missing());
-                }
-                Ok(UpstreamCredential::of_machine(trusted.caller, lease))
-            }
-        }
+        Ok(AuthenticatedCaller { caller: claimed.caller, proof })
     }
 
-    /// Proves a caller that has only claimed to be one: Basic credentials, by a token with one of these scopes.
-    pub(in crate::gateway) async fn prove(
+    async fn exchange(
         &self,
         tenant: &Tenant,
-        trusted: &AuthenticatedCaller,
-        scopes: &Scopes,
-    ) -> Result<(), GatewayError> {
-        let AuthMethod::Basic(credentials, presenter) = &trusted.proof else { return Ok(()) };
-        let proved = self.system_lease(tenant, credentials, *presenter, scopes).await;
-        proved.map(|_| ()).map_err(|failure| match failure {
-            // Account Manager refused nothing but the tenant: the client is not of this organization.
-            SystemTokenFailure::ScopeRejected if scopes.is_empty() => GatewayError::CallerNotAllowed,
-            SystemTokenFailure::ScopeRejected => GatewayError::ScopeMissing(scopes.clone()),
-            failure => GatewayError::of_system_token(&failure),
-        })
-    }
-
-    /// Proves Basic credentials, and gives a system token of theirs with one of these scopes.
-    pub(in crate::gateway) async fn system_lease(
-        &self,
-        tenant: &Tenant,
-        credentials: &ClientCredentials,
+        credentials: ClientCredentials,
         presenter: Presenter,
-        alternatives: &Scopes,
+        exchange: Exchange<'_>,
     ) -> Result<RenewableToken, SystemTokenFailure> {
         let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRejected)?;
-        let of = &tenant.settings.tenant;
-        let token = self.system_tokens.token_with_any(account_manager, of, credentials, presenter, alternatives);
-        let (slot, token) = token.instrument(spans::cache("system")).await?;
-        Ok(RenewableToken { credentials: credentials.clone(), slot, token })
-    }
-
-    /// The same with a token that no scope is request for: Salesforce judges by the roles of its client.
-    async fn lease_by_role(
-        &self,
-        tenant: &Tenant,
-        credentials: &ClientCredentials,
-        presenter: Presenter,
-    ) -> Result<RenewableToken, SystemTokenFailure> {
-        let account_manager = tenant.account_manager.as_ref().ok_or(SystemTokenFailure::CredentialsRejected)?;
-        let token = self.system_tokens.token_by_role(account_manager, &tenant.settings.tenant, credentials, presenter);
-        let (slot, outcome) = token.instrument(spans::cache("system")).await;
-        Ok(RenewableToken { credentials: credentials.clone(), slot, token: outcome? })
-    }
-
-    /// The gateway's own system token, for callers that have none.
-    async fn own_lease(&self, tenant: &Tenant) -> Result<RenewableToken, GatewayError> {
-        let none = || {
-            let organization = &tenant.settings.organization;
-            tracing::error!(%organization, "no system token of the gateway's own: see tenants.account_manager");
-            GatewayError::AccountManagerUnavailable { retry_after: None }
-        };
-        let (account_manager, own) = own_client(tenant).ok_or_else(none)?;
-        // While a secret is being replaced, nobody knows which of the two Account Manager takes at the moment.
-        for secret in [Some(&own.client_secret), own.previous_client_secret.as_ref()].into_iter().flatten() {
-            let credentials = ClientCredentials { client: own.client_id.clone(), secret: secret.clone() };
-            let (slot, outcome) = self
-                .system_tokens
-                .token(account_manager, &tenant.settings.tenant, &credentials, Presenter::Gateway, &own.scopes)
-                .instrument(spans::cache("system"))
-                .await;
-            match outcome {
-                Ok(token) => return Ok(RenewableToken { credentials, slot, token }),
-                Err(SystemTokenFailure::CredentialsRejected) => {}
-                Err(SystemTokenFailure::Unavailable { retry_after }) => {
-                    return Err(GatewayError::AccountManagerUnavailable { retry_after: Some(retry_after) });
-                }
-                Err(_) => break,
+        let (of, tokens) = (&tenant.settings.tenant, &self.system_tokens);
+        let (key, token) = match exchange {
+            Exchange::Scopes(scopes) => {
+                let token = tokens.token_with_any(account_manager, of, &credentials, presenter, scopes);
+                token.instrument(spans::cache("system")).await?
             }
-        }
-        // Our own credentials or scopes are wrong: nothing that the caller could do better.
-        Err(none())
-    }
-
-    /// The client of Account Manager that a bearer token is of.
-    pub(in crate::gateway) async fn system_client(
-        &self,
-        tenant: &Tenant,
-        token: &str,
-    ) -> Result<Arc<SystemClient>, GatewayError> {
-        self.system_client_for(tenant, token, JudgedBy::Scopes).await
-    }
-
-    async fn system_client_for(
-        &self,
-        tenant: &Tenant,
-        token: &str,
-        judged_by: JudgedBy,
-    ) -> Result<Arc<SystemClient>, GatewayError> {
-        let Some(systems) = &tenant.systems else {
-            return Err(GatewayError::TokenInvalid("this organization has no Account Manager configured".into()));
+            Exchange::Roles => {
+                let token = tokens.token_by_role(account_manager, of, &credentials, presenter);
+                let (key, token) = token.instrument(spans::cache("system")).await;
+                (key, token?)
+            }
         };
-        systems
-            .verify(&HashedToken::new(token), &tenant.settings.tenant, judged_by)
-            .instrument(spans::verify("account_manager"))
-            .await
-            .map_err(GatewayError::of_system_verdict)
+        Ok(RenewableToken { credentials, key, token, is_gateways: false })
     }
 }
 
-fn own_client(tenant: &Tenant) -> Option<(&AccountManager, &crate::config::AccountManager)> {
-    tenant.account_manager.as_ref().zip(tenant.settings.account_manager.as_ref())
+/// Returns the error for a credential that is not a bearer token.
+fn not_bearer(authorization: &Authorization<'_>) -> GatewayError {
+    match authorization {
+        Authorization::Basic(_) => GatewayError::TokenInvalid("this operation takes no Basic credentials".into()),
+        _ => GatewayError::TokenMissing,
+    }
 }
 
-/// Whether a refusal is of somebody who request as a trusted system.
-pub(in crate::gateway) fn refused(refusal: &GatewayError, audit: &mut AuditRecord) {
-    if matches!(
-        refusal,
-        GatewayError::CallerRejected(_)
-            | GatewayError::CallerNotAllowed
-            | GatewayError::CallerMayNotCreateShoppers
-            | GatewayError::CallerRateLimited { .. }
-    ) {
-        audit.event = Some(Event::CallerRefused);
-        audit.reason = refusal.reason();
-    }
+/// Verifies a token of Account Manager.
+async fn verify_system(tenant: &Tenant, token: &str, judged_by: JudgedBy) -> Result<Arc<SystemClient>, GatewayError> {
+    let Some(systems) = &tenant.systems else {
+        return Err(GatewayError::TokenInvalid("this organization has no Account Manager configured".into()));
+    };
+    let token = HashedToken::new(token);
+    let verified = systems.verify(&token, &tenant.settings.tenant, judged_by);
+    Ok(verified.instrument(spans::verify("account_manager")).await?)
 }

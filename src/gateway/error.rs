@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use super::path::PathError;
 use crate::{
     connect_failure::ConnectFailure,
     salesforce::{error::SalesforceError, transport::TransportError},
-    tokens::system::SystemTokenFailure,
+    tokens::{on_behalf::OnBehalfError, sessions::SessionError, system::SystemTokenFailure},
     types::Scopes,
     verify::{shopper_token::TokenError, system_token::SystemTokenError},
 };
@@ -150,9 +151,25 @@ impl GatewayError {
         }
     }
 
-    /// What a failed exchange with SLAS means for the request that needed it.
+    /// Whether the error concerns a sender that wants to act as a trusted system. The audit log has a line for each.
+    pub(super) fn is_caller_rejection(&self) -> bool {
+        matches!(
+            self,
+            Self::CallerRejected(_)
+                | Self::CallerNotAllowed
+                | Self::CallerMayNotCreateShoppers
+                | Self::CallerRateLimited { .. }
+        )
+    }
+
+    /// The error for a request whose `siteId` is missing or not one of the organization's sites.
+    pub(super) fn site_invalid() -> Self {
+        Self::RequestInvalid("The query's siteId must be one of the sites of this organization.".into())
+    }
+
+    /// Converts the failure of a call to SLAS.
     #[must_use]
-    pub fn of_slas(error: &SalesforceError) -> Self {
+    pub fn from_slas(error: &SalesforceError) -> Self {
         match error {
             SalesforceError::Conflict => Self::LoginConflict,
             SalesforceError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
@@ -166,9 +183,28 @@ impl GatewayError {
         }
     }
 
-    /// What it means for a request that its shopper token speaks for nobody.
+    /// Converts the failure of a call to a Shopper API.
     #[must_use]
-    pub fn of_shopper_token(error: TokenError) -> Self {
+    pub fn from_api(error: &SalesforceError) -> Self {
+        match error {
+            SalesforceError::Transport(
+                TransportError::Timeout | TransportError::Unreachable(ConnectFailure::TimedOut),
+            ) => Self::UpstreamTimeout,
+            _ => Self::UpstreamUnavailable,
+        }
+    }
+}
+
+/// The path, the query or a form has more than one reading.
+impl From<PathError> for GatewayError {
+    fn from(error: PathError) -> Self {
+        Self::Ambiguous(error.to_string())
+    }
+}
+
+/// A shopper token does not verify.
+impl From<TokenError> for GatewayError {
+    fn from(error: TokenError) -> Self {
         match error {
             TokenError::OrganizationWrong => Self::TokenWrongOrganization,
             TokenError::KeysUnavailable => Self::KeysUnavailable,
@@ -180,10 +216,11 @@ impl GatewayError {
             | TokenError::NotAShoppers => Self::TokenInvalid(error.to_string()),
         }
     }
+}
 
-    /// The same of a system token.
-    #[must_use]
-    pub fn of_system_verdict(error: SystemTokenError) -> Self {
+/// A system token does not verify.
+impl From<SystemTokenError> for GatewayError {
+    fn from(error: SystemTokenError) -> Self {
         match error {
             SystemTokenError::Invalid => Self::TokenInvalid(error.to_string()),
             SystemTokenError::Expired => Self::TokenExpired,
@@ -191,29 +228,46 @@ impl GatewayError {
             SystemTokenError::KeysUnavailable => Self::KeysUnavailable,
         }
     }
+}
 
-    /// What it means for a request of a trusted system that there is no system token.
-    #[must_use]
-    pub fn of_system_token(failure: &SystemTokenFailure) -> Self {
+/// Account Manager issues no token for a trusted system's client credentials.
+impl From<SystemTokenFailure> for GatewayError {
+    fn from(failure: SystemTokenFailure) -> Self {
         match failure {
             SystemTokenFailure::CredentialsRejected | SystemTokenFailure::ScopeRejected => {
                 Self::CallerRejected(RejectionReason::CredentialsRejected)
             }
-            SystemTokenFailure::TooManyGuesses { retry_after } => Self::CallerRateLimited { retry_after: *retry_after },
+            SystemTokenFailure::TooManyGuesses { retry_after } => Self::CallerRateLimited { retry_after },
             SystemTokenFailure::Unavailable { retry_after } => {
-                Self::AccountManagerUnavailable { retry_after: Some(*retry_after) }
+                Self::AccountManagerUnavailable { retry_after: Some(retry_after) }
             }
         }
     }
+}
 
-    /// What a failed call to a Shopper API means for the request that needed it.
-    #[must_use]
-    pub fn of_api(error: &SalesforceError) -> Self {
+/// A session cannot serve a verified token.
+impl From<SessionError> for GatewayError {
+    fn from(error: SessionError) -> Self {
         match error {
-            SalesforceError::Transport(
-                TransportError::Timeout | TransportError::Unreachable(ConnectFailure::TimedOut),
-            ) => Self::UpstreamTimeout,
-            _ => Self::UpstreamUnavailable,
+            SessionError::Expired | SessionError::RefreshRejected(_) => Self::TokenExpired,
+            SessionError::LoggedOut => Self::TokenInvalid("its session was logged out".into()),
+            SessionError::Slas(error) => Self::from_slas(&error),
+            SessionError::Store(_) => Self::StoreUnavailable,
+        }
+    }
+}
+
+/// SLAS issues no token on behalf of a shopper.
+impl From<OnBehalfError> for GatewayError {
+    fn from(error: OnBehalfError) -> Self {
+        match error {
+            OnBehalfError::NoClient => {
+                Self::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
+            }
+            OnBehalfError::TooManyWaiting => Self::Overloaded,
+            OnBehalfError::ShopperUnknown => Self::ShopperUnknown,
+            OnBehalfError::Slas(error) => Self::from_slas(&error),
+            OnBehalfError::Store(_) => Self::StoreUnavailable,
         }
     }
 }

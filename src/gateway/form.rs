@@ -15,9 +15,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::gateway::{
     error::GatewayError,
-    path::{PathError, Query, form_decoded},
+    path::PathError,
+    query::{Query, form_decoded},
 };
 
+/// The field of a refresh token in forms and queries.
+pub(super) const REFRESH_TOKEN: &str = "refresh_token";
 /// The media type of SLAS's requests (RFC 6749, appendix B).
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The media type of the WebAuthn operations that finish.

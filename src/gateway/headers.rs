@@ -1,202 +1,22 @@
-//! What goes upstream: the credential and the edits of the header.
+//! The header fields of a forwarded request and of its response.
 //!
-//! Owns which fields the gateway sets itself; `client_fields` knows which fields of a client never reach Salesforce. A
-//! [`UpstreamCredential`] has no public constructor but those that name where it comes from, so nothing is
-//! forwarded as authorised that was not.
+//! This file removes what concerns one connection and sets what the gateway itself says. `client_fields` lists the fields of a
+//! client that never reach Salesforce.
 
 mod client_fields;
-
-use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
-use secrecy::SecretString;
-
 use self::client_fields::is_never_from_clients;
 pub(super) use self::client_fields::{is_twin_of, starts_like};
-use super::{
-    authn::{callers::Caller, on_behalf_header::GUEST_USID},
-    problem::ERROR_HEADER,
-};
-use crate::{
-    correlation,
-    jwt::bearer,
-    tokens::{
-        on_behalf::OnBehalfToken,
-        system::{ClientCredentials, SystemToken, TokenKey},
-    },
-    verify::shopper::Shopper,
-};
+use super::{on_behalf_header::GUEST_USID, problem::ERROR_HEADER};
+use crate::correlation;
 
 /// The request's and the answer's field that ties both to a log line.
 pub const CORRELATION_ID: HeaderName = correlation::HEADER;
-
-/// Why a request may go upstream with the credential it has.
-#[derive(Debug, Clone)]
-pub struct UpstreamCredential(Origin);
-
-/// A system token of the gateway's own getting, and what it takes to get another.
-#[derive(Debug, Clone)]
-pub struct RenewableToken {
-    pub(super) credentials: ClientCredentials,
-    pub(super) slot: TokenKey,
-    pub(super) token: Arc<SystemToken>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Origin {
-    Shopper(Arc<Shopper>),
-    Session(Arc<Shopper>, SecretString),
-    Caller(Arc<Caller>),
-    Machine(Arc<Caller>, RenewableToken),
-    OnBehalf(Arc<Caller>, OnBehalfToken),
-    Slas,
-    SlasClient(HeaderName, HeaderValue),
-    Reported { without_credential: bool, proved: Proved },
-}
-
-/// Whose request a refused one has proved to be, although it may not do what it asks for.
-#[derive(Debug, Clone)]
-pub(super) enum Proved {
-    /// It has proved nothing, or there is no rate to count it in.
-    Nothing,
-    /// A shopper's.
-    Shopper(Arc<Shopper>),
-    /// A trusted system's.
-    Caller(Arc<Caller>),
-}
-
-impl UpstreamCredential {
-    /// The shopper's own verified token, as received.
-    #[must_use]
-    pub(super) fn of_shopper(shopper: Arc<Shopper>) -> Self {
-        Self(Origin::Shopper(shopper))
-    }
-
-    /// The newest token of the shopper's session, in place of the one received.
-    #[must_use]
-    pub(super) fn of_session(shopper: Arc<Shopper>, token: SecretString) -> Self {
-        Self(Origin::Session(shopper, token))
-    }
-
-    /// A trusted system's own verified token, as received.
-    #[must_use]
-    pub(super) fn of_caller(caller: Arc<Caller>) -> Self {
-        Self(Origin::Caller(caller))
-    }
-
-    /// A system token that the gateway got, for a trusted system that has none of its own.
-    #[must_use]
-    pub(super) fn of_machine(caller: Arc<Caller>, lease: RenewableToken) -> Self {
-        Self(Origin::Machine(caller, lease))
-    }
-
-    /// A token on behalf of a shopper, in place of the trusted system's own credential.
-    #[must_use]
-    pub(super) fn on_behalf(caller: Arc<Caller>, token: OnBehalfToken) -> Self {
-        Self(Origin::OnBehalf(caller, token))
-    }
-
-    /// Where it comes from.
-    pub(super) fn origin(&self) -> &Origin {
-        &self.0
-    }
-
-    /// Whatever SLAS itself checks on one of its own paths.
-    #[must_use]
-    pub(super) fn of_slas() -> Self {
-        Self(Origin::Slas)
-    }
-
-    /// A private SLAS client's own, in the field where SLAS expects it, beside whatever else SLAS checks.
-    #[must_use]
-    pub(super) fn of_slas_client(field: HeaderName, value: HeaderValue) -> Self {
-        Self(Origin::SlasClient(field, value))
-    }
-
-    /// What the policy refuses and, in report mode, only reports. A Basic credential is left behind on
-    /// the way to an API: it would be a trusted system's own secret.
-    #[must_use]
-    pub(super) fn reported(without_credential: bool, proved: Proved) -> Self {
-        Self(Origin::Reported { without_credential, proved })
-    }
-
-    /// Whether the `Authorization` received stays here.
-    #[must_use]
-    pub fn is_left_behind(&self) -> bool {
-        matches!(self.0, Origin::Reported { without_credential: true, .. })
-    }
-
-    /// The `Authorization` that goes upstream in place of the one received, if any.
-    #[must_use]
-    pub fn authorization(&self) -> Option<HeaderValue> {
-        match &self.0 {
-            Origin::Session(_, token) => bearer(token),
-            Origin::Machine(_, lease) => Some(lease.token.authorization.clone()),
-            Origin::OnBehalf(_, token) => Some(token.ready.authorization.clone()),
-            Origin::Shopper(_)
-            | Origin::Caller(_)
-            | Origin::Slas
-            | Origin::SlasClient(..)
-            | Origin::Reported { .. } => None,
-        }
-    }
-
-    /// The field that proves a SLAS client to SLAS, and to nobody else: it is no part of any answer.
-    #[must_use]
-    pub fn client_proof(&self) -> Option<(&HeaderName, &HeaderValue)> {
-        match &self.0 {
-            Origin::SlasClient(field, value) => Some((field, value)),
-            _ => None,
-        }
-    }
-
-    /// The `Authorization` that is the caller's own to keep: the newest token of its session. What the gateway got for a
-    /// trusted system stays here.
-    #[must_use]
-    pub fn handed_over(&self) -> Option<HeaderValue> {
-        match &self.0 {
-            Origin::Session(_, token) => bearer(token),
-            Origin::Shopper(_)
-            | Origin::Caller(_)
-            | Origin::Machine(..)
-            | Origin::OnBehalf(..)
-            | Origin::Slas
-            | Origin::SlasClient(..)
-            | Origin::Reported { .. } => None,
-        }
-    }
-
-    /// The USID by which a trusted system continues the guest on whose behalf it acts: the answer tells it.
-    #[must_use]
-    pub fn guest_usid(&self) -> Option<HeaderValue> {
-        match &self.0 {
-            Origin::OnBehalf(_, token) => HeaderValue::from_str(token.guest()?.as_str()).ok(),
-            _ => None,
-        }
-    }
-
-    /// Whether the gateway put it in, so that another one can be put in its place.
-    #[must_use]
-    pub fn is_injected(&self) -> bool {
-        matches!(self.0, Origin::Session(..) | Origin::Machine(..) | Origin::OnBehalf(..))
-    }
-
-    /// Who sent the request, for metrics and logs: a kind, or the name of a configured caller.
-    #[must_use]
-    pub fn caller_label(&self) -> &str {
-        match &self.0 {
-            Origin::Shopper(shopper) | Origin::Session(shopper, _) if shopper.registered => "registered",
-            Origin::Shopper(_) | Origin::Session(..) => "guest",
-            Origin::Caller(caller) | Origin::Machine(caller, _) | Origin::OnBehalf(caller, _) => &caller.settings.name,
-            Origin::Slas | Origin::SlasClient(..) => "slas",
-            Origin::Reported { .. } => "reported",
-        }
-    }
-}
 
 /// Changes to a request's header before it goes upstream.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -231,7 +51,7 @@ pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlati
 
 /// The fields of a request that concern the connection it came by (RFC 9110, 7.6.1), for those who send it on
 /// without the proxy.
-pub fn of_this_hop(headers: &HeaderMap) -> Vec<HeaderName> {
+pub fn hop_by_hop_headers(headers: &HeaderMap) -> Vec<HeaderName> {
     let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let nominated = options.flat_map(|options| options.split(','));
     let nominated = nominated.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());

@@ -1,17 +1,10 @@
-//! RateLimits: what is refused for being too much, whoever asks and however rightly.
+//! Rate limits, concurrency limits and load shedding.
 //!
-//! Owns the order of the questions, and what each organization and each client has used up. It refuses at once and
-//! early, so that a refusal costs nothing; it never waits but for a seat. Report mode does not lift a bound: they
-//! protect what report mode would only watch.
+//! The limits are checked before any upstream work. Only the concurrency limit may wait. Report mode does not lift a limit: limits
+//! protect what report mode only observes.
 //!
-//! - `load`: what Salesforce says of its own load, and what is left out for it
-//! - `seats`: how many requests are upstream at a time
-//! - `rates`: how often a caller or a SLAS client may ask
-//! - `attempts`: how many logins may fail
-//! - `login_id`: one form for all spellings of a login id
-//! - `subject`: which requests are attempts, and at which shopper's login
-//! - `slas_calls`: how many calls to SLAS, and guests, one address may cause
-//! - `address`: whose address a request is counted under
+//! Each limit has a file of its own. `login_attempt` finds the operations that count as login attempts and the login ids in them;
+//! `login_id` normalizes login ids; `client_address` finds the address that a request counts for.
 
 mod caller_rate;
 pub mod client_address;
@@ -20,30 +13,33 @@ mod failed_logins;
 mod load_shedding;
 mod login_attempt;
 mod login_id;
+mod login_permit;
+mod permit;
 mod slas_calls;
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use http::{HeaderMap, Method, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(super) use self::login_attempt::is_read_in_body;
+pub(super) use self::login_permit::LoginPermit;
 use self::{
-    caller_rate::Rates,
+    caller_rate::CallerRates,
     client_address::TrustedProxies,
     concurrency::ConcurrencyLimiter,
     failed_logins::{Attempt, Attempts},
     load_shedding::Load,
     login_attempt::{Kind, LoginAttempt},
-    slas_calls::SlasCallLimits,
+    slas_calls::{SlasCallLimits, SlasCallPermit},
 };
+pub use self::{login_permit::LoginCost, permit::Permit};
 use super::{
-    Forward, Gateway, Request, Route, Tenant,
-    authn::callers::Caller,
-    authorization_header::BasicCredentials,
+    callers::Caller,
+    credential::UpstreamCredential,
     error::GatewayError,
-    headers::UpstreamCredential,
     policy::{InvalidGlob, OperationGlob, OperationKind},
+    request::{Request, Route},
+    tenant::Tenant,
 };
 use crate::{
     config::{AddressLimits, Limits, Logins, Settings},
@@ -51,15 +47,15 @@ use crate::{
     types::{ByOrganization, OrganizationId},
 };
 
-/// APIs that are never left out under load: whoever has come that far is about to buy.
-const NEVER_LOW: [&str; 4] = ["shopper-baskets", "shopper-orders", "orders", "auth"];
+/// APIs that load shedding never rejects: their shoppers are about to buy.
+const NEVER_SHED_APIS: [&str; 4] = ["shopper-baskets", "shopper-orders", "orders", "auth"];
 
-/// All bounds of a gateway.
+/// All limits of a gateway.
 #[derive(Debug)]
 pub struct RateLimits {
     organizations: ByOrganization<OrgLimits>,
     low_priority: Vec<OperationGlob>,
-    rates: Rates,
+    rates: CallerRates,
     attempts: Attempts,
     slas_call_limits: SlasCallLimits,
     limits: Limits,
@@ -70,177 +66,146 @@ pub struct RateLimits {
 #[derive(Debug)]
 struct OrgLimits {
     load: Load,
-    seats: ConcurrencyLimiter,
+    concurrency: ConcurrencyLimiter,
+    /// The logins that wait for SLAS.
     logins: Arc<Semaphore>,
 }
 
-/// What a request was let in with.
-#[derive(Debug, Default)]
-pub struct Permit {
-    /// Held only while Salesforce has the whole request and has not begun to answer: for what a client sends or takes
-    /// slowly, nobody else has to stand.
-    seat: Option<OwnedSemaphorePermit>,
-    /// Whether the seat is taken only when the body is there.
-    is_seated_later: bool,
-    attempt: Option<Attempt>,
-}
-
 impl RateLimits {
-    /// The bounds of the configuration. Nothing is used up yet, but what addresses request of SLAS, and what failed at logins
-    /// under bounds that stay as they were `before`.
+    /// The limits of a configuration. The counts of calls to SLAS per address go on from `before`, and so do those of failed
+    /// logins if their limits have not changed.
     ///
     /// # Errors
-    /// The position of each glob of `load.low_priority` that is none.
+    /// The position of each invalid glob in `load.low_priority`.
     pub fn new(settings: &Settings, before: Option<&Self>) -> Result<Self, Vec<(usize, InvalidGlob)>> {
-        let of_organization = || OrgLimits {
+        let org_limits = || OrgLimits {
             load: Load::default(),
-            seats: ConcurrencyLimiter::new(settings.limits.max_concurrent_requests, settings.limits.queue_timeout),
+            concurrency: ConcurrencyLimiter::new(
+                settings.limits.max_concurrent_requests,
+                settings.limits.queue_timeout,
+            ),
             logins: Arc::new(Semaphore::new(settings.logins.max_concurrent)),
         };
         let attempts = match before.filter(|before| before.logins == settings.logins) {
             Some(before) => before.attempts.clone(),
             None => Attempts::new(&settings.logins),
         };
-        let organizations = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), of_organization()));
+        let organizations = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), org_limits()));
         Ok(Self {
             organizations: organizations.collect(),
             low_priority: globs(&settings.load.low_priority)?,
-            rates: Rates::new(settings),
+            rates: CallerRates::new(settings),
             attempts,
             slas_call_limits: before.map(|before| before.slas_call_limits.clone()).unwrap_or_default(),
             limits: settings.limits.clone(),
             logins: settings.logins.clone(),
-            proxies: TrustedProxies(settings.server.trusted_proxies.clone()),
+            proxies: TrustedProxies::new(settings.server.trusted_proxies.clone()),
         })
     }
 
-    /// Whether an address is one of `server.trusted_proxies`.
+    /// Returns the limit of an organization's logins that wait for SLAS. Tokens on behalf of shoppers share it.
     #[must_use]
-    pub fn is_proxy(&self, peer: IpAddr) -> bool {
-        self.proxies.includes(peer.to_canonical())
+    pub fn logins(&self, organization: &OrganizationId) -> Option<Arc<Semaphore>> {
+        self.organizations.get(organization).map(|own| Arc::clone(&own.logins))
     }
 
-    /// The client that a request is counted under: an IPv4 address, or the first of an IPv6 /64. `peer` has the connection.
-    #[must_use]
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        client_address::owner(self.proxies.client(peer, headers))
+    /// Returns the address that a request counts for: an IPv4 address, or the first address of an IPv6 /64.
+    pub(super) fn client_address(&self, request: &Request<'_>) -> Option<IpAddr> {
+        request.address.map(|peer| self.proxies.client(peer, &request.head.headers))
     }
 
-    /// Leaves out what matters least while Salesforce says that it is under load.
+    /// Whether a login attempt can be counted only after its body was read.
+    pub(super) fn needs_body(route: &Route, method: &Method) -> bool {
+        *method == Method::POST && matches!(Kind::of(route), Some(Kind::Code | Kind::Message))
+    }
+
+    /// Rejects a request of low priority while Salesforce reports a high load.
     ///
     /// # Errors
     /// [`GatewayError::Overloaded`].
-    pub(super) fn shed(&self, route: &Route) -> Result<(), GatewayError> {
+    pub(super) fn shed_load(&self, route: &Route) -> Result<(), GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
-        if own.load.is_high() && self.is_low(route) && own.load.sheds() {
+        if own.load.is_high() && self.is_low_priority(route) && own.load.sheds() {
             Err(GatewayError::Overloaded)
         } else {
             Ok(())
         }
     }
 
-    /// The room for logins of one organization that wait for SLAS, which those on behalf of shoppers share.
-    #[must_use]
-    pub fn logins(&self, organization: &OrganizationId) -> Option<Arc<Semaphore>> {
-        self.organizations.get(organization).map(|own| Arc::clone(&own.logins))
-    }
-
-    /// Whether a trusted system may ask; then it counts.
+    /// Counts a request of a trusted system, before the gateway makes a call for it.
     ///
     /// # Errors
     /// [`GatewayError::CallerRateLimited`].
-    pub(super) fn caller(&self, caller: &Caller) -> Result<(), GatewayError> {
-        self.rates.admit_caller(caller).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
+    pub(super) fn acquire_caller(&self, caller: &Caller) -> Result<(), GatewayError> {
+        self.rates.acquire_caller(caller).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
     }
 
-    /// Counts one among the logins that wait for SLAS, until it is dropped.
+    /// Whether any caller or SLAS client has a rate limit.
+    pub(super) fn has_caller_rates(&self) -> bool {
+        !self.rates.is_empty()
+    }
+
+    /// Counts a deprecated login: among the logins that wait for SLAS, as an attempt at a login id, and as calls to SLAS.
     ///
     /// # Errors
-    /// [`GatewayError::Overloaded`] if too many do.
-    pub(super) fn waiting_login(&self, route: &Route) -> Result<Option<SemaphorePermit<'_>>, GatewayError> {
-        let own = self.organizations.get(&route.organization);
-        own.map(|own| own.logins.try_acquire().map_err(|_| GatewayError::Overloaded)).transpose()
-    }
-
-    /// The address that a request counts for, if it is known: of IPv6 the /64.
-    pub(super) fn client_address(&self, request: &Request<'_>) -> Option<IpAddr> {
-        request.address.map(|peer| self.client(peer, &request.head.headers))
-    }
-
-    /// Begins a password login with these credentials; see [`Attempt::end`].
-    ///
-    /// # Errors
-    /// [`GatewayError::CallerRateLimited`].
-    pub(super) fn attempt(
+    /// [`GatewayError::Overloaded`], [`GatewayError::CallerRateLimited`]. A limit that has counted the login already takes it back.
+    pub(super) fn login_permit(
         &self,
+        tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
-        credentials: &BasicCredentials,
-    ) -> Result<Attempt, GatewayError> {
-        let logins = credentials.users().map(str::to_owned).collect();
-        self.begin(route, request, &LoginAttempt { kind: Kind::Password, logins })
+        cost: &LoginCost<'_>,
+    ) -> Result<LoginPermit<'_>, GatewayError> {
+        let own = self.organizations.get(&route.organization);
+        let waiting = own.map(|own| own.logins.try_acquire().map_err(|_| GatewayError::Overloaded)).transpose()?;
+        let mut permit = LoginPermit { waiting, ..LoginPermit::default() };
+        let calls = match cost {
+            LoginCost::Guest { calls } => {
+                permit.guest = self.take_guest(tenant, request)?;
+                *calls
+            }
+            LoginCost::Password(credentials) => {
+                let logins = credentials.users().map(str::to_owned).collect();
+                permit.attempt = Some(self.begin(route, request, &LoginAttempt { kind: Kind::Password, logins })?);
+                2
+            }
+            LoginCost::Refresh => 1,
+        };
+        match self.take_calls(tenant, request, calls) {
+            Ok(calls) => permit.calls = calls,
+            Err(error) => {
+                permit.settle(Some(&error));
+                return Err(error);
+            }
+        }
+        Ok(permit)
     }
 
-    fn begin(&self, route: &Route, request: &Request<'_>, subject: &LoginAttempt) -> Result<Attempt, GatewayError> {
-        let begun = self.attempts.begin(&route.organization, &self.limits, self.client_address(request), subject);
+    fn begin(&self, route: &Route, request: &Request<'_>, attempt: &LoginAttempt) -> Result<Attempt, GatewayError> {
+        let begun = self.attempts.begin(&route.organization, &self.limits, self.client_address(request), attempt);
         begun.map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
     }
 
-    /// Whether any caller or client has a rate.
-    pub(super) fn has_rates(&self) -> bool {
-        self.rates.are_any()
-    }
-
-    /// Performs work that causes calls to SLAS, counting them under the client's address. Calls that SLAS's own limit
-    /// refuses were not made: they are given back.
-    ///
-    /// # Errors
-    /// [`GatewayError::CallerRateLimited`], and those of `work`.
-    pub(super) async fn within_slas_calls<T>(
+    /// Counts calls to SLAS for the address of the client.
+    fn take_calls(
         &self,
         tenant: &Tenant,
         request: &Request<'_>,
         calls: u32,
-        work: impl Future<Output = Result<T, GatewayError>>,
-    ) -> Result<T, GatewayError> {
-        let Some((client, limit)) = self.limit_of_client(request, |limits| limits.slas_calls) else {
-            return work.await;
-        };
+    ) -> Result<Option<SlasCallPermit<'_>>, GatewayError> {
+        let Some((client, limit)) = self.address_limit(request, |limits| limits.slas_calls) else { return Ok(None) };
         let per_minute = limit.of_tenant(tenant.settings.slas_requests_per_minute);
-        let permit = self.slas_call_limits.take_calls(&tenant.settings.organization, client, calls, per_minute)?;
-        let result = work.await;
-        if matches!(result, Err(GatewayError::SlasRateLimited { .. })) {
-            permit.give_back();
-        }
-        result
+        self.slas_call_limits.take_calls(&tenant.settings.organization, client, calls, per_minute).map(Some)
     }
 
-    /// Performs a deprecated guest login that causes calls to SLAS, counting both under the client's address. A login
-    /// that a limit refuses is given back.
-    ///
-    /// # Errors
-    /// [`GatewayError::CallerRateLimited`], and those of `work`.
-    pub(super) async fn within_guests<T>(
-        &self,
-        tenant: &Tenant,
-        request: &Request<'_>,
-        calls: u32,
-        work: impl Future<Output = Result<T, GatewayError>>,
-    ) -> Result<T, GatewayError> {
-        let work = self.within_slas_calls(tenant, request, calls, work);
-        let Some((client, per_minute)) = self.limit_of_client(request, |limits| limits.guests) else {
-            return work.await;
-        };
-        let permit = self.slas_call_limits.take_guest(&tenant.settings.organization, client, per_minute)?;
-        let result = work.await;
-        if matches!(result, Err(GatewayError::SlasRateLimited { .. } | GatewayError::CallerRateLimited { .. })) {
-            permit.give_back();
-        }
-        result
+    /// Counts a guest login for the address of the client.
+    fn take_guest(&self, tenant: &Tenant, request: &Request<'_>) -> Result<Option<SlasCallPermit<'_>>, GatewayError> {
+        let Some((client, per_minute)) = self.address_limit(request, |limits| limits.guests) else { return Ok(None) };
+        self.slas_call_limits.take_guest(&tenant.settings.organization, client, per_minute).map(Some)
     }
 
-    /// The client's address, and its limit if it has one.
-    fn limit_of_client<L>(
+    /// Returns the address of the client, and one of its limits.
+    fn address_limit<L>(
         &self,
         request: &Request<'_>,
         limit: impl Fn(&AddressLimits) -> Option<L>,
@@ -249,32 +214,32 @@ impl RateLimits {
         Some((client, limit(self.limits.of_address(client))?))
     }
 
-    /// Lets a decided request go upstream.
+    /// Counts a request that goes upstream, and waits for a place among the organization's concurrent requests.
     ///
     /// # Errors
-    /// [`GatewayError::CallerRateLimited`], [`GatewayError::SlasRateLimited`], [`GatewayError::Overloaded`]; for an attempt at a login
+    /// [`GatewayError::CallerRateLimited`], [`GatewayError::SlasRateLimited`], [`GatewayError::Overloaded`]. For a login attempt
     /// whose shopper cannot be read, the errors of [`LoginAttempt::read`].
-    pub(super) async fn admit(
+    pub(super) async fn acquire(
         &self,
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
         credential: &UpstreamCredential,
     ) -> Result<Permit, GatewayError> {
-        self.rates.admit(credential).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
-        let mut admission = Permit::default();
-        if is_budgeted(route) {
-            // In a box: few requests are for SLAS, and every request would have the room for it.
-            admission.attempt = Box::pin(self.admit_to_slas(tenant, route, request, credential)).await?;
+        self.rates.acquire(credential).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
+        let mut permit = Permit::default();
+        if spends_slas_budget(route) {
+            // Boxed: few requests go to SLAS, and every request would pay for the size of this future.
+            permit.attempt = Box::pin(self.acquire_slas(tenant, route, request, credential)).await?;
         }
-        let seat = self.seat(route).await?;
-        admission.is_seated_later = request.body_follows;
-        admission.seat = seat.filter(|_| !request.body_follows);
-        Ok(admission)
+        let concurrency = self.acquire_concurrency(route).await?;
+        permit.is_deferred = request.body_follows;
+        permit.concurrency = concurrency.filter(|_| !request.body_follows);
+        Ok(permit)
     }
 
-    /// Lets a request go to SLAS: within the failed logins and the calls of its client's address, and what SLAS takes.
-    async fn admit_to_slas(
+    /// Counts a request for SLAS: as a login attempt, as a call of its client's address, and in the budget of the organization.
+    async fn acquire_slas(
         &self,
         tenant: &Tenant,
         route: &Route,
@@ -286,88 +251,78 @@ impl RateLimits {
             None => None,
         };
         let priority = slas_calls::priority(route, credential);
-        let limited = |wait| GatewayError::SlasRateLimited { retry_after: Some(wait) };
-        let admitted = async { tenant.slas.guard().admit_forwarded(priority).await.map_err(limited) };
-        let admitted = match priority {
-            Priority::Login => admitted.await,
-            _ => self.within_slas_calls(tenant, request, 1, admitted).await,
+        let calls = match priority {
+            Priority::Login => Ok(None),
+            _ => self.take_calls(tenant, request, 1),
+        };
+        let admitted = match calls {
+            Ok(calls) => tenant.slas.guard().admit_forwarded(priority).await.map_err(|wait| {
+                // The call was not made.
+                calls.into_iter().for_each(SlasCallPermit::give_back);
+                GatewayError::SlasRateLimited { retry_after: Some(wait) }
+            }),
+            Err(error) => Err(error),
         };
         match admitted {
             Ok(()) => Ok(attempt),
-            Err(refusal) => {
-                // What was not tried did not fail.
+            Err(error) => {
+                // An attempt that was not made did not fail.
                 attempt.into_iter().for_each(|attempt| attempt.end(false));
-                Err(refusal)
+                Err(error)
             }
         }
     }
 
-    async fn seat(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, GatewayError> {
+    async fn acquire_concurrency(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(None) };
-        own.seats.take(|| self.is_low(route)).await.map(Some).ok_or(GatewayError::Overloaded)
+        own.concurrency.take(|| self.is_low_priority(route)).await.map(Some).ok_or(GatewayError::Overloaded)
     }
 
-    fn is_low(&self, route: &Route) -> bool {
+    fn is_low_priority(&self, route: &Route) -> bool {
         route.operation.as_ref().is_some_and(|operation| {
             matches!(operation.kind, OperationKind::Standard | OperationKind::Merchant)
-                && !NEVER_LOW.iter().any(|never| operation.api.starts_with(never))
+                && !NEVER_SHED_APIS.iter().any(|never| operation.api.starts_with(never))
                 && self.low_priority.iter().any(|glob| glob.matches(operation))
         })
     }
-}
 
-impl Gateway {
-    /// Its whole body is there: from now on Salesforce has to do with a request.
+    /// Takes the deferred concurrency permit of a request whose body is complete.
     ///
     /// # Errors
     /// [`GatewayError::Overloaded`].
-    pub async fn has_body(&self, route: &Route, forward: &mut Forward) -> Result<(), GatewayError> {
-        if std::mem::take(&mut forward.admission.is_seated_later) {
-            forward.admission.seat = self.bounds.seat(route).await?;
+    pub(super) async fn body_complete(&self, route: &Route, permit: &mut Permit) -> Result<(), GatewayError> {
+        if std::mem::take(&mut permit.is_deferred) {
+            permit.concurrency = self.acquire_concurrency(route).await?;
         }
         Ok(())
     }
 
-    /// Learns from an API's answer, or SLAS's, what it says of its load and limits, and how a login ended.
-    pub fn heed(&self, route: &Route, forward: &mut Forward, status: StatusCode, headers: &HeaderMap) {
-        if let Some(own) = self.bounds.organizations.get(&route.organization) {
-            own.load.heed(headers);
+    /// Observes the response of an API or of SLAS: its load, its rate limits, and the outcome of a login attempt. Without a
+    /// response a login attempt has not failed, but a message may have been sent.
+    pub(super) fn response_received(
+        &self,
+        tenant: Option<&Tenant>,
+        route: &Route,
+        permit: &mut Permit,
+        response: Option<(StatusCode, &HeaderMap)>,
+    ) {
+        if let Some((status, headers)) = response {
+            if let Some(own) = self.organizations.get(&route.organization) {
+                own.load.heed(headers);
+            }
+            if let Some(tenant) = tenant.filter(|_| spends_slas_budget(route)) {
+                tenant.slas.guard().on_response(Sender::Client, status, headers);
+            }
         }
-        if is_budgeted(route)
-            && let Some(tenant) = self.tenants.get(&route.organization)
-        {
-            tenant.slas.guard().on_response(Sender::Client, status, headers);
-        }
-        forward.admission.end(route, Some(status));
-        forward.admission.leave();
-    }
-
-    /// Learns that no answer came from an API or from SLAS: a login there did not fail, but a message may have been sent.
-    pub fn on_no_response(&self, route: &Route, forward: &mut Forward) {
-        forward.admission.end(route, None);
-        forward.admission.leave();
+        permit.settle_attempt(route, response.map(|(status, _)| status));
+        permit.release_concurrency();
     }
 }
 
-impl Permit {
-    /// Salesforce has answered: what is left is between the client and us.
-    fn leave(&mut self) {
-        self.seat = None;
-        self.is_seated_later = false;
-    }
-
-    /// Says what SLAS made of it, if it is a login; `None` if no answer came.
-    pub(super) fn end(&mut self, route: &Route, status: Option<StatusCode>) {
-        if let Some(attempt) = self.attempt.take() {
-            attempt.end(Kind::of(route).unwrap_or(Kind::Password).counts(status));
-        }
-    }
-}
-
-/// Reads globs over operations.
+/// Parses globs of operations.
 ///
 /// # Errors
-/// The position of each that is none.
+/// The position of each invalid glob.
 pub fn globs(texts: &[String]) -> Result<Vec<OperationGlob>, Vec<(usize, InvalidGlob)>> {
     let (mut globs, mut errors) = (Vec::new(), Vec::new());
     for (position, text) in texts.iter().enumerate() {
@@ -379,7 +334,9 @@ pub fn globs(texts: &[String]) -> Result<Vec<OperationGlob>, Vec<(usize, Invalid
     if errors.is_empty() { Ok(globs) } else { Err(errors) }
 }
 
-/// Whether a request spends of what SLAS takes of the tenant. Its published documents have a limit of their own.
-fn is_budgeted(route: &Route) -> bool {
-    route.kind() == OperationKind::Slas && !route.is("getJwksUri") && !route.is("getWellknownOpenidConfiguration")
+/// Whether a request counts in the SLAS budget of its organization. SLAS has a separate limit for its published documents.
+fn spends_slas_budget(route: &Route) -> bool {
+    route.kind() == OperationKind::Slas
+        && !route.has_operation_id("getJwksUri")
+        && !route.has_operation_id("getWellknownOpenidConfiguration")
 }

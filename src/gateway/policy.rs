@@ -8,6 +8,7 @@ mod glob;
 mod loader;
 mod operation;
 mod path_template;
+pub mod slas_paths;
 mod trie;
 
 use std::{collections::HashSet, sync::Arc};

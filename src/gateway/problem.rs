@@ -1,7 +1,7 @@
-//! Answers that the gateway makes itself, and the one place where a refusal becomes a status.
+//! The problem documents (RFC 9457, in SCAPI's shape): the status, code and words of every [`GatewayError`].
 //!
-//! Owns status, code, problem document (RFC 9457, in SCAPI's shape) and the header fields that go with
-//! them. The match over [`GatewayError`] has no `_`: a new refusal does not compile until it has its words.
+//! No other file chooses the status of an error. The match over [`GatewayError`] has no `_`, so that a new error does not compile
+//! until it has its words here.
 
 use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
@@ -12,12 +12,15 @@ use http::{
 };
 use serde::Serialize;
 
-use super::error::{GatewayError, RequiredToken, TooLargePart};
+use super::{
+    error::{GatewayError, RequiredToken, TooLargePart},
+    response::LocalResponse,
+};
 
-/// Tells that the gateway, and not Salesforce, refused; its value is the stable code.
+/// Marks a response in which the gateway, not Salesforce, reports an error. The value is the stable code.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
 
-/// Every code: what has not been refused yet is counted as 0, so that its first time is an increase.
+/// All codes. The gateway exports each with the count 0 from the start, so that the first error is an increase.
 pub const CODES: [&str; 27] = [
     "request_ambiguous",
     "request_invalid",
@@ -48,27 +51,12 @@ pub const CODES: [&str; 27] = [
     "overloaded",
 ];
 
-/// Where SCAPI documents its problem types.
+/// The base of the URIs of SCAPI's problem types.
 const TYPE_BASE: &str = "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/";
-/// What to wait when nobody said how long.
+/// `Retry-After` if no service named a time.
 const RETRY_SOON: Duration = Duration::from_secs(5);
 
-/// A whole answer, ready to be written.
-#[derive(Debug, Clone)]
-pub struct LocalResponse {
-    /// Status.
-    pub status: StatusCode,
-    /// Header fields, without `Content-Length` and `correlation-id`.
-    pub headers: HeaderMap,
-    /// Body.
-    pub body: Bytes,
-    /// The code of the refusal that this is, if it is one.
-    pub code: Option<&'static str>,
-    /// What logs and metrics say beside the code; no part of what is written.
-    pub reason: Option<&'static str>,
-}
-
-/// What a refusal is called and how it looks.
+/// The parts of a problem document.
 struct ErrorTemplate {
     status: StatusCode,
     code: &'static str,
@@ -85,76 +73,52 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
-impl LocalResponse {
-    /// An answer with a JSON body.
-    #[must_use]
-    pub fn json(status: StatusCode, body: Bytes) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Self { status, headers, body, code: None, reason: None }
-    }
-
-    /// An answer without a body.
-    #[must_use]
-    pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new(), code: None, reason: None }
-    }
-
-    /// SLAS's own answer to a refresh token that is void, for one whose session was logged out here. Storefronts look for its
-    /// `message`.
-    #[must_use]
-    pub fn refresh_token_void() -> Self {
-        let code = code(&GatewayError::TokenInvalid(String::new()));
-        let document = serde_json::json!({
-            "error": "invalid_grant",
-            "error_description": "The session was logged out.",
-            "message": "invalid refresh_token",
-        });
-        let mut reply = Self::json(StatusCode::BAD_REQUEST, Bytes::from(document.to_string()));
-        reply.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        reply.headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
-        reply.code = Some(code);
-        reply
-    }
-
-    /// The answer to a refused request.
-    #[must_use]
-    pub fn refusal(refusal: &GatewayError) -> Self {
-        let verdict = verdict(refusal);
-        debug_assert!(CODES.contains(&verdict.code), "{} is not among the codes", verdict.code);
-        let problem =
-            Problem { title: verdict.title, r#type: format!("{TYPE_BASE}{}", verdict.kind), detail: &verdict.detail };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(ERROR_HEADER, HeaderValue::from_static(verdict.code));
-        if let Some(challenge) = challenge(refusal, verdict.status) {
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
-        if matches!(verdict.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after(refusal))));
-        }
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
-        Self {
-            status: verdict.status,
-            headers,
-            body: Bytes::from(body),
-            code: Some(verdict.code),
-            reason: refusal.reason(),
-        }
-    }
-}
-
-/// The stable code of a refusal, as in metrics, logs and [`ERROR_HEADER`].
+/// Returns the response to a refresh token whose session was logged out here. It is the response that SLAS gives to an invalid
+/// refresh token. Storefronts look for its `message`.
 #[must_use]
-pub fn code(refusal: &GatewayError) -> &'static str {
-    verdict(refusal).code
+pub fn refresh_token_revoked() -> LocalResponse {
+    let code = code(&GatewayError::TokenInvalid(String::new()));
+    let document = serde_json::json!({
+        "error": "invalid_grant",
+        "error_description": "The session was logged out.",
+        "message": "invalid refresh_token",
+    });
+    let mut response = LocalResponse::json(StatusCode::BAD_REQUEST, Bytes::from(document.to_string()));
+    response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
+    response.code = Some(code);
+    response
 }
 
-fn verdict(refusal: &GatewayError) -> ErrorTemplate {
+/// Returns the response to a rejected request: a problem document (RFC 9457).
+#[must_use]
+pub fn response(error: &GatewayError) -> LocalResponse {
+    let ErrorTemplate { status, code, title, kind, detail } = template_of(error);
+    let problem = Problem { title, r#type: format!("{TYPE_BASE}{kind}"), detail: &detail };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
+    if let Some(challenge) = challenge(error, status) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after(error))));
+    }
+    let body = Bytes::from(serde_json::to_vec(&problem).unwrap_or_default());
+    LocalResponse { status, headers, body, code: Some(code), reason: error.reason() }
+}
+
+/// Returns the stable code of an error, as in metrics, logs and [`ERROR_HEADER`].
+#[must_use]
+pub fn code(error: &GatewayError) -> &'static str {
+    template_of(error).code
+}
+
+fn template_of(error: &GatewayError) -> ErrorTemplate {
     let template =
         |status, code, title, kind, detail: Cow<'static, str>| ErrorTemplate { status, code, title, kind, detail };
-    match refusal {
+    match error {
         GatewayError::Ambiguous(why) => {
             template(StatusCode::BAD_REQUEST, "request_ambiguous", "Bad Request", "bad-request", why.clone().into())
         }
@@ -393,8 +357,8 @@ fn needed_token(needed: RequiredToken) -> &'static str {
 }
 
 /// `WWW-Authenticate` (RFC 6750, 3): no error attribute when nothing was sent; 403 names the scopes.
-fn challenge(refusal: &GatewayError, status: StatusCode) -> Option<HeaderValue> {
-    let text: Cow<'static, str> = match refusal {
+fn challenge(error: &GatewayError, status: StatusCode) -> Option<HeaderValue> {
+    let text: Cow<'static, str> = match error {
         GatewayError::TokenInvalid(_) => r#"Bearer realm="shopper-gateway", error="invalid_token""#.into(),
         GatewayError::TokenExpired => {
             r#"Bearer realm="shopper-gateway", error="invalid_token", error_description="the access token expired""#
@@ -415,8 +379,8 @@ fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-fn retry_after(refusal: &GatewayError) -> Duration {
-    match refusal {
+fn retry_after(error: &GatewayError) -> Duration {
+    match error {
         GatewayError::SlasRateLimited { retry_after: Some(wait) }
         | GatewayError::AccountManagerUnavailable { retry_after: Some(wait) }
         | GatewayError::CallerRateLimited { retry_after: wait } => *wait,

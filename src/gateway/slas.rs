@@ -1,195 +1,170 @@
-//! Paths of SLAS itself: what is added to a request for SLAS, and what is kept from its answer.
+//! The SLAS paths: requests that SLAS itself checks.
 //!
-//! Owns what counts as such a path and in which order its rules apply. The operations that are let
-//! through are those of the policy table; everything else below SLAS's base is refused, whatever the
-//! policy says of unknown operations: a deny-list here has been the hole in more than one proxy.
+//! The gateway adds the credential of a private client (`client_auth`), performs token requests of registered sessions itself
+//! (`token_endpoint`), follows logouts (`logout`) and edits responses (`response`). Report mode does not lift these rules: the
+//! requests act for the client and the shopper that they prove themselves.
 
 mod client_auth;
+mod logout;
 mod on_behalf_hints;
 mod response;
 mod token_endpoint;
 
+use std::sync::Arc;
+
 use http::{Method, request::Parts};
 
-use self::token_endpoint::Login;
 pub use self::{
-    client_auth::{what_is_added, whose_is_added},
-    response::{AnswerEdits, answer_edits},
+    client_auth::{added_credential, clients_with_added_credential},
+    response::{ResponseEdits, response_edits},
+};
+use self::{
+    logout::Logouts,
+    token_endpoint::{TokenEndpoint, TokenRequest},
 };
 use super::{
-    Decision, Forward, Gateway, Logout, Request, Route, Tenant, Whose,
-    authn::{self, on_behalf_header::is_asked as asks_on_behalf},
     authorization_header::Authorization,
+    credential::UpstreamCredential,
+    decision::PendingLogout,
     error::GatewayError,
-    form, limits,
-    path::RequestPath,
+    form, on_behalf_header,
     policy::{Operation, OperationKind},
-    problem::LocalResponse,
+    request::{Request, Route},
+    response::LocalResponse,
+    tenant::Tenant,
+};
+use crate::{
+    config, observability::audit::AuditRecord, tokens::sessions::Sessions, verify::shopper_token::ShopperVerifier,
 };
 
-use crate::{config, observability::audit::AuditRecord};
-
-/// Largest form that is held to be read, bytes: as much as the HTTP library can send on afterwards.
-pub const MAX_FORM_BYTES: usize = 64 * 1024;
-
-/// Whether a path lies below `/shopper/auth/`, in any case of its letters, where only listed operations
-/// are let through.
-#[must_use]
-pub fn is_slas_path(path: &RequestPath<'_>) -> bool {
-    let mut segments = path.segments().iter().map(|segment| segment.decoded());
-    let mut next_is = |name: &str| segments.next().is_some_and(|segment| segment.eq_ignore_ascii_case(name));
-    next_is("shopper") && next_is("auth")
+/// Serves the SLAS paths.
+#[derive(Debug)]
+pub struct SlasRoutes {
+    token_endpoint: TokenEndpoint,
+    logouts: Logouts,
 }
 
-/// Whether an operation was found where only SLAS's may be served: below SLAS's base, or below a storefront's prefix. A
-/// merchant's route with parameters must not open what the table of SLAS's operations leaves out.
-#[must_use]
-pub(super) fn is_out_of_place(kind: OperationKind, path: &RequestPath<'_>, is_below_prefix: bool) -> bool {
-    kind != OperationKind::Slas && (is_below_prefix || is_slas_path(path))
-}
-
-impl Gateway {
-    /// Whether a request's body must be read before it can be decided about: the form that names the
-    /// client whose credential may be missing, or the shopper for whom a one-time code is tried or sent.
+impl SlasRoutes {
+    /// The SLAS paths of a configuration.
     #[must_use]
-    pub fn holds_form(&self, route: &Route, head: &Parts) -> bool {
-        let Some((operation, tenant)) = route.operation.as_ref().zip(self.tenants.get(&route.organization)) else {
-            return false;
-        };
-        let is_wanted = || {
-            is_slas_own(operation)
-                && head.method == Method::POST
-                && form::is_form(&head.headers)
-                && (response::gives_tokens(operation)
-                    || is_revocation(&tenant.settings, operation)
-                    || client_auth::wants_form(&tenant.settings, route, operation, head))
-        };
-        operation.kind == OperationKind::Slas && (limits::is_read_in_body(route, &head.method) || is_wanted())
+    pub fn new(sessions: Arc<Sessions>, shoppers: Arc<ShopperVerifier>) -> Self {
+        let logouts = Logouts::new(Arc::clone(&sessions), Arc::clone(&shoppers));
+        Self { token_endpoint: TokenEndpoint::new(sessions, shoppers), logouts }
     }
 
-    /// What is done with a request for SLAS that brings its own proof, or lacks the one that the gateway adds.
-    pub(super) async fn decide_slas(
-        &self,
+    /// Whether the form of a request must be read before the gateway can decide: it names the client whose credential the
+    /// gateway may add, or a session.
+    pub(super) fn needs_form(tenant: &Tenant, route: &Route, head: &Parts) -> bool {
+        let Some(operation) = route.operation.as_ref().filter(|operation| operation.is_checked_by_slas()) else {
+            return false;
+        };
+        head.method == Method::POST
+            && form::is_form(&head.headers)
+            && (response::issues_tokens(operation)
+                || is_revocation(&tenant.settings, operation)
+                || client_auth::needs_form(&tenant.settings, route, operation, head))
+    }
+
+    /// Checks a request and returns the credential to send: the client's own, or the credential of the private client that the
+    /// request names.
+    ///
+    /// # Errors
+    /// [`GatewayError::CallerNotAllowed`] if the request names a shopper in `X-On-Behalf-Of`; [`GatewayError::TokenMissing`] if
+    /// SLAS would reject the request for want of a credential; [`GatewayError::RequestInvalid`] if the body is not a form;
+    /// [`GatewayError::Ambiguous`] if the request names two clients.
+    pub(super) fn credential(
         tenant: &Tenant,
         route: &Route,
         operation: &Operation,
         request: &Request<'_>,
-        audit: &mut AuditRecord,
-    ) -> Decision {
-        let Request { head, body, correlation_id, .. } = request;
-        // They act for the client and the shopper that the request itself proves, in report mode too.
-        if asks_on_behalf(&head.headers) {
-            let refusal = GatewayError::CallerNotAllowed;
-            authn::refused(&refusal, audit);
-            return Decision::Answer(LocalResponse::refusal(&refusal));
+    ) -> Result<UpstreamCredential, GatewayError> {
+        let head = request.head;
+        if on_behalf_header::is_present(&head.headers) {
+            return Err(GatewayError::CallerNotAllowed);
         }
         if needs_credential(operation) && matches!(Authorization::read(&head.headers), Ok(Authorization::Nothing)) {
-            // In report mode too: SLAS would refuse it, and a stranger would have used up one of the tenant's calls.
-            return Decision::Answer(LocalResponse::refusal(&GatewayError::TokenMissing));
+            // SLAS would reject the request, and it would have spent a call of the organization's budget.
+            return Err(GatewayError::TokenMissing);
         }
-        if (response::gives_tokens(operation) || is_revocation(&tenant.settings, operation))
-            && request.body_follows
-            && head.method == Method::POST
-        {
-            // SLAS might read it as a form, and the gateway would not see whose session it is.
+        let reads_form = response::issues_tokens(operation) || is_revocation(&tenant.settings, operation);
+        if reads_form && request.body_follows && head.method == Method::POST {
+            // SLAS might read the body as a form that the gateway has not seen.
             let problem = "The body must be a form: Content-Type: application/x-www-form-urlencoded, in UTF-8.";
-            return Decision::Answer(LocalResponse::refusal(&GatewayError::RequestInvalid(problem.into())));
+            return Err(GatewayError::RequestInvalid(problem.into()));
         }
-        let login_of = client_auth::login(&tenant.settings, operation, head, body.as_ref());
-        let login_of = login_of.map(|login| AuditRecord { address: audit.address, ..login });
-        let credential = match client_auth::credential(&tenant.settings, route, operation, head, body.as_ref()) {
-            Ok(credential) => credential,
-            // Only what has two readings is refused here, which report mode does as well.
-            Err(refusal) => return Decision::Answer(LocalResponse::refusal(&refusal)),
-        };
-        let mut admission = match self.bounds.admit(tenant, route, request, &credential).await {
-            Ok(admission) => admission,
-            Err(refusal) => return Decision::Answer(LocalResponse::refusal(&refusal)),
-        };
-        let is_form = form::is_form(&head.headers);
-        let is_followed = match body.as_ref().filter(|_| is_form) {
-            Some(_) if token_endpoint::is_registered(&tenant.settings, operation) => true,
-            Some(form) if response::gives_tokens(operation) => self.must_record_epoch(operation, form),
-            _ => false,
-        };
-        if let Some(form) = body.clone().filter(|_| is_followed) {
-            let login = Login { tenant, operation, head, form, credential, correlation_id };
-            let reply = self.registered_login(&login).await;
-            *audit = login_of.unwrap_or_default();
-            if let Ok(reply) = &reply {
-                admission.end(route, Some(reply.status));
-            }
-            return Decision::Answer(reply.unwrap_or_else(|refusal| LocalResponse::refusal(&refusal)));
-        }
-        let logout = match body.as_ref().filter(|_| is_revocation(&tenant.settings, operation)) {
-            Some(form) => self.revoked_session(route, head, form).await.map(|handed| handed.map(Logout::of_session)),
-            None => self.logout_at_slas(tenant, route, head).await,
-        };
-        let logout = match logout {
-            Ok(logout) => logout,
-            Err(refusal) => return Decision::Answer(LocalResponse::refusal(&refusal)),
-        };
-        Decision::Forward(Forward { credential, reported: None, logout, login: login_of.map(Box::new), admission })
+        client_auth::credential(&tenant.settings, route, operation, head, request.body.as_ref())
     }
 
-    /// The logout that a request is, with the refresh token that is valid now.
-    async fn logout_at_slas(
+    /// Returns the audit record of a request if it is a login.
+    pub(super) fn login_record(
+        tenant: &Tenant,
+        operation: &Operation,
+        request: &Request<'_>,
+        audit: &AuditRecord,
+    ) -> Option<AuditRecord> {
+        let record = client_auth::login(&tenant.settings, operation, request.head, request.body.as_ref());
+        record.map(|record| AuditRecord { address: audit.address, ..record })
+    }
+
+    /// Performs a token request whose response the gateway must see before the client: it begins or refreshes a session. Returns
+    /// `None` for any other request.
+    pub(super) async fn perform(
+        &self,
+        tenant: &Tenant,
+        operation: &Operation,
+        request: &Request<'_>,
+        credential: &UpstreamCredential,
+    ) -> Option<Result<LocalResponse, GatewayError>> {
+        let form = request.body.as_ref().filter(|_| form::is_form(&request.head.headers))?;
+        if !response::issues_tokens(operation) {
+            return None;
+        }
+        if !tenant.settings.register_sessions && !self.token_endpoint.must_record_epoch(operation, form) {
+            return None;
+        }
+        let (head, correlation_id) = (request.head, request.correlation_id);
+        let form = form.clone();
+        let login = TokenRequest { tenant, operation, head, form, credential, correlation_id };
+        Some(self.token_endpoint.perform(&login).await)
+    }
+
+    /// Returns the logout that a request performs, with the refresh token that is valid now.
+    ///
+    /// # Errors
+    /// [`GatewayError::Ambiguous`] for a query with two readings; [`GatewayError::StoreUnavailable`].
+    pub(super) async fn pending_logout(
         &self,
         tenant: &Tenant,
         route: &Route,
-        head: &Parts,
-    ) -> Result<Option<Logout>, GatewayError> {
-        let mut logout = self.logout_of(route, head).await;
-        if let Some(Logout { whose: Whose::Token(token), target, .. }) =
-            logout.as_mut().filter(|_| tenant.settings.register_sessions)
-        {
-            *target = self.logout_target(route, head, token).await?;
+        request: &Request<'_>,
+    ) -> Result<Option<PendingLogout>, GatewayError> {
+        let Some(operation) = route.operation.as_ref().filter(|operation| operation.kind == OperationKind::Slas) else {
+            return Ok(None);
+        };
+        if let Some(form) = request.body.as_ref().filter(|_| is_revocation(&tenant.settings, operation)) {
+            return self.logouts.of_revocation(route, request.head, form).await;
         }
-        Ok(logout)
+        if operation.id != "logoutCustomer" {
+            return Ok(None);
+        }
+        let uses_caller_held = tenant.settings.register_sessions && operation.is_checked_by_slas();
+        self.logouts.of_logout(route, request.head, uses_caller_held).await
+    }
+
+    /// Ends the sessions of a logout that SLAS has confirmed.
+    pub(super) async fn complete_logout(&self, logout: &PendingLogout) {
+        self.logouts.complete(logout).await;
     }
 }
 
-/// Whether an operation revokes a refresh token of which the gateway may have the session.
+/// Whether an operation revokes a refresh token of a registered session.
 fn is_revocation(tenant: &config::Tenant, operation: &Operation) -> bool {
-    tenant.register_sessions && operation.id == "revokeToken" && is_slas_own(operation)
+    tenant.register_sessions && operation.id == "revokeToken" && operation.is_checked_by_slas()
 }
 
-/// Whether an operation is SLAS's and asks for no token that the gateway verifies.
-#[must_use]
-pub(super) fn is_slas_own(operation: &Operation) -> bool {
-    operation.kind == OperationKind::Slas && operation.security.is_empty()
-}
-
-/// Whether an operation of SLAS takes nothing without `Authorization`, by its published description: `userinfo` and
-/// `logout` a shopper's token, `introspect` and `revoke` a client's Basic credentials.
+/// Whether SLAS rejects the operation without `Authorization`, by its description: `userinfo` and `logout` need a shopper's
+/// token, `introspect` and `revoke` a client's Basic credentials.
 fn needs_credential(operation: &Operation) -> bool {
-    is_slas_own(operation)
+    operation.is_checked_by_slas()
         && matches!(operation.id.as_str(), "getUserInfo" | "logoutCustomer" | "introspectToken" | "revokeToken")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn below_slas_base_only_slas_is_served() {
-        let out_of_place = |kind, path, prefixed| is_out_of_place(kind, &RequestPath::parse(path).unwrap(), prefixed);
-        let unlisted = "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/unlisted";
-        for path in [unlisted, "/Shopper/AUTH/v1", "/shopper/auth"] {
-            assert!(out_of_place(OperationKind::Merchant, path, false), "{path}");
-            assert!(!out_of_place(OperationKind::Slas, path, false), "{path}");
-        }
-        assert!(!out_of_place(OperationKind::Merchant, "/custom/loyalty/v1", false));
-        assert!(out_of_place(OperationKind::Merchant, "/custom/loyalty/v1", true));
-    }
-
-    #[test]
-    fn only_slas_is_slas() {
-        let is = |path| is_slas_path(&RequestPath::parse(path).unwrap());
-        assert!(is("/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/anything"));
-        assert!(is("/shopper/auth"));
-        assert!(is("/Shopper/AUTH/v1"));
-        assert!(!is("/shopper/auth-admin/v1/tenants/zzrf_001"));
-        assert!(!is("/customer/shopper/auth"));
-    }
 }

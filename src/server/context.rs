@@ -22,7 +22,7 @@ use super::{
 use crate::{
     connect_failure::ConnectFailure,
     correlation,
-    gateway::{Forward, Route, error::GatewayError, headers::CORRELATION_ID},
+    gateway::{decision::Forward, error::GatewayError, headers::CORRELATION_ID, request::Route},
     observability::{
         metrics::{Metrics, RequestLabels},
         otlp, spans,
@@ -161,7 +161,7 @@ impl RequestContext {
     /// Returns an error if the memory limit for bodies is reached, and sets [`RequestContext::error`] to the response.
     pub(super) fn record_body(&mut self, end: bool) -> pingora::Result<()> {
         let Some(permit) = &mut self.body_permit else { return Ok(()) };
-        if let Err(refusal) = permit.record_arrived(self.body_bytes, &self.runtime.gate.limits) {
+        if let Err(refusal) = permit.record_arrived(self.body_bytes, &self.runtime.limits) {
             self.error = Some(refusal);
             return Error::e_explain(ErrorType::Custom("too many bodies"), "the memory limit for bodies is reached");
         }

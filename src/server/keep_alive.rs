@@ -40,10 +40,10 @@ impl ConnectionServer {
     /// How the configuration treats connections from `client`.
     pub(super) fn address_policy(&self, client: IpAddr) -> AddressPolicy {
         let runtime = self.runtime.load();
-        if runtime.gate.bounds.is_proxy(client) {
+        if runtime.trusted_proxies.includes(client) {
             return AddressPolicy { is_proxy: true, connections: None };
         }
-        AddressPolicy { is_proxy: false, connections: runtime.gate.limits.of_address(owner(client)).connections }
+        AddressPolicy { is_proxy: false, connections: runtime.limits.of_address(owner(client)).connections }
     }
 
     /// Serves a connection until it ends.

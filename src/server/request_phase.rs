@@ -24,20 +24,21 @@ use crate::{
     config::Limits,
     correlation,
     gateway::{
-        Decision, Request,
-        authn::{client_cert::PeerCertificate, on_behalf_header::GUEST_USID},
+        client_cert::PeerCertificate,
+        decision::Decision,
         error::{GatewayError, RejectionReason, TooLargePart},
         headers::CORRELATION_ID,
-        problem::{self, LocalResponse},
-        slas, validate,
+        on_behalf_header::GUEST_USID,
+        problem,
+        request::{Request, RequiredBody},
+        response::LocalResponse,
+        validate,
     },
     observability::metrics::Metrics,
     shutdown::RequestTracker,
     time::external_wait,
 };
 
-/// Maximum body of a deprecated login: one short JSON object.
-const MAX_LOGIN_BODY_BYTES: usize = 16 * 1024;
 /// Write timeout of responses that must not occupy the gateway.
 const IMMEDIATE_WRITE_TIMEOUT: Duration = Duration::from_millis(1);
 /// Limits for reading the rest of a rejected request's body, so that the client keeps its connection. A longer or slower body
@@ -69,7 +70,7 @@ impl RequestPhase {
         }
         let route = match validate_raw_head(session)
             .and_then(|()| validate_scheme(session))
-            .and_then(|()| runtime.gate.route(head(session)))
+            .and_then(|()| runtime.gateway.route(head(session)))
         {
             Ok(route) => context.route.insert(route),
             Err(refusal) => {
@@ -84,15 +85,9 @@ impl RequestPhase {
         if content_length(session).is_some_and(|length| length > body_limit) {
             return self.reject(session, context, &GatewayError::TooLarge(TooLargePart::Body)).await;
         }
-        let wanted = context.route.as_ref().and_then(|route| {
-            if route.wants_body() {
-                return Some(MAX_LOGIN_BODY_BYTES);
-            }
-            let holds_form = runtime.gate.holds_form(route, head(session));
-            context.is_body_buffered |= holds_form;
-            holds_form.then_some(slas::MAX_FORM_BYTES)
-        });
-        let body = match wanted {
+        let required_body = route.required_body;
+        context.is_body_buffered |= required_body == RequiredBody::Slas;
+        let body = match required_body.max_bytes() {
             Some(most) => {
                 let reading = Box::pin(read_body(session, &mut context.body_permit, most, &runtime));
                 match external_wait::track(reading).await? {
@@ -117,7 +112,7 @@ impl RequestPhase {
         };
         let decision = {
             // Pinned here, because passing a future by value doubles its size.
-            let decided = pin!(runtime.gate.decide(route, &request));
+            let decided = pin!(runtime.gateway.handle(route, &request));
             correlation::scope(context.correlation_id.clone(), decided).await
         };
         match decision {
@@ -129,7 +124,7 @@ impl RequestPhase {
                 context.forward = Some(decided);
                 Ok(false)
             }
-            Decision::Answer(reply) => {
+            Decision::Respond(reply) => {
                 drain_small_body(session).await;
                 Box::pin(self.respond(session, context, reply)).await
             }
@@ -147,7 +142,7 @@ impl RequestPhase {
         context: &mut Box<RequestContext>,
     ) -> Result<(), GatewayError> {
         let runtime = Arc::clone(&context.runtime);
-        let limits = &runtime.gate.limits;
+        let limits = &runtime.limits;
         if self.in_flight.count() > limits.requests {
             return Err(GatewayError::Overloaded);
         }
@@ -161,7 +156,7 @@ impl RequestPhase {
             return Ok(());
         }
         let address = if client.is_proxy {
-            let named = runtime.gate.bounds.client(client.address.client, &session.req_header().headers);
+            let named = runtime.trusted_proxies.client(client.address.client, &session.req_header().headers);
             client.address.addresses.entry(named)
         } else {
             Arc::clone(&client.address)
@@ -192,7 +187,7 @@ impl RequestPhase {
         if session.as_downstream().as_http2().is_some() {
             session.set_write_timeout(Some(IMMEDIATE_WRITE_TIMEOUT));
         }
-        Ok(Box::pin(self.respond(session, context, LocalResponse::refusal(refusal))).await.unwrap_or(true))
+        Ok(Box::pin(self.respond(session, context, problem::response(refusal))).await.unwrap_or(true))
     }
 
     async fn reject(
@@ -202,7 +197,7 @@ impl RequestPhase {
         refusal: &GatewayError,
     ) -> Result<bool> {
         drain_small_body(session).await;
-        Box::pin(self.respond(session, context, LocalResponse::refusal(refusal))).await
+        Box::pin(self.respond(session, context, problem::response(refusal))).await
     }
 
     /// Writes a local response.
@@ -307,7 +302,7 @@ async fn read_body(
                 return Ok(Err(GatewayError::TooLarge(TooLargePart::Body)));
             }
             if let Some(Err(refusal)) =
-                incoming.as_mut().map(|incoming| incoming.record_arrived(arrived, &runtime.gate.limits))
+                incoming.as_mut().map(|incoming| incoming.record_arrived(arrived, &runtime.limits))
             {
                 return Ok(Err(refusal));
             }

@@ -25,7 +25,7 @@ use rustls::{
 use crate::{
     certificates::{Certificates, FileError, RevocationLists, read_private_key},
     config::{PartialTls, Tls},
-    gateway::authn::client_cert::PeerCertificate,
+    gateway::client_cert::PeerCertificate,
     time::unix_now,
 };
 

@@ -1,5 +1,5 @@
 //! Rules of `src/` that the compiler does not check: modules import lower layers only, files depend on each other in no circle,
-//! and two things are named only in listed places.
+//! stages of the pipeline do not import each other, and two things are named only in listed places.
 //!
 //! `syn` reads the sources. A rule that finds nothing would always pass, so each rule has tests with planted violations.
 
@@ -11,3 +11,4 @@ mod order;
 mod paths;
 mod restricted;
 mod sources;
+mod stages;

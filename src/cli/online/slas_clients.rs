@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::probe::{ProbeResult, describe_failure, run_probe};
 use crate::{
     config::SlasClient,
-    gateway::Tenant,
+    gateway::tenant::Tenant,
     salesforce::{error::SalesforceError, guard::Priority, pkce::Pkce, slas::Slas},
     types::SiteId,
 };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config,
-    gateway::Tenant,
+    gateway::tenant::Tenant,
     jwks::{Issuer, count_usable_keys},
     salesforce::{account_manager::AccountManager, error::SalesforceError},
     types::{Scope, Scopes, TENANT_SCOPE_PREFIX},

@@ -15,10 +15,10 @@ use crate::{
     app,
     config::Settings,
     gateway::{
-        Tenant,
-        authn::callers::{Caller, Callers},
+        callers::{Caller, Callers},
         error::{GatewayError, RejectionReason},
         problem,
+        tenant::Tenant,
     },
     jwks::KeyRing,
     jwt::{Unverified, expiry},
@@ -69,7 +69,7 @@ pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     if !decoded.is_system
         && let Err(error) = check_claims(&decoded.payload)
     {
-        reject(&GatewayError::of_shopper_token(error), error.to_string());
+        reject(&GatewayError::from(error), error.to_string());
     }
     let now = unix_now();
     match decoded.number("exp") {
@@ -173,11 +173,11 @@ async fn verify(
         };
         let judged_by = if decoded.is_role_based() { JudgedBy::Roles } else { JudgedBy::Scopes };
         let verdict = systems.verify(&HashedToken::new(token), &tenant.settings.tenant, judged_by).await;
-        return verdict.map(|_| ()).map_err(|error| (GatewayError::of_system_verdict(error), error.to_string()));
+        return verdict.map(|_| ()).map_err(|error| (GatewayError::from(error), error.to_string()));
     }
     let organization = &tenant.settings.organization;
     // That of SLAS is the first.
     let rings = rings.iter().take(1).map(|ring| (organization.clone(), Arc::clone(ring)));
     let verdict = ShopperVerifier::new(rings.collect(), metrics).verify(&HashedToken::new(token), organization).await;
-    verdict.map(|_| ()).map_err(|error| (GatewayError::of_shopper_token(error), error.to_string()))
+    verdict.map(|_| ()).map_err(|error| (GatewayError::from(error), error.to_string()))
 }

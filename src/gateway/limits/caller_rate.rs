@@ -1,81 +1,81 @@
-//! How often a trusted system, or the shoppers of a SLAS client, may ask.
+//! Rate limits of trusted systems and of SLAS clients.
 //!
-//! Owns the counting, in this gateway alone: it bounds what one of them may cost, and is no contract to the last
-//! request. Nobody is counted who has not proved who he is, or anybody could use up another's rate.
+//! Each gateway counts on its own, so a fleet lets more through than one gateway. Only authenticated senders count. Otherwise a
+//! stranger could use up the rate of another sender.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
     config::Settings,
     gateway::{
-        authn::callers::Caller,
-        headers::{Origin, Proved, UpstreamCredential},
+        callers::Caller,
+        credential::{ReportedSender, Source, UpstreamCredential},
     },
     ratelimit::{BucketConfig, RateLimiter},
     types::{ClientId, OrganizationId},
 };
 
-/// The rates of the configuration; who has none is not here.
+/// The rate limits of a configuration.
 #[derive(Debug)]
-pub(super) struct Rates {
+pub(super) struct CallerRates {
     callers: HashMap<String, RateLimiter>,
     clients: HashMap<(OrganizationId, ClientId), RateLimiter>,
 }
 
-impl Rates {
+impl CallerRates {
     pub(super) fn new(settings: &Settings) -> Self {
         let limiter = |per_second: u32| RateLimiter::new(BucketConfig::per_second(per_second.max(1)));
         let callers = settings.callers.iter();
         let callers = callers.filter_map(|caller| Some((caller.name.clone(), limiter(caller.requests_per_second?))));
         let clients = settings.tenants.iter().flat_map(|tenant| {
             tenant.slas_clients.iter().filter_map(|client| {
-                let whose = (tenant.organization.clone(), client.id.clone());
-                Some((whose, limiter(client.requests_per_second?)))
+                let key = (tenant.organization.clone(), client.id.clone());
+                Some((key, limiter(client.requests_per_second?)))
             })
         });
         Self { callers: callers.collect(), clients: clients.collect() }
     }
 
-    /// Whether any caller or client has a rate.
-    pub(super) fn are_any(&self) -> bool {
-        !self.callers.is_empty() || !self.clients.is_empty()
+    /// Whether no caller and no client has a rate limit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.callers.is_empty() && self.clients.is_empty()
     }
 
-    /// Whether a trusted system that has proved who it is may ask; then it counts.
+    /// Counts a request of an authenticated trusted system.
     ///
     /// # Errors
-    /// How long to wait.
-    pub(super) fn admit_caller(&self, caller: &Caller) -> Result<(), Duration> {
+    /// The time until the next request is allowed.
+    pub(super) fn acquire_caller(&self, caller: &Caller) -> Result<(), Duration> {
         self.callers.get(&caller.settings.name).map_or(Ok(()), RateLimiter::try_acquire)
     }
 
-    /// Whether a request with this credential may go on; then it counts.
+    /// Counts a request for the sender of its credential.
     ///
     /// # Errors
-    /// How long to wait.
-    pub(super) fn admit(&self, credential: &UpstreamCredential) -> Result<(), Duration> {
-        let rate = match credential.origin() {
-            // It has been counted already, before SLAS was asked for the guest.
-            Origin::OnBehalf(_, token) if token.is_of_new_guest() => None,
-            Origin::Caller(caller)
-            | Origin::Machine(caller, _)
-            | Origin::OnBehalf(caller, _)
-            | Origin::Reported { proved: Proved::Caller(caller), .. } => {
-                return self.admit_caller(caller);
+    /// The time until the next request is allowed.
+    pub(super) fn acquire(&self, credential: &UpstreamCredential) -> Result<(), Duration> {
+        let limiter = match credential.source() {
+            // It was counted before SLAS created the guest.
+            Source::OnBehalf(_, token) if token.is_of_new_guest() => None,
+            Source::Caller(caller)
+            | Source::System(caller, _)
+            | Source::OnBehalf(caller, _)
+            | Source::Reported { sender: ReportedSender::Caller(caller), .. } => {
+                return self.acquire_caller(caller);
             }
-            Origin::Shopper(shopper)
-            | Origin::Session(shopper, _)
-            | Origin::Reported { proved: Proved::Shopper(shopper), .. }
+            Source::Shopper(shopper)
+            | Source::Session(shopper, _)
+            | Source::Reported { sender: ReportedSender::Shopper(shopper), .. }
                 if !self.clients.is_empty() =>
             {
                 self.clients.get(&(shopper.organization.clone(), shopper.client.clone()))
             }
-            Origin::Shopper(_)
-            | Origin::Session(..)
-            | Origin::Slas
-            | Origin::SlasClient(..)
-            | Origin::Reported { .. } => None,
+            Source::Shopper(_)
+            | Source::Session(..)
+            | Source::Slas
+            | Source::SlasClient(..)
+            | Source::Reported { .. } => None,
         };
-        rate.map_or(Ok(()), RateLimiter::try_acquire)
+        limiter.map_or(Ok(()), RateLimiter::try_acquire)
     }
 }

@@ -1,4 +1,4 @@
-//! Whose address a request is counted under.
+//! SubjectShopper address a request is counted under.
 //!
 //! Owns the reading of `X-Forwarded-For`, which anybody can write: it is believed only as far as proxies wrote it that the
 //! operator named. The address is used for counting and for nothing else; it decides no right, and is not logged.
@@ -12,16 +12,27 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The proxies in front of the gateway that say truly whom they speak for.
 #[derive(Debug)]
-pub(super) struct TrustedProxies(pub(super) Vec<IpNet>);
+pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// The client: whoever has the connection, or the last address of `X-Forwarded-For` that is none of these proxies.
-    /// What cannot be read ends the list, so that it counts for the proxy that wrote it.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    /// The proxies of `server.trusted_proxies`.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Returns what a request counts for: the peer of the connection, or the last address of `X-Forwarded-For` that is not a
+    /// trusted proxy. An unreadable entry ends the list: it counts for the proxy that wrote it. See [`owner`].
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        owner(self.last_untrusted(peer, headers))
+    }
+
+    fn last_untrusted(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let fields = headers.get_all(FORWARDED_FOR).into_iter().rev();
-        let said = fields.flat_map(|field| field.to_str().unwrap_or_default().rsplit(','));
-        for text in said {
+        let entries = fields.flat_map(|field| field.to_str().unwrap_or_default().rsplit(','));
+        for text in entries {
             if !self.includes(client) {
                 break;
             }
@@ -31,8 +42,10 @@ impl TrustedProxies {
         client
     }
 
-    /// Whether an address is one of them.
-    pub(super) fn includes(&self, address: IpAddr) -> bool {
+    /// Whether an address belongs to a trusted proxy.
+    #[must_use]
+    pub fn includes(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
@@ -61,9 +74,9 @@ mod tests {
     use super::*;
 
     fn client(proxies: &[&str], peer: &str, fields: &[&str]) -> String {
-        let proxies = TrustedProxies(proxies.iter().map(|network| network.parse().unwrap()).collect());
+        let proxies = TrustedProxies::new(proxies.iter().map(|network| network.parse().unwrap()).collect());
         let fields = fields.iter().map(|field| (FORWARDED_FOR, HeaderValue::from_str(field).unwrap()));
-        proxies.client(peer.parse().unwrap(), &fields.collect()).to_string()
+        proxies.last_untrusted(peer.parse().unwrap(), &fields.collect()).to_string()
     }
 
     #[test]

@@ -6,10 +6,14 @@
 
 mod login_ids;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use crate::{
-    gateway::{Request, Route, authorization_header::Authorization, error::GatewayError},
+    gateway::{
+        authorization_header::Authorization,
+        error::GatewayError,
+        request::{Request, Route},
+    },
     salesforce::error::{is_code_rejection, is_password_rejection},
 };
 
@@ -91,9 +95,4 @@ impl LoginAttempt {
         };
         Ok(Self { kind, logins })
     }
-}
-
-/// Whether the gateway must hold a request's body to read whom the attempt is for.
-pub(in crate::gateway) fn is_read_in_body(route: &Route, method: &Method) -> bool {
-    *method == Method::POST && matches!(Kind::of(route), Some(Kind::Code | Kind::Message))
 }

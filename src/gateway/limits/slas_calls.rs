@@ -1,15 +1,15 @@
-//! How many calls to SLAS the requests of one client address may cause, and how much they matter.
+//! Limits of the calls to SLAS that one client address may cause, and the priority of a call.
 //!
-//! SLAS takes few requests of a tenant in a minute, and all shoppers share them. So no address may use up more than its
-//! part, and what a stranger can ask for without logging in comes last, see [`Priority`].
+//! SLAS accepts few requests per minute for an organization, and all shoppers share them. So an address may use only a part of
+//! them, and requests that need no login have the lowest priority (see [`Priority`]).
 
 use std::net::IpAddr;
 
 use crate::{
     gateway::{
-        Route,
+        credential::{Source, UpstreamCredential},
         error::GatewayError,
-        headers::{Origin, UpstreamCredential},
+        request::Route,
     },
     jwt::sha256,
     ratelimit::{BucketConfig, KeyedRateLimiter},
@@ -17,7 +17,7 @@ use crate::{
     types::OrganizationId,
 };
 
-/// Operations of SLAS by which shoppers log in, refresh their tokens and log out.
+/// The SLAS operations of logins, refreshes and logouts.
 const LOGINS: [&str; 10] = [
     "authenticateCustomer",
     "authorizeCustomer",
@@ -31,16 +31,16 @@ const LOGINS: [&str; 10] = [
     "finishWebauthnAuthentication",
 ];
 
-/// Rates of calls to SLAS and of deprecated guest logins, for each client address.
+/// Rate limits of calls to SLAS and of deprecated guest logins, per client address.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SlasCallLimits {
     calls: KeyedRateLimiter<[u8; 32]>,
     guests: KeyedRateLimiter<[u8; 32]>,
 }
 
-/// Calls or a login that have been counted.
+/// Counted calls, or a counted login.
 #[derive(Debug)]
-#[must_use = "what is not given back stays counted"]
+#[must_use = "a permit that is not given back stays counted"]
 pub(super) struct SlasCallPermit<'l> {
     limiter: &'l KeyedRateLimiter<[u8; 32]>,
     key: [u8; 32],
@@ -49,14 +49,14 @@ pub(super) struct SlasCallPermit<'l> {
 }
 
 impl SlasCallPermit<'_> {
-    /// Takes the count back: nothing was sent.
+    /// Takes the count back, because no call was made.
     pub(super) fn give_back(self) {
         self.limiter.refund(&self.key, self.config, self.amount);
     }
 }
 
 impl SlasCallLimits {
-    /// Counts calls to an organization's SLAS. A request that causes more than a minute has counts as all of them.
+    /// Counts calls to an organization's SLAS. A request with more calls than a minute allows counts as all of them.
     ///
     /// # Errors
     /// [`GatewayError::CallerRateLimited`] if the client has used up its rate.
@@ -97,14 +97,13 @@ fn take<'l>(
     Ok(SlasCallPermit { limiter, key, amount, config })
 }
 
-/// How much a client's own request to SLAS matters beside the gateway's. A trusted system has proved its identity, and has
-/// a rate of its own, so its requests matter like logins.
+/// Returns the priority of a client's request to SLAS. A trusted system is authenticated and has a rate limit of its own, so its
+/// requests have the priority of logins.
 pub(super) fn priority(route: &Route, credential: &UpstreamCredential) -> Priority {
-    let is_login = LOGINS.iter().any(|login| route.is(login));
-    match credential.origin() {
-        Origin::Caller(_) | Origin::Machine(..) | Origin::OnBehalf(..) => Priority::Login,
-        Origin::Shopper(_) | Origin::Session(..) | Origin::Slas | Origin::SlasClient(..) | Origin::Reported { .. } => {
-            if is_login {
+    match credential.source() {
+        Source::Caller(_) | Source::System(..) | Source::OnBehalf(..) => Priority::Login,
+        Source::Shopper(_) | Source::Session(..) | Source::Slas | Source::SlasClient(..) | Source::Reported { .. } => {
+            if LOGINS.iter().any(|login| route.has_operation_id(login)) {
                 Priority::ForwardedLogin
             } else {
                 Priority::Forwarded

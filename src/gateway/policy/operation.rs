@@ -70,6 +70,12 @@ impl Operation {
         !self.method.is_safe()
     }
 
+    /// Whether SLAS serves it and checks its credential. The gateway verifies no token for it.
+    #[must_use]
+    pub fn is_checked_by_slas(&self) -> bool {
+        self.kind == OperationKind::Slas && self.security.is_empty()
+    }
+
     /// Whether an API of Salesforce's asks for a shopper's token here, so that one on behalf of a shopper makes sense.
     #[must_use]
     pub fn wants_shopper(&self) -> bool {

@@ -1,44 +1,47 @@
-//! The credential of a private client, where a request for SLAS names the client and does not bring it.
+//! The credential of a private client that a request for SLAS names and does not bring.
 //!
-//! Owns in which operations the gateway vouches for a client, and in which field. Elsewhere it never
-//! does: who could have trusted-system tokens, revocation or introspection vouched for would be any
-//! shopper. Nor does it where `vouch` is false, or for a request that SLAS could read as one on behalf of
-//! a shopper. SLAS decides whether a proof is right: a wrong secret stays wrong, except below PWA Kit's prefix, where
-//! storefronts send a placeholder in its place.
+//! The gateway adds a client's credential only to the operations in [`ClientAuthTarget::of`]. If it did so for trusted-system
+//! tokens, revocation or introspection, every client could act as any shopper. It adds none if `vouch` is false, or to a request
+//! that SLAS could read as one on behalf of a shopper. SLAS checks a credential that the client brings, except below PWA Kit's
+//! prefix, where storefronts send a placeholder.
 
 use bytes::Bytes;
 use http::{Method, header::AUTHORIZATION, request::Parts};
 
-use super::{is_slas_own, on_behalf_hints};
-use crate::gateway::form::{self, Form};
+use super::on_behalf_hints;
 use crate::{
     config::{SlasClient, Tenant},
     gateway::{
-        Route, authorization_header::Authorization, error::GatewayError, headers::UpstreamCredential, path::Query,
+        authorization_header::Authorization,
+        credential::{Source, UpstreamCredential},
+        error::GatewayError,
+        form::{self, Form},
         policy::Operation,
+        query::Query,
+        request::Route,
     },
     observability::audit::{AuditRecord, Event},
     salesforce::slas::{AGENT_CLIENT_AUTH, CLIENT_AUTH, bare_credentials, basic_credentials},
 };
 
-/// Where an operation takes a client's credential from the gateway.
+/// Where an operation expects the credential of a SLAS client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientAuthTarget {
     /// `Authorization: Basic`.
     Authorization,
-    /// Beside the agent's own Account Manager token.
-    BesideTheAgent,
-    /// Beside the shopper's credentials, or nobody's, where SLAS demands it of the client.
+    /// `_sfdc_client_auth`, beside the trusted agent's Account Manager token.
+    BesideAgentToken,
+    /// `x-slas-client-auth`, for clients of which SLAS demands it (`strict_client_auth`).
     Strict,
-    /// Nowhere.
-    Nowhere,
+    /// The gateway adds no credential to the operation.
+    None,
 }
 
 impl ClientAuthTarget {
     fn of(operation: &Operation) -> Self {
         // Operations of other APIs have the same ids.
-        if !is_slas_own(operation) {
-            return Self::Nowhere;
+        if !operation.is_checked_by_slas() {
+            return Self::None;
         }
         match operation.id.as_str() {
             "getAccessToken"
@@ -47,36 +50,40 @@ impl ClientAuthTarget {
             | "getPasswordResetToken"
             | "resetPassword"
             | "getSessionBridgeAccessToken" => Self::Authorization,
-            "getTrustedAgentAccessToken" => Self::BesideTheAgent,
+            "getTrustedAgentAccessToken" => Self::BesideAgentToken,
             "authenticateCustomer" | "authorizeCustomer" => Self::Strict,
-            _ => Self::Nowhere,
+            _ => Self::None,
         }
     }
 
-    /// Whether this client's credential may be added here.
-    fn takes(self, client: &SlasClient) -> bool {
-        client.secret.is_some() && client.vouch && (self != Self::Strict || client.strict_client_auth)
+    /// Whether the gateway may add the credential of this client.
+    fn accepts(self, client: &SlasClient) -> bool {
+        let is_strict_only = self == Self::Strict && !client.strict_client_auth;
+        self != Self::None && client.secret.is_some() && client.vouch && !is_strict_only
     }
 }
 
-/// What the gateway adds to an operation of SLAS, in words.
+/// Describes the credential that the gateway adds to an operation of SLAS.
 #[must_use]
-pub fn what_is_added(operation: &Operation) -> Option<&'static str> {
+pub fn added_credential(operation: &Operation) -> Option<&'static str> {
     match ClientAuthTarget::of(operation) {
         ClientAuthTarget::Authorization => Some("Basic of the private client that is named"),
-        ClientAuthTarget::BesideTheAgent => Some("_sfdc_client_auth of the private client that is named"),
+        ClientAuthTarget::BesideAgentToken => Some("_sfdc_client_auth of the private client that is named"),
         ClientAuthTarget::Strict => Some("x-slas-client-auth of the strict client that is named"),
-        ClientAuthTarget::Nowhere => None,
+        ClientAuthTarget::None => None,
     }
 }
 
-/// The clients of these tenants whose credential the gateway adds to an operation of SLAS.
-pub fn whose_is_added<'t>(operation: &Operation, tenants: &'t [Tenant]) -> impl Iterator<Item = &'t SlasClient> {
-    let place = ClientAuthTarget::of(operation);
-    tenants.iter().flat_map(|tenant| &tenant.slas_clients).filter(move |client| place.takes(client))
+/// Returns the clients of these organizations whose credential the gateway adds to an operation of SLAS.
+pub fn clients_with_added_credential<'t>(
+    operation: &Operation,
+    tenants: &'t [Tenant],
+) -> impl Iterator<Item = &'t SlasClient> {
+    let target = ClientAuthTarget::of(operation);
+    tenants.iter().flat_map(|tenant| &tenant.slas_clients).filter(move |client| target.accepts(client))
 }
 
-/// The login that a request for SLAS is, if it is one, as the audit log tells of it: by which client.
+/// Returns the audit record of a login at SLAS, with the configured client that performs it.
 pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: Option<&Bytes>) -> Option<AuditRecord> {
     let grant = body.and_then(|body| Form::read(body).ok()?.single("grant_type").ok()?.map(|grant| grant.into_owned()));
     let is_login = match operation.id.as_str() {
@@ -85,33 +92,37 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
         | "getPasswordLessAccessToken"
         | "getSessionBridgeAccessToken"
         | "getTrustedSystemAccessToken"
-        | "getTrustedAgentAccessToken" => is_slas_own(operation),
+        | "getTrustedAgentAccessToken" => operation.is_checked_by_slas(),
         _ => false,
     };
-    let by = || match Authorization::read(&head.headers) {
+    let client = || match Authorization::read(&head.headers) {
         Ok(Authorization::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
         _ => named(head, body).ok().flatten(),
     };
-    // Only what is configured is told: the rest is anybody's text.
+    // Only configured clients appear in the audit log. Any other text is the client's own.
     let known = |name: String| tenant.slas_clients.iter().any(|client| client.id.as_str() == name).then_some(name);
-    is_login.then(|| AuditRecord { event: Some(Event::Login), actor: by().and_then(known), ..AuditRecord::default() })
+    is_login.then(|| AuditRecord {
+        event: Some(Event::Login),
+        actor: client().and_then(known),
+        ..AuditRecord::default()
+    })
 }
 
-/// Whether the form must be read to know which client's credential is missing, and whether it may be added.
-pub(super) fn wants_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
-    let place = ClientAuthTarget::of(operation);
+/// Whether the form must be read to know whose credential the gateway may add.
+pub(super) fn needs_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
+    let target = ClientAuthTarget::of(operation);
     let may_be_added = || {
-        let presented = Authorization::read(&head.headers);
-        let is_placeholder = route.for_storefront && matches!(presented, Ok(Authorization::Basic(_)));
-        place == ClientAuthTarget::Strict || is_placeholder || lacks_client(&presented)
+        let authorization = Authorization::read(&head.headers);
+        let is_placeholder = route.for_storefront && matches!(authorization, Ok(Authorization::Basic(_)));
+        target == ClientAuthTarget::Strict || is_placeholder || has_no_client(&authorization)
     };
-    place != ClientAuthTarget::Nowhere && tenant.slas_clients.iter().any(|client| place.takes(client)) && may_be_added()
+    tenant.slas_clients.iter().any(|client| target.accepts(client)) && may_be_added()
 }
 
-/// The credential under which a request goes to SLAS: what it brings, or the named client's.
+/// Returns the credential of a request for SLAS: the client's own, or the credential of the client that it names.
 ///
 /// # Errors
-/// [`GatewayError::Ambiguous`] if it names two clients.
+/// [`GatewayError::Ambiguous`] if the request names two clients.
 pub(super) fn credential(
     tenant: &Tenant,
     route: &Route,
@@ -119,41 +130,40 @@ pub(super) fn credential(
     head: &Parts,
     body: Option<&Bytes>,
 ) -> Result<UpstreamCredential, GatewayError> {
-    let place = ClientAuthTarget::of(operation);
-    // A form that was not read might ask for anything.
+    let target = ClientAuthTarget::of(operation);
+    // An unread form might request anything.
     let is_readable = head.method != Method::POST || (body.is_some() && form::is_form(&head.headers));
-    if place == ClientAuthTarget::Nowhere || !is_readable {
-        return Ok(UpstreamCredential::of_slas());
+    if target == ClientAuthTarget::None || !is_readable {
+        return Ok(Source::Slas.into());
     }
-    let presented = Authorization::read(&head.headers);
-    let name = match &presented {
-        Ok(Authorization::Basic(basic)) if place == ClientAuthTarget::Authorization && route.for_storefront => {
+    let authorization = Authorization::read(&head.headers);
+    let name = match &authorization {
+        Ok(Authorization::Basic(basic)) if target == ClientAuthTarget::Authorization && route.for_storefront => {
             Some(basic.user.clone())
         }
-        _ if place == ClientAuthTarget::Strict || lacks_client(&presented) => named(head, body)?,
-        // It brings its own, or something that SLAS is to judge.
+        _ if target == ClientAuthTarget::Strict || has_no_client(&authorization) => named(head, body)?,
+        // The request brings its own credential, or one that SLAS must judge.
         _ => None,
     };
     let client = name
-        .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && place.takes(client)))
+        .and_then(|name| tenant.slas_clients.iter().find(|client| client.id.as_str() == name && target.accepts(client)))
         .filter(|_| !on_behalf_hints::could_request_on_behalf(operation, head.uri.query(), body.map(|body| &body[..])));
-    Ok(client.and_then(|client| vouched(place, client)).unwrap_or_else(UpstreamCredential::of_slas))
+    Ok(client.and_then(|client| credential_for(target, client)).unwrap_or_else(|| Source::Slas.into()))
 }
 
-/// Whether a request brings no client's credential. A bearer token is none: it is an agent's, or of no
-/// use where a client must prove itself.
-fn lacks_client(presented: &Result<Authorization, GatewayError>) -> bool {
-    matches!(presented, Ok(Authorization::Nothing | Authorization::Bearer(_)))
+/// Whether a request brings no SLAS client's credential. A bearer token belongs to an agent, or is useless for client
+/// authentication.
+fn has_no_client(authorization: &Result<Authorization, GatewayError>) -> bool {
+    matches!(authorization, Ok(Authorization::Nothing | Authorization::Bearer(_)))
 }
 
-/// The client that a request names in its query or form.
+/// Returns the client that a request names in its query or form.
 ///
 /// # Errors
-/// [`GatewayError::Ambiguous`] if they name two.
+/// [`GatewayError::Ambiguous`] if the request names two clients.
 pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, GatewayError> {
-    let query = Query::parse(head.uri.query()).map_err(|ambiguity| GatewayError::Ambiguous(ambiguity.to_string()))?;
-    let in_query = query.single("client_id").map_err(|ambiguity| GatewayError::Ambiguous(ambiguity.to_string()))?;
-    let in_query = in_query.filter(|id| !id.is_empty());
+    let query = Query::parse(head.uri.query())?;
+    let in_query = query.single("client_id")?.filter(|id| !id.is_empty());
     let form = body.map(|body| Form::read(body)).transpose()?;
     let in_form = form.as_ref().map(|form| form.single("client_id")).transpose()?.flatten();
     match (in_query, in_form) {
@@ -164,15 +174,15 @@ pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>
     }
 }
 
-fn vouched(place: ClientAuthTarget, client: &SlasClient) -> Option<UpstreamCredential> {
+fn credential_for(target: ClientAuthTarget, client: &SlasClient) -> Option<UpstreamCredential> {
     let secret = client.secret.as_ref()?;
-    let (field, value) = match place {
+    let (field, value) = match target {
         ClientAuthTarget::Authorization => (AUTHORIZATION, basic_credentials(&client.id, secret)),
-        ClientAuthTarget::BesideTheAgent => (AGENT_CLIENT_AUTH, bare_credentials(&client.id, secret)),
+        ClientAuthTarget::BesideAgentToken => (AGENT_CLIENT_AUTH, bare_credentials(&client.id, secret)),
         ClientAuthTarget::Strict => (CLIENT_AUTH, bare_credentials(&client.id, secret)),
-        ClientAuthTarget::Nowhere => return None,
+        ClientAuthTarget::None => return None,
     };
-    Some(UpstreamCredential::of_slas_client(field, value))
+    Some(Source::SlasClient(field, value).into())
 }
 
 #[cfg(test)]
@@ -182,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_tells_no_secret() {
+    fn credential_debug_output_has_no_secret() {
         let client = SlasClient {
             id: "c1".parse().unwrap(),
             secret: Some(SecretString::from("s3cret")),
@@ -192,11 +202,11 @@ mod tests {
             vouch: true,
             requests_per_second: None,
         };
-        for place in [ClientAuthTarget::Authorization, ClientAuthTarget::BesideTheAgent, ClientAuthTarget::Strict] {
-            let credential = vouched(place, &client).unwrap();
-            let shown = format!("{credential:?} {:?}", credential.client_proof());
+        for target in [ClientAuthTarget::Authorization, ClientAuthTarget::BesideAgentToken, ClientAuthTarget::Strict] {
+            let credential = credential_for(target, &client).unwrap();
+            let shown = format!("{credential:?} {:?}", credential.slas_client_field());
             assert!(!shown.contains("s3cret") && !shown.contains("YzE6"), "{shown}");
         }
-        assert!(vouched(ClientAuthTarget::Nowhere, &client).is_none());
+        assert!(credential_for(ClientAuthTarget::None, &client).is_none());
     }
 }

@@ -1,15 +1,13 @@
-//! What is kept from a caller of SLAS's answers, and from caches.
+//! Edits of SLAS's responses.
 //!
-//! Owns that nobody learns from `passwordless/login` who is a shopper: known and unknown are answered
-//! alike, by an empty 200 with the same fields, whatever SLAS said. And that no answer with a token is
-//! stored on its way.
+//! `passwordless/login` does not reveal whether an account exists: known and unknown shoppers get the same empty 200 with the same
+//! fields, whatever SLAS responds. No cache may store a response with a token.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH},
 };
 
-use super::is_slas_own;
 use crate::{
     gateway::{
         headers::{CORRELATION_ID, HeaderEdits},
@@ -18,44 +16,44 @@ use crate::{
     salesforce::slas::SHOPPER_UNKNOWN,
 };
 
-/// Fields that SLAS's answer to a known and to an unknown shopper may keep: they tell of the service.
-const TELLS_NOTHING: [&str; 3] = ["date", "vary", "x-correlation-id"];
-const TELLS_NOTHING_PREFIXES: [&str; 2] = ["x-ratelimit-", "access-control-"];
+/// Fields that do not reveal whether a shopper exists: they describe the service.
+const SAFE_HEADERS: [&str; 3] = ["date", "vary", "x-correlation-id"];
+const SAFE_HEADER_PREFIXES: [&str; 2] = ["x-ratelimit-", "access-control-"];
 
-/// Changes to an answer of SLAS.
+/// Edits of a response of SLAS.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct AnswerEdits {
-    /// The status in place of SLAS's.
+pub struct ResponseEdits {
+    /// The status to send instead of SLAS's.
     pub status: Option<StatusCode>,
-    /// Whether the body stays here.
+    /// Whether the gateway drops the body.
     pub drops_body: bool,
-    /// The edits of the header.
+    /// The edits of the header fields.
     pub header: HeaderEdits,
 }
 
-/// The changes to an answer, if it is one of SLAS that needs any.
+/// Returns the edits of a response, if it is one of SLAS that needs any.
 #[must_use]
-pub fn answer_edits(operation: &Operation, status: StatusCode, headers: &HeaderMap) -> Option<AnswerEdits> {
-    if !is_slas_own(operation) {
+pub fn response_edits(operation: &Operation, status: StatusCode, headers: &HeaderMap) -> Option<ResponseEdits> {
+    if !operation.is_checked_by_slas() {
         return None;
     }
     match (operation.id.as_str(), status) {
-        ("authorizePasswordlessCustomer", StatusCode::OK | SHOPPER_UNKNOWN) => Some(alike(headers)),
-        _ if gives_tokens(operation) => {
+        ("authorizePasswordlessCustomer", StatusCode::OK | SHOPPER_UNKNOWN) => Some(uniform(headers)),
+        _ if issues_tokens(operation) => {
             let no_store = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            Some(AnswerEdits {
+            Some(ResponseEdits {
                 header: HeaderEdits { remove: Vec::new(), set: vec![no_store] },
-                ..AnswerEdits::default()
+                ..ResponseEdits::default()
             })
         }
         _ => None,
     }
 }
 
-/// Whether an operation of SLAS answers with tokens.
+/// Whether the operation issues tokens.
 #[must_use]
-pub(super) fn gives_tokens(operation: &Operation) -> bool {
-    let gives = matches!(
+pub(super) fn issues_tokens(operation: &Operation) -> bool {
+    let issues = matches!(
         operation.id.as_str(),
         "getAccessToken"
             | "getPasswordLessAccessToken"
@@ -63,23 +61,23 @@ pub(super) fn gives_tokens(operation: &Operation) -> bool {
             | "getTrustedAgentAccessToken"
             | "getTrustedSystemAccessToken"
     );
-    gives && is_slas_own(operation)
+    issues && operation.is_checked_by_slas()
 }
 
-/// The empty 200 that says nothing, by the order of its fields neither: all are taken out, and those that
-/// may stay set anew.
-fn alike(headers: &HeaderMap) -> AnswerEdits {
+/// Returns the edits for an empty 200 that reveals nothing. The gateway removes all fields and sets the safe ones again in a fixed
+/// order, because the order could reveal something too.
+fn uniform(headers: &HeaderMap) -> ResponseEdits {
     let remove: Vec<HeaderName> = headers.keys().cloned().collect();
-    let mut kept: Vec<&HeaderName> = remove.iter().filter(|name| tells_nothing(name)).collect();
+    let mut kept: Vec<&HeaderName> = remove.iter().filter(|name| is_safe(name)).collect();
     kept.sort_unstable_by_key(|name| name.as_str());
     let mut set = vec![(CONTENT_LENGTH, HeaderValue::from_static("0"))];
     set.extend(kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))));
-    AnswerEdits { status: Some(StatusCode::OK), drops_body: true, header: HeaderEdits { remove, set } }
+    ResponseEdits { status: Some(StatusCode::OK), drops_body: true, header: HeaderEdits { remove, set } }
 }
 
-fn tells_nothing(name: &HeaderName) -> bool {
+fn is_safe(name: &HeaderName) -> bool {
     let text = name.as_str();
     *name == CORRELATION_ID
-        || TELLS_NOTHING.contains(&text)
-        || TELLS_NOTHING_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        || SAFE_HEADERS.contains(&text)
+        || SAFE_HEADER_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }

@@ -1,8 +1,9 @@
-//! Logins that callers perform at SLAS through this gateway, where the tenant wants them to be sessions.
+//! Token requests whose response the gateway reads before the client does.
 //!
-//! Owns what is done with a request for tokens then: it is sent on here and not by the proxy, because its
-//! answer must be kept before the caller has it. Request and answer are the caller's and SLAS's own: all that
-//! is changed is a refresh token that the gateway has renewed behind the caller's back.
+//! The gateway sends such a request itself, because the session must be stored before the client has the token. Request and
+//! response stay those of the client and SLAS. The gateway changes only a refresh token that it has renewed meanwhile.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
@@ -12,18 +13,18 @@ use http::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::response::{answer_edits, gives_tokens};
-use crate::gateway::form::{self, Form};
+use super::{client_auth, response::response_edits};
 use crate::{
-    config,
     gateway::{
-        Gateway, Route, Tenant,
         authorization_header::Authorization,
+        credential::UpstreamCredential,
         error::GatewayError,
-        headers::{self, UpstreamCredential},
-        path::Query,
+        form::{self, Form},
+        headers,
         policy::Operation,
-        problem::LocalResponse,
+        problem,
+        response::LocalResponse,
+        tenant::Tenant,
     },
     salesforce::{
         error::SalesforceError,
@@ -32,60 +33,59 @@ use crate::{
         transport::Response,
     },
     tokens::sessions::{
-        CallerHeldSession, CallerRefresh, PresentedRefreshToken as Presented, RefreshTokenEpoch, SessionError,
-        TokenOrigin,
+        CallerHeldSession, CallerRefresh, PresentedRefreshToken, RefreshTokenEpoch, SessionError, Sessions, TokenOrigin,
     },
     types::SiteId,
-    verify::shopper_token::VerifiedToken,
+    verify::shopper_token::ShopperVerifier,
 };
 
-/// The field of forms and queries with a refresh token.
-const REFRESH_TOKEN: &str = "refresh_token";
-/// The header field in which servers of storefronts that keep tokens in cookies send it instead.
+/// The header field in which a storefront's server sends the refresh token if its tokens are in cookies.
 const REFRESH_TOKEN_HEADER: HeaderName = HeaderName::from_static("sfdc_refresh_token");
 
-/// A request for tokens.
-pub(super) struct Login<'r> {
+/// A token request.
+pub(super) struct TokenRequest<'r> {
     pub(super) tenant: &'r Tenant,
     pub(super) operation: &'r Operation,
     pub(super) head: &'r Parts,
     pub(super) form: Bytes,
-    pub(super) credential: UpstreamCredential,
+    pub(super) credential: &'r UpstreamCredential,
     pub(super) correlation_id: &'r str,
 }
 
-/// The same as it is sent to SLAS.
+/// A token request as the gateway sends it to SLAS.
 #[derive(Clone)]
-struct Passed {
+struct SlasRequest {
     slas: Slas,
     rest: String,
     headers: HeaderMap,
     form: Bytes,
 }
 
-/// What is asked of a refresh token.
+/// What serves a token request.
 enum RefreshTarget {
-    /// SLAS, as the request came.
+    /// SLAS, with the request as received.
     Slas,
-    /// The session that the gateway has of it.
+    /// The session that the gateway has for the refresh token.
     Session(CallerHeldSession),
-    /// Nothing: its session was ended.
+    /// Nothing: the session has ended.
     Ended,
 }
 
-/// Whether the answers of an operation become sessions.
-pub(super) fn is_registered(tenant: &config::Tenant, operation: &Operation) -> bool {
-    tenant.register_sessions && gives_tokens(operation)
+/// Performs token requests.
+#[derive(Debug)]
+pub(super) struct TokenEndpoint {
+    sessions: Arc<Sessions>,
+    shoppers: Arc<ShopperVerifier>,
 }
 
-/// Whether a request for tokens is a refresh.
+/// Whether a token request is a refresh.
 fn is_refresh(operation: &Operation, form: &Form<'_>) -> Result<bool, GatewayError> {
-    Ok(operation.id == "getAccessToken" && form.single("grant_type")?.as_deref() == Some(REFRESH_TOKEN))
+    Ok(operation.id == "getAccessToken" && form.single("grant_type")?.as_deref() == Some(form::REFRESH_TOKEN))
 }
 
-/// The refresh token that a request presents, in the form or in the header field.
+/// Returns the refresh token of a request, in the form or in the header field.
 fn presented(head: &Parts, form: &Form<'_>) -> Result<Option<SecretString>, GatewayError> {
-    let in_form = form.single(REFRESH_TOKEN)?;
+    let in_form = form.single(form::REFRESH_TOKEN)?;
     let mut fields = head.headers.get_all(REFRESH_TOKEN_HEADER).iter();
     let in_header = match (fields.next().map(HeaderValue::to_str), fields.next()) {
         (None, _) => None,
@@ -100,35 +100,40 @@ fn presented(head: &Parts, form: &Form<'_>) -> Result<Option<SecretString>, Gate
     }
 }
 
-impl Gateway {
-    /// Sends a request for tokens to SLAS, keeps what it answers, and answers the same.
+impl TokenEndpoint {
+    pub(super) fn new(sessions: Arc<Sessions>, shoppers: Arc<ShopperVerifier>) -> Self {
+        Self { sessions, shoppers }
+    }
+
+    /// Sends a token request to SLAS, stores the session and returns SLAS's response.
     ///
     /// # Errors
-    /// [`GatewayError`].
-    pub(super) async fn registered_login(&self, login: &Login<'_>) -> Result<LocalResponse, GatewayError> {
+    /// [`GatewayError::Ambiguous`] for a request with two readings; [`GatewayError::StoreUnavailable`];
+    /// [`GatewayError::UpstreamUnavailable`] and [`GatewayError::UpstreamTimeout`] if SLAS does not answer.
+    pub(super) async fn perform(&self, login: &TokenRequest<'_>) -> Result<LocalResponse, GatewayError> {
         let form = Form::read(&login.form)?;
         let site = form.single("channel_id")?.and_then(|site| site.parse::<SiteId>().ok());
-        let passed = login.passed();
+        let request = login.slas_request();
         let is_refresh = is_refresh(login.operation, &form)?;
         let refresh_token = if is_refresh { presented(login.head, &form)? } else { None };
-        let answered = match self.caller_held_session(login, refresh_token.as_ref(), site.as_ref()).await? {
+        let answered = match self.refresh_target(login, refresh_token.as_ref(), site.as_ref()).await? {
             RefreshTarget::Session(handed) => {
                 let proof =
-                    passed.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
-                let passed = passed.clone();
-                let request = [passed.rest.as_bytes(), b"\0", &passed.form].concat();
-                let exchange = move |valid| async move { passed.with(&valid).send().await };
-                self.sessions.refresh_caller_held(handed, &proof, &request, exchange).await
+                    request.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
+                let key = [request.rest.as_bytes(), b"\0", &request.form].concat();
+                let request = request.clone();
+                let exchange = move |valid| async move { request.with(&valid).send().await };
+                self.sessions.refresh_caller_held(handed, &proof, &key, exchange).await
             }
             RefreshTarget::Ended => Ok(CallerRefresh::Revoked),
             RefreshTarget::Slas => Ok(CallerRefresh::Gone),
         };
         match answered {
-            Ok(CallerRefresh::Response(answer)) => return Ok(login.reply(&answer)),
-            Ok(CallerRefresh::Revoked) => return Ok(LocalResponse::refresh_token_void()),
-            // There is no session: what the caller brings is for SLAS to judge.
+            Ok(CallerRefresh::Response(answer)) => return Ok(login.response(&answer)),
+            Ok(CallerRefresh::Revoked) => return Ok(problem::refresh_token_revoked()),
+            // There is no session. SLAS decides about the request.
             Ok(CallerRefresh::Gone) => {}
-            Err(SessionError::Slas(error)) => return Err(GatewayError::of_api(&error)),
+            Err(SessionError::Slas(error)) => return Err(GatewayError::from_api(&error)),
             Err(_) => return Err(GatewayError::StoreUnavailable),
         }
         let origin = match (&refresh_token, is_refresh) {
@@ -136,28 +141,28 @@ impl Gateway {
             (None, true) => TokenOrigin::Refresh(RefreshTokenEpoch::Unknown),
             (None, false) => TokenOrigin::Login,
         };
-        let answer = passed.send().await.map_err(|error| GatewayError::of_api(&error))?;
+        let answer = request.send().await.map_err(|error| GatewayError::from_api(&error))?;
         if self.take_over(login, site, &answer, origin).await {
-            Ok(login.reply(&answer))
+            Ok(login.response(&answer))
         } else {
-            Ok(LocalResponse::refresh_token_void())
+            Ok(problem::refresh_token_revoked())
         }
     }
 
-    /// Whether the answer to a request for tokens must be read although it becomes no session: after a logout, the
-    /// tokens of a later login must be told from those of the session that was logged out.
+    /// Whether the gateway must read the response of a request that begins no session. After a logout, the tokens of a later login
+    /// must be distinguishable from those of the ended session.
     pub(super) fn must_record_epoch(&self, operation: &Operation, form: &[u8]) -> bool {
         let Ok(fields) = Form::read(form) else { return false };
-        // This gateway may not have heard of the logout yet.
+        // This replica may not know of the logout yet.
         let names_a_session =
             is_refresh(operation, &fields) == Ok(true) || matches!(fields.single("usid"), Ok(Some(_)));
         names_a_session || self.sessions.knows_of_logouts()
     }
 
-    /// The session whose refresh token a request presents, under the name of the same client and site.
-    async fn caller_held_session(
+    /// Finds the session of the refresh token, for the same client and site.
+    async fn refresh_target(
         &self,
-        login: &Login<'_>,
+        login: &TokenRequest<'_>,
         refresh_token: Option<&SecretString>,
         site: Option<&SiteId>,
     ) -> Result<RefreshTarget, GatewayError> {
@@ -166,23 +171,29 @@ impl Gateway {
         };
         let client = match Authorization::read(&login.head.headers) {
             Ok(Authorization::Basic(basic)) => Some(basic.user),
-            _ => super::client_auth::named(login.head, Some(&login.form))?,
+            _ => client_auth::named(login.head, Some(&login.form))?,
         };
         let client = client.and_then(|client| client.parse().ok());
         let (Some(client), Some(site)) = (client, site) else { return Ok(RefreshTarget::Slas) };
         let organization = &login.tenant.settings.organization;
         let found = self.sessions.find_caller_held(organization, &client, Some(site), refresh_token).await;
         match found.map_err(|_| GatewayError::StoreUnavailable)? {
-            Presented::Session(handed) => Ok(RefreshTarget::Session(handed)),
-            Presented::Revoked => Ok(RefreshTarget::Ended),
-            Presented::Unknown => Ok(RefreshTarget::Slas),
+            PresentedRefreshToken::Session(handed) => Ok(RefreshTarget::Session(handed)),
+            PresentedRefreshToken::Revoked => Ok(RefreshTarget::Ended),
+            PresentedRefreshToken::Unknown => Ok(RefreshTarget::Slas),
         }
     }
 
-    /// Begins the session of an answer with tokens of a configured client, where the tenant wants that, and notes that a
-    /// login came after a logout. Whatever is wrong with the answer, the caller gets it, unless it is that of a refresh of
-    /// a session that was logged out.
-    async fn take_over(&self, login: &Login<'_>, site: Option<SiteId>, answer: &Response, origin: TokenOrigin) -> bool {
+    /// Begins the session of a token response for a configured client, if the tenant registers sessions, and records that the login
+    /// came after a logout. Returns `false` if the response is a refresh of a session that was logged out. In any other case the
+    /// client gets SLAS's response, whatever is wrong with it.
+    async fn take_over(
+        &self,
+        login: &TokenRequest<'_>,
+        site: Option<SiteId>,
+        answer: &Response,
+        origin: TokenOrigin,
+    ) -> bool {
         let organization = &login.tenant.settings.organization;
         if answer.status != StatusCode::OK {
             return true;
@@ -191,7 +202,7 @@ impl Gateway {
         let verified = match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
             Ok(verified) => verified,
             Err(error) => {
-                tracing::warn!(%error, %organization, "a login at SLAS becomes no session");
+                tracing::warn!(%error, %organization, "login at SLAS begins no session: its token does not verify");
                 return true;
             }
         };
@@ -200,7 +211,7 @@ impl Gateway {
             Ok(Some(after)) => Some(after),
             Ok(None) => return false,
             Err(error) => {
-                tracing::warn!(%error, "whether a login came after a logout could not be asked, or not be told");
+                tracing::warn!(%error, "failed to record that a login came after a logout");
                 None
             }
         };
@@ -212,94 +223,44 @@ impl Gateway {
         }
         true
     }
-
-    /// The session whose refresh token a request revokes, if the gateway has it.
-    ///
-    /// # Errors
-    /// [`GatewayError::StoreUnavailable`].
-    pub(super) async fn revoked_session(
-        &self,
-        route: &Route,
-        head: &Parts,
-        form: &[u8],
-    ) -> Result<Option<CallerHeldSession>, GatewayError> {
-        let token = Form::read(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
-        let Ok(Authorization::Basic(basic)) = Authorization::read(&head.headers) else { return Ok(None) };
-        let (Some(token), Ok(client)) = (token, basic.user.parse()) else { return Ok(None) };
-        match self.sessions.find_caller_held(&route.organization, &client, None, &token).await {
-            Ok(Presented::Session(handed)) => Ok(Some(handed)),
-            Ok(Presented::Revoked | Presented::Unknown) => Ok(None),
-            Err(_) => Err(GatewayError::StoreUnavailable),
-        }
-    }
-
-    /// The target of a logout with the refresh token that is valid now in place of the caller's, where that
-    /// differs: SLAS would not know the caller's any more.
-    ///
-    /// # Errors
-    /// [`GatewayError::Ambiguous`], [`GatewayError::StoreUnavailable`].
-    pub(super) async fn logout_target(
-        &self,
-        route: &Route,
-        head: &Parts,
-        token: &VerifiedToken,
-    ) -> Result<Option<String>, GatewayError> {
-        let ambiguous = |ambiguity: crate::gateway::path::PathError| GatewayError::Ambiguous(ambiguity.to_string());
-        let text = head.uri.query().unwrap_or_default();
-        let query = Query::parse(Some(text)).map_err(ambiguous)?;
-        let presented = query.single(REFRESH_TOKEN).map_err(ambiguous)?.map(|token| SecretString::from(&*token));
-        let site = query.single("channel_id").map_err(ambiguous)?.and_then(|site| site.parse::<SiteId>().ok());
-        let (Some(presented), Some(site)) = (presented, site) else { return Ok(None) };
-        let found =
-            self.sessions.find_caller_held(&route.organization, &token.shopper.client, Some(&site), &presented).await;
-        let handed = match found.map_err(|_| GatewayError::StoreUnavailable)? {
-            Presented::Session(handed) => Some(handed).filter(|handed| handed.is_of(&token.shopper)),
-            Presented::Revoked | Presented::Unknown => None,
-        };
-        Ok(handed.map(|handed| {
-            let target = route.upstream_target.as_deref().unwrap_or(head.uri.path());
-            let path = target.split('?').next().unwrap_or_default();
-            format!("{path}?{}", form::replaced(text, REFRESH_TOKEN, handed.refresh_token().expose_secret()))
-        }))
-    }
 }
 
-impl Login<'_> {
-    /// The request as the proxy would send it, with the client's proof where it is due.
-    fn passed(&self) -> Passed {
+impl TokenRequest<'_> {
+    /// Returns the request as the proxy would send it, with the credential of the SLAS client.
+    fn slas_request(&self) -> SlasRequest {
         let mut headers = self.head.headers.clone();
         let correlation_id = HeaderValue::from_str(self.correlation_id).unwrap_or(HeaderValue::from_static("none"));
         let edits = headers::request_edits(&headers, &HeaderValue::from_static(""), &correlation_id);
-        for name in edits.remove.into_iter().chain(headers::of_this_hop(&headers)) {
+        for name in edits.remove.into_iter().chain(headers::hop_by_hop_headers(&headers)) {
             headers.remove(name);
         }
         for (name, value) in edits.set {
             headers.insert(name, value);
         }
-        // The client of this call writes its own; the answer must be readable here.
+        // The HTTP client writes its own. The gateway must be able to read the response.
         for name in [HOST, CONTENT_LENGTH, EXPECT] {
             headers.remove(name);
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some((field, proof)) = self.credential.client_proof() {
-            headers.insert(field, proof.clone());
+        if let Some((field, value)) = self.credential.slas_client_field() {
+            headers.insert(field, value.clone());
         }
         let below = self.operation.template.split_once("/oauth2").map_or("", |(_, below)| below);
         let rest = match self.head.uri.query() {
             Some(query) => format!("{below}?{query}"),
             None => below.to_owned(),
         };
-        Passed { slas: self.tenant.slas.clone(), rest, headers, form: self.form.clone() }
+        SlasRequest { slas: self.tenant.slas.clone(), rest, headers, form: self.form.clone() }
     }
 
-    /// SLAS's answer for the caller.
-    fn reply(&self, answer: &Response) -> LocalResponse {
+    /// Returns SLAS's response for the client.
+    fn response(&self, answer: &Response) -> LocalResponse {
         let mut headers = answer.headers.clone();
         let edits = headers::response_edits(&headers, &HeaderValue::from_static(""));
         for name in edits.remove.into_iter().chain([CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]) {
             headers.remove(name);
         }
-        let edits = answer_edits(self.operation, answer.status, &headers).unwrap_or_default();
+        let edits = response_edits(self.operation, answer.status, &headers).unwrap_or_default();
         for (name, value) in edits.header.set {
             headers.insert(name, value);
         }
@@ -307,12 +268,12 @@ impl Login<'_> {
     }
 }
 
-impl Passed {
-    /// The same with the refresh token that is valid now, wherever the caller wrote its own.
+impl SlasRequest {
+    /// Replaces the client's refresh token by the valid one.
     fn with(mut self, valid: &SecretString) -> Self {
         let valid = valid.expose_secret();
         if let Ok(text) = std::str::from_utf8(&self.form) {
-            self.form = form::replaced(text, REFRESH_TOKEN, valid).into();
+            self.form = form::replaced(text, form::REFRESH_TOKEN, valid).into();
         }
         if let Some(field) = self.headers.get_mut(REFRESH_TOKEN_HEADER)
             && let Ok(mut value) = HeaderValue::from_str(valid)

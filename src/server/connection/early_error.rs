@@ -8,7 +8,7 @@ use pingora::protocols::http::date::get_cached_date;
 
 use crate::{
     correlation,
-    gateway::{error::GatewayError, headers::CORRELATION_ID, problem::LocalResponse},
+    gateway::{error::GatewayError, headers::CORRELATION_ID, problem},
     observability::metrics::Metrics,
     server::context,
 };
@@ -22,7 +22,7 @@ pub(super) fn error_for(library_response: &[u8]) -> GatewayError {
 
 /// The whole response in HTTP/1.1, the last one of its connection. Counts and logs the error.
 pub(super) fn response(refusal: &GatewayError, metrics: &Metrics) -> Vec<u8> {
-    let reply = LocalResponse::refusal(refusal);
+    let reply = problem::response(refusal);
     let correlation_id = correlation::new();
     metrics.refusals.with_label_values(&[reply.code.unwrap_or_default()]).inc();
     context::record_early_error(reply.status, reply.code, &correlation_id, metrics);

@@ -13,7 +13,7 @@ use serde::{
 };
 
 use crate::gateway::form::{Form, Media};
-use crate::gateway::{error::GatewayError, path::Query};
+use crate::gateway::{error::GatewayError, query::Query};
 
 /// Fields that name a shopper, or where a message to one goes.
 const FIELDS: [&str; 5] = ["user_id", "login_id", "username", "email", "phone_number"];

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::gateway::authn::client_cert::{CertificateName, InvalidCertificateName, PeerCertificate};
+use crate::gateway::client_cert::{CertificateName, InvalidCertificateName, PeerCertificate};
 use crate::gateway::policy::{InvalidGlob, Operation, OperationGlob};
 use crate::{
     config::{self, CallerIdentity},
