@@ -1,8 +1,7 @@
-//! Salesforce's services as wire contracts: what to send, and what may come back.
+//! Clients of Salesforce's services: SLAS, Account Manager, and the one Shopper API call that the gateway makes itself.
 //!
-//! Owns the shapes of requests and answers of SLAS, Account Manager and the one Shopper API call
-//! that the gateway makes for itself, and whether one of them may be made just now (`guard`). Refuses to cache and to
-//! choose: that is for those who call.
+//! The clients build requests and parse responses. `guard` decides whether a call may be made now. Nothing here caches tokens or
+//! chooses between them.
 
 pub mod account_manager;
 pub mod customers;

@@ -1,4 +1,4 @@
-//! Account Manager: the issuer of system tokens.
+//! A client of Account Manager, the issuer of system tokens.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,28 +19,28 @@ const JWKS_PATH: &str = "/dwsso/oauth2/connect/jwk_uri";
 const TOKEN_PATH: &str = "/dwsso/oauth2/access_token";
 const ISSUER_PATH: &str = "/dwsso/oauth2";
 
-/// A token answer (RFC 6749, 5.1). What the gateway does not use is left out.
+/// A token response (RFC 6749, 5.1), without the fields that the gateway does not use.
 #[derive(Debug, Deserialize)]
 pub struct SystemTokenResponse {
     /// The system token.
     pub access_token: SecretString,
-    /// Its life, seconds; Account Manager says 1799.
+    /// Its lifetime, seconds. Account Manager sends 1799.
     #[serde(deserialize_with = "json::seconds")]
     pub expires_in: u64,
-    /// What was granted, where that is said.
+    /// The granted scopes, if the response has them.
     #[serde(default)]
     scope: Option<String>,
 }
 
 impl SystemTokenResponse {
-    /// The scopes granted: those asked for, where the answer names none (RFC 6749, 5.1).
+    /// Returns the granted scopes. A response without scopes grants the requested ones (RFC 6749, 5.1).
     #[must_use]
-    pub fn granted_scopes(&self, asked: &Scopes) -> Scopes {
-        self.scope.as_ref().and_then(|scope| scope.parse().ok()).unwrap_or_else(|| asked.clone())
+    pub fn granted_scopes(&self, requested: &Scopes) -> Scopes {
+        self.scope.as_ref().and_then(|scope| scope.parse().ok()).unwrap_or_else(|| requested.clone())
     }
 }
 
-/// Account Manager at one address.
+/// A client of one Account Manager.
 #[derive(Debug, Clone)]
 pub struct AccountManager {
     transport: Transport,
@@ -48,13 +48,13 @@ pub struct AccountManager {
 }
 
 impl AccountManager {
-    /// Account Manager at `url` (origin only).
+    /// Creates a client of Account Manager at `url` (origin only).
     #[must_use]
     pub fn new(transport: Transport, url: Url) -> Self {
         Self { transport, url }
     }
 
-    /// The issuer of its tokens: its origin with the port spelled out, and `/dwsso/oauth2`, e.g.
+    /// Returns the issuer of its tokens: its origin with the explicit port, and `/dwsso/oauth2`, for example
     /// `https://account.demandware.com:443/dwsso/oauth2`.
     #[must_use]
     pub fn issuer(&self) -> String {
@@ -63,7 +63,7 @@ impl AccountManager {
         format!("{}://{host}:{port}{ISSUER_PATH}", self.url.scheme())
     }
 
-    /// Where its key set is.
+    /// Returns the URL of the key set.
     #[must_use]
     pub fn jwks_url(&self) -> Url {
         let mut url = self.url.clone();
@@ -71,22 +71,26 @@ impl AccountManager {
         url
     }
 
-    /// Its key set, as it came.
+    /// Returns the unparsed key set.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn jwks(&self) -> Result<Bytes, SalesforceError> {
         let kind = CallKind::new("account_manager", "jwks", Priority::Maintenance);
-        let answer = self.transport.send(kind, self.transport.client().get(self.jwks_url())).await?;
-        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(SalesforceError::from_response(&answer)) }
+        let response = self.transport.send(kind, self.transport.client().get(self.jwks_url())).await?;
+        if response.status == StatusCode::OK {
+            Ok(response.body)
+        } else {
+            Err(SalesforceError::from_response(&response))
+        }
     }
 
-    /// A token of a client's own (`client_credentials`). Every scope must be one that the client has: one that is
-    /// not fails the whole exchange. Without scopes it is asked for what the client has by default (RFC 6749, 3.3).
+    /// Returns a client's own token (`client_credentials`). One scope that the client does not have fails the whole request.
+    /// Without scopes the client gets its default scopes (RFC 6749, 3.3).
     ///
     /// # Errors
-    /// [`SalesforceError`]; a wrong secret is [`SalesforceError::Rejected`] with `invalid_client`, a scope that the client
-    /// has not is `invalid_scope`.
+    /// [`SalesforceError`] if the call fails; [`SalesforceError::Rejected`] with `invalid_client` if the secret is wrong, and with
+    /// `invalid_scope` if the client lacks a scope.
     pub async fn client_credentials(
         &self,
         client: &ClientId,
@@ -103,10 +107,10 @@ impl AccountManager {
             .post(self.url(TOKEN_PATH))
             .basic_auth(client, Some(secret.expose_secret()))
             .form(&form);
-        let token = |answer: &Response| match answer.status {
-            StatusCode::OK => json::read(&answer.body)
-                .map_err(|why| SalesforceError::malformed(format!("a token answer that cannot be read: {why}"))),
-            _ => Err(SalesforceError::from_response(answer)),
+        let token = |response: &Response| match response.status {
+            StatusCode::OK => json::read(&response.body)
+                .map_err(|why| SalesforceError::malformed(format!("invalid token response: {why}"))),
+            _ => Err(SalesforceError::from_response(response)),
         };
         self.transport.exchange(kind, request, token).await
     }

@@ -1,7 +1,7 @@
-//! The one Shopper API call that the gateway makes for itself: a shopper's own profile.
+//! The one Shopper API call that the gateway makes itself: a shopper's own profile.
 //!
-//! The document is never modelled: it is Salesforce's, and goes to the caller as it came. It only must be one: a JSON
-//! object, and not the page of something that stands in between.
+//! The gateway passes the document on unchanged. It only checks that the document is a JSON object, and not an error page of an
+//! intermediary.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ pub struct Customers {
 }
 
 impl Customers {
-    /// Shopper Customers at `api` (origin only).
+    /// Creates a client of Shopper Customers at `api` (origin only).
     #[must_use]
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
@@ -38,10 +38,10 @@ impl Customers {
         }
     }
 
-    /// `shopper-customers.getCustomer` with the shopper's own token: the Customer document.
+    /// Returns the Customer document, by `shopper-customers.getCustomer` with the shopper's own token.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails or the document is not a JSON object.
     pub async fn customer(
         &self,
         site: &SiteId,
@@ -56,10 +56,10 @@ impl Customers {
             .bearer_auth(access_token.expose_secret())
             .header(ACCEPT, "application/json");
         let kind = CallKind::new("api", "customer", Priority::Profile).retryable();
-        let document = |answer: &Response| match answer.status {
-            StatusCode::OK if is_object(&answer.body) => Ok(answer.body.clone()),
-            StatusCode::OK => Err(SalesforceError::malformed("a profile that is no JSON object")),
-            _ => Err(SalesforceError::from_response(answer)),
+        let document = |response: &Response| match response.status {
+            StatusCode::OK if is_object(&response.body) => Ok(response.body.clone()),
+            StatusCode::OK => Err(SalesforceError::malformed("profile is not a JSON object")),
+            _ => Err(SalesforceError::from_response(response)),
         };
         self.transport.exchange(kind, request, document).await
     }

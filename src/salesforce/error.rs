@@ -1,7 +1,7 @@
-//! What an exchange of credentials for tokens may come to, whichever service was asked.
+//! The error of a call to Salesforce's services.
 //!
-//! Owns the difference that everything above depends on: a rejection is final for what was sent,
-//! everything else is temporary and must never destroy a good session.
+//! Callers depend on one distinction: a rejection is final for the credentials sent. All other errors are temporary, and must
+//! never end a valid session.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -16,44 +16,44 @@ use super::{
 };
 use crate::connect_failure::ConnectFailure;
 
-/// Why an exchange gave no token.
+/// A failed call to one of Salesforce's services.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SalesforceError {
-    /// The service understood and said no: 4xx.
+    /// The service rejected the request: 4xx.
     #[error("rejected with {status} {code}")]
     Rejected {
-        /// Its status.
+        /// The response's status.
         status: StatusCode,
-        /// Its OAuth 2 `error`, or `unknown`; only `[a-z_]`.
+        /// The response's OAuth 2 `error`, or `unknown`. Only `[a-z_]`.
         code: String,
     },
     /// 409: too soon after another request for the same shopper.
-    #[error("conflicts with another request of the same shopper")]
+    #[error("conflict with another request of the same shopper")]
     Conflict,
     /// 429.
     #[error("rate limited")]
     RateLimited {
-        /// How long to wait, if the service said so.
+        /// The time to wait, if the service sent one.
         retry_after: Option<Duration>,
     },
     /// 5xx.
-    #[error("failed with {0}")]
+    #[error("server error {0}")]
     ServerError(StatusCode),
-    /// No whole answer came.
+    /// No complete response arrived.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// An answer came that is none of the contract's.
-    #[error("answered in a way the contract does not know: {0}")]
+    /// The response does not follow the API's contract.
+    #[error("unexpected response: {0}")]
     Malformed(Cow<'static, str>),
-    /// Nothing was sent: the service has failed too often to be asked just now.
-    #[error("not asked, because it fails again and again")]
+    /// Nothing was sent, because the circuit breaker is open.
+    #[error("circuit breaker open after repeated failures")]
     CircuitOpen,
-    /// Nothing could be sent.
+    /// Nothing was sent, because the operating system provided no random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
 }
 
-/// An error answer: RFC 6749's (5.2), or SLAS's own `message`.
+/// An error response of RFC 6749 (5.2), or with SLAS's own `message`.
 #[derive(Deserialize)]
 struct OAuthError {
     #[serde(default)]
@@ -65,7 +65,7 @@ struct OAuthError {
 }
 
 impl OAuthError {
-    /// What the error means, by [`slas_errors`], or its own code.
+    /// Returns the code of [`slas_errors`], or the response's own code.
     fn code(self) -> Option<String> {
         let error = self.error.unwrap_or_default().to_ascii_lowercase();
         let sentences = [self.error_description, self.message].map(Option::unwrap_or_default).join(" ");
@@ -75,7 +75,7 @@ impl OAuthError {
 }
 
 impl SalesforceError {
-    /// What an unsuccessful answer means (RFC 6749, 5.2; statuses of SLAS and Account Manager).
+    /// Interprets an unsuccessful response (RFC 6749, 5.2; statuses of SLAS and Account Manager).
     #[must_use]
     pub fn from_response(response: &Response) -> Self {
         match response.status {
@@ -92,16 +92,16 @@ impl SalesforceError {
                 Self::Rejected { status, code }
             }
             status if status.is_server_error() => Self::ServerError(status),
-            _ => Self::malformed("an unexpected status"),
+            _ => Self::malformed("unexpected status"),
         }
     }
 
-    /// An answer that is none of the contract's, in words without any of its values.
-    pub(crate) fn malformed(why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Malformed(why.into())
+    /// Creates an error for a response outside the contract. The text must contain none of its values.
+    pub(crate) fn malformed(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed(reason.into())
     }
 
-    /// Whether the same call might succeed a moment later.
+    /// Returns whether an immediate retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -120,13 +120,13 @@ impl SalesforceError {
         }
     }
 
-    /// Whether a shopper's login and password were refused.
+    /// Returns whether SLAS rejected a shopper's login id or password.
     #[must_use]
     pub fn is_password_rejected(&self) -> bool {
         matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. })
     }
 
-    /// Whether the client itself was refused: unknown, or with a wrong secret.
+    /// Returns whether the service rejected the client: it is unknown, or its secret is wrong.
     #[must_use]
     pub fn is_client_rejected(&self) -> bool {
         match self {
@@ -135,40 +135,40 @@ impl SalesforceError {
         }
     }
 
-    /// Whether the proof of the client was refused, and not what the request names.
+    /// Returns whether the service rejected the client's secret, and not another parameter of the request.
     #[must_use]
     pub fn is_client_auth_rejected(&self) -> bool {
         matches!(self, Self::Rejected { status: StatusCode::UNAUTHORIZED, .. })
     }
 
-    /// Whether a login id was refused that the request was otherwise right about: 400, and not for its client.
+    /// Returns whether SLAS rejected the login id of an otherwise valid request: 400 or 404, and not for the client.
     #[must_use]
     pub fn is_login_id_rejected(&self) -> bool {
         matches!(self, Self::Rejected { status: StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND, .. })
             && !self.is_client_rejected()
     }
 
-    /// Whether a refresh token was refused for good. A client that the service does not know is the
-    /// configuration's fault, and a firewall's page nobody's: neither is a reason to end a session.
+    /// Returns whether a refresh token was rejected for good. A rejected client is a configuration error, and a firewall's
+    /// page says nothing about the token: neither is a reason to end a session.
     #[must_use]
     pub fn is_refresh_token_rejected(&self) -> bool {
         matches!(self, Self::Rejected { code, .. } if code == "invalid_grant")
     }
 }
 
-/// Whether an API's answer says that it takes no such token (RFC 6750, 3.1).
+/// Returns whether an API rejected the access token (RFC 6750, 3.1).
 #[must_use]
 pub fn is_token_rejection(status: StatusCode) -> bool {
     status == StatusCode::UNAUTHORIZED
 }
 
-/// Whether SLAS refused a login and password on its own path.
+/// Returns whether SLAS rejected a login id or password on a forwarded path.
 #[must_use]
 pub fn is_password_rejection(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// The same of a one-time code or a passkey, which SLAS may also call a bad request or not found.
+/// Returns whether SLAS rejected a one-time code or a passkey, for which it also uses 400 and 404.
 #[must_use]
 pub fn is_code_rejection(status: StatusCode) -> bool {
     is_password_rejection(status) || matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &'static str) -> Response {
+    fn response(status: u16, body: &'static str) -> Response {
         Response {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
@@ -190,52 +190,53 @@ mod tests {
     }
 
     #[test]
-    fn only_a_no_is_final() {
+    fn only_rejections_are_final() {
         let rejected =
-            SalesforceError::from_response(&answer(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
+            SalesforceError::from_response(&response(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
         assert_eq!(rejected.to_string(), "rejected with 400 Bad Request invalid_grant");
         for (status, body) in [(409, ""), (429, ""), (500, ""), (503, "<html>"), (302, "")] {
             assert!(
-                !matches!(SalesforceError::from_response(&answer(status, body)), SalesforceError::Rejected { .. }),
+                !matches!(SalesforceError::from_response(&response(status, body)), SalesforceError::Rejected { .. }),
                 "{status}"
             );
         }
     }
 
     #[test]
-    fn an_unknown_client_ends_no_session() {
+    fn rejected_client_is_no_rejected_refresh_token() {
         assert!(
-            SalesforceError::from_response(&answer(400, r#"{"error":"invalid_grant"}"#)).is_refresh_token_rejected()
+            SalesforceError::from_response(&response(400, r#"{"error":"invalid_grant"}"#)).is_refresh_token_rejected()
         );
         assert!(
-            SalesforceError::from_response(&answer(400, r#"{"message":"invalid refresh_token"}"#))
+            SalesforceError::from_response(&response(400, r#"{"message":"invalid refresh_token"}"#))
                 .is_refresh_token_rejected()
         );
         let published = r#"{"error":"invalid_request","error_description":"Bad or missing refresh token."}"#;
-        assert!(SalesforceError::from_response(&answer(400, published)).is_refresh_token_rejected());
+        assert!(SalesforceError::from_response(&response(400, published)).is_refresh_token_rejected());
         let client = r#"{"error":"invalid_request","error_description":"Bad or missing client_id."}"#;
-        assert!(SalesforceError::from_response(&answer(400, client)).is_client_rejected());
-        assert!(!SalesforceError::from_response(&answer(400, client)).is_refresh_token_rejected());
-        assert!(!SalesforceError::from_response(&answer(401, "{}")).is_refresh_token_rejected());
-        assert!(!SalesforceError::from_response(&answer(400, "<html>")).is_refresh_token_rejected());
+        assert!(SalesforceError::from_response(&response(400, client)).is_client_rejected());
+        assert!(!SalesforceError::from_response(&response(400, client)).is_refresh_token_rejected());
+        assert!(!SalesforceError::from_response(&response(401, "{}")).is_refresh_token_rejected());
+        assert!(!SalesforceError::from_response(&response(400, "<html>")).is_refresh_token_rejected());
         assert!(
-            !SalesforceError::from_response(&answer(401, r#"{"error":"invalid_client"}"#)).is_refresh_token_rejected()
+            !SalesforceError::from_response(&response(401, r#"{"error":"invalid_client"}"#))
+                .is_refresh_token_rejected()
         );
-        assert!(!SalesforceError::from_response(&answer(404, "")).is_refresh_token_rejected());
+        assert!(!SalesforceError::from_response(&response(404, "")).is_refresh_token_rejected());
         assert!(
-            !SalesforceError::from_response(&answer(500, r#"{"error":"invalid_grant"}"#)).is_refresh_token_rejected()
+            !SalesforceError::from_response(&response(500, r#"{"error":"invalid_grant"}"#)).is_refresh_token_rejected()
         );
     }
 
     #[test]
-    fn what_a_service_writes_does_not_get_into_logs() {
-        let error = SalesforceError::from_response(&answer(401, r#"{"error":"bad\nline shopper@example.com"}"#));
+    fn error_text_omits_values_of_the_response() {
+        let error = SalesforceError::from_response(&response(401, r#"{"error":"bad\nline shopper@example.com"}"#));
         assert_eq!(error.to_string(), "rejected with 401 Unauthorized unknown");
     }
 
     #[test]
-    fn the_time_to_wait_is_read() {
-        let mut limited = answer(429, "");
+    fn retry_after_is_read_and_limited_to_an_hour() {
+        let mut limited = response(429, "");
         limited.headers.insert(RETRY_AFTER, HeaderValue::from_static("30"));
         assert_eq!(
             SalesforceError::from_response(&limited),

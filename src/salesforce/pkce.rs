@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
-/// A verifier and its challenge, used for one login and never again: SLAS refuses a reused challenge.
+/// A verifier and its challenge for a single login. SLAS rejects a reused challenge.
 #[derive(Debug)]
 pub struct Pkce {
     verifier: SecretString,
@@ -11,11 +11,10 @@ pub struct Pkce {
 }
 
 impl Pkce {
-    /// A new pair from 32 bytes of the operating system's randomness: 43 characters, as long as
-    /// RFC 7636, 4.1 asks for.
+    /// Generates a pair from 32 random bytes: 43 characters, as RFC 7636, 4.1 requires.
     ///
     /// # Errors
-    /// [`RandomError`] if the operating system has none to give.
+    /// [`RandomError`] if the operating system provides no random bytes.
     pub fn generate() -> Result<Self, RandomError> {
         let mut bytes = [0_u8; 32];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RandomError)?;
@@ -27,22 +26,22 @@ impl Pkce {
         Self { challenge: URL_SAFE_NO_PAD.encode(digest), verifier: SecretString::from(verifier) }
     }
 
-    /// The verifier, for the token request.
+    /// Returns the verifier for the token request.
     #[must_use]
     pub fn verifier(&self) -> &str {
         self.verifier.expose_secret()
     }
 
-    /// The challenge, for the authorization request.
+    /// Returns the challenge for the authorization request.
     #[must_use]
     pub fn challenge(&self) -> &str {
         &self.challenge
     }
 }
 
-/// The operating system gave no randomness.
+/// The operating system provided no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the operating system gave no randomness")]
+#[error("the operating system provided no random bytes")]
 pub struct RandomError;
 
 #[cfg(test)]
@@ -50,14 +49,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_challenge_is_the_rfcs() {
+    fn challenge_matches_rfc_7636_example() {
         // RFC 7636, appendix B.
         let pkce = Pkce::from_verifier("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
         assert_eq!(pkce.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
     #[test]
-    fn no_two_are_alike_and_debug_tells_nothing() {
+    fn generated_verifiers_differ_and_debug_omits_them() {
         let (one, other) = (Pkce::generate().unwrap(), Pkce::generate().unwrap());
         assert_eq!(one.verifier().len(), 43);
         assert_ne!(one.challenge(), other.challenge());

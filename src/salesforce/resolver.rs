@@ -1,6 +1,7 @@
-//! Name resolution of the gateway's own calls, by the operating system.
+//! DNS resolution of the gateway's own calls, by the operating system.
 //!
-//! Its errors are told from other errors of connecting, and a host that was written with the root's dot is looked up with it.
+//! Its errors have their own type, so the log can tell them from other connection errors. A host name with a trailing dot is
+//! resolved as an absolute name.
 
 use std::net::SocketAddr;
 
@@ -8,14 +9,14 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::{connect_failure::ResolutionError, host};
 
-/// Resolves the names of one server.
+/// Resolves the name of one server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resolver {
     is_absolute: bool,
 }
 
 impl Resolver {
-    /// For a server whose name is an absolute one, or not.
+    /// Creates a resolver. `is_absolute` adds the trailing dot to names.
     pub(super) fn new(is_absolute: bool) -> Self {
         Self { is_absolute }
     }
@@ -25,7 +26,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let name = host::lookup_name(name.as_str(), self.is_absolute);
         Box::pin(async move {
-            // The library puts the port in.
+            // The library replaces the port.
             let addresses = tokio::net::lookup_host((name, 0)).await.map_err(ResolutionError)?;
             let addresses: Vec<SocketAddr> = addresses.collect();
             Ok(Box::new(addresses.into_iter()) as Addrs)

@@ -1,6 +1,6 @@
-//! A response of Salesforce's services as it came, or why there is none.
+//! A response of Salesforce's services, or the error of its transport.
 //!
-//! Nothing here knows what a response means for a call: `exchange` says that, and `guard` what it means for the next one.
+//! This module does not interpret responses: `error` does for the call, and `guard` does for later calls.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,41 +12,41 @@ use http::{
 
 use crate::connect_failure::ConnectFailure;
 
-/// Largest answer that is read, bytes. A token answer has about 4 KiB, a key set 2 KiB.
+/// Maximum bytes of a response. A token response has about 4 KiB, a key set 2 KiB.
 pub const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
-/// Longest wait that a service is believed to want.
+/// Maximum wait accepted from `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Response {
-    /// Status.
+    /// The status.
     pub status: StatusCode,
-    /// Header fields.
+    /// The headers.
     pub headers: HeaderMap,
-    /// The whole body.
+    /// The complete body.
     pub body: Bytes,
 }
 
-/// Why there is no whole answer.
+/// The reason why no complete response arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// No connection, and why.
+    /// No connection, with its cause.
     #[error("no connection could be made: {0}")]
     Unreachable(ConnectFailure),
-    /// The time for the exchange was over.
-    #[error("the answer took too long")]
+    /// The timeout of the call has passed.
+    #[error("response timed out")]
     Timeout,
-    /// The connection broke, or what came was not HTTP.
-    #[error("the answer broke off or was not HTTP")]
+    /// The connection broke, or the response was not HTTP.
+    #[error("response incomplete or not HTTP")]
     Broken,
     /// More than [`MAX_RESPONSE_BYTES`].
-    #[error("the answer is too large")]
+    #[error("response too large")]
     TooLarge,
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3). A date counts from the answer's own `Date`, so that clocks that
-/// differ do no harm. One that is over is no wait.
+/// Returns the wait of `Retry-After`: seconds or a date (RFC 9110, 10.2.3). A date is relative to the response's own `Date`, so
+/// different clocks do no harm. A past date is no wait.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let written = text(RETRY_AFTER)?;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_as_a_date_counts_from_the_answers_own_date() {
+    fn retry_after_date_is_relative_to_the_response_date() {
         let wait = |written: &str, date: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, HeaderValue::from_str(written).unwrap());
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(wait(late, Some(early)), Some(Duration::from_secs(30)));
         assert_eq!(wait("Sunday, 06-Nov-94 08:50:07 GMT", Some(early)), Some(Duration::from_secs(30)));
         assert_eq!(wait(early, Some(late)), Some(Duration::ZERO));
-        assert_eq!(wait(late, None), Some(Duration::ZERO), "long ago by our own clock");
+        assert_eq!(wait(late, None), Some(Duration::ZERO), "a past date by the local clock");
         assert_eq!(wait("soon", Some(early)), None);
     }
 }

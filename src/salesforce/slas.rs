@@ -1,6 +1,7 @@
-//! SLAS: shopper login, as its API description (`auth`, 1.50.0) says.
+//! A client of SLAS, the Shopper Login and API Access Service, after its API description (`auth`, 1.50.0).
 //!
-//! Each method is one HTTP call. Form bodies throughout; `channel_id` is the site.
+//! Each method is one HTTP call, or two while a client secret is being rotated. Request bodies are forms, and `channel_id` is the
+//! site.
 
 use std::{
     collections::HashMap,
@@ -31,29 +32,27 @@ use crate::{
     types::{ClientId, OrganizationId, SiteId, Usid},
 };
 
-/// The field in which a private client proves itself where `Authorization` is the shopper's (`/login`,
-/// `/authorize`).
+/// The header of a private client's credentials where `Authorization` holds the shopper's (`/login`, `/authorize`).
 pub const CLIENT_AUTH: HeaderName = HeaderName::from_static("x-slas-client-auth");
-/// The field in which a private client proves itself where `Authorization` is the agent's
-/// (`/trusted-agent/token`).
+/// The header of a private client's credentials where `Authorization` holds the agent's (`/trusted-agent/token`).
 pub const AGENT_CLIENT_AUTH: HeaderName = HeaderName::from_static("_sfdc_client_auth");
 
-/// How often it is logged that SLAS refuses one client.
+/// Minimum time between two log lines about the same rejected client.
 const REJECTED_CLIENT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What `/passwordless/login` says of a login that no shopper has.
+/// The status of `/passwordless/login` for a login id without a shopper.
 pub const SHOPPER_UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
 
-/// SLAS of one organization.
+/// A client of one organization's SLAS.
 #[derive(Debug, Clone)]
 pub struct Slas {
     transport: Transport,
     base: String,
-    /// Clients of the configuration that SLAS refused, and when that was logged.
+    /// When the log last reported each rejected client of the configuration.
     rejected_clients: Arc<Mutex<HashMap<ClientId, Instant>>>,
 }
 
-/// What a shopper types: never kept, never logged.
+/// A shopper's login id and password. The gateway never stores or logs them.
 #[derive(Debug)]
 pub struct ShopperCredentials {
     /// The login id.
@@ -62,14 +61,14 @@ pub struct ShopperCredentials {
     pub password: SecretString,
 }
 
-/// A code to be redeemed once, with the usid that SLAS gave beside it.
+/// A single-use authorization code, with the usid that SLAS sent with it.
 #[derive(Debug)]
 pub struct AuthorizationCode {
     code: SecretString,
     usid: Option<Usid>,
 }
 
-/// A token answer (`TokenResponse`). What the gateway does not use is left out.
+/// A token response (`TokenResponse`), without the fields that the gateway does not use.
 #[derive(Debug, Deserialize)]
 pub struct TokenResponse {
     /// The shopper's JWT.
@@ -77,16 +76,16 @@ pub struct TokenResponse {
     /// Absent for trusted agents.
     #[serde(default)]
     pub refresh_token: Option<SecretString>,
-    /// Life of the access token, seconds.
+    /// Lifetime of the access token, seconds.
     #[serde(deserialize_with = "json::seconds")]
     pub expires_in: u64,
-    /// Life of the refresh token, seconds.
+    /// Lifetime of the refresh token, seconds.
     #[serde(default, deserialize_with = "json::optional_seconds")]
     pub refresh_token_expires_in: Option<u64>,
 }
 
 impl Slas {
-    /// SLAS at `api` (origin only).
+    /// Creates a client of SLAS at `api` (origin only).
     #[must_use]
     pub fn new(transport: Transport, api: &Url, organization: &OrganizationId) -> Self {
         let origin = api.as_str().trim_end_matches('/');
@@ -94,10 +93,10 @@ impl Slas {
         Self { transport, base, rejected_clients: Arc::default() }
     }
 
-    /// `GET /authorize` with `hint=guest`: a guest's code for a public client.
+    /// `GET /authorize` with `hint=guest`: returns a guest's code for a public client.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn authorize_guest(
         &self,
         client: &SlasClient,
@@ -113,16 +112,16 @@ impl Slas {
             ("code_challenge", pkce.challenge()),
         ]);
         let kind = slas_call("authorize_guest", Priority::Login);
-        let code = |answer: &Response| authorization_code(answer, &client.redirect_uri);
+        let code = |response: &Response| authorization_code(response, &client.redirect_uri);
         let outcome = self.transport.exchange(kind, with_strict_auth(request, client), code).await;
         self.report_rejected_client(client, outcome.as_ref().err().filter(|error| error.is_client_rejected()));
         outcome
     }
 
-    /// `POST /login`: a registered shopper's code.
+    /// `POST /login`: returns a registered shopper's code.
     ///
     /// # Errors
-    /// [`SalesforceError`]; a wrong login or password is [`SalesforceError::Rejected`] with 401.
+    /// [`SalesforceError`] if the call fails; [`SalesforceError::Rejected`] with 401 if the login id or password is wrong.
     pub async fn login(
         &self,
         client: &SlasClient,
@@ -141,20 +140,20 @@ impl Slas {
                 ("redirect_uri", &client.redirect_uri),
                 ("code_challenge", pkce.challenge()),
             ]);
-        let code = |answer: &Response| authorization_code(answer, &client.redirect_uri);
+        let code = |response: &Response| authorization_code(response, &client.redirect_uri);
         let kind = slas_call("login", Priority::Login);
         let outcome = self.transport.exchange(kind, with_strict_auth(request, client), code).await;
-        // A 401 is about the shopper's password.
-        let refused = |error: &&SalesforceError| error.is_client_rejected() && !error.is_password_rejected();
-        self.report_rejected_client(client, outcome.as_ref().err().filter(refused));
+        // A 401 concerns the shopper's password, not the client.
+        let is_rejected = |error: &&SalesforceError| error.is_client_rejected() && !error.is_password_rejected();
+        self.report_rejected_client(client, outcome.as_ref().err().filter(is_rejected));
         outcome
     }
 
-    /// `POST /token` with `authorization_code_pkce`. A private client proves itself as well, and
-    /// must still send the verifier.
+    /// `POST /token` with `authorization_code_pkce`: returns the tokens for a code. A private client sends its secret and the
+    /// verifier.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn redeem(
         &self,
         client: &SlasClient,
@@ -176,22 +175,22 @@ impl Slas {
         self.token(slas_call("authorization_code_pkce", Priority::Login), client, &form).await
     }
 
-    /// `POST /token` with `client_credentials`: a new guest of a private client.
+    /// `POST /token` with `client_credentials`: returns the tokens of a new guest of a private client.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn guest_token(&self, client: &SlasClient, site: &SiteId) -> Result<TokenResponse, SalesforceError> {
         let form = [("grant_type", "client_credentials"), ("channel_id", site.as_str())];
         self.token(slas_call("client_credentials", Priority::Login).retryable(), client, &form).await
     }
 
-    /// `POST /trusted-system/token`: a shopper's tokens for a trusted system (TSOB). With `ecom`, an unknown login
-    /// is refused; with another identity provider the shopper is created. `usid` continues a shopper's session; without it
-    /// SLAS makes a new one. The refresh token must be used by the same client.
+    /// `POST /trusted-system/token`: returns a shopper's tokens for a trusted system (TSOB). With the identity provider `ecom`,
+    /// SLAS rejects an unknown login id. With another one it creates the shopper. `usid` continues a shopper's session; without
+    /// it SLAS creates a new one. Only the same client can use the refresh token.
     ///
     /// # Errors
-    /// [`SalesforceError`]; an unknown login is [`SalesforceError::Rejected`] with 400, the same shopper within 3 seconds is
-    /// [`SalesforceError::Conflict`].
+    /// [`SalesforceError`] if the call fails; [`SalesforceError::Rejected`] with 400 if the login id is unknown;
+    /// [`SalesforceError::Conflict`] on a second request for the same shopper within 3 seconds.
     pub async fn trusted_system_token(
         &self,
         client: &SlasClient,
@@ -212,11 +211,11 @@ impl Slas {
         self.token_at("/trusted-system/token", slas_call("trusted_system", Priority::Login), client, &form).await
     }
 
-    /// `POST /token` with `refresh_token`. For a public client the old refresh token is void afterwards. Of [`Priority::Refresh`] or
-    /// [`Priority::BackgroundRefresh`]: what nobody asked for yet leaves more of the tenant's budget to others.
+    /// `POST /token` with `refresh_token`: returns new tokens. A public client's old refresh token becomes invalid. `priority` is
+    /// [`Priority::Refresh`] or [`Priority::BackgroundRefresh`].
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn refresh(
         &self,
         client: &SlasClient,
@@ -233,10 +232,10 @@ impl Slas {
         self.token(slas_call("refresh_token", priority), client, &form).await
     }
 
-    /// `GET /logout` of a registered shopper.
+    /// `GET /logout`: logs a registered shopper out.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn logout(
         &self,
         client: &SlasClient,
@@ -250,48 +249,54 @@ impl Slas {
                 ("channel_id", site.as_str()),
                 ("refresh_token", refresh_token.expose_secret()),
             ]);
-        let confirmation = |answer: &Response| match answer.status {
+        let confirmation = |response: &Response| match response.status {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::SEE_OTHER => Ok(()),
-            _ => Err(SalesforceError::from_response(answer)),
+            _ => Err(SalesforceError::from_response(response)),
         };
         self.transport.exchange(slas_call("logout", Priority::Login), request, confirmation).await
     }
 
-    /// `GET /jwks`, as it came. At most 25 calls a minute are allowed.
+    /// `GET /jwks`: returns the unparsed key set. SLAS allows 25 calls a minute.
     ///
     /// # Errors
-    /// [`SalesforceError`].
+    /// [`SalesforceError`] if the call fails.
     pub async fn jwks(&self) -> Result<Bytes, SalesforceError> {
         let request = self.transport.client().get(self.jwks_url());
-        let answer = self.transport.send(slas_call("jwks", Priority::Maintenance), request).await?;
-        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(SalesforceError::from_response(&answer)) }
+        let response = self.transport.send(slas_call("jwks", Priority::Maintenance), request).await?;
+        if response.status == StatusCode::OK {
+            Ok(response.body)
+        } else {
+            Err(SalesforceError::from_response(&response))
+        }
     }
 
-    /// A caller's own request for a token, and SLAS's answer as it came, whatever it says. `rest` is what
-    /// follows `/oauth2` in the target.
+    /// Forwards a client's own token request, and returns SLAS's response with any status. `rest` is the part of the target
+    /// after `/oauth2`. The caller must have admitted the request by [`CallGuard::admit_forwarded`].
     ///
     /// # Errors
-    /// [`SalesforceError::Transport`] if no whole answer came. The guard is not asked: see [`CallGuard::admit_forwarded`].
+    /// [`SalesforceError::Transport`] if no complete response arrives.
     pub async fn forward(&self, rest: &str, headers: HeaderMap, form: Bytes) -> Result<Response, SalesforceError> {
         let request = self.transport.client().post(self.url(rest)).headers(headers).body(form);
         Ok(self.transport.send(slas_call("passthrough", Priority::Login).from_client(), request).await?)
     }
 
-    /// Where its key set is.
+    /// Returns the URL of the key set.
     #[must_use]
     pub fn jwks_url(&self) -> String {
         self.url("/jwks")
     }
 
-    /// Whether SLAS answers at all within this time: `GET /userinfo` without a credential, whose 401 is a good
-    /// answer. It counts against the 24,000 requests a minute, not against the 25 of key sets.
+    /// Returns whether SLAS responds in time, by `GET /userinfo` without credentials, whose 401 is a success. The call counts
+    /// against the 24,000 requests a minute, not against the 25 key set fetches.
     pub async fn probe(&self, within: Duration) -> bool {
         let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
-        let answer = self.transport.send(slas_call("health_probe", Priority::Maintenance), request).await;
-        answer.is_ok_and(|answer| !answer.status.is_server_error() && answer.status != StatusCode::TOO_MANY_REQUESTS)
+        let response = self.transport.send(slas_call("health_probe", Priority::Maintenance), request).await;
+        response.is_ok_and(|response| {
+            !response.status.is_server_error() && response.status != StatusCode::TOO_MANY_REQUESTS
+        })
     }
 
-    /// What is known of it without asking.
+    /// Returns the guard of SLAS calls.
     #[must_use]
     pub fn guard(&self) -> &Arc<CallGuard> {
         self.transport.guard()
@@ -313,7 +318,7 @@ impl Slas {
         client: &SlasClient,
         form: &[(&str, &str)],
     ) -> Result<TokenResponse, SalesforceError> {
-        let ask = |secret: Option<&SecretString>| {
+        let request_token = |secret: Option<&SecretString>| {
             let request = self.transport.client().post(self.url(path)).form(form);
             let request = match secret {
                 Some(secret) => request.basic_auth(&client.id, Some(secret.expose_secret())),
@@ -321,18 +326,17 @@ impl Slas {
             };
             self.transport.exchange(kind, request, token_response)
         };
-        let outcome = ask(client.secret.as_ref()).await;
-        // While a secret is being replaced, nobody knows which of the two SLAS takes at the moment.
+        let outcome = request_token(client.secret.as_ref()).await;
+        // While a secret is being rotated, SLAS may still accept only the previous one.
         let outcome = match (&outcome, &client.previous_secret) {
-            (Err(error), Some(previous)) if error.is_client_rejected() => ask(Some(previous)).await,
+            (Err(error), Some(previous)) if error.is_client_rejected() => request_token(Some(previous)).await,
             _ => outcome,
         };
         self.report_rejected_client(client, outcome.as_ref().err().filter(|error| error.is_client_rejected()));
         outcome
     }
 
-    /// Counts and logs that SLAS refuses a client of the configuration: no outage, but a mistake that only the operator can
-    /// correct.
+    /// Counts and logs that SLAS rejects a configured client. This is a configuration error that only the operator can fix.
     fn report_rejected_client(&self, client: &SlasClient, error: Option<&SalesforceError>) {
         let Some(error) = error else { return };
         let organization = self.guard().name();
@@ -346,7 +350,7 @@ impl Slas {
         let correlation_id = correlation::current_text();
         tracing::error!(
             organization, client = %client.id, %error, correlation_id,
-            "SLAS refuses a client of the configuration: its secret, redirect URI, site or grants are not those registered; \
+            "SLAS rejected a configured client: its secret, redirect URI, site or grants are not those registered; \
              see tenants.slas_clients"
         );
     }
@@ -356,11 +360,11 @@ impl Slas {
     }
 }
 
-fn token_response(answer: &Response) -> Result<TokenResponse, SalesforceError> {
-    match answer.status {
-        StatusCode::OK => json::read(&answer.body)
-            .map_err(|why| SalesforceError::malformed(format!("a token answer that cannot be read: {why}"))),
-        _ => Err(SalesforceError::from_response(answer)),
+fn token_response(response: &Response) -> Result<TokenResponse, SalesforceError> {
+    match response.status {
+        StatusCode::OK => json::read(&response.body)
+            .map_err(|why| SalesforceError::malformed(format!("invalid token response: {why}"))),
+        _ => Err(SalesforceError::from_response(response)),
     }
 }
 
@@ -368,7 +372,7 @@ fn slas_call(flow: &'static str, priority: Priority) -> CallKind {
     CallKind::new("slas", flow, priority)
 }
 
-/// Adds `x-slas-client-auth` for a client that must prove itself on `/login` and `/authorize`.
+/// Adds `x-slas-client-auth` for a client that must authenticate on `/login` and `/authorize`.
 fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuilder {
     match &client.secret {
         Some(secret) if client.strict_client_auth => request.header(CLIENT_AUTH, bare_credentials(&client.id, secret)),
@@ -376,38 +380,39 @@ fn with_strict_auth(request: RequestBuilder, client: &SlasClient) -> RequestBuil
     }
 }
 
-/// `base64(clientId:clientSecret)`, without the word "Basic".
+/// Returns `base64(clientId:clientSecret)` without the scheme `Basic`.
 #[must_use]
 pub fn bare_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
     credentials("", client_id, secret)
 }
 
-/// The same as RFC 7617 writes it, for `Authorization`.
+/// Returns the value of `Authorization` for Basic credentials (RFC 7617).
 #[must_use]
 pub fn basic_credentials(client_id: &ClientId, secret: &SecretString) -> HeaderValue {
     credentials("Basic ", client_id, secret)
 }
 
-fn credentials(word: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
+fn credentials(scheme: &str, client_id: &ClientId, secret: &SecretString) -> HeaderValue {
     let encoded = STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
     // Base64's alphabet is always a valid header value.
-    let mut value = HeaderValue::from_str(&format!("{word}{encoded}")).unwrap_or(HeaderValue::from_static(""));
+    let mut value = HeaderValue::from_str(&format!("{scheme}{encoded}")).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
 }
 
-/// Reads the code out of a 303's `Location`, which is parsed and never followed.
-fn authorization_code(answer: &Response, redirect_uri: &str) -> Result<AuthorizationCode, SalesforceError> {
-    if answer.status != StatusCode::SEE_OTHER && answer.status != StatusCode::FOUND {
-        return Err(SalesforceError::from_response(answer));
+/// Reads the code from the `Location` of a 303, which the gateway never follows.
+fn authorization_code(response: &Response, redirect_uri: &str) -> Result<AuthorizationCode, SalesforceError> {
+    if response.status != StatusCode::SEE_OTHER && response.status != StatusCode::FOUND {
+        return Err(SalesforceError::from_response(response));
     }
-    let expected = Url::parse(redirect_uri).map_err(|_| SalesforceError::malformed("a redirect URI of ours"))?;
+    let expected =
+        Url::parse(redirect_uri).map_err(|_| SalesforceError::malformed("the configured redirect URI is no URL"))?;
     let location =
-        location(&answer.headers, &expected).ok_or(SalesforceError::malformed("a redirect without Location"))?;
+        location(&response.headers, &expected).ok_or(SalesforceError::malformed("redirect without Location"))?;
     if (location.origin(), location.scheme(), location.path())
         != (expected.origin(), expected.scheme(), expected.path())
     {
-        return Err(SalesforceError::malformed("a redirect to another address than the client's"));
+        return Err(SalesforceError::malformed("redirect to another address than the client's redirect URI"));
     }
     let mut code = None;
     let mut usid = None;
@@ -425,10 +430,10 @@ fn authorization_code(answer: &Response, redirect_uri: &str) -> Result<Authoriza
         }
     }
     let code = code.filter(|code| !code.expose_secret().is_empty());
-    Ok(AuthorizationCode { code: code.ok_or(SalesforceError::malformed("a redirect without a code"))?, usid })
+    Ok(AuthorizationCode { code: code.ok_or(SalesforceError::malformed("redirect without a code"))?, usid })
 }
 
-/// A relative `Location` (RFC 9110, 10.2.2) can only mean the client's own address: SLAS has been told no other.
+/// Resolves `Location` (RFC 9110, 10.2.2) against the redirect URI, the only address that SLAS received.
 fn location(headers: &HeaderMap, redirect_uri: &Url) -> Option<Url> {
     redirect_uri.join(headers.get(LOCATION)?.to_str().ok()?).ok()
 }
@@ -437,7 +442,7 @@ fn location(headers: &HeaderMap, redirect_uri: &Url) -> Option<Url> {
 mod tests {
     use super::*;
 
-    const OURS: &str = "http://localhost:3000/callback";
+    const REDIRECT_URI: &str = "http://localhost:3000/callback";
 
     fn redirect(status: u16, location: &'static str) -> Response {
         let mut headers = HeaderMap::new();
@@ -446,18 +451,19 @@ mod tests {
     }
 
     #[test]
-    fn the_code_is_read_from_the_redirect() {
+    fn code_is_read_from_redirect_location() {
         let code =
-            authorization_code(&redirect(303, "http://localhost:3000/callback?usid=u-1&code=c%2B1"), OURS).unwrap();
+            authorization_code(&redirect(303, "http://localhost:3000/callback?usid=u-1&code=c%2B1"), REDIRECT_URI)
+                .unwrap();
         assert_eq!(code.code.expose_secret(), "c+1");
         assert_eq!(code.usid.unwrap().as_str(), "u-1");
         for relative in ["/callback?code=c", "callback?code=c", "?code=c", "//localhost:3000/callback?code=c"] {
-            assert!(authorization_code(&redirect(303, relative), OURS).is_ok(), "{relative}");
+            assert!(authorization_code(&redirect(303, relative), REDIRECT_URI).is_ok(), "{relative}");
         }
     }
 
     #[test]
-    fn another_address_or_no_code_is_refused() {
+    fn redirect_to_other_address_or_without_code_is_rejected() {
         for (status, location) in [
             (303, "http://evil.example/callback?code=c"),
             (303, "http://localhost:3000/other?code=c"),
@@ -469,7 +475,7 @@ mod tests {
             (303, "https:callback?code=c"),
             (200, "http://localhost:3000/callback?code=c"),
         ] {
-            assert!(authorization_code(&redirect(status, location), OURS).is_err(), "{status} {location}");
+            assert!(authorization_code(&redirect(status, location), REDIRECT_URI).is_err(), "{status} {location}");
         }
     }
 }

@@ -1,42 +1,42 @@
-//! What SLAS's refusals mean: one table of its published errors, and of those that clients have reported.
+//! Maps SLAS's error responses to codes of RFC 6749, 5.2.
 //!
-//! SLAS uses `invalid_request` for almost everything and tells the reason in a sentence. The table turns such an answer
-//! into the RFC 6749 code (5.2) that says what to do: `invalid_grant` ends a session, `invalid_client` means that the
-//! gateway's own client is misconfigured. An answer that is not in the table keeps its own code and ends nothing.
+//! SLAS uses `invalid_request` for almost every error, and gives the reason in a sentence. The table contains its published
+//! errors and errors reported by clients. `invalid_grant` ends a session. `invalid_client` means that the gateway's own client is
+//! misconfigured. A response that is not in the table keeps its own code and ends no session.
 
-/// The refresh token, code or session is void: whoever holds it must log in again.
+/// The refresh token, code or session is invalid, and the shopper must log in again.
 const INVALID_GRANT: &str = "invalid_grant";
-/// The SLAS client of the configuration is unknown, has another secret, or may not do this.
+/// The configured SLAS client is unknown, has another secret, or lacks a permission.
 const INVALID_CLIENT: &str = "invalid_client";
 
-/// One refusal: the `error` that it has, or any if empty, part of its sentence in lower case, and its code.
+/// One error: its `error` (empty for any), a part of its sentence in lower case, and the code.
 struct Rule {
     error: &'static str,
-    says: &'static str,
+    sentence: &'static str,
     code: &'static str,
 }
 
-const fn rule(error: &'static str, says: &'static str, code: &'static str) -> Rule {
-    Rule { error, says, code }
+const fn rule(error: &'static str, sentence: &'static str, code: &'static str) -> Rule {
+    Rule { error, sentence, code }
 }
 
-/// The first row that matches counts. The sentence is `error_description` of SLAS or `message` of its older answers.
+/// The first matching rule applies. The sentence is `error_description`, or `message` in older responses.
 const RULES: [Rule; 16] = [
-    // RFC 6749, 5.2: about the client, whatever the sentence says.
+    // RFC 6749, 5.2: about the client, regardless of the sentence.
     rule(INVALID_CLIENT, "", INVALID_CLIENT),
     rule("unauthorized_client", "", INVALID_CLIENT),
-    // Published, `auth` 1.50.0, revokeToken; getAccessToken answers the same for a void refresh token.
+    // Published, `auth` 1.50.0, revokeToken; getAccessToken responds the same to an invalid refresh token.
     rule("invalid_request", "bad or missing refresh token", INVALID_GRANT),
-    // Older answers of getAccessToken, as storefronts know them.
+    // Older responses of getAccessToken, reported by storefronts.
     rule("", "invalid refresh_token", INVALID_GRANT),
     rule("", "invalid refresh token", INVALID_GRANT),
     rule("", "refresh token expired", INVALID_GRANT),
     rule("", "refresh token is expired", INVALID_GRANT),
-    // The shopper has changed the password elsewhere.
+    // The shopper has changed the password.
     rule("", "credentials changed after token was issued", INVALID_GRANT),
     // Published, authenticateCustomer, getAccessToken, getTrustedSystemAccessToken, logoutCustomer, revokeToken.
     rule("invalid_request", "bad or missing client_id", INVALID_CLIENT),
-    // The same form for what the configuration says: site, redirect URI and grant.
+    // The same form for configured values: site, redirect URI and grant.
     rule("invalid_request", "bad or missing channel_id", INVALID_CLIENT),
     rule("invalid_request", "bad or missing redirect_uri", INVALID_CLIENT),
     rule("invalid_request", "bad or missing grant_type", INVALID_CLIENT),
@@ -47,11 +47,11 @@ const RULES: [Rule; 16] = [
     rule(INVALID_GRANT, "", INVALID_GRANT),
 ];
 
-/// The code of a refusal with this `error` and this sentence; `None` if the table does not know it.
+/// Returns the code of an error response, or `None` if no rule matches.
 #[must_use]
 pub(super) fn code(error: &str, sentence: &str) -> Option<&'static str> {
     let (error, sentence) = (error.to_ascii_lowercase(), sentence.to_ascii_lowercase());
-    let matches = |rule: &&Rule| (rule.error.is_empty() || rule.error == error) && sentence.contains(rule.says);
+    let matches = |rule: &&Rule| (rule.error.is_empty() || rule.error == error) && sentence.contains(rule.sentence);
     RULES.iter().find(matches).map(|rule| rule.code)
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusal_in_any_case_and_with_words_around_has_its_code() {
+    fn error_code_ignores_case_and_surrounding_words() {
         for (error, sentence, expected) in [
             ("INVALID_REQUEST", "BAD OR MISSING REFRESH TOKEN", INVALID_GRANT),
             ("server_said", "Error: Invalid refresh_token (x)", INVALID_GRANT),
@@ -81,14 +81,14 @@ mod tests {
 
     /// Every example of an operation in use in the published description of `auth`, 1.50.0, that is a 4xx.
     #[test]
-    fn published_examples_mean_what_they_say() {
+    fn published_error_examples_have_expected_codes() {
         for (error, description, expected) in [
             ("invalid_request", "Bad or missing client_id.", Some(INVALID_CLIENT)),
             ("invalid_request", "Bad or missing refresh token.", Some(INVALID_GRANT)),
             ("invalid_client", "Basic Authorization failed.", Some(INVALID_CLIENT)),
             ("invalid_client", "Authorization failed.", Some(INVALID_CLIENT)),
             ("invalid_request", "Tenant Id Exception - Must be a well-formed tenantId", Some(INVALID_CLIENT)),
-            // It says nothing of the refresh token that was sent: it ends nothing.
+            // Not about the refresh token, so it ends no session.
             ("invalid_request", "Bad or missing access token.", None),
             ("invalid_request", "Bad or missing access token or refresh token", None),
             ("invalid_request", "Bad or missing request parameters.", None),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_refusal_has_no_code() {
+    fn unknown_error_has_no_code() {
         for (error, sentence) in
             [("", ""), ("invalid_request", ""), ("server_error", "down"), ("<html>", "Bad gateway")]
         {

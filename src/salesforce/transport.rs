@@ -1,10 +1,9 @@
-//! The gateway's own calls to Salesforce over HTTP: bounded in time and size, verified, unredirected.
+//! The HTTP client of the gateway's own calls to Salesforce, with limits on time and size.
 //!
-//! Owns the client's settings, and the one way that every exchange takes: first the [`CallGuard`], then the wire, then the
-//! guard learns what came of it. Redirects are never followed (SLAS answers logins by 303, and the code is in its
-//! `Location`), no proxy of the environment is used, and an answer larger than [`MAX_RESPONSE_BYTES`] is cut off unread.
-//! What may be sent twice is sent once more after a failure, if the guard's budget allows it and the time for the
-//! exchange is not over.
+//! Each call passes the [`CallGuard`], is sent, and reports its outcome to the guard. The client never follows redirects: SLAS
+//! responds to logins by 303, with the code in `Location`. It ignores the proxy settings of the environment, and stops reading
+//! after [`MAX_RESPONSE_BYTES`]. A retryable call is retried once after a transient failure, if the retry budget and the timeout
+//! allow it.
 
 use std::{
     sync::Arc,
@@ -32,9 +31,9 @@ use crate::{
     time::{external_wait, random_fraction},
 };
 
-/// Shortest wait before a call is repeated; up to twice as much is added at random.
+/// Minimum delay of a retry. Up to twice as much is added at random.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// The part of an exchange's time that connecting may take.
+/// Share of a call's timeout that connecting may take.
 const CONNECT_TIMEOUT_SHARE: f64 = 0.9;
 
 /// A connection pool to Salesforce's services.
@@ -42,14 +41,14 @@ const CONNECT_TIMEOUT_SHARE: f64 = 0.9;
 pub struct Transport {
     client: Client,
     guard: Arc<CallGuard>,
-    /// Time limit of one exchange, repeat included.
+    /// Timeout of one call, including its retry.
     timeout: Duration,
     metrics: Arc<Metrics>,
     /// Shared by all clones.
     failure_log: Arc<LogThrottle>,
 }
 
-/// What a call is for: how the metrics name it, and how it is treated.
+/// The kind of a call: its names in metrics, its priority, and whether it is retryable.
 #[derive(Debug, Clone, Copy)]
 pub struct CallKind {
     service: &'static str,
@@ -60,35 +59,35 @@ pub struct CallKind {
 }
 
 impl CallKind {
-    /// A call to `slas`, `account_manager` or `api`, of a flow such as `refresh_token`.
+    /// Creates the kind of a call to `slas`, `account_manager` or `api`, with a flow like `refresh_token`.
     #[must_use]
     pub fn new(service: &'static str, flow: &'static str, priority: Priority) -> Self {
         Self { service, flow, priority, is_retryable: false, sender: Sender::Gateway }
     }
 
-    /// The same, for what may be sent twice: it changes nothing, or makes something that nobody has to know.
+    /// Marks the call as retryable: sending it twice does no harm.
     #[must_use]
     pub fn retryable(self) -> Self {
         Self { is_retryable: true, ..self }
     }
 
-    /// The same, for a client's own request that the gateway passes on.
+    /// Marks the call as a client's own request that the gateway forwards.
     #[must_use]
     pub fn from_client(self) -> Self {
         Self { sender: Sender::Client, ..self }
     }
 }
 
-/// Why no client can be built.
+/// The HTTP client cannot be created.
 #[derive(Debug, thiserror::Error)]
-#[error("the client for Salesforce's services: {0}")]
+#[error("HTTP client of Salesforce's services: {0}")]
 pub struct TransportSetupError(#[from] reqwest::Error);
 
 impl Transport {
-    /// A client for the server at `url` (origin only), which trusts these authorities alone.
+    /// Creates a client for the server at `url` (origin only), which trusts only these certificate authorities.
     ///
     /// # Errors
-    /// [`TransportSetupError`] if an authority cannot be used, or TLS not be set up.
+    /// [`TransportSetupError`] if an authority is invalid or TLS cannot be set up.
     pub fn new(
         timeouts: &Timeouts,
         url: &Url,
@@ -97,7 +96,7 @@ impl Transport {
         metrics: Arc<Metrics>,
     ) -> Result<Self, TransportSetupError> {
         let trusted: Result<Vec<_>, _> = authorities.iter().map(|der| Certificate::from_der(der)).collect();
-        // Before the exchange's own end: who waits for a connection in vain should not blame the answer.
+        // Shorter than the whole timeout, so that a failed connection is not reported as a response timeout.
         let connect = timeouts.connect.min(timeouts.exchange.mul_f64(CONNECT_TIMEOUT_SHARE));
         let client = Client::builder()
             .no_proxy()
@@ -114,28 +113,28 @@ impl Transport {
         Ok(Self { client, guard, timeout: timeouts.exchange, metrics, failure_log: Arc::default() })
     }
 
-    /// The client to build requests with.
+    /// Returns the client that builds requests.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Where exchanges are counted.
+    /// Returns the metrics that count calls.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// What is asked before each exchange.
+    /// Returns the guard that admits calls.
     #[must_use]
     pub fn guard(&self) -> &Arc<CallGuard> {
         &self.guard
     }
 
-    /// Makes a guarded call and reads its answer, within the time for one exchange.
+    /// Makes a guarded call and interprets its response with `read`, within the timeout.
     ///
     /// # Errors
-    /// [`SalesforceError`]: what the guard refuses, what did not arrive, and what `read` makes of the answer.
+    /// [`SalesforceError`] if the guard rejects the call, no complete response arrives, or `read` returns an error.
     pub async fn exchange<T>(
         &self,
         kind: CallKind,
@@ -167,29 +166,29 @@ impl Transport {
             return Err(error.into());
         }
         let began = Instant::now();
-        let answer = self.send(kind, request).await;
-        let outcome = answer.map_err(SalesforceError::from).and_then(|answer| read(&answer));
+        let response = self.send(kind, request).await;
+        let outcome = response.map_err(SalesforceError::from).and_then(|response| read(&response));
         self.guard.record_outcome(kind.priority, began, outcome_of(&outcome));
         outcome
     }
 
-    /// Sends a request and reads the whole answer, counted and timed under its kind, and unguarded. It carries the
-    /// correlation id of the request that it is made for, or one of its own.
+    /// Sends a request without the guard, reads the whole response, and records both under its kind. The request carries the
+    /// correlation id of the current request, or a new one.
     ///
     /// # Errors
-    /// [`TransportError`]; an HTTP status, whichever, is no error here.
+    /// [`TransportError`] if no complete response arrives. No HTTP status is an error here.
     pub async fn send(&self, kind: CallKind, request: RequestBuilder) -> Result<Response, TransportError> {
         let start = Instant::now();
         let span = spans::exchange(kind.service, kind.flow);
         let correlation_id = correlation::current();
-        let answer =
+        let response =
             external_wait::track(read_response(request, correlation_id.clone()).instrument(span.clone())).await;
-        let (host, result) = match answer {
-            Ok(answer) => (None, Ok(answer)),
+        let (host, result) = match response {
+            Ok(response) => (None, Ok(response)),
             Err(error) => (host_of(&error), Err(error.into())),
         };
         let outcome = match &result {
-            Ok(answer) => match answer.status.as_u16() {
+            Ok(response) => match response.status.as_u16() {
                 200..=399 => "ok",
                 409 => "conflict",
                 429 => "rate_limited",
@@ -202,21 +201,21 @@ impl Transport {
         span.record("outcome", outcome);
         if outcome != "ok" {
             let (service, flow, correlation_id) = (kind.service, kind.flow, correlation::text(&correlation_id));
-            tracing::debug!(service, flow, outcome, correlation_id, "an exchange gave no token or document");
+            tracing::debug!(service, flow, outcome, correlation_id, "call to Salesforce failed");
         }
         if let Err(TransportError::Unreachable(cause)) = result {
             self.record_connect_failure(kind.service, host.as_deref(), cause);
         }
         self.metrics.record_exchange(kind.service, kind.flow, outcome, start.elapsed());
-        if let Ok(answer) = &result
+        if let Ok(response) = &result
             && kind.priority.is_budgeted()
         {
-            self.guard.on_response(kind.sender, answer.status, &answer.headers);
+            self.guard.on_response(kind.sender, response.status, &response.headers);
         }
         result
     }
 
-    /// Counts a failure to connect, and logs it if its cause is due.
+    /// Counts a connection failure, and logs it unless the same cause was logged recently.
     fn record_connect_failure(&self, service: &str, host: Option<&str>, cause: ConnectFailure) {
         self.metrics.connect_failures.with_label_values(&[service, cause.label()]).inc();
         if self.failure_log.admits(cause) {
@@ -235,7 +234,7 @@ impl From<AdmitError> for SalesforceError {
     }
 }
 
-/// What the guard learns from what came of a call.
+/// Returns the outcome for the circuit breaker.
 fn outcome_of<T>(result: &Result<T, SalesforceError>) -> Outcome {
     match result {
         Err(SalesforceError::ServerError(_) | SalesforceError::Transport(_) | SalesforceError::Malformed(_)) => {
@@ -248,7 +247,7 @@ fn outcome_of<T>(result: &Result<T, SalesforceError>) -> Outcome {
     }
 }
 
-/// Why there is no whole answer, as the library says it.
+/// A failed read of a response.
 enum ReadError {
     Library(reqwest::Error),
     TooLarge,
@@ -264,7 +263,7 @@ impl From<ReadError> for TransportError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::TooLarge => Self::TooLarge,
-            // A timeout while connecting is both.
+            // A timeout while connecting is both a connection error and a timeout.
             ReadError::Library(error) if error.is_connect() && error.is_timeout() => {
                 Self::Unreachable(ConnectFailure::TimedOut)
             }
@@ -278,7 +277,7 @@ impl From<ReadError> for TransportError {
 async fn read_response(request: RequestBuilder, correlation_id: HeaderValue) -> Result<Response, ReadError> {
     let (client, request) = request.build_split();
     let mut request = request?;
-    // A client's request that is passed on has one already: it is the same.
+    // A forwarded request already has the same correlation id.
     request.headers_mut().insert(correlation::HEADER, correlation_id);
     let mut response = client.execute(request).await?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -292,7 +291,7 @@ async fn read_response(request: RequestBuilder, correlation_id: HeaderValue) -> 
     Ok(Response { status, headers, body: body.freeze() })
 }
 
-/// Host and port that were called: of a URL they are all that may stand in a log.
+/// Returns host and port of the called URL. A log must not contain the rest of the URL.
 fn host_of(error: &ReadError) -> Option<String> {
     let ReadError::Library(error) = error else { return None };
     let url = error.url()?;
