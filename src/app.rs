@@ -1,8 +1,8 @@
-//! The composition root: settings in, a running gateway out. The only place where the parts meet.
+//! The composition root: builds a running gateway from settings, and stops it gracefully.
 //!
-//! Owns the order of start and stop. Listeners are bound before anything else, so that an address in
-//! use fails the start, port 0 is known at once, and nothing half-configured ever answers. `validate` loads a configuration, `build` makes
-//! its components, `reload` replaces them, `restart` passes the listening sockets to another process, `signals` starts both.
+//! Listeners are bound before anything else. An address in use therefore fails the start, port 0 is known at once, and no
+//! half-configured gateway responds. `validate` loads a configuration, `build` makes its components, `reload` replaces them,
+//! `restart` passes the listening sockets to another process, and `signals` triggers both.
 
 mod build;
 mod certificate_files;
@@ -52,15 +52,15 @@ use crate::{
     shutdown::RequestTracker,
 };
 
-/// Connections that wait until they are accepted, before the listener is served with a longer queue.
+/// Listen backlog until the acceptor starts, which sets a longer one.
 const BACKLOG: i32 = 128;
-/// Connections to the APIs that rest until they are used again, in all.
+/// Idle connections to the APIs, for all workers together.
 const MAX_IDLE_UPSTREAM: usize = 512;
-/// And with each worker, at least.
+/// Minimum of idle connections to the APIs per worker.
 const MIN_IDLE_UPSTREAM_PER_WORKER: usize = 64;
-/// How often the drain looks whether the last request is done.
+/// How often the drain checks whether the last request is done.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long after readiness went off new requests may still come (load balancers take a moment).
+/// How long new requests are accepted after readiness is off, because load balancers take a moment to notice.
 const LAME_DUCK_PERIOD: Duration = Duration::from_secs(1);
 
 /// A gateway, bound and ready to run.
@@ -74,7 +74,7 @@ pub struct App {
     predecessor: Option<Predecessor>,
 }
 
-/// A listener that is open.
+/// An open listener and its address.
 #[derive(Debug)]
 struct BoundListener {
     listener: TcpListener,
@@ -82,19 +82,19 @@ struct BoundListener {
 }
 
 impl App {
-    /// Binds the listeners and puts the parts together. Calls nobody: the gateway starts
-    /// when SLAS is down, and becomes ready when it can.
+    /// Binds the listeners and builds the components. Makes no network calls: the gateway also starts while SLAS is down, and
+    /// becomes ready later.
     ///
     /// # Errors
-    /// [`AppError`].
+    /// Returns [`AppError`] if a listener or a component cannot be set up.
     pub fn build(settings: Settings) -> Result<Self, AppError> {
         Self::build_with_sockets(settings, InheritedSockets::default())
     }
 
-    /// The same on sockets that are open already, as far as the configuration has their addresses; the others are closed.
+    /// Like [`App::build`], but uses inherited sockets whose addresses are configured. Other inherited sockets are closed.
     ///
     /// # Errors
-    /// [`AppError`].
+    /// Returns [`AppError`] if a listener or a component cannot be set up.
     pub fn build_with_sockets(settings: Settings, mut inherited: InheritedSockets) -> Result<Self, AppError> {
         let (listen, operators) = (&settings.server.listen, settings.admin.listen);
         let all: Vec<SocketAddr> = listen.iter().copied().chain([operators]).collect();
@@ -108,33 +108,33 @@ impl App {
         Ok(Self { settings, reloader, public, admin, in_flight: Arc::default(), predecessor })
     }
 
-    /// The public addresses, with the ports that were bound.
+    /// The public addresses, with the bound ports.
     pub fn public_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.public.iter().map(|bound| bound.address)
     }
 
-    /// The operators' address, with the port that was bound.
+    /// The admin address, with the bound port.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address
     }
 
-    /// What is in force, and can be changed while the gateway runs.
+    /// Replaces the configuration while the gateway runs.
     #[must_use]
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
 
-    /// The listening sockets, for another process.
+    /// Duplicates of the listening sockets, for another process.
     ///
     /// # Errors
-    /// If there is no descriptor left.
+    /// Returns the I/O error if no file descriptor is left.
     pub fn listening_sockets(&self) -> io::Result<Vec<TcpListener>> {
         self.public.iter().chain([&self.admin]).map(|bound| bound.listener.try_clone()).collect()
     }
 
-    /// The way into the gateway for the connections of one thread, with connections to the APIs of its own: what passes from
-    /// thread to thread is found in use now and then, and given up for another.
+    /// The connection server of one worker. Each worker has its own connections to the APIs, because an upstream connection that
+    /// another worker is using cannot be reused.
     fn connection_server(&self, conf: &Arc<ServerConf>) -> ConnectionServer {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -152,11 +152,11 @@ impl App {
         ConnectionServer::new(proxy, Arc::clone(&self.reloader.runtime))
     }
 
-    /// Serves until `stop` completes; then readiness goes off, requests in flight are finished within
-    /// the drain time, and the listeners close. After a predecessor nothing is accepted before all keys are there.
+    /// Serves until `stop` completes. Then readiness is off, the listeners close, and requests in flight finish within
+    /// `timeouts.drain`. After a restart, connections are accepted only when all key sets are available.
     ///
     /// # Errors
-    /// [`AppError::Listen`] if a listener cannot be set up.
+    /// Returns [`AppError::Threads`] or [`AppError::Listen`] if the workers or a listener cannot start.
     pub async fn run(self, stop: impl Future<Output = StopReason>) -> Result<(), AppError> {
         let conf = Arc::new(server_conf(&self.settings, self.reloader.library_reads_system()));
         self.reloader.start_background_tasks();
@@ -166,7 +166,7 @@ impl App {
                 () = self.reloader.wait_until_ready() => {}
                 _ = &mut stop => {
                     self.reloader.stop_background_tasks();
-                    tracing::info!("stopped; it was not ready yet, and has accepted nothing");
+                    tracing::info!("stopped before ready, no connection was accepted");
                     return Ok(());
                 }
             }
@@ -197,37 +197,37 @@ impl App {
         }
 
         let why = stop.await;
-        tracing::info!(in_flight = self.in_flight.count(), ?why, "stopping: not ready from now on");
+        tracing::info!(in_flight = self.in_flight.count(), ?why, "stopping, readiness is off");
         self.in_flight.drain();
         let deadline = Instant::now() + self.settings.timeouts.drain;
         match why {
             StopReason::Shutdown => tokio::time::sleep(LAME_DUCK_PERIOD.min(self.settings.timeouts.drain)).await,
-            // Operators' questions are for the other process from now on.
+            // The new process serves the admin address from now on.
             StopReason::Restart => admin.abort(),
         }
-        // Ends connections that rest between two requests, too. A receiver that is gone has stopped already.
+        // Also ends idle connections. A receiver that is gone has already stopped.
         let _ = stop_public.send(true);
         while serving.join_next().await.is_some() {}
         for server in servers.iter() {
             server.close_incomplete().await;
         }
-        // Whether all were answered in time is seen by what is left.
+        // The counts below show whether all requests were done in time.
         let _ = tokio::time::timeout_at(deadline.into(), wait_for_drain(&self.in_flight)).await;
         let (left, unflushed) = (self.in_flight.count(), self.in_flight.unflushed_connections());
         let _ = stop_admin.send(true);
         admin.abort();
         self.reloader.stop_background_tasks();
         if left > 0 || unflushed > 0 {
-            tracing::warn!(left, unflushed, "stopped; requests were still in flight at the end of timeouts.drain");
+            tracing::warn!(left, unflushed, "stopped with requests in flight: timeouts.drain is over");
         } else {
-            tracing::info!("stopped; no request was in flight");
+            tracing::info!("stopped, no request was in flight");
         }
         Ok(())
     }
 }
 
-/// Returns when no request is in flight and no client has to make room for the end of an answer. Seen twice: on its way
-/// from the one to the other an answer is neither.
+/// Returns when no request is in flight and no connection has unflushed bytes. Both have to hold twice in a row: a response
+/// that moves from the one to the other is briefly counted in neither.
 async fn wait_for_drain(in_flight: &RequestTracker) {
     let mut seen = 0;
     while seen < 2 {
@@ -255,14 +255,14 @@ fn bind(
     Ok(BoundListener { listener, address })
 }
 
-/// Listens on `[::]`: for IPv4 too, whatever the system's default (`net.ipv6.bindv6only`), unless `0.0.0.0` has a listener of its
-/// own on the same port.
+/// Listens on `[::]`, for IPv4 too, unless `0.0.0.0` has its own listener on the same port. The system's default
+/// (`net.ipv6.bindv6only`) has no effect.
 fn listen_on_ipv6_wildcard(address: SocketAddrV6, all: &[SocketAddr]) -> io::Result<TcpListener> {
     let has_ipv4 = all.iter().any(|other| {
         other.is_ipv4() && other.ip().is_unspecified() && other.port() == address.port() && address.port() != 0
     });
     if has_ipv4 {
-        tracing::info!(%address, "listening for IPv6 only: 0.0.0.0 overlaps and has a listener of its own");
+        tracing::info!(%address, "listening for IPv6 only: 0.0.0.0 has its own listener on this port");
     }
     let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -274,13 +274,13 @@ fn listen_on_ipv6_wildcard(address: SocketAddrV6, all: &[SocketAddr]) -> io::Res
 
 fn server_conf(settings: &Settings, library_reads_system: bool) -> ServerConf {
     ServerConf {
-        // The library panics over authorities of the system that it cannot read. It reads none of an empty file; each peer
-        // then has its own.
+        // Pingora panics over system authorities that it cannot read. With an empty file it reads none, and each peer gets its
+        // own.
         ca_file: (!library_reads_system).then(|| "/dev/null".to_owned()),
         threads: settings.server.threads,
         upstream_keepalive_pool_size: (MAX_IDLE_UPSTREAM / settings.server.threads.max(1))
             .max(MIN_IDLE_UPSTREAM_PER_WORKER),
-        // Attempts at one request: other addresses, or a connection that had just been closed.
+        // Attempts per request: with other addresses, or after a reused connection was closed.
         max_retries: 3,
         ..ServerConf::default()
     }

@@ -1,7 +1,7 @@
-//! What one configuration makes of the gateway.
+//! Builds the components of a configuration.
 //!
-//! Owns how the parts are put together, and what of an earlier configuration goes on: whatever has state that a
-//! reload must not lose and that the change does not concern. Calls nobody.
+//! State that a reload must not lose is carried over from the previous components, unless the change concerns it: key sets, the
+//! store, sessions, rate limits, usage counters. Building makes no network calls.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -53,17 +53,17 @@ use crate::{
     verify::{shopper_token::ShopperVerifier, system_token::SystemVerifier},
 };
 
-/// What no reload concerns.
+/// State of the process that no reload replaces.
 #[derive(Debug)]
 pub(super) struct ProcessState {
     pub(super) metrics: Arc<Metrics>,
-    /// By the credentials that got them: a changed secret finds none of its predecessor's.
+    /// System tokens, by the credentials that obtained them. A changed secret finds no token of the previous one.
     system_tokens: Arc<SystemTokens>,
-    /// With a key of this process alone, for as long as none is configured.
+    /// Pseudonyms use a random key of this process while no key is configured.
     audit: Arc<AuditLog>,
-    /// What is known of each service at its address: an outage goes on whatever is changed here.
+    /// Circuit breakers and limits per organization and service address. An outage outlasts a reload.
     guards: Mutex<HashMap<(OrganizationId, Url), Arc<CallGuard>>>,
-    /// Whether the proxy library reads the system's authorities, as it does once, when the process begins.
+    /// Whether Pingora read the system's authorities, which it does once, when the process starts.
     pub(super) library_reads_system: bool,
 }
 
@@ -71,16 +71,16 @@ pub(super) struct ProcessState {
 #[derive(Debug)]
 pub(super) struct Components {
     pub(super) settings: Settings,
-    /// What serves a request.
+    /// State that serves requests.
     pub(super) runtime: Arc<Runtime>,
-    /// What operators see.
+    /// State that the admin listener shows.
     pub(super) snapshot: Arc<Snapshot>,
     carried: Carried,
-    /// The expiry of each certificate file, except those of the listener.
+    /// Expiry of each certificate file, except those of the listener.
     pub(super) expiries: Vec<CertificateExpiry>,
 }
 
-/// The state that the next configuration takes over, beside what the snapshot has.
+/// State that the next configuration carries over, in addition to the snapshot's.
 #[derive(Debug)]
 struct Carried {
     persistence: JwksPersistence,
@@ -108,7 +108,7 @@ impl ProcessState {
 }
 
 impl Components {
-    /// Puts the parts of a configuration together. Nothing of `before` is changed, so that it stays good if this fails.
+    /// Builds the components of a configuration. Does not change `before`, so the previous components stay usable on failure.
     pub(super) fn build(settings: Settings, process: &ProcessState, before: Option<&Self>) -> Result<Self, AppError> {
         let metrics = &process.metrics;
         let (operations, callers) = build_policy(&settings)?;
@@ -218,7 +218,7 @@ impl Components {
         Ok(Self { settings, runtime, snapshot, carried, expiries })
     }
 
-    /// The budget of each organization at SLAS.
+    /// The SLAS rate limit of each organization.
     pub(super) fn budgets(&self) -> impl Iterator<Item = SlasBudget> {
         self.snapshot.tenants.values().map(|tenant| {
             let (store, guard) = (Arc::clone(&self.carried.persistence.store), Arc::clone(tenant.slas.guard()));
@@ -256,14 +256,15 @@ fn build_gateway(settings: &Settings, shared: &Snapshot, carried: &Carried, on_b
     Gateway::new(stages, tenants, audit)
 }
 
-/// An organization's services, and the rings that verify its tokens.
+/// An organization's services, and the key rings that verify its tokens.
 pub type TenantWithKeyRings = (Tenant, Vec<Arc<KeyRing>>);
 
-/// The services of every organization as `serve` would use them, each with the rings of its SLAS and, if it has one, its
-/// Account Manager. Nothing is asked yet, and nothing of what others keep is used.
+/// The services of every organization as `serve` would use them, each with the key rings of its SLAS and, if configured, its
+/// Account Manager. Makes no network calls and uses no shared state.
 ///
 /// # Errors
-/// [`AppError::Transport`], [`AppError::Randomness`], [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
+/// Returns [`AppError::Transport`], [`AppError::Randomness`], [`AppError::Authorities`] or [`AppError::NoSystemAuthorities`] if
+/// the client of a service cannot be built.
 pub fn build_tenants(settings: &Settings) -> Result<Vec<TenantWithKeyRings>, AppError> {
     let process = ProcessState::new()?;
     let persistence =
@@ -278,22 +279,22 @@ pub fn build_tenants(settings: &Settings) -> Result<Vec<TenantWithKeyRings>, App
     settings.tenants.iter().map(of).collect()
 }
 
-/// The store of a configuration that nothing came before.
+/// The session store of a configuration.
 ///
 /// # Errors
-/// [`AppError::Store`].
+/// Returns [`AppError::Store`] if the store's configuration cannot be used.
 pub fn build_session_store(settings: &Settings, metrics: &Metrics) -> Result<Arc<dyn SessionStore>, AppError> {
     build_store(settings, metrics, None)
 }
 
-/// Who is still to move; what has been counted goes on.
+/// Counters of deprecated endpoints, with the counts of the previous configuration.
 fn build_deprecated_usage(settings: &Settings, before: Option<&Components>) -> DeprecatedUsage {
     let clients = |tenant: &config::Tenant| tenant.slas_clients.iter().map(|client| client.id.clone()).collect();
     let tenants = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), clients(tenant)));
     DeprecatedUsage::new(tenants, before.map(|before| &*before.snapshot.deprecated_usage))
 }
 
-/// Where key sets outlive the process.
+/// Where key sets are stored beyond the life of the process.
 fn build_jwks_persistence(
     settings: &Settings,
     metrics: &Metrics,
@@ -307,7 +308,7 @@ fn build_jwks_persistence(
     Ok(JwksPersistence { store, file_store, max_age: settings.keys.max_age })
 }
 
-/// The store of the configuration; the one from before where nothing of it changed, and sessions in memory in any case.
+/// The store of the configuration. An unchanged store is carried over, and so are sessions in memory.
 fn build_store(
     settings: &Settings,
     metrics: &Metrics,
@@ -318,7 +319,7 @@ fn build_store(
     }
     Ok(match &settings.store {
         config::Store::Memory => {
-            // What an earlier configuration's store had.
+            // Reset the gauges of a previous Redis store.
             metrics.store_up.set(1);
             metrics.store_key_mismatch.set(0);
             Arc::new(MemoryStore::new(usize::try_from(settings.sessions.capacity).unwrap_or(usize::MAX)))

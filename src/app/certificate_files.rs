@@ -1,5 +1,4 @@
-//! The files of certificates and keys that a configuration names, and the system's authorities: what is wrong or doubtful
-//! inside them.
+//! Checks the contents of the certificate and key files that a configuration names, and the system's authorities.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use crate::{
     time::unix_now,
 };
 
-/// Everything that is wrong with the files, as far as the configuration could be read, and everything doubtful.
+/// All errors and warnings of the files, as far as the configuration could be read.
 pub(super) fn check(partial: &PartialSettings) -> CheckReport {
     let mut checked = CheckReport::default();
     let (errors, warnings) = ListenerTls::check(&partial.tls);
@@ -66,8 +65,8 @@ fn check_authorities(key: &str, whose: &str, file: &Path, checked: &mut CheckRep
     }
 }
 
-/// When the certificates of the store's files end, seconds since 1970, by what the metrics call them. A file that cannot be
-/// read has been refused.
+/// Expiry of the store's certificates in seconds since 1970, by label in the metrics. Unreadable files are left out, because the
+/// check has rejected them.
 pub(super) fn store_expiry(partial: &PartialSettings) -> Vec<(&'static str, i64)> {
     let authorities = partial.store_authorities.iter().filter_map(|(key, file)| {
         let label = if *key == "store.ca" { "store_ca" } else { "store_sentinel_ca" };
@@ -83,7 +82,7 @@ fn now() -> i64 {
     i64::try_from(unix_now()).unwrap_or(i64::MAX)
 }
 
-/// Whether the system has authorities, where any server is verified by them.
+/// Checks the system's authorities if any server is verified by them.
 fn check_system(keys: Vec<String>, checked: &mut CheckReport) {
     let Some(first) = keys.first() else { return };
     let system = SystemAuthorities::read();

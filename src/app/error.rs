@@ -1,4 +1,4 @@
-//! Why a gateway cannot start, or a configuration cannot be taken over.
+//! Errors of starting a gateway and of reloading its configuration.
 
 use std::{io, net::SocketAddr};
 
@@ -16,30 +16,30 @@ use crate::{
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address cannot be listened on.
+    /// A listener cannot be set up.
     #[error("{key}: cannot listen on {address}: {source}")]
     Listen {
         /// Key of the address.
         key: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The threads that serve connections cannot be started.
+    /// The worker threads cannot start.
     #[error("server.threads: {0}")]
     Threads(#[source] io::Error),
-    /// Routes, callers or globs do not fit the policy table. No configuration that was loaded by [`load`](super::load) has
-    /// such a flaw.
+    /// Routes, callers or globs contradict the policy table. Configurations loaded by [`load`](super::load) have been checked
+    /// for this.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Policy(Vec<Diagnostic>),
-    /// The policy table itself is broken, which the tests exclude.
+    /// The built-in policy table is invalid. Tests check that it is valid.
     #[error("the policy table: {0}")]
     Table(#[from] TableError),
-    /// The client for Salesforce's services cannot be made.
+    /// The HTTP client for Salesforce's services cannot be built.
     #[error(transparent)]
     Transport(#[from] TransportSetupError),
-    /// An API cannot be sent to.
+    /// The URL of an API cannot be used.
     #[error("{organization}: {source}")]
     Upstream {
         /// The organization.
@@ -55,27 +55,27 @@ pub enum AppError {
         /// What is wrong.
         source: Box<FileError>,
     },
-    /// A server is to be verified by the system's authorities, and there is none.
+    /// A server needs the system's authorities, and the system has none.
     #[error("{what}: {problem}")]
     NoSystemAuthorities {
-        /// Whose server.
+        /// The server, by organization and key.
         what: String,
         /// What to do.
         problem: String,
     },
-    /// Certificate or key cannot be used.
+    /// A file of the listener's TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsFileError),
-    /// The session store cannot be used at all.
+    /// The session store's configuration cannot be used.
     #[error(transparent)]
     Store(#[from] RedisConfigError),
-    /// The operating system gives no randomness.
-    #[error("the operating system gives no randomness")]
+    /// The operating system provides no random numbers.
+    #[error("the operating system provides no random numbers")]
     Randomness(#[from] aws_lc_rs::error::Unspecified),
-    /// The folder of key sets cannot be used.
+    /// The directory of the key set cache cannot be used.
     #[error("keys.jwks_cache_dir: {0}")]
     Keys(#[from] FileStoreError),
-    /// A metric is registered twice, which the tests exclude.
+    /// A metric is registered twice. Tests check that this cannot happen.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }

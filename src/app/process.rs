@@ -1,4 +1,4 @@
-//! Limits of the process: how many files it may open, and that it leaves no core dump.
+//! Limits of the process: open files and core dumps.
 
 pub mod core_dumps;
 pub mod fd_limit;

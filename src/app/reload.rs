@@ -1,7 +1,7 @@
-//! The configuration in force, and how another one takes its place.
+//! Reloads the configuration and runs the background tasks of the current one.
 //!
-//! Owns the order: another configuration is checked, its components are built, and only then put in place, all at once for
-//! each new request; requests under way end by what they began with. Whatever fails leaves everything as it was.
+//! A reload validates the new configuration, builds its components, and then swaps them in at once. New requests use the new
+//! components; requests in flight keep theirs. A failed reload changes nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,10 +27,10 @@ use crate::{
     tokens::health_probe,
 };
 
-/// How often one looks whether the keys are there.
+/// How often the availability of key sets is checked.
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What is in force.
+/// The current configuration's components, and how to replace them.
 #[derive(Debug)]
 pub struct Reloader {
     pub(super) runtime: Arc<ArcSwap<Runtime>>,
@@ -41,12 +41,12 @@ pub struct Reloader {
     background: Mutex<BackgroundTasks>,
 }
 
-/// The tasks that keep rings and sessions fresh, and SLAS's budgets.
+/// Background tasks of the current components.
 #[derive(Debug, Default)]
 struct BackgroundTasks {
     rings: Vec<(Arc<KeyRing>, AbortHandle)>,
     sessions: Option<AbortHandle>,
-    /// What keeps each organization's budget and its way back after an outage.
+    /// Rate-limit leases and health probes of each organization, and the audit log's summary.
     services: Vec<AbortHandle>,
 }
 
@@ -67,30 +67,30 @@ impl Reloader {
         Ok(Arc::new(reloader))
     }
 
-    /// Shows a counter of the process among the metrics.
+    /// Adds a counter of the process to the metrics.
     ///
     /// # Errors
-    /// If it is shown already.
+    /// Returns [`AppError::Metrics`] if the counter is already registered.
     pub fn register_metric(&self, counter: IntCounterVec) -> Result<(), AppError> {
         Ok(self.process.metrics.register(counter)?)
     }
 
-    /// Whether the proxy library reads the system's authorities when it begins.
+    /// Whether Pingora reads the system's authorities at its start.
     pub(super) fn library_reads_system(&self) -> bool {
         self.process.library_reads_system
     }
 
-    /// Returns when requests can be served: every organization's keys are there.
+    /// Returns when every organization has a key set, so that requests can be served.
     pub async fn wait_until_ready(&self) {
         while !self.snapshot.load().shoppers.has_all_keys() {
             tokio::time::sleep(READY_POLL_INTERVAL).await;
         }
     }
 
-    /// Takes another configuration over. Returns the keys whose change has no effect before the next start.
+    /// Replaces the configuration. Returns the changed keys that take effect only after a restart.
     ///
     /// # Errors
-    /// [`AppError`]; then nothing has changed.
+    /// Returns [`AppError`] if a component cannot be built; the current configuration stays.
     pub fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, AppError> {
         let result = self.apply(settings);
         let outcome = if result.is_ok() { "ok" } else { "failed" };
@@ -98,7 +98,7 @@ impl Reloader {
         result
     }
 
-    /// Notes that a configuration could not even be read.
+    /// Records a reload whose configuration could not be loaded.
     pub fn record_failure(&self) {
         self.record_outcome("failed");
     }
@@ -120,7 +120,7 @@ impl Reloader {
         Ok(waiting)
     }
 
-    /// Starts the tasks of what is in force, and ends those of what is not.
+    /// Starts the tasks of the current components, and stops those of replaced ones.
     pub(super) fn start_background_tasks(&self) {
         let snapshot = self.snapshot.load_full();
         let mut background = self.background.lock();
@@ -154,7 +154,7 @@ impl Reloader {
         std::mem::replace(&mut background.services, services).iter().for_each(AbortHandle::abort);
     }
 
-    /// Ends all tasks.
+    /// Stops all tasks.
     pub(super) fn stop_background_tasks(&self) {
         let background = std::mem::take(&mut *self.background.lock());
         let rings = background.rings.into_iter().map(|(_, task)| task);
@@ -190,7 +190,7 @@ impl Reloader {
     }
 }
 
-/// The keys that only a start reads, and that have changed.
+/// The changed keys that only a start reads.
 fn changes_that_need_a_restart(before: &Settings, now: &Settings) -> Vec<&'static str> {
     let capacity = |settings: &Settings| settings.sessions.capacity;
     let log = |settings: &Settings| (settings.log.level.clone(), settings.log.format, settings.log.audit_file.clone());

@@ -1,9 +1,8 @@
-//! Listening sockets from one process to the next, so that a new program takes over and no connection is refused.
+//! Restart without downtime: passes the listening sockets to a new process.
 //!
-//! Owns both ends. The old process starts its program anew, as it now lies on the disk, and leaves it the listening
-//! sockets in the way of systemd's socket activation (`LISTEN_FDS`). The new one accepts nothing before it is ready, and
-//! says so on its standard output; only then does the old one stop accepting. A new process that never gets ready is
-//! ended, and nothing has changed.
+//! The old process starts its program again from disk and passes the listening sockets as systemd's socket activation does
+//! (`LISTEN_FDS`). The new process reports on standard output when it is ready to accept; then the old process stops accepting.
+//! A new process that does not become ready is killed, and the old process continues.
 
 use std::{
     env,
@@ -23,57 +22,58 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// What a new process writes when it is ready.
+/// Line that a new process writes when it is ready.
 const READY_LINE: &str = "ready";
-/// Tells a new process that somebody waits for that word.
+/// Environment variable that makes a new process write [`READY_LINE`].
 const NOTIFY_READY_ENV: &str = "SHOPPER_GATEWAY_NOTIFY_READY";
-/// The first descriptor of socket activation.
+/// First file descriptor of socket activation.
 const LISTEN_FDS_START: i32 = 3;
-/// How long a new process may take to get ready.
+/// How long a new process may take until it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The program and its arguments, as they were when this process started.
+/// Path and arguments of this process's program.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
 }
 
-/// What this process was started with.
+/// Listening sockets that this process inherited.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
     sockets: Vec<(SocketAddr, TcpListener)>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
-/// Whoever accepts from the same sockets until this process is ready.
+/// The old process, which accepts from the same sockets until this process is ready.
 #[derive(Debug)]
 pub(super) struct Predecessor(());
 
-/// Why no other process took over. This one goes on.
+/// Why a restart failed. The current process continues.
 #[derive(Debug, thiserror::Error)]
 pub enum RestartError {
     /// The program cannot be started.
     #[error("the new process cannot be started: {0}")]
     Start(#[from] io::Error),
-    /// It ended, or said nothing in time.
-    #[error("the new process did not get ready; its log says why")]
+    /// The new process ended, or did not become ready in time.
+    #[error("the new process did not become ready; see its log")]
     NotReady,
 }
 
 impl Program {
-    /// This process's own. To be asked for early: the file behind it may be replaced while it runs.
+    /// The program of this process. Call it at the start, because the program file may be replaced later.
     ///
     /// # Errors
-    /// If the operating system does not tell.
+    /// Returns the I/O error if the path of the program is unknown.
     pub fn current() -> io::Result<Self> {
         Ok(Self { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
     }
 
-    /// Starts it anew with these sockets, and waits until it is ready. Whoever stops waiting ends it.
+    /// Starts the program with these sockets, waits until the new process is ready, and returns its id. Dropping the future kills
+    /// the new process.
     ///
     /// # Errors
-    /// [`RestartError`].
+    /// Returns [`RestartError`] if the process cannot start or does not become ready.
     pub async fn start_successor(&self, sockets: Vec<TcpListener>) -> Result<u32, RestartError> {
         let mut command = std::process::Command::new(&self.path);
         command.args(&self.arguments).stdout(Stdio::piped()).env("LISTEN_FDS", sockets.len().to_string());
@@ -90,7 +90,7 @@ impl Program {
     }
 }
 
-/// A new process, ended when this is dropped before it is ready.
+/// A new process. Dropping it before it is ready kills the process.
 struct Successor {
     process: Child,
     is_ready: bool,
@@ -108,7 +108,7 @@ impl Successor {
 impl Drop for Successor {
     fn drop(&mut self) {
         if !self.is_ready {
-            // It may have ended by itself.
+            // The process may have ended already.
             let _ = self.process.start_kill();
         }
     }
@@ -119,19 +119,19 @@ impl Predecessor {
         env::var_os(NOTIFY_READY_ENV).map(|_| Self(()))
     }
 
-    /// Tells it that this process is ready, and accepts.
+    /// Reports that this process is ready and accepts connections.
     pub(super) fn notify_ready(self) {
-        // Whoever has stopped waiting has ended this process, or soon will.
+        // A predecessor that no longer waits kills this process.
         let _ = io::Write::write_all(&mut io::stdout(), format!("{READY_LINE}\n").as_bytes());
         let _ = io::Write::flush(&mut io::stdout());
     }
 }
 
 impl InheritedSockets {
-    /// The listening sockets that this process was started with, by a predecessor or by systemd, which accepts nothing itself.
+    /// The listening sockets from a predecessor or from systemd.
     ///
     /// # Errors
-    /// If one of them is no listening TCP socket.
+    /// Returns the I/O error if one of them is not a listening TCP socket.
     pub fn from_environment() -> io::Result<Self> {
         let mut given = ListenFd::from_env();
         let mut sockets = Vec::new();
@@ -143,7 +143,7 @@ impl InheritedSockets {
         Ok(Self { sockets, predecessor: Predecessor::from_environment() })
     }
 
-    /// The socket of an address, if it is among them.
+    /// Removes and returns the socket of an address.
     pub(super) fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
         let position = self.sockets.iter().position(|(bound, _)| *bound == address)?;
         Some(self.sockets.swap_remove(position).1)

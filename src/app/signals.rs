@@ -1,7 +1,7 @@
-//! What the process does on signals: stop, take another configuration over, hand over to another process.
+//! Signal handling: stop, reload, restart.
 //!
-//! Owns the handlers. They stand as soon as [`Signals::new`] returns, so that no signal ends the process without a word,
-//! however early it comes. Signals that mean nothing here would end the process by default: they are ignored with a log line.
+//! The handlers are installed when [`Signals::new`] returns, so an early signal is not lost. Signals without a meaning here would
+//! end the process by default; they are ignored and logged.
 
 use std::{io, net::TcpListener, pin::pin, sync::Arc};
 
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::config::{ConfigErrors, Loaded};
 
-/// Signals that end a process by default and mean nothing here. Other servers reopen their logs or start again on some of
-/// them, so that operators and their scripts send them.
+/// Signals without a meaning here that would end the process by default. Operators' scripts send some of them, because other
+/// servers reopen logs or restart on them.
 const IGNORED_SIGNALS: [(Number, &str); 8] = [
     (Number::USR1, "SIGUSR1"),
     (Number::USR2, "SIGUSR2"),
@@ -40,7 +40,7 @@ pub enum StopReason {
     Restart,
 }
 
-/// Every signal that is listened to.
+/// The installed signal handlers.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -51,10 +51,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// If the operating system does not let us.
+    /// Returns the I/O error if a handler cannot be installed.
     pub fn new() -> io::Result<Self> {
         for (number, name) in IGNORED_SIGNALS {
             tokio::spawn(ignore(name, signal(SignalKind::from_raw(number.as_raw()))?));
@@ -68,17 +68,20 @@ impl Signals {
         })
     }
 
-    /// The interrupts, for a stop that takes too long.
+    /// A second handler of SIGINT, for a stop that takes too long.
     ///
     /// # Errors
-    /// If the operating system does not let us.
+    /// Returns the I/O error if the handler cannot be installed.
     pub fn interrupts(&self) -> io::Result<Interrupts> {
         signal(SignalKind::interrupt()).map(Interrupts)
     }
 
-    /// Obeys until the gateway has to stop: SIGTERM and SIGINT stop it, SIGHUP opens the audit log's file anew (by
-    /// `reopen`) and reads the configuration again, SIGQUIT starts the program anew on the same sockets and stops when that is ready. Until then the others are obeyed too:
-    /// a stop ends the new process, and a reload is refused, because that one has read its configuration already.
+    /// Handles signals until the gateway has to stop, and returns why.
+    ///
+    /// - SIGTERM and SIGINT stop the gateway. They also kill a new process that is not ready yet.
+    /// - SIGHUP reopens the audit log (`reopen`) and reloads the configuration. During a restart the reload is rejected, because
+    ///   the new process has already read its configuration.
+    /// - SIGQUIT restarts: it starts the program on the same sockets, and stops this process when the new one is ready.
     pub async fn handle_until_stop(
         mut self,
         reloader: Arc<Reloader>,
@@ -90,13 +93,13 @@ impl Signals {
         loop {
             tokio::select! {
                 biased;
-                // First: a process that is ready by now is not to be ended by a stop of this one.
+                // First, so that a stop does not kill a new process that is already ready.
                 taken_over = &mut restart => match taken_over {
                     Ok(process) => {
-                        tracing::info!(process, "another process has taken over");
+                        tracing::info!(process, "restart complete: a new process accepts connections");
                         return StopReason::Restart;
                     }
-                    Err(error) => tracing::error!(%error, "no other process took over; this one goes on"),
+                    Err(error) => tracing::error!(%error, "restart failed, this process continues"),
                 },
                 _ = self.terminate.recv() => return StopReason::Shutdown,
                 _ = self.interrupt.recv() => return StopReason::Shutdown,
@@ -107,24 +110,24 @@ impl Signals {
                         continue;
                     }
                     reloader.record_failure();
-                    tracing::error!("another process is taking over; send SIGHUP again when it has, or has failed");
+                    tracing::error!("reload rejected during a restart; send SIGHUP again after the restart");
                 },
                 _ = self.quit.recv() => if restart.is_terminated() {
                     restart.set(restart_program(self.program.clone(), &sockets).fuse());
                 } else {
-                    tracing::warn!("another process is about to take over already");
+                    tracing::warn!("SIGQUIT ignored: a restart is in progress");
                 },
             }
         }
     }
 }
 
-/// SIGINT, counted from the start of the process.
+/// SIGINT signals, counted from the start of the process.
 #[derive(Debug)]
 pub struct Interrupts(Signal);
 
 impl Interrupts {
-    /// Returns when the second one has come: the first began a stop, and somebody does not want to wait for its end.
+    /// Returns at the second SIGINT: the first one starts the stop, the second one ends the process at once.
     pub async fn wait_for_second(mut self) {
         for _ in 0..2 {
             self.0.recv().await;
@@ -151,7 +154,7 @@ fn reload(reloader: &Reloader, loaded: Result<Loaded, ConfigErrors>) {
         Ok(loaded) => loaded,
         Err(errors) => {
             reloader.record_failure();
-            tracing::error!("the configuration is wrong, and the one before stays in force:\n{errors}");
+            tracing::error!("reload rejected: invalid configuration, keeping the current one:\n{errors}");
             return;
         }
     };
@@ -161,12 +164,12 @@ fn reload(reloader: &Reloader, loaded: Result<Loaded, ConfigErrors>) {
     match reloader.reload(loaded.settings) {
         Ok(waiting) => {
             for key in waiting {
-                tracing::warn!(key, "this change has no effect before the next start");
+                tracing::warn!(key, "change takes effect after a restart");
             }
-            tracing::info!("another configuration is in force");
+            tracing::info!("configuration reloaded");
         }
         Err(error) => {
-            tracing::error!(%error, "the configuration cannot be taken over, and the one before stays in force")
+            tracing::error!(%error, "reload failed, keeping the current one")
         }
     }
 }

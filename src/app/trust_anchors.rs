@@ -1,4 +1,4 @@
-//! Whom the gateway trusts as servers, by one configuration.
+//! The certificate authorities that the gateway trusts for the servers of one configuration.
 
 use std::sync::OnceLock;
 
@@ -11,30 +11,30 @@ use crate::{
     config::Tenant,
 };
 
-/// The authorities of servers: the system's, read once when they are wanted, or a tenant's own.
+/// The system's authorities, read when first needed, and the tenants' own.
 #[derive(Debug, Default)]
 pub(super) struct TrustAnchors {
     system: OnceLock<SystemAuthorities>,
 }
 
-/// The authorities of one tenant's API.
+/// The authorities for one tenant's API.
 #[derive(Debug)]
 pub(super) enum ApiTrustAnchors<'t> {
-    /// It has no TLS.
+    /// The API has no TLS.
     None,
-    /// Those of this file.
+    /// The authorities of `api_ca`.
     Own(Certificates),
-    /// The system's.
+    /// The system's authorities.
     System(&'t SystemAuthorities),
 }
 
 impl TrustAnchors {
-    /// The authorities of a tenant's API.
+    /// The authorities for a tenant's API.
     ///
     /// # Errors
     /// [`AppError::Authorities`], [`AppError::NoSystemAuthorities`].
     pub(super) fn of_api(&self, tenant: &Tenant) -> Result<ApiTrustAnchors<'_>, AppError> {
-        // A file is read for an API without TLS too: it must be usable as soon as the API has it.
+        // The file is read for an API without TLS too, so that it works when the API gets TLS.
         let own = tenant.api_ca.as_deref().map(Certificates::read_authorities).transpose();
         let own = own.map_err(|source| AppError::Authorities {
             organization: tenant.organization.clone(),
@@ -49,7 +49,7 @@ impl TrustAnchors {
         }
     }
 
-    /// The authorities of a server that has none of its own, such as Account Manager.
+    /// The authorities for a server without its own, e.g. Account Manager.
     ///
     /// # Errors
     /// [`AppError::NoSystemAuthorities`].
@@ -76,7 +76,7 @@ impl ApiTrustAnchors<'_> {
         }
     }
 
-    /// The same for the proxy: none where it uses the system's as it read them by itself.
+    /// The authorities for Pingora; `None` if Pingora uses the system's authorities that it has read itself.
     pub(super) fn of_proxy(&self, library_reads_system: bool) -> Option<&[CertificateDer<'static>]> {
         match self {
             Self::None => None,
@@ -85,7 +85,7 @@ impl ApiTrustAnchors<'_> {
         }
     }
 
-    /// When the first of a tenant's own authorities ends that has not ended yet, seconds since 1970.
+    /// Earliest expiry of a tenant's own authorities that have not expired, in seconds since 1970.
     pub(super) fn expiry(&self, now: i64) -> Option<i64> {
         match self {
             Self::Own(own) => own.authorities_expiry(now),

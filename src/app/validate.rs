@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// Reads a configuration file and the environment of the process. Calls nobody.
+/// Loads a configuration from its file and the environment. Makes no network calls.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// Returns all errors of the configuration at once.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     Settings::load(path, |partial: &PartialSettings| {
         let mut checked = certificate_files::check(partial);
@@ -29,10 +29,10 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     })
 }
 
-/// The policy table with the merchant's routes, and the callers.
+/// Builds the policy table, custom routes included, and the callers.
 ///
 /// # Errors
-/// [`AppError::Policy`] with everything that does not fit together, [`AppError::Table`].
+/// Returns [`AppError::Policy`] with all contradictions, or [`AppError::Table`] if the built-in table is invalid.
 pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
     let (operations, diagnostics) = resolve_policy(&PartialSettings::of(settings))?;
     if !diagnostics.is_empty() {
@@ -43,7 +43,7 @@ pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppErr
     Ok((operations, callers))
 }
 
-/// Everything of a configuration that does not fit the policy table, as far as it could be read.
+/// All contradictions between the configuration and the policy table, as far as the configuration could be read.
 fn check_policy(partial: &PartialSettings) -> Vec<Diagnostic> {
     match resolve_policy(partial) {
         Ok((_, diagnostics)) => diagnostics,
@@ -79,7 +79,7 @@ fn resolve_policy(partial: &PartialSettings) -> Result<(Operations, Vec<Diagnost
     Ok((operations, diagnostics))
 }
 
-/// Every glob, with its key. Of those that are empty the settings have spoken.
+/// All operation globs with their keys. Empty globs are reported by `config`.
 fn operation_globs(partial: &PartialSettings) -> impl Iterator<Item = (String, &String)> {
     let of_callers = partial.callers.iter().enumerate().flat_map(|(position, caller)| {
         let globs = caller.operations.iter().enumerate();
@@ -90,8 +90,8 @@ fn operation_globs(partial: &PartialSettings) -> impl Iterator<Item = (String, &
     of_callers.filter(|(_, glob)| !glob.trim().is_empty()).chain(of_load)
 }
 
-/// Whether a glob stands for any operation: also for a route that is wrong in something else, and one whose name could not
-/// be read may be any.
+/// Whether a glob matches any operation. Routes with other errors count, and a route whose name could not be read matches any
+/// glob.
 fn matches_any(glob: &OperationGlob, operations: &Operations, partial: &PartialSettings) -> bool {
     operations.matching(glob).next().is_some()
         || partial.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
@@ -101,7 +101,7 @@ fn caller_diagnostic(error: CallerError) -> Diagnostic {
     Diagnostic { path: format!("callers[{}].{}", error.caller, error.key), message: error.flaw.to_string() }
 }
 
-/// What is wrong with `load.low_priority`.
+/// Diagnostics for invalid globs of `load.low_priority`.
 pub(super) fn low_priority_diagnostics(errors: &[(usize, InvalidGlob)]) -> Vec<Diagnostic> {
     let diagnostic = |(position, invalid): &(usize, InvalidGlob)| Diagnostic {
         path: format!("load.low_priority[{position}]"),

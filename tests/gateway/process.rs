@@ -102,7 +102,7 @@ async fn audit_file_is_reopened_on_sighup_after_log_rotation() {
     eventually("the login has its line", async || lines(&file) == 1).await;
     std::fs::rename(&file, &rotated).unwrap();
     replica.signal("HUP");
-    line(&log, &["another configuration is in force"]);
+    line(&log, &["configuration reloaded"]);
     assert_eq!(guest(&client, replica.address).await, 200);
     eventually("the second login has its line in a new file", async || lines(&file) == 1).await;
     assert_eq!(lines(&rotated), 1);

@@ -1,17 +1,17 @@
-//! The memory of the process, which holds secrets, ends on no disk.
+//! Disables core dumps, because the memory of the process holds secrets.
 //!
-//! Owns the two switches that forbid core dumps. The limit is what dumps to a file obey; a program to which the kernel
-//! pipes dumps (`core_pattern`) may be called in spite of it, but never for a process that is not dumpable. Such a
-//! process is also closed to debuggers of its own user (`prctl(2)`, `core(5)`).
+//! Two switches are needed. The resource limit stops dumps to files. If the kernel pipes dumps to a program (`core_pattern`), it
+//! ignores the limit, but never dumps a process that is not dumpable. Such a process also rejects debuggers of its own user
+//! (`prctl(2)`, `core(5)`).
 
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Forbids core dumps of this process. Programs that it starts inherit the limit only.
+/// Disables core dumps of this process. Child processes inherit the limit only.
 ///
 /// # Errors
-/// If the operating system does not let us.
+/// Returns the I/O error if the operating system rejects the change.
 pub fn disable() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;

@@ -1,11 +1,11 @@
-//! How many files and sockets this process may have open at a time.
+//! Raises the limit of open files and sockets.
 //!
-//! A system's soft limit is often 1,024, for the sake of programs from before `poll`; the hard limit is
-//! what the operator means (`getrlimit(2)`).
+//! The soft limit is often 1,024, for programs that use `select`. The hard limit is what the operator has configured
+//! (`getrlimit(2)`).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, and says how many descriptors there may be; `None`: no limit.
+/// Raises the soft limit to the hard limit and returns the limit in effect; `None`: unlimited.
 #[must_use]
 pub fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -314,14 +314,14 @@ pub async fn reloads(driver: &mut Driver) {
     ];
     for (number, wrong) in wrong.into_iter().enumerate() {
         assert_ne!(wrong, good, "{number}");
-        let before = count("stays in force");
+        let before = count("keeping the current one");
         fs::write(&file, &wrong).unwrap();
         driver.replica.signal("HUP");
-        eventually(&format!("wrong configuration {number} is refused"), async || count("stays in force") > before)
+        eventually(&format!("wrong configuration {number} is refused"), async || count("keeping the current one") > before)
             .await;
     }
     fs::write(&file, &good).unwrap();
     driver.replica.signal("HUP");
-    eventually("the good one is taken over", async || count("another configuration is in force") == 1).await;
+    eventually("the good one is taken over", async || count("configuration reloaded") == 1).await;
     assert_eq!(driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.status, 200);
 }

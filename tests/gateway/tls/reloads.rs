@@ -213,7 +213,7 @@ async fn unusable_files_keep_current_certificate_and_are_reported() {
     site.shows(&new, &authority).await;
 
     let said = site.said();
-    let lines: Vec<_> = said.lines().filter(|line| line.contains("stays in force")).collect();
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("keeping the current one")).collect();
     assert_eq!(lines.len(), cases.len(), "{said}");
     for (line, (reason, _)) in lines.iter().zip(&cases) {
         assert!(line.contains(reason) && !line.contains("AAAA"), "{reason}: {line}");
