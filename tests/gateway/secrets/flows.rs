@@ -317,8 +317,10 @@ pub async fn reloads(driver: &mut Driver) {
         let before = count("keeping the current one");
         fs::write(&file, &wrong).unwrap();
         driver.replica.signal("HUP");
-        eventually(&format!("wrong configuration {number} is refused"), async || count("keeping the current one") > before)
-            .await;
+        eventually(&format!("wrong configuration {number} is refused"), async || {
+            count("keeping the current one") > before
+        })
+        .await;
     }
     fs::write(&file, &good).unwrap();
     driver.replica.signal("HUP");
