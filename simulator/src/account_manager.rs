@@ -4,24 +4,24 @@
 use axum::http::StatusCode;
 use serde_json::json;
 
-use crate::answer::{Answer, Outcome};
 use crate::identifiers;
-use crate::inbound::Inbound;
 use crate::operations;
+use crate::request::ReceivedRequest;
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::AccountManagerClient;
 use crate::world::World;
 
-/// Everything below this is Account Manager.
+/// The path prefix of Account Manager.
 pub(crate) const BASE: &str = "/dwsso/";
 
 const TENANT_SCOPE: &str = "SALESFORCE_COMMERCE_API:";
 
-/// Who an agent is after the simulated login.
+/// The agent that every simulated login yields.
 const AGENT: &str = "agent@example.com";
 
 /// The name of the flow, as the ledger and the faults use it.
-pub(crate) fn flow(inbound: &Inbound) -> &'static str {
-    match inbound.path.as_str() {
+pub(crate) fn flow(request: &ReceivedRequest) -> &'static str {
+    match request.path.as_str() {
         "/dwsso/oauth2/access_token" => "access_token",
         "/dwsso/oauth2/connect/jwk_uri" => "jwks",
         "/dwsso/oauth2/authorize" => "authorize",
@@ -30,28 +30,28 @@ pub(crate) fn flow(inbound: &Inbound) -> &'static str {
     }
 }
 
-/// Answers a request below the base.
-pub(crate) fn answer(world: &World, inbound: &Inbound) -> Answer {
-    let outcome = match (inbound.method.as_str(), flow(inbound)) {
-        ("POST", "access_token") => access_token(world, inbound),
-        ("GET", "jwks") => Ok(Answer::ok(&world.account_manager_keys().jwks())),
-        ("GET", "authorize") => authorize(world, inbound),
+/// The response to a request below [`BASE`].
+pub(crate) fn respond(world: &World, request: &ReceivedRequest) -> ServiceResponse {
+    let outcome = match (request.method.as_str(), flow(request)) {
+        ("POST", "access_token") => access_token(world, request),
+        ("GET", "jwks") => Ok(ServiceResponse::ok(&world.account_manager_keys().jwks())),
+        ("GET", "authorize") => authorize(world, request),
         ("GET", "openid-configuration") => Ok(configuration(world)),
-        _ => Err(Answer::oauth(StatusCode::NOT_FOUND, "not_found", "Resource not found")),
+        _ => Err(ServiceResponse::oauth(StatusCode::NOT_FOUND, "not_found", "Resource not found")),
     };
     outcome.unwrap_or_else(|refusal| refusal)
 }
 
-fn access_token(world: &World, inbound: &Inbound) -> Outcome {
-    let form = inbound.form();
-    let client = inbound
+fn access_token(world: &World, request: &ReceivedRequest) -> Outcome {
+    let form = request.form();
+    let client = request
         .basic()
         .and_then(|(id, secret)| {
             let client = world.seed.account_manager_client(&id)?;
             (client.secret == secret).then_some(client)
         })
         .ok_or_else(|| {
-            Answer::oauth(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed")
+            ServiceResponse::oauth(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed")
                 .with("www-authenticate", "Basic realm=\"/\"")
         })?;
     match form.text("grant_type") {
@@ -61,7 +61,7 @@ fn access_token(world: &World, inbound: &Inbound) -> Outcome {
         }
         "authorization_code" => {
             if !world.sessions().agent_codes.remove(form.text("code")) {
-                return Err(Answer::oauth(
+                return Err(ServiceResponse::oauth(
                     StatusCode::BAD_REQUEST,
                     "invalid_grant",
                     "The provided access grant is invalid, expired, or revoked.",
@@ -69,15 +69,19 @@ fn access_token(world: &World, inbound: &Inbound) -> Outcome {
             }
             Ok(token(world, client, AGENT, &["openid".to_owned(), "profile".to_owned()]))
         }
-        _ => Err(Answer::oauth(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Grant type is not supported")),
+        _ => Err(ServiceResponse::oauth(
+            StatusCode::BAD_REQUEST,
+            "unsupported_grant_type",
+            "Grant type is not supported",
+        )),
     }
 }
 
-/// Each scope must be the client's own; of tenants only those it may act for.
-fn granted(client: &AccountManagerClient, asked: &str) -> Result<Vec<String>, Answer> {
+/// Each scope must be the client's own, and each tenant one of the client's tenants.
+fn granted(client: &AccountManagerClient, asked: &str) -> Result<Vec<String>, ServiceResponse> {
     let refused = |scope: &str| {
         let description = format!("Unknown/invalid scope(s): [{scope}]");
-        Answer::oauth(StatusCode::BAD_REQUEST, "invalid_scope", &description)
+        ServiceResponse::oauth(StatusCode::BAD_REQUEST, "invalid_scope", &description)
     };
     let scopes: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
     for scope in &scopes {
@@ -93,11 +97,11 @@ fn granted(client: &AccountManagerClient, asked: &str) -> Result<Vec<String>, An
     Ok(scopes)
 }
 
-fn token(world: &World, client: &AccountManagerClient, subject: &str, scopes: &[String]) -> Answer {
+fn token(world: &World, client: &AccountManagerClient, subject: &str, scopes: &[String]) -> ServiceResponse {
     let lifetime = world.behaviour().account_manager_token_seconds;
     let seconds = i64::try_from(lifetime).unwrap_or(i64::MAX);
     let token = world.sign_account_manager_token(&client.id, subject, scopes, seconds);
-    Answer::ok(&json!({
+    ServiceResponse::ok(&json!({
         "access_token": token,
         "scope": scopes.join(" "),
         "token_type": "Bearer",
@@ -106,12 +110,12 @@ fn token(world: &World, client: &AccountManagerClient, subject: &str, scopes: &[
     .with("cache-control", "no-store")
 }
 
-/// The login page of trusted agents: logs in at once and goes back with a code.
-fn authorize(world: &World, inbound: &Inbound) -> Outcome {
-    let fields = inbound.parameters();
+/// The login page of trusted agents: logs in at once and redirects with a code.
+fn authorize(world: &World, request: &ReceivedRequest) -> Outcome {
+    let fields = request.parameters();
     let redirect_uri = fields
         .value("redirect_uri")
-        .ok_or_else(|| Answer::oauth(StatusCode::BAD_REQUEST, "invalid_request", "redirect_uri is missing"))?;
+        .ok_or_else(|| ServiceResponse::oauth(StatusCode::BAD_REQUEST, "invalid_request", "redirect_uri is missing"))?;
     let code = identifiers::opaque();
     world.sessions().agent_codes.insert(code.clone());
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
@@ -119,12 +123,12 @@ fn authorize(world: &World, inbound: &Inbound) -> Outcome {
     if let Some(state) = fields.value("state") {
         location.push_str(&format!("&state={state}"));
     }
-    Ok(Answer::empty(StatusCode::FOUND).with("location", location))
+    Ok(ServiceResponse::empty(StatusCode::FOUND).with("location", location))
 }
 
-fn configuration(world: &World) -> Answer {
+fn configuration(world: &World) -> ServiceResponse {
     let base = world.account_manager_issuer();
-    Answer::ok(&json!({
+    ServiceResponse::ok(&json!({
         "issuer": base,
         "authorization_endpoint": format!("{base}/authorize"),
         "token_endpoint": format!("{base}/access_token"),

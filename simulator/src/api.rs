@@ -12,13 +12,13 @@ mod product_lists;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Answer, Outcome};
-use crate::inbound::{Fields, Inbound};
 use crate::operations::{self, Found, Operation};
+use crate::request::{Fields, ReceivedRequest};
+use crate::response::{Outcome, ServiceResponse};
 use crate::shopper_token::ShopperToken;
 use crate::world::World;
 
-/// Who calls, verified.
+/// The verified caller.
 pub(crate) enum Caller {
     Shopper(Box<ShopperToken>),
     System,
@@ -27,7 +27,7 @@ pub(crate) enum Caller {
 /// A permitted call of one operation.
 pub(crate) struct Call<'a> {
     world: &'a World,
-    inbound: &'a Inbound,
+    request: &'a ReceivedRequest,
     operation: &'static Operation,
     variables: Vec<(&'static str, String)>,
     caller: Caller,
@@ -45,76 +45,78 @@ impl Call<'_> {
     }
 
     fn parameters(&self) -> Fields {
-        self.inbound.parameters()
+        self.request.parameters()
     }
 
     /// The shopper. Operations with state never reach this with a system token only.
-    fn shopper(&self) -> Result<&ShopperToken, Answer> {
+    fn shopper(&self) -> Result<&ShopperToken, ServiceResponse> {
         match &self.caller {
             Caller::Shopper(token) => Ok(token),
             Caller::System => Err(access::unauthorized("the access token is not a shopper's")),
         }
     }
 
-    /// The body; it must be a JSON object.
-    fn object(&self) -> Result<Map<String, Value>, Answer> {
-        serde_json::from_slice(&self.inbound.body).map_err(|_| bad_request("The body is not a JSON object."))
+    /// The body, which must be a JSON object.
+    fn object(&self) -> Result<Map<String, Value>, ServiceResponse> {
+        serde_json::from_slice(&self.request.body).map_err(|_| bad_request("The body is not a JSON object."))
     }
 }
 
 /// The name of the operation, as the ledger and the faults use it.
-pub(crate) fn flow(inbound: &Inbound) -> String {
-    match operations::find(inbound.method.as_str(), &inbound.segments()) {
+pub(crate) fn flow(request: &ReceivedRequest) -> String {
+    match operations::find(request.method.as_str(), &request.segments()) {
         Found::Operation(operation, _) => operation.name.to_owned(),
         Found::OtherMethod | Found::Nothing => "unknown".to_owned(),
     }
 }
 
-/// Answers a request to the APIs.
-pub(crate) fn answer(world: &World, inbound: &Inbound) -> Answer {
-    let answer = match operations::find(inbound.method.as_str(), &inbound.segments()) {
-        Found::Nothing => {
-            Answer::problem(StatusCode::NOT_FOUND, "Not Found", &format!("No resource is known at {}.", inbound.path))
-        }
-        Found::OtherMethod => Answer::problem(
+/// The response to a request to the APIs.
+pub(crate) fn respond(world: &World, request: &ReceivedRequest) -> ServiceResponse {
+    let response = match operations::find(request.method.as_str(), &request.segments()) {
+        Found::Nothing => ServiceResponse::problem(
+            StatusCode::NOT_FOUND,
+            "Not Found",
+            &format!("No resource is known at {}.", request.path),
+        ),
+        Found::OtherMethod => ServiceResponse::problem(
             StatusCode::METHOD_NOT_ALLOWED,
             "Method Not Allowed",
-            &format!("{} is not possible here.", inbound.method),
+            &format!("{} is not possible here.", request.method),
         ),
-        Found::Operation(operation, variables) => access::admit(world, operation, &variables, inbound)
-            .and_then(|caller| dispatch(&Call { world, inbound, operation, variables, caller }))
+        Found::Operation(operation, variables) => access::admit(world, operation, &variables, request)
+            .and_then(|caller| dispatch(&Call { world, request, operation, variables, caller }))
             .unwrap_or_else(|refusal| refusal),
     };
     let behaviour = world.behaviour();
-    let answer = match behaviour.load {
-        Some(load) => answer.with("sfdc_load", load.to_string()),
-        None => answer,
+    let response = match behaviour.load {
+        Some(load) => response.with("sfdc_load", load.to_string()),
+        None => response,
     };
     match behaviour.load_status {
-        Some(status) => answer.with("sfdc_load_status", status),
-        None => answer,
+        Some(status) => response.with("sfdc_load_status", status),
+        None => response,
     }
 }
 
 fn dispatch(call: &Call<'_>) -> Outcome {
     let (api, name) = call.operation.name.split_once('.').unwrap_or_default();
     let stateful = match api {
-        "shopper-customers" => match customers::answer(call, name) {
-            None => product_lists::answer(call, name),
+        "shopper-customers" => match customers::respond(call, name) {
+            None => product_lists::respond(call, name),
             some => some,
         },
-        "shopper-baskets-v1" | "shopper-baskets-v2" => baskets::answer(call, name),
+        "shopper-baskets-v1" | "shopper-baskets-v2" => baskets::respond(call, name),
         "shopper-orders" => orders::shopper(call, name),
         "orders" => orders::system(call, name),
-        "shopper-products" | "shopper-search" => catalog::answer(call, name),
+        "shopper-products" | "shopper-search" => catalog::respond(call, name),
         _ => None,
     };
-    stateful.unwrap_or_else(|| Ok(echo(call.inbound, call.operation.name)))
+    stateful.unwrap_or_else(|| Ok(echo(call.request, call.operation.name)))
 }
 
-/// What was asked, as the answer.
-pub(crate) fn echo(inbound: &Inbound, operation: &str) -> Answer {
-    let headers: Map<String, Value> = inbound
+/// A response that echoes the request.
+pub(crate) fn echo(request: &ReceivedRequest, operation: &str) -> ServiceResponse {
+    let headers: Map<String, Value> = request
         .headers
         .iter()
         .map(|(name, value)| {
@@ -122,18 +124,18 @@ pub(crate) fn echo(inbound: &Inbound, operation: &str) -> Answer {
             (name.as_str().to_owned(), value.into())
         })
         .collect();
-    Answer::ok(&json!({
+    ServiceResponse::ok(&json!({
         "operation": operation,
-        "method": inbound.method.as_str(),
-        "path": inbound.path,
-        "query": inbound.parameters().document(),
+        "method": request.method.as_str(),
+        "path": request.path,
+        "query": request.parameters().document(),
         "headers": headers,
-        "bodyBytes": inbound.body.len(),
+        "bodyBytes": request.body.len(),
     }))
 }
 
-fn bad_request(detail: &str) -> Answer {
-    Answer::problem(StatusCode::BAD_REQUEST, "Bad Request", detail)
+fn bad_request(detail: &str) -> ServiceResponse {
+    ServiceResponse::problem(StatusCode::BAD_REQUEST, "Bad Request", detail)
 }
 
 /// One member, for errors that carry the offending id.

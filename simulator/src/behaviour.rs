@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the services behave. Every field may be changed at run time.
+/// The settings of the services. Every field may be changed at run time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Behaviour {
@@ -14,9 +14,9 @@ pub struct Behaviour {
     pub registered_refresh_token_seconds: u64,
     /// Lifetime of a trusted agent's shopper token.
     pub trusted_agent_token_seconds: u64,
-    /// How far the clock of tokens is ahead of this machine's; negative: behind it.
+    /// Seconds by which the issuers' clock is ahead of this machine's; negative: behind it.
     pub clock_ahead_seconds: i64,
-    /// `exp - iat` of an Account Manager token; `expires_in` answers one less.
+    /// `exp - iat` of an Account Manager token; `expires_in` is one less.
     pub account_manager_token_seconds: u64,
     /// Lifetime of an authorization code.
     pub code_seconds: u64,
@@ -36,11 +36,11 @@ pub struct Behaviour {
     pub shopper_scopes: Option<Vec<String>>,
     /// Whether an order needs addresses, a shipping method and a payment instrument.
     pub orders_need_complete_baskets: bool,
-    /// `sfdc_load` on API answers.
+    /// `sfdc_load` in API responses.
     pub load: Option<u8>,
-    /// `sfdc_load_status` on API answers: `WARN`, `THROTTLE`.
+    /// `sfdc_load_status` in API responses: `WARN`, `THROTTLE`.
     pub load_status: Option<String>,
-    /// Ledger entries kept; the oldest go first. 0 turns the ledger off.
+    /// Maximum of ledger entries; the oldest are removed first. 0 turns the ledger off.
     pub ledger_entries: usize,
 }
 

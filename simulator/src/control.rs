@@ -13,13 +13,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::answer::Answer;
-use crate::edge::{self, respond};
+use crate::dispatch::{self, into_http};
 use crate::faults::Fault;
+use crate::response::ServiceResponse;
 use crate::shopper_token::ShopperTokenSpec;
 use crate::world::{World, overlay};
 
-/// All routes: control here, everything else at the edge.
+/// All routes: the control API here, other paths in `dispatch`.
 pub(crate) fn router(world: Arc<World>) -> Router {
     Router::new()
         .route("/__simulator", get(overview))
@@ -30,7 +30,7 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/__simulator/keys/rotate", post(rotate_keys))
         .route("/__simulator/tokens", post(mint))
         .route("/__simulator/outbox", get(outbox))
-        .fallback(edge::handle)
+        .fallback(dispatch::handle)
         .with_state(world)
 }
 
@@ -97,7 +97,7 @@ async fn behaviour(State(world): State<Arc<World>>) -> Json<Value> {
     Json(json!(world.behaviour()))
 }
 
-/// Members that are given replace those that are set.
+/// Members of the request replace the current settings.
 async fn change_behaviour(State(world): State<Arc<World>>, request: Request) -> Response {
     let change: Map<String, Value> = match read(request).await {
         Ok(change) => change,
@@ -110,7 +110,7 @@ async fn change_behaviour(State(world): State<Arc<World>>, request: Request) -> 
     match serde_json::from_value(Value::Object(settings)) {
         Ok(settings) => {
             world.change_behaviour(|behaviour| *behaviour = settings);
-            respond(Answer::ok(&json!(world.behaviour())))
+            into_http(ServiceResponse::ok(&json!(world.behaviour())))
         }
         Err(error) => refused(&error.to_string()),
     }
@@ -124,7 +124,7 @@ async fn add_fault(State(world): State<Arc<World>>, request: Request) -> Respons
     match read::<Fault>(request).await {
         Ok(fault) => {
             world.faults.add(fault);
-            respond(Answer::json(StatusCode::CREATED, &json!(world.faults.list())))
+            into_http(ServiceResponse::json(StatusCode::CREATED, &json!(world.faults.list())))
         }
         Err(refusal) => refusal,
     }
@@ -144,7 +144,7 @@ async fn outbox(State(world): State<Arc<World>>) -> Json<Value> {
     Json(json!(world.sessions().outbox))
 }
 
-/// What to mint.
+/// A token to mint.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Mint {
@@ -171,7 +171,7 @@ async fn mint(State(world): State<Arc<World>>, request: Request) -> Response {
         }
         Err(refusal) => return refusal,
     };
-    respond(Answer::json(StatusCode::CREATED, &json!({"token": token})))
+    into_http(ServiceResponse::json(StatusCode::CREATED, &json!({"token": token})))
 }
 
 async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
@@ -181,5 +181,5 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
 }
 
 fn refused(why: &str) -> Response {
-    respond(Answer::problem(StatusCode::BAD_REQUEST, "Bad Request", why))
+    into_http(ServiceResponse::problem(StatusCode::BAD_REQUEST, "Bad Request", why))
 }

@@ -1,12 +1,12 @@
 //! Injected faults: the requests that they hit, and their effects.
 //!
-//! `wire` breaks the connections.
+//! `connections` breaks the connections.
 
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// A fault on order. Absent conditions match everything.
+/// A fault to inject. Absent conditions match everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -19,14 +19,14 @@ pub struct Fault {
     /// The beginning of the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
-    /// How often it still strikes; absent means for ever.
+    /// Remaining requests that it hits; absent means without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u32>,
-    /// What goes wrong.
+    /// The effect on a request.
     pub effect: Effect,
 }
 
-/// What goes wrong.
+/// The effect on a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Effect {
@@ -35,7 +35,7 @@ pub enum Effect {
         /// Milliseconds.
         ms: u64,
     },
-    /// No answer, ever; the request is not processed.
+    /// There is no response; the request is not processed.
     Hang,
     /// Another status; the request is not processed.
     Status {
@@ -50,12 +50,12 @@ pub enum Effect {
     },
     /// The connection is reset (RST).
     Reset {
-        /// When.
+        /// The moment of the reset.
         at: ResetAt,
     },
-    /// The request is processed; the answer ends, and the connection closes, half-way through its body.
+    /// The request is processed; the connection closes half-way through the response's body.
     Truncate,
-    /// The request is processed; the answer's body is not what its content type says.
+    /// The request is processed; the response's body contradicts its content type.
     Garbage {
         /// An HTML page instead of random bytes.
         #[serde(default)]
@@ -74,14 +74,14 @@ pub enum Effect {
 pub enum ResetAt {
     /// Before the request is processed.
     Before,
-    /// After it is processed, before the first byte of the answer.
+    /// After it is processed, before the first byte of the response.
     After,
-    /// In the middle of the answer's body.
+    /// In the middle of the response's body.
     MidBody,
 }
 
 impl Fault {
-    /// A fault for a whole service, for ever.
+    /// A fault for a whole service, without end.
     pub fn on(service: &str, effect: Effect) -> Self {
         Self { service: Some(service.to_owned()), flow: None, path_prefix: None, remaining: None, effect }
     }
@@ -109,14 +109,14 @@ impl Fault {
     }
 }
 
-/// What strikes one request: delays added up, and at most one other effect.
+/// The faults of one request: delays added up, and at most one other effect.
 #[derive(Default)]
-pub(crate) struct Strike {
+pub(crate) struct AppliedFaults {
     pub(crate) delay_ms: u64,
     pub(crate) effect: Option<Effect>,
 }
 
-/// The faults on order, oldest first.
+/// The injected faults, oldest first.
 #[derive(Default)]
 pub(crate) struct Faults(Mutex<Vec<Fault>>);
 
@@ -133,24 +133,24 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes what strikes this request, and counts it.
-    pub(crate) fn strike(&self, service: &str, flow: &str, path: &str) -> Strike {
+    /// The faults that hit this request. Decrements their `remaining`.
+    pub(crate) fn apply(&self, service: &str, flow: &str, path: &str) -> AppliedFaults {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut strike = Strike::default();
+        let mut applied = AppliedFaults::default();
         for fault in faults.iter_mut() {
             if !fault.matches(service, flow, path) {
                 continue;
             }
             match &fault.effect {
-                Effect::Delay { ms } => strike.delay_ms += ms,
-                _ if strike.effect.is_some() => continue,
-                other => strike.effect = Some(other.clone()),
+                Effect::Delay { ms } => applied.delay_ms += ms,
+                _ if applied.effect.is_some() => continue,
+                other => applied.effect = Some(other.clone()),
             }
             if let Some(remaining) = &mut fault.remaining {
                 *remaining -= 1;
             }
         }
         faults.retain(|fault| fault.remaining != Some(0));
-        strike
+        applied
     }
 }

@@ -77,7 +77,7 @@ impl SigningKey {
         outcome.is_ok()
     }
 
-    /// The public half as a JSON Web Key.
+    /// The public key as a JSON Web Key.
     pub(crate) fn jwk(&self) -> Value {
         match &self.material {
             Material::Ec { pair, .. } => {
@@ -100,7 +100,7 @@ impl SigningKey {
         }
     }
 
-    /// The private half as PKCS#8 PEM, for tests that sign what the services would not.
+    /// The private key as PKCS#8 PEM, for tests that sign tokens which the services would not issue.
     pub(crate) fn pem(&self) -> String {
         let (Material::Ec { pkcs8, .. } | Material::Rsa { pkcs8, .. }) = &self.material;
         let encoded = STANDARD.encode(pkcs8);

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::inbound::Inbound;
+use crate::request::ReceivedRequest;
 
-/// How much of a body an entry keeps.
-const BODY_KEPT: usize = 64 * 1024;
+/// Bytes of a body that an entry keeps.
+const MAX_BODY_EXCERPT: usize = 64 * 1024;
 
 /// One received request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +36,7 @@ pub struct LedgerEntry {
     pub body_length: usize,
     /// The body as text, up to 64 KiB of it.
     pub body: String,
-    /// The status answered; `None` while unanswered, or when a fault answered nothing.
+    /// The status of the response; `None` before the response, or when a fault suppressed it.
     pub status: Option<u16>,
 }
 
@@ -51,76 +51,76 @@ impl LedgerEntry {
 /// The entries kept.
 pub(crate) struct Ledger {
     started: Instant,
-    pages: Mutex<Pages>,
+    recorded: Mutex<Entries>,
 }
 
 #[derive(Default)]
-struct Pages {
+struct Entries {
     entries: VecDeque<LedgerEntry>,
     last: u64,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), pages: Mutex::default() }
+        Self { started: Instant::now(), recorded: Mutex::default() }
     }
 
     /// Writes an entry and returns its sequence number.
-    pub(crate) fn record(&self, service: &str, flow: &str, inbound: &Inbound, kept: usize) -> u64 {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.last += 1;
-        let sequence = pages.last;
+    pub(crate) fn record(&self, service: &str, flow: &str, request: &ReceivedRequest, kept: usize) -> u64 {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.last += 1;
+        let sequence = recorded.last;
         if kept == 0 {
             return sequence;
         }
-        let headers = inbound.headers.iter().map(|(name, value)| {
+        let headers = request.headers.iter().map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
             (name.as_str().to_owned(), value)
         });
-        let excerpt = &inbound.body[..inbound.body.len().min(BODY_KEPT)];
-        while pages.entries.len() >= kept {
-            pages.entries.pop_front();
+        let excerpt = &request.body[..request.body.len().min(MAX_BODY_EXCERPT)];
+        while recorded.entries.len() >= kept {
+            recorded.entries.pop_front();
         }
-        pages.entries.push_back(LedgerEntry {
+        recorded.entries.push_back(LedgerEntry {
             sequence,
             time_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             service: service.to_owned(),
             flow: flow.to_owned(),
-            method: inbound.method.to_string(),
-            path: inbound.path.clone(),
-            query: inbound.query.clone(),
+            method: request.method.to_string(),
+            path: request.path.clone(),
+            query: request.query.clone(),
             headers: headers.collect(),
-            body_length: inbound.body.len(),
+            body_length: request.body.len(),
             body: String::from_utf8_lossy(excerpt).into_owned(),
             status: None,
         });
         sequence
     }
 
-    pub(crate) fn answered(&self, sequence: u64, status: u16) {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(first) = pages.entries.front().map(|entry| entry.sequence) else {
+    pub(crate) fn set_status(&self, sequence: u64, status: u16) {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(first) = recorded.entries.front().map(|entry| entry.sequence) else {
             return;
         };
         let place = sequence.checked_sub(first).and_then(|place| usize::try_from(place).ok());
-        if let Some(entry) = place.and_then(|place| pages.entries.get_mut(place)) {
+        if let Some(entry) = place.and_then(|place| recorded.entries.get_mut(place)) {
             entry.status = Some(status);
         }
     }
 
     pub(crate) fn entries(&self) -> Vec<LedgerEntry> {
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.entries.iter().cloned().collect()
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.entries.iter().cloned().collect()
     }
 
     pub(crate) fn count(&self, service: &str, flow: &str) -> usize {
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let entries = pages.entries.iter();
+        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = recorded.entries.iter();
         entries.filter(|entry| entry.service == service && entry.flow == flow).count()
     }
 
     pub(crate) fn clear(&self) {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.entries.clear();
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.entries.clear();
     }
 }

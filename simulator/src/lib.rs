@@ -1,35 +1,35 @@
 //! A local Account Manager, SLAS and B2C Commerce Shopper APIs on one listener, for
-//! demos, tests and offline development. State lives in memory and dies with it.
+//! demos, tests and offline development. The state is in memory and ends with the simulator.
 //!
-//! The modules, from the door inwards:
-//! - `simulator` starts and stops it; `wire` accepts connections and breaks them on order;
-//! - `control` is the API below `/__simulator`; `edge` takes every other request: records it
-//!   in the `ledger`, strikes it with `faults`, and hands it to one of the three services;
+//! The modules, from the listener inwards:
+//! - `simulator` starts and stops it; `connections` accepts connections and resets them for a fault;
+//! - `control` is the API below `/__simulator`; `dispatch` handles every other request: records it
+//!   in the `ledger`, applies `faults`, and dispatches it to one of the three services;
 //! - `account_manager`, `slas` and `api` are the services; `operations` is the published table;
-//! - `world` is what they share: `seed`, `behaviour`, `keys`, the `shop`, SLAS's sessions;
-//! - `jwt`, `shopper_token`, `inbound`, `answer`, `limits`, `identifiers`, `clock` are their words.
+//! - `world` is their shared state: `seed`, `behaviour`, `keys`, the `shop`, SLAS's sessions;
+//! - `jwt`, `shopper_token`, `request`, `response`, `limits`, `identifiers`, `clock` are their common types.
 
 mod account_manager;
-mod answer;
 mod api;
 mod behaviour;
 mod clock;
+mod connections;
 mod control;
-mod edge;
+mod dispatch;
 mod faults;
 mod identifiers;
-mod inbound;
 mod jwt;
 mod keys;
 mod ledger;
 mod limits;
 mod operations;
+mod request;
+mod response;
 mod seed;
 mod shop;
 mod shopper_token;
 mod simulator;
 mod slas;
-mod wire;
 mod world;
 
 pub use behaviour::Behaviour;

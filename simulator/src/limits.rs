@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// A budget that is full again when its period ends.
-struct Budget {
+/// The requests of the current period.
+struct RequestCounter {
     opened: Instant,
     used: u32,
 }
 
-/// What is left of a budget after this request.
+/// The rest of a limit after a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remaining {
     pub(crate) limit: u32,
@@ -19,27 +19,27 @@ pub(crate) struct Remaining {
     pub(crate) exceeded: bool,
 }
 
-/// Budgets by name.
+/// Request counters by name.
 #[derive(Default)]
-pub(crate) struct Budgets(HashMap<String, Budget>);
+pub(crate) struct RequestCounters(HashMap<String, RequestCounter>);
 
-impl Budgets {
-    pub(crate) fn spend(&mut self, name: &str, limit: u32, period: Duration) -> Remaining {
-        let fresh = || Budget { opened: Instant::now(), used: 0 };
-        let budget = self.0.entry(name.to_owned()).or_insert_with(fresh);
-        if budget.opened.elapsed() >= period {
-            *budget = fresh();
+impl RequestCounters {
+    pub(crate) fn count(&mut self, name: &str, limit: u32, period: Duration) -> Remaining {
+        let fresh = || RequestCounter { opened: Instant::now(), used: 0 };
+        let counter = self.0.entry(name.to_owned()).or_insert_with(fresh);
+        if counter.opened.elapsed() >= period {
+            *counter = fresh();
         }
-        let exceeded = budget.used >= limit;
+        let exceeded = counter.used >= limit;
         if !exceeded {
-            budget.used += 1;
+            counter.used += 1;
         }
-        let reset = period.saturating_sub(budget.opened.elapsed());
-        Remaining { limit, left: limit - budget.used.min(limit), reset_seconds: reset.as_secs() + 1, exceeded }
+        let reset = period.saturating_sub(counter.opened.elapsed());
+        Remaining { limit, left: limit - counter.used.min(limit), reset_seconds: reset.as_secs() + 1, exceeded }
     }
 }
 
-/// When something was last done, to refuse it again too soon.
+/// Times of the last admitted actions, by key. The next one within a window is refused.
 pub(crate) struct Windows<K>(HashMap<K, Instant>);
 
 impl<K> Default for Windows<K> {
@@ -49,7 +49,7 @@ impl<K> Default for Windows<K> {
 }
 
 impl<K: Eq + Hash> Windows<K> {
-    /// Whether it may be done now; then it counts as done. A refusal does not prolong the window.
+    /// Whether the action is admitted now. A refusal does not prolong the window.
     pub(crate) fn admit(&mut self, key: K, window: Duration) -> bool {
         let now = Instant::now();
         if let Some(last) = self.0.get(&key)

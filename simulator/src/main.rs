@@ -23,7 +23,7 @@ Examples:
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Arguments {
-    /// Where to listen, HTTP/1.1 and h2c.
+    /// The address to listen on, for HTTP/1.1 and h2c.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
     /// A seed document instead of the built-in one.
@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where even standard error is closed, the exit code still tells.
+            // The exit code reports the failure even if standard error is closed.
             drop(writeln!(io::stderr(), "salesforce-simulator: {error}"));
             ExitCode::FAILURE
         }
@@ -55,7 +55,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let simulator = salesforce_simulator::start(arguments.listen, seed)
         .await
         .map_err(|error| format!("{}: {error}", arguments.listen))?;
-    // Nobody reading the greeting is no reason to stop.
+    // The simulator runs even if standard output is closed.
     drop(io::stdout().write_all(greeting(&simulator).as_bytes()));
     interrupted().await.map_err(|error| error.to_string())?;
     simulator.stop().await;
@@ -88,7 +88,7 @@ fn greeting(simulator: &Simulator) -> String {
     text
 }
 
-/// Three commands that work as they stand, as far as the seed has what they need.
+/// Three commands to copy, for clients and shoppers of the seed.
 fn samples(url: &str, seed: &Seed) -> String {
     let organization = seed.organizations.first();
     let id = organization.map_or("f_ecom_zzrf_001", |known| known.id.as_str());

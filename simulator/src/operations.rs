@@ -11,7 +11,7 @@ pub(crate) struct Operation {
     pub(crate) name: &'static str,
     pub(crate) method: &'static str,
     segments: Vec<&'static str>,
-    /// Alternatives, one of which must hold; empty where SLAS decides itself.
+    /// Alternative credentials, one of which is required; empty where SLAS decides itself.
     pub(crate) accepts: Vec<Acceptance>,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct Acceptance {
     pub(crate) scopes: Vec<&'static str>,
 }
 
-/// Who issued the token and what mark it must carry.
+/// The issuer of the token and the flow mark that it must carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenKind {
     Shopper,
@@ -33,7 +33,7 @@ pub(crate) enum TokenKind {
     SystemByRole,
 }
 
-/// What a method and path mean.
+/// The operation of a method and path.
 pub(crate) enum Found {
     Operation(&'static Operation, Vec<(&'static str, String)>),
     /// The path exists, but not with this method.

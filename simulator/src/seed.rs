@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// The default document, also shipped as `simulator/seed.toml`.
 pub const DEFAULT_SEED: &str = include_str!("../seed.toml");
 
-/// Everything known at the start.
+/// The data that exists at the start.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
@@ -42,7 +42,7 @@ pub struct Organization {
 }
 
 impl Organization {
-    /// The tenant id: what follows `f_ecom_`.
+    /// The tenant id: the part after `f_ecom_`.
     pub fn tenant(&self) -> &str {
         tenant_of(&self.id)
     }
@@ -64,10 +64,10 @@ pub struct SlasClient {
     /// Whether `/login` and `/authorize` need `x-slas-client-auth`.
     #[serde(default)]
     pub strict_client_auth: bool,
-    /// Where authorization codes may go; matched exactly.
+    /// Allowed redirect URIs of authorization codes; matched exactly.
     #[serde(default)]
     pub redirect_uris: Vec<String>,
-    /// Where one-time tokens may be delivered; matched exactly.
+    /// Allowed callback URIs of one-time tokens; matched exactly.
     #[serde(default)]
     pub callback_uris: Vec<String>,
     /// `sfcc.ts_ext_on_behalf_of`, `sfcc.ta_ext_on_behalf_of`.
@@ -75,7 +75,7 @@ pub struct SlasClient {
     pub on_behalf: Vec<String>,
     /// Shopper scopes; absent means all but `sfcc.shopper-standard`.
     pub scopes: Option<Vec<String>>,
-    /// Organizations it exists in; empty means all.
+    /// Organizations that know the client; empty means all.
     #[serde(default)]
     pub organizations: Vec<String>,
 }
@@ -95,7 +95,7 @@ pub struct AccountManagerClient {
     pub id: String,
     /// The client secret.
     pub secret: String,
-    /// Tenants it may ask tokens for.
+    /// Tenants for which it may request tokens.
     pub tenants: Vec<String>,
     /// System scopes; absent means all.
     pub scopes: Option<Vec<String>>,

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::seed::tenant_of;
 
-/// What a shopper token shall say. The default is a guest of the public client.
-/// Meant for tests: every claim and header member can be overridden, `null` removes it.
+/// The content of a shopper token to mint. The default is a guest of the public client.
+/// Tests can override every claim and header member; `null` removes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShopperTokenSpec {
@@ -34,8 +34,8 @@ pub struct ShopperTokenSpec {
     pub scopes: Option<Vec<String>>,
     /// Seconds until expiry; negative makes an expired token. The configured lifetime when absent.
     pub lifetime_seconds: Option<i64>,
-    /// Which key to name; the current one when absent. The current key signs in any case,
-    /// unless the name is that of another key of the ring.
+    /// The key id in the header; the current one when absent. The key of that id signs, or the
+    /// current key if the ring has no key of that id.
     pub kid: Option<String>,
     /// The `dnt` claim.
     pub do_not_track: Option<bool>,
@@ -68,7 +68,7 @@ impl Default for ShopperTokenSpec {
     }
 }
 
-/// All that the claims need, decided.
+/// The values of the claims.
 pub(crate) struct Claims<'a> {
     pub(crate) organization: &'a str,
     pub(crate) client_id: &'a str,
@@ -87,7 +87,7 @@ impl Claims<'_> {
     pub(crate) fn document(&self) -> Map<String, Value> {
         let tenant = tenant_of(self.organization);
         let now = self.now;
-        // A token that is expired already had a usual life before.
+        // An expired token was issued one usual lifetime before its expiry.
         let issued = if self.lifetime_seconds > 0 { now } else { now + self.lifetime_seconds - 1800 };
         let mut claims = Map::new();
         claims.insert("aut".into(), "GUID".into());
@@ -122,7 +122,7 @@ pub(crate) fn header(organization: &str, kid: &str) -> Map<String, Value> {
     }
 }
 
-/// The issuer subject: who the shopper is. `None` when longer than 256 characters.
+/// The issuer subject, which identifies the shopper. `None` when longer than 256 characters.
 pub(crate) fn issuer_subject(identity: &Identity, marks: &[(String, String)], site: &str) -> Option<String> {
     let mut pairs = vec![
         format!("uido:{}", identity.origin),
@@ -139,7 +139,7 @@ pub(crate) fn issuer_subject(identity: &Identity, marks: &[(String, String)], si
     (subject.chars().count() <= 256).then_some(subject)
 }
 
-/// Who a session belongs to.
+/// The shopper of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) origin: String,
@@ -160,7 +160,7 @@ impl Identity {
         }
     }
 
-    /// The customer id the APIs go by.
+    /// The customer id in the APIs.
     pub(crate) fn customer_id(&self) -> &str {
         self.registered_customer_id.as_deref().unwrap_or(&self.guest_customer_id)
     }
@@ -170,7 +170,7 @@ impl Identity {
     }
 }
 
-/// A verified shopper token, read.
+/// The parsed claims of a verified shopper token.
 #[derive(Clone, Debug)]
 pub(crate) struct ShopperToken {
     pub(crate) tenant: String,
@@ -181,7 +181,7 @@ pub(crate) struct ShopperToken {
     pub(crate) site: Option<String>,
     pub(crate) scopes: Vec<String>,
     pub(crate) jti: String,
-    /// Microseconds of issue, as far as the `jti` tells.
+    /// The time of issue in microseconds, from the `jti`.
     pub(crate) serial: Option<u64>,
     pub(crate) claims: Map<String, Value>,
 }

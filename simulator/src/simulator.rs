@@ -8,16 +8,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::behaviour::Behaviour;
+use crate::connections;
 use crate::control;
 use crate::faults::Fault;
 use crate::ledger::LedgerEntry;
 use crate::seed::Seed;
 use crate::shopper_token::ShopperTokenSpec;
 use crate::slas::sessions::Delivery;
-use crate::wire;
 use crate::world::World;
 
-/// A running simulator. Dropping it stops it, with every connection it has.
+/// A running simulator. Dropping it ends it and all its connections.
 pub struct Simulator {
     world: Arc<World>,
     serving: JoinHandle<()>,
@@ -26,17 +26,17 @@ pub struct Simulator {
 /// Starts a simulator; port 0 picks a free one.
 ///
 /// # Errors
-/// When the address can't be listened on.
+/// The address is in use or not available.
 pub async fn start(address: SocketAddr, seed: Seed) -> io::Result<Simulator> {
     let listener = TcpListener::bind(address).await?;
     let world = Arc::new(World::new(listener.local_addr()?, seed));
     let router = control::router(Arc::clone(&world));
-    let serving = tokio::spawn(wire::serve(listener, router));
+    let serving = tokio::spawn(connections::serve(listener, router));
     Ok(Simulator { world, serving })
 }
 
 impl Simulator {
-    /// Where it listens.
+    /// The address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.world.address
     }
@@ -46,7 +46,7 @@ impl Simulator {
         self.world.url()
     }
 
-    /// What it was started with.
+    /// The seed that it was started with.
     pub fn seed(&self) -> &Seed {
         &self.world.seed
     }
@@ -76,12 +76,12 @@ impl Simulator {
         self.world.change_behaviour(change);
     }
 
-    /// Orders a fault.
+    /// Injects a fault.
     pub fn inject(&self, fault: Fault) {
         self.world.faults.add(fault);
     }
 
-    /// Takes all faults back.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.world.faults.clear();
     }
@@ -150,7 +150,7 @@ impl Simulator {
     /// Stops listening and ends all connections; returns when the port is free.
     pub async fn stop(mut self) {
         self.serving.abort();
-        // An aborted task answers with an error that says just that.
+        // The error of an aborted task only reports the abort.
         drop((&mut self.serving).await);
     }
 }

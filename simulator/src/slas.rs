@@ -3,8 +3,9 @@
 
 mod authorize;
 mod clients;
-mod ending;
+mod introspection;
 mod issue;
+mod logout;
 mod one_time;
 pub(crate) mod sessions;
 mod token;
@@ -15,24 +16,24 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::json;
 
-use crate::answer::{Answer, Outcome};
-use crate::inbound::Inbound;
 use crate::limits::Remaining;
+use crate::request::ReceivedRequest;
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::tenant_of;
 use crate::world::World;
 
-/// Everything below this is SLAS.
+/// The path prefix of SLAS.
 pub(crate) const BASE: &str = "/shopper/auth/v1/";
 
 /// The name of the flow, as the ledger and the faults use it.
-pub(crate) fn flow(inbound: &Inbound) -> String {
-    match endpoint(inbound).as_str() {
+pub(crate) fn flow(request: &ReceivedRequest) -> String {
+    match endpoint(request).as_str() {
         "authorize" => {
-            let fields = inbound.parameters();
+            let fields = request.parameters();
             format!("authorize:{}", fields.value("hint").unwrap_or("none"))
         }
         "token" => {
-            let form = inbound.form();
+            let form = request.form();
             format!("token:{}", form.value("grant_type").unwrap_or("none"))
         }
         "trusted-system/token" => "trusted-system".to_owned(),
@@ -44,9 +45,9 @@ pub(crate) fn flow(inbound: &Inbound) -> String {
     }
 }
 
-/// What follows `organizations/{organization}/oauth2/`.
-fn endpoint(inbound: &Inbound) -> String {
-    let segments = inbound.segments();
+/// The path after `organizations/{organization}/oauth2/`.
+fn endpoint(request: &ReceivedRequest) -> String {
+    let segments = request.segments();
     match segments.get(3..) {
         Some([organizations, _, oauth2, rest @ ..]) if organizations == "organizations" && oauth2 == "oauth2" => {
             rest.join("/")
@@ -55,87 +56,94 @@ fn endpoint(inbound: &Inbound) -> String {
     }
 }
 
-/// Answers a request below the base.
-pub(crate) fn answer(world: &World, inbound: &Inbound) -> Answer {
-    let organization = inbound.segments().get(4).cloned().unwrap_or_default();
-    let endpoint = endpoint(inbound);
+/// The response to a request below [`BASE`].
+pub(crate) fn respond(world: &World, request: &ReceivedRequest) -> ServiceResponse {
+    let organization = request.segments().get(4).cloned().unwrap_or_default();
+    let endpoint = endpoint(request);
     if endpoint.is_empty() {
-        return not_found(inbound);
+        return not_found(request);
     }
     if world.seed.organization(&organization).is_none() {
-        return Answer::invalid_request("Tenant Id Exception - Must be a well-formed tenantId");
+        return ServiceResponse::invalid_request("Tenant Id Exception - Must be a well-formed tenantId");
     }
     if matches!(endpoint.as_str(), "jwks" | ".well-known/openid-configuration") {
-        return keys_or_configuration(world, &organization, &endpoint, inbound);
+        return keys_or_configuration(world, &organization, &endpoint, request);
     }
     let behaviour = world.behaviour();
     let per_minute = behaviour.slas_requests_per_minute;
     let (minute, five) = {
-        let mut budgets = world.budgets();
+        let mut request_counters = world.request_counters();
         let name = tenant_of(&organization);
-        let minute = budgets.spend(&format!("slas/1m/{name}"), per_minute, Duration::from_secs(60));
+        let minute = request_counters.count(&format!("slas/1m/{name}"), per_minute, Duration::from_secs(60));
         let limit = per_minute.saturating_mul(5);
-        let five = budgets.spend(&format!("slas/5m/{name}"), limit, Duration::from_secs(300));
+        let five = request_counters.count(&format!("slas/5m/{name}"), limit, Duration::from_secs(300));
         (minute, five)
     };
-    let answer = if minute.exceeded || five.exceeded {
+    let response = if minute.exceeded || five.exceeded {
         let longer = if five.exceeded { five } else { minute };
         too_many(longer)
     } else {
-        dispatch(world, &organization, &endpoint, inbound).unwrap_or_else(|refusal| refusal)
+        dispatch(world, &organization, &endpoint, request).unwrap_or_else(|refusal| refusal)
     };
-    let mut answer = answer;
-    for (name, budget) in [("1M", minute), ("5M", five)] {
-        for (part, value) in
-            [("Limit", u64::from(budget.limit)), ("Remaining", u64::from(budget.left)), ("Reset", budget.reset_seconds)]
-        {
-            answer = answer.with(&format!("x-ratelimit-{name}-{part}").to_lowercase(), value.to_string());
+    let mut response = response;
+    for (name, rate_limit) in [("1M", minute), ("5M", five)] {
+        for (part, value) in [
+            ("Limit", u64::from(rate_limit.limit)),
+            ("Remaining", u64::from(rate_limit.left)),
+            ("Reset", rate_limit.reset_seconds),
+        ] {
+            response = response.with(&format!("x-ratelimit-{name}-{part}").to_lowercase(), value.to_string());
         }
     }
-    answer
+    response
 }
 
-fn dispatch(world: &World, organization: &str, endpoint: &str, inbound: &Inbound) -> Outcome {
-    match (inbound.method.as_str(), endpoint) {
-        ("GET", "authorize") => authorize::authorize(world, organization, inbound),
-        ("POST", "login") => authorize::login(world, organization, inbound),
-        ("POST", "token") => token::token(world, organization, inbound),
-        ("POST", "session-bridge/token") => token::session_bridge(world, organization, inbound),
-        ("POST", "trusted-system/token") => trusted::system_token(world, organization, inbound),
-        ("GET", "trusted-agent/authorize") => trusted::agent_authorize(world, organization, inbound),
-        ("POST", "trusted-agent/token") => trusted::agent_token(world, organization, inbound),
-        ("POST", "passwordless/login") => one_time::passwordless_login(world, organization, inbound),
-        ("POST", "passwordless/token") => one_time::passwordless_token(world, organization, inbound),
-        ("POST", "password/reset") => one_time::password_reset(world, organization, inbound),
-        ("POST", "password/action") => one_time::password_action(world, organization, inbound),
-        ("POST", "otp/request") => one_time::otp_request(world, organization, inbound),
-        ("POST", "otp/verify") => one_time::otp_verify(world, organization, inbound),
-        ("GET" | "POST", "logout") => ending::logout(world, organization, inbound),
-        ("POST", "revoke") => ending::revoke(world, organization, inbound),
-        ("POST", "introspect") => ending::introspect(world, organization, inbound),
-        ("GET", "userinfo") => ending::userinfo(world, organization, inbound),
-        // Passkeys need an authenticator; only what was asked comes back.
-        (_, passkeys) if passkeys.starts_with("webauthn/") => Ok(crate::api::echo(inbound, passkeys)),
-        _ => Err(not_found(inbound)),
+fn dispatch(world: &World, organization: &str, endpoint: &str, request: &ReceivedRequest) -> Outcome {
+    match (request.method.as_str(), endpoint) {
+        ("GET", "authorize") => authorize::authorize(world, organization, request),
+        ("POST", "login") => authorize::login(world, organization, request),
+        ("POST", "token") => token::token(world, organization, request),
+        ("POST", "session-bridge/token") => token::session_bridge(world, organization, request),
+        ("POST", "trusted-system/token") => trusted::system_token(world, organization, request),
+        ("GET", "trusted-agent/authorize") => trusted::agent_authorize(world, organization, request),
+        ("POST", "trusted-agent/token") => trusted::agent_token(world, organization, request),
+        ("POST", "passwordless/login") => one_time::passwordless_login(world, organization, request),
+        ("POST", "passwordless/token") => one_time::passwordless_token(world, organization, request),
+        ("POST", "password/reset") => one_time::password_reset(world, organization, request),
+        ("POST", "password/action") => one_time::password_action(world, organization, request),
+        ("POST", "otp/request") => one_time::otp_request(world, organization, request),
+        ("POST", "otp/verify") => one_time::otp_verify(world, organization, request),
+        ("GET" | "POST", "logout") => logout::logout(world, organization, request),
+        ("POST", "revoke") => logout::revoke(world, organization, request),
+        ("POST", "introspect") => introspection::introspect(world, organization, request),
+        ("GET", "userinfo") => introspection::userinfo(world, organization, request),
+        // Passkeys need an authenticator, so the response only echoes the request.
+        (_, passkeys) if passkeys.starts_with("webauthn/") => Ok(crate::api::echo(request, passkeys)),
+        _ => Err(not_found(request)),
     }
 }
 
-/// Key set and configuration share one small budget.
-fn keys_or_configuration(world: &World, organization: &str, endpoint: &str, inbound: &Inbound) -> Answer {
-    if inbound.method != "GET" {
-        return not_found(inbound);
+/// Key set and configuration share one low rate limit.
+fn keys_or_configuration(
+    world: &World,
+    organization: &str,
+    endpoint: &str,
+    request: &ReceivedRequest,
+) -> ServiceResponse {
+    if request.method != "GET" {
+        return not_found(request);
     }
     let name = format!("jwks/{}", tenant_of(organization));
     let limit = world.behaviour().jwks_requests_per_minute;
-    let budget = world.budgets().spend(&name, limit, Duration::from_secs(60));
-    if budget.exceeded {
-        return too_many(budget);
+    let rate_limit = world.request_counters().count(&name, limit, Duration::from_secs(60));
+    if rate_limit.exceeded {
+        return too_many(rate_limit);
     }
     if endpoint == "jwks" {
-        return Answer::ok(&world.slas_keys().jwks());
+        return ServiceResponse::ok(&world.slas_keys().jwks());
     }
     let base = format!("{}{BASE}organizations/{organization}/oauth2", world.url());
-    Answer::ok(&json!({
+    ServiceResponse::ok(&json!({
         "issuer": format!("slas/prod/{}", tenant_of(organization)),
         "authorization_endpoint": format!("{base}/authorize"),
         "token_endpoint": format!("{base}/token"),
@@ -152,11 +160,11 @@ fn keys_or_configuration(world: &World, organization: &str, endpoint: &str, inbo
     }))
 }
 
-fn too_many(budget: Remaining) -> Answer {
-    Answer::slas(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "The request limit is exceeded.")
-        .with("retry-after", budget.reset_seconds.to_string())
+fn too_many(rate_limit: Remaining) -> ServiceResponse {
+    ServiceResponse::slas(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "The request limit is exceeded.")
+        .with("retry-after", rate_limit.reset_seconds.to_string())
 }
 
-fn not_found(inbound: &Inbound) -> Answer {
-    Answer::problem(StatusCode::NOT_FOUND, "Not Found", &format!("No resource is known at {}.", inbound.path))
+fn not_found(request: &ReceivedRequest) -> ServiceResponse {
+    ServiceResponse::problem(StatusCode::NOT_FOUND, "Not Found", &format!("No resource is known at {}.", request.path))
 }

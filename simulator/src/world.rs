@@ -15,7 +15,7 @@ use crate::identifiers;
 use crate::jwt::{self, Refusal};
 use crate::keys::KeyRing;
 use crate::ledger::Ledger;
-use crate::limits::Budgets;
+use crate::limits::RequestCounters;
 use crate::operations;
 use crate::seed::{Seed, SlasClient};
 use crate::shop::Shop;
@@ -34,7 +34,7 @@ pub(crate) struct World {
     account_manager_keys: OnceLock<Mutex<KeyRing>>,
     sessions: Mutex<Sessions>,
     shop: Mutex<Shop>,
-    budgets: Mutex<Budgets>,
+    request_counters: Mutex<RequestCounters>,
     last_serial: AtomicU64,
 }
 
@@ -54,7 +54,7 @@ impl World {
             slas_keys: Mutex::new(KeyRing::slas()),
             account_manager_keys: OnceLock::new(),
             sessions: Mutex::default(),
-            budgets: Mutex::default(),
+            request_counters: Mutex::default(),
             last_serial: AtomicU64::new(0),
         }
     }
@@ -88,8 +88,8 @@ impl World {
         lock(&self.shop)
     }
 
-    pub(crate) fn budgets(&self) -> MutexGuard<'_, Budgets> {
-        lock(&self.budgets)
+    pub(crate) fn request_counters(&self) -> MutexGuard<'_, RequestCounters> {
+        lock(&self.request_counters)
     }
 
     /// Microseconds since 1970, never the same twice: orders tokens and revocations.
@@ -108,7 +108,7 @@ impl World {
         now.saturating_add(self.behaviour().clock_ahead_seconds)
     }
 
-    /// The issuer Account Manager writes. The published one names host and port, so this does.
+    /// The issuer in Account Manager's tokens, with host and port as in the published one.
     pub(crate) fn account_manager_issuer(&self) -> String {
         format!("{}/dwsso/oauth2", self.url())
     }
@@ -216,7 +216,7 @@ impl World {
         self.account_manager_keys().rotate();
     }
 
-    /// The claims of a valid Account Manager token of ours.
+    /// The claims of a valid Account Manager token that this simulator issued.
     pub(crate) fn verify_account_manager_token(&self, token: &str) -> Result<Map<String, Value>, Refusal> {
         let claims = jwt::verify(&self.account_manager_keys(), token, self.now())?;
         let issuer = claims.get("iss").and_then(Value::as_str);
@@ -226,7 +226,10 @@ impl World {
         Ok(claims)
     }
 
-    /// A valid shopper token that has not been revoked, with a word on why not.
+    /// The content of a valid shopper token that has not been revoked.
+    ///
+    /// # Errors
+    /// A phrase for the error response that names the defect.
     pub(crate) fn verify_shopper_token(&self, token: &str) -> Result<ShopperToken, &'static str> {
         let claims = jwt::verify(&self.slas_keys(), token, self.now()).map_err(|refusal| match refusal {
             Refusal::Malformed => "the access token is malformed",

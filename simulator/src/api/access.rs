@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use super::{Caller, bad_request};
 use crate::account_manager;
-use crate::answer::Answer;
-use crate::inbound::Inbound;
 use crate::operations::{Acceptance, Operation, TokenKind};
+use crate::request::ReceivedRequest;
+use crate::response::ServiceResponse;
 use crate::seed::tenant_of;
 use crate::shopper_token::ShopperToken;
 use crate::world::World;
@@ -17,9 +17,9 @@ pub(super) fn admit(
     world: &World,
     operation: &Operation,
     variables: &[(&'static str, String)],
-    inbound: &Inbound,
-) -> Result<Caller, Answer> {
-    let token = inbound.bearer().ok_or_else(|| unauthorized("the access token is missing"))?;
+    request: &ReceivedRequest,
+) -> Result<Caller, ServiceResponse> {
+    let token = request.bearer().ok_or_else(|| unauthorized("the access token is missing"))?;
     let tenant = variables
         .iter()
         .find(|(name, _)| matches!(*name, "organizationId" | "tenantId"))
@@ -59,7 +59,7 @@ pub(super) fn admit(
                     TokenKind::Shopper => true,
                     TokenKind::System | TokenKind::SystemByRole => false,
                 };
-                same_place(world, variables, inbound, &token, tenant)?;
+                same_place(world, variables, request, &token, tenant)?;
                 let fitting =
                     shopper.iter().any(|acceptance| right_mark(acceptance.kind) && token.may(&acceptance.scopes));
                 return if fitting { Ok(Caller::Shopper(Box::new(token))) } else { Err(missing_scopes()) };
@@ -73,14 +73,14 @@ pub(super) fn admit(
 fn same_place(
     world: &World,
     variables: &[(&'static str, String)],
-    inbound: &Inbound,
+    request: &ReceivedRequest,
     token: &ShopperToken,
     tenant: &str,
-) -> Result<(), Answer> {
+) -> Result<(), ServiceResponse> {
     if token.tenant != tenant {
         return Err(forbidden("Your access-token is valid, but not for this organization."));
     }
-    let parameters = inbound.parameters();
+    let parameters = request.parameters();
     let Some(site) = parameters.value("siteId") else {
         return Ok(());
     };
@@ -100,14 +100,18 @@ fn scopes_of(claims: &Map<String, Value>) -> Vec<&str> {
     scopes.map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
 }
 
-pub(super) fn unauthorized(why: &str) -> Answer {
-    Answer::problem(StatusCode::UNAUTHORIZED, "Invalid Access Token", &format!("The request is unauthorized, {why}."))
+pub(super) fn unauthorized(why: &str) -> ServiceResponse {
+    ServiceResponse::problem(
+        StatusCode::UNAUTHORIZED,
+        "Invalid Access Token",
+        &format!("The request is unauthorized, {why}."),
+    )
 }
 
-pub(super) fn forbidden(detail: &str) -> Answer {
-    Answer::problem(StatusCode::FORBIDDEN, "Forbidden", detail)
+pub(super) fn forbidden(detail: &str) -> ServiceResponse {
+    ServiceResponse::problem(StatusCode::FORBIDDEN, "Forbidden", detail)
 }
 
-fn missing_scopes() -> Answer {
+fn missing_scopes() -> ServiceResponse {
     forbidden("Your access-token is valid, but you have no permissions to access the resource.")
 }

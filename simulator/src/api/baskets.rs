@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::customers::{mask, text};
 use super::{Call, access, bad_request, member};
-use crate::answer::{Answer, Outcome};
 use crate::identifiers;
+use crate::response::{Outcome, ServiceResponse};
 use crate::shop::{Basket, SHIPPING_METHODS};
 use crate::world::overlay;
 
-/// Answers the operation, or `None` when it has no state here.
-pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
+/// The response of an operation with state, or `None` for others.
+pub(super) fn respond(call: &Call<'_>, operation: &str) -> Option<Outcome> {
     Some(match operation {
         "createBasket" => create(call),
         "transferBasket" => transfer(call),
@@ -33,7 +33,7 @@ pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
         "removePaymentInstrumentFromBasket" => {
             remove(call, "paymentInstruments", "paymentInstrumentId", "paymentInstrumentId")
         }
-        "getPaymentMethodsForBasket" => Ok(Answer::ok(&json!({
+        "getPaymentMethodsForBasket" => Ok(ServiceResponse::ok(&json!({
             "applicablePaymentMethods": [{"id": "CREDIT_CARD", "name": "Credit Card"}],
         }))),
         _ => return None,
@@ -42,7 +42,7 @@ pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
 
 fn create(call: &Call<'_>) -> Outcome {
     let identity = call.shopper()?.identity.clone();
-    let mut body = call.inbound.object();
+    let mut body = call.request.object();
     let (world, organization) = (call.world, call.organization());
     let parameters = call.parameters();
     let temporary = call.operation.name.contains("-v2.") && parameters.text("temporary") == "true";
@@ -52,7 +52,12 @@ fn create(call: &Call<'_>) -> Outcome {
             "The maximum number of baskets per customer was exceeded. Please reuse or delete one of the existing baskets ({open})."
         );
         let more = member("basketIds", &open);
-        return Err(Answer::problem_with(StatusCode::BAD_REQUEST, "Customer Baskets Quota Exceeded", &detail, more));
+        return Err(ServiceResponse::problem_with(
+            StatusCode::BAD_REQUEST,
+            "Customer Baskets Quota Exceeded",
+            &detail,
+            more,
+        ));
     }
     let items = match body.remove("productItems") {
         Some(Value::Array(items)) => items,
@@ -73,8 +78,8 @@ fn create(call: &Call<'_>) -> Outcome {
     Ok(document(basket))
 }
 
-/// Runs a change on the shopper's own basket and answers it with new totals.
-fn change(call: &Call<'_>, change: impl FnOnce(&mut Basket) -> Result<(), Answer>) -> Outcome {
+/// Changes the shopper's own basket and returns it with new totals.
+fn change(call: &Call<'_>, change: impl FnOnce(&mut Basket) -> Result<(), ServiceResponse>) -> Outcome {
     let id = call.variable("basketId");
     let customer = call.shopper()?.identity.customer_id();
     let mut shop = call.world.shop();
@@ -87,7 +92,7 @@ fn change(call: &Call<'_>, change: impl FnOnce(&mut Basket) -> Result<(), Answer
 fn delete(call: &Call<'_>) -> Outcome {
     change(call, |_| Ok(()))?;
     call.world.shop().baskets.remove(call.variable("basketId"));
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(ServiceResponse::empty(StatusCode::NO_CONTENT))
 }
 
 fn update(call: &Call<'_>) -> Outcome {
@@ -124,7 +129,7 @@ fn set_customer(call: &Call<'_>) -> Outcome {
 
 fn add_items(call: &Call<'_>) -> Outcome {
     let items: Vec<Value> =
-        serde_json::from_slice(&call.inbound.body).map_err(|_| bad_request("The body is not a JSON array."))?;
+        serde_json::from_slice(&call.request.body).map_err(|_| bad_request("The body is not a JSON array."))?;
     change(call, |basket| basket.add_items(&call.world.seed, &items).map_err(|id| unknown_product(&id)))
 }
 
@@ -185,7 +190,7 @@ fn shipping_methods(call: &Call<'_>) -> Outcome {
     change(call, |_| Ok(()))?;
     let methods: Vec<_> =
         SHIPPING_METHODS.iter().map(|(id, name, price)| json!({"id": id, "name": name, "price": price})).collect();
-    Ok(Answer::ok(&json!({
+    Ok(ServiceResponse::ok(&json!({
         "applicableShippingMethods": methods, "defaultShippingMethodId": SHIPPING_METHODS[0].0,
     })))
 }
@@ -201,7 +206,7 @@ fn add_payment_instrument(call: &Call<'_>) -> Outcome {
 }
 
 /// The guest basket and the own one of a registered shopper who was that guest.
-fn both(call: &Call<'_>) -> Result<(Option<String>, Option<String>), Answer> {
+fn both(call: &Call<'_>) -> Result<(Option<String>, Option<String>), ServiceResponse> {
     let identity = &call.shopper()?.identity;
     let missing = "Your access-token is valid, but it contains no previous customer to process this action.";
     if !identity.is_registered() || identity.guest_customer_id.is_empty() {
@@ -218,7 +223,7 @@ fn transfer(call: &Call<'_>) -> Outcome {
     let merge = parameters.text("merge") == "true";
     let identity = &call.shopper()?.identity;
     match (previous, current) {
-        (None, None) => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        (None, None) => Ok(ServiceResponse::empty(StatusCode::NO_CONTENT)),
         (None, Some(current)) if merge => find(call, &current),
         (None, Some(_)) => Err(conflict(
             "no-source-basket-exception",
@@ -274,7 +279,7 @@ fn hand_over(call: &Call<'_>, id: &str) -> Outcome {
     Ok(document(basket))
 }
 
-/// Moves the lines of one basket into the other; quantities meet as the merge mode says.
+/// Moves the lines of one basket into the other; the merge mode determines the quantities.
 fn pour(call: &Call<'_>, from: &str, into: &str) -> Outcome {
     let parameters = call.parameters();
     let mode = parameters.text("productItemMergeMode");
@@ -303,25 +308,30 @@ fn pour(call: &Call<'_>, from: &str, into: &str) -> Outcome {
     Ok(document(basket))
 }
 
-fn document(basket: &Basket) -> Answer {
-    Answer::ok(&Value::Object(basket.document.clone()))
+fn document(basket: &Basket) -> ServiceResponse {
+    ServiceResponse::ok(&Value::Object(basket.document.clone()))
 }
 
-fn conflict(name: &str, detail: &str) -> Answer {
-    Answer::problem_named(StatusCode::CONFLICT, name, "Conflict", detail, Map::new())
+fn conflict(name: &str, detail: &str) -> ServiceResponse {
+    ServiceResponse::problem_named(StatusCode::CONFLICT, name, "Conflict", detail, Map::new())
 }
 
-pub(super) fn not_found(id: &str) -> Answer {
+pub(super) fn not_found(id: &str) -> ServiceResponse {
     let detail = format!("No basket with ID '{id}' could be found.");
-    Answer::problem(StatusCode::NOT_FOUND, "Basket Not Found", &detail)
+    ServiceResponse::problem(StatusCode::NOT_FOUND, "Basket Not Found", &detail)
 }
 
-fn entry_not_found(key: &str, id: &str) -> Answer {
+fn entry_not_found(key: &str, id: &str) -> ServiceResponse {
     let detail = format!("No entry with ID '{id}' could be found.");
-    Answer::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member(key, id))
+    ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member(key, id))
 }
 
-fn unknown_product(id: &str) -> Answer {
+fn unknown_product(id: &str) -> ServiceResponse {
     let detail = format!("The product '{id}' is unknown, offline or not assigned to the site catalog.");
-    Answer::problem_with(StatusCode::BAD_REQUEST, "Product Item Not Available", &detail, member("productId", id))
+    ServiceResponse::problem_with(
+        StatusCode::BAD_REQUEST,
+        "Product Item Not Available",
+        &detail,
+        member("productId", id),
+    )
 }

@@ -4,11 +4,11 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Call, bad_request, member};
-use crate::answer::{Answer, Outcome};
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::{Category, Product};
 
-/// Answers the operation, or `None` when it has no state here.
-pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
+/// The response of an operation with state, or `None` for others.
+pub(super) fn respond(call: &Call<'_>, operation: &str) -> Option<Outcome> {
     Some(match operation {
         "getProducts" => products(call),
         "getProduct" => product(call),
@@ -32,13 +32,13 @@ fn products(call: &Call<'_>) -> Outcome {
     let parameters = call.parameters();
     let ids = parameters.value("ids").ok_or_else(|| bad_request("The parameter 'ids' is required."))?;
     let data: Vec<_> = ids.split(',').filter_map(|id| call.world.seed.product(id)).map(document).collect();
-    Ok(Answer::ok(&json!({"limit": data.len(), "total": data.len(), "data": data})))
+    Ok(ServiceResponse::ok(&json!({"limit": data.len(), "total": data.len(), "data": data})))
 }
 
 fn product(call: &Call<'_>) -> Outcome {
     let id = call.variable("id");
     match call.world.seed.product(id) {
-        Some(product) => Ok(Answer::ok(&document(product))),
+        Some(product) => Ok(ServiceResponse::ok(&document(product))),
         None => Err(not_found(call, "Product Not Found", "product", id)),
     }
 }
@@ -62,14 +62,14 @@ fn categories(call: &Call<'_>) -> Outcome {
     let all = call.world.seed.categories.iter();
     let data: Vec<_> =
         all.filter(|category| wanted.contains(&category.id.as_str())).map(|category| branch(call, category)).collect();
-    Ok(Answer::ok(&json!({"limit": data.len(), "total": data.len(), "data": data})))
+    Ok(ServiceResponse::ok(&json!({"limit": data.len(), "total": data.len(), "data": data})))
 }
 
 fn category(call: &Call<'_>) -> Outcome {
     let id = call.variable("id");
     let mut all = call.world.seed.categories.iter();
     match all.find(|category| category.id == id) {
-        Some(category) => Ok(Answer::ok(&branch(call, category))),
+        Some(category) => Ok(ServiceResponse::ok(&branch(call, category))),
         None => Err(not_found(call, "Category Not Found", "category", id)),
     }
 }
@@ -89,18 +89,18 @@ fn search(call: &Call<'_>) -> Outcome {
             })
         })
         .collect();
-    Ok(Answer::ok(&json!({
+    Ok(ServiceResponse::ok(&json!({
         "query": parameters.text("q"), "limit": 25, "offset": 0, "total": hits.len(), "hits": hits,
         "refinements": [], "selectedSortingOption": "best-matches", "sortingOptions": [],
         "searchPhraseSuggestions": {},
     })))
 }
 
-fn not_found(call: &Call<'_>, title: &str, what: &str, id: &str) -> Answer {
+fn not_found(call: &Call<'_>, title: &str, what: &str, id: &str) -> ServiceResponse {
     let parameters = call.parameters();
     let site = parameters.text("siteId");
     let mut more = member("productId", id);
     more.insert("siteId".into(), site.into());
     let detail = format!("No {what} with ID '{id}' for site '{site}' could be found.");
-    Answer::problem_named(StatusCode::NOT_FOUND, "product-not-found", title, &detail, more)
+    ServiceResponse::problem_named(StatusCode::NOT_FOUND, "product-not-found", title, &detail, more)
 }

@@ -5,17 +5,17 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{Call, bad_request, member};
-use crate::answer::{Answer, Outcome};
 use crate::clock;
 use crate::identifiers;
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::tenant_of;
 use crate::shop::Customer;
 use crate::world::overlay;
 
 const RESET_MINUTES: u64 = 30;
 
-/// Answers the operation, or `None` when it has no state here.
-pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
+/// The response of an operation with state, or `None` for others.
+pub(super) fn respond(call: &Call<'_>, operation: &str) -> Option<Outcome> {
     Some(match operation {
         "registerCustomer" => register(call),
         "getResetPasswordToken" => create_reset_token(call),
@@ -38,7 +38,7 @@ pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
     })
 }
 
-/// What to do with one entry of a list.
+/// The action on one entry of a list.
 #[derive(Clone, Copy)]
 pub(super) enum Change {
     Read,
@@ -64,7 +64,7 @@ fn register(call: &Call<'_>) -> Outcome {
     let organization = call.organization();
     let mut shop = call.world.shop();
     if shop.has_login(organization, &login) {
-        return Err(Answer::problem_with(
+        return Err(ServiceResponse::problem_with(
             StatusCode::BAD_REQUEST,
             "Login Already In Use",
             &format!("The login '{login}' is already in use."),
@@ -76,10 +76,10 @@ fn register(call: &Call<'_>) -> Outcome {
     let customer = shop.customer_mut(organization, &id).ok_or_else(|| unknown_customer(&id))?;
     customer.password = Some(password);
     overlay(&mut customer.profile, profile);
-    Ok(Answer::ok(&Value::Object(customer.document())))
+    Ok(ServiceResponse::ok(&Value::Object(customer.document())))
 }
 
-/// What only the system may set.
+/// Fields that only the system may set.
 fn protect(profile: &mut Map<String, Value>) {
     for name in [
         "authType",
@@ -97,11 +97,11 @@ fn protect(profile: &mut Map<String, Value>) {
 }
 
 /// The simulator's password rule: eight characters.
-fn acceptable(password: &str) -> Result<(), Answer> {
+fn acceptable(password: &str) -> Result<(), ServiceResponse> {
     if password.chars().count() >= 8 {
         Ok(())
     } else {
-        Err(Answer::problem(
+        Err(ServiceResponse::problem(
             StatusCode::BAD_REQUEST,
             "Invalid Password",
             "The password doesn't match acceptance criteria.",
@@ -118,7 +118,7 @@ fn create_reset_token(call: &Call<'_>) -> Outcome {
         .ok_or_else(|| invalid_customer("The customer is invalid."))?;
     let token = identifiers::record();
     customer.reset = Some((token.clone(), clock::seconds() + RESET_MINUTES * 60));
-    Ok(Answer::ok(&json!({
+    Ok(ServiceResponse::ok(&json!({
         "login": login, "email": customer.text("email"),
         "resetToken": token, "expiresInMinutes": RESET_MINUTES,
     })))
@@ -133,15 +133,19 @@ fn reset_password(call: &Call<'_>) -> Outcome {
     let mut shop = call.world.shop();
     let known = shop.by_login(organization, "ecom", login).and_then(|customer| customer.reset.clone());
     if !known.is_some_and(|(token, ends)| token == shown && ends > clock::seconds()) {
-        return Err(Answer::problem(StatusCode::BAD_REQUEST, "Invalid Reset Token", "The reset token is invalid."));
+        return Err(ServiceResponse::problem(
+            StatusCode::BAD_REQUEST,
+            "Invalid Reset Token",
+            "The reset token is invalid.",
+        ));
     }
     if let Some(id) = shop.set_password(organization, login, password) {
         credentials_changed(call, &id);
     }
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(ServiceResponse::empty(StatusCode::NO_CONTENT))
 }
 
-/// Earlier tokens of the shopper end with the password.
+/// Revokes the shopper's earlier tokens after a password change.
 fn credentials_changed(call: &Call<'_>, customer: &str) {
     let serial = call.world.serial();
     let tenant = tenant_of(call.organization());
@@ -153,8 +157,8 @@ fn external_profile(call: &Call<'_>) -> Outcome {
     let (external, provider) = (parameters.text("externalId"), parameters.text("authenticationProviderId"));
     let mut shop = call.world.shop();
     match shop.by_login(call.organization(), provider, external) {
-        Some(customer) => Ok(Answer::ok(&Value::Object(customer.document()))),
-        None => Err(Answer::problem_with(
+        Some(customer) => Ok(ServiceResponse::ok(&Value::Object(customer.document()))),
+        None => Err(ServiceResponse::problem_with(
             StatusCode::NOT_FOUND,
             "Not Found",
             &format!("No customer with external profile with ID '{external}' could be found."),
@@ -167,7 +171,7 @@ fn customer(call: &Call<'_>) -> Outcome {
     let token = call.shopper()?;
     own(call)?;
     if !token.identity.is_registered() {
-        return Ok(Answer::ok(&json!({
+        return Ok(ServiceResponse::ok(&json!({
             "authType": "guest", "customerId": token.identity.customer_id(), "preferredLocale": "en_US",
         })));
     }
@@ -191,7 +195,7 @@ fn change_password(call: &Call<'_>) -> Outcome {
     acceptable(password)?;
     change(call, |customer| {
         if customer.password.as_deref() != Some(current) {
-            return Err(Answer::problem(
+            return Err(ServiceResponse::problem(
                 StatusCode::BAD_REQUEST,
                 "Password Not Matching",
                 "The current password is wrong.",
@@ -201,7 +205,7 @@ fn change_password(call: &Call<'_>) -> Outcome {
         Ok(Value::Null)
     })?;
     credentials_changed(call, call.variable("customerId"));
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(ServiceResponse::empty(StatusCode::NO_CONTENT))
 }
 
 fn create_address(call: &Call<'_>) -> Outcome {
@@ -242,7 +246,7 @@ fn create_payment_instrument(call: &Call<'_>) -> Outcome {
     })
 }
 
-/// A card number never comes back whole.
+/// Masks the card number for responses.
 pub(super) fn mask(instrument: &mut Map<String, Value>) {
     let Some(Value::Object(card)) = instrument.get_mut("paymentCard") else {
         return;
@@ -270,13 +274,13 @@ fn entry(
     id: &str,
     list: impl Fn(&mut Customer) -> &mut Vec<Map<String, Value>>,
 ) -> Outcome {
-    let body = call.inbound.object();
-    let answer = change(call, |customer| {
+    let body = call.request.object();
+    let response = change(call, |customer| {
         let entries = list(customer);
         let place = entries.iter().position(|entry| text(entry, key) == id);
         let place = place.ok_or_else(|| {
             let detail = format!("No entry with ID '{id}' could be found.");
-            Answer::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member(key, id))
+            ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member(key, id))
         })?;
         match what {
             Change::Read => {}
@@ -286,8 +290,8 @@ fn entry(
         Ok(entries[place].clone().into())
     })?;
     Ok(match what {
-        Change::Remove => Answer::empty(StatusCode::NO_CONTENT),
-        Change::Read | Change::Write => answer,
+        Change::Remove => ServiceResponse::empty(StatusCode::NO_CONTENT),
+        Change::Read | Change::Write => response,
     })
 }
 
@@ -300,7 +304,7 @@ fn baskets(call: &Call<'_>) -> Outcome {
         .filter(|basket| basket.owner == customer && basket.organization == call.organization())
         .map(|basket| Value::Object(basket.document.clone()))
         .collect();
-    Ok(Answer::ok(&json!({"total": own.len(), "baskets": own})))
+    Ok(ServiceResponse::ok(&json!({"total": own.len(), "baskets": own})))
 }
 
 fn orders(call: &Call<'_>) -> Outcome {
@@ -312,11 +316,11 @@ fn orders(call: &Call<'_>) -> Outcome {
         .filter(|order| order.owner == customer && order.organization == call.organization())
         .map(|order| Value::Object(order.document.clone()))
         .collect();
-    Ok(Answer::ok(&json!({"limit": own.len(), "offset": 0, "total": own.len(), "data": own})))
+    Ok(ServiceResponse::ok(&json!({"limit": own.len(), "offset": 0, "total": own.len(), "data": own})))
 }
 
 /// The customer of the path, who must be the customer of the token.
-pub(super) fn own<'c>(call: &'c Call<'_>) -> Result<&'c str, Answer> {
+pub(super) fn own<'c>(call: &'c Call<'_>) -> Result<&'c str, ServiceResponse> {
     let customer = call.variable("customerId");
     if call.shopper()?.identity.customer_id() == customer {
         Ok(customer)
@@ -327,21 +331,21 @@ pub(super) fn own<'c>(call: &'c Call<'_>) -> Result<&'c str, Answer> {
     }
 }
 
-/// Runs a change on the token's own registered customer and answers its result.
-fn change(call: &Call<'_>, change: impl FnOnce(&mut Customer) -> Result<Value, Answer>) -> Outcome {
+/// Changes the token's own registered customer and returns the result.
+fn change(call: &Call<'_>, change: impl FnOnce(&mut Customer) -> Result<Value, ServiceResponse>) -> Outcome {
     let id = own(call)?;
     let mut shop = call.world.shop();
     let customer = shop.customer_mut(call.organization(), id).ok_or_else(|| unknown_customer(id))?;
-    change(customer).map(|document| Answer::ok(&document))
+    change(customer).map(|document| ServiceResponse::ok(&document))
 }
 
-fn invalid_customer(detail: &str) -> Answer {
-    Answer::problem(StatusCode::BAD_REQUEST, "Invalid Customer", detail)
+fn invalid_customer(detail: &str) -> ServiceResponse {
+    ServiceResponse::problem(StatusCode::BAD_REQUEST, "Invalid Customer", detail)
 }
 
-fn unknown_customer(id: &str) -> Answer {
+fn unknown_customer(id: &str) -> ServiceResponse {
     let detail = format!("No customer with ID '{id}' could be found.");
-    Answer::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member("customerId", id))
+    ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member("customerId", id))
 }
 
 pub(super) fn text<'m>(document: &'m Map<String, Value>, name: &str) -> &'m str {

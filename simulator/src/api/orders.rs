@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::customers::text;
 use super::{Call, bad_request, baskets, member};
-use crate::answer::{Answer, Outcome};
 use crate::clock;
 use crate::identifiers;
+use crate::response::{Outcome, ServiceResponse};
 use crate::shop::{Order, Shop};
 use crate::world::overlay;
 
@@ -55,15 +55,15 @@ fn create(call: &Call<'_>) -> Outcome {
     }
     document.insert("guest".into(), (!call.shopper()?.identity.is_registered()).into());
     let document = submit(call, &mut shop, document)?;
-    Ok(Answer::ok(&document))
+    Ok(ServiceResponse::ok(&document))
 }
 
-fn incomplete(what: &str) -> Answer {
-    Answer::problem(StatusCode::BAD_REQUEST, "Invalid Basket", &format!("The basket has no {what}."))
+fn incomplete(what: &str) -> ServiceResponse {
+    ServiceResponse::problem(StatusCode::BAD_REQUEST, "Invalid Basket", &format!("The basket has no {what}."))
 }
 
-/// Numbers the order and keeps it for the calling shopper.
-fn submit(call: &Call<'_>, shop: &mut Shop, mut document: Map<String, Value>) -> Result<Value, Answer> {
+/// Gives the order a number and stores it for the calling shopper.
+fn submit(call: &Call<'_>, shop: &mut Shop, mut document: Map<String, Value>) -> Result<Value, ServiceResponse> {
     let owner = call.shopper()?.identity.customer_id();
     let number = shop.next_number();
     let now = clock::timestamp();
@@ -98,18 +98,18 @@ fn own_order(call: &Call<'_>) -> Outcome {
     shop.orders
         .get(&key(call))
         .filter(|order| order.owner == customer)
-        .map(|order| Answer::ok(&Value::Object(order.document.clone())))
+        .map(|order| ServiceResponse::ok(&Value::Object(order.document.clone())))
         .ok_or_else(|| not_found(call))
 }
 
-/// A trusted system brings the order as a whole.
+/// A trusted system supplies the complete order.
 fn import(call: &Call<'_>) -> Outcome {
     let mut body = call.object()?;
     let customer = call.shopper()?.identity.customer_id();
     body.insert("customerInfo".into(), json!({"customerId": customer}));
     let mut shop = call.world.shop();
     let document = submit(call, &mut shop, body)?;
-    Ok(Answer::ok(&document))
+    Ok(ServiceResponse::ok(&document))
 }
 
 fn all(call: &Call<'_>) -> Outcome {
@@ -123,7 +123,7 @@ fn all(call: &Call<'_>) -> Outcome {
         .filter(|order| site.is_none_or(|site| text(&order.document, "siteId") == site))
         .map(|order| Value::Object(order.document.clone()))
         .collect();
-    Ok(Answer::ok(&json!({"limit": 25, "offset": 0, "total": data.len(), "data": data})))
+    Ok(ServiceResponse::ok(&json!({"limit": 25, "offset": 0, "total": data.len(), "data": data})))
 }
 
 /// Reads an order, after writing `over` to it.
@@ -132,15 +132,15 @@ fn any_order(call: &Call<'_>, mut over: Map<String, Value>) -> Outcome {
     let mut shop = call.world.shop();
     let order = shop.orders.get_mut(&key(call)).ok_or_else(|| not_found(call))?;
     overlay(&mut order.document, over);
-    Ok(Answer::ok(&Value::Object(order.document.clone())))
+    Ok(ServiceResponse::ok(&Value::Object(order.document.clone())))
 }
 
 fn key(call: &Call<'_>) -> (String, String) {
     (call.organization().to_owned(), call.variable("orderNo").to_owned())
 }
 
-fn not_found(call: &Call<'_>) -> Answer {
+fn not_found(call: &Call<'_>) -> ServiceResponse {
     let number = call.variable("orderNo");
     let detail = format!("No order with number '{number}' was found.");
-    Answer::problem_with(StatusCode::NOT_FOUND, "Order Not Found", &detail, member("orderNo", number))
+    ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Order Not Found", &detail, member("orderNo", number))
 }

@@ -5,16 +5,16 @@ use serde_json::{Map, Value, json};
 
 use super::customers::{Change, own, text};
 use super::{Call, bad_request, member};
-use crate::answer::{Answer, Outcome};
 use crate::clock;
 use crate::identifiers;
+use crate::response::{Outcome, ServiceResponse};
 use crate::shop::{ProductList, Shop};
 use crate::world::overlay;
 
 const ITEMS: &str = "customerProductListItems";
 
-/// Answers the operation, or `None` when it has no state here.
-pub(super) fn answer(call: &Call<'_>, operation: &str) -> Option<Outcome> {
+/// The response of an operation with state, or `None` for others.
+pub(super) fn respond(call: &Call<'_>, operation: &str) -> Option<Outcome> {
     Some(match operation {
         "getCustomerProductLists" => lists(call),
         "createCustomerProductList" => create(call),
@@ -38,7 +38,7 @@ fn lists(call: &Call<'_>) -> Outcome {
         .filter(|list| list.owner == owner && list.organization == call.organization())
         .map(|list| Value::Object(list.document.clone()))
         .collect();
-    Ok(Answer::ok(&json!({"limit": data.len(), "total": data.len(), "data": data})))
+    Ok(ServiceResponse::ok(&json!({"limit": data.len(), "total": data.len(), "data": data})))
 }
 
 fn create(call: &Call<'_>) -> Outcome {
@@ -51,16 +51,16 @@ fn create(call: &Call<'_>) -> Outcome {
     document.insert(ITEMS.into(), json!([]));
     document.entry("public").or_insert(false.into());
     document.entry("type").or_insert("wish_list".into());
-    let answer = Answer::ok(&Value::Object(document.clone()));
+    let response = ServiceResponse::ok(&Value::Object(document.clone()));
     call.world.shop().lists.push(ProductList {
         organization: call.organization().to_owned(),
         owner: owner.to_owned(),
         document,
     });
-    Ok(answer)
+    Ok(response)
 }
 
-fn place(call: &Call<'_>, shop: &Shop) -> Result<usize, Answer> {
+fn place(call: &Call<'_>, shop: &Shop) -> Result<usize, ServiceResponse> {
     let (owner, id) = (own(call)?, call.variable("listId"));
     let place = shop.lists.iter().position(|list| {
         list.owner == owner && list.organization == call.organization() && text(&list.document, "id") == id
@@ -68,7 +68,7 @@ fn place(call: &Call<'_>, shop: &Shop) -> Result<usize, Answer> {
     place.ok_or_else(|| {
         let detail = format!("A product list with ID '{id}' couldn't be found.");
         let more = member("productListId", id);
-        Answer::problem_with(StatusCode::NOT_FOUND, "Product List Not Found", &detail, more)
+        ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Product List Not Found", &detail, more)
     })
 }
 
@@ -86,10 +86,10 @@ fn list(call: &Call<'_>, what: Change) -> Outcome {
         }
         Change::Remove => {
             shop.lists.remove(place);
-            return Ok(Answer::empty(StatusCode::NO_CONTENT));
+            return Ok(ServiceResponse::empty(StatusCode::NO_CONTENT));
         }
     }
-    Ok(Answer::ok(&Value::Object(shop.lists[place].document.clone())))
+    Ok(ServiceResponse::ok(&Value::Object(shop.lists[place].document.clone())))
 }
 
 fn create_item(call: &Call<'_>) -> Outcome {
@@ -102,7 +102,7 @@ fn create_item(call: &Call<'_>) -> Outcome {
     let mut shop = call.world.shop();
     let place = place(call, &shop)?;
     items(&mut shop.lists[place].document).push(Value::Object(item.clone()));
-    Ok(Answer::ok(&Value::Object(item)))
+    Ok(ServiceResponse::ok(&Value::Object(item)))
 }
 
 fn item(call: &Call<'_>, what: Change) -> Outcome {
@@ -112,7 +112,7 @@ fn item(call: &Call<'_>, what: Change) -> Outcome {
     let items = items(&mut shop.lists[place].document);
     let position = items.iter().position(|item| item["id"] == id).ok_or_else(|| {
         let detail = format!("No product list item with ID '{id}' could be found.");
-        Answer::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member("itemId", id))
+        ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member("itemId", id))
     })?;
     match (what, &mut items[position]) {
         (Change::Write, Value::Object(item)) => {
@@ -122,11 +122,11 @@ fn item(call: &Call<'_>, what: Change) -> Outcome {
         }
         (Change::Remove, _) => {
             items.remove(position);
-            return Ok(Answer::empty(StatusCode::NO_CONTENT));
+            return Ok(ServiceResponse::empty(StatusCode::NO_CONTENT));
         }
         _ => {}
     }
-    Ok(Answer::ok(&items[position]))
+    Ok(ServiceResponse::ok(&items[position]))
 }
 
 fn items(document: &mut Map<String, Value>) -> &mut Vec<Value> {

@@ -8,7 +8,7 @@ use crate::identifiers;
 use crate::seed::Seed;
 use crate::shopper_token::Identity;
 
-/// Id, name and price of what can be chosen.
+/// Id, name and price of each shipping method.
 pub(crate) const SHIPPING_METHODS: &[(&str, &str, f64)] =
     &[("001", "Ground", 5.99), ("002", "2-Day Express", 9.99), ("003", "Overnight", 15.99)];
 
@@ -34,7 +34,7 @@ impl Basket {
         if !entry.is_array() {
             *entry = json!([]);
         }
-        // Just made an array; the empty one below is never reached.
+        // The entry is an array since the line above, so the default is never used.
         match entry {
             Value::Array(list) => list,
             _ => unreachable!("an array was written above"),
@@ -68,7 +68,7 @@ impl Basket {
         Ok(())
     }
 
-    /// Works out prices, taxes and totals anew.
+    /// Recalculates prices, taxes and totals.
     pub(crate) fn total(&mut self, seed: &Seed) {
         let mut products = 0.0;
         for item in self.list("productItems") {
@@ -111,7 +111,7 @@ impl Basket {
         self.document.insert("lastModified".into(), now.into());
     }
 
-    /// What an order still lacks.
+    /// The parts that an order still lacks.
     pub(crate) fn missing(&self) -> Option<&'static str> {
         let filled = |name: &str| {
             let list = self.document.get(name).and_then(Value::as_array);

@@ -19,7 +19,7 @@ pub(crate) struct Customer {
     pub(crate) profile: Map<String, Value>,
     pub(crate) addresses: Vec<Map<String, Value>>,
     pub(crate) payment_instruments: Vec<Map<String, Value>>,
-    /// A password reset token and when it ends.
+    /// A password reset token and its expiry.
     pub(crate) reset: Option<(String, u64)>,
 }
 
@@ -35,7 +35,7 @@ impl Customer {
         self.profile.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The document `GET /customers/{id}` answers.
+    /// The document in the response to `GET /customers/{id}`.
     pub(crate) fn document(&self) -> Map<String, Value> {
         let mut document = self.profile.clone();
         document.insert("hasPassword".into(), self.password.is_some().into());
@@ -110,7 +110,7 @@ impl Shop {
         })
     }
 
-    /// The identity of a shopper whose password is right; the login is noted.
+    /// Checks a shopper's password, records the login and returns the identity.
     pub(crate) fn log_in(
         &mut self,
         organization: &str,
@@ -131,7 +131,7 @@ impl Shop {
         Some(customer.identity(guest))
     }
 
-    /// The identity of a known shopper, whoever vouches for it.
+    /// The identity of a known shopper of any identity provider.
     pub(crate) fn identity(
         &mut self,
         organization: &str,

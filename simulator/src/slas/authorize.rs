@@ -6,28 +6,28 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::clients;
 use super::sessions::{Code, Session};
-use crate::answer::{Answer, Outcome};
 use crate::clock;
 use crate::identifiers;
-use crate::inbound::{Fields, Inbound};
+use crate::request::{Fields, ReceivedRequest};
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::{SlasClient, tenant_of};
 use crate::shopper_token::Identity;
 use crate::world::World;
 
 /// `GET /authorize` with `hint=guest`, `sb-guest` or `sb-user`. Identity providers have no login page here.
-pub(super) fn authorize(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.parameters();
+pub(super) fn authorize(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.parameters();
     let client = clients::named(world, organization, &fields)?;
-    clients::front_channel(world, organization, client, inbound)?;
+    clients::front_channel(world, organization, client, request)?;
     let redirect_uri = clients::redirect_uri(client, &fields)?;
     if fields.text("response_type") != "code" {
-        return Err(Answer::invalid_request("Bad or missing response_type."));
+        return Err(ServiceResponse::invalid_request("Bad or missing response_type."));
     }
     let site = clients::site(world, organization, &fields)?;
     let hint = fields.text("hint");
     if !matches!(hint, "guest" | "sb-guest" | "sb-user") {
-        return Err(Answer::invalid_request(
-            "The simulator has no login pages: the hint must be guest, sb-guest or sb-user.",
+        return Err(ServiceResponse::invalid_request(
+            "The simulator has no login recorded: the hint must be guest, sb-guest or sb-user.",
         ));
     }
     let challenge = if client.is_private() && fields.value("code_challenge").is_none() {
@@ -39,26 +39,27 @@ pub(super) fn authorize(world: &World, organization: &str, inbound: &Inbound) ->
     let guest = world.sessions().guest_of(organization, &usid);
     let mut session = new_session(organization, client, &site, &usid, Identity::guest(guest));
     if hint != "guest" {
-        // Who it is for is said, with a proof, at /session-bridge/token.
+        // The client names the shopper, with a proof, at /session-bridge/token.
         session.marks = vec![("sesb".into(), "session_bridge".into())];
     }
     Ok(redirect(world, session, redirect_uri, challenge, &fields))
 }
 
 /// `POST /login`: a registered shopper's own credentials.
-pub(super) fn login(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.form();
+pub(super) fn login(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.form();
     let client = clients::named(world, organization, &fields)?;
-    clients::front_channel(world, organization, client, inbound)?;
+    clients::front_channel(world, organization, client, request)?;
     let redirect_uri = clients::redirect_uri(client, &fields)?;
     let site = clients::site(world, organization, &fields)?;
-    let (login, password) = inbound.basic().ok_or_else(|| Answer::invalid_client("Basic Authorization failed."))?;
+    let (login, password) =
+        request.basic().ok_or_else(|| ServiceResponse::invalid_client("Basic Authorization failed."))?;
     let behaviour = world.behaviour();
     if behaviour.enforce_windows {
         let key = (tenant_of(organization).to_owned(), login.clone());
         let window = Duration::from_millis(behaviour.login_window_ms);
         if !world.sessions().logins.admit(key, window) {
-            return Err(Answer::slas(
+            return Err(ServiceResponse::slas(
                 axum::http::StatusCode::CONFLICT,
                 "conflict",
                 "The same loginId and tenantId tried to login twice within 1 second.",
@@ -70,7 +71,7 @@ pub(super) fn login(world: &World, organization: &str, inbound: &Inbound) -> Out
     let identity = world
         .shop()
         .log_in(organization, &login, &password, guest)
-        .ok_or_else(|| Answer::invalid_client("Basic Authorization failed."))?;
+        .ok_or_else(|| ServiceResponse::invalid_client("Basic Authorization failed."))?;
     let challenge = clients::challenge(world, &fields)?;
     let session = new_session(organization, client, &site, &usid, identity);
     Ok(redirect(world, session, redirect_uri, Some(challenge), &fields))
@@ -101,7 +102,7 @@ fn redirect(
     redirect_uri: String,
     challenge: Option<String>,
     fields: &Fields,
-) -> Answer {
+) -> ServiceResponse {
     let usid = session.usid.clone();
     let expires = clock::seconds() + world.behaviour().code_seconds;
     let code = world.sessions().keep_code(Code { session, redirect_uri: redirect_uri.clone(), challenge, expires });
@@ -112,7 +113,7 @@ fn redirect(
         }
     }
     location.push_str(&format!("&code={code}"));
-    Answer::see_other(location)
+    ServiceResponse::see_other(location)
 }
 
 /// The URI with `?` or `&`, ready for more parameters.

@@ -3,102 +3,107 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::answer::Answer;
-use crate::inbound::{Fields, Inbound};
+use crate::request::{Fields, ReceivedRequest};
+use crate::response::ServiceResponse;
 use crate::seed::SlasClient;
 use crate::world::World;
 
 /// The client named in the request.
-pub(super) fn named<'w>(world: &'w World, organization: &str, fields: &Fields) -> Result<&'w SlasClient, Answer> {
+pub(super) fn named<'w>(
+    world: &'w World,
+    organization: &str,
+    fields: &Fields,
+) -> Result<&'w SlasClient, ServiceResponse> {
     fields
         .value("client_id")
         .and_then(|id| world.seed.slas_client(organization, id))
-        .ok_or_else(|| Answer::invalid_request("Bad or missing client_id."))
+        .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing client_id."))
 }
 
-/// The private client whose credentials these are.
+/// The private client with these credentials.
 pub(super) fn proven<'w>(
     world: &'w World,
     organization: &str,
     credentials: Option<(String, String)>,
-) -> Result<&'w SlasClient, Answer> {
+) -> Result<&'w SlasClient, ServiceResponse> {
     let proven = credentials.and_then(|(id, secret)| {
         let client = world.seed.slas_client(organization, &id)?;
         (client.secret.as_deref() == Some(secret.as_str())).then_some(client)
     });
-    proven.ok_or_else(|| Answer::invalid_client("Basic Authorization failed."))
+    proven.ok_or_else(|| ServiceResponse::invalid_client("Basic Authorization failed."))
 }
 
-/// The client named in the request; a private one must also prove itself by Basic.
+/// The client named in the request; a private one must also authenticate by Basic.
 pub(super) fn trusted<'w>(
     world: &'w World,
     organization: &str,
-    inbound: &Inbound,
+    request: &ReceivedRequest,
     fields: &Fields,
-) -> Result<&'w SlasClient, Answer> {
-    let credentials = inbound.basic();
+) -> Result<&'w SlasClient, ServiceResponse> {
+    let credentials = request.basic();
     let id = fields.value("client_id").map(str::to_owned).or_else(|| credentials.as_ref().map(|(id, _)| id.clone()));
     let client = id
         .and_then(|id| world.seed.slas_client(organization, &id))
-        .ok_or_else(|| Answer::invalid_request("Bad or missing client_id."))?;
+        .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing client_id."))?;
     if client.is_private() {
         let other = proven(world, organization, credentials)?;
         if other.id != client.id {
-            return Err(Answer::invalid_client("Basic Authorization failed."));
+            return Err(ServiceResponse::invalid_client("Basic Authorization failed."));
         }
     }
     Ok(client)
 }
 
-/// Strict clients prove themselves on the front channel too; a wrong proof is refused for all.
+/// Strict clients authenticate on the front channel too; a wrong credential is refused for every client.
 pub(super) fn front_channel(
     world: &World,
     organization: &str,
     client: &SlasClient,
-    inbound: &Inbound,
-) -> Result<(), Answer> {
-    let shown = inbound.header("x-slas-client-auth").is_some();
+    request: &ReceivedRequest,
+) -> Result<(), ServiceResponse> {
+    let shown = request.header("x-slas-client-auth").is_some();
     if !client.is_private() || (!shown && !client.strict_client_auth) {
         return Ok(());
     }
-    let other = proven(world, organization, inbound.bare_basic("x-slas-client-auth"))?;
-    if other.id == client.id { Ok(()) } else { Err(Answer::invalid_client("Basic Authorization failed.")) }
+    let other = proven(world, organization, request.bare_basic("x-slas-client-auth"))?;
+    if other.id == client.id { Ok(()) } else { Err(ServiceResponse::invalid_client("Basic Authorization failed.")) }
 }
 
-/// The site asked for; it must be one of the organization's.
-pub(super) fn site(world: &World, organization: &str, fields: &Fields) -> Result<String, Answer> {
-    let site = fields.value("channel_id").ok_or_else(|| Answer::invalid_request("Bad or missing channel_id."))?;
+/// The requested site, which must belong to the organization.
+pub(super) fn site(world: &World, organization: &str, fields: &Fields) -> Result<String, ServiceResponse> {
+    let site =
+        fields.value("channel_id").ok_or_else(|| ServiceResponse::invalid_request("Bad or missing channel_id."))?;
     let known = world.seed.organization(organization);
     if known.is_some_and(|known| known.sites.iter().any(|one| one == site)) {
         Ok(site.to_owned())
     } else {
-        Err(Answer::invalid_request("Bad or missing channel_id."))
+        Err(ServiceResponse::invalid_request("Bad or missing channel_id."))
     }
 }
 
-/// The redirect URI; it must be registered with the client, letter by letter.
-pub(super) fn redirect_uri(client: &SlasClient, fields: &Fields) -> Result<String, Answer> {
+/// The redirect URI, which must equal a registered one of the client.
+pub(super) fn redirect_uri(client: &SlasClient, fields: &Fields) -> Result<String, ServiceResponse> {
     let uri = fields.text("redirect_uri");
     if client.redirect_uris.iter().any(|known| known == uri) {
         Ok(uri.to_owned())
     } else {
-        Err(Answer::invalid_request("Bad or missing redirect_uri."))
+        Err(ServiceResponse::invalid_request("Bad or missing redirect_uri."))
     }
 }
 
-/// A challenge of allowed length and alphabet that was never used before.
-pub(super) fn challenge(world: &World, fields: &Fields) -> Result<String, Answer> {
+/// A code challenge of allowed length and alphabet that was never used before.
+pub(super) fn challenge(world: &World, fields: &Fields) -> Result<String, ServiceResponse> {
     let challenge = fields.text("code_challenge");
     if !is_pkce(challenge) {
-        return Err(Answer::invalid_request("Bad or missing code_challenge."));
+        return Err(ServiceResponse::invalid_request("Bad or missing code_challenge."));
     }
     if !world.sessions().claim_challenge(challenge) {
-        return Err(Answer::invalid_request("The code_challenge has been used before."));
+        return Err(ServiceResponse::invalid_request("The code_challenge has been used before."));
     }
     Ok(challenge.to_owned())
 }
 
-/// Whether the verifier is the one behind the challenge.
+/// Whether the code verifier belongs to the challenge (RFC 7636).
 pub(super) fn verifies(verifier: &str, challenge: &str) -> bool {
     is_pkce(verifier) && URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes())) == challenge
 }

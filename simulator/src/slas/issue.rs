@@ -5,33 +5,33 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::sessions::{Refresh, Session};
-use crate::answer::{Answer, Outcome};
 use crate::clock;
 use crate::identifiers;
 use crate::jwt;
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::tenant_of;
 use crate::shopper_token::{Claims, issuer_subject};
 use crate::world::{World, members};
 
-/// What comes with the access token.
+/// The refresh token beside the access token.
 pub(super) enum Renewal {
     /// A new refresh token.
     Fresh,
-    /// The one that was shown, until it expires.
+    /// The refresh token of the request, until it expires.
     Same { token: String, expires: u64 },
     /// None: trusted agents.
     Never,
 }
 
-/// The answer to every successful token request.
+/// The response to a successful token request.
 pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outcome {
     let behaviour = world.behaviour();
     let client = world
         .seed
         .slas_client(&session.organization, &session.client_id)
-        .ok_or_else(|| Answer::invalid_request("Bad or missing client_id."))?;
+        .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing client_id."))?;
     let isb = issuer_subject(&session.identity, &session.marks, &session.site)
-        .ok_or_else(|| Answer::invalid_request("Issuer Subject length must be less than 256 characters"))?;
+        .ok_or_else(|| ServiceResponse::invalid_request("Issuer Subject length must be less than 256 characters"))?;
     let lifetime = match renewal {
         Renewal::Never => behaviour.trusted_agent_token_seconds,
         _ => behaviour.shopper_token_seconds,
@@ -81,7 +81,7 @@ pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outc
     if let Some(choice) = session.do_not_track {
         document["dnt"] = choice.to_string().into();
     }
-    Ok(Answer::json(StatusCode::OK, &document).with("cache-control", "no-store"))
+    Ok(ServiceResponse::json(StatusCode::OK, &document).with("cache-control", "no-store"))
 }
 
 fn id_token(world: &World, session: &Session, lifetime: u64) -> String {

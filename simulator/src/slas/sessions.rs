@@ -8,7 +8,7 @@ use crate::identifiers;
 use crate::limits::Windows;
 use crate::shopper_token::{Identity, ShopperToken};
 
-/// What all tokens of one login have in common.
+/// The data that all tokens of one login share.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) organization: String,
@@ -35,16 +35,16 @@ pub(crate) struct Code {
     pub(crate) expires: u64,
 }
 
-/// A refresh token's meaning.
+/// The data of a refresh token.
 #[derive(Clone)]
 pub(crate) struct Refresh {
     pub(crate) session: Session,
-    /// Serial of its issue, to compare with credential changes.
+    /// Serial number of its issue, to compare with credential changes.
     pub(crate) issued: u64,
     pub(crate) expires: u64,
 }
 
-/// What a one-time token is good for.
+/// The purpose of a one-time token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
@@ -59,15 +59,15 @@ pub enum Purpose {
 /// A one-time token on its way to the shopper, as SLAS would mail it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Delivery {
-    /// What it is good for.
+    /// The purpose.
     pub purpose: Purpose,
     /// The organization.
     pub organization: String,
-    /// Whom it was sent to.
+    /// The recipient.
     pub user_id: String,
     /// `callback`, `sms` or `email`.
     pub mode: String,
-    /// Where it would have been posted.
+    /// The callback URI, to which SLAS would have posted it.
     pub callback_uri: Option<String>,
     /// The token itself.
     pub token: String,
@@ -88,7 +88,7 @@ pub(crate) struct OneTime {
     pub(crate) expires: u64,
 }
 
-/// A trusted agent on the way through Account Manager's login.
+/// A trusted agent during Account Manager's login.
 pub(crate) struct PendingAgent {
     pub(crate) organization: String,
     pub(crate) client_id: String,
@@ -97,7 +97,7 @@ pub(crate) struct PendingAgent {
     pub(crate) state: String,
 }
 
-/// Everything SLAS remembers.
+/// The state of SLAS.
 #[derive(Default)]
 pub(crate) struct Sessions {
     codes: HashMap<String, Code>,
@@ -115,13 +115,13 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// The guest customer id of a session id, made when first seen.
+    /// The guest customer id of a USID, generated at its first use.
     pub(crate) fn guest_of(&mut self, organization: &str, usid: &str) -> String {
         let key = (organization.to_owned(), usid.to_owned());
         self.guests.entry(key).or_insert_with(identifiers::customer).clone()
     }
 
-    /// Marks a challenge as used; false when it was.
+    /// Marks a challenge as used. Returns false for one that was used before.
     pub(crate) fn claim_challenge(&mut self, challenge: &str) -> bool {
         self.challenges.insert(challenge.to_owned())
     }
@@ -132,7 +132,7 @@ impl Sessions {
         name
     }
 
-    /// A code is gone once it was shown, whatever comes of it.
+    /// Removes a code at its first use, even if the exchange fails.
     pub(crate) fn take_code(&mut self, name: &str) -> Option<Code> {
         self.codes.remove(name)
     }
@@ -147,7 +147,7 @@ impl Sessions {
         self.refreshes.get(name).cloned()
     }
 
-    /// Takes a refresh token away; false when it was gone already.
+    /// Removes a refresh token. Returns false if it was absent.
     pub(crate) fn drop_refresh(&mut self, name: &str) -> bool {
         self.refreshes.remove(name).is_some()
     }
@@ -156,7 +156,7 @@ impl Sessions {
         self.revoked.insert(token.jti.clone());
     }
 
-    /// Ends all sessions of a customer that are of one kind.
+    /// Ends all sessions of a customer that are with or without a TSOB mark.
     pub(crate) fn end_all(&mut self, tenant: &str, customer: &str, tsob: bool, serial: u64) {
         self.refreshes.retain(|_, refresh| {
             let session = &refresh.session;
@@ -167,8 +167,8 @@ impl Sessions {
         self.invalidate_before(tenant, customer, tsob, serial);
     }
 
-    /// Tokens issued before now are void: the credentials changed. Refresh tokens stay
-    /// known, so that their use can be answered with the reason.
+    /// Invalidates tokens issued before a change of credentials. Refresh tokens stay known, so
+    /// that the response to their use names the reason.
     pub(crate) fn credentials_changed(&mut self, tenant: &str, customer: &str, serial: u64) {
         self.invalidate_before(tenant, customer, false, serial);
         self.invalidate_before(tenant, customer, true, serial);
@@ -179,7 +179,7 @@ impl Sessions {
         self.valid_from.insert(key, serial);
     }
 
-    /// Whether something issued then is void for this customer now.
+    /// Whether a token of this customer, issued at that time, is invalid now.
     pub(crate) fn is_stale(&self, tenant: &str, customer: &str, tsob: bool, issued: u64) -> bool {
         let key = (tenant.to_owned(), customer.to_owned(), tsob);
         self.valid_from.get(&key).is_some_and(|from| issued < *from)
@@ -191,7 +191,7 @@ impl Sessions {
         self.revoked.contains(&token.jti) || token.serial.is_some_and(stale)
     }
 
-    /// Keeps a one-time token; a newer one for the same purpose and shopper voids it.
+    /// Stores a one-time token. A newer one for the same purpose and shopper invalidates it.
     pub(crate) fn keep_one_time(&mut self, token: &str, one_time: OneTime) {
         self.one_time.retain(|_, other| {
             other.purpose != one_time.purpose

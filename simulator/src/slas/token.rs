@@ -7,41 +7,43 @@ use super::authorize::new_session;
 use super::clients;
 use super::issue::{Renewal, tokens};
 use super::sessions::Code;
-use crate::answer::{Answer, Outcome};
 use crate::clock;
 use crate::identifiers;
-use crate::inbound::{Fields, Inbound};
+use crate::request::{Fields, ReceivedRequest};
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::{SlasClient, tenant_of};
 use crate::shopper_token::Identity;
 use crate::world::World;
 
 /// `POST /token`.
-pub(super) fn token(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.form();
+pub(super) fn token(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.form();
     match fields.text("grant_type") {
         "authorization_code_pkce" => {
-            let client = clients::trusted(world, organization, inbound, &fields)?;
+            let client = clients::trusted(world, organization, request, &fields)?;
             exchange(world, organization, client, &fields, true)
         }
         "authorization_code" => {
-            let client = clients::proven(world, organization, inbound.basic())?;
+            let client = clients::proven(world, organization, request.basic())?;
             exchange(world, organization, client, &fields, false)
         }
         "client_credentials" => {
-            let client = clients::proven(world, organization, inbound.basic())?;
+            let client = clients::proven(world, organization, request.basic())?;
             guest(world, organization, client, &fields)
         }
         "refresh_token" => {
-            let client = clients::trusted(world, organization, inbound, &fields)?;
-            // Storefronts that keep tokens in cookies have their server send it in a header field.
-            let shown = fields.value("refresh_token").or(inbound.header("sfdc_refresh_token"));
+            let client = clients::trusted(world, organization, request, &fields)?;
+            // Servers of storefronts that keep tokens in cookies send the refresh token in a header field.
+            let shown = fields.value("refresh_token").or(request.header("sfdc_refresh_token"));
             refresh(world, organization, client, &fields, shown.unwrap_or_default())
         }
-        _ => Err(Answer::slas(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Bad or missing grant_type.")),
+        _ => {
+            Err(ServiceResponse::slas(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Bad or missing grant_type."))
+        }
     }
 }
 
-/// An authorization code for tokens. A challenge made at the door must be met here.
+/// Exchanges an authorization code. A code challenge at `/authorize` requires its verifier here.
 fn exchange(world: &World, organization: &str, client: &SlasClient, fields: &Fields, needs_verifier: bool) -> Outcome {
     let site = clients::site(world, organization, fields)?;
     let code = redeem(world, organization, client, &site, fields, needs_verifier)?;
@@ -63,7 +65,7 @@ fn redeem(
     site: &str,
     fields: &Fields,
     needs_verifier: bool,
-) -> Result<Code, Answer> {
+) -> Result<Code, ServiceResponse> {
     let code = fields
         .value("code")
         .and_then(|name| world.sessions().take_code(name))
@@ -86,7 +88,7 @@ fn redeem(
     if verified { Ok(code) } else { Err(invalid_grant("Bad or missing code_verifier.")) }
 }
 
-/// A guest of a private client; a known usid keeps its guest.
+/// A guest of a private client; a known USID keeps its guest.
 fn guest(world: &World, organization: &str, client: &SlasClient, fields: &Fields) -> Outcome {
     let site = clients::site(world, organization, fields)?;
     same_client(client, fields)?;
@@ -118,16 +120,16 @@ fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fiel
         let renewal = Renewal::Same { token: name.to_owned(), expires: refresh.expires };
         return tokens(world, &session, renewal);
     }
-    // Of two that arrive together only one gets through.
+    // Only one of two simultaneous requests succeeds.
     if !world.sessions().drop_refresh(name) {
         return Err(invalid_refresh_token());
     }
     tokens(world, &session, Renewal::Fresh)
 }
 
-/// `POST /session-bridge/token`: the session of a storefront, carried over.
-pub(super) fn session_bridge(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.form();
+/// `POST /session-bridge/token`: continues the session of a storefront.
+pub(super) fn session_bridge(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.form();
     let site = clients::site(world, organization, &fields)?;
     let (client, code) = match fields.text("grant_type") {
         "session_bridge" => {
@@ -136,14 +138,14 @@ pub(super) fn session_bridge(world: &World, organization: &str, inbound: &Inboun
             (client, Some(code))
         }
         "client_credentials" => {
-            let client = clients::proven(world, organization, inbound.basic())?;
+            let client = clients::proven(world, organization, request.basic())?;
             same_client(client, &fields)?;
             (client, None)
         }
-        _ => return Err(Answer::invalid_request("Bad or missing grant_type.")),
+        _ => return Err(ServiceResponse::invalid_request("Bad or missing grant_type.")),
     };
     if client.is_private() != code.is_none() {
-        return Err(Answer::invalid_client("Authorization failed."));
+        return Err(ServiceResponse::invalid_client("Authorization failed."));
     }
     let usid = match (&code, fields.value("usid")) {
         (Some(code), _) => code.session.usid.clone(),
@@ -153,17 +155,17 @@ pub(super) fn session_bridge(world: &World, organization: &str, inbound: &Inboun
     let guest = world.sessions().guest_of(organization, &usid);
     let login = fields.text("login_id");
     let identity = if login.eq_ignore_ascii_case("guest") {
-        fields.value("dwsgst").ok_or_else(|| Answer::invalid_request("Bad or missing dwsgst."))?;
+        fields.value("dwsgst").ok_or_else(|| ServiceResponse::invalid_request("Bad or missing dwsgst."))?;
         Identity::guest(guest)
     } else {
         fields
             .value("dwsid")
             .or(fields.value("dwsrst"))
-            .ok_or_else(|| Answer::invalid_request("Bad or missing dwsid or dwsrst."))?;
+            .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing dwsid or dwsrst."))?;
         world
             .shop()
             .identity(organization, "ecom", login, guest)
-            .ok_or_else(|| Answer::invalid_request("Bad or missing login_id."))?
+            .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing login_id."))?
     };
     let mut session = new_session(organization, client, &site, &usid, identity);
     session.marks = vec![("sesb".into(), "session_bridge".into())];
@@ -171,10 +173,10 @@ pub(super) fn session_bridge(world: &World, organization: &str, inbound: &Inboun
     tokens(world, &session, Renewal::Fresh)
 }
 
-/// A client that proved itself may name itself, but nobody else.
-pub(super) fn same_client(client: &SlasClient, fields: &Fields) -> Result<(), Answer> {
+/// An authenticated client may name itself, and no other client.
+pub(super) fn same_client(client: &SlasClient, fields: &Fields) -> Result<(), ServiceResponse> {
     match fields.value("client_id") {
-        Some(id) if id != client.id => Err(Answer::invalid_request("Bad or missing client_id.")),
+        Some(id) if id != client.id => Err(ServiceResponse::invalid_request("Bad or missing client_id.")),
         _ => Ok(()),
     }
 }
@@ -183,17 +185,17 @@ pub(super) fn do_not_track(fields: &Fields) -> Option<bool> {
     fields.value("dnt").map(|choice| choice == "true")
 }
 
-pub(super) fn invalid_grant(description: &str) -> Answer {
-    Answer::slas(StatusCode::BAD_REQUEST, "invalid_grant", description)
+pub(super) fn invalid_grant(description: &str) -> ServiceResponse {
+    ServiceResponse::slas(StatusCode::BAD_REQUEST, "invalid_grant", description)
 }
 
-/// Storefront libraries look for `message` here, so it stands beside the published members.
-fn invalid_refresh_token() -> Answer {
+/// Storefront libraries read `message`, so the response has it beside the published members.
+fn invalid_refresh_token() -> ServiceResponse {
     let document = json!({
         "error": "invalid_grant",
         "error_uri": "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/oauth-service",
         "error_description": "Bad or missing refresh token.",
         "message": "invalid refresh_token",
     });
-    Answer::body(StatusCode::BAD_REQUEST, "application/problem+json", document.to_string().into_bytes())
+    ServiceResponse::body(StatusCode::BAD_REQUEST, "application/problem+json", document.to_string().into_bytes())
 }

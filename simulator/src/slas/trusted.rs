@@ -10,9 +10,9 @@ use super::clients;
 use super::issue::{Renewal, tokens};
 use super::sessions::PendingAgent;
 use super::token::do_not_track;
-use crate::answer::{Answer, Outcome};
 use crate::identifiers;
-use crate::inbound::{Fields, Inbound};
+use crate::request::{Fields, ReceivedRequest};
+use crate::response::{Outcome, ServiceResponse};
 use crate::seed::{SlasClient, tenant_of};
 use crate::shopper_token::Identity;
 use crate::world::World;
@@ -39,20 +39,20 @@ const PROVIDERS: &[&str] = &[
 ];
 
 /// `POST /trusted-system/token`.
-pub(super) fn system_token(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.form();
-    let client = clients::proven(world, organization, inbound.basic())?;
+pub(super) fn system_token(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.form();
+    let client = clients::proven(world, organization, request.basic())?;
     permitted(client, "sfcc.ts_ext_on_behalf_of")?;
     if fields.text("client_id") != client.id {
-        return Err(Answer::invalid_request("Bad or missing client_id."));
+        return Err(ServiceResponse::invalid_request("Bad or missing client_id."));
     }
     if fields.text("grant_type") != "client_credentials" || fields.text("hint") != TSOB {
-        return Err(Answer::invalid_request("Bad or missing grant_type or hint."));
+        return Err(ServiceResponse::invalid_request("Bad or missing grant_type or hint."));
     }
     let site = clients::site(world, organization, &fields)?;
     let (login, origin) = (fields.text("login_id"), fields.text("idp_origin"));
     if login.is_empty() || !PROVIDERS.contains(&origin) {
-        return Err(Answer::invalid_request("Bad or missing login_id or idp_origin."));
+        return Err(ServiceResponse::invalid_request("Bad or missing login_id or idp_origin."));
     }
     let for_guest = login.eq_ignore_ascii_case("guest") && origin == "ecom";
     if !for_guest {
@@ -67,7 +67,7 @@ pub(super) fn system_token(world: &World, organization: &str, inbound: &Inbound)
         match known {
             Some(identity) => identity,
             None if origin == "ecom" => {
-                return Err(Answer::invalid_request("The login_id is unknown to B2C Commerce."));
+                return Err(ServiceResponse::invalid_request("The login_id is unknown to B2C Commerce."));
             }
             None => {
                 let email = fields.value("email_id").unwrap_or(login);
@@ -81,7 +81,7 @@ pub(super) fn system_token(world: &World, organization: &str, inbound: &Inbound)
     tokens(world, &session, Renewal::Fresh)
 }
 
-fn admit(world: &World, organization: &str, origin: &str, login: &str) -> Result<(), Answer> {
+fn admit(world: &World, organization: &str, origin: &str, login: &str) -> Result<(), ServiceResponse> {
     let behaviour = world.behaviour();
     if !behaviour.enforce_windows {
         return Ok(());
@@ -91,30 +91,30 @@ fn admit(world: &World, organization: &str, origin: &str, login: &str) -> Result
     if world.sessions().on_behalf.admit(key, window) {
         return Ok(());
     }
-    Err(Answer::slas(
+    Err(ServiceResponse::slas(
         StatusCode::CONFLICT,
         "conflict",
         "The same loginId and tenantId tried to login twice within 3 seconds.",
     ))
 }
 
-fn permitted(client: &SlasClient, scope: &str) -> Result<(), Answer> {
+fn permitted(client: &SlasClient, scope: &str) -> Result<(), ServiceResponse> {
     if client.on_behalf.iter().any(|known| known == scope) {
         Ok(())
     } else {
-        Err(Answer::invalid_client("Authorization failed."))
+        Err(ServiceResponse::invalid_client("Authorization failed."))
     }
 }
 
 /// `GET /trusted-agent/authorize`: sends the agent to Account Manager's login.
-pub(super) fn agent_authorize(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.parameters();
+pub(super) fn agent_authorize(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.parameters();
     let client = clients::named(world, organization, &fields)?;
     permitted(client, "sfcc.ta_ext_on_behalf_of")?;
     clients::site(world, organization, &fields)?;
     let redirect_uri = clients::redirect_uri(client, &fields)?;
     if fields.text("response_type") != "code" {
-        return Err(Answer::invalid_request("Bad or missing response_type."));
+        return Err(ServiceResponse::invalid_request("Bad or missing response_type."));
     }
     let login_id = agent_login(&fields)?;
     let challenge = if client.is_private() && fields.value("code_challenge").is_none() {
@@ -132,7 +132,7 @@ pub(super) fn agent_authorize(world: &World, organization: &str, inbound: &Inbou
         state: state.clone(),
     });
     let target = format!("{}/dwsso/oauth2/authorize", world.url());
-    Ok(Answer::see_other(format!(
+    Ok(ServiceResponse::see_other(format!(
         "{}response_type=code&redirect_uri={}&state={state}",
         begin_query(&target),
         escaped(&redirect_uri),
@@ -140,15 +140,15 @@ pub(super) fn agent_authorize(world: &World, organization: &str, inbound: &Inbou
 }
 
 /// `POST /trusted-agent/token`: Account Manager's bearer token names the agent.
-pub(super) fn agent_token(world: &World, organization: &str, inbound: &Inbound) -> Outcome {
-    let fields = inbound.form();
-    let refused = || Answer::invalid_client("Authorization failed.");
+pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
+    let fields = request.form();
+    let refused = || ServiceResponse::invalid_client("Authorization failed.");
     let claims =
-        inbound.bearer().and_then(|token| world.verify_account_manager_token(token).ok()).ok_or_else(refused)?;
+        request.bearer().and_then(|token| world.verify_account_manager_token(token).ok()).ok_or_else(refused)?;
     let agent = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
-    let shown = inbound.header("_sfdc_client_auth").is_some();
+    let shown = request.header("_sfdc_client_auth").is_some();
     let client = if shown {
-        clients::proven(world, organization, inbound.bare_basic("_sfdc_client_auth"))?
+        clients::proven(world, organization, request.bare_basic("_sfdc_client_auth"))?
     } else {
         clients::named(world, organization, &fields)?
     };
@@ -160,10 +160,10 @@ pub(super) fn agent_token(world: &World, organization: &str, inbound: &Inbound) 
     let site = clients::site(world, organization, &fields)?;
     let grant = fields.text("grant_type");
     if !matches!(grant, "client_credentials" | "authorization_code_pkce") {
-        return Err(Answer::invalid_request("Bad or missing grant_type."));
+        return Err(ServiceResponse::invalid_request("Bad or missing grant_type."));
     }
     if fields.value("agent_id").is_some_and(|id| id != agent) {
-        return Err(Answer::invalid_request("The agent_id is not the one that logged in."));
+        return Err(ServiceResponse::invalid_request("The agent_id is not the one that logged in."));
     }
     let login = agent_login(&fields)?;
     let pending = take_pending(world, organization, client, login, &fields);
@@ -174,7 +174,7 @@ pub(super) fn agent_token(world: &World, organization: &str, inbound: &Inbound) 
     if (login == "Guest" || fields.value("state").is_some())
         && pending.is_none_or(|pending| pending.state != fields.text("state"))
     {
-        return Err(Answer::invalid_request("Bad or missing state."));
+        return Err(ServiceResponse::invalid_request("Bad or missing state."));
     }
     let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
     let guest = world.sessions().guest_of(organization, &usid);
@@ -184,7 +184,7 @@ pub(super) fn agent_token(world: &World, organization: &str, inbound: &Inbound) 
         world
             .shop()
             .identity(organization, fields.text("idp_origin"), login, guest)
-            .ok_or_else(|| Answer::invalid_request("Bad or missing login_id."))?
+            .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing login_id."))?
     };
     let mut session = new_session(organization, client, &site, &usid, identity);
     session.marks = vec![("taob".into(), TAOB.into()), ("agent".into(), agent.to_owned())];
@@ -193,16 +193,16 @@ pub(super) fn agent_token(world: &World, organization: &str, inbound: &Inbound) 
 }
 
 /// The login id, with the rule that a guest's origin is SLAS.
-fn agent_login(fields: &Fields) -> Result<&str, Answer> {
+fn agent_login(fields: &Fields) -> Result<&str, ServiceResponse> {
     let (login, origin) = (fields.text("login_id"), fields.text("idp_origin"));
     let guest = login == "Guest";
     if login.is_empty() || origin.is_empty() || guest != (origin == "slas") {
-        return Err(Answer::invalid_request("Bad or missing login_id or idp_origin."));
+        return Err(ServiceResponse::invalid_request("Bad or missing login_id or idp_origin."));
     }
     Ok(login)
 }
 
-/// The authorization this request completes; it is gone then.
+/// Removes and returns the pending authorization that this request completes.
 fn take_pending(
     world: &World,
     organization: &str,

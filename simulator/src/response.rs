@@ -3,20 +3,20 @@
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-/// A whole answer: status, headers, body.
+/// A complete response: status, headers, body.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ServiceResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-/// What services return: both sides are answers, `?` leaves early with a refusal.
-pub(crate) type Outcome = Result<Answer, Answer>;
+/// The return type of services: `?` returns early with an error response.
+pub(crate) type Outcome = Result<ServiceResponse, ServiceResponse>;
 
 const ERRORS: &str = "https://api.commercecloud.salesforce.com/documentation/error/v1/errors/";
 
-impl Answer {
+impl ServiceResponse {
     pub(crate) fn empty(status: StatusCode) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
@@ -38,18 +38,18 @@ impl Answer {
         self
     }
 
-    /// SCAPI's problem+json. The kebab name and the title say the same in two spellings.
+    /// SCAPI's problem+json. Its type is the title in kebab case.
     pub(crate) fn problem(status: StatusCode, title: &str, detail: &str) -> Self {
         Self::problem_with(status, title, detail, Map::new())
     }
 
-    /// The same with more members, as some errors carry the offending id.
+    /// The same with more members: some errors carry the offending id.
     pub(crate) fn problem_with(status: StatusCode, title: &str, detail: &str, more: Map<String, Value>) -> Self {
         let kebab = title.to_lowercase().replace(' ', "-");
         Self::problem_named(status, &kebab, title, detail, more)
     }
 
-    /// The same where name and title differ.
+    /// The same with a type that differs from the title.
     pub(crate) fn problem_named(
         status: StatusCode,
         kebab: &str,
@@ -66,7 +66,7 @@ impl Answer {
         Self::body(status, "application/problem+json", body)
     }
 
-    /// The error shape of SLAS.
+    /// The error format of SLAS.
     pub(crate) fn slas(status: StatusCode, error: &str, description: &str) -> Self {
         let document = json!({
             "error": error,
@@ -76,7 +76,7 @@ impl Answer {
         Self::body(status, "application/problem+json", document.to_string().into_bytes())
     }
 
-    /// The error shape of Account Manager.
+    /// The error format of Account Manager.
     pub(crate) fn oauth(status: StatusCode, error: &str, description: &str) -> Self {
         Self::json(status, &json!({"error": error, "error_description": description}))
     }

@@ -15,26 +15,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Whether a connection shall be reset at its next write.
+/// A switch that resets its connection at the next write.
 #[derive(Clone, Default)]
-pub(crate) struct Cut(Arc<AtomicBool>);
+pub(crate) struct ResetSwitch(Arc<AtomicBool>);
 
-impl Cut {
-    pub(crate) fn now(&self) {
+impl ResetSwitch {
+    pub(crate) fn trip(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
-/// A TCP stream that can be told to break.
-struct Wire {
+/// A TCP stream with a [`ResetSwitch`].
+struct ResettableStream {
     stream: TcpStream,
-    cut: Cut,
+    reset: ResetSwitch,
 }
 
-impl Wire {
-    /// Without lingering, closing the socket sends RST instead of FIN.
+impl ResettableStream {
+    /// Without lingering, a closed socket sends RST instead of FIN.
     fn check(&self) -> io::Result<()> {
-        if self.cut.0.load(Ordering::Acquire) {
+        if self.reset.0.load(Ordering::Acquire) {
             self.stream.set_zero_linger()?;
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -42,13 +42,13 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for ResettableStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ResettableStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
@@ -64,32 +64,32 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Serves HTTP/1.1 and h2c until dropped; then every connection ends at once.
+/// Serves HTTP/1.1 and h2c until dropped, which ends every connection at once.
 pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // Out of descriptors, mostly: some are free again in a moment.
+                    // Usually the process is out of descriptors; some are free again in a moment.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };
-                connections.spawn(converse(stream, router.clone()));
+                connections.spawn(serve_connection(stream, router.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn converse(stream: TcpStream, router: Router) {
-    let cut = Cut::default();
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let reset = ResetSwitch::default();
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let wire = Wire { stream, cut: cut.clone() };
-    let service = TowerToHyperService::new(router.layer(Extension(cut)));
-    let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(wire), service).await;
-    // The caller hung up, or a fault broke the connection: both are over.
+    let stream = ResettableStream { stream, reset: reset.clone() };
+    let service = TowerToHyperService::new(router.layer(Extension(reset)));
+    let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    // An error means that the client has closed the connection or that a fault has reset it.
     drop(served);
 }

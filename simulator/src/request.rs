@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 /// A received request with its whole body.
 #[derive(Clone, Debug)]
-pub(crate) struct Inbound {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: Method,
     /// As received, undecoded.
     pub(crate) path: String,
@@ -41,7 +41,7 @@ impl Fields {
     }
 }
 
-impl Inbound {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -54,7 +54,7 @@ impl Inbound {
         Fields::parse(&self.body)
     }
 
-    /// The JSON object of the body; an empty or foreign body is an empty object.
+    /// The JSON object of the body; a body that is no JSON object yields an empty one.
     pub(crate) fn object(&self) -> Map<String, Value> {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
