@@ -74,8 +74,8 @@ fn check_reads_environment_and_names_its_variables_in_errors() {
     assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
     let shown = text(&wrong.stderr);
     for expected in [
-        "error: SHOPPER_GATEWAY__SERVER__THRAEDS: no such key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?\n",
-        "error: SHOPPER_GATEWAY__LOG__LEVEL: not text in UTF-8\n",
+        "error: SHOPPER_GATEWAY__SERVER__THRAEDS: unknown key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?\n",
+        "error: SHOPPER_GATEWAY__LOG__LEVEL: not valid UTF-8\n",
     ] {
         assert!(shown.contains(expected), "{expected} not in:\n{shown}");
     }

@@ -399,8 +399,8 @@ fn all_errors_in_one_go() {
         "error: log.format: expected \"json\" or \"text\"; did you mean \"json\"?\n",
         "did you mean system?",
         "f_ecom_zzrf_002 is not one of [[tenants]]; did you mean f_ecom_zzrf_001?",
-        "tenants[0].account_manager.client_secret: there is no file ",
-        "warning: tenants[0].slas_clients[1].client_secret: the secret stands in the file",
+        "tenants[0].account_manager.client_secret: file ",
+        "warning: tenants[0].slas_clients[1].client_secret: the configuration file contains the secret",
     ] {
         assert!(shown.contains(hint), "{hint} not in:\n{shown}");
     }
@@ -491,14 +491,14 @@ fn errors_of_the_file_as_a_whole() {
     {
         let shown = errors(&format!("[server]\n  {broken}\n"), &[]).join("\n");
         assert!(
-            shown.contains("gateway.toml:2:") && shown.contains("not TOML") && !shown.contains("PLANTED"),
+            shown.contains("gateway.toml:2:") && shown.contains("invalid TOML") && !shown.contains("PLANTED"),
             "{shown}"
         );
     }
     let odd = load("\"a\\nerror: b\" = 1", &[]).unwrap_err().to_string();
     assert!(odd.starts_with("error: a\\nerror: b: unknown key"), "{odd}");
     let twice = errors("[log]\nlevel = 'info'\nlevel = 'PLANTED'", &[]).join("\n");
-    assert!(twice.contains("gateway.toml:3:1: not TOML: duplicate key") && !twice.contains("PLANTED"), "{twice}");
+    assert!(twice.contains("gateway.toml:3:1: invalid TOML: duplicate key") && !twice.contains("PLANTED"), "{twice}");
 }
 
 #[test]
@@ -647,9 +647,9 @@ fn two_variables_for_one_key_are_an_error() {
     let whole = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET";
     let part = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET__FILE";
     let other = "SHOPPER_GATEWAY__tenants__00__SLAS_CLIENTS__0__CLIENT_SECRET";
-    let shown = format!("{part}: already set by {whole}; keep one of the two");
+    let shown = format!("{part}: already set by {whole}; remove one of the two");
     assert_eq!(errors(&text, &[(part, "PLANTED"), (whole, "PLANTED")]), [shown]);
-    let shown = format!("{other}: already set by {whole}; keep one of the two");
+    let shown = format!("{other}: already set by {whole}; remove one of the two");
     assert_eq!(errors(&text, &[(other, "PLANTED"), (whole, "PLANTED")]), [shown]);
 }
 
@@ -682,13 +682,13 @@ fn wrong_variables_are_named() {
     assert_eq!(found.len(), 9, "{shown}");
     assert!(!shown.contains("PLANTED"), "{shown}");
     for expected in [
-        "SHOPPER_GATEWAY__SERVER__THRAEDS: no such key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?",
-        "SHOPPER_GATEWAY__SERVR__THREADS: no such key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?",
-        "SHOPPER_GATEWAY__COLOUR: no such key; the names are",
-        "SHOPPER_GATEWAY__LOG__LEVEL__X: no such key",
+        "SHOPPER_GATEWAY__SERVER__THRAEDS: unknown key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?",
+        "SHOPPER_GATEWAY__SERVR__THREADS: unknown key; did you mean SHOPPER_GATEWAY__SERVER__THREADS?",
+        "SHOPPER_GATEWAY__COLOUR: unknown key; the name of a variable is",
+        "SHOPPER_GATEWAY__LOG__LEVEL__X: unknown key",
         "server.threads: expected an integer, e.g. 4, found a string (set by SHOPPER_GATEWAY__SERVER__THREADS)",
         "(set by SHOPPER_GATEWAY__SERVER__LISTEN)",
-        "SHOPPER_GATEWAY__TENANTS__2__API: leaves a gap: the next element of this array has number 1",
+        "SHOPPER_GATEWAY__TENANTS__2__API: leaves a gap in the array; the next index is 1",
         "callers: expected an array, found a string (set by SHOPPER_GATEWAY__CALLERS)",
     ] {
         assert!(shown.contains(expected), "{expected} not in:\n{shown}");
@@ -754,7 +754,7 @@ fn secrets_come_from_files_and_variables() {
         assert!(shown[0].contains("PL… (14 characters)") && !shown[0].contains("PLANTED"), "{shown:?}");
     }
     let blanks = load(&variable, &[("SLAS", "s3cret ")]).unwrap();
-    assert!(blanks.warnings[0].to_string().contains("begins or ends with a blank"));
+    assert!(blanks.warnings[0].to_string().contains("begins or ends with whitespace"));
     assert!(errors(&variable, &[("SLAS", "")])[0].ends_with("environment variable SLAS is empty"));
     for neither in ["{}", "{ file = 'x', env = 'SLAS' }"] {
         assert!(errors(&with_secret(neither), &[])[0].ends_with("expected exactly one of file and env"));
@@ -762,7 +762,7 @@ fn secrets_come_from_files_and_variables() {
     let misspelt = "tenants[0].slas_clients[0].client_secret.fil: unknown key; did you mean `file`?";
     assert_eq!(errors(&with_secret("{ fil = 'x' }"), &[]), [misspelt]);
     assert!(errors(&with_secret("''"), &[])[0].ends_with("client_secret: the value is empty"));
-    assert!(errors(&with_secret("{ file = '.' }"), &[])[0].ends_with("is a folder"));
+    assert!(errors(&with_secret("{ file = '.' }"), &[])[0].ends_with("is a directory"));
 }
 
 /// People paste a secret where its file belongs.
@@ -790,7 +790,7 @@ fn name_of_a_missing_file_that_may_be_the_secret_itself_is_not_shown_whole() {
     let folder = TempDir::new().unwrap();
     let missing = folder.path().join("slas");
     let shown = errors(&with_secret(&format!("{{ file = '{}' }}", missing.display())), &[]).join("\n");
-    assert!(shown.contains(&format!("there is no file {}", missing.display())), "its folder is there: {shown}");
+    assert!(shown.contains(&format!("file {} does not exist", missing.display())), "its folder is there: {shown}");
     for (key, value) in
         [("certificate", "server.pem"), ("private_key", "server.key"), ("certificate", "/absent/tls.pem")]
     {
@@ -972,7 +972,7 @@ fn authorities_that_others_can_write_are_refused_and_a_certificate_is_warned_of(
     let alone =
         format!("[server.tls]\ncertificate = 'certificate'\nprivate_key = 'key'\nclient_crl = 'client-crl'\n{MINIMAL}");
     let error = load_in(folder.path(), &alone, &[]).unwrap_err().to_string();
-    assert!(error.contains("server.tls.client_crl: no client certificate is asked for"), "{error}");
+    assert!(error.contains("server.tls.client_crl: the gateway requests no client certificates"), "{error}");
 }
 
 /// A configuration whose store is Redis at this address, with these lines beside.
@@ -1087,8 +1087,8 @@ fn a_folder_for_keys_is_one_that_nobody_else_can_write() {
         "made at the start"
     );
     assert!(!place.path().join("state").exists(), "but not by a check");
-    assert!(refused("no/state").contains("there is no folder"));
-    assert!(refused("gateway.toml").contains("is no folder"));
+    assert!(refused("no/state").contains("no/state does not exist"));
+    assert!(refused("gateway.toml").contains("is not a directory"));
     fs::create_dir(place.path().join("open")).unwrap();
     fs::set_permissions(place.path().join("open"), Permissions::from_mode(0o775)).unwrap();
     let message = refused("open");

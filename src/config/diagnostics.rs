@@ -1,7 +1,6 @@
-//! What is wrong, or doubtful, with a configuration.
+//! Collects the errors and warnings of a configuration.
 //!
-//! Owns the collection of findings: where, what, and what to write instead. Refuses to know values:
-//! a text handed in here is shown to people, so nobody may put a secret, or what might be one, into it.
+//! A message never contains a value of the configuration, because any value may be a secret.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +12,12 @@ use strsim::osa_distance;
 /// Which environment variable set which key: path to variable.
 pub(super) type Origins = BTreeMap<String, String>;
 
-/// One thing that is wrong or doubtful, and how to mend it.
+/// An error or a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The key, e.g. `tenants[0].slas_clients[1].redirect_uri`; or the file with line and column; or
-    /// the environment variable.
+    /// The key, e.g. `tenants[0].slas_clients[1].redirect_uri`, or the file with line and column, or the environment variable.
     pub path: String,
-    /// What is wrong, and what would be right. Never a value.
+    /// What is wrong, and what to do. Never a value.
     pub message: String,
 }
 
@@ -29,23 +27,23 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// What others than this floor found in a configuration.
+/// The result of a check by another module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckReport {
-    /// What must be mended.
+    /// Problems that prevent a start.
     pub errors: Vec<Diagnostic>,
-    /// What should be looked at.
+    /// Problems that do not prevent a start.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Everything that is wrong with a configuration, and the warnings besides.
+/// All errors of a configuration, and its warnings.
 ///
-/// Shown with one line for each: `error: {path}: {message}`, then `warning: {path}: {message}`.
+/// Displayed as one line each: `error: {path}: {message}`, then `warning: {path}: {message}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// What must be mended; never empty when it comes from this module.
+    /// Problems that prevent a start. Never empty if this module made it.
     pub errors: Vec<Diagnostic>,
-    /// What should be looked at.
+    /// Problems that do not prevent a start.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -65,7 +63,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The findings while a configuration is being read.
+/// The diagnostics of a configuration that is being loaded.
 #[derive(Debug, Default)]
 pub(super) struct Diagnostics {
     errors: Vec<Diagnostic>,
@@ -75,17 +73,17 @@ pub(super) struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// Tells which keys came from which environment variable, so that findings can name it.
+    /// Sets which keys come from environment variables, so that messages can name the variable.
     pub(super) fn set_origins(&mut self, origins: Origins) {
         self.origins = origins;
     }
 
-    /// Whether exactly this key was set by an environment variable.
+    /// Whether an environment variable set exactly this key.
     pub(super) fn is_from_environment(&self, path: &str) -> bool {
         self.origins.contains_key(path)
     }
 
-    /// Notes an error, unless this key was suppressed by an earlier one.
+    /// Adds an error, unless the key or a parent of it is suppressed.
     pub(super) fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
         let path = path.into();
         if ancestors(&path).any(|part| self.suppressed.contains(part)) {
@@ -95,31 +93,31 @@ impl Diagnostics {
         self.errors.push(Diagnostic { path, message });
     }
 
-    /// Notes an error after which nothing more is said of this key and those below it: its value is
-    /// not even of the right kind, and was taken out.
+    /// Adds an error and suppresses further errors of this key and of the keys below it. For values that are removed before
+    /// validation.
     pub(super) fn reject(&mut self, path: &str, message: impl Into<String>) {
         self.error(path, message);
         self.suppressed.insert(path.to_owned());
     }
 
-    /// Says nothing more of this key: an error elsewhere explains it.
+    /// Suppresses errors of this key and of the keys below it, because another error explains them.
     pub(super) fn suppress(&mut self, path: String) {
         self.suppressed.insert(path);
     }
 
-    /// Whether there is an error at this key or below it; what else it leads to need not be said.
+    /// Whether there is an error of this key or of a key below it.
     pub(super) fn has_errors(&self, path: &str) -> bool {
         self.errors.iter().any(|error| ancestors(&error.path).any(|part| part == path))
     }
 
-    /// Notes a warning.
+    /// Adds a warning.
     pub(super) fn warn(&mut self, path: impl Into<String>, message: impl Into<String>) {
         let path = path.into();
         let message = self.with_variable(&path, message.into());
         self.warnings.push(Diagnostic { path, message });
     }
 
-    /// The value of a key that must be there.
+    /// Adds an error if a required value is absent.
     pub(super) fn required<T>(&mut self, path: &str, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.error(path, "missing");
@@ -127,7 +125,10 @@ impl Diagnostics {
         value
     }
 
-    /// All errors, if there is one, and otherwise the warnings.
+    /// The warnings, in the order in which they were added.
+    ///
+    /// # Errors
+    /// All errors, sorted by key, and the warnings, if there is an error.
     pub(super) fn into_result(mut self) -> Result<Vec<Diagnostic>, ConfigErrors> {
         if self.errors.is_empty() {
             return Ok(self.warnings);
@@ -150,13 +151,13 @@ impl From<Diagnostic> for ConfigErrors {
     }
 }
 
-/// A path and everything above it: `a[0].b`, `a[0]`, `a`.
+/// A path and its parents: `a[0].b`, `a[0]`, `a`.
 pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     let above = path.char_indices().rev().filter(|(_, character)| matches!(character, '.' | '['));
     std::iter::once(path).chain(above.map(|(end, _)| &path[..end]))
 }
 
-/// The candidate that the word was probably meant to be.
+/// The candidate with the smallest edit distance to the word, if it is small enough to be a typing error.
 pub(super) fn closest_match<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = 1 + word.chars().count() / 4;
     candidates

@@ -1,8 +1,7 @@
-//! The layer of the environment: which key a variable `SHOPPER_GATEWAY__SECTION__KEY` means.
+//! Environment variables that override keys of the file: `SHOPPER_GATEWAY__SECTION__KEY`.
 //!
-//! Owns the spelling of the variables; the schema says which keys there are, the file how long its
-//! arrays are. Refuses to guess kinds: a value is the text it is, and only a key that asks for a number
-//! or a truth value gets it converted (see `shape`), so the secret "00123" stays "00123".
+//! The schema defines which keys exist, and the file how long its arrays are. Values stay strings here. `schema_check` converts
+//! them if the key is a number or a boolean, so the secret "00123" stays "00123".
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,20 +13,20 @@ use super::{
     schema::Schema,
 };
 
-/// What the names of the gateway's own variables begin with.
+/// Prefix of the variables that override keys.
 pub(super) const VARIABLE_PREFIX: &str = "SHOPPER_GATEWAY__";
 
-/// What the environment sets, by the path of the key: `tenants[0].api`. No path lies below another.
+/// Overrides by the path of the key: `tenants[0].api`. No path is below another one.
 pub(super) type Overrides<'e> = BTreeMap<String, Override<'e>>;
 
-/// A variable and its text.
+/// A variable and its value.
 #[derive(Clone, Copy)]
 pub(super) struct Override<'e> {
     pub(super) variable: &'e str,
     pub(super) text: &'e str,
 }
 
-/// What the gateway's own variables set; tells the findings which key came from where.
+/// Reads the overrides, and adds an error for each variable that names no key.
 pub(super) fn read_overrides<'e>(
     file: &Value,
     schema: Schema<'_>,
@@ -41,7 +40,7 @@ pub(super) fn read_overrides<'e>(
             Some((segments, Override { variable, text }))
         })
         .collect();
-    // A whole before its parts, and element 2 before element 10: each must find what is before it.
+    // Parents come before their children, and element 2 before element 10, because each depends on the ones before.
     variables.sort_by(|(one, _), (other, _)| one.cmp(other));
 
     let mut overrides = Overrides::new();
@@ -51,22 +50,22 @@ pub(super) fn read_overrides<'e>(
             Err(ResolveError::UnknownKey { known, at }) => {
                 let message = match RenamedKey::find(&dotted(&segments)) {
                     Some(renamed) => renamed.message(&variable_of(renamed.new)),
-                    None => format!("no such key; {}", name_hint(&segments, at, &known)),
+                    None => format!("unknown key; {}", name_hint(&segments, at, &known)),
                 };
                 diagnostics.error(set.variable, message);
                 continue;
             }
             Err(ResolveError::Gap { length }) => {
-                let message = format!("leaves a gap: the next element of this array has number {length}");
+                let message = format!("leaves a gap in the array; the next index is {length}");
                 diagnostics.error(set.variable, message);
                 continue;
             }
-            // What the file has there is of the wrong kind; that is reported when shapes are checked.
+            // The file has a value of the wrong type there. `schema_check` reports it.
             Err(ResolveError::WrongType) => continue,
         };
-        // Which of the two would win is nothing that an operator could see.
+        // An operator could not see which of the two variables has precedence.
         if let Some(other) = ancestors(&path).find_map(|part| overrides.get(part)) {
-            diagnostics.error(set.variable, format!("already set by {}; keep one of the two", other.variable));
+            diagnostics.error(set.variable, format!("already set by {}; remove one of the two", other.variable));
             continue;
         }
         overrides.insert(path, set);
@@ -75,7 +74,7 @@ pub(super) fn read_overrides<'e>(
     overrides
 }
 
-/// A part of a variable's name: the number of an element, or a key.
+/// A part of a variable's name: an index or a key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Segment {
     Number(usize),
@@ -88,7 +87,7 @@ impl Segment {
     }
 }
 
-/// As in the name of a variable.
+/// Formats the segment as in the name of a variable.
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -98,14 +97,14 @@ impl fmt::Display for Segment {
     }
 }
 
-/// Why a variable means no key.
+/// Why a variable names no key.
 enum ResolveError<'a> {
     UnknownKey { known: Vec<&'a str>, at: usize },
     Gap { length: usize },
     WrongType,
 }
 
-/// The path of the key that the segments mean.
+/// The path of the key that the segments name.
 fn resolve_path<'a>(
     segments: &[Segment],
     file: &Value,
@@ -126,7 +125,7 @@ fn resolve_path<'a>(
             let known = properties.flat_map(|properties| properties.keys().map(String::as_str)).collect();
             return Err(ResolveError::UnknownKey { known, at });
         };
-        // A secret or a list may be a text in the file and be set by its parts here.
+        // A secret or a list can be a string in the file while variables set its parts.
         if matches!(present, Some(Value::String(_))) && alternatives.iter().any(|form| form["type"] == "string") {
             present = None;
         }
@@ -153,7 +152,7 @@ fn resolve_path<'a>(
     Ok(path)
 }
 
-/// How many elements the array has, those of the overrides included.
+/// The number of elements of the array, including elements that only overrides set.
 fn array_length(path: &str, array: Option<&Value>, overrides: &Overrides<'_>) -> usize {
     let mut length = array.and_then(Value::as_array).map_or(0, Vec::len);
     loop {
@@ -175,7 +174,7 @@ fn variable_of(path: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", path.to_uppercase().replace('.', "__"))
 }
 
-/// What the name of a variable should have been.
+/// How to correct the name of a variable.
 fn name_hint(segments: &[Segment], at: usize, known: &[&str]) -> String {
     let mut names: Vec<String> = segments.iter().map(Segment::to_string).collect();
     match closest_match(&names[at].to_lowercase(), known.iter().copied()) {
@@ -183,6 +182,6 @@ fn name_hint(segments: &[Segment], at: usize, known: &[&str]) -> String {
             names[at] = meant.to_uppercase();
             format!("did you mean {VARIABLE_PREFIX}{}?", names.join("__"))
         }
-        None => "the names are those of the file, in capitals, joined by two underscores".to_owned(),
+        None => "the name of a variable is the path of a key in capitals, joined by two underscores".to_owned(),
     }
 }

@@ -1,7 +1,6 @@
-//! From a path to [`Settings`]: read the file, lay the environment over it, check, parse.
+//! Loads a configuration: reads the file, applies the environment, checks and validates.
 //!
-//! Owns the order of these steps and the errors of the file as a whole. Refuses to show the file: a
-//! line of it may hold a secret, so syntax errors give line and column only.
+//! Syntax errors have a line and a column but no text of the file, because a line may contain a secret.
 
 use std::{collections::BTreeMap, env, fs, io::ErrorKind, path::Path};
 
@@ -20,19 +19,20 @@ use super::{
 /// A configuration without errors.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// The settings.
+    /// The validated settings.
     pub settings: Settings,
-    /// What is accepted but doubtful.
+    /// Warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Settings {
-    /// Reads a configuration file and the environment of the process. `check` looks at what could be read, and what it finds
-    /// is an error or a warning like the others.
+    /// Loads a configuration file with the environment of the process.
+    ///
+    /// `check` gets the valid part of the configuration. Its errors and warnings are reported with the others.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once.
+    /// All errors of the configuration.
     pub fn load(path: &Path, check: impl FnOnce(&PartialSettings) -> CheckReport) -> Result<Loaded, ConfigErrors> {
         let mut unreadable = Vec::new();
         let mut environment = BTreeMap::new();
@@ -42,7 +42,7 @@ impl Settings {
                     environment.insert(name, text);
                 }
                 (Ok(path), Err(_)) if path.starts_with(VARIABLE_PREFIX) => {
-                    unreadable.push(Diagnostic { path, message: "not text in UTF-8".to_owned() });
+                    unreadable.push(Diagnostic { path, message: "not valid UTF-8".to_owned() });
                 }
                 _ => {}
             }
@@ -57,11 +57,11 @@ impl Settings {
         }
     }
 
-    /// Reads a configuration file with these variables as the whole environment.
+    /// Loads a configuration file with the given environment.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once.
+    /// All errors of the configuration.
     pub fn load_with(
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -69,11 +69,11 @@ impl Settings {
         Self::read(path, &read_file(path)?, environment)
     }
 
-    /// Reads the text of a configuration, which is said to be that of the file `path`.
+    /// Loads a configuration from a text. `path` is only used for relative paths and in messages.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once.
+    /// All errors of the configuration.
     pub fn read(
         path: &Path,
         text: &str,
@@ -94,18 +94,18 @@ fn load_text(
     check: impl FnOnce(&PartialSettings) -> CheckReport,
 ) -> Result<Loaded, ConfigErrors> {
     let file = Value::Table(text.parse().map_err(|error| syntax_error(path, text, &error))?);
-    // The parent of a bare file name is a path without a word, which is no folder.
+    // The parent of a bare file name is an empty path.
     let base_dir = path.parent().filter(|base_dir| *base_dir != Path::new("")).unwrap_or(Path::new("."));
     let schema = schema::schema();
     let schema = Schema::new(&schema);
     let mut diagnostics = Diagnostics::default();
     let overrides = environment::read_overrides(&file, schema, environment, &mut diagnostics);
-    // Not reached: the text is TOML, and each path stands in the schema. The error may quote the text.
+    // Unreachable, because the text is TOML and the schema contains each path. The error may quote the text, so it is dropped.
     let mut merged = merge::apply_overrides(text, &file, schema, &overrides)
         .map_err(|_| Diagnostic { path: "configuration".to_owned(), message: "cannot be read".to_owned() })?;
     schema_check::check(&mut merged, schema, &mut diagnostics);
     let file: File = serde_path_to_error::deserialize(merged).unwrap_or_else(|error| {
-        // Not reached as long as the schema says all that serde wants. Serde's own text may quote a value.
+        // Unreachable as long as the schema is as strict as serde. Serde's error may quote a value, so it is dropped.
         diagnostics.error(error.path().to_string(), "cannot be read");
         File::default()
     });
@@ -126,11 +126,8 @@ fn load_text(
 
 fn read_error(path: &Path, kind: ErrorKind) -> ConfigErrors {
     let message = match kind {
-        ErrorKind::NotFound => {
-            "no such file; name the configuration file with `-c FILE` (config/demo.toml is one to start from)"
-                .to_owned()
-        }
-        ErrorKind::InvalidData => "not text in UTF-8".to_owned(),
+        ErrorKind::NotFound => "no such file; set the path with `-c FILE` (config/demo.toml is an example)".to_owned(),
+        ErrorKind::InvalidData => "not valid UTF-8".to_owned(),
         kind => format!("cannot be read: {kind}"),
     };
     Diagnostic { path: path.display().to_string(), message }.into()
@@ -140,6 +137,6 @@ fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
-    let message = format!("not TOML: {}", error.message().lines().collect::<Vec<_>>().join(", "));
+    let message = format!("invalid TOML: {}", error.message().lines().collect::<Vec<_>>().join(", "));
     Diagnostic { path: format!("{}:{line}:{column}", path.display()), message }.into()
 }

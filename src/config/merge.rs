@@ -1,15 +1,14 @@
-//! The layers of a configuration, the environment over the file, put together by `config`.
+//! Applies the environment to the file, with the crate `config`.
 //!
-//! Owns the differences between `config` and TOML, so that nobody else meets them: it reads the name of
-//! a section as a path, and a date as a text. Refuses to convert a value of the environment: it stays the
-//! text that it is. Errors of `config` may quote the file, so nobody may show them.
+//! This module hides two differences between `config` and TOML: `config` parses the name of a section as a path, and returns
+//! dates as strings. Overrides stay strings. Errors of `config` may quote the file, so callers must not show them.
 
 use config::{Config, ConfigError, File, FileFormat};
 use toml::Value;
 
 use super::{environment::Overrides, schema::Schema};
 
-/// The table of the file, whose text this is, with the overrides on top.
+/// The table of the file with the overrides applied. `text` is the text of `file`.
 pub(super) fn apply_overrides(
     text: &str,
     file: &Value,
@@ -27,10 +26,10 @@ pub(super) fn apply_overrides(
     Ok(merged)
 }
 
-/// The text of the sections that the schema knows, and the others, to be refused later.
+/// The text of the sections in the schema, and the other sections, which `schema_check` rejects.
 ///
-/// `config` takes the name of a section for a path: `"server.threads" = 4` would set a key that the file
-/// does not have, and `"tenants[999999999]"` fill the memory. What the schema knows is a plain word.
+/// `config` parses the name of a section as a path. So `"server.threads" = 4` would set another key, and
+/// `"tenants[999999999]"` would exhaust the memory. Names of sections in the schema are single words.
 fn known_sections(text: &str, file: &Value, schema: Schema<'_>) -> Result<(String, toml::Table), ConfigError> {
     let sections = file.as_table().into_iter().flatten();
     let (known, unknown): (toml::Table, toml::Table) = sections
@@ -43,7 +42,7 @@ fn known_sections(text: &str, file: &Value, schema: Schema<'_>) -> Result<(Strin
     Ok((text, unknown))
 }
 
-/// Makes dates of the file, which `config` hands out as texts, dates again: no text may be written so.
+/// Restores dates of the file, which `config` returns as strings, because a date is no valid string.
 fn restore_dates(merged: &mut Value, file: &Value, path: &str, overrides: &Overrides<'_>) {
     match (merged, file) {
         (Value::Table(merged), Value::Table(file)) => {

@@ -1,7 +1,7 @@
-//! A configuration as far as it could be read.
+//! The valid part of a configuration that may have errors.
 //!
-//! Owns what those check who know more than this floor (the policy table, certificates), in the same round as the settings
-//! and whatever is wrong with the rest. Refuses to guess: what could not be read is not there.
+//! `app` checks certificates and the policy table against it, so that one run reports these errors too. Invalid values are
+//! absent.
 
 use std::path::PathBuf;
 
@@ -10,18 +10,18 @@ use url::Url;
 use super::{Caller, CallerIdentity, RedisTls, RedisTopology, Route, Settings, Store, Tenant, Tls};
 use crate::types::OrganizationId;
 
-/// What of a configuration could be read. Each list has an entry for each of the file's.
+/// The valid part of a configuration. Each list has as many entries as in the file.
 #[derive(Debug, Clone, Default)]
 pub struct PartialSettings {
     /// `server.tls`.
     pub tls: PartialTls,
     /// `[[tenants]]`.
     pub tenants: Vec<PartialTenant>,
-    /// The files of `store.ca` and `store.sentinel_ca`, where they have an effect.
+    /// The files of `store.ca` and `store.sentinel_ca`, if they are used.
     pub store_authorities: Vec<(&'static str, PathBuf)>,
-    /// `store.certificate` and `store.private_key`, where they have an effect.
+    /// `store.certificate` and `store.private_key`, if they are used.
     pub store_client: Option<(PathBuf, PathBuf)>,
-    /// The other keys of servers whose certificates are verified by the system's authorities.
+    /// Keys of servers other than `tenants` that are verified with the system's CA certificates.
     pub verified_by_system: Vec<&'static str>,
     /// `[[callers]]`.
     pub callers: Vec<PartialCaller>,
@@ -31,22 +31,22 @@ pub struct PartialSettings {
     pub low_priority: Vec<String>,
 }
 
-/// The listener's files, as far as they are there.
+/// The valid files of the TLS listener.
 #[derive(Debug, Clone, Default)]
 pub struct PartialTls {
     /// Certificate chain, PEM.
     pub certificate: Option<PathBuf>,
     /// Private key, PEM.
     pub private_key: Option<PathBuf>,
-    /// Authorities that may sign client certificates, PEM.
+    /// CA certificates that may sign client certificates, PEM.
     pub client_ca: Option<PathBuf>,
-    /// Their revocation lists, PEM.
+    /// Revocation lists of these authorities, PEM.
     pub client_crl: Option<PathBuf>,
-    /// All that are configured; `None` if there is no such table, or together with an error.
+    /// The complete table; `None` if it is absent or has an error.
     pub(super) complete: Option<Tls>,
 }
 
-/// Where the services of one organization are, and whom the gateway trusts there.
+/// The servers of one organization, and the CA certificates for them.
 #[derive(Debug, Clone, Default)]
 pub struct PartialTenant {
     /// The organization.
@@ -55,7 +55,7 @@ pub struct PartialTenant {
     pub api: Option<Url>,
     /// `api_ca`.
     pub api_ca: Option<PathBuf>,
-    /// Whether there is an `api_ca`, be it readable or not.
+    /// Whether `api_ca` is set, also to an unreadable file.
     pub has_api_ca: bool,
     /// `account_manager.url`.
     pub account_manager: Option<Url>,
@@ -64,27 +64,27 @@ pub struct PartialTenant {
 /// One trusted system.
 #[derive(Debug, Clone)]
 pub struct PartialCaller {
-    /// What it presents.
+    /// How it authenticates.
     pub identity: Option<CallerIdentity>,
-    /// Globs over operation names, as they are written.
+    /// Globs over operation names, as in the file.
     pub operations: Vec<String>,
-    /// The organizations of which it may act on behalf of shoppers.
+    /// Organizations in which it may act on behalf of shoppers.
     pub(super) on_behalf_organizations: Vec<OrganizationId>,
-    /// The caller itself; `None` only together with an error.
+    /// The complete caller; `None` if it has an error.
     pub(super) complete: Option<Caller>,
 }
 
-/// One operation of the merchant's own.
+/// One operation that the merchant adds.
 #[derive(Debug, Clone)]
 pub struct PartialRoute {
-    /// Its name, whatever is wrong with the rest: callers may mean it.
+    /// Name, also of a route with other errors, because callers may refer to it.
     pub name: Option<String>,
-    /// The route itself; `None` only together with an error.
+    /// The complete route; `None` if it has an error.
     pub complete: Option<Route>,
 }
 
 impl PartialSettings {
-    /// Settings without an error are all there.
+    /// The same view of valid settings.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let caller = |caller: &Caller| PartialCaller {
@@ -123,7 +123,7 @@ impl From<&Tenant> for PartialTenant {
     }
 }
 
-/// How TLS connections to the store's servers are made, by the key of their authorities and that of the address.
+/// TLS files of the store's servers, each with the keys of the CA certificates and of the address.
 fn store_connections(store: &Store) -> impl Iterator<Item = (&'static str, &'static str, &RedisTls)> {
     let (redis, sentinels) = match store {
         Store::Memory => (None, None),
@@ -139,17 +139,17 @@ fn store_connections(store: &Store) -> impl Iterator<Item = (&'static str, &'sta
     redis.into_iter().chain(sentinels.map(|tls| ("store.sentinel_ca", "store.url", tls)))
 }
 
-/// The files of authorities for the store's servers, by their keys.
+/// Files of CA certificates for the store's servers, with their keys.
 pub(super) fn store_authorities(store: &Store) -> Vec<(&'static str, PathBuf)> {
     store_connections(store).filter_map(|(key, _, tls)| Some((key, tls.ca.clone()?))).collect()
 }
 
-/// The files of the gateway's own certificate and private key for the store's servers.
+/// The gateway's client certificate and private key for the store's servers.
 pub(super) fn store_client(store: &Store) -> Option<(PathBuf, PathBuf)> {
     store_connections(store).find_map(|(_, _, tls)| tls.client_certificate.clone())
 }
 
-/// The keys of servers beside Salesforce's whose certificates are verified by the system's authorities.
+/// Keys of the store and the collector, if they are verified with the system's CA certificates.
 pub(super) fn verified_by_system(store: Option<&Store>, traces: Option<&Url>) -> Vec<&'static str> {
     let store = store.into_iter().flat_map(store_connections);
     let store = store.filter(|(_, _, tls)| tls.ca.is_none()).map(|(_, address, _)| address);

@@ -1,7 +1,7 @@
-//! The JSON Schema of the configuration file, made from the raw types, and how to look things up in it.
+//! The JSON Schema of the configuration file, generated from the types of `file`.
 //!
-//! Owns what the schema says beyond what the types say by themselves. It serves editors, and the
-//! gateway itself (`environment`, `merge`, `schema_check`), so it can't say anything that does not hold.
+//! Editors use the schema, and so do `environment`, `merge` and `schema_check`. So the schema cannot differ from what the
+//! gateway accepts.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value as Json;
@@ -33,7 +33,7 @@ fn title_of(name: &str) -> String {
     words
 }
 
-/// TOML has no null: an optional key is one that may be absent, so no type and no default is null.
+/// Removes null from types and defaults, because TOML has no null: an optional key is absent instead.
 fn remove_null(schema: &mut Json) {
     match schema {
         Json::Object(object) => {
@@ -60,7 +60,7 @@ fn remove_null(schema: &mut Json) {
     }
 }
 
-/// The schema, and how to look things up in it.
+/// Looks up nodes of the schema.
 #[derive(Clone, Copy)]
 pub(super) struct Schema<'a> {
     root: &'a Json,
@@ -75,7 +75,7 @@ impl<'a> Schema<'a> {
         self.root
     }
 
-    /// The forms that a value may take here, with references followed.
+    /// The alternative schemas of a node, with references resolved.
     pub(super) fn alternatives(self, node: &'a Json) -> Vec<&'a Json> {
         let node = self.resolved(node);
         match node["anyOf"].as_array() {

@@ -1,8 +1,6 @@
-//! Whether a configuration has the shape of the schema: known keys, values of the right kind.
+//! Removes every key that does not fit the JSON Schema, and adds an error for each.
 //!
-//! Serde stops at its first error, and operators want all of them. So the table is first compared
-//! with the JSON Schema that the raw types generate: every key that does not fit is reported and
-//! taken out, and what is left always deserializes. Refuses to know any key by name: the schema does.
+//! Serde stops at its first error, but one run should report all of them. The remaining table always deserializes.
 
 use serde_json::Value as Json;
 use toml::Value;
@@ -13,7 +11,7 @@ use super::{
     schema::Schema,
 };
 
-/// Takes out of the table whatever does not fit the schema, and reports it.
+/// Removes every key of the table that does not fit the schema, and adds an error for each.
 pub(super) fn check(table: &mut Value, schema: Schema<'_>, diagnostics: &mut Diagnostics) {
     Checker { schema, diagnostics }.check_value(table, schema.root(), "");
 }
@@ -24,7 +22,7 @@ struct Checker<'a, 'f> {
 }
 
 impl<'a> Checker<'a, '_> {
-    /// Whether the value itself fits; inside it, what does not is already gone.
+    /// Whether the value has a type of the schema. Keys below it that do not fit are removed.
     fn check_value(&mut self, value: &mut Value, node: &'a Json, path: &str) -> bool {
         let alternatives = self.schema.alternatives(node);
         if let Value::String(text) = value
@@ -86,10 +84,10 @@ impl<'a> Checker<'a, '_> {
                         Some(meant) => format!("unknown key; did you mean `{meant}`?"),
                         None => {
                             let known: Vec<_> = properties.keys().map(String::as_str).collect();
-                            format!("unknown key; known here: {}", known.join(", "))
+                            format!("unknown key; known keys: {}", known.join(", "))
                         }
                     };
-                    // A quoted key may hold anything, line ends too.
+                    // A quoted key may contain any character, including line ends.
                     self.diagnostics.reject(&below(&key.escape_debug().to_string()), message);
                     if let Some(meant) = meant {
                         self.diagnostics.suppress(below(meant));
@@ -108,7 +106,7 @@ impl<'a> Checker<'a, '_> {
         }
     }
 
-    /// An element that does not fit gives its place to an empty one, so that the others keep theirs.
+    /// Replaces an element that does not fit by an empty one, so that the other elements keep their index.
     fn check_element(&mut self, element: &mut Value, node: &'a Json, path: &str) {
         if !self.check_value(element, node, path) {
             let is_table =
@@ -154,14 +152,14 @@ impl<'a> Checker<'a, '_> {
     }
 }
 
-/// The values that a choice offers; none for what is no choice.
+/// The values of an enumeration; empty for other schemas.
 fn choices(node: &Json) -> Vec<&str> {
     let listed = node["enum"].as_array().into_iter().flatten();
     let described = node["oneOf"].as_array().into_iter().flatten().map(|choice| &choice["const"]);
     listed.chain(described).filter_map(Json::as_str).collect()
 }
 
-/// The kind of value that a schema without alternatives asks for, in words of JSON Schema.
+/// The type in a schema without alternatives, as JSON Schema names it.
 fn expected_type(node: &Json) -> &str {
     node["type"].as_str().unwrap_or("string")
 }
@@ -186,7 +184,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The same in words of TOML.
+/// The type as TOML names it.
 fn describe_type(type_name: &str) -> &'static str {
     match type_name {
         "string" => "a string",
@@ -200,7 +198,7 @@ fn describe_type(type_name: &str) -> &'static str {
     }
 }
 
-/// The text of an environment variable as a number or a truth value, where the key asks for one.
+/// The value of an environment variable as a number or a boolean, if the schema has this type.
 fn parse_as(text: &str, type_name: &str) -> Option<Value> {
     match type_name {
         "integer" => text.trim().parse().ok().map(Value::Integer),
@@ -224,7 +222,7 @@ fn expected_value(node: &Json) -> String {
     }
 }
 
-/// An example as one would write it: TOML's strings, numbers and arrays are JSON's, its tables not.
+/// An example in TOML. Strings, numbers and arrays have the syntax of JSON.
 fn as_toml(example: &Json) -> String {
     match example {
         Json::Object(keys) => {

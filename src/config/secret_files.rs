@@ -1,7 +1,6 @@
-//! Files that the configuration names, and the secrets in them.
+//! Resolves the files and secrets that the configuration refers to, and checks their permissions.
 //!
-//! Owns who may be able to read such a file. Refuses to show what is in it: errors name the key and
-//! the file, never the content.
+//! Errors contain the key and the path of a file, and never its content.
 
 use std::{
     collections::BTreeMap,
@@ -21,32 +20,34 @@ use super::{
     secret_text::{self, SecretText, redacted_name},
 };
 
-/// More than any secret has; a path to something else by mistake must not fill the memory.
+/// A larger file is no secret. The limit keeps a wrong path from exhausting the memory.
 const MAX_SECRET_SIZE: u64 = 64 * 1024;
 
-/// What others may not do with a secret's file: anything. Its group may read, because Kubernetes
-/// mounts secrets so, but not write.
+/// Other users must not have any access to a secret. The group may read it, because Kubernetes mounts secrets this way, but must
+/// not write it.
 const FORBIDDEN_MODE_BITS: u32 = 0o027;
-/// Longest name of a file that is shown though there is no such file, bytes.
+/// A name of a missing file is shown in an error up to this length in bytes.
 const MAX_SHOWN_NAME_LENGTH: usize = 200;
-/// Where Docker mounts secrets.
+/// The directory where Docker mounts secrets.
 const DOCKER_SECRETS_DIR: &str = "/run/secrets";
 
-/// Where secrets and other files are found.
+/// Resolves references to files, secrets and environment variables.
 pub(super) struct Resolver<'a> {
-    /// Relative paths start here.
+    /// The directory at which relative paths start.
     pub(super) base_dir: &'a Path,
     pub(super) environment: &'a BTreeMap<String, String>,
 }
 
 impl Resolver<'_> {
-    /// The secret of this key.
+    /// Returns the secret of a key.
     pub(super) fn secret(&self, path: &str, raw: file::Secret, diagnostics: &mut Diagnostics) -> Option<SecretString> {
         let found = match raw {
             file::Secret::Literal(secret) => {
                 if !diagnostics.is_from_environment(path) {
-                    diagnostics
-                        .warn(path, "the secret stands in the file; write { file = \"…\" } or { env = \"NAME\" }");
+                    diagnostics.warn(
+                        path,
+                        "the configuration file contains the secret; use { file = \"…\" } or { env = \"NAME\" }",
+                    );
                 }
                 decode_secret(path, secret.expose_secret().as_bytes(), "the value", diagnostics)
             }
@@ -56,14 +57,14 @@ impl Resolver<'_> {
             file::Secret::Reference(file::SecretRef { file: None, env: Some(name) }) => {
                 self.read_variable(path, &name, diagnostics)
             }
-            // What was given was of the wrong kind, or misspelt, and has been reported.
+            // A key of the wrong type or an unknown key has been reported already.
             file::Secret::Reference(_) if diagnostics.has_errors(path) => return None,
             file::Secret::Reference(_) => Err("expected exactly one of file and env".to_owned()),
         };
         found.map_err(|message| diagnostics.error(path, message)).ok()
     }
 
-    /// The file of this key, which must be readable, and should be writable by its owner alone.
+    /// Returns the path of a readable file. Adds a warning if other users can write it.
     pub(super) fn readable_file(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.file_ref(file, Content::Public);
         let (_, metadata) = named.open().map_err(|message| diagnostics.error(path, message)).ok()?;
@@ -73,7 +74,7 @@ impl Resolver<'_> {
         Some(named.file)
     }
 
-    /// The file of this key, whose content decides whom the gateway trusts: readable, and writable by its owner alone.
+    /// Returns the path of a readable file of CA certificates. Adds an error if other users can write it.
     pub(super) fn trusted_file(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.file_ref(file, Content::Public);
         let checked = named.open().and_then(|(_, metadata)| ensure_owner_only_write(&named.shown, &metadata));
@@ -81,18 +82,18 @@ impl Resolver<'_> {
         Some(named.file)
     }
 
-    /// The file of this key, which need not be there yet, but its folder.
+    /// Returns the path of a file that the gateway writes. The file may be missing, but not its directory.
     pub(super) fn writable_file(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.file_ref(file, Content::Public);
         let folder = named.file.parent().filter(|folder| folder.is_dir());
         if folder.is_none() || named.file.is_dir() {
-            diagnostics.error(path, format!("{}: expected a file in a folder that exists", named.shown));
+            diagnostics.error(path, format!("{}: expected the path of a file in an existing directory", named.shown));
             return None;
         }
         Some(named.file)
     }
 
-    /// The file of this key, which must be readable, and not by others.
+    /// Returns the path of a readable private key. Adds an error if other users have access to it.
     pub(super) fn private_key_file(&self, path: &str, file: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
         let named = self.file_ref(file, Content::PrivateKey);
         named.open_private().map_err(|message| diagnostics.error(path, message)).ok()?;
@@ -109,7 +110,7 @@ impl Resolver<'_> {
         match self.environment.get(name) {
             Some(text) => decode_secret(path, text.as_bytes(), &format!("environment variable {shown}"), diagnostics),
             None => {
-                Err(format!("environment variable {shown} is not set; `env` takes a variable's name, not the secret"))
+                Err(format!("environment variable {shown} is not set; `env` is the name of a variable, not the secret"))
             }
         }
     }
@@ -122,37 +123,42 @@ impl Resolver<'_> {
         let bytes = SecretSlice::from(bytes);
         let length = read.map_err(|error| format!("{shown} cannot be read: {}", error.kind()))?;
         if length as u64 > MAX_SECRET_SIZE {
-            return Err(format!("{shown} is too large for a secret"));
+            return Err(format!("{shown} is too large for a secret (more than 64 KiB)"));
         }
         decode_secret(path, bytes.expose_secret(), shown, diagnostics)
     }
 }
 
-/// The secret in these bytes of `what`, with a warning of blanks that may be a mistake.
+/// Decodes a secret from the bytes of `what`. Adds a warning for whitespace at the beginning or end.
 fn decode_secret(path: &str, bytes: &[u8], what: &str, diagnostics: &mut Diagnostics) -> Result<SecretString, String> {
     let SecretText { text, has_outer_whitespace } =
         secret_text::decode(bytes).map_err(|message| format!("{what} {message}"))?;
     if has_outer_whitespace {
-        diagnostics.warn(path, format!("{what} begins or ends with a blank, which counts as part of the secret"));
+        diagnostics.warn(
+            path,
+            format!(
+                "{what} begins or ends with whitespace, which is part of the secret; remove it unless it is intended"
+            ),
+        );
     }
     if text.is_empty() { Err(format!("{what} is empty")) } else { Ok(SecretString::from(text)) }
 }
 
-/// What a file is for: how much of a name that is none may be shown.
+/// The content of a file, which decides whether an error may show the name of a missing file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// Nothing secret, or lines that the gateway writes.
+    /// Public content, or a log.
     Public,
-    /// A private key. People paste the key itself, or its PEM.
+    /// A private key. An operator may paste its PEM text instead of a path.
     PrivateKey,
-    /// A secret. People paste the secret itself.
+    /// A secret. An operator may paste the secret instead of a path.
     Secret,
 }
 
-/// A file as the configuration names it, and as errors may show it.
+/// A file that the configuration refers to.
 struct FileRef {
     file: PathBuf,
-    /// Its whole path if there is such a file, or at least its folder; otherwise the name may be a secret.
+    /// The path as errors show it: redacted if neither the file nor its directory exists, because it may be a secret.
     shown: String,
 }
 
@@ -176,9 +182,9 @@ impl FileRef {
         let shown = &self.shown;
         let opened = File::open(&self.file).and_then(|opened| Ok((opened.metadata()?, opened)));
         match opened {
-            Ok((metadata, _)) if metadata.is_dir() => Err(format!("{shown} is a folder")),
+            Ok((metadata, _)) if metadata.is_dir() => Err(format!("{shown} is a directory")),
             Ok((metadata, opened)) => Ok((opened, metadata)),
-            // A name that is too long, or has a zero byte, is none.
+            // A name that is too long or contains a zero byte cannot exist.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -188,36 +194,39 @@ impl FileRef {
                         | ErrorKind::NotADirectory
                 ) =>
             {
-                Err(format!("there is no file {shown}; a path belongs here, not what is in the file"))
+                Err(format!("file {shown} does not exist; expected the path of a file, not its content"))
             }
             Err(error) => Err(format!("{shown} cannot be read: {}", error.kind())),
         }
     }
 
-    /// The permissions are those of the opened file, not of a name that may point elsewhere by now.
+    /// Opens the file and checks its permissions. The check uses the open file, because the path may be replaced meanwhile.
     fn open_private(&self) -> Result<File, String> {
         let shown = &self.shown;
         let (opened, metadata) = self.open()?;
         let mode = metadata.permissions().mode() & 0o777;
         if metadata.is_file() && mode & FORBIDDEN_MODE_BITS != 0 {
-            return Err(format!("{shown} is open to others (mode {mode:04o}); {}", permission_hint(&self.file)));
+            return Err(format!(
+                "other users have access to {shown} (mode {mode:04o}); {}",
+                permission_hint(&self.file)
+            ));
         }
         Ok(opened)
     }
 }
 
-/// How a file is kept from others, where it is.
+/// How to restrict the permissions of a file in its environment.
 fn permission_hint(file: &Path) -> String {
     let own = geteuid().as_raw();
     if file.parent() == Some(Path::new(DOCKER_SECRETS_DIR)) {
-        // A container cannot change it: Swarm mounts a file system of its own, Compose the host's file.
+        // Swarm mounts a file system of its own, Compose the file of the host.
         return format!(
-            "of a Docker secret that is the default, and nothing in the container can change it: in Swarm list it in the service \
-             with `uid: \"{own}\"` and `mode: 0400`; Compose mounts the host's file as it is, so run `chown {own}` and `chmod 0400` \
-             on that file (in Kubernetes set defaultMode: 0440 at the volume)"
+            "Docker mounts secrets with this mode, and a container cannot change it; in Swarm, set `uid: \"{own}\"` and \
+             `mode: 0400` for the secret in the service; with Compose, run `chown {own}` and `chmod 0400` on the file of the host; \
+             in Kubernetes, set `defaultMode: 0440` at the volume"
         );
     }
-    format!("run `chmod 0400 {}`; in Kubernetes set defaultMode: 0440 at the volume", file.display())
+    format!("run `chmod 0400 {}`; in Kubernetes, set `defaultMode: 0440` at the volume", file.display())
 }
 
 #[cfg(test)]

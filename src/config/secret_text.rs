@@ -1,34 +1,35 @@
-//! The text of a secret as people and their tools write it.
+//! Decodes the bytes of a secret.
 //!
-//! Editors add a byte order mark, `echo` and `kubectl create secret` a line end, Windows another one. None of them belongs to
-//! a secret, and with each of them Salesforce would refuse the secret as wrong. Blanks may belong to it, so they stay and
-//! are told of.
+//! Editors add a byte order mark, and `echo` or `kubectl create secret` a line end. Salesforce rejects a secret with one of
+//! these, so they are removed. Other whitespace may be part of the secret, so it stays and causes a warning.
 
-/// What stands before UTF-8 and UTF-16 text.
+/// The byte order mark of UTF-8 text.
 const UTF_8_BOM: &[u8] = b"\xef\xbb\xbf";
+/// The byte order marks of UTF-16 text.
 const UTF_16_BOMS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// The secret, and whether blanks around it may be there by mistake.
+/// A decoded secret.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SecretText<'t> {
     pub(super) text: &'t str,
+    /// Whether the secret begins or ends with whitespace, probably by mistake.
     pub(super) has_outer_whitespace: bool,
 }
 
-/// Reads the bytes of a secret.
+/// Decodes a secret.
 ///
 /// # Errors
-/// What they are instead of UTF-8, as the end of a sentence.
+/// The predicate of an error message if the bytes are not UTF-8.
 pub(super) fn decode(bytes: &[u8]) -> Result<SecretText<'_>, &'static str> {
     if UTF_16_BOMS.iter().any(|mark| bytes.starts_with(mark)) {
-        return Err("is text in UTF-16; save it as UTF-8");
+        return Err("is UTF-16 text; save it as UTF-8");
     }
     let text = std::str::from_utf8(bytes.strip_prefix(UTF_8_BOM).unwrap_or(bytes));
-    let text = text.map_err(|_| "is not text in UTF-8")?.trim_end_matches(['\r', '\n']);
+    let text = text.map_err(|_| "is not valid UTF-8")?.trim_end_matches(['\r', '\n']);
     Ok(SecretText { text, has_outer_whitespace: text.trim() != text })
 }
 
-/// A file's or variable's name as errors may show it: somebody may have pasted the secret itself in its place.
+/// The name of a file or variable for an error message. An implausible name is shortened, because it may be a pasted secret.
 pub(super) fn redacted_name(name: &str, is_plausible: bool) -> String {
     if is_plausible {
         return name.to_owned();
@@ -66,8 +67,8 @@ mod tests {
     #[test]
     fn other_encodings_are_named() {
         let utf_16: Vec<u8> = [0xfeff_u16, 0x73].iter().flat_map(|unit| unit.to_le_bytes()).collect();
-        assert_eq!(decode(&utf_16), Err("is text in UTF-16; save it as UTF-8"));
-        assert_eq!(decode(b"s\xe9cret"), Err("is not text in UTF-8"));
+        assert_eq!(decode(&utf_16), Err("is UTF-16 text; save it as UTF-8"));
+        assert_eq!(decode(b"s\xe9cret"), Err("is not valid UTF-8"));
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! From the mirror of the file to [`Settings`]: every text gets its meaning, or a finding.
+//! Validates a configuration and converts it into [`Settings`].
 //!
-//! Owns the order of the sections and what must hold between them. Each function goes through all of
-//! its keys before it gives up, so that one round shows every error. Refuses to repeat what `shape`
-//! checked: a value that comes here is of the right kind.
+//! `schema_check` runs before, so each value has the right type. Each function checks all its keys before it returns, so that
+//! one run reports all errors. A function returns `None` only after it has added an error.
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
@@ -26,14 +25,14 @@ pub use log::is_log_level;
 pub use table::is_loopback;
 use table::{MINUTE, TableValidator};
 
-/// SLAS's tokens live this long; a token that is refreshed earlier than at its birth never rests.
+/// Lifetime of SLAS access tokens. `refresh_ahead` must be shorter, or each request would refresh the token.
 const ACCESS_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
-/// SLAS's refresh tokens live this long.
+/// Lifetime of SLAS refresh tokens.
 const REFRESH_TOKEN_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
-/// No single request or stop may take longer.
+/// The maximum of every time limit.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// What could be read, and the settings; `None` only together with an error.
+/// Returns the valid part of the configuration, and the settings if there is no error.
 pub(super) fn validate(
     mut file: file::File,
     base_dir: &Path,
@@ -106,7 +105,7 @@ pub(super) fn validate(
     (partial, settings)
 }
 
-/// All of the listener but its TLS.
+/// `[server]` without `[server.tls]`.
 fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
     let mut table = TableValidator::new("server", diagnostics);
     let texts = raw.listen.into_texts();
@@ -130,7 +129,7 @@ fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
         networks.filter_map(|(position, text)| table.network(&format!("trusted_proxies[{position}]"), text));
     let trusted_proxies: Vec<ipnet::IpNet> = trusted_proxies.collect();
     if ipnet::IpNet::aggregate(&trusted_proxies).iter().any(|network| network.prefix_len() == 0) {
-        table.warn("trusted_proxies", "every address is trusted to name another: no limit for an address holds");
+        table.warn("trusted_proxies", "these networks contain every address, so any client can choose its address and avoid the limits per address; list only the networks of your proxies");
     }
     Some(Server { listen, threads, tls: None, trusted_proxies })
 }
@@ -149,7 +148,10 @@ fn tls_files(raw: file::Tls, resolver: &Resolver<'_>, diagnostics: &mut Diagnost
     };
     let client_crl = match raw.client_crl {
         Some(_) if !has_client_ca => {
-            diagnostics.error("server.tls.client_crl", "no client certificate is asked for; set server.tls.client_ca");
+            diagnostics.error(
+                "server.tls.client_crl",
+                "the gateway requests no client certificates; set server.tls.client_ca",
+            );
             None
         }
         Some(file) => resolver.trusted_file("server.tls.client_crl", &file, diagnostics).map(Some),
@@ -167,19 +169,19 @@ fn tls_files(raw: file::Tls, resolver: &Resolver<'_>, diagnostics: &mut Diagnost
     PartialTls { certificate, private_key, client_ca: client_ca.flatten(), client_crl: client_crl.flatten(), complete }
 }
 
-/// Warns of what an operator may have left on by mistake, or not know of: the environment sets it as well.
+/// `[policy]`. Adds warnings for settings that weaken the policy, because an operator may have forgotten them.
 fn policy(raw: &file::Policy, diagnostics: &mut Diagnostics) -> Policy {
     if raw.mode == PolicyMode::Report {
         diagnostics.warn(
             "policy.mode",
-            "report: requests that tokens or the policy refuse are forwarded; set \"enforce\" when the log shows none that \
-             you wish to let pass",
+            "\"report\": requests that the policy rejects are forwarded; set \"enforce\" when the log shows no more rejections \
+             of legitimate requests",
         );
     }
     if raw.unknown_operations == UnknownOperations::Forward {
         diagnostics.warn(
             "policy.unknown_operations",
-            "forward: any shopper token reaches operations that no table knows; add them as [[routes]] and set \"deny\"",
+            "\"forward\": any shopper token can call unknown operations; add these as [[routes]] and set \"deny\"",
         );
     }
     Policy { mode: raw.mode, unknown_operations: raw.unknown_operations, deprecated_logins: raw.deprecated_logins }
@@ -189,19 +191,19 @@ fn admin(raw: &file::Admin, server: Option<&Server>, diagnostics: &mut Diagnosti
     let mut table = TableValidator::new("admin", diagnostics);
     let listen = table.address("listen", &raw.listen)?;
     if server.is_some_and(|server| server.listen.iter().any(|public| conflicts(*public, listen))) {
-        table.error("listen", "overlaps a public address of server.listen; give it a port of its own");
+        table.error("listen", "overlaps an address of server.listen; set another port");
     }
     if !listen.ip().is_loopback() {
         table.warn(
             "listen",
-            "not a loopback address, and no credential is asked for there: let only operators reach it",
+            "not a loopback address, and the listener requires no authentication; make sure that only operators can reach it",
         );
     }
     Some(Admin { listen })
 }
 
-/// Whether two listeners cannot have these addresses both; a port 0 is a free one for each. `[::]` takes IPv4 connections too,
-/// unless `0.0.0.0` has a listener of its own.
+/// Whether two listeners cannot both use these addresses. Port 0 is a free port for each. `[::]` also accepts IPv4 connections,
+/// unless `0.0.0.0` has its own listener.
 fn conflicts(one: SocketAddr, other: SocketAddr) -> bool {
     if one.port() == 0 || one.port() != other.port() {
         return false;

@@ -152,7 +152,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(FileStore::open(&file).unwrap_err().to_string().ends_with("is no folder"));
+        assert!(FileStore::open(&file).unwrap_err().to_string().ends_with("is not a directory"));
         assert!(FileStore::open(&parent.path().join("missing/keys")).is_err());
     }
 

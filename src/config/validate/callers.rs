@@ -1,7 +1,6 @@
-//! `[[callers]]`: the trusted systems.
+//! Validates `[[callers]]`.
 //!
-//! Owns what a caller's entry must say. Refuses to know operations: whether a glob means one that
-//! exists is checked where the table of operations is.
+//! Operation names are not checked here: `app` compares the globs with the policy table.
 
 use super::{table::TableValidator, tenants::ParsedTenant};
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
 
 const PERMISSIONS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 
-/// The callers, as far as they can be read.
+/// The callers. An invalid caller is partial.
 pub(super) fn callers(
     raw: Vec<file::Caller>,
     tenants: &[ParsedTenant],
@@ -36,13 +35,13 @@ pub(super) fn callers(
         if let Some(identity) = &caller.identity
             && callers.iter().any(|other| other.identity.as_ref() == Some(identity))
         {
-            // Whoever presents it is one caller, so one entry has to say all that it may.
+            // A request with this identity is one caller, so one entry must contain all its permissions.
             let key = match identity {
                 CallerIdentity::AccountManagerClient(_) => "account_manager_client_id",
                 CallerIdentity::CertificateSubject(_) => "certificate_subject",
                 CallerIdentity::CertificateSan(_) => "certificate_san",
             };
-            table.error(key, "another caller has this one; join the two entries");
+            table.error(key, "another caller has the same identity; merge the two entries");
         }
         callers.push(caller);
     }
@@ -95,18 +94,18 @@ fn caller(
     PartialCaller { identity, operations: operations.unwrap_or_default(), on_behalf_organizations, complete }
 }
 
-/// What the metrics call those who are no trusted system; none of these may share its name.
+/// Values of the metric label `caller` for requests that are not of a trusted system.
 const RESERVED_NAMES: [&str; 5] = ["guest", "registered", "slas", "reported", "none"];
 
-/// A label of metrics: short, and of few characters.
+/// The name of a caller, which is also a label value of metrics.
 fn caller_name(name: String, table: &mut TableValidator<'_>) -> Option<String> {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !(1..=40).contains(&name.len()) || !name.bytes().all(is_allowed) {
-        table.error("name", "expected 1 to 40 small letters, digits or hyphens, e.g. experience-cloud");
+        table.error("name", "expected 1 to 40 lowercase letters, digits or hyphens, e.g. experience-cloud");
         return None;
     }
     if RESERVED_NAMES.contains(&name.as_str()) {
-        table.error("name", "the metrics call another kind of caller so; choose another name");
+        table.error("name", "reserved for another kind of caller in metrics; choose another name");
         return None;
     }
     Some(name)
@@ -132,11 +131,14 @@ fn identity(
             Some(CallerIdentity::CertificateSan(san))
         }
         (Some(_), Some(_), _) => {
-            table.error("certificate_subject", "given beside account_manager_client_id; keep one of them");
+            table.error("certificate_subject", "conflicts with account_manager_client_id; keep one of them");
             None
         }
         (_, _, Some(_)) => {
-            table.error("certificate_san", "given beside another proof of who it is; keep one of them");
+            table.error(
+                "certificate_san",
+                "conflicts with account_manager_client_id or certificate_subject; keep one of them",
+            );
             None
         }
         (None, None, None) => {
@@ -146,14 +148,14 @@ fn identity(
     }
 }
 
-/// What such a name says is read where certificates are.
+/// Adds an error if the caller's identity needs client certificates, and the gateway requests none.
 fn check_client_certificates(key: &str, client_certificates: bool, table: &mut TableValidator<'_>) {
     if !client_certificates {
-        table.error(key, "no client certificate is asked for; set server.tls.client_ca");
+        table.error(key, "the gateway requests no client certificates; set server.tls.client_ca");
     }
 }
 
-/// Which of [`PERMISSIONS`] the list names.
+/// Which of [`PERMISSIONS`] are in the list.
 fn permissions(list: file::List, table: &mut TableValidator<'_>) -> [bool; 3] {
     let texts = list.into_texts();
     if texts.is_empty() {
@@ -173,7 +175,7 @@ fn organizations(list: file::List, tenants: &[ParsedTenant], table: &mut TableVa
         table.error("organizations", "empty; expected at least one organization of [[tenants]]");
     }
     let named: Vec<OrganizationId> = table.names("organizations", list);
-    // As long as a tenant's organization can't be read, nobody knows which one is meant.
+    // If a tenant's organization is invalid, the name may mean this one.
     let known: Option<Vec<_>> = tenants.iter().map(|tenant| tenant.organization.as_ref()).collect();
     let Some(known) = known else { return named };
     for organization in &named {
@@ -215,10 +217,10 @@ fn operations(list: file::List, table: &mut TableValidator<'_>) -> Vec<String> {
     operations
 }
 
-/// What is allowed, but can't work.
+/// Adds errors and warnings for permissions that cannot work.
 fn check_consistency(caller: &Caller, tenants: &[ParsedTenant], table: &mut TableValidator<'_>) {
     if caller.may_create_shoppers && !caller.may_on_behalf {
-        table.warn("may", "create_shoppers has no effect without on_behalf");
+        table.warn("may", "create_shoppers has no effect without on_behalf; add on_behalf");
     }
     let by_client = matches!(caller.identity, CallerIdentity::AccountManagerClient(_));
     for (position, tenant) in tenants.iter().enumerate().filter(|(_, tenant)| !tenant.has_account_manager) {
@@ -229,13 +231,14 @@ fn check_consistency(caller: &Caller, tenants: &[ParsedTenant], table: &mut Tabl
         };
         if by_client {
             let message = format!(
-                "nothing in {organization} can verify this client: tenants[{position}] has no [tenants.account_manager]; \
-                 add it, or take the organization out of this caller's"
+                "tokens of this client cannot be verified in {organization}: tenants[{position}] has no \
+                 [tenants.account_manager]; add it, or remove the organization from this caller"
             );
             table.error("account_manager_client_id", message);
         } else if caller.may_system {
-            let message =
-                format!("{organization} has no account_manager, whose token this caller's system calls would carry");
+            let message = format!(
+                "system operations of {organization} need a token of its account_manager, which is missing; add it"
+            );
             table.warn("may", message);
         }
     }

@@ -1,21 +1,21 @@
-//! The section of the issuers' keys: how long they are good, and where they are kept.
+//! Validates `[keys]`.
 
 use std::{path::Path, time::Duration};
 
 use super::table::TableValidator;
 use crate::config::{Keys, diagnostics::Diagnostics, ensure_trusted_dir, file, secret_files::Resolver};
 
-/// An outage shorter than this must never be the reason that a shop is down.
+/// A shorter outage of an issuer must not stop a shop.
 const MIN_AGE: Duration = Duration::from_secs(24 * 3600);
-/// A key that was withdrawn must not be trusted for ever because its issuer cannot be asked.
+/// A withdrawn key must not stay trusted for long while its issuer cannot be reached.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The keys' section of the configuration.
+/// `[keys]`.
 pub(super) fn keys(raw: &file::Keys, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Keys> {
     let mut table = TableValidator::new("keys", diagnostics);
     let mut max_age = table.duration("max_age", &raw.max_age, MAX_AGE);
     if max_age.is_some_and(|age| age < MIN_AGE) {
-        table.error("max_age", "must be at least 24h: a shorter outage of the issuer would stop every request");
+        table.error("max_age", "must be at least 24h, so that a shorter outage of the issuer stops no request");
         max_age = None;
     }
     let dir = raw.jwks_cache_dir.as_ref().map(|dir| resolver.base_dir.join(dir));
@@ -26,7 +26,7 @@ pub(super) fn keys(raw: &file::Keys, resolver: &Resolver<'_>, diagnostics: &mut 
     Some(Keys { max_age: max_age?, jwks_cache_dir: dir })
 }
 
-/// A folder that is not there is made at the start, if that from which it hangs is there.
+/// Checks the directory. A missing one is accepted if its parent exists, because the start creates it.
 fn check_cache_dir(dir: &Path) -> Result<(), String> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if dir.symlink_metadata().is_err() && parent.is_dir() { Ok(()) } else { ensure_trusted_dir(dir) }

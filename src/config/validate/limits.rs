@@ -1,19 +1,18 @@
-//! `[limits]`: sizes and numbers, for all clients and for the addresses of single networks.
+//! Validates `[limits]`.
 //!
-//! Owns which limit counts for an address when several are written. In the file 0 means no limit where an address is counted; sizes for
-//! all clients must be above zero.
+//! For limits per address, 0 means no limit. Sizes for all clients together must be greater than zero.
 
 use super::table::{MINUTE, TableValidator};
 use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Diagnostics, file};
 
-/// Connections from one address where the file says nothing: a tenth of the default for all.
+/// Default of `connections_per_address`: a tenth of the default for all clients.
 const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
-/// An IPv6 client is counted with this prefix, so that no longer one can have limits of its own.
+/// IPv6 clients are counted by this prefix, so longer prefixes cannot have their own limits.
 const IPV6_CLIENT_PREFIX_LENGTH: u8 = 64;
 const MAX_SIZE: u64 = 1 << 30;
-/// Bytes of the largest form that the gateway reads.
+/// Size of the largest form that the gateway reads, in bytes.
 const MAX_FORM_SIZE: usize = 64 * 1024;
-/// Pingora reads no head of more than 1 MiB.
+/// Pingora rejects larger heads.
 const MAX_HEAD_SIZE: u64 = 1 << 20;
 
 pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mut Diagnostics) -> Option<Limits> {
@@ -26,10 +25,10 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
     if let (Some(max_header_bytes), Some(max_uri_bytes)) = (max_header_bytes, max_uri_bytes)
         && max_uri_bytes > max_header_bytes
     {
-        table.error("max_uri_bytes", "greater than limits.max_header_bytes, which includes it");
+        table.error("max_uri_bytes", "greater than limits.max_header_bytes, which includes the URI; lower it");
     }
     if raw.connections_per_address.is_some_and(|per_address| per_address > raw.connections) {
-        table.error("connections_per_address", "greater than limits.connections, so that it would limit nothing");
+        table.error("connections_per_address", "greater than limits.connections, so it has no effect; lower it");
     }
     let held_bodies = table.size("held_bodies", &raw.held_bodies, u64::MAX);
     let held_bodies_per_address = table.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX);
@@ -40,7 +39,7 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
         held_bodies: held_bodies.unwrap_or(usize::MAX),
     };
     if held_bodies.is_some_and(|bytes| bytes < MAX_FORM_SIZE) {
-        table.warn("held_bodies", "less than 64KiB: a single login form may not fit, and gets 503 overloaded");
+        table.warn("held_bodies", "less than 64KiB, so a large login form gets 503 overloaded; raise it");
     }
     let per_address = AddressLimits {
         connections: limit_or_none(raw.connections_per_address.unwrap_or(DEFAULT_CONNECTIONS_PER_ADDRESS)),
@@ -71,7 +70,7 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
     })
 }
 
-/// The limits for all clients together.
+/// Limits for all clients together.
 struct TotalLimits {
     connections: usize,
     requests: usize,
@@ -80,7 +79,7 @@ struct TotalLimits {
 }
 
 impl TotalLimits {
-    /// Warns of limits per address that are written and greater than these, and so limit nothing.
+    /// Adds a warning for each limit per address in the file that is greater than the limit for all clients.
     fn warn_if_greater(
         &self,
         [connections, requests, incomplete_requests, held_bodies]: [Option<usize>; 4],
@@ -93,14 +92,14 @@ impl TotalLimits {
             ("held_bodies", held_bodies, self.held_bodies),
         ] {
             if per_address.is_some_and(|per_address| per_address > totals) {
-                let message = format!("greater than limits.{name}, so that one address can take all of them");
+                let message = format!("greater than limits.{name}, so one address can use the whole limit; lower it");
                 table.warn(&format!("{name}_per_address"), message);
             }
         }
     }
 }
 
-/// The networks, the longest prefix first; `None` only together with an error.
+/// The networks, sorted by prefix length, the longest first.
 fn networks(
     raw: &[file::Network],
     defaults: &AddressLimits,
@@ -119,7 +118,7 @@ fn networks(
         let (requests, incomplete) = (raw.requests_per_address, raw.incomplete_requests_per_address);
         totals.warn_if_greater([raw.connections_per_address, requests, incomplete, held_bodies], &mut table);
         if networks.iter().any(|other| other.network == read.network) {
-            table.error("network", "stands in this list already");
+            table.error("network", "duplicate network; merge the two entries");
             has_errors = true;
         }
         networks.push(read);
@@ -132,7 +131,7 @@ fn network(raw: &file::Network, defaults: &AddressLimits, table: &mut TableValid
     let text = table.required("network", raw.network.as_deref());
     let network = text.and_then(|text| table.network("network", text)).map(|network| network.trunc());
     if network.is_some_and(|network| network.addr().is_ipv6() && network.prefix_len() > IPV6_CLIENT_PREFIX_LENGTH) {
-        table.error("network", "a longer prefix than /64, with which IPv6 clients are counted");
+        table.error("network", "prefix longer than /64; IPv6 clients are counted per /64 network");
         return None;
     }
     let held_bodies = match &raw.held_bodies_per_address {
@@ -155,7 +154,7 @@ fn network(raw: &file::Network, defaults: &AddressLimits, table: &mut TableValid
     };
     let network = network?;
     if raw.sets_no_limit() {
-        table.error("network", "without a limit of its own; add one, or take the network out");
+        table.error("network", "this entry sets no limit; add one, or remove the entry");
         return None;
     }
     Some(NetworkLimits { network, per_address })
@@ -179,7 +178,7 @@ impl file::Network {
     }
 }
 
-/// 0 is no limit.
+/// `None` for 0, which means no limit.
 fn limit_or_none<T: Default + PartialEq>(number: T) -> Option<T> {
     Some(number).filter(|number| *number != T::default())
 }

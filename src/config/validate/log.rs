@@ -1,11 +1,11 @@
-//! `[log]`: what is logged, how, and where the audit log goes.
+//! Validates `[log]`.
 
 use std::time::Duration;
 
 use super::{store::decode_key, table::TableValidator};
 use crate::config::{Log, diagnostics::Diagnostics, file, secret_files::Resolver};
 
-/// What takes longer is ended by other limits.
+/// Other limits end requests that take longer.
 const MAX_SLOW: Duration = Duration::from_secs(600);
 
 pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Log> {
@@ -36,7 +36,7 @@ pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Dia
     })
 }
 
-/// Whether a text is a level of the log: a word for all targets, or words for some, separated by commas.
+/// Whether a text is a log filter: levels for all targets or for single targets, separated by commas.
 #[must_use]
 pub fn is_log_level(text: &str) -> bool {
     let is_word = |text: &str| {

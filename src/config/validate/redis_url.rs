@@ -1,7 +1,6 @@
-//! The forms of Redis's address.
+//! Parses URLs of Redis: one server, a cluster, Sentinels, or a socket.
 //!
-//! Every part is read here, so that one form means the same for one server, a cluster and Sentinels. An address may hold a
-//! password: no error repeats it.
+//! A URL may contain a password, so no error contains the URL.
 
 use std::{net::Ipv6Addr, path::PathBuf};
 
@@ -12,21 +11,21 @@ use crate::config::{RedisAddress, RedisLogin};
 
 pub(super) const EXPECTED: &str = "expected redis://host:6379/0, redis+cluster://host1:6379,host2:6379, \
                                 redis+sentinel://host1:26379,host2:26379/master/0 (each with rediss for TLS) or \
-                                redis+unix:///path/of/socket?db=0; an IPv6 address stands in brackets";
+                                redis+unix:///path/of/socket?db=0; IPv6 addresses are in brackets";
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// What an address says.
+/// A parsed URL.
 #[derive(Debug, PartialEq)]
 pub(super) struct RedisUrl {
     pub(super) servers: Servers,
     pub(super) login: RedisLogin,
     pub(super) database: i64,
-    /// Whether connections are made with TLS.
+    /// Whether connections use TLS.
     pub(super) tls: bool,
 }
 
-/// Which servers an address names.
+/// The servers of a URL.
 #[derive(Debug, PartialEq)]
 pub(super) enum Servers {
     One(RedisAddress),
@@ -34,7 +33,7 @@ pub(super) enum Servers {
     Sentinels { sentinels: Vec<RedisAddress>, master: String },
 }
 
-/// Reads an address; `None` if it is none of [`EXPECTED`].
+/// Parses a URL; `None` if it has none of the forms in [`EXPECTED`].
 pub(super) fn parse(text: &str) -> Option<RedisUrl> {
     let (scheme, rest) = text.split_once("://")?;
     let (form, tls) = match scheme {
@@ -55,9 +54,9 @@ pub(super) fn parse(text: &str) -> Option<RedisUrl> {
     let hosts = hosts.split(',').filter(|host| !host.is_empty());
     let login = match credentials.map(|text| (text, text.split_once(':'))) {
         Some((_, Some((username, password)))) => login(username, Some(password))?,
-        // What stands alone in front of Sentinels is a password.
+        // A single word before Sentinels is a password.
         Some((alone, None)) if form == "sentinel" => login("", Some(alone))?,
-        // A user without a password logs in nowhere.
+        // A user without a password cannot log in.
         Some((_, None)) => return None,
         None => RedisLogin::default(),
     };
@@ -81,12 +80,12 @@ pub(super) fn parse(text: &str) -> Option<RedisUrl> {
     Some(RedisUrl { servers, login, database, tls })
 }
 
-/// Whether an address holds a password, and so should not stand in the file.
+/// Whether a URL contains a password, so that it does not belong into the file.
 pub(super) fn has_password(text: &str) -> bool {
     text.contains('@') || text.split_once('?').is_some_and(|(_, query)| query.contains("pass"))
 }
 
-/// The path of a socket, and in its query `db`, `user` and `pass`.
+/// Parses the URL of a socket, with `db`, `user` and `pass` in the query.
 fn socket(text: &str) -> Option<RedisUrl> {
     let url = Url::parse(text).ok()?;
     let path = decoded(url.path())?;
@@ -115,7 +114,7 @@ fn addresses<'a>(hosts: impl Iterator<Item = &'a str>, port: u16) -> Option<Vec<
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// A host and perhaps a port; an IPv6 address stands in brackets (RFC 3986, section 3.2.2).
+/// Parses a host and an optional port. An IPv6 address is in brackets (RFC 3986, section 3.2.2).
 fn address(text: &str, default_port: u16) -> Option<RedisAddress> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -124,7 +123,7 @@ fn address(text: &str, default_port: u16) -> Option<RedisAddress> {
         }
         None => {
             let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-            // A special scheme has hosts read as names and addresses, and not as any text.
+            // `Host::parse` rejects text that is no host name or address.
             let host = Host::parse(host).ok()?;
             (if matches!(host, Host::Ipv6(_)) { return None } else { host.to_string() }, port)
         }
@@ -134,7 +133,7 @@ fn address(text: &str, default_port: u16) -> Option<RedisAddress> {
         None if port.is_empty() => default_port,
         None => return None,
     };
-    // Nobody listens at "any address".
+    // The unspecified address is no server.
     (host != "0.0.0.0" && host != "::").then_some(RedisAddress::Tcp(host, port))
 }
 

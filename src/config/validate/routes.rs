@@ -1,7 +1,6 @@
-//! `[[routes]]`: operations of the merchant's own.
+//! Validates `[[routes]]`.
 //!
-//! Owns the form of one route. Refuses to compare routes with each other or with Salesforce's: the
-//! table of operations does.
+//! Conflicts with other routes and with Salesforce's operations are not checked here: the policy table does that.
 
 use http::Method;
 
@@ -10,7 +9,7 @@ use crate::config::{PartialRoute, Route, diagnostics::Diagnostics, file};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// The routes, as far as they can be read.
+/// The routes. An invalid route is partial.
 pub(super) fn routes(raw: Vec<file::Route>, diagnostics: &mut Diagnostics) -> Vec<PartialRoute> {
     raw.into_iter()
         .enumerate()
@@ -47,7 +46,7 @@ fn route(raw: file::Route, table: &mut TableValidator<'_>) -> PartialRoute {
     PartialRoute { complete: complete(), name }
 }
 
-/// `{api}.{operation}`, as Salesforce's own operations are named.
+/// Whether a name has the form of Salesforce's operation names: `{api}.{operation}`.
 fn is_operation_name(name: &str) -> bool {
     let Some((api, operation)) = name.split_once('.') else { return false };
     let api_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -58,7 +57,7 @@ fn is_operation_name(name: &str) -> bool {
         && operation.bytes().all(operation_byte)
 }
 
-/// Why this is no template of a path.
+/// Why a text is no valid path template.
 fn path_error(path: &str) -> Option<&'static str> {
     let Some(rest) = path.strip_prefix('/') else { return Some("must begin with /") };
     let segments: Vec<&str> = rest.split('/').collect();
@@ -67,16 +66,16 @@ fn path_error(path: &str) -> Option<&'static str> {
     for segment in segments {
         if let Some(parameter) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
             if parameter.is_empty() || !parameter.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                return Some("a parameter is {name}, of letters and digits");
+                return Some("a parameter is {name}, with letters, digits and underscores");
             }
             if parameters.contains(&parameter) {
-                return Some("a parameter stands there twice");
+                return Some("a parameter occurs twice");
             }
             parameters.push(parameter);
         } else if matches!(segment, "" | "." | "..") {
             return Some("must not have empty or dot segments");
         } else if !segment.bytes().all(literal) {
-            return Some("a segment is a {parameter} or of letters, digits and -._~");
+            return Some("a segment is a {parameter}, or has letters, digits and -._~");
         }
     }
     if !parameters.contains(&"organizationId") {
@@ -85,17 +84,17 @@ fn path_error(path: &str) -> Option<&'static str> {
     RESERVED_PATHS.iter().find_map(|(prefix, message)| may_match(path, prefix).then_some(*message))
 }
 
-/// Where only the operations of the policy table are served, and what to say of a template that matches there.
+/// Path prefixes at which only SLAS operations are served, each with the error for a template that matches there.
 const RESERVED_PATHS: [(&[&str], &str); 2] = [
-    (&["shopper", "auth"], "must not match below /shopper/auth, which is SLAS's, by a parameter either"),
+    (&["shopper", "auth"], "must not match paths below /shopper/auth, which belong to SLAS, not even with a parameter"),
     (
         &["mobify", "slas", "private"],
-        "must not match below /mobify/slas/private, where storefronts reach SLAS and nothing else is served, by a parameter either",
+        "must not match paths below /mobify/slas/private, which belong to SLAS, not even with a parameter",
     ),
 ];
 
-/// Whether a template has readings below a place: as a literal in any case of its letters, or by a parameter. No organization
-/// id is one of these words.
+/// Whether a template can match paths below a prefix: with a literal in any case, or with a parameter. `{organizationId}` never
+/// matches, because no organization id is one of these words.
 fn may_match(path: &str, prefix: &[&str]) -> bool {
     let mut segments = path.split('/').skip(1);
     prefix.iter().all(|word| {

@@ -1,6 +1,6 @@
-//! The store's section: which kind, and what Redis needs.
+//! Validates `[store]`.
 //!
-//! Refuses to repeat an address in an error: it may hold a password.
+//! The URL may contain a password, so no error contains the URL.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,11 +18,11 @@ use crate::config::{
     secret_files::Resolver,
 };
 
-/// Longest time limit of one command: beyond it requests would rather wait for the store than go on.
+/// Maximum time limit of one command. Requests must not wait longer for the store.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 const KEY_LENGTH: usize = 32;
 
-/// The store of the configuration.
+/// `[store]`.
 pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<Store> {
     let mut table = TableValidator::new("store", diagnostics);
     let timeout = table.duration("timeout", &raw.timeout, MAX_COMMAND_TIMEOUT);
@@ -45,7 +45,7 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
             ("previous_encryption_key", raw.previous_encryption_key.is_some()),
         ] {
             if is_set {
-                table.error(key, "has no effect with kind = \"memory\"; write kind = \"redis\" or take it out");
+                table.error(key, "has no effect with kind = \"memory\"; set kind = \"redis\", or remove the key");
             }
         }
         return (timeout.is_some() && is_prefix_valid).then_some(Store::Memory);
@@ -54,7 +54,7 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
     let url = url.and_then(|url| {
         let read = redis_url::parse(url.expose_secret());
         if read.is_none() {
-            diagnostics.error("store.url", format!("not an address of Redis; {}", redis_url::EXPECTED));
+            diagnostics.error("store.url", format!("not a URL of Redis; {}", redis_url::EXPECTED));
         }
         read
     });
@@ -79,7 +79,7 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
     };
     let (current, previous) = (current?, previous?);
     if previous.as_ref().is_some_and(|previous| previous.expose_secret() == current.expose_secret()) {
-        diagnostics.error("store.previous_encryption_key", "the same as encryption_key; take it out");
+        diagnostics.error("store.previous_encryption_key", "equal to store.encryption_key; remove it");
         return None;
     }
     let (topology, RedisUrl { login, database, .. }, tls) = connection?;
@@ -95,14 +95,14 @@ pub(super) fn store(raw: file::Store, resolver: &Resolver<'_>, diagnostics: &mut
     })))
 }
 
-/// The files of TLS, as they are written.
+/// The TLS keys of the file.
 struct TlsFiles {
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     private_key: Option<PathBuf>,
 }
 
-/// What Sentinels have of their own, as it is written.
+/// The Sentinel keys of the file.
 struct SentinelKeys {
     username: Option<String>,
     password: Option<Secret>,
@@ -110,7 +110,7 @@ struct SentinelKeys {
     ca: Option<PathBuf>,
 }
 
-/// How Redis is reached: its servers, what else the address says, and its TLS.
+/// The servers of Redis, the other parts of the URL, and the TLS files.
 fn connection(
     url: Option<RedisUrl>,
     files: TlsFiles,
@@ -127,11 +127,11 @@ fn connection(
         }
         (None, None) => Some(None),
         (Some(_), None) => {
-            diagnostics.error("store.private_key", "missing; it belongs to store.certificate");
+            diagnostics.error("store.private_key", "missing; store.certificate requires it");
             None
         }
         (None, Some(_)) => {
-            diagnostics.error("store.certificate", "missing; it belongs to store.private_key");
+            diagnostics.error("store.certificate", "missing; store.private_key requires it");
             None
         }
     };
@@ -141,7 +141,7 @@ fn connection(
         None => Some(None),
     };
     if sentinels.username.is_some() && password.as_ref().is_some_and(Option::is_none) {
-        diagnostics.error("store.sentinel_password", "missing; it belongs to store.sentinel_username");
+        diagnostics.error("store.sentinel_password", "missing; store.sentinel_username requires it");
         return None;
     }
     let url = url?;
@@ -173,7 +173,7 @@ fn connection(
     ] {
         if is_set && !is_used {
             diagnostics
-                .error(key, format!("has no effect with this store.url; write {scheme}://… there or take it out"));
+                .error(key, format!("has no effect with this store.url; use a {scheme}:// URL, or remove the key"));
             has_unused_keys = true;
         }
     }
@@ -196,7 +196,7 @@ fn connection(
     Some((topology, url, tls))
 }
 
-/// A file of authorities, which only its owner may write.
+/// An optional file of CA certificates.
 fn optional_trusted_file(
     path: &str,
     file: Option<PathBuf>,
@@ -209,7 +209,7 @@ fn optional_trusted_file(
     }
 }
 
-/// An address may stand in the file without a warning as long as it holds no password.
+/// The URL. A URL without a password in the file causes no warning.
 fn address(url: Secret, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> Option<SecretString> {
     match url {
         Secret::Literal(url) if !url.expose_secret().is_empty() && !redis_url::has_password(url.expose_secret()) => {
@@ -219,7 +219,7 @@ fn address(url: Secret, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) 
     }
 }
 
-/// 32 bytes, given in base64.
+/// Decodes a key: 32 bytes in base64.
 pub(super) fn decode_key(
     path: &str,
     secret: Secret,
@@ -230,7 +230,7 @@ pub(super) fn decode_key(
     match STANDARD.decode(text.expose_secret().trim()) {
         Ok(bytes) if bytes.len() == KEY_LENGTH => Some(SecretSlice::from(bytes)),
         _ => {
-            diagnostics.error(path, "expected 32 bytes in base64; `openssl rand -base64 32` makes such a key");
+            diagnostics.error(path, "expected 32 bytes in base64; generate a key with `openssl rand -base64 32`");
             None
         }
     }

@@ -1,7 +1,6 @@
-//! Values that several sections have: durations, sizes, addresses, origins, lists, names.
+//! [`TableValidator`]: validates the keys of one table, and adds errors with their paths.
 //!
-//! Owns their spelling and the words of their errors. Refuses to repeat the value in an error: a text
-//! at the wrong place may be a secret.
+//! Errors never contain the value, because a string at the wrong key may be a secret.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,7 +19,7 @@ use crate::{
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
-/// The keys of one table, and where to report what is wrong with them.
+/// Validates the keys of one table.
 pub(super) struct TableValidator<'f> {
     path: String,
     diagnostics: &'f mut Diagnostics,
@@ -39,7 +38,7 @@ impl<'f> TableValidator<'f> {
         self.diagnostics.error(self.key_path(key), message);
     }
 
-    /// Whether there is an error at this key or below it.
+    /// Whether there is an error of this key or of a key below it.
     pub(super) fn has_errors(&self, key: &str) -> bool {
         self.diagnostics.has_errors(&self.key_path(key))
     }
@@ -48,18 +47,18 @@ impl<'f> TableValidator<'f> {
         self.diagnostics.warn(self.key_path(key), message);
     }
 
-    /// The value of a key that must be there.
+    /// Adds an error if a required value is absent.
     pub(super) fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
         let path = self.key_path(key);
         self.diagnostics.required(&path, value)
     }
 
-    /// A value read by its own [`FromStr`].
+    /// Parses an identifier.
     pub(super) fn name<T: FromStr<Err = InvalidIdentifier>>(&mut self, key: &str, text: &str) -> Option<T> {
         text.parse().map_err(|message: InvalidIdentifier| self.error(key, message.to_string())).ok()
     }
 
-    /// A name that must be there.
+    /// Parses a required identifier.
     pub(super) fn required_name<T: FromStr<Err = InvalidIdentifier>>(
         &mut self,
         key: &str,
@@ -69,7 +68,7 @@ impl<'f> TableValidator<'f> {
         self.name(key, text)
     }
 
-    /// The valid elements of a list of names; the others are reported.
+    /// The valid identifiers of a list. Adds an error for each other element.
     pub(super) fn names<T>(&mut self, key: &str, list: file::List) -> Vec<T>
     where
         T: FromStr<Err = InvalidIdentifier> + PartialEq,
@@ -79,7 +78,7 @@ impl<'f> TableValidator<'f> {
             let element = format!("{key}[{position}]");
             if let Some(name) = self.name(&element, text) {
                 if names.contains(&name) {
-                    self.error(&element, "stands in this list already");
+                    self.error(&element, "duplicate element of this list");
                 }
                 names.push(name);
             }
@@ -87,7 +86,7 @@ impl<'f> TableValidator<'f> {
         names
     }
 
-    /// Scopes, of which there must be one at least.
+    /// Parses scopes. At least one is required.
     pub(super) fn scopes(&mut self, key: &str, list: file::List) -> Scopes {
         let texts = list.into_texts();
         if texts.is_empty() {
@@ -95,7 +94,7 @@ impl<'f> TableValidator<'f> {
         }
         let mut scopes: Vec<Scope> = Vec::new();
         for (position, text) in texts.iter().enumerate() {
-            // In a single text they may be separated by spaces, as OAuth 2 writes them.
+            // A single string may separate scopes with spaces, as in OAuth 2.
             for word in text.split_whitespace() {
                 scopes.extend(self.name::<Scope>(&format!("{key}[{position}]"), word));
             }
@@ -106,7 +105,7 @@ impl<'f> TableValidator<'f> {
         scopes.into_iter().collect()
     }
 
-    /// A duration above zero.
+    /// Parses a duration greater than zero.
     pub(super) fn duration(&mut self, key: &str, text: &str, max: Duration) -> Option<Duration> {
         let message = match humantime::parse_duration(text) {
             Err(_) => "not a duration; expected a number and a unit, e.g. \"30s\", \"5m\" or \"1m 30s\"".to_owned(),
@@ -120,7 +119,7 @@ impl<'f> TableValidator<'f> {
         None
     }
 
-    /// A size above zero, in bytes.
+    /// Parses a size greater than zero, in bytes.
     pub(super) fn size(&mut self, key: &str, raw: &file::Size, max: u64) -> Option<usize> {
         let bytes = match raw {
             file::Size::Bytes(bytes) => Some(*bytes),
@@ -136,13 +135,13 @@ impl<'f> TableValidator<'f> {
         None
     }
 
-    /// An IP address with a port.
+    /// Parses an IP address with a port.
     pub(super) fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let expected = "not an IP address with a port; expected e.g. 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080";
         text.trim().parse().map_err(|_| self.error(key, expected)).ok()
     }
 
-    /// A network, or one address as a network of its own.
+    /// Parses a network, or a single address as a network.
     pub(super) fn network(&mut self, key: &str, text: &str) -> Option<IpNet> {
         let text = text.trim();
         let expected = "not a network; expected e.g. 10.0.0.0/8, 2001:db8:1::/48 or 192.0.2.7";
@@ -150,7 +149,7 @@ impl<'f> TableValidator<'f> {
         text.parse().or_else(one).map(unmap_ipv4).map_err(|_| self.error(key, expected)).ok()
     }
 
-    /// Scheme, host and port of a server; warns of one to which secrets would travel in clear.
+    /// Parses the origin of a server: scheme, host and port. Adds a warning for `http` to another machine.
     pub(super) fn origin(&mut self, key: &str, text: &str, example: &str) -> Option<Url> {
         let Ok(url) = Url::parse(text) else {
             self.error(key, format!("not a URL; expected e.g. {example}"));
@@ -184,14 +183,14 @@ impl<'f> TableValidator<'f> {
             return None;
         }
         if url.scheme() == "http" && !is_loopback(&url) {
-            self.warn(key, "http to another machine: tokens and secrets travel unencrypted; use https");
+            self.warn(key, "http to another machine sends tokens and secrets unencrypted; use https");
         }
         Some(url)
     }
 }
 
 impl file::List {
-    /// Whether it has no element.
+    /// Whether the list has no elements.
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Array(texts) => texts.is_empty(),
@@ -199,7 +198,7 @@ impl file::List {
         }
     }
 
-    /// Its elements.
+    /// The elements of the list.
     pub(super) fn into_texts(self) -> Vec<String> {
         match self {
             Self::Array(texts) => texts,
@@ -210,8 +209,7 @@ impl file::List {
     }
 }
 
-/// Whether what is sent to this URL stays on this machine: `localhost` and the names below it,
-/// 127.0.0.0/8, `::1`.
+/// Whether a URL's host is this machine: `localhost` and names below it, 127.0.0.0/8, `::1`.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -236,7 +234,7 @@ fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// A network of IPv4 addresses written as IPv6 (RFC 4291, 2.5.5.2) as what it is: that is how clients' addresses are read.
+/// Converts a network of IPv4-mapped IPv6 addresses (RFC 4291, 2.5.5.2) to IPv4, because client addresses are converted too.
 fn unmap_ipv4(network: IpNet) -> IpNet {
     let IpNet::V6(long) = network else { return network };
     let short = long.addr().to_ipv4_mapped().zip(long.prefix_len().checked_sub(96));

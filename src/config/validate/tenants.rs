@@ -1,7 +1,6 @@
-//! `[[tenants]]`: the organizations, and how the gateway speaks for each.
+//! Validates `[[tenants]]`.
 //!
-//! Owns what must hold inside a tenant and between tenants. Leaves a [`ParsedTenant`] of each tenant, also of
-//! a wrong one, so that what refers to it can be checked in the same round.
+//! Each tenant leaves a [`ParsedTenant`], also an invalid one, so that keys that refer to it are checked in the same run.
 
 use secrecy::SecretString;
 use url::Url;
@@ -15,31 +14,32 @@ use crate::{
     types::{ClientId, OrganizationId, SiteId},
 };
 
-/// Requests a minute that SLAS takes of an organization, as Salesforce documents it.
+/// SLAS's rate limit for a production organization, in requests per minute, as Salesforce documents it.
 const PRODUCTION_SLAS_RATE: u32 = 24_000;
+/// SLAS's rate limit for other organizations, in requests per minute.
 const NON_PRODUCTION_SLAS_RATE: u32 = 500;
 
-/// What of a tenant could be understood.
+/// The valid part of a tenant.
 pub(super) struct ParsedTenant {
     pub(super) organization: Option<OrganizationId>,
-    /// Its sites; `None` if one of them could not be read.
+    /// Its sites; `None` if one of them is invalid.
     pub(super) sites: Option<Vec<SiteId>>,
     pub(super) has_account_manager: bool,
-    /// Where its services are.
+    /// Its servers.
     partial: PartialTenant,
     private_clients: Vec<ClientId>,
     has_all_client_ids: bool,
     sets_on_behalf_client: bool,
-    /// The client that acts on behalf of shoppers where callers may: the named one, or the only private one.
+    /// The client that acts on behalf of shoppers: `on_behalf_client`, or the only private client.
     on_behalf_client: Option<ClientId>,
-    /// `vouch` of each client, as written, by the client's position.
+    /// `vouch` of each client, as in the file.
     vouch: Vec<Option<bool>>,
-    /// The tenant itself; `None` only together with an error.
+    /// The complete tenant; `None` if it has an error.
     pub(super) complete: Option<Tenant>,
 }
 
 impl ParsedTenant {
-    /// Where its services are, and whom the gateway trusts there.
+    /// Its servers, and the CA certificates for them.
     pub(super) fn partial(&self) -> PartialTenant {
         self.partial.clone()
     }
@@ -100,7 +100,7 @@ fn tenant(prefix: &str, raw: file::Tenant, resolver: &Resolver<'_>, diagnostics:
         && clients.has_all_ids
     {
         let message = if clients.public.contains(named) {
-            "a public client; a private one is needed: one of slas_clients with a client_secret"
+            "a public client; expected a private client: one of slas_clients with a client_secret"
         } else {
             "not one of this tenant's slas_clients"
         };
@@ -167,7 +167,10 @@ fn account_manager(
     let client_id = table.required_name("client_id", raw.client_id.as_deref());
     let scopes = table.scopes("scopes", raw.scopes);
     if scopes.iter().any(|scope| scope.as_str().starts_with("SALESFORCE_COMMERCE_API:")) {
-        table.error("scopes", "leave out SALESFORCE_COMMERCE_API:…; the gateway adds it, for this tenant");
+        table.error(
+            "scopes",
+            "contains SALESFORCE_COMMERCE_API:…; remove it, because the gateway adds the tenant's own",
+        );
     }
     let client_secret = table.required("client_secret", client_secret)??;
     Some(AccountManager {
@@ -179,7 +182,7 @@ fn account_manager(
     })
 }
 
-/// The secret under a table's `client_secret`: `None` if there is none, `Some(None)` after an error.
+/// The `client_secret` of a table: `None` if absent, `Some(None)` after an error.
 fn secret(
     prefix: &str,
     raw: Option<file::Secret>,
@@ -189,7 +192,7 @@ fn secret(
     raw.map(|raw| resolver.secret(&format!("{prefix}.client_secret"), raw, diagnostics))
 }
 
-/// The secret under a table's `previous_client_secret`; `None` only after an error.
+/// The `previous_client_secret` of a table: `Some(None)` if absent, `None` after an error.
 fn previous_secret(
     prefix: &str,
     raw: Option<file::Secret>,
@@ -204,15 +207,15 @@ fn previous_secret(
 
 /// The SLAS clients of one tenant.
 struct Clients {
-    /// All of them; `None` only together with an error.
+    /// All clients; `None` if one has an error.
     all: Option<Vec<SlasClient>>,
-    /// Those with a secret, readable or not.
+    /// Clients with a secret, also an unreadable one.
     private: Vec<ClientId>,
-    /// Those without.
+    /// Clients without a secret.
     public: Vec<ClientId>,
-    /// Whether the id of each could be read.
+    /// Whether the id of each client is valid.
     has_all_ids: bool,
-    /// `vouch` of each, as written.
+    /// `vouch` of each client, as in the file.
     vouch: Vec<Option<bool>>,
 }
 
@@ -241,19 +244,19 @@ fn slas_clients(
         if raw.strict_client_auth && !is_private {
             table.error(
                 "strict_client_auth",
-                "a public client has nothing to authenticate with; give it a client_secret",
+                "a public client has no credential to authenticate with; set client_secret",
             );
         }
         if raw.vouch == Some(true) && !is_private {
-            table.error("vouch", "a public client has no credential to add; give it a client_secret");
+            table.error("vouch", "a public client has no credential to add; set client_secret");
         }
         if !is_private && previous.as_ref().is_some_and(Option::is_some) {
-            table.error("previous_client_secret", "a public client has no secret; give it a client_secret as well");
+            table.error("previous_client_secret", "a public client has no secret; set client_secret too");
         }
         clients.has_all_ids &= id.is_some();
         if let Some(id) = &id {
             if clients.private.contains(id) || clients.public.contains(id) {
-                table.error("client_id", "stands in this tenant's slas_clients already");
+                table.error("client_id", "duplicate client id in this tenant's slas_clients");
             }
             if is_private { clients.private.push(id.clone()) } else { clients.public.push(id.clone()) }
         }
@@ -268,7 +271,7 @@ fn slas_clients(
                 previous_secret,
                 redirect_uri,
                 strict_client_auth: raw.strict_client_auth,
-                // `resolve_on_behalf_clients` knows better which is the client that acts on behalf of shoppers.
+                // `resolve_on_behalf_clients` changes the default for the client that acts on behalf of shoppers.
                 vouch: raw.vouch.unwrap_or(true),
                 requests_per_second: raw.requests_per_second,
             }),
@@ -282,7 +285,7 @@ fn slas_clients(
     clients
 }
 
-/// SLAS compares it letter for letter, so it stays as written, once it is known to be a URI.
+/// The redirect URI exactly as in the file, because SLAS compares it byte by byte.
 fn valid_redirect_uri(text: String, table: &mut TableValidator<'_>) -> Option<String> {
     let odd = |character: char| !character.is_ascii_graphic();
     let message = match Url::parse(&text) {
@@ -295,8 +298,8 @@ fn valid_redirect_uri(text: String, table: &mut TableValidator<'_>) -> Option<St
     None
 }
 
-/// Whether it is clear in each tenant which client acts on behalf of shoppers, where a caller may; and that no stranger
-/// uses that client by its id alone, unless the configuration says so.
+/// Checks that each tenant has one client for acting on behalf of shoppers, if a caller may do that. Resolves the default of
+/// this client's `vouch`.
 pub(super) fn resolve_on_behalf_clients(
     tenants: &mut [ParsedTenant],
     callers: &[PartialCaller],
@@ -315,22 +318,22 @@ pub(super) fn resolve_on_behalf_clients(
             0 => diagnostics.warn(
                 key,
                 format!(
-                    "callers[{caller}] may act on behalf of shoppers here, but no client of slas_clients is private"
+                    "callers[{caller}] may act on behalf of shoppers here, but slas_clients has no private client; add one"
                 ),
             ),
             1 => {}
             _ => diagnostics.error(
                 key,
                 format!(
-                    "missing: callers[{caller}] may act on behalf of shoppers, and several slas_clients are private"
+                    "missing: callers[{caller}] may act on behalf of shoppers, and slas_clients has several private clients; set one"
                 ),
             ),
         }
     }
 }
 
-/// `vouch` of the client that acts on behalf of shoppers is false unless the configuration says otherwise, or no other
-/// private client is there for storefronts.
+/// Resolves the default of `vouch` for the client that acts on behalf of shoppers: false, unless it is the only private client
+/// and storefronts may need it.
 fn resolve_vouch(prefix: &str, tenant: &mut ParsedTenant, diagnostics: &mut Diagnostics) {
     let clients = tenant.complete.as_mut().map(|tenant| &mut tenant.slas_clients);
     let acting = clients.into_iter().flatten().enumerate();
@@ -343,12 +346,12 @@ fn resolve_vouch(prefix: &str, tenant: &mut ParsedTenant, diagnostics: &mut Diag
     match tenant.vouch.get(position).copied().flatten() {
         None if tenant.private_clients.len() == 1 => diagnostics.warn(
             key,
-            "missing: the only private client acts on behalf of shoppers, and its credential is added to every request on the SLAS paths that names it; set false if no storefront relies on that, true if one does",
+            "missing: the only private client acts on behalf of shoppers, and the gateway adds its credential to every request on the SLAS paths that names it; set true if a storefront needs this, otherwise false",
         ),
         None => client.vouch = false,
         Some(true) => diagnostics.warn(
             key,
-            "true for the client that acts on behalf of shoppers: a request on the SLAS paths uses it by its id alone; give storefronts a client of their own",
+            "true for the client that acts on behalf of shoppers: a request on the SLAS paths can use it with the client id alone; use another client for storefronts",
         ),
         Some(false) => {}
     }

@@ -1,4 +1,4 @@
-//! `[traces]`: whether spans are exported, and where to.
+//! Validates `[traces]`.
 
 use url::Url;
 
@@ -25,12 +25,12 @@ fn endpoint(text: &str, table: &mut TableValidator<'_>) -> Option<Url> {
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
         table.error(
             "endpoint",
-            "must have no user, password or query; a collector's credential goes into OTEL_EXPORTER_OTLP_HEADERS",
+            "must not have a user, password, query or fragment; put the collector's credential into OTEL_EXPORTER_OTLP_HEADERS",
         );
         return None;
     }
     if url.scheme() == "http" && !is_loopback(&url) {
-        table.warn("endpoint", "http to another machine: spans travel unencrypted; use https");
+        table.warn("endpoint", "http to another machine sends spans unencrypted; use https");
     }
     Some(url)
 }
