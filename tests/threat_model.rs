@@ -1,6 +1,6 @@
-//! The tests that docs/THREAT-MODEL.md names exist.
+//! The tests and modules that docs/THREAT-MODEL.md and docs/INVARIANTS.md name exist.
 //!
-//! Each row of its table of figures names its source: a test that `make figures` runs, or the soak test.
+//! Each row of the table of figures names its source: a test that `make figures` runs, or the soak test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -77,4 +77,27 @@ fn figures_are_shown_by_tests_that_run() {
         assert_test(test.trim_end_matches("::"));
         assert!(shown.contains(&test.trim_end_matches("::")), "no row shows {test}");
     }
+}
+
+#[test]
+fn modules_and_tests_named_in_invariants_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (document, lib) = (read("docs/INVARIANTS.md"), read("src/lib.rs"));
+    let (mut modules, mut tests) = (0, 0);
+    for row in rows(&document).filter(|row| row.len() > 3) {
+        for name in named(row[1]) {
+            let top = name.split("::").next().unwrap();
+            if lib.contains(&format!("pub mod {top};")) {
+                modules += 1;
+                let path = root.join("src").join(name.replace("::", "/"));
+                assert!(path.is_dir() || path.with_extension("rs").exists(), "no module {name}");
+            }
+        }
+        for name in named(row[2]).filter(|name| name.contains('/') || name.ends_with(".rs")) {
+            tests += 1;
+            let file = root.join("tests/gateway").join(name);
+            assert!(file.exists() || root.join(name).exists(), "no tests {name}");
+        }
+    }
+    assert!(modules > 40 && tests > 40, "only {modules} modules and {tests} tests are named");
 }
