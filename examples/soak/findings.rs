@@ -24,7 +24,7 @@ pub struct Findings {
 impl Findings {
     /// Looks through the logs of gateways.
     pub fn inspect(&self, gateways: &[Gateway], tally: &Tally) -> Outcome<()> {
-        let mut patterns = vec!["a panic".to_owned(), "panicked at".to_owned(), STORE_KEY.to_owned()];
+        let mut patterns = vec!["panic: this is a bug".to_owned(), "panicked at".to_owned(), STORE_KEY.to_owned()];
         let tokens = tally.tokens.lock();
         let parts = tokens.iter().rev().take(TOKENS).filter_map(|token| Some(token.rsplit_once('.')?.1.to_owned()));
         patterns.extend(parts);

@@ -14,7 +14,7 @@ static LEVEL: OnceLock<Level> = OnceLock::new();
 struct Level {
     filter: reload::Handle<EnvFilter, Registry>,
     at_start: String,
-    now: Mutex<String>,
+    current: Mutex<String>,
 }
 
 /// A failed change of the log level.
@@ -31,28 +31,28 @@ pub enum LogLevelError {
 /// Returns the current level and the level at the start. `None` if the gateway did not set up the log.
 #[must_use]
 pub fn current() -> Option<(String, &'static str)> {
-    LEVEL.get().map(|level| (level.now.lock().clone(), level.at_start.as_str()))
+    LEVEL.get().map(|level| (level.current.lock().clone(), level.at_start.as_str()))
 }
 
 /// Sets the level, or with `None` the level at the start, and returns it.
 ///
 /// # Errors
 /// [`LogLevelError::Invalid`] if the text is no log level, [`LogLevelError::NotInstalled`] if the gateway did not set up the log.
-pub fn set(wanted: Option<&str>) -> Result<String, LogLevelError> {
-    let level = LEVEL.get().ok_or(LogLevelError::NotInstalled)?;
-    let wanted = wanted.unwrap_or(&level.at_start);
-    let known = wanted == level.at_start || is_log_level(wanted);
-    let filter = Some(wanted).filter(|_| known).and_then(|wanted| EnvFilter::try_new(wanted).ok());
+pub fn set(level: Option<&str>) -> Result<String, LogLevelError> {
+    let log = LEVEL.get().ok_or(LogLevelError::NotInstalled)?;
+    let level = level.unwrap_or(&log.at_start);
+    let is_valid = level == log.at_start || is_log_level(level);
+    let filter = Some(level).filter(|_| is_valid).and_then(|level| EnvFilter::try_new(level).ok());
     let filter = filter.ok_or(LogLevelError::Invalid)?;
-    let mut now = level.now.lock();
-    level.filter.reload(filter).map_err(|_| LogLevelError::NotInstalled)?;
-    wanted.clone_into(&mut now);
-    Ok(wanted.to_owned())
+    let mut current = log.current.lock();
+    log.filter.reload(filter).map_err(|_| LogLevelError::NotInstalled)?;
+    level.clone_into(&mut current);
+    Ok(level.to_owned())
 }
 
 /// Stores the filter that the log was set up with.
 pub(super) fn install(filter: reload::Handle<EnvFilter, Registry>, at_start: String) {
-    let level = Level { filter, now: Mutex::new(at_start.clone()), at_start };
+    let level = Level { filter, current: Mutex::new(at_start.clone()), at_start };
     // The first call wins: the process has one log.
     let _ = LEVEL.set(level);
 }

@@ -195,9 +195,9 @@ impl Metrics {
         )?;
         registry.register(Box::new(store_key_mismatch.clone()))?;
         // Starts at 0, so the first event is an increase.
-        let labelled_counters = |name: &str, help: &str, label: &str, words: &[&str]| {
+        let labelled_counters = |name: &str, help: &str, label: &str, values: &[&str]| {
             let metric = counters(name, help, &[label])?;
-            words.iter().for_each(|word| metric.with_label_values(&[word]).inc_by(0));
+            values.iter().for_each(|value| metric.with_label_values(&[value]).inc_by(0));
             Ok::<_, prometheus::Error>(metric)
         };
         let config_last_reload_success = IntGauge::new(
@@ -379,9 +379,15 @@ impl Metrics {
     }
 
     /// Records one call to SLAS or Account Manager, and its duration.
-    pub fn record_exchange(&self, service: &'static str, flow: &'static str, outcome: &'static str, took: Duration) {
+    pub fn record_exchange(
+        &self,
+        service: &'static str,
+        flow: &'static str,
+        outcome: &'static str,
+        duration: Duration,
+    ) {
         self.token_exchanges.with_label_values(&[service, flow, outcome]).inc();
-        self.token_exchange_duration.with_label_values(&[service, flow]).observe(took.as_secs_f64());
+        self.token_exchange_duration.with_label_values(&[service, flow]).observe(duration.as_secs_f64());
     }
 }
 

@@ -8,8 +8,8 @@ use std::panic::{self, PanicHookInfo};
 /// Installs the hook: panics are written to the log only.
 pub(super) fn install() {
     panic::set_hook(Box::new(|panic| {
-        let (location, message) = (location(panic), message(panic));
-        tracing::error!(location, message, "panic: this is a bug of the gateway");
+        let (location, panic_message) = (location(panic), message(panic));
+        tracing::error!(location, panic_message, "panic: this is a bug in the gateway");
     }));
 }
 

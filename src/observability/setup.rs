@@ -189,9 +189,9 @@ mod tests {
 
     /// Collects the written bytes.
     #[derive(Debug, Default, Clone)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct Output(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn log_omits_busy_upstream_connections_and_keeps_unsolicited_data_warnings() {
-        let written = Written::default();
+        let written = Output::default();
         let writer = written.clone();
         let (filter, _handle) = reload::Layer::new(EnvFilter::new("trace"));
         let lines = fmt::layer().with_writer(move || writer.clone()).boxed();

@@ -40,7 +40,7 @@ pub struct CallGuard {
     state: Mutex<State>,
     permit_lease: PermitLease,
     retry_budget: RetryBudget,
-    probe_wanted: Notify,
+    probe_requested: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +70,7 @@ impl CallGuard {
             }),
             permit_lease: PermitLease::default(),
             retry_budget: RetryBudget::default(),
-            probe_wanted: Notify::new(),
+            probe_requested: Notify::new(),
             metrics,
         })
     }
@@ -96,7 +96,7 @@ impl CallGuard {
         {
             let (mut state, now) = (self.state.lock(), Instant::now());
             let State { circuits, rate_limit, probes } = &mut *state;
-            if priority.is_budgeted() {
+            if priority.is_rate_limited() {
                 rate_limit.admit(priority, now, probes).map_err(AdmitError::RateLimited)?;
             }
             if !circuits[circuit].admit(now, probes) {
@@ -104,7 +104,7 @@ impl CallGuard {
             }
             self.request_probe(&circuits[circuit]);
         }
-        if priority.is_budgeted() {
+        if priority.is_rate_limited() {
             self.permit_lease.acquire(priority).await.map_err(AdmitError::RateLimited)
         } else {
             Ok(())
@@ -185,7 +185,7 @@ impl CallGuard {
     /// Wakes the task that sends health probes, if the circuit breaker needs one.
     fn request_probe(&self, circuit: &CircuitBreaker) {
         if circuit.needs_probe() {
-            self.probe_wanted.notify_one();
+            self.probe_requested.notify_one();
         }
     }
 
@@ -198,7 +198,7 @@ impl CallGuard {
                 is_down.then(|| state.probes.try_acquire(PROBES, 1, Instant::now()).err())
             };
             match wait {
-                None => self.probe_wanted.notified().await,
+                None => self.probe_requested.notified().await,
                 Some(None) => return,
                 Some(Some(wait)) => tokio::time::sleep(wait).await,
             }

@@ -39,15 +39,15 @@ pub fn read<T: DeserializeOwned>(document: &[u8]) -> Result<T, String> {
 pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    enum RawSeconds {
         Whole(u64),
         Fraction(f64),
         Text(String),
     }
-    let fraction = match Written::deserialize(deserializer)? {
-        Written::Whole(seconds) => return Ok(seconds),
-        Written::Fraction(fraction) => fraction,
-        Written::Text(text) => text.trim().parse().map_err(|_| D::Error::custom("expected seconds"))?,
+    let fraction = match RawSeconds::deserialize(deserializer)? {
+        RawSeconds::Whole(seconds) => return Ok(seconds),
+        RawSeconds::Fraction(fraction) => fraction,
+        RawSeconds::Text(text) => text.trim().parse().map_err(|_| D::Error::custom("expected seconds"))?,
     };
     if !fraction.is_finite() || fraction < 0.0 {
         return Err(D::Error::custom("expected seconds"));

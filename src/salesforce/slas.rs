@@ -288,8 +288,8 @@ impl Slas {
 
     /// Returns whether SLAS responds in time, by `GET /userinfo` without credentials, whose 401 is a success. The call counts
     /// against the 24,000 requests a minute, not against the 25 key set fetches.
-    pub async fn probe(&self, within: Duration) -> bool {
-        let request = self.transport.client().get(self.url("/userinfo")).timeout(within);
+    pub async fn probe(&self, timeout: Duration) -> bool {
+        let request = self.transport.client().get(self.url("/userinfo")).timeout(timeout);
         let response = self.transport.send(slas_call("health_probe", Priority::Maintenance), request).await;
         response.is_ok_and(|response| {
             !response.status.is_server_error() && response.status != StatusCode::TOO_MANY_REQUESTS

@@ -208,7 +208,7 @@ impl Transport {
         }
         self.metrics.record_exchange(kind.service, kind.flow, outcome, start.elapsed());
         if let Ok(response) = &result
-            && kind.priority.is_budgeted()
+            && kind.priority.is_rate_limited()
         {
             self.guard.on_response(kind.sender, response.status, &response.headers);
         }

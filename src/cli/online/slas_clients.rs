@@ -24,7 +24,7 @@ const MAX_CALLS_PER_CLIENT: usize = 2;
 pub(super) async fn probe_clients(index: usize, tenant: &Tenant) -> Vec<ProbeResult> {
     let settings = &tenant.settings;
     let clients = &settings.slas_clients;
-    // A gateway's purse is filled by a task of its own; here nobody else spends.
+    // In a running gateway a task refills the permits.
     tenant
         .slas
         .guard()

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn audit_file_after_a_rename_is_created_anew_and_keeps_writing_when_it_cannot() {
+    fn audit_file_after_rename_is_recreated_or_keeps_old_file() {
         let folder = tempfile::tempdir().unwrap();
         let (path, renamed) = (folder.path().join("logs/audit"), folder.path().join("renamed"));
         fs::create_dir(folder.path().join("logs")).unwrap();

@@ -47,10 +47,10 @@ pub struct RequestLabels<'a> {
 
 impl RequestCounter {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        Self::with_cap(registry, MAX_SERIES)
+        Self::with_limit(registry, MAX_SERIES)
     }
 
-    fn with_cap(registry: &Registry, max_series: usize) -> Result<Self, prometheus::Error> {
+    fn with_limit(registry: &Registry, max_series: usize) -> Result<Self, prometheus::Error> {
         let counters =
             IntCounterVec::new(Opts::new("requests_total", "Requests, by status and source of the response"), &LABELS)?;
         registry.register(Box::new(counters.clone()))?;
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn requests_beyond_series_limit_count_by_status_and_source() {
-        let requests = RequestCounter::with_cap(&Registry::new(), 3).unwrap();
+        let requests = RequestCounter::with_limit(&Registry::new(), 3).unwrap();
         for _ in 0..2 {
             for operation in (0..100).map(|number| number.to_string()) {
                 for (status, source) in [("200", "upstream"), ("503", "gateway")] {

@@ -63,7 +63,7 @@ impl Priority {
     }
 
     /// Returns whether the call counts against the tenant's rate limit at SLAS.
-    pub(in crate::salesforce) fn is_budgeted(self) -> bool {
+    pub(in crate::salesforce) fn is_rate_limited(self) -> bool {
         matches!(self, Self::Login | Self::Refresh | Self::ForwardedLogin | Self::Forwarded | Self::BackgroundRefresh)
     }
 }

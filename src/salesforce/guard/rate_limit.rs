@@ -32,7 +32,7 @@ const MIN_EPOCH_SECONDS: u64 = 1_000_000_000;
 pub(super) struct RemoteRateLimit {
     minute: Window,
     five_minutes: Window,
-    closed_until: Option<Instant>,
+    blocked_until: Option<Instant>,
     /// Whether SLAS has sent a 429 and has accepted no call since.
     is_probing: bool,
 }
@@ -85,7 +85,7 @@ impl RemoteRateLimit {
     /// The time to wait, if not.
     pub(super) fn admit(&self, priority: Priority, now: Instant, probes: &mut TokenBucket) -> Result<(), Duration> {
         if let Some(wait) =
-            self.closed_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
+            self.blocked_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
         {
             return Err(wait);
         }
@@ -107,7 +107,7 @@ impl RemoteRateLimit {
         let five_minutes = self.five_minutes.update(headers, "5m", Duration::from_secs(300), now);
         if status != StatusCode::TOO_MANY_REQUESTS {
             // A response to a call sent before the 429 does not end the wait.
-            if self.closed_until.is_none_or(|until| until <= now) {
+            if self.blocked_until.is_none_or(|until| until <= now) {
                 self.is_probing = false;
             }
             return false;
@@ -120,7 +120,7 @@ impl RemoteRateLimit {
         let retry_after = retry_after(headers);
         let reset = self.minute.wait(Priority::Login, now).max(self.five_minutes.wait(Priority::Login, now));
         let until = now + retry_after.or(reset).unwrap_or(DEFAULT_RETRY_AFTER).clamp(DEFAULT_RETRY_AFTER, max_wait);
-        self.closed_until = Some(self.closed_until.map_or(until, |earlier| earlier.max(until)));
+        self.blocked_until = Some(self.blocked_until.map_or(until, |earlier| earlier.max(until)));
         !std::mem::replace(&mut self.is_probing, true)
     }
 
