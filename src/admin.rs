@@ -1,6 +1,6 @@
-//! The operators' listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/log-level`; never on the public one.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/log-level`. The public listener never serves them.
 //!
-//! Owns what an orchestrator and an operator may ask. It decides nothing, and changes nothing but the log's level.
+//! The endpoints are for orchestrators, Prometheus and operators. They are read-only, except for the log level.
 
 mod host_check;
 mod log_level;
@@ -32,10 +32,10 @@ use self::{
 };
 use crate::shutdown::RequestTracker;
 
-/// What a browser calls the report when it keeps it.
+/// Makes browsers save the report as a file.
 const REPORT_DISPOSITION: HeaderValue = HeaderValue::from_static("attachment; filename=\"migration-report.csv\"");
 
-/// How `/status` answers.
+/// Format of `/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StatusFormat {
     Html,
@@ -43,7 +43,7 @@ enum StatusFormat {
     Csv,
 }
 
-/// What operators may ask.
+/// The admin endpoints.
 #[derive(Debug)]
 pub struct Admin {
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -61,8 +61,7 @@ impl Admin {
         Readiness::new(&self.snapshot.load(), &self.in_flight)
     }
 
-    /// The state as a page, as JSON or, of the migration report, as CSV: what the query's `format` says, or else
-    /// whether the `Accept` field asks for HTML, as browsers do.
+    /// The state as HTML or JSON, or the migration report as CSV. The query's `format` decides, or else whether `Accept` has HTML.
     async fn status(&self, head: &Parts) -> Response<Vec<u8>> {
         let snapshot = self.snapshot.load_full();
         self.refresh_gauges(&snapshot).await;
@@ -82,11 +81,11 @@ impl Admin {
                     file.headers_mut().insert(CONTENT_DISPOSITION, REPORT_DISPOSITION);
                     file
                 }
-                Err(error) => internal_error("the report cannot be written", &error),
+                Err(error) => internal_error("failed to write the migration report", &error),
             },
             Some(StatusFormat::Html) => match status_page::render(&snapshot, &status, &filter) {
                 Ok(page) => respond(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes()),
-                Err(error) => internal_error("the page cannot be written", &error),
+                Err(error) => internal_error("failed to render the status page", &error),
             },
             None => respond(StatusCode::BAD_REQUEST, "text/plain", b"format: html, json or csv\n".to_vec()),
         };
@@ -96,7 +95,7 @@ impl Admin {
         answer
     }
 
-    /// Brings those figures up to date that are not counted as they change.
+    /// Updates the gauges that are not updated on each change.
     async fn refresh_gauges(&self, snapshot: &Snapshot) {
         snapshot.sessions.sweep().await;
         for ring in &snapshot.key_rings {
@@ -122,7 +121,7 @@ impl Admin {
         self.refresh_gauges(&snapshot).await;
         match snapshot.metrics.render() {
             Ok((text, content_type)) => respond(StatusCode::OK, content_type, text),
-            Err(error) => internal_error("metrics cannot be written", &error),
+            Err(error) => internal_error("failed to render the metrics", &error),
         }
     }
 }
@@ -157,7 +156,7 @@ impl ServeHttp for Admin {
 }
 
 impl StatusFormat {
-    /// `None` for a format that there is not.
+    /// The requested format; `None` for an unknown one.
     fn from_request(query: &str, headers: &HeaderMap) -> Option<Self> {
         let format = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "format");
         match format.as_ref().map(|(_, format)| &**format) {
@@ -173,7 +172,7 @@ impl StatusFormat {
     }
 }
 
-/// Not expected: what is written here is written to memory.
+/// Logs an unexpected error and responds 500.
 fn internal_error(message: &'static str, error: &dyn std::error::Error) -> Response<Vec<u8>> {
     tracing::error!(%error, "{message}");
     respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", message.as_bytes().to_vec())

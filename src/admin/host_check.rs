@@ -1,23 +1,22 @@
-//! Whether a request on the loopback is meant for this machine.
+//! Protects the admin listener on a loopback address against DNS rebinding.
 //!
-//! Owns what `Host` may say there. A page of anybody's can give its own name the address 127.0.0.1 once it is loaded (DNS
-//! rebinding), and would then read this listener, from an operator's browser, as if it were its own. Such a name has a dot;
-//! nobody else's loopback has one. Off the loopback any name may be the gateway's, and the network has to keep strangers
-//! away.
+//! A web page can point its own host name at 127.0.0.1 after loading, and could then read this listener from an operator's
+//! browser. On the loopback, `Host` must therefore be an address or a name without a dot: a page's host name has a dot. On other
+//! addresses any name is accepted, and the network has to keep strangers away.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, header::HOST};
 
-/// Whether a request that came in at this address may be answered.
+/// Whether a request to this local address may be served.
 pub(super) fn is_allowed(headers: &HeaderMap, reached_at: Option<SocketAddr>) -> bool {
     let on_loopback = reached_at.is_some_and(|address| address.ip().to_canonical().is_loopback());
-    // Browsers always say it.
+    // Browsers always send `Host`.
     let Some(host) = headers.get(HOST).filter(|_| on_loopback) else { return true };
     host.to_str().is_ok_and(is_local)
 }
 
-/// An address, `localhost` or a name without a dot, whatever the port.
+/// Whether the host is an address, `localhost` or a name without a dot, with any port.
 fn is_local(host: &str) -> bool {
     if host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
         return true;

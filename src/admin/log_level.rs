@@ -1,8 +1,8 @@
-//! `/log-level`: the log's level, shown and changed while the gateway runs.
+//! `/log-level`: shows and changes the log level while the gateway runs.
 //!
-//! Owns the one thing that operators may change here, and who may not: a browser. The listener asks for no credential, so a page
-//! of anybody's could send requests to it from an operator's browser; such requests carry `Origin`, or have no JSON
-//! `Content-Type` unless the browser asked before, which is never allowed. Each change is in the audit log.
+//! The admin listener requires no credentials, so a web page could send requests to it from an operator's browser. This endpoint
+//! rejects browsers: their cross-origin requests carry `Origin`, or have no JSON `Content-Type` without a preflight, which is never
+//! allowed. The audit log records each change.
 
 use http::{
     HeaderMap, Method, Response, StatusCode,
@@ -17,14 +17,14 @@ use crate::observability::{
     log_level::{self, LogLevelError},
 };
 
-/// More than any level takes.
+/// Maximum size of a request body.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// What is asked for.
+/// Body of a change.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LevelRequest {
-    /// The level; `null`: that of the start. It must be there, or a slip would undo what somebody set.
+    /// The level; `null` restores the level of the start. The field is required, so that a typing error does not reset the level.
     #[serde(deserialize_with = "Option::deserialize")]
     level: Option<String>,
 }
@@ -35,7 +35,7 @@ struct LevelResponse<'a> {
     at_start: &'a str,
 }
 
-/// `GET` shows, `PUT` changes.
+/// Shows the level for `GET` and changes it for `PUT`.
 pub(super) async fn handle(session: &mut ServerSession, audit: &AuditLog) -> Response<Vec<u8>> {
     match session.req_header().method {
         Method::GET => return current_level(),
@@ -44,7 +44,7 @@ pub(super) async fn handle(session: &mut ServerSession, audit: &AuditLog) -> Res
     }
     let (result, changed) = set_level(session).await;
     let from = session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip());
-    // Nobody proves who he is here; where he came from is known.
+    // Operators are not authenticated here; only their address is known.
     let who = from.map_or_else(|| "operator".to_owned(), |from| format!("operator at {from}"));
     let record = AuditRecord { event: Some(Event::Admin), actor: Some(who), ..AuditRecord::default() };
     let operation = changed.map_or_else(|| "log-level".to_owned(), |level| format!("log-level={level}"));
@@ -63,7 +63,7 @@ fn current_level() -> Response<Vec<u8>> {
         None => respond(
             StatusCode::SERVICE_UNAVAILABLE,
             "text/plain",
-            b"this process's log is not the gateway's\n".to_vec(),
+            b"the log level cannot be changed in this process\n".to_vec(),
         ),
     }
 }
@@ -83,13 +83,13 @@ async fn set_level(session: &mut ServerSession) -> (ChangeResult, Option<String>
     }
     let Ok(request) = serde_json::from_slice::<LevelRequest>(&body) else {
         return (
-            Err((StatusCode::BAD_REQUEST, "expected e.g. {\"level\": \"debug\"}; null for that of the start\n")),
+            Err((StatusCode::BAD_REQUEST, "expected e.g. {\"level\": \"debug\"}; null restores the level of the start\n")),
             None,
         );
     };
     match log_level::set(request.level.as_deref()) {
         Ok(level) => {
-            tracing::warn!(level, "the log's level was changed");
+            tracing::warn!(level, "log level changed");
             (Ok(()), Some(level))
         }
         Err(LogLevelError::Invalid) => (
@@ -100,15 +100,15 @@ async fn set_level(session: &mut ServerSession) -> (ChangeResult, Option<String>
             None,
         ),
         Err(LogLevelError::NotInstalled) => {
-            (Err((StatusCode::SERVICE_UNAVAILABLE, "this process's log is not the gateway's\n")), None)
+            (Err((StatusCode::SERVICE_UNAVAILABLE, "the log level cannot be changed in this process\n")), None)
         }
     }
 }
 
-/// Whether no browser sent this on somebody else's behalf.
+/// Rejects requests that a browser may have sent for a web page.
 fn check_not_browser(headers: &HeaderMap) -> ChangeResult {
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
-        return Err((StatusCode::FORBIDDEN, "not from a browser\n"));
+        return Err((StatusCode::FORBIDDEN, "requests from browsers are not allowed\n"));
     }
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = content_type.split(';').next().unwrap_or_default().trim();

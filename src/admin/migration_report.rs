@@ -1,14 +1,13 @@
-//! The migration report as operators ask for it: filtered, as rows, as CSV.
+//! The migration report: usage of deprecated endpoints, filtered, as rows and as CSV.
 //!
-//! Owns the filter and the columns. What is asked for is only ever compared with names of the configuration; it is never
-//! written anywhere.
+//! Filter values from the query are only compared with names of the configuration, and never shown.
 
 use serde::Serialize;
 use url::form_urlencoded;
 
 use crate::observability::deprecated_usage::{DeprecatedUsage, Endpoint, UNKNOWN, UsageRow};
 
-/// Which uses are wanted: those with all of these values; an absent one is any.
+/// Keeps rows that match all given values.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct UsageFilter {
     organization: Option<String>,
@@ -16,14 +15,14 @@ pub(super) struct UsageFilter {
     endpoint: Option<String>,
 }
 
-/// The report, since when it counts, and what is in it.
+/// The rows of the report, and the start of counting.
 #[derive(Debug, Serialize)]
 pub(super) struct MigrationReport {
     pub(super) since: String,
     pub(super) uses: Vec<ReportRow>,
 }
 
-/// One use, as it is written out.
+/// One row of the report.
 #[derive(Debug, Serialize)]
 pub(super) struct ReportRow {
     pub(super) organization: String,
@@ -39,7 +38,7 @@ pub(super) struct ReportRow {
 }
 
 impl UsageFilter {
-    /// The filter of a query; other keys are none of its business.
+    /// Reads the filter from a query and ignores other keys.
     pub(super) fn from_query(query: &str) -> Self {
         let mut filter = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -70,7 +69,7 @@ impl UsageFilter {
         self.endpoint.as_deref() == Some(endpoint)
     }
 
-    /// Whether what is asked for is among these.
+    /// Whether the filter's values are among the given ones.
     pub(super) fn is_known(&self, organizations: &[String], clients: &[String], endpoints: &[&str]) -> bool {
         self.organization.as_ref().is_none_or(|wanted| organizations.contains(wanted))
             && self.client_id.as_ref().is_none_or(|wanted| clients.contains(wanted))
@@ -85,22 +84,22 @@ impl UsageFilter {
 }
 
 impl MigrationReport {
-    /// What the filter lets through.
+    /// The rows that match the filter.
     pub(super) fn new(usage: &DeprecatedUsage, filter: &UsageFilter) -> Self {
         let uses = usage.rows().into_iter().filter(|one| filter.matches(one));
         Self { since: rfc3339(usage.since), uses: uses.map(|one| ReportRow::of(&one)).collect() }
     }
 
-    /// The same as CSV (RFC 4180), with a line of headings. Every field is an identifier, a number or a time, so that no
-    /// spreadsheet takes one for a formula: identifiers are letters, digits, `-` and `_`.
+    /// The report as CSV (RFC 4180) with a header line. No field can start a formula in a spreadsheet: fields are times, numbers
+    /// and identifiers of letters, digits, `-` and `_`, and a leading hyphen is quoted.
     ///
     /// # Errors
-    /// If it cannot be written, which memory does not refuse.
+    /// Returns the writer's error. Writing to memory does not fail in practice.
     pub(super) fn csv(&self) -> Result<Vec<u8>, csv::Error> {
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         writer.write_record(["organization", "client_id", "endpoint", "uses", "first_seen", "last_seen"])?;
         for row in &self.uses {
-            // A client id may begin with a hyphen, which a spreadsheet would calculate with.
+            // A spreadsheet would calculate with a leading hyphen.
             let quoted =
                 if row.client_id.starts_with('-') { format!("'{}", row.client_id) } else { row.client_id.clone() };
             let uses = row.uses.to_string();
@@ -125,12 +124,12 @@ impl ReportRow {
     }
 }
 
-/// The endpoints that a filter can name.
+/// All endpoints, for the filter form.
 pub(super) fn endpoints() -> Vec<&'static str> {
     Endpoint::ALL.map(Endpoint::as_str).to_vec()
 }
 
-/// The client ids that a filter can name, of these configured ones.
+/// All client ids, for the filter form.
 pub(super) fn client_ids(configured: impl Iterator<Item = String>) -> Vec<String> {
     let mut clients: Vec<_> = configured.collect();
     clients.sort();

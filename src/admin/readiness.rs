@@ -5,18 +5,18 @@ use serde::Serialize;
 use super::snapshot::Snapshot;
 use crate::{jwks::KeyRing, shutdown::RequestTracker};
 
-/// Whether requests should come here, and what is missing if not.
+/// Whether the gateway can serve requests, and which key sets are missing.
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
     pub(super) ready: bool,
     keys: bool,
-    /// The rings without usable keys. Those of Account Manager do not keep a gateway from being ready: shoppers
-    /// can be served without.
+    /// Issuers without a usable key set. A missing key set of Account Manager does not affect readiness, because shoppers can be
+    /// served without it.
     keys_missing: Vec<MissingKeys>,
     pub(super) draining: bool,
 }
 
-/// Whose keys a ring has.
+/// An issuer without a usable key set.
 #[derive(Debug, Serialize)]
 struct MissingKeys {
     tenant: String,
@@ -26,7 +26,7 @@ struct MissingKeys {
 }
 
 impl Readiness {
-    /// The readiness at this moment.
+    /// The current readiness.
     pub(super) fn new(snapshot: &Snapshot, in_flight: &RequestTracker) -> Self {
         let (keys, draining) = (snapshot.shoppers.has_all_keys(), in_flight.is_draining());
         let keys_missing = snapshot

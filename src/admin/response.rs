@@ -1,4 +1,4 @@
-//! The responses of the operators' listener, with the headers that keep browsers from sharing or storing them.
+//! Responses of the admin listener, with headers that keep browsers from storing or sharing them.
 
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
@@ -8,12 +8,12 @@ use serde::Serialize;
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// A value as JSON.
+/// A JSON response.
 pub(super) fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
     respond(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
-/// A response with the headers that every one of this listener has.
+/// A response with the security headers of this listener.
 pub(super) fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
     let length = body.len();
     let mut response = Response::new(body);
@@ -24,7 +24,7 @@ pub(super) fn respond(status: StatusCode, content_type: &'static str, body: Vec<
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    // No page of anybody else may embed or read it, in a browser that can reach this listener.
+    // Other sites must not embed or read the response in an operator's browser.
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }

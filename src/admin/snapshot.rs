@@ -1,4 +1,4 @@
-//! What the operators' endpoints show of the running configuration.
+//! The state of the running configuration that the admin endpoints show.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     verify::shopper_token::ShopperVerifier,
 };
 
-/// The parts of the running configuration that operators may look at. A reload replaces all of them at once.
+/// State of the running configuration. A reload replaces it as a whole.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The organizations.

@@ -1,8 +1,7 @@
-//! The gateway's state as one value: what `/status` shows to people and programs alike.
+//! The gateway's state, as `/status` shows it in HTML and JSON.
 //!
-//! Owns what is told and where it is read. Figures come from the metrics' registry, so that the page and the alerts can't
-//! disagree, and whatever is measured one day is shown from then on. Holds names of the configuration and numbers,
-//! never anything that a caller chose.
+//! Figures come from the metrics registry, so the page and the alerts cannot disagree. The state has names of the configuration
+//! and numbers, and never a value that a caller chose.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,10 +17,9 @@ use crate::{
     time::unix_now,
 };
 
-/// Seconds of a day.
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Everything that `/status` tells.
+/// Everything that `/status` shows.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     pub(super) version: &'static str,
@@ -33,7 +31,7 @@ pub(super) struct Status {
     pub(super) tenants: Vec<TenantStatus>,
     pub(super) store: StoreStatus,
     pub(super) sessions: u64,
-    /// Tokens at hand, by kind.
+    /// Cached tokens by kind.
     pub(super) tokens: BTreeMap<String, u64>,
     pub(super) requests_in_flight: usize,
     pub(super) breakers: Vec<CircuitBreakerStatus>,
@@ -41,7 +39,7 @@ pub(super) struct Status {
     pub(super) migration: MigrationReport,
 }
 
-/// A part that can fail by itself.
+/// A component that can fail on its own.
 #[derive(Debug, Serialize)]
 pub(super) struct Component {
     pub(super) name: String,
@@ -49,12 +47,12 @@ pub(super) struct Component {
     pub(super) detail: String,
 }
 
-/// How a component is.
+/// Health of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Health {
     Ok,
-    /// It fails, and requests that need it are refused meanwhile; the others go on.
+    /// The component fails, and so do requests that need it. Other requests are served.
     Degraded,
     Failed,
 }
@@ -72,15 +70,15 @@ pub(super) struct TenantStatus {
     pub(super) sites: Vec<String>,
     pub(super) slas_clients: usize,
     pub(super) keys: Vec<KeySetStatus>,
-    /// Requests that SLAS takes in the minute under way, as far as it has said so.
+    /// Requests that SLAS still accepts in the current minute; `None` until SLAS has reported it.
     pub(super) slas_budget_left: Option<u64>,
 }
 
-/// The keys of one issuer.
+/// The key set of one issuer.
 #[derive(Debug, Serialize)]
 pub(super) struct KeySetStatus {
     pub(super) issuer: &'static str,
-    /// Nothing while there are none.
+    /// `None` without a key set.
     pub(super) age_seconds: Option<u64>,
 }
 
@@ -88,11 +86,11 @@ pub(super) struct KeySetStatus {
 pub(super) struct StoreStatus {
     pub(super) kind: &'static str,
     pub(super) up: bool,
-    /// Why it is not up, by its label.
+    /// Label of the outage's cause.
     pub(super) cause: Option<&'static str>,
-    /// Whether it belongs to gateways with another encryption key.
+    /// Whether gateways with another encryption key use the store.
     pub(super) key_mismatch: bool,
-    /// The same for people.
+    /// The state as text.
     pub(super) detail: String,
 }
 
@@ -111,7 +109,7 @@ pub(super) struct CallerStatus {
 }
 
 impl Status {
-    /// The state at this moment.
+    /// The current state.
     pub(super) fn new(
         snapshot: &Snapshot,
         readiness: Readiness,
@@ -183,38 +181,38 @@ impl StoreStatus {
         let key_mismatch = matches!(state.key, KeyCheck::Mismatch { .. });
         let detail = match state.outage {
             Some(outage) => outage.to_string(),
-            None if !up => "does not answer".to_owned(),
+            None if !up => "not responding".to_owned(),
             None if key_mismatch => state.key.to_string(),
-            None => "answers".to_owned(),
+            None => "reachable".to_owned(),
         };
         Self { kind, up, cause: state.outage.map(|outage| outage.cause.label()), key_mismatch, detail }
     }
 }
 
 impl PolicyStatus {
-    /// The mode for people.
+    /// The mode as text.
     pub(super) fn mode_name(&self) -> &'static str {
         match self.mode {
             PolicyMode::Enforce => "enforced",
-            PolicyMode::Report => "only reported",
+            PolicyMode::Report => "report only",
         }
     }
 }
 
 impl KeySetStatus {
-    /// The issuer for people.
+    /// The issuer's name.
     pub(super) fn issuer_name(&self) -> &'static str {
         service_name(self.issuer)
     }
 
-    /// The age for people.
+    /// The age as text.
     pub(super) fn age_text(&self) -> String {
-        self.age_seconds.map_or_else(|| "none yet".to_owned(), format_duration)
+        self.age_seconds.map_or_else(|| "no key set yet".to_owned(), format_duration)
     }
 }
 
 impl CircuitBreakerStatus {
-    /// Whose breaker it is, for people.
+    /// The name of the breaker's service.
     pub(super) fn service_name(&self) -> &'static str {
         service_name(&self.service)
     }
@@ -238,16 +236,16 @@ impl CallerStatus {
 }
 
 impl Health {
-    /// How the page colours it.
+    /// CSS class of the health on the page.
     pub(super) fn css_class(self) -> &'static str {
         match self {
             Self::Ok => "good",
-            Self::Degraded => "doubt",
+            Self::Degraded => "warning",
             Self::Failed => "bad",
         }
     }
 
-    /// How the page says it.
+    /// Text of the health on the page.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -261,14 +259,14 @@ fn component_statuses(tenants: &[TenantStatus], store: &StoreStatus, draining: b
     let keys = tenants.iter().flat_map(|tenant| tenant.keys.iter().map(move |keys| (tenant, keys)));
     let mut components: Vec<_> = keys
         .map(|(tenant, keys)| {
-            // Shoppers can be served without Account Manager.
+            // Shoppers can be served without Account Manager's key set.
             let without = if keys.issuer == "slas" { Health::Failed } else { Health::Degraded };
             let state = if keys.age_seconds.is_some() { Health::Ok } else { without };
             let detail = match keys.age_seconds {
                 Some(age) => format!("fetched {} ago", format_duration(age)),
                 None => "never fetched".to_owned(),
             };
-            Component { name: format!("Keys of {} for {}", keys.issuer_name(), tenant.organization), state, detail }
+            Component { name: format!("Key set of {} for {}", keys.issuer_name(), tenant.organization), state, detail }
         })
         .collect();
     components.push(Component {
@@ -279,12 +277,12 @@ fn component_statuses(tenants: &[TenantStatus], store: &StoreStatus, draining: b
     components.push(Component {
         name: "Listener".to_owned(),
         state: if draining { Health::Failed } else { Health::Ok },
-        detail: if draining { "stopping: no new requests" } else { "takes requests" }.to_owned(),
+        detail: if draining { "draining, no new requests" } else { "accepting requests" }.to_owned(),
     });
     components
 }
 
-/// A service of Salesforce, named in metrics, for people.
+/// Name of a Salesforce service, by its label in metrics.
 fn service_name(name: &str) -> &'static str {
     match name {
         "slas" => "SLAS",
@@ -293,7 +291,7 @@ fn service_name(name: &str) -> &'static str {
     }
 }
 
-/// A span of time for people: its two greatest units, of which a day is the greatest, for months differ.
+/// A duration as text in its two largest units. The largest unit is a day, because months differ in length.
 pub(super) fn format_duration(seconds: u64) -> String {
     let (days, hours) = (seconds / SECONDS_PER_DAY, seconds % SECONDS_PER_DAY / 3600);
     let spoken = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();

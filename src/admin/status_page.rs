@@ -1,7 +1,7 @@
-//! `/status` for people: one page of HTML that needs nothing but itself.
+//! `/status` as a self-contained HTML page.
 //!
-//! Owns the words and the look. Nothing is loaded, nothing runs: the content security policy allows the page's own style by
-//! its digest and its own form, and forbids everything else. Every value is escaped by the template.
+//! The page loads nothing and runs no scripts. Its content security policy allows only its own style, by digest, and its own form.
+//! The template escapes every value.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ use crate::{jwt::sha256, time::unix_now};
 
 const STYLESHEET: &str = include_str!("status.css");
 
-/// What the page may load and do: its own style, its own form.
+/// Allows the page's own style and form, and nothing else.
 pub(super) static CONTENT_SECURITY_POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let style = STANDARD.encode(sha256(STYLESHEET));
     let policy = format!(
@@ -34,7 +34,7 @@ struct StatusPage<'a> {
     status: &'a Status,
     filter: &'a UsageFilter,
     choices: FilterOptions,
-    /// Whether the filter asks for what the form offers.
+    /// Whether the form offers the filter's values.
     is_filter_known: bool,
     rows: Vec<TableRow<'a>>,
     uptime: String,
@@ -42,7 +42,7 @@ struct StatusPage<'a> {
     now: String,
 }
 
-/// What the form offers.
+/// Values that the form offers.
 struct FilterOptions {
     organizations: Vec<String>,
     clients: Vec<String>,
@@ -58,7 +58,7 @@ struct TableRow<'a> {
     last_seen: Timestamp<'a>,
 }
 
-/// A moment for people.
+/// A time as the page shows it.
 struct Timestamp<'a> {
     /// RFC 3339.
     at: &'a str,
@@ -66,10 +66,10 @@ struct Timestamp<'a> {
     ago: String,
 }
 
-/// The page.
+/// Renders the page.
 ///
 /// # Errors
-/// If the template cannot be written, which memory does not refuse.
+/// Returns the template's error. Writing to memory does not fail in practice.
 pub(super) fn render(snapshot: &Snapshot, status: &Status, filter: &UsageFilter) -> Result<String, askama::Error> {
     let now = unix_now();
     let of_tenants = snapshot.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
@@ -115,7 +115,7 @@ impl<'a> Timestamp<'a> {
     }
 }
 
-/// `2026-07-01 12:00 UTC`, of RFC 3339.
+/// `2026-07-01 12:00 UTC`, from RFC 3339.
 fn format_minute(at: &str) -> String {
     at.get(..16).map_or_else(|| at.to_owned(), |minute| format!("{} UTC", minute.replace('T', " ")))
 }

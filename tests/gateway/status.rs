@@ -88,7 +88,7 @@ async fn open_circuit_breaker_and_remaining_budget_are_shown() {
     assert!(closed.as_array().unwrap().contains(&slas(false)), "{closed}");
     let page = status(&world, "", HTML).await.text();
     assert!(page.contains(r#"<span class="badge good">closed</span> <span>SLAS</span>"#), "{page}");
-    assert!(page.contains("not said yet") && !page.contains("in this minute"), "{page}");
+    assert!(page.contains("not reported yet") && !page.contains("in this minute"), "{page}");
 
     world.guest(PUBLIC_CLIENT).await;
     let down = Effect::Status { code: 500, retry_after: None, body: None };
@@ -147,7 +147,7 @@ async fn status_page_shows_no_text_chosen_by_callers() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let query = format!("?client_id={HOSTILE}&organization={HOSTILE}&endpoint={HOSTILE}&x={HOSTILE}");
-    for (query, said) in [("", "Uses"), (&query, "that there is not"), ("?endpoint=logout", "No use fits this filter.")]
+    for (query, said) in [("", "Uses"), (&query, "names an unknown organization"), ("?endpoint=logout", "No usage matches this filter.")]
     {
         let answer = status(&world, query, HTML).await;
         let page = answer.text();
