@@ -1,10 +1,7 @@
-//! Files of certificates, private keys and revocation lists, and the authorities of the system.
+//! Reads PEM files of certificates, private keys and revocation lists, and the system's certificate authorities.
 //!
-//! A file that cannot be used is refused with what it is and what to do: people have keys with a passphrase, PKCS#12
-//! containers and DER where PEM is expected. No error shows anything of a private key.
-//!
-//! [`Certificates`] is what a file holds, [`Validity`] when a certificate or list is good, [`SystemAuthorities`] what the
-//! machine trusts.
+//! The error for an unusable file says what the file contains and what to do: operators often have encrypted keys, PKCS#12
+//! containers, or DER instead of PEM. No error shows any part of a private key.
 
 mod file_error;
 mod pem_file;
@@ -32,13 +29,13 @@ pub use self::{
     validity::{Validity, ValidityWarning},
 };
 
-/// Why a client's certificate and private key cannot be used together.
+/// Why a client certificate and its private key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyPairError {
-    /// What is wrong with the certificate's file.
+    /// The certificate file is unusable.
     #[error("{0}")]
     Certificate(FileError),
-    /// What is wrong with the key's file, or that the key belongs to another certificate.
+    /// The key file is unusable, or the key belongs to another certificate.
     #[error("{0}")]
     PrivateKey(FileError),
 }
@@ -51,44 +48,44 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads a chain, or authorities that are not checked yet.
+    /// Reads the certificates of a file without checking each.
     ///
     /// # Errors
-    /// [`FileError`] if the file cannot be read, holds no certificate, or one that is not PEM.
+    /// Returns [`FileError`] if the file cannot be read, has no certificate, or has one that is not PEM.
     pub fn read(file: &Path) -> Result<Self, FileError> {
         let sections = PemFile::read(file)?.sections(ExpectedContent::Certificate)?;
         let certificates = sections.into_iter().map(|(_, der)| CertificateDer::from(der)).collect();
         Ok(Self { file: file.to_owned(), certificates })
     }
 
-    /// Reads the chain of a server's certificate, each of which has a validity that can be read.
+    /// Reads a certificate chain and checks that each certificate is X.509.
     ///
     /// # Errors
-    /// [`FileError`] as for [`Certificates::read`], and if one of them is not X.509.
+    /// Returns [`FileError`] as [`Certificates::read`] does, and if a certificate is not X.509.
     pub fn read_chain(file: &Path) -> Result<Self, FileError> {
         let read = Self::read(file)?;
         match read.certificates.iter().position(|certificate| Validity::of(certificate).is_none()) {
             Some(position) => {
-                Err(read.error(format!("certificate {} is not an X.509 certificate; copy the file anew", position + 1)))
+                Err(read.error(format!("certificate {} is not an X.509 certificate; copy the file again", position + 1)))
             }
             None => Ok(read),
         }
     }
 
-    /// Reads authorities, each of which can be trusted.
+    /// Reads certificate authorities and checks that each can be used.
     ///
     /// # Errors
-    /// [`FileError`] as for [`Certificates::read`], and if one of them cannot be used.
+    /// Returns [`FileError`] as [`Certificates::read`] does, and if an authority cannot be used.
     pub fn read_authorities(file: &Path) -> Result<Self, FileError> {
         let read = Self::read(file)?;
         read.roots()?;
         Ok(read)
     }
 
-    /// The certificates as trusted authorities.
+    /// The certificates as trusted roots.
     ///
     /// # Errors
-    /// [`FileError`] if one of them cannot be used.
+    /// Returns [`FileError`] if a certificate cannot be used as an authority.
     pub fn roots(&self) -> Result<RootCertStore, FileError> {
         let mut roots = RootCertStore::empty();
         for (position, certificate) in self.certificates.iter().enumerate() {
@@ -104,39 +101,39 @@ impl Certificates {
         Ok(roots)
     }
 
-    /// The file that they were read from.
+    /// The file that the certificates were read from.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The certificates, DER, in the order of the file.
+    /// The certificates in DER, in the order of the file.
     #[must_use]
     pub fn as_slice(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
-    /// The certificates as PEM with nothing around it.
+    /// The certificates as PEM, without surrounding text.
     #[must_use]
     pub fn to_pem(&self) -> String {
         self.certificates.iter().map(|certificate| to_pem("CERTIFICATE", certificate)).collect()
     }
 
-    /// When a chain ends: with the first of its certificates, seconds since 1970. `None` if no certificate says.
+    /// Expiry of a chain: the earliest of its certificates, in seconds since 1970. `None` if no certificate has an expiry.
     #[must_use]
     pub fn chain_expiry(&self) -> Option<i64> {
         self.validities().map(|validity| validity.not_after).min()
     }
 
-    /// When the first of several authorities ends that has not ended yet, or the last of them if all have; seconds since 1970.
-    /// An old authority beside its successor says nothing of either.
+    /// Earliest expiry among authorities that have not expired, or else the latest expiry, in seconds since 1970. An expired
+    /// authority beside its successor is no problem.
     #[must_use]
     pub fn authorities_expiry(&self, now: i64) -> Option<i64> {
         let ends: Vec<i64> = self.validities().map(|validity| validity.not_after).collect();
         ends.iter().copied().filter(|end| *end > now).min().or(ends.into_iter().max())
     }
 
-    /// What an operator should know of their times, one sentence each; of several certificates in one.
+    /// Warnings about the certificates' validity. Several certificates share one warning.
     #[must_use]
     pub fn warnings(&self, now: i64) -> Vec<String> {
         let shown = self.file.display();
@@ -175,19 +172,19 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// Adds an authority to the trusted ones, if both the TLS library and the proxy library can read it.
+/// Adds an authority to the roots if both rustls and Pingora can read it.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// Returns why the authority cannot be used.
 fn add_root(roots: &mut RootCertStore, certificate: &CertificateDer<'static>) -> Result<(), String> {
     X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     roots.add(certificate.clone()).map_err(|error| error.to_string())
 }
 
-/// Reads the chain of a client's certificate and its private key.
+/// Reads a client certificate chain and its private key.
 ///
 /// # Errors
-/// [`KeyPairError`] if one of the files cannot be used, or they do not belong together.
+/// Returns [`KeyPairError`] if a file cannot be used, or the key belongs to another certificate.
 pub fn read_client_pair(
     certificate: &Path,
     private_key: &Path,
@@ -204,7 +201,7 @@ pub fn read_client_pair(
     }
 }
 
-/// A private key as PEM with nothing around it.
+/// A private key as PEM, without surrounding text.
 #[must_use]
 pub fn private_key_to_pem(key: &PrivateKeyDer<'_>) -> String {
     let label = match key {
@@ -215,7 +212,7 @@ pub fn private_key_to_pem(key: &PrivateKeyDer<'_>) -> String {
     to_pem(label, key.secret_der())
 }
 
-/// RFC 7468.
+/// Encodes DER as PEM (RFC 7468).
 fn to_pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
     let mut pem = format!("-----BEGIN {label}-----\n");
@@ -231,7 +228,7 @@ fn to_pem(label: &str, der: &[u8]) -> String {
 /// Reads the first private key of a PEM file.
 ///
 /// # Errors
-/// [`FileError`] if the file cannot be read, or holds no key that can be used without a passphrase.
+/// Returns [`FileError`] if the file cannot be read, or has no usable key without a passphrase.
 pub fn read_private_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let sections = PemFile::read(file)?.sections(ExpectedContent::PrivateKey)?;
     let first = sections.into_iter().next();

@@ -1,7 +1,7 @@
-//! Why no connection to a server could be made: a closed set of causes, for logs, metrics and `check --online`.
+//! Causes of failed connections to servers: a closed set for logs, metrics and `check --online`.
 //!
-//! A cause is read from the chain of an error's sources. An `io::Error` hides the error inside it from that chain, so both are
-//! followed. A cause holds no text of the server's.
+//! The cause is found in the error's chain of sources. `io::Error` hides its inner error from that chain, so both are followed. A
+//! cause never contains text from the server.
 
 use std::{
     error::Error,
@@ -15,7 +15,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use crate::ratelimit::{BucketConfig, TokenBucket};
 
-/// Log lines of one cause for one server: one per minute.
+/// Maximum log rate per cause and server.
 const LOG_RATE: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(60) };
 
 /// Why no connection could be made.
@@ -23,21 +23,21 @@ const LOG_RATE: BucketConfig = BucketConfig { capacity: 1, refill_interval: Dura
 pub enum ConnectFailure {
     /// The host name has no address.
     Unresolved,
-    /// The machine answers, but nothing listens on the port.
+    /// The host is up, but no process listens on the port.
     Refused,
-    /// There is no route to the machine.
+    /// There is no route to the host.
     Unreachable,
-    /// The machine, or its TLS handshake, did not answer in time.
+    /// The host, or its TLS handshake, did not respond in time.
     TimedOut,
-    /// The server closed the connection before the TLS handshake was done.
+    /// The server closed the connection during the TLS handshake.
     Closed,
-    /// What answers does not speak TLS.
+    /// The server does not speak TLS.
     NotTls,
-    /// No version, cipher or application protocol is known to both sides.
+    /// Both sides have no TLS version, cipher or application protocol in common.
     NoCommonProtocol,
-    /// No trusted authority has signed the server's certificate.
+    /// No trusted authority has issued the server's certificate.
     Untrusted,
-    /// The server's certificate is for other names.
+    /// The server's certificate is for another name.
     WrongName,
     /// The server's certificate has expired.
     Expired,
@@ -45,21 +45,21 @@ pub enum ConnectFailure {
     NotYetValid,
     /// The server's certificate cannot be used for another reason.
     CertificateInvalid,
-    /// Anything else, e.g. no descriptor or no local port is left.
+    /// Another cause, e.g. no file descriptor or local port is left.
     Other,
 }
 
-/// An error of name resolution, which `io::Error` does not tell from others.
+/// An error of name resolution. `io::Error` alone does not distinguish it from other errors.
 #[derive(Debug, thiserror::Error)]
 #[error("the host name cannot be resolved: {0}")]
 pub struct ResolutionError(pub io::Error);
 
-/// Limits the log lines of one server per cause: during an outage every call fails.
+/// Limits the log lines per cause for one server, because every call fails during an outage.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<[TokenBucket; ConnectFailure::ALL.len()]>);
 
 impl LogThrottle {
-    /// Whether a cause is to be logged now. Then it is not for a minute.
+    /// Whether to log a cause now. Returns true at most once per minute and cause.
     #[must_use]
     pub fn admits(&self, cause: ConnectFailure) -> bool {
         let mut buckets = self.0.lock();
@@ -68,7 +68,7 @@ impl LogThrottle {
 }
 
 impl ConnectFailure {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 13] = [
         Self::Unresolved,
         Self::Refused,
@@ -85,7 +85,7 @@ impl ConnectFailure {
         Self::Other,
     ];
 
-    /// The cause of an error that kept its sources.
+    /// The cause of an error, found in its sources.
     #[must_use]
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
@@ -99,7 +99,7 @@ impl ConnectFailure {
             }
             let io = error.downcast_ref::<io::Error>();
             if let Some(io) = io {
-                // The innermost that says something: the outer ones repeat it, or say less.
+                // The innermost known cause wins: outer errors repeat it or are less specific.
                 found = Some(Self::from_io_error(io)).filter(|cause| *cause != Self::Other).unwrap_or(found);
             }
             next = match io.and_then(io::Error::get_ref) {
@@ -123,7 +123,7 @@ impl ConnectFailure {
                 | AlertDescription::InsufficientSecurity
                 | AlertDescription::InappropriateFallback
                 | AlertDescription::NoApplicationProtocol => Self::NoCommonProtocol,
-                // The server has no certificate for the name that it was asked for.
+                // The server has no certificate for the requested name.
                 AlertDescription::UnrecognisedName => Self::WrongName,
                 _ => Self::Other,
             },
@@ -154,7 +154,7 @@ impl ConnectFailure {
         }
     }
 
-    /// Its name in metrics and logs.
+    /// Label in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -174,7 +174,7 @@ impl ConnectFailure {
         }
     }
 
-    /// What an operator can do about it.
+    /// What an operator can do.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -182,18 +182,18 @@ impl ConnectFailure {
             Self::Refused => "check host and port, and whether the server runs",
             Self::Unreachable => "check the routes and firewalls of this machine, and whether it has IPv6",
             Self::TimedOut => "check host and port, and the firewalls on the way",
-            Self::Closed => "check whether the port is one for TLS, and what stands in between",
-            Self::NotTls => "write http:// if the server has no TLS, or the port of its TLS",
-            Self::NoCommonProtocol => "the server must know TLS 1.2 or 1.3",
+            Self::Closed => "check whether the port serves TLS, and proxies or firewalls on the way",
+            Self::NotTls => "use http:// if the server has no TLS, or else the port that serves TLS",
+            Self::NoCommonProtocol => "the server must support TLS 1.2 or 1.3",
             Self::Untrusted => {
-                "give the gateway the authority's certificate (for an API: api_ca), or install ca-certificates"
+                "configure the authority's certificate (for an API: api_ca), or install ca-certificates"
             }
-            Self::WrongName => "use a host name that stands in the server's certificate",
+            Self::WrongName => "use a host name that is in the server's certificate",
             Self::Expired | Self::NotYetValid => {
-                "check the clock of this machine; otherwise the server needs another certificate"
+                "check the clock of this machine; if it is right, the server needs another certificate"
             }
             Self::CertificateInvalid => "the server needs another certificate",
-            Self::Other => "check the descriptors and local ports that this machine has left",
+            Self::Other => "check whether this machine has file descriptors and local ports left",
         }
     }
 }
@@ -204,11 +204,11 @@ impl fmt::Display for ConnectFailure {
             Self::Unresolved => "the host name cannot be resolved",
             Self::Refused => "the connection was refused",
             Self::Unreachable => "there is no route to the host",
-            Self::TimedOut => "connecting took too long",
+            Self::TimedOut => "the connection timed out",
             Self::Closed => "the server closed the connection during the TLS handshake",
             Self::NotTls => "the server does not speak TLS",
-            Self::NoCommonProtocol => "the server and the gateway have no version or cipher of TLS in common",
-            Self::Untrusted => "the server's certificate is of no trusted authority",
+            Self::NoCommonProtocol => "the server and the gateway have no TLS version or cipher in common",
+            Self::Untrusted => "the server's certificate is not issued by a trusted authority",
             Self::WrongName => "the server's certificate is for another name",
             Self::Expired => "the server's certificate has expired",
             Self::NotYetValid => "the server's certificate is not valid yet",

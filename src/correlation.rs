@@ -1,8 +1,7 @@
-//! The correlation id that ties a request, the calls to Salesforce that are made for it, and their log lines together.
+//! Correlation ids: one id for a request, its calls to Salesforce and their log lines.
 //!
-//! The code that serves a request wraps the work in [`scope`]. A call made anywhere below carries [`current`], without being
-//! handed an id. Work that moves to a task of its own is wrapped in [`inherit`]. A call that no request asked for has an
-//! id of its own.
+//! The code that serves a request wraps its work in [`scope`]. Calls anywhere below use [`current`] without passing the id along.
+//! Work in another task is wrapped in [`inherit`]. Calls outside any request have an id of their own.
 
 use std::future::Future;
 
@@ -10,16 +9,16 @@ use http::{HeaderName, HeaderValue};
 use tokio::task::futures::TaskLocalFuture;
 use uuid::Uuid;
 
-/// The field of requests and answers.
+/// Name of the header in requests and responses.
 pub const HEADER: HeaderName = HeaderName::from_static("correlation-id");
-/// Stands for an id that is no text. None of the gateway's is.
+/// Placeholder for an id that is not text. Ids of the gateway are text.
 const NO_ID: &str = "none";
 
 tokio::task_local! {
     static CURRENT: HeaderValue;
 }
 
-/// A new id.
+/// Generates an id.
 #[must_use]
 pub fn new() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
@@ -27,29 +26,29 @@ pub fn new() -> HeaderValue {
         .unwrap_or(HeaderValue::from_static(NO_ID))
 }
 
-/// Work that is done for this id.
+/// Runs `work` under this id.
 pub fn scope<F: Future>(id: HeaderValue, work: F) -> TaskLocalFuture<HeaderValue, F> {
     CURRENT.scope(id, work)
 }
 
-/// Work for another task, under the id of this one.
+/// Runs `work`, in another task, under the current id.
 pub fn inherit<F: Future>(work: F) -> TaskLocalFuture<HeaderValue, F> {
     scope(current(), work)
 }
 
-/// The id of the work under way; a new one if no request asked for it.
+/// The current id; a new one outside any request.
 #[must_use]
 pub fn current() -> HeaderValue {
     CURRENT.try_with(HeaderValue::clone).unwrap_or_else(|_| new())
 }
 
-/// An id for a log line.
+/// An id as text.
 #[must_use]
 pub fn text(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or(NO_ID)
 }
 
-/// The id of the work under way, for its log lines.
+/// The current id as text.
 #[must_use]
 pub fn current_text() -> String {
     CURRENT.try_with(|id| text(id).to_owned()).unwrap_or_else(|_| NO_ID.to_owned())

@@ -1,22 +1,21 @@
-//! The identifiers of the domain, each made only by [`FromStr`], so that a value of one of these
-//! types has been checked once and never needs to be checked again.
+//! Validated identifiers: organizations, sites, clients, shoppers, scopes.
 //!
-//! Owns the patterns. Knows nothing of requests, tokens or configuration. The patterns are strict on
-//! purpose: each of these values ends up in a URL, a header or a metric label.
+//! Values are made by [`FromStr`] only, so a value is valid. The patterns are strict, because each value may become part of a
+//! URL, a header or a metric label.
 
 use std::{borrow::Borrow, collections::HashMap, fmt, str::FromStr, sync::Arc};
 
-/// What there is of each organization. Its keys are the configuration's, so nobody can choose them to collide, and a
-/// request looks into some ten of these: the hash is a quick one.
+/// A map by organization. Its hash function is fast and not collision resistant: keys come from the configuration only, and each
+/// request looks into about ten of these maps.
 pub type ByOrganization<V> = HashMap<OrganizationId, V, foldhash::fast::RandomState>;
 
-/// A text that is not a valid identifier: what it should have been, never what it was.
+/// An invalid identifier. The error has the expected form, and never the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {kind}: expected {expected}")]
 pub struct InvalidIdentifier {
-    /// The kind of identifier, in words.
+    /// The kind of identifier.
     pub kind: &'static str,
-    /// The form that would have been accepted, with an example.
+    /// The expected form, with an example.
     pub expected: &'static str,
 }
 
@@ -74,7 +73,7 @@ macro_rules! identifier {
 }
 
 identifier! {
-    /// An organization of B2C Commerce, e.g. `f_ecom_zzrf_001`: realm and instance behind `f_ecom_`.
+    /// An organization of B2C Commerce, e.g. `f_ecom_zzrf_001`: `f_ecom_`, realm and instance.
     OrganizationId, "organization id", "f_ecom_{realm}_{instance}, e.g. f_ecom_zzrf_001",
     |text| text.strip_prefix("f_ecom_").is_some_and(is_tenant_id)
 }
@@ -86,7 +85,7 @@ identifier! {
 }
 
 identifier! {
-    /// A site (SLAS calls it channel), e.g. `RefArch`.
+    /// A site, e.g. `RefArch`. SLAS calls it a channel.
     SiteId, "site id", "1 to 32 letters, digits, '-' or '_', e.g. RefArch",
     |text| (1..=32).contains(&text.len()) && text.bytes().all(is_identifier_byte)
 }
@@ -98,7 +97,7 @@ identifier! {
 }
 
 identifier! {
-    /// A unique shopper id: SLAS's name for one shopper's session across logins.
+    /// A unique shopper id (USID): SLAS's id of a shopper across logins.
     Usid, "usid", "1 to 128 letters, digits, '-' or '_'",
     |text| (1..=128).contains(&text.len()) && text.bytes().all(is_identifier_byte)
 }
@@ -118,7 +117,7 @@ identifier! {
     }
 }
 
-/// Stands before the tenant in the scope that ties a token of Account Manager to it.
+/// Prefix of the scope that ties an Account Manager token to a tenant.
 pub const TENANT_SCOPE_PREFIX: &str = "SALESFORCE_COMMERCE_API:";
 
 impl OrganizationId {
@@ -128,20 +127,20 @@ impl OrganizationId {
         Self(Arc::from(format!("f_ecom_{tenant}")))
     }
 
-    /// Whether it is a production instance: the last part of its name, behind the realm's, is `prd`.
+    /// Whether the organization is a production instance: its instance is `prd`.
     #[must_use]
     pub fn is_production(&self) -> bool {
         self.0.ends_with("_prd")
     }
 
-    /// The tenant: what stands behind `f_ecom_`.
+    /// The tenant: the part after `f_ecom_`.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         TenantId(Arc::from(&self.0["f_ecom_".len()..]))
     }
 }
 
-/// A list of scopes, any one of which is enough where an operation asks for them. Cheap to clone.
+/// A list of scopes. An operation requires any one of its scopes. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scopes(Arc<[Scope]>);
 
@@ -151,13 +150,13 @@ impl Scopes {
         self.0.iter()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this scope is among them.
+    /// Whether the list has this scope.
     #[must_use]
     pub fn contains(&self, scope: &str) -> bool {
         self.0.iter().any(|own| own.as_str() == scope)
@@ -179,7 +178,7 @@ impl FromIterator<Scope> for Scopes {
 impl FromStr for Scopes {
     type Err = InvalidIdentifier;
 
-    /// Reads scopes separated by spaces; commas have been seen in the wild and are read alike.
+    /// Reads scopes separated by spaces or, as some issuers write them, by commas.
     fn from_str(text: &str) -> Result<Self, InvalidIdentifier> {
         text.split([' ', ',']).filter(|part| !part.is_empty()).map(str::parse).collect()
     }

@@ -1,13 +1,13 @@
-//! Why a file of certificates or keys cannot be used.
+//! The error for an unusable certificate or key file.
 
 use std::path::PathBuf;
 
-/// Why a file cannot be used.
+/// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {message}", .file.display())]
 pub struct FileError {
     /// The file.
     pub file: PathBuf,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with the file, and what to do.
     pub message: String,
 }

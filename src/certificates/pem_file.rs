@@ -1,4 +1,4 @@
-//! What stands in a file that should be PEM: the parts that are expected, or what is there instead and what to do.
+//! The contents of a file that should be PEM: the expected sections, or what the file contains instead and what to do.
 
 use std::{
     fs::File,
@@ -15,19 +15,19 @@ use x509_cert::{Certificate, crl::CertificateList, der::Decode};
 
 use super::file_error::FileError;
 
-/// Larger than any revocation list that has been seen; a path to something else by mistake must not fill the memory.
+/// Larger than any known revocation list. A wrong path must not fill the memory.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 const UTF16_BOMS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
-/// First bytes of Java's key stores, JKS and JCEKS.
+/// First bytes of Java key stores: JKS and JCEKS.
 const JAVA_KEYSTORE_MAGIC: [&[u8]; 2] = [b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"];
-/// The content of PKCS#7's `SignedData`, OID 1.2.840.113549.1.7.2, and what algorithms of passphrases begin with
-/// (1.2.840.113549.1.5 and 1.2.840.113549.1.12), in DER.
+/// In DER: the OID of PKCS#7 `SignedData` (1.2.840.113549.1.7.2), and the prefixes of password-based encryption
+/// (1.2.840.113549.1.5 and 1.2.840.113549.1.12).
 const PKCS7_SIGNED_DATA_OID: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02";
 const PASSWORD_BASED_ENCRYPTION_OIDS: [&[u8]; 2] =
     [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c"];
 
-/// What a file should hold.
+/// What a file should contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExpectedContent {
     Certificate,
@@ -35,13 +35,13 @@ pub(super) enum ExpectedContent {
     RevocationList,
 }
 
-/// The bytes of a file, without a byte order mark. They may be a private key.
+/// The bytes of a file without a byte order mark. They may contain a private key.
 pub(super) struct PemFile {
     file: PathBuf,
     bytes: SecretSlice<u8>,
 }
 
-/// What a file holds, in one of the forms that are not PEM, or a part of a PEM file.
+/// What a file contains: a format other than PEM, or a section of a PEM file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FoundContent {
     Certificate,
@@ -98,10 +98,10 @@ impl PemFile {
         Ok(pem_file)
     }
 
-    /// The parts that are expected, at least one.
+    /// The expected sections, at least one.
     pub(super) fn sections(&self, expected: ExpectedContent) -> Result<Vec<(SectionKind, Vec<u8>)>, FileError> {
         let mut sections = Vec::new();
-        // Before anything is decoded: what stands in an encrypted key's part is no base64.
+        // Before decoding: the section of an encrypted key contains lines that are not base64.
         if expected == ExpectedContent::PrivateKey && self.is_encrypted() {
             return Err(self.wrong_content(expected, FoundContent::EncryptedKey));
         }
@@ -123,7 +123,7 @@ impl PemFile {
         FileError { file: self.file.clone(), message }
     }
 
-    /// In words of our own, because the library's quote the line.
+    /// A message without the library's text, which would quote the line.
     fn malformed(&self, expected: ExpectedContent, number: usize, error: &pem::Error) -> FileError {
         let what = match error {
             pem::Error::MissingSectionEnd { .. } => "has no END line: the file is cut off",
@@ -131,7 +131,7 @@ impl PemFile {
             pem::Error::Base64Decode(_) => "is not base64",
             _ => "is not PEM",
         };
-        self.error(format!("{} {number}, or another part there, {what}; copy the file anew", expected.description()))
+        self.error(format!("{} {number}, or a section near it, {what}; copy the file again", expected.description()))
     }
 
     fn missing_content(&self, expected: ExpectedContent) -> FileError {
@@ -152,14 +152,14 @@ impl PemFile {
         }
     }
 
-    /// What is there instead of what is expected, and what to do.
+    /// What the file contains instead, and what to do.
     fn wrong_content(&self, expected: ExpectedContent, found: FoundContent) -> FileError {
         let (file, word) = (self.file.display(), expected.description());
         let is_pem = self.labels().next().is_some();
         let message = match (found, expected) {
             (FoundContent::EncryptedKey, ExpectedContent::PrivateKey) => {
                 let form = if is_pem { "" } else { " -inform der" };
-                // The path may be long, and what matters should not be cut off.
+                // The path may be long, so the reason comes first.
                 format!(
                     "the gateway asks for no passphrase, and the private key is encrypted; write it without one: `openssl \
                      pkey{form} -in {file} -out {file}.plain`"
@@ -212,7 +212,7 @@ impl PemFile {
         self.error(message)
     }
 
-    /// What stands behind each BEGIN.
+    /// The label of each BEGIN line.
     fn labels(&self) -> impl Iterator<Item = &[u8]> {
         let lines = self.bytes().split(|byte| matches!(byte, b'\n' | b'\r'));
         lines.filter_map(|line| {
@@ -221,9 +221,9 @@ impl PemFile {
         })
     }
 
-    /// Whether the file's key needs a passphrase, and none beside it does without.
+    /// Whether the file's only key needs a passphrase.
     fn is_encrypted(&self) -> bool {
-        // RFC 1421, 4.6.1.1: how OpenSSL wrote them before PKCS#8, below the label of any other key.
+        // RFC 1421, 4.6.1.1: OpenSSL's form before PKCS#8 has the label of an unencrypted key.
         let is_mark = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
         let mut lines = self.bytes().split(|byte| matches!(byte, b'\n' | b'\r'));
         let is_old_form = lines.any(|line| is_mark(line.trim_ascii_end()));
@@ -250,7 +250,7 @@ impl FoundContent {
     }
 }
 
-/// What a part of a PEM file is, by its label (RFC 7468 and OpenSSL's).
+/// The content of a PEM section, by its label (RFC 7468 and OpenSSL's labels).
 fn content_of_label(label: &[u8]) -> Option<FoundContent> {
     match label {
         b"CERTIFICATE" => Some(FoundContent::Certificate),
@@ -266,14 +266,14 @@ fn content_of_label(label: &[u8]) -> Option<FoundContent> {
     }
 }
 
-/// What bytes are that are no text.
+/// The content of a binary file.
 fn content_of_der(bytes: &[u8]) -> Option<FoundContent> {
     if JAVA_KEYSTORE_MAGIC.iter().any(|mark| bytes.starts_with(mark)) {
         return Some(FoundContent::JavaKeyStore);
     }
     let content = der_sequence(bytes)?;
     if content.starts_with(b"\x02\x01\x03") {
-        // RFC 7292, 4: version 3, which nothing else here begins with.
+        // RFC 7292, 4: version 3. No other format here starts with it.
         return Some(FoundContent::Pkcs12);
     }
     if content.starts_with(PKCS7_SIGNED_DATA_OID) {
@@ -293,11 +293,11 @@ fn content_of_der(bytes: &[u8]) -> Option<FoundContent> {
     }
 }
 
-/// The content of a SEQUENCE in DER or BER, to the end of the bytes.
+/// The content of a SEQUENCE in DER or BER, up to the end of the bytes.
 fn der_sequence(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(b"\x30")?;
     let (length, rest) = rest.split_first()?;
-    // The short form, the indefinite one, or so many bytes of length.
+    // The short form, the indefinite form, or a number of length bytes.
     let further = if *length <= 0x80 { 0 } else { usize::from(length & 0x7f) };
     rest.get(further..)
 }

@@ -1,4 +1,4 @@
-//! Revocation lists of client certificates (RFC 5280, 5), and whether they fit the authorities.
+//! Revocation lists of client certificates (RFC 5280, 5), and whether they cover the authorities.
 
 use std::{
     fmt,
@@ -20,50 +20,50 @@ use super::{
     validity::{self, Validity},
 };
 
-/// The lists of one PEM file, at least one.
+/// The revocation lists of one PEM file, at least one.
 #[derive(Clone)]
 pub struct RevocationLists {
     file: PathBuf,
     lists: Vec<CertificateRevocationListDer<'static>>,
 }
 
-/// What of a list is compared with authorities.
+/// Issuer and validity of a revocation list.
 struct CrlInfo {
-    /// Its issuer's name, RFC 4514.
+    /// Name of the issuer (RFC 4514).
     issuer: String,
-    /// The key that signed it, as the issuer's own certificate names it.
+    /// Key identifier of the issuer.
     key: Option<Vec<u8>>,
     validity: Validity,
 }
 
 impl RevocationLists {
-    /// Reads the lists.
+    /// Reads the lists of a file.
     ///
     /// # Errors
-    /// [`FileError`] if the file cannot be read, holds no list, or one that is not PEM.
+    /// Returns [`FileError`] if the file cannot be read, has no list, or has one that is not PEM.
     pub fn read(file: &Path) -> Result<Self, FileError> {
         let sections = PemFile::read(file)?.sections(ExpectedContent::RevocationList)?;
         let lists = sections.into_iter().map(|(_, der)| CertificateRevocationListDer::from(der)).collect();
         Ok(Self { file: file.to_owned(), lists })
     }
 
-    /// The lists, DER, in the order of the file.
+    /// The lists in DER, in the order of the file.
     #[must_use]
     pub fn as_slice(&self) -> &[CertificateRevocationListDer<'static>] {
         &self.lists
     }
 
-    /// When the first of them is to be replaced by its next, seconds since 1970; `None` if none says.
+    /// Earliest next update of the lists, in seconds since 1970; `None` if no list has one.
     #[must_use]
     pub fn next_update(&self) -> Option<i64> {
         self.infos().map(|list| list.validity.not_after).filter(|end| *end < i64::MAX).min()
     }
 
-    /// Whether any of these authorities has a list: otherwise no client certificate would be taken. An authority that signs
-    /// other authorities alone needs one as well, because each certificate of a chain must be covered.
+    /// Checks that at least one authority has a list. Otherwise every client certificate would be rejected. Intermediate
+    /// authorities need lists too, because each certificate of a chain must be covered.
     ///
     /// # Errors
-    /// [`FileError`] if none has.
+    /// Returns [`FileError`] if no authority has a list.
     pub fn check_coverage(&self, authorities: &Certificates) -> Result<(), FileError> {
         let infos: Vec<_> = self.infos().collect();
         let is_covered = |authority: &CertificateDer<'_>| infos.iter().any(|list| list.is_issued_by(authority));
@@ -72,14 +72,14 @@ impl RevocationLists {
         }
         let issuers: Vec<_> = infos.iter().map(|list| list.issuer.as_str()).collect();
         let message = format!(
-            "no list is of an authority of server.tls.client_ca, so that every client certificate would be refused; its \
-             lists are of {}",
+            "no list is issued by an authority of server.tls.client_ca, so every client certificate would be rejected; the \
+             lists are issued by {}",
             issuers.join(" and ")
         );
         Err(FileError { file: self.file.clone(), message })
     }
 
-    /// What an operator should know of the lists beside these authorities, one sentence each.
+    /// Warnings about the lists and the authorities that they do not cover.
     #[must_use]
     pub fn warnings(&self, authorities: &Certificates, now: i64) -> Vec<String> {
         let (infos, shown): (Vec<_>, _) = (self.infos().collect(), self.file.display());
@@ -88,13 +88,13 @@ impl RevocationLists {
             let whose = &list.issuer;
             match list.validity.warning(now) {
                 Some(warning @ ValidityWarning::Expired(_)) => warnings.push(format!(
-                    "{shown}: the list of {whose} {warning}: certificates that were revoked since are still accepted; fetch the \
-                     next one"
+                    "{shown}: the list of {whose} {warning}: certificates revoked since then are still accepted; fetch the next \
+                     list"
                 )),
                 Some(warning @ ValidityWarning::NotYetValid(_)) => {
                     warnings.push(format!("{shown}: the list of {whose} {warning}; check the clock of this machine"));
                 }
-                // Lists live for days: each would be told of.
+                // Lists are valid for days, so every list would be reported.
                 Some(ValidityWarning::ExpiresSoon(..)) | None => {}
             }
         }
@@ -104,8 +104,8 @@ impl RevocationLists {
                     && let Some(subject) = validity::subject_name(authority)
                 {
                     warnings.push(format!(
-                        "{shown}: there is no list of {subject}, an authority of server.tls.client_ca: every client certificate \
-                         that it signed is refused"
+                        "{shown}: no list of {subject}, an authority of server.tls.client_ca: every client certificate that it signed \
+                         is rejected"
                     ));
                 }
             }
@@ -131,7 +131,8 @@ impl CrlInfo {
         Some(Self { issuer: list.issuer.to_string(), key, validity })
     }
 
-    /// Whether an authority signed it, by name, and by key where both name one: a renewed authority may keep its name.
+    /// Whether an authority issued the list: same name, and same key identifier if both have one. A renewed authority may keep its
+    /// name.
     fn is_issued_by(&self, authority: &CertificateDer<'_>) -> bool {
         let Ok(authority) = Certificate::from_der(authority) else { return true };
         let authority = authority.tbs_certificate();

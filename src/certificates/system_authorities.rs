@@ -1,5 +1,5 @@
-//! The authorities that this machine trusts, as OpenSSL finds them: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or the places of
-//! the distribution.
+//! The certificate authorities of this machine, found as OpenSSL does: `SSL_CERT_FILE`, `SSL_CERT_DIR`, or the distribution's
+//! paths.
 
 use std::{env, fmt, path::Path};
 
@@ -7,20 +7,20 @@ use rustls::{RootCertStore, pki_types::CertificateDer};
 
 use super::add_root;
 
-/// What a machine without ca-certificates is told.
+/// The error for a machine without ca-certificates.
 const NO_AUTHORITIES: &str = "this machine has no certificate authorities: install ca-certificates, or set SSL_CERT_FILE to a PEM file \
                     of authorities";
 
-/// The authorities of this machine, as far as they can be used.
+/// The usable authorities of this machine.
 #[derive(Clone)]
 pub struct SystemAuthorities {
     certificates: Vec<CertificateDer<'static>>,
-    /// Why some cannot be read or used.
+    /// Why some authorities cannot be read or used.
     load_errors: Vec<String>,
 }
 
 impl SystemAuthorities {
-    /// Reads them anew.
+    /// Reads the authorities.
     #[must_use]
     pub fn read() -> Self {
         let found = rustls_native_certs::load_native_certs();
@@ -30,18 +30,18 @@ impl SystemAuthorities {
             found.certs.into_iter().partition(|certificate| add_root(&mut roots, certificate).is_ok());
         if !unusable.is_empty() {
             load_errors
-                .push(format!("{} of the system's authorities cannot be used, and are left out", unusable.len()));
+                .push(format!("{} of the system's authorities cannot be used and are ignored", unusable.len()));
         }
         Self { certificates: usable, load_errors }
     }
 
-    /// Those that can be used.
+    /// The usable authorities.
     #[must_use]
     pub fn as_slice(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
-    /// Why there is none, and what to do; `None` if there are some.
+    /// Why the machine has no authorities, and what to do; `None` if it has some.
     #[must_use]
     pub fn unavailable_reason(&self) -> Option<String> {
         self.certificates.is_empty().then(|| match self.load_errors.first() {
@@ -50,14 +50,14 @@ impl SystemAuthorities {
         })
     }
 
-    /// Why some cannot be read or used.
+    /// Why some authorities cannot be read or used.
     #[must_use]
     pub fn load_errors(&self) -> &[String] {
         &self.load_errors
     }
 
-    /// Whether the proxy library can read them by itself. It panics over what it cannot read or use, and takes
-    /// `SSL_CERT_DIR` for one folder, not for a list.
+    /// Whether Pingora can read the authorities itself. It panics over unreadable or unusable ones, and takes `SSL_CERT_DIR` as one
+    /// directory, not as a list.
     #[must_use]
     pub fn is_readable_by_proxy_library(&self) -> bool {
         let folder = env::var_os("SSL_CERT_DIR");

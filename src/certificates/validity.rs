@@ -1,4 +1,4 @@
-//! When certificates and revocation lists are good.
+//! Validity periods of certificates and revocation lists.
 
 use std::{
     fmt,
@@ -8,34 +8,34 @@ use std::{
 use rustls::pki_types::CertificateDer;
 use x509_cert::{Certificate, der::Decode, time::Time};
 
-/// How long before its end a certificate is told of.
+/// How long before its expiry a certificate is reported.
 const EXPIRY_WARNING_SECONDS: i64 = 30 * SECONDS_PER_DAY;
 const SECONDS_PER_DAY: i64 = 24 * 3600;
-/// Longest name of a certificate that is shown, characters.
+/// Maximum characters of a shown subject name.
 const MAX_SUBJECT: usize = 120;
 
-/// From when to when, seconds since 1970, both included.
+/// A validity period in seconds since 1970, inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// From when on.
+    /// Start of the period.
     pub not_before: i64,
-    /// Until when.
+    /// End of the period.
     pub not_after: i64,
 }
 
-/// What an operator should know of a validity.
+/// A warning about a validity period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValidityWarning {
-    /// It is over since then.
+    /// The period ended at this time.
     Expired(i64),
-    /// It begins then.
+    /// The period starts at this time.
     NotYetValid(i64),
-    /// It ends then, in so many whole days.
+    /// The period ends at this time, in this number of days.
     ExpiresSoon(i64, i64),
 }
 
 impl Validity {
-    /// Of a certificate; `None` if it is too old a form to be read.
+    /// The validity of a certificate; `None` if it cannot be read.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = Certificate::from_der(certificate).ok()?;
@@ -43,7 +43,7 @@ impl Validity {
         Some(Self { not_before: unix_seconds(validity.not_before), not_after: unix_seconds(validity.not_after) })
     }
 
-    /// What should be known of it at this time, seconds since 1970.
+    /// The warning at this time, in seconds since 1970.
     #[must_use]
     pub fn warning(&self, now: i64) -> Option<ValidityWarning> {
         if now > self.not_after {
@@ -70,7 +70,7 @@ impl fmt::Display for ValidityWarning {
     }
 }
 
-/// Whom a certificate names, RFC 4514; `None` if it names nobody or cannot be read.
+/// Subject of a certificate (RFC 4514); `None` if it is empty or cannot be read.
 pub(super) fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let parsed = Certificate::from_der(certificate).ok()?;
     let subject = parsed.tbs_certificate().subject().to_string();
@@ -85,7 +85,7 @@ fn format_time(seconds: i64) -> String {
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
     match UNIX_EPOCH.checked_add(since) {
         Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
-        None => "a time beyond all calendars".to_owned(),
+        None => "an unrepresentable time".to_owned(),
     }
 }
 

@@ -397,18 +397,18 @@ fn expired_or_foreign_revocation_list_is_reported() {
     files.issue("stranger", "-extensions authority -days 400");
     files.openssl(&format!("{list} -keyfile stranger.key -cert stranger.pem -crldays 30 -out strange.pem"));
     let error = files.error(FileKey::ClientCrl, "strange.pem");
-    assert!(error.contains("every client certificate would be refused") && error.contains("CN=stranger"), "{error}");
+    assert!(error.contains("every client certificate would be rejected") && error.contains("CN=stranger"), "{error}");
 
     // A renewed authority has its old name and another key.
     files.issue("ca-renewed", "-extensions authority -days 400 -subj /CN=ca");
     files.openssl(&format!("{list} -keyfile ca-renewed.key -cert ca-renewed.pem -crldays 30 -out renewed.pem"));
     let error = files.error(FileKey::ClientCrl, "renewed.pem");
-    assert!(error.contains("every client certificate would be refused"), "{error}");
+    assert!(error.contains("every client certificate would be rejected"), "{error}");
 
     // Of two authorities one has no list.
     files.write("two.pem", files.read("ca.pem") + &files.read("stranger.pem"));
     let warnings = files.warnings(&[(FileKey::ClientCa, "two.pem")]);
-    assert!(warnings.len() == 1 && warnings[0].contains("there is no list of CN=stranger"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("no list of CN=stranger"), "{warnings:?}");
     files.write("lists.pem", files.read("list.pem") + &files.read("strange.pem"));
     assert_eq!(
         files.warnings(&[(FileKey::ClientCa, "two.pem"), (FileKey::ClientCrl, "lists.pem")]),
