@@ -66,7 +66,8 @@ impl Certificates {
         let read = Self::read(file)?;
         match read.certificates.iter().position(|certificate| Validity::of(certificate).is_none()) {
             Some(position) => {
-                Err(read.error(format!("certificate {} is not an X.509 certificate; copy the file again", position + 1)))
+                Err(read
+                    .error(format!("certificate {} is not an X.509 certificate; copy the file again", position + 1)))
             }
             None => Ok(read),
         }

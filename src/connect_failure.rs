@@ -185,9 +185,7 @@ impl ConnectFailure {
             Self::Closed => "check whether the port serves TLS, and proxies or firewalls on the way",
             Self::NotTls => "use http:// if the server has no TLS, or else the port that serves TLS",
             Self::NoCommonProtocol => "the server must support TLS 1.2 or 1.3",
-            Self::Untrusted => {
-                "configure the authority's certificate (for an API: api_ca), or install ca-certificates"
-            }
+            Self::Untrusted => "configure the authority's certificate (for an API: api_ca), or install ca-certificates",
             Self::WrongName => "use a host name that is in the server's certificate",
             Self::Expired | Self::NotYetValid => {
                 "check the clock of this machine; if it is right, the server needs another certificate"

@@ -83,7 +83,10 @@ async fn set_level(session: &mut ServerSession) -> (ChangeResult, Option<String>
     }
     let Ok(request) = serde_json::from_slice::<LevelRequest>(&body) else {
         return (
-            Err((StatusCode::BAD_REQUEST, "expected e.g. {\"level\": \"debug\"}; null restores the level of the start\n")),
+            Err((
+                StatusCode::BAD_REQUEST,
+                "expected e.g. {\"level\": \"debug\"}; null restores the level of the start\n",
+            )),
             None,
         );
     };

@@ -29,8 +29,7 @@ impl SystemAuthorities {
         let (usable, unusable): (Vec<_>, Vec<_>) =
             found.certs.into_iter().partition(|certificate| add_root(&mut roots, certificate).is_ok());
         if !unusable.is_empty() {
-            load_errors
-                .push(format!("{} of the system's authorities cannot be used and are ignored", unusable.len()));
+            load_errors.push(format!("{} of the system's authorities cannot be used and are ignored", unusable.len()));
         }
         Self { certificates: usable, load_errors }
     }

@@ -147,7 +147,8 @@ async fn status_page_shows_no_text_chosen_by_callers() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let query = format!("?client_id={HOSTILE}&organization={HOSTILE}&endpoint={HOSTILE}&x={HOSTILE}");
-    for (query, said) in [("", "Uses"), (&query, "names an unknown organization"), ("?endpoint=logout", "No usage matches this filter.")]
+    for (query, said) in
+        [("", "Uses"), (&query, "names an unknown organization"), ("?endpoint=logout", "No usage matches this filter.")]
     {
         let answer = status(&world, query, HTML).await;
         let page = answer.text();
