@@ -62,7 +62,7 @@ pub struct Session {
     /// The refresh token that is valid now.
     pub refresh_token: SecretString,
     /// When that ends, and the session with it, seconds since 1970.
-    pub ends_at: u64,
+    pub expires_at: u64,
     /// Digests of access tokens given out: the login's own, then the most recent, oldest first.
     pub tokens: Vec<TokenDigest>,
     /// Whether the first of them is no token but a name that the gateway gave, under which it finds the session
@@ -116,7 +116,7 @@ impl Session {
         access_lifetime: u64,
         digest: TokenDigest,
         refresh_token: Option<SecretString>,
-        ends_at: Option<u64>,
+        expires_at: Option<u64>,
     ) -> Self {
         let mut tokens = self.tokens.clone();
         tokens.push(digest);
@@ -130,7 +130,7 @@ impl Session {
             access_expires_at,
             access_lifetime,
             refresh_token: refresh_token.unwrap_or_else(|| self.refresh_token.clone()),
-            ends_at: ends_at.unwrap_or(self.ends_at),
+            expires_at: expires_at.unwrap_or(self.expires_at),
             tokens,
             is_named: self.is_named,
             refresh_token_history: self.refresh_token_history.clone(),

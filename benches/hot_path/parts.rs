@@ -78,8 +78,11 @@ impl Parts {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let systems = SystemVerifier::new(ring, name, true);
-        let issuer =
-            TsobIssuer { slas: slas.clone(), client: tenant.on_behalf_slas_client().unwrap().clone(), waiting: None };
+        let issuer = TsobIssuer {
+            slas: slas.clone(),
+            client: tenant.on_behalf_slas_client().unwrap().clone(),
+            login_permits: None,
+        };
         let endpoint = sessions::SlasEndpoint { slas, clients: tenant.slas_clients.clone() };
         let sessions = Sessions::new(
             persistence.store,

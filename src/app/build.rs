@@ -151,7 +151,7 @@ impl Components {
                 let (slas, client) = (parts.slas.clone(), client.clone());
                 issuers.insert(
                     organization.clone(),
-                    TsobIssuer { slas, client, waiting: rate_limits.logins(&organization) },
+                    TsobIssuer { slas, client, login_permits: rate_limits.logins(&organization) },
                 );
             }
             key_rings.push(Arc::clone(&slas_ring));

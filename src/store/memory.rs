@@ -54,7 +54,7 @@ pub struct MemoryStore {
 #[derive(Debug)]
 struct StoredValue {
     bytes: Vec<u8>,
-    ends_at: Instant,
+    expires_at: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ impl MemoryStore {
                 self.by_token.insert(*token, Entry::Ended(now + REVOCATION_TTL.as_secs()));
             }
             for handed in session.caller_refresh_tokens() {
-                self.by_token.insert(handed.name, Entry::Ended(session.ends_at));
+                self.by_token.insert(handed.name, Entry::Ended(session.expires_at));
             }
         };
         if let Some(stored) = self.stored(session) {
@@ -186,7 +186,7 @@ impl SessionStore for MemoryStore {
         Ok(match self.by_token.get(token) {
             Some(Entry::Session(stored)) => {
                 let session = Arc::clone(&stored.state.lock().session);
-                if session.ends_at <= now {
+                if session.expires_at <= now {
                     LookupResult::Unknown
                 } else if self.has_ended(&session) {
                     LookupResult::Revoked
@@ -366,17 +366,17 @@ impl SessionStore for MemoryStore {
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
         let (name, now) = (sha256(name), Instant::now());
         let mut values = self.values.lock();
-        values.retain(|_, value| value.ends_at > now);
+        values.retain(|_, value| value.expires_at > now);
         if values.len() >= MAX_VALUES && !values.contains_key(&name) {
             return Err(StoreError::Broken("there is no room for another value"));
         }
-        values.insert(name, StoredValue { bytes: value.to_vec(), ends_at: now + life });
+        values.insert(name, StoredValue { bytes: value.to_vec(), expires_at: now + life });
         Ok(())
     }
 
     async fn get_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let values = self.values.lock();
-        let value = values.get(&sha256(name)).filter(|value| value.ends_at > Instant::now());
+        let value = values.get(&sha256(name)).filter(|value| value.expires_at > Instant::now());
         Ok(value.map(|value| value.bytes.clone()))
     }
 
@@ -389,7 +389,7 @@ impl SessionStore for MemoryStore {
                 let used_at = stored.used_at.load(Ordering::Relaxed);
                 let is_used =
                     used_at.saturating_add(idle.as_secs()) > now || state.session.refresh_token_history.is_some();
-                let lives = state.session.ends_at > now && is_used;
+                let lives = state.session.expires_at > now && is_used;
                 if lives && state.session.tokens.first() == Some(token) {
                     held.fetch_add(1, Ordering::Relaxed);
                 }

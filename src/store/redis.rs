@@ -148,7 +148,7 @@ impl RedisStore {
     async fn point(&self, session: &Session) -> Result<(), StoreError> {
         for name in session.lookup_keys() {
             let (key, id) = (self.token_key(name), session.id.0);
-            let point = cmd("SET").arg(key).arg(&id).arg("EXAT").arg(session.ends_at).to_owned();
+            let point = cmd("SET").arg(key).arg(&id).arg("EXAT").arg(session.expires_at).to_owned();
             self.connection.query::<()>(&point).await?;
         }
         Ok(())
@@ -159,7 +159,7 @@ impl RedisStore {
         let Some(customer) = &session.owner.customer else { return Ok(()) };
         let who = format!("{}|{customer}", session.owner.organization);
         let mut script = ENLIST.key(format!("{}:u:{}", self.prefix, self.cipher.hash("u", who.as_bytes())));
-        self.script(script.arg(&session.id.0).arg(session.ends_at)).await
+        self.script(script.arg(&session.id.0).arg(session.expires_at)).await
     }
 
     /// Refuses tokens, frees names, and tells the other gateways of both and of a record.
@@ -233,7 +233,7 @@ impl RedisStore {
         // A refresh token in a caller's hands may be good at SLAS for as long as the session was.
         for handed in last.as_ref().unwrap_or(session).caller_refresh_tokens() {
             let key = self.token_key(&handed.name);
-            let refuse = cmd("SET").arg(key).arg(ENDED).arg("EXAT").arg(session.ends_at).to_owned();
+            let refuse = cmd("SET").arg(key).arg(ENDED).arg("EXAT").arg(session.expires_at).to_owned();
             self.connection.query::<()>(&refuse).await?;
         }
         if let Some(customer) = &session.owner.customer {
@@ -279,7 +279,7 @@ impl SessionStore for RedisStore {
         let sealed = self.cipher.encrypt(&session.id.0, &codec::write(&session)?)?;
         let key = self.session_key(session.id);
         let mut put = INSERT.key(key);
-        put.arg(session.ends_at).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
+        put.arg(session.expires_at).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
         self.script::<redis::Value>(put.arg("u").arg(used_at)).await?;
         self.enlist(&session).await?;
         self.point(&session).await
@@ -337,7 +337,7 @@ impl SessionStore for RedisStore {
         // token is kept for as long as the session: a caller who never changes it must not lose its way.
         if let Some(newest) = session.tokens.last() {
             let mut point = cmd("SET");
-            point.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.ends_at);
+            point.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.expires_at);
             self.connection.query::<redis::Value>(&point).await?;
         }
         let mut script = REPLACE.key(self.session_key(session.id));
@@ -346,7 +346,7 @@ impl SessionStore for RedisStore {
             .arg(session.version - 1)
             .arg(fencing_token.number)
             .arg(&fencing_token.owner);
-        script.arg(sealed).arg(session.ends_at * 1000);
+        script.arg(sealed).arg(session.expires_at * 1000);
         if self.script::<i64>(&script).await? != 1 {
             return Ok(CasResult::Conflict);
         }
@@ -355,11 +355,11 @@ impl SessionStore for RedisStore {
             return Ok(CasResult::Conflict);
         }
         if let Some(first) = session.tokens.first() {
-            self.connection.query::<()>(cmd("EXPIREAT").arg(self.token_key(first)).arg(session.ends_at)).await?;
+            self.connection.query::<()>(cmd("EXPIREAT").arg(self.token_key(first)).arg(session.expires_at)).await?;
         }
         for handed in session.caller_refresh_tokens().filter(|handed| handed.superseded_at.is_none()) {
             let key = self.token_key(&handed.name);
-            let point = cmd("SET").arg(key).arg(&session.id.0).arg("EXAT").arg(session.ends_at).to_owned();
+            let point = cmd("SET").arg(key).arg(&session.id.0).arg("EXAT").arg(session.expires_at).to_owned();
             self.connection.query::<()>(&point).await?;
         }
         self.enlist(&session).await?;

@@ -168,7 +168,7 @@ impl Default for RevocationSet {
 
 impl RevocationSet {
     /// Keeps a record, unless a later one of its key is kept already. Returns the one that is.
-    pub fn note(&self, key: RevocationKey, end: Revocation) -> Revocation {
+    pub fn merge(&self, key: RevocationKey, end: Revocation) -> Revocation {
         self.update(key, |known| known.later(end))
     }
 
@@ -260,8 +260,8 @@ mod tests {
     fn a_late_record_does_not_replace_a_later_one() {
         let set = RevocationSet::default();
         assert_eq!(set.of(key(1)), Revocation::default());
-        set.note(key(1), Revocation { number: 7, at: 100 });
-        assert_eq!(set.note(key(1), Revocation { number: 5, at: 90 }), Revocation { number: 7, at: 100 });
+        set.merge(key(1), Revocation { number: 7, at: 100 });
+        assert_eq!(set.merge(key(1), Revocation { number: 5, at: 90 }), Revocation { number: 7, at: 100 });
         assert_eq!(set.of(key(1)), Revocation { number: 7, at: 100 });
         assert_eq!(set.of(key(2)), Revocation::default());
     }
@@ -271,7 +271,7 @@ mod tests {
         let set = RevocationSet::default();
         let count = u32::try_from(MAX_REVOCATIONS).unwrap() + 5_000;
         for number in 0..count {
-            set.note(key(number), Revocation { number: 1, at: 1 });
+            set.merge(key(number), Revocation { number: 1, at: 1 });
         }
         assert_eq!(set.len(), MAX_REVOCATIONS);
         assert_eq!(set.of(key(count - 1)).number, 1);
@@ -281,9 +281,9 @@ mod tests {
     #[test]
     fn a_record_that_is_replaced_again_and_again_takes_the_place_of_no_other() {
         let set = RevocationSet::default();
-        (0..1_000).for_each(|number| _ = set.note(key(number), Revocation { number: 1, at: 1 }));
+        (0..1_000).for_each(|number| _ = set.merge(key(number), Revocation { number: 1, at: 1 }));
         for number in 2..u64::try_from(MAX_REVOCATIONS / SHARDS).unwrap() + 1_000 {
-            set.note(key(0), Revocation { number, at: number });
+            set.merge(key(0), Revocation { number, at: number });
         }
         assert!((0..1_000).all(|number| set.of(key(number)).number > 0));
         assert_eq!(set.len(), 1_000);

@@ -178,17 +178,17 @@ pub struct TsobIssuer {
     /// The private client.
     pub client: SlasClient,
     /// How many logins may wait for SLAS at a time; `None`: no limit.
-    pub waiting: Option<Arc<Semaphore>>,
+    pub login_permits: Option<Arc<Semaphore>>,
 }
 
-type Outcome = Result<OnBehalfToken, OnBehalfError>;
+type OnBehalfResult = Result<OnBehalfToken, OnBehalfError>;
 
 /// How the wait for the right to obtain a token ended.
 enum Claimed {
     /// This replica has the right.
     Here(CreationLock),
     /// Another replica has obtained the token.
-    ByOtherReplica(Outcome),
+    ByOtherReplica(OnBehalfResult),
     /// The store could not be asked.
     StoreUnavailable,
 }
@@ -198,13 +198,13 @@ enum Claimed {
 pub struct OnBehalfTokens {
     issuers: ByOrganization<TsobIssuer>,
     sessions: Arc<Sessions>,
-    requests: Arc<SingleFlight<TokenDigest, Outcome>>,
+    requests: Arc<SingleFlight<TokenDigest, OnBehalfResult>>,
     /// What went wrong, and until when it is not tried again.
     failures: Cache<TokenDigest, (OnBehalfError, Instant)>,
     /// How long one request may wait for all of it.
     max_wait: Duration,
     /// Time limit of one call to SLAS.
-    exchange: Duration,
+    request_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -216,7 +216,7 @@ impl OnBehalfTokens {
         issuers: ByOrganization<TsobIssuer>,
         sessions: Arc<Sessions>,
         max_wait: Duration,
-        exchange: Duration,
+        request_timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -225,7 +225,7 @@ impl OnBehalfTokens {
             requests: SingleFlight::new(),
             failures: Cache::builder().max_capacity(MAX_REFUSALS).time_to_live(UNEXPLAINED_REJECTION_TTL).build(),
             max_wait,
-            exchange,
+            request_timeout,
             metrics,
         })
     }
@@ -234,7 +234,7 @@ impl OnBehalfTokens {
     ///
     /// # Errors
     /// [`OnBehalfError`].
-    pub async fn token(self: &Arc<Self>, subject: &Arc<OnBehalfSubject>) -> Outcome {
+    pub async fn token(self: &Arc<Self>, subject: &Arc<OnBehalfSubject>) -> OnBehalfResult {
         let issuer = self.issuers.get(&subject.organization).ok_or(OnBehalfError::NoClient)?;
         let Some(name) = name(issuer, subject) else { return self.new_guest(issuer, subject).await };
         // Without the store there may still be one that this process knows; without that, SLAS is asked.
@@ -254,15 +254,15 @@ impl OnBehalfTokens {
         let work = || {
             let (tokens, issuer, subject) = (Arc::clone(self), issuer.clone(), subject.clone());
             async move {
-                let waiting = issuer.waiting.as_ref().map(|waiting| waiting.try_acquire()).transpose();
-                let _waiting = waiting.map_err(|_| OnBehalfError::TooManyWaiting)?;
+                let permit = issuer.login_permits.as_ref().map(|permits| permits.try_acquire()).transpose();
+                let _waiting = permit.map_err(|_| OnBehalfError::TooManyWaiting)?;
                 tokens.obtain(&issuer, &subject, &name).await
             }
         };
-        let (outcome, joined) = self.requests.join(&name, work).await;
+        let (outcome, role) = self.requests.join(&name, work).await;
         let abandoned = OnBehalfError::Store(StoreError::Broken("obtaining a token was abandoned"));
         let outcome = outcome.unwrap_or(Err(abandoned));
-        self.count(match (&outcome, joined) {
+        self.count(match (&outcome, role) {
             (Err(_), _) => "error",
             (Ok(_), FlightRole::Leader) => "miss",
             (Ok(_), FlightRole::Follower) => "coalesced",
@@ -271,12 +271,12 @@ impl OnBehalfTokens {
     }
 
     /// A guest's token that serves one request: nobody waits with it, and nothing holds it.
-    async fn new_guest(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>) -> Outcome {
+    async fn new_guest(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>) -> OnBehalfResult {
         if let Some(refused) = self.cached_failure(issuer, subject, &new_guests_key(issuer, subject)) {
             self.count("error");
             return Err(refused);
         }
-        let outcome = match issuer.waiting.as_ref().map(|waiting| waiting.try_acquire()).transpose() {
+        let outcome = match issuer.login_permits.as_ref().map(|permits| permits.try_acquire()).transpose() {
             Ok(_waiting) => {
                 self.request_token(issuer, subject, None, self.latest_start(Instant::now() + self.max_wait)).await
             }
@@ -369,7 +369,7 @@ impl OnBehalfTokens {
         &self,
         cached: &Arc<CachedSession>,
     ) -> Result<Result<Arc<ReadyToken>, TokenError>, SessionError> {
-        let newest = self.sessions.living(cached).await?;
+        let newest = self.sessions.refresh_if_expired(cached).await?;
         let ready = self.sessions.ready_token(cached, &newest).await;
         let is_void = matches!(ready, Err(TokenError::KeyUnknown | TokenError::SignatureWrong));
         let Some(refused) = newest.tokens.last().filter(|_| is_void) else { return Ok(ready) };
@@ -392,18 +392,18 @@ impl OnBehalfTokens {
     }
 
     /// Gets a token that nobody here has: from another replica that is about to get it, or from SLAS.
-    async fn obtain(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>, name: &TokenDigest) -> Outcome {
+    async fn obtain(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>, name: &TokenDigest) -> OnBehalfResult {
         let deadline = Instant::now() + self.max_wait;
         let latest_start = self.latest_start(deadline);
         let claimed = poll_until(latest_start.into(), || async {
-            match self.sessions.claim(name).await {
-                Ok(Some(claim)) => Some(Claimed::Here(claim)),
+            match self.sessions.acquire_creation_lock(name).await {
+                Ok(Some(creation_lock)) => Some(Claimed::Here(creation_lock)),
                 Ok(None) => self.token_of_other_replica(subject, name).await.map(Claimed::ByOtherReplica),
                 Err(_) => Some(Claimed::StoreUnavailable),
             }
         });
-        let claim = match claimed.await {
-            Some(Claimed::Here(claim)) => Some(claim),
+        let creation_lock = match claimed.await {
+            Some(Claimed::Here(creation_lock)) => Some(creation_lock),
             Some(Claimed::ByOtherReplica(token)) => return token,
             // One call too many is better than none.
             Some(Claimed::StoreUnavailable) | None => None,
@@ -412,16 +412,20 @@ impl OnBehalfTokens {
             Some(token) => token,
             None => self.request_token(issuer, subject, Some(name), latest_start).await,
         };
-        if let Some(claim) = claim {
-            self.sessions.release(name, claim).await;
+        if let Some(creation_lock) = creation_lock {
+            self.sessions.release_creation_lock(name, creation_lock).await;
         }
         outcome
     }
 
     /// The token that another replica got meanwhile.
-    async fn token_of_other_replica(&self, subject: &Arc<OnBehalfSubject>, name: &TokenDigest) -> Option<Outcome> {
+    async fn token_of_other_replica(
+        &self,
+        subject: &Arc<OnBehalfSubject>,
+        name: &TokenDigest,
+    ) -> Option<OnBehalfResult> {
         let cached = self.sessions.find_by_name(name).await.ok()??;
-        let newest = self.sessions.living(&cached).await.ok()?;
+        let newest = self.sessions.refresh_if_expired(&cached).await.ok()?;
         Some(on_behalf(subject, Some(name), self.sessions.ready_token(&cached, &newest).await))
     }
 
@@ -433,7 +437,7 @@ impl OnBehalfTokens {
         subject: &Arc<OnBehalfSubject>,
         name: Option<&TokenDigest>,
         latest_start: Instant,
-    ) -> Outcome {
+    ) -> OnBehalfResult {
         let (idp, login, usid) = subject.shopper.request_parameters();
         if let SubjectShopper::Registered { .. } = subject.shopper {
             let provider = format!("{}|{idp}", subject.organization);
@@ -442,8 +446,8 @@ impl OnBehalfTokens {
         }
         let attempt = || issuer.slas.trusted_system_token(&issuer.client, &subject.site, idp, login, usid);
         match ON_BEHALF.retry_conflicts(latest_start, attempt).await {
-            Ok(answer) => {
-                let token = self.accept(subject, name, answer).await;
+            Ok(response) => {
+                let token = self.accept(subject, name, response).await;
                 if let (Some(name), Err(error @ OnBehalfError::ShopperUnknown)) = (name, &token) {
                     self.failures.insert(*name, (error.clone(), Instant::now() + LOGIN_REJECTED_TTL));
                 }
@@ -463,16 +467,16 @@ impl OnBehalfTokens {
 
     /// The latest time at which a call to SLAS may begin, so that it ends before the deadline.
     fn latest_start(&self, deadline: Instant) -> Instant {
-        deadline.checked_sub(self.exchange).unwrap_or_else(Instant::now)
+        deadline.checked_sub(self.request_timeout).unwrap_or_else(Instant::now)
     }
 
     async fn accept(
         &self,
         subject: &Arc<OnBehalfSubject>,
         name: Option<&TokenDigest>,
-        answer: TokenResponse,
-    ) -> Outcome {
-        let ready = self.sessions.verify_issued(&answer.access_token, &subject.organization).await;
+        response: TokenResponse,
+    ) -> OnBehalfResult {
+        let ready = self.sessions.verify_issued(&response.access_token, &subject.organization).await;
         let token = on_behalf(subject, name, ready.map(Arc::new))?;
         if !token.ready.verified.shopper.marks.tsob {
             tracing::error!(organization = %subject.organization, "SLAS gave a token on behalf that does not say so");
@@ -483,7 +487,7 @@ impl OnBehalfTokens {
             return Err(OnBehalfError::ShopperUnknown);
         }
         if let Some(name) = name {
-            self.sessions.begin_named(name, &subject.site, &token.ready, subject.recipient.as_ref(), &answer).await;
+            self.sessions.begin_named(name, &subject.site, &token.ready, subject.recipient.as_ref(), &response).await;
         }
         Ok(token)
     }
@@ -498,7 +502,7 @@ fn on_behalf(
     subject: &Arc<OnBehalfSubject>,
     name: Option<&TokenDigest>,
     ready: Result<Arc<ReadyToken>, TokenError>,
-) -> Outcome {
+) -> OnBehalfResult {
     let ready = ready.map_err(|error| {
         tracing::error!(%error, organization = %subject.organization, "SLAS gave a token that does not verify");
         OnBehalfError::Slas(SalesforceError::malformed("a token that does not verify"))

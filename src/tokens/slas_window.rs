@@ -55,7 +55,7 @@ impl SlasWindow {
     ) -> Result<(), SalesforceError> {
         let key = format!("{}{provider}|{}", self.kind, login.to_lowercase());
         let max_wait = latest_start.saturating_duration_since(Instant::now());
-        let wait = sessions.turn(&key, self.window, max_wait).await.ok_or(SalesforceError::Conflict)?;
+        let wait = sessions.reserve_login_slot(&key, self.window, max_wait).await.ok_or(SalesforceError::Conflict)?;
         external_wait::track(tokio::time::sleep(wait)).await;
         Ok(())
     }

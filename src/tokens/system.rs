@@ -78,7 +78,7 @@ pub struct SystemToken {
     pub digest: TokenDigest,
     /// What it may do.
     pub scopes: Scopes,
-    ends_at: Instant,
+    expires_at: Instant,
     refresh_at: Instant,
 }
 
@@ -90,7 +90,7 @@ struct CachedFailure {
     times: u32,
 }
 
-type Outcome = Result<Arc<SystemToken>, SystemTokenFailure>;
+type SystemTokenResult = Result<Arc<SystemToken>, SystemTokenFailure>;
 
 /// The system tokens of every tenant.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub struct SystemTokens {
     verified_secrets: Arc<VerifiedSecrets>,
     unknown_clients: Arc<UnknownClients>,
     replacements: KeyedRateLimiter<TokenKey>,
-    exchanges: Arc<SingleFlight<TokenKey, Outcome>>,
+    exchanges: Arc<SingleFlight<TokenKey, SystemTokenResult>>,
     hashes: hmac::Key,
     metrics: Arc<Metrics>,
 }
@@ -111,7 +111,7 @@ struct TokenExpiry;
 
 impl Expiry<TokenKey, Arc<SystemToken>> for TokenExpiry {
     fn expire_after_create(&self, _: &TokenKey, token: &Arc<SystemToken>, now: Instant) -> Option<Duration> {
-        Some(token.ends_at.saturating_duration_since(now))
+        Some(token.expires_at.saturating_duration_since(now))
     }
 
     fn expire_after_update(
@@ -121,19 +121,19 @@ impl Expiry<TokenKey, Arc<SystemToken>> for TokenExpiry {
         now: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(token.ends_at.saturating_duration_since(now))
+        Some(token.expires_at.saturating_duration_since(now))
     }
 }
 
 impl SystemToken {
-    fn new(answer: &SystemTokenResponse, asked: &Scopes, asked_at: Instant) -> Option<Self> {
-        let life = Duration::from_secs(answer.expires_in).min(MAX_LIFETIME);
+    fn new(response: &SystemTokenResponse, requested: &Scopes, requested_at: Instant) -> Option<Self> {
+        let life = Duration::from_secs(response.expires_in).min(MAX_LIFETIME);
         Some(Self {
-            authorization: bearer(&answer.access_token)?,
-            digest: token_digest(answer.access_token.expose_secret()),
-            scopes: answer.granted_scopes(asked),
-            ends_at: asked_at + life,
-            refresh_at: asked_at + life.mul_f64(REFRESH_FROM + REFRESH_SPREAD * random_fraction()),
+            authorization: bearer(&response.access_token)?,
+            digest: token_digest(response.access_token.expose_secret()),
+            scopes: response.granted_scopes(requested),
+            expires_at: requested_at + life,
+            refresh_at: requested_at + life.mul_f64(REFRESH_FROM + REFRESH_SPREAD * random_fraction()),
         })
     }
 }
@@ -182,7 +182,7 @@ impl SystemTokens {
         credentials: &ClientCredentials,
         presenter: Presenter,
         scopes: &Scopes,
-    ) -> (TokenKey, Outcome) {
+    ) -> (TokenKey, SystemTokenResult) {
         let key = self.key(tenant, credentials, scopes);
         let outcome = self.token_for_key(account_manager, credentials, presenter, &key).await;
         (key, outcome)
@@ -199,7 +199,7 @@ impl SystemTokens {
         tenant: &TenantId,
         credentials: &ClientCredentials,
         presenter: Presenter,
-    ) -> (TokenKey, Outcome) {
+    ) -> (TokenKey, SystemTokenResult) {
         let key = TokenKey { scopes: String::new(), ..self.key(tenant, credentials, &Scopes::default()) };
         let outcome = self.token_for_key(account_manager, credentials, presenter, &key).await;
         (key, outcome)
@@ -282,9 +282,9 @@ impl SystemTokens {
         credentials: &ClientCredentials,
         presenter: Presenter,
         key: &TokenKey,
-    ) -> Outcome {
+    ) -> SystemTokenResult {
         let now = Instant::now();
-        if let Some(token) = self.held.get(key).filter(|token| token.ends_at > now) {
+        if let Some(token) = self.held.get(key).filter(|token| token.expires_at > now) {
             self.count("hit");
             if token.refresh_at <= now && !self.has_recent_failure(key, now) {
                 self.exchanges.start(key, || {
@@ -297,14 +297,14 @@ impl SystemTokens {
             self.count("error");
             return Err(cached.failure_at(now));
         }
-        let (outcome, joined) = self
+        let (outcome, role) = self
             .exchanges
             .join(key, || {
                 Arc::clone(self).exchange(account_manager.clone(), credentials.clone(), presenter, key.clone())
             })
             .await;
         let outcome = outcome.unwrap_or(Err(SystemTokenFailure::Unavailable { retry_after: MIN_BACKOFF }));
-        self.count(match (&outcome, joined) {
+        self.count(match (&outcome, role) {
             (Err(_), _) => "error",
             (Ok(_), FlightRole::Leader) => "miss",
             (Ok(_), FlightRole::Follower) => "coalesced",
@@ -319,17 +319,17 @@ impl SystemTokens {
         credentials: ClientCredentials,
         presenter: Presenter,
         key: TokenKey,
-    ) -> Outcome {
+    ) -> SystemTokenResult {
         // Whoever looked before the last flight landed finds here what it brought.
         if let Some(token) = self.held.get(&key).filter(|token| token.refresh_at > Instant::now()) {
             return Ok(token);
         }
         let permit = self.guess_permit(presenter, &credentials, &key).await?;
         let Ok(scopes) = key.scopes.parse::<Scopes>() else { return Err(SystemTokenFailure::ScopeRejected) };
-        let asked_at = Instant::now();
-        let answer = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
-        let token = answer.and_then(|answer| {
-            SystemToken::new(&answer, &scopes, asked_at)
+        let requested_at = Instant::now();
+        let response = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
+        let token = response.and_then(|response| {
+            SystemToken::new(&response, &scopes, requested_at)
                 .ok_or(SalesforceError::malformed("a token that is no header value"))
         });
         match token {
@@ -350,12 +350,12 @@ impl SystemTokens {
                 let correlation_id = correlation::current_text();
                 tracing::warn!(client = %key.client, tenant = %key.tenant, %error, correlation_id, "no system token");
                 if is_secret_rejected(&error) {
-                    self.unknown_clients.observe_refusal(&key.tenant, asked_at.elapsed());
+                    self.unknown_clients.observe_refusal(&key.tenant, requested_at.elapsed());
                     self.verified_secrets.refused(&key.credentials, &credentials);
                     if let Some(permit) = permit {
                         self.guess_limiter.refused(&permit);
                         drop(permit);
-                        until_refused(asked_at).await;
+                        until_refused(requested_at).await;
                     }
                 }
                 Err(self.cache_failure(key, &error))

@@ -39,7 +39,7 @@ pub fn session(number: u8) -> Arc<Session> {
         access_expires_at: unix_now() + 1800,
         access_lifetime: 1800,
         refresh_token: SecretString::from("refresh"),
-        ends_at: unix_now() + 3600,
+        expires_at: unix_now() + 3600,
         tokens: vec![[number; 32]],
         is_named: false,
         refresh_token_history: None,
@@ -622,13 +622,13 @@ async fn token_pointers_last_as_long_as_newest_refresh_token() {
     let store = in_redis(&redis);
     let (now, brief) = (unix_now(), unix_now() + 3);
     let mut first = (*session(1)).clone();
-    first.ends_at = brief;
+    first.expires_at = brief;
     store.insert(Arc::new(first.clone()), 1).await.unwrap();
     let fencing_token = locked(&store, &first).await;
     let later = first.refreshed("access".into(), now + 1800, 1800, [2; 32], Some("rotated".into()), Some(now + 3600));
     store.replace(Arc::new(later), fencing_token).await.unwrap();
     let mut other = (*session(3)).clone();
-    other.ends_at = brief;
+    other.expires_at = brief;
     store.insert(Arc::new(other), 1).await.unwrap();
     tokio::time::sleep(Duration::from_millis(4100)).await;
     for token in [[1; 32], [2; 32]] {

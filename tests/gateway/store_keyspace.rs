@@ -62,7 +62,7 @@ async fn write_everything(store: &RedisStore) {
     // One whose time is over already: a login that was offered late.
     let mut over = Session::clone(&session(8));
     over.owner.customer = Some("late".parse().unwrap());
-    over.ends_at = now - 5;
+    over.expires_at = now - 5;
     store.insert(Arc::new(over), now).await.unwrap();
     store.revoke_token(&[55; 32]).await.unwrap();
     store.record_epoch(&[66; 32], Epoch { session: 1, customer: 1 }, LEASE).await.unwrap();

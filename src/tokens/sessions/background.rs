@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::{
     cache::CachedSession,
     error::SessionError,
-    state::{CacheEntry, NOTHING_FOR, Sessions},
+    state::{CacheEntry, Sessions, UNKNOWN_TTL},
 };
 use crate::{
     correlation,
@@ -24,15 +24,15 @@ use crate::{
 };
 
 /// How often a replica asks what others ended.
-const NEWS_EVERY: Duration = Duration::from_millis(300);
+const EVENT_POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// How often what has ended by itself is dropped.
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// How often the key is compared with that of the gateways that share the store.
-const KEY_CHECKED_EVERY: Duration = Duration::from_secs(60);
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// A session used within this time counts as in use for proactive renewal, seconds.
-const IN_USE: u64 = 5 * 60;
+const ACTIVE_SECONDS: u64 = 5 * 60;
 /// So many sweeps are a minute.
-const ROUNDS: u32 = 4;
+const SWEEPS_PER_MINUTE: u32 = 4;
 
 impl Sessions {
     /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
@@ -41,35 +41,35 @@ impl Sessions {
         let mut key_checked_at = None;
         let mut round = 0;
         loop {
-            tokio::time::sleep(NEWS_EVERY).await;
+            tokio::time::sleep(EVENT_POLL_INTERVAL).await;
             if self.store.is_shared() {
-                let is_due = key_checked_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= KEY_CHECKED_EVERY);
+                let is_due = key_checked_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= KEY_CHECK_INTERVAL);
                 // What it finds the store itself tells.
                 if is_due && self.store.check_key(true).await.is_ok() {
                     key_checked_at = Some(tokio::time::Instant::now());
                 }
-                self.learn(&mut *self.news.lock().await).await;
+                self.apply_revocation_events(&mut *self.revocation_cursor.lock().await).await;
             }
-            if swept_at.elapsed() >= SWEEP_EVERY {
+            if swept_at.elapsed() >= SWEEP_INTERVAL {
                 swept_at = tokio::time::Instant::now();
                 self.sweep().await;
-                round = (round + 1) % ROUNDS;
+                round = (round + 1) % SWEEPS_PER_MINUTE;
                 self.refresh_due_sessions(round);
             }
         }
     }
 
-    async fn learn(&self, cursor: &mut Cursor) {
+    async fn apply_revocation_events(&self, cursor: &mut Cursor) {
         let began = cursor.0.is_empty();
-        let Ok(news) = self.store.revocations_since(cursor).await else { return };
+        let Ok(events) = self.store.revocations_since(cursor).await else { return };
         if began && !cursor.0.is_empty() {
             // Whatever was learnt before the cursor began may have ended unseen.
             self.cache.clear();
         }
-        for (key, end) in news.revocations {
-            self.ends.note(key, end);
+        for (key, revocation) in events.revocations {
+            self.revocations.merge(key, revocation);
         }
-        for digest in news.tokens {
+        for digest in events.tokens {
             if self.cache.peek(&digest).is_some() {
                 self.cache.insert(digest, CacheEntry::Revoked);
             }
@@ -80,21 +80,21 @@ impl Sessions {
     pub async fn sweep(&self) {
         let now = unix_now();
         let idle = self.settings.idle_timeout;
-        let seen = Mutex::new(HashSet::new());
+        let seen_version = Mutex::new(HashSet::new());
         self.cache.retain(|_, entry| match entry {
             CacheEntry::Session(cached) => {
                 // A session has an entry for each of its tokens.
-                seen.lock().insert(cached.session.load().id);
-                cached.session.load().ends_at > now
+                seen_version.lock().insert(cached.session.load().id);
+                cached.session.load().expires_at > now
                     && cached.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
             }
-            CacheEntry::Unknown(at) => at.saturating_add(NOTHING_FOR) > now,
+            CacheEntry::Unknown(at) => at.saturating_add(UNKNOWN_TTL) > now,
             // Forgotten by capacity only: the store remembers for as long as a token may live.
             CacheEntry::Revoked | CacheEntry::Epoch(_) => true,
         });
         self.verifier.forget_ended(now);
-        let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
-        self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
+        let ready = self.store.sweep(now, idle).await.unwrap_or_else(|| seen_version.into_inner().len());
+        self.metrics.sessions.set(i64::try_from(ready).unwrap_or(i64::MAX));
     }
 
     /// How many sessions of shoppers, and how many on behalf of shoppers, this process has at hand. A session that is no
@@ -117,14 +117,15 @@ impl Sessions {
     fn refresh_due_sessions(self: &Arc<Self>, round: u32) {
         // The minute's number in equal shares; the first round has what is left over.
         let a_minute = self.settings.background_refreshes_per_minute;
-        let share = a_minute / ROUNDS + if round == 0 { a_minute % ROUNDS } else { 0 };
+        let share = a_minute / SWEEPS_PER_MINUTE + if round == 0 { a_minute % SWEEPS_PER_MINUTE } else { 0 };
         let now = unix_now();
         let mut due = HashMap::new();
         for (_, known) in self.cache.iter() {
             let CacheEntry::Session(cached) = known else { continue };
             let session = cached.session.load_full();
-            let is_due = session.access_expires_at <= now + CachedSession::ahead(&session, self.settings.refresh_ahead);
-            let is_used = cached.used_at.load(Ordering::Relaxed).saturating_add(IN_USE) > now;
+            let is_due =
+                session.access_expires_at <= now + CachedSession::refresh_margin(&session, self.settings.refresh_ahead);
+            let is_used = cached.used_at.load(Ordering::Relaxed).saturating_add(ACTIVE_SECONDS) > now;
             if is_due && is_used && due.len() < share as usize {
                 // Once a session, by however many of its tokens it is known.
                 due.insert(session.id, (cached, session.version));

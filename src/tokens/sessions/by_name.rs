@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     cache::CachedSession,
-    error::{Outcome, SessionError},
+    error::{RefreshResult, SessionError},
     ready_token::ReadyToken,
     state::{CacheEntry, Sessions, owns},
 };
@@ -27,7 +27,7 @@ use crate::{
 
 /// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds
 /// up the others for no longer, and they still have time for a call of their own.
-const CLAIMED_EXCHANGES: u32 = 2;
+const CREATION_LEASE_REQUESTS: u32 = 2;
 
 /// Who was given a token on behalf of a shopper.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +46,13 @@ impl Sessions {
         self: &Arc<Self>,
         name: &TokenDigest,
         site: &SiteId,
-        held: &Arc<ReadyToken>,
+        ready: &Arc<ReadyToken>,
         caller: Option<&CallerEntry>,
-        answer: &TokenResponse,
+        response: &TokenResponse,
     ) {
-        if let Some(mut session) = self.new_session(site, &held.verified, answer, Some(name)) {
+        if let Some(mut session) = self.new_session(site, &ready.verified, response, Some(name)) {
             session.caller = caller.cloned().map(Box::new);
-            self.insert_session(session, None).await.held.store(Some(Arc::clone(held)));
+            self.insert_session(session, None).await.ready.store(Some(Arc::clone(ready)));
         }
     }
 
@@ -63,7 +63,7 @@ impl Sessions {
         name: &TokenDigest,
     ) -> Result<Option<Arc<CachedSession>>, StoreError> {
         if let Some(CacheEntry::Session(cached)) = self.cache.get(name) {
-            return Ok(Some(cached).filter(|cached| !self.has_ended(cached)));
+            return Ok(Some(cached).filter(|cached| !self.is_revoked(cached)));
         }
         match self.store.find(name).await? {
             LookupResult::Session(session, used_at) if session.is_named && session.tokens.first() == Some(name) => {
@@ -81,16 +81,16 @@ impl Sessions {
 
     /// A named session whose newest token lives. One that is due is renewed behind the request; only one that has ended
     /// is waited for.
-    pub(in crate::tokens) async fn living(self: &Arc<Self>, cached: &Arc<CachedSession>) -> Outcome {
+    pub(in crate::tokens) async fn refresh_if_expired(self: &Arc<Self>, cached: &Arc<CachedSession>) -> RefreshResult {
         let now = unix_now();
         let session = cached.session.load_full();
         if self.is_idle(cached, now).await.unwrap_or(false) {
             return Err(SessionError::Expired);
         }
         self.note_use(cached, now).await;
-        let ahead = CachedSession::ahead(&session, self.settings.refresh_ahead);
+        let margin = CachedSession::refresh_margin(&session, self.settings.refresh_ahead);
         if session.access_expires_at > now {
-            if session.access_expires_at <= now + ahead && !cached.has_just_failed(now) {
+            if session.access_expires_at <= now + margin && !cached.has_recently_failed(now) {
                 self.refresh_in_background(cached);
             }
             return Ok(session);
@@ -105,11 +105,11 @@ impl Sessions {
         cached: &CachedSession,
         session: &Session,
     ) -> Result<Arc<ReadyToken>, TokenError> {
-        let is_newest = |held: &ReadyToken| session.tokens.last() == Some(&held.verified.digest);
-        if let Some(held) =
-            cached.held.load_full().filter(|held| is_newest(held) && self.verifier.still_verifies(&held.verified))
+        let is_newest = |ready: &ReadyToken| session.tokens.last() == Some(&ready.verified.digest);
+        if let Some(ready) =
+            cached.ready.load_full().filter(|ready| is_newest(ready) && self.verifier.still_verifies(&ready.verified))
         {
-            return Ok(held);
+            return Ok(ready);
         }
         let token = HashedToken::new(session.access_token.expose_secret());
         let verified = self.verifier.verify(&token, &session.owner.organization).await?;
@@ -117,9 +117,9 @@ impl Sessions {
             tracing::error!(organization = %session.owner.organization, "a session holds another shopper's token");
             return Err(TokenError::NotAShoppers);
         }
-        let held = Arc::new(ReadyToken::new(&session.access_token, verified)?);
-        cached.held.store(Some(Arc::clone(&held)));
-        Ok(held)
+        let ready = Arc::new(ReadyToken::new(&session.access_token, verified)?);
+        cached.ready.store(Some(Arc::clone(&ready)));
+        Ok(ready)
     }
 
     /// A token that SLAS has just given for a shopper of this organization, verified.
@@ -136,19 +136,19 @@ impl Sessions {
     pub(in crate::tokens) async fn replace_rejected(
         self: &Arc<Self>,
         cached: &Arc<CachedSession>,
-        refused: &TokenDigest,
+        rejected: &TokenDigest,
     ) -> Result<Option<Arc<Session>>, SessionError> {
-        let session = self.refresh_rejected(cached, refused).await?;
-        Ok(Some(session).filter(|session| session.tokens.last() != Some(refused)))
+        let session = self.refresh_rejected(cached, rejected).await?;
+        Ok(Some(session).filter(|session| session.tokens.last() != Some(rejected)))
     }
 
     /// The same for a session that is known here by the refused token.
-    pub async fn replace_rejected_token(self: &Arc<Self>, refused: &TokenDigest) -> Option<SecretString> {
-        let Some(CacheEntry::Session(cached)) = self.cache.get(refused) else { return None };
-        if self.has_ended(&cached) {
+    pub async fn replace_rejected_token(self: &Arc<Self>, rejected: &TokenDigest) -> Option<SecretString> {
+        let Some(CacheEntry::Session(cached)) = self.cache.get(rejected) else { return None };
+        if self.is_revoked(&cached) {
             return None;
         }
-        let session = self.replace_rejected(&cached, refused).await.ok()??;
+        let session = self.replace_rejected(&cached, rejected).await.ok()??;
         Some(session.access_token.clone())
     }
 
@@ -190,12 +190,15 @@ impl Sessions {
     }
 
     /// Asks for the right to make the session of a name.
-    pub(in crate::tokens) async fn claim(&self, name: &TokenDigest) -> Result<Option<CreationLock>, StoreError> {
-        self.store.acquire_creation_lock(name, self.exchange * CLAIMED_EXCHANGES).await
+    pub(in crate::tokens) async fn acquire_creation_lock(
+        &self,
+        name: &TokenDigest,
+    ) -> Result<Option<CreationLock>, StoreError> {
+        self.store.acquire_creation_lock(name, self.request_timeout * CREATION_LEASE_REQUESTS).await
     }
 
     /// Gives that right back.
-    pub(in crate::tokens) async fn release(&self, name: &TokenDigest, claim: CreationLock) {
+    pub(in crate::tokens) async fn release_creation_lock(&self, name: &TokenDigest, claim: CreationLock) {
         // A right that is not given back ends with its lease.
         let _ = self.store.release_creation_lock(name, claim).await;
     }

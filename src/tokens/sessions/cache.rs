@@ -1,4 +1,4 @@
-//! One session as this process last saw it, with what is true of it here alone: when it was used, and when a refresh failed.
+//! A session in this process's cache, and what only this process knows of it: the last use and the last failed refresh.
 
 use std::{
     sync::{
@@ -13,23 +13,23 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::ready_token::ReadyToken;
 use crate::store::{RevocationKeys, Session, SessionId};
 
-/// For so many seconds after a failure, a valid token asks for no refresh.
-const FAILED_FOR: u64 = 5;
-/// Seconds before its end in which a token may be renewed, from which on sessions spread over them.
-const WORTH_SPREADING: u64 = 30;
+/// How long a valid token causes no refresh after a failed one, seconds.
+const FAILURE_TTL: u64 = 5;
+/// Minimum refresh margin, in seconds, in which the refreshes of sessions are spread.
+const MIN_SPREAD_MARGIN: u64 = 30;
 
-/// A session as this process last saw it.
+/// A session in the cache.
 #[derive(Debug)]
 pub(in crate::tokens) struct CachedSession {
+    /// The newest version that this process knows.
     pub(super) session: ArcSwap<Session>,
-    /// What ends it.
     pub(super) revocation_keys: RevocationKeys,
-    /// The newest token of a named session, once somebody wanted it.
-    pub(super) held: ArcSwapOption<ReadyToken>,
+    /// The newest token of a named session, once it was requested.
+    pub(super) ready: ArcSwapOption<ReadyToken>,
     pub(super) used_at: AtomicU64,
-    /// The last use that the store was told of.
-    pub(super) told_at: AtomicU64,
-    /// When a refresh failed, or took longer than a valid token waits.
+    /// The last use that was written to the store.
+    pub(super) touched_at: AtomicU64,
+    /// When a refresh failed, or took longer than a request with a valid token waits.
     failed_at: AtomicU64,
 }
 
@@ -38,9 +38,9 @@ impl CachedSession {
         Self {
             revocation_keys: session.revocation_keys(),
             session: ArcSwap::from(session),
-            held: ArcSwapOption::empty(),
+            ready: ArcSwapOption::empty(),
             used_at: AtomicU64::new(used_at),
-            told_at: AtomicU64::new(used_at),
+            touched_at: AtomicU64::new(used_at),
             failed_at: AtomicU64::new(0),
         }
     }
@@ -49,16 +49,16 @@ impl CachedSession {
         self.failed_at.store(now, Ordering::Relaxed);
     }
 
-    pub(super) fn has_just_failed(&self, now: u64) -> bool {
-        self.failed_at.load(Ordering::Relaxed).saturating_add(FAILED_FOR) > now
+    pub(super) fn has_recently_failed(&self, now: u64) -> bool {
+        self.failed_at.load(Ordering::Relaxed).saturating_add(FAILURE_TTL) > now
     }
 
-    /// How long before its end the newest token is renewed: never more than a quarter of its life. Where that is long, each
-    /// session has a time of its own in it, so that shoppers who came together do not refresh_session together.
-    pub(super) fn ahead(session: &Session, refresh_ahead: Duration) -> u64 {
-        let ahead = refresh_ahead.as_secs().min(session.access_lifetime / 4);
+    /// How long before its expiry the newest token is due for a refresh, seconds: at most a quarter of its lifetime. A long
+    /// margin differs from session to session, so that sessions that began together are not refreshed together.
+    pub(super) fn refresh_margin(session: &Session, refresh_ahead: Duration) -> u64 {
+        let margin = refresh_ahead.as_secs().min(session.access_lifetime / 4);
         let SessionId([.., high, low]) = session.id;
-        let spread = if ahead < WORTH_SPREADING { 0 } else { ahead / 2 };
-        ahead - spread * u64::from(u16::from_be_bytes([high, low])) / (u64::from(u16::MAX) + 1)
+        let spread = if margin < MIN_SPREAD_MARGIN { 0 } else { margin / 2 };
+        margin - spread * u64::from(u16::from_be_bytes([high, low])) / (u64::from(u16::MAX) + 1)
     }
 }

@@ -5,7 +5,7 @@
 //! session here: under the session's lock the one that is valid now goes to SLAS in its place, and
 //! what SLAS answers is stored before the caller gets it. A caller that was given another may use the one
 //! before for a minute still; then it is as void as SLAS would have it. A caller that refreshes again and again gets the
-//! last answer again for [`A_REFRESH_EACH`] seconds. After a logout its refresh token is void, whatever SLAS thinks of it.
+//! last answer again for [`MIN_REFRESH_INTERVAL`] seconds. After a logout its refresh token is void, whatever SLAS thinks of it.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -14,9 +14,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    A_REFRESH_EACH,
     cache::CachedSession,
     error::SessionError,
+    refresh::MIN_REFRESH_INTERVAL,
     state::{CacheEntry, Sessions, owns},
 };
 use crate::{
@@ -99,11 +99,11 @@ impl Sessions {
         self: &Arc<Self>,
         site: &SiteId,
         token: &VerifiedToken,
-        answer: &TokenResponse,
+        response: &TokenResponse,
         epoch: Option<Epoch>,
     ) {
-        if let Some(session) = self.new_session(site, token, answer, None) {
-            let name = name_of(&session.refresh_token);
+        if let Some(session) = self.new_session(site, token, response, None) {
+            let name = refresh_token_digest(&session.refresh_token);
             self.insert_session(session.with_caller_refresh_token(name, None, unix_now()), epoch).await;
         }
     }
@@ -122,15 +122,17 @@ impl Sessions {
         origin: TokenOrigin,
     ) -> Result<Option<Epoch>, StoreError> {
         let shopper = &token.shopper;
-        let ends = self.revocations_of(&shopper.revocation_keys).await?;
-        if ends.epoch() == Epoch::default() {
+        let revocations = self.current_revocations(&shopper.revocation_keys).await?;
+        if revocations.epoch() == Epoch::default() {
             return Ok(Some(Epoch::default()));
         }
-        let is_covered = ends.revokes_issued_at(shopper.issued_at);
+        let is_covered = revocations.revokes_issued_at(shopper.issued_at);
         let epoch = match origin {
-            TokenOrigin::Login => ends.epoch(),
-            TokenOrigin::Refresh(RefreshTokenEpoch::Epoch(epoch)) if !ends.revokes(epoch) => epoch,
-            TokenOrigin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => return Ok(Some(ends.epoch())),
+            TokenOrigin::Login => revocations.epoch(),
+            TokenOrigin::Refresh(RefreshTokenEpoch::Epoch(epoch)) if !revocations.revokes(epoch) => epoch,
+            TokenOrigin::Refresh(RefreshTokenEpoch::StoreUnavailable) if !is_covered => {
+                return Ok(Some(revocations.epoch()));
+            }
             TokenOrigin::Refresh(_) => {
                 // Its issue time would show it as later than the logout.
                 self.store.revoke_token(&token.digest).await?;
@@ -144,14 +146,14 @@ impl Sessions {
             self.store.record_epoch(&token.digest, epoch, life).await?;
         }
         if let Some(refresh_token) = refresh_token {
-            self.store.record_epoch(&name_of(refresh_token), epoch, REVOCATION_TTL).await?;
+            self.store.record_epoch(&refresh_token_digest(refresh_token), epoch, REVOCATION_TTL).await?;
         }
         Ok(Some(epoch))
     }
 
     /// What is known of a refresh token without a session.
     pub async fn refresh_token_epoch(&self, refresh_token: &SecretString) -> RefreshTokenEpoch {
-        match self.store.find(&name_of(refresh_token)).await {
+        match self.store.find(&refresh_token_digest(refresh_token)).await {
             Ok(LookupResult::Epoch(epoch)) => RefreshTokenEpoch::Epoch(epoch),
             Ok(_) => RefreshTokenEpoch::Unknown,
             Err(_) => RefreshTokenEpoch::StoreUnavailable,
@@ -169,7 +171,7 @@ impl Sessions {
         site: Option<&SiteId>,
         refresh_token: &SecretString,
     ) -> Result<PresentedRefreshToken, StoreError> {
-        let presented = name_of(refresh_token);
+        let presented = refresh_token_digest(refresh_token);
         let session = match self.store.find(&presented).await? {
             LookupResult::Session(session, _) => session,
             LookupResult::Revoked => return Ok(PresentedRefreshToken::Revoked),
@@ -178,10 +180,10 @@ impl Sessions {
             }
         };
         let owner = &session.owner;
-        let is_theirs = owner.organization == *organization
+        let is_owned = owner.organization == *organization
             && owner.client == *client
             && site.is_none_or(|site| owner.site == *site);
-        let is_good = is_theirs
+        let is_good = is_owned
             && session.refresh_token_history.as_deref().is_some_and(|handed| handed.accepts(&presented, unix_now()));
         Ok(if is_good {
             PresentedRefreshToken::Session(CallerHeldSession { session, presented })
@@ -217,10 +219,10 @@ impl Sessions {
         Exchange: Future<Output = Result<Response, SalesforceError>> + Send + 'static,
     {
         let sessions = Arc::clone(self);
-        let place = last_answer_of(&handed.session, proof);
-        let request = sha256([&place, b"\0".as_slice(), request].concat());
-        if let Some(answer) = self.refusals.answer(&request) {
-            return Ok(CallerRefresh::Response(answer));
+        let key = last_response_key(&handed.session, proof);
+        let request = sha256([&key, b"\0".as_slice(), request].concat());
+        if let Some(response) = self.failed_refreshes.response(&request) {
+            return Ok(CallerRefresh::Response(response));
         }
         let refreshing = tokio::spawn(correlation::inherit(async move {
             let (session, fencing_token) = match sessions.lock(&handed.session).await {
@@ -228,16 +230,16 @@ impl Sessions {
                 Err(error @ SessionError::Store(_)) => return Err(error),
                 Err(_) => return Ok(CallerRefresh::Gone),
             };
-            if let Some(answer) = sessions.last_answer(&session, &place).await {
+            if let Some(response) = sessions.last_response(&session, &key).await {
                 sessions.unlock(&session, fencing_token).await;
-                return Ok(CallerRefresh::Response(answer));
+                return Ok(CallerRefresh::Response(response));
             }
             match exchange(session.refresh_token.clone()).await {
-                Ok(answer) => {
-                    sessions.refusals.note_answer(request, &answer);
+                Ok(response) => {
+                    sessions.failed_refreshes.record_response(request, &response);
                     let is_kept =
-                        sessions.keep_answer(&session, &handed.presented, fencing_token, &answer, &place).await;
-                    Ok(if is_kept { CallerRefresh::Response(answer) } else { CallerRefresh::Revoked })
+                        sessions.accept_response(&session, &handed.presented, fencing_token, &response, &key).await;
+                    Ok(if is_kept { CallerRefresh::Response(response) } else { CallerRefresh::Revoked })
                 }
                 Err(error) => {
                     sessions.unlock(&session, fencing_token).await;
@@ -249,13 +251,13 @@ impl Sessions {
     }
 
     /// The last answer to a caller's own refresh of a session, if it is a moment old and still its newest.
-    async fn last_answer(&self, session: &Session, place: &[u8]) -> Option<Response> {
+    async fn last_response(&self, session: &Session, key: &[u8]) -> Option<Response> {
         let now = unix_now();
-        let ahead = CachedSession::ahead(session, self.settings.refresh_ahead);
-        if session.refreshed_at + A_REFRESH_EACH <= now || session.access_expires_at <= now + ahead {
+        let margin = CachedSession::refresh_margin(session, self.settings.refresh_ahead);
+        if session.refreshed_at + MIN_REFRESH_INTERVAL <= now || session.access_expires_at <= now + margin {
             return None;
         }
-        let kept = self.store.get_value(place).await.ok()??;
+        let kept = self.store.get_value(key).await.ok()??;
         let (version, body) = kept.split_first_chunk::<8>()?;
         if u64::from_be_bytes(*version) != session.version {
             return None;
@@ -265,18 +267,18 @@ impl Sessions {
     }
 
     /// Takes over what SLAS answered. Says whether the caller may have it: not if the session was ended meanwhile.
-    async fn keep_answer(
+    async fn accept_response(
         self: &Arc<Self>,
         session: &Arc<Session>,
         presented: &TokenDigest,
         fencing_token: FencingToken,
-        answer: &Response,
-        place: &[u8],
+        response: &Response,
+        key: &[u8],
     ) -> bool {
-        if answer.status != StatusCode::OK {
-            let error = SalesforceError::from_response(answer);
+        if response.status != StatusCode::OK {
+            let error = SalesforceError::from_response(response);
             if error.is_refresh_token_rejected() {
-                if self.refused(session, fencing_token, error).await.is_err() {
+                if self.end_rejected(session, fencing_token, error).await.is_err() {
                     self.mark_revoked(session);
                 }
             } else {
@@ -285,24 +287,24 @@ impl Sessions {
             return true;
         }
         let now = unix_now();
-        let renewed = match json::read::<TokenResponse>(&answer.body) {
-            Ok(answer) => self.refreshed(session, answer).await,
+        let refreshed = match json::read::<TokenResponse>(&response.body) {
+            Ok(response) => self.refreshed(session, response).await,
             Err(_) => None,
         };
-        let Some(renewed) = renewed else {
+        let Some(refreshed) = refreshed else {
             self.unlock(session, fencing_token).await;
             return true;
         };
-        let name = name_of(&renewed.refresh_token);
-        let renewed = Arc::new(renewed.with_caller_refresh_token(name, Some(presented), now));
-        match self.write(session, Arc::clone(&renewed), fencing_token).await {
+        let name = refresh_token_digest(&refreshed.refresh_token);
+        let refreshed = Arc::new(refreshed.with_caller_refresh_token(name, Some(presented), now));
+        match self.write(session, Arc::clone(&refreshed), fencing_token).await {
             Ok(newest) => {
-                if Arc::ptr_eq(&newest, &renewed) {
-                    let kept = [&newest.version.to_be_bytes(), &answer.body[..]].concat();
+                if Arc::ptr_eq(&newest, &refreshed) {
+                    let kept = [&newest.version.to_be_bytes(), &response.body[..]].concat();
                     // Without it the next refresh goes to SLAS.
-                    let _ = self.store.put_value(place, &kept, Duration::from_secs(A_REFRESH_EACH)).await;
+                    let _ = self.store.put_value(key, &kept, Duration::from_secs(MIN_REFRESH_INTERVAL)).await;
                 }
-                !self.adopt(newest, now).await
+                !self.cache_version(newest, now).await
             }
             Err(SessionError::LoggedOut | SessionError::Expired) => false,
             Err(error) => {
@@ -313,7 +315,7 @@ impl Sessions {
     }
 
     /// Makes the newest version known in this process. Says whether it was ended meanwhile.
-    async fn adopt(&self, newest: Arc<Session>, now: u64) -> bool {
+    async fn cache_version(&self, newest: Arc<Session>, now: u64) -> bool {
         let known = newest.tokens.iter().find_map(|token| match self.cache.get(token) {
             Some(CacheEntry::Session(cached)) => Some(cached),
             _ => None,
@@ -324,17 +326,17 @@ impl Sessions {
             self.cache.insert(*token, CacheEntry::Session(Arc::clone(&cached)));
         }
         self.note_use(&cached, now).await;
-        self.has_ended(&cached)
+        self.is_revoked(&cached)
     }
 }
 
 /// Where the last answer to a refresh of a session is kept. Only who proved to be the same client gets it again.
-fn last_answer_of(session: &Session, proof: &[u8]) -> Vec<u8> {
+fn last_response_key(session: &Session, proof: &[u8]) -> Vec<u8> {
     let proof = sha256([b"last answer\0", proof].concat());
     [b"answer/".as_slice(), &session.id.0, &proof].concat()
 }
 
 /// The name of a refresh token: never an access token's.
-fn name_of(refresh_token: &SecretString) -> TokenDigest {
+fn refresh_token_digest(refresh_token: &SecretString) -> TokenDigest {
     sha256([b"refresh token\0", refresh_token.expose_secret().as_bytes()].concat())
 }

@@ -1,4 +1,4 @@
-//! The errors of sessions.
+//! Why a session provides no token.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use crate::{
     store::{Session, StoreError},
 };
 
-/// The session after its refresh.
-pub(super) type Outcome = Result<Arc<Session>, SessionError>;
+/// The session after its refresh, or why there is none.
+pub(super) type RefreshResult = Result<Arc<Session>, SessionError>;
 
-/// Why a verified token is good for nothing.
+/// Why a verified token cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// It has ended, and no session makes up for it.
-    #[error("the token has ended and has no session here")]
+    /// The token has expired and has no session, or its session has expired.
+    #[error("the token has expired and has no session here")]
     Expired,
-    /// Its session was logged out.
+    /// The session was logged out.
     #[error("the session was logged out")]
     LoggedOut,
-    /// SLAS refused the refresh token: the session is over.
-    #[error("the session is over: {0}")]
+    /// SLAS rejected the refresh token, which ends the session.
+    #[error("SLAS rejected the refresh token: {0}")]
     RefreshRejected(SalesforceError),
-    /// SLAS could not be asked, or does not know the client any more; the session stays.
+    /// SLAS failed, or rejected the client. The session remains.
     #[error("the session could not be refreshed: {0}")]
     Slas(SalesforceError),
-    /// The store could not be asked; the session stays.
+    /// The store failed. The session remains.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

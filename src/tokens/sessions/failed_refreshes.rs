@@ -1,10 +1,10 @@
-//! Refreshes that ended no session and that would fail the same way at once: a negative cache.
+//! A negative cache of refreshes that failed without ending the session.
 //!
-//! SLAS's published refusals of a void refresh token end the session. Any other refusal (4xx), and a token of another shopper,
-//! says nothing about the session, so the session stays; but its requests must not ask SLAS again one by one. The
-//! refusal is remembered for the session and, where SLAS refused the gateway's own client, for all sessions of that client
-//! at that site. A configuration that takes its place begins with an empty cache, so that a corrected secret counts at once.
-//! Failures of SLAS itself (5xx, 429, no answer, or one that cannot be read) are the guard's affair.
+//! SLAS's published rejections of a refresh token end the session. Any other rejection (4xx), and a token of another shopper,
+//! leaves the session as it is, and the next request would fail in the same way. The cache holds the error for the session.
+//! If SLAS rejected the gateway's client, the error applies to all sessions of that client at that site. A reload starts
+//! with an empty cache, so that a corrected secret is used at once. Failures of SLAS itself (5xx, 429, no response) are not
+//! cached here: see [`CallGuard`](crate::salesforce::guard::CallGuard).
 
 use std::time::{Duration, Instant};
 
@@ -17,58 +17,58 @@ use crate::{
     types::{ClientId, OrganizationId, SiteId},
 };
 
-/// How long a refusal is remembered for a session.
-const SESSION_REFUSED_FOR: Duration = Duration::from_secs(10);
-/// How long a conflict with another request of the same shopper is: SLAS's windows are of a second or three.
-const CONFLICT_FOR: Duration = Duration::from_secs(1);
-/// How long a token of another shopper is.
-const WRONG_TOKEN_FOR: Duration = Duration::from_secs(1);
-/// How long a refusal of the gateway's own client is remembered for its sessions: its secret may just be changing.
-const CLIENT_REFUSED_FOR: Duration = Duration::from_secs(5);
+/// How long a rejection is cached for a session.
+const SESSION_REJECTION_TTL: Duration = Duration::from_secs(10);
+/// How long a conflict with another request of the same shopper is cached. SLAS's windows last one or three seconds.
+const CONFLICT_TTL: Duration = Duration::from_secs(1);
+/// How long the error of another shopper's token is cached.
+const WRONG_TOKEN_TTL: Duration = Duration::from_secs(1);
+/// How long a rejection of the gateway's client is cached for its sessions. Its secret may be in rotation.
+const CLIENT_REJECTION_TTL: Duration = Duration::from_secs(5);
 /// How long SLAS's answer to a client's own request is given again to the same request.
-const ANSWER_REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Most refusals remembered, and most answers.
-const MAX_REFUSALS: u64 = 100_000;
-const MAX_ANSWERS: u64 = 10_000;
-/// Longest answer that is remembered, bytes. SLAS's refusals have about 150.
+const RESPONSE_TTL: Duration = Duration::from_secs(10);
+/// Maximum numbers of cached errors and responses.
+const MAX_FAILURES: u64 = 100_000;
+const MAX_RESPONSES: u64 = 10_000;
+/// Maximum size of a cached response, bytes. SLAS's rejections have about 150.
 const MAX_RESPONSE_BYTES: usize = 4 * 1024;
 
-/// What SLAS refused to refresh.
+/// What a cached error applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Refused {
+enum FailureKey {
     Session(SessionId),
     Client(OrganizationId, ClientId, SiteId),
 }
 
-impl Refused {
+impl FailureKey {
     fn client(owner: &Owner) -> Self {
         Self::Client(owner.organization.clone(), owner.client.clone(), owner.site.clone())
     }
 }
 
-/// The refusals of one configuration.
+/// The failed refreshes of one configuration.
 #[derive(Debug)]
-pub(super) struct RefreshRefusals {
-    refusals: Cache<Refused, (SalesforceError, Instant)>,
+pub(super) struct FailedRefreshes {
+    failures: Cache<FailureKey, (SalesforceError, Instant)>,
     /// By a digest of a client's own request: its answer.
-    answers: Cache<[u8; 32], Response>,
+    responses: Cache<[u8; 32], Response>,
 }
 
-impl RefreshRefusals {
+impl FailedRefreshes {
     pub(super) fn new() -> Self {
         Self {
-            refusals: Cache::builder().max_capacity(MAX_REFUSALS).time_to_live(SESSION_REFUSED_FOR).build(),
-            answers: Cache::builder().max_capacity(MAX_ANSWERS).time_to_live(ANSWER_REFUSED_FOR).build(),
+            failures: Cache::builder().max_capacity(MAX_FAILURES).time_to_live(SESSION_REJECTION_TTL).build(),
+            responses: Cache::builder().max_capacity(MAX_RESPONSES).time_to_live(RESPONSE_TTL).build(),
         }
     }
 
-    /// Remembers why a refresh failed, if the next one would fail the same way.
-    pub(super) fn note(&self, session: &Session, error: &SessionError) {
+    /// Caches the error of a refresh, if the next refresh would fail in the same way.
+    pub(super) fn record(&self, session: &Session, error: &SessionError) {
         let SessionError::Slas(error) = error else { return };
-        let remembered_for = match error {
-            error if error.is_client_rejected() => CLIENT_REFUSED_FOR,
-            SalesforceError::Rejected { .. } => SESSION_REFUSED_FOR,
-            SalesforceError::Conflict => CONFLICT_FOR,
+        let ttl = match error {
+            error if error.is_client_rejected() => CLIENT_REJECTION_TTL,
+            SalesforceError::Rejected { .. } => SESSION_REJECTION_TTL,
+            SalesforceError::Conflict => CONFLICT_TTL,
             SalesforceError::RateLimited { .. }
             | SalesforceError::ServerError(_)
             | SalesforceError::Transport(_)
@@ -76,40 +76,40 @@ impl RefreshRefusals {
             | SalesforceError::CircuitOpen
             | SalesforceError::Random(_) => return,
         };
-        self.remember(session, error, remembered_for);
+        self.insert(session, error, ttl);
         if error.is_client_rejected() {
-            let until = Instant::now() + CLIENT_REFUSED_FOR;
-            self.refusals.insert(Refused::client(&session.owner), (error.clone(), until));
+            let until = Instant::now() + CLIENT_REJECTION_TTL;
+            self.failures.insert(FailureKey::client(&session.owner), (error.clone(), until));
         }
     }
 
-    /// Remembers that SLAS answered with a token that is not this shopper's.
-    pub(super) fn note_wrong_token(&self, session: &Session, error: &SalesforceError) {
-        self.remember(session, error, WRONG_TOKEN_FOR);
+    /// Caches that SLAS responded with another shopper's token.
+    pub(super) fn record_wrong_token(&self, session: &Session, error: &SalesforceError) {
+        self.insert(session, error, WRONG_TOKEN_TTL);
     }
 
-    fn remember(&self, session: &Session, error: &SalesforceError, time: Duration) {
-        self.refusals.insert(Refused::Session(session.id), (error.clone(), Instant::now() + time));
+    fn insert(&self, session: &Session, error: &SalesforceError, ttl: Duration) {
+        self.failures.insert(FailureKey::Session(session.id), (error.clone(), Instant::now() + ttl));
     }
 
-    /// Why SLAS is not worth asking for this session now.
+    /// The cached error of a session.
     pub(super) fn find(&self, session: &Session) -> Option<SessionError> {
         let now = Instant::now();
-        let of = |refused: Refused| self.refusals.get(&refused).filter(|(_, until)| *until > now);
-        let (error, _) = of(Refused::Session(session.id)).or_else(|| of(Refused::client(&session.owner)))?;
+        let of = |key: FailureKey| self.failures.get(&key).filter(|(_, until)| *until > now);
+        let (error, _) = of(FailureKey::Session(session.id)).or_else(|| of(FailureKey::client(&session.owner)))?;
         Some(SessionError::Slas(error))
     }
 
     /// Remembers SLAS's answer to a client's own request, if it is a refusal.
-    pub(super) fn note_answer(&self, request: [u8; 32], answer: &Response) {
-        let is_refusal = matches!(SalesforceError::from_response(answer), SalesforceError::Rejected { .. });
-        if is_refusal && answer.body.len() <= MAX_RESPONSE_BYTES {
-            self.answers.insert(request, answer.clone());
+    pub(super) fn record_response(&self, request: [u8; 32], response: &Response) {
+        let is_rejection = matches!(SalesforceError::from_response(response), SalesforceError::Rejected { .. });
+        if is_rejection && response.body.len() <= MAX_RESPONSE_BYTES {
+            self.responses.insert(request, response.clone());
         }
     }
 
     /// SLAS's answer to the same request a moment ago, if it was a refusal.
-    pub(super) fn answer(&self, request: &[u8; 32]) -> Option<Response> {
-        self.answers.get(request)
+    pub(super) fn response(&self, request: &[u8; 32]) -> Option<Response> {
+        self.responses.get(request)
     }
 }

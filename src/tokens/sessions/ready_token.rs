@@ -1,4 +1,4 @@
-//! A verified token that the gateway itself holds.
+//! A verified token with its `Authorization` header.
 
 use http::HeaderValue;
 use secrecy::SecretString;
@@ -8,17 +8,17 @@ use crate::{
     verify::shopper_token::{TokenError, VerifiedToken},
 };
 
-/// A token that the gateway holds, verified and ready to go upstream as often as it is wanted.
+/// A verified token that the gateway holds, as the value of an `Authorization` header.
 #[derive(Debug)]
 pub struct ReadyToken {
     /// `Bearer` and the token.
     pub authorization: HeaderValue,
-    /// Who it speaks for.
+    /// The result of its verification.
     pub verified: VerifiedToken,
 }
 
 impl ReadyToken {
-    /// A token with its verdict.
+    /// A token and the result of its verification.
     ///
     /// # Errors
     /// [`TokenError::NotAShoppers`] if the token cannot be a header value.
@@ -26,7 +26,7 @@ impl ReadyToken {
         Ok(Self { authorization: bearer(token).ok_or(TokenError::NotAShoppers)?, verified })
     }
 
-    /// The token itself.
+    /// The token.
     #[must_use]
     pub fn token(&self) -> SecretString {
         let text = self.authorization.to_str().unwrap_or_default();

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     cache::CachedSession,
-    error::{Outcome, SessionError},
-    state::{CacheEntry, REPLACEMENTS, Sessions, digest_of, ends_at, owns},
+    error::{RefreshResult, SessionError},
+    state::{CacheEntry, REPLACEMENTS, Sessions, digest_of, owns, token_expiry},
 };
 use crate::{
     correlation,
@@ -28,6 +28,8 @@ use crate::{
     verify::shopper_token::TokenError,
 };
 
+/// A caller that asks for refreshes gets the newest token again for this time after a refresh, seconds.
+pub const MIN_REFRESH_INTERVAL: u64 = 10;
 /// A lease outlives the exchange by this much: time to write the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
 /// After a refusal, how long a refresh of an overtaken lock may still turn up with the reason.
@@ -46,7 +48,7 @@ const WRITE_RETRIES: RetrySchedule = RetrySchedule {
 pub(super) type LockedSession = (Arc<Session>, FencingToken);
 
 /// How the wait for a session's lock ended.
-enum Waited {
+enum LockWait {
     Locked(LockedSession),
     /// Another replica has refreshed the session.
     Refreshed(Arc<Session>),
@@ -57,17 +59,16 @@ impl Sessions {
     pub(super) async fn refresh_session(
         self: &Arc<Self>,
         cached: &Arc<CachedSession>,
-        seen: u64,
+        seen_version: u64,
         priority: Priority,
-    ) -> Outcome {
+    ) -> RefreshResult {
         let session = cached.session.load_full();
-        if session.version > seen {
+        if session.version > seen_version {
             self.count("coalesced");
             return Ok(session);
         }
-        let (outcome, joined) =
-            self.refreshes.join(&session.id, || self.refresh_task(cached, &session, priority)).await;
-        if joined == FlightRole::Follower {
+        let (outcome, role) = self.refreshes.join(&session.id, || self.refresh_task(cached, &session, priority)).await;
+        if role == FlightRole::Follower {
             self.count("coalesced");
         }
         outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
@@ -78,13 +79,13 @@ impl Sessions {
     pub(super) async fn refresh_rejected(
         self: &Arc<Self>,
         cached: &Arc<CachedSession>,
-        refused: &TokenDigest,
-    ) -> Outcome {
+        rejected: &TokenDigest,
+    ) -> RefreshResult {
         let work = || {
-            let (sessions, cached, refused) = (Arc::clone(self), Arc::clone(cached), *refused);
+            let (sessions, cached, rejected) = (Arc::clone(self), Arc::clone(cached), *rejected);
             async move {
                 let session = cached.session.load_full();
-                let is_good = match session.tokens.last() == Some(&refused) {
+                let is_good = match session.tokens.last() == Some(&rejected) {
                     true => sessions.replacements.try_acquire(&session.id, REPLACEMENTS, 1).is_err(),
                     false => session.access_expires_at > unix_now(),
                 };
@@ -107,7 +108,7 @@ impl Sessions {
         cached: &Arc<CachedSession>,
         session: &Arc<Session>,
         priority: Priority,
-    ) -> impl Future<Output = Outcome> + use<> {
+    ) -> impl Future<Output = RefreshResult> + use<> {
         let (sessions, cached, session) = (Arc::clone(self), Arc::clone(cached), Arc::clone(session));
         async move {
             let outcome = sessions.run_refresh(&cached, &session, priority).await;
@@ -117,16 +118,22 @@ impl Sessions {
     }
 
     /// Refreshes, or waits for another replica's refresh, and remembers the result.
-    async fn run_refresh(&self, cached: &Arc<CachedSession>, session: &Arc<Session>, priority: Priority) -> Outcome {
-        let mut outcome = match self.refusals.find(session) {
+    async fn run_refresh(
+        &self,
+        cached: &Arc<CachedSession>,
+        session: &Arc<Session>,
+        priority: Priority,
+    ) -> RefreshResult {
+        let mut outcome = match self.failed_refreshes.find(session) {
             // Another replica may have had more luck.
-            Some(refused) => match self.newest(session).await {
-                Ok(newest) if newest.version <= session.version => return Err(refused),
+            Some(rejected) => match self.newest(session).await {
+                Ok(newest) if newest.version <= session.version => return Err(rejected),
                 outcome => outcome,
             },
             None => self.refresh_or_wait(session, priority).await,
         };
-        if outcome.as_ref().is_ok_and(|newest| self.ends.get_both(&cached.revocation_keys).revokes(newest.epoch)) {
+        if outcome.as_ref().is_ok_and(|newest| self.revocations.get_both(&cached.revocation_keys).revokes(newest.epoch))
+        {
             outcome = Err(SessionError::LoggedOut);
         }
         match &outcome {
@@ -138,31 +145,33 @@ impl Sessions {
             }
             Err(SessionError::RefreshRejected(_) | SessionError::LoggedOut) => self.mark_revoked(session),
             Err(error) => {
-                self.refusals.note(session, error);
+                self.failed_refreshes.record(session, error);
                 cached.note_failure(unix_now());
             }
         }
         outcome
     }
 
-    async fn refresh_or_wait(&self, session: &Arc<Session>, priority: Priority) -> Outcome {
+    async fn refresh_or_wait(&self, session: &Arc<Session>, priority: Priority) -> RefreshResult {
         let waited = poll_until(self.lock_deadline(), || async {
             if let Some(locked) = self.try_lock(session).await.transpose() {
-                return Some(locked.map(Waited::Locked));
+                return Some(locked.map(LockWait::Locked));
             }
             match self.newest(session).await {
-                Ok(newest) => (newest.version > session.version).then_some(Ok(Waited::Refreshed(newest))),
+                Ok(newest) => (newest.version > session.version).then_some(Ok(LockWait::Refreshed(newest))),
                 Err(error) => Some(Err(error)),
             }
         });
         match waited.await.unwrap_or(Err(SessionError::Store(StoreError::Unavailable)))? {
             // Another replica may have refreshed the session between the reading and the lock.
-            Waited::Locked((newest, fencing_token)) if newest.version > session.version => {
+            LockWait::Locked((newest, fencing_token)) if newest.version > session.version => {
                 self.unlock(session, fencing_token).await;
                 Ok(newest)
             }
-            Waited::Locked((newest, fencing_token)) => self.exchange(&newest, fencing_token, priority).await,
-            Waited::Refreshed(newest) => Ok(newest),
+            LockWait::Locked((newest, fencing_token)) => {
+                self.exchange_refresh_token(&newest, fencing_token, priority).await
+            }
+            LockWait::Refreshed(newest) => Ok(newest),
         }
     }
 
@@ -189,7 +198,7 @@ impl Sessions {
 
     /// How long a lock lasts that is not given back.
     fn lease(&self) -> Duration {
-        self.exchange + LEASE_MARGIN
+        self.request_timeout + LEASE_MARGIN
     }
 
     /// Until when a caller waits for a lock: one holder may have died with it, and one may use it after that.
@@ -198,24 +207,29 @@ impl Sessions {
     }
 
     /// Exchanges the refresh token under the lock, and stores the result before it is used.
-    async fn exchange(&self, session: &Arc<Session>, fencing_token: FencingToken, priority: Priority) -> Outcome {
-        let (Some(issuer), Some(client)) = (self.endpoints.get(&session.owner.organization), self.client_of(session))
+    async fn exchange_refresh_token(
+        &self,
+        session: &Arc<Session>,
+        fencing_token: FencingToken,
+        priority: Priority,
+    ) -> RefreshResult {
+        let (Some(endpoint), Some(client)) = (self.endpoints.get(&session.owner.organization), self.client_of(session))
         else {
             // The client was taken out of the configuration: nobody can refresh its sessions.
             self.unlock(session, fencing_token).await;
             return Err(SessionError::Expired);
         };
-        match issuer.slas.refresh(client, &session.owner.site, &session.refresh_token, priority).await {
-            Ok(answer) => match self.refreshed(session, answer).await {
-                Some(renewed) => self.write(session, Arc::new(renewed), fencing_token).await,
+        match endpoint.slas.refresh(client, &session.owner.site, &session.refresh_token, priority).await {
+            Ok(response) => match self.refreshed(session, response).await {
+                Some(refreshed) => self.write(session, Arc::new(refreshed), fencing_token).await,
                 None => {
                     self.unlock(session, fencing_token).await;
                     let error = SalesforceError::malformed("a token of another shopper, or none");
-                    self.refusals.note_wrong_token(session, &error);
+                    self.failed_refreshes.record_wrong_token(session, &error);
                     Err(SessionError::Slas(error))
                 }
             },
-            Err(error) if error.is_refresh_token_rejected() => self.refused(session, fencing_token, error).await,
+            Err(error) if error.is_refresh_token_rejected() => self.end_rejected(session, fencing_token, error).await,
             Err(error) => {
                 self.unlock(session, fencing_token).await;
                 Err(SessionError::Slas(error))
@@ -224,28 +238,28 @@ impl Sessions {
     }
 
     /// The session with what SLAS answered to its refresh token; `None` if that is another shopper's, or nobody's.
-    pub(super) async fn refreshed(&self, session: &Session, answer: TokenResponse) -> Option<Session> {
-        let digest = digest_of(&answer.access_token);
-        let token = answer.access_token.expose_secret();
+    pub(super) async fn refreshed(&self, session: &Session, response: TokenResponse) -> Option<Session> {
+        let digest = digest_of(&response.access_token);
+        let token = response.access_token.expose_secret();
         let access_expires_at = match self.verifier.verify_issued(token, &session.owner.organization).await {
             Ok(verified) if owns(&verified.shopper, &session.owner) => {
-                ends_at(verified.shopper.expires_at, answer.expires_in)
+                token_expiry(verified.shopper.expires_at, response.expires_in)
             }
             // SLAS gave it over a verified connection, and the refresh token before it may be void: what
             // cannot be verified just now is kept.
-            Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => unix_now().saturating_add(answer.expires_in),
+            Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => unix_now().saturating_add(response.expires_in),
             Ok(_) | Err(_) => {
                 tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with another token than its shopper's");
                 return None;
             }
         };
         Some(session.refreshed(
-            answer.access_token,
+            response.access_token,
             access_expires_at,
-            answer.expires_in,
+            response.expires_in,
             digest,
-            answer.refresh_token,
-            answer.refresh_token_expires_in.map(|life| unix_now().saturating_add(life)),
+            response.refresh_token,
+            response.refresh_token_expires_in.map(|life| unix_now().saturating_add(life)),
         ))
     }
 
@@ -253,16 +267,16 @@ impl Sessions {
     pub(super) async fn write(
         &self,
         session: &Arc<Session>,
-        renewed: Arc<Session>,
+        refreshed: Arc<Session>,
         fencing_token: FencingToken,
-    ) -> Outcome {
+    ) -> RefreshResult {
         for attempt in 1..=WRITE_ATTEMPTS {
-            match self.store.replace(Arc::clone(&renewed), fencing_token).await {
-                Ok(CasResult::Written) => return Ok(renewed),
+            match self.store.replace(Arc::clone(&refreshed), fencing_token).await {
+                Ok(CasResult::Written) => return Ok(refreshed),
                 Ok(CasResult::Conflict) => {
                     let newest = self.newest(session).await;
                     if let Err(SessionError::LoggedOut | SessionError::Expired) = &newest {
-                        self.refuse_newest(&renewed).await;
+                        self.revoke_newest(&refreshed).await;
                     }
                     return newest;
                 }
@@ -270,9 +284,9 @@ impl Sessions {
                     tracing::error!(%error, "a refreshed session could not be stored; going on trying");
                     let store = Arc::clone(&self.store);
                     retry_in_background(WRITE_RETRIES, move || {
-                        let (store, renewed) = (Arc::clone(&store), Arc::clone(&renewed));
+                        let (store, refreshed) = (Arc::clone(&store), Arc::clone(&refreshed));
                         async move {
-                            store.replace(renewed, fencing_token).await?;
+                            store.replace(refreshed, fencing_token).await?;
                             tracing::info!("a refreshed session was stored late");
                             Ok::<_, StoreError>(())
                         }
@@ -286,8 +300,8 @@ impl Sessions {
     }
 
     /// Refuses the token of a refresh that came too late: its session was ended meanwhile.
-    async fn refuse_newest(&self, renewed: &Session) {
-        let Some(token) = renewed.tokens.last() else { return };
+    async fn revoke_newest(&self, refreshed: &Session) {
+        let Some(token) = refreshed.tokens.last() else { return };
         self.cache.insert(*token, CacheEntry::Revoked);
         if let Err(error) = self.store.revoke_token(token).await {
             tracing::warn!(%error, "the token of a refresh that a logout overtook could not be refused; no caller has it");
@@ -296,12 +310,12 @@ impl Sessions {
 
     /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
     /// rotated it already and writes that a moment later.
-    pub(super) async fn refused(
+    pub(super) async fn end_rejected(
         &self,
         session: &Arc<Session>,
         fencing_token: FencingToken,
         error: SalesforceError,
-    ) -> Outcome {
+    ) -> RefreshResult {
         let overtaken = fencing_token.number > session.version + 1;
         let until = Instant::now() + if overtaken { OVERTAKEN_GRACE } else { Duration::ZERO };
         let rotated = poll_until(until, || async {
@@ -320,8 +334,8 @@ impl Sessions {
             .revoke(RevocationTarget::Session(session), self.revocation_time(&session.owner.organization))
             .await
         {
-            Ok(end) => {
-                self.ends.note(session.revocation_keys().session, end);
+            Ok(revocation) => {
+                self.revocations.merge(session.revocation_keys().session, revocation);
             }
             Err(error) => tracing::warn!(%error, "an ended session stays in the store until it can be reached"),
         }
@@ -329,7 +343,7 @@ impl Sessions {
     }
 
     /// The session as the store has it now.
-    pub(super) async fn newest(&self, session: &Session) -> Outcome {
+    pub(super) async fn newest(&self, session: &Session) -> RefreshResult {
         for token in session.tokens.iter().rev() {
             match self.store.find(token).await? {
                 LookupResult::Session(newest, _) if newest.id == session.id => return Ok(newest),

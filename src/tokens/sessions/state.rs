@@ -1,6 +1,7 @@
-//! The state of all sessions of this process: which it knows, how it asks the store for others, and how it keeps new ones.
+//! The state that all operations on sessions share: the cache, the store, and the revocations that this process knows of.
 //!
-//! Refreshes, named sessions and the ends of sessions build on it.
+//! The cache holds what the store returned for a token. `background` applies the revocations of other replicas to it, so an
+//! entry needs no lookup while it is cached. A reload of the configuration keeps the cache and refreshes in progress.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -10,7 +11,7 @@ use std::{
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{cache::CachedSession, error::Outcome, failed_refreshes::RefreshRefusals};
+use super::{cache::CachedSession, error::RefreshResult, failed_refreshes::FailedRefreshes};
 use crate::{
     config::{self, SlasClient},
     jwt::{TokenDigest, token_digest},
@@ -35,97 +36,100 @@ use crate::{
 
 /// How long writing a revocation record may take in this process, in addition to the store's timeout.
 const REVOCATION_WRITE_MARGIN: Duration = Duration::from_millis(150);
-/// Life of a guest's refresh token when SLAS does not say it, seconds.
+/// Lifetime of a guest's refresh token if SLAS does not send it, seconds.
 const GUEST_REFRESH_SECONDS: u64 = 30 * 24 * 3600;
-/// Life of a registered shopper's refresh token when SLAS does not say it, seconds.
+/// Lifetime of a registered shopper's refresh token if SLAS does not send it, seconds.
 const REGISTERED_REFRESH_SECONDS: u64 = 90 * 24 * 3600;
-/// A token without a session is asked for again after this many seconds.
-pub(super) const NOTHING_FOR: u64 = 60;
-/// At most one token that an API refused is replaced in this time, so that an API that refuses everything makes no storm.
+/// How long the cache remembers that a token has no session, seconds.
+pub(super) const UNKNOWN_TTL: u64 = 60;
+/// How often a session's token is replaced because an API rejected it. An API that rejects every token causes no storm.
 pub(super) const REPLACEMENTS: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(1) };
-/// Beside a store in memory, one of so many of its sessions is also known here.
-const MEMORY_SHARE: u64 = 16;
-/// At least so many tokens are known.
-const LEAST_KNOWN: usize = 1000;
-/// How a login that the store did not take is offered to it again.
+/// In front of a store in memory, the cache holds this part of `sessions.capacity`.
+const MEMORY_STORE_CACHE_DIVISOR: u64 = 16;
+/// Minimum capacity of the cache, tokens.
+const MIN_CACHE_CAPACITY: usize = 1000;
+/// How a login is stored that the store did not accept at first.
 const INSERT_RETRIES: RetrySchedule = RetrySchedule {
     interval: Duration::from_secs(1),
     attempts: 60,
-    failure_message: "a session was never stored; it ends with its access token",
+    failure_message: "session never stored, it ends with its access token",
 };
 
-/// The sessions of this gateway.
+/// All sessions of this gateway.
 #[derive(Debug)]
 pub struct Sessions {
     pub(super) store: Arc<dyn SessionStore>,
     pub(super) endpoints: ByOrganization<SlasEndpoint>,
     pub(super) verifier: Arc<ShopperVerifier>,
     pub(super) cache: Arc<Cache<TokenDigest, CacheEntry>>,
-    /// What was ended, here or elsewhere.
-    pub(super) ends: Arc<RevocationSet>,
-    pub(super) refreshes: Arc<SingleFlight<SessionId, Outcome>>,
-    /// How far the news of other replicas have been read.
-    pub(super) news: Arc<tokio::sync::Mutex<Cursor>>,
+    /// The revocations that this process knows of.
+    pub(super) revocations: Arc<RevocationSet>,
+    pub(super) refreshes: Arc<SingleFlight<SessionId, RefreshResult>>,
+    /// The last revocation event that was read from the store.
+    pub(super) revocation_cursor: Arc<tokio::sync::Mutex<Cursor>>,
     pub(super) replacements: KeyedRateLimiter<SessionId>,
-    /// Refreshes that SLAS refused without ending the session.
-    pub(super) refusals: RefreshRefusals,
+    /// Refreshes that would fail again in the same way.
+    pub(super) failed_refreshes: FailedRefreshes,
     pub(super) settings: config::Sessions,
-    /// How long a refresh may take, at most.
-    pub(super) exchange: Duration,
+    /// Time limit of one request to SLAS.
+    pub(super) request_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// SLAS of one organization and the clients that sessions may be of.
+/// SLAS of one organization, and the clients whose sessions can be refreshed.
 #[derive(Debug, Clone)]
 pub struct SlasEndpoint {
-    /// Its SLAS.
+    /// The organization's SLAS.
     pub slas: Slas,
-    /// Its clients.
+    /// The configured clients.
     pub clients: Vec<SlasClient>,
 }
 
-/// What this process knows of a token without asking the store.
+/// What this process knows of a token.
 #[derive(Debug, Clone)]
 pub(super) enum CacheEntry {
+    /// The token belongs to this session.
     Session(Arc<CachedSession>),
-    /// The store had nothing, at that time.
+    /// The store knew nothing of the token at this time.
     Unknown(u64),
-    /// It has no session, and came after these ends.
+    /// The token has no session, and this epoch.
     Epoch(Arc<Epoch>),
+    /// The token's session was logged out or ended.
     Revoked,
 }
 
 impl Sessions {
-    /// Sessions in `store`, refreshed at `endpoints`; `exchange` is the time limit of one call to SLAS.
+    /// Sessions in `store`, refreshed at `endpoints`. `request_timeout` is the time limit of one request to SLAS.
     #[must_use]
     pub fn new(
         store: Arc<dyn SessionStore>,
         endpoints: ByOrganization<SlasEndpoint>,
         verifier: Arc<ShopperVerifier>,
         settings: config::Sessions,
-        exchange: Duration,
+        request_timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        // What is in the same process is soon asked for; what is not is kept here in full.
-        let share = if store.is_shared() { 1 } else { MEMORY_SHARE };
-        let capacity = usize::try_from(settings.capacity / share).unwrap_or(usize::MAX).max(LEAST_KNOWN);
+        // A lookup in a store in memory is cheap, so the cache may be smaller.
+        let share = if store.is_shared() { 1 } else { MEMORY_STORE_CACHE_DIVISOR };
+        let capacity = usize::try_from(settings.capacity / share).unwrap_or(usize::MAX).max(MIN_CACHE_CAPACITY);
         Arc::new(Self {
             store,
             endpoints,
             verifier,
             cache: Arc::new(Cache::new(capacity)),
-            ends: Arc::default(),
+            revocations: Arc::default(),
             refreshes: SingleFlight::new(),
-            news: Arc::default(),
+            revocation_cursor: Arc::default(),
             replacements: KeyedRateLimiter::default(),
-            refusals: RefreshRefusals::new(),
+            failed_refreshes: FailedRefreshes::new(),
             settings,
-            exchange,
+            request_timeout,
             metrics,
         })
     }
 
-    /// The same sessions by other settings: what is known and under way stays, if they live in the same store.
+    /// Returns these sessions with the cache and the refreshes in progress of `before`, if both use the same store. The cache
+    /// of failed refreshes starts empty, so that a corrected configuration is used at once.
     #[must_use]
     pub fn inherit_cache(self: Arc<Self>, before: &Self) -> Arc<Self> {
         self.verifier.learn_clocks_of(&before.verifier);
@@ -137,23 +141,23 @@ impl Sessions {
             endpoints: self.endpoints.clone(),
             verifier: Arc::clone(&self.verifier),
             cache: Arc::clone(&before.cache),
-            ends: Arc::clone(&before.ends),
+            revocations: Arc::clone(&before.revocations),
             refreshes: Arc::clone(&before.refreshes),
-            news: Arc::clone(&before.news),
+            revocation_cursor: Arc::clone(&before.revocation_cursor),
             replacements: KeyedRateLimiter::default(),
-            refusals: RefreshRefusals::new(),
+            failed_refreshes: FailedRefreshes::new(),
             settings: self.settings.clone(),
-            exchange: self.exchange,
+            request_timeout: self.request_timeout,
             metrics: Arc::clone(&self.metrics),
         })
     }
 
-    /// The session of a login, not begun yet; `None` if the answer has no refresh token.
+    /// The session of a login, not stored yet. `None` if the response has no refresh token.
     pub(super) fn new_session(
         &self,
         site: &SiteId,
         token: &VerifiedToken,
-        answer: &TokenResponse,
+        response: &TokenResponse,
         name: Option<&TokenDigest>,
     ) -> Option<Session> {
         let shopper = &token.shopper;
@@ -161,11 +165,11 @@ impl Sessions {
         Some(Session {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
-            access_token: answer.access_token.clone(),
-            access_expires_at: ends_at(shopper.expires_at, answer.expires_in),
-            access_lifetime: answer.expires_in,
-            refresh_token: answer.refresh_token.clone()?,
-            ends_at: unix_now().saturating_add(answer.refresh_token_expires_in.unwrap_or(usual)),
+            access_token: response.access_token.clone(),
+            access_expires_at: token_expiry(shopper.expires_at, response.expires_in),
+            access_lifetime: response.expires_in,
+            refresh_token: response.refresh_token.clone()?,
+            expires_at: unix_now().saturating_add(response.refresh_token_expires_in.unwrap_or(usual)),
             tokens: name.copied().into_iter().chain([token.digest]).collect(),
             is_named: name.is_some(),
             refresh_token_history: None,
@@ -176,7 +180,8 @@ impl Sessions {
         })
     }
 
-    /// Keeps a new session. It came after these ends, or after every end that is known now.
+    /// Stores a new session with this epoch, or with the current one. If the store is unavailable, the session is cached
+    /// and stored in the background.
     pub(super) async fn insert_session(
         self: &Arc<Self>,
         mut session: Session,
@@ -186,9 +191,9 @@ impl Sessions {
         let keys = session.revocation_keys();
         let epoch = match epoch {
             Some(epoch) => Ok(epoch),
-            None => self.revocations_of(&keys).await.map(|ends| ends.epoch()),
+            None => self.current_revocations(&keys).await.map(|revocations| revocations.epoch()),
         };
-        session.epoch = epoch.clone().unwrap_or_else(|_| self.ends.get_both(&keys).epoch());
+        session.epoch = epoch.clone().unwrap_or_else(|_| self.revocations.get_both(&keys).epoch());
         let session = Arc::new(session);
         let cached = Arc::new(CachedSession::new(Arc::clone(&session), now));
         for digest in &session.tokens {
@@ -199,7 +204,7 @@ impl Sessions {
             Err(error) => Err(error),
         };
         if let Err(error) = stored {
-            tracing::warn!(%error, "a session could not be stored; trying again");
+            tracing::warn!(%error, "failed to store session, retrying in background");
             let (sessions, cached) = (Arc::clone(self), Arc::clone(&cached));
             retry_in_background(INSERT_RETRIES, move || {
                 let (sessions, cached) = (Arc::clone(&sessions), Arc::clone(&cached));
@@ -209,16 +214,16 @@ impl Sessions {
         cached
     }
 
-    /// Offers a session to the store that did not take it. The store may know an end before it that this process did not,
-    /// and this process an end of it that the store does not: the latter counts.
+    /// Stores a session that the store did not accept. Revocations that were unknown when the session began are earlier than
+    /// the session, so its epoch is set anew. A revocation that this process has noted since ends the session.
     async fn retry_insert(&self, cached: &CachedSession) -> Result<(), StoreError> {
         let session = cached.session.load_full();
-        if self.has_ended(cached) {
+        if self.is_revoked(cached) {
             return Ok(());
         }
         let epoch = self.store.revocations(&cached.revocation_keys).await?.epoch();
         let session = if session.version == 0 && session.epoch != epoch {
-            let later = Arc::new(Session { epoch: epoch, ..Session::clone(&session) });
+            let later = Arc::new(Session { epoch, ..Session::clone(&session) });
             cached.session.store(Arc::clone(&later));
             later
         } else {
@@ -227,11 +232,11 @@ impl Sessions {
         self.store.insert(session, unix_now()).await
     }
 
-    /// The records of ends, as the store and this process know them.
-    pub(super) async fn revocations_of(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
+    /// The latest revocations of a shopper that the store or this process knows of.
+    pub(super) async fn current_revocations(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
         let Revocations { session, customer } = self.store.revocations(keys).await?;
-        let note = |key: RevocationKey, end: Revocation| {
-            if end.number > 0 { self.ends.note(key, end) } else { self.ends.of(key) }
+        let note = |key: RevocationKey, revocation: Revocation| {
+            if revocation.number > 0 { self.revocations.merge(key, revocation) } else { self.revocations.of(key) }
         };
         Ok(Revocations {
             session: note(keys.session, session),
@@ -239,57 +244,56 @@ impl Sessions {
         })
     }
 
-    /// Whether a session was ended, as far as this process knows.
-    pub(super) fn has_ended(&self, cached: &CachedSession) -> bool {
-        !self.ends.is_empty() && self.ends.get_both(&cached.revocation_keys).revokes(cached.session.load().epoch)
+    /// Whether this process knows of a revocation of the session.
+    pub(super) fn is_revoked(&self, cached: &CachedSession) -> bool {
+        !self.revocations.is_empty()
+            && self.revocations.get_both(&cached.revocation_keys).revokes(cached.session.load().epoch)
     }
 
-    /// The time for a revocation record that is about to be written. Until it is written, refreshes find no record and pass
-    /// their tokens on, and SLAS may issue those tokens in the next second.
+    /// The time for a revocation record that is about to be written. Refreshes find no record until it is written, and SLAS
+    /// may issue their tokens in the next second, so the time includes the time limit of the write.
     pub(super) fn revocation_time(&self, organization: &OrganizationId) -> u64 {
         self.verifier.slas_time_in(self.store.write_timeout() + REVOCATION_WRITE_MARGIN, organization)
     }
 
-    /// What is known of a token, asking the store where this process has not seen it. Once a token is known here, the
-    /// news of other replicas keep it true.
+    /// What is known of a token: from the cache, or else from the store.
     pub(super) async fn lookup(&self, token: &VerifiedToken, now: u64) -> Result<CacheEntry, StoreError> {
         let shopper = &token.shopper;
         let known = match self.cache.get(&token.digest) {
-            Some(CacheEntry::Unknown(at)) if at.saturating_add(NOTHING_FOR) <= now => None,
+            Some(CacheEntry::Unknown(at)) if at.saturating_add(UNKNOWN_TTL) <= now => None,
             Some(CacheEntry::Session(cached)) if !owns(shopper, &cached.session.load().owner) => {
                 Some(CacheEntry::Unknown(now))
             }
             known => known,
         };
         let Some(known) = known else { return self.lookup_in_store(token, now).await };
-        if self.ends.is_empty() {
+        if self.revocations.is_empty() {
             return Ok(known);
         }
-        Ok(known.unless(&self.ends.get_both(&shopper.revocation_keys), shopper))
+        Ok(known.apply_revocations(&self.revocations.get_both(&shopper.revocation_keys), shopper))
     }
 
-    /// What the store knows of a token.
     async fn lookup_in_store(&self, token: &VerifiedToken, now: u64) -> Result<CacheEntry, StoreError> {
         let shopper = &token.shopper;
-        let (found, ends) =
-            tokio::try_join!(self.store.find(&token.digest), self.revocations_of(&shopper.revocation_keys))?;
+        let (found, revocations) =
+            tokio::try_join!(self.store.find(&token.digest), self.current_revocations(&shopper.revocation_keys))?;
         let known = match found {
             LookupResult::Session(session, used_at) if owns(shopper, &session.owner) => {
                 CacheEntry::Session(Arc::new(CachedSession::new(session, used_at)))
             }
-            // Of a session that is gone without an end, which a store that lost it is to blame for, the token goes on.
-            LookupResult::Gone if ends != Revocations::default() => CacheEntry::Revoked,
+            // Without a revocation, the store has lost the session, and its token remains valid.
+            LookupResult::Gone if revocations != Revocations::default() => CacheEntry::Revoked,
             LookupResult::Session(..) | LookupResult::Gone | LookupResult::Unknown => CacheEntry::Unknown(now),
             LookupResult::Epoch(epoch) => CacheEntry::Epoch(Arc::new(epoch)),
             LookupResult::Revoked => CacheEntry::Revoked,
         };
-        let known = known.unless(&ends, shopper);
+        let known = known.apply_revocations(&revocations, shopper);
         self.cache.insert(token.digest, known.clone());
         Ok(known)
     }
 
-    /// Whether nobody used it for too long. What other replicas saw counts as well, so the store is asked
-    /// before that is said.
+    /// Whether the session was not used within the idle timeout. The store knows the uses of other replicas, so it is read
+    /// before a session counts as idle.
     pub(super) async fn is_idle(&self, cached: &CachedSession, now: u64) -> Result<bool, StoreError> {
         let idle = self.settings.idle_timeout.as_secs();
         let is_idle = |used_at: u64| used_at.saturating_add(idle) <= now;
@@ -303,34 +307,36 @@ impl Sessions {
         Ok(is_idle(used_at))
     }
 
-    /// Notes a use, and tells the store now and then.
+    /// Notes a use of a session. The store is written at most once a minute, behind the request.
     pub(super) async fn note_use(&self, cached: &Arc<CachedSession>, now: u64) {
         cached.used_at.fetch_max(now, Ordering::Relaxed);
         let every = (self.settings.idle_timeout.as_secs() / 20).clamp(1, 60);
-        let told_at = cached.told_at.load(Ordering::Relaxed);
-        let is_due = told_at.saturating_add(every) <= now;
-        if !is_due || cached.told_at.compare_exchange(told_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        let touched_at = cached.touched_at.load(Ordering::Relaxed);
+        let is_due = touched_at.saturating_add(every) <= now;
+        if !is_due || cached.touched_at.compare_exchange(touched_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
             return;
         }
         let session = cached.session.load_full();
         let store = Arc::clone(&self.store);
-        let write_revocation = async move {
-            // A use that is not told is told with the next.
+        let touch = async move {
+            // If this write fails, the next use is written.
             let _ = store.touch(&session, now).await;
         };
         if self.store.is_shared() {
-            tokio::spawn(write_revocation);
+            tokio::spawn(touch);
         } else {
-            write_revocation.await;
+            touch.await;
         }
     }
 
-    /// The owner that a shopper is. Names that many sessions share are shared in memory as well.
+    /// The owner of a shopper's session. Identifiers that many sessions have in common share one allocation.
     fn owner(&self, shopper: &Shopper, site: &SiteId) -> Owner {
-        let issuer = self.endpoints.get_key_value(&shopper.organization);
-        let client = issuer.and_then(|(_, issuer)| issuer.clients.iter().find(|client| client.id == shopper.client));
+        let endpoint = self.endpoints.get_key_value(&shopper.organization);
+        let client =
+            endpoint.and_then(|(_, endpoint)| endpoint.clients.iter().find(|client| client.id == shopper.client));
         Owner {
-            organization: issuer.map_or(&shopper.organization, |(organization, _)| organization).clone(),
+            organization: endpoint.map_or(&shopper.organization, |(organization, _)| organization).clone(),
             site: shopper.site.as_ref().filter(|own| *own != site).unwrap_or(site).clone(),
             client: client.map_or(&shopper.client, |client| &client.id).clone(),
             usid: shopper.usid.clone(),
@@ -339,17 +345,27 @@ impl Sessions {
         }
     }
 
-    pub(super) fn client_of(&self, session: &Session) -> Option<&SlasClient> {
-        let issuer = self.endpoints.get(&session.owner.organization)?;
-        issuer.clients.iter().find(|client| client.id == session.owner.client)
+    /// Reserves the next login slot of `key`, where slots are one `window` apart. Returns the time until the slot begins; `None`
+    /// if that is more than `max_wait`.
+    pub async fn reserve_login_slot(&self, key: &str, window: Duration, max_wait: Duration) -> Option<Duration> {
+        // Without the store there is no queue, and SLAS's conflicts are retried instead.
+        self.store.reserve_login_slot(key.as_bytes(), window, max_wait).await.unwrap_or(Some(Duration::ZERO))
     }
 
+    /// The configured client of a session.
+    pub(super) fn client_of(&self, session: &Session) -> Option<&SlasClient> {
+        let endpoint = self.endpoints.get(&session.owner.organization)?;
+        endpoint.clients.iter().find(|client| client.id == session.owner.client)
+    }
+
+    /// Rejects the tokens of a session in this process.
     pub(super) fn mark_revoked(&self, session: &Session) {
         for digest in &session.tokens {
             self.cache.insert(*digest, CacheEntry::Revoked);
         }
     }
 
+    /// Counts a request for a session's token by its result.
     pub(super) fn count(&self, result: &'static str) {
         tracing::Span::current().record("result", result);
         self.metrics.token_requests.with_label_values(&["session", result]).inc();
@@ -357,27 +373,30 @@ impl Sessions {
 }
 
 impl CacheEntry {
-    /// The same, unless one of these ends covers it.
-    fn unless(self, ends: &Revocations, shopper: &Shopper) -> Self {
+    /// This entry, or `Revoked` if one of these revocations covers it.
+    fn apply_revocations(self, revocations: &Revocations, shopper: &Shopper) -> Self {
         let is_over = match &self {
-            Self::Session(cached) => ends.revokes(cached.session.load().epoch),
-            Self::Epoch(epoch) => ends.revokes(**epoch),
-            Self::Unknown(_) => ends.revokes_issued_at(shopper.issued_at),
+            Self::Session(cached) => revocations.revokes(cached.session.load().epoch),
+            Self::Epoch(epoch) => revocations.revokes(**epoch),
+            Self::Unknown(_) => revocations.revokes_issued_at(shopper.issued_at),
             Self::Revoked => false,
         };
         if is_over { Self::Revoked } else { self }
     }
 }
 
-/// When a token ends that SLAS has just given, by the gateway's clock. It says so itself, by SLAS's clock; where the two
-/// differ by much, its life counts, which needs no clock in common (RFC 6749, 5.1): else a token could look ended as soon
-/// as it is here, and each request would refresh_session it.
-pub(super) fn ends_at(says: u64, life: u64) -> u64 {
+/// When a token expires that SLAS has just issued, by the gateway's clock. `exp` is by SLAS's clock. If the clocks differ by
+/// much, `expires_in` limits the result (RFC 6749, section 5.1). Otherwise a token could look expired as soon as it arrives,
+/// and each request would refresh it.
+pub(super) fn token_expiry(exp: u64, expires_in: u64) -> u64 {
     let now = unix_now();
-    if life == 0 { says } else { says.clamp(now.saturating_add(life / 2), now.saturating_add(life)) }
+    if expires_in == 0 {
+        return exp;
+    }
+    exp.clamp(now.saturating_add(expires_in / 2), now.saturating_add(expires_in))
 }
 
-/// Whether a token speaks for the owner of a session: organization, client, shopper and site alike.
+/// Whether a token's shopper is the owner of a session: the same organization, client, shopper and site.
 pub(super) fn owns(shopper: &Shopper, owner: &Owner) -> bool {
     shopper.organization == owner.organization
         && shopper.client == owner.client
@@ -386,7 +405,7 @@ pub(super) fn owns(shopper: &Shopper, owner: &Owner) -> bool {
         && shopper.site.as_ref().is_none_or(|site| *site == owner.site)
 }
 
-/// The digest of a token that SLAS gave.
+/// The digest of an access token.
 pub(super) fn digest_of(token: &SecretString) -> TokenDigest {
     token_digest(token.expose_secret())
 }
