@@ -2,8 +2,10 @@
 //!
 //! Logging never blocks a request, even if the reader of a pipe stops reading. If the queue is full, the writer drops the line
 //! and counts it. If the destination fails, the thread retries once a second from the byte where it stopped. So a disk that
-//! was full for a while contains every line once and complete. (`tracing-appender` also has a queue and a thread, but silently
-//! drops lines that the destination rejects, even in the middle of a line.)
+//! was full for a while contains every line once and complete.
+//!
+//! `tracing-appender` also has a queue and a thread. But it silently drops what the destination rejects, even in the middle of a
+//! line.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -19,8 +21,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Lines that arrive within this time are written together. Waking the thread for each line would cost the caller more than
 /// the line.
 const BATCH_INTERVAL: Duration = Duration::from_millis(5);
-/// Maximum bytes of one write: a pipe accepts this many atomically (`PIPE_BUF`, pipe(7)), so the lines of two processes that
-/// share a pipe do not interleave.
+/// Maximum bytes of one write. A pipe accepts this many atomically (`PIPE_BUF`, pipe(7)), so the lines of two processes do not
+/// interleave.
 const MAX_BATCH_BYTES: usize = 4096;
 /// Time between two attempts to queue a flush request while the queue is full.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,7 +1,7 @@
 //! Exports spans to an OpenTelemetry collector by OTLP over HTTP, and propagates the W3C trace context.
 //!
-//! A bounded queue and the exporter's own thread decouple requests from the collector: a slow or missing collector never delays a
-//! request, and spans beyond the queue are dropped. `OTEL_EXPORTER_OTLP_HEADERS` sets headers for the collector.
+//! A bounded queue and the exporter's own thread decouple requests from the collector. A slow or missing collector never delays a
+//! request. Spans beyond the queue are dropped. `OTEL_EXPORTER_OTLP_HEADERS` sets headers for the collector.
 //! `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` set the service's name and attributes. `rate_sampler` limits the traces
 //! that callers can request, and `exporter` counts the exported spans.
 

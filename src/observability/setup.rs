@@ -103,8 +103,8 @@ pub enum TelemetryError {
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Starts the log on standard error (with `colours` if it is text), the audit log, the export of traces if configured, and
-/// the logging of panics. If the process has a log already, that log stays.
+/// Starts the log on standard error, the audit log, the export of traces if configured, and the logging of panics. `colours`
+/// applies to text logs. If the process has a log already, that log stays.
 ///
 /// # Errors
 /// [`TelemetryError`] if the audit log's file cannot be opened, or a writer, counter or exporter cannot be created.
