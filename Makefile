@@ -162,7 +162,7 @@ deb: build-tools ## Make the Debian package, in target/debian
 	cargo deb --locked --no-build
 
 docs: build-tools ## Write the tables of docs/CONFIGURATION.md anew, from the types
-	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs the_page_is_what_the_types_say
+	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs page_matches_schema
 
 rules: ## Bring deploy/prometheus' rules into deploy/kubernetes
 	deploy/prometheus/prometheus-rule.sh > deploy/kubernetes/components/monitoring/prometheus-rule.yaml

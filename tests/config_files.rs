@@ -1,6 +1,6 @@
-//! The configuration as operators meet it: the files in `config/`, the environment, secrets, errors.
+//! Loads configurations as an operator does: the files in `config/`, environment variables, secrets, and errors.
 //!
-//! Owns the promise that every error is shown at once, at the right key, and never with a secret.
+//! All errors are reported in one run, each with its key, and never with a secret.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
 
@@ -25,7 +25,7 @@ api = "https://kv7kzm78.api.commercecloud.salesforce.com"
 sites = ["RefArch"]
 "#;
 
-/// A tenant with one client whose secret is as given.
+/// A configuration with one SLAS client and the given `client_secret`.
 fn with_secret(secret: &str) -> String {
     format!(
         "{MINIMAL}\n[[tenants.slas_clients]]\nclient_id = \"c1\"\nclient_secret = {secret}\nredirect_uri = \"app://back\"\n"
@@ -62,7 +62,7 @@ fn write(path: &Path, text: &str, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The text with its secrets, keys and certificates in a folder where each of them exists.
+/// Creates the files that a configuration refers to in a temporary directory, and adjusts their paths.
 fn with_files(text: &str) -> (TempDir, String) {
     let folder = TempDir::new().unwrap();
     let mut changed = text.to_owned();
@@ -76,7 +76,7 @@ fn with_files(text: &str) -> (TempDir, String) {
     (folder, changed)
 }
 
-/// `config/base.toml` with every example made active.
+/// `config/base.toml` with every example uncommented.
 fn complete() -> (TempDir, String) {
     let text = fs::read_to_string(config("base.toml")).unwrap();
     let active = |line: &str| match line.strip_prefix('#') {
@@ -87,7 +87,7 @@ fn complete() -> (TempDir, String) {
 }
 
 #[test]
-fn every_file_loads() {
+fn example_file_loads_with_expected_warnings() {
     let mut seen = 0;
     for entry in fs::read_dir(config("")).unwrap() {
         let path = entry.unwrap().path();
@@ -100,7 +100,7 @@ fn every_file_loads() {
         }
         let (_folder, text) = with_files(&text);
         let loaded = load(&text, &[]).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
-        // Three secrets in clear, and a storefront's client that acts on behalf of shoppers.
+        // Three plain-text secrets, and `vouch` of the client that acts on behalf of shoppers.
         let expected = if path.ends_with("demo.toml") { 4 } else { 0 };
         assert_eq!(loaded.warnings.len(), expected, "{}: {:?}", path.display(), loaded.warnings);
         seen += 1;
@@ -109,7 +109,7 @@ fn every_file_loads() {
 }
 
 #[test]
-fn base_shows_the_defaults_and_nothing_else() {
+fn base_file_equals_defaults() {
     let base = fs::read_to_string(config("base.toml")).unwrap();
     let base = load(&format!("{base}\n{MINIMAL}"), &[]).unwrap().settings;
     let minimal = load(MINIMAL, &[]).unwrap().settings;
@@ -117,7 +117,7 @@ fn base_shows_the_defaults_and_nothing_else() {
 }
 
 #[test]
-fn the_defaults_are_those_of_the_documentation() {
+fn defaults_match_documentation() {
     let settings = load(MINIMAL, &[]).unwrap().settings;
     let seconds = Duration::from_secs;
     assert_eq!(settings.server.listen, ["127.0.0.1:8080".parse().unwrap()]);
@@ -139,7 +139,7 @@ fn the_defaults_are_those_of_the_documentation() {
 }
 
 #[test]
-fn the_demo_is_what_the_simulator_expects() {
+fn demo_file_matches_simulator() {
     let settings = Settings::load_with(&config("demo.toml"), []).unwrap().settings;
     let tenant = &settings.tenants[0];
     assert_eq!((tenant.organization.as_str(), tenant.tenant.as_str()), ("f_ecom_zzrf_001", "zzrf_001"));
@@ -155,7 +155,7 @@ fn the_demo_is_what_the_simulator_expects() {
     }
 }
 
-/// All keys of the schema as `section.key`, without numbers of elements.
+/// All keys of the schema as `section.key`, without indices.
 fn keys_of(node: &serde_json::Value, root: &serde_json::Value, path: &str, keys: &mut BTreeSet<String>) {
     let node = match node["$ref"].as_str() {
         Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
@@ -177,12 +177,12 @@ fn keys_of(node: &serde_json::Value, root: &serde_json::Value, path: &str, keys:
     }
 }
 
-/// The key that a line of `base.toml` gives a value or an example of.
+/// The key of a line of `base.toml`, which has a value or an example.
 fn key_of(line: &str) -> Option<&str> {
     line.trim_start_matches(['#', ' ']).split_once(" = ").map(|(key, _)| key)
 }
 
-/// The keys of the schema that the text does not mention.
+/// The keys of the schema that are missing in the text.
 fn not_in(text: &str) -> Vec<String> {
     let schema = schema();
     let mut expected = BTreeSet::new();
@@ -202,11 +202,11 @@ fn not_in(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn base_mentions_every_key() {
+fn base_file_lists_every_key() {
     let text = fs::read_to_string(config("base.toml")).unwrap();
     assert_eq!(not_in(&text), [""; 0]);
 
-    // And it would be noticed if it did not: whichever key's line is taken out, that key is missed.
+    // Self-test: without its line, each key is reported as missing.
     let lines: Vec<&str> = text.lines().collect();
     let mut missed = BTreeSet::new();
     for (number, line) in lines.iter().enumerate() {
@@ -223,7 +223,7 @@ fn base_mentions_every_key() {
 }
 
 #[test]
-fn the_schema_describes_every_key() {
+fn schema_describes_every_key() {
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let definitions = schema["$defs"].as_object().unwrap().values().chain([&schema]);
@@ -236,14 +236,14 @@ fn the_schema_describes_every_key() {
 }
 
 #[test]
-fn every_example_of_base_is_valid() {
+fn base_file_examples_are_valid() {
     let (_folder, text) = complete();
     let loaded = load(&text, &[("SLAS_SECRET", "s3cret")]).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(loaded.settings.routes.len(), 1);
     assert!(loaded.settings.server.tls.unwrap().client_ca.is_some());
 }
 
-/// Every value of the table that is not a table, with its path.
+/// The paths of all values that are no tables.
 fn leaves(value: &toml::Value, path: &str, found: &mut Vec<String>) {
     match value {
         toml::Value::Table(table) => {
@@ -269,7 +269,7 @@ fn at<'a>(value: &'a mut toml::Value, path: &str) -> &'a mut toml::Value {
 }
 
 #[test]
-fn a_value_of_the_wrong_kind_is_one_error_at_its_key() {
+fn value_of_wrong_type_is_one_error_at_its_key() {
     let (_folder, text) = complete();
     let complete = toml::Value::Table(text.parse().unwrap());
     let mut found = Vec::new();
@@ -285,7 +285,7 @@ fn a_value_of_the_wrong_kind_is_one_error_at_its_key() {
             let mut changed = complete.clone();
             *at(&mut changed, path) = value.clone();
             let found = errors(&toml::to_string(&changed).unwrap(), &[("SLAS_SECRET", "s3cret")]);
-            // A list is right as a kind, so the error is in its element.
+            // An array is a valid type for a list, so the error is at its element.
             assert!(found.iter().any(|error| error.starts_with(path.as_str())), "{path} = {value}: {found:?}");
             assert!(found.iter().all(|error| !error.contains("cannot be read")), "{path} = {value}: {found:?}");
             assert_eq!(found.len(), 1, "{path} = {value}: {found:?}");
@@ -294,7 +294,7 @@ fn a_value_of_the_wrong_kind_is_one_error_at_its_key() {
 }
 
 #[test]
-fn all_errors_in_one_go() {
+fn all_errors_are_reported_in_one_run() {
     let text = r#"
         thraeds = 3
         [server]
@@ -407,25 +407,25 @@ fn all_errors_in_one_go() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_an_example() {
+fn missing_key_is_reported_with_example() {
     assert_eq!(paths(""), ["tenants"]);
     let found =
         errors("[[tenants]]\napi = 'https://x.example'\n[[tenants.slas_clients]]\n[server.tls]\n[[callers]]", &[]);
     let found: Vec<_> = found.iter().map(String::as_str).collect();
     assert!(found.contains(&"tenants[0].organization_id: missing; expected e.g. \"f_ecom_zzrf_001\""), "{found:?}");
     assert!(found.contains(&"tenants[0].sites: missing; expected e.g. [\"RefArch\", \"RefArchGlobal\"]"), "{found:?}");
-    // 2 of the tenant, 2 of the client, 2 files of TLS, 4 keys of the caller and its identity.
+    // 2 keys of the tenant, 2 of the client, 2 of TLS, 4 of the caller, and its identity.
     assert_eq!(found.len(), 11, "{found:?}");
 }
 
 #[test]
-fn a_misspelt_key_does_not_count_as_missing_too() {
+fn misspelt_key_is_not_reported_as_missing() {
     let text = MINIMAL.replace("organization_id", "organisation_id");
     assert_eq!(errors(&text, &[]), ["tenants[0].organisation_id: unknown key; did you mean `organization_id`?"]);
 }
 
 #[test]
-fn renamed_key_is_an_error_with_its_new_name() {
+fn renamed_key_is_reported_with_new_name() {
     let share = "; the value is now a share from 0.0 to 1.0: \"1 in 20\" is 0.05";
     for (old, old_value, new, new_value, conversion) in [
         ("sessions.proactive_per_minute", "60", "sessions.background_refreshes_per_minute", "60", ""),
@@ -462,7 +462,7 @@ fn renamed_key_is_an_error_with_its_new_name() {
 }
 
 #[test]
-fn share_is_a_number_from_zero_to_one() {
+fn sample_rate_accepts_numbers_from_zero_to_one() {
     let rate = |value: &str| load(&format!("{MINIMAL}[log]\nsuccess_sample_rate = {value}"), &[]);
     for (value, expected) in [("0", 0.0), ("1", 1.0), ("0.0", 0.0), ("0.05", 0.05), ("1e-6", 1e-6)] {
         assert_eq!(rate(value).unwrap().settings.log.success_sample_rate.to_bits(), f64::to_bits(expected), "{value}");
@@ -479,7 +479,7 @@ fn share_is_a_number_from_zero_to_one() {
 }
 
 #[test]
-fn errors_of_the_file_as_a_whole() {
+fn unreadable_or_malformed_file_is_reported_without_content() {
     let missing =
         Settings::load(Path::new("/nowhere/gateway.toml"), |_| CheckReport::default()).unwrap_err().to_string();
     assert!(
@@ -502,7 +502,7 @@ fn errors_of_the_file_as_a_whole() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file() {
+fn environment_overrides_file() {
     let text = format!("[server]\nthreads = 2\nlisten = ['127.0.0.1:1']\n{}", with_secret("'from-file'"));
     let loaded = load(
         &text,
@@ -536,11 +536,11 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(settings.tenants[0].sites.len(), 2);
     assert_eq!(settings.tenants[1].sites.len(), 2);
     assert_eq!(settings.tenants[1].on_behalf_client, Some("c2".parse().unwrap()));
-    assert_eq!(loaded.warnings, [], "a secret from the environment does not stand in the file");
+    assert_eq!(loaded.warnings, [], "a secret from the environment causes no warning");
 }
 
 #[test]
-fn tables_by_number_keep_their_order_beyond_nine() {
+fn array_elements_from_environment_keep_order_beyond_index_nine() {
     let variables: Vec<(String, String)> = (0..12)
         .map(|number| (format!("SHOPPER_GATEWAY__TENANTS__0__SITES__{number}"), format!("Site{number}")))
         .collect();
@@ -558,7 +558,7 @@ fn variable(path: &str) -> String {
 }
 
 #[test]
-fn every_key_can_come_from_the_environment() {
+fn every_key_can_be_set_by_environment() {
     let (_folder, text) = complete();
     let mut file = toml::Value::Table(text.parse().unwrap());
     let mut found = Vec::new();
@@ -575,7 +575,7 @@ fn every_key_can_come_from_the_environment() {
         Settings::load_with(&folder.path().join("gateway.toml"), variables.clone()).map(|loaded| loaded.settings)
     };
     let from_file = load_in(folder.path(), &text, &[("SLAS_SECRET", "s3cret")]).unwrap().settings;
-    // Alone, over the same, and over another file with the same shape.
+    // With an empty file, with the same file, and with different values in the file.
     for text in ["", &text, &text.replace("RefArch", "Other").replace("5m", "6m").replace("1MiB", "2MiB")] {
         let from_environment = load(text).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(format!("{from_environment:?}"), format!("{from_file:?}"));
@@ -583,7 +583,7 @@ fn every_key_can_come_from_the_environment() {
 }
 
 #[test]
-fn networks_limits_and_globs_have_their_meaning() {
+fn trusted_proxies_and_default_limits_are_parsed() {
     let text = |proxies: &str| format!("[server]\ntrusted_proxies = {proxies}\n{MINIMAL}");
     let settings = load(&text(r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]"#), &[]).unwrap().settings;
     let shown: Vec<_> = settings.server.trusted_proxies.iter().map(ToString::to_string).collect();
@@ -603,7 +603,7 @@ fn networks_limits_and_globs_have_their_meaning() {
 }
 
 #[test]
-fn limits_of_networks_replace_those_for_all_and_the_longest_prefix_counts() {
+fn network_limits_replace_general_limits_by_longest_prefix() {
     let text = format!(
         "{MINIMAL}[limits]\nslas_calls_per_address = 40\n\
          [[limits.networks]]\nnetwork = '10.0.0.0/8'\nslas_calls_per_address = 900\nguests_per_address = 0\n\
@@ -617,10 +617,14 @@ fn limits_of_networks_replace_those_for_all_and_the_longest_prefix_counts() {
         (calls("192.0.2.1", 500), calls("192.0.2.1", 160), calls("192.0.2.1", 1)),
         (Some(40), Some(20), Some(1))
     );
-    assert_eq!((calls("10.9.9.9", 160), of("10.9.9.9").guests), (Some(900), None), "as many as written");
-    assert_eq!((of("10.1.2.9").held_bodies, calls("10.1.2.9", 160)), (None, Some(20)), "the rest as for all");
+    assert_eq!((calls("10.9.9.9", 160), of("10.9.9.9").guests), (Some(900), None), "not restricted by the tenant");
+    assert_eq!(
+        (of("10.1.2.9").held_bodies, calls("10.1.2.9", 160)),
+        (None, Some(20)),
+        "absent keys keep the general limit"
+    );
     assert_eq!(of("2001:db8:0:7::").connections, Some(7));
-    assert_eq!((of("2001:db9::").connections, of("192.0.2.1").guests), (Some(1000), Some(300)), "the defaults");
+    assert_eq!((of("2001:db9::").connections, of("192.0.2.1").guests), (Some(1000), Some(300)), "defaults");
 
     let wrong = |networks: &str| paths(&format!("{MINIMAL}{networks}"));
     let network = |rest: &str| format!("[[limits.networks]]\n{rest}\n");
@@ -630,7 +634,7 @@ fn limits_of_networks_replace_those_for_all_and_the_longest_prefix_counts() {
     assert_eq!(wrong(&network("network = '2001:db8::/65'\nguests_per_address = 1")), ["limits.networks[0].network"]);
     let large = network("network = '10.0.0.0/8'\nrequests_per_address = 900000\nheld_bodies_per_address = '0'");
     let loaded = load(&format!("{MINIMAL}{large}"), &[]).unwrap();
-    assert_eq!(loaded.settings.limits.of_address("10.0.0.1".parse().unwrap()).held_bodies, None, "0 as a text");
+    assert_eq!(loaded.settings.limits.of_address("10.0.0.1".parse().unwrap()).held_bodies, None, "0 as a string");
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert!(warned.contains(&"limits.networks[0].requests_per_address"), "{warned:?}");
     let twice = network("network = '10.0.0.0/8'\nguests_per_address = 1").repeat(2);
@@ -642,7 +646,7 @@ fn limits_of_networks_replace_those_for_all_and_the_longest_prefix_counts() {
 }
 
 #[test]
-fn two_variables_for_one_key_are_an_error() {
+fn key_set_by_two_variables_is_rejected() {
     let text = with_secret("{ env = 'SLAS' }");
     let whole = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET";
     let part = "SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET__FILE";
@@ -654,7 +658,7 @@ fn two_variables_for_one_key_are_an_error() {
 }
 
 #[test]
-fn a_section_with_an_odd_name_is_no_path() {
+fn quoted_section_name_is_not_parsed_as_path() {
     for odd in ["'server.threads' = 4", "'tenants[999999999999]' = 4", "'tenants[0]'.api = 4", "'log.level' = {}"] {
         let found = errors(&format!("{odd}\n{MINIMAL}"), &[("SHOPPER_GATEWAY__SERVER__THREADS", "3")]);
         let key = odd.split('\'').nth(1).unwrap();
@@ -663,7 +667,7 @@ fn a_section_with_an_odd_name_is_no_path() {
 }
 
 #[test]
-fn wrong_variables_are_named() {
+fn invalid_variables_are_reported_by_name() {
     let found = errors(
         MINIMAL,
         &[
@@ -696,7 +700,7 @@ fn wrong_variables_are_named() {
 }
 
 #[test]
-fn a_wrong_shape_in_the_file_is_not_hidden_by_the_environment() {
+fn wrong_type_in_file_is_reported_despite_environment() {
     let found = errors("tenants = 3", &[("SHOPPER_GATEWAY__TENANTS__0__API", "https://x.example")]);
     assert_eq!(found, ["tenants: expected an array, found an integer"]);
     let found = errors(&format!("server = 'x'\n{MINIMAL}"), &[("SHOPPER_GATEWAY__SERVER__THREADS", "4")]);
@@ -706,7 +710,7 @@ fn a_wrong_shape_in_the_file_is_not_hidden_by_the_environment() {
 }
 
 #[test]
-fn secrets_come_from_files_and_variables() {
+fn secrets_are_read_from_files_and_variables() {
     let folder = TempDir::new().unwrap();
     let read = |content: &str, mode: u32| {
         let file = folder.path().join("secret");
@@ -748,7 +752,7 @@ fn secrets_come_from_files_and_variables() {
     assert!(errors(&variable, &[])[0].contains("environment variable SLAS is not set"));
     let by_variable = load(&variable, &[("SLAS", "\u{feff}s3cret\r\n")]).unwrap().settings;
     assert_eq!(by_variable.tenants[0].slas_clients[0].secret.as_ref().unwrap().expose_secret(), "s3cret");
-    // Somebody has pasted the secret in place of its file or variable.
+    // An operator may paste the secret instead of the name of its file or variable.
     for pasted in ["{ file = 'PLANTED-s3cret' }", "{ env = 'PLANTED-s3cret' }"] {
         let shown = errors(&with_secret(pasted), &[]);
         assert!(shown[0].contains("PL… (14 characters)") && !shown[0].contains("PLANTED"), "{shown:?}");
@@ -765,9 +769,9 @@ fn secrets_come_from_files_and_variables() {
     assert!(errors(&with_secret("{ file = '.' }"), &[])[0].ends_with("is a directory"));
 }
 
-/// People paste a secret where its file belongs.
+/// An operator may paste a secret instead of the path of its file.
 #[test]
-fn name_of_a_missing_file_that_may_be_the_secret_itself_is_not_shown_whole() {
+fn missing_file_name_is_redacted_if_it_may_be_a_secret() {
     let secrets = [
         "PLANTED/s3cret+hunter2=",
         "/PLANTED/s3cretAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
@@ -790,7 +794,7 @@ fn name_of_a_missing_file_that_may_be_the_secret_itself_is_not_shown_whole() {
     let folder = TempDir::new().unwrap();
     let missing = folder.path().join("slas");
     let shown = errors(&with_secret(&format!("{{ file = '{}' }}", missing.display())), &[]).join("\n");
-    assert!(shown.contains(&format!("file {} does not exist", missing.display())), "its folder is there: {shown}");
+    assert!(shown.contains(&format!("file {} does not exist", missing.display())), "its directory exists: {shown}");
     for (key, value) in
         [("certificate", "server.pem"), ("private_key", "server.key"), ("certificate", "/absent/tls.pem")]
     {
@@ -800,7 +804,7 @@ fn name_of_a_missing_file_that_may_be_the_secret_itself_is_not_shown_whole() {
 }
 
 #[test]
-fn a_private_key_that_others_can_read_is_refused() {
+fn private_key_readable_by_others_is_rejected() {
     let folder = TempDir::new().unwrap();
     write(&folder.path().join("certificate"), "content", 0o644);
     write(&folder.path().join("key"), "content", 0o644);
@@ -812,7 +816,7 @@ fn a_private_key_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
+fn vouch_default_is_false_for_on_behalf_client() {
     let client = |id: &str, more: &str| {
         format!("[[tenants.slas_clients]]\nclient_id = '{id}'\n{more}\nredirect_uri = 'app://x'\n")
     };
@@ -826,11 +830,11 @@ fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
         (vouch, warnings)
     };
     let named = "on_behalf_client = 'b'\n";
-    // A client of its own: nothing to say.
+    // A separate client acts on behalf of shoppers: no warning.
     assert_eq!(loaded(format!("{named}{}{}", private("a", ""), private("b", ""))), (vec![true, false], vec![]));
     assert_eq!(loaded(format!("{}{}", private("a", ""), private("b", ""))), (vec![true, true], vec![]));
-    assert_eq!(loaded(private("b", "")), (vec![true], vec![]), "nobody acts on behalf of shoppers");
-    // The only private client: a storefront may rely on it.
+    assert_eq!(loaded(private("b", "")), (vec![true], vec![]), "no client acts on behalf of shoppers");
+    // The only private client: a storefront may depend on it.
     for text in [format!("{named}{}", private("b", "")), private("b", "") + caller] {
         let (vouch, warnings) = loaded(text);
         assert_eq!((vouch, warnings.len()), (vec![true], 1));
@@ -840,7 +844,7 @@ fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
     let (vouch, warnings) = loaded(private("b", "vouch = true") + caller);
     assert_eq!((vouch, warnings.len()), (vec![true], 1));
     assert!(warnings[0].starts_with("tenants[0].slas_clients[0].vouch: true for the client that acts"), "{warnings:?}");
-    // Any other client as it says.
+    // The value of other clients is kept.
     let (vouch, warnings) = loaded(format!("{named}{}{}", private("a", "vouch = false"), private("b", "")));
     assert_eq!((vouch, warnings), (vec![false, false], vec![]));
     let public = format!("{MINIMAL}\n{}", client("p", "vouch = true"));
@@ -848,7 +852,7 @@ fn the_client_that_acts_on_behalf_is_not_vouched_for_by_default() {
 }
 
 #[test]
-fn what_must_hold_between_keys() {
+fn conflicts_between_keys_are_rejected() {
     let client = |id: &str, secret: &str| {
         format!("[[tenants.slas_clients]]\nclient_id = '{id}'\n{secret}\nredirect_uri = 'app://x'\n")
     };
@@ -861,7 +865,10 @@ fn what_must_hold_between_keys() {
     let of = |text: String| paths(&format!("{MINIMAL}\n{text}"));
 
     assert_eq!(of(private("a") + &private("b") + caller), ["tenants[0].on_behalf_client"]);
-    assert!(load(&format!("{MINIMAL}{}{}", private("a"), private("b")), &[]).is_ok(), "nobody acts on behalf");
+    assert!(
+        load(&format!("{MINIMAL}{}{}", private("a"), private("b")), &[]).is_ok(),
+        "no caller acts on behalf of shoppers"
+    );
     let filled = load(&format!("{MINIMAL}{}{}{caller}", client("p", ""), private("b")), &[]).unwrap().settings;
     assert_eq!(filled.tenants[0].on_behalf_client, Some("b".parse().unwrap()));
     let named =
@@ -883,7 +890,7 @@ fn what_must_hold_between_keys() {
     assert_eq!(with_caller("'*'", "[]"), ["callers[0].operations"]);
     assert_eq!(with_caller("'on_behalf'", "''"), ["callers[0].may"]);
     assert_eq!(with_caller("'c'", "'a label that is, well, none'"), ["callers[0].name"]);
-    assert_eq!(with_caller("'c'", "'guest'"), ["callers[0].name"], "metrics call shoppers so");
+    assert_eq!(with_caller("'c'", "'guest'"), ["callers[0].name"], "reserved in metrics");
     assert_eq!(with_caller("may", "sites = ['Other']\nmay"), ["callers[0].sites"]);
     assert_eq!(of(format!("{caller}{entry}")), ["callers[1].account_manager_client_id", "callers[1].name"]);
     assert_eq!(of(format!("{caller}{}", entry.replace("= 'c'", "= 'd'"))), ["callers[1].account_manager_client_id"]);
@@ -905,7 +912,7 @@ fn what_must_hold_between_keys() {
 }
 
 #[test]
-fn what_is_doubtful_is_a_warning() {
+fn insecure_values_cause_warnings() {
     let warned = |text: &str| -> Vec<String> {
         load(text, &[]).unwrap().warnings.into_iter().map(|diagnostic| diagnostic.path).collect()
     };
@@ -920,7 +927,7 @@ fn what_is_doubtful_is_a_warning() {
 }
 
 #[test]
-fn report_mode_and_unknown_operations_are_warned_of_however_they_are_set() {
+fn report_mode_and_forwarded_unknown_operations_cause_warnings() {
     let warned = |text: &str, environment: &[(&str, &str)]| {
         let warnings = load(&format!("{MINIMAL}{text}"), environment).unwrap().warnings;
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -939,7 +946,7 @@ fn report_mode_and_unknown_operations_are_warned_of_however_they_are_set() {
 }
 
 #[test]
-fn authorities_that_others_can_write_are_refused_and_a_certificate_is_warned_of() {
+fn ca_file_writable_by_others_is_rejected_and_certificate_causes_warning() {
     let folder = TempDir::new().unwrap();
     let tenant = MINIMAL.replace("sites", "api_ca = 'api-ca'\nsites");
     let store = "[store]\nkind = 'redis'\nurl = { env = 'URL' }\nencryption_key = { env = 'KEY' }\nca = 'redis-ca'\n";
@@ -975,13 +982,13 @@ fn authorities_that_others_can_write_are_refused_and_a_certificate_is_warned_of(
     assert!(error.contains("server.tls.client_crl: the gateway requests no client certificates"), "{error}");
 }
 
-/// A configuration whose store is Redis at this address, with these lines beside.
+/// A configuration with a store in Redis, and additional lines.
 fn with_redis(more: &str) -> String {
     format!("[store]\nkind = 'redis'\nurl = {{ env = 'URL' }}\nencryption_key = {{ env = 'KEY' }}\n{more}\n{MINIMAL}")
 }
 
 #[test]
-fn key_of_the_store_that_cannot_have_an_effect_is_an_error() {
+fn unused_store_key_is_rejected() {
     let folder = TempDir::new().unwrap();
     for name in ["ca", "sentinel-ca", "certificate"] {
         write(&folder.path().join(name), "content", 0o644);
@@ -1036,13 +1043,13 @@ fn key_of_the_store_that_cannot_have_an_effect_is_an_error() {
         "[store]\ncertificate = 'certificate'\nprivate_key = 'key'\nsentinel_tls = true\nsentinel_username = 'u'";
     let wrong = paths(&format!("{memory}\n{MINIMAL}"));
     assert_eq!(wrong, ["store.certificate", "store.private_key", "store.sentinel_tls", "store.sentinel_username"]);
-    // Whoever can read the key can be the gateway.
+    // A user with access to the key can impersonate the gateway.
     write(&folder.path().join("key"), "content", 0o644);
     assert_eq!(load("rediss://a", pair), ["store.private_key"]);
 }
 
 #[test]
-fn password_in_the_query_of_a_socket_is_warned_of_like_any_other() {
+fn password_in_store_url_causes_warning_also_in_socket_query() {
     let store =
         |url: &str| format!("[store]\nkind = 'redis'\nurl = '{url}'\nencryption_key = {{ env = 'KEY' }}\n{MINIMAL}");
     let environment = [("KEY", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")];
@@ -1052,7 +1059,7 @@ fn password_in_the_query_of_a_socket_is_warned_of_like_any_other() {
 }
 
 #[test]
-fn files_are_looked_for_beside_the_configuration_however_that_is_named() {
+fn relative_paths_start_at_configuration_directory() {
     let text = format!("{MINIMAL}[log]\naudit_file = 'audit.jsonl'\n");
     for name in ["gateway.toml", "./gateway.toml"] {
         let loaded = Settings::read(Path::new(name), &text, []).unwrap();
@@ -1061,7 +1068,7 @@ fn files_are_looked_for_beside_the_configuration_however_that_is_named() {
 }
 
 #[test]
-fn origins_have_nothing_behind_the_port() {
+fn origin_with_more_than_host_and_port_is_rejected() {
     for api in [
         "https://x.example/path",
         "https://x.example?q",
@@ -1077,16 +1084,16 @@ fn origins_have_nothing_behind_the_port() {
 }
 
 #[test]
-fn a_folder_for_keys_is_one_that_nobody_else_can_write() {
+fn jwks_cache_dir_writable_by_others_is_rejected() {
     let place = TempDir::new().unwrap();
     let in_folder = |folder: &str| load_in(place.path(), &format!("{MINIMAL}[keys]\njwks_cache_dir = '{folder}'"), &[]);
     let refused = |folder: &str| in_folder(folder).unwrap_err().errors[0].to_string();
     assert_eq!(
         in_folder("state").unwrap().settings.keys.jwks_cache_dir,
         Some(place.path().join("state")),
-        "made at the start"
+        "created at the start"
     );
-    assert!(!place.path().join("state").exists(), "but not by a check");
+    assert!(!place.path().join("state").exists(), "not created by a check");
     assert!(refused("no/state").contains("no/state does not exist"));
     assert!(refused("gateway.toml").contains("is not a directory"));
     fs::create_dir(place.path().join("open")).unwrap();

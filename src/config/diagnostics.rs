@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn typing_errors_are_recognised() {
+    fn closest_match_finds_typing_errors() {
         let keys = ["listen", "threads", "tls", "organization_id"];
         for (typed, meant) in
             [("thraeds", "threads"), ("thread", "threads"), ("listne", "listen"), ("organization", "organization_id")]
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_key_hides_what_is_below_it_and_nothing_else() {
+    fn rejected_key_suppresses_errors_below_it_only() {
         let mut diagnostics = Diagnostics::default();
         diagnostics.reject("tenants[1]", "not a table");
         diagnostics.error("tenants[1].api", "hidden");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_that_set_a_key_is_named() {
+    fn error_names_variable_that_set_the_key() {
         let mut diagnostics = Diagnostics::default();
         diagnostics.set_origins([("server.listen".to_owned(), "SHOPPER_GATEWAY__SERVER__LISTEN".to_owned())].into());
         diagnostics.error("server.listen[1]", "not an address");

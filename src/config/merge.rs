@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_comes_out_unchanged() {
+    fn file_without_overrides_is_unchanged() {
         for text in [
             "",
             "tenants = []\nlog = {}\npolicy = [{}, [[]]]",
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_laid_on_top_as_text() {
+    fn overrides_are_applied_as_strings() {
         let text = "x = 1\n[[tenants]]\nsites = [1979-05-27, 1979-05-27]\nApi = 1";
         let overrides = [
             ("server.threads", "00123"),

@@ -55,7 +55,7 @@ mod tests {
     use crate::config::schema::schema;
 
     #[test]
-    fn renamed_keys_have_new_paths_in_the_schema_and_old_paths_outside() {
+    fn renamed_key_is_in_schema_by_new_path_only() {
         let schema = schema();
         let exists = |path: &str| {
             let (section, key) = path.split_once('.').unwrap();

@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hint_for_a_file_open_to_others_can_be_followed_where_the_file_is() {
+    fn permission_hint_fits_the_environment_of_the_file() {
         let docker = permission_hint(Path::new("/run/secrets/slas"));
         assert!(docker.contains("mode: 0400") && docker.contains("Compose") && docker.contains("uid"), "{docker}");
         assert!(!docker.contains("run `chmod 0400 /run"), "{docker}");

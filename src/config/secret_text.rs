@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_order_mark_and_line_ends_do_not_belong_to_a_secret() {
+    fn byte_order_mark_and_line_ends_are_removed() {
         for text in ["s3cret", "s3cret\n", "s3cret\r\n", "s3cret\n\n", "\u{feff}s3cret\r\n\r\n"] {
             assert_eq!(
                 decode(text.as_bytes()),
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_stay_and_are_told_of() {
+    fn outer_whitespace_is_kept_and_reported() {
         for text in [" s3cret", "s3cret ", "s3cret \n", "\ts3cret"] {
             let read = decode(text.as_bytes()).unwrap();
             assert!(read.has_outer_whitespace && read.text == text.trim_end_matches('\n'), "{text:?}");
@@ -65,14 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn other_encodings_are_named() {
+    fn other_encodings_are_rejected_by_name() {
         let utf_16: Vec<u8> = [0xfeff_u16, 0x73].iter().flat_map(|unit| unit.to_le_bytes()).collect();
         assert_eq!(decode(&utf_16), Err("is UTF-16 text; save it as UTF-8"));
         assert_eq!(decode(b"s\xe9cret"), Err("is not valid UTF-8"));
     }
 
     #[test]
-    fn name_that_may_be_a_secret_is_not_shown_whole() {
+    fn implausible_name_is_redacted() {
         assert_eq!(redacted_name("/run/secrets/slas", true), "/run/secrets/slas");
         assert_eq!(redacted_name("hunter2", false), "hu… (7 characters)");
         assert_eq!(redacted_name("", false), "… (0 characters)");

@@ -1,6 +1,6 @@
-//! `docs/CONFIGURATION.md` is what the types of the configuration say: the page below its head is made from their schema.
+//! Generates `docs/CONFIGURATION.md` from the JSON Schema of the configuration, except for its head.
 //!
-//! `make docs` writes it; without that this test only compares.
+//! `make docs` writes the page. Otherwise the test compares the page with the schema.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected fails")]
 
@@ -12,7 +12,7 @@ use shopper_gateway::config::schema;
 
 const BASE: &str = include_str!("../../config/base.toml");
 /// Ends the head, which is written by hand.
-const MARK: &str = "<!-- From here on made from src/config/file.rs by `make docs`. -->\n\n";
+const MARK: &str = "<!-- The rest is generated from src/config/file.rs by `make docs`. -->\n\n";
 /// Set by `make docs`.
 const WRITE: &str = "WRITE_CONFIGURATION_PAGE";
 
@@ -21,7 +21,7 @@ fn read(name: &str) -> String {
 }
 
 #[test]
-fn the_page_is_what_the_types_say() {
+fn page_matches_schema() {
     let name = "docs/CONFIGURATION.md";
     let written = read(name);
     let (head, tables) = written.split_once(MARK).unwrap_or_else(|| panic!("{name} lacks the line {MARK}"));
@@ -31,11 +31,11 @@ fn the_page_is_what_the_types_say() {
         return fs::write(path, format!("{head}{MARK}{expected}")).unwrap();
     }
     let first = tables.lines().zip(expected.lines()).find(|(is, should_be)| is != should_be);
-    assert!(tables == expected, "{name} is not what the types say; `make docs` writes it anew. First: {first:#?}");
+    assert!(tables == expected, "{name} differs from the schema; run `make docs`. First difference: {first:#?}");
 }
 
 #[test]
-fn every_key_is_on_the_page_once() {
+fn page_has_every_key_once() {
     let sections = page::sections(&schema(), BASE);
     let mut paths: Vec<_> = sections.iter().flat_map(|section| &section.keys).map(|key| key.path.as_str()).collect();
     assert!(paths.len() > 60 && paths.contains(&"tenants.slas_clients.redirect_uri"), "{paths:?}");
@@ -44,11 +44,11 @@ fn every_key_is_on_the_page_once() {
     paths.dedup();
     assert_eq!(paths.len(), all);
     let first: Vec<_> = sections.iter().map(|section| section.path.as_str()).take(2).collect();
-    assert_eq!(first, ["server", "server.tls"], "not in the order of config/base.toml");
+    assert_eq!(first, ["server", "server.tls"], "order differs from config/base.toml");
 }
 
 #[test]
-fn links_of_the_page_lead_somewhere() {
+fn page_links_have_targets() {
     let page = read("docs/CONFIGURATION.md");
     let links: Vec<_> = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(links.iter().any(|link| link.starts_with("OPERATIONS.md#")), "{links:?}");

@@ -1,11 +1,11 @@
-//! The tables of `docs/CONFIGURATION.md`, made from the JSON Schema of the configuration.
+//! Generates the tables of `docs/CONFIGURATION.md` from the JSON Schema of the configuration.
 //!
-//! Owns how a key looks on the page. All texts are the schema's, which are the comments, kinds and defaults of
-//! `src/config/file.rs`; the order is that of `config/base.toml`, for a schema has none.
+//! All texts come from the schema, i.e. from the doc comments and defaults of `src/config/file.rs`. The order is that of
+//! `config/base.toml`, because a schema has no order.
 
 use serde_json::Value;
 
-/// A table of the configuration: `[server]`, `[[tenants]]`.
+/// A table of the configuration, e.g. `[server]` or `[[tenants]]`.
 #[derive(Debug)]
 pub(super) struct Section {
     /// `tenants.slas_clients`.
@@ -15,25 +15,25 @@ pub(super) struct Section {
     pub(super) keys: Vec<Key>,
 }
 
-/// A key of it.
+/// A key of a section.
 #[derive(Debug)]
 pub(super) struct Key {
     /// `tenants.slas_clients.client_id`.
     pub(super) path: String,
     /// `TENANTS__0__SLAS_CLIENTS__0__CLIENT_ID`.
     variable: String,
-    kind: String,
+    value_type: String,
     default: String,
     meaning: String,
 }
 
-/// All that the page says below its head.
+/// The page without its head.
 pub(super) fn tables(schema: &Value, base: &str) -> String {
     let mut page = String::from("## Value types\n\n");
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         let is_table = definition["properties"].is_object();
         if !is_table && choices(definition).is_empty() {
-            page += &format!("- **{}**: {}\n", kind_name(name), description(definition));
+            page += &format!("- **{}**: {}\n", type_name(name), description(definition));
         }
     }
     page += "\n## Keys\n";
@@ -41,8 +41,8 @@ pub(super) fn tables(schema: &Value, base: &str) -> String {
         let brackets = if section.is_array { ("[[", "]]") } else { ("[", "]") };
         page += &format!("\n### `{}{}{}`\n\n{}\n\n", brackets.0, section.path, brackets.1, section.description);
         page += "| key | variable | type | default | description |\n|---|---|---|---|---|\n";
-        for Key { path, variable, kind, default, meaning } in section.keys {
-            page += &format!("| `{path}` | `{variable}` | {kind} | {default} | {meaning} |\n");
+        for Key { path, variable, value_type, default, meaning } in section.keys {
+            page += &format!("| `{path}` | `{variable}` | {value_type} | {default} | {meaning} |\n");
         }
     }
     page
@@ -62,7 +62,7 @@ pub(super) fn sections(schema: &Value, base: &str) -> Vec<Section> {
     found
 }
 
-/// The paths of all sections and keys as `config/base.toml` has them, examples included.
+/// The paths of all sections and keys in the order of `config/base.toml`, including examples.
 fn order(base: &str) -> Vec<String> {
     let mut section = String::new();
     let mut order = Vec::new();
@@ -77,9 +77,9 @@ fn order(base: &str) -> Vec<String> {
     order
 }
 
-/// Adds the section and those below it.
+/// Adds a section and the sections below it.
 fn collect(schema: &Value, table: &Value, mut section: Section, variable: &str, found: &mut Vec<Section>) {
-    let needed = table["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let required = table["required"].as_array().map(Vec::as_slice).unwrap_or_default();
     let join =
         |above: &str, by: &str, name: &str| if above.is_empty() { name.to_owned() } else { [above, by, name].concat() };
     for (name, property) in table["properties"].as_object().unwrap() {
@@ -94,8 +94,8 @@ fn collect(schema: &Value, table: &Value, mut section: Section, variable: &str, 
             let section = Section { path, is_array, description: description(property), keys: Vec::new() };
             collect(schema, below, section, &variable, found);
         } else {
-            let needed = needed.iter().any(|needed| needed == name);
-            section.keys.push(key(property, below, path, variable, needed));
+            let required = required.iter().any(|required| required == name);
+            section.keys.push(key(property, below, path, variable, required));
         }
     }
     if !section.path.is_empty() {
@@ -103,10 +103,10 @@ fn collect(schema: &Value, table: &Value, mut section: Section, variable: &str, 
     }
 }
 
-fn key(property: &Value, resolved: &Value, path: String, variable: String, needed: bool) -> Key {
-    let kind = kind(property, resolved);
+fn key(property: &Value, resolved: &Value, path: String, variable: String, required: bool) -> Key {
+    let value_type = type_of(property, resolved);
     let default = match &property["default"] {
-        _ if needed => "**required**".to_owned(),
+        _ if required => "**required**".to_owned(),
         Value::Null => "—".to_owned(),
         Value::String(text) => format!("`{text}`"),
         Value::Array(elements) if elements.is_empty() => "empty".to_owned(),
@@ -119,34 +119,34 @@ fn key(property: &Value, resolved: &Value, path: String, variable: String, neede
     if let Some(range) = range(property) {
         meaning += &format!(" {range}");
     }
-    // Of a secret, a number and a choice the page says enough.
-    let speaks = !["secret", "integer", "number"].contains(&kind.as_str()) && choices(resolved).is_empty();
-    if let Some(example) = property["examples"].get(0).filter(|_| speaks && !default.starts_with('`')) {
+    // Secrets, numbers and enumerations need no example.
+    let shows_example = !["secret", "integer", "number"].contains(&value_type.as_str()) && choices(resolved).is_empty();
+    if let Some(example) = property["examples"].get(0).filter(|_| shows_example && !default.starts_with('`')) {
         let example = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
         meaning += &format!(" E.g. `{example}`.");
     }
-    Key { path, variable, kind, default, meaning }
+    Key { path, variable, value_type, default, meaning }
 }
 
-/// What the value is, in one word; of a choice the values themselves.
-fn kind(property: &Value, resolved: &Value) -> String {
+/// The type of a value in one word, or the values of an enumeration.
+fn type_of(property: &Value, resolved: &Value) -> String {
     let choices: Vec<_> = choices(resolved).iter().map(|(choice, _)| format!("`{choice}`")).collect();
     match (property["$ref"].as_str(), property["type"].as_str()) {
         _ if !choices.is_empty() => choices.join(" or "),
-        (Some(reference), _) => kind_name(reference.rsplit('/').next().unwrap()),
+        (Some(reference), _) => type_name(reference.rsplit('/').next().unwrap()),
         (None, Some("string")) => "string".to_owned(),
         (None, Some("boolean")) => "boolean".to_owned(),
         (None, Some(other)) => other.to_owned(),
-        (None, None) => panic!("{property} has no kind"),
+        (None, None) => panic!("{property} has no type"),
     }
 }
 
-/// `Duration` is `duration`, `URL` stays.
-fn kind_name(name: &str) -> String {
+/// The name of a type on the page: `duration` for `Duration`, `URL` for `URL`.
+fn type_name(name: &str) -> String {
     if name.chars().all(char::is_uppercase) { name.to_owned() } else { name.to_lowercase() }
 }
 
-/// The values of a choice, and what each means.
+/// The values of an enumeration with their descriptions.
 fn choices(node: &Value) -> Vec<(&str, String)> {
     let choices = node["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
     choices.iter().filter_map(|choice| Some((choice["const"].as_str()?, description(choice)))).collect()
@@ -178,7 +178,7 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-/// A description in one line, with `docs/PAGE.md#section` as a link.
+/// The description as one line. `docs/PAGE.md#section` becomes a link.
 fn description(node: &Value) -> String {
     let text = node["description"].as_str().unwrap_or_else(|| panic!("{node} has no description"));
     let words = text.split_whitespace().map(|word| match word.strip_prefix("docs/") {

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_is_not_called_what_the_metrics_call_others() {
+    fn caller_name_reserved_in_metrics_is_rejected() {
         for (name, fits) in
             [("experience-cloud", true), ("guest", false), ("none", false), ("Guest", false), ("", false)]
         {

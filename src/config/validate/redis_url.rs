@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_of_an_address_is_read() {
+    fn url_forms_are_parsed() {
         let one = parse("redis://127.0.0.1:6379/3").unwrap();
         assert_eq!((one.servers, one.database, one.tls), (Servers::One(tcp("127.0.0.1", 6379)), 3, false));
         let one = parse("rediss://user:p%40ss@redis.internal").unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_address_in_brackets_is_read_in_every_form() {
+    fn ipv6_address_in_brackets_is_parsed_in_every_form() {
         let loopback = tcp("::1", 7000);
         assert_eq!(parse("redis://[::1]:7000/0").unwrap().servers, Servers::One(loopback.clone()));
         assert_eq!(parse("rediss://u:p@[2001:db8::a]").unwrap().servers, Servers::One(tcp("2001:db8::a", 6379)));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn socket_is_read_with_its_query() {
+    fn socket_url_is_parsed_with_query() {
         let socket = |path: &str| Servers::One(RedisAddress::Unix(PathBuf::from(path)));
         let plain = parse("unix:///run/redis/redis.sock").unwrap();
         assert_eq!((plain.servers, plain.database, plain.tls), (socket("/run/redis/redis.sock"), 0, false));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_address_is_refused() {
+    fn invalid_url_is_rejected() {
         for text in [
             "",
             "redis",
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn password_in_an_address_is_noticed() {
+    fn password_in_url_is_detected() {
         for text in ["redis://:pw@a", "redis+sentinel://pw@a/m", "unix:///run/redis.sock?db=1&pass=pw"] {
             assert!(has_password(text), "{text}");
         }

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_operations() {
+    fn operation_names_are_checked() {
         for name in ["loyalty.getPoints", "shopper-baskets-v2.createBasket", "a.b_c-D"] {
             assert!(is_operation_name(name), "{name}");
         }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_of_paths() {
+    fn path_templates_are_checked() {
         assert_eq!(path_error("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
         assert_eq!(path_error("/{organizationId}"), None);
         for path in [

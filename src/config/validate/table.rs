@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_binary_units() {
+    fn sizes_are_parsed_with_binary_units() {
         for (text, size) in
             [("0", 0), ("512", 512), ("512B", 512), ("64KiB", 65_536), (" 1 MiB ", 1 << 20), ("2GiB", 1 << 31)]
         {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_loopback_is() {
+    fn loopback_urls_are_recognized() {
         let loopback = |text: &str| is_loopback(&text.parse().unwrap());
         assert!(loopback("http://localhost.:1") && loopback("http://shop.localhost./"));
         assert!(loopback("http://localhost:1") && loopback("http://127.9.0.1") && loopback("http://[::1]:80"));
