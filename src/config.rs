@@ -36,4 +36,4 @@ pub use settings::{
     RouteSecurity, Server, Sessions, Settings, SlasCalls, SlasClient, Store, Tenant, Timeouts, Tls, Traces,
     UnknownOperations,
 };
-pub use validate::{is_log_level, is_loopback};
+pub use validate::{is_log_filter, is_loopback};

@@ -611,8 +611,8 @@ fn network_limits_replace_general_limits_by_longest_prefix() {
          [[limits.networks]]\nnetwork = '2001:db8::/48'\nconnections_per_address = 7\n"
     );
     let limits = load(&text, &[]).unwrap().settings.limits;
-    let of = |address: &str| limits.of_address(address.parse().unwrap());
-    let calls = |address: &str, tenant| of(address).slas_calls.map(|calls| calls.of_tenant(tenant));
+    let of = |address: &str| limits.for_address(address.parse().unwrap());
+    let calls = |address: &str, tenant| of(address).slas_calls.map(|calls| calls.for_tenant(tenant));
     assert_eq!(
         (calls("192.0.2.1", 500), calls("192.0.2.1", 160), calls("192.0.2.1", 1)),
         (Some(40), Some(20), Some(1))
@@ -634,7 +634,7 @@ fn network_limits_replace_general_limits_by_longest_prefix() {
     assert_eq!(wrong(&network("network = '2001:db8::/65'\nguests_per_address = 1")), ["limits.networks[0].network"]);
     let large = network("network = '10.0.0.0/8'\nrequests_per_address = 900000\nheld_bodies_per_address = '0'");
     let loaded = load(&format!("{MINIMAL}{large}"), &[]).unwrap();
-    assert_eq!(loaded.settings.limits.of_address("10.0.0.1".parse().unwrap()).held_bodies, None, "0 as a string");
+    assert_eq!(loaded.settings.limits.for_address("10.0.0.1".parse().unwrap()).held_bodies, None, "0 as a string");
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert!(warned.contains(&"limits.networks[0].requests_per_address"), "{warned:?}");
     let twice = network("network = '10.0.0.0/8'\nguests_per_address = 1").repeat(2);
@@ -1062,7 +1062,7 @@ fn password_in_store_url_causes_warning_also_in_socket_query() {
 fn relative_paths_start_at_configuration_directory() {
     let text = format!("{MINIMAL}[log]\naudit_file = 'audit.jsonl'\n");
     for name in ["gateway.toml", "./gateway.toml"] {
-        let loaded = Settings::read(Path::new(name), &text, []).unwrap();
+        let loaded = Settings::from_text(Path::new(name), &text, []).unwrap();
         assert_eq!(loaded.settings.log.audit_file, Some(PathBuf::from("./audit.jsonl")), "{name}");
     }
 }

@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
         ("SHOPPER_GATEWAY__TENANTS__0__SLAS_CLIENTS__0__CLIENT_SECRET".to_owned(), SECRET.to_owned()),
         ("SECRET".to_owned(), SECRET.to_owned()),
     ];
-    match Settings::read(Path::new("/nonexistent/gateway.toml"), text, variables) {
+    match Settings::from_text(Path::new("/nonexistent/gateway.toml"), text, variables) {
         Ok(loaded) => {
             assert!(!loaded.settings.tenants.is_empty());
             assert!(!format!("{loaded:?}").contains(SECRET));

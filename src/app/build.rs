@@ -124,7 +124,7 @@ impl Components {
         let mut issuers = ByOrganization::default();
         let trust = TrustAnchors::default();
         let of_store =
-            certificate_files::store_expiry(&PartialSettings::of(&settings)).into_iter().map(|(certificate, end)| {
+            certificate_files::store_expiry(&PartialSettings::from(&settings)).into_iter().map(|(certificate, end)| {
                 CertificateExpiry { certificate, tenant: CertificateExpiry::NO_TENANT.to_owned(), expires_at: end }
             });
         let mut expiries: Vec<CertificateExpiry> = of_store.collect();

@@ -34,7 +34,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// Returns [`AppError::Policy`] with all contradictions, or [`AppError::Table`] if the built-in table is invalid.
 pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
-    let (operations, diagnostics) = resolve_policy(&PartialSettings::of(settings))?;
+    let (operations, diagnostics) = resolve_policy(&PartialSettings::from(settings))?;
     if !diagnostics.is_empty() {
         return Err(AppError::Policy(diagnostics));
     }

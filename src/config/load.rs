@@ -66,7 +66,7 @@ impl Settings {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigErrors> {
-        Self::read(path, &read_file(path)?, environment)
+        Self::from_text(path, &read_file(path)?, environment)
     }
 
     /// Loads a configuration from a text. `path` is only used for relative paths and in messages.
@@ -74,7 +74,7 @@ impl Settings {
     /// # Errors
     ///
     /// All errors of the configuration.
-    pub fn read(
+    pub fn from_text(
         path: &Path,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,

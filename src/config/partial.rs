@@ -83,10 +83,9 @@ pub struct PartialRoute {
     pub complete: Option<Route>,
 }
 
-impl PartialSettings {
+impl From<&Settings> for PartialSettings {
     /// The same view of valid settings.
-    #[must_use]
-    pub fn of(settings: &Settings) -> Self {
+    fn from(settings: &Settings) -> Self {
         let caller = |caller: &Caller| PartialCaller {
             identity: Some(caller.identity.clone()),
             operations: caller.operations.clone(),

@@ -21,7 +21,7 @@ mod table;
 mod tenants;
 mod traces;
 
-pub use log::is_log_level;
+pub use log::is_log_filter;
 pub use table::is_loopback;
 use table::{MINUTE, TableValidator};
 

@@ -194,7 +194,7 @@ impl RateLimits {
         calls: u32,
     ) -> Result<Option<SlasCallPermit<'_>>, GatewayError> {
         let Some((client, limit)) = self.address_limit(request, |limits| limits.slas_calls) else { return Ok(None) };
-        let per_minute = limit.of_tenant(tenant.settings.slas_requests_per_minute);
+        let per_minute = limit.for_tenant(tenant.settings.slas_requests_per_minute);
         self.slas_call_limits.take_calls(&tenant.settings.organization, client, calls, per_minute).map(Some)
     }
 
@@ -211,7 +211,7 @@ impl RateLimits {
         limit: impl Fn(&AddressLimits) -> Option<L>,
     ) -> Option<(IpAddr, L)> {
         let client = self.client_address(request)?;
-        Some((client, limit(self.limits.of_address(client))?))
+        Some((client, limit(self.limits.for_address(client))?))
     }
 
     /// Counts a request that goes upstream, and waits for a place among the organization's concurrent requests.

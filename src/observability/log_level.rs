@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::is_log_level;
+use crate::config::is_log_filter;
 
 static LEVEL: OnceLock<Level> = OnceLock::new();
 
@@ -41,7 +41,7 @@ pub fn current() -> Option<(String, &'static str)> {
 pub fn set(level: Option<&str>) -> Result<String, LogLevelError> {
     let log = LEVEL.get().ok_or(LogLevelError::NotInstalled)?;
     let level = level.unwrap_or(&log.at_start);
-    let is_valid = level == log.at_start || is_log_level(level);
+    let is_valid = level == log.at_start || is_log_filter(level);
     let filter = Some(level).filter(|_| is_valid).and_then(|level| EnvFilter::try_new(level).ok());
     let filter = filter.ok_or(LogLevelError::Invalid)?;
     let mut current = log.current.lock();

@@ -43,7 +43,7 @@ impl ConnectionServer {
         if runtime.trusted_proxies.includes(client) {
             return AddressPolicy { is_proxy: true, connections: None };
         }
-        AddressPolicy { is_proxy: false, connections: runtime.limits.of_address(owner(client)).connections }
+        AddressPolicy { is_proxy: false, connections: runtime.limits.for_address(owner(client)).connections }
     }
 
     /// Serves a connection until it ends.

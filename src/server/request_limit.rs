@@ -55,7 +55,7 @@ impl From<RequestLimitExceeded> for GatewayError {
 
 impl RequestPermit {
     pub(super) fn acquire(address: &Arc<AddressEntry>, limits: &Limits) -> Result<Self, RequestLimitExceeded> {
-        let limit = limits.of_address(address.client).requests;
+        let limit = limits.for_address(address.client).requests;
         if !address.counters().requests.try_add(1, limit) {
             return Err(RequestLimitExceeded::Address);
         }
@@ -80,7 +80,7 @@ impl BodyPermit {
             _ if taken <= limits.incomplete_requests / 2 => usize::MAX,
             free => (free / FREE_SHARE_DIVISOR).max(1),
         };
-        let of_address = limits.of_address(address.client).incomplete_requests.map(|limit| limit.min(share));
+        let of_address = limits.for_address(address.client).incomplete_requests.map(|limit| limit.min(share));
         reserve(&address, 1, limits.incomplete_requests, of_address, |usage| &usage.incomplete_requests)?;
         let mut taken = Self { address, connection: None, is_incomplete: true, buffered_bytes: 0 };
         if let Some(connection) = connection {
@@ -103,7 +103,7 @@ impl BodyPermit {
         }
         let more = arrived.saturating_sub(self.buffered_bytes);
         if more > 0 {
-            let of_address = limits.of_address(self.address.client).held_bodies;
+            let of_address = limits.for_address(self.address.client).held_bodies;
             reserve(&self.address, more, limits.held_bodies, of_address, |usage| &usage.buffered_bytes)?;
             self.buffered_bytes += more;
         }

@@ -104,7 +104,7 @@ const ADDRESS_SHARE_DIVISOR: u32 = 8;
 impl Limits {
     /// The limits of an address. For IPv6, `address` is the first address of its /64 network.
     #[must_use]
-    pub fn of_address(&self, address: IpAddr) -> &AddressLimits {
+    pub fn for_address(&self, address: IpAddr) -> &AddressLimits {
         let own = self.networks.iter().find(|own| own.network.contains(&address));
         own.map_or(&self.per_address, |own| &own.per_address)
     }
@@ -113,7 +113,7 @@ impl Limits {
 impl SlasCalls {
     /// SLAS calls per minute for a tenant with the SLAS rate limit `per_minute`; at least 1.
     #[must_use]
-    pub fn of_tenant(self, per_minute: u32) -> u32 {
+    pub fn for_tenant(self, per_minute: u32) -> u32 {
         match self {
             Self::Shared(calls) => calls.min((per_minute / ADDRESS_SHARE_DIVISOR).max(1)),
             Self::Exactly(calls) => calls,

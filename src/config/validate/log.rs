@@ -19,7 +19,7 @@ pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Dia
     };
     let mut table = TableValidator::new("log", diagnostics);
     let slow = table.duration("slow", &raw.slow, MAX_SLOW);
-    if !is_log_level(&raw.level) {
+    if !is_log_filter(&raw.level) {
         table.error(
             "level",
             "expected off, error, warn, info, debug or trace, alone or as target=level, separated by commas",
@@ -38,7 +38,7 @@ pub(super) fn log(raw: file::Log, resolver: &Resolver<'_>, diagnostics: &mut Dia
 
 /// Whether a text is a log filter: levels for all targets or for single targets, separated by commas.
 #[must_use]
-pub fn is_log_level(text: &str) -> bool {
+pub fn is_log_filter(text: &str) -> bool {
     let is_word = |text: &str| {
         ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text))
     };

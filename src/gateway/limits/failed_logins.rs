@@ -65,7 +65,7 @@ impl Attempts {
         address: Option<IpAddr>,
         subject: &LoginAttempt,
     ) -> Result<Attempt, Duration> {
-        let of_address = address.and_then(|address| limits.of_address(address).failed_logins).unwrap_or(0);
+        let of_address = address.and_then(|address| limits.for_address(address).failed_logins).unwrap_or(0);
         let address = address.map(|address| address.to_string());
         let mut logins: Vec<String> = subject.logins.iter().map(|login| normalized(login)).collect();
         logins.sort_unstable();
