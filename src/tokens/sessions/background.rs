@@ -1,7 +1,7 @@
-//! What happens to sessions without a request: news of other replicas, sweeping, renewal ahead.
+//! The background task of sessions: applies revocations of other replicas, drops expired entries, refreshes ahead of time.
 //!
-//! Owns the one background task of sessions and its pace. It ends nothing that still lives and renews nothing
-//! that nobody uses.
+//! The task refreshes only sessions that were used within the last five minutes, at most
+//! `sessions.background_refreshes_per_minute` of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,19 +23,19 @@ use crate::{
     time::unix_now,
 };
 
-/// How often a replica asks what others ended.
+/// Interval between two reads of other replicas' revocations.
 const EVENT_POLL_INTERVAL: Duration = Duration::from_millis(300);
-/// How often what has ended by itself is dropped.
+/// Interval between two sweeps of expired entries.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
-/// How often the key is compared with that of the gateways that share the store.
+/// Interval between two comparisons of the encryption key with that of the other replicas.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// A session used within this time counts as in use for proactive renewal, seconds.
+/// A session that was used within this time is refreshed ahead of time, seconds.
 const ACTIVE_SECONDS: u64 = 5 * 60;
-/// So many sweeps are a minute.
+/// The number of sweeps in a minute.
 const SWEEPS_PER_MINUTE: u32 = 4;
 
 impl Sessions {
-    /// Learns what other replicas ended, drops what ended by itself, and renews ahead if so configured.
+    /// Runs the background task. It never returns.
     pub async fn run_background(self: Arc<Self>) {
         let mut swept_at = tokio::time::Instant::now();
         let mut key_checked_at = None;
@@ -44,7 +44,7 @@ impl Sessions {
             tokio::time::sleep(EVENT_POLL_INTERVAL).await;
             if self.store.is_shared() {
                 let is_due = key_checked_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= KEY_CHECK_INTERVAL);
-                // What it finds the store itself tells.
+                // The store logs a mismatch.
                 if is_due && self.store.check_key(true).await.is_ok() {
                     key_checked_at = Some(tokio::time::Instant::now());
                 }
@@ -63,7 +63,7 @@ impl Sessions {
         let began = cursor.0.is_empty();
         let Ok(events) = self.store.revocations_since(cursor).await else { return };
         if began && !cursor.0.is_empty() {
-            // Whatever was learnt before the cursor began may have ended unseen.
+            // Entries from before the cursor's first read may have missed a revocation.
             self.cache.clear();
         }
         for (key, revocation) in events.revocations {
@@ -76,36 +76,36 @@ impl Sessions {
         }
     }
 
-    /// Drops what has ended by itself, and measures how many sessions are held.
+    /// Drops expired and idle entries, and updates the metric of held sessions.
     pub async fn sweep(&self) {
         let now = unix_now();
         let idle = self.settings.idle_timeout;
-        let seen_version = Mutex::new(HashSet::new());
+        let seen = Mutex::new(HashSet::new());
         self.cache.retain(|_, entry| match entry {
             CacheEntry::Session(cached) => {
                 // A session has an entry for each of its tokens.
-                seen_version.lock().insert(cached.session.load().id);
+                seen.lock().insert(cached.session.load().id);
                 cached.session.load().expires_at > now
                     && cached.used_at.load(Ordering::Relaxed).saturating_add(idle.as_secs()) > now
             }
             CacheEntry::Unknown(at) => at.saturating_add(UNKNOWN_TTL) > now,
-            // Forgotten by capacity only: the store remembers for as long as a token may live.
+            // Evicted by capacity only: the token may be valid for longer than any entry is kept elsewhere.
             CacheEntry::Revoked | CacheEntry::Epoch(_) => true,
         });
         self.verifier.forget_ended(now);
-        let ready = self.store.sweep(now, idle).await.unwrap_or_else(|| seen_version.into_inner().len());
-        self.metrics.sessions.set(i64::try_from(ready).unwrap_or(i64::MAX));
+        let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
+        self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 
-    /// How many sessions of shoppers, and how many on behalf of shoppers, this process has at hand. A session that is no
-    /// longer known by its first token or name is not counted.
+    /// The numbers of cached sessions: of shoppers' logins, and on behalf of shoppers. A session whose first token or name was
+    /// evicted is not counted.
     #[must_use]
     pub fn count_cached(&self) -> (usize, usize) {
         let (mut own, mut on_behalf) = (0, 0);
         for (digest, known) in self.cache.iter() {
             let CacheEntry::Session(cached) = known else { continue };
             let session = cached.session.load();
-            // It has an entry for each of its tokens.
+            // A session has an entry for each of its tokens.
             if session.tokens.first() == Some(&digest) {
                 *(if session.is_named { &mut on_behalf } else { &mut own }) += 1;
             }
@@ -113,11 +113,11 @@ impl Sessions {
         (own, on_behalf)
     }
 
-    /// Renews sessions that are in use and due, within the configured number a minute.
+    /// Refreshes sessions that are due and in use.
     fn refresh_due_sessions(self: &Arc<Self>, round: u32) {
-        // The minute's number in equal shares; the first round has what is left over.
-        let a_minute = self.settings.background_refreshes_per_minute;
-        let share = a_minute / SWEEPS_PER_MINUTE + if round == 0 { a_minute % SWEEPS_PER_MINUTE } else { 0 };
+        // Each round has an equal share of the minute's number, and the first one the remainder.
+        let per_minute = self.settings.background_refreshes_per_minute;
+        let share = per_minute / SWEEPS_PER_MINUTE + if round == 0 { per_minute % SWEEPS_PER_MINUTE } else { 0 };
         let now = unix_now();
         let mut due = HashMap::new();
         for (_, known) in self.cache.iter() {
@@ -127,13 +127,13 @@ impl Sessions {
                 session.access_expires_at <= now + CachedSession::refresh_margin(&session, self.settings.refresh_ahead);
             let is_used = cached.used_at.load(Ordering::Relaxed).saturating_add(ACTIVE_SECONDS) > now;
             if is_due && is_used && due.len() < share as usize {
-                // Once a session, by however many of its tokens it is known.
+                // A session has several entries and is refreshed once.
                 due.insert(session.id, (cached, session.version));
             }
         }
         for (cached, version) in due.into_values() {
             let sessions = Arc::clone(self);
-            // No request asked for it: it has a correlation id of its own.
+            // A background refresh has a correlation id of its own.
             tokio::spawn(correlation::inherit(async move {
                 let Err(error) = sessions.refresh_session(&cached, version, Priority::BackgroundRefresh).await else {
                     return;
@@ -142,9 +142,9 @@ impl Sessions {
                 match error {
                     // Nothing was sent.
                     SessionError::Slas(SalesforceError::CircuitOpen) => {
-                        tracing::debug!("a session was not renewed ahead")
+                        tracing::debug!("background refresh skipped, circuit breaker open")
                     }
-                    error => tracing::info!(%error, correlation_id, "a session was not renewed ahead"),
+                    error => tracing::info!(%error, correlation_id, "background refresh failed"),
                 }
             }));
         }

@@ -1,7 +1,7 @@
-//! Sessions that the gateway finds by a name of its own: those of shoppers on whose behalf trusted systems act.
+//! Sessions that are found by a name: those of shoppers on whose behalf trusted systems act.
 //!
-//! Owns the way from a name to a living token. Who may ask for which name, and how a session that is not there
-//! comes to be, is [`on_behalf`](super::super::on_behalf)'s affair.
+//! [`on_behalf`](super::super::on_behalf) makes the names, checks permissions, and obtains the first token. Concurrent
+//! requests for a name share one session, on all replicas.
 
 use std::sync::Arc;
 
@@ -25,23 +25,23 @@ use crate::{
     },
 };
 
-/// So many exchanges long nobody else makes a session that somebody has begun to make. Whoever dies meanwhile holds
-/// up the others for no longer, and they still have time for a call of their own.
+/// Lease of the lock on creating a named session, in time limits of one request to SLAS. If its holder dies, other replicas
+/// still have time for a request of their own.
 const CREATION_LEASE_REQUESTS: u32 = 2;
 
-/// Who was given a token on behalf of a shopper.
+/// The caller that was given a token on behalf of a shopper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenRecipient {
-    /// A trusted system, by the gateway, after a login at this site.
+    /// A trusted system that logged in at this site through the gateway.
     TrustedSystem(CallerEntry, SiteId),
-    /// Whoever logged in at SLAS through the gateway, with the client's own credential.
+    /// A client that logged in at SLAS through the gateway, with its own credential.
     Client,
-    /// Nobody, as far as the gateway knows: it never gave this token to anyone, or never had it.
+    /// The gateway has given the token to no caller, or does not know it.
     Unknown,
 }
 
 impl Sessions {
-    /// Begins a session under a name. An answer without a refresh token gives none.
+    /// Begins a session with a name. A response without a refresh token begins no session.
     pub(in crate::tokens) async fn begin_named(
         self: &Arc<Self>,
         name: &TokenDigest,
@@ -56,8 +56,7 @@ impl Sessions {
         }
     }
 
-    /// The session of a name, asking the store where this process has not seen it. What the store has under this name and
-    /// another wrote there is none.
+    /// The session of a name, from the cache or the store. `None` if the store's entry is of a session with another name.
     pub(in crate::tokens) async fn find_by_name(
         &self,
         name: &TokenDigest,
@@ -79,8 +78,8 @@ impl Sessions {
         }
     }
 
-    /// A named session whose newest token lives. One that is due is renewed behind the request; only one that has ended
-    /// is waited for.
+    /// The session with a newest token that has not expired. A refresh that is due runs in the background, and the caller
+    /// waits only if the token has expired.
     pub(in crate::tokens) async fn refresh_if_expired(self: &Arc<Self>, cached: &Arc<CachedSession>) -> RefreshResult {
         let now = unix_now();
         let session = cached.session.load_full();
@@ -98,8 +97,8 @@ impl Sessions {
         self.refresh_session(cached, session.version, Priority::Refresh).await
     }
 
-    /// The newest token of a session, which is verified when this process has not yet, and anew when keys or configuration
-    /// have changed. It was not given to this gateway just now, so of an unknown key it proves nothing.
+    /// The newest token of a session, verified once, and again when keys or configuration have changed. The token does not
+    /// come from SLAS directly, so an unknown key is an error.
     pub(in crate::tokens) async fn ready_token(
         &self,
         cached: &CachedSession,
@@ -114,7 +113,7 @@ impl Sessions {
         let token = HashedToken::new(session.access_token.expose_secret());
         let verified = self.verifier.verify(&token, &session.owner.organization).await?;
         if !owns(&verified.shopper, &session.owner) {
-            tracing::error!(organization = %session.owner.organization, "a session holds another shopper's token");
+            tracing::error!(organization = %session.owner.organization, "session has another shopper's token");
             return Err(TokenError::NotAShoppers);
         }
         let ready = Arc::new(ReadyToken::new(&session.access_token, verified)?);
@@ -122,7 +121,7 @@ impl Sessions {
         Ok(ready)
     }
 
-    /// A token that SLAS has just given for a shopper of this organization, verified.
+    /// Verifies a token that SLAS has just issued for a shopper of this organization.
     pub(in crate::tokens) async fn verify_issued(
         &self,
         token: &SecretString,
@@ -131,8 +130,8 @@ impl Sessions {
         ReadyToken::new(token, self.verifier.verify_issued(token.expose_secret(), organization).await?)
     }
 
-    /// Another token in place of one that an API refused: a newer one that is there or on its way, or a fresh one for all
-    /// who were refused. No more than one a second is fetched for it; `None` if there is no other.
+    /// A session whose newest token is not `rejected`, which an API has rejected. All callers with this token share one
+    /// refresh. `None` if the token was replaced less than a second ago.
     pub(in crate::tokens) async fn replace_rejected(
         self: &Arc<Self>,
         cached: &Arc<CachedSession>,
@@ -142,7 +141,7 @@ impl Sessions {
         Ok(Some(session).filter(|session| session.tokens.last() != Some(rejected)))
     }
 
-    /// The same for a session that is known here by the refused token.
+    /// The newest token of the cached session of `rejected`, which an API has rejected. `None` if there is no other token.
     pub async fn replace_rejected_token(self: &Arc<Self>, rejected: &TokenDigest) -> Option<SecretString> {
         let Some(CacheEntry::Session(cached)) = self.cache.get(rejected) else { return None };
         if self.is_revoked(&cached) {
@@ -152,15 +151,16 @@ impl Sessions {
         Some(session.access_token.clone())
     }
 
-    /// Ends a named session that its own shopper or SLAS has ended, so that the name is free again.
+    /// Removes a name from the cache whose session has ended, so that a new session can have it.
     pub(in crate::tokens) fn forget_name(&self, name: &TokenDigest) {
         self.cache.remove(name);
     }
 
-    /// Who was given a token on behalf of a shopper.
+    /// The caller that was given a token on behalf of a shopper.
     ///
     /// # Errors
-    /// [`SessionError::LoggedOut`], and [`SessionError::Store`]: nobody knows.
+    /// - [`SessionError::LoggedOut`] if the session was logged out
+    /// - [`SessionError::Store`] if the store is unavailable
     pub async fn recipient(&self, token: &VerifiedToken) -> Result<TokenRecipient, SessionError> {
         match self.lookup(token, unix_now()).await? {
             CacheEntry::Session(cached) => {
@@ -176,10 +176,12 @@ impl Sessions {
         }
     }
 
-    /// Whether a token lives by itself, without the session that it may have.
+    /// Checks that the token itself is valid, whether it has a session or not.
     ///
     /// # Errors
-    /// [`SessionError::LoggedOut`], [`SessionError::Expired`], [`SessionError::Store`].
+    /// - [`SessionError::LoggedOut`] if its session was logged out
+    /// - [`SessionError::Expired`] if the token has expired
+    /// - [`SessionError::Store`] if the store is unavailable
     pub async fn check_active(&self, token: &VerifiedToken) -> Result<(), SessionError> {
         let now = unix_now();
         match self.lookup(token, now).await? {
@@ -189,7 +191,7 @@ impl Sessions {
         }
     }
 
-    /// Asks for the right to make the session of a name.
+    /// Acquires the lock on creating the session of a name. `None` if another replica holds the lock.
     pub(in crate::tokens) async fn acquire_creation_lock(
         &self,
         name: &TokenDigest,
@@ -197,9 +199,9 @@ impl Sessions {
         self.store.acquire_creation_lock(name, self.request_timeout * CREATION_LEASE_REQUESTS).await
     }
 
-    /// Gives that right back.
+    /// Releases that lock.
     pub(in crate::tokens) async fn release_creation_lock(&self, name: &TokenDigest, claim: CreationLock) {
-        // A right that is not given back ends with its lease.
+        // A lock that is not released expires with its lease.
         let _ = self.store.release_creation_lock(name, claim).await;
     }
 }

@@ -1,11 +1,12 @@
-//! Sessions whose refresh token is also in a caller's hands: logins that callers performed at SLAS themselves.
+//! Sessions of logins that callers performed at SLAS themselves: the caller and the gateway hold a refresh token.
 //!
-//! Owns what keeps both in step. SLAS voids a public client's refresh token when it is used, so the one
-//! that a caller holds may be void because the gateway has renewed the session meanwhile. It is a name of the
-//! session here: under the session's lock the one that is valid now goes to SLAS in its place, and
-//! what SLAS answers is stored before the caller gets it. A caller that was given another may use the one
-//! before for a minute still; then it is as void as SLAS would have it. A caller that refreshes again and again gets the
-//! last answer again for [`MIN_REFRESH_INTERVAL`] seconds. After a logout its refresh token is void, whatever SLAS thinks of it.
+//! SLAS voids a public client's refresh token when it is used. The caller's token may therefore be void because the gateway
+//! has refreshed the session. So a caller's refresh token identifies the session, and the gateway sends the current refresh
+//! token to SLAS in its place, under the session's lock. The response is stored before the caller gets it.
+//!
+//! A caller that was given a new refresh token may use the previous one for another minute. A caller that refreshes
+//! repeatedly gets the last response again for [`MIN_REFRESH_INTERVAL`] seconds. After a logout, the gateway rejects the
+//! refresh token, although SLAS may still accept it.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -39,53 +40,53 @@ pub struct CallerHeldSession {
 /// What the gateway knows of a refresh token that a caller presented.
 #[derive(Debug, Clone)]
 pub enum PresentedRefreshToken {
-    /// It is good for this session.
+    /// The token identifies this session.
     Session(CallerHeldSession),
-    /// Its session was ended.
+    /// The session was logged out or has ended.
     Revoked,
-    /// Nothing: it is for SLAS to judge.
+    /// The gateway does not know the token; SLAS decides.
     Unknown,
 }
 
-/// Where tokens come from that the gateway does not hold.
+/// How a caller obtained tokens that have no session here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenOrigin {
-    /// A login.
+    /// By a login.
     Login,
-    /// A refresh token, of which this is known.
+    /// By a refresh token with this epoch.
     Refresh(RefreshTokenEpoch),
 }
 
-/// What the gateway knows of the epoch of a refresh token that has no session here.
+/// The epoch of a refresh token that has no session here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshTokenEpoch {
-    /// It came after these logouts of its shopper.
+    /// The token is later than these logouts of its shopper.
     Epoch(Epoch),
-    /// Nothing: if its shopper has logged out, it is from before.
+    /// No epoch is stored, so the token is earlier than every logout of its shopper.
     Unknown,
-    /// The store could not be asked.
+    /// The store is unavailable.
     StoreUnavailable,
 }
 
-/// How a caller's own refresh ended.
+/// The result of a caller's own refresh.
 #[derive(Debug)]
 pub enum CallerRefresh {
-    /// With this answer of SLAS.
+    /// SLAS's response.
     Response(Response),
-    /// The session was ended meanwhile: what SLAS gave is refused.
+    /// The session was logged out during the refresh, so the new tokens are rejected.
     Revoked,
-    /// The session is gone: the refresh token is for SLAS to judge.
+    /// The session does not exist any more; SLAS decides about the refresh token.
     Gone,
 }
 
 impl CallerHeldSession {
-    /// The refresh token that is valid now.
+    /// The current refresh token.
     #[must_use]
     pub fn refresh_token(&self) -> &SecretString {
         &self.session.refresh_token
     }
 
-    /// Whether it is this shopper's.
+    /// Whether the session is this shopper's.
     #[must_use]
     pub fn is_of(&self, shopper: &Shopper) -> bool {
         owns(shopper, &self.session.owner)
@@ -93,8 +94,7 @@ impl CallerHeldSession {
 }
 
 impl Sessions {
-    /// Begins the session of a login whose answer goes to the caller as it is, and which came after these logouts, or
-    /// after all.
+    /// Begins the session of a login whose response the caller gets unchanged. The session has this epoch, or the current one.
     pub async fn begin_caller_held(
         self: &Arc<Self>,
         site: &SiteId,
@@ -108,13 +108,14 @@ impl Sessions {
         }
     }
 
-    /// Notes that tokens came after the logouts of their shopper: a login's after all that there are, a refresh's after
-    /// those that its refresh token came after. Returns those; `None` if the tokens are of a session that was logged out.
-    /// SLAS goes on giving tokens for a guest's refresh token, so that a refresh token counts as one from before a logout
-    /// unless it is noted as later.
+    /// Stores the epoch of tokens without a session, and returns it: the current epoch for a login, and the refresh token's
+    /// epoch for a refresh. `None` if the tokens are of a session that was logged out.
+    ///
+    /// SLAS continues to issue tokens for a guest's refresh token after a logout. So a refresh token without a stored epoch
+    /// counts as earlier than the logout.
     ///
     /// # Errors
-    /// [`StoreError`]: nobody knows, or other replicas could not be told.
+    /// [`StoreError`] if the epoch could not be read or stored.
     pub async fn note_epoch(
         &self,
         token: &VerifiedToken,
@@ -134,7 +135,7 @@ impl Sessions {
                 return Ok(Some(revocations.epoch()));
             }
             TokenOrigin::Refresh(_) => {
-                // Its issue time would show it as later than the logout.
+                // By its issue time, the token would count as later than the logout.
                 self.store.revoke_token(&token.digest).await?;
                 self.cache.insert(token.digest, CacheEntry::Revoked);
                 return Ok(None);
@@ -151,7 +152,7 @@ impl Sessions {
         Ok(Some(epoch))
     }
 
-    /// What is known of a refresh token without a session.
+    /// The stored epoch of a refresh token without a session.
     pub async fn refresh_token_epoch(&self, refresh_token: &SecretString) -> RefreshTokenEpoch {
         match self.store.find(&refresh_token_digest(refresh_token)).await {
             Ok(LookupResult::Epoch(epoch)) => RefreshTokenEpoch::Epoch(epoch),
@@ -160,10 +161,10 @@ impl Sessions {
         }
     }
 
-    /// The session of a refresh token that this client was given, at this site where one is named, if the gateway has it.
+    /// The session of a refresh token that this client was given. If `site` is present, the session must be of this site.
     ///
     /// # Errors
-    /// [`StoreError`]: nobody knows whether the token is still the valid one.
+    /// [`StoreError`] if the store is unavailable.
     pub async fn find_caller_held(
         &self,
         organization: &OrganizationId,
@@ -192,21 +193,24 @@ impl Sessions {
         })
     }
 
-    /// Ends the session of a refresh token that SLAS has revoked.
+    /// Ends a session whose refresh token SLAS has revoked.
     ///
     /// # Errors
-    /// [`SessionError::Store`] if other replicas could not be told yet: here it is over then.
+    /// [`SessionError::Store`] if other replicas do not know of the end yet; this process does.
     pub async fn end_caller_held(&self, handed: &CallerHeldSession) -> Result<(), SessionError> {
         let at = self.revocation_time(&handed.session.owner.organization);
         self.revoke_session(&handed.session, at).await.map(|_| ())
     }
 
-    /// A caller's own refresh: `exchange` with the refresh token that is valid now, and SLAS's answer as it
-    /// came, or the last one again if that was a moment ago and for the same `proof` of the client. A refusal that ended
-    /// nothing is given again to the same `request`. The rest is done even if the caller hangs up.
+    /// Performs a caller's own refresh: calls `exchange` with the current refresh token and returns SLAS's response unchanged.
+    ///
+    /// A caller with the same `proof` of its client gets the last response again for [`MIN_REFRESH_INTERVAL`] seconds. A
+    /// rejection that has not ended the session is repeated for the same `request`. A refresh that has begun is completed
+    /// even if the caller hangs up.
     ///
     /// # Errors
-    /// [`SessionError::Slas`] if no answer came, [`SessionError::Store`] if the lock could not be had.
+    /// - [`SessionError::Slas`] if SLAS has sent no response
+    /// - [`SessionError::Store`] if the session could not be locked
     pub async fn refresh_caller_held<F, Exchange>(
         self: &Arc<Self>,
         handed: CallerHeldSession,
@@ -250,7 +254,7 @@ impl Sessions {
         refreshing.await.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
     }
 
-    /// The last answer to a caller's own refresh of a session, if it is a moment old and still its newest.
+    /// The last response to a caller's refresh, if it is recent and its token is still the newest.
     async fn last_response(&self, session: &Session, key: &[u8]) -> Option<Response> {
         let now = unix_now();
         let margin = CachedSession::refresh_margin(session, self.settings.refresh_ahead);
@@ -266,7 +270,8 @@ impl Sessions {
         Some(Response { status: StatusCode::OK, headers, body: Bytes::copy_from_slice(body) })
     }
 
-    /// Takes over what SLAS answered. Says whether the caller may have it: not if the session was ended meanwhile.
+    /// Stores the tokens of SLAS's response. Returns whether the caller may have the response: not if the session was logged out
+    /// during the refresh.
     async fn accept_response(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -301,20 +306,20 @@ impl Sessions {
             Ok(newest) => {
                 if Arc::ptr_eq(&newest, &refreshed) {
                     let kept = [&newest.version.to_be_bytes(), &response.body[..]].concat();
-                    // Without it the next refresh goes to SLAS.
+                    // If this write fails, the next refresh is sent to SLAS.
                     let _ = self.store.put_value(key, &kept, Duration::from_secs(MIN_REFRESH_INTERVAL)).await;
                 }
                 !self.cache_version(newest, now).await
             }
             Err(SessionError::LoggedOut | SessionError::Expired) => false,
             Err(error) => {
-                tracing::warn!(%error, "a caller's own refresh is not stored yet");
+                tracing::warn!(%error, "failed to store a caller's refresh, retrying in background");
                 true
             }
         }
     }
 
-    /// Makes the newest version known in this process. Says whether it was ended meanwhile.
+    /// Caches the newest version of a session. Returns whether the session was revoked during the refresh.
     async fn cache_version(&self, newest: Arc<Session>, now: u64) -> bool {
         let known = newest.tokens.iter().find_map(|token| match self.cache.get(token) {
             Some(CacheEntry::Session(cached)) => Some(cached),
@@ -330,13 +335,13 @@ impl Sessions {
     }
 }
 
-/// Where the last answer to a refresh of a session is kept. Only who proved to be the same client gets it again.
+/// The key of the last response to a refresh of a session. `proof` is part of it, so only the same client gets the response.
 fn last_response_key(session: &Session, proof: &[u8]) -> Vec<u8> {
     let proof = sha256([b"last answer\0", proof].concat());
     [b"answer/".as_slice(), &session.id.0, &proof].concat()
 }
 
-/// The name of a refresh token: never an access token's.
+/// The digest of a refresh token. It never equals an access token's.
 fn refresh_token_digest(refresh_token: &SecretString) -> TokenDigest {
     sha256([b"refresh token\0", refresh_token.expose_secret().as_bytes()].concat())
 }

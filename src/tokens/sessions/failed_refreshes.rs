@@ -25,7 +25,7 @@ const CONFLICT_TTL: Duration = Duration::from_secs(1);
 const WRONG_TOKEN_TTL: Duration = Duration::from_secs(1);
 /// How long a rejection of the gateway's client is cached for its sessions. Its secret may be in rotation.
 const CLIENT_REJECTION_TTL: Duration = Duration::from_secs(5);
-/// How long SLAS's answer to a client's own request is given again to the same request.
+/// How long SLAS's response to a client's own request is repeated for the same request.
 const RESPONSE_TTL: Duration = Duration::from_secs(10);
 /// Maximum numbers of cached errors and responses.
 const MAX_FAILURES: u64 = 100_000;
@@ -50,7 +50,7 @@ impl FailureKey {
 #[derive(Debug)]
 pub(super) struct FailedRefreshes {
     failures: Cache<FailureKey, (SalesforceError, Instant)>,
-    /// By a digest of a client's own request: its answer.
+    /// SLAS's responses to clients' own requests, by a digest of the request.
     responses: Cache<[u8; 32], Response>,
 }
 
@@ -100,7 +100,7 @@ impl FailedRefreshes {
         Some(SessionError::Slas(error))
     }
 
-    /// Remembers SLAS's answer to a client's own request, if it is a refusal.
+    /// Caches SLAS's response to a client's own request, if it is a rejection.
     pub(super) fn record_response(&self, request: [u8; 32], response: &Response) {
         let is_rejection = matches!(SalesforceError::from_response(response), SalesforceError::Rejected { .. });
         if is_rejection && response.body.len() <= MAX_RESPONSE_BYTES {
@@ -108,7 +108,7 @@ impl FailedRefreshes {
         }
     }
 
-    /// SLAS's answer to the same request a moment ago, if it was a refusal.
+    /// The cached response to the same request.
     pub(super) fn response(&self, request: &[u8; 32]) -> Option<Response> {
         self.responses.get(request)
     }

@@ -1,9 +1,11 @@
-//! One refresh of one session, whoever asks and however many.
+//! Refreshes a session at SLAS, once for all concurrent requests on all replicas.
 //!
-//! Owns the exchange: one refresh_task per session in this process, a leased lock among replicas, the new
-//! version written over the one it was read from before anybody gets the new token. It runs in a task of
-//! its own, because a public client's refresh token is void once it was sent: a caller who
-//! hangs up must not abort it.
+//! In this process, a session has one refresh task at a time, and callers wait for its result. Among replicas, the task holds
+//! the session's lock in the store, which has a lease and a fencing token. The new version replaces the version that was read
+//! (compare-and-set) before any caller gets the new token.
+//!
+//! SLAS voids a public client's refresh token as soon as it is used. So a caller that hangs up does not abort the task, and
+//! the result is offered to the store until the store accepts it or this process ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,24 +32,25 @@ use crate::{
 
 /// A caller that asks for refreshes gets the newest token again for this time after a refresh, seconds.
 pub const MIN_REFRESH_INTERVAL: u64 = 10;
-/// A lease outlives the exchange by this much: time to write the result.
+/// Time in addition to the time limit of the SLAS request, in which the result is written under the lock.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// After a refusal, how long a refresh of an overtaken lock may still turn up with the reason.
+/// After SLAS has rejected a refresh token: how long another replica's refresh, whose lock has expired, may take to write the
+/// version that explains the rejection.
 const OVERTAKEN_GRACE: Duration = Duration::from_secs(1);
-/// How many attempts to write a new version a caller waits for, and the time between them.
+/// The number of attempts to write a new version that a caller waits for, and the time between them.
 const WRITE_ATTEMPTS: u32 = 3;
 const WRITE_INTERVAL: Duration = Duration::from_millis(500);
-/// How a new version that the store did not take is offered to it again.
+/// How a new version is written that the store did not accept at first.
 const WRITE_RETRIES: RetrySchedule = RetrySchedule {
     interval: WRITE_INTERVAL,
     attempts: 117,
-    failure_message: "a refreshed session was never stored: its shopper must log in again",
+    failure_message: "refreshed session never stored, its shopper must log in again",
 };
 
-/// A session whose lock this process holds, as the store has it now.
+/// A session whose lock this process holds, as read under the lock.
 pub(super) type LockedSession = (Arc<Session>, FencingToken);
 
-/// How the wait for a session's lock ended.
+/// The result of waiting for a session's lock.
 enum LockWait {
     Locked(LockedSession),
     /// Another replica has refreshed the session.
@@ -55,7 +58,7 @@ enum LockWait {
 }
 
 impl Sessions {
-    /// The session in a later version than the one seen, by one refresh for all who ask meanwhile.
+    /// A later version of the session than `seen_version`. Concurrent callers share one refresh.
     pub(super) async fn refresh_session(
         self: &Arc<Self>,
         cached: &Arc<CachedSession>,
@@ -71,11 +74,11 @@ impl Sessions {
         if role == FlightRole::Follower {
             self.count("coalesced");
         }
-        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
+        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh task has panicked"))))
     }
 
-    /// The session with another newest token than the one that was refused, or as it was if that was replaced a moment
-    /// ago.
+    /// A session whose newest token is not `rejected`. If that token was obtained less than a second ago, the session is
+    /// returned as it is.
     pub(super) async fn refresh_rejected(
         self: &Arc<Self>,
         cached: &Arc<CachedSession>,
@@ -94,10 +97,10 @@ impl Sessions {
         };
         let id = cached.session.load().id;
         let (outcome, _) = self.refreshes.join(&id, work).await;
-        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh was abandoned"))))
+        outcome.unwrap_or(Err(SessionError::Store(StoreError::Broken("a refresh task has panicked"))))
     }
 
-    /// The same as [`Sessions::refresh_session`] for nobody who waits.
+    /// Starts a refresh, unless one is in progress.
     pub(super) fn refresh_in_background(self: &Arc<Self>, cached: &Arc<CachedSession>) {
         let session = cached.session.load_full();
         self.refreshes.start(&session.id, || self.refresh_task(cached, &session, Priority::BackgroundRefresh));
@@ -117,7 +120,7 @@ impl Sessions {
         }
     }
 
-    /// Refreshes, or waits for another replica's refresh, and remembers the result.
+    /// Refreshes, or waits for another replica's refresh, and caches the result.
     async fn run_refresh(
         &self,
         cached: &Arc<CachedSession>,
@@ -125,7 +128,7 @@ impl Sessions {
         priority: Priority,
     ) -> RefreshResult {
         let mut outcome = match self.failed_refreshes.find(session) {
-            // Another replica may have had more luck.
+            // Another replica may have succeeded since.
             Some(rejected) => match self.newest(session).await {
                 Ok(newest) if newest.version <= session.version => return Err(rejected),
                 outcome => outcome,
@@ -163,7 +166,7 @@ impl Sessions {
             }
         });
         match waited.await.unwrap_or(Err(SessionError::Store(StoreError::Unavailable)))? {
-            // Another replica may have refreshed the session between the reading and the lock.
+            // Another replica may have refreshed the session before the lock was acquired.
             LockWait::Locked((newest, fencing_token)) if newest.version > session.version => {
                 self.unlock(session, fencing_token).await;
                 Ok(newest)
@@ -196,17 +199,17 @@ impl Sessions {
         }
     }
 
-    /// How long a lock lasts that is not given back.
+    /// How long a lock lasts that is not released.
     fn lease(&self) -> Duration {
         self.request_timeout + LEASE_MARGIN
     }
 
-    /// Until when a caller waits for a lock: one holder may have died with it, and one may use it after that.
+    /// The latest time at which a caller acquires a lock. A holder may have died with it, and another may have used it since.
     fn lock_deadline(&self) -> Instant {
         Instant::now() + self.lease() * 2
     }
 
-    /// Exchanges the refresh token under the lock, and stores the result before it is used.
+    /// Exchanges the refresh token at SLAS, and stores the result. The caller holds the lock.
     async fn exchange_refresh_token(
         &self,
         session: &Arc<Session>,
@@ -215,7 +218,7 @@ impl Sessions {
     ) -> RefreshResult {
         let (Some(endpoint), Some(client)) = (self.endpoints.get(&session.owner.organization), self.client_of(session))
         else {
-            // The client was taken out of the configuration: nobody can refresh its sessions.
+            // The client is not configured any more, so its sessions cannot be refreshed.
             self.unlock(session, fencing_token).await;
             return Err(SessionError::Expired);
         };
@@ -237,7 +240,7 @@ impl Sessions {
         }
     }
 
-    /// The session with what SLAS answered to its refresh token; `None` if that is another shopper's, or nobody's.
+    /// The session with the tokens of SLAS's response. `None` if they are another shopper's, or do not verify.
     pub(super) async fn refreshed(&self, session: &Session, response: TokenResponse) -> Option<Session> {
         let digest = digest_of(&response.access_token);
         let token = response.access_token.expose_secret();
@@ -245,11 +248,11 @@ impl Sessions {
             Ok(verified) if owns(&verified.shopper, &session.owner) => {
                 token_expiry(verified.shopper.expires_at, response.expires_in)
             }
-            // SLAS gave it over a verified connection, and the refresh token before it may be void: what
-            // cannot be verified just now is kept.
+            // The token came over a verified connection, and the previous refresh token may be void. So a token that cannot be
+            // verified at the moment is accepted.
             Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => unix_now().saturating_add(response.expires_in),
             Ok(_) | Err(_) => {
-                tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with another token than its shopper's");
+                tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with a token that does not verify as its shopper's");
                 return None;
             }
         };
@@ -263,7 +266,7 @@ impl Sessions {
         ))
     }
 
-    /// Writes the new version. What SLAS has already rotated is not given up while this process lives.
+    /// Writes a new version. If the store is unavailable, the version is written in the background.
     pub(super) async fn write(
         &self,
         session: &Arc<Session>,
@@ -281,13 +284,13 @@ impl Sessions {
                     return newest;
                 }
                 Err(error) if attempt == WRITE_ATTEMPTS => {
-                    tracing::error!(%error, "a refreshed session could not be stored; going on trying");
+                    tracing::error!(%error, "failed to store refreshed session, retrying in background");
                     let store = Arc::clone(&self.store);
                     retry_in_background(WRITE_RETRIES, move || {
                         let (store, refreshed) = (Arc::clone(&store), Arc::clone(&refreshed));
                         async move {
                             store.replace(refreshed, fencing_token).await?;
-                            tracing::info!("a refreshed session was stored late");
+                            tracing::info!("delayed refreshed session stored");
                             Ok::<_, StoreError>(())
                         }
                     });
@@ -299,17 +302,17 @@ impl Sessions {
         Err(SessionError::Store(StoreError::Unavailable))
     }
 
-    /// Refuses the token of a refresh that came too late: its session was ended meanwhile.
+    /// Revokes the newest token of a refresh that a logout has overtaken.
     async fn revoke_newest(&self, refreshed: &Session) {
         let Some(token) = refreshed.tokens.last() else { return };
         self.cache.insert(*token, CacheEntry::Revoked);
         if let Err(error) = self.store.revoke_token(token).await {
-            tracing::warn!(%error, "the token of a refresh that a logout overtook could not be refused; no caller has it");
+            tracing::warn!(%error, "failed to revoke the token of a refresh that a logout has overtaken, no caller has it");
         }
     }
 
-    /// SLAS refused the refresh token. The session is over, unless somebody whose lock ran out had
-    /// rotated it already and writes that a moment later.
+    /// Ends a session whose refresh token SLAS has rejected. If another replica had used the refresh token under a lock that
+    /// has expired, its version is returned instead.
     pub(super) async fn end_rejected(
         &self,
         session: &Arc<Session>,
@@ -328,7 +331,7 @@ impl Sessions {
             return outcome;
         }
         let correlation_id = correlation::current_text();
-        tracing::info!(organization = %session.owner.organization, %error, correlation_id, "SLAS ended a session");
+        tracing::info!(organization = %session.owner.organization, %error, correlation_id, "session ended by SLAS");
         match self
             .store
             .revoke(RevocationTarget::Session(session), self.revocation_time(&session.owner.organization))
@@ -337,12 +340,12 @@ impl Sessions {
             Ok(revocation) => {
                 self.revocations.merge(session.revocation_keys().session, revocation);
             }
-            Err(error) => tracing::warn!(%error, "an ended session stays in the store until it can be reached"),
+            Err(error) => tracing::warn!(%error, "failed to remove an ended session from the store"),
         }
         Err(SessionError::RefreshRejected(error))
     }
 
-    /// The session as the store has it now.
+    /// The session as read from the store.
     pub(super) async fn newest(&self, session: &Session) -> RefreshResult {
         for token in session.tokens.iter().rev() {
             match self.store.find(token).await? {
@@ -355,7 +358,7 @@ impl Sessions {
     }
 
     pub(super) async fn unlock(&self, session: &Session, fencing_token: FencingToken) {
-        // A lock that is not given back ends with its lease.
+        // A lock that is not released expires with its lease.
         let _ = self.store.unlock(session, fencing_token).await;
     }
 }
