@@ -53,6 +53,8 @@ mod ready_token;
 mod refresh;
 mod resolve;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::cache::CachedSession;
 pub use self::{
