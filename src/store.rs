@@ -1,9 +1,8 @@
-//! Where sessions live: what every store can do, and what a session is.
+//! The session store: what a session is, and what every store does.
 //!
-//! Owns the contract between sessions and the two stores, and its guarantees: a change is written only over
-//! the version that was read, a lock ends by itself, and what was ended stays refused everywhere. What else
-//! replicas share goes through it too: turns, budgets, and values that must outlive a process.
-//! Knows nothing of SLAS, HTTP or when a token is due.
+//! Replicas share sessions, locks, login slots, token buckets and small values through a store. Both stores guarantee
+//! that a session is replaced only over the version that was read, that a lock expires by itself, and that a revoked
+//! token stays rejected on every replica. Every method may be called by several replicas at the same time.
 
 mod encryption;
 mod key_check;
@@ -33,10 +32,10 @@ use crate::{
     types::{ClientId, CustomerId, OrganizationId, SiteId, Usid},
 };
 
-/// An access token is found again this many refreshes later; the login's own is found always.
+/// The number of refreshes after which an access token still identifies its session. The login's own token always does.
 pub const RECENT_TOKENS: usize = MAX_CALLER_REFRESH_TOKENS;
 
-/// A session's name in stores: random, and no secret.
+/// A session's random identifier in the store. It is not a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(pub [u8; 16]);
 
@@ -46,50 +45,50 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// One login, for as long as its refresh token lives. A value: a change makes a new one.
+/// One login, for as long as its refresh token is valid. A change makes a new version.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Its name.
+    /// The identifier.
     pub id: SessionId,
-    /// Who may use it: the bearer of a token with just these.
+    /// The shopper that a token must have to use the session.
     pub owner: Owner,
     /// The newest access token.
     pub access_token: SecretString,
-    /// When that ends, seconds since 1970.
+    /// When the newest access token expires, seconds since 1970.
     pub access_expires_at: u64,
-    /// How long it lives from its issue, seconds.
+    /// The lifetime of the access token from its issue, seconds.
     pub access_lifetime: u64,
-    /// The refresh token that is valid now.
+    /// The current refresh token.
     pub refresh_token: SecretString,
-    /// When that ends, and the session with it, seconds since 1970.
+    /// When the refresh token and the session expire, seconds since 1970.
     pub expires_at: u64,
-    /// Digests of access tokens given out: the login's own, then the most recent, oldest first.
+    /// Digests of the issued access tokens: the login's own, then the most recent ones, oldest first.
     pub tokens: Vec<TokenDigest>,
-    /// Whether the first of them is no token but a name that the gateway gave, under which it finds the session
-    /// again. A name is free again when its session has ended; a token is refused.
+    /// Whether the first digest is the session's name instead of a token. A name can be used again after the session
+    /// has ended; a token is rejected.
     pub is_named: bool,
-    /// The refresh tokens in callers' hands; absent where none ever left the gateway, which is most.
+    /// The refresh tokens that callers hold. Absent for sessions whose refresh token only the gateway has.
     pub refresh_token_history: Option<Box<RefreshTokenHistory>>,
-    /// The ends that it came after: an end with a higher number is its own.
+    /// The latest revocations before the session began. A revocation with a higher number ends the session.
     pub epoch: Epoch,
-    /// When the gateway got the newest access token by a refresh, seconds since 1970; 0 if it is the login's own.
+    /// When the newest access token was obtained by a refresh, seconds since 1970; 0 if it is the login's own.
     pub refreshed_at: u64,
-    /// The trusted system that was given its tokens and may show them; absent for a shopper's own session.
+    /// The trusted system that was given the session's tokens; absent for a shopper's own session.
     pub caller: Option<Box<CallerEntry>>,
-    /// Counts the refreshes.
+    /// The number of refreshes.
     pub version: u64,
 }
 
-/// The trusted system that was given a session's tokens, as the configuration described it then.
+/// The trusted system that was given a session's tokens, as configured at that time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallerEntry {
-    /// Its name in `[[callers]]`.
+    /// The name in `[[callers]]`.
     pub name: String,
-    /// By what it proved that it is this caller.
+    /// What the caller was authenticated by.
     pub identity: String,
 }
 
-/// What must be equal in a token and in the session it asks for.
+/// The properties that a token and its session have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The organization.
@@ -107,7 +106,7 @@ pub struct Owner {
 }
 
 impl Session {
-    /// The session after a refresh.
+    /// The next version of the session, after a refresh.
     #[must_use]
     pub fn refreshed(
         &self,
@@ -141,7 +140,7 @@ impl Session {
         }
     }
 
-    /// The session with one more refresh token in a caller's hands, in place of the one that was presented.
+    /// The session with one more refresh token that a caller holds. The token supersedes the presented one.
     #[must_use]
     pub fn with_caller_refresh_token(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
         let handed = self.refresh_token_history.take().map(|handed| *handed).unwrap_or_default();
@@ -149,23 +148,23 @@ impl Session {
         self
     }
 
-    /// The refresh tokens in callers' hands.
+    /// The refresh tokens that callers hold.
     pub fn caller_refresh_tokens(&self) -> impl Iterator<Item = &CallerRefreshToken> {
         self.refresh_token_history.iter().flat_map(|handed| handed.iter())
     }
 
-    /// Everything under which it is found: its name, its access tokens, and the refresh tokens in callers' hands.
+    /// All digests that identify the session: its name, its access tokens, and the refresh tokens that callers hold.
     pub fn lookup_keys(&self) -> impl Iterator<Item = &TokenDigest> {
         self.tokens.iter().chain(self.caller_refresh_tokens().map(|handed| &handed.name))
     }
 
-    /// What ends it.
+    /// The keys of the revocations that can end the session.
     #[must_use]
     pub fn revocation_keys(&self) -> RevocationKeys {
         self.owner.revocation_keys()
     }
 
-    /// Its name and its access tokens.
+    /// The session's name, if it has one, and its access tokens.
     #[must_use]
     pub fn name_and_tokens(&self) -> (&[TokenDigest], &[TokenDigest]) {
         self.tokens.split_at(usize::from(self.is_named && !self.tokens.is_empty()))
@@ -173,7 +172,7 @@ impl Session {
 }
 
 impl Owner {
-    /// What ends its sessions.
+    /// The keys of the revocations that can end the owner's sessions.
     #[must_use]
     pub fn revocation_keys(&self) -> RevocationKeys {
         RevocationKeys::new(&self.organization, &self.client, &self.usid, self.customer.as_ref())
@@ -183,46 +182,47 @@ impl Owner {
 /// What a store knows of a token.
 #[derive(Debug, Clone)]
 pub enum LookupResult {
-    /// It is of this session, last used at that time (seconds since 1970). No end covers it.
+    /// The token is of this session, which was last used at this time (seconds since 1970). No revocation covers it.
     Session(Arc<Session>, u64),
-    /// It was of a session that is not there any more. If there is an end of it, the token has ended with it.
+    /// The token was of a session that does not exist any more. If there is a revocation of the session, it covers the
+    /// token.
     Gone,
-    /// It has no session, and came after these ends.
+    /// The token has no session, and this epoch.
     Epoch(Epoch),
-    /// Its session was ended.
+    /// The token's session was revoked.
     Revoked,
-    /// Nothing.
+    /// The store knows nothing of the token.
     Unknown,
 }
 
-/// What is ended.
+/// What a revocation ends.
 #[derive(Debug, Clone)]
 pub enum RevocationTarget<'s> {
-    /// This session.
+    /// A session.
     Session(&'s Session),
-    /// The session at SLAS of a token that has none here.
+    /// The session at SLAS of a token that has no session here.
     Token {
         /// The token.
         digest: TokenDigest,
-        /// What ends it.
+        /// The keys of its revocations.
         keys: RevocationKeys,
         /// When the token was issued, by SLAS's clock.
         issued_at: u64,
-        /// The ends that it is known to have come after.
+        /// The token's epoch, if known.
         epoch: Option<Epoch>,
     },
 }
 
-/// What other gateways ended.
+/// The revocations of other replicas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RevocationEvents {
-    /// Tokens that are refused, and names that are free again.
+    /// Tokens that are rejected, and names that can be used again.
     pub tokens: Vec<TokenDigest>,
-    /// Records of ends.
+    /// Revocation records.
     pub revocations: Vec<(RevocationKey, Revocation)>,
 }
 
-/// The right to refresh a session, for a while. A later lock has a higher number.
+/// A lock on refreshing a session. A later lock of the session has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FencingToken {
     /// The number of this lock of the session.
@@ -231,60 +231,61 @@ pub struct FencingToken {
     pub owner: [u8; 16],
 }
 
-/// The answer to a wish for the lock.
+/// The result of an attempt to lock a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockResult {
-    /// It is yours until the lease ends.
+    /// The caller holds the lock until its lease ends.
     Acquired(FencingToken),
-    /// Somebody else has it.
+    /// Another caller holds the lock.
     Taken,
-    /// The session is not there any more.
+    /// The session does not exist any more.
     SessionGone,
 }
 
-/// The right to make what is not there yet, for a while.
+/// A lock on creating the session of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CreationLock(pub [u8; 16]);
 
-/// Whether a new version was written.
+/// The result of replacing a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CasResult {
-    /// It was.
+    /// The new version was written.
     Written,
-    /// Another version than the one read is there, or none: nothing was changed.
+    /// The stored version is not the one that was read, or the session does not exist. Nothing was changed.
     Conflict,
 }
 
-/// Where [`SessionStore::ended_since`] goes on.
+/// The position up to which revocations were read, see [`SessionStore::revocations_since`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
-/// Why a store did not do what it was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, did not answer in time, or refuses for the time being: [`SessionStore::state`] says why.
-    #[error("the session store cannot be used")]
+    /// The server cannot be reached, has not answered in time, or refuses commands at the moment. [`SessionStore::state`] has
+    /// the cause.
+    #[error("the session store is unavailable")]
     Unavailable,
-    /// It answered, but not as this gateway's store should.
-    #[error("the session store answers wrongly: {0}")]
+    /// The server returned something unexpected.
+    #[error("the session store returned an unexpected value: {0}")]
     Broken(&'static str),
 }
 
-/// How a store is at the moment.
+/// The state of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreState {
-    /// Why it cannot be used, while that is so.
+    /// The cause, while the store is unavailable.
     pub outage: Option<Outage>,
-    /// Whether the gateways that share it have their key in common.
+    /// Whether the replicas that share the store have the same encryption key.
     pub key: KeyCheck,
 }
 
-/// A command that the store's server did not take.
+/// A command that the store's server rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedCommand {
-    /// Its name.
+    /// The name of the command.
     pub command: String,
-    /// Why, if the server's reply is known.
+    /// The cause, if the server's reply is known.
     pub outage: Option<Outage>,
 }
 
@@ -292,51 +293,49 @@ impl fmt::Display for RejectedCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outage {
             Some(outage) => write!(f, "{} failed: {outage}", self.command),
-            None => write!(f, "{} was refused; see the log", self.command),
+            None => write!(f, "{} was rejected; see the log", self.command),
         }
     }
 }
 
-/// A place for sessions. Every method may be called by several gateways at a time.
+/// A store of sessions and of the state that replicas share.
 #[async_trait]
 pub trait SessionStore: fmt::Debug + Send + Sync {
-    /// Puts in a new session, found by all its names. One that was ended meanwhile stays ended: a login is
-    /// offered again when the store did not take it at first.
+    /// Stores a new session. A session that was revoked since it began is not stored.
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError>;
 
-    /// What is known of a token.
+    /// What the store knows of a token.
     async fn find(&self, token: &TokenDigest) -> Result<LookupResult, StoreError>;
 
-    /// Asks for the right to refresh a session.
+    /// Tries to lock a session for `lease`.
     async fn lock(&self, session: &Session, lease: Duration) -> Result<LockResult, StoreError>;
 
-    /// Gives the right back.
+    /// Releases a lock that the caller still holds.
     async fn unlock(&self, session: &Session, fencing_token: FencingToken) -> Result<(), StoreError>;
 
-    /// Writes a new version over the one before it, finds the session by its new token too, and gives
-    /// the right to refresh back.
+    /// Replaces the previous version of a session (compare-and-set), and releases the lock. The new token identifies the
+    /// session from now on.
     async fn replace(&self, session: Arc<Session>, fencing_token: FencingToken) -> Result<CasResult, StoreError>;
 
-    /// Asks for the right to make the session of a name that has none. `None` if somebody else has it.
+    /// Tries to lock the creation of a name's session for `lease`. `None` if another caller holds the lock.
     async fn acquire_creation_lock(
         &self,
         name: &TokenDigest,
         lease: Duration,
     ) -> Result<Option<CreationLock>, StoreError>;
 
-    /// Gives that right back.
-    async fn release_creation_lock(&self, name: &TokenDigest, claim: CreationLock) -> Result<(), StoreError>;
+    /// Releases that lock.
+    async fn release_creation_lock(&self, name: &TokenDigest, lock: CreationLock) -> Result<(), StoreError>;
 
     /// Notes that a session was used.
     async fn touch(&self, session: &Session, used_at: u64) -> Result<(), StoreError>;
 
-    /// Ends a session: its tokens are refused from now on, by every gateway that shares the store, and so is what a
-    /// refresh makes of it that is under way. `at` is the time by SLAS's clock: tokens of the session of which nothing
-    /// is known have ended if they were issued no later. Returns the record of the end: an earlier one, with nothing
-    /// changed, if that covers it already.
+    /// Revokes a session, on every replica that shares the store, including the result of a refresh in progress. `at` is the
+    /// time by SLAS's clock: unknown tokens of the session are revoked if they were issued at that time or before. Returns the
+    /// revocation record. If an earlier record covers the session, that one is returned and nothing is changed.
     async fn revoke(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError>;
 
-    /// Ends every session of a customer. Returns the record of the end.
+    /// Revokes every session of a customer. Returns the revocation record.
     async fn revoke_customer(
         &self,
         organization: &OrganizationId,
@@ -344,25 +343,25 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
         at: u64,
     ) -> Result<Revocation, StoreError>;
 
-    /// The records of ends of a shopper.
+    /// The latest revocation records of a shopper.
     async fn revocations(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError>;
 
-    /// Notes that a token without a session came after these ends, for as long as it lives.
+    /// Stores the epoch of a token without a session, for `life`.
     async fn record_epoch(&self, token: &TokenDigest, epoch: Epoch, life: Duration) -> Result<(), StoreError>;
 
-    /// Refuses a token that has no session here.
+    /// Revokes a token that has no session here.
     async fn revoke_token(&self, token: &TokenDigest) -> Result<(), StoreError>;
 
-    /// What was ended since the cursor's last move. An empty cursor begins now.
+    /// The revocations after the cursor's position, which is moved. An empty cursor begins at the newest revocation.
     async fn revocations_since(&self, cursor: &mut Cursor) -> Result<RevocationEvents, StoreError>;
 
-    /// How long to wait for one's turn where only one may go in each `window`; `None` if that would
-    /// be longer than `longest`, and then no turn is taken.
+    /// Reserves the next slot of `key`, where slots are one `window` apart. Returns the time until the slot begins. `None` if
+    /// that is more than `max_wait`; no slot is reserved then.
     async fn reserve_login_slot(
         &self,
-        who: &[u8],
+        key: &[u8],
         window: Duration,
-        longest: Duration,
+        max_wait: Duration,
     ) -> Result<Option<Duration>, StoreError>;
 
     /// Acquires tokens from a bucket that all gateways with this store share: all of them or none. `reserve` tokens must be
@@ -378,37 +377,36 @@ pub trait SessionStore: fmt::Debug + Send + Sync {
         reserve: u32,
     ) -> Result<Result<(), Duration>, StoreError>;
 
-    /// Keeps a small value for `life`, in place of an earlier one of this name.
+    /// Stores a small value for `life`. It replaces an earlier value of this name.
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError>;
 
-    /// The value kept under this name, exactly as a gateway wrote it.
+    /// The stored value of a name, exactly as it was written.
     ///
     /// # Errors
-    /// [`StoreError::Broken`] also if somebody else wrote it, or under another name.
+    /// [`StoreError::Broken`] if the value was not written with this store's key, or has been moved from another name.
     async fn get_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Drops what has ended by itself or was not used within `idle`, unless a caller holds a refresh token of
-    /// it, which would be void without it; a store that does so by itself need not.
-    /// Says how many sessions are held, where that is known.
+    /// Drops sessions that have expired or were not used within `idle`. A session whose refresh token a caller holds is kept,
+    /// because that token would be void without it. Redis expires sessions by itself. Returns the number of sessions, if known.
     async fn sweep(&self, now: u64, idle: Duration) -> Option<usize>;
 
-    /// Whether other gateways can change what is in it.
+    /// Whether other replicas use the same store.
     fn is_shared(&self) -> bool;
 
-    /// How it is, as far as the calls before have shown.
+    /// The state of the store, as the last operations have shown it.
     fn state(&self) -> StoreState;
 
-    /// Tries every command that the store needs, and leaves nothing behind.
+    /// Runs every command that the store needs, on keys of its own that are deleted afterwards.
     ///
     /// # Errors
-    /// The first command that was not taken.
+    /// The first command that the server rejected.
     async fn check_commands(&self) -> Result<(), RejectedCommand>;
 
-    /// Compares the key with that of the gateways that share the store. A gateway that `registers` writes its own key's
-    /// check value if there is none, or one of its previous key.
+    /// Compares the encryption key with that of the other replicas. A replica that `registers` stores a check value of its key,
+    /// if there is none or one of its previous key.
     async fn check_key(&self, registers: bool) -> Result<KeyCheck, StoreError>;
 
-    /// How long one write may take before it fails.
+    /// The time limit of one write.
     fn write_timeout(&self) -> Duration;
 }
 

@@ -1,8 +1,8 @@
-//! What stands in a shared store: sealed values and keyed hashes, nothing in clear.
+//! Encryption of what a shared store holds.
 //!
-//! Owns the key ring of the store. Values are sealed with AES-256-GCM under the current key, bound to the
-//! name they stand under; what an older key sealed is still opened. Names are HMAC-SHA-256 under a
-//! key derived from the same secret, so that who reads the store learns neither a token nor a login.
+//! Values are encrypted with AES-256-GCM under the current key, with their place in the store as associated data.
+//! Values that were encrypted with the previous key can still be decrypted. Identifiers are HMAC-SHA-256 under a key
+//! that is derived from the same secret. A reader of the store learns neither a token nor a login.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey},
@@ -13,16 +13,16 @@ use secrecy::{ExposeSecret, SecretSlice};
 use super::StoreError;
 use crate::hex;
 
-/// First byte of every sealed value: the format.
+/// The first byte of every encrypted value: the version of the format.
 const FORMAT: u8 = 1;
-/// Bytes of a key's own name in front of what it sealed.
+/// The length of the key id in front of an encrypted value, bytes.
 const KEY_ID_LENGTH: usize = 4;
 const NONCE_LENGTH: usize = 12;
-/// Place and content of the value that shows which key a store's gateways have.
+/// Place and content of the value by which replicas compare their keys.
 const KEY_CHECK: &[u8] = b"key check";
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 
-/// The keys of a store: the current one first, then the previous one while a rotation is under way.
+/// The keys of a store: the current one first, then the previous one during a rotation.
 #[derive(Debug)]
 pub(super) struct StoreCipher {
     keys: Vec<DerivedKeys>,
@@ -40,12 +40,12 @@ impl std::fmt::Debug for DerivedKeys {
     }
 }
 
-/// Which key sealed a check value.
+/// The key that a check value was encrypted with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyComparison {
     Current,
     Previous,
-    /// None of this ring: the ids of the current one, and of the other.
+    /// An unknown key: the ids of the current key and of the unknown one.
     Other {
         own: String,
         stored: String,
@@ -61,20 +61,20 @@ impl hkdf::KeyType for Length32 {
 }
 
 impl StoreCipher {
-    /// The current key and perhaps the previous one, 32 bytes each.
+    /// The current key and, during a rotation, the previous one; 32 bytes each.
     pub(super) fn new(current: &SecretSlice<u8>, previous: Option<&SecretSlice<u8>>) -> Result<Self, StoreError> {
         let keys = std::iter::once(current).chain(previous).map(DerivedKeys::new).collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 
-    /// Seals a value for the place `name`.
+    /// Encrypts a value for the place `name`.
     pub(super) fn encrypt(&self, name: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let key = self.keys.first().ok_or(StoreError::Broken("no key to seal with"))?;
+        let key = self.keys.first().ok_or(StoreError::Broken("no encryption key"))?;
         let mut sealed = value.to_vec();
         let nonce = key
             .values
             .seal_in_place_append_tag(Aad::from(associated(key.id, name)), &mut sealed)
-            .map_err(|_| StoreError::Broken("a value cannot be sealed"))?;
+            .map_err(|_| StoreError::Broken("a value cannot be encrypted"))?;
         let mut out = Vec::with_capacity(HEADER_LENGTH + sealed.len());
         out.push(FORMAT);
         out.extend_from_slice(&key.id);
@@ -83,9 +83,9 @@ impl StoreCipher {
         Ok(out)
     }
 
-    /// Opens what was sealed for the place `name`.
+    /// Decrypts a value that was encrypted for the place `name`.
     pub(super) fn decrypt(&self, name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let unreadable = StoreError::Broken("a value was not sealed by this store's keys");
+        let unreadable = StoreError::Broken("a value was not encrypted with this store's keys");
         let (header, text) = sealed.split_at_checked(HEADER_LENGTH).ok_or(unreadable.clone())?;
         let (id, nonce) = header[1..].split_at(KEY_ID_LENGTH);
         let key = self.keys.iter().find(|key| header[0] == FORMAT && key.id == id).ok_or(unreadable.clone())?;
@@ -100,12 +100,12 @@ impl StoreCipher {
         Ok(text)
     }
 
-    /// Seals the value by which gateways that share a store find that they have a key in common.
+    /// Encrypts the value by which replicas compare their keys.
     pub(super) fn encrypt_key_check(&self) -> Result<Vec<u8>, StoreError> {
         self.encrypt(KEY_CHECK, KEY_CHECK)
     }
 
-    /// Reads such a value.
+    /// The key of a check value.
     pub(super) fn compare_key(&self, check: &[u8]) -> KeyComparison {
         let id = check.get(1..=KEY_ID_LENGTH).unwrap_or_default();
         match self.keys.iter().position(|key| key.id == id) {
@@ -123,7 +123,7 @@ impl StoreCipher {
         }
     }
 
-    /// The keyed hashes under which something may stand: by the current key, then by the previous one.
+    /// The keyed hashes of an identifier: under the current key, then under the previous one.
     pub(super) fn hashes(&self, kind: &str, what: &[u8]) -> impl Iterator<Item = String> {
         self.keys.iter().map(move |key| {
             let mut context = hmac::Context::with_key(&key.names);
@@ -134,7 +134,7 @@ impl StoreCipher {
         })
     }
 
-    /// The keyed hash by the current key.
+    /// The keyed hash under the current key.
     pub(super) fn hash(&self, kind: &str, what: &[u8]) -> String {
         self.hashes(kind, what).next().unwrap_or_default()
     }
@@ -160,7 +160,7 @@ impl DerivedKeys {
     }
 }
 
-/// Ties a sealed value to the key and the place it was sealed for.
+/// The associated data of a value: the key's id and the place.
 fn associated(key: [u8; KEY_ID_LENGTH], name: &[u8]) -> Vec<u8> {
     [b"shopper-gateway/1".as_slice(), &key, name].concat()
 }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_only_in_its_place_and_unchanged() {
+    fn encrypted_value_decrypts_only_unchanged_and_in_its_place() {
         let cipher = StoreCipher::new(&key(1), None).unwrap();
         let sealed = cipher.encrypt(b"place", b"secret").unwrap();
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_loses_nothing() {
+    fn values_and_hashes_stay_readable_during_key_rotation() {
         let old = StoreCipher::new(&key(1), None).unwrap();
         let rotating = StoreCipher::new(&key(2), Some(&key(1))).unwrap();
         let new = StoreCipher::new(&key(2), None).unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn check_value_tells_own_keys_from_another() {
+    fn check_value_identifies_current_previous_and_unknown_key() {
         let (old, new) = (StoreCipher::new(&key(1), None).unwrap(), StoreCipher::new(&key(2), None).unwrap());
         let rotating = StoreCipher::new(&key(2), Some(&key(1))).unwrap();
         let check = old.encrypt_key_check().unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_two_kinds_differ() {
+    fn hashes_of_two_kinds_differ() {
         let cipher = StoreCipher::new(&key(1), None).unwrap();
         assert_ne!(cipher.hash("t", b"x"), cipher.hash("l", b"x"));
     }

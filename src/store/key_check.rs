@@ -1,20 +1,20 @@
-//! Whether the gateways that share a store have their encryption key in common.
+//! The comparison of the encryption keys of replicas that share a store.
 
 use std::fmt;
 
-/// What this gateway knows of the others' key.
+/// The result of the comparison with the key of the other replicas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum KeyCheck {
-    /// Nothing: the store has not been asked, or no gateway has used it yet.
+    /// Unknown: the store was not read yet, or no replica has used it.
     #[default]
     Unknown,
-    /// The key is one of this gateway's.
+    /// The store's key is one of this replica's keys.
     Match,
-    /// Another key. Both are named by their ids, which say nothing of them.
+    /// The store's key is another key. The ids reveal nothing of the keys.
     Mismatch {
-        /// The id of this gateway's current key.
+        /// The id of this replica's current key.
         own: String,
-        /// The id of the key in the store.
+        /// The id of the store's key.
         stored: String,
     },
 }
@@ -22,11 +22,11 @@ pub enum KeyCheck {
 impl fmt::Display for KeyCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("no gateway has used this store yet"),
-            Self::Match => f.write_str("encryption_key is that of the other gateways"),
+            Self::Unknown => f.write_str("no replica has used this store yet"),
+            Self::Match => f.write_str("encryption_key matches that of the other replicas"),
             Self::Mismatch { own, stored } => write!(
                 f,
-                "store.encryption_key is not that of the gateways that use this store (key {own} here, {stored} there): \
+                "store.encryption_key is not that of the replicas that use this store (key {own} here, {stored} there): \
                  sessions and logouts are not shared"
             ),
         }

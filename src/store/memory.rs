@@ -1,7 +1,7 @@
-//! Sessions in this process: bounded, without a dependency, gone with the process.
+//! Sessions in the memory of one process.
 //!
-//! Owns the map from token to session. When there are too many, the sessions longest unused make room at
-//! the next sweep. The lock has a lease here too, so that both stores behave alike.
+//! The number of sessions is bounded: a sweep drops the least recently used ones beyond the capacity. Locks have a
+//! lease, so that both stores behave in the same way. All content is lost when the process ends.
 
 use std::{
     collections::HashMap,
@@ -29,22 +29,22 @@ use crate::{
     types::{CustomerId, OrganizationId},
 };
 
-/// Slots for each session of the capacity: twice its names and one for what was ended, because sessions
-/// above the capacity stay until the next sweep.
+/// Cache entries per session of the capacity: twice its digests and one for a revocation, because sessions beyond the
+/// capacity are kept until the next sweep.
 const ENTRIES_PER_SESSION: usize = 2 * (RECENT_TOKENS + 2 + MAX_CALLER_REFRESH_TOKENS);
-/// How many logins at most are queued at a time; beyond it the oldest turns are forgotten.
+/// Maximum number of reserved login slots. Beyond it, slots that have begun are dropped.
 const MAX_LOGIN_SLOTS: usize = 10_000;
-/// How many values are kept at a time; beyond it no more are taken.
+/// Maximum number of stored values. Beyond it, no further value is accepted.
 const MAX_VALUES: usize = 1_000;
 
-/// Sessions in this process.
+/// Sessions in the memory of this process.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// Most sessions that outlast a sweep.
+    /// Maximum number of sessions that a sweep keeps.
     capacity: usize,
     by_token: Cache<TokenDigest, Entry>,
     revocations: RevocationSet,
-    /// By the SHA-256 of who waits: a login id may have thousands of bytes.
+    /// By the SHA-256 of the slot's key: a login id may have thousands of bytes.
     login_slots: Mutex<HashMap<[u8; 32], Instant>>,
     creation_locks: Mutex<HashMap<TokenDigest, (CreationLock, Instant)>>,
     buckets: KeyedRateLimiter<[u8; 32]>,
@@ -60,9 +60,9 @@ struct StoredValue {
 #[derive(Debug, Clone)]
 enum Entry {
     Session(Arc<StoredSession>),
-    /// Refused until then, seconds since 1970.
+    /// Rejected until this time, seconds since 1970.
     Ended(u64),
-    /// Without a session, and later than these ends; forgotten then.
+    /// A token without a session, with its epoch; dropped at this time.
     Epoch(Epoch, u64),
 }
 
@@ -84,7 +84,7 @@ struct StoredSession {
 #[derive(Debug)]
 struct SessionState {
     session: Arc<Session>,
-    /// Seldom there, so it takes no room when it is not.
+    /// Boxed, because few sessions are locked at a time.
     locked: Option<Box<(FencingToken, Instant)>>,
     last_fencing_token: u32,
     has_ended: bool,
@@ -105,7 +105,7 @@ impl MemoryStore {
         }
     }
 
-    /// Drops the sessions longest unused, with all their tokens.
+    /// Drops the least recently used sessions, with all their tokens.
     fn drop_oldest(&self, excess: usize) {
         let all: Vec<Arc<StoredSession>> = self.by_token.iter().filter_map(|(_, entry)| entry.into_session()).collect();
         let mut ages: Vec<(u64, Arc<Session>)> = Vec::with_capacity(all.len());
@@ -126,7 +126,7 @@ impl MemoryStore {
         self.revocations.get_both(&session.revocation_keys()).revokes(session.epoch)
     }
 
-    /// Writes the record of an end, unless the one that is there covers what is ended.
+    /// Writes a revocation record, unless the stored record covers what is revoked.
     fn record(&self, key: RevocationKey, at: u64, is_covered: impl FnOnce(&Revocation) -> bool) -> Revocation {
         self.revocations.update(key, |known| {
             if is_covered(&known) {
@@ -136,8 +136,8 @@ impl MemoryStore {
         })
     }
 
-    /// Refuses the tokens of a session, and what a refresh makes of it that is under way.
-    fn take_away(&self, session: &Session) {
+    /// Rejects the tokens of a session, and of a refresh in progress.
+    fn revoke_tokens(&self, session: &Session) {
         let now = unix_now();
         let refuse = |session: &Session| {
             let (names, tokens) = session.name_and_tokens();
@@ -152,7 +152,7 @@ impl MemoryStore {
             }
         };
         if let Some(stored) = self.stored(session) {
-            // A refresh may have given out more tokens than the caller knows.
+            // A refresh may have issued more tokens than the caller knows.
             let mut state = stored.state.lock();
             state.has_ended = true;
             refuse(&state.session);
@@ -226,7 +226,7 @@ impl SessionStore for MemoryStore {
 
     async fn replace(&self, session: Arc<Session>, fencing_token: FencingToken) -> Result<CasResult, StoreError> {
         let Some(stored) = self.stored(&session) else { return Ok(CasResult::Conflict) };
-        // Held to the end: a logout comes before all of this or after it.
+        // The state is locked to the end, so a logout takes effect entirely before or after this function.
         let mut state = stored.state.lock();
         if state.has_ended || self.has_ended(&session) || state.session.version + 1 != session.version {
             return Ok(CasResult::Conflict);
@@ -275,11 +275,12 @@ impl SessionStore for MemoryStore {
     }
 
     async fn revoke(&self, ending: RevocationTarget<'_>, at: u64) -> Result<Revocation, StoreError> {
-        // The record first: a refresh that is stored after it sees it, one before it is in the session.
+        // The record is written first. A refresh that is stored later finds the record; one that is stored before is in
+        // the session.
         Ok(match ending {
             RevocationTarget::Session(session) => {
                 let end = self.record(session.revocation_keys().session, at, |end| end.number > session.epoch.session);
-                self.take_away(session);
+                self.revoke_tokens(session);
                 end
             }
             RevocationTarget::Token { digest, keys, issued_at, epoch } => {
@@ -306,7 +307,7 @@ impl SessionStore for MemoryStore {
             let is_theirs =
                 session.owner.organization == *organization && session.owner.customer.as_ref() == Some(customer);
             if is_theirs && end.number > session.epoch.customer {
-                self.take_away(&session);
+                self.revoke_tokens(&session);
             }
         }
         Ok(end)
@@ -334,22 +335,22 @@ impl SessionStore for MemoryStore {
 
     async fn reserve_login_slot(
         &self,
-        who: &[u8],
+        key: &[u8],
         window: Duration,
-        longest: Duration,
+        max_wait: Duration,
     ) -> Result<Option<Duration>, StoreError> {
-        let who = sha256(who);
+        let key = sha256(key);
         let now = Instant::now();
         let mut login_slots = self.login_slots.lock();
         if login_slots.len() >= MAX_LOGIN_SLOTS {
             login_slots.retain(|_, next| *next > now);
         }
-        let free_at = login_slots.get(&who).copied().filter(|next| *next > now).unwrap_or(now);
+        let free_at = login_slots.get(&key).copied().filter(|next| *next > now).unwrap_or(now);
         let wait = free_at - now;
-        if wait > longest {
+        if wait > max_wait {
             return Ok(None);
         }
-        login_slots.insert(who, free_at + window);
+        login_slots.insert(key, free_at + window);
         Ok(Some(wait))
     }
 
@@ -368,7 +369,7 @@ impl SessionStore for MemoryStore {
         let mut values = self.values.lock();
         values.retain(|_, value| value.expires_at > now);
         if values.len() >= MAX_VALUES && !values.contains_key(&name) {
-            return Err(StoreError::Broken("there is no room for another value"));
+            return Err(StoreError::Broken("too many stored values"));
         }
         values.insert(name, StoredValue { bytes: value.to_vec(), expires_at: now + life });
         Ok(())
@@ -384,7 +385,7 @@ impl SessionStore for MemoryStore {
         let held = AtomicUsize::new(0);
         self.by_token.retain(|token, entry| match entry {
             Entry::Session(stored) => {
-                // Whoever has it locked may be waiting for us: it is in use, so it lives.
+                // A locked entry is in use, and its holder may wait for the cache's lock.
                 let Some(state) = stored.state.try_lock() else { return true };
                 let used_at = stored.used_at.load(Ordering::Relaxed);
                 let is_used =
@@ -403,7 +404,7 @@ impl SessionStore for MemoryStore {
             tracing::warn!(
                 excess,
                 capacity = self.capacity,
-                "more sessions than sessions.capacity; the longest unused are dropped"
+                "sessions.capacity exceeded, least recently used sessions dropped"
             );
             self.drop_oldest(excess);
         }
@@ -436,12 +437,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_is_not_kept_in_full() {
+    async fn login_slot_keys_are_stored_as_hashes() {
         let store = MemoryStore::new(1);
         for number in 0..100_u8 {
             store.reserve_login_slot(&vec![number; 12_000], Duration::ZERO, Duration::ZERO).await.unwrap();
         }
-        let stored: usize = store.login_slots.lock().keys().map(|who| size_of_val(who.as_slice())).sum();
+        let stored: usize = store.login_slots.lock().keys().map(|key| size_of_val(key.as_slice())).sum();
         assert_eq!(stored, 100 * 32);
     }
 }

@@ -1,11 +1,11 @@
-//! Why the store cannot be used: one closed set of causes, each with its label and the words for an operator.
+//! Why the store is unavailable: a closed set of causes, each with a label, a description and advice for operators.
 //!
-//! The log, `/status` and `check --online` show these words, and nothing that a server wrote. A reply such as `OOM` or
-//! `READONLY` is an outage like a broken connection: what the gateway has to store is not stored.
+//! The log, `/status` and `check --online` show these texts, and no text of a server. A reply such as `OOM` or
+//! `READONLY` counts as an outage, because the gateway's writes fail.
 
 use std::fmt;
 
-/// Which server gives the cause.
+/// The server that the cause applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorePeer {
     /// Redis itself, or a node of the cluster.
@@ -14,18 +14,18 @@ pub enum StorePeer {
     Sentinel,
 }
 
-/// Why the store cannot be used at the moment.
+/// An outage of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
-    /// Which server gives the cause.
+    /// The server that the cause applies to.
     pub peer: StorePeer,
-    /// What the cause is.
+    /// The cause.
     pub cause: UnavailableCause,
 }
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident = $label:literal, $what:literal, $advice:expr;)*) => {
-        /// What keeps the gateway from using the store.
+        /// The cause of an outage.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum UnavailableCause {
             $($(#[$doc])* $name,)*
@@ -35,7 +35,7 @@ macro_rules! causes {
             /// Every cause.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its name in logs, the same in every version.
+            /// The label in logs and metrics. It never changes.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_and_words_tell_every_cause_from_every_other() {
+    fn causes_have_distinct_labels_and_descriptions() {
         let labels: BTreeSet<_> = UnavailableCause::ALL.iter().map(|cause| cause.label()).collect();
         let words: BTreeSet<_> = UnavailableCause::ALL.iter().map(|cause| cause.what()).collect();
         assert_eq!((labels.len(), words.len()), (UnavailableCause::ALL.len(), UnavailableCause::ALL.len()));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn words_name_the_server_and_the_key_to_look_at() {
+    fn outage_text_names_server_and_configuration_key() {
         let words = |outage: Outage| outage.to_string();
         let redis = words(Outage::of_redis(UnavailableCause::PasswordRefused));
         assert_eq!(redis, "Redis refuses the user or the password (WRONGPASS); see the password in store.url");

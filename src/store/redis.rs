@@ -1,24 +1,23 @@
-//! Sessions in Redis or Valkey, shared by every gateway that uses the same keys.
+//! Sessions in Redis or Valkey, shared by all replicas with the same encryption key.
 //!
-//! Owns the layout: every name is a keyed hash or a random id, every value with a secret is sealed, and
-//! everything ends by itself with its session. What must happen at once happens in a script, on the
-//! keys of one session only, so that it works in a cluster.
+//! Every key is a keyed hash or a random id, and every value with a secret is encrypted. Operations that must be atomic
+//! are scripts. A script uses the keys of one session only, so that it works in a cluster.
 //!
-//! | name | value |
+//! | key | value |
 //! |---|---|
-//! | `{prefix}:t:{hash of token}` | the session's id, or that it was ended, or the ends that a token without a session came after; refresh tokens in callers' hands too |
-//! | `{prefix}:e:{hash of session or customer}` | the record of its end: number and time |
-//! | `{prefix}:{id}:s` | hash: `r` the sealed session, `v` its version, `f` the last lock's number, `w` the last writer's, `u` last use |
-//! | `{prefix}:{id}:l` | whose lock it is, for the length of the lease |
+//! | `{prefix}:t:{hash of token}` | the session's id, or that it was revoked, or the epoch of a token without a session; also for refresh tokens that callers hold |
+//! | `{prefix}:e:{hash of session or customer}` | the revocation record: number and time |
+//! | `{prefix}:{id}:s` | hash: `r` the encrypted session, `v` its version, `f` the last lock's number, `w` the last writer's number, `u` the last use |
+//! | `{prefix}:{id}:l` | the owner of the session's lock, for the length of the lease |
 //! | `{prefix}:u:{hash of customer}` | set of the customer's session ids |
-//! | `{prefix}:ended` | stream of what ended: `d` sealed token digests that are refused from now on, `e` sealed records of ends |
-//! | `{prefix}:w:{hash of login}` | when the login's next turn is |
-//! | `{prefix}:c:{hash of name}` | who makes the session of that name, for the length of the lease |
-//! | `{prefix}:b:{hash of bucket}` | when the bucket is full again |
-//! | `{prefix}:k:{hash of name}` | a sealed value that outlives a process |
-//! | `{prefix}:key` | a sealed constant, by which a gateway finds that it has another key than the others |
+//! | `{prefix}:ended` | stream of revocations: `d` encrypted digests of revoked tokens, `e` encrypted revocation records |
+//! | `{prefix}:w:{hash of login}` | when the login's next slot begins |
+//! | `{prefix}:c:{hash of name}` | the owner of the lock on creating that name's session, for the length of the lease |
+//! | `{prefix}:b:{hash of bucket}` | when the token bucket is full again |
+//! | `{prefix}:k:{hash of name}` | an encrypted value that outlives a process |
+//! | `{prefix}:key` | an encrypted constant, by which a replica finds that its key is not that of the others |
 //!
-//! No key is without an end: one that is written is given its end in the same command or script.
+//! Every key expires: the command or script that writes a key also sets its expiry.
 
 mod cause;
 mod codec;
@@ -45,7 +44,10 @@ use redis::{ScriptInvocation, cmd, streams::StreamRangeReply};
 pub use self::config_error::RedisConfigError;
 use self::{
     connection::ConnectionManager,
-    scripts::{END, ENLIST, INSERT, LOCK, NEWS, REPLACE, TAKE, TAKE_AWAY, TOUCH, TURN, UNLOCK},
+    scripts::{
+        ACQUIRE_TOKENS, ADD_TO_CUSTOMER, APPEND_EVENT, DELETE, INSERT, LOCK, RECORD_REVOCATION, REPLACE,
+        RESERVE_LOGIN_SLOT, TOUCH, UNLOCK,
+    },
 };
 use super::{
     CasResult, CreationLock, Cursor, Epoch, FencingToken, KeyCheck, LockResult, LookupResult, REVOCATION_TTL,
@@ -63,19 +65,19 @@ use crate::{
     types::{CustomerId, OrganizationId},
 };
 
-/// What stands under a token whose session was ended.
-const ENDED: &[u8] = b"ended";
-/// Begins what stands under a token without a session that came after ends. No session's id is as long.
+/// The value of a token whose session was revoked.
+const REVOKED: &[u8] = b"ended";
+/// The beginning of the value of a token without a session, in front of its epoch. No session id is as long.
 const EPOCH_PREFIX: &[u8] = b"after";
-/// Bytes of the numbers behind it.
+/// The length of an epoch, bytes.
 const EPOCH_BYTES: usize = 2 * 8;
-/// Bytes of a record in the stream: key, number, time.
+/// The length of a revocation record in the stream, bytes: key, number, time.
 const RECORD_LENGTH: usize = 16 + 8 + 8;
-/// Most entries of the stream of ended tokens that are read at a time.
-const ENDED_AT_ONCE: usize = 1000;
+/// Maximum number of entries of the stream that are read at a time.
+const MAX_EVENTS: usize = 1000;
 
-/// How long the key's check value lasts after the last gateway has seen it: as long as the longest session, seconds.
-const KEY_CHECK_LASTS: u64 = 90 * 24 * 3600;
+/// How long the key's check value is kept after a replica has last read it: as long as the longest session, seconds.
+const KEY_CHECK_TTL: u64 = 90 * 24 * 3600;
 
 /// Sessions in Redis.
 #[derive(Debug)]
@@ -84,16 +86,16 @@ pub struct RedisStore {
     cipher: StoreCipher,
     prefix: String,
     key: Mutex<KeyCheck>,
-    /// Whether the check value in the store was this gateway's current key since the store was made.
+    /// Whether this replica has written the check value of its current key, or found it.
     has_registered: AtomicBool,
     key_mismatch: IntGauge,
 }
 
 impl RedisStore {
-    /// A store that connects when it is first asked.
+    /// A store that connects with its first command.
     ///
     /// # Errors
-    /// [`RedisConfigError`] if the address or a key cannot be used at all.
+    /// [`RedisConfigError`] if the address, a TLS file or a key cannot be used.
     pub fn new(settings: &Configured, metrics: &Metrics) -> Result<Self, RedisConfigError> {
         let cipher = StoreCipher::new(&settings.encryption_key, settings.previous_encryption_key.as_ref())
             .map_err(|_| RedisConfigError::Keys)?;
@@ -123,7 +125,7 @@ impl RedisStore {
         format!("{}:t:{}", self.prefix, self.cipher.hash("t", token))
     }
 
-    fn end_names(&self, key: &RevocationKey) -> impl Iterator<Item = String> {
+    fn record_keys(&self, key: &RevocationKey) -> impl Iterator<Item = String> {
         self.cipher.hashes("e", &key.0).map(|name| format!("{}:e:{name}", self.prefix))
     }
 
@@ -132,8 +134,8 @@ impl RedisStore {
     }
 
     fn customer_keys(&self, organization: &OrganizationId, customer: &CustomerId) -> Vec<String> {
-        let who = format!("{organization}|{customer}");
-        self.cipher.hashes("u", who.as_bytes()).map(|name| format!("{}:u:{name}", self.prefix)).collect()
+        let slot_key = format!("{organization}|{customer}");
+        self.cipher.hashes("u", slot_key.as_bytes()).map(|name| format!("{}:u:{name}", self.prefix)).collect()
     }
 
     async fn session(&self, id: SessionId) -> Result<Option<(Arc<Session>, u64)>, StoreError> {
@@ -144,26 +146,27 @@ impl RedisStore {
         Ok(Some((Arc::new(session), used_at.unwrap_or(0))))
     }
 
-    /// Lets a session be found by its names for as long as it lives.
-    async fn point(&self, session: &Session) -> Result<(), StoreError> {
+    /// Lets the session's digests identify it until it expires.
+    async fn index(&self, session: &Session) -> Result<(), StoreError> {
         for name in session.lookup_keys() {
             let (key, id) = (self.token_key(name), session.id.0);
-            let point = cmd("SET").arg(key).arg(&id).arg("EXAT").arg(session.expires_at).to_owned();
-            self.connection.query::<()>(&point).await?;
+            let index = cmd("SET").arg(key).arg(&id).arg("EXAT").arg(session.expires_at).to_owned();
+            self.connection.query::<()>(&index).await?;
         }
         Ok(())
     }
 
-    /// Lets a session be found by its customer, under the current key.
-    async fn enlist(&self, session: &Session) -> Result<(), StoreError> {
+    /// Adds the session to its customer's set, under the current key.
+    async fn add_to_customer(&self, session: &Session) -> Result<(), StoreError> {
         let Some(customer) = &session.owner.customer else { return Ok(()) };
-        let who = format!("{}|{customer}", session.owner.organization);
-        let mut script = ENLIST.key(format!("{}:u:{}", self.prefix, self.cipher.hash("u", who.as_bytes())));
+        let slot_key = format!("{}|{customer}", session.owner.organization);
+        let mut script =
+            ADD_TO_CUSTOMER.key(format!("{}:u:{}", self.prefix, self.cipher.hash("u", slot_key.as_bytes())));
         self.script(script.arg(&session.id.0).arg(session.expires_at)).await
     }
 
-    /// Refuses tokens, frees names, and tells the other gateways of both and of a record.
-    async fn refuse_all(
+    /// Rejects tokens, frees names, and announces both and a revocation record to the other replicas.
+    async fn reject_all(
         &self,
         names: &[TokenDigest],
         tokens: &[TokenDigest],
@@ -171,7 +174,7 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         for token in tokens {
             let refuse =
-                cmd("SET").arg(self.token_key(token)).arg(ENDED).arg("EX").arg(REVOCATION_TTL.as_secs()).to_owned();
+                cmd("SET").arg(self.token_key(token)).arg(REVOKED).arg("EX").arg(REVOCATION_TTL.as_secs()).to_owned();
             self.connection.query::<()>(&refuse).await?;
         }
         for name in names {
@@ -179,8 +182,8 @@ impl RedisStore {
         }
         let sealed = self.cipher.encrypt(b"ended", [names, tokens].concat().as_flattened())?;
         let oldest = unix_now().saturating_sub(REVOCATION_TTL.as_secs()) * 1000;
-        // Longer than any entry is kept: an end that is written meanwhile gives the stream another.
-        let mut tell = NEWS.key(self.ended_key());
+        // Longer than any entry is kept. A later revocation extends it.
+        let mut tell = APPEND_EVENT.key(self.ended_key());
         tell.arg(oldest).arg(unix_now() + 2 * REVOCATION_TTL.as_secs()).arg("d").arg(sealed);
         if let Some((RevocationKey(key), end)) = record {
             let record = [&key[..], &end.number.to_be_bytes(), &end.at.to_be_bytes()].concat();
@@ -189,38 +192,38 @@ impl RedisStore {
         self.script::<redis::Value>(&tell).await.map(|_| ())
     }
 
-    /// The record of one key.
-    async fn end_of(&self, key: RevocationKey) -> Result<Revocation, StoreError> {
+    /// The latest record of a key.
+    async fn latest_record(&self, key: RevocationKey) -> Result<Revocation, StoreError> {
         let mut latest = Revocation::default();
-        for name in self.end_names(&key) {
+        for name in self.record_keys(&key) {
             let record = self.connection.query::<Option<String>>(cmd("GET").arg(name)).await?;
             latest = latest.later(record.as_deref().map(read_record).transpose()?.unwrap_or_default());
         }
         Ok(latest)
     }
 
-    /// Writes a record, unless the one that is there covers what is ended.
+    /// Writes a revocation record, unless the stored record covers what is revoked.
     async fn record(&self, key: RevocationKey, rule: &str, value: u64, at: u64) -> Result<Revocation, StoreError> {
-        let mut names = self.end_names(&key);
+        let mut names = self.record_keys(&key);
         let current = names.next().unwrap_or_default();
         let mut earlier = Revocation::default();
         for name in names {
             let record = self.connection.query::<Option<String>>(cmd("GET").arg(name)).await?;
             earlier = earlier.later(record.as_deref().map(read_record).transpose()?.unwrap_or_default());
         }
-        let mut script = END.key(current);
+        let mut script = RECORD_REVOCATION.key(current);
         script.arg(rule).arg(value).arg(at).arg(earlier.number).arg(earlier.at).arg(milliseconds(REVOCATION_TTL));
         let (number, at): (u64, u64) = self.script(&script).await?;
         Ok(Revocation { number, at })
     }
 
-    /// Takes a session away and refuses its tokens, also those of a refresh that the caller has not seen.
-    async fn take_away(
+    /// Deletes a session and rejects its tokens, including those of a refresh that the caller does not know.
+    async fn delete_session(
         &self,
         session: &Session,
         record: Option<(RevocationKey, Revocation)>,
     ) -> Result<(), StoreError> {
-        let mut script = TAKE_AWAY.key(self.session_key(session.id));
+        let mut script = DELETE.key(self.session_key(session.id));
         let sealed: Option<Vec<u8>> = self.script(script.key(self.lock_key(session.id))).await?;
         let last =
             sealed.map(|sealed| codec::read(session.id, &self.cipher.decrypt(&session.id.0, &sealed)?)).transpose()?;
@@ -229,11 +232,11 @@ impl RedisStore {
         if let Some(last) = &last {
             tokens.extend(last.tokens.iter().filter(|token| !session.tokens.contains(token)));
         }
-        self.refuse_all(names, &tokens, record).await?;
-        // A refresh token in a caller's hands may be good at SLAS for as long as the session was.
+        self.reject_all(names, &tokens, record).await?;
+        // A refresh token that a caller holds may be valid at SLAS for as long as the session was.
         for handed in last.as_ref().unwrap_or(session).caller_refresh_tokens() {
             let key = self.token_key(&handed.name);
-            let refuse = cmd("SET").arg(key).arg(ENDED).arg("EXAT").arg(session.expires_at).to_owned();
+            let refuse = cmd("SET").arg(key).arg(REVOKED).arg("EXAT").arg(session.expires_at).to_owned();
             self.connection.query::<()>(&refuse).await?;
         }
         if let Some(customer) = &session.owner.customer {
@@ -253,9 +256,9 @@ impl RedisStore {
         self.key_mismatch.set(i64::from(is_other));
         let before = std::mem::replace(&mut *self.key.lock(), check.clone());
         if is_other && before != check {
-            tracing::error!("{check}; set the key that they have");
+            tracing::error!("{check}; configure the key of the other replicas");
         } else if matches!(before, KeyCheck::Mismatch { .. }) && !is_other {
-            tracing::info!("store.encryption_key is that of the other gateways again");
+            tracing::info!("store.encryption_key matches that of the other replicas again");
         }
     }
 
@@ -269,7 +272,7 @@ impl SessionStore for RedisStore {
     async fn insert(&self, session: Arc<Session>, used_at: u64) -> Result<(), StoreError> {
         for token in &session.tokens {
             let found = self.connection.query::<Option<Vec<u8>>>(cmd("GET").arg(self.token_key(token))).await?;
-            if found.as_deref() == Some(ENDED) {
+            if found.as_deref() == Some(REVOKED) {
                 return Ok(());
             }
         }
@@ -281,8 +284,8 @@ impl SessionStore for RedisStore {
         let mut put = INSERT.key(key);
         put.arg(session.expires_at).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
         self.script::<redis::Value>(put.arg("u").arg(used_at)).await?;
-        self.enlist(&session).await?;
-        self.point(&session).await
+        self.add_to_customer(&session).await?;
+        self.index(&session).await
     }
 
     async fn find(&self, token: &TokenDigest) -> Result<LookupResult, StoreError> {
@@ -290,14 +293,14 @@ impl SessionStore for RedisStore {
         let mut unknown = LookupResult::Unknown;
         for (age, key) in names.enumerate() {
             let Some(found) = self.connection.query::<Option<Vec<u8>>>(cmd("GET").arg(&key)).await? else { continue };
-            if found == ENDED {
+            if found == REVOKED {
                 return Ok(LookupResult::Revoked);
             }
             if let Some(epoch) = found.strip_prefix(EPOCH_PREFIX).filter(|epoch| epoch.len() == EPOCH_BYTES) {
                 unknown = LookupResult::Epoch(read_epoch(epoch)?);
                 continue;
             }
-            // Under the other key it may stand that the session was ended.
+            // Under the other key, the token may be marked as revoked.
             let Some((session, used_at)) = self.session(Self::read_id(&found)?).await? else {
                 unknown = LookupResult::Gone;
                 continue;
@@ -306,8 +309,9 @@ impl SessionStore for RedisStore {
                 return Ok(LookupResult::Revoked);
             }
             if age > 0 {
-                // LookupResult under the previous key: stand under the current one too, before that key goes.
-                self.point(&session).await?;
+                // The token was found under the previous key: store it under the current one, before the previous key
+                // is removed.
+                self.index(&session).await?;
             }
             return Ok(LookupResult::Session(session, used_at));
         }
@@ -332,13 +336,13 @@ impl SessionStore for RedisStore {
 
     async fn replace(&self, session: Arc<Session>, fencing_token: FencingToken) -> Result<CasResult, StoreError> {
         let sealed = self.cipher.encrypt(&session.id.0, &codec::write(&session)?)?;
-        // The token leads to its session before anybody can have it: once that is gone, the token is known to be of one
-        // that ended. A logout meanwhile has refused these tokens, which must not be undone: hence NX. The login's own
-        // token is kept for as long as the session: a caller who never changes it must not lose its way.
+        // The token is stored before any caller has it: once its session is deleted, the token is known as one of a
+        // deleted session. A logout in the meantime has revoked these tokens, which NX leaves as it is. The login's own
+        // token is kept for as long as the session, for callers that never replace it.
         if let Some(newest) = session.tokens.last() {
-            let mut point = cmd("SET");
-            point.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.expires_at);
-            self.connection.query::<redis::Value>(&point).await?;
+            let mut index = cmd("SET");
+            index.arg(self.token_key(newest)).arg(&session.id.0).arg("NX").arg("EXAT").arg(session.expires_at);
+            self.connection.query::<redis::Value>(&index).await?;
         }
         let mut script = REPLACE.key(self.session_key(session.id));
         script
@@ -350,7 +354,8 @@ impl SessionStore for RedisStore {
         if self.script::<i64>(&script).await? != 1 {
             return Ok(CasResult::Conflict);
         }
-        // An end writes its record before it takes the session away: it is seen here, or it sees this version.
+        // A revocation writes its record before it deletes the session. So this read finds the record, or the
+        // revocation finds this version.
         if self.revocations(&session.revocation_keys()).await?.revokes(session.epoch) {
             return Ok(CasResult::Conflict);
         }
@@ -359,10 +364,10 @@ impl SessionStore for RedisStore {
         }
         for handed in session.caller_refresh_tokens().filter(|handed| handed.superseded_at.is_none()) {
             let key = self.token_key(&handed.name);
-            let point = cmd("SET").arg(key).arg(&session.id.0).arg("EXAT").arg(session.expires_at).to_owned();
-            self.connection.query::<()>(&point).await?;
+            let index = cmd("SET").arg(key).arg(&session.id.0).arg("EXAT").arg(session.expires_at).to_owned();
+            self.connection.query::<()>(&index).await?;
         }
-        self.enlist(&session).await?;
+        self.add_to_customer(&session).await?;
         Ok(CasResult::Written)
     }
 
@@ -393,7 +398,7 @@ impl SessionStore for RedisStore {
             RevocationTarget::Session(session) => {
                 let key = session.revocation_keys().session;
                 let end = self.record(key, "after", session.epoch.session, at).await?;
-                self.take_away(session, Some((key, end))).await?;
+                self.delete_session(session, Some((key, end))).await?;
                 Ok(end)
             }
             RevocationTarget::Token { digest, keys, issued_at, epoch } => {
@@ -402,7 +407,7 @@ impl SessionStore for RedisStore {
                     Some(epoch) => self.record(key, "after", epoch.session, at).await?,
                     None => self.record(key, "issued", issued_at, at).await?,
                 };
-                self.refuse_all(&[], &[digest], Some((key, end))).await?;
+                self.reject_all(&[], &[digest], Some((key, end))).await?;
                 Ok(end)
             }
         }
@@ -416,13 +421,15 @@ impl SessionStore for RedisStore {
     ) -> Result<Revocation, StoreError> {
         let key = RevocationKey::of_customer(organization, customer);
         let end = self.record(key, "never", 0, at).await?;
-        self.refuse_all(&[], &[], Some((key, end))).await?;
+        self.reject_all(&[], &[], Some((key, end))).await?;
         for set in self.customer_keys(organization, customer) {
             for id in self.connection.query::<Vec<Vec<u8>>>(cmd("SMEMBERS").arg(&set)).await? {
                 let id = Self::read_id(&id)?;
                 match self.session(id).await? {
-                    Some((session, _)) if end.number > session.epoch.customer => self.take_away(&session, None).await?,
-                    // It began after the end.
+                    Some((session, _)) if end.number > session.epoch.customer => {
+                        self.delete_session(&session, None).await?
+                    }
+                    // The session began after the revocation.
                     Some(_) => {}
                     None => self.connection.query::<()>(cmd("SREM").arg(&set).arg(&id.0)).await?,
                 }
@@ -434,11 +441,11 @@ impl SessionStore for RedisStore {
     async fn revocations(&self, keys: &RevocationKeys) -> Result<Revocations, StoreError> {
         let of_customer = async {
             match keys.customer {
-                Some(key) => self.end_of(key).await,
+                Some(key) => self.latest_record(key).await,
                 None => Ok(Revocation::default()),
             }
         };
-        let (session, customer) = tokio::try_join!(self.end_of(keys.session), of_customer)?;
+        let (session, customer) = tokio::try_join!(self.latest_record(keys.session), of_customer)?;
         Ok(Revocations { session, customer })
     }
 
@@ -450,7 +457,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn revoke_token(&self, token: &TokenDigest) -> Result<(), StoreError> {
-        self.refuse_all(&[], &[*token], None).await
+        self.reject_all(&[], &[*token], None).await
     }
 
     async fn revocations_since(&self, cursor: &mut Cursor) -> Result<RevocationEvents, StoreError> {
@@ -474,20 +481,20 @@ impl SessionStore for RedisStore {
             .arg(format!("({}", cursor.0))
             .arg("+")
             .arg("COUNT")
-            .arg(ENDED_AT_ONCE)
+            .arg(MAX_EVENTS)
             .to_owned();
         let entries: StreamRangeReply = self.connection.query(&range).await?;
         for entry in entries.ids {
             let sealed = entry.get::<Vec<u8>>("d").unwrap_or_default();
             match self.cipher.decrypt(b"ended", &sealed) {
                 Ok(digests) => news.tokens.extend_from_slice(digests.as_chunks::<32>().0),
-                // Waiting for it to become readable would hide all that comes behind it.
-                Err(error) => tracing::warn!(%error, "news of an ended session cannot be read; a key is missing here"),
+                // An unreadable entry must not hide the entries behind it.
+                Err(error) => tracing::warn!(%error, "revocation event not readable, an encryption key is missing"),
             }
             if let Some(sealed) = entry.get::<Vec<u8>>("e")
                 && let Ok(records) = self.cipher.decrypt(b"end", &sealed)
             {
-                news.revocations.extend(records.as_chunks::<RECORD_LENGTH>().0.iter().map(read_news));
+                news.revocations.extend(records.as_chunks::<RECORD_LENGTH>().0.iter().map(read_event));
             }
             cursor.0 = entry.id;
         }
@@ -496,12 +503,12 @@ impl SessionStore for RedisStore {
 
     async fn reserve_login_slot(
         &self,
-        who: &[u8],
+        slot_key: &[u8],
         window: Duration,
-        longest: Duration,
+        max_wait: Duration,
     ) -> Result<Option<Duration>, StoreError> {
-        let mut script = TURN.key(format!("{}:w:{}", self.prefix, self.cipher.hash("w", who)));
-        let wait: i64 = self.script(script.arg(milliseconds(window)).arg(milliseconds(longest))).await?;
+        let mut script = RESERVE_LOGIN_SLOT.key(format!("{}:w:{}", self.prefix, self.cipher.hash("w", slot_key)));
+        let wait: i64 = self.script(script.arg(milliseconds(window)).arg(milliseconds(max_wait))).await?;
         Ok(u64::try_from(wait).ok().map(Duration::from_millis))
     }
 
@@ -512,7 +519,7 @@ impl SessionStore for RedisStore {
         tokens: u32,
         reserve: u32,
     ) -> Result<Result<(), Duration>, StoreError> {
-        let mut script = TAKE.key(format!("{}:b:{}", self.prefix, self.cipher.hash("b", bucket)));
+        let mut script = ACQUIRE_TOKENS.key(format!("{}:b:{}", self.prefix, self.cipher.hash("b", bucket)));
         script.arg(microseconds(config.refill_time(tokens)));
         script.arg(microseconds(config.with_reserve(reserve).full_refill_time()));
         let wait: u64 = self.script(script.arg(microseconds(config.full_refill_time()))).await?;
@@ -521,7 +528,7 @@ impl SessionStore for RedisStore {
 
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
         let key = format!("{}:k:{}", self.prefix, self.cipher.hash("k", name));
-        let sealed = self.cipher.encrypt(&kept_place(name), value)?;
+        let sealed = self.cipher.encrypt(&value_place(name), value)?;
         self.connection.query(cmd("SET").arg(key).arg(sealed).arg("PX").arg(milliseconds(life).max(1))).await
     }
 
@@ -529,7 +536,7 @@ impl SessionStore for RedisStore {
         for hash in self.cipher.hashes("k", name) {
             let key = format!("{}:k:{hash}", self.prefix);
             if let Some(sealed) = self.connection.query::<Option<Vec<u8>>>(cmd("GET").arg(key)).await? {
-                return self.cipher.decrypt(&kept_place(name), &sealed).map(Some);
+                return self.cipher.decrypt(&value_place(name), &sealed).map(Some);
             }
         }
         Ok(None)
@@ -557,10 +564,10 @@ impl SessionStore for RedisStore {
 
     async fn check_key(&self, registers: bool) -> Result<KeyCheck, StoreError> {
         let key = format!("{}:key", self.prefix);
-        let ends_at = unix_now() + KEY_CHECK_LASTS;
+        let ends_at = unix_now() + KEY_CHECK_TTL;
         let mut stored: Option<Vec<u8>> = self.connection.query(cmd("GET").arg(&key)).await?;
         if stored.is_none() && registers {
-            // Another gateway may do so at the same time: the first one counts.
+            // Another replica may write at the same time. The first one counts.
             let put = cmd("SET")
                 .arg(&key)
                 .arg(self.cipher.encrypt_key_check()?)
@@ -582,7 +589,7 @@ impl SessionStore for RedisStore {
                 KeyCheck::Match
             }
             Some(KeyComparison::Previous) => {
-                // Only once: while keys are being replaced, a gateway that has yet to follow must not undo it.
+                // Only once: during a rotation, a replica with the earlier configuration must not undo it.
                 if registers && !self.has_registered.load(Ordering::Relaxed) {
                     let put =
                         cmd("SET").arg(&key).arg(self.cipher.encrypt_key_check()?).arg("EXAT").arg(ends_at).to_owned();
@@ -605,15 +612,15 @@ fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A record as it stands under its key.
+/// Reads a record as stored under its key.
 fn read_record(text: &str) -> Result<Revocation, StoreError> {
     let parts = text.split_once(':').and_then(|(number, at)| Some((number.parse().ok()?, at.parse().ok()?)));
-    let (number, at) = parts.ok_or(StoreError::Broken("the record of an end is unreadable"))?;
+    let (number, at) = parts.ok_or(StoreError::Broken("a revocation record is unreadable"))?;
     Ok(Revocation { number, at })
 }
 
-/// A record as it stands in the stream.
-fn read_news(bytes: &[u8; RECORD_LENGTH]) -> (RevocationKey, Revocation) {
+/// Reads a record of the stream.
+fn read_event(bytes: &[u8; RECORD_LENGTH]) -> (RevocationKey, Revocation) {
     let (mut key, mut number, mut at) = ([0; 16], [0; 8], [0; 8]);
     key.copy_from_slice(&bytes[..16]);
     number.copy_from_slice(&bytes[16..24]);
@@ -625,11 +632,11 @@ fn read_epoch(bytes: &[u8]) -> Result<Epoch, StoreError> {
     let numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_be_bytes(*number)).collect::<Vec<_>>();
     match numbers[..] {
         [session, customer] => Ok(Epoch { session, customer }),
-        _ => Err(StoreError::Broken("what a token came after is unreadable")),
+        _ => Err(StoreError::Broken("a token's epoch is unreadable")),
     }
 }
 
-/// What a kept value is sealed for: no session's seal opens as one.
-fn kept_place(name: &[u8]) -> Vec<u8> {
+/// The place that a value is encrypted for. It differs from that of every session.
+fn value_place(name: &[u8]) -> Vec<u8> {
     [b"kept/".as_slice(), name].concat()
 }

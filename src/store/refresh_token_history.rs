@@ -1,26 +1,25 @@
-//! The refresh tokens of a session that are in callers' hands.
+//! The refresh tokens of a session that callers hold.
 //!
-//! Owns which of them their holders may still use. Known are their names only; the one that is
-//! valid at SLAS is the session's, and may be another by now.
+//! Only digests are stored. The token that is valid at SLAS is in the session, and may be a later one. A superseded
+//! token remains usable for a minute, because two browser tabs may refresh at the same time, and responses get lost.
 
 use crate::jwt::TokenDigest;
 
-/// So many refresh tokens of a session are remembered.
+/// Maximum number of refresh tokens of a session in the history.
 pub const MAX_CALLER_REFRESH_TOKENS: usize = 8;
-/// How long a refresh token is still accepted once its holder has been given another, seconds: two tabs of
-/// a browser ask at the same time, and answers get lost.
+/// How long a superseded refresh token is accepted, seconds.
 pub const ROTATION_GRACE_SECONDS: u64 = 60;
 
-/// A refresh token in a caller's hands.
+/// A refresh token that a caller holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerRefreshToken {
-    /// SHA-256 of it, under which the session is found.
+    /// Its digest, which identifies the session.
     pub name: TokenDigest,
-    /// When it was followed by another, seconds since 1970.
+    /// When another token superseded it, seconds since 1970.
     pub superseded_at: Option<u64>,
 }
 
-/// All of a session's: those superseded first, then the others, oldest first.
+/// The refresh tokens of one session: the superseded ones first, then the others, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RefreshTokenHistory(Vec<CallerRefreshToken>);
 
@@ -31,7 +30,7 @@ impl CallerRefreshToken {
 }
 
 impl RefreshTokenHistory {
-    /// Those with one more, which follows the one that the caller presented.
+    /// The history with one more token, which supersedes the presented one.
     #[must_use]
     pub fn with(mut self, name: TokenDigest, presented: Option<&TokenDigest>, now: u64) -> Self {
         let Self(all) = &mut self;
@@ -48,13 +47,13 @@ impl RefreshTokenHistory {
         self
     }
 
-    /// Whether the holder of the token of this name may use it.
+    /// Whether the token with this digest can be used.
     #[must_use]
     pub fn accepts(&self, name: &TokenDigest, now: u64) -> bool {
         self.iter().any(|handed| handed.name == *name && handed.is_good(now))
     }
 
-    /// One after the other.
+    /// All tokens in order.
     pub fn iter(&self) -> impl Iterator<Item = &CallerRefreshToken> {
         self.0.iter()
     }
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_are_remembered_and_the_superseded_for_a_minute() {
+    fn history_is_bounded_and_accepts_superseded_token_for_a_minute() {
         let mut handed = RefreshTokenHistory::default().with([1; 32], None, 100);
         for name in 2..=20 {
             handed = handed.with([name; 32], Some(&[name - 1; 32]), 100);
@@ -87,19 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn of_racing_holders_each_keeps_its_own() {
+    fn history_accepts_tokens_of_concurrent_refreshes() {
         let first = RefreshTokenHistory::default().with([1; 32], None, 100);
         let raced = first.with([2; 32], Some(&[1; 32]), 100).with([3; 32], Some(&[1; 32]), 100);
         for name in [1, 2, 3] {
             assert!(raced.accepts(&[name; 32], 100), "{name}");
         }
-        // Whoever presented last is the last to be forgotten.
+        // The token that was presented last is dropped last.
         let pressed = (4..=20).fold(raced, |handed, name| handed.with([name; 32], Some(&[2; 32]), 100));
         assert!(!pressed.accepts(&[1; 32], 100) && pressed.accepts(&[20; 32], 100));
     }
 
     #[test]
-    fn a_private_clients_stays_the_same() {
+    fn history_keeps_unrotated_token() {
         let same = RefreshTokenHistory::default().with([1; 32], None, 100).with([1; 32], Some(&[1; 32]), 200);
         assert!(same.accepts(&[1; 32], u64::MAX));
         assert_eq!(same.iter().count(), 1);

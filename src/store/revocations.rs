@@ -1,10 +1,10 @@
-//! Revocation records: which tokens of a session, or of a customer, a logout has ended.
+//! Revocation records: the tokens of a session, or of a customer, that a logout has ended.
 //!
-//! A logout revokes a session as SLAS knows it (organization, client, USID and customer), not a list of tokens. A record
-//! has a time and a number. A session or token that came after a record remembers the record's number as its epoch; only
-//! a record with a higher number revokes it. A token without an epoch is judged by its issue time. The numbers of one
-//! key only grow, so records may arrive in any order. A record is kept for [`REVOCATION_TTL`], which is longer than an
-//! access token lives.
+//! A logout revokes a session as SLAS knows it (organization, client, USID and customer), not a list of tokens. A
+//! record has a time and a number. A later session or token has the record's number as its epoch, and only a record
+//! with a higher number revokes it. A token without an epoch is revoked by its issue time. The numbers of one key only
+//! grow, so records may arrive in any order. A record is kept for [`REVOCATION_TTL`], which is longer than an access
+//! token is valid.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,56 +20,56 @@ use crate::{
     types::{ClientId, CustomerId, OrganizationId, Usid},
 };
 
-/// How long an ended session's tokens are refused, longer than any access token lives.
+/// How long revoked tokens are rejected: longer than any access token is valid.
 pub const REVOCATION_TTL: Duration = Duration::from_secs(3600);
-/// Maximum records in one process, about 20 MB. Beyond it the oldest record is dropped.
+/// Maximum number of records in one process, about 20 MB. Beyond it, the oldest record is dropped.
 pub const MAX_REVOCATIONS: usize = 200_000;
-/// Parts of the set, each with a lock of its own.
+/// The number of parts of the set, each with a lock of its own.
 const SHARDS: usize = 16;
 
-/// Identifies a session or a customer. A hash, so that stores and dumps show no USID or customer.
+/// Identifies a session at SLAS or a customer. A hash, so that stores and dumps show no USID and no customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RevocationKey(pub [u8; 16]);
 
 /// The keys of the two records that can revoke a shopper's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RevocationKeys {
-    /// Of its session at SLAS.
+    /// The key of the token's session at SLAS.
     pub session: RevocationKey,
-    /// Of all sessions of its customer.
+    /// The key of all sessions of its customer.
     pub customer: Option<RevocationKey>,
 }
 
-/// A record: tokens issued up to its time are revoked.
+/// A record: tokens that were issued up to its time are revoked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Revocation {
-    /// Grows with each record of a key. 0: there is no record.
+    /// Higher than the number of every earlier record of the key. 0: there is no record.
     pub number: u64,
-    /// When it ended, by SLAS's clock as far as the gateway knows it, seconds since 1970.
+    /// The time of the logout by SLAS's clock, as far as the gateway knows it, seconds since 1970.
     pub at: u64,
 }
 
-/// The numbers of the last records before a session or token came to be; 0 where there was none.
+/// The numbers of the latest records when a session or token was issued; 0 where there was none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Epoch {
     /// Of the session's record.
     pub session: u64,
-    /// Of the customer's.
+    /// Of the customer's record.
     pub customer: u64,
 }
 
 /// The records of both keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Revocations {
-    /// The session's.
+    /// The session's record.
     pub session: Revocation,
-    /// The customer's.
+    /// The customer's record.
     pub customer: Revocation,
 }
 
 impl RevocationKey {
-    /// Of one session at SLAS. The customer is part of it: SLAS lets a client begin a guest's session with any USID,
-    /// and that session's logout must not revoke another shopper's.
+    /// The key of one session at SLAS. The customer is part of it: SLAS lets a client begin a guest session with any
+    /// USID, and the logout of that session must not revoke another shopper's.
     #[must_use]
     pub fn of_session(
         organization: &OrganizationId,
@@ -81,7 +81,7 @@ impl RevocationKey {
         Self::hash(&["session", organization.as_str(), client.as_str(), usid.as_str(), customer])
     }
 
-    /// Of all sessions of one customer.
+    /// The key of all sessions of one customer.
     #[must_use]
     pub fn of_customer(organization: &OrganizationId, customer: &CustomerId) -> Self {
         Self::hash(&["customer", organization.as_str(), customer.as_str()])
@@ -91,7 +91,7 @@ impl RevocationKey {
         let mut context = Context::new(&SHA256);
         for part in parts {
             context.update(part.as_bytes());
-            // No identifier holds this byte.
+            // No identifier contains this byte.
             context.update(&[0]);
         }
         let mut key = [0; 16];
@@ -101,7 +101,7 @@ impl RevocationKey {
 }
 
 impl RevocationKeys {
-    /// Of a session's owner, or of a token's shopper.
+    /// The keys of a session's owner, or of a token's shopper.
     #[must_use]
     pub fn new(organization: &OrganizationId, client: &ClientId, usid: &Usid, customer: Option<&CustomerId>) -> Self {
         Self {
@@ -112,19 +112,19 @@ impl RevocationKeys {
 }
 
 impl Revocations {
-    /// Whether a session or token that came after those records has ended.
+    /// Whether the records revoke a session or token of this epoch.
     #[must_use]
     pub fn revokes(&self, epoch: Epoch) -> bool {
         self.session.number > epoch.session || self.customer.number > epoch.customer
     }
 
-    /// Whether a token of which only the issue time is known has ended.
+    /// Whether the records revoke a token without an epoch, by its issue time.
     #[must_use]
     pub fn revokes_issued_at(&self, issued_at: u64) -> bool {
         [self.session, self.customer].iter().any(|end| end.revokes_issued_at(issued_at))
     }
 
-    /// For a session or token that comes to be now.
+    /// The epoch of a session or token that is issued now.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         Epoch { session: self.session.number, customer: self.customer.number }
@@ -132,7 +132,7 @@ impl Revocations {
 }
 
 impl Revocation {
-    /// Whether a token of which only the issue time is known has ended. In the second of the end it has.
+    /// Whether the record revokes a token without an epoch. A token from the second of the logout is revoked.
     #[must_use]
     pub fn revokes_issued_at(&self, issued_at: u64) -> bool {
         self.number > 0 && issued_at <= self.at
@@ -145,18 +145,18 @@ impl Revocation {
     }
 }
 
-/// The records in this process, for [`REVOCATION_TTL`] each and [`MAX_REVOCATIONS`] in all.
+/// The records that this process knows, each for [`REVOCATION_TTL`], and [`MAX_REVOCATIONS`] in all.
 #[derive(Debug)]
 pub struct RevocationSet {
     shards: [RwLock<Shard>; SHARDS],
-    /// Spares every request a lock while nothing was ended.
+    /// Spares requests a lock while there is no record.
     held: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     by_key: HashMap<RevocationKey, (Revocation, u64)>,
-    /// Each key once, by when its record expired when it came here, oldest first.
+    /// Each key once, with the expiry that its record had when the key was added, oldest first.
     expiries: VecDeque<(RevocationKey, u64)>,
 }
 
@@ -167,12 +167,12 @@ impl Default for RevocationSet {
 }
 
 impl RevocationSet {
-    /// Keeps a record, unless a later one of its key is kept already. Returns the one that is.
+    /// Stores a record, unless the stored one is later. Returns the stored record.
     pub fn merge(&self, key: RevocationKey, end: Revocation) -> Revocation {
         self.update(key, |known| known.later(end))
     }
 
-    /// Replaces the record of a key, or makes the first, at once. Returns the one that is kept.
+    /// Replaces the record of a key, or adds the first one, in one step. Returns the stored record.
     pub fn update(&self, key: RevocationKey, change: impl FnOnce(Revocation) -> Revocation) -> Revocation {
         let now = unix_now();
         let mut shard = self.shard(key).write();
@@ -188,12 +188,12 @@ impl RevocationSet {
         shard.expire(now);
         let after = shard.by_key.len();
         drop(shard);
-        // Wraps where it shrinks, and the sum is right again.
+        // The difference may be negative; the addition wraps, and the sum is right.
         self.held.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
         end
     }
 
-    /// The record of a key; one with number 0 if there is none.
+    /// The record of a key; its number is 0 if there is none.
     #[must_use]
     pub fn of(&self, key: RevocationKey) -> Revocation {
         if self.held.load(Ordering::Relaxed) == 0 {
@@ -212,13 +212,13 @@ impl RevocationSet {
         }
     }
 
-    /// How many records are held, expired ones that nothing has removed yet included.
+    /// The number of records, including expired ones that were not removed yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether there are none.
+    /// Whether there is no record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -230,7 +230,7 @@ impl RevocationSet {
 }
 
 impl Shard {
-    /// Drops what has expired, and the oldest beyond the bound.
+    /// Drops expired records, and the oldest ones beyond the bound.
     fn expire(&mut self, now: u64) {
         while let Some((key, until)) = self.expiries.front().copied() {
             if until > now && self.expiries.len() <= MAX_REVOCATIONS / SHARDS {
@@ -238,7 +238,7 @@ impl Shard {
             }
             self.expiries.pop_front();
             match self.by_key.get(&key) {
-                // Replaced since, which makes it one of the newest.
+                // The record was replaced since, so the key is one of the newest.
                 Some((_, kept_until)) if *kept_until > until => self.expiries.push_back((key, *kept_until)),
                 _ => _ = self.by_key.remove(&key),
             }
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_record_does_not_replace_a_later_one() {
+    fn set_keeps_record_with_higher_number() {
         let set = RevocationSet::default();
         assert_eq!(set.of(key(1)), Revocation::default());
         set.merge(key(1), Revocation { number: 7, at: 100 });
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_set_drops_the_oldest_record_beyond_its_bound() {
+    fn set_drops_oldest_record_beyond_bound() {
         let set = RevocationSet::default();
         let count = u32::try_from(MAX_REVOCATIONS).unwrap() + 5_000;
         for number in 0..count {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_replaced_again_and_again_takes_the_place_of_no_other() {
+    fn repeated_replacement_evicts_no_other_record() {
         let set = RevocationSet::default();
         (0..1_000).for_each(|number| _ = set.merge(key(number), Revocation { number: 1, at: 1 }));
         for number in 2..u64::try_from(MAX_REVOCATIONS / SHARDS).unwrap() + 1_000 {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_session_is_not_covered_and_an_unknown_token_is_by_its_issue_time() {
+    fn record_revokes_by_epoch_or_else_by_issue_time() {
         let ends = Revocations { session: Revocation { number: 5, at: 100 }, customer: Revocation::default() };
         assert!(ends.revokes(Epoch::default()) && ends.revokes(Epoch { session: 4, customer: 9 }));
         assert!(!ends.revokes(ends.epoch()));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_two_shoppers_differ() {
+    fn session_keys_of_two_shoppers_differ() {
         let organization = "f_ecom_zzrf_001".parse().unwrap();
         let key = |usid: &str, customer: Option<&str>| {
             let customer = customer.map(|customer| customer.parse().unwrap());

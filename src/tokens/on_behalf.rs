@@ -565,8 +565,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_guest_is_the_guests() {
-        for login in ["guest", "Guest", "GUEST_LOGIN", "gue\u{17f}t", "GUE\u{17f}T"] {
+    fn guest_login_is_recognised_in_every_spelling() {
+        for login in ["guest", "Guest", "GUEST", "gue\u{17f}t", "GUE\u{17f}T"] {
             assert!(is_guest_login(login), "{login}");
         }
         for login in ["", "guests", "guest1", "gues", "gu\u{e9}st", "guest@example.com"] {

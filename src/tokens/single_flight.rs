@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_ask_and_one_works() {
+    async fn concurrent_callers_share_one_run() {
         let (flights, worked) = (SingleFlight::new(), Arc::new(AtomicUsize::new(0)));
         let ask = || {
             let worked = Arc::clone(&worked);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_hangs_up_aborts_nothing() {
+    async fn work_continues_after_caller_hangs_up() {
         let (flights, (write_revocation, told)) = (SingleFlight::new(), tokio::sync::oneshot::channel());
         let work = || async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn abandoned_work_blocks_nobody() {
+    async fn panic_of_work_allows_the_next_run() {
         let flights = SingleFlight::new();
         let (outcome, _) = flights.join(&1, || async { panic!("on purpose") }).await;
         assert_eq!(outcome, None::<u8>);

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn no_minute_has_more_calls_than_the_limit() {
+    fn calls_per_minute_stay_within_limit() {
         for per_minute in [1, 2, 7, 500, 24_000] {
             let (config, mut bucket, start) = (whole(per_minute), TokenBucket::default(), Instant::now());
             let mut taken = 0;
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gateways_share_it_and_leave_some_to_logins() {
+    async fn replicas_share_the_budget_and_reserve_calls_for_logins() {
         let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new(1));
         // So slow that nothing comes back meanwhile: 100 at once.
         let (mut one, mut other) = (budget(&store, 500), budget(&store, 500));

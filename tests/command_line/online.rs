@@ -125,7 +125,7 @@ async fn online_check_reports_why_session_store_fails() {
         ("database", no_database, "has no database of this number"),
         ("name", no_name, "has a name that does not resolve"),
         ("right", forbidden, "HINCRBY failed: Redis does not let the gateway's user do this (NOPERM)"),
-        ("key", other_key, "store.encryption_key is not that of the gateways that use this store"),
+        ("key", other_key, "store.encryption_key is not that of the replicas that use this store"),
         ("gone", gone, "refuses connections: nothing listens there; see host and port in store.url"),
     ] {
         let line = shown.lines().find(|line| line.starts_with("failed  session store, Redis: ")).unwrap_or_default();

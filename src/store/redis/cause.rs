@@ -1,4 +1,4 @@
-//! From an error of the Redis library to the cause of an outage: the one place that reads replies and I/O errors.
+//! Classifies errors of the Redis library as causes of an outage. No other file reads replies or I/O errors.
 
 use std::{error::Error, io, sync::Arc};
 
@@ -7,8 +7,8 @@ use rustls::AlertDescription;
 
 use crate::{connect_failure::ConnectFailure, store::UnavailableCause as Cause};
 
-/// Why the store cannot be used, if that is what the error means. `None`: the server has refused the command itself, or its
-/// answer could not be read; another command may well succeed.
+/// The cause of the outage that an error means. `None` if the server rejected this one command, or its reply could not
+/// be read; other commands may succeed.
 pub(super) fn of(error: &RedisError) -> Option<Cause> {
     match error.kind() {
         ErrorKind::Io => Some(of_io(error)),
@@ -24,23 +24,21 @@ pub(super) fn of(error: &RedisError) -> Option<Cause> {
     }
 }
 
-/// What an error reply means: its first word, and the rest.
-///
-/// # Errors
-/// None of its own: `None` stands for a refusal of this one command.
+/// The cause that an error reply means, by its first word and the rest. `None` if the server rejected this one command.
 pub(super) fn of_reply(code: &str, detail: &str) -> Option<Cause> {
     match code {
-        // The server's sentence for everything that has no word of its own.
+        // The code of every error without a code of its own.
         "ERR" => of_sentence(detail),
-        // The command met a value of another kind, or a key elsewhere: the gateway's fault, or another application's.
+        // The command met a value of another type, or a key of another slot: an error of the gateway or of another
+        // application.
         "WRONGTYPE" | "CROSSSLOT" | "EXECABORT" | "NOSCRIPT" | "NOTBUSY" | "NOSUB" | "BUSYKEY" | "BUSYGROUP"
         | "UNKILLABLE" | "INVALIDOBJ" => None,
         _ => Some(of_code(code).unwrap_or(Cause::ReplyUnknown)),
     }
 }
 
-/// The codes that mean "not here, not now": <https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors>
-/// and the servers' sources.
+/// The codes that mean an outage: <https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors> and the
+/// servers' sources.
 fn of_code(code: &str) -> Option<Cause> {
     Some(match code {
         "OOM" => Cause::OutOfMemory,
@@ -56,7 +54,7 @@ fn of_code(code: &str) -> Option<Cause> {
         "CLUSTERDOWN" | "TRYAGAIN" | "ASK" => Cause::ClusterDown,
         "MOVED" => Cause::TopologyWrong,
         "MASTERDOWN" => Cause::MasterDown,
-        // A blocked or waiting client was let go because the server's role changed.
+        // The server has unblocked a waiting client because its role changed.
         "UNBLOCKED" => Cause::ConnectionLost,
         "NOPROTO" => Cause::NotRedis,
         _ => return None,
@@ -75,14 +73,14 @@ fn of_sentence(sentence: &str) -> Option<Cause> {
         ("invalid DB index", Cause::DatabaseUnknown),
         ("SELECT is not allowed in cluster mode", Cause::TopologyWrong),
         ("cluster support disabled", Cause::TopologyWrong),
-        // Redis 7.0 and 7.1 say so of a script's command.
+        // The words of Redis 7.0 and 7.1 for a command in a script.
         ("The user executing the script can't", Cause::PermissionDenied),
         ("unknown command", Cause::CommandUnknown),
         ("unknown subcommand", Cause::CommandUnknown),
         ("Unknown Redis command called from", Cause::CommandUnknown),
     ];
     let found = SENTENCES.iter().find(|(part, _)| sentence.contains(part)).map(|(_, cause)| *cause);
-    // Redis 6 wraps what a script's command was answered: "Error running script (call to f_…): @user_script:1:
+    // Redis 6 wraps the reply to a command in a script: "Error running script (call to f_…): @user_script:1:
     // @user_script: 1: -OOM command not allowed when used memory > 'maxmemory'."
     let inner = || {
         let words = sentence.contains("script").then(|| sentence.split(": ")).into_iter().flatten();
@@ -92,7 +90,7 @@ fn of_sentence(sentence: &str) -> Option<Cause> {
 }
 
 fn of_io(error: &RedisError) -> Cause {
-    // The library names its shared pointer as the source, and not what is behind it.
+    // The library's source is its shared pointer, not the error inside it.
     let source = error.source();
     let Some(inner) = source.and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>()) else {
         return source.and_then(|source| source.downcast_ref()).map_or(Cause::ConnectionLost, of_io_error);
@@ -102,7 +100,7 @@ fn of_io(error: &RedisError) -> Cause {
     } else if let Some(error) = inner.downcast_ref::<rustls::Error>() {
         of_tls(error)
     } else if inner.is::<rustls::pki_types::InvalidDnsNameError>() {
-        // No certificate can be for such a name.
+        // No certificate can be issued for this name.
         Cause::CertificateName
     } else {
         Cause::ConnectionLost
@@ -118,7 +116,7 @@ fn of_io_error(error: &io::Error) -> Cause {
         io::ErrorKind::PermissionDenied => Cause::SocketForbidden,
         io::ErrorKind::WouldBlock => Cause::TimedOut,
         io::ErrorKind::AddrNotAvailable => Cause::Unreachable,
-        // Neither a kind nor a number tells a failed look-up; the standard library's words do.
+        // A failed name lookup has no kind and no number of its own, only the standard library's words.
         _ if error.to_string().contains("failed to lookup address information") => Cause::NameUnresolved,
         _ => match ConnectFailure::from_error(error) {
             ConnectFailure::Refused => Cause::ConnectionRefused,
@@ -160,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reply_that_means_not_now_is_an_outage_of_its_own_cause() {
+    fn outage_reply_has_its_cause() {
         for (reply, cause) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", Cause::OutOfMemory),
             ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to", Cause::NotPersisted),
@@ -197,7 +195,7 @@ mod tests {
             ("DENIED Redis is running in protected mode because", Cause::ProtectedMode),
             ("UNBLOCKED force unblock from blocking operation, instance state changed", Cause::ConnectionLost),
             ("no healthy upstream", Cause::ReplyUnknown),
-            // In Redis 6 the reply stands behind the script's own words.
+            // In Redis 6, the reply follows the script's own words.
             (
                 "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command not",
                 Cause::OutOfMemory,
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn reply_that_refuses_one_command_is_no_outage() {
+    fn reply_about_one_command_is_no_outage() {
         for reply in [
             "WRONGTYPE Operation against a key holding the wrong kind of value",
             "CROSSSLOT Keys in request don't hash to the same slot",
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn io_error_is_told_by_its_kind() {
+    fn io_error_has_cause_of_its_kind() {
         let of_kind = |kind: io::ErrorKind| of(&RedisError::from(io::Error::from(kind)));
         for (kind, cause) in [
             (io::ErrorKind::ConnectionRefused, Cause::ConnectionRefused),
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn name_without_an_address_is_told_from_an_address_without_an_answer() {
+    async fn failed_lookup_is_name_unresolved() {
         let error = tokio::net::lookup_host("no-such-host.invalid:6379").await.err().unwrap();
         assert_eq!(of(&RedisError::from(error)), Some(Cause::NameUnresolved));
     }

@@ -1,7 +1,7 @@
-//! A session as bytes, before it is sealed.
+//! The encoding of a session, before its encryption.
 //!
-//! Owns the format. A field that is added later must have a default: gateways of two versions share a store
-//! while an upgrade is under way.
+//! Replicas of two versions share a store during an upgrade, so a field that is added later must have a default. The
+//! names of the fields are part of the format.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -28,15 +28,15 @@ struct Wire<'a> {
     tokens: Vec<String>,
     #[serde(default)]
     is_named: bool,
-    /// Each with the time at which it was superseded.
+    /// Digests of the refresh tokens that callers hold, each with the time at which it was superseded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     handed: Option<Vec<(String, Option<u64>)>>,
-    /// The numbers of the ends that it came after: the session's and the customer's.
+    /// The epoch: the numbers of the session's and the customer's revocation records.
     #[serde(default, skip_serializing_if = "is_none")]
     after: (u64, u64),
     #[serde(default)]
     refreshed_at: u64,
-    /// The caller's name, and by what it proved to be that.
+    /// The caller's name, and what the caller was authenticated by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     caller: Option<(String, String)>,
     version: u64,
@@ -47,7 +47,7 @@ fn is_none(after: &(u64, u64)) -> bool {
     *after == (0, 0)
 }
 
-/// The bytes of a session.
+/// Encodes a session.
 pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
     let owner = &session.owner;
     let wire = Wire {
@@ -70,10 +70,10 @@ pub(super) fn write(session: &Session) -> Result<Vec<u8>, StoreError> {
         caller: session.caller.as_deref().map(|entry| (entry.name.clone(), entry.identity.clone())),
         version: session.version,
     };
-    serde_json::to_vec(&wire).map_err(|_| StoreError::Broken("a session cannot be written"))
+    serde_json::to_vec(&wire).map_err(|_| StoreError::Broken("a session cannot be encoded"))
 }
 
-/// The session that bytes say.
+/// Decodes a session.
 pub(super) fn read(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|_| unreadable())?;
     let tokens = wire.tokens.iter().map(|text| digest(text)).collect::<Option<Vec<_>>>();

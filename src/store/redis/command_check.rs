@@ -1,7 +1,7 @@
-//! Every command that the store sends, tried on keys of its own, which are gone afterwards.
+//! Runs every command that the store needs, on keys of its own that are deleted afterwards.
 //!
-//! An ACL may forbid one of them, and a server may lack one: `check --online` names it, and a store that refused goes on only
-//! when it takes them all.
+//! An ACL may forbid a command, and a server may lack one. `check --online` names it. An outage of writes ends when the
+//! server accepts all of them.
 
 use redis::{Cmd, cmd};
 
@@ -11,22 +11,22 @@ use crate::{
     time::unix_now,
 };
 
-/// How long the keys of a trial last if they cannot be deleted, seconds.
-const LASTS: u64 = 60;
-/// A script that runs one command.
+/// Expiry of the keys if they cannot be deleted, seconds.
+const KEY_TTL_SECONDS: u64 = 60;
+/// A script with one command.
 const SCRIPT: &str = "return redis.call('EXISTS', KEYS[1])";
 
-/// Tries every command.
+/// Runs every command.
 ///
 /// # Errors
-/// The first one that was refused or not answered.
+/// The first command that failed.
 pub(super) async fn run(link: &ConnectionManager, prefix: &str) -> Result<(), RejectedCommand> {
     let refused = |command: &str, error: StoreError| {
         let outage = link.health().outage().filter(|_| error == StoreError::Unavailable);
         RejectedCommand { command: command.to_owned(), outage }
     };
     let random = random_bytes().map_err(|error| refused("SET", error))?;
-    // One slot of a cluster for all of them.
+    // All keys are in one slot of a cluster.
     let keys = Keys::new(prefix, u128::from_be_bytes(random));
     let mut outcome = Ok(());
     for command in commands(&keys) {
@@ -76,10 +76,10 @@ fn name(command: &Cmd) -> String {
     }
 }
 
-/// What takes keys away, or lets them end, comes before what makes them.
+/// Commands that delete keys, or let them expire, come before those that create keys.
 fn commands(keys: &Keys) -> Vec<Cmd> {
     let Keys { text, hash, set, stream } = keys;
-    let ends_at = unix_now() + LASTS;
+    let ends_at = unix_now() + KEY_TTL_SECONDS;
     let of = |name: &str, key: &str| cmd(name).arg(key).to_owned();
     let lasting = |key: &str| cmd("EXPIREAT").arg(key).arg(ends_at).to_owned();
     vec![
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trial_covers_every_command_that_the_store_sends() {
+    fn command_check_covers_every_command_of_the_store() {
         let source = concat!(include_str!("../redis.rs"), include_str!("scripts.rs"));
         let named = |start: &str| {
             let words = source.split(start).skip(1).filter_map(|rest| rest.split(['\'', '"']).next());

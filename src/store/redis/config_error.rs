@@ -1,12 +1,12 @@
-//! Errors of the configuration for which no link to Redis can be made.
+//! Configuration errors that prevent any connection to Redis.
 
-/// Why no link can be made at all.
+/// Why no connection to Redis can be made with this configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisConfigError {
-    /// The address is none that the library takes.
+    /// The library rejects the address.
     #[error("store.url: not an address of Redis: {0}")]
     Url(String),
-    /// A file of TLS cannot be used: its key, and what is wrong.
+    /// A TLS file cannot be used: its configuration key, and the error.
     #[error("{0}: {1}")]
     File(&'static str, String),
     /// An encryption key cannot be used.

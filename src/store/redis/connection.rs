@@ -1,8 +1,9 @@
-//! The link to Redis: one connection, made when it is needed and anew when it broke or its server refuses.
+//! The connection to Redis: made when a command needs it, and again when it breaks or the server refuses commands.
 //!
-//! A command waits no longer than `store.timeout`. While Redis cannot be reached nobody waits for a connection that failed a
-//! moment ago. A server that refuses for the time being (out of memory, made a replica) keeps its connection, because reads
-//! go on; at most once a second the command is tried on a new one, for which Sentinels and DNS are asked again.
+//! A command waits no longer than `store.timeout`. For a moment after a failed attempt to connect, commands fail at
+//! once. A server that refuses writes (out of memory, made a replica) keeps its connection, because it still serves
+//! reads. At most once a second, a refused command is sent on a new connection, for which Sentinels and DNS are read
+//! again.
 
 use std::{
     sync::{
@@ -27,22 +28,22 @@ use crate::{
     store::{Outage, StoreError, UnavailableCause as Cause},
 };
 
-/// After a failed attempt to connect, how long commands fail at once.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// How long a connection is kept whose server refuses commands for the time being.
-const REFUSED_FOR: Duration = Duration::from_secs(1);
+/// How long commands fail at once after a failed attempt to connect.
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a connection is kept whose server refuses commands.
+const REFUSAL_RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A connection that is made when it is needed and again when it broke.
+/// Sends commands, and connects again when the connection has broken.
 #[derive(Clone)]
 pub(super) struct ConnectionManager(Arc<State>);
 
 struct State {
     connector: Connector,
     timeout: Duration,
-    live: RwLock<Option<OpenConnection>>,
-    /// When the last attempt failed; only one attempt runs at a time.
+    open: RwLock<Option<OpenConnection>>,
+    /// When the last attempt to connect failed. One attempt runs at a time.
     failed_at: Mutex<Option<Instant>>,
-    /// Counts the connections.
+    /// The number of connections made so far.
     made: AtomicU64,
     health: Health,
 }
@@ -54,7 +55,7 @@ struct OpenConnection {
     made_at: Instant,
 }
 
-/// What is sent.
+/// A command or a script.
 #[derive(Clone, Copy)]
 enum Operation<'w> {
     Command(&'w Cmd),
@@ -83,40 +84,40 @@ impl ConnectionManager {
         Ok(Self(Arc::new(State {
             connector: Connector::new(settings)?,
             timeout: settings.timeout,
-            live: RwLock::new(None),
+            open: RwLock::new(None),
             failed_at: Mutex::new(None),
             made: AtomicU64::new(0),
             health: Health::new(metrics.store_up.clone()),
         })))
     }
 
-    /// Whether the store can be used.
+    /// The health of the store.
     pub(super) fn health(&self) -> &Health {
         &self.0.health
     }
 
-    /// How long a command may take before it fails: two attempts, each with a new connection.
+    /// The time limit of a command: two attempts, each with a new connection.
     pub(super) fn write_timeout(&self) -> Duration {
         self.0.timeout * 4
     }
 
-    /// Runs one command. It is sent a second time, on a new connection, if the first one broke or its server refuses for
-    /// the time being.
+    /// Runs one command. If the connection has broken, or the server refuses commands, the command is sent once more on
+    /// a new connection.
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         self.run(Operation::Command(command)).await
     }
 
-    /// Runs one script, loading it where it is not known yet.
+    /// Runs one script, and loads it if the server does not know it.
     pub(super) async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
         self.run(Operation::Script(script)).await
     }
 
-    async fn run<T: FromRedisValue>(&self, work: Operation<'_>) -> Result<T, StoreError> {
+    async fn run<T: FromRedisValue>(&self, operation: Operation<'_>) -> Result<T, StoreError> {
         let mut is_second = false;
         loop {
-            let (live, is_fresh) = self.live().await?;
-            let number = live.number;
-            let Ok(outcome) = tokio::time::timeout(self.0.timeout, work.run(live.connection)).await else {
+            let (open, is_fresh) = self.open().await?;
+            let number = open.number;
+            let Ok(outcome) = tokio::time::timeout(self.0.timeout, operation.run(open.connection)).await else {
                 self.forget(number).await;
                 *self.0.failed_at.lock().await = Some(Instant::now());
                 return Err(self.unavailable(Cause::TimedOut));
@@ -130,15 +131,15 @@ impl ConnectionManager {
             };
             let Some(cause) = cause::of(&error) else {
                 // The library's text may quote arguments; the kind does not.
-                tracing::error!(kind = ?error.kind(), code = error.code(), "the session store refused a command");
-                return Err(StoreError::Broken("it refused a command"));
+                tracing::error!(kind = ?error.kind(), code = error.code(), "session store rejected a command");
+                return Err(StoreError::Broken("a command was rejected"));
             };
             let is_broken = !is_reply(&error);
             if is_broken {
                 self.forget(number).await;
             }
-            // A connection just made that breaks at once is no accident of an old one.
-            let is_old = if is_broken { !is_fresh } else { live.made_at.elapsed() >= REFUSED_FOR };
+            // A new connection that breaks at once shows an outage, not an old connection.
+            let is_old = if is_broken { !is_fresh } else { open.made_at.elapsed() >= REFUSAL_RECONNECT_INTERVAL };
             if is_second || !is_old {
                 return Err(self.unavailable(cause));
             }
@@ -152,11 +153,11 @@ impl ConnectionManager {
         StoreError::Unavailable
     }
 
-    /// The connection, and whether it was made just now. Making it may take longer than a command: it goes on
-    /// for those who come later, while nobody waits longer than for a command.
-    async fn live(&self) -> Result<(OpenConnection, bool), StoreError> {
-        if let Some(live) = &*self.0.live.read().await {
-            return Ok((live.clone(), false));
+    /// The connection, and whether it is new. Connecting may take longer than a command. The caller waits no longer
+    /// than for a command, and the attempt continues for later callers.
+    async fn open(&self) -> Result<(OpenConnection, bool), StoreError> {
+        if let Some(open) = &*self.0.open.read().await {
+            return Ok((open.clone(), false));
         }
         let link = self.clone();
         let connecting = tokio::spawn(async move { link.connect().await });
@@ -166,22 +167,22 @@ impl ConnectionManager {
         }
     }
 
-    /// Makes the connection, unless another has or just failed to.
+    /// Connects, unless another caller has connected or just failed to.
     async fn connect(&self) -> Result<(OpenConnection, bool), StoreError> {
         let mut failed_at = self.0.failed_at.lock().await;
-        if let Some(live) = &*self.0.live.read().await {
-            return Ok((live.clone(), false));
+        if let Some(open) = &*self.0.open.read().await {
+            return Ok((open.clone(), false));
         }
-        if failed_at.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+        if failed_at.is_some_and(|at| at.elapsed() < RECONNECT_INTERVAL) {
             return Err(StoreError::Unavailable);
         }
         match self.0.connector.connect().await {
             Ok(connection) => {
                 *failed_at = None;
                 let number = self.0.made.fetch_add(1, Ordering::Relaxed);
-                let live = OpenConnection { connection, number, made_at: Instant::now() };
-                *self.0.live.write().await = Some(live.clone());
-                Ok((live, true))
+                let open = OpenConnection { connection, number, made_at: Instant::now() };
+                *self.0.open.write().await = Some(open.clone());
+                Ok((open, true))
             }
             Err(outage) => {
                 *failed_at = Some(Instant::now());
@@ -191,13 +192,13 @@ impl ConnectionManager {
         }
     }
 
-    /// Lets the next command make a new connection, unless another has done so already.
+    /// Drops this connection, so that the next command connects again.
     async fn forget(&self, number: u64) {
-        self.0.live.write().await.take_if(|live| live.number == number);
+        self.0.open.write().await.take_if(|open| open.number == number);
     }
 }
 
-/// Whether the server answered: its connection is as good as before.
+/// Whether the server replied, so that the connection is still usable.
 fn is_reply(error: &RedisError) -> bool {
     error.code().is_some()
 }

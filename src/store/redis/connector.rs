@@ -1,8 +1,8 @@
-//! Making a connection: to one server, to the master that Sentinels name, or to a cluster.
+//! Connects to one server, to the master that Sentinels name, or to a cluster.
 //!
-//! Every step says why it failed, and which server was to blame. Login and database are commands of their own, because the
-//! library hides the reply of those that it sends while it connects. Files of TLS are read for each connection, so that a
-//! renewed certificate is used without a restart.
+//! Every step reports the cause of a failure and the server that caused it. Login and database are separate commands,
+//! because the library hides the replies of those that it sends while connecting. TLS files are read for each
+//! connection, so that a renewed certificate is used without a restart.
 
 use std::{io, time::Duration};
 
@@ -23,19 +23,19 @@ use crate::{
     store::{Outage, StorePeer, UnavailableCause as Cause},
 };
 
-/// Making a connection may take this many times as long as a command.
+/// The time limit of connecting, in time limits of a command.
 const CONNECT_FACTOR: u32 = 4;
-/// Bytes of the longest greeting that is read.
+/// Maximum number of bytes of a greeting that are read.
 const LONGEST_GREETING: usize = 256;
 
-/// A connection that commands are sent on.
+/// An open connection.
 #[derive(Clone)]
 pub(super) enum Connection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-/// Makes connections as the configuration says.
+/// Connects as configured.
 pub(super) struct Connector {
     topology: RedisTopology,
     login: RedisLogin,
@@ -46,7 +46,7 @@ pub(super) struct Connector {
 
 impl Connector {
     /// # Errors
-    /// [`RedisConfigError`] if a file cannot be read or used, or the library does not take the address.
+    /// [`RedisConfigError`] if a TLS file cannot be read or used, or the library rejects the address.
     pub(super) fn new(settings: &RedisStore) -> Result<Self, RedisConfigError> {
         let connector = Self {
             topology: settings.topology.clone(),
@@ -72,10 +72,10 @@ impl Connector {
         Ok(connector)
     }
 
-    /// A connection, logged in and at its database.
+    /// A connection that is logged in and has selected its database.
     ///
     /// # Errors
-    /// [`Outage`]: which server did not do its part, and why.
+    /// [`Outage`]: the server that failed, and the cause.
     pub(super) async fn connect(&self) -> Result<Connection, Outage> {
         let connecting = async {
             match &self.topology {
@@ -86,12 +86,12 @@ impl Connector {
                 }
             }
         };
-        // One time limit more to find out why.
+        // One more time limit, in which the cause is determined.
         let made = tokio::time::timeout(self.timeout * (CONNECT_FACTOR + 1), connecting).await;
         made.unwrap_or(Err(Outage::of_redis(Cause::TimedOut)))
     }
 
-    /// One server of Redis.
+    /// Connects to one Redis server.
     async fn server(&self, address: &RedisAddress) -> Result<MultiplexedConnection, Outage> {
         let of_redis = Outage::of_redis;
         let mut connection = self.open(address, self.tls.as_ref()).await.map_err(of_redis)?;
@@ -103,8 +103,8 @@ impl Connector {
         Ok(connection)
     }
 
-    /// The master, as the first Sentinel says that knows it. All are asked at the same time: one that does not answer must
-    /// not use up the time of the others.
+    /// Connects to the master that the first Sentinel with an answer names. All Sentinels are asked at the same time,
+    /// so that one without an answer does not use up the time limit.
     async fn watched(
         &self,
         sentinels: &[RedisAddress],
@@ -126,7 +126,8 @@ impl Connector {
                 },
                 Err(cause) => Outage::of_sentinel(cause),
             };
-            // A master that was named and fails says more than a Sentinel that knows none, and that more than one that is down.
+            // A failure of the named master says more than a Sentinel that knows no master, and that more than an
+            // unavailable Sentinel.
             let weight = |outage: &Outage| match (outage.peer, outage.cause) {
                 (StorePeer::Redis, _) => 2,
                 (StorePeer::Sentinel, Cause::ConnectionRefused | Cause::TimedOut | Cause::Unreachable) => 0,
@@ -139,7 +140,7 @@ impl Connector {
         Err(reason.unwrap_or(Outage::of_sentinel(Cause::MasterUnknown)))
     }
 
-    /// Where a Sentinel says that the master is.
+    /// The master's address, as a Sentinel knows it.
     async fn ask_sentinel(
         &self,
         sentinel: &RedisAddress,
@@ -152,7 +153,8 @@ impl Connector {
         let question = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).to_owned();
         let mut answer = run::<Option<(String, u16)>>(&mut connection, &question).await;
         if answer == Err(Some(Cause::PasswordMissing)) && login.password.is_none() && self.login.password.is_some() {
-            // It wants a password, and none of its own is configured: often it is the one of Redis.
+            // The Sentinel requires a password and none is configured for it. Redis and its Sentinels often have the
+            // same one.
             authenticate(&mut connection, &self.login).await?;
             answer = run(&mut connection, &question).await;
         }
@@ -164,7 +166,7 @@ impl Connector {
         }
     }
 
-    /// The server that a Sentinel has named, if it is a master.
+    /// Connects to the server that a Sentinel has named, and checks that it is a master.
     async fn master(&self, address: &RedisAddress) -> Result<MultiplexedConnection, Outage> {
         let mut connection = self.server(address).await?;
         match run::<Vec<Value>>(&mut connection, &cmd("ROLE")).await {
@@ -172,7 +174,7 @@ impl Connector {
                 Some(Value::BulkString(role)) if role != b"master" => Err(Outage::of_redis(Cause::ReadOnly)),
                 _ => Ok(connection),
             },
-            // The user may not ask for the role: a write will tell.
+            // The user may not run ROLE. A write will show the role.
             Err(None | Some(Cause::PermissionDenied | Cause::CommandUnknown)) => Ok(connection),
             Err(Some(cause)) => Err(Outage::of_redis(cause)),
         }
@@ -201,7 +203,7 @@ impl Connector {
         };
         match connecting.await {
             Ok(connection) => Ok(connection),
-            // The library says that no node could be used; each node says why.
+            // The library reports only that no node is usable. Each node has its own cause.
             Err(error) => Err(match self.cause_of_nodes(nodes).await {
                 Some(cause) => Outage::of_redis(cause),
                 None => Outage::of_redis(cause::of(&error).unwrap_or(Cause::ConnectionLost)),
@@ -209,7 +211,7 @@ impl Connector {
         }
     }
 
-    /// Why the first of a cluster's nodes that fails does so.
+    /// The cause of the first cluster node that fails.
     async fn cause_of_nodes(&self, nodes: &[RedisAddress]) -> Option<Cause> {
         for node in nodes {
             let tried = async {
@@ -237,7 +239,7 @@ impl Connector {
                     let greeting = greeting(address, b"", self.timeout).await;
                     Err(greeting.and_then(|text| of_text(&text)).unwrap_or(Cause::ConnectionLost))
                 }
-                // Redis takes the beginning of a handshake for that of a command, and waits for its end.
+                // Redis reads the beginning of a TLS handshake as that of a command, and waits for the rest.
                 Cause::TimedOut if tls.is_some() => {
                     let is_plain = greeting(address, b"\r\nPING\r\n", self.timeout).await.is_some();
                     Err(if is_plain { Cause::TlsNotSpoken } else { Cause::TimedOut })
@@ -248,7 +250,7 @@ impl Connector {
     }
 }
 
-/// Runs a command; an error has its cause, if it is that of an outage.
+/// Runs a command. An error has its cause, if it means an outage.
 async fn run<T: FromRedisValue>(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<T, Option<Cause>> {
     command.query_async(connection).await.map_err(|error| cause::of(&error))
 }
@@ -263,8 +265,8 @@ async fn authenticate(connection: &mut MultiplexedConnection, login: &RedisLogin
     run::<Value>(connection, &command).await.map(|_| ()).map_err(|cause| cause.unwrap_or(Cause::PasswordRefused))
 }
 
-/// What a server without TLS says on a new connection, to these bytes or to none. One that has too many connections, or
-/// takes none from elsewhere, says so by itself and closes: what is sent then would take its words away.
+/// What a server without TLS sends on a new connection, in reply to these bytes or to none. A server with too many
+/// connections, or with protected mode, sends an error and closes the connection. Sent bytes would discard that error.
 async fn greeting(address: &RedisAddress, sent: &[u8], longest: Duration) -> Option<String> {
     let read = async {
         let mut bytes = [0; LONGEST_GREETING];
@@ -315,7 +317,7 @@ fn connection_info(address: &RedisAddress, tls: bool) -> Result<ConnectionInfo, 
     Ok(address.into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
-/// Whether the files of TLS are what they should be; `ca` is the key that names the authorities.
+/// Checks the TLS files. `ca` is the configuration key of the authorities.
 fn check_files(tls: &RedisTls, ca: &'static str) -> Result<(), RedisConfigError> {
     if let Some(file) = &tls.ca {
         Certificates::read_authorities(file).map_err(|error| RedisConfigError::File(ca, error.to_string()))?;
@@ -329,7 +331,7 @@ fn check_files(tls: &RedisTls, ca: &'static str) -> Result<(), RedisConfigError>
     Ok(())
 }
 
-/// The files as the library takes them: plain PEM, whatever stands around it in the file.
+/// The TLS files as plain PEM, as the library needs them.
 fn tls_certificates(tls: &RedisTls) -> Result<TlsCertificates, FileError> {
     let root_cert = tls.ca.as_deref().map(|file| Ok(Certificates::read(file)?.to_pem().into_bytes())).transpose()?;
     let client_tls = match &tls.client_certificate {

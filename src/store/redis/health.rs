@@ -1,7 +1,7 @@
-//! Whether the store can be used: what the metric, the log and `/status` say.
+//! Whether the store can be used, as the metric, the log and `/status` show it.
 //!
-//! A server that has no memory left, or was made a replica, goes on answering reads. So an answer ends only an outage of the
-//! connection; one of those ends when every command has been tried and taken.
+//! A server without memory, or one that was made a replica, still serves reads. So a reply ends only an outage of the
+//! connection. Other outages end when the server has accepted every command.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -13,10 +13,10 @@ use prometheus::IntGauge;
 
 use crate::store::Outage;
 
-/// After the last refusal, and after each trial, how long until the commands are tried.
-const QUIET_FOR: Duration = Duration::from_secs(5);
-/// A change of the cause is logged no more often than this.
-const LOGGED_EVERY: Duration = Duration::from_secs(10);
+/// Time from the last refusal, and from the last check of the commands, to the next check.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Minimum time between two log lines about a changed cause.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Health {
     is_up: AtomicBool,
@@ -36,7 +36,7 @@ impl Health {
         Self { is_up: AtomicBool::new(true), gauge, state: Mutex::new(None) }
     }
 
-    /// Why the store cannot be used, while that is so.
+    /// The cause, while the store is unavailable.
     pub(super) fn outage(&self) -> Option<Outage> {
         self.state.lock().as_ref().map(|state| state.outage)
     }
@@ -45,7 +45,7 @@ impl Health {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    /// A command was answered.
+    /// Notes that a command was answered.
     pub(super) fn answered(&self) {
         if self.is_up() {
             self.gauge.set(1);
@@ -57,7 +57,7 @@ impl Health {
         }
     }
 
-    /// Every command was tried, the first of them at this time, and taken.
+    /// Notes that the server has accepted every command; the check began at `since`.
     pub(super) fn note_commands_accepted(&self, since: Instant) {
         let mut state = self.state.lock();
         if state.as_ref().is_some_and(|state| state.last_at < since) {
@@ -65,14 +65,14 @@ impl Health {
         }
     }
 
-    /// The store could not be used.
+    /// Notes that the store is unavailable.
     pub(super) fn failed(&self, outage: Outage) {
         let now = Instant::now();
         let mut state = self.state.lock();
         let is_news = match state.as_mut() {
             Some(state) => {
                 state.last_at = now;
-                let is_news = state.outage != outage && now.duration_since(state.logged_at) >= LOGGED_EVERY;
+                let is_news = state.outage != outage && now.duration_since(state.logged_at) >= LOG_INTERVAL;
                 state.outage = outage;
                 if is_news {
                     state.logged_at = now;
@@ -90,12 +90,12 @@ impl Health {
         if is_news {
             tracing::error!(
                 cause = outage.cause.label(),
-                "the session store cannot be used: {outage}; tokens that are still valid pass, refreshes wait"
+                "session store unavailable: {outage}; valid tokens are forwarded, refreshes fail"
             );
         }
     }
 
-    /// Whether it is time to try every command, because answers alone do not tell that the outage is over.
+    /// Whether every command is to be checked now, because replies alone do not end this outage.
     pub(super) fn is_command_check_due(&self) -> bool {
         if self.is_up() {
             return false;
@@ -103,8 +103,8 @@ impl Health {
         let mut state = self.state.lock();
         let due = state.as_mut().filter(|state| {
             state.outage.cause.outlasts_answers()
-                && state.last_at.elapsed() >= QUIET_FOR
-                && state.tried_at.elapsed() >= QUIET_FOR
+                && state.last_at.elapsed() >= CHECK_INTERVAL
+                && state.tried_at.elapsed() >= CHECK_INTERVAL
         });
         match due {
             Some(state) => {
@@ -119,7 +119,7 @@ impl Health {
         *state = None;
         self.gauge.set(1);
         if !self.is_up.swap(true, Ordering::Relaxed) {
-            tracing::info!("the session store can be used again");
+            tracing::info!("session store available again");
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     use crate::store::UnavailableCause as Cause;
 
     #[test]
-    fn answer_ends_an_outage_of_the_connection_and_none_of_writes() {
+    fn reply_ends_connection_outage_and_no_write_outage() {
         let gauge = IntGauge::new("up", "up").unwrap();
         let health = Health::new(gauge.clone());
         health.failed(Outage::of_redis(Cause::ConnectionRefused));

@@ -20,7 +20,7 @@ pub(super) static INSERT: LazyLock<Script> = LazyLock::new(|| {
 /// Appends an entry to the stream of ended tokens. One step, so that the stream is never without an expiry.
 ///
 /// KEYS: stream. ARGV: the oldest time that is kept in ms, the stream's expiry in s, then the fields and values of an entry.
-pub(super) static NEWS: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static APPEND_EVENT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('XADD', KEYS[1], 'MINID', '~', ARGV[1], '*', unpack(ARGV, 3))
          return redis.call('EXPIREAT', KEYS[1], ARGV[2])",
@@ -66,7 +66,7 @@ pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
 /// version before, and it is returned, or finds no session.
 ///
 /// KEYS: session, lock. Returns the encrypted session.
-pub(super) static TAKE_AWAY: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local sealed = redis.call('HGET', KEYS[1], 'r')
          redis.call('DEL', KEYS[1], KEYS[2])
@@ -79,7 +79,7 @@ pub(super) static TAKE_AWAY: LazyLock<Script> = LazyLock::new(|| {
 /// KEYS: record. ARGV: how to tell whether the stored record covers what is ended (`after` a number, `issued` at a time,
 /// `never`), that number or time, the time of the end, a record of an earlier key (number, time), life in ms. Returns the
 /// record's number and time. A number is the server's time in µs, and higher than every earlier one.
-pub(super) static END: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static RECORD_REVOCATION: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local number, at = tonumber(ARGV[4]), tonumber(ARGV[5])
          local kept_number, kept_at = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+):(%d+)$')
@@ -100,7 +100,7 @@ pub(super) static END: LazyLock<Script> = LazyLock::new(|| {
 /// earlier expiry does not shorten the set's life.
 ///
 /// KEYS: the customer's sessions. ARGV: id, its expiry in s.
-pub(super) static ENLIST: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static ADD_TO_CUSTOMER: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('SADD', KEYS[1], ARGV[1])
          local left = redis.call('TTL', KEYS[1])
@@ -124,7 +124,7 @@ pub(super) static TOUCH: LazyLock<Script> = LazyLock::new(|| {
 /// Reserves the next login slot, unless it begins too late. One step, so that no two callers get the same slot.
 ///
 /// KEYS: slot. ARGV: window in ms, maximum wait in ms. Returns the wait in ms, -1 if that would be too long.
-pub(super) static TURN: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static RESERVE_LOGIN_SLOT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
          local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -141,7 +141,7 @@ pub(super) static TURN: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// KEYS: bucket. ARGV: the refill times of the amount, of what may be taken, and of the whole bucket, in µs. Returns the wait
 /// in µs, 0 if the amount was taken. After a failover to a server whose clock is behind, at most the whole bucket is missing.
-pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static ACQUIRE_TOKENS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
          local now = time[1] * 1000000 + time[2]

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn guesses_from_one_address_leave_another_its_turns() {
+    async fn guesses_from_one_address_do_not_limit_another() {
         let guess_limiter = GuessLimiter::new();
         let one = tried(&guess_limiter, (0..1000).map(|number| (guesser("192.0.2.1"), number))).await;
         assert!((10..=11).contains(&one), "{one}");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn guesses_from_many_addresses_are_bounded_in_sum() {
+    async fn guesses_from_many_addresses_are_bounded_in_total() {
         let guess_limiter = GuessLimiter::new();
         let from = |number: u32| guesser(&format!("198.51.{}.{}", number / 250, number % 250));
         let all = tried(&guess_limiter, (0..5000).map(|number| (from(number % 500), number))).await;
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_that_comes_back_is_tried_before_new_ones() {
+    async fn returning_secret_is_verified_before_new_ones() {
         let guess_limiter = GuessLimiter::new();
         tried(&guess_limiter, (0..100).map(|number| (guesser("192.0.2.1"), number))).await;
         let right = secret(1_000_000);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_that_comes_back_is_known_among_more_than_are_remembered() {
+    async fn returning_secret_is_recognised_beyond_cache_capacity() {
         let guess_limiter = GuessLimiter::new();
         let flood = |from: u32| (from..from + 20_000).map(|number| (guesser("192.0.2.1"), number));
         tried(&guess_limiter, flood(0)).await;
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trials_of_one_address_leave_turns_to_others() {
+    async fn permits_of_one_address_leave_permits_to_others() {
         let guess_limiter = GuessLimiter::new();
         let (one, other) = (guesser("192.0.2.1"), guesser("192.0.2.2"));
         let _held = (
