@@ -1,4 +1,10 @@
-//! The tokens that the gateway itself holds.
+//! The tokens that the gateway obtains, caches and refreshes.
+//!
+//! - `sessions`: shoppers' tokens, refreshed for as long as their refresh token is valid
+//! - `on_behalf`: shopper tokens that trusted systems obtain (TSOB)
+//! - `system`: system tokens of Account Manager
+//! - `slas_budget`, `slas_window`, `health_probe`: limits and health of SLAS, shared by all replicas
+//! - `single_flight`, `retry`: concurrency helpers
 
 pub mod health_probe;
 pub mod on_behalf;

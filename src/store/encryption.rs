@@ -70,23 +70,23 @@ impl StoreCipher {
     /// Encrypts a value for the place `name`.
     pub(super) fn encrypt(&self, name: &[u8], value: &[u8]) -> Result<Vec<u8>, StoreError> {
         let key = self.keys.first().ok_or(StoreError::Broken("no encryption key"))?;
-        let mut sealed = value.to_vec();
+        let mut encrypted = value.to_vec();
         let nonce = key
             .values
-            .seal_in_place_append_tag(Aad::from(associated(key.id, name)), &mut sealed)
+            .seal_in_place_append_tag(Aad::from(associated(key.id, name)), &mut encrypted)
             .map_err(|_| StoreError::Broken("a value cannot be encrypted"))?;
-        let mut out = Vec::with_capacity(HEADER_LENGTH + sealed.len());
+        let mut out = Vec::with_capacity(HEADER_LENGTH + encrypted.len());
         out.push(FORMAT);
         out.extend_from_slice(&key.id);
         out.extend_from_slice(nonce.as_ref());
-        out.extend_from_slice(&sealed);
+        out.extend_from_slice(&encrypted);
         Ok(out)
     }
 
     /// Decrypts a value that was encrypted for the place `name`.
-    pub(super) fn decrypt(&self, name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn decrypt(&self, name: &[u8], encrypted: &[u8]) -> Result<Vec<u8>, StoreError> {
         let unreadable = StoreError::Broken("a value was not encrypted with this store's keys");
-        let (header, text) = sealed.split_at_checked(HEADER_LENGTH).ok_or(unreadable.clone())?;
+        let (header, text) = encrypted.split_at_checked(HEADER_LENGTH).ok_or(unreadable.clone())?;
         let (id, nonce) = header[1..].split_at(KEY_ID_LENGTH);
         let key = self.keys.iter().find(|key| header[0] == FORMAT && key.id == id).ok_or(unreadable.clone())?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable.clone())?;
@@ -176,17 +176,17 @@ mod tests {
     #[test]
     fn encrypted_value_decrypts_only_unchanged_and_in_its_place() {
         let cipher = StoreCipher::new(&key(1), None).unwrap();
-        let sealed = cipher.encrypt(b"place", b"secret").unwrap();
-        assert!(!sealed.windows(6).any(|window| window == b"secret"));
-        assert_eq!(cipher.decrypt(b"place", &sealed).unwrap(), b"secret");
-        assert!(cipher.decrypt(b"other place", &sealed).is_err());
-        for position in 0..sealed.len() {
-            let mut changed = sealed.clone();
+        let encrypted = cipher.encrypt(b"place", b"secret").unwrap();
+        assert!(!encrypted.windows(6).any(|window| window == b"secret"));
+        assert_eq!(cipher.decrypt(b"place", &encrypted).unwrap(), b"secret");
+        assert!(cipher.decrypt(b"other place", &encrypted).is_err());
+        for position in 0..encrypted.len() {
+            let mut changed = encrypted.clone();
             changed[position] ^= 1;
             assert!(cipher.decrypt(b"place", &changed).is_err(), "byte {position}");
         }
-        for length in 0..sealed.len() {
-            assert!(cipher.decrypt(b"place", &sealed[..length]).is_err(), "length {length}");
+        for length in 0..encrypted.len() {
+            assert!(cipher.decrypt(b"place", &encrypted[..length]).is_err(), "length {length}");
         }
     }
 
@@ -195,11 +195,11 @@ mod tests {
         let old = StoreCipher::new(&key(1), None).unwrap();
         let rotating = StoreCipher::new(&key(2), Some(&key(1))).unwrap();
         let new = StoreCipher::new(&key(2), None).unwrap();
-        let sealed = old.encrypt(b"place", b"secret").unwrap();
-        assert_eq!(rotating.decrypt(b"place", &sealed).unwrap(), b"secret");
-        assert!(new.decrypt(b"place", &sealed).is_err());
-        let sealed = rotating.encrypt(b"place", b"secret").unwrap();
-        assert_eq!(new.decrypt(b"place", &sealed).unwrap(), b"secret");
+        let encrypted = old.encrypt(b"place", b"secret").unwrap();
+        assert_eq!(rotating.decrypt(b"place", &encrypted).unwrap(), b"secret");
+        assert!(new.decrypt(b"place", &encrypted).is_err());
+        let encrypted = rotating.encrypt(b"place", b"secret").unwrap();
+        assert_eq!(new.decrypt(b"place", &encrypted).unwrap(), b"secret");
         assert_eq!(rotating.hashes("t", b"x").collect::<Vec<_>>(), [new.hash("t", b"x"), old.hash("t", b"x")]);
     }
 

@@ -140,9 +140,9 @@ impl RedisStore {
 
     async fn session(&self, id: SessionId) -> Result<Option<(Arc<Session>, u64)>, StoreError> {
         let read = cmd("HMGET").arg(self.session_key(id)).arg("r").arg("u").to_owned();
-        let (sealed, used_at): (Option<Vec<u8>>, Option<u64>) = self.connection.query(&read).await?;
-        let Some(sealed) = sealed else { return Ok(None) };
-        let session = codec::read(id, &self.cipher.decrypt(&id.0, &sealed)?)?;
+        let (encrypted, used_at): (Option<Vec<u8>>, Option<u64>) = self.connection.query(&read).await?;
+        let Some(encrypted) = encrypted else { return Ok(None) };
+        let session = codec::read(id, &self.cipher.decrypt(&id.0, &encrypted)?)?;
         Ok(Some((Arc::new(session), used_at.unwrap_or(0))))
     }
 
@@ -180,16 +180,16 @@ impl RedisStore {
         for name in names {
             self.connection.query::<()>(cmd("DEL").arg(self.token_key(name))).await?;
         }
-        let sealed = self.cipher.encrypt(b"ended", [names, tokens].concat().as_flattened())?;
+        let encrypted = self.cipher.encrypt(b"ended", [names, tokens].concat().as_flattened())?;
         let oldest = unix_now().saturating_sub(REVOCATION_TTL.as_secs()) * 1000;
         // Longer than any entry is kept. A later revocation extends it.
-        let mut tell = APPEND_EVENT.key(self.ended_key());
-        tell.arg(oldest).arg(unix_now() + 2 * REVOCATION_TTL.as_secs()).arg("d").arg(sealed);
+        let mut append = APPEND_EVENT.key(self.ended_key());
+        append.arg(oldest).arg(unix_now() + 2 * REVOCATION_TTL.as_secs()).arg("d").arg(encrypted);
         if let Some((RevocationKey(key), end)) = record {
             let record = [&key[..], &end.number.to_be_bytes(), &end.at.to_be_bytes()].concat();
-            tell.arg("e").arg(self.cipher.encrypt(b"end", &record)?);
+            append.arg("e").arg(self.cipher.encrypt(b"end", &record)?);
         }
-        self.script::<redis::Value>(&tell).await.map(|_| ())
+        self.script::<redis::Value>(&append).await.map(|_| ())
     }
 
     /// The latest record of a key.
@@ -224,9 +224,10 @@ impl RedisStore {
         record: Option<(RevocationKey, Revocation)>,
     ) -> Result<(), StoreError> {
         let mut script = DELETE.key(self.session_key(session.id));
-        let sealed: Option<Vec<u8>> = self.script(script.key(self.lock_key(session.id))).await?;
-        let last =
-            sealed.map(|sealed| codec::read(session.id, &self.cipher.decrypt(&session.id.0, &sealed)?)).transpose()?;
+        let encrypted: Option<Vec<u8>> = self.script(script.key(self.lock_key(session.id))).await?;
+        let last = encrypted
+            .map(|encrypted| codec::read(session.id, &self.cipher.decrypt(&session.id.0, &encrypted)?))
+            .transpose()?;
         let (names, known) = session.name_and_tokens();
         let mut tokens = known.to_vec();
         if let Some(last) = &last {
@@ -279,10 +280,18 @@ impl SessionStore for RedisStore {
         if self.revocations(&session.revocation_keys()).await?.revokes(session.epoch) {
             return Ok(());
         }
-        let sealed = self.cipher.encrypt(&session.id.0, &codec::write(&session)?)?;
+        let encrypted = self.cipher.encrypt(&session.id.0, &codec::write(&session)?)?;
         let key = self.session_key(session.id);
         let mut put = INSERT.key(key);
-        put.arg(session.expires_at).arg("r").arg(sealed).arg("v").arg(session.version).arg("f").arg(0).arg("w").arg(0);
+        put.arg(session.expires_at)
+            .arg("r")
+            .arg(encrypted)
+            .arg("v")
+            .arg(session.version)
+            .arg("f")
+            .arg(0)
+            .arg("w")
+            .arg(0);
         self.script::<redis::Value>(put.arg("u").arg(used_at)).await?;
         self.add_to_customer(&session).await?;
         self.index(&session).await
@@ -335,7 +344,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn replace(&self, session: Arc<Session>, fencing_token: FencingToken) -> Result<CasResult, StoreError> {
-        let sealed = self.cipher.encrypt(&session.id.0, &codec::write(&session)?)?;
+        let encrypted = self.cipher.encrypt(&session.id.0, &codec::write(&session)?)?;
         // The token is stored before any caller has it: once its session is deleted, the token is known as one of a
         // deleted session. A logout in the meantime has revoked these tokens, which NX leaves as it is. The login's own
         // token is kept for as long as the session, for callers that never replace it.
@@ -350,7 +359,7 @@ impl SessionStore for RedisStore {
             .arg(session.version - 1)
             .arg(fencing_token.number)
             .arg(&fencing_token.owner);
-        script.arg(sealed).arg(session.expires_at * 1000);
+        script.arg(encrypted).arg(session.expires_at * 1000);
         if self.script::<i64>(&script).await? != 1 {
             return Ok(CasResult::Conflict);
         }
@@ -475,7 +484,7 @@ impl SessionStore for RedisStore {
             cursor.0 = newest.ids.first().map_or_else(|| "0-0".to_owned(), |entry| entry.id.clone());
             return Ok(RevocationEvents::default());
         }
-        let mut news = RevocationEvents::default();
+        let mut events = RevocationEvents::default();
         let range = cmd("XRANGE")
             .arg(self.ended_key())
             .arg(format!("({}", cursor.0))
@@ -485,20 +494,20 @@ impl SessionStore for RedisStore {
             .to_owned();
         let entries: StreamRangeReply = self.connection.query(&range).await?;
         for entry in entries.ids {
-            let sealed = entry.get::<Vec<u8>>("d").unwrap_or_default();
-            match self.cipher.decrypt(b"ended", &sealed) {
-                Ok(digests) => news.tokens.extend_from_slice(digests.as_chunks::<32>().0),
+            let encrypted = entry.get::<Vec<u8>>("d").unwrap_or_default();
+            match self.cipher.decrypt(b"ended", &encrypted) {
+                Ok(digests) => events.tokens.extend_from_slice(digests.as_chunks::<32>().0),
                 // An unreadable entry must not hide the entries behind it.
                 Err(error) => tracing::warn!(%error, "revocation event not readable, an encryption key is missing"),
             }
-            if let Some(sealed) = entry.get::<Vec<u8>>("e")
-                && let Ok(records) = self.cipher.decrypt(b"end", &sealed)
+            if let Some(encrypted) = entry.get::<Vec<u8>>("e")
+                && let Ok(records) = self.cipher.decrypt(b"end", &encrypted)
             {
-                news.revocations.extend(records.as_chunks::<RECORD_LENGTH>().0.iter().map(read_event));
+                events.revocations.extend(records.as_chunks::<RECORD_LENGTH>().0.iter().map(read_event));
             }
             cursor.0 = entry.id;
         }
-        Ok(news)
+        Ok(events)
     }
 
     async fn reserve_login_slot(
@@ -528,15 +537,15 @@ impl SessionStore for RedisStore {
 
     async fn put_value(&self, name: &[u8], value: &[u8], life: Duration) -> Result<(), StoreError> {
         let key = format!("{}:k:{}", self.prefix, self.cipher.hash("k", name));
-        let sealed = self.cipher.encrypt(&value_place(name), value)?;
-        self.connection.query(cmd("SET").arg(key).arg(sealed).arg("PX").arg(milliseconds(life).max(1))).await
+        let encrypted = self.cipher.encrypt(&value_place(name), value)?;
+        self.connection.query(cmd("SET").arg(key).arg(encrypted).arg("PX").arg(milliseconds(life).max(1))).await
     }
 
     async fn get_value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         for hash in self.cipher.hashes("k", name) {
             let key = format!("{}:k:{hash}", self.prefix);
-            if let Some(sealed) = self.connection.query::<Option<Vec<u8>>>(cmd("GET").arg(key)).await? {
-                return self.cipher.decrypt(&value_place(name), &sealed).map(Some);
+            if let Some(encrypted) = self.connection.query::<Option<Vec<u8>>>(cmd("GET").arg(key)).await? {
+                return self.cipher.decrypt(&value_place(name), &encrypted).map(Some);
             }
         }
         Ok(None)

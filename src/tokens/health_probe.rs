@@ -1,14 +1,14 @@
-//! The way back after an outage of SLAS, without a request that has to wait for it.
+//! Probes a SLAS that is down, so that no request has to.
 //!
-//! Owns the one background task of each tenant that asks a SLAS which is down for a sign of life, once a second at most. A
-//! sign lets one call try; see [`CallGuard`](crate::salesforce::guard::CallGuard).
+//! Each tenant has one background task. It probes at most once a second while the circuit breaker is open. After a
+//! successful probe, [`CallGuard`](crate::salesforce::guard::CallGuard) lets one call through.
 
 use std::time::Duration;
 
 use crate::salesforce::slas::Slas;
 
-/// Asks for signs of life whenever one is of use, for ever. `within`: how long SLAS may take to give one; asking goes on
-/// meanwhile, or an outage that hangs would be over that much later.
+/// Probes whenever a probe is due. It never returns. `within` is the time limit of one probe. The next probe does not
+/// wait for it, because an unresponsive SLAS would delay the recovery by that time.
 pub async fn run(slas: Slas, within: Duration) {
     loop {
         slas.guard().probe_due().await;

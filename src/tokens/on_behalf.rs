@@ -1,12 +1,11 @@
 //! Tokens on behalf of shoppers (TSOB), for trusted systems that may act for them.
 //!
-//! Owns subject token is asked for, and how one that is not there comes to be: by one call to SLAS for all who ask, in
-//! this process and among replicas, inside SLAS's window of three seconds for one shopper. Once it is there it is a
-//! session like any other, found by a name made of who and where; it is refreshed by its refresh token and the
-//! client that began it, and nobody's token ever serves another name.
+//! A token is obtained by one call to SLAS for all concurrent requests, on all replicas, inside SLAS's window of three
+//! seconds per shopper. It then has a session, which is found by a name: a digest of the organization, the site, the
+//! client and the shopper. The client that obtained the token refreshes it. A token never serves another name.
 //!
-//! A guest has no login of its own: its USID names it. A request that names none gets a new guest, subject token serves
-//! that request alone and is held by nothing.
+//! A guest has no login and is identified by a USID. A request without a USID gets a new guest, whose token serves that
+//! request only and is not cached.
 
 use std::{
     sync::Arc,
@@ -38,23 +37,23 @@ use crate::{
     verify::{shopper::Shopper, shopper_token::TokenError},
 };
 
-/// The identity provider of B2C Commerce itself; any other creates the shoppers that it is asked for.
+/// The identity provider of B2C Commerce itself. With any other, SLAS creates unknown shoppers.
 pub const ECOM_IDP: &str = "ecom";
-/// The login that stands for a guest.
+/// The login of guests.
 pub const GUEST_LOGIN: &str = "guest";
 
-/// How long SLAS's no to a login is not asked for again: about the time in which it would be a conflict anyway.
+/// How long the rejection of a login is cached: about as long as another call would be a conflict.
 const LOGIN_REJECTED_TTL: Duration = Duration::from_secs(4);
-/// How long a refusal for a reason that SLAS does not publish is not.
+/// How long a rejection for an unpublished reason is cached.
 const UNEXPLAINED_REJECTION_TTL: Duration = Duration::from_secs(10);
-/// How long a refusal of the gateway's own client is remembered for all shoppers: its secret may just be changing.
+/// How long a rejection of the gateway's client is cached for all shoppers. Its secret may be in rotation.
 const CLIENT_REJECTED_TTL: Duration = Duration::from_secs(5);
-/// How long a failure is not: an outage must not outlive itself.
+/// How long a failure of SLAS is cached. It is short, so that the end of an outage is noticed.
 const FAILURE_TTL: Duration = Duration::from_secs(1);
-/// Most refusals remembered.
+/// Maximum number of cached failures.
 const MAX_REFUSALS: u64 = 10_000;
 
-/// On subject behalf, and where.
+/// The shopper that a token speaks for, and where.
 #[derive(Debug, Clone)]
 pub struct OnBehalfSubject {
     /// The organization.
@@ -63,14 +62,14 @@ pub struct OnBehalfSubject {
     pub site: SiteId,
     /// The shopper.
     pub shopper: SubjectShopper,
-    /// The trusted system that is given the token itself. Its session is its own: no other caller's requests go with it.
+    /// The trusted system that is given the token itself. No other caller's requests share its session.
     pub recipient: Option<CallerEntry>,
 }
 
-/// The shopper on subject behalf a trusted system acts.
+/// The shopper on whose behalf a trusted system acts.
 #[derive(Debug, Clone)]
 pub enum SubjectShopper {
-    /// One with a login.
+    /// A shopper with a login.
     Registered {
         /// The identity provider that knows the login, e.g. [`ECOM_IDP`].
         idp: String,
@@ -81,15 +80,15 @@ pub enum SubjectShopper {
     NewGuest,
     /// The guest with this USID.
     Guest {
-        /// Its USID.
+        /// The USID.
         usid: Usid,
-        /// The trusted system, subject guests are found by no other.
+        /// The trusted system. Other callers do not find its guests.
         caller: String,
     },
 }
 
 impl SubjectShopper {
-    /// Identity provider, login and USID, as SLAS is asked for the token.
+    /// Identity provider, login and USID of the token request.
     fn request_parameters(&self) -> (&str, &str, Option<&Usid>) {
         match self {
             Self::Registered { idp, login } => (idp, login.expose_secret(), None),
@@ -98,7 +97,7 @@ impl SubjectShopper {
         }
     }
 
-    /// What names the shopper: a login, or a guest's USID.
+    /// The login, or a guest's USID.
     #[must_use]
     pub fn login_or_usid(&self) -> &str {
         match self {
@@ -108,8 +107,8 @@ impl SubjectShopper {
         }
     }
 
-    /// Whether a token speaks for this shopper, as far as it can be told: never a guest's for a login, however it is
-    /// spelled, nor another guest's or a registered shopper's for a USID.
+    /// Whether a token speaks for this shopper, as far as the token shows it. A guest's token never matches a login,
+    /// and another guest's or a registered shopper's token never matches a USID.
     fn matches(&self, shopper: &Shopper) -> bool {
         match self {
             Self::Registered { .. } => shopper.registered,
@@ -119,7 +118,7 @@ impl SubjectShopper {
     }
 }
 
-/// Whether SLAS may take a login for the guest's: without regard to case, as Java compares (`ſ` is an `S` to it).
+/// Whether SLAS may read a login as the guest's. The comparison ignores case as Java does, where `ſ` equals `S`.
 #[must_use]
 pub fn is_guest_login(login: &str) -> bool {
     login.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).eq(GUEST_LOGIN.chars())
@@ -128,21 +127,21 @@ pub fn is_guest_login(login: &str) -> bool {
 /// A living token on behalf of a shopper.
 #[derive(Debug, Clone)]
 pub struct OnBehalfToken {
-    /// The token, and who it speaks for.
+    /// The token, verified and ready to be forwarded.
     pub ready: Arc<ReadyToken>,
-    /// The name it is held under; a new guest's token is not.
+    /// The name of its session; absent for a new guest's token.
     name: Option<TokenDigest>,
     subject: Arc<OnBehalfSubject>,
 }
 
 impl OnBehalfToken {
-    /// Whether it is a guest's that was new in this request.
+    /// Whether the token is of a guest that is new in this request.
     #[must_use]
     pub fn is_of_new_guest(&self) -> bool {
         self.name.is_none()
     }
 
-    /// The USID by which the next request continues a guest; absent for a registered shopper.
+    /// The USID with which the next request continues as this guest; absent for a registered shopper.
     #[must_use]
     pub fn guest(&self) -> Option<&Usid> {
         let shopper = &self.ready.verified.shopper;
@@ -150,67 +149,67 @@ impl OnBehalfToken {
     }
 }
 
-/// Why there is none.
+/// Why there is no token on behalf of a shopper.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OnBehalfError {
-    /// The tenant has no private client for it.
+    /// The organization has no client for on-behalf tokens configured.
     #[error("the organization has no client that acts on behalf of shoppers")]
     NoClient,
-    /// SLAS knows no such login, or no such guest.
+    /// SLAS does not know the login or the guest.
     #[error("no shopper has this login, or no guest this USID")]
     ShopperUnknown,
-    /// Too many logins of the organization wait for SLAS already.
+    /// Too many logins of the organization are waiting for SLAS.
     #[error("too many logins wait already")]
     TooManyWaiting,
-    /// SLAS could not be asked or refused the client.
+    /// SLAS failed, or rejected the client.
     #[error("no token on behalf of the shopper: {0}")]
     Slas(SalesforceError),
-    /// The store could not be asked when that was needed.
+    /// The store failed, and was needed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Who obtains tokens on behalf of shoppers in one organization.
+/// The client that obtains tokens on behalf of shoppers in one organization.
 #[derive(Debug, Clone)]
 pub struct TsobIssuer {
-    /// Its SLAS.
+    /// The organization's SLAS.
     pub slas: Slas,
     /// The private client.
     pub client: SlasClient,
-    /// How many logins may wait for SLAS at a time; `None`: no limit.
+    /// Permits for logins that wait for SLAS at the same time; `None` if there is no limit.
     pub login_permits: Option<Arc<Semaphore>>,
 }
 
 type OnBehalfResult = Result<OnBehalfToken, OnBehalfError>;
 
-/// How the wait for the right to obtain a token ended.
+/// The result of waiting for the lock on creating a session.
 enum Claimed {
-    /// This replica has the right.
+    /// This replica holds the lock.
     Here(CreationLock),
     /// Another replica has obtained the token.
     ByOtherReplica(OnBehalfResult),
-    /// The store could not be asked.
+    /// The store is unavailable.
     StoreUnavailable,
 }
 
-/// The tokens on behalf of shoppers of every organization.
+/// The tokens on behalf of shoppers of all organizations.
 #[derive(Debug)]
 pub struct OnBehalfTokens {
     issuers: ByOrganization<TsobIssuer>,
     sessions: Arc<Sessions>,
     requests: Arc<SingleFlight<TokenDigest, OnBehalfResult>>,
-    /// What went wrong, and until when it is not tried again.
+    /// Failures, and until when the call is not repeated.
     failures: Cache<TokenDigest, (OnBehalfError, Instant)>,
-    /// How long one request may wait for all of it.
+    /// How long one request may wait in total.
     max_wait: Duration,
-    /// Time limit of one call to SLAS.
+    /// The time limit of one call to SLAS.
     request_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl OnBehalfTokens {
-    /// Tokens that `issuers` obtain, kept among `sessions`. `max_wait` is what a request may wait in all, `exchange`
-    /// the time limit of one call to SLAS.
+    /// Tokens that `issuers` obtain, with their sessions in `sessions`. A request waits at most `max_wait` in total,
+    /// and one call to SLAS takes at most `request_timeout`.
     #[must_use]
     pub fn new(
         issuers: ByOrganization<TsobIssuer>,
@@ -237,7 +236,7 @@ impl OnBehalfTokens {
     pub async fn token(self: &Arc<Self>, subject: &Arc<OnBehalfSubject>) -> OnBehalfResult {
         let issuer = self.issuers.get(&subject.organization).ok_or(OnBehalfError::NoClient)?;
         let Some(name) = name(issuer, subject) else { return self.new_guest(issuer, subject).await };
-        // Without the store there may still be one that this process knows; without that, SLAS is asked.
+        // If the store is unavailable, the session may still be cached. Otherwise a token is requested.
         if let Ok(Some(cached)) = self.sessions.find_by_name(&name).await {
             match self.ready_token_of(&cached).await {
                 Ok(ready) => {
@@ -270,7 +269,7 @@ impl OnBehalfTokens {
         outcome
     }
 
-    /// A guest's token that serves one request: nobody waits with it, and nothing holds it.
+    /// Obtains the token of a new guest, which serves one request and is not cached.
     async fn new_guest(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>) -> OnBehalfResult {
         if let Some(refused) = self.cached_failure(issuer, subject, &new_guests_key(issuer, subject)) {
             self.count("error");
@@ -286,7 +285,7 @@ impl OnBehalfTokens {
         outcome
     }
 
-    /// Why SLAS is not worth asking for this name now.
+    /// The cached failure of a name or of the client.
     fn cached_failure(
         &self,
         issuer: &TsobIssuer,
@@ -298,7 +297,7 @@ impl OnBehalfTokens {
         of(name).or_else(|| of(&client_key(issuer, subject))).map(|(refused, _)| refused)
     }
 
-    /// Remembers why SLAS gave no token, for as long as it would do so again.
+    /// Caches a failure, for as long as another call would fail in the same way.
     fn cache_failure(
         &self,
         issuer: &TsobIssuer,
@@ -313,7 +312,7 @@ impl OnBehalfTokens {
         }
         let name = match (name, &subject.shopper) {
             (Some(name), _) => *name,
-            // What SLAS refuses one new guest it refuses the next, but a call that failed says nothing of the next.
+            // A rejection applies to all new guests, and a failure only to this call.
             (None, SubjectShopper::NewGuest) if matches!(error, SalesforceError::Rejected { .. }) => {
                 new_guests_key(issuer, subject)
             }
@@ -324,7 +323,7 @@ impl OnBehalfTokens {
         }
     }
 
-    /// What SLAS's no means: a login or USID that nobody has, or something that is not about the shopper.
+    /// Tells an unknown login or USID from a failure that is not about the shopper.
     fn classify(&self, subject: &OnBehalfSubject, error: &SalesforceError) -> OnBehalfError {
         let is_about_shopper = match &subject.shopper {
             SubjectShopper::Registered { idp, .. } => idp == ECOM_IDP,
@@ -338,7 +337,7 @@ impl OnBehalfTokens {
         }
     }
 
-    /// Another token of a guest that was new in this request.
+    /// Obtains another token of a guest that is new in this request.
     async fn token_of_same_guest(&self, refused: &OnBehalfToken) -> Option<OnBehalfToken> {
         let OnBehalfToken { ready, subject, .. } = refused;
         let issuer = self.issuers.get(&subject.organization)?;
@@ -347,7 +346,7 @@ impl OnBehalfTokens {
         self.request_token(issuer, &subject, None, self.latest_start(Instant::now() + self.max_wait)).await.ok()
     }
 
-    /// Another token in place of one that an API refused, dropping exactly that one; `None` if there is no other.
+    /// Another token in place of one that an API has rejected. `None` if there is no other.
     pub async fn replace_rejected(self: &Arc<Self>, refused: &OnBehalfToken) -> Option<OnBehalfToken> {
         let OnBehalfToken { ready, name: Some(name), subject } = refused else {
             return self.token_of_same_guest(refused).await;
@@ -364,7 +363,8 @@ impl OnBehalfTokens {
         self.token(subject).await.ok()
     }
 
-    /// A living token of a session. If the key of its newest is gone, another one is worth a refresh, for all who ask.
+    /// A valid token of a session. If the newest does not verify any more, the session is refreshed once for all
+    /// callers.
     async fn ready_token_of(
         &self,
         cached: &Arc<CachedSession>,
@@ -379,7 +379,7 @@ impl OnBehalfTokens {
         }
     }
 
-    /// Whether a session's failure means that a new one must be begun, or that nothing can be done now.
+    /// Forgets the name of a session that has ended, so that a new one begins. Other errors are returned.
     fn check_session_error(&self, name: &TokenDigest, error: SessionError) -> Result<(), OnBehalfError> {
         match error {
             SessionError::Expired | SessionError::LoggedOut | SessionError::RefreshRejected(_) => {
@@ -391,7 +391,7 @@ impl OnBehalfTokens {
         }
     }
 
-    /// Gets a token that nobody here has: from another replica that is about to get it, or from SLAS.
+    /// Obtains a token that is not in this process: from another replica that is obtaining it, or from SLAS.
     async fn obtain(&self, issuer: &TsobIssuer, subject: &Arc<OnBehalfSubject>, name: &TokenDigest) -> OnBehalfResult {
         let deadline = Instant::now() + self.max_wait;
         let latest_start = self.latest_start(deadline);
@@ -405,7 +405,7 @@ impl OnBehalfTokens {
         let creation_lock = match claimed.await {
             Some(Claimed::Here(creation_lock)) => Some(creation_lock),
             Some(Claimed::ByOtherReplica(token)) => return token,
-            // One call too many is better than none.
+            // Without the lock, two replicas may call SLAS, and the window separates them.
             Some(Claimed::StoreUnavailable) | None => None,
         };
         let outcome = match self.token_of_other_replica(subject, name).await {
@@ -418,7 +418,7 @@ impl OnBehalfTokens {
         outcome
     }
 
-    /// The token that another replica got meanwhile.
+    /// The token that another replica has obtained since.
     async fn token_of_other_replica(
         &self,
         subject: &Arc<OnBehalfSubject>,
@@ -429,8 +429,8 @@ impl OnBehalfTokens {
         Some(on_behalf(subject, Some(name), self.sessions.ready_token(&cached, &newest).await))
     }
 
-    /// Asks SLAS, in this shopper's turn; a conflict, with whoever else asked for him, is waited out. Guests have no turns:
-    /// their common login is no shopper's, and SLAS's window is one shopper's.
+    /// Requests a token from SLAS in the shopper's login slot, and retries conflicts. Guests have no slots: SLAS's
+    /// window is per shopper, and guests share one login.
     async fn request_token(
         &self,
         issuer: &TsobIssuer,
@@ -479,11 +479,11 @@ impl OnBehalfTokens {
         let ready = self.sessions.verify_issued(&response.access_token, &subject.organization).await;
         let token = on_behalf(subject, name, ready.map(Arc::new))?;
         if !token.ready.verified.shopper.marks.tsob {
-            tracing::error!(organization = %subject.organization, "SLAS gave a token on behalf that does not say so");
+            tracing::error!(organization = %subject.organization, "SLAS issued an on-behalf token without the mark tsob");
             return Err(OnBehalfError::Slas(SalesforceError::malformed("a token without the mark tsob")));
         }
         if !subject.shopper.matches(&token.ready.verified.shopper) {
-            tracing::warn!(organization = %subject.organization, "SLAS gave another shopper's token on behalf; refused");
+            tracing::warn!(organization = %subject.organization, "SLAS issued another shopper's token, rejected");
             return Err(OnBehalfError::ShopperUnknown);
         }
         if let Some(name) = name {
@@ -504,13 +504,13 @@ fn on_behalf(
     ready: Result<Arc<ReadyToken>, TokenError>,
 ) -> OnBehalfResult {
     let ready = ready.map_err(|error| {
-        tracing::error!(%error, organization = %subject.organization, "SLAS gave a token that does not verify");
+        tracing::error!(%error, organization = %subject.organization, "SLAS issued a token that does not verify");
         OnBehalfError::Slas(SalesforceError::malformed("a token that does not verify"))
     })?;
     Ok(OnBehalfToken { ready, name: name.copied(), subject: Arc::clone(subject) })
 }
 
-/// How long the same shopper is not asked for again. What was not sent is the guard's affair.
+/// How long a failure is cached. Calls that were not sent are not cached, because the call guard decides about them.
 fn failure_ttl(error: &SalesforceError, refused: &OnBehalfError) -> Option<Duration> {
     match error {
         error if error.is_client_rejected() => Some(CLIENT_REJECTED_TTL),
@@ -525,18 +525,18 @@ fn failure_ttl(error: &SalesforceError, refused: &OnBehalfError) -> Option<Durat
     }
 }
 
-/// The name under which refusals of new guests are remembered.
+/// The cache key of rejections of new guests.
 fn new_guests_key(issuer: &TsobIssuer, subject: &OnBehalfSubject) -> TokenDigest {
     digest(issuer, subject, ["new guests", "", ""])
 }
 
-/// The name under which refusals of the client itself are remembered.
+/// The cache key of rejections of the client.
 fn client_key(issuer: &TsobIssuer, subject: &OnBehalfSubject) -> TokenDigest {
     digest(issuer, subject, ["client", "", ""])
 }
 
-/// The name of a session on behalf: where, for whom and by which client. Each part ends with a byte that none of them
-/// can hold, so that no two of them share a name; a new guest has none.
+/// The name of a session: a digest of where, for which shopper and by which client. Each part ends with a byte that no
+/// part contains, so that names are distinct. A new guest has no name.
 fn name(issuer: &TsobIssuer, subject: &OnBehalfSubject) -> Option<TokenDigest> {
     let (kind, who, of) = match &subject.shopper {
         SubjectShopper::Registered { idp, login } => ("on behalf", idp.as_str(), login.expose_secret()),
@@ -546,7 +546,7 @@ fn name(issuer: &TsobIssuer, subject: &OnBehalfSubject) -> Option<TokenDigest> {
     Some(digest(issuer, subject, [kind, who, of]))
 }
 
-/// A digest of where, by which client, and these words.
+/// A digest of the organization, the site, the client and these parts.
 fn digest(issuer: &TsobIssuer, subject: &OnBehalfSubject, [kind, who, of]: [&str; 3]) -> TokenDigest {
     let mut context = Context::new(&SHA256);
     let parts = [kind, subject.organization.as_str(), subject.site.as_str(), issuer.client.id.as_str(), who, of];

@@ -1,7 +1,7 @@
-//! SingleFlight: one piece of work at a time under each key, whoever asks for it and however many.
+//! Single-flight: concurrent callers with the same key share one run of the work.
 //!
-//! Owns who works and who waits. The work runs in a task of its own, so that a caller who hangs up does not abort what
-//! others wait for, or what cannot be done twice. Knows nothing of tokens.
+//! The work runs in a task of its own. A caller that hangs up does not abort work that others wait for, or that cannot
+//! be repeated.
 
 use std::{collections::HashMap, fmt, future::Future, hash::Hash, sync::Arc};
 
@@ -11,21 +11,21 @@ use tracing::Instrument;
 
 use crate::{correlation, time::external_wait};
 
-/// Work under way, by key.
+/// Work in progress, by key.
 pub struct SingleFlight<K, T> {
-    under_way: Mutex<HashMap<K, watch::Receiver<Option<T>>>>,
+    in_progress: Mutex<HashMap<K, watch::Receiver<Option<T>>>>,
 }
 
-/// Whether work was begun for this caller.
+/// The role of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlightRole {
-    /// It was begun for this one.
+    /// The work was started for this caller.
     Leader,
-    /// It was under way already.
+    /// The work was in progress already.
     Follower,
 }
 
-/// Takes a flight off the list when it ends, also by a panic.
+/// Removes the work when it ends, also by a panic.
 struct FlightGuard<K: Eq + Hash, T> {
     flights: Arc<SingleFlight<K, T>>,
     key: K,
@@ -33,7 +33,7 @@ struct FlightGuard<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     fn drop(&mut self) {
-        self.flights.under_way.lock().remove(&self.key);
+        self.flights.in_progress.lock().remove(&self.key);
     }
 }
 
@@ -42,24 +42,24 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// No work under way.
+    /// A group without work in progress.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { under_way: Mutex::default() })
+        Arc::new(Self { in_progress: Mutex::default() })
     }
 
-    /// Begins the work under a key, unless it is under way, and waits for its outcome: `None` if it was
-    /// abandoned. What is begun is finished, whether somebody still waits or not.
+    /// Starts the work of a key, unless it is in progress, and waits for its result. `None` if the work has panicked.
+    /// Work that was started is completed even if no caller waits.
     pub async fn join<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F) -> (Option<T>, FlightRole)
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (mut outcome, joined) = self.subscribe(key, work);
-        let landed = external_wait::track(outcome.wait_for(Option::is_some)).await;
-        (landed.ok().and_then(|outcome| outcome.clone()), joined)
+        let (mut outcome, role) = self.subscribe(key, work);
+        let result = external_wait::track(outcome.wait_for(Option::is_some)).await;
+        (result.ok().and_then(|outcome| outcome.clone()), role)
     }
 
-    /// Begins the work under a key, unless it is under way, and does not wait.
+    /// Starts the work of a key, unless it is in progress, and does not wait.
     pub fn start<F>(self: &Arc<Self>, key: &K, work: impl FnOnce() -> F)
     where
         F: Future<Output = T> + Send + 'static,
@@ -71,22 +71,22 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut under_way = self.under_way.lock();
-        if let Some(outcome) = under_way.get(key) {
+        let mut in_progress = self.in_progress.lock();
+        if let Some(outcome) = in_progress.get(key) {
             return (outcome.clone(), FlightRole::Follower);
         }
-        let (land, outcome) = watch::channel(None);
-        under_way.insert(key.clone(), outcome.clone());
-        drop(under_way);
-        let landing = FlightGuard { flights: Arc::clone(self), key: key.clone() };
+        let (sender, outcome) = watch::channel(None);
+        in_progress.insert(key.clone(), outcome.clone());
+        drop(in_progress);
+        let guard = FlightGuard { flights: Arc::clone(self), key: key.clone() };
         let work = work();
         let work = async move {
             let outcome = work.await;
-            drop(landing);
-            // Nobody may be waiting any more.
-            let _ = land.send(Some(outcome));
+            drop(guard);
+            // An error means that no caller waits any more.
+            let _ = sender.send(Some(outcome));
         };
-        // In a trace, and at Salesforce, the work is of the request that came first.
+        // In traces and at Salesforce, the work has the correlation id of the request that started it.
         tokio::spawn(correlation::inherit(work).in_current_span());
         (outcome, FlightRole::Leader)
     }
@@ -94,7 +94,7 @@ where
 
 impl<K, T> fmt::Debug for SingleFlight<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SingleFlight").field("under_way", &self.under_way.lock().len()).finish()
+        f.debug_struct("SingleFlight").field("under_way", &self.in_progress.lock().len()).finish()
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
         };
         let outcomes = futures::future::join_all((0..100).map(|_| ask())).await;
         assert!(outcomes.iter().all(|(outcome, _)| *outcome == Some(1)));
-        assert_eq!(outcomes.iter().filter(|(_, joined)| *joined == FlightRole::Leader).count(), 1);
+        assert_eq!(outcomes.iter().filter(|(_, role)| *role == FlightRole::Leader).count(), 1);
         assert_eq!(ask().await.0, Some(2), "the next begins anew");
     }
 

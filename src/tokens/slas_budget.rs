@@ -1,10 +1,11 @@
-//! The calls that SLAS takes of a tenant, shared by all gateways.
+//! The rate limit of a tenant's SLAS calls, shared by all replicas.
 //!
-//! Owns the figures and the way of sharing: the budget lies in the store, and each gateway takes a twentieth of it in hand
-//! at a time, so that the store is asked once for many calls and never by a request that needs none. While the store
-//! cannot be reached, each gateway goes on with a quarter, so that four of them stay below the limit. Who is
-//! served first when it runs short: logins of the gateway, then its refreshes, then logins and refreshes that clients send
-//! to SLAS themselves, then all else that they send, and refreshes ahead of time.
+//! The token bucket is in the store. Each replica leases a twentieth of it at a time, so that one access to the store
+//! serves many calls and no request waits for it. While the store is unavailable, each replica uses a bucket of its own
+//! with a quarter of the limit. Four replicas then stay within the limit.
+//!
+//! Under shortage, calls are served by priority: the gateway's logins first, then its refreshes, then logins and
+//! refreshes that clients send to SLAS themselves, then their other calls and background refreshes.
 
 use std::{
     sync::Arc,
@@ -18,35 +19,35 @@ use crate::{
     types::TenantId,
 };
 
-/// Of a minute's calls one fifth may be made at once; the others come back during the minute. So there are never
-/// more than the limit in any minute, wherever SLAS's own minutes begin.
-const AT_ONCE: u32 = 5;
-/// Parts that the whole is taken in hand in.
-const HANDFULS: u32 = 20;
-/// Gateways that may go on alone without exceeding the limit together.
-const ALONE: u32 = 4;
+/// A fifth of a minute's calls may be made at once, and the others are refilled during the minute. No minute has more
+/// calls than the limit, wherever SLAS's own minutes begin.
+const BURST_DIVISOR: u32 = 5;
+/// The number of leases in a full bucket.
+const LEASES_PER_BUCKET: u32 = 20;
+/// The number of replicas that stay within the limit together without the store.
+const OFFLINE_SHARE: u32 = 4;
 
-/// The budget of one tenant, as one gateway sees it.
+/// The SLAS budget of one tenant, in one replica.
 #[derive(Debug)]
 pub struct SlasBudget {
     store: Arc<dyn SessionStore>,
     guard: Arc<CallGuard>,
-    what: Vec<u8>,
+    key: Vec<u8>,
     shared: BucketConfig,
     own: BucketConfig,
-    alone: TokenBucket,
+    offline: TokenBucket,
 }
 
 impl SlasBudget {
-    /// So many calls a minute, of all gateways together; this one's go through `guard`.
+    /// A budget of `per_minute` calls of all replicas. The calls of this replica pass through `guard`.
     #[must_use]
     pub fn new(store: Arc<dyn SessionStore>, guard: Arc<CallGuard>, tenant: &TenantId, per_minute: u32) -> Self {
-        let shared = whole(per_minute);
-        let own = whole((per_minute / ALONE).max(1));
-        Self { store, guard, what: format!("slas|{tenant}").into_bytes(), shared, own, alone: TokenBucket::default() }
+        let shared = bucket_of(per_minute);
+        let own = bucket_of((per_minute / OFFLINE_SHARE).max(1));
+        Self { store, guard, key: format!("slas|{tenant}").into_bytes(), shared, own, offline: TokenBucket::default() }
     }
 
-    /// Fills the guard's purse whenever it is empty, for ever.
+    /// Refills the guard's permit lease whenever it is empty. It never returns.
     pub async fn run(mut self) {
         loop {
             let priority = self.guard.permit_lease().next_refill_request().await;
@@ -58,29 +59,29 @@ impl SlasBudget {
     }
 
     async fn take(&mut self, priority: Priority) -> Result<u32, Duration> {
-        let calls = handful(self.shared);
-        match self.store.acquire_tokens(&self.what, self.shared, calls, left_by(priority, self.shared)).await {
+        let calls = lease_size(self.shared);
+        match self.store.acquire_tokens(&self.key, self.shared, calls, reserve_of(priority, self.shared)).await {
             Ok(acquired) => acquired.map(|()| calls),
             Err(_) => {
-                let (config, calls) = (self.own.with_reserve(left_by(priority, self.own)), handful(self.own));
-                self.alone.try_acquire(config, calls, Instant::now()).map(|()| calls)
+                let (config, calls) = (self.own.with_reserve(reserve_of(priority, self.own)), lease_size(self.own));
+                self.offline.try_acquire(config, calls, Instant::now()).map(|()| calls)
             }
         }
     }
 }
 
-fn whole(per_minute: u32) -> BucketConfig {
-    let capacity = (per_minute / AT_ONCE).max(1);
+fn bucket_of(per_minute: u32) -> BucketConfig {
+    let capacity = (per_minute / BURST_DIVISOR).max(1);
     let rest = per_minute.saturating_sub(capacity).max(1);
     BucketConfig { capacity, refill_interval: Duration::from_secs(60) / rest }
 }
 
-fn handful(config: BucketConfig) -> u32 {
-    (config.capacity / HANDFULS).max(1)
+fn lease_size(config: BucketConfig) -> u32 {
+    (config.capacity / LEASES_PER_BUCKET).max(1)
 }
 
-/// What a class leaves for those that matter more.
-fn left_by(priority: Priority, config: BucketConfig) -> u32 {
+/// The tokens that calls of a priority leave for higher priorities.
+fn reserve_of(priority: Priority, config: BucketConfig) -> u32 {
     match priority {
         Priority::BackgroundRefresh | Priority::Forwarded => config.capacity / 2,
         Priority::ForwardedLogin => config.capacity / 8 * 3,
@@ -100,7 +101,7 @@ mod tests {
         SlasBudget::new(Arc::clone(store), CallGuard::new("f_ecom_zzrf_001", metrics), &tenant, per_minute)
     }
 
-    async fn taken(budget: &mut SlasBudget, priority: Priority) -> u32 {
+    async fn calls(budget: &mut SlasBudget, priority: Priority) -> u32 {
         let mut all = 0;
         while let Ok(calls) = budget.take(priority).await {
             all += calls;
@@ -111,14 +112,14 @@ mod tests {
     #[test]
     fn calls_per_minute_stay_within_limit() {
         for per_minute in [1, 2, 7, 500, 24_000] {
-            let (config, mut bucket, start) = (whole(per_minute), TokenBucket::default(), Instant::now());
-            let mut taken = 0;
+            let (config, mut bucket, start) = (bucket_of(per_minute), TokenBucket::default(), Instant::now());
+            let mut calls = 0;
             for tick in 0..600 {
                 while bucket.try_acquire(config, 1, start + Duration::from_millis(100 * tick)).is_ok() {
-                    taken += 1;
+                    calls += 1;
                 }
             }
-            assert!(taken <= per_minute.max(2) && taken >= per_minute / 2, "{taken} of {per_minute}");
+            assert!(calls <= per_minute.max(2) && calls >= per_minute / 2, "{calls} of {per_minute}");
         }
     }
 
@@ -127,9 +128,9 @@ mod tests {
         let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::new(1));
         // So slow that nothing comes back meanwhile: 100 at once.
         let (mut one, mut other) = (budget(&store, 500), budget(&store, 500));
-        assert!((50..60).contains(&taken(&mut one, Priority::BackgroundRefresh).await));
-        assert!((25..35).contains(&taken(&mut other, Priority::Refresh).await));
-        assert!((25..35).contains(&taken(&mut one, Priority::Login).await));
-        assert!(taken(&mut other, Priority::Login).await < 10);
+        assert!((50..60).contains(&calls(&mut one, Priority::BackgroundRefresh).await));
+        assert!((25..35).contains(&calls(&mut other, Priority::Refresh).await));
+        assert!((25..35).contains(&calls(&mut one, Priority::Login).await));
+        assert!(calls(&mut other, Priority::Login).await < 10);
     }
 }

@@ -1,18 +1,18 @@
-//! System tokens: Account Manager's answers to client credentials, held for as long as they are good.
+//! System tokens: obtained from Account Manager with client credentials, and cached until they expire.
 //!
-//! Owns when a client's credentials are exchanged, and how often at most. One exchange serves all who ask for
-//! the same client, tenant and scopes; renewal runs behind the requests from about three quarters of a token's life; a
-//! token is kept when its renewal fails, and is over when its time is. Failures are cached by their kind: what
-//! Account Manager has refused is not asked again soon, and what failed is asked again later and later.
+//! One exchange serves all concurrent requests for the same client, tenant and scopes. From about three quarters of a
+//! token's lifetime, it is refreshed in the background. If a refresh fails, the token remains usable until it expires.
+//! Failures are cached by their kind: rejections for a fixed time, failures of Account Manager with exponential
+//! backoff.
 //!
-//! A token is found only by the very credentials that got it: their keyed hash is part of its name, so that
-//! neither does a cached token excuse a wrong secret nor does a secret stand in a key.
+//! A keyed hash of the credentials is part of the cache key. So a cached token is never returned for a wrong secret,
+//! and no key contains a secret.
 //!
-//! - `credentials`: a client's credentials, and the key that its tokens are held under
+//! - `credentials`: a client's credentials, and the cache key of its tokens
 //! - `failure`: why there is no token, and how long that is cached
 //! - `guess_limiter`: how many unverified secrets are sent to Account Manager
 //! - `verified_secrets`: credentials that Account Manager has accepted, in this process or another
-//! - `unknown_clients`: the answers for clients that are not configured
+//! - `unknown_clients`: the responses to clients that are not configured
 
 mod credentials;
 mod failure;
@@ -38,7 +38,7 @@ pub use self::{
 use self::{
     failure::{CLIENT_REJECTED_TTL, MAX_BACKOFF, MAX_FAILURES, MIN_BACKOFF},
     guess_limiter::{GuessLimiter, GuessPermit},
-    unknown_clients::{UnknownClients, until_refused},
+    unknown_clients::{UnknownClients, until_rejection_time},
     verified_secrets::VerifiedSecrets,
 };
 use super::single_flight::{FlightRole, SingleFlight};
@@ -56,27 +56,27 @@ use crate::{
     types::{Scope, Scopes, TENANT_SCOPE_PREFIX, TenantId},
 };
 
-/// Most tokens held, of all clients, tenants and sets of scopes.
+/// Maximum number of cached tokens.
 const MAX_TOKENS: u64 = 10_000;
-/// Renewal begins at this part of a token's life, and up to [`REFRESH_SPREAD`] later: replicas that began
-/// together must not renew together.
+/// The part of a token's lifetime after which it is refreshed, and a random addition: replicas that started together
+/// must not refresh together.
 const REFRESH_FROM: f64 = 0.75;
 const REFRESH_SPREAD: f64 = 0.05;
-/// How long a scope that the client has not is not asked for again.
+/// How long the rejection of a scope is cached.
 const SCOPE_REJECTED_TTL: Duration = Duration::from_secs(300);
-/// Longest life of a token that is believed; Account Manager gives half an hour.
+/// Maximum lifetime of a cached token. Account Manager's tokens are valid for half an hour.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// At most one replacement of a refused token in this time, so that an API that refuses everything makes no storm.
+/// How often a token is replaced because an API rejected it. An API that rejects every token causes no storm.
 const REPLACEMENTS: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(1) };
 
-/// A system token that the gateway got.
+/// A system token.
 #[derive(Debug)]
 pub struct SystemToken {
     /// `Bearer` and the token.
     pub authorization: HeaderValue,
-    /// The token's name.
+    /// The token's digest.
     pub digest: TokenDigest,
-    /// What it may do.
+    /// The granted scopes.
     pub scopes: Scopes,
     expires_at: Instant,
     refresh_at: Instant,
@@ -86,13 +86,13 @@ pub struct SystemToken {
 struct CachedFailure {
     failure: SystemTokenFailure,
     until: Instant,
-    /// How often in a row.
+    /// The number of consecutive failures before this one.
     times: u32,
 }
 
 type SystemTokenResult = Result<Arc<SystemToken>, SystemTokenFailure>;
 
-/// The system tokens of every tenant.
+/// The system tokens of all tenants.
 #[derive(Debug)]
 pub struct SystemTokens {
     held: Cache<TokenKey, Arc<SystemToken>>,
@@ -106,7 +106,7 @@ pub struct SystemTokens {
     metrics: Arc<Metrics>,
 }
 
-/// A token leaves the cache at its end, a failure when it is forgotten.
+/// A token leaves the cache when it expires.
 struct TokenExpiry;
 
 impl Expiry<TokenKey, Arc<SystemToken>> for TokenExpiry {
@@ -139,7 +139,7 @@ impl SystemToken {
 }
 
 impl SystemTokens {
-    /// No token yet.
+    /// A cache without tokens.
     ///
     /// # Errors
     /// If the operating system gives no randomness.
@@ -159,19 +159,19 @@ impl SystemTokens {
         }))
     }
 
-    /// Leaves proofs of callers' credentials in this store for other gateways, and finds theirs there.
+    /// Shares the verification of callers' credentials with other replicas through this store.
     pub fn use_store(&self, store: &Arc<dyn SessionStore>) {
         self.verified_secrets.share(store);
     }
 
-    /// How many tokens are held.
+    /// The number of cached tokens.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.held.run_pending_tasks();
         self.held.entry_count()
     }
 
-    /// A token of these credentials for a tenant, with these scopes, and the key that it is held under.
+    /// Returns a token of these credentials for a tenant, with these scopes, and its cache key.
     ///
     /// # Errors
     /// [`SystemTokenFailure`].
@@ -188,8 +188,8 @@ impl SystemTokens {
         (key, outcome)
     }
 
-    /// A token for which no scope is asked, not even the tenant's: Account Manager gives what the client has by default, and
-    /// Salesforce judges by its roles.
+    /// Returns a token without requested scopes, not even the tenant's. Account Manager grants the client's default
+    /// scopes, and Salesforce authorizes by its roles.
     ///
     /// # Errors
     /// [`SystemTokenFailure`].
@@ -205,7 +205,7 @@ impl SystemTokens {
         (key, outcome)
     }
 
-    /// A token with any one of these scopes: they are alternatives, and a client may have just one of them.
+    /// Returns a token with one of these alternative scopes.
     ///
     /// # Errors
     /// [`SystemTokenFailure`]; [`SystemTokenFailure::ScopeRejected`] if the client has none of them.
@@ -231,8 +231,8 @@ impl SystemTokens {
         Err(SystemTokenFailure::ScopeRejected)
     }
 
-    /// Refuses a client that is not configured as Account Manager refuses a wrong secret, without a call. `alternatives`
-    /// are the scopes that a configured client would be asked for.
+    /// Rejects a client that is not configured, in the same way and time as Account Manager rejects a wrong secret, but
+    /// without a call. `alternatives` are the scopes that would be requested for a configured client.
     pub async fn reject_unknown_client(
         &self,
         tenant: &TenantId,
@@ -247,8 +247,8 @@ impl SystemTokens {
             .await
     }
 
-    /// Another token in place of one that an API refused: the one that somebody else got meanwhile, or a fresh one for all
-    /// who were refused. Drops exactly the refused one, and no more than one a second; `None` if there is no other.
+    /// Another token in place of one that an API has rejected: one that was obtained since, or a new one for all
+    /// callers. `None` if there is no other, or the token was replaced less than a second ago.
     pub async fn replace_rejected(
         self: &Arc<Self>,
         account_manager: &AccountManager,
@@ -312,7 +312,7 @@ impl SystemTokens {
         outcome
     }
 
-    /// One exchange, whose outcome is cached either way.
+    /// One exchange at Account Manager, whose result is cached.
     async fn exchange(
         self: Arc<Self>,
         account_manager: AccountManager,
@@ -320,7 +320,7 @@ impl SystemTokens {
         presenter: Presenter,
         key: TokenKey,
     ) -> SystemTokenResult {
-        // Whoever looked before the last flight landed finds here what it brought.
+        // The token may have been cached after the caller's lookup.
         if let Some(token) = self.held.get(&key).filter(|token| token.refresh_at > Instant::now()) {
             return Ok(token);
         }
@@ -330,7 +330,7 @@ impl SystemTokens {
         let response = account_manager.client_credentials(&credentials.client, &credentials.secret, &scopes).await;
         let token = response.and_then(|response| {
             SystemToken::new(&response, &scopes, requested_at)
-                .ok_or(SalesforceError::malformed("a token that is no header value"))
+                .ok_or(SalesforceError::malformed("a token that is not a valid header value"))
         });
         match token {
             Ok(token) => {
@@ -341,21 +341,21 @@ impl SystemTokens {
                 self.held.insert(key, Arc::clone(&token));
                 Ok(token)
             }
-            // The guard knows when it will be asked again; that is no failure of these credentials.
+            // The call guard decides about the next call, and the credentials are not at fault.
             Err(SalesforceError::CircuitOpen) => {
                 self.unknown_clients.observe_failure(&key.tenant);
                 Err(SystemTokenFailure::Unavailable { retry_after: MIN_BACKOFF })
             }
             Err(error) => {
                 let correlation_id = correlation::current_text();
-                tracing::warn!(client = %key.client, tenant = %key.tenant, %error, correlation_id, "no system token");
+                tracing::warn!(client = %key.client, tenant = %key.tenant, %error, correlation_id, "system token not obtained");
                 if is_secret_rejected(&error) {
-                    self.unknown_clients.observe_refusal(&key.tenant, requested_at.elapsed());
+                    self.unknown_clients.observe_rejection(&key.tenant, requested_at.elapsed());
                     self.verified_secrets.refused(&key.credentials, &credentials);
                     if let Some(permit) = permit {
                         self.guess_limiter.refused(&permit);
                         drop(permit);
-                        until_refused(requested_at).await;
+                        until_rejection_time(requested_at).await;
                     }
                 }
                 Err(self.cache_failure(key, &error))
@@ -363,8 +363,8 @@ impl SystemTokens {
         }
     }
 
-    /// The right to show these credentials to Account Manager; none is needed for proved ones, so that nobody's guesses
-    /// hold them up.
+    /// A permit to send these credentials to Account Manager. Verified credentials need none, so that guesses cannot
+    /// delay them.
     async fn guess_permit(
         &self,
         presenter: Presenter,
@@ -396,7 +396,7 @@ impl SystemTokens {
             }
             _ => (SystemTokenFailure::Unavailable { retry_after: pause }, pause),
         };
-        // Where the client's secret was changed at Account Manager, its token is over as well (fail closed).
+        // If the client's secret was changed at Account Manager, its token is dropped too (fail closed).
         if failure == SystemTokenFailure::CredentialsRejected {
             self.held.invalidate(&key);
         }
@@ -414,7 +414,7 @@ impl SystemTokens {
     fn key(&self, tenant: &TenantId, credentials: &ClientCredentials, scopes: &Scopes) -> TokenKey {
         let mut hash = hmac::Context::with_key(&self.hashes);
         hash.update(credentials.client.as_str().as_bytes());
-        // No client id holds a colon.
+        // No client id contains a colon.
         hash.update(b":");
         hash.update(credentials.secret.expose_secret().as_bytes());
         let mut name = [0; 32];
@@ -435,7 +435,7 @@ impl SystemTokens {
     }
 }
 
-/// Whether Account Manager refused the client or its secret.
+/// Whether Account Manager rejected the client or its secret.
 fn is_secret_rejected(error: &SalesforceError) -> bool {
     matches!(error, SalesforceError::Rejected { code, .. } if code != "invalid_scope") && error.is_client_rejected()
 }

@@ -26,7 +26,7 @@ use crate::{
 /// The time limit of connecting, in time limits of a command.
 const CONNECT_FACTOR: u32 = 4;
 /// Maximum number of bytes of a greeting that are read.
-const LONGEST_GREETING: usize = 256;
+const MAX_GREETING_BYTES: usize = 256;
 
 /// An open connection.
 #[derive(Clone)]
@@ -82,7 +82,7 @@ impl Connector {
                 RedisTopology::Standalone(address) => self.server(address).await.map(Connection::One),
                 RedisTopology::Cluster(nodes) => self.cluster(nodes).await.map(Connection::Cluster),
                 RedisTopology::Sentinel { sentinels, master, login, tls } => {
-                    self.watched(sentinels, master, login, tls.as_ref()).await.map(Connection::One)
+                    self.connect_by_sentinels(sentinels, master, login, tls.as_ref()).await.map(Connection::One)
                 }
             }
         };
@@ -105,7 +105,7 @@ impl Connector {
 
     /// Connects to the master that the first Sentinel with an answer names. All Sentinels are asked at the same time,
     /// so that one without an answer does not use up the time limit.
-    async fn watched(
+    async fn connect_by_sentinels(
         &self,
         sentinels: &[RedisAddress],
         master: &str,
@@ -113,7 +113,7 @@ impl Connector {
         tls: Option<&RedisTls>,
     ) -> Result<MultiplexedConnection, Outage> {
         let ask = async |sentinel: &RedisAddress| {
-            let answer = self.ask_sentinel(sentinel, master, login, tls);
+            let answer = self.query_sentinel(sentinel, master, login, tls);
             tokio::time::timeout(self.timeout * CONNECT_FACTOR, answer).await.unwrap_or(Err(Cause::TimedOut))
         };
         let mut asked: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
@@ -141,7 +141,7 @@ impl Connector {
     }
 
     /// The master's address, as a Sentinel knows it.
-    async fn ask_sentinel(
+    async fn query_sentinel(
         &self,
         sentinel: &RedisAddress,
         master: &str,
@@ -269,7 +269,7 @@ async fn authenticate(connection: &mut MultiplexedConnection, login: &RedisLogin
 /// connections, or with protected mode, sends an error and closes the connection. Sent bytes would discard that error.
 async fn greeting(address: &RedisAddress, sent: &[u8], longest: Duration) -> Option<String> {
     let read = async {
-        let mut bytes = [0; LONGEST_GREETING];
+        let mut bytes = [0; MAX_GREETING_BYTES];
         let length = match address {
             RedisAddress::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;

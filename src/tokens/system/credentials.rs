@@ -1,4 +1,4 @@
-//! A client's credentials, their presenter, and the key of the tokens that they get.
+//! A client's credentials, their source, and the cache key of their tokens.
 
 use std::net::IpAddr;
 
@@ -9,28 +9,28 @@ use crate::types::{ClientId, TenantId};
 /// A client of Account Manager and its secret.
 #[derive(Debug, Clone)]
 pub struct ClientCredentials {
-    /// The client.
+    /// The client id.
     pub client: ClientId,
-    /// Its secret, as presented; nobody has checked it yet.
+    /// The secret as presented, not verified.
     pub secret: SecretString,
 }
 
-/// Who presents a client's credentials.
+/// The presenter of a client's credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presenter {
-    /// The gateway itself: its configuration holds them.
+    /// The gateway itself, from its configuration.
     Gateway,
-    /// A client at this address (of IPv6 its /64), if it is known. Until Account Manager has accepted the credentials,
-    /// they may be guesses.
+    /// A client at this address (the /64 of an IPv6 address), if known. The credentials may be guesses until Account
+    /// Manager has accepted them.
     Client(Option<IpAddr>),
 }
 
-/// What a token is held under: whose, for what, and by which credentials. Holds no secret.
+/// The cache key of a token: tenant, client, credentials and scopes. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenKey {
     pub(super) tenant: TenantId,
     pub(super) client: ClientId,
-    /// Keyed hash of client and secret.
+    /// A keyed hash of client and secret.
     pub(super) credentials: [u8; 32],
     pub(super) scopes: String,
 }

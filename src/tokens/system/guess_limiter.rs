@@ -1,9 +1,9 @@
 //! Limits how many unverified secrets of a caller are sent to Account Manager.
 //!
-//! Guesses must not keep the caller with the right secret out. Refused secrets count per client and address. Clients at an
-//! address without a refused secret have a concurrency limit of their own, which guesses from elsewhere cannot fill.
-//! Behind a shared address only the right secret is presented again and again: a secret that was rejected by a limit and
-//! comes back later is tried before new ones.
+//! Guesses must not lock out the caller with the right secret. Rejected secrets count per client and address. Clients
+//! at an address without a rejected secret have a concurrency limit of their own, which guesses from elsewhere cannot
+//! exhaust. Behind a shared address, only the right secret is presented repeatedly: a secret that a limit has rejected
+//! and that returns later is verified before new ones.
 //!
 //! The rates below limit Account Manager calls for one client from all addresses together. Every map has a
 //! capacity; beyond it the least used entries and the fullest buckets are evicted.
@@ -18,28 +18,29 @@ use crate::{
     types::ClientId,
 };
 
-/// Most clients with an address, and most secrets that were turned away, that are cached.
+/// Maximum number of clients with an address, and of secrets that a limit has rejected.
 const CAPACITY: usize = 10_000;
-/// Refused secrets of one client from one address: so many at once, then one each so often.
-const OF_ADDRESS: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(6) };
-/// The same for secrets that come back, in addition.
-const RETURNING_OF_ADDRESS: BucketConfig = BucketConfig { capacity: 4, refill_interval: Duration::from_secs(3) };
-/// Refused secrets of one client from all addresses together: from addresses without one so far, from the others, and
-/// of those that come back. In sum this bounds the calls to Account Manager.
-const OF_NEW_ADDRESSES: BucketConfig = BucketConfig { capacity: 60, refill_interval: Duration::from_secs(1) };
-const OF_KNOWN_ADDRESSES: BucketConfig = BucketConfig { capacity: 30, refill_interval: Duration::from_secs(3) };
-const RETURNING: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(3) };
-/// A secret comes back if this much time has passed since it was first turned away.
-const RETURNS_AFTER: Duration = Duration::from_secs(1);
-/// How long a secret that was turned away is cached.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// Concurrent guesses at one client: from addresses without a refused secret and from the others, each; and from one address.
-const AT_A_TIME: usize = 8;
-const AT_A_TIME_OF_ADDRESS: usize = 2;
+/// Rejected secrets of one client from one address: burst and interval.
+const ADDRESS_RATE: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(6) };
+/// The same for returning secrets, in addition.
+const RETURNING_ADDRESS_RATE: BucketConfig = BucketConfig { capacity: 4, refill_interval: Duration::from_secs(3) };
+/// Rejected secrets of one client from all addresses: from addresses without a rejected secret, from the others, and of
+/// returning secrets. Their sum bounds the calls to Account Manager.
+const NEW_ADDRESSES_RATE: BucketConfig = BucketConfig { capacity: 60, refill_interval: Duration::from_secs(1) };
+const KNOWN_ADDRESSES_RATE: BucketConfig = BucketConfig { capacity: 30, refill_interval: Duration::from_secs(3) };
+const RETURNING_RATE: BucketConfig = BucketConfig { capacity: 10, refill_interval: Duration::from_secs(3) };
+/// A secret counts as returning from this time after a limit first rejected it.
+const RETURN_DELAY: Duration = Duration::from_secs(1);
+/// How long a secret that a limit has rejected is remembered.
+const REJECTED_SECRET_TTL: Duration = Duration::from_secs(60);
+/// Maximum concurrent verifications for one client: from addresses without a rejected secret, from the others, and from
+/// one address.
+const MAX_CONCURRENT: usize = 8;
+const MAX_CONCURRENT_PER_ADDRESS: usize = 2;
 /// How long a secret waits for a concurrency permit.
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+const MAX_WAIT: Duration = Duration::from_secs(3);
 
-/// Who presents a secret: one address, or the /64 of an IPv6 address; absent where the connection has none.
+/// The presenter of a secret: the client id and the address (the /64 of an IPv6 address), if known.
 pub(super) type Guesser = (ClientId, Option<IpAddr>);
 
 /// The rates and concurrency limits of all clients.
@@ -50,21 +51,21 @@ pub(super) struct GuessLimiter {
     of_new_addresses: KeyedRateLimiter<ClientId>,
     of_known_addresses: KeyedRateLimiter<ClientId>,
     returning: KeyedRateLimiter<ClientId>,
-    /// When a secret was first turned away, by the keyed hash of the credentials.
-    turned_away: Cache<[u8; 32], Instant>,
-    turns: Cache<ClientId, Turns>,
-    turns_of_address: Cache<Guesser, Arc<Semaphore>>,
+    /// When a limit first rejected a secret, by the keyed hash of the credentials.
+    limited: Cache<[u8; 32], Instant>,
+    permits: Cache<ClientId, ClientPermits>,
+    address_permits: Cache<Guesser, Arc<Semaphore>>,
 }
 
 #[derive(Debug, Clone)]
-struct Turns {
+struct ClientPermits {
     of_new_addresses: Arc<Semaphore>,
     of_known_addresses: Arc<Semaphore>,
 }
 
-/// Which rate a guess counts against.
+/// The rate limit that a secret counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum GuessClass {
     NewAddress,
     KnownAddress,
     Returning,
@@ -73,9 +74,9 @@ enum Class {
 /// Permits one secret to be sent to Account Manager.
 #[derive(Debug)]
 pub(super) struct GuessPermit {
-    class: Class,
+    class: GuessClass,
     guesser: Guesser,
-    _turns: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 impl GuessLimiter {
@@ -86,76 +87,77 @@ impl GuessLimiter {
             of_new_addresses: KeyedRateLimiter::new(CAPACITY),
             of_known_addresses: KeyedRateLimiter::new(CAPACITY),
             returning: KeyedRateLimiter::new(CAPACITY),
-            turned_away: Cache::builder().max_capacity(CAPACITY as u64).time_to_live(REMEMBERED_FOR).build(),
-            turns: Cache::builder().max_capacity(CAPACITY as u64).time_to_idle(REMEMBERED_FOR).build(),
-            turns_of_address: Cache::builder().max_capacity(CAPACITY as u64).time_to_idle(REMEMBERED_FOR).build(),
+            limited: Cache::builder().max_capacity(CAPACITY as u64).time_to_live(REJECTED_SECRET_TTL).build(),
+            permits: Cache::builder().max_capacity(CAPACITY as u64).time_to_idle(REJECTED_SECRET_TTL).build(),
+            address_permits: Cache::builder().max_capacity(CAPACITY as u64).time_to_idle(REJECTED_SECRET_TTL).build(),
         }
     }
 
     /// Waits until a secret may be sent to Account Manager.
     ///
     /// # Errors
-    /// How long to wait before it is presented again.
+    /// The time until the secret may be presented again.
     pub(super) async fn begin(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<GuessPermit, Duration> {
         let class = self.class(guesser, credentials)?;
-        let turns = self.turns.get_with_by_ref(&guesser.0, || Turns {
-            of_new_addresses: Arc::new(Semaphore::new(AT_A_TIME)),
-            of_known_addresses: Arc::new(Semaphore::new(AT_A_TIME)),
+        let permits = self.permits.get_with_by_ref(&guesser.0, || ClientPermits {
+            of_new_addresses: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            of_known_addresses: Arc::new(Semaphore::new(MAX_CONCURRENT)),
         });
-        let own = self.turns_of_address.get_with_by_ref(guesser, || Arc::new(Semaphore::new(AT_A_TIME_OF_ADDRESS)));
+        let own =
+            self.address_permits.get_with_by_ref(guesser, || Arc::new(Semaphore::new(MAX_CONCURRENT_PER_ADDRESS)));
         let of_client = match class {
-            // Few secrets return, and none as often as it likes: they share the turns that guesses cannot fill.
-            Class::NewAddress | Class::Returning => turns.of_new_addresses,
-            Class::KnownAddress => turns.of_known_addresses,
+            // Returning secrets are few and limited, so they share the permits that guesses cannot exhaust.
+            GuessClass::NewAddress | GuessClass::Returning => permits.of_new_addresses,
+            GuessClass::KnownAddress => permits.of_known_addresses,
         };
         let wait = async { Some((own.acquire_owned().await.ok()?, of_client.acquire_owned().await.ok()?)) };
-        let Ok(Some(permits)) = tokio::time::timeout(LONGEST_WAIT, wait).await else {
-            self.turn_away(credentials);
-            return Err(OF_ADDRESS.refill_interval);
+        let Ok(Some(permits)) = tokio::time::timeout(MAX_WAIT, wait).await else {
+            self.note_limited(credentials);
+            return Err(ADDRESS_RATE.refill_interval);
         };
-        // Secrets that were refused meanwhile count.
+        // Secrets that were rejected during the wait count.
         let class = self.class(guesser, credentials)?;
-        Ok(GuessPermit { class, guesser: guesser.clone(), _turns: permits })
+        Ok(GuessPermit { class, guesser: guesser.clone(), _permits: permits })
     }
 
-    /// Account Manager refused the secret.
+    /// Counts a secret that Account Manager rejected.
     pub(super) fn refused(&self, permit: &GuessPermit) {
         let GuessPermit { class, guesser, .. } = permit;
         match class {
-            Class::NewAddress => self.of_new_addresses.debit(&guesser.0, OF_NEW_ADDRESSES),
-            Class::KnownAddress => self.of_known_addresses.debit(&guesser.0, OF_KNOWN_ADDRESSES),
-            Class::Returning => {
-                self.returning.debit(&guesser.0, RETURNING);
-                self.returning_of_address.debit(guesser, RETURNING_OF_ADDRESS);
+            GuessClass::NewAddress => self.of_new_addresses.debit(&guesser.0, NEW_ADDRESSES_RATE),
+            GuessClass::KnownAddress => self.of_known_addresses.debit(&guesser.0, KNOWN_ADDRESSES_RATE),
+            GuessClass::Returning => {
+                self.returning.debit(&guesser.0, RETURNING_RATE);
+                self.returning_of_address.debit(guesser, RETURNING_ADDRESS_RATE);
                 return;
             }
         }
-        self.of_address.debit(guesser, OF_ADDRESS);
+        self.of_address.debit(guesser, ADDRESS_RATE);
     }
 
-    fn class(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<Class, Duration> {
+    fn class(&self, guesser: &Guesser, credentials: &[u8; 32]) -> Result<GuessClass, Duration> {
         let (class, limiter, config) = if self.of_address.is_full(guesser) {
-            (Class::NewAddress, &self.of_new_addresses, OF_NEW_ADDRESSES)
+            (GuessClass::NewAddress, &self.of_new_addresses, NEW_ADDRESSES_RATE)
         } else {
-            (Class::KnownAddress, &self.of_known_addresses, OF_KNOWN_ADDRESSES)
+            (GuessClass::KnownAddress, &self.of_known_addresses, KNOWN_ADDRESSES_RATE)
         };
-        let Err(wait) = self.of_address.check(guesser, OF_ADDRESS).and_then(|()| limiter.check(&guesser.0, config))
+        let Err(wait) = self.of_address.check(guesser, ADDRESS_RATE).and_then(|()| limiter.check(&guesser.0, config))
         else {
             return Ok(class);
         };
-        let first = self.turn_away(credentials);
+        let first = self.note_limited(credentials);
         let may_return = || {
             self.returning_of_address
-                .check(guesser, RETURNING_OF_ADDRESS)
-                .and_then(|()| self.returning.check(&guesser.0, RETURNING))
+                .check(guesser, RETURNING_ADDRESS_RATE)
+                .and_then(|()| self.returning.check(&guesser.0, RETURNING_RATE))
                 .is_ok()
         };
-        if first.elapsed() >= RETURNS_AFTER && may_return() { Ok(Class::Returning) } else { Err(wait) }
+        if first.elapsed() >= RETURN_DELAY && may_return() { Ok(GuessClass::Returning) } else { Err(wait) }
     }
 
-    /// When a secret was first turned away, which is now if it was not before.
-    fn turn_away(&self, credentials: &[u8; 32]) -> Instant {
-        self.turned_away.get_with_by_ref(credentials, Instant::now)
+    /// When a limit first rejected a secret: now, if it is the first time.
+    fn note_limited(&self, credentials: &[u8; 32]) -> Instant {
+        self.limited.get_with_by_ref(credentials, Instant::now)
     }
 }
 
@@ -171,7 +173,7 @@ mod tests {
         crate::jwt::sha256(number.to_be_bytes())
     }
 
-    /// How many of so many secrets are tried, all of which are wrong.
+    /// How many of these wrong secrets are verified.
     async fn tried(guess_limiter: &GuessLimiter, secrets: impl Iterator<Item = (Guesser, u32)>) -> usize {
         let mut tried = 0;
         for (guesser, number) in secrets {
@@ -188,7 +190,10 @@ mod tests {
         let guess_limiter = GuessLimiter::new();
         let one = tried(&guess_limiter, (0..1000).map(|number| (guesser("192.0.2.1"), number))).await;
         assert!((10..=11).contains(&one), "{one}");
-        assert_eq!(guess_limiter.begin(&guesser("192.0.2.2"), &secret(2000)).await.unwrap().class, Class::NewAddress);
+        assert_eq!(
+            guess_limiter.begin(&guesser("192.0.2.2"), &secret(2000)).await.unwrap().class,
+            GuessClass::NewAddress
+        );
     }
 
     #[tokio::test]
@@ -196,9 +201,9 @@ mod tests {
         let guess_limiter = GuessLimiter::new();
         let from = |number: u32| guesser(&format!("198.51.{}.{}", number / 250, number % 250));
         let all = tried(&guess_limiter, (0..5000).map(|number| (from(number % 500), number))).await;
-        let most = OF_NEW_ADDRESSES.capacity + OF_KNOWN_ADDRESSES.capacity + 5;
+        let most = NEW_ADDRESSES_RATE.capacity + KNOWN_ADDRESSES_RATE.capacity + 5;
         assert!(all <= most as usize, "{all}");
-        assert!(all >= OF_NEW_ADDRESSES.capacity as usize, "{all}");
+        assert!(all >= NEW_ADDRESSES_RATE.capacity as usize, "{all}");
     }
 
     #[tokio::test]
@@ -211,9 +216,9 @@ mod tests {
             guess_limiter.begin(&guesser("192.0.2.1"), &right).await.is_err(),
             "it has not come back, it has stayed"
         );
-        tokio::time::sleep(RETURNS_AFTER + Duration::from_millis(50)).await;
+        tokio::time::sleep(RETURN_DELAY + Duration::from_millis(50)).await;
         tried(&guess_limiter, (200..300).map(|number| (guesser("192.0.2.1"), number))).await;
-        assert_eq!(guess_limiter.begin(&guesser("192.0.2.1"), &right).await.unwrap().class, Class::Returning);
+        assert_eq!(guess_limiter.begin(&guesser("192.0.2.1"), &right).await.unwrap().class, GuessClass::Returning);
     }
 
     #[tokio::test]
@@ -224,10 +229,10 @@ mod tests {
         let right = secret(1_000_000);
         for number in 1.. {
             if let Ok(permit) = guess_limiter.begin(&guesser("192.0.2.1"), &right).await {
-                assert_eq!(permit.class, Class::Returning);
+                assert_eq!(permit.class, GuessClass::Returning);
                 break;
             }
-            assert!(number < 10, "it is never cached");
+            assert!(number < 10, "it is never recognised");
             tried(&guess_limiter, flood(number * 20_000)).await;
             tokio::time::sleep(Duration::from_millis(400)).await;
         }

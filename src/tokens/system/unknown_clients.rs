@@ -1,8 +1,8 @@
 //! Answers a client id that is not configured exactly as a wrong secret is answered.
 //!
-//! The answers must not reveal which client ids are configured. An unknown client passes through the same limits and waits
-//! as long as Account Manager takes to refuse; only the call is left out. Its state is separate, so that a flood of
-//! made-up clients evicts no state of configured ones. docs/THREAT-MODEL.md names the remaining difference.
+//! The responses must not reveal which client ids are configured. An unknown client passes through the same limits and
+//! waits as long as Account Manager takes to reject a secret; only the call is left out. The state is separate, so that
+//! a flood of made-up clients evicts no state of configured ones. docs/THREAT-MODEL.md names the remaining difference.
 
 use std::{
     collections::HashMap,
@@ -21,19 +21,20 @@ use super::{
 };
 use crate::{time::random_fraction, tokens::single_flight::SingleFlight, types::TenantId};
 
-/// A refusal is answered at a whole multiple of this time after the permit began. Account Manager's refusals take less.
-const REFUSED_AT: Duration = Duration::from_millis(500);
-/// What Account Manager takes to refuse, until it has refused one.
-const USUAL: Duration = Duration::from_millis(150);
+/// A rejection is answered at a multiple of this time after the verification began. Account Manager's rejections take
+/// less.
+const REJECTION_INTERVAL: Duration = Duration::from_millis(500);
+/// The assumed time of a rejection, until Account Manager has rejected one.
+const DEFAULT_REJECTION_TIME: Duration = Duration::from_millis(150);
 
-/// What is known of Account Manager's answers for one tenant.
+/// The observed responses of Account Manager for one tenant.
 #[derive(Debug, Clone, Copy)]
 struct Observed {
-    refused_within: Duration,
+    rejected_within: Duration,
     fails_until: Option<Instant>,
 }
 
-/// Clients that are not configured, and what it takes to answer them like the others.
+/// The state that answers clients that are not configured.
 #[derive(Debug)]
 pub(super) struct UnknownClients {
     guess_limiter: GuessLimiter,
@@ -53,29 +54,30 @@ impl UnknownClients {
         }
     }
 
-    /// Account Manager refused a configured client after this time.
-    pub(super) fn observe_refusal(&self, tenant: &TenantId, took: Duration) {
+    /// Notes that Account Manager rejected a configured client after this time.
+    pub(super) fn observe_rejection(&self, tenant: &TenantId, took: Duration) {
         self.observe(tenant, |observed| {
-            *observed = Observed { refused_within: (observed.refused_within * 3 + took) / 4, fails_until: None };
+            *observed = Observed { rejected_within: (observed.rejected_within * 3 + took) / 4, fails_until: None };
         });
     }
 
-    /// Account Manager failed. Until it answers again, or for [`MAX_BACKOFF`], a configured client would hear so.
+    /// Notes that Account Manager failed. A configured client would get this error until Account Manager responds
+    /// again, or for [`MAX_BACKOFF`].
     pub(super) fn observe_failure(&self, tenant: &TenantId) {
         self.observe(tenant, |observed| observed.fails_until = Some(Instant::now() + MAX_BACKOFF));
     }
 
-    /// Account Manager accepted a configured client.
+    /// Notes that Account Manager accepted a configured client.
     pub(super) fn observe_success(&self, tenant: &TenantId) {
         self.observe(tenant, |observed| observed.fails_until = None);
     }
 
     fn observe(&self, tenant: &TenantId, change: impl FnOnce(&mut Observed)) {
-        let unknown = Observed { refused_within: USUAL, fails_until: None };
+        let unknown = Observed { rejected_within: DEFAULT_REJECTION_TIME, fails_until: None };
         change(self.observed.lock().entry(tenant.clone()).or_insert(unknown));
     }
 
-    /// Refuses a client that is not configured.
+    /// Rejects a client that is not configured.
     pub(super) async fn refuse(
         self: &Arc<Self>,
         verified_secrets: &Arc<VerifiedSecrets>,
@@ -89,13 +91,13 @@ impl UnknownClients {
         let work = || {
             let (unknown_clients, verified_secrets) = (Arc::clone(self), Arc::clone(verified_secrets));
             let (credentials, key) = (credentials.clone(), key.clone());
-            async move { unknown_clients.imitate_refusal(&verified_secrets, guesser, &credentials, key).await }
+            async move { unknown_clients.imitate_rejection(&verified_secrets, guesser, &credentials, key).await }
         };
         let (failure, _) = self.exchanges.join(key, work).await;
         failure.unwrap_or(SystemTokenFailure::Unavailable { retry_after: MIN_BACKOFF })
     }
 
-    async fn imitate_refusal(
+    async fn imitate_rejection(
         &self,
         verified_secrets: &VerifiedSecrets,
         guesser: Guesser,
@@ -105,30 +107,30 @@ impl UnknownClients {
         let permit = match self.guess_limiter.begin(&guesser, &key.credentials).await {
             Ok(permit) => permit,
             Err(retry_after) => {
-                // There is no such proof, but to look takes time.
+                // The store has no entry, but the lookup takes the same time.
                 verified_secrets.is_shared(&key.credentials, credentials).await;
                 return SystemTokenFailure::TooManyGuesses { retry_after };
             }
         };
         let began = Instant::now();
         let observed = self.observed.lock().get(&key.tenant).copied();
-        let Observed { refused_within, fails_until } =
-            observed.unwrap_or(Observed { refused_within: USUAL, fails_until: None });
+        let Observed { rejected_within, fails_until } =
+            observed.unwrap_or(Observed { rejected_within: DEFAULT_REJECTION_TIME, fails_until: None });
         if fails_until.is_some_and(|until| until > began) {
             return SystemTokenFailure::Unavailable { retry_after: MIN_BACKOFF };
         }
-        tokio::time::sleep(refused_within.mul_f64(0.75 + 0.5 * random_fraction())).await;
+        tokio::time::sleep(rejected_within.mul_f64(0.75 + 0.5 * random_fraction())).await;
         self.guess_limiter.refused(&permit);
         drop(permit);
-        until_refused(began).await;
+        until_rejection_time(began).await;
         self.failures.insert(key, Instant::now());
         SystemTokenFailure::CredentialsRejected
     }
 }
 
-/// Waits until a refusal of a permit that began then is answered.
-pub(super) async fn until_refused(began: Instant) {
-    let took = u32::try_from(began.elapsed().as_millis() / REFUSED_AT.as_millis()).unwrap_or(u32::MAX - 1);
-    let at = began + REFUSED_AT.saturating_mul(took + 1);
+/// Waits until the rejection of a verification that began at this time is answered.
+pub(super) async fn until_rejection_time(began: Instant) {
+    let took = u32::try_from(began.elapsed().as_millis() / REJECTION_INTERVAL.as_millis()).unwrap_or(u32::MAX - 1);
+    let at = began + REJECTION_INTERVAL.saturating_mul(took + 1);
     tokio::time::sleep_until(at.into()).await;
 }
