@@ -189,7 +189,7 @@ impl Gateway {
         let identity = self.stages.authn.identify(tenant, route, request, audit).await?;
         let grant = authz::check(identity, tenant, route)?;
         let refreshes = match &grant {
-            Grant::Shopper(token) if token.shopper.marks.tsob => Box::pin(self.may_refresh(token, audit)).await?,
+            Grant::Shopper(token) if token.shopper.delegation.tsob => Box::pin(self.may_refresh(token, audit)).await?,
             Grant::OnBehalf(caller, subject) => {
                 // A new guest costs a call to SLAS, so the rate limit of the caller comes first.
                 if matches!(subject.shopper, SubjectShopper::NewGuest) {
@@ -319,7 +319,7 @@ impl Gateway {
             let problem = "The token was issued to another client than the clientId.";
             return Err(GatewayError::RequestInvalid(problem.into()));
         }
-        if token.shopper.marks.tsob && !self.may_refresh(&token, audit).await? {
+        if token.shopper.delegation.tsob && !self.may_refresh(&token, audit).await? {
             let problem = "the gateway did not issue it; refresh it where it was issued";
             return Err(GatewayError::TokenInvalid(problem.into()));
         }

@@ -1,9 +1,7 @@
-//! Signed tokens as text: one strict reading of a compact JWS (RFC 7515) and its signature.
+//! Signed tokens: strict parsing of a compact JWS (RFC 7515), and signature verification.
 //!
-//! Owns what makes a token well-formed, and the check of its signature under one key. Refuses to
-//! know what the claims mean, where keys come from, and what time it is. The algorithm is always the
-//! caller's; what the token says of itself can only agree or be refused (RFC 8725, 3.1), and the
-//! header's `jwk`, `jku`, `x5u` and `x5c` are never looked at.
+//! The caller chooses the algorithm. A token whose header names another one is rejected (RFC 8725, 3.1). The header's `jwk`, `jku`,
+//! `x5u` and `x5c` are never read. This module does not interpret claims, and does not know the time.
 
 pub mod expiry;
 mod key;
@@ -17,22 +15,22 @@ use jsonwebtoken::Algorithm;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-pub use self::key::{Signed, VerifyingKey};
+pub use self::key::{SigningInput, VerifyingKey};
 
-/// Longest token that is looked at, bytes. SLAS's are about 1,100; a larger one is refused unread.
+/// Maximum bytes of a token. SLAS's tokens have about 1,100. A longer one is rejected unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// SHA-256 of a token's signed part: its name wherever a token must be recognised and itself must not
-/// stand. Only the name of a token that verified says anything.
+/// The SHA-256 of a token's signed part, which identifies the token in caches, stores and logs. Only the digest of a verified
+/// token has a meaning.
 pub type TokenDigest = [u8; 32];
 
-/// The name of a token, whichever of its two signatures it has.
+/// The digest of a token. It does not depend on the signature: ECDSA allows several signatures of one text.
 #[must_use]
 pub fn token_digest(token: &str) -> TokenDigest {
-    sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed))
+    sha256(token.rsplit_once('.').map_or(token, |(signing_input, _)| signing_input))
 }
 
-/// SHA-256 of a text.
+/// The SHA-256 of a text.
 #[must_use]
 pub fn sha256(text: impl AsRef<[u8]>) -> [u8; 32] {
     let mut bytes = [0; 32];
@@ -40,7 +38,7 @@ pub fn sha256(text: impl AsRef<[u8]>) -> [u8; 32] {
     bytes
 }
 
-/// `Bearer` and a token, marked so that no library prints it.
+/// The header value `Bearer` with a token, marked as sensitive. `None` if the token has a character that no header may have.
 #[must_use]
 pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).ok()?;
@@ -48,11 +46,11 @@ pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Why a text is not a token that could be verified at all.
+/// An error of a token's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum ParseError {
     /// Longer than [`MAX_TOKEN_BYTES`].
-    #[error("the token is too long")]
+    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
     /// Not three parts separated by dots.
     #[error("the token is not a compact JWS of three parts")]
@@ -60,37 +58,37 @@ pub enum Malformed {
     /// A part is not canonical base64url without padding.
     #[error("a part of the token is not canonical base64url")]
     NotBase64Url,
-    /// The header is not the JSON object it should be.
-    #[error("the token's header is not readable")]
-    HeaderUnreadable,
-    /// The header names another algorithm than the one of this issuer.
+    /// The header is not the expected JSON object.
+    #[error("the token's header is unreadable")]
+    InvalidHeader,
+    /// The header names another algorithm than the issuer's.
     #[error("the token's algorithm is not the issuer's")]
-    AlgorithmRefused,
-    /// The header asks for an extension (`crit`, `b64`, `enc`, `zip`).
-    #[error("the token's header asks for an extension that is not accepted")]
-    ExtensionRefused,
-    /// The header names no key.
-    #[error("the token names no key")]
-    KeyMissing,
-    /// The claims are not the JSON object they should be.
-    #[error("the token's claims are not readable")]
-    ClaimsUnreadable,
+    WrongAlgorithm,
+    /// The header has an extension (`crit`, `b64`, `enc`, `zip`).
+    #[error("the token's header has an unsupported extension (crit, b64, enc or zip)")]
+    UnsupportedExtension,
+    /// The header has no key id.
+    #[error("the token's header has no kid")]
+    MissingKid,
+    /// The claims are not the expected JSON object.
+    #[error("the token's claims are unreadable")]
+    InvalidClaims,
 }
 
-/// Why a well-formed token was not accepted under a key.
+/// An error of a well-formed token's verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unverifiable {
-    /// The signature is not this key's over this text.
+pub enum VerifyError {
+    /// The signature is not by this key.
     #[error("the token's signature does not verify")]
-    SignatureWrong,
-    /// The signature verifies, but the claims are not the JSON object they should be.
+    InvalidSignature,
+    /// The signature verifies, but the claims are not the expected JSON object.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] ParseError),
 }
 
-/// A token that has the right form. Nothing in it has been verified.
+/// A well-formed token whose signature has not been verified.
 #[derive(Debug)]
-pub struct Unverified<'a> {
+pub struct UnverifiedToken<'a> {
     algorithm: Algorithm,
     kid: String,
     signing_input: &'a str,
@@ -98,30 +96,30 @@ pub struct Unverified<'a> {
     signature: &'a str,
 }
 
-/// What a token says of itself. Good only for choosing whose keys to try, and whether to ask for them.
+/// Claims of an unverified token. They may only choose the key set, and whether to fetch it.
 #[derive(Debug, Default, Deserialize)]
-pub struct ClaimedOrigin {
-    /// Who issued it (`iss`).
+pub struct UnverifiedClaims {
+    /// The issuer (`iss`).
     #[serde(default, rename = "iss")]
     pub issuer: Option<String>,
-    /// When, seconds since 1970 (`iat`).
+    /// The issue time (`iat`), in seconds since 1970.
     #[serde(default, rename = "iat", deserialize_with = "whole_number")]
     pub issued_at: Option<u64>,
 }
 
-/// Whom a token is for (`aud`; RFC 7519, 4.1.3): one text, or a list of texts.
+/// The audience of a token (`aud`; RFC 7519, 4.1.3): one text, or a list of texts.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Audience<'t> {
     /// One text.
     #[serde(borrow)]
     One(Cow<'t, str>),
-    /// A list, which may be empty: the token is then for nobody.
+    /// A list. A token with an empty list has no audience.
     List(Vec<Cow<'t, str>>),
 }
 
 impl Audience<'_> {
-    /// Whether a token is for this recipient, perhaps among others. Case counts.
+    /// Whether the audience includes this recipient. The comparison is case-sensitive.
     #[must_use]
     pub fn includes(&self, recipient: &str) -> bool {
         match self {
@@ -138,99 +136,100 @@ struct Header {
     typ: Option<String>,
     #[serde(default)]
     kid: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    crit: bool,
-    #[serde(default, deserialize_with = "present")]
-    b64: bool,
-    #[serde(default, deserialize_with = "present")]
-    enc: bool,
-    #[serde(default, deserialize_with = "present")]
-    zip: bool,
+    #[serde(default, rename = "crit", deserialize_with = "is_present")]
+    has_crit: bool,
+    #[serde(default, rename = "b64", deserialize_with = "is_present")]
+    has_b64: bool,
+    #[serde(default, rename = "enc", deserialize_with = "is_present")]
+    has_enc: bool,
+    #[serde(default, rename = "zip", deserialize_with = "is_present")]
+    has_zip: bool,
 }
 
-/// Whether a member is there, whatever its value, `null` included.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+/// Whether a member is present, with any value, `null` included.
+fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
 }
 
-/// A whole number; nothing for any other value.
+/// A whole number. `None` for any other value.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     serde_json::Value::deserialize(deserializer).map(|value| value.as_u64())
 }
 
-impl<'a> Unverified<'a> {
-    /// Reads a compact JWS whose algorithm must be `algorithm`.
+impl<'a> UnverifiedToken<'a> {
+    /// Parses a compact JWS with this algorithm.
     ///
     /// # Errors
-    /// [`Malformed`], with the first thing that is wrong.
-    pub fn read(token: &'a str, algorithm: Algorithm) -> Result<Self, Malformed> {
+    /// [`ParseError`] with the first violation found.
+    pub fn parse(token: &'a str, algorithm: Algorithm) -> Result<Self, ParseError> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Malformed::TooLong);
+            return Err(ParseError::TooLong);
         }
-        let (signing_input, signature) = token.rsplit_once('.').ok_or(Malformed::NotCompact)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(Malformed::NotCompact)?;
+        let (signing_input, signature) = token.rsplit_once('.').ok_or(ParseError::NotCompact)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(ParseError::NotCompact)?;
         if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {
-            return Err(Malformed::NotCompact);
+            return Err(ParseError::NotCompact);
         }
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Malformed::NotBase64Url);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Malformed::HeaderUnreadable)?;
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| ParseError::NotBase64Url);
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| ParseError::InvalidHeader)?;
         decode(signature)?;
         if header.alg != algorithm_name(algorithm) {
-            return Err(Malformed::AlgorithmRefused);
+            return Err(ParseError::WrongAlgorithm);
         }
-        if header.crit || header.b64 || header.enc || header.zip {
-            return Err(Malformed::ExtensionRefused);
+        if header.has_crit || header.has_b64 || header.has_enc || header.has_zip {
+            return Err(ParseError::UnsupportedExtension);
         }
         if header.typ.is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt")) {
-            return Err(Malformed::HeaderUnreadable);
+            return Err(ParseError::InvalidHeader);
         }
-        let kid = header.kid.filter(|kid| (1..=256).contains(&kid.len())).ok_or(Malformed::KeyMissing)?;
+        let kid = header.kid.filter(|kid| (1..=256).contains(&kid.len())).ok_or(ParseError::MissingKid)?;
         Ok(Self { algorithm, kid, signing_input, payload: decode(payload)?, signature })
     }
 
-    /// The key that the token says signed it.
+    /// The key id that the header names.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// What the token says of its origin before verification. Nothing, if it cannot be read.
+    /// The token's issuer and issue time, unverified. Both are `None` if the claims are unreadable.
     #[must_use]
-    pub fn claimed_origin(&self) -> ClaimedOrigin {
+    pub fn unverified_claims(&self) -> UnverifiedClaims {
         serde_json::from_slice(&self.payload).unwrap_or_default()
     }
 
-    /// Checks the signature and only then hands out the claims, and the token's name.
+    /// Verifies the signature. Returns the claims and the token's digest.
     ///
     /// # Errors
-    /// [`Unverifiable`].
+    /// [`VerifyError::InvalidSignature`] if the signature is not by this key, [`VerifyError::Malformed`] if the claims are
+    /// unreadable.
     pub fn verify<'c, Claims: Deserialize<'c>>(
         &'c self,
         key: &VerifyingKey,
-    ) -> Result<(Claims, TokenDigest), Unverifiable> {
-        let signed = Signed::of(self.signing_input.as_bytes());
-        if key.algorithm() != self.algorithm || !key.verifies(&signed, self.signature) {
-            return Err(Unverifiable::SignatureWrong);
+    ) -> Result<(Claims, TokenDigest), VerifyError> {
+        let signing_input = SigningInput::new(self.signing_input.as_bytes());
+        if key.algorithm() != self.algorithm || !key.verifies(&signing_input, self.signature) {
+            return Err(VerifyError::InvalidSignature);
         }
-        let claims = serde_json::from_slice(&self.payload).map_err(|_| Malformed::ClaimsUnreadable)?;
-        Ok((claims, signed.sha256()))
+        let claims = serde_json::from_slice(&self.payload).map_err(|_| ParseError::InvalidClaims)?;
+        Ok((claims, signing_input.sha256()))
     }
 }
 
-/// Whether a token's header names Account Manager's algorithm. Says nothing of its truth: it only
-/// chooses which verification the token goes through.
+/// Whether a token's header names Account Manager's algorithm. The header is unverified: the result only chooses the verifier.
 #[must_use]
-pub fn claims_to_be_of_account_manager(token: &str) -> bool {
+pub fn has_system_token_algorithm(token: &str) -> bool {
     #[derive(Deserialize)]
-    struct Claim {
+    struct AlgorithmHeader {
         alg: String,
     }
     let header = token.split('.').next().filter(|header| header.len() <= MAX_TOKEN_BYTES).unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
-    serde_json::from_slice::<Claim>(&header).is_ok_and(|claim| claim.alg == algorithm_name(Algorithm::RS256))
+    serde_json::from_slice::<AlgorithmHeader>(&header)
+        .is_ok_and(|header| header.alg == algorithm_name(Algorithm::RS256))
 }
 
-/// The registered name (RFC 7518, 3.1) of the algorithms that Salesforce's issuers use.
+/// The registered name (RFC 7518, 3.1) of an algorithm of Salesforce's issuers.
 fn algorithm_name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::ES256 => "ES256",
@@ -248,25 +247,25 @@ mod tests {
         format!("{}.{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()), encode(signature))
     }
 
-    fn refusal(text: &str) -> Malformed {
-        Unverified::read(text, Algorithm::ES256).unwrap_err()
+    fn parse_error(text: &str) -> ParseError {
+        UnverifiedToken::parse(text, Algorithm::ES256).unwrap_err()
     }
 
     #[test]
-    fn only_the_issuers_algorithm_is_read() {
+    fn algorithm_other_than_the_issuers_is_rejected() {
         for alg in ["none", "None", "NONE", "nOnE", "HS256", "RS256", "ES384", "EdDSA", "es256", "ES256 ", ""] {
             let text = token(&format!(r#"{{"alg":"{alg}","kid":"k"}}"#), "{}", &[1; 64]);
-            assert_eq!(refusal(&text), Malformed::AlgorithmRefused, "{alg:?}");
+            assert_eq!(parse_error(&text), ParseError::WrongAlgorithm, "{alg:?}");
         }
-        assert_eq!(refusal(&token(r#"{"kid":"k"}"#, "{}", &[1; 64])), Malformed::HeaderUnreadable);
+        assert_eq!(parse_error(&token(r#"{"kid":"k"}"#, "{}", &[1; 64])), ParseError::InvalidHeader);
         assert_eq!(
-            refusal(&token(r#"{"alg":"none","alg":"ES256","kid":"k"}"#, "{}", &[1; 64])),
-            Malformed::HeaderUnreadable
+            parse_error(&token(r#"{"alg":"none","alg":"ES256","kid":"k"}"#, "{}", &[1; 64])),
+            ParseError::InvalidHeader
         );
     }
 
     #[test]
-    fn extensions_are_refused_even_as_null() {
+    fn header_extensions_are_rejected_even_as_null() {
         for member in [
             r#""crit":["exp"]"#,
             r#""crit":null"#,
@@ -276,12 +275,12 @@ mod tests {
             r#""zip":"DEF""#,
         ] {
             let text = token(&format!(r#"{{"alg":"ES256","kid":"k",{member}}}"#), "{}", &[1; 64]);
-            assert_eq!(refusal(&text), Malformed::ExtensionRefused, "{member}");
+            assert_eq!(parse_error(&text), ParseError::UnsupportedExtension, "{member}");
         }
     }
 
     #[test]
-    fn audience_includes_exactly_what_it_names() {
+    fn audience_includes_only_the_named_recipients() {
         let includes = |json: &str| serde_json::from_str::<Audience<'_>>(json).is_ok_and(|aud| aud.includes("a/b"));
         for json in [r#""a/b""#, r#"["a/b"]"#, r#"["x", "a/b", "y"]"#, r#""a\/b""#, r#"["a\/b", "a/b"]"#] {
             assert!(includes(json), "{json}");
@@ -305,29 +304,29 @@ mod tests {
     }
 
     #[test]
-    fn a_key_must_be_named() {
+    fn header_without_kid_is_rejected() {
         for header in [r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","kid":""}"#, r#"{"alg":"ES256","kid":null}"#] {
-            assert_eq!(refusal(&token(header, "{}", &[1; 64])), Malformed::KeyMissing, "{header}");
+            assert_eq!(parse_error(&token(header, "{}", &[1; 64])), ParseError::MissingKid, "{header}");
         }
     }
 
     #[test]
-    fn one_token_has_one_spelling() {
+    fn non_canonical_encoding_is_rejected() {
         let good = token(r#"{"alg":"ES256","kid":"k"}"#, r#"{"a":1}"#, &[1; 64]);
-        assert!(Unverified::read(&good, Algorithm::ES256).is_ok());
+        assert!(UnverifiedToken::parse(&good, Algorithm::ES256).is_ok());
         let padded = format!("{good}==");
         let (rest, last) = good.split_at(good.len() - 1);
-        // 64 bytes end in a character that carries two unused bits: any other spelling of it must be refused.
+        // The last character of 64 encoded bytes has two unused bits, which must be zero.
         assert_eq!(last, "Q");
         for other in ["R", "S", "Z"] {
-            assert_eq!(refusal(&format!("{rest}{other}")), Malformed::NotBase64Url);
+            assert_eq!(parse_error(&format!("{rest}{other}")), ParseError::NotBase64Url);
         }
-        assert_eq!(refusal(&padded), Malformed::NotBase64Url);
-        assert_eq!(refusal(&good.replacen('.', ".\n", 1)), Malformed::NotBase64Url);
-        assert_eq!(refusal(&format!("{good}.x")), Malformed::NotCompact);
+        assert_eq!(parse_error(&padded), ParseError::NotBase64Url);
+        assert_eq!(parse_error(&good.replacen('.', ".\n", 1)), ParseError::NotBase64Url);
+        assert_eq!(parse_error(&format!("{good}.x")), ParseError::NotCompact);
         for text in ["", ".", "..", "a.b", "a..b", r#"{"payload":"","signatures":[]}"#] {
-            assert_eq!(refusal(text), Malformed::NotCompact, "{text:?}");
+            assert_eq!(parse_error(text), ParseError::NotCompact, "{text:?}");
         }
-        assert_eq!(refusal(&"a".repeat(MAX_TOKEN_BYTES + 1)), Malformed::TooLong);
+        assert_eq!(parse_error(&"a".repeat(MAX_TOKEN_BYTES + 1)), ParseError::TooLong);
     }
 }

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use shopper_gateway::{
     gateway::{headers, path::RequestPath, policy::Operations},
     tokens::on_behalf::{ECOM_IDP, OnBehalfSubject, SubjectShopper},
-    verify::{HashedToken, system_token::JudgedBy},
+    verify::{HashedToken, system_token::AuthorizationModel},
 };
 use tokio::runtime::Runtime;
 
@@ -122,7 +122,11 @@ fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) 
         bencher.iter(|| {
             runtime.block_on(async {
                 black_box(
-                    bench.systems.verify(&HashedToken::new(black_box(&token)), &tenant, JudgedBy::Scopes).await.is_ok(),
+                    bench
+                        .systems
+                        .verify(&HashedToken::new(black_box(&token)), &tenant, AuthorizationModel::Scopes)
+                        .await
+                        .is_ok(),
                 )
             })
         });

@@ -111,20 +111,20 @@ fn tokens(runtime: &Runtime, bench: &Parts) {
         }
         let organization = &bench.organization;
         let seen = |token: &str| {
-            if bench.verifier.seen_before(&HashedToken::new(token), organization).ok().flatten().is_none() {
+            if bench.verifier.cached(&HashedToken::new(token), organization).ok().flatten().is_none() {
                 runtime.block_on(async { black_box(bench.verify(token).await.shopper.expires_at) });
             }
         };
-        let (before, known) = (resident_bytes(), bench.verifier.remembered());
+        let (before, known) = (resident_bytes(), bench.verifier.cached_tokens());
         tokens.iter().for_each(|token| seen(token));
-        let taken = resident_bytes().saturating_sub(before) / (bench.verifier.remembered() - known).max(1);
+        let taken = resident_bytes().saturating_sub(before) / (bench.verifier.cached_tokens() - known).max(1);
         let one = each(|turn| seen(&tokens[scattered(turn) % count]));
         let two = std::thread::scope(|scope| {
             let run = || each(|turn| seen(&tokens[scattered(turn) % count]));
             let (one, other) = (scope.spawn(run), scope.spawn(run));
             (one.join().unwrap() + other.join().unwrap()) / 2
         });
-        let remembered = bench.verifier.remembered();
+        let remembered = bench.verifier.cached_tokens();
         let bytes = if count == 100_000 { taken.to_string() } else { "–".to_owned() };
         println!("| {count} | {} | {} | {remembered} | {bytes} |", one.as_nanos(), two.as_nanos());
     }

@@ -28,7 +28,7 @@ struct MissingKeys {
 impl Readiness {
     /// The current readiness.
     pub(super) fn new(snapshot: &Snapshot, in_flight: &RequestTracker) -> Self {
-        let (keys, draining) = (snapshot.shoppers.has_all_keys(), in_flight.is_draining());
+        let (keys, draining) = (snapshot.shoppers.has_usable_keys(), in_flight.is_draining());
         let keys_missing = snapshot
             .key_rings
             .iter()

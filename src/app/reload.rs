@@ -82,7 +82,7 @@ impl Reloader {
 
     /// Returns when every organization has a key set, so that requests can be served.
     pub async fn wait_until_ready(&self) {
-        while !self.snapshot.load().shoppers.has_all_keys() {
+        while !self.snapshot.load().shoppers.has_usable_keys() {
             tokio::time::sleep(READY_POLL_INTERVAL).await;
         }
     }

@@ -81,7 +81,7 @@ fn describe(operations: &Operations, decoded: &DecodedToken, verdict: &Verdict) 
 /// Whether the policy lets this token through for an operation, as far as kind, mark, scope and caller go.
 fn may_call(operation: &Operation, decoded: &DecodedToken, verdict: &Verdict) -> bool {
     if !decoded.is_system {
-        return operation.for_shopper(decoded.marks).any(|security| security.is_met_by(&decoded.scopes));
+        return operation.for_shopper(decoded.delegation).any(|security| security.is_met_by(&decoded.scopes));
     }
     let is_met = |security: &Security| match security.kind {
         SecurityKind::System => !decoded.is_role_based() && security.is_met_by(&decoded.scopes),

@@ -33,7 +33,7 @@ use crate::{
     verify::{
         HashedToken,
         shopper_token::{ShopperVerifier, VerifiedToken},
-        system_token::{JudgedBy, SystemClient},
+        system_token::{AuthorizationModel, SystemClient},
     },
 };
 
@@ -109,13 +109,13 @@ impl Authenticator {
         };
         if let Some(token) = &token {
             let span = spans::verify("slas");
-            let seen = span.in_scope(|| self.shoppers.seen_before(token, &route.organization))?;
+            let seen = span.in_scope(|| self.shoppers.cached(token, &route.organization))?;
             if let Some(verified) = seen {
                 return Ok(Identity::Shopper(verified));
             }
         }
         let is_system = match &authorization {
-            Authorization::Bearer(token) => jwt::claims_to_be_of_account_manager(token.expose_secret()),
+            Authorization::Bearer(token) => jwt::has_system_token_algorithm(token.expose_secret()),
             Authorization::Basic(_) => operation.accepts_system(),
             // A client certificate on a system operation is an attempt to authenticate as a trusted system. The gateway
             // rejects an unknown certificate instead of trying shopper authentication.
@@ -194,8 +194,8 @@ impl Authenticator {
     pub(super) async fn shopper(&self, tenant: &Tenant, head: &Parts) -> Result<VerifiedToken, GatewayError> {
         let authorization = Authorization::read(&head.headers)?;
         let Authorization::Bearer(token) = authorization else { return Err(not_bearer(&authorization)) };
-        if jwt::claims_to_be_of_account_manager(token.expose_secret()) {
-            verify_system(tenant, token.expose_secret(), JudgedBy::Scopes).await?;
+        if jwt::has_system_token_algorithm(token.expose_secret()) {
+            verify_system(tenant, token.expose_secret(), AuthorizationModel::Scopes).await?;
             return Err(GatewayError::TokenKindWrong(RequiredToken::Shopper));
         }
         self.verify_shopper(&HashedToken::new(token.expose_secret()), &tenant.settings.organization).await
@@ -219,9 +219,9 @@ impl Authenticator {
         audit: &mut AuditRecord,
     ) -> Result<ClaimedCaller, GatewayError> {
         match Authorization::read(&request.head.headers)? {
-            Authorization::Bearer(token) if jwt::claims_to_be_of_account_manager(token.expose_secret()) => {
+            Authorization::Bearer(token) if jwt::has_system_token_algorithm(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
-                let judged_by = if by_role { JudgedBy::Roles } else { JudgedBy::Scopes };
+                let judged_by = if by_role { AuthorizationModel::Roles } else { AuthorizationModel::Scopes };
                 let client = verify_system(tenant, token.expose_secret(), judged_by).await?;
                 audit.actor = Some(client.client.to_string());
                 let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
@@ -333,7 +333,11 @@ fn not_bearer(authorization: &Authorization<'_>) -> GatewayError {
 }
 
 /// Verifies a token of Account Manager.
-async fn verify_system(tenant: &Tenant, token: &str, judged_by: JudgedBy) -> Result<Arc<SystemClient>, GatewayError> {
+async fn verify_system(
+    tenant: &Tenant,
+    token: &str,
+    judged_by: AuthorizationModel,
+) -> Result<Arc<SystemClient>, GatewayError> {
     let Some(systems) = &tenant.systems else {
         return Err(GatewayError::TokenInvalid("this organization has no Account Manager configured".into()));
     };

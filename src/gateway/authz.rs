@@ -73,7 +73,7 @@ pub(super) fn shopper(
     operation: &Operation,
     requested_site: Option<&SiteId>,
 ) -> Result<(), GatewayError> {
-    let alternatives = || operation.for_shopper(shopper.marks);
+    let alternatives = || operation.for_shopper(shopper.delegation);
     if alternatives().next().is_none() {
         return Err(GatewayError::TokenKindWrong(required_token(operation)));
     }

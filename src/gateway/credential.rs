@@ -148,7 +148,7 @@ impl UpstreamCredential {
     #[must_use]
     pub fn caller_label(&self) -> &str {
         match &self.0 {
-            Source::Shopper(shopper) | Source::Session(shopper, _) if shopper.registered => "registered",
+            Source::Shopper(shopper) | Source::Session(shopper, _) if shopper.is_registered => "registered",
             Source::Shopper(_) | Source::Session(..) => "guest",
             Source::Caller(caller) | Source::System(caller, _) | Source::OnBehalf(caller, _) => &caller.settings.name,
             Source::Slas | Source::SlasClient(..) => "slas",

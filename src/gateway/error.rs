@@ -206,14 +206,14 @@ impl From<PathError> for GatewayError {
 impl From<TokenError> for GatewayError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::OrganizationWrong => Self::TokenWrongOrganization,
+            TokenError::WrongOrganization => Self::TokenWrongOrganization,
             TokenError::KeysUnavailable => Self::KeysUnavailable,
             TokenError::Malformed(_)
-            | TokenError::SignatureWrong
-            | TokenError::KeyUnknown
+            | TokenError::InvalidSignature
+            | TokenError::UnknownKey
             | TokenError::NotYetValid
-            | TokenError::IssuerWrong
-            | TokenError::NotAShoppers => Self::TokenInvalid(error.to_string()),
+            | TokenError::WrongIssuer
+            | TokenError::NotAShopperToken => Self::TokenInvalid(error.to_string()),
         }
     }
 }
@@ -224,7 +224,7 @@ impl From<SystemTokenError> for GatewayError {
         match error {
             SystemTokenError::Invalid => Self::TokenInvalid(error.to_string()),
             SystemTokenError::Expired => Self::TokenExpired,
-            SystemTokenError::TenantWrong => Self::TokenWrongOrganization,
+            SystemTokenError::WrongTenant => Self::TokenWrongOrganization,
             SystemTokenError::KeysUnavailable => Self::KeysUnavailable,
         }
     }

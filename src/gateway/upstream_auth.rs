@@ -81,7 +81,7 @@ impl UpstreamAuth {
         refreshes: bool,
         audit: &mut AuditRecord,
     ) -> Result<UpstreamCredential, GatewayError> {
-        if token.shopper.marks.taob {
+        if token.shopper.delegation.taob {
             let agent = token.shopper.agent.as_deref().unwrap_or("agent");
             self.note_shopper(&token.shopper, Event::Agent, agent, audit);
         }

@@ -88,7 +88,7 @@ impl KeySet {
                 }
                 None => seen.insert(kid.clone(), material),
             };
-            let Some(key) = VerifyingKey::of(&jwk) else { continue };
+            let Some(key) = VerifyingKey::from_jwk(&jwk) else { continue };
             set.keys.insert(kid.clone(), Arc::new(key));
             set.jwks.insert(kid, jwk);
         }
@@ -184,7 +184,7 @@ mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     use super::*;
-    use crate::jwt::Signed;
+    use crate::jwt::SigningInput;
 
     const EC: &str = r#""kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0""#;
 
@@ -344,9 +344,9 @@ mod tests {
             let (signed, signature) = token.rsplit_once('.').unwrap();
             let set = KeySet::parse(serde_json::json!({"keys": [key]}).to_string().as_bytes(), algorithm);
             let genuine = set.is_some_and(|set| {
-                set.keys
-                    .values()
-                    .any(|key| key.algorithm() == algorithm && key.verifies(&Signed::of(signed.as_bytes()), signature))
+                set.keys.values().any(|key| {
+                    key.algorithm() == algorithm && key.verifies(&SigningInput::new(signed.as_bytes()), signature)
+                })
             });
             assert_eq!(genuine, valid, "{comment}");
             accepted += usize::from(genuine);

@@ -1,4 +1,4 @@
-//! The public keys of issuers, read once, so that a signature costs no more than its verification.
+//! Public keys of issuers, parsed once and used for many signatures.
 
 use std::ops::RangeInclusive;
 
@@ -12,35 +12,35 @@ use jsonwebtoken::{
     jwk::{AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, RSAKeyParameters},
 };
 
-/// What an uncompressed point begins with (SEC 1, 2.3.3).
-const UNCOMPRESSED: u8 = 4;
-/// Bytes of the modulus of an RSA key that verifies: 2,048 to 8,192 bits.
+/// The first byte of an uncompressed point (SEC 1, 2.3.3).
+const UNCOMPRESSED_POINT: u8 = 4;
+/// The supported bytes of an RSA modulus: 2,048 to 8,192 bits.
 const RSA_MODULUS_BYTES: RangeInclusive<usize> = 256..=1024;
-/// Most bytes of its exponent: 33 bits, as the library takes.
+/// Maximum bytes of an RSA exponent. The library supports 33 bits.
 const MAX_RSA_EXPONENT_BYTES: usize = 5;
-/// Bytes of a coordinate on P-256, never fewer (RFC 7518, 6.2.1.2).
+/// Bytes of a P-256 coordinate, leading zeros included (RFC 7518, 6.2.1.2).
 const COORDINATE_BYTES: usize = 32;
 
-/// What is signed, and its SHA-256, which both algorithms begin with.
-pub struct Signed<'t> {
+/// The signed bytes of a token with their SHA-256, which both algorithms sign.
+pub struct SigningInput<'t> {
     bytes: &'t [u8],
     digest: Digest,
 }
 
-impl std::fmt::Debug for Signed<'_> {
+impl std::fmt::Debug for SigningInput<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signed").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+        f.debug_struct("SigningInput").field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 
-impl<'t> Signed<'t> {
-    /// Hashes it.
+impl<'t> SigningInput<'t> {
+    /// Hashes the signed bytes.
     #[must_use]
-    pub fn of(bytes: &'t [u8]) -> Self {
+    pub fn new(bytes: &'t [u8]) -> Self {
         Self { bytes, digest: digest(&SHA256, bytes) }
     }
 
-    /// Its SHA-256.
+    /// The SHA-256 of the signed bytes.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
@@ -49,7 +49,7 @@ impl<'t> Signed<'t> {
     }
 }
 
-/// A key that verifies signatures of its own algorithm and of no other.
+/// A public key for one algorithm.
 pub struct VerifyingKey(Kind);
 
 enum Kind {
@@ -64,22 +64,22 @@ impl std::fmt::Debug for VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// A published key (RFC 7517). `None` if it is none for ES256 or RS256, or not well-formed.
+    /// Parses a published key (RFC 7517). `None` if it is malformed, or not for ES256 or RS256.
     #[must_use]
-    pub fn of(jwk: &Jwk) -> Option<Self> {
+    pub fn from_jwk(jwk: &Jwk) -> Option<Self> {
         match &jwk.algorithm {
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-                let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point(key)?).ok()?;
+                let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, uncompressed_point(key)?).ok()?;
                 Some(Self(Kind::Es256(key)))
             }
-            AlgorithmParameters::RSA(key) if is_usable(key) => {
+            AlgorithmParameters::RSA(key) if is_supported_rsa(key) => {
                 Some(Self(Kind::Rs256(DecodingKey::from_jwk(jwk).ok()?)))
             }
             _ => None,
         }
     }
 
-    /// The algorithm of its signatures.
+    /// The algorithm of the key.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self.0 {
@@ -88,22 +88,22 @@ impl VerifyingKey {
         }
     }
 
-    /// Whether a signature in base64url is this key's.
+    /// Whether a base64url signature of the signed bytes is by this key.
     #[must_use]
-    pub fn verifies(&self, signed: &Signed<'_>, signature: &str) -> bool {
+    pub fn verifies(&self, input: &SigningInput<'_>, signature: &str) -> bool {
         match &self.0 {
             Kind::Es256(key) => {
                 let signature = URL_SAFE_NO_PAD.decode(signature).unwrap_or_default();
-                key.verify_digest_sig(&signed.digest, &signature).is_ok()
+                key.verify_digest_sig(&input.digest, &signature).is_ok()
             }
-            Kind::Rs256(key) => crypto::verify(signature, signed.bytes, key, Algorithm::RS256).unwrap_or(false),
+            Kind::Rs256(key) => crypto::verify(signature, input.bytes, key, Algorithm::RS256).unwrap_or(false),
         }
     }
 }
 
-/// Whether an RSA key can verify anything: the library refuses other sizes at each verification (RFC 7518, 3.3: 2,048 bits
-/// or more), and an exponent of 1 makes everybody a signer.
-fn is_usable(key: &RSAKeyParameters) -> bool {
+/// Whether the library supports an RSA key's size (RFC 7518, 3.3: 2,048 bits or more) and its exponent is safe. With an exponent
+/// of 1 anyone can sign.
+fn is_supported_rsa(key: &RSAKeyParameters) -> bool {
     let number = |text: &str| {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
@@ -116,8 +116,8 @@ fn is_usable(key: &RSAKeyParameters) -> bool {
         && exponent.last().is_some_and(|last| last % 2 == 1)
 }
 
-fn point(key: &EllipticCurveKeyParameters) -> Option<Vec<u8>> {
-    let mut point = vec![UNCOMPRESSED];
+fn uncompressed_point(key: &EllipticCurveKeyParameters) -> Option<Vec<u8>> {
+    let mut point = vec![UNCOMPRESSED_POINT];
     for coordinate in [&key.x, &key.y] {
         let coordinate = URL_SAFE_NO_PAD.decode(coordinate).ok()?;
         if coordinate.len() != COORDINATE_BYTES {
@@ -140,21 +140,21 @@ mod tests {
 
     fn key(x: &str, y: &str, curve: &str) -> Option<VerifyingKey> {
         let jwk = serde_json::json!({"kty": "EC", "crv": curve, "x": x, "y": y});
-        VerifyingKey::of(&serde_json::from_value(jwk).unwrap())
+        VerifyingKey::from_jwk(&serde_json::from_value(jwk).unwrap())
     }
 
     #[test]
-    fn a_signature_of_the_standard_verifies_and_no_other() {
+    fn only_the_rfc_signature_verifies() {
         let key = key(X, Y, "P-256").unwrap();
-        assert!(key.verifies(&Signed::of(SIGNED.as_bytes()), SIGNATURE));
-        assert!(!key.verifies(&Signed::of(&SIGNED.as_bytes()[1..]), SIGNATURE));
+        assert!(key.verifies(&SigningInput::new(SIGNED.as_bytes()), SIGNATURE));
+        assert!(!key.verifies(&SigningInput::new(&SIGNED.as_bytes()[1..]), SIGNATURE));
         for signature in ["", "AAAA", "*", &SIGNATURE.replace('D', "E"), &"A".repeat(86)] {
-            assert!(!key.verifies(&Signed::of(SIGNED.as_bytes()), signature), "{signature}");
+            assert!(!key.verifies(&SigningInput::new(SIGNED.as_bytes()), signature), "{signature}");
         }
     }
 
     #[test]
-    fn what_is_no_point_of_the_curve_is_no_key() {
+    fn point_off_the_curve_is_rejected() {
         assert!(key(X, X, "P-256").is_none());
         assert!(key(X, Y, "P-384").is_none());
         for part in ["", "AA", "*", &Y[1..], &format!("AA{Y}")] {

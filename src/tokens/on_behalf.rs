@@ -111,9 +111,9 @@ impl SubjectShopper {
     /// and another guest's or a registered shopper's token never matches a USID.
     fn matches(&self, shopper: &Shopper) -> bool {
         match self {
-            Self::Registered { .. } => shopper.registered,
-            Self::NewGuest => !shopper.registered,
-            Self::Guest { usid, .. } => !shopper.registered && shopper.usid == *usid,
+            Self::Registered { .. } => shopper.is_registered,
+            Self::NewGuest => !shopper.is_registered,
+            Self::Guest { usid, .. } => !shopper.is_registered && shopper.usid == *usid,
         }
     }
 }
@@ -145,7 +145,7 @@ impl OnBehalfToken {
     #[must_use]
     pub fn guest(&self) -> Option<&Usid> {
         let shopper = &self.ready.verified.shopper;
-        (!shopper.registered).then_some(&shopper.usid)
+        (!shopper.is_registered).then_some(&shopper.usid)
     }
 }
 
@@ -371,7 +371,7 @@ impl OnBehalfTokens {
     ) -> Result<Result<Arc<ReadyToken>, TokenError>, SessionError> {
         let newest = self.sessions.refresh_if_expired(cached).await?;
         let ready = self.sessions.ready_token(cached, &newest).await;
-        let is_void = matches!(ready, Err(TokenError::KeyUnknown | TokenError::SignatureWrong));
+        let is_void = matches!(ready, Err(TokenError::UnknownKey | TokenError::InvalidSignature));
         let Some(refused) = newest.tokens.last().filter(|_| is_void) else { return Ok(ready) };
         match self.sessions.replace_rejected(cached, refused).await? {
             Some(other) => Ok(self.sessions.ready_token(cached, &other).await),
@@ -478,7 +478,7 @@ impl OnBehalfTokens {
     ) -> OnBehalfResult {
         let ready = self.sessions.verify_issued(&response.access_token, &subject.organization).await;
         let token = on_behalf(subject, name, ready.map(Arc::new))?;
-        if !token.ready.verified.shopper.marks.tsob {
+        if !token.ready.verified.shopper.delegation.tsob {
             tracing::error!(organization = %subject.organization, "SLAS issued an on-behalf token without the mark tsob");
             return Err(OnBehalfError::Slas(SalesforceError::malformed("a token without the mark tsob")));
         }

@@ -1,19 +1,18 @@
-//! The `isb` claim: SLAS's list of facts about the shopper, as `key:value` separated by `::`.
+//! The `isb` claim: a list of facts about the shopper, as `key:value` pairs separated by `::`.
 //!
-//! Owns the grammar and nothing else. Keys that the gateway does not use are passed over; a key that
-//! stands twice makes the whole claim unreadable, because it would have two readings. Marks count only
-//! behind a customer id: what a shopper chose himself (`upn`, `uidn`) stands before it, so a login
-//! id written like a mark gives no mark, and one written like a customer id makes a key stand twice.
+//! Unused keys are ignored. A duplicate key makes the claim invalid, because it would have two readings. A delegation flag counts
+//! only after a customer id. SLAS writes the values that a shopper chose (`upn`, `uidn`) before the customer id. So a login id
+//! that looks like a flag sets no flag, and a login id that looks like a customer id makes a duplicate key.
 
 use std::str::FromStr;
 
-use super::shopper::Marks;
+use super::shopper::Delegation;
 use crate::types::{CustomerId, SiteId};
 
-/// Longest `isb`, characters (SLAS's own limit).
+/// Maximum characters of `isb`, as SLAS limits it.
 pub const MAX_ISB_CHARACTERS: usize = 256;
 
-/// What the gateway uses of `isb`.
+/// The pairs of `isb` that the gateway uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Isb {
     /// `rcid`: the registered customer id.
@@ -22,60 +21,60 @@ pub struct Isb {
     pub guest_customer: Option<CustomerId>,
     /// `chid`: the site.
     pub site: Option<SiteId>,
-    /// `tsob`, `taob`.
-    pub marks: Marks,
-    /// `agent`: who acts for the shopper; counts where a mark would.
+    /// `tsob`, `taob`: the delegation flags.
+    pub delegation: Delegation,
+    /// `agent`: the agent that acts for the shopper. Counts where a flag would count.
     pub agent: Option<Box<str>>,
 }
 
-/// The claim is not such a list.
+/// An error of the `isb` claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UnreadableIsb {
+pub enum IsbError {
     /// Longer than [`MAX_ISB_CHARACTERS`].
-    #[error("isb is too long")]
+    #[error("isb is longer than {MAX_ISB_CHARACTERS} characters")]
     TooLong,
     /// An item is not `key:value`.
     #[error("isb has an item that is not key:value")]
     NotAPair,
-    /// A key stands twice.
-    #[error("isb has a key twice")]
-    Repeated,
-    /// A customer id or site is not one.
+    /// A key occurs twice.
+    #[error("isb has a duplicate key")]
+    DuplicateKey,
+    /// A customer id or site is invalid.
     #[error("isb has an invalid identifier")]
-    InvalidIdentifier,
+    InvalidId,
 }
 
 impl FromStr for Isb {
-    type Err = UnreadableIsb;
+    type Err = IsbError;
 
-    fn from_str(text: &str) -> Result<Self, UnreadableIsb> {
+    fn from_str(text: &str) -> Result<Self, IsbError> {
         if text.chars().count() > MAX_ISB_CHARACTERS {
-            return Err(UnreadableIsb::TooLong);
+            return Err(IsbError::TooLong);
         }
         let mut isb = Self::default();
         let mut seen: Vec<&str> = Vec::with_capacity(8);
         let mut rest = Some(text);
         while let Some(pairs) = rest {
-            // Key first: the colon behind it also begins the separator when the value is empty.
-            let (key, values) = pairs.split_once(':').ok_or(UnreadableIsb::NotAPair)?;
+            // The key is split off first: with an empty value its colon is also the first of the separator.
+            let (key, values) = pairs.split_once(':').ok_or(IsbError::NotAPair)?;
             let (value, others) = values.split_once("::").map_or((values, None), |(value, rest)| (value, Some(rest)));
             if key.is_empty() || value.starts_with(':') {
-                return Err(UnreadableIsb::NotAPair);
+                return Err(IsbError::NotAPair);
             }
             rest = others;
             if seen.contains(&key) {
-                return Err(UnreadableIsb::Repeated);
+                return Err(IsbError::DuplicateKey);
             }
             seen.push(key);
             match key {
-                "rcid" => isb.registered_customer = Some(name(value)?),
-                "gcid" => isb.guest_customer = Some(name(value)?),
-                // SLAS leaves it blank for a client without a channel: the token is of no site, and a shopper's all the same.
+                "rcid" => isb.registered_customer = Some(parse_id(value)?),
+                "gcid" => isb.guest_customer = Some(parse_id(value)?),
+                // SLAS leaves the site blank for a client without a channel. The token is valid, without a site.
                 "chid" if value.trim().is_empty() => {}
-                "chid" => isb.site = Some(name(value)?),
-                "tsob" => isb.marks.tsob = isb.names_a_customer(),
-                "taob" => isb.marks.taob = isb.names_a_customer(),
-                "agent" => isb.agent = isb.names_a_customer().then(|| value.into()),
+                "chid" => isb.site = Some(parse_id(value)?),
+                "tsob" => isb.delegation.tsob = isb.has_customer(),
+                "taob" => isb.delegation.taob = isb.has_customer(),
+                "agent" => isb.agent = isb.has_customer().then(|| value.into()),
                 _ => {}
             }
         }
@@ -84,13 +83,13 @@ impl FromStr for Isb {
 }
 
 impl Isb {
-    fn names_a_customer(&self) -> bool {
+    fn has_customer(&self) -> bool {
         self.registered_customer.is_some() || self.guest_customer.is_some()
     }
 }
 
-fn name<Name: FromStr>(value: &str) -> Result<Name, UnreadableIsb> {
-    value.parse().map_err(|_| UnreadableIsb::InvalidIdentifier)
+fn parse_id<Id: FromStr>(value: &str) -> Result<Id, IsbError> {
+    value.parse().map_err(|_| IsbError::InvalidId)
 }
 
 #[cfg(test)]
@@ -100,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guests() {
+    fn guest_isb_has_its_customer_and_site() {
         let isb: Isb = "uido:slas::upn:Guest::uidn:Guest User::gcid:abKrkZlrg1::chid:RefArch".parse().unwrap();
         assert_eq!(isb.guest_customer.unwrap().as_str(), "abKrkZlrg1");
         assert_eq!(isb.registered_customer, None);
         assert_eq!(isb.site.unwrap().as_str(), "RefArch");
-        assert_eq!(isb.marks, Marks::default());
+        assert_eq!(isb.delegation, Delegation::default());
     }
 
     #[test]
@@ -117,52 +116,52 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_shoppers_on_behalf() {
+    fn registered_isb_on_behalf_has_the_delegation_flag() {
         let text =
             "uido:ecom::upn:ada@example.com::uidn:Ada%3A L::gcid:g1::rcid:r1::tsob:ts_ext_on_behalf_of::chid:RefArch";
         let isb: Isb = text.parse().unwrap();
         assert_eq!(isb.registered_customer.unwrap().as_str(), "r1");
-        assert!(isb.marks.tsob && !isb.marks.taob);
+        assert!(isb.delegation.tsob && !isb.delegation.taob);
     }
 
     #[test]
-    fn a_value_cannot_pose_as_a_mark() {
+    fn value_that_looks_like_a_flag_sets_no_flag() {
         let isb: Isb = "uido:ecom::upn:tsob:ts_ext_on_behalf_of::chid:RefArch".parse().unwrap();
-        assert!(!isb.marks.tsob);
+        assert!(!isb.delegation.tsob);
     }
 
     #[test]
-    fn a_login_id_cannot_pose_as_a_mark() {
+    fn login_id_that_looks_like_a_flag_sets_no_flag() {
         let posing = "uido:ecom::upn:x::tsob:ts_ext_on_behalf_of::uidn:X::gcid:g1::rcid:r1::chid:RefArch";
-        assert!(!posing.parse::<Isb>().unwrap().marks.tsob);
+        assert!(!posing.parse::<Isb>().unwrap().delegation.tsob);
         let worse = "uido:ecom::upn:x::gcid:g0::tsob:ts_ext_on_behalf_of::uidn:X::gcid:g1::rcid:r1::chid:RefArch";
-        assert_eq!(worse.parse::<Isb>(), Err(UnreadableIsb::Repeated));
+        assert_eq!(worse.parse::<Isb>(), Err(IsbError::DuplicateKey));
     }
 
     #[test]
-    fn a_value_may_be_empty() {
+    fn empty_value_is_accepted() {
         let isb: Isb = "uido:ecom::upn:::uidn:::gcid:g1::chid:RefArch".parse().unwrap();
         assert_eq!(isb.guest_customer.unwrap().as_str(), "g1");
-        assert_eq!("uido::gcid:g1".parse::<Isb>(), Err(UnreadableIsb::NotAPair));
+        assert_eq!("uido::gcid:g1".parse::<Isb>(), Err(IsbError::NotAPair));
     }
 
     #[test]
-    fn two_readings_are_none() {
-        assert_eq!("chid:RefArch::chid:Other".parse::<Isb>(), Err(UnreadableIsb::Repeated));
-        assert_eq!("upn".parse::<Isb>(), Err(UnreadableIsb::NotAPair));
-        assert_eq!("".parse::<Isb>(), Err(UnreadableIsb::NotAPair));
-        assert_eq!("chid:a/b".parse::<Isb>(), Err(UnreadableIsb::InvalidIdentifier));
-        assert_eq!("u:".repeat(200).parse::<Isb>(), Err(UnreadableIsb::TooLong));
+    fn ambiguous_isb_is_rejected() {
+        assert_eq!("chid:RefArch::chid:Other".parse::<Isb>(), Err(IsbError::DuplicateKey));
+        assert_eq!("upn".parse::<Isb>(), Err(IsbError::NotAPair));
+        assert_eq!("".parse::<Isb>(), Err(IsbError::NotAPair));
+        assert_eq!("chid:a/b".parse::<Isb>(), Err(IsbError::InvalidId));
+        assert_eq!("u:".repeat(200).parse::<Isb>(), Err(IsbError::TooLong));
     }
 
     proptest! {
         #[test]
-        fn reading_never_panics(text in ".{0,300}") {
+        fn parsing_never_panics(text in ".{0,300}") {
             let _ = text.parse::<Isb>();
         }
 
         #[test]
-        fn what_is_written_is_read(
+        fn generated_isb_is_parsed(
             gcid in "[A-Za-z0-9]{1,20}", site in "[A-Za-z0-9_-]{1,20}", upn in "[a-z@.]{0,30}", tsob: bool, taob: bool,
         ) {
             let mut text = format!("uido:ecom::upn:{upn}::gcid:{gcid}");
@@ -172,7 +171,7 @@ mod tests {
             let isb: Isb = text.parse().unwrap();
             prop_assert_eq!(isb.guest_customer, Some(gcid.parse().unwrap()));
             prop_assert_eq!(isb.site, Some(site.parse().unwrap()));
-            prop_assert_eq!(isb.marks, Marks { tsob, taob });
+            prop_assert_eq!(isb.delegation, Delegation { tsob, taob });
         }
     }
 }

@@ -1,47 +1,47 @@
-//! A shopper: who a verified SLAS token speaks for.
+//! The claims of a verified shopper token.
 //!
-//! A [`Shopper`] comes only from [`verify`], so whoever holds one holds a
-//! verified token's claims.
+//! Only the verifier of shopper tokens creates a [`Shopper`] for a request, so every `Shopper` in the gateway comes from a
+//! verified token.
 
 use crate::{
     store::RevocationKeys,
     types::{ClientId, CustomerId, OrganizationId, Scopes, SiteId, Usid},
 };
 
-/// Who a verified shopper token speaks for, and what it may do.
+/// A shopper, and what the shopper's token allows.
 #[derive(Debug, Clone)]
 pub struct Shopper {
-    /// The organization whose keys signed it.
+    /// The organization whose keys signed the token.
     pub organization: OrganizationId,
-    /// The SLAS client it was issued to (`sub`, `scid`).
+    /// The SLAS client that the token was issued to (`sub`, `scid`).
     pub client: ClientId,
-    /// The shopper's session at SLAS (`sub`, `usid`).
+    /// The id of the shopper's SLAS session (`sub`, `usid`).
     pub usid: Usid,
     /// The registered customer id, or else the guest's.
     pub customer: Option<CustomerId>,
     /// Whether the customer is registered.
-    pub registered: bool,
-    /// The site it was issued for (`chid`).
+    pub is_registered: bool,
+    /// The site that the token was issued for (`chid`).
     pub site: Option<SiteId>,
-    /// What it may do (`scp`).
+    /// The token's scopes (`scp`).
     pub scopes: Scopes,
-    /// On whose behalf it was issued.
-    pub marks: Marks,
-    /// The trusted agent who acts for the shopper (`agent`), as Account Manager calls him.
+    /// Whether a system or an agent acts for the shopper.
+    pub delegation: Delegation,
+    /// The trusted agent that acts for the shopper (`agent`), by its Account Manager name.
     pub agent: Option<Box<str>>,
-    /// When it was issued, seconds since 1970, by SLAS's clock; 0 if it does not say.
+    /// The issue time by SLAS's clock, in seconds since 1970. 0 without `iat`.
     pub issued_at: u64,
-    /// When it ends, seconds since 1970.
+    /// The expiry time, in seconds since 1970.
     pub expires_at: u64,
-    /// The logouts that end it.
+    /// The revocations that apply to the token.
     pub revocation_keys: RevocationKeys,
 }
 
-/// Flow marks in `isb` that operations ask for.
+/// The delegation flags of `isb`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// A trusted system acts on behalf of the shopper.
+pub struct Delegation {
+    /// A trusted system acts on behalf of the shopper (TSOB).
     pub tsob: bool,
-    /// A trusted agent acts on behalf of the shopper.
+    /// A trusted agent acts on behalf of the shopper (TAOB).
     pub taob: bool,
 }

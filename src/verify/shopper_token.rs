@@ -1,10 +1,8 @@
-//! From a shopper's token to a [`Shopper`]: signature, issuer, audience, tenant, times and claims.
+//! The verifier of shopper tokens: signature, issuer, audience, tenant, times and claims.
 //!
-//! Owns the verdict over a shopper token and remembers it by the SHA-256 of the whole token, so that
-//! a token is verified once and not once a request. A remembered verdict ends with
-//! the key set that gave it; what an operation asks (scopes, organization, site) is not part of it and
-//! is checked on each request anew, and so is its end. A verified token is named by the SHA-256 of its
-//! signed part alone: ECDSA has two signatures for one text, and a logout must end both.
+//! A verified token is cached until the issuer's key set changes. Expiry, organization, site and scopes are not part of that and
+//! are checked on each request. A token's digest covers its signed part only: ECDSA allows two signatures of the same text, and
+//! a logout must revoke both.
 
 use std::{
     borrow::Cow,
@@ -25,86 +23,86 @@ use super::{
 };
 use crate::{
     jwks::{KeyError, KeyRing, TokenOrigin},
-    jwt::{Audience, Malformed, TokenDigest, Unverifiable, Unverified, expiry},
+    jwt::{Audience, ParseError, TokenDigest, UnverifiedToken, VerifyError, expiry},
     observability::metrics::Metrics,
     store::RevocationKeys,
     time::{unix_now, unix_now_ms},
     types::{ByOrganization, ClientId, OrganizationId, Scopes, TenantId, Usid},
 };
 
-/// How many verdicts are remembered.
-const REMEMBERED: usize = 100_000;
-/// How many lists of scopes are shared: one a client and kind of login.
-const MOST_SCOPES: usize = 1000;
+/// Maximum cached tokens.
+const MAX_CACHED_TOKENS: usize = 100_000;
+/// Maximum cached scope lists. There is about one for each client and kind of login.
+const MAX_SCOPE_LISTS: usize = 1000;
 
-/// Why a token speaks for nobody.
+/// An error of a shopper token's verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It has not the form of a token of this issuer.
+    /// The token is malformed, or has another algorithm than its issuer's.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// Its signature is not of a key of this issuer.
+    Malformed(#[from] ParseError),
+    /// The signature is not by a key of the issuer.
     #[error("the token's signature does not verify")]
-    SignatureWrong,
-    /// It names a key that its issuer does not publish.
-    #[error("the token names a key that its issuer does not publish")]
-    KeyUnknown,
-    /// Nobody can tell at the moment: the keys cannot be had.
+    InvalidSignature,
+    /// The issuer does not publish the token's key.
+    #[error("the issuer does not publish the token's key")]
+    UnknownKey,
+    /// The issuer's keys are unavailable.
     #[error("the token cannot be verified at the moment")]
     KeysUnavailable,
-    /// It is from the future.
+    /// The token is not valid yet.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// It was issued by another issuer or for another audience.
+    /// The token is of another issuer or for another audience.
     #[error("the token is of another issuer or for another audience")]
-    IssuerWrong,
-    /// It was issued for an organization other than the one asked for.
+    WrongIssuer,
+    /// The token is of another organization than the requested one.
     #[error("the token is of another organization")]
-    OrganizationWrong,
-    /// It is signed rightly but lacks what a shopper's access token says.
+    WrongOrganization,
+    /// The signature verifies, but the claims are not those of a shopper's access token.
     #[error("the token is not a shopper's access token")]
-    NotAShoppers,
+    NotAShopperToken,
 }
 
-/// A token that verified: who it speaks for, and by what it is recognised.
+/// A verified token.
 #[derive(Debug, Clone)]
 pub struct VerifiedToken {
-    /// Who it speaks for.
+    /// The shopper that the token is for.
     pub shopper: Arc<Shopper>,
-    /// Its name.
+    /// The digest that identifies the token.
     pub digest: TokenDigest,
-    /// Of the key that verified it: see [`ShopperVerifier::still_verifies`].
+    /// The generation of the key that verified it: see [`ShopperVerifier::is_current`].
     pub generation: u64,
 }
 
 impl VerifiedToken {
-    /// Whether its end has come, give or take the clocks' difference.
+    /// Whether the token has expired, with leeway.
     #[must_use]
-    pub fn has_ended(&self, now: u64) -> bool {
+    pub fn is_expired(&self, now: u64) -> bool {
         expiry::is_expired(self.shopper.expires_at, now)
     }
 }
 
-/// Verifies the shopper tokens of every tenant.
+/// Verifies the shopper tokens of all tenants.
 #[derive(Debug)]
 pub struct ShopperVerifier {
-    rings: ByOrganization<Arc<KeyRing>>,
+    key_rings: ByOrganization<Arc<KeyRing>>,
     cache: VerifiedTokenCache<VerifiedToken>,
-    /// What `scp` says in tokens that verified: thousands say the same.
-    scopes: Cache<Box<str>, Scopes>,
-    /// How far SLAS's clock is ahead of this machine's at least, seconds: tokens from the future have said so.
-    ahead: ByOrganization<AtomicU64>,
+    /// Parsed scope lists by their text in `scp`. Thousands of tokens have the same one.
+    scope_lists: Cache<Box<str>, Scopes>,
+    /// The seconds by which SLAS's clock is known to be ahead of this machine's, learned from tokens issued in the future.
+    clock_skew: ByOrganization<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
-/// Who gave the token to this gateway.
+/// The sender of a token.
 #[derive(Debug, Clone, Copy)]
-enum Given {
-    BySlas,
-    ByAnyone,
+enum TokenSource {
+    Slas,
+    Client,
 }
 
-/// What a shopper's access token says; of the whole only what the gateway judges by.
+/// The claims of a shopper's access token that the gateway uses.
 #[derive(Debug, Deserialize)]
 pub struct Claims<'c> {
     #[serde(borrow)]
@@ -127,169 +125,178 @@ pub struct Claims<'c> {
 impl ShopperVerifier {
     /// A verifier with the key ring of each organization.
     #[must_use]
-    pub fn new(rings: ByOrganization<Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
-        let ahead = rings.keys().map(|organization| (organization.clone(), AtomicU64::new(0))).collect();
-        Self { rings, cache: VerifiedTokenCache::new(REMEMBERED), scopes: Cache::new(MOST_SCOPES), ahead, metrics }
+    pub fn new(key_rings: ByOrganization<Arc<KeyRing>>, metrics: Arc<Metrics>) -> Self {
+        let clock_skew = key_rings.keys().map(|organization| (organization.clone(), AtomicU64::new(0))).collect();
+        Self {
+            key_rings,
+            cache: VerifiedTokenCache::new(MAX_CACHED_TOKENS),
+            scope_lists: Cache::new(MAX_SCOPE_LISTS),
+            clock_skew,
+            metrics,
+        }
     }
 
-    /// The time by SLAS's clock after `wait`, in seconds since 1970. It is never earlier than this machine's clock, nor than
-    /// the `iat` of any token that was verified here.
+    /// The time by SLAS's clock after `wait`, in seconds since 1970. The result is never earlier than this machine's clock, nor
+    /// than the `iat` of a token that this verifier has verified.
     #[must_use]
-    pub fn slas_time_in(&self, wait: Duration, organization: &OrganizationId) -> u64 {
-        let ahead = self.ahead.get(organization).map_or(0, |ahead| ahead.load(Ordering::Relaxed));
+    pub fn slas_time_after(&self, wait: Duration, organization: &OrganizationId) -> u64 {
+        let skew = self.clock_skew.get(organization).map_or(0, |skew| skew.load(Ordering::Relaxed));
         let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        (unix_now_ms().saturating_add(wait) / 1000).saturating_add(ahead)
+        (unix_now_ms().saturating_add(wait) / 1000).saturating_add(skew)
     }
 
-    /// Takes over what another verifier has learnt of SLAS's clocks.
-    pub fn learn_clocks_of(&self, other: &Self) {
-        for (organization, ahead) in &self.ahead {
-            if let Some(known) = other.ahead.get(organization) {
-                ahead.fetch_max(known.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// Takes over the clock skews that another verifier has learned.
+    pub fn inherit_clock_skew(&self, other: &Self) {
+        for (organization, skew) in &self.clock_skew {
+            if let Some(known) = other.clock_skew.get(organization) {
+                skew.fetch_max(known.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
     }
 
-    /// Whether the keys of every organization are there.
+    /// Whether every organization has usable keys.
     #[must_use]
-    pub fn has_all_keys(&self) -> bool {
-        self.rings.values().all(|ring| ring.has_usable_keys())
+    pub fn has_usable_keys(&self) -> bool {
+        self.key_rings.values().all(|key_ring| key_ring.has_usable_keys())
     }
 
-    /// Forgets the verdicts over tokens that have ended. One whose session outlives it is verified again when it is
-    /// shown again.
-    pub fn forget_ended(&self, now: u64) {
-        self.cache.retain(|verified| !verified.has_ended(now));
+    /// Removes expired tokens from the cache. A token whose session outlives it is verified again when a client presents it.
+    pub fn remove_expired(&self, now: u64) {
+        self.cache.retain(|verified| !verified.is_expired(now));
     }
 
-    /// How many verdicts are remembered.
+    /// The number of cached tokens.
     #[must_use]
-    pub fn remembered(&self) -> usize {
+    pub fn cached_tokens(&self) -> usize {
         self.cache.len()
     }
 
-    /// Who a token that was presented speaks for, in this organization. Its end is the caller's to judge: a session
-    /// may outlive it.
+    /// Verifies a token that a client presented. An expired token is accepted: the caller checks expiry, because a session may
+    /// outlive its token.
     ///
     /// # Errors
-    /// [`TokenError`].
+    /// [`TokenError::WrongOrganization`] if the token is of another organization. Another [`TokenError`] if it is invalid or
+    /// cannot be verified.
     pub async fn verify(
         &self,
         token: &HashedToken<'_>,
         organization: &OrganizationId,
     ) -> Result<VerifiedToken, TokenError> {
-        self.verify_from(token, organization, Given::ByAnyone).await
+        self.verify_from(token, organization, TokenSource::Client).await
     }
 
-    /// The same of a token that SLAS has just given to this gateway. A key that nobody knows is fetched at once.
+    /// Verifies a token that SLAS has just returned to the gateway. An unknown key is fetched at once.
     ///
     /// # Errors
-    /// [`TokenError`].
+    /// Those of [`ShopperVerifier::verify`].
     pub async fn verify_issued(&self, token: &str, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
-        self.verify_from(&HashedToken::new(token), organization, Given::BySlas).await
+        self.verify_from(&HashedToken::new(token), organization, TokenSource::Slas).await
     }
 
-    /// The same of a token that has been verified before, without a look into it; `None` of any other.
+    /// The result of an earlier verification. `None` if the token is not cached.
     ///
     /// # Errors
-    /// [`TokenError::OrganizationWrong`].
-    pub fn seen_before(
+    /// [`TokenError::WrongOrganization`] if the token is of another organization.
+    pub fn cached(
         &self,
         token: &HashedToken<'_>,
         organization: &OrganizationId,
     ) -> Result<Option<VerifiedToken>, TokenError> {
-        let Some(verified) = self.cached(token) else { return Ok(None) };
+        let Some(verified) = self.cached_token(token) else { return Ok(None) };
         self.count("cached");
-        of_organization(verified, organization).map(Some)
+        check_organization(verified, organization).map(Some)
+    }
+
+    /// Whether the key that verified a token is still in use. The holder of a [`VerifiedToken`] checks this before each use.
+    #[must_use]
+    pub fn is_current(&self, verified: &VerifiedToken) -> bool {
+        let key_ring = self.key_rings.get(&verified.shopper.organization);
+        key_ring.is_some_and(|key_ring| key_ring.is_current(verified.generation))
+    }
+
+    fn cached_token(&self, token: &HashedToken<'_>) -> Option<VerifiedToken> {
+        self.cache.get(token, |verified| self.is_current(verified))
     }
 
     async fn verify_from(
         &self,
         token: &HashedToken<'_>,
         organization: &OrganizationId,
-        given: Given,
+        source: TokenSource,
     ) -> Result<VerifiedToken, TokenError> {
         let now = unix_now();
-        let verdict = match self.cached(token) {
+        let verified = match self.cached_token(token) {
             Some(verified) => {
                 self.count("cached");
                 Ok(verified)
             }
-            None => self.verify_anew(token, organization, given, now).await.inspect_err(|_| self.count("rejected")),
+            None => {
+                self.verify_uncached(token, organization, source, now).await.inspect_err(|_| self.count("rejected"))
+            }
         };
-        of_organization(verdict?, organization)
+        check_organization(verified?, organization)
     }
 
-    /// Whether the keys are still those that verified it. Whoever keeps a verdict beside its token asks this each time.
-    #[must_use]
-    pub fn still_verifies(&self, verified: &VerifiedToken) -> bool {
-        self.rings.get(&verified.shopper.organization).is_some_and(|ring| ring.is_current(verified.generation))
-    }
-
-    fn cached(&self, token: &HashedToken<'_>) -> Option<VerifiedToken> {
-        self.cache.get(token, |verified| self.still_verifies(verified))
-    }
-
-    async fn verify_anew(
+    async fn verify_uncached(
         &self,
         token: &HashedToken<'_>,
         organization: &OrganizationId,
-        given: Given,
+        source: TokenSource,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let verified = self.read(token.text(), organization, given, now).await?;
+        let verified = self.verify_text(token.text(), organization, source, now).await?;
         self.count("verified");
         self.cache.insert(token, verified.clone());
         Ok(verified)
     }
 
-    /// Verifies everything that stays true for as long as the token lives.
-    async fn read(
+    /// Verifies everything that stays true for the token's lifetime.
+    async fn verify_text(
         &self,
         token: &str,
         organization: &OrganizationId,
-        given: Given,
+        source: TokenSource,
         now: u64,
     ) -> Result<VerifiedToken, TokenError> {
-        let own = self.rings.get(organization).ok_or(TokenError::OrganizationWrong)?;
-        let unverified = Unverified::read(token, own.algorithm())?;
-        // A token of another organization that this gateway serves is verified with that one's keys, so
-        // that the caller learns "wrong organization" and not "invalid".
-        let claimed = unverified.claimed_origin();
-        let named = claimed.issuer.and_then(|issuer| self.rings.get(&organization_of(&issuer)?));
-        let ring = named.unwrap_or(own);
-        let origin = match given {
-            Given::BySlas => TokenOrigin::Issuer,
-            Given::ByAnyone if named.is_none() => TokenOrigin::OtherIssuer,
-            Given::ByAnyone => TokenOrigin::Client { issued_at: claimed.issued_at },
+        let own = self.key_rings.get(organization).ok_or(TokenError::WrongOrganization)?;
+        let unverified = UnverifiedToken::parse(token, own.algorithm())?;
+        // A token of another organization of this gateway is verified with that organization's keys. The client then gets
+        // the error "wrong organization" instead of "invalid".
+        let claimed = unverified.unverified_claims();
+        let of_issuer = claimed.issuer.and_then(|issuer| self.key_rings.get(&organization_of(&issuer)?));
+        let key_ring = of_issuer.unwrap_or(own);
+        let origin = match source {
+            TokenSource::Slas => TokenOrigin::Issuer,
+            TokenSource::Client if of_issuer.is_none() => TokenOrigin::OtherIssuer,
+            TokenSource::Client => TokenOrigin::Client { issued_at: claimed.issued_at },
         };
-        let key = ring.key(unverified.kid(), origin).await.map_err(|error| match error {
-            KeyError::UnknownKid => TokenError::KeyUnknown,
+        let key = key_ring.key(unverified.kid(), origin).await.map_err(|error| match error {
+            KeyError::UnknownKid => TokenError::UnknownKey,
             KeyError::Unavailable => TokenError::KeysUnavailable,
         })?;
         let (claims, digest): (Claims<'_>, _) = unverified.verify(&key.verifying_key).map_err(|error| match error {
-            Unverifiable::SignatureWrong => TokenError::SignatureWrong,
-            Unverifiable::Malformed(_) => TokenError::NotAShoppers,
+            VerifyError::InvalidSignature => TokenError::InvalidSignature,
+            VerifyError::Malformed(_) => TokenError::NotAShopperToken,
         })?;
-        if claims.nbf.or(claims.iat).is_some_and(|from| expiry::is_not_yet_valid(from, now)) {
+        if claims.nbf.or(claims.iat).is_some_and(|not_before| expiry::is_not_yet_valid(not_before, now)) {
             return Err(TokenError::NotYetValid);
         }
-        let shopper = Arc::new(claims.shopper_with(self.scopes(&claims.scp)?)?);
+        let shopper = Arc::new(claims.shopper_with(self.parse_scopes(&claims.scp)?)?);
         if shopper.issued_at > now
-            && let Some(ahead) = self.ahead.get(&shopper.organization)
+            && let Some(skew) = self.clock_skew.get(&shopper.organization)
         {
-            ahead.fetch_max(shopper.issued_at - now, Ordering::Relaxed);
+            skew.fetch_max(shopper.issued_at - now, Ordering::Relaxed);
         }
         Ok(VerifiedToken { shopper, digest, generation: key.generation })
     }
 
-    /// The scopes that a verified token lists, shared with others that list the same.
-    fn scopes(&self, listed: &str) -> Result<Scopes, TokenError> {
-        if let Some(scopes) = self.scopes.get(listed) {
+    /// Parses the scopes of a verified token. Equal lists share their memory.
+    fn parse_scopes(&self, text: &str) -> Result<Scopes, TokenError> {
+        if let Some(scopes) = self.scope_lists.get(text) {
             return Ok(scopes);
         }
-        let scopes = read_scopes(listed)?;
-        self.scopes.insert(listed.into(), scopes.clone());
+        let scopes = parse_scopes(text)?;
+        self.scope_lists.insert(text.into(), scopes.clone());
         Ok(scopes)
     }
 
@@ -299,48 +306,48 @@ impl ShopperVerifier {
     }
 }
 
-/// Whether claims are those of a shopper's access token, verified or not. Says nothing of whom they speak for: that needs
-/// a signature.
+/// Checks that claims, verified or not, have the form of a shopper's access token. Returns no [`Shopper`], because that requires
+/// a verified signature.
 ///
 /// # Errors
-/// [`TokenError`].
+/// [`TokenError::NotAShopperToken`] or [`TokenError::WrongIssuer`] if the claims have another form.
 pub fn check_claims(payload: &[u8]) -> Result<(), TokenError> {
-    let claims: Claims<'_> = serde_json::from_slice(payload).map_err(|_| TokenError::NotAShoppers)?;
+    let claims: Claims<'_> = serde_json::from_slice(payload).map_err(|_| TokenError::NotAShopperToken)?;
     claims.shopper().map(|_| ())
 }
 
 impl Claims<'_> {
-    /// The claims as a shopper: issuer, audience and subject must name one tenant.
+    /// Converts the claims. Issuer, audience and subject must name the same tenant.
     ///
     /// # Errors
-    /// [`TokenError::IssuerWrong`], [`TokenError::NotAShoppers`].
+    /// [`TokenError::WrongIssuer`] if they name different tenants, [`TokenError::NotAShopperToken`] if a claim is invalid.
     pub fn shopper(&self) -> Result<Shopper, TokenError> {
-        self.shopper_with(read_scopes(&self.scp)?)
+        self.shopper_with(parse_scopes(&self.scp)?)
     }
 
     fn shopper_with(&self, scopes: Scopes) -> Result<Shopper, TokenError> {
-        let organization = organization_of(&self.iss).ok_or(TokenError::IssuerWrong)?;
-        let (_, environment_and_tenant) = self.iss.split_once('/').ok_or(TokenError::IssuerWrong)?;
+        let organization = organization_of(&self.iss).ok_or(TokenError::WrongIssuer)?;
+        let (_, environment_and_tenant) = self.iss.split_once('/').ok_or(TokenError::WrongIssuer)?;
         if !self.aud.includes(&format!("commercecloud/{environment_and_tenant}")) {
-            return Err(TokenError::IssuerWrong);
+            return Err(TokenError::WrongIssuer);
         }
-        let (tenant, client, usid) = subject(&self.sub).ok_or(TokenError::NotAShoppers)?;
+        let (tenant, client, usid) = parse_subject(&self.sub).ok_or(TokenError::NotAShopperToken)?;
         if tenant != organization.tenant() {
-            return Err(TokenError::IssuerWrong);
+            return Err(TokenError::WrongIssuer);
         }
-        let isb: Isb = self.isb.parse().map_err(|_| TokenError::NotAShoppers)?;
-        let registered = isb.registered_customer.is_some();
+        let isb: Isb = self.isb.parse().map_err(|_| TokenError::NotAShopperToken)?;
+        let is_registered = isb.registered_customer.is_some();
         let customer = isb.registered_customer.or(isb.guest_customer);
         Ok(Shopper {
             revocation_keys: RevocationKeys::new(&organization, &client, &usid, customer.as_ref()),
             organization,
             client,
             usid,
-            registered,
+            is_registered,
             customer,
             site: isb.site,
             scopes,
-            marks: isb.marks,
+            delegation: isb.delegation,
             agent: isb.agent,
             issued_at: self.iat.unwrap_or(0),
             expires_at: self.exp,
@@ -348,23 +355,23 @@ impl Claims<'_> {
     }
 }
 
-fn read_scopes(listed: &str) -> Result<Scopes, TokenError> {
-    listed.parse().map_err(|_| TokenError::NotAShoppers)
+fn parse_scopes(text: &str) -> Result<Scopes, TokenError> {
+    text.parse().map_err(|_| TokenError::NotAShopperToken)
 }
 
-/// What verified anywhere speaks only for its own organization.
-fn of_organization(verified: VerifiedToken, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
-    if verified.shopper.organization == *organization { Ok(verified) } else { Err(TokenError::OrganizationWrong) }
+/// Rejects a token that is valid for another organization than the requested one.
+fn check_organization(verified: VerifiedToken, organization: &OrganizationId) -> Result<VerifiedToken, TokenError> {
+    if verified.shopper.organization == *organization { Ok(verified) } else { Err(TokenError::WrongOrganization) }
 }
 
-/// `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.
+/// The organization of an issuer: `slas/prod/zzrf_001` or `slas/dev/zzrf_001`.
 fn organization_of(issuer: &str) -> Option<OrganizationId> {
     let tenant = issuer.strip_prefix("slas/prod/").or_else(|| issuer.strip_prefix("slas/dev/"))?;
     tenant.parse::<TenantId>().ok().map(|tenant| OrganizationId::from_tenant(&tenant))
 }
 
-/// `cc-slas::{tenant}::scid:{client}::usid:{usid}`.
-fn subject(sub: &str) -> Option<(TenantId, ClientId, Usid)> {
+/// Parses `cc-slas::{tenant}::scid:{client}::usid:{usid}`.
+fn parse_subject(sub: &str) -> Option<(TenantId, ClientId, Usid)> {
     let mut parts = sub.strip_prefix("cc-slas::")?.split("::");
     let tenant = parts.next()?.parse().ok()?;
     let client = parts.next()?.strip_prefix("scid:")?.parse().ok()?;
@@ -394,15 +401,15 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_everywhere() {
+    fn claims_of_one_tenant_are_accepted() {
         let shopper = claims().shopper().unwrap();
         assert_eq!(shopper.organization.as_str(), "f_ecom_zzrf_001");
         assert_eq!((shopper.client.as_str(), shopper.usid.as_str()), ("c1", "u1"));
-        assert_eq!((shopper.customer.unwrap().as_str(), shopper.registered), ("g1", false));
+        assert_eq!((shopper.customer.unwrap().as_str(), shopper.is_registered), ("g1", false));
     }
 
     #[test]
-    fn a_claim_of_another_tenant_or_environment_is_refused() {
+    fn claim_of_another_tenant_or_environment_is_rejected() {
         let changes: [fn(&mut Claims<'static>); 10] = [
             |claims| claims.iss = "slas/prod/zzrf_002".into(),
             |claims| claims.iss = "slas/dev/zzrf_001".into(),
@@ -418,7 +425,7 @@ mod tests {
         for (position, change) in changes.iter().enumerate() {
             let mut claims = claims();
             change(&mut claims);
-            assert_eq!(claims.shopper().unwrap_err(), TokenError::IssuerWrong, "change {position}");
+            assert_eq!(claims.shopper().unwrap_err(), TokenError::WrongIssuer, "change {position}");
         }
         let mut development = claims();
         development.iss = "slas/dev/zzrf_001".into();
@@ -426,11 +433,11 @@ mod tests {
         assert!(development.shopper().is_ok());
         let mut several = claims();
         several.aud = Audience::List(vec!["https://shop.example".into(), "commercecloud/prod/zzrf_001".into()]);
-        assert!(several.shopper().is_ok(), "it is for Commerce Cloud, among others");
+        assert!(several.shopper().is_ok(), "Commerce Cloud is one of several audiences");
     }
 
     #[test]
-    fn a_subject_has_three_parts() {
+    fn subject_without_three_parts_is_rejected() {
         for sub in [
             "",
             "cc-slas::zzrf_001",
@@ -440,7 +447,7 @@ mod tests {
             "cc-slas::zzrf_001::scid:::usid:u1",
             "zzrf_001::scid:c1::usid:u1",
         ] {
-            assert!(subject(sub).is_none(), "{sub}");
+            assert!(parse_subject(sub).is_none(), "{sub}");
         }
     }
 }

@@ -1,9 +1,7 @@
-//! A system client: who a verified Account Manager token speaks for.
+//! The verifier of system tokens: RS256 under Account Manager's keys, issuer, audience, times and tenant.
 //!
-//! Owns the check of a system token: RS256 under Account Manager's keys, issuer, times, and the tenant
-//! among its scopes. What a client may do at this gateway is the configuration's to say, not the token's alone.
-//! The claims of a token that verified are remembered by the SHA-256 of the whole token, until the key set changes; its
-//! times and tenant are checked on each request anew.
+//! A verified token is cached until the key set changes. Its times and its tenant are checked on each request. The configuration
+//! (`[[callers]]`), not the token alone, decides which operations a client may call.
 
 use std::sync::Arc;
 
@@ -12,62 +10,61 @@ use serde::Deserialize;
 use super::cache::{HashedToken, VerifiedTokenCache};
 use crate::{
     jwks::{KeyError, KeyRing, TokenOrigin},
-    jwt::{Audience, Unverifiable, Unverified, expiry},
+    jwt::{Audience, UnverifiedToken, VerifyError, expiry},
     time::unix_now,
     types::{ClientId, Scopes, TENANT_SCOPE_PREFIX, TenantId},
 };
 
-/// How many tokens of trusted systems are remembered.
-const REMEMBERED: usize = 1000;
+/// Maximum cached tokens.
+const MAX_CACHED_TOKENS: usize = 1000;
+/// The issuer of Account Manager's production tokens.
+const PRODUCTION_ISSUER: &str = "https://account.demandware.com:443/dwsso/oauth2";
 
-/// The issuer that Account Manager's production tokens name.
-const PUBLISHED_ISSUER: &str = "https://account.demandware.com:443/dwsso/oauth2";
-
-/// Who a verified system token speaks for.
+/// A client of Account Manager, and what its token allows.
 #[derive(Debug, Clone)]
 pub struct SystemClient {
-    /// The Account Manager client.
+    /// The client's id.
     pub client: ClientId,
-    /// What it may do, the tenant's own scope included.
+    /// The token's scopes, the tenant's own scope included.
     pub scopes: Scopes,
-    /// When its token ends, and from when on it counts, seconds since 1970.
+    /// The token's validity period, in seconds since 1970.
     expires_at: u64,
     not_before: Option<u64>,
 }
 
-/// Why a system token speaks for nobody.
+/// An error of a system token's verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SystemTokenError {
-    /// It is no valid token of Account Manager.
+    /// The token is not a valid token of Account Manager.
     #[error("the token is not a valid token of Account Manager")]
     Invalid,
-    /// Its end has come.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// It was issued for other tenants.
+    /// The token is of other tenants.
     #[error("the token is of another tenant")]
-    TenantWrong,
-    /// Nobody can tell at the moment.
+    WrongTenant,
+    /// Account Manager's keys are unavailable.
     #[error("the token cannot be verified at the moment")]
     KeysUnavailable,
 }
 
-/// What ties a system token to what it is used for.
+/// How Salesforce authorizes the call that a system token is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JudgedBy {
-    /// Its scopes: the tenant's own must be among them.
+pub enum AuthorizationModel {
+    /// By the token's scopes. The tenant's own scope must be among them.
     Scopes,
-    /// The roles of its client, which only Salesforce knows. Tokens for that need no scopes; one that names tenants in its
-    /// scopes must name this one.
+    /// By the roles of the client, which only Salesforce knows. The token needs no scopes. If its scopes name tenants, this
+    /// one must be among them.
     Roles,
 }
 
 /// Verifies system tokens of one Account Manager.
 #[derive(Debug)]
 pub struct SystemVerifier {
-    ring: Arc<KeyRing>,
+    key_ring: Arc<KeyRing>,
     issuers: Vec<String>,
-    /// Whose a token is, and the generation of the keys that verified it.
+    /// Each client with the generation of the key that verified its token.
     cache: VerifiedTokenCache<(Arc<SystemClient>, u64)>,
 }
 
@@ -80,12 +77,12 @@ struct Claims<'c> {
     exp: u64,
     #[serde(default)]
     nbf: Option<u64>,
-    /// Absent from tokens of clients whose roles decide.
+    /// Absent if the client is authorized by its roles.
     #[serde(default)]
     scope: Option<ScopeClaim>,
 }
 
-/// A list, as Account Manager writes it, or one text, as RFC 9068 does.
+/// A list, as Account Manager writes it, or one text, as in RFC 9068.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum ScopeClaim {
@@ -94,51 +91,52 @@ enum ScopeClaim {
 }
 
 impl SystemVerifier {
-    /// A verifier for the Account Manager whose tokens name `issuer`. A simulator on this machine may
-    /// also name the published issuer: its keys are still only those of the configured address.
+    /// A verifier for the Account Manager whose tokens name `issuer`. With `is_local` (a simulator on this machine) the tokens
+    /// may also name the production issuer. Their keys still come only from the configured address.
     #[must_use]
-    pub fn new(ring: Arc<KeyRing>, issuer: String, on_this_machine: bool) -> Self {
+    pub fn new(key_ring: Arc<KeyRing>, issuer: String, is_local: bool) -> Self {
         let mut issuers = vec![issuer];
-        if on_this_machine {
-            issuers.push(PUBLISHED_ISSUER.to_owned());
+        if is_local {
+            issuers.push(PRODUCTION_ISSUER.to_owned());
         }
-        Self { ring, issuers, cache: VerifiedTokenCache::new(REMEMBERED) }
+        Self { key_ring, issuers, cache: VerifiedTokenCache::new(MAX_CACHED_TOKENS) }
     }
 
-    /// Who a token speaks for, for this tenant.
+    /// Verifies a token for one tenant.
     ///
     /// # Errors
-    /// [`SystemTokenError`].
+    /// [`SystemTokenError::WrongTenant`] if the token is of other tenants. Another [`SystemTokenError`] if it is invalid, has
+    /// expired or cannot be verified.
     pub async fn verify(
         &self,
         token: &HashedToken<'_>,
         tenant: &TenantId,
-        judged_by: JudgedBy,
+        authorization: AuthorizationModel,
     ) -> Result<Arc<SystemClient>, SystemTokenError> {
-        let client = match self.cache.get(token, |(_, generation)| self.ring.is_current(*generation)) {
+        let client = match self.cache.get(token, |(_, generation)| self.key_ring.is_current(*generation)) {
             Some((client, _)) => client,
-            None => self.verify_anew(token).await?,
+            None => self.verify_uncached(token).await?,
         };
-        client.check(tenant, judged_by, unix_now())?;
+        client.check(tenant, authorization, unix_now())?;
         Ok(client)
     }
 
-    async fn verify_anew(&self, token: &HashedToken<'_>) -> Result<Arc<SystemClient>, SystemTokenError> {
+    async fn verify_uncached(&self, token: &HashedToken<'_>) -> Result<Arc<SystemClient>, SystemTokenError> {
         let unverified =
-            Unverified::read(token.text(), self.ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
-        let claimed = unverified.claimed_origin();
+            UnverifiedToken::parse(token.text(), self.key_ring.algorithm()).map_err(|_| SystemTokenError::Invalid)?;
+        let claimed = unverified.unverified_claims();
         let origin = match &claimed.issuer {
             Some(issuer) if self.issuers.iter().any(|own| own == issuer) => {
                 TokenOrigin::Client { issued_at: claimed.issued_at }
             }
             _ => TokenOrigin::OtherIssuer,
         };
-        let key = self.ring.key(unverified.kid(), origin).await.map_err(|error| match error {
+        let key = self.key_ring.key(unverified.kid(), origin).await.map_err(|error| match error {
             KeyError::UnknownKid => SystemTokenError::Invalid,
             KeyError::Unavailable => SystemTokenError::KeysUnavailable,
         })?;
-        let (claims, _): (Claims<'_>, _) = unverified.verify(&key.verifying_key).map_err(|error: Unverifiable| {
-            tracing::debug!(%error, "system token refused");
+        let (claims, _): (Claims<'_>, _) = unverified.verify(&key.verifying_key).map_err(|error: VerifyError| {
+            tracing::debug!(%error, "system token rejected");
             SystemTokenError::Invalid
         })?;
         let client = Arc::new(self.client(&claims)?);
@@ -147,7 +145,7 @@ impl SystemVerifier {
     }
 
     fn client(&self, claims: &Claims<'_>) -> Result<SystemClient, SystemTokenError> {
-        // A client's own token is for itself, perhaps among others. A user's is for a client, and so is an ID token.
+        // The audience of a client's own token includes the client. Tokens of users and ID tokens are for another client.
         if !self.issuers.contains(&claims.iss) || !claims.aud.includes(&claims.sub) {
             return Err(SystemTokenError::Invalid);
         }
@@ -166,21 +164,21 @@ impl SystemVerifier {
 }
 
 impl SystemClient {
-    /// Whether its token counts now, for this tenant.
-    fn check(&self, tenant: &TenantId, judged_by: JudgedBy, now: u64) -> Result<(), SystemTokenError> {
+    /// Checks that the token is valid now and for this tenant.
+    fn check(&self, tenant: &TenantId, authorization: AuthorizationModel, now: u64) -> Result<(), SystemTokenError> {
         if expiry::is_expired(self.expires_at, now) {
             return Err(SystemTokenError::Expired);
         }
-        if self.not_before.is_some_and(|from| expiry::is_not_yet_valid(from, now)) {
+        if self.not_before.is_some_and(|not_before| expiry::is_not_yet_valid(not_before, now)) {
             return Err(SystemTokenError::Invalid);
         }
         let mut tenants =
             self.scopes.iter().filter_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE_PREFIX)).peekable();
-        let needs_none = judged_by == JudgedBy::Roles && tenants.peek().is_none();
-        if needs_none || tenants.any(|named| named == tenant.as_str()) {
+        let needs_no_tenant = authorization == AuthorizationModel::Roles && tenants.peek().is_none();
+        if needs_no_tenant || tenants.any(|named| named == tenant.as_str()) {
             Ok(())
         } else {
-            Err(SystemTokenError::TenantWrong)
+            Err(SystemTokenError::WrongTenant)
         }
     }
 }

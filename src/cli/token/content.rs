@@ -9,7 +9,7 @@ use super::super::terminal::{DIM_STYLE, HEADING_STYLE, styled};
 use crate::{
     jwt::{self, MAX_TOKEN_BYTES},
     types::{Scopes, TENANT_SCOPE_PREFIX, TenantId},
-    verify::{isb::Isb, shopper::Marks},
+    verify::{isb::Isb, shopper::Delegation},
 };
 
 /// Claims whose numbers are times (RFC 7519, 4.1), and what they say.
@@ -24,7 +24,7 @@ pub(super) struct DecodedToken {
     /// Whether it says that Account Manager signed it; if not, SLAS did.
     pub(super) is_system: bool,
     pub(super) scopes: Scopes,
-    pub(super) marks: Marks,
+    pub(super) delegation: Delegation,
 }
 
 impl DecodedToken {
@@ -45,7 +45,7 @@ impl DecodedToken {
         let object = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|_| "not a JWT: a part is no JSON object");
         let (header, payload) = (decode(header)?, decode(payload)?);
         let claims: Map<String, Value> = object(&payload)?;
-        let is_system = jwt::claims_to_be_of_account_manager(token);
+        let is_system = jwt::has_system_token_algorithm(token);
         let scopes = claims.get(if is_system { "scope" } else { "scp" });
         let words = match scopes {
             Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
@@ -57,7 +57,7 @@ impl DecodedToken {
             header: object(&header)?,
             is_system,
             scopes: words.parse().unwrap_or_default(),
-            marks: isb.map(|isb| isb.marks).unwrap_or_default(),
+            delegation: isb.map(|isb| isb.delegation).unwrap_or_default(),
             claims,
             payload,
         })
@@ -101,10 +101,10 @@ impl DecodedToken {
 
     /// Kind, times, claims.
     pub(super) fn describe(&self, now: u64) -> String {
-        let kind = match (self.is_system, self.marks) {
+        let kind = match (self.is_system, self.delegation) {
             (true, _) => "system token, of Account Manager",
-            (false, Marks { tsob: true, .. }) => "shopper token, of SLAS, obtained on behalf by a trusted system",
-            (false, Marks { taob: true, .. }) => "shopper token, of SLAS, obtained on behalf by a trusted agent",
+            (false, Delegation { tsob: true, .. }) => "shopper token, of SLAS, obtained on behalf by a trusted system",
+            (false, Delegation { taob: true, .. }) => "shopper token, of SLAS, obtained on behalf by a trusted agent",
             (false, _) if self.text("isb").is_some_and(|isb| isb.contains("rcid:")) => {
                 "shopper token, of SLAS, registered"
             }

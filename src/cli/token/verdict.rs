@@ -21,14 +21,14 @@ use crate::{
         tenant::Tenant,
     },
     jwks::KeyRing,
-    jwt::{Unverified, expiry},
+    jwt::{UnverifiedToken, expiry},
     observability::metrics::Metrics,
     time::unix_now,
     types::OrganizationId,
     verify::{
         HashedToken,
         shopper_token::{ShopperVerifier, check_claims},
-        system_token::JudgedBy,
+        system_token::AuthorizationModel,
     },
 };
 
@@ -57,7 +57,7 @@ pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     let mut reject = |refusal: &GatewayError, why: String| rejections.push((problem::code(refusal), why));
     let mut signature = SignatureStatus::NotChecked("no -c FILE was given");
     let algorithm = if decoded.is_system { Algorithm::RS256 } else { Algorithm::ES256 };
-    if let Err(malformed) = Unverified::read(token, algorithm) {
+    if let Err(malformed) = UnverifiedToken::parse(token, algorithm) {
         let expected = format!("{algorithm:?}");
         let why = match decoded.algorithm().filter(|named| *named != expected) {
             Some(named) => format!("its algorithm is {}; its issuer signs with {expected}", escape_unprintable(named)),
@@ -171,7 +171,7 @@ async fn verify(
             let why = "this organization has no Account Manager configured".to_owned();
             return Err((GatewayError::TokenInvalid(String::new()), why));
         };
-        let judged_by = if decoded.is_role_based() { JudgedBy::Roles } else { JudgedBy::Scopes };
+        let judged_by = if decoded.is_role_based() { AuthorizationModel::Roles } else { AuthorizationModel::Scopes };
         let verdict = systems.verify(&HashedToken::new(token), &tenant.settings.tenant, judged_by).await;
         return verdict.map(|_| ()).map_err(|error| (GatewayError::from(error), error.to_string()));
     }

@@ -109,7 +109,7 @@ pub(super) async fn customer_document(
     headers: &HeaderMap,
     access_token: &SecretString,
 ) -> Result<Bytes, GatewayError> {
-    if !shopper.registered {
+    if !shopper.is_registered {
         return response::guest_document(shopper, headers);
     }
     let customer = response::customer_of(shopper)?;

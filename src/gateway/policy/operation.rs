@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use http::Method;
 
 use super::path_template::Parameter;
-use crate::{types::Scopes, verify::shopper::Marks};
+use crate::{types::Scopes, verify::shopper::Delegation};
 
 /// One operation of an API.
 #[derive(Debug, Clone)]
@@ -35,12 +35,12 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// The alternatives that a shopper token with these marks is of the right kind for.
-    pub fn for_shopper(&self, marks: Marks) -> impl Iterator<Item = &Security> {
+    /// The alternatives that accept a shopper token with these delegation flags.
+    pub fn for_shopper(&self, delegation: Delegation) -> impl Iterator<Item = &Security> {
         self.security.iter().filter(move |security| match security.kind {
             SecurityKind::Shopper => true,
-            SecurityKind::ShopperTsob => marks.tsob,
-            SecurityKind::ShopperTaob => marks.taob,
+            SecurityKind::ShopperTsob => delegation.tsob,
+            SecurityKind::ShopperTaob => delegation.taob,
             SecurityKind::System | SecurityKind::SystemByRole => false,
         })
     }

@@ -92,7 +92,7 @@ impl Sessions {
             // Evicted by capacity only: the token may be valid for longer than any entry is kept elsewhere.
             CacheEntry::Revoked | CacheEntry::Epoch(_) => true,
         });
-        self.verifier.forget_ended(now);
+        self.verifier.remove_expired(now);
         let held = self.store.sweep(now, idle).await.unwrap_or_else(|| seen.into_inner().len());
         self.metrics.sessions.set(i64::try_from(held).unwrap_or(i64::MAX));
     }

@@ -106,7 +106,7 @@ impl Sessions {
     ) -> Result<Arc<ReadyToken>, TokenError> {
         let is_newest = |ready: &ReadyToken| session.tokens.last() == Some(&ready.verified.digest);
         if let Some(ready) =
-            cached.ready.load_full().filter(|ready| is_newest(ready) && self.verifier.still_verifies(&ready.verified))
+            cached.ready.load_full().filter(|ready| is_newest(ready) && self.verifier.is_current(&ready.verified))
         {
             return Ok(ready);
         }
@@ -114,7 +114,7 @@ impl Sessions {
         let verified = self.verifier.verify(&token, &session.owner.organization).await?;
         if !owns(&verified.shopper, &session.owner) {
             tracing::error!(organization = %session.owner.organization, "session has another shopper's token");
-            return Err(TokenError::NotAShoppers);
+            return Err(TokenError::NotAShopperToken);
         }
         let ready = Arc::new(ReadyToken::new(&session.access_token, verified)?);
         cached.ready.store(Some(Arc::clone(&ready)));
@@ -186,7 +186,7 @@ impl Sessions {
         let now = unix_now();
         match self.lookup(token, now).await? {
             CacheEntry::Revoked => Err(SessionError::LoggedOut),
-            _ if token.has_ended(now) => Err(SessionError::Expired),
+            _ if token.is_expired(now) => Err(SessionError::Expired),
             CacheEntry::Session(_) | CacheEntry::Unknown(_) | CacheEntry::Epoch(_) => Ok(()),
         }
     }

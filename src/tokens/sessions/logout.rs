@@ -67,7 +67,7 @@ impl Sessions {
         let epoch = match self.lookup(token, now).await {
             Ok(CacheEntry::Session(cached)) => return self.revoke_session(&cached.session.load_full(), at).await,
             Ok(CacheEntry::Revoked) => return Err(SessionError::LoggedOut),
-            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.has_ended(now) => {
+            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.is_expired(now) => {
                 return Err(SessionError::Expired);
             }
             Ok(CacheEntry::Epoch(epoch)) => Some(*epoch),

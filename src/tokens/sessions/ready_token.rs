@@ -21,9 +21,9 @@ impl ReadyToken {
     /// A token and the result of its verification.
     ///
     /// # Errors
-    /// [`TokenError::NotAShoppers`] if the token cannot be a header value.
+    /// [`TokenError::NotAShopperToken`] if the token cannot be a header value.
     pub(super) fn new(token: &SecretString, verified: VerifiedToken) -> Result<Self, TokenError> {
-        Ok(Self { authorization: bearer(token).ok_or(TokenError::NotAShoppers)?, verified })
+        Ok(Self { authorization: bearer(token).ok_or(TokenError::NotAShopperToken)?, verified })
     }
 
     /// The token.

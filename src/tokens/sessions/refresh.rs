@@ -250,7 +250,7 @@ impl Sessions {
             }
             // The token came over a verified connection, and the previous refresh token may be void. So a token that cannot be
             // verified at the moment is accepted.
-            Err(TokenError::KeysUnavailable | TokenError::KeyUnknown) => unix_now().saturating_add(response.expires_in),
+            Err(TokenError::KeysUnavailable | TokenError::UnknownKey) => unix_now().saturating_add(response.expires_in),
             Ok(_) | Err(_) => {
                 tracing::error!(organization = %session.owner.organization, "SLAS refreshed a session with a token that does not verify as its shopper's");
                 return None;

@@ -78,7 +78,7 @@ impl Sessions {
         let cached = match self.lookup(token, now).await {
             Ok(CacheEntry::Session(cached)) => cached,
             Ok(CacheEntry::Revoked) => return Err(SessionError::LoggedOut),
-            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.has_ended(now) => {
+            Ok(CacheEntry::Unknown(_) | CacheEntry::Epoch(_)) if token.is_expired(now) => {
                 return Err(SessionError::Expired);
             }
             Err(error) if is_expired => return Err(error.into()),

@@ -132,7 +132,7 @@ impl Sessions {
     /// of failed refreshes starts empty, so that a corrected configuration is used at once.
     #[must_use]
     pub fn inherit_cache(self: Arc<Self>, before: &Self) -> Arc<Self> {
-        self.verifier.learn_clocks_of(&before.verifier);
+        self.verifier.inherit_clock_skew(&before.verifier);
         if !Arc::ptr_eq(&self.store, &before.store) {
             return self;
         }
@@ -161,7 +161,7 @@ impl Sessions {
         name: Option<&TokenDigest>,
     ) -> Option<Session> {
         let shopper = &token.shopper;
-        let usual = if shopper.registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
+        let usual = if shopper.is_registered { REGISTERED_REFRESH_SECONDS } else { GUEST_REFRESH_SECONDS };
         Some(Session {
             id: SessionId(random_bytes().ok()?),
             owner: self.owner(shopper, site),
@@ -253,7 +253,7 @@ impl Sessions {
     /// The time for a revocation record that is about to be written. Refreshes find no record until it is written, and SLAS
     /// may issue their tokens in the next second, so the time includes the time limit of the write.
     pub(super) fn revocation_time(&self, organization: &OrganizationId) -> u64 {
-        self.verifier.slas_time_in(self.store.write_timeout() + REVOCATION_WRITE_MARGIN, organization)
+        self.verifier.slas_time_after(self.store.write_timeout() + REVOCATION_WRITE_MARGIN, organization)
     }
 
     /// What is known of a token: from the cache, or else from the store.
@@ -341,7 +341,7 @@ impl Sessions {
             client: client.map_or(&shopper.client, |client| &client.id).clone(),
             usid: shopper.usid.clone(),
             customer: shopper.customer.clone(),
-            registered: shopper.registered,
+            registered: shopper.is_registered,
         }
     }
 

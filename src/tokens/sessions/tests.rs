@@ -22,7 +22,7 @@ use crate::{
     time::unix_now,
     types::{ByOrganization, CustomerId, OrganizationId},
     verify::{
-        shopper::{Marks, Shopper},
+        shopper::{Delegation, Shopper},
         shopper_token::{ShopperVerifier, VerifiedToken},
     },
 };
@@ -111,10 +111,10 @@ fn token(name: u8, expires_in: i64) -> VerifiedToken {
         client,
         usid,
         customer: Some(customer),
-        registered: true,
+        is_registered: true,
         site: Some("RefArch".parse().unwrap()),
         scopes: "".parse().unwrap(),
-        marks: Marks::default(),
+        delegation: Delegation::default(),
         agent: None,
         issued_at: unix_now() - 1800,
         expires_at: unix_now().saturating_add_signed(expires_in),

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shopper_gateway::jwt::{Malformed, Signed, Unverifiable, Unverified, VerifyingKey};
+use shopper_gateway::jwt::{ParseError, SigningInput, UnverifiedToken, VerifyError, VerifyingKey};
 
 #[derive(Deserialize)]
 struct Point {
@@ -21,7 +21,7 @@ struct Key {
 
 fn key(jwk: Value) -> VerifyingKey {
     let jwk: Jwk = serde_json::from_value(jwk).unwrap();
-    VerifyingKey::of(&jwk).unwrap()
+    VerifyingKey::from_jwk(&jwk).unwrap()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -31,8 +31,8 @@ fn bytes(hex: &str) -> Vec<u8> {
 /// Whether the signature of a compact JWS is genuine, as the gateway reads it. The payloads of the
 /// vectors are no claims: that they are refused for this tells that the signature was not.
 fn is_genuine(token: &str, key: &VerifyingKey, algorithm: Algorithm) -> bool {
-    match Unverified::read(token, algorithm).map(|unverified| unverified.verify::<Vec<Value>>(key)) {
-        Ok(Ok(_)) | Ok(Err(Unverifiable::Malformed(Malformed::ClaimsUnreadable))) => true,
+    match UnverifiedToken::parse(token, algorithm).map(|unverified| unverified.verify::<Vec<Value>>(key)) {
+        Ok(Ok(_)) | Ok(Err(VerifyError::Malformed(ParseError::InvalidClaims))) => true,
         Ok(Err(_)) | Err(_) => false,
     }
 }
@@ -46,7 +46,7 @@ fn published_es256_signature_vectors_pass() {
         let key = key(json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}));
         for (comment, message, signature, valid) in cases {
             let signature = URL_SAFE_NO_PAD.encode(bytes(&signature));
-            let genuine = key.verifies(&Signed::of(&bytes(&message)), &signature);
+            let genuine = key.verifies(&SigningInput::new(&bytes(&message)), &signature);
             assert_eq!(genuine, valid, "{comment}: {message} {signature}");
             seen[usize::from(valid)] += 1;
         }
