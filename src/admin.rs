@@ -106,7 +106,7 @@ impl Admin {
         }
         snapshot.metrics.ready.set(i64::from(self.readiness().ready));
         let (sessions, on_behalf) = snapshot.sessions.count_cached();
-        let system = usize::try_from(snapshot.system_tokens.len()).unwrap_or(usize::MAX);
+        let system = usize::try_from(snapshot.system_tokens.cached_tokens()).unwrap_or(usize::MAX);
         let verified = snapshot.shoppers.cached_tokens();
         for (kind, held) in
             [("verified", verified), ("session", sessions), ("on_behalf", on_behalf), ("system", system)]

@@ -166,7 +166,7 @@ impl SystemTokens {
 
     /// The number of cached tokens.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn cached_tokens(&self) -> u64 {
         self.held.run_pending_tasks();
         self.held.entry_count()
     }
