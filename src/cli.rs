@@ -1,7 +1,6 @@
-//! The command line: what an operator types, and what comes back as text and as an exit code.
+//! The command line: arguments, output and exit codes.
 //!
-//! Owns the meaning of the exit codes. Each command is a room of its own; `arguments` has the words of all of them. What the
-//! gateway does is decided below. Nothing here prints a secret or a token.
+//! `arguments` defines all commands; each command has its own module. No command prints a secret or a token.
 
 mod arguments;
 mod check;
@@ -24,13 +23,13 @@ use self::{
 };
 use crate::{app::process::core_dumps, config};
 
-/// Exit code for whatever was asked for and did not come to be; clap's own for wrong usage is 2.
+/// Exit code of a failed command. `clap` exits with 2 for wrong usage.
 const EXIT_FAILURE: u8 = 1;
 
-/// Does what the arguments ask for.
+/// Runs the command and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // Help and usage errors are written before anything is parsed, so their colours are looked for first.
+    // Help and usage errors are written during parsing, so the color choice is read first.
     let matches = CommandLine::command().color(terminal::color_choice(&arguments)).get_matches_from(arguments);
     let line = match CommandLine::from_arg_matches(&matches) {
         Ok(line) => line,

@@ -226,7 +226,7 @@ fn routes_prints_one_line_per_operation() {
     let shown = text(&output.stdout);
     let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(lines.len(), 1 + 443);
-    assert_eq!(lines[0], ["METHOD", "PATH", "OPERATION", "WHO MAY CALL", "UPSTREAM CREDENTIAL"]);
+    assert_eq!(lines[0], ["METHOD", "PATH", "OPERATION", "ALLOWED CALLERS", "UPSTREAM CREDENTIAL"]);
     assert!(lines.iter().all(|line| line.len() == 5 && line.iter().all(|field| !field.is_empty())));
 }
 
@@ -234,7 +234,7 @@ fn routes_prints_one_line_per_operation() {
 fn routes_marks_operations_that_roles_decide() {
     let table = text(&run("routes", []).stdout);
     let line = table.lines().find(|line| line.contains("\tauth-admin.retrieveTenant\t")).unwrap();
-    let expected = "by role; Salesforce asks for any of: SLAS_SERVICE_ADMIN SLAS_ORGANIZATION_ADMIN\t";
+    let expected = "by role; Salesforce requires any of: SLAS_SERVICE_ADMIN SLAS_ORGANIZATION_ADMIN\t";
     assert!(line.contains(expected), "{line}");
     assert_eq!(table.lines().filter(|line| line.contains(", by role; ")).count(), 14);
 }
@@ -260,7 +260,7 @@ fn routes_marks_switched_off_deprecated_logins_as_refused() {
     for (environment, expected) in [(&switched_off[..], 3), (&[][..], 0)] {
         let output = run("routes", environment.iter().copied());
         let table = text(&output.stdout);
-        let refused = table.lines().filter(|line| line.contains("nobody; refused by policy.deprecated_logins"));
+        let refused = table.lines().filter(|line| line.contains("none; rejected by policy.deprecated_logins"));
         assert_eq!(refused.count(), expected, "{table}");
     }
 }

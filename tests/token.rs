@@ -60,14 +60,14 @@ async fn valid_shopper_token_is_verified_and_its_operations_listed() {
         "shopper token, of SLAS, guest",
         "verified with a key of its issuer",
         "slas/prod/zzrf_001",
-        " ends 20",
+        " expires 20",
         ", in ",
         "shopper-products: getCategories getCategory getProduct ",
-        "Nothing speaks against it.",
+        "The gateway would accept this token.",
     ] {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
-    assert!(shown.contains("\nIt may call "), "{shown}");
+    assert!(shown.contains("\nAllowed operations: "), "{shown}");
     // An operation of trusted agents is none of a guest's.
     assert!(!shown.contains("updateAsAgentBasket"), "{shown}");
     let marks = vec![("taob".to_owned(), "trusted".to_owned())];
@@ -80,7 +80,7 @@ async fn signature_is_reported_as_unchecked_without_configuration() {
     let simulator = simulator().await;
     let shown = explained(&simulator.mint_shopper_token(ShopperTokenSpec::default()), None, 0);
     assert!(shown.contains("not checked: no -c FILE was given"), "{shown}");
-    assert!(shown.contains("Nothing speaks against it, but its signature is not checked."), "{shown}");
+    assert!(shown.contains("No check failed, but the signature was not checked."), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +90,11 @@ async fn invalid_token_is_reported_with_error_codes() {
     let ended =
         simulator.mint_shopper_token(ShopperTokenSpec { lifetime_seconds: Some(-120), ..ShopperTokenSpec::default() });
     let shown = explained(&ended, Some(&url), 1);
-    assert!(shown.contains("It would be refused: token_expired: it has ended"), "{shown}");
-    assert!(shown.contains("If it were accepted, it could call ") && !shown.contains("It may call"), "{shown}");
+    assert!(shown.contains("Rejected: token_expired: the token has expired"), "{shown}");
+    assert!(
+        shown.contains("Allowed operations if the token were accepted: ") && !shown.contains("Allowed operations: "),
+        "{shown}"
+    );
 
     let good = simulator.mint_shopper_token(ShopperTokenSpec::default());
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -103,7 +106,7 @@ async fn invalid_token_is_reported_with_error_codes() {
     let payload = URL_SAFE_NO_PAD.encode(r#"{"iss":"slas/prod/zzzz_009","exp":1,"x":"\u001b[2J\u202e"}"#);
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","kid":"k"}"#);
     let shown = explained(&format!("{header}.{payload}.AAAA"), Some(&url), 1);
-    for words in ["token_wrong_organization", "its algorithm is none; ", "token_expired", "not a shopper's access"] {
+    for words in ["token_wrong_organization", "the algorithm is none; ", "token_expired", "not a shopper's access"] {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
@@ -121,7 +124,7 @@ async fn system_token_without_tenant_is_valid_for_operations_by_role_only() {
     let simulator = simulator().await;
     let token = simulator.mint_account_manager_token(CALLER, &["mail", "sfcc.orders"], "", 1800);
     let shown = explained(&token, None, 0);
-    assert!(shown.contains("It may call 14 of ") && shown.contains("\n  auth-admin: "), "{shown}");
+    assert!(shown.contains("Allowed operations: 14 of ") && shown.contains("\n  auth-admin: "), "{shown}");
     let shown = explained(&token, Some(&simulator.url()), 0);
     assert!(shown.contains("verified with a key of its issuer"), "{shown}");
     assert!(!shown.contains("\n  orders: "), "{shown}");
@@ -134,8 +137,8 @@ async fn system_token_without_tenant_is_valid_for_operations_by_role_only() {
 async fn unavailable_keys_are_reported_as_rejection() {
     for token in good(&simulator().await) {
         let shown = explained(&token, Some("http://127.0.0.1:9"), 1);
-        assert!(shown.contains("not checked: the issuer's keys cannot be had at the moment"), "{shown}");
-        assert!(shown.contains("It would be refused: keys_unavailable: "), "{shown}");
+        assert!(shown.contains("not checked: the issuer's keys are unavailable"), "{shown}");
+        assert!(shown.contains("Rejected: keys_unavailable: "), "{shown}");
     }
 }
 
@@ -153,8 +156,8 @@ async fn unpublished_key_id_is_reported_as_token_invalid() {
     for token in good(&simulator) {
         let forged = with_header(&token, |header| header["kid"] = "nope".into());
         let shown = explained(&forged, Some(&simulator.url()), 1);
-        assert!(shown.contains("not accepted") && shown.contains("It would be refused: token_invalid: "), "{shown}");
-        assert!(shown.contains("If it were accepted, it could call "), "{shown}");
+        assert!(shown.contains("not accepted") && shown.contains("Rejected: token_invalid: "), "{shown}");
+        assert!(shown.contains("Allowed operations if the token were accepted: "), "{shown}");
     }
 }
 
@@ -167,8 +170,8 @@ async fn unsigned_token_is_reported_with_its_algorithm() {
     let unsigned = format!("{}.", unsigned.rsplit_once('.').unwrap().0);
     for url in [None, Some(url.as_str())] {
         let shown = explained(&unsigned, url, 1);
-        assert!(shown.contains("token_invalid: its algorithm is none; its issuer signs with ES256"), "{shown}");
-        assert_eq!(shown.matches("It would be refused: ").count(), 1, "{shown}");
+        assert!(shown.contains("token_invalid: the algorithm is none; the issuer signs with ES256"), "{shown}");
+        assert_eq!(shown.matches("Rejected: ").count(), 1, "{shown}");
     }
     // What else is wrong with its form is told as before.
     let bare = format!("{}.", good.rsplit_once('.').unwrap().0);
@@ -234,7 +237,7 @@ async fn system_token_of_unconfigured_client_is_reported_as_caller_rejected() {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
     let stranger = explained(&of("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"), Some(&url), 1);
-    assert!(stranger.contains("caller_rejected: its client is none of [[callers]]"), "{stranger}");
+    assert!(stranger.contains("caller_rejected: the client is not in [[callers]]"), "{stranger}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl PemFile {
         let failed = |message: String| FileError { file: file.to_owned(), message };
         let unreadable = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound => failed("there is no such file".to_owned()),
-            ErrorKind::IsADirectory => failed("it is a folder; name a file in it".to_owned()),
+            ErrorKind::IsADirectory => failed("it is a directory; name a file in it".to_owned()),
             kind => failed(format!("it cannot be read: {kind}")),
         };
         let mut bytes = Vec::new();

@@ -1,6 +1,4 @@
-//! The arguments of the command line, and the help that is printed for them.
-//!
-//! `manual` reads the same definitions.
+//! The arguments of the command line and their help. The man page and the completions are generated from them.
 
 use std::path::PathBuf;
 
@@ -13,24 +11,24 @@ use clap_complete::Shell;
     version,
     about,
     after_help = "Examples:
-  shopper-gateway check  -c config/demo.toml     every error of a configuration at once
+  shopper-gateway check  -c config/demo.toml     report all errors of a configuration
   shopper-gateway serve  -c config/demo.toml     run the gateway
-  shopper-gateway routes -c config/demo.toml     what is let through, for whom
-  shopper-gateway schema > gateway.schema.json   JSON Schema for an editor
-  shopper-gateway token inspect < token          what a token says, and may
+  shopper-gateway routes -c config/demo.toml     list operations and their allowed callers
+  shopper-gateway schema > gateway.schema.json   write a JSON Schema for an editor
+  shopper-gateway token inspect < token          explain a token
 
-Every key can also come from the environment: SHOPPER_GATEWAY__SERVER__THREADS=4.
+Environment variables override keys of the configuration: SHOPPER_GATEWAY__SERVER__THREADS=4.
 
 Exit codes:
-  0  done. serve: a signal ended it; check: nothing is wrong; token inspect: nothing speaks against the token
-  1  not done: the configuration is wrong, or output could not be written. serve: the start failed;
-     check --online: an endpoint failed; token inspect: the token would be refused, or is none
-  2  wrong usage: a command, an option or its value that there is not, or one that is missing"
+  0  success. serve: stopped by a signal; check: no errors; token inspect: no check failed
+  1  failure: invalid configuration, or output could not be written. serve: the start failed;
+     check --online: an endpoint failed; token inspect: the gateway would reject the token
+  2  wrong usage: unknown or missing command, option or value"
 )]
 pub(super) struct CommandLine {
     #[command(subcommand)]
     pub(super) command: Command,
-    /// When to use colours; NO_COLOR is respected too
+    /// When to use colors; NO_COLOR turns them off too
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(super) color: ColorChoice,
 }
@@ -42,38 +40,38 @@ pub(super) enum Command {
   shopper-gateway serve -c /etc/shopper-gateway/gateway.toml
   SHOPPER_GATEWAY__LOG__FORMAT=text shopper-gateway serve -c config/demo.toml
 
-Exit codes: 0 stopped by a signal, 1 the configuration is wrong or the start failed, 2 wrong usage.")]
+Exit codes: 0 stopped by a signal, 1 invalid configuration or failed start, 2 wrong usage.")]
     Serve(ConfigFile),
-    /// Check a configuration and report every error with its key
+    /// Check a configuration and report all errors with their keys
     #[command(after_help = "Examples:
-  shopper-gateway check -c gateway.toml            the file, the environment, the files that it names
-  shopper-gateway check -c gateway.toml --online   and whether what it names answers
+  shopper-gateway check -c gateway.toml            check the file, the environment and the named files
+  shopper-gateway check -c gateway.toml --online   also test the configured endpoints
 
---online fetches the keys of each organization's SLAS and Account Manager, gets a token with the gateway's own client of
-Account Manager, tries each client of SLAS without getting a token (a private one's secret, a public one's id and redirect
-URI), and asks the session store and the collector of traces, one line each; a failed one names the key. It changes nothing
-there and prints no secret.
+--online fetches the key sets of each organization's SLAS and Account Manager, and gets a token with the gateway's Account
+Manager client. It tests each SLAS client without getting a token: the secret of a private client, or the client id and redirect
+URI of a public one. It also tests the session store and the trace collector. Each test prints one line; a failed one names the
+key to look at. --online changes nothing at the endpoints and prints no secrets.
 
-Exit codes: 0 nothing is wrong (there may be warnings), 1 an error or a failed endpoint, 2 wrong usage.")]
+Exit codes: 0 no errors (perhaps warnings), 1 an error or a failed endpoint, 2 wrong usage.")]
     Check {
         #[command(flatten)]
         file: ConfigFile,
-        /// Also try the configured endpoints
+        /// Also test the configured endpoints
         #[arg(long)]
         online: bool,
     },
-    /// Print the effective table: method, path, operation, who may call it, which credential goes upstream
+    /// Print the policy table: method, path, operation, allowed callers, upstream credential
     #[command(after_help = "Examples:
   shopper-gateway routes -c gateway.toml | column -ts $'\\t' | less -S
-  shopper-gateway routes -c gateway.toml | grep experience-cloud    what one trusted system may call
+  shopper-gateway routes -c gateway.toml | grep experience-cloud    operations of one trusted system
 
-Exit codes: 0 done, 1 the configuration is wrong, 2 wrong usage.")]
+Exit codes: 0 success, 1 invalid configuration, 2 wrong usage.")]
     Routes(ConfigFile),
     /// Print the JSON Schema of the configuration
     #[command(after_help = "Example:
   shopper-gateway schema > gateway.schema.json
 
-Exit codes: 0 done, 1 it could not be written, 2 wrong usage.")]
+Exit codes: 0 success, 1 output could not be written, 2 wrong usage.")]
     Schema,
     /// Explain access tokens
     #[command(subcommand)]
@@ -84,9 +82,9 @@ Exit codes: 0 done, 1 it could not be written, 2 wrong usage.")]
   shopper-gateway completions zsh  > \"${fpath[1]}/_shopper-gateway\"
   shopper-gateway completions fish > ~/.config/fish/completions/shopper-gateway.fish
 
-The Debian package has them installed already.
+The Debian package installs them.
 
-Exit codes: 0 done, 1 it could not be written, 2 wrong usage, such as a shell that is not known.")]
+Exit codes: 0 success, 1 output could not be written, 2 wrong usage, e.g. an unknown shell.")]
     Completions {
         /// The shell
         shell: Shell,
@@ -96,24 +94,25 @@ Exit codes: 0 done, 1 it could not be written, 2 wrong usage, such as a shell th
   shopper-gateway man > /usr/local/share/man/man1/shopper-gateway.1
   shopper-gateway man | man -l -
 
-Exit codes: 0 done, 1 it could not be written, 2 wrong usage.")]
+Exit codes: 0 success, 1 output could not be written, 2 wrong usage.")]
     Man,
 }
 
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
-    /// Explain a JWT read from standard input: its claims, its times, what it may call, why it would be refused
+    /// Explain a JWT from standard input: claims, times, allowed operations, reasons for rejection
     #[command(after_help = "Examples:
-  printenv TOKEN | shopper-gateway token inspect          what it says; its signature is not checked
-  shopper-gateway token inspect -c gateway.toml < token    as this gateway sees it, with its issuer's keys
+  printenv TOKEN | shopper-gateway token inspect           without checking the signature
+  shopper-gateway token inspect -c gateway.toml < token    as this gateway would verify it
 
-The token is read from standard input, so that it stands in no list of processes and no history: alone, as \"Bearer …\", or as a
-whole line \"Authorization: Bearer …\". Neither it nor its signature is printed; its claims are, and they may name a shopper.
+The token is read from standard input, so that it appears in no process list and no shell history: the token alone, \"Bearer …\",
+or a whole line \"Authorization: Bearer …\". Neither the token nor its signature is printed. Claims are printed, and they may
+identify a shopper.
 
-Exit codes: 0 nothing speaks against it, 1 it would be refused (also for want of keys), is no token, or the configuration is
-wrong, 2 wrong usage.")]
+Exit codes: 0 no check failed, 1 the gateway would reject the token (also because keys are unavailable), it is no token, or the
+configuration is invalid, 2 wrong usage.")]
     Inspect {
-        /// Judge it as the gateway with this configuration would, and fetch its issuer's keys
+        /// Verify the token as a gateway with this configuration would; fetches the issuer's keys
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -121,7 +120,7 @@ wrong, 2 wrong usage.")]
 
 #[derive(Args)]
 pub(super) struct ConfigFile {
-    /// The configuration, TOML
+    /// Configuration file, TOML
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! `check`: everything that is wrong with a configuration, and, if asked, with what it names.
+//! `check`: reports all errors of a configuration and, with `--online`, of the endpoints that it names.
 
 use super::{
     arguments::ConfigFile,

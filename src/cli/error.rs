@@ -1,14 +1,14 @@
-//! The failure of a command, as it ends with exit code 1.
+//! The error of a command that exits with code 1.
 
 use crate::config::ConfigErrors;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Configuration(#[from] ConfigErrors),
-    /// In words that have been said already.
+    /// The command has already printed the reason.
     #[error("")]
     Reported,
     /// Anything else.

@@ -1,6 +1,4 @@
-//! `man` and `completions`: what packages install beside the binary.
-//!
-//! Both are made from the very commands that are parsed, so that they cannot name an option that does not exist.
+//! `man` and `completions`, for packages. Both are generated from the definitions in `arguments`.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -19,7 +17,7 @@ pub(super) fn completions(shell: Shell, terminal: &Terminal) -> Result<(), Comma
     terminal.print(&String::from_utf8_lossy(&script))
 }
 
-/// One page for all commands: those of the whole first, then each command's own.
+/// Prints one page for all commands: first the global options, then each command.
 pub(super) fn print_page(terminal: &Terminal) -> Result<(), CommandError> {
     let mut whole = CommandLine::command().disable_help_subcommand(true);
     whole.build();
@@ -53,8 +51,8 @@ fn render(whole: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     }
     rest.control("SH", ["ENVIRONMENT"]);
     rest.text([roman(
-        "SHOPPER_GATEWAY__SECTION__KEY sets a key of the configuration and wins over the file. RUST_LOG wins over log.level. \
-         NO_COLOR switches colours off.",
+        "SHOPPER_GATEWAY__SECTION__KEY sets a key of the configuration and overrides the file. RUST_LOG overrides log.level. \
+         NO_COLOR turns colors off.",
     )]);
     rest.to_writer(page)
 }
@@ -85,7 +83,7 @@ fn describe_command(command: &clap::Command, before: &str, page: &mut Roff) {
     }
 }
 
-/// Lines as they are.
+/// Adds a text without filling its lines.
 fn preformatted(text: &str, page: &mut Roff) {
     page.control("nf", []);
     for line in text.trim_matches('\n').lines() {

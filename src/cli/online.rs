@@ -1,8 +1,7 @@
-//! `check --online`: whether what a configuration names answers, and as it should.
+//! `check --online`: tests the endpoints of a configuration.
 //!
-//! Owns the questions and the words for what came back. Each endpoint is asked once, all at the same time, within the
-//! configured time limits, by the very clients that `serve` uses; nothing is changed there. No answer is shown, only what
-//! became of it, and each failure names the key to look at. What Salesforce has to say is `tenant`'s to ask, the rest `beside`'s.
+//! Each endpoint is tested once, all at the same time, within the configured timeouts, with the clients that `serve` uses. The
+//! tests change nothing at the endpoints. Responses are not printed, only the result; a failure names the key to look at.
 
 mod dependencies;
 mod probe;
@@ -18,10 +17,10 @@ use super::{
 };
 use crate::{app, config::Settings, observability::metrics::Metrics};
 
-/// Asks everything, and says what came back.
+/// Runs all tests and prints one line for each.
 ///
 /// # Errors
-/// [`CommandError::Reported`] if anything failed.
+/// Returns [`CommandError::Reported`] if a test failed.
 pub(super) fn check(settings: &Settings, terminal: &Terminal) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::Other(format!("the runtime cannot start: {error}")))?;

@@ -1,4 +1,4 @@
-//! `routes`: the effective policy table, one line an operation.
+//! `routes`: prints the policy table, one line per operation.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -19,9 +19,9 @@ pub(super) fn routes(file: &ConfigFile, terminal: &Terminal) -> Result<(), Comma
     terminal.print(&route_table(&operations, &callers, &loaded.settings.policy, &loaded.settings.tenants))
 }
 
-/// One line an operation, tab-separated, under a line of headings.
+/// The table with tab-separated columns and a header line.
 fn route_table(operations: &Operations, callers: &Callers, policy: &Policy, tenants: &[Tenant]) -> String {
-    let mut table = "METHOD\tPATH\tOPERATION\tWHO MAY CALL\tUPSTREAM CREDENTIAL\n".to_owned();
+    let mut table = "METHOD\tPATH\tOPERATION\tALLOWED CALLERS\tUPSTREAM CREDENTIAL\n".to_owned();
     for operation in operations.iter() {
         let line = [
             operation.method.as_str(),
@@ -40,10 +40,10 @@ fn allowed_callers(operation: &Operation, callers: &Callers, policy: &Policy) ->
     let is_login =
         matches!(operation.kind, OperationKind::DeprecatedLogin | OperationKind::DeprecatedTrustedSystemLogin);
     if is_login && policy.deprecated_logins == DeprecatedLogins::Refuse {
-        return "nobody; refused by policy.deprecated_logins".to_owned();
+        return "none; rejected by policy.deprecated_logins".to_owned();
     }
     if operation.security.is_empty() {
-        return "anyone; SLAS checks the request's own credential".to_owned();
+        return "any client; SLAS checks the request's own credential".to_owned();
     }
     let alternatives = operation.security.iter().map(|security| match security.kind {
         SecurityKind::System | SecurityKind::SystemByRole => {
@@ -55,7 +55,7 @@ fn allowed_callers(operation: &Operation, callers: &Callers, policy: &Policy) ->
             let allowed = if allowed.is_empty() { "no configured caller".to_owned() } else { allowed.join(", ") };
             match security.kind {
                 SecurityKind::SystemByRole => {
-                    format!("system ({allowed}), by role; Salesforce asks for any of: {}", security.roles.join(" "))
+                    format!("system ({allowed}), by role; Salesforce requires any of: {}", security.roles.join(" "))
                 }
                 _ => format!("system ({allowed}) with any of: {}", security.scopes),
             }

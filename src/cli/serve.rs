@@ -1,4 +1,4 @@
-//! `serve`: the gateway until a signal ends it.
+//! `serve`: runs the gateway until a signal stops it.
 
 use super::{arguments::ConfigFile, error::CommandError, terminal::Terminal};
 use crate::{
@@ -36,11 +36,11 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Comman
             key = "limits.connections",
             connections,
             descriptors,
-            "each connection may take two descriptors, and the system allows this process fewer: raise its hard limit \
-             (LimitNOFILE of systemd, ulimit -Hn)"
+            "the limit of file descriptors is below two per connection: raise the hard limit of the process (LimitNOFILE in \
+             systemd, ulimit -Hn)"
         );
     }
-    // For all that is not a connection: those have threads of their own.
+    // For background tasks. Connections have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

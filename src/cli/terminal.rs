@@ -1,7 +1,6 @@
-//! Where commands write: standard output, standard error, with colours or without.
+//! Output of commands to standard output and standard error, with or without colors.
 //!
-//! Owns the few styles and when they are used. What is written is plain text with styles around words; where colours are not
-//! wanted (`--color`, `NO_COLOR`, no terminal) they are taken out on the way.
+//! Text contains style codes around words. They are removed on output if colors are off (`--color`, `NO_COLOR`, no terminal).
 
 use std::{
     ffi::OsString,
@@ -40,10 +39,10 @@ impl Terminal {
         Self { color }
     }
 
-    /// Writes to standard output. A reader who has seen enough (`| head`) is no failure.
+    /// Writes to standard output. A closed pipe (`| head`) is no error.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// Returns [`CommandError::Other`] if the output cannot be written.
     pub(super) fn print(&self, text: &str) -> Result<(), CommandError> {
         match AutoStream::new(io::stdout(), self.color).write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -53,12 +52,12 @@ impl Terminal {
         }
     }
 
-    /// Whether what is written to standard error has colours.
+    /// Whether output to standard error has colors.
     pub(super) fn has_colored_stderr(&self) -> bool {
         AutoStream::new(io::stderr(), self.color).current_choice() != anstream::ColorChoice::Never
     }
 
-    /// Says on standard error why a command failed.
+    /// Prints the reason of a failed command to standard error.
     pub(super) fn print_error(&self, error: &CommandError) {
         let text = match error {
             CommandError::Configuration(errors) => {
@@ -70,12 +69,12 @@ impl Terminal {
             CommandError::Reported => return,
             CommandError::Other(text) => format!("{}: {}\n", styled(ERROR_STYLE, "error"), text.trim_end()),
         };
-        // Nowhere is left to report a failure of standard error.
+        // A failure of standard error cannot be reported.
         let _ = AutoStream::new(io::stderr(), self.color).write_all(text.as_bytes());
     }
 }
 
-/// What `--color` says, wherever it stands; automatic if it says nothing of use, which the parser will then tell.
+/// The value of `--color`, found before parsing; automatic if it is missing or invalid. The parser reports invalid values.
 pub(super) fn color_choice(arguments: &[OsString]) -> ColorChoice {
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let asked = words.iter().enumerate().find_map(|(position, word)| match word.strip_prefix("--color")? {

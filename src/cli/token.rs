@@ -1,7 +1,6 @@
-//! `token inspect`: what a token says, what it may, and why it would be refused.
+//! `token inspect`: explains a token: claims, allowed operations, reasons for rejection.
 //!
-//! Owns the words. Its rooms, in the order of the work: `input` takes the token, `content` takes it apart, `verdict` says what
-//! it is worth. Prints claims, never the token or its signature.
+//! `input` reads the token, `content` decodes it, `verdict` checks it. Claims are printed, and never the token or its signature.
 
 mod content;
 mod input;
@@ -55,8 +54,8 @@ fn describe(operations: &Operations, decoded: &DecodedToken, verdict: &Verdict) 
     }
     let mut allowed: Vec<_> = operations.iter().filter(|operation| may_call(operation, decoded, verdict)).collect();
     allowed.sort_by(|one, other| (&one.api, &one.id).cmp(&(&other.api, &other.id)));
-    let may = if verdict.rejections.is_empty() { "It may call" } else { "If it were accepted, it could call" };
-    let heading = format!("{may} {} of {} operations", allowed.len(), operations.iter().len());
+    let condition = if verdict.rejections.is_empty() { "" } else { " if the token were accepted" };
+    let heading = format!("Allowed operations{condition}: {} of {}", allowed.len(), operations.iter().len());
     line(format!("\n{}", styled(HEADING_STYLE, heading)))?;
     for of_one in allowed.chunk_by(|one, other| one.api == other.api) {
         let mut ids: Vec<_> = of_one.iter().map(|operation| operation.id.as_str()).collect();
@@ -65,20 +64,18 @@ fn describe(operations: &Operations, decoded: &DecodedToken, verdict: &Verdict) 
     }
     line(String::new())?;
     match (verdict.rejections.as_slice(), verdict.signature) {
-        ([], SignatureStatus::Verified) => line(styled(OK_STYLE, "Nothing speaks against it."))?,
-        ([], _) => {
-            line(format!("{}, but its signature is not checked.", styled(WARNING_STYLE, "Nothing speaks against it")))?
-        }
+        ([], SignatureStatus::Verified) => line(styled(OK_STYLE, "The gateway would accept this token."))?,
+        ([], _) => line(format!("{}, but the signature was not checked.", styled(WARNING_STYLE, "No check failed")))?,
         (rejections, _) => {
             for (code, why) in rejections {
-                line(format!("{} {code}: {why}", styled(ERROR_STYLE, "It would be refused:")))?;
+                line(format!("{} {code}: {why}", styled(ERROR_STYLE, "Rejected:")))?;
             }
         }
     }
     Ok(text)
 }
 
-/// Whether the policy lets this token through for an operation, as far as kind, mark, scope and caller go.
+/// Whether the policy allows an operation for this token, by its kind, delegation, scopes and caller.
 fn may_call(operation: &Operation, decoded: &DecodedToken, verdict: &Verdict) -> bool {
     if !decoded.is_system {
         return operation.for_shopper(decoded.delegation).any(|security| security.is_met_by(&decoded.scopes));

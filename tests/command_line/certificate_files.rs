@@ -250,7 +250,7 @@ fn unusable_file_error_names_its_kind_and_remedy() {
             assert!(error.contains(words) && error.contains(files.path(name).to_str().unwrap()), "{key:?}: {error}");
         }
         let error = files.error(key, ".");
-        assert!(error.contains("folder"), "{error}");
+        assert!(error.contains("directory"), "{error}");
     }
     for key in [FileKey::Certificate, FileKey::ClientCa, FileKey::ApiCa] {
         for (name, words) in [

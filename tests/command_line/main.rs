@@ -66,7 +66,7 @@ fn exit_codes_are_documented_in_help_and_manual_page() {
     }
     let inspect = printed(&["token", "inspect", "--help"]);
     let [good, refused, _] = meanings(&inspect, "Exit codes:");
-    assert!(good.contains("nothing speaks against it") && refused.contains("it would be refused"), "{inspect}");
+    assert!(good.contains("no check failed") && refused.contains("would reject the token"), "{inspect}");
     let (help, page) = (printed(&["--help"]), printed(&["man"]));
     let page = page.replace("\\-", "-");
     for (text, heading) in [(&help, "Exit codes:"), (&page, ".SH \"EXIT STATUS\"")] {

@@ -1,4 +1,4 @@
-//! What runs beside the gateway: the session store, and the collector of traces.
+//! Tests of the session store and the trace collector.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,9 @@ pub(super) async fn probe_store(settings: &Settings, metrics: &Metrics) -> Optio
             store.check_commands().await.map_err(|refused| refused.to_string())?;
             match store.check_key(false).await {
                 Ok(other @ KeyCheck::Mismatch { .. }) => Err(other.to_string()),
-                Ok(key) => Ok(format!("answers within {} ms, takes every command; {key}", redis.timeout.as_millis())),
+                Ok(key) => {
+                    Ok(format!("responds within {} ms and accepts all commands; {key}", redis.timeout.as_millis()))
+                }
                 Err(error) => Err(unreachable_reason(store.as_ref(), &error)),
             }
         })
@@ -28,7 +30,7 @@ pub(super) async fn probe_store(settings: &Settings, metrics: &Metrics) -> Optio
     )
 }
 
-/// Asks until there is an answer: the first command also connects, which may take longer than a command may.
+/// Retries until the store responds. The first command also connects, which may take longer than a command's timeout.
 async fn wait_until_reachable(store: &dyn SessionStore, timeout: Duration) -> Result<(), String> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -54,12 +56,12 @@ fn unreachable_reason(store: &dyn SessionStore, error: &StoreError) -> String {
     }
 }
 
-/// Sends no span, as `serve` would send some.
+/// Tests the collector with an empty export, without spans.
 pub(super) async fn probe_collector(settings: &Settings) -> Option<ProbeResult> {
     let endpoint = settings.traces.endpoint.as_ref()?;
     let answer = async {
         let tried = otlp::probe_collector(endpoint).await;
-        tried.map(|()| "takes them".to_owned()).map_err(|error| format!("{error}; see traces.endpoint"))
+        tried.map(|()| "accepts spans".to_owned()).map_err(|error| format!("{error}; see traces.endpoint"))
     };
-    Some(run_probe(format!("collector of traces at {endpoint}"), answer).await)
+    Some(run_probe(format!("trace collector at {endpoint}"), answer).await)
 }

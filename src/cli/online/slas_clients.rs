@@ -1,8 +1,8 @@
-//! Whether SLAS takes an organization's clients as they are configured.
+//! Tests the configured SLAS clients of an organization without getting a token.
 //!
-//! Each is asked what gives nobody a token. A private client refreshes with a token that is none: SLAS refuses that only
-//! after it has taken the client's secret. A public one begins a guest's login, which needs its id and its redirect URI, and
-//! leaves the code unused. What a private client's redirect URI is worth, only a shopper's login could tell.
+//! A private client refreshes with an invalid refresh token: SLAS rejects that token only after it has accepted the client's
+//! secret. A public client starts a guest login, which tests its client id and redirect URI; the code is not used. The redirect URI
+//! of a private client cannot be tested without a shopper's login.
 
 use futures_util::future::join_all;
 use secrecy::SecretString;
@@ -15,12 +15,12 @@ use crate::{
     types::SiteId,
 };
 
-/// What SLAS has certainly given to nobody.
+/// A refresh token that SLAS has certainly not issued.
 const INVALID_REFRESH_TOKEN: &str = "no-refresh-token-but-a-check";
-/// Calls for one client at most: with its secret, and with the one before.
+/// Maximum calls per client: with its secret, and with the previous one.
 const MAX_CALLS_PER_CLIENT: usize = 2;
 
-/// Tries each client at the organization's first site.
+/// Tests each client with the organization's first site.
 pub(super) async fn probe_clients(index: usize, tenant: &Tenant) -> Vec<ProbeResult> {
     let settings = &tenant.settings;
     let clients = &settings.slas_clients;
@@ -48,7 +48,7 @@ pub(super) async fn probe_clients(index: usize, tenant: &Tenant) -> Vec<ProbeRes
 
 async fn probe_public_client(slas: &Slas, client: &SlasClient, site: &SiteId) -> Result<&'static str, SalesforceError> {
     slas.authorize_guest(client, site, &Pkce::generate()?).await?;
-    Ok("known, and its redirect URI")
+    Ok("client id and redirect URI accepted")
 }
 
 async fn probe_private_client(
@@ -57,16 +57,16 @@ async fn probe_private_client(
     secret: &SecretString,
     site: &SiteId,
 ) -> Result<&'static str, SalesforceError> {
-    let Err(error) = probe_secret(slas, client, secret, site).await else { return Ok("its secret is taken") };
+    let Err(error) = probe_secret(slas, client, secret, site).await else { return Ok("secret accepted") };
     if let Some(previous) = client.previous_secret.as_ref().filter(|_| error.is_client_rejected())
         && probe_secret(slas, client, previous, site).await.is_ok()
     {
-        return Ok("its secret is taken, by previous_client_secret alone");
+        return Ok("only previous_client_secret accepted");
     }
     Err(error)
 }
 
-/// Whether SLAS takes this one of a client's secrets.
+/// Tests one of a client's secrets.
 async fn probe_secret(
     slas: &Slas,
     client: &SlasClient,
@@ -81,7 +81,7 @@ async fn probe_secret(
     }
 }
 
-/// The keys that a failure may be about, the likeliest first.
+/// The keys that may cause a failure, the likeliest first.
 fn config_keys(index: usize, position: usize, client: &SlasClient, error: &SalesforceError) -> String {
     let (tenant, is_private) = (format!("tenants[{index}]"), client.secret.is_some());
     let table = format!("{tenant}.slas_clients[{position}]");

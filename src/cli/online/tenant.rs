@@ -1,4 +1,4 @@
-//! Salesforce's services of one organization: SLAS and Account Manager.
+//! Tests of an organization's SLAS and Account Manager.
 
 use super::{
     probe::{ProbeResult, describe_failure, run_probe},
@@ -12,7 +12,7 @@ use crate::{
     types::{Scope, Scopes, TENANT_SCOPE_PREFIX},
 };
 
-/// Asks for the keys and a token of the gateway's own, and tries each client of SLAS.
+/// Fetches the key sets, gets a token with the gateway's own client, and tests each SLAS client.
 pub(super) async fn probe_tenant(index: usize, tenant: &Tenant) -> Vec<ProbeResult> {
     let own = tenant.account_manager.as_ref().zip(tenant.settings.account_manager.as_ref());
     let manager = async {
@@ -30,7 +30,7 @@ async fn probe_slas(index: usize, tenant: &Tenant) -> (ProbeResult, Vec<ProbeRes
     let keys = run_probe(format!("{}: keys of SLAS at {}", settings.organization, settings.api), async {
         let api = format!("tenants[{index}].api");
         let document = tenant.slas.jwks().await.map_err(|error| match error {
-            // Somebody is there, and knows no such organization.
+            // The host responds but does not know the organization.
             SalesforceError::Rejected { .. } => {
                 describe_failure(&error, &format!("tenants[{index}].organization_id and api"))
             }
@@ -39,7 +39,7 @@ async fn probe_slas(index: usize, tenant: &Tenant) -> (ProbeResult, Vec<ProbeRes
         count_keys(&Issuer::Slas(tenant.slas.clone()), &document, &api)
     });
     let keys = keys.await;
-    // Without its keys it is not SLAS, or not this organization's: no client could be blamed for what it says.
+    // Without a key set it is not the organization's SLAS, and says nothing about the clients.
     if keys.result.is_err() {
         return (keys, Vec::new());
     }
@@ -73,10 +73,10 @@ async fn probe_account_manager(
             if let Some(previous) = own.previous_client_secret.as_ref().filter(|_| error.is_client_rejected())
                 && let Ok(answer) = service.client_credentials(&own.client_id, previous, &scopes).await
             {
-                return Ok(format!("granted for {} s, by previous_client_secret alone", answer.expires_in));
+                return Ok(format!("granted for {} s, with previous_client_secret only", answer.expires_in));
             }
             let keys = match &error {
-                // The tenant's own scope is made of the organization.
+                // The tenant scope is derived from the organization.
                 SalesforceError::Rejected { code, .. } if code == "invalid_scope" => {
                     format!("tenants[{index}].organization_id and account_manager.scopes")
                 }
@@ -90,7 +90,7 @@ async fn probe_account_manager(
 
 fn count_keys(issuer: &Issuer, document: &[u8], key: &str) -> Result<String, String> {
     match count_usable_keys(issuer, document) {
-        0 => Err(format!("what came is no key set, or has no key that could be used; see {key}")),
+        0 => Err(format!("the response has no usable key; see {key}")),
         1 => Ok("1 key".to_owned()),
         keys => Ok(format!("{keys} keys")),
     }

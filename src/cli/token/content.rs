@@ -1,4 +1,4 @@
-//! What a token claims, for people's eyes only: nothing of it is verified, and nothing but a text on the terminal comes of it.
+//! Decodes a token for display. Nothing is verified, and the result is only printed.
 
 use std::fmt::Write as _;
 
@@ -12,26 +12,26 @@ use crate::{
     verify::{isb::Isb, shopper::Delegation},
 };
 
-/// Claims whose numbers are times (RFC 7519, 4.1), and what they say.
-const TIME_CLAIMS: [(&str, &str); 3] = [("iat", "issued"), ("nbf", "valid from"), ("exp", "ends")];
+/// Claims that are times (RFC 7519, 4.1), and their meaning.
+const TIME_CLAIMS: [(&str, &str); 3] = [("iat", "issued"), ("nbf", "valid from"), ("exp", "expires")];
 
-/// The unverified content of a token.
+/// The decoded, unverified content of a token.
 pub(super) struct DecodedToken {
     header: Map<String, Value>,
     claims: Map<String, Value>,
-    /// The claims as they came.
+    /// The claims as received.
     pub(super) payload: Vec<u8>,
-    /// Whether it says that Account Manager signed it; if not, SLAS did.
+    /// Whether the issuer is Account Manager; otherwise it is SLAS.
     pub(super) is_system: bool,
     pub(super) scopes: Scopes,
     pub(super) delegation: Delegation,
 }
 
 impl DecodedToken {
-    /// Takes a token apart.
+    /// Decodes a token.
     ///
     /// # Errors
-    /// Why it is no JWT; nothing of it is quoted.
+    /// Returns why the text is not a JWT, without quoting it.
     pub(super) fn read(token: &str) -> Result<Self, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("the token is too long");
@@ -42,7 +42,7 @@ impl DecodedToken {
             return Err("not a JWT: expected three parts separated by dots");
         };
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| "not a JWT: a part is not base64url");
-        let object = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|_| "not a JWT: a part is no JSON object");
+        let object = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|_| "not a JWT: a part is not a JSON object");
         let (header, payload) = (decode(header)?, decode(payload)?);
         let claims: Map<String, Value> = object(&payload)?;
         let is_system = jwt::has_system_token_algorithm(token);
@@ -71,7 +71,7 @@ impl DecodedToken {
         self.claims.get(claim).and_then(Value::as_u64)
     }
 
-    /// The tenant that it is of: a shopper token names one, a system token perhaps several.
+    /// The token's tenant. A shopper token names one tenant; a system token may name several, of which this is the first.
     pub(super) fn tenant(&self) -> Option<TenantId> {
         if self.is_system {
             return self.scopes.iter().find_map(|scope| scope.as_str().strip_prefix(TENANT_SCOPE_PREFIX)?.parse().ok());
@@ -80,7 +80,7 @@ impl DecodedToken {
         issuer.strip_prefix("slas/")?.split_once('/')?.1.parse().ok()
     }
 
-    /// Whether it says that it is of this tenant.
+    /// Whether the token names this tenant.
     pub(super) fn is_for_tenant(&self, tenant: &TenantId) -> bool {
         if self.is_system {
             self.scopes.iter().any(|scope| scope.as_str().strip_prefix(TENANT_SCOPE_PREFIX) == Some(tenant.as_str()))
@@ -89,17 +89,17 @@ impl DecodedToken {
         }
     }
 
-    /// Whether it is a system token that names no tenant: it is good only where Salesforce judges by its client's roles.
+    /// Whether the token is a system token without a tenant. It is valid only for operations that Salesforce authorizes by roles.
     pub(super) fn is_role_based(&self) -> bool {
         self.is_system && self.tenant().is_none()
     }
 
-    /// What its header says that it is signed with.
+    /// The signature algorithm of the token's header.
     pub(super) fn algorithm(&self) -> Option<&str> {
         self.header.get("alg").and_then(Value::as_str)
     }
 
-    /// Kind, times, claims.
+    /// The token's kind, header and claims as text.
     pub(super) fn describe(&self, now: u64) -> String {
         let kind = match (self.is_system, self.delegation) {
             (true, _) => "system token, of Account Manager",
@@ -112,7 +112,7 @@ impl DecodedToken {
         };
         let mut text = format!("{}       {kind}\n", styled(HEADING_STYLE, "Kind"));
         for (heading, members) in [("Header", &self.header), ("Claims", &self.claims)] {
-            // A text in memory takes whatever is written to it.
+            // Writing to a string does not fail.
             let _ = writeln!(text, "\n{}", styled(HEADING_STYLE, heading));
             let width = members.keys().map(|name| name.chars().count()).max().unwrap_or_default().min(12);
             for (name, value) in members {
@@ -130,14 +130,14 @@ impl DecodedToken {
     }
 }
 
-/// A time, and how far it is from now.
+/// A time, and its distance from now.
 fn format_time(at: u64, now: u64) -> String {
     let spoken = |seconds: u64| humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
     let distance = match at.checked_sub(now) {
         Some(ahead) => format!("in {}", spoken(ahead)),
         None => format!("{} ago", spoken(now - at)),
     };
-    // Beyond the year 9999 there is no such text.
+    // RFC 3339 has no years beyond 9999.
     let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(at)).filter(|_| at < 253_402_300_800);
     match time {
         Some(time) => format!("{}, {distance}", humantime::format_rfc3339_seconds(time)),
@@ -145,7 +145,7 @@ fn format_time(at: u64, now: u64) -> String {
     }
 }
 
-/// A text that cannot move a terminal's cursor or turn its writing around.
+/// Escapes characters that could control a terminal or reverse its text direction.
 pub(super) fn escape_unprintable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut safe, character| {
         if character == ' ' || character.is_ascii_graphic() || character.is_alphanumeric() {

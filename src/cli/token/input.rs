@@ -1,6 +1,6 @@
-//! The token that is to be explained, as it was piped in: alone, with its scheme, or as the whole header field.
+//! Reads the token from standard input: alone, with its scheme, or as a whole header line.
 //!
-//! Refuses to read a field in another way than the gateway reads a request's. Whatever is wrong, nothing of it is quoted.
+//! A header is parsed exactly as in a request. Errors never quote the input.
 
 use std::io::{self, Read as _};
 
@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use super::super::error::CommandError;
 use crate::gateway::{authorization_header::Authorization, error::GatewayError, problem};
 
-/// More than any token has, bytes; the rest of the input is left where it is.
+/// Maximum bytes of input, more than any token has.
 const MAX_INPUT_BYTES: usize = 64 * 1024;
 
-/// The token on standard input.
+/// Reads the token from standard input.
 pub(super) fn read_token() -> Result<String, CommandError> {
     let mut bytes = Vec::new();
     let read = io::stdin().take(MAX_INPUT_BYTES as u64 + 1).read_to_end(&mut bytes);
@@ -25,7 +25,7 @@ pub(super) fn read_token() -> Result<String, CommandError> {
     extract_token(text)
 }
 
-/// That the text is no token, and why.
+/// The error for input that is not a token.
 pub(super) fn invalid_token(why: &str) -> CommandError {
     CommandError::Other(format!("{}: {why}", problem::code(&GatewayError::TokenInvalid(String::new()))))
 }

@@ -1,7 +1,7 @@
-//! The verdict over a token: what speaks against it, and what its signature is worth.
+//! The verdict about a token: reasons for rejection and the status of its signature.
 //!
-//! Without a configuration it is made of the claims alone. With one the verifiers that `serve` uses are asked too, and where
-//! they differ from the claims, theirs counts: whatever the gateway would refuse speaks against the token.
+//! Without a configuration, only the content is checked. With a configuration, the verifiers of `serve` check the token too, and
+//! their result counts: each reason for which the gateway would reject the token is listed.
 
 use std::sync::Arc;
 
@@ -32,26 +32,26 @@ use crate::{
     },
 };
 
-/// Whether the signature was checked, and what came of it.
+/// Result of the signature check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignatureStatus {
     Verified,
     Invalid,
-    /// Why it was not.
+    /// The signature was not checked, with the reason.
     NotChecked(&'static str),
 }
 
-/// What is to be said of a token.
+/// The verdict about a token.
 pub(super) struct Verdict {
     pub(super) signature: SignatureStatus,
-    /// Codes of refusals, and why.
+    /// Error codes and reasons for rejection.
     pub(super) rejections: Vec<(&'static str, String)>,
-    /// The trusted system that it is of, if one is configured.
+    /// The trusted system that the token belongs to, if it is configured.
     pub(super) caller: Option<Arc<Caller>>,
     pub(super) organization: Option<OrganizationId>,
 }
 
-/// What the claims alone tell.
+/// Checks the content of a token without a configuration.
 pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     let mut rejections = Vec::new();
     let mut reject = |refusal: &GatewayError, why: String| rejections.push((problem::code(refusal), why));
@@ -60,7 +60,7 @@ pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     if let Err(malformed) = UnverifiedToken::parse(token, algorithm) {
         let expected = format!("{algorithm:?}");
         let why = match decoded.algorithm().filter(|named| *named != expected) {
-            Some(named) => format!("its algorithm is {}; its issuer signs with {expected}", escape_unprintable(named)),
+            Some(named) => format!("the algorithm is {}; the issuer signs with {expected}", escape_unprintable(named)),
             None => malformed.to_string(),
         };
         reject(&GatewayError::TokenInvalid(String::new()), why);
@@ -73,23 +73,23 @@ pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     }
     let now = unix_now();
     match decoded.number("exp") {
-        None => reject(&GatewayError::TokenInvalid(String::new()), "it does not say when it ends (exp)".to_owned()),
+        None => reject(&GatewayError::TokenInvalid(String::new()), "the token has no expiry (exp)".to_owned()),
         Some(end) if expiry::is_expired(end, now) => {
             let session = if decoded.is_system { "" } else { ", unless the gateway holds its session" };
-            reject(&GatewayError::TokenExpired, format!("it has ended{session}"));
+            reject(&GatewayError::TokenExpired, format!("the token has expired{session}"));
         }
         Some(_) => {}
     }
     let begins = decoded.number("nbf").or(decoded.number("iat").filter(|_| !decoded.is_system));
     if begins.is_some_and(|from| expiry::is_not_yet_valid(from, now)) {
-        reject(&GatewayError::TokenInvalid(String::new()), "it is not valid yet".to_owned());
+        reject(&GatewayError::TokenInvalid(String::new()), "the token is not valid yet".to_owned());
     }
     let organization = decoded.tenant().map(|tenant| OrganizationId::from_tenant(&tenant));
     Verdict { signature, rejections, caller: None, organization }
 }
 
 impl Verdict {
-    /// Adds what the configured gateway says: whose it is, and whether its issuer signed it.
+    /// Verifies the token as a gateway with these settings would: organization, caller and signature.
     pub(super) fn verify_with_config(
         &mut self,
         settings: &Settings,
@@ -102,7 +102,7 @@ impl Verdict {
         let metrics = Arc::new(Metrics::new("", "").map_err(CommandError::from_display)?);
         let tenants = app::build_tenants(settings).map_err(CommandError::from_display)?;
         let own = tenants.iter().find(|(tenant, _)| decoded.is_for_tenant(&tenant.settings.tenant)).or_else(|| {
-            // It is of all that its client has a role in: any one of them can verify it.
+            // A token for roles names no tenant. Any organization with an Account Manager can verify it.
             let can_verify = |(tenant, _): &&(Tenant, _)| decoded.is_role_based() && tenant.systems.is_some();
             tenants.iter().find(can_verify)
         });
@@ -110,23 +110,23 @@ impl Verdict {
         if own.is_none() {
             self.add_rejection(
                 &GatewayError::TokenWrongOrganization,
-                "it is of none of the organizations of this configuration",
+                "the token belongs to no organization of this configuration",
             );
         } else if decoded.is_system {
             self.caller = callers.by_client(decoded.text("sub").unwrap_or_default()).cloned();
             if self.caller.is_none() {
                 self.add_rejection(
                     &GatewayError::CallerRejected(RejectionReason::NotConfigured),
-                    "its client is none of [[callers]]",
+                    "the client is not in [[callers]]",
                 );
             }
         }
-        // What has not the form of a token is not worth its issuer's keys.
+        // A malformed token needs no keys.
         if self.signature == SignatureStatus::Invalid {
             return Ok(());
         }
         let Some((tenant, rings)) = own else {
-            self.signature = SignatureStatus::NotChecked("it is of no configured organization");
+            self.signature = SignatureStatus::NotChecked("the token belongs to no configured organization");
             return Ok(());
         };
         for ring in rings {
@@ -134,14 +134,12 @@ impl Verdict {
         }
         let verdict = runtime.block_on(verify(token, decoded, tenant, rings, metrics));
         self.signature = match &verdict {
-            // Its time is checked after its signature.
+            // The expiry is checked after the signature.
             Ok(()) | Err((GatewayError::TokenExpired, _)) => SignatureStatus::Verified,
-            Err((GatewayError::KeysUnavailable, _)) => {
-                SignatureStatus::NotChecked("the issuer's keys cannot be had at the moment")
-            }
+            Err((GatewayError::KeysUnavailable, _)) => SignatureStatus::NotChecked("the issuer's keys are unavailable"),
             Err(_) => SignatureStatus::Invalid,
         };
-        // That it has ended was seen by its claims.
+        // The expiry is already in the list, from the content check.
         if let Err((refusal, why)) = verdict
             && refusal != GatewayError::TokenExpired
         {
@@ -158,7 +156,7 @@ impl Verdict {
     }
 }
 
-/// What the verifier says that `serve` would ask, in its words.
+/// Verifies the token with the verifier that `serve` would use.
 async fn verify(
     token: &str,
     decoded: &DecodedToken,
@@ -176,7 +174,7 @@ async fn verify(
         return verdict.map(|_| ()).map_err(|error| (GatewayError::from(error), error.to_string()));
     }
     let organization = &tenant.settings.organization;
-    // That of SLAS is the first.
+    // The first key ring is that of SLAS.
     let rings = rings.iter().take(1).map(|ring| (organization.clone(), Arc::clone(ring)));
     let verdict = ShopperVerifier::new(rings.collect(), metrics).verify(&HashedToken::new(token), organization).await;
     verdict.map(|_| ()).map_err(|error| (GatewayError::from(error), error.to_string()))
