@@ -151,6 +151,7 @@ impl Gateway {
         let (credential, reported) = match self.authorize(tenant, route, request, audit).await {
             Ok(credential) => (credential, None),
             Err(error) => {
+                self.note_customer_in_path(route, request, audit);
                 note_rejection(&error, audit);
                 let credential = Box::pin(self.report(tenant, route, request, &error)).await;
                 (credential.ok_or_else(|| error.clone())?, Some(error))

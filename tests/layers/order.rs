@@ -36,7 +36,7 @@ fn violations(source: &Source, layers: &Layers) -> BTreeSet<String> {
     let own = file.trim_start_matches("src/").split(['/', '.']).next().unwrap();
     let mut found = BTreeSet::new();
     for named in paths::named_in(source) {
-        let Some(path) = named.from_root() else { continue };
+        let Some(path) = named.path_from_root() else { continue };
         let name = path.first().map_or("", String::as_str);
         let place = format!("{file}:{}", named.line);
         match (layers.get(own), layers.get(name)) {

@@ -38,7 +38,7 @@ pub(crate) struct NamedPath {
 
 impl NamedPath {
     /// The path from the crate's root; `None` if it does not begin with `crate`, `self` or `super`.
-    pub(crate) fn from_root(&self) -> Option<Vec<String>> {
+    pub(crate) fn path_from_root(&self) -> Option<Vec<String>> {
         let supers = self.path.iter().take_while(|step| *step == "super").count();
         match self.path.first()?.as_str() {
             "crate" => Some(self.path[1..].to_vec()),
