@@ -96,7 +96,7 @@ impl Gateway {
     /// Validates the head of a request and finds its route.
     ///
     /// # Errors
-    /// The errors of [`Router::route`]. Report mode does not lift them.
+    /// The errors of `Router::route`. Report mode does not lift them.
     pub fn route(&self, head: &Parts) -> Result<Route, GatewayError> {
         let mut route = self.stages.router.route(head)?;
         route.required_body = match route.kind() {

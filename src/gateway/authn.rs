@@ -2,7 +2,7 @@
 //!
 //! A shopper proves its identity by a verified SLAS token. A trusted system does so by a token of Account Manager, by client
 //! credentials that Account Manager accepts, or by a client certificate. Most requests bring a shopper token that was verified
-//! before. They take the short way through [`Authenticator::identify`], and everything else is boxed.
+//! before. They take the short way through `Authenticator::identify`, and everything else is boxed.
 
 use std::sync::Arc;
 
