@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, jwk::Jwk};
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::{jwt::{UnverifiedToken, VerifyingKey, has_system_token_algorithm, token_digest}, verify::{isb::Isb, shopper_token::Claims}};
+use shopper_gateway::{
+    jwt::{UnverifiedToken, VerifyingKey, has_system_token_algorithm, token_digest},
+    verify::{isb::Isb, shopper_token::Claims},
+};
 
 static KEY: LazyLock<VerifyingKey> = LazyLock::new(|| {
     // The key of RFC 7515, appendix A.3.
@@ -34,7 +37,9 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(isb) = text.parse::<Isb>() {
         assert!(
-            !(isb.delegation.tsob || isb.delegation.taob) || isb.registered_customer.is_some() || isb.guest_customer.is_some()
+            !(isb.delegation.tsob || isb.delegation.taob)
+                || isb.registered_customer.is_some()
+                || isb.guest_customer.is_some()
         );
     }
 });

@@ -24,7 +24,9 @@ fuzz_target!(|text: &str| {
         }
         Err(errors) => {
             assert!(!errors.errors.is_empty());
-            assert!(errors.errors.iter().all(|diagnostic| !diagnostic.path.is_empty() && !diagnostic.message.is_empty()));
+            assert!(
+                errors.errors.iter().all(|diagnostic| !diagnostic.path.is_empty() && !diagnostic.message.is_empty())
+            );
             assert!(!format!("{errors} {errors:?}").contains(SECRET));
         }
     }

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
-use shopper_gateway::gateway::authorization_header::{BasicCredentials, Authorization};
+use shopper_gateway::gateway::authorization_header::{Authorization, BasicCredentials};
 
 const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

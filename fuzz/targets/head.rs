@@ -5,7 +5,10 @@ use std::{sync::LazyLock, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
-use shopper_gateway::{gateway::{validate, authorization_header::Authorization, headers}, config::{AddressLimits, Limits}};
+use shopper_gateway::{
+    config::{AddressLimits, Limits},
+    gateway::{authorization_header::Authorization, headers, validate},
+};
 
 static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     body: 1 << 20,
