@@ -125,7 +125,7 @@ async fn wildcard_addresses_share_a_port_and_ipv6_alone_serves_both() {
         })
         .await;
         if both {
-            line(&log, &["IPv6 only", "overlaps"]);
+            line(&log, &["IPv6 only", "0.0.0.0 has its own listener"]);
         }
         assert!(answers(&format!("127.0.0.1:{port}")).await && answers(&format!("[::1]:{port}")).await, "{listen}");
     }
