@@ -264,6 +264,6 @@ fn step(text: &str) {
     } else {
         println!("\n{text}");
     }
-    // What is shown while waiting must be seen while waiting.
+    // Output during a wait must appear at once.
     let _ = std::io::stdout().flush();
 }

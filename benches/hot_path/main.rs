@@ -27,7 +27,7 @@ const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
 const LOGIN: &str = "shopper@example.com";
 /// Sessions of the largest measure, and room for a few more.
 const MOST_HELD: usize = 1_001_000;
-/// What makes it measure how costs grow instead: `cargo bench --bench hot_path -- scale`.
+/// Argument that measures how costs grow instead: `cargo bench --bench hot_path -- scale`.
 const SCALE: &str = "scale";
 
 /// The gateway's own.
@@ -114,7 +114,7 @@ fn resolve(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
     }
 }
 
-/// What a request on behalf adds to a plain one: the caller's token, and the shopper's.
+/// The additional cost of an on-behalf request: the caller's token and the shopper's token.
 fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
     let token = bench.simulator.mint_account_manager_token(CALLER, &["sfcc.orders"], "zzrf_001", 3600);
     let tenant = bench.organization.tenant();

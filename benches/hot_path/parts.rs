@@ -111,7 +111,7 @@ impl Parts {
     }
 }
 
-/// What SLAS answers to a login.
+/// SLAS's response to a login.
 pub fn answer(refresh_token: &str) -> TokenResponse {
     TokenResponse {
         access_token: SecretString::from("unused here: the verified token names it"),

@@ -1,4 +1,4 @@
-//! What a request waits whose token has ended.
+//! The delay of a request whose token has expired.
 
 use std::{
     net::SocketAddr,

@@ -83,7 +83,7 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
         });
         let taken = resident_bytes();
         let used = taken.saturating_sub(before).saturating_sub(text_bytes) / count;
-        // What asks is no part of what is held.
+        // The requests are not part of the measured memory.
         held.extend((held.len()..count).map(|number| numbered(number).0));
         before += resident_bytes().saturating_sub(taken);
         let took = each(|turn| {
@@ -148,7 +148,7 @@ fn scattered(turn: usize) -> usize {
     turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
 }
 
-/// What the operating system says of this process (proc(5), `statm`: pages of 4 KiB).
+/// Memory of this process (proc(5), `statm`: pages of 4 KiB).
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096

@@ -1,4 +1,4 @@
-//! What no gateway can do without: one ES256 verification, by the fastest library.
+//! The lower bound of any gateway: one ES256 verification with the fastest library.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a connection takes that has been used and now rests.
+//! Memory of an idle connection after its first request.
 
 use std::{error::Error, io, net::SocketAddr, time::Duration};
 

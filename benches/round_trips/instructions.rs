@@ -27,7 +27,7 @@ const SHORT: usize = 100;
 const MORE: usize = 1_000;
 /// How often a journey that seems to have grown is counted.
 const ATTEMPTS: usize = 4;
-/// Growth that goes without saying.
+/// Growth that is accepted without a new baseline.
 const TOLERATED: f64 = 1.05;
 const BASELINE: &str = "benches/instructions.toml";
 
@@ -51,7 +51,7 @@ const JOURNEYS: [(&str, Journey); 6] = [
     ("slas", Journey::Slas),
 ];
 
-/// Counts every journey and holds it against the baseline; with WRITE_INSTRUCTIONS in the environment, writes that anew.
+/// Counts every journey and compares it with the baseline. With WRITE_INSTRUCTIONS in the environment, it writes a new baseline.
 pub async fn count() -> Result<(), Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(BASELINE);
     let baseline: BTreeMap<String, u64> = toml::from_str(&fs::read_to_string(&path).unwrap_or_default())?;
@@ -66,7 +66,7 @@ pub async fn count() -> Result<(), Box<dyn Error>> {
         let held = baseline.get(name).copied();
         let has_grown = |each: u64| held.is_none_or(|held| each as f64 > held as f64 * TOLERATED);
         let mut each = measure(journey).await?;
-        // What the gateway does by the clock is counted too, and only ever adds: the least of some counts is the request's.
+        // Periodic work of the gateway adds to a count, so the smallest of several counts is the request's.
         for _ in 1..ATTEMPTS {
             if held.is_some() && has_grown(each) {
                 each = each.min(measure(journey).await?);

@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-/// Longer than anything that goes well.
+/// Timeout, longer than any successful request takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests, byte for byte, sent in turn.
@@ -48,7 +48,7 @@ impl Requests {
     }
 }
 
-/// What came of it.
+/// Result of a run.
 #[derive(Default)]
 pub struct Outcome {
     pub answered: usize,
@@ -120,7 +120,7 @@ impl Tally {
             Pace::Saturating => Instant::now(),
             Pace::PerSecond(rate) => {
                 let number = self.due.replace(self.due.get() + 1);
-                // The timer's own grain, so that it is nobody's latency.
+                // The resolution of the timer is not counted as latency.
                 let millis = (f64::from(number) / rate * 1000.0).ceil();
                 self.began + Duration::from_millis(millis as u64)
             }
@@ -141,7 +141,7 @@ async fn connection(to: SocketAddr, requests: Rc<Requests>, tally: Rc<Tally>) ->
         match timeout(PATIENCE, exchange(&mut stream, to, request, &mut buffer)).await {
             Ok(Ok(Answer { status: 200, closes })) => {
                 latencies.push(due.elapsed().as_micros() as u32);
-                // Whoever closes after each answer is asked on another connection, as a browser would.
+                // A server that closes after each response gets a new connection, as from a browser.
                 if closes {
                     stream = None;
                 }
@@ -156,7 +156,7 @@ async fn connection(to: SocketAddr, requests: Rc<Requests>, tally: Rc<Tally>) ->
     (latencies, failed)
 }
 
-/// What came back.
+/// A response.
 struct Answer {
     status: u16,
     /// Whether its connection ends with it.

@@ -1,4 +1,4 @@
-//! What the operating system says of processes, and where they may run.
+//! CPU and memory use of processes, and their CPU affinity.
 
 use std::{
     fs,

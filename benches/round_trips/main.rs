@@ -41,12 +41,12 @@ use self::{
     table::{Measured, Summary},
 };
 
-/// What makes it count instructions instead of time.
+/// Argument that counts instructions instead of time.
 const INSTRUCTIONS: &str = "instructions";
 const CONNECTIONS: usize = 64;
 /// Before each measure: caches warm, code compiled where it is compiled as it runs.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// What latency is measured at, of the rate at saturation.
+/// Share of the saturation rate at which latency is measured.
 const HALF: f64 = 0.5;
 /// More than anything answers in a second that needs a token of its own for each request.
 const MOST_PER_SECOND: f64 = 25_000.0;
@@ -103,7 +103,7 @@ async fn take_round(stage: &Stage, all: &[Row<'_>], seconds: Duration) -> Vec<Me
         let (figures, rate) = saturate(stage, &all[*number], seconds).await;
         (measured[*number], rates[*number]) = (Some(figures), rate);
     }
-    // Latency where nobody is short of anything: half of what the row, or the pass-through if that is less, can do.
+    // Latency without saturation: at half the maximum rate of the row, or of the pass-through if that is lower.
     let passing = all.iter().position(|row| row.name == "pingora_pass").map_or(MOST_PER_SECOND, |number| rates[number]);
     for number in order {
         let pace = Pace::PerSecond(rates[number].min(passing) * HALF);

@@ -14,14 +14,14 @@ use crate::{
 /// Tokens, and sessions, that take turns.
 const IN_ROTATION: usize = 1_000;
 
-/// What one row of the table measures.
+/// The measurement of one row of the table.
 pub struct Row<'a> {
     pub name: &'static str,
     /// Which tokens it sends, in words.
     pub tokens: &'static str,
     pub peer: &'a Peer,
     kind: Kind,
-    /// What it sends in every round; absent where it has to be new.
+    /// The requests of every round; `None` if each round needs new ones.
     requests: Option<Rc<Requests>>,
 }
 
@@ -42,7 +42,7 @@ impl Row<'_> {
         self.peer.address
     }
 
-    /// What it sends in a round of at most so many requests.
+    /// The requests of a round, at most this many.
     pub fn requests(&self, simulator: &Simulator, most: usize) -> Rc<Requests> {
         match &self.requests {
             Some(requests) => Rc::clone(requests),

@@ -225,7 +225,7 @@ async fn until<F: Future<Output = bool>>(address: SocketAddr, holds: impl Fn() -
     Err(format!("what should answer at {address} does not").into())
 }
 
-/// An address that nobody listens on now.
+/// A free address.
 fn free() -> Result<SocketAddr, Box<dyn Error>> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

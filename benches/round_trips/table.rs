@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::idle::Idle;
 
-/// What the CPU of a request is compared with, in the same round.
+/// The row that the CPU time of a request is compared with, in the same round.
 const BASES: [&str; 4] = ["pingora_pass", "nginx_lua_cached_jwt", "gateway_verified", "pwa_kit_slas"];
 
 /// One row in one round.

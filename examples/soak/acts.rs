@@ -1,4 +1,4 @@
-//! What happens to gateways under load, one thing after the other.
+//! Events that happen to gateways under load, one after the other.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -18,10 +18,10 @@ use crate::{
 
 /// Connections of the load.
 pub const CONNECTIONS: usize = 16;
-/// What a gateway must bear while it is changed (R14).
+/// Load on a gateway during reloads and restarts (R14).
 const CHANGED_AT: f64 = 2500.0;
 
-/// What every act has.
+/// State that all acts share.
 pub struct Stage<'a> {
     pub simulator: &'a Simulator,
     pub findings: &'a mut Findings,
@@ -172,7 +172,7 @@ impl Stage<'_> {
         Ok(vec![Figure::new("R14", "changes under load: failed", "0", measured, failed + wrong == 0 && changed), rates])
     }
 
-    /// R15: one of two gateways is told to stop.
+    /// R15: one of two gateways stops gracefully.
     pub async fn stopped(&mut self) -> Outcome<Vec<Figure>> {
         let redis = Redis::start(&[]).await?;
         let mut gateways = self.gateways(2, &redis.store()).await?;

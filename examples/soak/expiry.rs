@@ -20,7 +20,7 @@ use crate::{
 
 const SHOPPERS: usize = 1000;
 
-/// Shoppers who have come, and whose tokens end later, all at once.
+/// Shoppers whose tokens all expire at the same time, later.
 pub struct Expiry {
     gateway: Gateway,
     shoppers: Vec<Shopper>,

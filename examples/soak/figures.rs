@@ -1,4 +1,4 @@
-//! What was measured, against what is promised.
+//! Compares measured figures with the promised ones.
 
 /// One line of the table.
 pub struct Figure {

@@ -1,4 +1,4 @@
-//! What logs must not hold: panics and secrets.
+//! Searches logs for panics and secrets, which they must not contain.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::{
 /// Tokens that are looked for in one log; more would be no other finding.
 const TOKENS: usize = 2000;
 
-/// What was found in all logs so far.
+/// Findings in all logs so far.
 #[derive(Default)]
 pub struct Findings {
     pub panics: AtomicUsize,

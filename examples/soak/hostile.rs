@@ -36,7 +36,7 @@ const BETWEEN_FRAMES: Duration = Duration::from_millis(1);
 /// Hostile clients at a time.
 const CLIENTS: usize = 8;
 
-/// What hostile clients do, one kind after the other.
+/// Kinds of hostile clients, one after the other.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// HTTP/2: the body ends in an empty frame.
@@ -51,7 +51,7 @@ enum Kind {
     Bytes(&'static str),
 }
 
-/// In each, `{target}` and `{token}` are put in. What stands behind a request would be another one if it were let through.
+/// `{target}` and `{token}` are replaced in each. The text after a request would be a second request if the gateway forwarded it.
 const KINDS: [Kind; 12] = [
     Kind::EmptyLastFrame,
     Kind::EmptyFrames,
@@ -170,7 +170,7 @@ async fn send_http2(kind: Kind, gateway: SocketAddr, target: &str, token: &str) 
                 body.send_data(empty.clone(), true)?;
             }
         }
-        // What the answer is, is not of interest.
+        // The response does not matter.
         let _ = timeout(PATIENCE, answer).await;
     }
     serving.abort();

@@ -1,4 +1,4 @@
-//! Shoppers who look into their baskets, again and again, and notice when one is not theirs.
+//! Shoppers that read their baskets repeatedly, and report a basket of another shopper.
 
 use std::{
     collections::BTreeMap,
@@ -26,15 +26,15 @@ pub struct Shopper {
     basket: String,
 }
 
-/// What came of the requests.
+/// Results of the requests.
 #[derive(Default)]
 pub struct Tally {
     pub sent: AtomicUsize,
-    /// What failed at the first try.
+    /// Requests that failed at the first attempt.
     pub tried_again: AtomicUsize,
-    /// Answers that were another shopper's, or nobody's.
+    /// Responses that belong to another shopper or to none.
     pub wrong: AtomicUsize,
-    /// What failed, after one more try: when, and how.
+    /// Requests that also failed at the second attempt: when, and how.
     pub failed: Mutex<Vec<(Instant, String)>>,
     /// Milliseconds that a request took, and how many did.
     slow: Mutex<BTreeMap<u64, usize>>,
@@ -84,7 +84,7 @@ impl Shopper {
         Ok(Arc::new(all))
     }
 
-    /// What came of one look into the basket: nothing to say, or how it failed.
+    /// Result of reading a basket once.
     async fn look(&self, client: &Client, gateway: SocketAddr, tally: &Tally) -> Result<(), String> {
         let path = format!("/checkout/shopper-baskets/v1/{ORGANIZATION}/baskets/{}?siteId=RefArch", self.basket);
         let token = self.token.lock().clone();
@@ -116,7 +116,7 @@ fn bearer(answer: &reqwest::Response) -> Option<String> {
 }
 
 impl Load {
-    /// Load on these gateways by so many connections: as fast as it goes, or so many requests a second.
+    /// Load on these gateways with this number of connections, at full speed or at a fixed request rate.
     pub fn start(shoppers: &Arc<Vec<Shopper>>, gateways: &[SocketAddr], connections: usize, rate: Option<f64>) -> Self {
         let (tally, stop) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let out = Arc::new(gateways.iter().map(|_| AtomicBool::new(false)).collect::<Vec<_>>());

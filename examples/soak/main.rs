@@ -1,8 +1,8 @@
 //! The soak: gateways under load while things go wrong, measured against what is promised.
 //!
 //! `make soak` builds and runs it, for `SOAK_SECONDS` (600). It starts a simulated Salesforce, Redis servers and gateways as
-//! processes, prints a table, and ends with 1 if a figure was missed. What the machine is too slow or the time too short
-//! for is not judged. The ids are those of docs/THREAT-MODEL.md. `SOAK_ONLY=load` gives all of the time to the last act,
+//! processes, prints a table, and exits with 1 if a figure was missed. Figures that need a faster machine or more time are not
+//! judged. The ids are those of docs/THREAT-MODEL.md. `SOAK_ONLY=load` gives all of the time to the last act,
 //! `SOAK_ONLY=hostile` to the hostile clients.
 
 #![allow(clippy::print_stdout, unreachable_pub)]
@@ -80,7 +80,7 @@ async fn play() -> Outcome<bool> {
     Ok(figures::report(&figures))
 }
 
-/// What goes wrong once: six acts in two fifths of the time; then the tokens that were made at the start end.
+/// Failures that happen once: six acts in two fifths of the time. Then the tokens from the start expire.
 async fn mishaps(start: Instant, seconds: u64, simulator: &Simulator, findings: &mut Findings) -> Outcome<Vec<Figure>> {
     let mut figures = Vec::new();
     let acts = Duration::from_secs(seconds * 2 / 5);

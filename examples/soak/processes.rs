@@ -16,7 +16,7 @@ use crate::Outcome;
 pub const STORE_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const CLIENT: &str = "11111111-1111-4111-8111-111111111111";
 
-/// A `shopper-gateway serve`, and whoever took over from it.
+/// A `shopper-gateway serve` process and its successors after restarts.
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -174,7 +174,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Stops answering, or goes on, without closing anything.
+    /// Suspends or resumes the process without closing its connections.
     pub fn pause(&self, paused: bool) -> Outcome<()> {
         let name = if paused { "-STOP" } else { "-CONT" };
         Command::new("kill").args([name, &self.process.id().to_string()]).status()?;

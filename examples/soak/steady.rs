@@ -26,7 +26,7 @@ const AFTERMATH: Duration = Duration::from_secs(7);
 /// A request that began this long before a fault may still be under way.
 const UNDER_WAY: Duration = Duration::from_secs(20);
 
-/// How often the memory is told.
+/// How often the memory is printed.
 const TELL: Duration = Duration::from_secs(30);
 
 /// A fault that was ordered.
@@ -114,7 +114,8 @@ fn strike(simulator: &Simulator, redis: &Redis, which: u64) -> Outcome<&'static 
     let (whose, fault) = match which {
         0 => ("slas", slas(status(503))),
         1 => ("slas", slas(Effect::Hang).times(3)),
-        // Instead of SLAS: what SLAS does and nobody learns of voids a public client's refresh token, and ends its session.
+        // The response replaces SLAS's, so SLAS does not process the request. A refresh that SLAS processes and whose response is
+        // lost would void a public client's refresh token and end its session.
         2 => ("slas", slas(says(200, "<html>Sorry</html>"))),
         3 => ("api", api(Effect::Reset { at: ResetAt::Before }).times(5)),
         4 => ("api", api(status(503)).times(20)),
@@ -140,7 +141,7 @@ fn explains(struck: &[Struck], at: Instant, how: &str) -> bool {
         "api"
     };
     let overlaps = |fault: &&Struck| fault.start <= at + UNDER_WAY && at <= fault.end + AFTERMATH;
-    // A refresh that waits for Redis is told as SLAS's or the store's.
+    // A refresh that waits for Redis may be reported as a failure of SLAS or of the store.
     struck.iter().filter(overlaps).any(|fault| fault.whose == whose || (whose == "slas" && fault.whose == "redis"))
 }
 
