@@ -32,6 +32,15 @@ pub struct SystemClient {
     not_before: Option<u64>,
 }
 
+#[cfg(test)]
+impl SystemClient {
+    /// A client with these scopes, for tests of what it may do.
+    pub(crate) fn with_scopes(scopes: Scopes) -> Self {
+        let client = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa".parse().expect("a client id");
+        Self { client, scopes, expires_at: u64::MAX, not_before: None }
+    }
+}
+
 /// An error of a system token's verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SystemTokenError {
