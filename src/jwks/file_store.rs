@@ -1,6 +1,6 @@
 //! A directory of key sets that outlive the process.
 //!
-//! A file is written whole or not at all. A directory or file that another user could have changed is rejected, because such a
+//! A file is written whole or not at all. A directory or file that another user could have changed is rejected, because that
 //! user could plant a key.
 
 use std::{

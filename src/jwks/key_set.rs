@@ -1,7 +1,7 @@
 //! One parsed JWKS (RFC 7517): its usable keys, and the time of its fetch.
 //!
 //! An empty, unreadable or oversized document is no key set, so it never replaces a working one. A key that is ambiguous,
-//! malformed, oversized, of another type or for another use is ignored. Such a key does not affect the other keys (RFC 7517, 5).
+//! malformed, oversized, of another type or for another use is ignored. An ignored key does not affect the others (RFC 7517, 5).
 
 use std::{
     collections::HashMap,

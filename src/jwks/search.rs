@@ -27,7 +27,7 @@ const STORE_LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 /// An error of a key lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The issuer publishes no such key.
+    /// The issuer does not publish the key.
     #[error("the issuer publishes no key with this id")]
     UnknownKid,
     /// There is no usable key set, or the key may be newer than the key set and no fetch was possible.
@@ -48,7 +48,7 @@ impl KeyRing {
     /// The key with this id. An unknown key id may cause a fetch.
     ///
     /// # Errors
-    /// [`KeyError::UnknownKid`] if the issuer publishes no such key. [`KeyError::Unavailable`] if that cannot be told.
+    /// [`KeyError::UnknownKid`] if the issuer does not publish the key. [`KeyError::Unavailable`] if the gateway cannot find out.
     pub async fn key(self: &Arc<Self>, kid: &str, origin: TokenOrigin) -> Result<Key, KeyError> {
         if let Some(key) = self.active_key(kid) {
             return Ok(key);
@@ -86,7 +86,7 @@ impl KeyRing {
         Some(Key { verifying_key: Arc::clone(verifying_key), generation: active.generation })
     }
 
-    /// Whether the issuer certainly publishes no such key.
+    /// Whether the issuer certainly does not publish the key.
     fn is_known_absent(&self, kid: &str, origin: TokenOrigin) -> bool {
         match origin {
             TokenOrigin::Issuer => false,
