@@ -32,7 +32,7 @@ fn basic(request: RequestBuilder) -> RequestBuilder {
 }
 
 /// A world whose caller may have shoppers created, so that there are as many as one likes.
-async fn crowded(change: impl FnOnce(&mut toml::Table)) -> World {
+async fn world_with_create_shoppers(change: impl FnOnce(&mut toml::Table)) -> World {
     World::with(|config| {
         config["callers"][0]["may"] =
             toml::Value::Array(vec!["system".into(), "on_behalf".into(), "create_shoppers".into()]);
@@ -54,7 +54,7 @@ fn exchanges(world: &World) -> usize {
 async fn tokens_are_never_shared_between_shoppers() {
     const REQUESTS: usize = 10_000;
     const LOGINS: usize = 50;
-    let world = crowded(|_| {}).await;
+    let world = world_with_create_shoppers(|_| {}).await;
     world.simulator.set(|behaviour| {
         behaviour.shopper_token_seconds = 3;
         behaviour.tsob_window_ms = 0;
@@ -232,7 +232,7 @@ async fn account_manager_response_with_odd_values_is_handled() {
 
 #[tokio::test]
 async fn on_behalf_login_reaches_slas_unchanged() {
-    let world = crowded(|_| {}).await;
+    let world = world_with_create_shoppers(|_| {}).await;
     for login in ["Zoë.Müller@example.com", "100%25 + a/b?c&login_id=x;=\"'<>@example.com", "a b\tc", "山田@example.jp"]
     {
         let request = basic(world.get(&search("a"))).header("X-On-Behalf-Of", login.as_bytes());

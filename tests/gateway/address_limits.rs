@@ -32,7 +32,7 @@ use crate::{
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORM: &str = "application/x-www-form-urlencoded";
 const OVERLOADED: (u16, &str) = (503, "overloaded");
-const TOO_OFTEN: (u16, &str) = (429, "caller_rate_limited");
+const RATE_LIMITED: (u16, &str) = (429, "caller_rate_limited");
 /// Requests of one HTTP/2 connection whose body has not arrived to its end.
 const INCOMPLETE_PER_CONNECTION: usize = 16;
 
@@ -85,7 +85,12 @@ impl Http2 {
         Self { requests, address, connection }
     }
 
-    fn begin(&mut self, request: http::request::Builder, path: &str, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
+    fn begin_request(
+        &mut self,
+        request: http::request::Builder,
+        path: &str,
+        end: bool,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
         let request = request.uri(format!("http://{}{path}", self.address)).body(()).unwrap();
         self.requests.send_request(request, end).unwrap()
     }
@@ -98,7 +103,7 @@ impl Drop for Http2 {
 }
 
 /// The next `count` answers: status and code, and their bodies, of which nothing is taken.
-async fn answers(
+async fn next_responses(
     pending: &mut FuturesUnordered<ResponseFuture>,
     count: usize,
 ) -> (Vec<(u16, String)>, Vec<RecvStream>) {
@@ -131,12 +136,12 @@ async fn http2_connection_with_16_incomplete_requests_gets_503_for_more() {
         for _ in 0..40 {
             let mut request = Request::builder().method(&head.method);
             request.headers_mut().unwrap().extend(head.headers.clone());
-            let (answer, mut body) = connection.begin(request, &path, false);
+            let (answer, mut body) = connection.begin_request(request, &path, false);
             body.send_data(Bytes::from_static(b"{"), false).unwrap();
             pending.push(answer);
             bodies.push(body);
         }
-        let (refused, _) = answers(&mut pending, 40 - INCOMPLETE_PER_CONNECTION).await;
+        let (refused, _) = next_responses(&mut pending, 40 - INCOMPLETE_PER_CONNECTION).await;
         assert!(refused.iter().all(|answer| (answer.0, &*answer.1) == OVERLOADED), "{what}: {refused:?}");
         assert_eq!(world.in_flight().await, INCOMPLETE_PER_CONNECTION, "{what}");
         // Another connection of the same address is served meanwhile.
@@ -152,12 +157,12 @@ async fn refused_http2_request_with_open_body_is_released() {
     let mut connection = Http2::connect(&world, 65_535).await;
     let (mut pending, mut bodies) = (FuturesUnordered::new(), Vec::new());
     for _ in 0..80 {
-        let (answer, mut body) = connection.begin(Request::post("/"), &baskets("?siteId=RefArch"), false);
+        let (answer, mut body) = connection.begin_request(Request::post("/"), &baskets("?siteId=RefArch"), false);
         body.send_data(Bytes::from_static(b"{"), false).unwrap();
         pending.push(answer);
         bodies.push(body);
     }
-    let (refused, _) = answers(&mut pending, 80).await;
+    let (refused, _) = next_responses(&mut pending, 80).await;
     assert!(refused.iter().all(|(status, code)| (*status, &**code) == (401, "token_missing")), "{refused:?}");
     eventually("none is left", async || world.in_flight().await == 0).await;
 }
@@ -170,8 +175,11 @@ async fn many_small_requests_of_one_http2_connection_are_served() {
     let (mut pending, mut bodies) = (FuturesUnordered::new(), Vec::new());
     for _ in 0..80 {
         let request = Request::post("/").header("authorization", format!("Bearer {token}"));
-        let (answer, mut body) =
-            connection.begin(request.header("content-type", "application/json"), &baskets("?siteId=RefArch"), false);
+        let (answer, mut body) = connection.begin_request(
+            request.header("content-type", "application/json"),
+            &baskets("?siteId=RefArch"),
+            false,
+        );
         body.send_data(Bytes::from_static(b"{"), false).unwrap();
         pending.push(answer);
         bodies.push(body);
@@ -181,12 +189,12 @@ async fn many_small_requests_of_one_http2_connection_are_served() {
     for mut body in bodies {
         body.send_data(Bytes::from_static(b"}"), true).unwrap();
     }
-    let (served, _) = answers(&mut pending, 80).await;
+    let (served, _) = next_responses(&mut pending, 80).await;
     assert!(served.iter().all(|(_, code)| code == "none"), "{served:?}");
 }
 
 /// HTTP/1.1 connections whose requests of a client have sent a part of their form.
-async fn incomplete(world: &World, client: &str, count: usize, bytes: usize) -> Vec<TcpStream> {
+async fn connections_with_incomplete_form(world: &World, client: &str, count: usize, bytes: usize) -> Vec<TcpStream> {
     let mut connections = Vec::new();
     for _ in 0..count {
         let before = world.in_flight().await;
@@ -210,9 +218,9 @@ async fn incomplete_requests_are_limited_per_address_and_in_total() {
     for mode in ["enforce", "report"] {
         let world = behind_a_proxy(mode, "incomplete_requests = 5\nincomplete_requests_per_address = 3").await;
         let log_in = async |client: &str| world.send(form(&world, client, "/token", &guest_form())).await;
-        let mut held = incomplete(&world, "198.51.100.7", 3, 4).await;
+        let mut held = connections_with_incomplete_form(&world, "198.51.100.7", 3, 4).await;
         let refused = log_in("198.51.100.7").await;
-        assert_eq!(refused.refusal(), TOO_OFTEN, "{mode}");
+        assert_eq!(refused.refusal(), RATE_LIMITED, "{mode}");
         assert_eq!(refused.header("retry-after"), Some("1"));
         assert_eq!(log_in("198.51.100.8").await.status, 200, "{mode}: another address");
         held[0].write_all(b"a").await.unwrap();
@@ -220,12 +228,12 @@ async fn incomplete_requests_are_limited_per_address_and_in_total() {
         eventually("two are left", async || world.in_flight().await == 2).await;
         // Once half of the places are taken, one address gets a part of the free ones only.
         for client in ["2001:db8::7", "2001:db8:a::7", "2001:db8:b::7"] {
-            held.extend(incomplete(&world, client, 1, 4).await);
+            held.extend(connections_with_incomplete_form(&world, client, 1, 4).await);
         }
         let refused = log_in("2001:db8:1::1").await;
         assert_eq!(refused.refusal(), OVERLOADED, "{mode}");
         assert!(refused.header("retry-after").is_some());
-        assert_eq!(log_in("2001:db8::ffff").await.refusal(), TOO_OFTEN, "{mode}: the same /64");
+        assert_eq!(log_in("2001:db8::ffff").await.refusal(), RATE_LIMITED, "{mode}: the same /64");
         drop(held);
         eventually("all may again", async || log_in("2001:db8:1::1").await.status == 200).await;
     }
@@ -238,10 +246,10 @@ async fn buffered_bodies_are_limited_by_bytes_until_request_ends() {
     let large = format!("{}&pad={}", guest_form(), "a".repeat(60_000));
     let log_in = async |client: &str| world.send(form(&world, client, "/token", &large)).await;
     assert_eq!(log_in("198.51.100.7").await.status, 200);
-    let held = incomplete(&world, "198.51.100.7", 1, 60_000).await;
-    eventually("the bytes have arrived", async || log_in("198.51.100.7").await.refusal() == TOO_OFTEN).await;
+    let held = connections_with_incomplete_form(&world, "198.51.100.7", 1, 60_000).await;
+    eventually("the bytes have arrived", async || log_in("198.51.100.7").await.refusal() == RATE_LIMITED).await;
     assert_eq!(log_in("198.51.100.8").await.status, 200);
-    let more = incomplete(&world, "198.51.100.9", 1, 60_000).await;
+    let more = connections_with_incomplete_form(&world, "198.51.100.9", 1, 60_000).await;
     eventually("no more is left", async || log_in("198.51.100.8").await.refusal() == OVERLOADED).await;
     drop((held, more));
     eventually("all is given back", async || log_in("198.51.100.7").await.status == 200).await;
@@ -250,7 +258,7 @@ async fn buffered_bodies_are_limited_by_bytes_until_request_ends() {
 #[tokio::test]
 async fn buffered_body_has_shorter_timeout_than_upload() {
     let world = World::with(|config| set(config, "timeouts", "held_body = \"1s\"\nclient_body = \"60s\"")).await;
-    let mut held = incomplete(&world, "198.51.100.7", 1, 10).await;
+    let mut held = connections_with_incomplete_form(&world, "198.51.100.7", 1, 10).await;
     let (began, mut answer) = (Instant::now(), [0; 12]);
     held[0].read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 400");
@@ -264,11 +272,12 @@ async fn unread_responses_are_limited_per_address() {
     let mut connections = Vec::new();
     for _ in 0..2 {
         let mut connection = Http2::connect(&world, 0).await;
-        pending.extend((0..30).map(|_| connection.begin(Request::get("/"), &products("?siteId=RefArch"), true).0));
+        pending
+            .extend((0..30).map(|_| connection.begin_request(Request::get("/"), &products("?siteId=RefArch"), true).0));
         connections.push(connection);
     }
-    let (answers, untaken) = answers(&mut pending, 60).await;
-    let refused = answers.iter().filter(|answer| (answer.0, &*answer.1) == TOO_OFTEN).count();
+    let (answers, untaken) = next_responses(&mut pending, 60).await;
+    let refused = answers.iter().filter(|answer| (answer.0, &*answer.1) == RATE_LIMITED).count();
     assert_eq!(refused, 40, "{answers:?}");
     eventually("the others are gone at once", async || world.in_flight().await == 20).await;
     drop((untaken, connections));
@@ -280,7 +289,7 @@ fn client_at(address: &str) -> Client {
     Client::builder().no_proxy().local_address(address.parse::<IpAddr>().ok()).build().unwrap()
 }
 
-async fn connected_from(world: &World, address: &str) -> bool {
+async fn can_connect_from(world: &World, address: &str) -> bool {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
     let mut stream = socket.connect(world.gateway.address).await.unwrap();
@@ -310,10 +319,10 @@ async fn connection_limit_follows_network_and_spares_trusted_proxies() {
         held.push(socket.connect(world.gateway.address).await.unwrap());
     }
     for (address, is_served) in [("127.0.0.2", false), ("127.0.0.3", true), ("127.0.0.4", true), ("127.0.0.5", true)] {
-        assert_eq!(connected_from(&world, address).await, is_served, "{address}");
+        assert_eq!(can_connect_from(&world, address).await, is_served, "{address}");
     }
     world.gateway.reload(|config| set(config, "limits", "networks = []")).unwrap();
-    assert!(connected_from(&world, "127.0.0.2").await, "another configuration counts for the next connection");
+    assert!(can_connect_from(&world, "127.0.0.2").await, "another configuration counts for the next connection");
 }
 
 #[tokio::test]
@@ -364,7 +373,7 @@ async fn slas_calls_are_limited_per_address_in_both_modes() {
             let mut through = 0;
             for _ in 0..10 {
                 let answer = world.send(request()).await;
-                let is_refused = answer.refusal() == TOO_OFTEN;
+                let is_refused = answer.refusal() == RATE_LIMITED;
                 assert!(!is_refused || answer.header("retry-after").is_some());
                 through += usize::from(!is_refused);
             }
@@ -408,7 +417,7 @@ async fn known_sessions_and_trusted_systems_are_exempt_from_address_limit() {
 }
 
 /// What an attacker asks for, over and over.
-fn attacks<'a>(world: &'a World, client: &'static str) -> Vec<Box<dyn Fn() -> RequestBuilder + 'a>> {
+fn attack_requests<'a>(world: &'a World, client: &'static str) -> Vec<Box<dyn Fn() -> RequestBuilder + 'a>> {
     let get = move |path: &str| world.get(&slas(path)).header(FORWARDED_FOR, client);
     let whose = format!(
         "client_id={PUBLIC_CLIENT}&channel_id=RefArch&redirect_uri=http%3A%2F%2Flocalhost%3A3000%2Fcallback\
@@ -460,7 +469,7 @@ async fn flood_from_one_address_does_not_stop_logins_and_refreshes_of_others() {
     }
     expired(ended.last().unwrap()).await;
     let is_over = std::sync::atomic::AtomicBool::new(false);
-    let attacks = attacks(&world, "198.51.100.66");
+    let attacks = attack_requests(&world, "198.51.100.66");
     let attack = async {
         let (mut sent, mut refused, mut under_way) = (0, 0, FuturesUnordered::new());
         let mut pace = tokio::time::interval(Duration::from_millis(5));
@@ -469,7 +478,7 @@ async fn flood_from_one_address_does_not_stop_logins_and_refreshes_of_others() {
             under_way.push(world.send(attacks[sent % attacks.len()]()));
             sent += 1;
             while let Some(Some(answer)) = futures::FutureExt::now_or_never(under_way.next()) {
-                refused += usize::from(answer.refusal() == TOO_OFTEN);
+                refused += usize::from(answer.refusal() == RATE_LIMITED);
             }
         }
         (sent, refused)

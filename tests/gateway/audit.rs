@@ -21,19 +21,19 @@ use crate::{
 const TRUSTED: &str = "/customers/trusted-system/actions/login?siteId=RefArch";
 
 /// How the ids of requests begin that only wait for the others' lines.
-const SETTLED: &str = "settled-";
+const FLUSH_MARKER: &str = "settled-";
 
 /// A process whose audit log is a file, and which logs nothing else.
-struct Audited {
+struct AuditedGateway {
     simulator: Simulator,
     replica: Replica,
     client: Client,
     file: PathBuf,
-    asked: AtomicUsize,
+    requests: AtomicUsize,
     _folder: tempfile::TempDir,
 }
 
-impl Audited {
+impl AuditedGateway {
     async fn start() -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -48,12 +48,12 @@ impl Audited {
         })
         .await;
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { simulator, replica, client, file, asked: AtomicUsize::new(0), _folder: folder }
+        Self { simulator, replica, client, file, requests: AtomicUsize::new(0), _folder: folder }
     }
 
     /// A request of another client each time, so that none has too many refused lines.
     fn request(&self, method: Method, target: &str) -> RequestBuilder {
-        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
         self.request_from(&format!("198.51.{}.{}", number / 256, number % 256), method, target)
     }
 
@@ -80,8 +80,8 @@ impl Audited {
     }
 
     /// Returns when the lines of all requests so far are written: they are, in their order, by a thread of their own.
-    async fn settled(&self) {
-        let id = format!("{SETTLED}{}", self.asked.fetch_add(1, Ordering::Relaxed));
+    async fn flush(&self) {
+        let id = format!("{FLUSH_MARKER}{}", self.requests.fetch_add(1, Ordering::Relaxed));
         let search = products("?ids=a&siteId=RefArch");
         let last = self.get(&search).header("X-On-Behalf-Of", LOGIN).header("correlation-id", &id);
         assert_eq!(last.send().await.unwrap().status(), 403);
@@ -94,11 +94,11 @@ impl Audited {
         assert!(text.is_empty() || text.ends_with('\n'));
         let line = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let lines = text.lines().map(line).inspect(|line: &Value| assert!(line.is_object(), "{line}"));
-        lines.filter(|line| !line["correlation_id"].as_str().unwrap_or_default().starts_with(SETTLED)).collect()
+        lines.filter(|line| !line["correlation_id"].as_str().unwrap_or_default().starts_with(FLUSH_MARKER)).collect()
     }
 
     /// The lines of one request.
-    fn of(&self, correlation_id: &str) -> Vec<Value> {
+    fn lines_of(&self, correlation_id: &str) -> Vec<Value> {
         self.lines().into_iter().filter(|line| line["correlation_id"] == correlation_id).collect()
     }
 }
@@ -109,7 +109,7 @@ fn trusted_login(login: &str) -> Value {
 
 #[tokio::test]
 async fn audit_log_has_one_line_per_event_and_no_others() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let (caller, stranger) = (audited.system_token(CALLER_CLIENT), audited.system_token("nobody"));
     let login = login_target(PUBLIC_CLIENT);
     let search = products("?ids=a&siteId=RefArch");
@@ -128,7 +128,7 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
         marks: vec![("taob".into(), "ta_ext_on_behalf_of".into()), ("agent".into(), "agent@example.com".into())],
         ..Default::default()
     });
-    // On behalf of the same shopper, from a trusted system that asked SLAS itself.
+    // On behalf of the same shopper, from a trusted system that calls SLAS itself.
     let elsewhere = audited.simulator.mint_shopper_token(ShopperTokenSpec {
         login: LOGIN.into(),
         origin: "ecom".into(),
@@ -138,7 +138,7 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
     });
     let given = audited.post(&customers(TRUSTED), trusted_login(LOGIN)).bearer_auth(&caller).send().await.unwrap();
     let given = given.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned();
-    audited.settled().await;
+    audited.flush().await;
     let before = audited.lines().len();
     assert_eq!(before, 2, "{}", audited.text());
 
@@ -243,8 +243,8 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
     for (number, (request, event, who, operation, result)) in cases.into_iter().enumerate() {
         let id = format!("case-{number}");
         request.header("correlation-id", &id).send().await.unwrap();
-        audited.settled().await;
-        let lines = audited.of(&id);
+        audited.flush().await;
+        let lines = audited.lines_of(&id);
         assert_eq!(lines.len(), 1, "{id}: {lines:?}");
         let told = |field: &str| lines[0][field].as_str().unwrap_or_default().to_owned();
         let shown = ["event", "who", "operation", "result", "organization"].map(told);
@@ -267,11 +267,12 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
     ] {
         request.send().await.unwrap();
     }
-    audited.settled().await;
+    audited.flush().await;
     assert_eq!(audited.lines().len(), before + expected, "{}", audited.text());
 
     // One shopper has one pseudonym, however he came; one who was refused has that of his login id.
-    let shopper_of = |number: usize| audited.of(&format!("case-{number}"))[0]["shopper"].as_str().unwrap().to_owned();
+    let shopper_of =
+        |number: usize| audited.lines_of(&format!("case-{number}"))[0]["shopper"].as_str().unwrap().to_owned();
     for number in [5, 7, 9] {
         assert_eq!(shopper_of(number), shopper_of(1), "case-{number}");
     }
@@ -287,7 +288,7 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
 
 #[tokio::test]
 async fn audit_line_is_one_json_object_for_any_caller_input() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let search = products("?ids=a&siteId=RefArch");
     let odd = [
@@ -321,7 +322,7 @@ async fn audit_line_is_one_json_object_for_any_caller_input() {
         // RFC 7617 forbids ASCII's control characters in Basic: only the last is a credential of an unknown caller.
         sent += if text.contains('\u{85}') { 3 } else { 2 };
     }
-    audited.settled().await;
+    audited.flush().await;
     for line in audited.lines() {
         assert!(matches!(line["event"].as_str(), Some("login" | "on_behalf" | "caller_refused")), "{line}");
         let id = line["correlation_id"].as_str().unwrap();
@@ -332,7 +333,7 @@ async fn audit_line_is_one_json_object_for_any_caller_input() {
 
 #[tokio::test]
 async fn audit_lines_of_concurrent_requests_do_not_mix() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let search = products("?ids=a&siteId=RefArch");
     let requests = (0..400).map(|number| {
@@ -342,7 +343,7 @@ async fn audit_lines_of_concurrent_requests_do_not_mix() {
     for answer in futures::future::join_all(requests).await {
         assert_eq!(answer.unwrap().status(), 200);
     }
-    audited.settled().await;
+    audited.flush().await;
     let mut ids: Vec<String> =
         audited.lines().iter().map(|line| line["correlation_id"].as_str().unwrap().to_owned()).collect();
     ids.sort();
@@ -352,7 +353,7 @@ async fn audit_lines_of_concurrent_requests_do_not_mix() {
 
 #[tokio::test]
 async fn audit_line_of_login_at_slas_has_its_outcome() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let token = format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token");
     let guest = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];
     let ask = async |secret: &str, form: &[(&str, &str)], id: &str| {
@@ -365,8 +366,8 @@ async fn audit_line_of_login_at_slas_has_its_outcome() {
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(ask("wrong", &guest, "wrong").await.0, 401);
     for (id, result) in [("good", "ok"), ("wrong", "rejected")] {
-        eventually("the line is written", async || !audited.of(id).is_empty()).await;
-        let lines = audited.of(id);
+        eventually("the line is written", async || !audited.lines_of(id).is_empty()).await;
+        let lines = audited.lines_of(id);
         assert_eq!(lines.len(), 1, "{lines:?}");
         let line = &lines[0];
         assert_eq!(
@@ -384,7 +385,7 @@ async fn audit_line_of_login_at_slas_has_its_outcome() {
 
 #[tokio::test]
 async fn trusted_system_writes_are_audited_and_its_reads_are_not() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let reset = customers("/customers/password/actions/create-reset-token?siteId=RefArch");
     let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/no-such/status");
@@ -429,8 +430,8 @@ async fn trusted_system_writes_are_audited_and_its_reads_are_not() {
     {
         let id = format!("write-{number}");
         request.header("correlation-id", &id).send().await.unwrap();
-        audited.settled().await;
-        let lines = audited.of(&id);
+        audited.flush().await;
+        let lines = audited.lines_of(&id);
         assert_eq!(lines.len(), 1, "{id}: {}", audited.text());
         let told = ["event", "who", "operation", "result"].map(|field| lines[0][field].as_str().unwrap_or_default());
         assert_eq!(told, [event, who, operation, result], "{id}");
@@ -440,20 +441,20 @@ async fn trusted_system_writes_are_audited_and_its_reads_are_not() {
     let before = audited.lines().len();
     let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
     audited.get(&orders).bearer_auth(&caller).send().await.unwrap();
-    audited.settled().await;
+    audited.flush().await;
     assert_eq!(audited.lines().len(), before);
 }
 
 #[tokio::test]
 async fn audit_line_of_rejected_caller_has_reason() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let orders = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch");
     for (id, user, reason) in [("known", CALLER_CLIENT, "credentials_refused"), ("unknown", "nobody", "not_configured")]
     {
         let request = audited.get(&orders).basic_auth(user, Some("wrong")).header("correlation-id", id);
         assert_eq!(request.send().await.unwrap().status(), 401);
-        audited.settled().await;
-        let line = &audited.of(id)[0];
+        audited.flush().await;
+        let line = &audited.lines_of(id)[0];
         assert_eq!(
             (line["result"].as_str(), line["reason"].as_str()),
             (Some("caller_rejected"), Some(reason)),
@@ -464,7 +465,7 @@ async fn audit_line_of_rejected_caller_has_reason() {
 
 #[tokio::test]
 async fn audit_of_rejection_flood_is_summarized_and_hides_no_action() {
-    let audited = Audited::start().await;
+    let audited = AuditedGateway::start().await;
     let caller = audited.system_token(CALLER_CLIENT);
     let search = products("?ids=a&siteId=RefArch");
     let act = |id: &str| {
@@ -487,7 +488,7 @@ async fn audit_of_rejection_flood_is_summarized_and_hides_no_action() {
     };
     let (answers, ()) = futures::join!(answers, acts);
     assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 403));
-    let of = |lines: &[Value], event: &str| lines.iter().filter(|line| line["event"] == event).count();
+    let count_of = |lines: &[Value], event: &str| lines.iter().filter(|line| line["event"] == event).count();
     let left_out = |lines: &[Value]| -> u64 {
         lines
             .iter()
@@ -497,14 +498,18 @@ async fn audit_of_rejection_flood_is_summarized_and_hides_no_action() {
     };
     eventually("every refusal is a line or counted", async || {
         let lines = audited.lines();
-        of(&lines, "caller_refused") as u64 + left_out(&lines) == 1500
+        count_of(&lines, "caller_refused") as u64 + left_out(&lines) == 1500
     })
     .await;
     let lines = audited.lines();
     let seconds = began.elapsed().as_secs() as usize + 2;
-    assert!(of(&lines, "caller_refused") <= 10 * seconds, "{} in {seconds} s", of(&lines, "caller_refused"));
-    assert!(of(&lines, "refusals_left_out") <= seconds);
-    assert_eq!(of(&lines, "on_behalf"), 21, "what was done is never left out");
+    assert!(
+        count_of(&lines, "caller_refused") <= 10 * seconds,
+        "{} in {seconds} s",
+        count_of(&lines, "caller_refused")
+    );
+    assert!(count_of(&lines, "refusals_left_out") <= seconds);
+    assert_eq!(count_of(&lines, "on_behalf"), 21, "what was done is never left out");
     let metrics = format!("http://{}/metrics", audited.replica.admin);
     let metrics = audited.client.get(metrics).send().await.unwrap().text().await.unwrap();
     let counted = format!("shopper_gateway_audit_lines_left_out_total {}", left_out(&lines));

@@ -42,18 +42,18 @@ async fn ask(client: &Client, gateway: &Gateway, user: &str, secret: &str) -> (S
 }
 
 /// Guesses at 200 a second until it is dropped.
-struct Flood {
+struct GuessFlood {
     is_over: Arc<AtomicBool>,
-    turned_away: Arc<AtomicUsize>,
+    rejected: Arc<AtomicUsize>,
     _guessing: JoinHandle<()>,
 }
 
-impl Flood {
+impl GuessFlood {
     /// Returns when guesses are turned away.
     async fn start(client: Client, gateway: &Gateway) -> Self {
-        let (is_over, turned_away) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_over, rejected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let url = format!("http://{}{}", gateway.address, order());
-        let (over, away) = (Arc::clone(&is_over), Arc::clone(&turned_away));
+        let (over, away) = (Arc::clone(&is_over), Arc::clone(&rejected));
         let guessing = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
             for guess in 0.. {
@@ -70,13 +70,13 @@ impl Flood {
                 });
             }
         });
-        let flood = Self { is_over, turned_away, _guessing: guessing };
-        eventually("guesses are turned away", async || flood.turned_away.load(Ordering::Relaxed) > 50).await;
+        let flood = Self { is_over, rejected, _guessing: guessing };
+        eventually("guesses are turned away", async || flood.rejected.load(Ordering::Relaxed) > 50).await;
         flood
     }
 }
 
-impl Drop for Flood {
+impl Drop for GuessFlood {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
@@ -92,7 +92,7 @@ async fn slow_account_manager(change: impl FnOnce(&mut toml::Table)) -> World {
 async fn secret_guesses_do_not_block_right_secret_from_another_address() {
     let world = slow_account_manager(|_| {}).await;
     let began = Instant::now();
-    let _flood = Flood::start(client_at(1), &world.gateway).await;
+    let _flood = GuessFlood::start(client_at(1), &world.gateway).await;
     // Another address: at once.
     assert_eq!(ask(&client_at(2), &world.gateway, CALLER_CLIENT, CALLER_SECRET).await.0, StatusCode::OK);
     let most = 20 + usize::try_from(began.elapsed().as_secs()).unwrap();
@@ -102,7 +102,7 @@ async fn secret_guesses_do_not_block_right_secret_from_another_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn right_secret_from_guessing_address_succeeds_after_a_short_wait() {
     let world = slow_account_manager(|_| {}).await;
-    let _flood = Flood::start(client_at(1), &world.gateway).await;
+    let _flood = GuessFlood::start(client_at(1), &world.gateway).await;
     let (client, began, mut tries) = (client_at(1), Instant::now(), 0);
     eventually_every(Duration::from_millis(250), "the right secret is accepted", async || {
         tries += 1;
@@ -125,7 +125,7 @@ async fn new_replica_accepts_secret_verified_by_another_during_guesses() {
     })
     .await;
     let second = Gateway::start(&world.simulator.url(), |config| in_redis(config, &url)).await;
-    let _flood = Flood::start(client_at(1), &second).await;
+    let _flood = GuessFlood::start(client_at(1), &second).await;
     for last in [1, 2] {
         assert_eq!(ask(&client_at(last), &second, CALLER_CLIENT, CALLER_SECRET).await.0, StatusCode::OK, "{last}");
     }
@@ -153,7 +153,7 @@ async fn secret_rejected_by_account_manager_is_forgotten() {
 }
 
 /// The answer without what differs each time.
-fn shown(answer: &Answer) -> String {
+fn comparable(answer: &Answer) -> String {
     let field = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| match name.as_str() {
         "correlation-id" | "date" | "retry-after" => format!("{name}"),
         _ => format!("{name}: {value:?}"),
@@ -172,7 +172,7 @@ async fn unknown_client_gets_same_responses_and_delays_as_known_one() {
         for guess in [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13] {
             let began = Instant::now();
             let answer = world.send(world.get(&order()).basic_auth(user, Some(format!("guess-{guess}")))).await;
-            run.push((shown(&answer), began.elapsed()));
+            run.push((comparable(&answer), began.elapsed()));
         }
         run
     };

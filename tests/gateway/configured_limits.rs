@@ -17,7 +17,7 @@ use crate::world::{
 const MODES: [&str; 2] = ["enforce", "report"];
 const TOO_LARGE: &str = "request_too_large";
 const OVERLOADED: (u16, &str) = (503, "overloaded");
-const TOO_OFTEN: (u16, &str) = (429, "caller_rate_limited");
+const RATE_LIMITED: (u16, &str) = (429, "caller_rate_limited");
 const SLAS_LIMITED: (u16, &str) = (429, "slas_rate_limited");
 
 /// Sections in which every key is a bound, and parts of the names of bounds elsewhere.
@@ -25,7 +25,7 @@ const SECTIONS: [&str; 3] = ["limits", "load", "logins"];
 const PARTS: [&str; 4] = ["_per_", "capacity", "_streams", "max_concurrent"];
 
 /// Keys that look like bounds on clients and are none.
-const NOT_OF_CLIENTS: [&str; 3] = [
+const NOT_CLIENT_LIMITS: [&str; 3] = [
     // How many sessions are remembered, and how many calls the gateway makes by itself.
     "sessions.capacity",
     "sessions.background_refreshes_per_minute",
@@ -34,7 +34,7 @@ const NOT_OF_CLIENTS: [&str; 3] = [
 ];
 
 /// A bound of the listener is asked before the policy is read at all; these tests go over it.
-const OF_THE_LISTENER: [(&str, &str); 9] = [
+const LISTENER_LIMITS: [(&str, &str); 9] = [
     ("limits.min_body_rate", "slow_clients.rs"),
     ("limits.connections", "resource_exhaustion.rs"),
     ("limits.connections_per_address", "floods.rs"),
@@ -47,34 +47,34 @@ const OF_THE_LISTENER: [(&str, &str); 9] = [
 ];
 
 /// Values that other keys of this list have for single networks.
-const OF_NETWORKS: &str = "limits.networks";
+const NETWORK_LIMITS: &str = "limits.networks";
 
 /// The keys of the configuration that bound what clients may do.
-fn bounds() -> BTreeSet<String> {
+fn client_limits() -> BTreeSet<String> {
     let schema = shopper_gateway::config::schema();
     let mut keys = BTreeSet::new();
-    collect(&schema, &schema, "", &mut keys);
+    collect_keys(&schema, &schema, "", &mut keys);
     keys.retain(|key| {
         let in_section = SECTIONS.iter().any(|section| key.starts_with(&format!("{section}.")));
         let is_named_so = PARTS.iter().any(|part| key.rsplit('.').next().unwrap().contains(part));
-        (in_section || is_named_so) && !NOT_OF_CLIENTS.contains(&key.as_str())
+        (in_section || is_named_so) && !NOT_CLIENT_LIMITS.contains(&key.as_str())
     });
     keys
 }
 
 /// The paths of all keys below a part of the schema.
-fn collect(schema: &Value, part: &Value, path: &str, keys: &mut BTreeSet<String>) {
+fn collect_keys(schema: &Value, part: &Value, path: &str, keys: &mut BTreeSet<String>) {
     if let Some(name) = part.get("$ref").and_then(Value::as_str) {
         let definition = schema.pointer(name.trim_start_matches('#')).unwrap();
-        return collect(schema, definition, path, keys);
+        return collect_keys(schema, definition, path, keys);
     }
     if let Some(items) = part.get("items") {
-        collect(schema, items, path, keys);
+        collect_keys(schema, items, path, keys);
     }
     for (name, property) in part.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         keys.insert(below.clone());
-        collect(schema, property, &below, keys);
+        collect_keys(schema, property, &below, keys);
     }
 }
 
@@ -118,12 +118,12 @@ fn count(answers: &[Answer], refusal: (u16, &str)) -> usize {
 }
 
 /// Goes over one bound in one mode.
-async fn holds(key: &str, mode: &str) {
+async fn assert_limit_holds(key: &str, mode: &str) {
     match key {
         "limits.body" | "limits.max_header_bytes" | "limits.max_headers" | "limits.max_uri_bytes" => {
-            holds_for_sizes(key, mode).await
+            assert_size_limits(key, mode).await
         }
-        "limits.max_concurrent_requests" | "limits.queue_timeout" => holds_for_seats(mode).await,
+        "limits.max_concurrent_requests" | "limits.queue_timeout" => assert_concurrency_limit(mode).await,
         "load.low_priority" => {
             let world = world(mode, |_| {}).await;
             let token = world.mint(|_| {});
@@ -142,26 +142,28 @@ async fn holds(key: &str, mode: &str) {
             assert_eq!(count(&answers, OVERLOADED), 3, "{mode}");
         }
         "logins.failed_per_address" | "logins.failed_per_address_and_login" | "logins.failed_per_login" => {
-            holds_for_failed_logins(key, mode).await;
+            assert_failed_login_limits(key, mode).await;
         }
         "limits.slas_calls_per_address" => {
             let world = world(mode, |config| set(config, "limits", "slas_calls_per_address = 3")).await;
             let authorize = world.get(&slas("/authorize?hint=guest"));
-            assert_eq!(count(&at_once(&world, &authorize, 8).await, TOO_OFTEN), 5, "{mode}");
+            assert_eq!(count(&at_once(&world, &authorize, 8).await, RATE_LIMITED), 5, "{mode}");
         }
         "logins.guests_per_address" => {
             let world = world(mode, |config| set(config, "logins", "guests_per_address = 3")).await;
             let answers = futures::future::join_all((0..8).map(|_| world.guest(PRIVATE_CLIENT))).await;
-            assert_eq!(count(&answers, TOO_OFTEN), 5, "{mode}");
+            assert_eq!(count(&answers, RATE_LIMITED), 5, "{mode}");
         }
-        "callers.requests_per_second" | "tenants.slas_clients.requests_per_second" => holds_for_rates(key, mode).await,
-        "tenants.slas_requests_per_minute" => holds_for_the_budget(mode).await,
-        _ if OF_THE_LISTENER.iter().any(|(covered, _)| *covered == key) => {}
+        "callers.requests_per_second" | "tenants.slas_clients.requests_per_second" => {
+            assert_rate_limits(key, mode).await
+        }
+        "tenants.slas_requests_per_minute" => assert_slas_rate_limit(mode).await,
+        _ if LISTENER_LIMITS.iter().any(|(covered, _)| *covered == key) => {}
         _ => panic!("nothing goes over {key}: add it to tests/gateway/configured_limits.rs, for both modes"),
     }
 }
 
-async fn holds_for_sizes(key: &str, mode: &str) {
+async fn assert_size_limits(key: &str, mode: &str) {
     let world = world(mode, |config| {
         set(config, "limits", "body = 1024\nmax_header_bytes = 4096\nmax_headers = 20\nmax_uri_bytes = 512")
     })
@@ -185,7 +187,7 @@ async fn holds_for_sizes(key: &str, mode: &str) {
     assert_eq!(sent, 0, "{key} {mode}");
 }
 
-async fn holds_for_seats(mode: &str) {
+async fn assert_concurrency_limit(mode: &str) {
     let world = world(mode, |config| {
         set(config, "limits", "max_concurrent_requests = 2\nqueue_timeout = \"10ms\"");
         set(config, "load", "low_priority = []");
@@ -201,7 +203,7 @@ async fn holds_for_seats(mode: &str) {
     }
 }
 
-async fn holds_for_failed_logins(key: &str, mode: &str) {
+async fn assert_failed_login_limits(key: &str, mode: &str) {
     let world = world(mode, |config| {
         let name = key.trim_start_matches("logins.");
         set(config, "logins", "failed_per_address = 0\nfailed_per_address_and_login = 0\nfailed_per_login = 0");
@@ -225,7 +227,7 @@ async fn holds_for_failed_logins(key: &str, mode: &str) {
     };
     for (number, request) in guess("ada@example.com").into_iter().chain(guess(" ADA@example.com")).enumerate() {
         let answer = world.send(request).await;
-        assert_eq!(answer.refusal() == TOO_OFTEN, number == 3, "{key} {mode} {number}: {}", answer.text());
+        assert_eq!(answer.refusal() == RATE_LIMITED, number == 3, "{key} {mode} {number}: {}", answer.text());
     }
     // With X-On-Behalf-Of a login is refused at once, and in report mode too.
     for name in ["X-On-Behalf-Of", "x_on_behalf_of", "X-On-Behalf-Of-Idp"] {
@@ -243,11 +245,11 @@ async fn holds_for_failed_logins(key: &str, mode: &str) {
             answers.push(world.send(request()).await);
         }
         let most = if key == "logins.failed_per_address" { 0 } else { 3 };
-        assert_eq!(answers.len() - count(&answers, TOO_OFTEN), most, "{key}");
+        assert_eq!(answers.len() - count(&answers, RATE_LIMITED), most, "{key}");
     }
 }
 
-async fn holds_for_rates(key: &str, mode: &str) {
+async fn assert_rate_limits(key: &str, mode: &str) {
     let world = world(mode, |config| {
         if key.starts_with("callers") {
             let caller = config["callers"][0].as_table_mut().unwrap();
@@ -279,13 +281,13 @@ async fn holds_for_rates(key: &str, mode: &str) {
         world.send(request.try_clone().unwrap()).await;
         // A burst of 20 finds the rate limit full or nearly so. A burst that does not leaves a second to refill.
         eventually_every(Duration::from_secs(1), &format!("{key} {mode}: 10 to 18 of 20 are refused"), async || {
-            (10..=18).contains(&count(&at_once(&world, &request, 20).await, TOO_OFTEN))
+            (10..=18).contains(&count(&at_once(&world, &request, 20).await, RATE_LIMITED))
         })
         .await;
     }
 }
 
-async fn holds_for_the_budget(mode: &str) {
+async fn assert_slas_rate_limit(mode: &str) {
     let world = world(mode, |config| {
         for tenant in config["tenants"].as_array_mut().unwrap() {
             tenant.as_table_mut().unwrap().insert("slas_requests_per_minute".into(), 30.into());
@@ -306,15 +308,15 @@ async fn holds_for_the_budget(mode: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_configured_limit_holds_in_both_modes() {
-    let keys = bounds();
+    let keys = client_limits();
     assert!(keys.contains("logins.failed_per_login") && keys.contains("callers.requests_per_second"), "{keys:?}");
-    for (key, file) in OF_THE_LISTENER {
+    for (key, file) in LISTENER_LIMITS {
         assert!(keys.contains(key), "{key} is no key any more");
         assert!(std::path::Path::new("tests/gateway").join(file).exists(), "{key}");
     }
-    for key in keys.iter().filter(|key| !key.starts_with(OF_NETWORKS)) {
+    for key in keys.iter().filter(|key| !key.starts_with(NETWORK_LIMITS)) {
         for mode in MODES {
-            holds(key, mode).await;
+            assert_limit_holds(key, mode).await;
         }
     }
 }

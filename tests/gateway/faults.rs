@@ -53,7 +53,7 @@ fn faults() -> Vec<Effect> {
 }
 
 /// Whether an answer without a body is all that is expected, so that a fault of the body is none.
-fn is_of_the_body(effect: &Effect) -> bool {
+fn affects_only_body(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Garbage { .. } | Effect::Truncate | Effect::HugeBody { .. } | Effect::Reset { at: ResetAt::MidBody }
@@ -61,9 +61,9 @@ fn is_of_the_body(effect: &Effect) -> bool {
 }
 
 /// Whether SLAS does what it is asked for, though nobody learns of it.
-fn is_done(effect: &Effect) -> bool {
+fn is_processed(effect: &Effect) -> bool {
     let unread = matches!(effect, Effect::Delay { .. } | Effect::Reset { at: ResetAt::After });
-    unread || is_of_the_body(effect) && !matches!(effect, Effect::HugeBody { .. })
+    unread || affects_only_body(effect) && !matches!(effect, Effect::HugeBody { .. })
 }
 
 async fn world() -> World {
@@ -106,7 +106,7 @@ fn on_behalf(world: &World) -> RequestBuilder {
 
 /// A trial of each fault in a world of its own: where a failure is remembered for a while, or what was got lasts, or one
 /// must wait for his turn.
-async fn each_alone(effects: Vec<Effect>, trial: impl AsyncFn(&World, Effect)) {
+async fn in_fresh_worlds(effects: Vec<Effect>, trial: impl AsyncFn(&World, Effect)) {
     // All stand before anything is measured: to build one takes a while, and nobody is to be late by that.
     let worlds = join_all(effects.iter().map(|_| world())).await;
     join_all(worlds.iter().zip(effects).map(|(world, effect)| trial(world, effect))).await;
@@ -124,7 +124,7 @@ fn check(what: &str, answer: &Answer, expected: (u16, &str)) {
 }
 
 /// Sends a request while each fault in turn strikes `flow` of `service`.
-struct Trial<'a> {
+struct FaultCheck<'a> {
     world: &'a World,
     service: &'a str,
     flow: &'a str,
@@ -134,7 +134,7 @@ struct Trial<'a> {
     refusal: (u16, &'a str),
 }
 
-impl Trial<'_> {
+impl FaultCheck<'_> {
     async fn of(&self, effects: Vec<Effect>, request: impl AsyncFn() -> RequestBuilder) {
         let Self { world, service, flow, once, refusal } = *self;
         for effect in effects {
@@ -168,8 +168,8 @@ async fn guest_login_during_slas_fault_returns_503() {
     ] {
         let mut effects = faults();
         // A code in a Location is all that is read of this answer.
-        effects.retain(|effect| flow != "authorize:guest" || !is_of_the_body(effect));
-        let trial = Trial { world: &world, service: "slas", flow, once: flow.ends_with("pkce"), refusal: SLAS };
+        effects.retain(|effect| flow != "authorize:guest" || !affects_only_body(effect));
+        let trial = FaultCheck { world: &world, service: "slas", flow, once: flow.ends_with("pkce"), refusal: SLAS };
         trial.of(effects, async || guest(&world, client)).await;
     }
 }
@@ -179,9 +179,9 @@ async fn password_login_during_slas_fault_is_sent_once() {
     for flow in ["login", "token:authorization_code_pkce"] {
         let mut effects = faults();
         // Here too a code in a Location is all that is read.
-        effects.retain(|effect| flow != "login" || !is_of_the_body(effect));
-        each_alone(effects, async |world, effect| {
-            let trial = Trial { world, service: "slas", flow, once: true, refusal: SLAS };
+        effects.retain(|effect| flow != "login" || !affects_only_body(effect));
+        in_fresh_worlds(effects, async |world, effect| {
+            let trial = FaultCheck { world, service: "slas", flow, once: true, refusal: SLAS };
             trial.of(vec![effect], async || credentials(world)).await;
         })
         .await;
@@ -190,11 +190,11 @@ async fn password_login_during_slas_fault_is_sent_once() {
 
 #[tokio::test]
 async fn login_without_profile_fails() {
-    each_alone(faults(), async |world, effect| {
+    in_fresh_worlds(faults(), async |world, effect| {
         let late = matches!(effect, Effect::Delay { .. } | Effect::Hang);
         let refusal = if late { (504, "upstream_timeout") } else { (502, "upstream_unavailable") };
         let flow = "shopper-customers.getCustomer";
-        let trial = Trial { world, service: "api", flow, once: false, refusal };
+        let trial = FaultCheck { world, service: "api", flow, once: false, refusal };
         trial.of(vec![effect], async || credentials(world)).await;
     })
     .await;
@@ -205,18 +205,18 @@ async fn refresh_during_slas_fault_returns_503() {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let mut effects = faults();
         // What SLAS did before it broke has used the refresh token up; of a public client there is no second.
-        effects.retain(|effect| client == PRIVATE_CLIENT || !is_done(effect));
-        each_alone(effects, async |world, effect| {
+        effects.retain(|effect| client == PRIVATE_CLIENT || !is_processed(effect));
+        in_fresh_worlds(effects, async |world, effect| {
             let (service, flow, once) = ("slas", "token:refresh_token", client == PUBLIC_CLIENT);
-            let trial = Trial { world, service, flow, once, refusal: SLAS };
-            trial.of(vec![effect], async || ended(world, client).await).await;
+            let trial = FaultCheck { world, service, flow, once, refusal: SLAS };
+            trial.of(vec![effect], async || request_with_expired_token(world, client).await).await;
         })
         .await;
     }
 }
 
 /// A request with a token that has ended; later ones live long.
-async fn ended(world: &World, client: &str) -> RequestBuilder {
+async fn request_with_expired_token(world: &World, client: &str) -> RequestBuilder {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
     let token = world.guest(client).await.token();
     expired(&token).await;
@@ -233,14 +233,14 @@ async fn slas_429_is_returned_as_slas_rate_limited() {
     });
     let flows = ["token:client_credentials", "login", "token:refresh_token", "trusted-system"];
     join_all(flows.map(async |flow| {
-        each_alone(limits.to_vec(), async |world, effect| {
+        in_fresh_worlds(limits.to_vec(), async |world, effect| {
             let refusal = (429, "slas_rate_limited");
-            let trial = Trial { world, service: "slas", flow, once: true, refusal };
+            let trial = FaultCheck { world, service: "slas", flow, once: true, refusal };
             trial
                 .of(vec![effect], async || match flow {
                     "token:client_credentials" => guest(world, PRIVATE_CLIENT),
                     "login" => credentials(world),
-                    "token:refresh_token" => ended(world, PUBLIC_CLIENT).await,
+                    "token:refresh_token" => request_with_expired_token(world, PUBLIC_CLIENT).await,
                     _ => on_behalf(world),
                 })
                 .await;
@@ -252,8 +252,8 @@ async fn slas_429_is_returned_as_slas_rate_limited() {
 
 #[tokio::test]
 async fn on_behalf_token_request_during_slas_fault_is_sent_once() {
-    each_alone(faults(), async |world, effect| {
-        let trial = Trial { world, service: "slas", flow: "trusted-system", once: true, refusal: SLAS };
+    in_fresh_worlds(faults(), async |world, effect| {
+        let trial = FaultCheck { world, service: "slas", flow: "trusted-system", once: true, refusal: SLAS };
         trial.of(vec![effect], async || on_behalf(world)).await;
     })
     .await;
@@ -261,9 +261,9 @@ async fn on_behalf_token_request_during_slas_fault_is_sent_once() {
 
 #[tokio::test]
 async fn caller_authentication_during_account_manager_fault_returns_503() {
-    each_alone(faults(), async |world, effect| {
+    in_fresh_worlds(faults(), async |world, effect| {
         let refusal = (503, "account_manager_unavailable");
-        let trial = Trial { world, service: "account_manager", flow: "access_token", once: false, refusal };
+        let trial = FaultCheck { world, service: "account_manager", flow: "access_token", once: false, refusal };
         trial.of(vec![effect], async || world.get(&orders()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET))).await;
     })
     .await;
@@ -278,15 +278,15 @@ async fn client_login_at_slas_during_fault_gets_gateway_or_slas_error() {
     };
     let of_slas = |effect: &Effect| matches!(effect, Effect::Status { .. } | Effect::Garbage { .. });
     let (answers, failures): (Vec<_>, Vec<_>) = faults().into_iter().partition(of_slas);
-    each_alone(failures, async |world, effect| {
+    in_fresh_worlds(failures, async |world, effect| {
         let late = matches!(effect, Effect::Delay { .. } | Effect::Hang);
         let refusal = if late { (504, "upstream_timeout") } else { (502, "upstream_unavailable") };
-        let trial = Trial { world, service: "slas", flow, once: true, refusal };
+        let trial = FaultCheck { world, service: "slas", flow, once: true, refusal };
         trial.of(vec![effect], async || request(world)).await;
     })
     .await;
     // On SLAS's own paths its answer is the caller's, whatever it is.
-    each_alone(answers, async |world, effect| {
+    in_fresh_worlds(answers, async |world, effect| {
         world.simulator.inject(Fault::on("slas", effect.clone()).flow(flow));
         let answer = world.send(request(world)).await;
         let status = if let Effect::Status { code, .. } = effect { code } else { 200 };
@@ -323,8 +323,8 @@ async fn unknown_key_during_jwks_fault_returns_503() {
 async fn logout_during_slas_fault_ends_session() {
     let mut effects = faults();
     // SLAS answers a logout without a body.
-    effects.retain(|effect| !is_of_the_body(effect));
-    each_alone(effects, async |world, effect| {
+    effects.retain(|effect| !affects_only_body(effect));
+    in_fresh_worlds(effects, async |world, effect| {
         let token = world.send(credentials(world)).await.token();
         world.simulator.inject(Fault::on("slas", effect).flow("logout"));
         let target = customers("/customers/actions/logout?siteId=RefArch");

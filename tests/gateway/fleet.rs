@@ -26,7 +26,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    async fn of(replicas: usize) -> Self {
+    async fn start(replicas: usize) -> Self {
         Self::with(replicas, |_| {}).await
     }
 
@@ -84,17 +84,17 @@ fn token_of(answer: &reqwest::Response) -> String {
     answer.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
 }
 
-async fn outlive(seconds: u64) {
+async fn wait_for_expiry(seconds: u64) {
     tokio::time::sleep(Duration::from_millis(seconds * 1000 + 100)).await;
 }
 
 #[tokio::test]
 async fn concurrent_requests_at_two_replicas_cause_one_refresh() {
-    let fleet = Fleet::of(2).await;
+    let fleet = Fleet::start(2).await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
         let token = fleet.guest(0, client).await;
-        outlive(3).await;
+        wait_for_expiry(3).await;
         fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         fleet.simulator.clear_ledger();
         fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
@@ -120,7 +120,7 @@ async fn session_survives_kill_of_refreshing_replica() {
     .await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
-    outlive(2).await;
+    wait_for_expiry(2).await;
     // The first refresh hangs before SLAS has done anything; its replica is killed in mid-refresh.
     fleet.simulator.clear_ledger();
     fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1));
@@ -136,7 +136,7 @@ async fn session_survives_kill_of_refreshing_replica() {
 
 #[tokio::test]
 async fn logout_reaches_other_replicas_within_a_second() {
-    let fleet = Fleet::of(2).await;
+    let fleet = Fleet::start(2).await;
     let token = fleet.log_in(0, PUBLIC_CLIENT).await;
     assert_eq!(fleet.status(0, &token).await, 200);
     assert_eq!(fleet.status(1, &token).await, 200, "the other replica knows the session by now");
@@ -170,14 +170,14 @@ async fn session_in_use_at_one_replica_is_not_idle_at_others() {
 
 #[tokio::test]
 async fn redis_holds_no_secret_in_clear_text() {
-    let fleet = Fleet::of(1).await;
+    let fleet = Fleet::start(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let mut secrets = vec![LOGIN.to_owned(), PASSWORD.to_owned(), KEY.to_owned()];
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         secrets.push(fleet.guest(0, client).await);
     }
     let token = fleet.log_in(0, PUBLIC_CLIENT).await;
-    outlive(2).await;
+    wait_for_expiry(2).await;
     secrets.push(token_of(&fleet.read(0, &token).send().await.unwrap()));
     let dump = fleet.redis.dump().await;
     assert!(dump.lines().count() >= 6, "there is something to look at:\n{dump}");
@@ -199,7 +199,7 @@ async fn redis_holds_no_secret_in_clear_text() {
 
 #[tokio::test]
 async fn encryption_key_rotation_keeps_sessions() {
-    let mut fleet = Fleet::of(1).await;
+    let mut fleet = Fleet::start(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.replicas.clear();
@@ -213,14 +213,14 @@ async fn encryption_key_rotation_keeps_sessions() {
             store.extend(previous.parse::<toml::Table>().unwrap());
         }
     };
-    outlive(2).await;
+    wait_for_expiry(2).await;
     let rotating = Replica::start(&fleet.simulator.url(), rotate(Some(KEY))).await;
     let read = |replica: &Replica| {
         fleet.client.get(format!("http://{}{}", replica.address, products(PRODUCTS))).bearer_auth(&token).send()
     };
     assert_eq!(read(&rotating).await.unwrap().status(), 200);
     drop(rotating);
-    outlive(2).await;
+    wait_for_expiry(2).await;
     let rotated = Replica::start(&fleet.simulator.url(), rotate(None)).await;
     let answer = read(&rotated).await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -229,12 +229,12 @@ async fn encryption_key_rotation_keeps_sessions() {
 
 #[tokio::test]
 async fn redis_restart_loses_no_session() {
-    let mut fleet = Fleet::of(2).await;
+    let mut fleet = Fleet::start(2).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1800);
     let valid = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let ended = fleet.guest(0, PUBLIC_CLIENT).await;
-    outlive(2).await;
+    wait_for_expiry(2).await;
     // Shoppers with a valid token notice nothing of what follows.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let load = [0, 1].map(|replica| {
@@ -267,7 +267,7 @@ async fn redis_restart_loses_no_session() {
     let during = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.redis.restart().await;
     eventually("the session is there again", async || fleet.status(1, &ended).await == 200).await;
-    outlive(2).await;
+    wait_for_expiry(2).await;
     eventually("a login during the outage became a session", async || {
         let answer = fleet.read(1, &during).send().await.unwrap();
         answer.headers().contains_key("authorization")
@@ -294,12 +294,12 @@ impl Fleet {
 
 #[tokio::test]
 async fn redis_out_of_memory_is_reported_and_sessions_are_stored_later() {
-    let fleet = Fleet::of(1).await;
+    let fleet = Fleet::start(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let earlier = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.redis.run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
     let during = fleet.guest(0, PUBLIC_CLIENT).await;
-    outlive(2).await;
+    wait_for_expiry(2).await;
     let answer = fleet.read(0, &earlier).send().await.unwrap();
     assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
     // RevocationEvents of other gateways are read all the while, several times a second.
@@ -318,7 +318,7 @@ async fn redis_out_of_memory_is_reported_and_sessions_are_stored_later() {
 
 #[tokio::test]
 async fn replica_with_another_encryption_key_is_reported_alone() {
-    let fleet = Fleet::of(1).await;
+    let fleet = Fleet::start(1).await;
     eventually("the first has left its check value", async || fleet.redis.dump().await.contains("test:key = ")).await;
     let (salesforce, store) = (fleet.simulator.url(), fleet.redis.url());
     let other = Replica::start(&salesforce, |config| {
@@ -375,11 +375,11 @@ async fn session_is_not_called_idle_while_store_is_down() {
 
 #[tokio::test]
 async fn refreshed_session_counts_once_in_metrics() {
-    let fleet = Fleet::of(1).await;
+    let fleet = Fleet::start(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PRIVATE_CLIENT).await;
     for _ in 0..3 {
-        outlive(2).await;
+        wait_for_expiry(2).await;
         assert_eq!(fleet.status(0, &token).await, 200);
     }
     let metrics = fleet.client.get(format!("http://{}/metrics", fleet.replicas[0].admin)).send().await.unwrap();

@@ -27,24 +27,24 @@ use crate::{
 };
 
 /// How long an attack goes on that the gateway should end.
-const UNTIL_ENDED: Duration = Duration::from_secs(30);
+const MAX_ATTACK: Duration = Duration::from_secs(30);
 /// How long another one goes on.
-const A_WHILE: Duration = Duration::from_secs(3);
+const ATTACK_DURATION: Duration = Duration::from_secs(3);
 /// How many connections an attack takes.
 const ATTACKERS: usize = 4;
 /// What an attack may cost.
 const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 const MEBIBYTE: u64 = 1024 * 1024;
 
-struct Stage {
+struct Fixture {
     replica: Replica,
     _simulator: Simulator,
     url: String,
     token: String,
 }
 
-impl Stage {
-    async fn set() -> Self {
+impl Fixture {
+    async fn start() -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
         let replica = Replica::start(&simulator.url(), |_| {}).await;
@@ -130,44 +130,44 @@ fn stream(number: u32) -> u32 {
 
 #[tokio::test]
 async fn many_cancelled_streams_close_connection() {
-    let stage = Stage::set().await;
-    let head = get(&products("/793775362380M?siteId=RefArch"), &stage.token);
+    let fixture = Fixture::start().await;
+    let head = get(&products("/793775362380M?siteId=RefArch"), &fixture.token);
     let begun = move |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
     let cancelled = |stream| frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
     let at_once = begun.clone();
     let at_once = move |number| [[at_once(stream(number)), cancelled(stream(number))].concat()];
-    assert_eq!(stage.attack("cancelled at once", UNTIL_ENDED, Vec::new(), at_once).await, ATTACKERS);
+    assert_eq!(fixture.attack("cancelled at once", MAX_ATTACK, Vec::new(), at_once).await, ATTACKERS);
 
     // The gateway has begun with these.
     let later = begun.clone();
     let later = move |number| [later(stream(number)), cancelled(stream(number))];
-    assert_eq!(stage.attack("cancelled a moment later", UNTIL_ENDED, Vec::new(), later).await, ATTACKERS);
+    assert_eq!(fixture.attack("cancelled a moment later", MAX_ATTACK, Vec::new(), later).await, ATTACKERS);
 
     // What clients do whose users go elsewhere.
     let sometimes = move |number| {
         let streams = [0, 1, 2].map(|one| stream(number * 3 + one));
         [streams.map(&begun).concat(), cancelled(streams[2])]
     };
-    assert_eq!(stage.attack("cancelled now and then", A_WHILE, Vec::new(), sometimes).await, 0);
+    assert_eq!(fixture.attack("cancelled now and then", ATTACK_DURATION, Vec::new(), sometimes).await, 0);
 }
 
 #[tokio::test]
 async fn many_provoked_resets_close_connection() {
-    let stage = Stage::set().await;
+    let fixture = Fixture::start().await;
     let path = products("/793775362380M?siteId=RefArch");
     // A window update of nothing is an error of its stream (CVE-2025-8671).
-    let token = stage.token.clone();
+    let token = fixture.token.clone();
     let made_you_reset = move |number| {
         let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream(number), &get(&path, &token));
         frames.extend(frame(WINDOW_UPDATE, 0, stream(number), &[0; 4]));
         [frames]
     };
-    assert_eq!(stage.attack("made you reset", UNTIL_ENDED, Vec::new(), made_you_reset).await, ATTACKERS);
+    assert_eq!(fixture.attack("made you reset", MAX_ATTACK, Vec::new(), made_you_reset).await, ATTACKERS);
 }
 
 #[tokio::test]
 async fn endless_header_block_closes_connection() {
-    let stage = Stage::set().await;
+    let fixture = Fixture::start().await;
     let begin = || frame(HEADERS, 0, 1, &get("/", "x"));
     let literal = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x7e][..], &[b'a'; 256]].concat();
     let pieces: [(&str, Vec<u8>); 3] = [
@@ -177,14 +177,14 @@ async fn endless_header_block_closes_connection() {
     ];
     for (what, piece) in pieces {
         let ended =
-            stage.attack(what, UNTIL_ENDED, begin(), move |_| [frame(CONTINUATION, 0, 1, &piece).repeat(8)]).await;
+            fixture.attack(what, MAX_ATTACK, begin(), move |_| [frame(CONTINUATION, 0, 1, &piece).repeat(8)]).await;
         assert_eq!(ended, ATTACKERS, "{what}");
     }
 }
 
 #[tokio::test]
 async fn hpack_bomb_does_not_grow_memory() {
-    let stage = Stage::set().await;
+    let fixture = Fixture::start().await;
     // A field of 4,000 bytes goes into the table, and each byte of later heads stands for it.
     let mut first = get("/", "x");
     first.extend([0x40, 0x01, b'a', 0x7f, 0xa1, 0x1e]);
@@ -192,8 +192,8 @@ async fn hpack_bomb_does_not_grow_memory() {
     let begin = frame(HEADERS, END_HEADERS | END_STREAM, 1, &first);
     let mut bomb = get("/", "x");
     bomb.extend([0xbe; 16_000]);
-    stage
-        .attack("HPACK bomb", A_WHILE, begin, move |number| {
+    fixture
+        .attack("HPACK bomb", ATTACK_DURATION, begin, move |number| {
             [frame(HEADERS, END_HEADERS | END_STREAM, stream(number + 1), &bomb)]
         })
         .await;
@@ -201,7 +201,7 @@ async fn hpack_bomb_does_not_grow_memory() {
 
 #[tokio::test]
 async fn flood_of_control_frames_closes_connection() {
-    let stage = Stage::set().await;
+    let fixture = Fixture::start().await;
     let settings = [0, 4, 0, 1, 0, 0].to_vec();
     let kinds: [(&str, Vec<u8>); 5] = [
         ("settings", frame(SETTINGS, 0, 0, &settings)),
@@ -211,24 +211,27 @@ async fn flood_of_control_frames_closes_connection() {
         ("acknowledged pings", frame(PING, 1, 0, &[0; 8])),
     ];
     for (what, one) in kinds {
-        let ended = stage.attack(what, UNTIL_ENDED, Vec::new(), move |_| [one.repeat(100)]).await;
+        let ended = fixture.attack(what, MAX_ATTACK, Vec::new(), move |_| [one.repeat(100)]).await;
         assert_eq!(ended, ATTACKERS, "{what}");
     }
-    let begin = frame(HEADERS, END_HEADERS, 1, &post(&products("?siteId=RefArch"), &stage.token));
-    let ended = stage.attack("empty data", UNTIL_ENDED, begin, |_| [frame(DATA, 0, 1, &[]).repeat(100)]).await;
+    let begin = frame(HEADERS, END_HEADERS, 1, &post(&products("?siteId=RefArch"), &fixture.token));
+    let ended = fixture.attack("empty data", MAX_ATTACK, begin, |_| [frame(DATA, 0, 1, &[]).repeat(100)]).await;
     assert_eq!(ended, ATTACKERS);
-    stage
-        .attack("window updates", A_WHILE, Vec::new(), |_| [frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(100)])
+    fixture
+        .attack("window updates", ATTACK_DURATION, Vec::new(), |_| {
+            [frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(100)]
+        })
         .await;
 }
 
 #[tokio::test]
 async fn streams_beyond_limit_do_not_grow_memory() {
-    let stage = Stage::set().await;
-    let body = post("/checkout/shopper-baskets/v1/organizations/f_ecom_zzrf_001/baskets?siteId=RefArch", &stage.token);
+    let fixture = Fixture::start().await;
+    let body =
+        post("/checkout/shopper-baskets/v1/organizations/f_ecom_zzrf_001/baskets?siteId=RefArch", &fixture.token);
     // Requests without an end, each with a part of a body.
-    stage
-        .attack("open streams", A_WHILE, Vec::new(), move |number| {
+    fixture
+        .attack("open streams", ATTACK_DURATION, Vec::new(), move |number| {
             let mut frames = frame(HEADERS, END_HEADERS, stream(number), &body);
             frames.extend(frame(DATA, 0, stream(number), &[b'a'; 600]));
             [frames]

@@ -39,7 +39,7 @@ use crate::{
 const SHOPPERS: usize = 40;
 
 /// What fits into one HTTP/2 frame with its padding (RFC 9113, 6.5.2).
-const LARGEST_PIECE: usize = 16_000;
+const MAX_PIECE: usize = 16_000;
 
 /// How a client says where its body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,13 +108,13 @@ impl Case {
         !matches!(self.framing, Framing::Http1None | Framing::Http2None)
     }
 
-    fn head(&self, stage: &Stage, marker: &str, shopper: &str) -> Head {
+    fn head(&self, fixture: &Fixture, marker: &str, shopper: &str) -> Head {
         let basic = STANDARD.encode(format!("{CALLER_CLIENT}:{CALLER_SECRET}"));
         let (credential, target) = match (self.treatment, self.method) {
             (Treatment::Held, _) => (None, format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token?")),
-            (_, "POST") => (Some(&stage.token), baskets("?siteId=RefArch&")),
-            (_, "DELETE") => (Some(&stage.token), baskets("/b1?siteId=RefArch&")),
-            _ => (Some(&stage.token), products("?siteId=RefArch&ids=a&")),
+            (_, "POST") => (Some(&fixture.token), baskets("?siteId=RefArch&")),
+            (_, "DELETE") => (Some(&fixture.token), baskets("/b1?siteId=RefArch&")),
+            _ => (Some(&fixture.token), products("?siteId=RefArch&ids=a&")),
         };
         let mut fields = vec![("x-marker", marker.to_owned())];
         match (self.treatment, credential) {
@@ -153,7 +153,7 @@ impl Case {
             if piece.is_empty() {
                 pieces.push(piece)
             } else {
-                pieces.extend(piece.chunks(LARGEST_PIECE))
+                pieces.extend(piece.chunks(MAX_PIECE))
             }
             from = place;
         }
@@ -237,7 +237,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 /// One request as an upstream received it.
 #[derive(Debug)]
-struct Seen {
+struct ReceivedRequest {
     target: String,
     body: String,
     fault: Option<String>,
@@ -250,31 +250,37 @@ enum Upstream {
 
 impl Upstream {
     /// Takes what was received, requests for SLAS's own tokens left out.
-    fn seen(&self) -> Vec<Seen> {
-        let seen: Vec<Seen> = match self {
+    fn received(&self) -> Vec<ReceivedRequest> {
+        let seen: Vec<ReceivedRequest> = match self {
             Self::Http1(upstream) => {
                 let received = upstream.received().into_iter();
-                received.map(|one| Seen { target: one.target().to_owned(), body: one.body, fault: one.fault }).collect()
+                received
+                    .map(|one| ReceivedRequest { target: one.target().to_owned(), body: one.body, fault: one.fault })
+                    .collect()
             }
             Self::Http2(api) => {
                 let received = api.received().into_iter();
                 let text = |bytes| String::from_utf8(bytes).unwrap();
                 received
-                    .map(|(head, body)| Seen { target: head.uri().to_string(), body: text(body), fault: None })
+                    .map(|(head, body)| ReceivedRequest {
+                        target: head.uri().to_string(),
+                        body: text(body),
+                        fault: None,
+                    })
                     .collect()
             }
         };
-        let own = |one: &Seen| one.fault.is_none() && !one.target.contains("marker=");
+        let own = |one: &ReceivedRequest| one.fault.is_none() && !one.target.contains("marker=");
         seen.into_iter().filter(|one| !own(one)).collect()
     }
 }
 
 /// A gateway with one worker, so that all requests share its connections to the upstream.
-struct Stage {
+struct Fixture {
     upstream: Upstream,
     gateway: Gateway,
     token: String,
-    innocent: Client,
+    other_client: Client,
     requests: AtomicUsize,
     /// Shoppers whose tokens are held, and when one was last replaced.
     shoppers: Vec<Mutex<Instant>>,
@@ -311,7 +317,7 @@ fn respond(simulator: &Simulator, refused: &Mutex<HashSet<String>>, target: &str
     (if is_refused { 401 } else { 200 }, marker.to_owned())
 }
 
-impl Stage {
+impl Fixture {
     async fn start(is_http2: bool) -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -348,23 +354,24 @@ impl Stage {
             scopes: Some(vec!["sfcc.shopper-standard".into()]),
             ..ShopperTokenSpec::default()
         });
-        let innocent = Client::builder().no_proxy().build().unwrap();
+        let other_client = Client::builder().no_proxy().build().unwrap();
         let ready = format!("http://{}/readyz", gateway.admin);
         eventually("the gateway is ready", async || {
-            innocent.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200)
+            other_client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
         let shoppers = (0..SHOPPERS).map(|_| Mutex::new(Instant::now())).collect();
         let (requests, broken_off) = (AtomicUsize::new(0), Mutex::default());
-        let stage = Self { upstream, gateway, token, innocent, requests, shoppers, broken_off, _simulator: simulator };
+        let fixture =
+            Self { upstream, gateway, token, other_client, requests, shoppers, broken_off, _simulator: simulator };
         for shopper in 0..SHOPPERS {
-            let url = format!("http://{}{}", stage.gateway.address, products("?siteId=RefArch&ids=a&marker=first"));
-            let request = stage.innocent.get(url).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+            let url = format!("http://{}{}", fixture.gateway.address, products("?siteId=RefArch&ids=a&marker=first"));
+            let request = fixture.other_client.get(url).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
             let answer = request.header("x-on-behalf-of", shopper.to_string()).send().await.unwrap();
             assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         }
-        stage.upstream.seen();
-        stage
+        fixture.upstream.received();
+        fixture
     }
 
     /// A shopper whose token may be replaced now: the gateway replaces one at most once a second.
@@ -387,23 +394,26 @@ impl Stage {
         }
     }
 
-    /// Sends a case and judges what arrived of it, and of the innocent request behind it.
-    async fn judge(&self, case: &Case) -> Result<(), TestCaseError> {
+    /// Sends a case and judges what arrived of it, and of the other client's request behind it.
+    async fn check(&self, case: &Case) -> Result<(), TestCaseError> {
         let is_again = case.treatment == Treatment::SentAgain;
         let own = self.new_marker(if is_again { "again" } else { "own" });
-        let (following, innocent) = (self.new_marker("following"), self.new_marker("innocent"));
+        let (following, other_client) = (self.new_marker("following"), self.new_marker("other"));
         let body = case.body(&own);
         let sent = self.send(case, &own, &body, &following).await;
 
-        let url = format!("http://{}{}", self.gateway.address, self.read(&innocent).target);
-        let answer = self.innocent.get(url).bearer_auth(&self.token).send().await;
-        let answer = answer.map_err(|error| TestCaseError::fail(format!("the innocent request failed: {error}")))?;
-        prop_assert_eq!(answer.status().as_u16(), 200, "the innocent request's status");
-        prop_assert_eq!(&answer.text().await.unwrap(), &innocent, "the innocent request got another answer");
+        let url = format!("http://{}{}", self.gateway.address, self.read(&other_client).target);
+        let answer = self.other_client.get(url).bearer_auth(&self.token).send().await;
+        let answer =
+            answer.map_err(|error| TestCaseError::fail(format!("the other client's request failed: {error}")))?;
+        prop_assert_eq!(answer.status().as_u16(), 200, "the other client's status");
+        prop_assert_eq!(&answer.text().await.unwrap(), &other_client, "the other client's request got another answer");
 
-        let seen = self.upstream.seen();
-        let of = |marker: &str| -> Vec<&Seen> { seen.iter().filter(|one| one.target.ends_with(marker)).collect() };
-        prop_assert_eq!(of(&innocent).len(), 1, "the innocent request did not arrive once: {:?}", seen);
+        let seen = self.upstream.received();
+        let of = |marker: &str| -> Vec<&ReceivedRequest> {
+            seen.iter().filter(|one| one.target.ends_with(marker)).collect()
+        };
+        prop_assert_eq!(of(&other_client).len(), 1, "the other client's request did not arrive once: {:?}", seen);
         for one in &seen {
             let own_marker = marker(&one.target).unwrap_or_default();
             let is_broken_off = self.broken_off.lock().unwrap().contains(own_marker);
@@ -562,11 +572,11 @@ impl Connection {
 }
 
 /// Judges so many cases; a failure names the smallest that fails as well.
-fn judge_all(is_http2: bool, count: u32) {
+fn check_all(is_http2: bool, count: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let stage = runtime.block_on(Stage::start(is_http2));
+    let fixture = runtime.block_on(Fixture::start(is_http2));
     let config = Config { cases: count, failure_persistence: None, ..Config::default() };
-    let judged = TestRunner::new(config).run(&cases(), |case| runtime.block_on(stage.judge(&case)));
+    let judged = TestRunner::new(config).run(&cases(), |case| runtime.block_on(fixture.check(&case)));
     match judged {
         Ok(()) => figure(
             "R25",
@@ -579,18 +589,18 @@ fn judge_all(is_http2: bool, count: u32) {
 
 #[test]
 fn body_in_any_framing_is_one_request_to_http_1_upstream() {
-    judge_all(false, scale::of(500, 20_000));
+    check_all(false, scale::of(500, 20_000));
 }
 
 #[test]
 fn body_in_any_framing_is_one_request_to_http_2_upstream() {
-    judge_all(true, scale::of(250, 10_000));
+    check_all(true, scale::of(250, 10_000));
 }
 
 /// The smallest that went wrong: `http2.request(…).end()` of Node, `curl --http2 -T -`, a pipe of Go's client.
 #[tokio::test]
 async fn body_ending_in_empty_frame_has_one_last_chunk() {
-    let stage = Stage::start(false).await;
+    let fixture = Fixture::start(false).await;
     for (method, treatment) in [
         ("GET", Treatment::Streamed),
         ("POST", Treatment::Streamed),
@@ -612,7 +622,7 @@ async fn body_ending_in_empty_frame_has_one_last_chunk() {
                     abort: None,
                     slowly: true,
                 };
-                stage.judge(&case).await.unwrap_or_else(|error| panic!("{case:?}: {error}"));
+                fixture.check(&case).await.unwrap_or_else(|error| panic!("{case:?}: {error}"));
             }
         }
     }

@@ -31,7 +31,7 @@ fn usid(answer: &Answer) -> String {
 }
 
 /// Calls to SLAS for tokens on behalf.
-fn asked(world: &World) -> Vec<LedgerEntry> {
+fn on_behalf_calls(world: &World) -> Vec<LedgerEntry> {
     let ledger = world.simulator.ledger();
     ledger.into_iter().filter(|entry| entry.service == "slas" && entry.flow.starts_with("trusted-system")).collect()
 }
@@ -67,7 +67,7 @@ async fn interleaved_guests_never_share_a_basket() {
         });
         join_all(reads).await;
     }
-    assert_eq!(asked(&world).len(), 20, "one call for each new guest, one when it is first continued");
+    assert_eq!(on_behalf_calls(&world).len(), 20, "one call for each new guest, one when it is first continued");
     for entry in world.simulator.ledger().iter().filter(|entry| entry.service == "api") {
         assert!(entry.headers.iter().all(|(name, _)| !name.starts_with("x-on-behalf-of")), "{entry:?}");
     }
@@ -85,7 +85,7 @@ async fn new_guest_token_is_never_cached() {
     }
     let forwarded = world.forwarded("shopper-products.getProducts");
     let customers: BTreeSet<_> = forwarded.iter().map(customer).collect();
-    assert_eq!((customers.len(), asked(&world).len()), (6, 6));
+    assert_eq!((customers.len(), on_behalf_calls(&world).len()), (6, 6));
     let metrics = world.metrics().await;
     assert!(metrics.contains("shopper_gateway_sessions 0"), "{metrics}");
     // A shopper with a login is told no USID.
@@ -113,8 +113,8 @@ async fn continued_guest_keeps_basket_at_two_gateways() {
         read(&world).await;
         world.gateway.address = first;
     }
-    assert_eq!(asked(&world).len(), 2, "the continued guest's token is held, by both");
-    let form = &asked(&world)[1].body;
+    assert_eq!(on_behalf_calls(&world).len(), 2, "the continued guest's token is held, by both");
+    let form = &on_behalf_calls(&world)[1].body;
     assert!(form.contains(&format!("usid={usid}")) && form.contains("login_id=guest"), "{form}");
 }
 
@@ -149,7 +149,7 @@ async fn usid_header_is_validated() {
         let answer = world.send(request).await;
         assert_eq!(answer.refusal(), expected, "{}", answer.text());
     }
-    assert_eq!(asked(&world).len(), 1);
+    assert_eq!(on_behalf_calls(&world).len(), 1);
 }
 
 #[tokio::test]
@@ -206,8 +206,8 @@ async fn new_guest_stays_the_same_after_api_rejects_token() {
     assert_eq!(sent.iter().map(|entry| entry.status).collect::<Vec<_>>(), [Some(401), Some(200)]);
     assert_eq!(customer(&sent[0]), customer(&sent[1]));
     assert_ne!(sent[0].header("authorization"), sent[1].header("authorization"));
-    assert!(asked(&world)[1].body.contains(&format!("usid={}", usid(&answer))));
-    assert_eq!(asked(&world).len(), 2);
+    assert!(on_behalf_calls(&world)[1].body.contains(&format!("usid={}", usid(&answer))));
+    assert_eq!(on_behalf_calls(&world).len(), 2);
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn new_guest_counts_against_caller_rate_before_slas_call() {
     let most = 6 + (5.0 * began.elapsed().as_secs_f64()) as usize;
     assert!(served >= 3, "each counts once: {served}");
     assert_eq!(served + limited, 60);
-    assert_eq!(asked(&world).len(), served + 1);
+    assert_eq!(on_behalf_calls(&world).len(), served + 1);
     assert!(served <= most, "{served} of {most}");
 }
 
@@ -237,5 +237,5 @@ async fn conflict_of_guest_logins_is_retried_by_each() {
     let answers = join_all((0..2).map(|_| world.send(guest(world.get(&search()), None)))).await;
     assert!(answers.iter().all(|answer| answer.status == StatusCode::OK), "{answers:?}");
     assert_ne!(usid(&answers[0]), usid(&answers[1]));
-    assert_eq!(asked(&world).len(), 4);
+    assert_eq!(on_behalf_calls(&world).len(), 4);
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A gateway in front of an API that tells what it read.
-struct Front {
+struct Fixture {
     world: World,
     api: RawUpstream,
     token: String,
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-impl Front {
+impl Fixture {
     async fn start() -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -125,8 +125,8 @@ fn unchunked(body: &str) -> String {
 
 #[tokio::test]
 async fn pipelined_requests_are_all_answered() {
-    let front = Front::start().await;
-    let (get, post) = (front.get(), front.post());
+    let fixture = Fixture::start().await;
+    let (get, post) = (fixture.get(), fixture.post());
     let (begin, end) = get.split_at(40);
     // What comes before the first answer, what after it, and how many answers there are.
     for (what, early, late, answers) in [
@@ -146,18 +146,18 @@ async fn pipelined_requests_are_all_answered() {
             &post.replace("Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
         ] {
             for together in [true, false] {
-                front.api.hold(true);
-                let mut stream = front.connect().await;
+                fixture.api.hold(true);
+                let mut stream = fixture.connect().await;
                 if together {
                     stream.write_all(format!("{first}{early}").as_bytes()).await.unwrap();
                 } else {
                     stream.write_all(first.as_bytes()).await.unwrap();
-                    eventually("the API has the request", async || front.api.count() == 1).await;
+                    eventually("the API has the request", async || fixture.api.count() == 1).await;
                     stream.write_all(early.as_bytes()).await.unwrap();
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                eventually("the API has the request", async || front.api.count() == 1).await;
-                front.api.hold(false);
+                eventually("the API has the request", async || fixture.api.count() == 1).await;
+                fixture.api.hold(false);
                 for number in 1..=answers {
                     if number == answers {
                         stream.write_all(late.as_bytes()).await.unwrap();
@@ -165,7 +165,7 @@ async fn pipelined_requests_are_all_answered() {
                     let answer = read(&mut stream).await.unwrap_or_else(|| panic!("{what}: no answer {number}"));
                     assert_eq!((answer.status(), answer.closes()), ("200", false), "{what}: {answer:?}");
                 }
-                let received = front.api.received();
+                let received = fixture.api.received();
                 assert_eq!(received.len(), answers, "{what}: {received:?}");
                 assert!(received.iter().all(|request| request.fault.is_none()), "{what}: {received:?}");
             }
@@ -175,31 +175,31 @@ async fn pipelined_requests_are_all_answered() {
 
 #[tokio::test]
 async fn half_closed_connection_still_gets_responses() {
-    let front = Front::start().await;
-    for requests in [front.get(), front.post(), format!("{}{}", front.post(), front.get())] {
-        front.api.hold(true);
-        let mut stream = front.connect().await;
+    let fixture = Fixture::start().await;
+    for requests in [fixture.get(), fixture.post(), format!("{}{}", fixture.post(), fixture.get())] {
+        fixture.api.hold(true);
+        let mut stream = fixture.connect().await;
         stream.write_all(requests.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        eventually("the API has the request", async || front.api.count() == 1).await;
+        eventually("the API has the request", async || fixture.api.count() == 1).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        front.api.hold(false);
+        fixture.api.hold(false);
         let mut answers = 0;
         while let Some(answer) = read(&mut stream).await {
             assert_eq!(answer.status(), "200", "{answer:?}");
             answers += 1;
         }
         assert_eq!(answers, requests.matches("HTTP/1.1").count());
-        front.api.received();
+        fixture.api.received();
     }
 }
 
 /// Whatever an answer says of the connection is true of it: it takes another request, or it ends without a reset.
 #[tokio::test]
 async fn connection_header_of_response_is_true() {
-    let front = Front::start().await;
-    let post = front.head("POST", "1.1");
-    let without = post.replace(&front.token, "x.y.z");
+    let fixture = Fixture::start().await;
+    let post = fixture.head("POST", "1.1");
+    let without = post.replace(&fixture.token, "x.y.z");
     let large = "b".repeat(200_000);
     let chunked = format!("{}\r\n", "1\r\nx\r\n".repeat(10));
     let mut kept = 0;
@@ -225,7 +225,7 @@ async fn connection_header_of_response_is_true() {
         ("an unknown path with a body", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".to_owned(), ""),
         (
             "a request that wants it to be the last",
-            format!("{}Connection: close\r\n\r\n", front.head("GET", "1.1")),
+            format!("{}Connection: close\r\n\r\n", fixture.head("GET", "1.1")),
             "GET / HT",
         ),
         ("a refused request before another", format!("{without}\r\n"), ""),
@@ -234,10 +234,14 @@ async fn connection_header_of_response_is_true() {
             format!("{post}Content-Length: 5\r\nContent-Length: 5\r\n{}\r\nhello", "X: y\r\n".repeat(120)),
             "",
         ),
-        ("a request of HTTP/1.0", format!("{}\r\n", front.head("GET", "1.0")), "GET / HT"),
-        ("a request of HTTP/1.0 that keeps", format!("{}Connection: keep-alive\r\n\r\n", front.head("GET", "1.0")), ""),
+        ("a request of HTTP/1.0", format!("{}\r\n", fixture.head("GET", "1.0")), "GET / HT"),
+        (
+            "a request of HTTP/1.0 that keeps",
+            format!("{}Connection: keep-alive\r\n\r\n", fixture.head("GET", "1.0")),
+            "",
+        ),
     ] {
-        let mut stream = front.connect().await;
+        let mut stream = fixture.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
         let _ = stream.write_all(rest.as_bytes()).await;
@@ -246,7 +250,7 @@ async fn connection_header_of_response_is_true() {
             assert_eq!(read(&mut stream).await, None, "{what}");
         } else {
             kept += 1;
-            stream.write_all(front.get().as_bytes()).await.unwrap();
+            stream.write_all(fixture.get().as_bytes()).await.unwrap();
             let next = read(&mut stream).await.unwrap_or_else(|| panic!("{what}: {answer:?}, and then no other"));
             assert_eq!(next.status(), "200", "{what}");
         }
@@ -256,7 +260,7 @@ async fn connection_header_of_response_is_true() {
 
 #[tokio::test]
 async fn response_framing_follows_client_version() {
-    let front = Front::start().await;
+    let fixture = Fixture::start().await;
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Own\r\nX-Own: 1\r\n\
                    Content-Length: 5\r\nKeep-Alive: timeout=5\r\n\r\n";
     let chunks = "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n3\r\nyes\r\n0\r\n\r\n";
@@ -273,11 +277,11 @@ async fn response_framing_follows_client_version() {
         ("204 with a coding", "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(), "204"),
     ] {
         // What is answered to its connection's end is answered by the API's hanging up.
-        front.api.answer_once_and_close(of_api.clone());
+        fixture.api.answer_once_and_close(of_api.clone());
         for version in ["1.0", "1.1"] {
             let what = format!("{what}, HTTP/{version}");
-            let mut stream = front.connect().await;
-            let request = format!("{}Connection: close\r\n\r\n", front.head("GET", version));
+            let mut stream = fixture.connect().await;
+            let request = format!("{}Connection: close\r\n\r\n", fixture.head("GET", version));
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answers = Vec::new();
             while let Some(answer) = read(&mut stream).await {
@@ -304,26 +308,26 @@ async fn response_framing_follows_client_version() {
                 }
                 assert!(answer.status() != "103" || answer.field("link") == Some("</a>"), "{what}: {answer:?}");
             }
-            front.api.received();
+            fixture.api.received();
         }
     }
 }
 
 #[tokio::test]
 async fn slow_first_bytes_do_not_change_protocol() {
-    let front = Front::start().await;
-    let bad = format!("{}Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n", front.head("POST", "1.1"));
-    let spaced = front.get().replace("siteId=RefArch", "siteId=RefArch&q=a b");
-    let priced = front.get().replace("GET ", "PRICE ");
+    let fixture = Fixture::start().await;
+    let bad = format!("{}Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n", fixture.head("POST", "1.1"));
+    let spaced = fixture.get().replace("siteId=RefArch", "siteId=RefArch&q=a b");
+    let priced = fixture.get().replace("GET ", "PRICE ");
     for (what, request, status) in [
         ("a request that begins like the preface of HTTP/2", bad.as_str(), "400"),
-        ("a body", &front.post(), "200"),
+        ("a body", &fixture.post(), "200"),
         ("a space in the target", &spaced, "400"),
         ("a method that begins like the preface of HTTP/2", &priced, "400"),
         ("a head that is shorter than the preface", "GET / HTTP/1.0\r\n\r\n", "404"),
     ] {
         for first in 1..4 {
-            let mut stream = front.connect().await;
+            let mut stream = fixture.connect().await;
             stream.set_nodelay(true).unwrap();
             let (begin, rest) = request.as_bytes().split_at(first);
             for byte in begin {
@@ -340,28 +344,28 @@ async fn slow_first_bytes_do_not_change_protocol() {
 
 #[tokio::test]
 async fn client_that_reads_no_response_is_disconnected() {
-    let mut front = Front::start().await;
+    let mut fixture = Fixture::start().await;
     let one_second = |config: &mut toml::Table| {
         config.insert("timeouts".into(), "client_write = '1s'".parse::<toml::Table>().unwrap().into());
     };
-    front.world.gateway.reload(one_second).unwrap();
+    fixture.world.gateway.reload(one_second).unwrap();
     for request in ["HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"] {
-        let mut stream = front.connect().await;
+        let mut stream = fixture.connect().await;
         let requests = request.repeat(1000);
         // Nothing is read: the answers fill the buffers on the way, and the gateway takes no more.
         let cut = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
         tokio::time::timeout(Duration::from_secs(60), cut).await.expect("the connection is cut");
     }
-    eventually("all of its requests are over", async || front.world.in_flight().await == 0).await;
+    eventually("all of its requests are over", async || fixture.world.in_flight().await == 0).await;
 }
 
 #[tokio::test]
 async fn client_sending_after_last_response_gets_no_reset() {
-    let front = Front::start().await;
-    let refused = front.head("POST", "1.1").replace(&front.token, "x.y.z");
-    let request = format!("{}Connection: close\r\n\r\n", front.head("GET", "1.1"));
+    let fixture = Fixture::start().await;
+    let refused = fixture.head("POST", "1.1").replace(&fixture.token, "x.y.z");
+    let request = format!("{}Connection: close\r\n\r\n", fixture.head("GET", "1.1"));
     for request in [request, format!("{refused}Content-Length: 200000\r\n\r\nb")] {
-        let mut stream = front.connect().await;
+        let mut stream = fixture.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         assert!(read(&mut stream).await.unwrap().closes());
         for _ in 0..5 {
@@ -375,37 +379,37 @@ async fn client_sending_after_last_response_gets_no_reset() {
 
 #[tokio::test]
 async fn connection_reset_by_client_ends_request() {
-    let front = Front::start().await;
+    let fixture = Fixture::start().await;
     for early in ["", "\r\n", "GET /next HTTP/1.1\r\n"] {
-        front.api.hold(true);
-        let stream = front.connect().await;
+        fixture.api.hold(true);
+        let stream = fixture.connect().await;
         let stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
-        std::io::Write::write_all(&mut &stream, format!("{}{early}", front.post()).as_bytes()).unwrap();
-        eventually("the API has the request", async || front.api.count() == 1).await;
+        std::io::Write::write_all(&mut &stream, format!("{}{early}", fixture.post()).as_bytes()).unwrap();
+        eventually("the API has the request", async || fixture.api.count() == 1).await;
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
         drop(stream);
-        eventually("the request is over", async || front.world.in_flight().await == 0).await;
-        front.api.hold(false);
-        front.api.received();
+        eventually("the request is over", async || fixture.world.in_flight().await == 0).await;
+        fixture.api.hold(false);
+        fixture.api.received();
     }
 }
 
 #[tokio::test]
 async fn expect_header_of_http_1_0_client_is_ignored() {
-    let front = Front::start().await;
-    let mut stream = front.connect().await;
-    let head = front.head("POST", "1.0");
+    let fixture = Fixture::start().await;
+    let mut stream = fixture.connect().await;
+    let head = fixture.head("POST", "1.0");
     stream.write_all(format!("{head}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes()).await.unwrap();
     let answer = read(&mut stream).await.unwrap();
     assert_eq!(answer.status(), "200", "{answer:?}");
-    let received = front.api.received();
+    let received = fixture.api.received();
     assert_eq!((received[0].field("expect"), received[0].body.as_str()), (vec![], "{}"));
 }
 
 #[tokio::test]
 async fn request_without_body_has_content_length_0_for_http_1_api() {
-    let front = Front::start().await;
+    let fixture = Fixture::start().await;
     let clients = [
         Client::builder().no_proxy().http2_prior_knowledge().build().unwrap(),
         Client::builder().no_proxy().build().unwrap(),
@@ -418,10 +422,10 @@ async fn request_without_body_has_content_length_0_for_http_1_api() {
             (Method::DELETE, baskets("/b1?siteId=RefArch"), None),
             (Method::GET, products("/a1?siteId=RefArch"), None),
         ] {
-            let target = format!("http://{}{target}", front.world.gateway.address);
-            let answer = client.request(method.clone(), target).bearer_auth(&front.token).send().await.unwrap();
+            let target = format!("http://{}{target}", fixture.world.gateway.address);
+            let answer = client.request(method.clone(), target).bearer_auth(&fixture.token).send().await.unwrap();
             assert_eq!(answer.status(), 200, "{method}");
-            let received = front.api.received();
+            let received = fixture.api.received();
             let lengths = received[0].field("content-length");
             assert_eq!(lengths.first().copied(), length, "{method}: {}", received[0].head);
             assert!(lengths.len() < 2 && received[0].field("transfer-encoding").is_empty(), "{}", received[0].head);

@@ -224,15 +224,15 @@ async fn stop_does_not_wait_for_idle_connections() {
 }
 
 /// A gateway before an API that speaks HTTP/2 alone, and a token for it.
-struct Behind {
+struct Fixture {
     api: Http2Api,
     gateway: Gateway,
     token: String,
     /// What must live as long as they do.
-    _kept: (Authority, [salesforce_simulator::Simulator; 2]),
+    _running: (Authority, [salesforce_simulator::Simulator; 2]),
 }
 
-async fn behind(scopes: &[&str], breaks_off: bool) -> Behind {
+async fn start_http2_api(scopes: &[&str], breaks_off: bool) -> Fixture {
     install_cryptography();
     let authority = Authority::new();
     let signer = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -242,7 +242,7 @@ async fn behind(scopes: &[&str], breaks_off: bool) -> Behind {
         scopes: Some(scopes.iter().map(|scope| (*scope).to_owned()).collect()),
         ..Default::default()
     });
-    Behind { api, gateway, token, _kept: (authority, [signer, simulator]) }
+    Fixture { api, gateway, token, _running: (authority, [signer, simulator]) }
 }
 
 /// A gateway whose API speaks HTTP/2 over TLS and nothing else.
@@ -262,7 +262,7 @@ async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesfo
 
 #[tokio::test]
 async fn http_2_api_gets_request_with_its_own_authority() {
-    let Behind { api, gateway, token, _kept } = behind(&["sfcc.shopper-baskets-orders.rw"], false).await;
+    let Fixture { api, gateway, token, _running } = start_http2_api(&["sfcc.shopper-baskets-orders.rw"], false).await;
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
         let request = client
             .post(format!("http://{}{}", gateway.address, baskets("?siteId=RefArch")))
@@ -285,7 +285,7 @@ async fn http_2_api_gets_request_with_its_own_authority() {
 
 #[tokio::test]
 async fn http_2_response_is_not_chunked_for_http_1_0_client() {
-    let Behind { api: _api, gateway, token, _kept } = behind(&["sfcc.shopper-standard"], false).await;
+    let Fixture { api: _api, gateway, token, _running } = start_http2_api(&["sfcc.shopper-standard"], false).await;
     for keep in ["", "Connection: keep-alive\r\n"] {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         let target = products("/a1?siteId=RefArch");
@@ -304,8 +304,8 @@ async fn http_2_response_is_not_chunked_for_http_1_0_client() {
 
 #[tokio::test]
 async fn stream_reset_by_api_never_looks_complete() {
-    let Behind { api, gateway, token, .. } =
-        behind(&["sfcc.shopper-customers.login", "sfcc.shopper-myaccount"], true).await;
+    let Fixture { api, gateway, token, .. } =
+        start_http2_api(&["sfcc.shopper-customers.login", "sfcc.shopper-myaccount"], true).await;
     for client in [client(), Client::builder().no_proxy().build().unwrap()] {
         let target = customers("/customers/guest-1?siteId=RefArch");
         let request = client.get(format!("http://{}{target}", gateway.address)).bearer_auth(&token);
@@ -318,7 +318,7 @@ async fn stream_reset_by_api_never_looks_complete() {
 
 #[tokio::test]
 async fn request_not_processed_by_api_is_sent_again() {
-    let Behind { api, gateway, token, _kept } = behind(&["sfcc.shopper-baskets-orders.rw"], false).await;
+    let Fixture { api, gateway, token, _running } = start_http2_api(&["sfcc.shopper-baskets-orders.rw"], false).await;
     let client = Client::builder().no_proxy().build().unwrap();
     let send = async |method: reqwest::Method, body: String| {
         let target = format!("http://{}{}", gateway.address, baskets("/b1?siteId=RefArch"));

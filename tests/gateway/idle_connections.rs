@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// Enough for what each takes to stand out from all else.
-const MANY: usize = 1500;
+const CONNECTIONS: usize = 1500;
 /// Far more than any of these tests should take, and less than a connection may rest by default.
-const PATIENCE: Duration = Duration::from_secs(40);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn read(token: &str) -> String {
     let target = products("/793775362380M?siteId=RefArch");
@@ -57,11 +57,11 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, whole).await.expect("neither an answer nor the end")
+    tokio::time::timeout(WAIT_TIMEOUT, whole).await.expect("neither an answer nor the end")
 }
 
 /// Sends a request in two pieces, and gives its answer.
-async fn in_pieces(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> String {
+async fn send_in_pieces(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> String {
     let (begin, rest) = request.split_at(7);
     stream.write_all(begin.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
@@ -70,7 +70,7 @@ async fn in_pieces(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: 
     answer(stream).await.expect("each is answered")
 }
 
-async fn rests(address: SocketAddr, token: &str) -> TcpStream {
+async fn idle_connection(address: SocketAddr, token: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(read(token).as_bytes()).await.unwrap();
     let answer = answer(&mut stream).await.unwrap();
@@ -97,7 +97,7 @@ async fn idle_connection_uses_less_than_12_kb() {
     let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
     // What the first requests take, once and for all.
     for _ in 0..200 {
-        rests(replica.address, &token).await;
+        idle_connection(replica.address, &token).await;
     }
     let private = || {
         let rollup = replica.proc("smaps_rollup");
@@ -106,12 +106,12 @@ async fn idle_connection_uses_less_than_12_kb() {
     };
     let before = private();
     let mut resting = Vec::new();
-    for _ in 0..MANY {
-        resting.push(rests(replica.address, &token).await);
+    for _ in 0..CONNECTIONS {
+        resting.push(idle_connection(replica.address, &token).await);
     }
-    let each = private().saturating_sub(before) / MANY;
+    let each = private().saturating_sub(before) / CONNECTIONS;
     assert!(each < 12_000, "{each} bytes for each");
-    for stream in &mut resting[MANY - 10..] {
+    for stream in &mut resting[CONNECTIONS - 10..] {
         stream.write_all(read(&token).as_bytes()).await.unwrap();
         assert!(answer(stream).await.is_some(), "it still serves");
     }
@@ -121,7 +121,7 @@ async fn idle_connection_uses_less_than_12_kb() {
 async fn idle_connection_is_closed_after_its_timeout() {
     let world = world("2s").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
-    let mut stream = rests(world.gateway.address, &token).await;
+    let mut stream = idle_connection(world.gateway.address, &token).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(900)).await;
         stream.write_all(read(&token).as_bytes()).await.unwrap();
@@ -136,8 +136,8 @@ async fn idle_connection_is_closed_after_its_timeout() {
 async fn stop_closes_idle_connections_and_finishes_requests() {
     let world = world("60s").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
-    let (address, mut resting) = (world.gateway.address, rests(world.gateway.address, &token).await);
-    let mut busy = rests(address, &token).await;
+    let (address, mut resting) = (world.gateway.address, idle_connection(world.gateway.address, &token).await);
+    let mut busy = idle_connection(address, &token).await;
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: 6000 }).flow("getProduct"));
     busy.write_all(read(&token).as_bytes()).await.unwrap();
     eventually("it is under way", async || world.forwarded("shopper-products.getProduct").len() == 3).await;
@@ -178,7 +178,7 @@ async fn early_request_is_answered_or_connection_closed() {
         // Afterwards, in two pieces.
         let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
         for request in [first, &get, first, &get] {
-            let answered = in_pieces(&mut stream, request).await;
+            let answered = send_in_pieces(&mut stream, request).await;
             assert!(answered.starts_with("HTTP/1.1 200 ") || *request != get, "{answered}");
         }
     }
@@ -202,7 +202,7 @@ async fn idle_tls_connection_serves_next_request_and_times_out() {
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
     let get = read(&world.simulator.mint_shopper_token(ShopperTokenSpec::default()));
     for _ in 0..3 {
-        let answered = in_pieces(&mut stream, &get).await;
+        let answered = send_in_pieces(&mut stream, &get).await;
         assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
     }
     assert_eq!(answer(&mut stream).await, None, "for no longer than it may");

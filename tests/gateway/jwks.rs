@@ -20,25 +20,25 @@ fn status(code: u16) -> Effect {
     Effect::Status { code, retry_after: None, body: None }
 }
 
-/// A Salesforce that gateways come to and leave.
-struct Shop {
+/// A simulated Salesforce, for several gateways one after the other.
+struct Issuers {
     simulator: Simulator,
     client: Client,
 }
 
-impl Shop {
-    async fn open() -> Self {
-        Self::at("127.0.0.1:0").await
+impl Issuers {
+    async fn start() -> Self {
+        Self::start_at("127.0.0.1:0").await
     }
 
-    async fn at(address: &str) -> Self {
+    async fn start_at(address: &str) -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start(address.parse().unwrap(), Seed::default()).await.unwrap();
         Self { simulator, client: Client::builder().no_proxy().build().unwrap() }
     }
 
-    /// Neither issuer gives its keys any more.
-    fn loses_its_keys(&self, effect: &Effect) {
+    /// Makes both issuers' key set endpoints fail.
+    fn stop_serving_keys(&self, effect: &Effect) {
         for service in ["slas", "account_manager"] {
             self.simulator.inject(Fault::on(service, effect.clone()));
         }
@@ -49,17 +49,17 @@ impl Shop {
         self.simulator.ledger().iter().filter(|entry| entry.path == JWKS).count()
     }
 
-    fn shopper(&self, change: impl FnOnce(&mut ShopperTokenSpec)) -> String {
+    fn shopper_token(&self, change: impl FnOnce(&mut ShopperTokenSpec)) -> String {
         let mut spec = ShopperTokenSpec::default();
         change(&mut spec);
         self.simulator.mint_shopper_token(spec)
     }
 
-    fn of_key(&self, kid: &str) -> String {
-        self.shopper(|spec| spec.kid = Some(kid.to_owned()))
+    fn shopper_with_kid(&self, kid: &str) -> String {
+        self.shopper_token(|spec| spec.kid = Some(kid.to_owned()))
     }
 
-    fn system(&self) -> String {
+    fn system_token(&self) -> String {
         self.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600)
     }
 
@@ -100,14 +100,14 @@ impl Shop {
     }
 
     /// The rings of a gateway that have no keys, as `tenant/issuer`.
-    async fn missing(&self, gateway: &Gateway) -> Vec<String> {
+    async fn missing_key_sets(&self, gateway: &Gateway) -> Vec<String> {
         let missing = self.readiness(gateway).await.1["keys_missing"].clone();
         let name = |ring: &Value| format!("{}/{}", ring["tenant"].as_str().unwrap(), ring["issuer"].as_str().unwrap());
         missing.as_array().unwrap().iter().map(name).collect()
     }
 
     /// A gateway that answers, ready or not.
-    async fn alive(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
+    async fn start_gateway(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
         let gateway = Gateway::start(&self.simulator.url(), change).await;
         let livez = format!("http://{}/livez", gateway.admin);
         eventually("the gateway is alive", async || self.client.get(&livez).send().await.is_ok()).await;
@@ -115,9 +115,9 @@ impl Shop {
     }
 
     /// A gateway with the keys of every issuer.
-    async fn ready(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
-        let gateway = self.alive(change).await;
-        eventually("it has all keys", async || self.missing(&gateway).await.is_empty()).await;
+    async fn start_ready_gateway(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
+        let gateway = self.start_gateway(change).await;
+        eventually("it has all keys", async || self.missing_key_sets(&gateway).await.is_empty()).await;
         gateway
     }
 

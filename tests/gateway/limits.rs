@@ -19,7 +19,7 @@ use crate::{
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const OVERLOADED: (u16, &str) = (503, "overloaded");
-const TOO_OFTEN: (u16, &str) = (429, "caller_rate_limited");
+const RATE_LIMITED: (u16, &str) = (429, "caller_rate_limited");
 
 /// A world with some keys of one table.
 async fn with(table: &str, keys: &str) -> World {
@@ -61,7 +61,7 @@ fn refused(answers: &[Answer], refusal: (u16, &str)) -> usize {
 }
 
 /// What requests with a valid token take, one after the other, for a while.
-async fn shopping(world: &World, token: &str, a_while: Duration) -> Vec<Duration> {
+async fn read_durations(world: &World, token: &str, a_while: Duration) -> Vec<Duration> {
     let began = Instant::now();
     let mut reads = Vec::new();
     while began.elapsed() < a_while {
@@ -84,14 +84,14 @@ async fn waiting_logins_are_limited_and_others_rejected_immediately() {
     .await;
     let valid = world.guest(PUBLIC_CLIENT).await.token();
     let slow = Duration::from_secs(seconds);
-    let before = shopping(&world, &valid, slow / 2).await;
+    let before = read_durations(&world, &valid, slow / 2).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: seconds * 1000 }));
     let all = futures::future::join_all((0..logins).map(|_| timed(world.guest(PRIVATE_CLIENT))));
     let meanwhile = async {
         eventually("they wait", async || world.simulator.count("slas", "token:client_credentials") >= waiting).await;
         // The refusals have their moment too.
         tokio::time::sleep(slow / 4).await;
-        shopping(&world, &valid, slow / 4).await
+        read_durations(&world, &valid, slow / 4).await
     };
     let (all, during) = futures::join!(all, meanwhile);
     assert!(during.len() > 10, "{}", during.len());
@@ -253,7 +253,7 @@ async fn caller_and_client_rates_are_limited() {
         let answer = world.send(order("wrong")).await;
         assert_eq!(answer.refusal().1, "caller_rejected", "who has proved nothing uses up nothing");
     }
-    assert_ne!(world.send(order("caller-secret")).await.refusal(), TOO_OFTEN);
+    assert_ne!(world.send(order("caller-secret")).await.refusal(), RATE_LIMITED);
     let [limited, other] = [PUBLIC_CLIENT, PRIVATE_CLIENT].map(|client| world.guest(client));
     let (limited, other) = (limited.await.token(), other.await.token());
     for (request, bounded) in
@@ -261,11 +261,12 @@ async fn caller_and_client_rates_are_limited() {
     {
         let began = Instant::now();
         let requests = (0..30).map(|_| world.send(request.try_clone().unwrap()));
-        let too_often = refused(&futures::future::join_all(requests).await, TOO_OFTEN);
+        let too_often = refused(&futures::future::join_all(requests).await, RATE_LIMITED);
         let most = 3 + (3.0 * began.elapsed().as_secs_f64()) as usize + 1;
         assert!(if bounded { too_often >= 30 - most.min(30) && too_often > 0 } else { too_often == 0 }, "{too_often}");
     }
-    eventually("the caller may again", async || world.send(order("caller-secret")).await.refusal() != TOO_OFTEN).await;
+    eventually("the caller may again", async || world.send(order("caller-secret")).await.refusal() != RATE_LIMITED)
+        .await;
 }
 
 /// A password login from an address behind a proxy that is trusted.
@@ -288,7 +289,7 @@ async fn behind_a_proxy() -> World {
 async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
     let world = behind_a_proxy().await;
     let token = world.mint(|_| {});
-    let before = shopping(&world, &token, Duration::from_secs(1)).await;
+    let before = read_durations(&world, &token, Duration::from_secs(1)).await;
     // All at once, or within a minute.
     let (at_once, pause) = scale::of((250, Duration::ZERO), (10, Duration::from_millis(600)));
     let (began, mut refusals, mut good_logins) = (Instant::now(), 0, 0);
@@ -299,7 +300,7 @@ async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
                 world.send(log_in(&world, "198.51.100.7", &format!("shopper-{round}-{number}@example.com"), "guess"))
             });
             let answers = futures::future::join_all(guesses).await;
-            refusals += refused(&answers, TOO_OFTEN);
+            refusals += refused(&answers, RATE_LIMITED);
             // Others are served meanwhile, and each login goes to SLAS.
             if round % (250 / at_once) == 0 {
                 let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
@@ -313,7 +314,7 @@ async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
     let others = async {
         let mut reads = Vec::new();
         while !is_over.get() {
-            reads.extend(shopping(&world, &token, Duration::from_millis(100)).await);
+            reads.extend(read_durations(&world, &token, Duration::from_millis(100)).await);
         }
         reads
     };
@@ -334,7 +335,7 @@ async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
     let others = ["a", "b", "c"].map(|login| world.send(log_in(&world, "198.51.100.7", login, "guess")));
     futures::future::join_all(others).await;
     let right = world.send(log_in(&world, "198.51.100.7", LOGIN, PASSWORD)).await;
-    assert_eq!(right.refusal(), TOO_OFTEN, "the source is stopped, whatever it tries");
+    assert_eq!(right.refusal(), RATE_LIMITED, "the source is stopped, whatever it tries");
 }
 
 #[tokio::test]
@@ -353,7 +354,7 @@ async fn password_guesses_at_one_login_are_limited_per_address_and_in_total() {
     }
     // Three are left, and one comes back in seven seconds and a half.
     assert!((3..=8).contains(&more), "{more} more from everywhere");
-    assert_eq!(owner().await.refusal(), TOO_OFTEN, "which is the price");
+    assert_eq!(owner().await.refusal(), RATE_LIMITED, "which is the price");
 }
 
 #[tokio::test]
@@ -365,7 +366,7 @@ async fn untrusted_forwarded_for_is_ignored_by_login_limits() {
         assert_eq!(answer.refusal().1, "login_rejected");
     }
     let answer = world.send(log_in(&world, "198.51.100.99", "shopper-4@example.com", "guess")).await;
-    assert_eq!(answer.refusal(), TOO_OFTEN, "whoever he says that he is");
+    assert_eq!(answer.refusal(), RATE_LIMITED, "whoever he says that he is");
 }
 
 #[tokio::test]
@@ -385,7 +386,7 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
         let answer = world.send(login("198.51.100.7", LOGIN)).await;
         assert_eq!(answer.refusal(), (401, "none"), "SLAS's own: {}", answer.text());
     }
-    assert_eq!(world.send(login("198.51.100.7", LOGIN)).await.refusal(), TOO_OFTEN);
+    assert_eq!(world.send(login("198.51.100.7", LOGIN)).await.refusal(), RATE_LIMITED);
     // A code that is guessed, and a message that is sent, count for the address.
     for (address, target) in [("198.51.100.20", "/passwordless/token"), ("198.51.100.21", "/passwordless/login")] {
         let mut answers = Vec::new();
@@ -393,7 +394,7 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
             let body = format!("pwdless_login_token=00000000&user_id=shopper-{}", answers.len());
             answers.push(world.send(form(address, target, &body)).await);
         }
-        let stopped = refused(&answers, TOO_OFTEN);
+        let stopped = refused(&answers, RATE_LIMITED);
         assert!((5..=10).contains(&stopped), "{target}: {stopped}");
     }
     // The key set is everybody's.
@@ -458,16 +459,16 @@ async fn reload_keeps_slas_limit_and_failed_logins() {
     world.simulator.inject(Fault::on("slas", limited).flow("authorize:guest").times(1));
     assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (429, "slas_rate_limited"));
     world.gateway.reload(|config| set(config, "limits", "max_concurrent_requests = 3")).unwrap();
-    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN);
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), RATE_LIMITED);
     assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (429, "slas_rate_limited"));
     assert_eq!(world.simulator.count("slas", "authorize:guest"), 1);
     world.gateway.reload(|config| set(config, "logins", "failed_per_address_and_login = 2")).unwrap();
-    assert_ne!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN, "another bound begins anew");
+    assert_ne!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), RATE_LIMITED, "another bound begins anew");
 }
 
 /// Connections on each of which this has been sent, and from which nothing is read. One after the other, for at once they
 /// would be a burst: each when so many before it are `under_way`.
-async fn left_alone(world: &World, request: &str, mut under_way: impl AsyncFnMut() -> usize) -> Vec<TcpStream> {
+async fn unread_connections(world: &World, request: &str, mut under_way: impl AsyncFnMut() -> usize) -> Vec<TcpStream> {
     let mut connections = Vec::new();
     let before = under_way().await;
     for _ in 0..SEATS * 2 {
@@ -496,14 +497,14 @@ async fn slow_client_takes_no_concurrency_permit() {
     // More than the sockets between hold.
     world.simulator.inject(Fault::on("slas", Effect::HugeBody { bytes: 16 * 1024 * 1024 }).flow("jwks"));
     let get = format!("GET {jwks} HTTP/1.1\r\nHost: a\r\n\r\n");
-    let unread = left_alone(&world, &get, async || upstream(&jwks)).await;
+    let unread = unread_connections(&world, &get, async || upstream(&jwks)).await;
     is_served("answers that nobody reads").await;
     drop(unread);
 
     let (target, fields) = (baskets("?siteId=RefArch"), "Content-Type: application/json\r\nContent-Length: 20");
     let post = format!("POST {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n{fields}\r\n\r\n");
     eventually("those who did not read are gone", async || world.in_flight().await == 0).await;
-    let unsent = left_alone(&world, &post, async || world.in_flight().await).await;
+    let unsent = unread_connections(&world, &post, async || world.in_flight().await).await;
     is_served("bodies that nobody sends").await;
     drop(unsent);
 }

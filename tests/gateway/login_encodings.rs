@@ -6,7 +6,7 @@ use reqwest::{RequestBuilder, header::HeaderValue};
 use crate::world::{Answer, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, login_target};
 
 const FORM: &str = "application/x-www-form-urlencoded";
-const TOO_OFTEN: (u16, &str) = (429, "caller_rate_limited");
+const RATE_LIMITED: (u16, &str) = (429, "caller_rate_limited");
 
 /// A gateway that lets three attempts at one login from one address fail, whatever its windows.
 async fn world() -> World {
@@ -40,7 +40,7 @@ async fn refused(world: &World, requests: impl Iterator<Item = RequestBuilder>) 
     for request in requests {
         let answer = world.send(request).await;
         assert!(answer.status.is_client_error(), "{}", answer.text());
-        refused += usize::from(answer.refusal() == TOO_OFTEN);
+        refused += usize::from(answer.refusal() == RATE_LIMITED);
     }
     refused
 }
@@ -196,7 +196,7 @@ async fn one_time_codes_and_messages_count_for_named_shopper() {
             }
             answers
         };
-        let stopped = answers.iter().filter(|answer| answer.refusal() == TOO_OFTEN).count();
+        let stopped = answers.iter().filter(|answer| answer.refusal() == RATE_LIMITED).count();
         assert_eq!(stopped, 3, "{operation}: {}", answers[0].text());
     }
 }
@@ -240,7 +240,7 @@ async fn shopper_blocked_for_wrong_passwords_can_request_code() {
     for _ in 0..5 {
         world.log_in(PUBLIC_CLIENT, LOGIN, "wrong").await;
     }
-    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), TOO_OFTEN);
+    assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), RATE_LIMITED);
     let form = [("user_id", LOGIN), ("channel_id", "RefArch"), ("mode", "email"), ("client_id", PRIVATE_CLIENT)];
     let answer = world.send(world.post(&slas("passwordless/login")).form(&form)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -24,7 +24,7 @@ async fn fleet(count: usize, shared: Shared, registers: bool) -> Fleet {
 }
 
 /// SLAS's `token`, asked past the gateway.
-async fn refresh_past_the_gateway(fleet: &Fleet, refresh: &str) -> String {
+async fn refresh_directly_at_slas(fleet: &Fleet, refresh: &str) -> String {
     let url = format!("{}/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token", fleet.simulator.url());
     let form = [("grant_type", "refresh_token"), ("channel_id", "RefArch"), ("refresh_token", refresh)];
     let request = Client::builder().no_proxy().build().unwrap().post(url).form(&form);
@@ -38,7 +38,7 @@ async fn twelve_tokens(fleet: &Fleet) -> (Tokens, Vec<String>) {
     let login = fleet.log_in_at_slas(0, None).await;
     let mut tokens = vec![login.access.clone()];
     for _ in 0..11 {
-        tokens.push(refresh_past_the_gateway(fleet, &login.refresh).await);
+        tokens.push(refresh_directly_at_slas(fleet, &login.refresh).await);
     }
     for token in &tokens {
         assert_eq!(fleet.status(0, token).await, 200);

@@ -27,27 +27,27 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// Streams that an HTTP/2 client may have open on one connection.
 const STREAMS: usize = 100;
 
-struct Stage {
+struct Fixture {
     replica: Replica,
     simulator: Simulator,
     client: Client,
 }
 
-impl Stage {
+impl Fixture {
     /// A gateway whose memory has settled.
     async fn set(change: impl FnOnce(&mut toml::Table)) -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
         let replica = Replica::start(&simulator.url(), change).await;
         let client = Client::builder().no_proxy().build().unwrap();
-        let stage = Self { replica, simulator, client };
-        let token = stage.simulator.mint_shopper_token(ShopperTokenSpec::default());
+        let fixture = Self { replica, simulator, client };
+        let token = fixture.simulator.mint_shopper_token(ShopperTokenSpec::default());
         for _ in 0..50 {
-            let read = stage.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token);
+            let read = fixture.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token);
             assert_eq!(read.send().await.unwrap().status(), 200);
-            assert_eq!(stage.guest("198.51.100.1").send().await.unwrap().status(), 200);
+            assert_eq!(fixture.guest("198.51.100.1").send().await.unwrap().status(), 200);
         }
-        stage
+        fixture
     }
 
     fn get(&self, target: &str) -> RequestBuilder {
@@ -60,7 +60,7 @@ impl Stage {
     }
 
     /// How much more memory the gateway has once it has settled after this; the result is kept until then.
-    async fn grown_by<T>(&self, work: impl Future<Output = T>) -> u64 {
+    async fn memory_growth<T>(&self, work: impl Future<Output = T>) -> u64 {
         let before = self.replica.resident_bytes();
         let mut most = before;
         let kept = {
@@ -83,13 +83,13 @@ impl Stage {
     }
 
     /// Checks that the address is served again once its connections are closed.
-    async fn is_served(&self, what: &str) {
+    async fn assert_served(&self, what: &str) {
         eventually(what, async || self.guest("198.51.100.2").send().await.unwrap().status() == 200).await;
     }
 }
 
 /// Reports, and judges.
-fn judge(what: &str, count: usize, grown: u64, bound: u64) {
+fn assert_growth(what: &str, count: usize, grown: u64, bound: u64) {
     let each = grown / count as u64;
     figure(
         "R28",
@@ -104,7 +104,7 @@ fn set(config: &mut toml::Table, table: &str, keys: &str) {
 }
 
 /// No rate for one address, and every client has the address that it names.
-fn without_rates(config: &mut toml::Table) {
+fn disable_rate_limits(config: &mut toml::Table) {
     set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]");
     set(config, "limits", "slas_calls_per_address = 0");
     set(config, "logins", "guests_per_address = 0");
@@ -115,19 +115,24 @@ fn slas(path: &str) -> String {
 }
 
 /// An HTTP/2 connection with requests whose bodies do not end.
-struct Unfinished {
+struct UnfinishedRequests {
     _requests: SendRequest<Bytes>,
     _bodies: Vec<SendStream<Bytes>>,
     connection: JoinHandle<()>,
 }
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedRequests {
     fn drop(&mut self) {
         self.connection.abort();
     }
 }
 
-async fn unfinished(address: SocketAddr, streams: usize, path: &str, bytes: usize) -> Unfinished {
+async fn start_unfinished_requests(
+    address: SocketAddr,
+    streams: usize,
+    path: &str,
+    bytes: usize,
+) -> UnfinishedRequests {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(async move {
@@ -144,7 +149,7 @@ async fn unfinished(address: SocketAddr, streams: usize, path: &str, bytes: usiz
         let _ = body.send_data(vec![b'a'; bytes].into(), false);
         bodies.push(body);
     }
-    Unfinished { _requests: requests, _bodies: bodies, connection }
+    UnfinishedRequests { _requests: requests, _bodies: bodies, connection }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,36 +160,36 @@ async fn unfinished_http2_requests_of_one_address_use_little_memory() {
         ("streams with an unfinished deprecated login", login_target(PUBLIC_CLIENT)),
         ("streams with an unfinished body that is refused", products("?siteId=RefArch")),
     ] {
-        let stage = Stage::set(|config| set(config, "timeouts", "held_body = \"1m\"")).await;
-        let address = stage.replica.address;
-        let grown = stage.grown_by(async {
+        let fixture = Fixture::set(|config| set(config, "timeouts", "held_body = \"1m\"")).await;
+        let address = fixture.replica.address;
+        let grown = fixture.memory_growth(async {
             let mut all = Vec::new();
             for _ in 0..connections {
-                all.push(unfinished(address, STREAMS, &path, 1).await);
+                all.push(start_unfinished_requests(address, STREAMS, &path, 1).await);
             }
             all
         });
         let grown = grown.await;
-        judge(what, connections * STREAMS, grown, scale::of(48, 64) * MEBIBYTE);
-        stage.is_served(what).await;
+        assert_growth(what, connections * STREAMS, grown, scale::of(48, 64) * MEBIBYTE);
+        fixture.assert_served(what).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_unfinished_forms_use_memory_within_limits() {
     let connections = scale::of(20, 100);
-    let stage = Stage::set(|config| set(config, "timeouts", "held_body = \"1m\"")).await;
-    let address = stage.replica.address;
-    let grown = stage.grown_by(async {
+    let fixture = Fixture::set(|config| set(config, "timeouts", "held_body = \"1m\"")).await;
+    let address = fixture.replica.address;
+    let grown = fixture.memory_growth(async {
         let mut all = Vec::new();
         for _ in 0..connections {
-            all.push(unfinished(address, 16, &slas("/token"), 60_000).await);
+            all.push(start_unfinished_requests(address, 16, &slas("/token"), 60_000).await);
         }
         all
     });
     // Of one address, 8 MiB and twice that in buffers that grow; the rest is the requests themselves.
-    judge("forms of 60,000 bytes", connections * 16, grown.await, scale::of(64, 80) * MEBIBYTE);
-    stage.is_served("large forms").await;
+    assert_growth("forms of 60,000 bytes", connections * 16, grown.await, scale::of(64, 80) * MEBIBYTE);
+    fixture.assert_served("large forms").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,13 +199,13 @@ async fn idle_connections_use_little_memory() {
         ("connections in HTTP/1.1", "GET / HTTP/1.1\r\nHost: a\r\n"),
         ("connections in HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ] {
-        let stage = Stage::set(|config| {
+        let fixture = Fixture::set(|config| {
             set(config, "timeouts", "client_head = \"1m\"");
             set(config, "limits", "connections_per_address = 0");
         })
         .await;
-        let address = stage.replica.address;
-        let grown = stage.grown_by(async {
+        let address = fixture.replica.address;
+        let grown = fixture.memory_growth(async {
             let mut all = Vec::new();
             for _ in 0..count {
                 let mut connection = TcpStream::connect(address).await.unwrap();
@@ -210,36 +215,36 @@ async fn idle_connections_use_little_memory() {
             all
         });
         let each = 64 * KIBIBYTE;
-        judge(what, count, grown.await, 8 * MEBIBYTE + each * count as u64);
-        stage.is_served(what).await;
+        assert_growth(what, count, grown.await, 8 * MEBIBYTE + each * count as u64);
+        fixture.assert_served(what).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_uses_a_few_kibibytes() {
     let count = scale::of(1000, 20_000);
-    let stage = Stage::set(without_rates).await;
-    stage.simulator.set(|behaviour| behaviour.slas_requests_per_minute = u32::MAX);
-    let grown = stage.grown_by(async {
+    let fixture = Fixture::set(disable_rate_limits).await;
+    fixture.simulator.set(|behaviour| behaviour.slas_requests_per_minute = u32::MAX);
+    let grown = fixture.memory_growth(async {
         for _ in 0..count / 20 {
             let guests = (0..20).map(|_| async {
-                let answer = stage.guest("198.51.100.3").send().await.unwrap();
+                let answer = fixture.guest("198.51.100.3").send().await.unwrap();
                 answer.status().is_success()
             });
             futures::future::join_all(guests).await;
         }
     });
-    judge("guests' sessions", count, grown.await, 8 * MEBIBYTE + 12 * KIBIBYTE * count as u64);
+    assert_growth("guests' sessions", count, grown.await, 8 * MEBIBYTE + 12 * KIBIBYTE * count as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_keys_and_tokens_use_no_memory() {
     let count = scale::of(2000, 50_000);
-    let stage = Stage::set(without_rates).await;
-    let good = stage.simulator.mint_shopper_token(ShopperTokenSpec::default());
+    let fixture = Fixture::set(disable_rate_limits).await;
+    let good = fixture.simulator.mint_shopper_token(ShopperTokenSpec::default());
     let payload = good.split('.').nth(1).unwrap().to_owned();
     let secret = EncodingKey::from_secret(b"a");
-    let grown = stage.grown_by(async {
+    let grown = fixture.memory_growth(async {
         for number in 0..count {
             // A key id of its own, and a signature by no key.
             let mut header = Header::new(Algorithm::HS256);
@@ -247,11 +252,11 @@ async fn unknown_keys_and_tokens_use_no_memory() {
             let forged = jsonwebtoken::encode(&header, &HashMap::from([("a", number)]), &secret).unwrap();
             let head = forged.split('.').next().unwrap();
             let token = format!("{head}.{payload}.{}", forged.rsplit('.').next().unwrap());
-            let read = stage.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token);
+            let read = fixture.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token);
             assert_eq!(read.send().await.unwrap().status(), 401);
         }
     });
-    judge("tokens of unknown keys", count, grown.await, 16 * MEBIBYTE);
+    assert_growth("tokens of unknown keys", count, grown.await, 16 * MEBIBYTE);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,31 +264,31 @@ async fn audit_lines_of_rejected_requests_use_no_memory() {
     let count = scale::of(3000, 50_000);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.jsonl");
-    let stage = Stage::set(|config| set(config, "log", &format!("audit_file = \"{}\"", file.display()))).await;
-    let grown = stage.grown_by(async {
+    let fixture = Fixture::set(|config| set(config, "log", &format!("audit_file = \"{}\"", file.display()))).await;
+    let grown = fixture.memory_growth(async {
         for _ in 0..count {
-            let read = stage.get(&products("?ids=a&siteId=RefArch")).header("x-on-behalf-of", "ada@example.com");
+            let read = fixture.get(&products("?ids=a&siteId=RefArch")).header("x-on-behalf-of", "ada@example.com");
             assert_eq!(read.send().await.unwrap().status(), 403);
         }
     });
-    judge("refused requests on behalf of shoppers", count, grown.await, 16 * MEBIBYTE);
+    assert_growth("refused requests on behalf of shoppers", count, grown.await, 16 * MEBIBYTE);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn address_and_login_counters_use_bounded_memory() {
     let count = scale::of(3000, 150_000);
-    let stage = Stage::set(|config| set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]")).await;
-    let url = format!("http://{}{}", stage.replica.address, login_target(PUBLIC_CLIENT));
-    stage.simulator.set(|behaviour| behaviour.slas_requests_per_minute = u32::MAX);
-    let grown = stage.grown_by(async {
+    let fixture = Fixture::set(|config| set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]")).await;
+    let url = format!("http://{}{}", fixture.replica.address, login_target(PUBLIC_CLIENT));
+    fixture.simulator.set(|behaviour| behaviour.slas_requests_per_minute = u32::MAX);
+    let grown = fixture.memory_growth(async {
         for number in 0..count {
             let address = format!("2001:db8:{:x}:{:x}::1", number / 65_536, number % 65_536);
-            let login = stage.client.post(&url).header(FORWARDED_FOR, address);
+            let login = fixture.client.post(&url).header(FORWARDED_FOR, address);
             let login = login.basic_auth(format!("shopper-{number}@example.com"), Some("guess"));
             let answer = login.body(r#"{"type":"credentials"}"#).send().await.unwrap();
             assert!([401, 429].contains(&answer.status().as_u16()), "{}", answer.status());
         }
     });
     // Five tables of at most 100,000 names.
-    judge("addresses and logins", count, grown.await, 16 * MEBIBYTE + 1500 * count.min(100_000) as u64);
+    assert_growth("addresses and logins", count, grown.await, 16 * MEBIBYTE + 1500 * count.min(100_000) as u64);
 }

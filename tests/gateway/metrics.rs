@@ -151,7 +151,7 @@ fn value(text: &str, name: &str) -> f64 {
 }
 
 /// The metrics, as soon as this has been counted once more than before.
-async fn one_more(world: &World, before: &str, name: &str) -> String {
+async fn metrics_after_increment(world: &World, before: &str, name: &str) -> String {
     let mut text = String::new();
     eventually(&format!("{name} is one more"), async || {
         text = world.metrics().await;
@@ -261,7 +261,7 @@ async fn hanging_api_is_measured_after_client_gave_up() {
     world.simulator.inject(Fault::on("api", Effect::Hang));
     let gone = world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&guest).timeout(PATIENCE).send().await;
     assert!(gone.unwrap_err().is_timeout());
-    let text = one_more(&world, &before, "upstream_duration_seconds_count").await;
+    let text = metrics_after_increment(&world, &before, "upstream_duration_seconds_count").await;
     let waited = value(&text, "upstream_duration_seconds_sum") - value(&before, "upstream_duration_seconds_sum");
     assert!(waited > PATIENCE.as_secs_f64() / 2.0, "{waited} s");
 }
@@ -285,7 +285,7 @@ async fn upload_time_does_not_count_as_api_time() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    let text = one_more(&world, &before, "request_duration_seconds_count").await;
+    let text = metrics_after_increment(&world, &before, "request_duration_seconds_count").await;
     let sum = |of: &str| value(&text, of) - value(&before, of);
     let (total, of_api) = (sum("request_duration_seconds_sum"), sum("upstream_duration_seconds_sum"));
     // However slow both are.

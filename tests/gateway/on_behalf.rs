@@ -80,12 +80,12 @@ async fn on_behalf_token_is_separate_per_shopper_and_site() {
 }
 
 /// A thousand requests at once, on a busy machine, are more than its API is made for.
-fn patient(config: &mut toml::Table) {
+fn raise_api_limits(config: &mut toml::Table) {
     config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
 }
 
 /// So many requests at once for one shopper, and how long each took.
-async fn at_once(world: &World, requests: usize, gateways: &[SocketAddr], login: &str) -> Vec<Duration> {
+async fn request_durations(world: &World, requests: usize, gateways: &[SocketAddr], login: &str) -> Vec<Duration> {
     let began = Instant::now();
     let requests = (0..requests).map(async |number: usize| {
         let url = format!("http://{}{}", gateways[number % gateways.len()], search());
@@ -100,16 +100,16 @@ async fn at_once(world: &World, requests: usize, gateways: &[SocketAddr], login:
 async fn concurrent_first_requests_share_one_slas_call() {
     const SLAS: Duration = Duration::from_secs(2);
     let requests = scale::of(200, 1000);
-    let world = World::with(patient).await;
+    let world = World::with(raise_api_limits).await;
     let gateway = [world.gateway.address];
     // Everybody is connected and the caller's secret is known, before anything is measured.
-    at_once(&world, requests, &gateway, SECOND).await;
+    request_durations(&world, requests, &gateway, SECOND).await;
     let before = tsob(&world).len();
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: SLAS.as_millis() as u64 }).flow("trusted-system"));
-    let first = at_once(&world, requests, &gateway, LOGIN).await;
+    let first = request_durations(&world, requests, &gateway, LOGIN).await;
     assert_eq!(tsob(&world).len() - before, 1);
     assert!(first.iter().all(|took| *took >= SLAS), "they waited for SLAS");
-    let again = at_once(&world, requests, &gateway, LOGIN).await;
+    let again = request_durations(&world, requests, &gateway, LOGIN).await;
     figure(
         "R1",
         format!(
@@ -127,12 +127,12 @@ async fn thousand_first_requests_at_two_gateways_share_one_slas_call() {
     let url = redis.url();
     let shared = |config: &mut toml::Table| {
         in_redis(config, &url);
-        patient(config);
+        raise_api_limits(config);
     };
     let world = World::with(shared).await;
     let second = Gateway::start(&world.simulator.url(), shared).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("trusted-system"));
-    at_once(&world, 1000, &[world.gateway.address, second.address], LOGIN).await;
+    request_durations(&world, 1000, &[world.gateway.address, second.address], LOGIN).await;
     assert_eq!(tsob(&world).len(), 1);
     figure("R2", "1,000 first requests of one shopper at two gateways: 1 call, 0 failed");
 }

@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// An Account Manager client that a caller without permissions presents.
-const IDLE_CALLER: &str = "cccccccc-cccc-4ccc-8ccc-cccccccccccc";
+const CALLER_WITHOUT_OPERATIONS: &str = "cccccccc-cccc-4ccc-8ccc-cccccccccccc";
 /// An Account Manager client that no caller presents.
-const NOBODYS_CLIENT: &str = "dddddddd-dddd-4ddd-8ddd-dddddddddddd";
+const UNCONFIGURED_CLIENT: &str = "dddddddd-dddd-4ddd-8ddd-dddddddddddd";
 /// Requests in flight at a time.
-const AT_A_TIME: usize = 8;
+const CONCURRENT: usize = 8;
 
 /// One request, and what should become of it.
 struct Case {
@@ -50,7 +50,7 @@ async fn world() -> World {
             operations = ["*"]
             [[callers]]
             name = "idle"
-            account_manager_client_id = "{IDLE_CALLER}"
+            account_manager_client_id = "{CALLER_WITHOUT_OPERATIONS}"
             may = ["on_behalf"]
             organizations = ["{ORGANIZATION}"]
             operations = ["*"]
@@ -96,18 +96,18 @@ fn system(world: &World, client: &str, scopes: impl IntoIterator<Item = String>)
 }
 
 /// A token whose client has roles. Its tenant may be left out.
-fn by_role(world: &World, client: &str, tenant: &str, scopes: &[&str]) -> String {
+fn role_token(world: &World, client: &str, tenant: &str, scopes: &[&str]) -> String {
     world.simulator.mint_account_manager_token(client, scopes, tenant, 600)
 }
 
 /// A token of the kind that an alternative asks for.
-fn fitting(world: &World, kind: SecurityKind, scopes: impl IntoIterator<Item = String>) -> String {
+fn token_for(world: &World, kind: SecurityKind, scopes: impl IntoIterator<Item = String>) -> String {
     match kind {
         SecurityKind::Shopper => shopper(world, scopes, &[]),
         SecurityKind::ShopperTsob => shopper(world, scopes, &["tsob"]),
         SecurityKind::ShopperTaob => shopper(world, scopes, &["taob"]),
         SecurityKind::System => system(world, CALLER_CLIENT, scopes),
-        SecurityKind::SystemByRole => by_role(world, CALLER_CLIENT, "", &[]),
+        SecurityKind::SystemByRole => role_token(world, CALLER_CLIENT, "", &[]),
     }
 }
 
@@ -135,7 +135,7 @@ async fn check(world: &World, cases: Vec<Case>) {
     };
     let answers: Vec<Answer> = stream::iter(cases.iter().enumerate())
         .map(|(number, case)| send(number, case))
-        .buffered(AT_A_TIME)
+        .buffered(CONCURRENT)
         .collect()
         .await;
     let ledger: HashMap<String, LedgerEntry> = world
@@ -178,7 +178,7 @@ async fn operation_accepts_each_of_its_scopes_alone() {
                 cases.push(Case {
                     what: format!("with {} {scope}", security.kind),
                     operation: Arc::clone(&operation),
-                    credential: Some(fitting(&world, security.kind, [scope])),
+                    credential: Some(token_for(&world, security.kind, [scope])),
                     refusal: None,
                 });
             }
@@ -214,13 +214,13 @@ async fn operation_rejects_all_other_scopes_together() {
             cases.push(Case {
                 what: format!("with every other scope as {}", security.kind),
                 operation: Arc::clone(operation),
-                credential: Some(fitting(&world, security.kind, others)),
+                credential: Some(token_for(&world, security.kind, others)),
                 refusal: Some((403, "scope_missing")),
             });
             cases.push(Case {
                 what: format!("with no scope as {}", security.kind),
                 operation: Arc::clone(operation),
-                credential: Some(fitting(&world, security.kind, [])),
+                credential: Some(token_for(&world, security.kind, [])),
                 refusal: Some((403, "scope_missing")),
             });
         }
@@ -246,16 +246,17 @@ async fn operation_by_role_accepts_scopeless_tokens_of_its_callers_only() {
             ("with this tenant's scope", "zzrf_001", &[], None),
             ("with another tenant's scope", "zzrf_002", &[], Some((403, "token_wrong_organization"))),
         ] {
-            cases.push(case(operation, what, by_role(&world, CALLER_CLIENT, tenant, scopes), refusal));
+            cases.push(case(operation, what, role_token(&world, CALLER_CLIENT, tenant, scopes), refusal));
         }
-        let (idle, nobody) = (by_role(&world, IDLE_CALLER, "", &[]), by_role(&world, NOBODYS_CLIENT, "", &[]));
+        let (idle, nobody) =
+            (role_token(&world, CALLER_WITHOUT_OPERATIONS, "", &[]), role_token(&world, UNCONFIGURED_CLIENT, "", &[]));
         cases.push(case(operation, "of a caller without permission", idle, Some((403, "caller_not_allowed"))));
         cases.push(case(operation, "of an unknown client", nobody, Some((401, "caller_rejected"))));
     }
     for operation in by_scopes.iter().filter(|operation| operation.accepts_system()) {
         let listed: BTreeSet<String> = operation.security.iter().flat_map(scopes).collect();
         let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
-        let without_tenant = by_role(&world, CALLER_CLIENT, "", &listed);
+        let without_tenant = role_token(&world, CALLER_CLIENT, "", &listed);
         cases.push(case(operation, "without tenant", without_tenant, Some((403, "token_wrong_organization"))));
     }
     assert!(cases.len() > 300, "{} combinations", cases.len());
@@ -313,8 +314,8 @@ async fn operation_rejects_other_kinds_of_token() {
         }
         let everything = system(&world, CALLER_CLIENT, accepted.clone());
         if operation.accepts_system() {
-            let idle = system(&world, IDLE_CALLER, accepted.clone());
-            let nobody = system(&world, NOBODYS_CLIENT, accepted.clone());
+            let idle = system(&world, CALLER_WITHOUT_OPERATIONS, accepted.clone());
+            let nobody = system(&world, UNCONFIGURED_CLIENT, accepted.clone());
             cases.push(case("of a caller without permission", Some(idle), (403, "caller_not_allowed")));
             cases.push(case("of an unknown client", Some(nobody), (401, "caller_rejected")));
         } else {

@@ -25,7 +25,7 @@ fn read(world: &World, token: &str) -> RequestBuilder {
 }
 
 /// Tokens of sessions that have ended, so that a request with one of them needs SLAS.
-async fn ended(world: &World) -> Vec<String> {
+async fn expired_tokens(world: &World) -> Vec<String> {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let mut tokens = Vec::new();
     for _ in 0..SHOPPERS {
@@ -36,7 +36,7 @@ async fn ended(world: &World) -> Vec<String> {
     tokens
 }
 
-async fn all(world: &World, tokens: &[String]) -> Vec<Answer> {
+async fn read_all(world: &World, tokens: &[String]) -> Vec<Answer> {
     futures::future::join_all(tokens.iter().map(|token| world.send(read(world, token)))).await
 }
 
@@ -49,13 +49,13 @@ enum Failure {
 }
 
 /// A world whose SLAS can fail in each way.
-struct Site {
+struct Fixture {
     world: World,
     port: TcpProxy,
 }
 
-impl Site {
-    async fn open() -> Self {
+impl Fixture {
+    async fn start() -> Self {
         let mut world = World::start().await;
         let port = TcpProxy::to(world.simulator.address()).await;
         world.gateway = Gateway::start(&format!("http://{}", port.address), |config| {
@@ -94,63 +94,66 @@ impl Site {
 }
 
 /// What one outage cost.
-struct Cost {
+struct OutageReport {
     valid: usize,
     ended: Vec<Duration>,
     attempts_per_second: f64,
-    back: Duration,
+    recovery: Duration,
 }
 
-async fn outage(failure: Failure) -> Cost {
+async fn outage(failure: Failure) -> OutageReport {
     let kind = format!("{failure:?}");
-    let mut site = Site::open().await;
-    let (valid, tokens) = (site.world.guest(PUBLIC_CLIENT).await.token(), ended(&site.world).await);
+    let mut fixture = Fixture::start().await;
+    let (valid, tokens) = (fixture.world.guest(PUBLIC_CLIENT).await.token(), expired_tokens(&fixture.world).await);
     // Connections to the API in stock: a port that is closed gives no more of them. As many as there are requests at a
     // time, so each of them takes a while.
-    site.world.simulator.inject(Fault::on("api", Effect::Delay { ms: 500 }));
-    for answer in all(&site.world, &vec![valid.clone(); 8]).await {
+    fixture.world.simulator.inject(Fault::on("api", Effect::Delay { ms: 500 }));
+    for answer in read_all(&fixture.world, &vec![valid.clone(); 8]).await {
         assert_eq!(answer.status, 200, "{kind}");
     }
-    site.world.simulator.clear_faults();
-    site.fail(&failure).await;
+    fixture.world.simulator.clear_faults();
+    fixture.fail(&failure).await;
     let is_limit = failure == Failure::By(status(429));
     let expected = if is_limit { (429, "slas_rate_limited") } else { (503, "slas_unavailable") };
-    for answer in all(&site.world, &tokens).await {
+    for answer in read_all(&fixture.world, &tokens).await {
         assert_eq!(answer.refusal(), expected, "{kind}");
     }
-    site.world.simulator.clear_ledger();
-    let (before, start) = (site.attempts().await, Instant::now());
-    let mut cost = Cost { valid: 0, ended: Vec::new(), attempts_per_second: 0.0, back: Duration::ZERO };
+    fixture.world.simulator.clear_ledger();
+    let (before, start) = (fixture.attempts().await, Instant::now());
+    let mut cost = OutageReport { valid: 0, ended: Vec::new(), attempts_per_second: 0.0, recovery: Duration::ZERO };
     while start.elapsed() < scale::outage() {
         for token in &tokens {
             let began = Instant::now();
-            let answer = site.world.send(read(&site.world, token)).await;
+            let answer = fixture.world.send(read(&fixture.world, token)).await;
             cost.ended.push(began.elapsed());
             assert_eq!(answer.refusal(), expected, "{kind}");
             assert!(answer.header("retry-after").is_some(), "{kind}");
-            // The connection of the one before must be back in stock.
+            // The connection of the one before must be recovery in stock.
             tokio::time::sleep(Duration::from_millis(2)).await;
-            assert_eq!(site.world.send(read(&site.world, &valid)).await.status, 200, "{kind}");
+            assert_eq!(fixture.world.send(read(&fixture.world, &valid)).await.status, 200, "{kind}");
             cost.valid += 1;
         }
         // All kinds of outages share the processors, and what one request takes is asked.
         tokio::time::sleep(scale::of(Duration::ZERO, Duration::from_millis(500))).await;
     }
-    let (attempts, took) = (site.attempts().await - before, start.elapsed());
+    let (attempts, took) = (fixture.attempts().await - before, start.elapsed());
     let most = took.as_secs() as usize + 2;
     assert!((1..=most).contains(&attempts), "{kind}: {attempts} attempts in {took:?}");
     cost.attempts_per_second = attempts as f64 / took.as_secs_f64();
     assert!(cost.ended.len() > 20 && percentile(&cost.ended, 50) < Duration::from_millis(250), "{kind}: nobody waits");
-    site.recover(&failure).await;
-    let back = Instant::now();
+    fixture.recover(&failure).await;
+    let recovery = Instant::now();
     eventually("everybody is served", async || {
-        all(&site.world, &tokens).await.iter().all(|answer| answer.status == 200)
+        read_all(&fixture.world, &tokens).await.iter().all(|answer| answer.status == 200)
     })
     .await;
-    cost.back = back.elapsed();
+    cost.recovery = recovery.elapsed();
     // Two seconds, and as much again for a slow machine.
-    assert!(cost.back < Duration::from_secs(4), "{kind}: back after {:?}", cost.back);
-    assert!(site.world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 0"), "{kind}");
+    assert!(cost.recovery < Duration::from_secs(4), "{kind}: recovery after {:?}", cost.recovery);
+    assert!(
+        fixture.world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 0"),
+        "{kind}"
+    );
     cost
 }
 
@@ -178,7 +181,7 @@ async fn slas_outage_causes_one_attempt_a_second_and_spares_valid_tokens() {
         ms(percentile(&ended, 50)),
         ms(percentile(&ended, 99)),
         costs.iter().map(|cost| cost.attempts_per_second).fold(0.0, f64::max),
-        ms(costs.iter().map(|cost| cost.back).max().unwrap()),
+        ms(costs.iter().map(|cost| cost.recovery).max().unwrap()),
     );
     figure("R5", line);
 }
@@ -186,13 +189,13 @@ async fn slas_outage_causes_one_attempt_a_second_and_spares_valid_tokens() {
 #[tokio::test]
 async fn failing_guest_logins_do_not_stop_refreshes() {
     let world = World::start().await;
-    let tokens = ended(&world).await;
+    let tokens = expired_tokens(&world).await;
     world.simulator.inject(Fault::on("slas", status(500)).flow("authorize:guest"));
     for _ in 0..6 {
         assert_eq!(world.guest(PUBLIC_CLIENT).await.refusal(), (503, "slas_unavailable"));
     }
     assert!(world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 1"));
-    assert!(all(&world, &tokens).await.iter().all(|answer| answer.status == 200), "refreshes are no logins");
+    assert!(read_all(&world, &tokens).await.iter().all(|answer| answer.status == 200), "refreshes are no logins");
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ async fn audit_file_is_reopened_on_sighup_after_log_rotation() {
 }
 
 /// Whether something answers there.
-async fn answers(address: &str) -> bool {
+async fn is_listening(address: &str) -> bool {
     Client::builder().no_proxy().build().unwrap().get(format!("http://{address}/")).send().await.is_ok()
 }
 
@@ -127,7 +127,10 @@ async fn wildcard_addresses_share_a_port_and_ipv6_alone_serves_both() {
         if both {
             line(&log, &["IPv6 only", "0.0.0.0 has its own listener"]);
         }
-        assert!(answers(&format!("127.0.0.1:{port}")).await && answers(&format!("[::1]:{port}")).await, "{listen}");
+        assert!(
+            is_listening(&format!("127.0.0.1:{port}")).await && is_listening(&format!("[::1]:{port}")).await,
+            "{listen}"
+        );
     }
 }
 

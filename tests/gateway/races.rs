@@ -20,7 +20,7 @@ use crate::{
 /// In which a logout must be known everywhere.
 const KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// Logins that race at a time.
-const AT_ONCE: usize = 25;
+const CONCURRENT: usize = 25;
 
 /// What became of the tokens of sessions that were logged out.
 #[derive(Debug, Default)]
@@ -34,8 +34,8 @@ struct Outcome {
 /// Logouts that race refreshes of the same session at every gateway.
 async fn race(fleet: &Fleet, rounds: usize) -> Outcome {
     let mut outcome = Outcome::default();
-    for first in (0..rounds).step_by(AT_ONCE) {
-        let raced = join_all((first..rounds.min(first + AT_ONCE)).map(|round| race_once(fleet, round))).await;
+    for first in (0..rounds).step_by(CONCURRENT) {
+        let raced = join_all((first..rounds.min(first + CONCURRENT)).map(|round| race_once(fleet, round))).await;
         let answered = Instant::now();
         tokio::time::sleep_until((answered + KNOWN_WITHIN).into()).await;
         for tokens in raced {
@@ -114,7 +114,7 @@ async fn logout_racing_refreshes_at_one_gateway_leaves_no_valid_token() {
 
 /// A guest's own refreshes at every gateway, which go on through a logout and for half a second after it. The logout
 /// comes at the end of a second: what SLAS issues after it has a later issue time at once. Returns all tokens.
-async fn race_at_a_seconds_end(fleet: &Fleet, round: usize) -> Vec<String> {
+async fn race_at_end_of_second(fleet: &Fleet, round: usize) -> Vec<String> {
     let count = fleet.gateways.len();
     let login = fleet.guest_at_slas(round % count, None).await;
     let (over, is_over) = tokio::sync::watch::channel(false);
@@ -167,7 +167,7 @@ async fn logout_at_end_of_second_leaves_no_valid_token_of_refreshing_guest() {
         let rounds = scale::of(12, 200);
         for first in (0..rounds).step_by(12) {
             let raced =
-                join_all((first..rounds.min(first + 12)).map(|round| race_at_a_seconds_end(&fleet, round))).await;
+                join_all((first..rounds.min(first + 12)).map(|round| race_at_end_of_second(&fleet, round))).await;
             tokio::time::sleep(KNOWN_WITHIN).await;
             for token in raced.iter().flatten() {
                 for gateway in 0..count {

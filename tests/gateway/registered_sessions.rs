@@ -87,7 +87,7 @@ fn read(world: &World, token: &str) -> RequestBuilder {
     world.get(&products(PRODUCTS)).bearer_auth(token)
 }
 
-fn handed_over(answer: &Answer) -> Option<String> {
+fn new_token(answer: &Answer) -> Option<String> {
     answer.header("authorization").map(|value| value.strip_prefix("Bearer ").unwrap().to_owned())
 }
 
@@ -96,20 +96,20 @@ fn lifetime(world: &World, seconds: u64) {
 }
 
 /// Waits until a token of two seconds has ended, and lets later ones live long.
-async fn outlive(world: &World) {
+async fn wait_for_expiry(world: &World) {
     tokio::time::sleep(Duration::from_millis(2100)).await;
     lifetime(world, 600);
 }
 
 /// A login whose token has ended and whose session the gateway has renewed since: a public client's own refresh
 /// token is void at SLAS now.
-async fn renewed_behind(world: &World, client: &'static str, login: bool) -> Tokens {
+async fn renewed_by_gateway(world: &World, client: &'static str, login: bool) -> Tokens {
     lifetime(world, 2);
     let tokens = log_in(world, client, login).await;
-    outlive(world).await;
+    wait_for_expiry(world).await;
     let answer = world.send(read(world, &tokens.access)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(handed_over(&answer).is_some());
+    assert!(new_token(&answer).is_some());
     tokens
 }
 
@@ -119,7 +119,7 @@ async fn slas_login_session_outlives_its_token() {
         [(PUBLIC_CLIENT, false), (PUBLIC_CLIENT, true), (PRIVATE_CLIENT, false), (PRIVATE_CLIENT, true)]
     {
         let world = world().await;
-        renewed_behind(&world, client, login).await;
+        renewed_by_gateway(&world, client, login).await;
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
     }
 }
@@ -179,12 +179,12 @@ async fn passwordless_bridge_and_on_behalf_logins_become_sessions() {
     };
     lifetime(&world, 2);
     let answers = [passwordless().await, bridge().await, on_behalf().await];
-    outlive(&world).await;
+    wait_for_expiry(&world).await;
     for answer in answers {
         let tokens = Tokens::of(&answer);
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         let renewed = world.send(read(&world, &tokens.access)).await;
-        assert!(renewed.status == 200 && handed_over(&renewed).is_some(), "{}", renewed.text());
+        assert!(renewed.status == 200 && new_token(&renewed).is_some(), "{}", renewed.text());
     }
 }
 
@@ -240,7 +240,7 @@ async fn slas_response_and_request_pass_unchanged() {
 async fn client_refresh_works_after_gateway_refresh() {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let world = world().await;
-        let first = renewed_behind(&world, client, false).await;
+        let first = renewed_by_gateway(&world, client, false).await;
         let second = Tokens::of(&world.send(refresh(&world, client, &first.refresh)).await);
         assert_eq!(second.refresh == first.refresh, client == PRIVATE_CLIENT, "rotated for a public client only");
         let sent = world.simulator.ledger().into_iter().rfind(|entry| entry.flow == "token:refresh_token").unwrap();
@@ -250,7 +250,7 @@ async fn client_refresh_works_after_gateway_refresh() {
         for token in [&first.access, &second.access] {
             assert_eq!(world.send(read(&world, token)).await.status, 200);
         }
-        assert_eq!(handed_over(&world.send(read(&world, &first.access)).await), Some(second.access.clone()));
+        assert_eq!(new_token(&world.send(read(&world, &first.access)).await), Some(second.access.clone()));
         let third = Tokens::of(&world.send(refresh(&world, client, &second.refresh)).await);
         assert_eq!(world.send(read(&world, &third.access)).await.status, 200);
         // A tab that has not heard of it yet.
@@ -261,20 +261,20 @@ async fn client_refresh_works_after_gateway_refresh() {
 #[tokio::test]
 async fn session_continues_after_client_refresh() {
     let world = world().await;
-    let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
+    let first = renewed_by_gateway(&world, PUBLIC_CLIENT, false).await;
     lifetime(&world, 2);
     let second = Tokens::of(&world.send(refresh(&world, PUBLIC_CLIENT, &first.refresh)).await);
-    outlive(&world).await;
+    wait_for_expiry(&world).await;
     let renewed = world.send(read(&world, &second.access)).await;
     assert_eq!(renewed.status, 200, "{}", renewed.text());
-    assert!(handed_over(&renewed).is_some(), "the gateway renews what its caller refreshed");
+    assert!(new_token(&renewed).is_some(), "the gateway renews what its caller refreshed");
     assert_eq!(world.send(refresh(&world, PUBLIC_CLIENT, &second.refresh)).await.status, 200);
 }
 
 #[tokio::test]
 async fn racing_client_and_gateway_refreshes_all_succeed() {
     let world = world().await;
-    let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
+    let first = renewed_by_gateway(&world, PUBLIC_CLIENT, false).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 150 }).flow("token:refresh_token"));
     let mine = [(); 3].map(|()| world.send(refresh(&world, PUBLIC_CLIENT, &first.refresh)));
     let (answers, renewed) =
@@ -290,7 +290,7 @@ async fn racing_client_and_gateway_refreshes_all_succeed() {
 #[tokio::test]
 async fn client_that_disconnects_during_refresh_loses_no_token() {
     let world = world().await;
-    let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
+    let first = renewed_by_gateway(&world, PUBLIC_CLIENT, false).await;
     let before = world.simulator.count("slas", "token:refresh_token");
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 400 }).flow("token:refresh_token").times(1));
     let request = refresh(&world, PUBLIC_CLIENT, &first.refresh).timeout(Duration::from_millis(150));
@@ -302,7 +302,7 @@ async fn client_that_disconnects_during_refresh_loses_no_token() {
 #[tokio::test]
 async fn refresh_token_in_header_field_is_accepted() {
     let world = world().await;
-    let first = renewed_behind(&world, PUBLIC_CLIENT, false).await;
+    let first = renewed_by_gateway(&world, PUBLIC_CLIENT, false).await;
     let form = [("grant_type", "refresh_token"), ("client_id", PUBLIC_CLIENT), ("channel_id", "RefArch")];
     let request = world.post(&slas("token")).form(&form).header("sfdc_refresh_token", &first.refresh);
     let second = Tokens::of(&world.send(request).await);
@@ -317,7 +317,7 @@ async fn refresh_token_in_header_field_is_accepted() {
 #[tokio::test]
 async fn refresh_by_another_client_site_or_secret_does_not_touch_session() {
     let world = world().await;
-    let first = renewed_behind(&world, PRIVATE_CLIENT, false).await;
+    let first = renewed_by_gateway(&world, PRIVATE_CLIENT, false).await;
     let form = |client: &'static str, site: &'static str| {
         [
             ("grant_type", "refresh_token"),
@@ -342,7 +342,7 @@ async fn refresh_by_another_client_site_or_secret_does_not_touch_session() {
 async fn logout_sends_current_refresh_token_to_slas() {
     for prefix in ["", "/mobify/slas/private"] {
         let world = world().await;
-        let tokens = renewed_behind(&world, PUBLIC_CLIENT, true).await;
+        let tokens = renewed_by_gateway(&world, PUBLIC_CLIENT, true).await;
         let second = Tokens::of(&world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await);
         // Renewed behind the caller's back once more.
         let renewed = world.simulator.count("slas", "token:refresh_token");
@@ -368,7 +368,7 @@ async fn logout_sends_current_refresh_token_to_slas() {
 #[tokio::test]
 async fn slas_rejection_ends_session_and_slas_failure_does_not() {
     let world = world().await;
-    let tokens = renewed_behind(&world, PUBLIC_CLIENT, false).await;
+    let tokens = renewed_by_gateway(&world, PUBLIC_CLIENT, false).await;
     for effect in [
         Effect::Status { code: 500, retry_after: None, body: None },
         Effect::Reset { at: salesforce_simulator::ResetAt::Before },
@@ -411,14 +411,14 @@ async fn agent_login_is_forwarded_and_becomes_no_session() {
 }
 
 /// Two gateways, one Redis.
-struct Pair {
+struct TwoReplicas {
     simulator: Simulator,
     redis: Redis,
     replicas: Vec<Replica>,
     client: Client,
 }
 
-impl Pair {
+impl TwoReplicas {
     async fn start() -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -453,7 +453,7 @@ impl Pair {
 
 #[tokio::test]
 async fn replicas_share_sessions_held_by_callers() {
-    let mut pair = Pair::start().await;
+    let mut pair = TwoReplicas::start().await;
     let guest = format!(
         "http://{}{}?client_id={PUBLIC_CLIENT}&channel_id=RefArch&redirect_uri={REDIRECT}&code_challenge={CHALLENGE}&response_type=code&hint=guest",
         pair.address(0),

@@ -186,7 +186,7 @@ async fn process_handover_under_load_loses_no_request() {
     load.until(50).await;
     let (sent, failed) = load.end().await;
     assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
-    end_whoever_has(&replica).await;
+    terminate_successor(&replica).await;
 }
 
 #[tokio::test]
@@ -204,12 +204,12 @@ async fn failed_process_handover_leaves_old_process_serving() {
 }
 
 /// Each request on a connection of its own, so that whoever accepts answers.
-fn client_without_a_pool() -> Client {
+fn client_without_pool() -> Client {
     Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
 }
 
 /// Lets a new process start that cannot get SLAS's keys, and returns when it has asked for them.
-async fn hand_over_without_keys(simulator: &Simulator, replica: &Replica) {
+async fn start_successor_without_keys(simulator: &Simulator, replica: &Replica) {
     let down = Effect::Status { code: 503, retry_after: None, body: None };
     simulator.inject(Fault::on("slas", down).flow("jwks"));
     let before = simulator.count("slas", "jwks");
@@ -222,9 +222,9 @@ async fn new_process_accepts_nothing_until_ready() {
     let simulator = simulator().await;
     let mut replica = Replica::start(&simulator.url(), |_| {}).await;
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
-    hand_over_without_keys(&simulator, &replica).await;
+    start_successor_without_keys(&simulator, &replica).await;
     let url = format!("http://{}{}", replica.address, search());
-    let load = Load::start(client_without_a_pool, &url, &token);
+    let load = Load::start(client_without_pool, &url, &token);
     load.until(300).await;
     let readyz = format!("http://{}/readyz", replica.admin);
     for _ in 0..50 {
@@ -235,7 +235,7 @@ async fn new_process_accepts_nothing_until_ready() {
     load.until(50).await;
     let (sent, failed) = load.end().await;
     assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
-    end_whoever_has(&replica).await;
+    terminate_successor(&replica).await;
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn stop_does_not_wait_for_process_handover() {
     let simulator = simulator().await;
     for signal in ["TERM", "INT"] {
         let mut replica = Replica::start(&simulator.url(), |_| {}).await;
-        hand_over_without_keys(&simulator, &replica).await;
+        start_successor_without_keys(&simulator, &replica).await;
         replica.signal("HUP");
         let refused = r#"config_reloads_total{outcome="failed"} 1"#;
         eventually("the new configuration is refused meanwhile", async || metric(&replica, refused).await).await;
@@ -260,7 +260,7 @@ async fn stop_does_not_wait_for_process_handover() {
 }
 
 /// Ends the process that took over, which is no child of ours: it has this configuration file on its command line.
-async fn end_whoever_has(replica: &Replica) {
+async fn terminate_successor(replica: &Replica) {
     let path = replica.configuration();
     let pattern = path.to_str().unwrap().to_owned();
     let found = Command::new("pkill").args(["-TERM", "-f", &pattern]).status().unwrap();

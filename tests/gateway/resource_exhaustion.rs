@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// More lines than a pipe holds.
-const MANY: usize = 1500;
+const CONNECTIONS: usize = 1500;
 
 async fn simulator() -> Simulator {
     install_cryptography();
@@ -36,7 +36,7 @@ fn client() -> Client {
 }
 
 /// The gateway, started by a shell that first does something.
-fn after(words: &str) -> Command {
+fn gateway_after(words: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{words}; exec \"$0\" \"$@\""), BINARY]).env("RUST_LOG", "info");
     command
@@ -64,7 +64,7 @@ async fn metric(client: &Client, replica: &Replica, line: &str) -> bool {
 }
 
 /// That a while passes without much work.
-async fn rests(replica: &Replica) {
+async fn assert_idle(replica: &Replica) {
     let before = replica.processor_time();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = replica.processor_time() - before;
@@ -74,14 +74,14 @@ async fn rests(replica: &Replica) {
 #[tokio::test]
 async fn unread_log_does_not_delay_requests() {
     let simulator = simulator().await;
-    let command = &mut after(":");
+    let command = &mut gateway_after(":");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |_| {}).await;
     let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
-    for _ in 0..MANY {
+    for _ in 0..CONNECTIONS {
         assert_eq!(search(&client, &replica, &token).await, 200);
     }
-    rests(&replica).await;
-    figure("R20", format!("nobody reads the log: 0 of {MANY} requests failed, 0 lines lost"));
+    assert_idle(&replica).await;
+    figure("R20", format!("nobody reads the log: 0 of {CONNECTIONS} requests failed, 0 lines lost"));
     let lost = r#"shopper_gateway_log_lines_dropped_total{log="log"} 0"#;
     assert!(metric(&client, &replica, lost).await, "so many can wait");
     // Somebody reads at last.
@@ -92,16 +92,16 @@ async fn unread_log_does_not_delay_requests() {
     });
     replica.terminate();
     assert_eq!(replica.wait().await, Some(0));
-    assert_eq!(reading.await.unwrap(), MANY, "each request has its line");
+    assert_eq!(reading.await.unwrap(), CONNECTIONS, "each request has its line");
 }
 
 #[tokio::test]
 async fn unread_log_does_not_delay_stop() {
     let simulator = simulator().await;
-    let command = &mut after(":");
+    let command = &mut gateway_after(":");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |_| {}).await;
     let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
-    for _ in 0..MANY {
+    for _ in 0..CONNECTIONS {
         assert_eq!(search(&client, &replica, &token).await, 200);
     }
     let _unread = replica.take_stderr();
@@ -119,12 +119,12 @@ async fn audit_lines_are_kept_until_pipe_is_read() {
     let mut reader = File::options().read(true).write(true).open(&pipe).unwrap();
     let replica = Replica::start(&simulator.url(), |config| logging_to(config, &pipe)).await;
     let client = client();
-    for _ in 0..MANY / 5 {
+    for _ in 0..CONNECTIONS / 5 {
         assert_eq!(guest(&client, &replica).await, 200);
     }
     let reading = tokio::task::spawn_blocking(move || {
         let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
-        while text.iter().filter(|byte| **byte == b'\n').count() < MANY / 5 {
+        while text.iter().filter(|byte| **byte == b'\n').count() < CONNECTIONS / 5 {
             let read = reader.read(&mut chunk).unwrap();
             text.extend_from_slice(&chunk[..read]);
         }
@@ -143,7 +143,7 @@ async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let (audit, keys) = (folder.path().join("audit.jsonl"), folder.path().join("keys"));
     // No file may grow: each write fails, as on a full disk.
-    let command = &mut after("trap '' XFSZ; ulimit -S -f 0");
+    let command = &mut gateway_after("trap '' XFSZ; ulimit -S -f 0");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |config| {
         logging_to(config, &audit);
         let folder = format!("jwks_cache_dir = \"{}\"", keys.display());
@@ -154,7 +154,7 @@ async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
     for _ in 0..20 {
         assert_eq!(guest(&client, &replica).await, 200);
     }
-    rests(&replica).await;
+    assert_idle(&replica).await;
     assert_eq!(std::fs::read_to_string(&audit).unwrap(), "");
 
     let process = Pid::from_raw(replica.id().try_into().unwrap());
@@ -185,11 +185,11 @@ async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
 #[tokio::test]
 async fn exhausted_descriptors_stop_service_only_while_exhausted() {
     let simulator = simulator().await;
-    let replica = Replica::start_by(&mut after("ulimit -n 64"), &simulator.url(), |_| {}).await;
+    let replica = Replica::start_by(&mut gateway_after("ulimit -n 64"), &simulator.url(), |_| {}).await;
     let (client, token) = (client(), simulator.mint_shopper_token(ShopperTokenSpec::default()));
     assert_eq!(search(&client, &replica, &token).await, 200);
     let connections: Vec<_> = (0..120).map(|_| TcpStream::connect(replica.address).unwrap()).collect();
-    rests(&replica).await;
+    assert_idle(&replica).await;
     drop(connections);
     let (back, fresh) = (Instant::now(), self::client());
     eventually("requests are served again", async || search(&client, &replica, &token).await == 200).await;
@@ -201,7 +201,8 @@ async fn exhausted_descriptors_stop_service_only_while_exhausted() {
 #[tokio::test]
 async fn core_dumps_are_disabled() {
     let simulator = simulator().await;
-    let replica = Replica::start_by(&mut after("ulimit -S -c unlimited || true"), &simulator.url(), |_| {}).await;
+    let replica =
+        Replica::start_by(&mut gateway_after("ulimit -S -c unlimited || true"), &simulator.url(), |_| {}).await;
     let limits = replica.proc("limits");
     let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(line.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{line}");

@@ -19,17 +19,17 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk");
 
 #[tokio::test]
 async fn isomorphic_sdk_1_keeps_removed_logins() {
-    passes("isomorphic-1.test.mjs").await;
+    run_file("isomorphic-1.test.mjs").await;
 }
 
 #[tokio::test]
 async fn node_sdk_2_keeps_removed_logins() {
-    passes("node-2.test.mjs").await;
+    run_file("node-2.test.mjs").await;
 }
 
 #[tokio::test]
 async fn isomorphic_sdk_5_logs_in_to_slas_through_gateway() {
-    passes("isomorphic-5.test.mjs").await;
+    run_file("isomorphic-5.test.mjs").await;
 }
 
 #[tokio::test]
@@ -39,14 +39,14 @@ async fn isomorphic_sdk_5_continues_after_gateway_refresh() {
         behaviour.enforce_windows = false;
         behaviour.shopper_token_seconds = 4;
     });
-    passes_in(&world, "isomorphic-5-sessions.test.mjs").await;
+    run_file_in(&world, "isomorphic-5-sessions.test.mjs").await;
 }
 
 #[tokio::test]
 async fn shops_with_removed_logins_work_end_to_end() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.enforce_windows = false);
-    passes_in(&world, "use-cases.test.mjs").await;
+    run_file_in(&world, "use-cases.test.mjs").await;
     // A caller's own credentials stay here, whatever they were sent with.
     for entry in world.simulator.ledger().iter().filter(|entry| entry.service != "account_manager") {
         assert!(!format!("{:?}{}", entry.headers, entry.body).contains(CALLER_SECRET), "{}", entry.flow);
@@ -60,7 +60,7 @@ async fn shops_with_removed_logins_work_end_to_end() {
 async fn basket_survives_thirty_token_lifetimes_without_client_refresh() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
-    passes_in(&world, "lifetimes.test.mjs").await;
+    run_file_in(&world, "lifetimes.test.mjs").await;
     // Thirty lives of two sessions; a request each second finds a token due after three or four.
     let refreshes = world.simulator.count("slas", "token:refresh_token");
     assert!(refreshes >= 50, "{refreshes} refreshes");
@@ -72,15 +72,15 @@ async fn newest_sdks_call_only_known_operations() {
 }
 
 /// Runs one file of tests in a world of its own.
-async fn passes(file: &str) {
+async fn run_file(file: &str) {
     let world = World::start().await;
     // One shopper logs in many times a second here.
     world.simulator.set(|behaviour| behaviour.enforce_windows = false);
-    passes_in(&world, file).await;
+    run_file_in(&world, file).await;
 }
 
 /// Runs one file of tests, which logs somebody in.
-async fn passes_in(world: &World, file: &str) {
+async fn run_file_in(world: &World, file: &str) {
     run(world, file).await;
     assert!(world.simulator.count("slas", "token:authorization_code_pkce") > 0, "{file} never logged anyone in");
 }

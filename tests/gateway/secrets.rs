@@ -8,7 +8,7 @@ mod flows;
 mod search;
 
 use self::{
-    driver::{Driver, Owns},
+    driver::{Driver, ResponseSecrets},
     search::Secrets,
 };
 use crate::world::{PUBLIC_CLIENT, login_target};
@@ -19,16 +19,16 @@ const PLANTED: &str = "planted-by-a-caller-0815";
 async fn every_flow(format: &str) {
     let mut driver = Driver::start(format).await;
     let planted = driver.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"guest"}"#);
-    driver.send(planted.header("correlation-id", PLANTED), Owns::Token).await;
+    driver.send(planted.header("correlation-id", PLANTED), ResponseSecrets::Token).await;
     flows::deprecated_logins(&mut driver).await;
     flows::trusted_systems(&mut driver).await;
-    driver.look().await;
+    driver.read_operator_pages().await;
     flows::slas_paths(&mut driver).await;
     flows::one_time_tokens(&mut driver).await;
     flows::refusals(&mut driver).await;
     flows::faults(&mut driver).await;
     flows::reloads(&mut driver).await;
-    driver.look().await;
+    driver.read_operator_pages().await;
     driver.learn_from_salesforce();
     let _: () = driver.redis.run(redis::cmd("SET").arg("planted").arg(PLANTED)).await;
     driver.replica.terminate();
@@ -36,10 +36,10 @@ async fn every_flow(format: &str) {
 
     assert!(driver.secrets.len() > 100, "only {} secrets are known", driver.secrets.len());
     let mut hidden = driver.secrets.clone();
-    hidden.extend(&Driver::persons());
+    hidden.extend(&Driver::personal_data());
     let mut control = Secrets::default();
     control.add("what was planted", PLANTED);
-    for (place, text) in driver.places().await {
+    for (place, text) in driver.visible_output().await {
         assert!(text.len() > 1000, "{place} is nearly empty");
         assert_eq!(control.find_in(&text).len(), 1, "{place} does not hold what was planted");
         // An answer may name the shopper to whom it is given.

@@ -19,15 +19,15 @@ fn lifetime(world: &World, seconds: u64) {
 }
 
 /// A guest's token that has ended. Those after it live long, however slow the machine.
-async fn ended(world: &World, client: &str) -> String {
+async fn expired_token(world: &World, client: &str) -> String {
     lifetime(world, 2);
     let token = world.guest(client).await.token();
-    outlive(world).await;
+    wait_for_expiry(world).await;
     token
 }
 
 /// Waits until a token of two seconds has ended, and lets later ones live long.
-async fn outlive(world: &World) {
+async fn wait_for_expiry(world: &World) {
     tokio::time::sleep(Duration::from_millis(2100)).await;
     lifetime(world, 600);
 }
@@ -40,7 +40,7 @@ fn logout(world: &World, token: &str) -> RequestBuilder {
     world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch")).bearer_auth(token)
 }
 
-fn handed_over(answer: &Answer) -> Option<String> {
+fn new_token(answer: &Answer) -> Option<String> {
     answer.header("authorization").map(|value| value.strip_prefix("Bearer ").unwrap().to_owned())
 }
 
@@ -50,12 +50,12 @@ async fn expired_token_is_refreshed_and_returned() {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let fresh = world.guest(client).await.token();
         let answer = world.send(read(&world, &fresh)).await;
-        assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None), "a fresh token needs no other");
-        let first = ended(&world, client).await;
+        assert_eq!((answer.status.as_u16(), new_token(&answer)), (200, None), "a fresh token needs no other");
+        let first = expired_token(&world, client).await;
         world.simulator.clear_ledger();
         let renewed = world.send(read(&world, &first)).await;
         assert_eq!(renewed.status, 200, "{}", renewed.text());
-        let second = handed_over(&renewed).expect("a new token");
+        let second = new_token(&renewed).expect("a new token");
         assert_ne!(second, first);
         assert_eq!(renewed.header("cache-control"), Some("no-store"), "no cache may keep a token");
         let forwarded = world.forwarded("shopper-products.getProducts").pop().unwrap();
@@ -63,8 +63,8 @@ async fn expired_token_is_refreshed_and_returned() {
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
 
         // The new token is as good as any, and the old one still gets it.
-        assert_eq!(handed_over(&world.send(read(&world, &second)).await), None);
-        assert_eq!(handed_over(&world.send(read(&world, &first)).await), Some(second));
+        assert_eq!(new_token(&world.send(read(&world, &second)).await), None);
+        assert_eq!(new_token(&world.send(read(&world, &first)).await), Some(second));
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
     }
 }
@@ -88,7 +88,7 @@ async fn concurrent_requests_with_expiring_token_cause_one_refresh() {
             world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token"));
             let answers = futures::future::join_all((0..requests).map(|_| world.send(read(&world, &token)))).await;
             assert!(answers.iter().all(|answer| answer.status == 200), "{client}");
-            let mut tokens: Vec<_> = answers.iter().filter_map(handed_over).collect();
+            let mut tokens: Vec<_> = answers.iter().filter_map(new_token).collect();
             assert!(tokens.len() == requests || age < life * 1000, "who needs a new one has it");
             tokens.dedup();
             assert_eq!(tokens.len(), 1, "all get the same token");
@@ -108,7 +108,7 @@ async fn concurrent_requests_with_expiring_token_cause_one_refresh() {
 #[tokio::test]
 async fn client_disconnect_does_not_abort_refresh() {
     let world = World::start().await;
-    let token = ended(&world, PUBLIC_CLIENT).await;
+    let token = expired_token(&world, PUBLIC_CLIENT).await;
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 500 }).flow("token:refresh_token").times(1));
     let impatient = read(&world, &token).timeout(Duration::from_millis(100)).send().await;
     assert!(impatient.is_err(), "the caller hung up");
@@ -120,7 +120,7 @@ async fn client_disconnect_does_not_abort_refresh() {
 #[tokio::test]
 async fn transient_slas_failure_keeps_session() {
     let world = World::start().await;
-    let token = ended(&world, PUBLIC_CLIENT).await;
+    let token = expired_token(&world, PUBLIC_CLIENT).await;
     let failures = [
         (Effect::Status { code: 500, retry_after: None, body: None }, (503, "slas_unavailable")),
         (Effect::Status { code: 503, retry_after: None, body: Some("<html>".into()) }, (503, "slas_unavailable")),
@@ -135,7 +135,7 @@ async fn transient_slas_failure_keeps_session() {
     }
     eventually("the session is still there", async || world.send(read(&world, &token)).await.status == 200).await;
     // A secret that is being changed is asked with again a moment later.
-    let token = ended(&world, PUBLIC_CLIENT).await;
+    let token = expired_token(&world, PUBLIC_CLIENT).await;
     let refused = Effect::Status { code: 401, retry_after: None, body: Some(r#"{"error":"invalid_client"}"#.into()) };
     world.simulator.inject(Fault::on("slas", refused).flow("token:refresh_token").times(1));
     assert_eq!(world.send(read(&world, &token)).await.refusal(), (503, "slas_unavailable"));
@@ -151,13 +151,13 @@ async fn valid_token_is_served_while_refresh_fails() {
     tokio::time::sleep(Duration::from_millis(18_200)).await;
     world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
     let answer = world.send(read(&world, &token)).await;
-    assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None));
+    assert_eq!((answer.status.as_u16(), new_token(&answer)), (200, None));
     world.simulator.clear_faults();
     // It is left in peace for a moment; then, or once the token has ended, it is asked again.
     eventually("the session is renewed when SLAS is back", async || {
         let answer = world.send(read(&world, &token)).await;
         assert_eq!(answer.status, 200);
-        handed_over(&answer).is_some()
+        new_token(&answer).is_some()
     })
     .await;
 }
@@ -165,7 +165,7 @@ async fn valid_token_is_served_while_refresh_fails() {
 #[tokio::test]
 async fn rejected_refresh_token_ends_session() {
     let world = World::start().await;
-    let token = ended(&world, PUBLIC_CLIENT).await;
+    let token = expired_token(&world, PUBLIC_CLIENT).await;
     let refused = Effect::Status { code: 400, retry_after: None, body: Some(r#"{"error":"invalid_grant"}"#.into()) };
     world.simulator.inject(Fault::on("slas", refused).flow("token:refresh_token").times(1));
     assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
@@ -188,7 +188,7 @@ async fn password_change_ends_session() {
         .body(format!(r#"{{"currentPassword":"{PASSWORD}","password":"N3w!Passw0rd"}}"#));
     let changed = world.send(change).await;
     assert_eq!(changed.status, 204, "{}", changed.text());
-    outlive(&world).await;
+    wait_for_expiry(&world).await;
     assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
 }
 
@@ -307,7 +307,7 @@ async fn login_conflict_is_retried_once() {
 #[tokio::test]
 async fn deprecated_refresh_accepts_expired_token() {
     let world = World::start().await;
-    let token = ended(&world, PUBLIC_CLIENT).await;
+    let token = expired_token(&world, PUBLIC_CLIENT).await;
     let refresh = world.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
     let answer = world.send(refresh).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -345,13 +345,13 @@ async fn background_refresh_renews_sessions_when_configured() {
 async fn refresh_response_with_token_of_another_shopper_is_rejected() {
     let world = World::start().await;
     for wrong in [world.mint(|_| {}), "no.token.either".to_owned()] {
-        let token = ended(&world, PRIVATE_CLIENT).await;
+        let token = expired_token(&world, PRIVATE_CLIENT).await;
         let body = format!(r#"{{"access_token":"{wrong}","expires_in":1800}}"#);
         let answered = Effect::Status { code: 200, retry_after: None, body: Some(body) };
         world.simulator.inject(Fault::on("slas", answered).flow("token:refresh_token").times(1));
         world.simulator.clear_ledger();
         let refused = world.send(read(&world, &token)).await;
-        assert_eq!((refused.refusal(), handed_over(&refused)), ((503, "slas_unavailable"), None));
+        assert_eq!((refused.refusal(), new_token(&refused)), ((503, "slas_unavailable"), None));
         assert!(world.forwarded("shopper-products.getProducts").is_empty(), "nor does it go upstream");
         eventually("the session stays", async || world.send(read(&world, &token)).await.status == 200).await;
     }
@@ -370,7 +370,7 @@ async fn valid_token_does_not_wait_for_hanging_slas() {
     for _ in 0..3 {
         let answer = tokio::time::timeout(Duration::from_secs(20), world.send(read(&world, &token))).await;
         let answer = answer.expect("long before the exchange gives up");
-        assert_eq!((answer.status.as_u16(), handed_over(&answer)), (200, None));
+        assert_eq!((answer.status.as_u16(), new_token(&answer)), (200, None));
     }
     assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1, "and asks once");
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Far more than any of these tests should take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Empty SETTINGS, then the beginning of a HEADERS frame.
 const HALF_A_HEAD: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 60, 1, 0, 0, 0, 0, 1, 0x82];
@@ -39,7 +39,7 @@ async fn metric(world: &World, name: &str) -> f64 {
 }
 
 /// Sends drops for ever and completes when the gateway closes.
-async fn closed(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, drop: &[u8]) {
+async fn send_until_closed(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, drop: &[u8]) {
     let closed = async {
         let mut buffer = [0; 4096];
         loop {
@@ -52,7 +52,7 @@ async fn closed(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, drop: &[u
             }
         }
     };
-    tokio::time::timeout(PATIENCE, closed).await.expect("the gateway never closes");
+    tokio::time::timeout(WAIT_TIMEOUT, closed).await.expect("the gateway never closes");
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn incomplete_head_closes_connection() {
     for (begin, drop) in cases {
         let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
         stream.write_all(begin).await.unwrap();
-        closed(stream, drop).await;
+        send_until_closed(stream, drop).await;
     }
     // Whoever is cut off may know it before it is counted.
     let cut = "connections_closed_total{reason=\"header_timeout\"}";
@@ -87,7 +87,7 @@ async fn incomplete_head_closes_connection() {
     let read = stream.read(&mut answer).await.unwrap();
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
     stream.write_all(b"GET / HTTP/1.1\r\nX-A: ").await.unwrap();
-    closed(stream, b"a").await;
+    send_until_closed(stream, b"a").await;
 }
 
 #[tokio::test]
@@ -141,16 +141,16 @@ async fn tls_handshake_is_limited_by_head_timeout() {
     })
     .await;
     let connect = || TcpStream::connect(world.gateway.address);
-    closed(connect().await.unwrap(), b"").await;
+    send_until_closed(connect().await.unwrap(), b"").await;
     let mut begun = connect().await.unwrap();
     begun.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
-    closed(begun, b"\0").await;
+    send_until_closed(begun, b"\0").await;
     // A connection is counted after it was closed.
     let cut = async |reason: &str| metric(&world, &format!("connections_closed_total{{reason=\"{reason}\"}}")).await;
     eventually("both are counted", async || cut("handshake_timeout").await >= 2.0).await;
     let mut noise = connect().await.unwrap();
     noise.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    closed(noise, b"").await;
+    send_until_closed(noise, b"").await;
     eventually("the noise is counted", async || cut("handshake_failed").await >= 1.0).await;
     let url = format!("https://localhost:{}/", world.gateway.address.port());
     let trusted = authority.trusted().build().unwrap();
@@ -178,7 +178,7 @@ async fn body_below_minimum_rate_is_rejected() {
             });
             let url = format!("http://{}{}", world.gateway.address, baskets("?siteId=RefArch"));
             let request = client.post(&url).bearer_auth(&token).body(reqwest::Body::wrap(Pieces(body)));
-            let response = tokio::time::timeout(PATIENCE, request.send()).await.unwrap().unwrap();
+            let response = tokio::time::timeout(WAIT_TIMEOUT, request.send()).await.unwrap().unwrap();
             let status = response.status();
             let text = response.text().await.unwrap();
             assert_eq!(status, expected, "{text}");
@@ -229,7 +229,7 @@ async fn connections_beyond_limit_are_closed_immediately() {
 }
 
 /// How good requests fare: their number that failed, and a high percentile of what they took.
-async fn fare(client: &Client, url: &str, token: &str) -> (usize, Duration) {
+async fn measure_good_requests(client: &Client, url: &str, token: &str) -> (usize, Duration) {
     let (mut failed, mut took) = (0, Vec::new());
     for _ in 0..scale::of(300, 1000) {
         let began = Instant::now();
@@ -249,8 +249,8 @@ async fn slow_connections_do_not_affect_other_clients() {
     let client = Client::builder().no_proxy().build().unwrap();
     let token = simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec::default());
     let url = format!("http://{}{}", replica.address, products("/793775362380M?siteId=RefArch"));
-    fare(&client, &url, &token).await;
-    let (failed_before, before) = fare(&client, &url, &token).await;
+    measure_good_requests(&client, &url, &token).await;
+    let (failed_before, before) = measure_good_requests(&client, &url, &token).await;
     let memory_before = replica.resident_bytes();
 
     let began = Instant::now();
@@ -263,15 +263,15 @@ async fn slow_connections_do_not_affect_other_clients() {
             _ => b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow: ",
         };
         stream.write_all(begin).await.unwrap();
-        slow.push(tokio::spawn(closed(stream, if number % 4 < 2 { b"" } else { b"a" })));
+        slow.push(tokio::spawn(send_until_closed(stream, if number % 4 < 2 { b"" } else { b"a" })));
     }
-    let (failed, during) = fare(&client, &url, &token).await;
+    let (failed, during) = measure_good_requests(&client, &url, &token).await;
     let memory = replica.resident_bytes().saturating_sub(memory_before) / count as u64;
     for slow in slow {
         slow.await.unwrap();
     }
     let took = began.elapsed();
-    let (_, after) = fare(&client, &url, &token).await;
+    let (_, after) = measure_good_requests(&client, &url, &token).await;
     let line = format!(
         "{count} slow connections: good traffic 0 errors, {} before, {} during, {} after ({}); {} KB each; all closed \
          after {:.1} s",

@@ -21,7 +21,7 @@ const INVALID: (&str, &str) = ("400", "request_invalid");
 const NO_HTTP: (&str, &str) = ("400", "request_invalid");
 
 /// A world whose APIs are a [`RawUpstream`]; the simulator only signs.
-struct Wire {
+struct Fixture {
     world: World,
     upstream: RawUpstream,
     token: String,
@@ -29,12 +29,12 @@ struct Wire {
 
 /// All that came back on one connection.
 #[derive(Debug)]
-struct Back {
+struct RawResponse {
     text: String,
     closed: bool,
 }
 
-impl Back {
+impl RawResponse {
     /// Status and code of the first answer.
     fn refusal(&self) -> (&str, &str) {
         let first = self.text.split("\r\n\r\n").next().unwrap();
@@ -48,7 +48,7 @@ impl Back {
     }
 }
 
-impl Wire {
+impl Fixture {
     async fn start() -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
@@ -61,7 +61,7 @@ impl Wire {
     }
 
     /// Sends bytes and reads until the gateway closes, or is silent for a while.
-    async fn send(&self, bytes: &[u8]) -> Back {
+    async fn send(&self, bytes: &[u8]) -> RawResponse {
         let mut stream = TcpStream::connect(self.world.gateway.address).await.unwrap();
         // The gateway may refuse before it has read everything.
         let _ = stream.write_all(bytes).await;
@@ -74,7 +74,7 @@ impl Wire {
                 Err(_) => break false,
             }
         };
-        Back { text: String::from_utf8_lossy(&answer).into_owned(), closed }
+        RawResponse { text: String::from_utf8_lossy(&answer).into_owned(), closed }
     }
 
     /// The request line of a read and the credential; further fields and the end are the test's.
@@ -87,14 +87,14 @@ impl Wire {
     }
 
     /// A good request, to stand behind a bad one.
-    fn another(&self) -> String {
+    fn valid_request(&self) -> String {
         format!("{}Host: a\r\n\r\n", self.get().replace("/a1", "/smuggled"))
     }
 
     /// Sends bytes, and a good request behind them: the answer is this refusal and the connection's
     /// end, and nothing arrives.
     async fn refused(&self, what: &str, bytes: impl AsRef<[u8]>, expected: (&str, &str)) {
-        let bytes = [bytes.as_ref(), self.another().as_bytes()].concat();
+        let bytes = [bytes.as_ref(), self.valid_request().as_bytes()].concat();
         let back = self.send(&bytes).await;
         let shown = String::from_utf8_lossy(&bytes).replace(&self.token, "…");
         assert_eq!(back.refusal(), expected, "{what}: {shown:?}: {back:?}");
@@ -107,7 +107,7 @@ impl Wire {
     }
 
     /// Sends bytes: they arrive as one strict request, which is returned.
-    async fn arrives(&self, what: &str, bytes: impl AsRef<[u8]>) -> Received {
+    async fn assert_arrives(&self, what: &str, bytes: impl AsRef<[u8]>) -> Received {
         let back = self.send(bytes.as_ref()).await;
         assert_eq!(back.refusal(), ("200", "none"), "{what}: {back:?}");
         let mut received = self.upstream.received();
@@ -122,7 +122,7 @@ impl Wire {
 
 #[tokio::test]
 async fn ambiguous_body_length_is_rejected() {
-    let wire = Wire::start().await;
+    let fixture = Fixture::start().await;
     let body = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     for (fields, expected) in [
         ("Content-Length: 5\r\nTransfer-Encoding: chunked", AMBIGUOUS),
@@ -170,17 +170,17 @@ async fn ambiguous_body_length_is_rejected() {
         ("Transfer-Encoding:\r\n chunked", NO_HTTP),
         ("Content-Length: 5\r\n\tTransfer-Encoding: chunked", NO_HTTP),
     ] {
-        wire.refused(fields, format!("{}Host: a\r\n{fields}\r\n\r\n{body}", wire.post()), expected).await;
+        fixture.refused(fields, format!("{}Host: a\r\n{fields}\r\n\r\n{body}", fixture.post()), expected).await;
     }
-    let of_http_10 = wire.post().replace("HTTP/1.1", "HTTP/1.0");
+    let of_http_10 = fixture.post().replace("HTTP/1.1", "HTTP/1.0");
     let chunked = format!("{of_http_10}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
-    wire.refused("a transfer coding in HTTP/1.0", chunked, NO_HTTP).await;
+    fixture.refused("a transfer coding in HTTP/1.0", chunked, NO_HTTP).await;
 }
 
 #[tokio::test]
 async fn ambiguous_head_is_rejected() {
-    let wire = Wire::start().await;
-    let get = wire.get();
+    let fixture = Fixture::start().await;
+    let get = fixture.get();
     let line = get.split("\r\n").next().unwrap();
     let with_line = |line: &str| format!("{line}\r\n{}Host: a\r\n\r\n", get.split_once("\r\n").unwrap().1);
     for (what, bytes, expected) in [
@@ -220,19 +220,19 @@ async fn ambiguous_head_is_rejected() {
         ("a fragment", with_line(&line.replace("/a1", "/a1#b")), AMBIGUOUS),
         ("a raw character in the query", with_line(&line.replace("/a1", "/a1?a=é")), AMBIGUOUS),
     ] {
-        wire.refused(what, bytes, expected).await;
+        fixture.refused(what, bytes, expected).await;
     }
     for raw in [&b"\xff"[..], b"\xc3\x28", b"\x80"] {
         let target = [products("/a1").as_bytes(), raw].concat();
         let bytes = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
-        wire.refused("bytes that are not UTF-8 in the target", bytes, NO_HTTP).await;
+        fixture.refused("bytes that are not UTF-8 in the target", bytes, NO_HTTP).await;
     }
 }
 
 #[tokio::test]
 async fn missing_invalid_or_duplicate_host_is_rejected() {
-    let wire = Wire::start().await;
-    let get = wire.get();
+    let fixture = Fixture::start().await;
+    let get = fixture.get();
     for (host, expected) in [
         ("", INVALID),
         ("Host:", INVALID),
@@ -254,17 +254,17 @@ async fn missing_invalid_or_duplicate_host_is_rejected() {
         ("Host: %61", INVALID),
     ] {
         let fields = if host.is_empty() { String::new() } else { format!("{host}\r\n") };
-        wire.refused(host, format!("{get}{fields}\r\n"), expected).await;
+        fixture.refused(host, format!("{get}{fields}\r\n"), expected).await;
     }
     for host in ["a", "a.example:8080", "[::1]:80", "127.0.0.1", "A.Example"] {
-        wire.arrives(host, format!("{get}Host: {host}\r\nConnection: close\r\n\r\n")).await;
+        fixture.assert_arrives(host, format!("{get}Host: {host}\r\nConnection: close\r\n\r\n")).await;
     }
 }
 
 #[tokio::test]
 async fn target_that_is_no_path_is_rejected() {
-    let wire = Wire::start().await;
-    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    let fixture = Fixture::start().await;
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", fixture.get());
     let path = products("/a1");
     let with = |target: &str| get.replacen(&path, target, 1);
     for (target, expected) in [
@@ -281,31 +281,31 @@ async fn target_that_is_no_path_is_rejected() {
         ("?a=b".to_owned(), INVALID),
         (path[1..].to_owned(), INVALID),
     ] {
-        wire.refused(&target, with(&target), expected).await;
+        fixture.refused(&target, with(&target), expected).await;
     }
     for target in [format!("http://a{path}"), format!("HTTP://a{path}"), path.clone()] {
-        let request = wire.arrives(&target, with(&target)).await;
+        let request = fixture.assert_arrives(&target, with(&target)).await;
         assert_eq!(request.line(), format!("GET {path} HTTP/1.1"));
     }
 }
 
 #[tokio::test]
 async fn unsupported_method_is_rejected() {
-    let wire = Wire::start().await;
+    let fixture = Fixture::start().await;
     for method in ["TRACE", "TRACK", "DEBUG", "PROPFIND", "LINK", "PURGE", "FOO", "get", "Get", "GETX", "G", "PRI"] {
-        wire.refused(method, format!("{}Host: a\r\n\r\n", wire.get().replacen("GET", method, 1)), INVALID).await;
+        fixture.refused(method, format!("{}Host: a\r\n\r\n", fixture.get().replacen("GET", method, 1)), INVALID).await;
     }
     for method in ["G(T", "GE\u{e9}T", "\u{0}"] {
-        wire.refused(method, format!("{}Host: a\r\n\r\n", wire.get().replacen("GET", method, 1)), NO_HTTP).await;
+        fixture.refused(method, format!("{}Host: a\r\n\r\n", fixture.get().replacen("GET", method, 1)), NO_HTTP).await;
     }
-    let tunnel = format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nAuthorization: Bearer {}\r\n\r\n", wire.token);
-    wire.refused("CONNECT", tunnel, ("400", "request_invalid")).await;
+    let tunnel = format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nAuthorization: Bearer {}\r\n\r\n", fixture.token);
+    fixture.refused("CONNECT", tunnel, ("400", "request_invalid")).await;
 }
 
 #[tokio::test]
 async fn connection_header_cannot_remove_end_to_end_headers() {
-    let wire = Wire::start().await;
-    let get = wire.get();
+    let fixture = Fixture::start().await;
+    let get = fixture.get();
     for option in [
         "Authorization",
         "authorization",
@@ -329,12 +329,12 @@ async fn connection_header_cannot_remove_end_to_end_headers() {
         "\"x-a\"",
     ] {
         let bytes = format!("{get}Host: a\r\nConnection: {option}\r\n\r\n");
-        wire.refused(option, bytes, INVALID).await;
+        fixture.refused(option, bytes, INVALID).await;
         let second = format!("{get}Host: a\r\nConnection: keep-alive\r\nConnection: {option}\r\n\r\n");
-        wire.refused(option, second, INVALID).await;
+        fixture.refused(option, second, INVALID).await;
     }
-    let request = wire
-        .arrives(
+    let request = fixture
+        .assert_arrives(
             "fields of this hop",
             format!(
                 "{get}Host: a\r\nConnection: close, Private, X-Private, x_other, Upgrade, HTTP2-Settings, TE\r\nPrivate: 1\r\n\
@@ -365,8 +365,8 @@ async fn connection_header_cannot_remove_end_to_end_headers() {
 
 #[tokio::test]
 async fn unusual_valid_requests_are_forwarded_in_strict_form() {
-    let wire = Wire::start().await;
-    let chunked = format!("{}Host: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n", wire.post());
+    let fixture = Fixture::start().await;
+    let chunked = format!("{}Host: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n", fixture.post());
     for (what, body) in [
         ("chunks", "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"),
         ("upper-case sizes", "B\r\nhello world\r\n0\r\n\r\n"),
@@ -374,39 +374,40 @@ async fn unusual_valid_requests_are_forwarded_in_strict_form() {
         ("chunk extensions", "b;a=b;c\r\nhello world\r\n0;d\r\n\r\n"),
         ("trailers", "b\r\nhello world\r\n0\r\nAuthorization: Bearer x\r\nContent-Length: 3\r\nHost: b\r\n\r\n"),
     ] {
-        let request = wire.arrives(what, format!("{chunked}{body}")).await;
+        let request = fixture.assert_arrives(what, format!("{chunked}{body}")).await;
         assert_eq!(request.body, "hello world", "{what}");
         assert_eq!(request.field("transfer-encoding"), ["chunked"], "{what}");
     }
     for coding in ["\tchunked", "  chunked \t", "Chunked", "CHUNKED"] {
         let bytes = chunked.replace(" chunked", &format!(" {coding}")) + "5\r\nhello\r\n0\r\n\r\n";
-        assert_eq!(wire.arrives(coding, bytes).await.body, "hello");
+        assert_eq!(fixture.assert_arrives(coding, bytes).await.body, "hello");
     }
     for (what, bytes) in [
-        ("an empty line before", format!("\r\n{}Host: a\r\nConnection: close\r\n\r\n", wire.get())),
-        ("HTTP/1.0", format!("{}Host: a\r\n\r\n", wire.get().replace("HTTP/1.1", "HTTP/1.0"))),
-        ("HTTP/1.0 without Host", format!("{}\r\n", wire.get().replace("HTTP/1.1", "HTTP/1.0"))),
+        ("an empty line before", format!("\r\n{}Host: a\r\nConnection: close\r\n\r\n", fixture.get())),
+        ("HTTP/1.0", format!("{}Host: a\r\n\r\n", fixture.get().replace("HTTP/1.1", "HTTP/1.0"))),
+        ("HTTP/1.0 without Host", format!("{}\r\n", fixture.get().replace("HTTP/1.1", "HTTP/1.0"))),
         (
             "names in any case",
-            format!("{}hOST: a\r\ncONNECTION: close\r\n\r\n", wire.get().replace("Authorization", "aUTHORIZATION")),
+            format!("{}hOST: a\r\ncONNECTION: close\r\n\r\n", fixture.get().replace("Authorization", "aUTHORIZATION")),
         ),
     ] {
-        assert_eq!(wire.arrives(what, bytes).await.body, "", "{what}");
+        assert_eq!(fixture.assert_arrives(what, bytes).await.body, "", "{what}");
     }
     for length in ["5", "05", "  5\t"] {
-        let bytes = format!("{}Host: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\nhello", wire.post());
-        assert_eq!(wire.arrives(length, bytes).await.body, "hello");
+        let bytes = format!("{}Host: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\nhello", fixture.post());
+        assert_eq!(fixture.assert_arrives(length, bytes).await.body, "hello");
     }
     // A read may have a body; it is this request's and no other's.
     let inner = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", products("/smuggled"));
-    let bytes = format!("{}Host: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}", wire.get(), inner.len());
-    assert_eq!(wire.arrives("a read with a body", bytes).await.body, inner);
+    let bytes =
+        format!("{}Host: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}", fixture.get(), inner.len());
+    assert_eq!(fixture.assert_arrives("a read with a body", bytes).await.body, inner);
 }
 
 #[tokio::test]
 async fn malformed_body_never_arrives_complete() {
-    let wire = Wire::start().await;
-    let chunked = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n", wire.post());
+    let fixture = Fixture::start().await;
+    let chunked = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n", fixture.post());
     for body in [
         "5\r\nhello\r\n",
         "5\r\nhello",
@@ -432,8 +433,8 @@ async fn malformed_body_never_arrives_complete() {
         &format!("5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(5000)),
         &format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "e".repeat(900)).repeat(20)),
     ] {
-        let another = wire.another();
-        let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+        let another = fixture.valid_request();
+        let mut stream = TcpStream::connect(fixture.world.gateway.address).await.unwrap();
         stream.write_all(format!("{chunked}{body}").as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         // Whatever follows must not be taken for a request.
@@ -444,20 +445,21 @@ async fn malformed_body_never_arrives_complete() {
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let received = wire.upstream.received();
+        let received = fixture.upstream.received();
         assert!(received.len() <= 1, "{body:?}: {received:?}");
         assert!(received.iter().all(|request| request.fault.is_some()), "{body:?}: {received:?}");
     }
-    for short in
-        [format!("{}Host: a\r\nContent-Length: 10\r\n\r\nhello", wire.post()), format!("{chunked}5\r\nhello\r\n0\r\n")]
-    {
-        let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+    for short in [
+        format!("{}Host: a\r\nContent-Length: 10\r\n\r\nhello", fixture.post()),
+        format!("{chunked}5\r\nhello\r\n0\r\n"),
+    ] {
+        let mut stream = TcpStream::connect(fixture.world.gateway.address).await.unwrap();
         stream.write_all(short.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let received = wire.upstream.received();
+        let received = fixture.upstream.received();
         assert!(received.iter().all(|request| request.fault.is_some()), "{received:?}");
     }
 }
@@ -465,20 +467,20 @@ async fn malformed_body_never_arrives_complete() {
 /// The library takes lines behind the last chunk for trailers, whatever stands in them, and drops them.
 #[tokio::test]
 async fn bytes_after_last_chunk_are_never_taken_for_a_request() {
-    let wire = Wire::start().await;
-    let last = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", wire.post());
+    let fixture = Fixture::start().await;
+    let last = format!("{}Host: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", fixture.post());
     for pause in (0..40).map(|step| Duration::from_micros(step * 100)) {
-        let mut stream = TcpStream::connect(wire.world.gateway.address).await.unwrap();
+        let mut stream = TcpStream::connect(fixture.world.gateway.address).await.unwrap();
         stream.write_all(last.as_bytes()).await.unwrap();
         tokio::time::sleep(pause).await;
-        let _ = stream.write_all(wire.another().as_bytes()).await;
+        let _ = stream.write_all(fixture.valid_request().as_bytes()).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
         let answers = String::from_utf8_lossy(&answer).matches("HTTP/1.1 ").count();
         assert!(answers <= 1, "{pause:?}: {}", String::from_utf8_lossy(&answer));
         // What broke off may be found out to have done so a little later.
-        for request in wire.upstream.received() {
+        for request in fixture.upstream.received() {
             assert!(request.fault.is_some() || request.body == "hello", "{pause:?}: {request:?}");
             assert!(!request.head.contains("smuggled"), "{pause:?}: {request:?}");
         }
@@ -487,9 +489,9 @@ async fn bytes_after_last_chunk_are_never_taken_for_a_request() {
 
 #[tokio::test]
 async fn target_field_count_and_head_size_are_limited() {
-    let wire = Wire::start().await;
+    let fixture = Fixture::start().await;
     let path = products("/a1");
-    let get = format!("{}Host: a\r\nConnection: close\r\n", wire.get());
+    let get = format!("{}Host: a\r\nConnection: close\r\n", fixture.get());
     let fields = |count: usize| get.clone() + &"X: y\r\n".repeat(count) + "\r\n";
     let target = |length: usize| {
         let long = format!("{path}?q={}", "a".repeat(length - path.len() - 3));
@@ -505,76 +507,76 @@ async fn target_field_count_and_head_size_are_limited() {
         ("64 KiB of head", head(65_536), ("431", large)),
         ("300 fields", fields(297), NO_HTTP),
     ] {
-        let back = wire.send(bytes.as_bytes()).await;
+        let back = fixture.send(bytes.as_bytes()).await;
         assert_eq!((back.refusal(), back.answers()), (expected, 1), "{what}: {back:?}");
-        assert!(wire.upstream.received().is_empty(), "{what}");
+        assert!(fixture.upstream.received().is_empty(), "{what}");
     }
-    let endless = wire.send(head(2_000_000).as_bytes()).await;
-    assert!(endless.closed && wire.upstream.received().is_empty(), "{endless:?}");
+    let endless = fixture.send(head(2_000_000).as_bytes()).await;
+    assert!(endless.closed && fixture.upstream.received().is_empty(), "{endless:?}");
     for (what, bytes) in
         [("8,192 bytes of target", target(8192)), ("100 fields", fields(97)), ("60,000 bytes of head", head(60_000))]
     {
-        wire.arrives(what, bytes).await;
+        fixture.assert_arrives(what, bytes).await;
     }
 }
 
 #[tokio::test]
 async fn requests_on_one_connection_stay_separate() {
-    let wire = Wire::start().await;
-    let first = format!("{}Host: a\r\nContent-Length: 5\r\n\r\nhello", wire.post());
-    let back = wire.send(format!("{first}{}", wire.another()).as_bytes()).await;
-    let received = wire.upstream.received();
+    let fixture = Fixture::start().await;
+    let first = format!("{}Host: a\r\nContent-Length: 5\r\n\r\nhello", fixture.post());
+    let back = fixture.send(format!("{first}{}", fixture.valid_request()).as_bytes()).await;
+    let received = fixture.upstream.received();
     assert_eq!(back.answers(), received.len(), "{back:?} {received:?}");
     assert!(received.iter().all(|request| request.fault.is_none()), "{received:?}");
     assert_eq!(received[0].body, "hello");
     // A body that a refusal did not wait for is not the next request.
-    let inner = wire.another();
+    let inner = fixture.valid_request();
     let refused = format!("POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
-    let back = wire.send(refused.as_bytes()).await;
+    let back = fixture.send(refused.as_bytes()).await;
     assert_eq!((back.refusal(), back.answers()), (("404", "operation_unknown"), 1), "{back:?}");
-    assert!(wire.upstream.received().is_empty());
+    assert!(fixture.upstream.received().is_empty());
 }
 
 #[tokio::test]
 async fn write_is_never_sent_twice() {
-    let wire = Wire::start().await;
-    let read = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    let fixture = Fixture::start().await;
+    let read = format!("{}Host: a\r\nConnection: close\r\n\r\n", fixture.get());
     for length in ["", "Content-Length: 2\r\n"] {
         let body = if length.is_empty() { "" } else { "{}" };
-        let write = format!("{}Host: a\r\nConnection: close\r\n{length}\r\n{body}", wire.post());
+        let write = format!("{}Host: a\r\nConnection: close\r\n{length}\r\n{body}", fixture.post());
         // A connection in the pool, which the API closes when it has read the next request.
-        wire.arrives("a read", &read).await;
-        wire.upstream.answer("");
-        let back = wire.send(write.as_bytes()).await;
+        fixture.assert_arrives("a read", &read).await;
+        fixture.upstream.answer("");
+        let back = fixture.send(write.as_bytes()).await;
         assert_eq!(back.refusal(), ("502", "upstream_unavailable"), "{back:?}");
-        let received = wire.upstream.received();
+        let received = fixture.upstream.received();
         assert_eq!(received.len(), 1, "{received:?}");
-        wire.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        fixture.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
     }
 }
 
 #[tokio::test]
 async fn hop_by_hop_and_spoofed_response_headers_are_removed() {
-    let wire = Wire::start().await;
-    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
-    wire.upstream.answer(
+    let fixture = Fixture::start().await;
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", fixture.get());
+    fixture.upstream.answer(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive, X-Internal, x-debug\r\nX-Internal: secret\r\n\
          X-Debug: secret\r\nKeep-Alive: timeout=5\r\nX-Shopper-Gateway-Error: forged\r\nTrailer: X\r\nUpgrade: h2c\r\n\
          Correlation-Id: forged\r\nX-Public: yes\r\n\r\n{}",
     );
-    let back = wire.send(get.as_bytes()).await;
+    let back = fixture.send(get.as_bytes()).await;
     assert_eq!(back.refusal(), ("200", "none"), "{back:?}");
     for gone in ["secret", "X-Internal", "X-Debug", "forged", "Trailer", "Upgrade", "Keep-Alive"] {
         assert!(!back.text.contains(gone), "{gone}: {back:?}");
     }
     assert!(back.text.contains("X-Public: yes\r\n"), "{back:?}");
-    wire.upstream.received();
+    fixture.upstream.received();
 }
 
 #[tokio::test]
 async fn ambiguous_response_is_rejected() {
-    let wire = Wire::start().await;
-    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", wire.get());
+    let fixture = Fixture::start().await;
+    let get = format!("{}Host: a\r\nConnection: close\r\n\r\n", fixture.get());
     let unavailable = ("502", "upstream_unavailable");
     for (what, answer) in [
         (
@@ -597,8 +599,8 @@ async fn ambiguous_response_is_rejected() {
         ("noise", "garbage\r\n\r\n"),
         ("nothing", ""),
     ] {
-        wire.upstream.answer(answer);
-        let back = wire.send(get.as_bytes()).await;
+        fixture.upstream.answer(answer);
+        let back = fixture.send(get.as_bytes()).await;
         assert_eq!((back.refusal(), back.answers()), (unavailable, 1), "{what}: {back:?}");
     }
     for (what, answer) in [
@@ -616,12 +618,12 @@ async fn ambiguous_response_is_rejected() {
             "HTTP/1.1 103 Early Hints\r\nX-Shopper-Gateway-Error: forged\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         ),
     ] {
-        wire.upstream.answer(answer);
-        let back = wire.send(get.as_bytes()).await;
+        fixture.upstream.answer(answer);
+        let back = fixture.send(get.as_bytes()).await;
         assert!(back.text.contains("HTTP/1.1 200 OK\r\n") && back.text.contains("{}"), "{what}: {back:?}");
         assert!(!back.text.contains("forged") && !back.text.contains("Content-Length: 9"), "{what}: {back:?}");
-        wire.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext");
-        let next = wire.send(get.as_bytes()).await;
+        fixture.upstream.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext");
+        let next = fixture.send(get.as_bytes()).await;
         assert!(next.text.starts_with("HTTP/1.1 200 OK") && next.text.ends_with("\r\n\r\nnext"), "{what}: {next:?}");
     }
 }

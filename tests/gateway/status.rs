@@ -16,7 +16,7 @@ use crate::world::{
 };
 
 /// A browser that loads one small page takes no longer than this on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 const HTML: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
 const DARK: [&str; 2] = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"];
 /// What a caller may try to get onto the page.
@@ -205,7 +205,7 @@ impl Browser {
             .arg(url)
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("the browser takes too long");
+        let output = tokio::time::timeout(WAIT_TIMEOUT, command.output()).await.expect("the browser takes too long");
         let output = output.expect("chromium, which `make test` installs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");

@@ -56,23 +56,23 @@ fn refreshed(session: &Session, token: u8) -> Arc<Session> {
 }
 
 /// Asks the same of a store in memory, of one in Redis, and of one in a cluster.
-async fn of_each(ask: impl AsyncFn(&dyn SessionStore)) {
+async fn with_each_store(ask: impl AsyncFn(&dyn SessionStore)) {
     ask(&MemoryStore::new(1000)).await;
     let redis = Redis::start().await;
     ask(&in_redis(&redis)).await;
     let cluster = Redis::cluster().await;
-    ask(&made(&configured(RedisTopology::Cluster(vec![cluster.address()])))).await;
+    ask(&redis_store(&configured(RedisTopology::Cluster(vec![cluster.address()])))).await;
 }
 
 fn in_redis(redis: &Redis) -> RedisStore {
-    under_keys(redis, 7, None)
+    store_with_keys(redis, 7, None)
 }
 
-pub fn under_keys(redis: &Redis, current: u8, previous: Option<u8>) -> RedisStore {
+pub fn store_with_keys(redis: &Redis, current: u8, previous: Option<u8>) -> RedisStore {
     let mut settings = configured(RedisTopology::Standalone(redis.address()));
     settings.encryption_key = SecretSlice::from(vec![current; 32]);
     settings.previous_encryption_key = previous.map(|key| SecretSlice::from(vec![key; 32]));
-    made(&settings)
+    redis_store(&settings)
 }
 
 /// Settings without TLS and login.
@@ -94,11 +94,11 @@ pub fn login(username: Option<&str>, password: &str) -> RedisLogin {
 }
 
 /// TLS that trusts this authority alone.
-pub fn trusting(authority: &Authority) -> RedisTls {
+pub fn tls_trusting(authority: &Authority) -> RedisTls {
     RedisTls { ca: Some(authority.certificate.clone()), client_certificate: None }
 }
 
-pub fn made(settings: &Configured) -> RedisStore {
+pub fn redis_store(settings: &Configured) -> RedisStore {
     install_cryptography();
     RedisStore::new(settings, &Metrics::new("test", "test").unwrap()).unwrap()
 }
@@ -120,7 +120,7 @@ async fn locked(store: &dyn SessionStore, session: &Session) -> FencingToken {
 
 #[tokio::test]
 async fn session_is_found_by_its_tokens_only() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         store.insert(session(1), 77).await.unwrap();
         let LookupResult::Session(found, used_at) = store.find(&[1; 32]).await.unwrap() else { panic!() };
         assert_eq!((found.id, found.refresh_token.expose_secret(), used_at), (SessionId([1; 16]), "refresh", 77));
@@ -131,7 +131,7 @@ async fn session_is_found_by_its_tokens_only() {
 
 #[tokio::test]
 async fn session_is_found_by_refresh_tokens_held_by_callers() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let now = unix_now();
         let first = Arc::new(Session::clone(&session(1)).with_caller_refresh_token([101; 32], None, now));
         store.insert(Arc::clone(&first), 1).await.unwrap();
@@ -184,7 +184,7 @@ async fn session_held_by_caller_is_kept_while_idle() {
 
 #[tokio::test]
 async fn lock_is_exclusive_until_unlock_or_end_of_lease() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
         let first = locked(store, &session).await;
@@ -204,7 +204,7 @@ async fn lock_is_exclusive_until_unlock_or_end_of_lease() {
 
 #[tokio::test]
 async fn replace_requires_previous_version_and_releases_lock() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 1).await.unwrap();
         let fencing_token = locked(store, &session).await;
@@ -225,7 +225,7 @@ async fn replace_requires_previous_version_and_releases_lock() {
 
 #[tokio::test]
 async fn session_is_found_by_first_and_recent_tokens() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let mut newest = session(1);
         store.insert(Arc::clone(&newest), 1).await.unwrap();
         for token in 2..30 {
@@ -243,7 +243,7 @@ async fn session_is_found_by_first_and_recent_tokens() {
 
 #[tokio::test]
 async fn ended_sessions_and_tokens_stay_rejected() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let (one, other) = (session(1), session(2));
         for session in [&one, &other] {
             store.insert(Arc::clone(session), 1).await.unwrap();
@@ -276,7 +276,7 @@ fn token_of(session: &Session, digest: TokenDigest, issued_at: u64, after: Optio
 
 #[tokio::test]
 async fn revocation_covers_earlier_sessions_of_usid_and_no_later_ones() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let (now, keys) = (unix_now(), session(1).revocation_keys());
         assert_eq!(store.revocations(&keys).await.unwrap(), Revocations::default());
         let of_one_usid = |number| {
@@ -314,7 +314,7 @@ async fn revocation_covers_earlier_sessions_of_usid_and_no_later_ones() {
 
 #[tokio::test]
 async fn token_without_session_is_revoked_by_issue_time_unless_known_later() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let (now, whose) = (unix_now(), session(1));
         let keys = whose.revocation_keys();
         let end = store.revoke(token_of(&whose, [1; 32], now - 60, None), now).await.unwrap();
@@ -343,7 +343,7 @@ fn second_after(end: Revocation) -> Epoch {
 
 #[tokio::test]
 async fn customer_revocation_covers_other_usids_and_no_later_login() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let other = session(2);
         for session in [session(1), Arc::clone(&other)] {
             store.insert(session, 1).await.unwrap();
@@ -365,7 +365,7 @@ async fn customer_revocation_covers_other_usids_and_no_later_login() {
 
 #[tokio::test]
 async fn refresh_token_held_by_caller_ends_with_session() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let handed = Arc::new(Session::clone(&session(1)).with_caller_refresh_token([101; 32], None, unix_now()));
         store.insert(Arc::clone(&handed), 1).await.unwrap();
         store.revoke(RevocationTarget::Session(&handed), unix_now()).await.unwrap();
@@ -393,7 +393,7 @@ async fn unlisted_old_token_of_ended_session_is_gone() {
 #[tokio::test]
 async fn revocation_survives_key_rotation() {
     let redis = Redis::start().await;
-    let (before, rotating) = (under_keys(&redis, 1, None), under_keys(&redis, 2, Some(1)));
+    let (before, rotating) = (store_with_keys(&redis, 1, None), store_with_keys(&redis, 2, Some(1)));
     let end = before.revoke(RevocationTarget::Session(&session(1)), 100).await.unwrap();
     let keys = session(1).revocation_keys();
     assert_eq!(rotating.revocations(&keys).await.unwrap().session, end);
@@ -431,7 +431,7 @@ async fn concurrent_refresh_and_revocation_leave_no_session() {
 
 #[tokio::test]
 async fn latest_use_is_kept() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 10).await.unwrap();
         for used_at in [20, 15] {
@@ -444,7 +444,7 @@ async fn latest_use_is_kept() {
 
 #[tokio::test]
 async fn login_slots_are_granted_in_sequence() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let turn = async |who: &[u8]| {
             store.reserve_login_slot(who, Duration::from_secs(10), Duration::from_secs(15)).await.unwrap()
         };
@@ -458,7 +458,7 @@ async fn login_slots_are_granted_in_sequence() {
 
 #[tokio::test]
 async fn token_bucket_is_spent_once_and_refills() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         let slow = BucketConfig { capacity: 5, refill_interval: Duration::from_secs(60) };
         let take = async |what: &[u8], amount, leave| store.acquire_tokens(what, slow, amount, leave).await.unwrap();
         assert_eq!(take(b"a", 2, 2).await, Ok(()));
@@ -506,7 +506,7 @@ async fn token_bucket_refills_after_server_clock_change() {
 
 #[tokio::test]
 async fn value_is_kept_under_its_name_for_its_ttl() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         assert_eq!(store.get_value(b"a").await.unwrap(), None);
         for value in [b"one".as_slice(), b"two"] {
             store.put_value(b"a", value, LEASE).await.unwrap();
@@ -523,7 +523,7 @@ async fn value_is_kept_under_its_name_for_its_ttl() {
 #[tokio::test]
 async fn forged_or_moved_value_is_rejected() {
     let redis = Redis::start().await;
-    let (store, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
+    let (store, stranger) = (store_with_keys(&redis, 1, None), store_with_keys(&redis, 2, None));
     store.put_value(b"a", b"genuine", LEASE).await.unwrap();
     let names = async || redis.run::<Vec<String>>(redis::cmd("KEYS").arg("test:k:*")).await;
     let a = names().await.remove(0);
@@ -542,7 +542,11 @@ async fn forged_or_moved_value_is_rejected() {
     assert!(store.get_value(b"a").await.is_err());
     redis.run::<()>(redis::cmd("SET").arg(&a).arg(genuine)).await;
     assert_eq!(store.get_value(b"a").await.unwrap().unwrap(), b"genuine");
-    assert_eq!(under_keys(&redis, 3, Some(1)).get_value(b"a").await.unwrap().unwrap(), b"genuine", "after a rotation");
+    assert_eq!(
+        store_with_keys(&redis, 3, Some(1)).get_value(b"a").await.unwrap().unwrap(),
+        b"genuine",
+        "after a rotation"
+    );
 }
 
 #[tokio::test]
@@ -567,7 +571,7 @@ async fn store_follows_sentinel_to_next_master() {
     let mut master = Redis::start().await;
     let follower = Redis::start_with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
     let sentinel = Redis::sentinel(&master).await;
-    let store = made(&configured(RedisTopology::Sentinel {
+    let store = redis_store(&configured(RedisTopology::Sentinel {
         sentinels: vec![sentinel.address()],
         master: "shop".into(),
         login: RedisLogin::default(),
@@ -595,7 +599,7 @@ async fn store_follows_sentinel_to_next_master() {
 #[tokio::test]
 async fn revocation_under_another_key_is_found() {
     let redis = Redis::start().await;
-    let (before, after) = (under_keys(&redis, 1, Some(2)), under_keys(&redis, 2, Some(1)));
+    let (before, after) = (store_with_keys(&redis, 1, Some(2)), store_with_keys(&redis, 2, Some(1)));
     before.insert(session(1), 1).await.unwrap();
     assert!(
         matches!(after.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)),
@@ -608,7 +612,7 @@ async fn revocation_under_another_key_is_found() {
 #[tokio::test]
 async fn unreadable_news_does_not_hide_other_news() {
     let redis = Redis::start().await;
-    let (one, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 2, None));
+    let (one, stranger) = (store_with_keys(&redis, 1, None), store_with_keys(&redis, 2, None));
     let mut cursor = Cursor::default();
     assert_eq!(one.revocations_since(&mut cursor).await.unwrap(), RevocationEvents::default());
     stranger.revoke_token(&[5; 32]).await.unwrap();
@@ -641,19 +645,19 @@ async fn token_pointers_last_as_long_as_newest_refresh_token() {
 #[tokio::test]
 async fn customer_sessions_survive_key_rotation() {
     let redis = Redis::start().await;
-    under_keys(&redis, 1, None).insert(session(1), 1).await.unwrap();
-    let rotating = under_keys(&redis, 2, Some(1));
+    store_with_keys(&redis, 1, None).insert(session(1), 1).await.unwrap();
+    let rotating = store_with_keys(&redis, 2, Some(1));
     assert!(matches!(rotating.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)));
     let fencing_token = locked(&rotating, &session(1)).await;
     rotating.replace(refreshed(&session(1), 9), fencing_token).await.unwrap();
-    let (rotated, owner) = (under_keys(&redis, 2, None), session(1).owner.clone());
+    let (rotated, owner) = (store_with_keys(&redis, 2, None), session(1).owner.clone());
     end_all(&rotated, &owner).await.unwrap();
     assert!(matches!(rotated.find(&[1; 32]).await.unwrap(), LookupResult::Revoked));
 }
 
 #[tokio::test]
 async fn late_insert_does_not_restore_ended_session() {
-    of_each(async |store| {
+    with_each_store(async |store| {
         store.revoke(RevocationTarget::Session(&session(1)), unix_now()).await.unwrap();
         store.insert(session(1), 1).await.unwrap();
         assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Revoked));
@@ -695,7 +699,7 @@ async fn redis_user_database_and_prefix_are_respected() {
     let of = |password: &str| {
         let mut settings = configured(RedisTopology::Standalone(redis.address()));
         (settings.login, settings.database) = (login(Some("gateway"), password), 3);
-        made(&settings)
+        redis_store(&settings)
     };
     let store = of("pa ss");
     store.insert(session(1), 1).await.unwrap();
@@ -734,8 +738,8 @@ async fn redis_over_tls_is_verified() {
     let _redis = Redis::start_with(&arguments).await;
     let of = |authority: &Authority| {
         let mut settings = configured(RedisTopology::Standalone(RedisAddress::Tcp("localhost".into(), port)));
-        settings.tls = Some(trusting(authority));
-        made(&settings)
+        settings.tls = Some(tls_trusting(authority));
+        redis_store(&settings)
     };
     let store = of(&authority);
     store.insert(session(1), 1).await.unwrap();

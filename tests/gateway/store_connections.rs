@@ -15,23 +15,23 @@ use shopper_gateway::{
 
 use crate::{
     redis::Redis,
-    store::{configured, login, made, session, trusting},
+    store::{configured, login, redis_store, session, tls_trusting},
     tls::authority::{Authority, Issued, text},
     world::{eventually, install_cryptography},
 };
 
 /// A host that has no address: RFC 2606, section 2.
-const NOWHERE: &str = "no-such-host.invalid";
+const UNROUTABLE: &str = "no-such-host.invalid";
 
 fn tcp(host: &str, port: u16) -> RedisAddress {
     RedisAddress::Tcp(host.into(), port)
 }
 
-fn one(address: RedisAddress) -> Configured {
+fn single_server(address: RedisAddress) -> Configured {
     configured(RedisTopology::Standalone(address))
 }
 
-fn watched(sentinels: Vec<RedisAddress>, login: RedisLogin, tls: Option<RedisTls>) -> Configured {
+fn behind_sentinels(sentinels: Vec<RedisAddress>, login: RedisLogin, tls: Option<RedisTls>) -> Configured {
     configured(RedisTopology::Sentinel { sentinels, master: "shop".into(), login, tls })
 }
 
@@ -42,7 +42,7 @@ fn free_port() -> u16 {
 
 /// Why a store with these settings cannot be used.
 async fn outage(settings: &Configured) -> Option<Outage> {
-    let store = made(settings);
+    let store = redis_store(settings);
     let _ = store.find(&[1; 32]).await;
     store.state().outage
 }
@@ -51,8 +51,8 @@ async fn cause(settings: &Configured) -> Option<Cause> {
     outage(settings).await.map(|outage| outage.cause)
 }
 
-async fn works(settings: &Configured) {
-    let store = made(settings);
+async fn assert_connects(settings: &Configured) {
+    let store = redis_store(settings);
     eventually("the store takes a session", async || store.insert(session(1), 1).await.is_ok()).await;
     assert!(matches!(store.find(&[1; 32]).await.unwrap(), LookupResult::Session(..)));
 }
@@ -81,18 +81,18 @@ fn tls_arguments(authority: &Authority, issued: &Issued, port: u16, client_certi
 #[tokio::test]
 async fn wrong_missing_or_unexpected_password_is_reported() {
     let guarded = Redis::start_with(&["--requirepass", "right"]).await;
-    let of = |login: RedisLogin| Configured { login, ..one(guarded.address()) };
-    works(&of(login(None, "right"))).await;
+    let of = |login: RedisLogin| Configured { login, ..single_server(guarded.address()) };
+    assert_connects(&of(login(None, "right"))).await;
     assert_eq!(cause(&of(login(None, "wrong"))).await, Some(Cause::PasswordRefused));
     assert_eq!(cause(&of(login(Some("nobody"), "right"))).await, Some(Cause::PasswordRefused));
     assert_eq!(cause(&of(RedisLogin::default())).await, Some(Cause::PasswordMissing));
     let open = Redis::start().await;
-    let of = Configured { login: login(None, "right"), ..one(open.address()) };
+    let of = Configured { login: login(None, "right"), ..single_server(open.address()) };
     assert_eq!(cause(&of).await, Some(Cause::PasswordUnexpected));
     let cluster = Redis::cluster().await;
     cluster.run::<()>(cmd("CONFIG").arg("SET").arg("requirepass").arg("right")).await;
     let of = |login: RedisLogin| Configured { login, ..configured(RedisTopology::Cluster(vec![cluster.address()])) };
-    works(&of(login(None, "right"))).await;
+    assert_connects(&of(login(None, "right"))).await;
     assert_eq!(cause(&of(login(None, "wrong"))).await, Some(Cause::PasswordRefused));
     assert_eq!(cause(&of(RedisLogin::default())).await, Some(Cause::PasswordMissing));
 }
@@ -101,15 +101,24 @@ async fn wrong_missing_or_unexpected_password_is_reported() {
 async fn unreachable_unknown_or_wrong_kind_of_address_is_reported() {
     let redis = Redis::start().await;
     let cluster = Redis::cluster().await;
-    assert_eq!(cause(&one(tcp("127.0.0.1", free_port()))).await, Some(Cause::ConnectionRefused));
-    assert_eq!(cause(&one(tcp(NOWHERE, 6379))).await, Some(Cause::NameUnresolved));
+    assert_eq!(cause(&single_server(tcp("127.0.0.1", free_port()))).await, Some(Cause::ConnectionRefused));
+    assert_eq!(cause(&single_server(tcp(UNROUTABLE, 6379))).await, Some(Cause::NameUnresolved));
     let of_cluster = |address: RedisAddress| configured(RedisTopology::Cluster(vec![address]));
     assert_eq!(cause(&of_cluster(tcp("127.0.0.1", free_port()))).await, Some(Cause::ConnectionRefused));
-    assert_eq!(cause(&of_cluster(tcp(NOWHERE, 6379))).await, Some(Cause::NameUnresolved));
+    assert_eq!(cause(&of_cluster(tcp(UNROUTABLE, 6379))).await, Some(Cause::NameUnresolved));
     assert_eq!(cause(&of_cluster(redis.address())).await, Some(Cause::TopologyWrong));
-    assert_eq!(cause(&Configured { database: 1, ..one(cluster.address()) }).await, Some(Cause::TopologyWrong));
-    assert_eq!(cause(&Configured { database: 999, ..one(redis.address()) }).await, Some(Cause::DatabaseUnknown));
-    assert_eq!(cause(&watched(vec![redis.address()], RedisLogin::default(), None)).await, Some(Cause::NotSentinel));
+    assert_eq!(
+        cause(&Configured { database: 1, ..single_server(cluster.address()) }).await,
+        Some(Cause::TopologyWrong)
+    );
+    assert_eq!(
+        cause(&Configured { database: 999, ..single_server(redis.address()) }).await,
+        Some(Cause::DatabaseUnknown)
+    );
+    assert_eq!(
+        cause(&behind_sentinels(vec![redis.address()], RedisLogin::default(), None)).await,
+        Some(Cause::NotSentinel)
+    );
 }
 
 #[tokio::test]
@@ -118,9 +127,9 @@ async fn silent_server_times_out() {
     let settings = Configured {
         timeout: Duration::from_millis(50),
         login: login(None, "x"),
-        ..one(tcp("127.0.0.1", listener.local_addr().unwrap().port()))
+        ..single_server(tcp("127.0.0.1", listener.local_addr().unwrap().port()))
     };
-    let store = made(&settings);
+    let store = redis_store(&settings);
     eventually("the store says so", async || {
         let _ = store.find(&[1; 32]).await;
         store.state().outage == Some(Outage::of_redis(Cause::TimedOut))
@@ -134,7 +143,7 @@ async fn server_with_too_many_connections_is_reported() {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut held = client.get_multiplexed_async_connection().await.unwrap();
     cmd("CONFIG").arg("SET").arg("maxclients").arg(1).query_async::<()>(&mut held).await.unwrap();
-    assert_eq!(cause(&one(redis.address())).await, Some(Cause::TooManyClients));
+    assert_eq!(cause(&single_server(redis.address())).await, Some(Cause::TooManyClients));
 }
 
 #[tokio::test]
@@ -142,10 +151,10 @@ async fn untrusted_or_misnamed_certificate_is_reported() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (redis, port) = tls_server(&authority, &authority.server(), "no").await;
     let of = |host: &str, port: u16, authority: &Authority| Configured {
-        tls: Some(trusting(authority)),
-        ..one(tcp(host, port))
+        tls: Some(tls_trusting(authority)),
+        ..single_server(tcp(host, port))
     };
-    works(&of("localhost", port, &authority)).await;
+    assert_connects(&of("localhost", port, &authority)).await;
     assert_eq!(cause(&of("localhost", port, &stranger)).await, Some(Cause::CertificateUntrusted));
     assert_eq!(
         cause(&of("127.0.0.2", port, &authority)).await,
@@ -153,13 +162,13 @@ async fn untrusted_or_misnamed_certificate_is_reported() {
         "control: bound to one"
     );
     let quick = |settings: Configured| Configured { timeout: Duration::from_millis(50), ..settings };
-    let without_tls = made(&quick(of("localhost", redis.port, &authority)));
+    let without_tls = redis_store(&quick(of("localhost", redis.port, &authority)));
     eventually("the store says that no TLS is spoken there", async || {
         let _ = without_tls.find(&[1; 32]).await;
         without_tls.state().outage == Some(Outage::of_redis(Cause::TlsNotSpoken))
     })
     .await;
-    let with_tls = made(&quick(one(tcp("localhost", port))));
+    let with_tls = redis_store(&quick(single_server(tcp("localhost", port))));
     eventually("the store says that a TLS port closes", async || {
         let _ = with_tls.find(&[1; 32]).await;
         with_tls.state().outage == Some(Outage::of_redis(Cause::ConnectionLost))
@@ -169,7 +178,7 @@ async fn untrusted_or_misnamed_certificate_is_reported() {
     let (_elsewhere, port) = tls_server(&authority, &elsewhere, "no").await;
     assert_eq!(cause(&of("localhost", port, &authority)).await, Some(Cause::CertificateName));
     let in_cluster = |port: u16, authority: &Authority| Configured {
-        tls: Some(trusting(authority)),
+        tls: Some(tls_trusting(authority)),
         ..configured(RedisTopology::Cluster(vec![tcp("localhost", port)]))
     };
     assert_eq!(cause(&in_cluster(port, &authority)).await, Some(Cause::CertificateName));
@@ -181,14 +190,14 @@ async fn client_certificate_is_read_again_for_each_connection() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (mut redis, port) = tls_server(&authority, &authority.server(), "yes").await;
     let with = |issued: Option<(PathBuf, PathBuf)>| {
-        let tls = RedisTls { client_certificate: issued, ..trusting(&authority) };
-        Configured { tls: Some(tls), ..one(tcp("localhost", port)) }
+        let tls = RedisTls { client_certificate: issued, ..tls_trusting(&authority) };
+        Configured { tls: Some(tls), ..single_server(tcp("localhost", port)) }
     };
     let (own, other) = (authority.client(), stranger.client());
     let files = |issued: &Issued| Some((issued.certificate.clone(), issued.private_key.clone()));
-    works(&with(files(&own))).await;
+    assert_connects(&with(files(&own))).await;
     for refused in [with(None), with(files(&other))] {
-        let store = made(&refused);
+        let store = redis_store(&refused);
         eventually("the store says that its certificate is refused", async || {
             let _ = store.find(&[1; 32]).await;
             store.state().outage == Some(Outage::of_redis(Cause::ClientCertificateRefused))
@@ -204,7 +213,7 @@ async fn client_certificate_is_read_again_for_each_connection() {
         std::fs::copy(&issued.private_key, &place.1).unwrap();
     };
     put(&other);
-    let store = made(&with(Some(place.clone())));
+    let store = redis_store(&with(Some(place.clone())));
     assert!(store.find(&[1; 32]).await.is_err());
     put(&own);
     eventually("the store is reached", async || store.find(&[1; 32]).await.is_ok()).await;
@@ -217,7 +226,7 @@ async fn client_certificate_is_read_again_for_each_connection() {
     };
     let pair = (windows(&own.certificate, "windows.pem"), windows(&own.private_key, "windows.key"));
     let tls = RedisTls { ca: Some(windows(&authority.certificate, "windows-ca.pem")), client_certificate: Some(pair) };
-    works(&Configured { tls: Some(tls), ..one(tcp("localhost.", port)) }).await;
+    assert_connects(&Configured { tls: Some(tls), ..single_server(tcp("localhost.", port)) }).await;
     redis.kill();
 }
 
@@ -244,12 +253,12 @@ fn unusable_file_error_names_config_key() {
         (&good, pair(&own.certificate, &other.private_key), "store.private_key: "),
     ] {
         let tls = RedisTls { ca: Some(ca.clone()), client_certificate };
-        let settings = Configured { tls: Some(tls), ..one(tcp("localhost", 1)) };
+        let settings = Configured { tls: Some(tls), ..single_server(tcp("localhost", 1)) };
         let error = RedisStore::new(&settings, &Metrics::new("test", "test").unwrap()).unwrap_err().to_string();
         assert!(error.starts_with(key), "{error}");
     }
     let fits = RedisTls { ca: Some(good), client_certificate: pair(&own.certificate, &own.private_key) };
-    made(&Configured { tls: Some(fits), ..one(tcp("localhost", 1)) });
+    redis_store(&Configured { tls: Some(fits), ..single_server(tcp("localhost", 1)) });
 }
 
 #[tokio::test]
@@ -257,8 +266,8 @@ async fn unix_socket_works_and_missing_one_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("redis.sock");
     let _redis = Redis::start_with(&["--unixsocket", text(&path), "--unixsocketperm", "700"]).await;
-    let of = |path: &Path| one(RedisAddress::Unix(path.to_owned()));
-    works(&Configured { database: 2, ..of(&path) }).await;
+    let of = |path: &Path| single_server(RedisAddress::Unix(path.to_owned()));
+    assert_connects(&Configured { database: 2, ..of(&path) }).await;
     assert_eq!(cause(&of(&folder.path().join("other.sock"))).await, Some(Cause::SocketMissing));
     std::fs::write(folder.path().join("file"), "").unwrap();
     assert_eq!(cause(&of(&folder.path().join("file"))).await, Some(Cause::ConnectionRefused));
@@ -268,18 +277,18 @@ async fn unix_socket_works_and_missing_one_is_reported() {
 async fn ipv6_works_standalone_in_cluster_and_through_sentinels() {
     let loopback = ["--bind", "127.0.0.1 ::1"];
     let redis = Redis::start_with(&loopback).await;
-    works(&one(tcp("::1", redis.port))).await;
+    assert_connects(&single_server(tcp("::1", redis.port))).await;
     let port = redis.port;
     let sentinel = Redis::sentinel_with(&redis, "bind 127.0.0.1 ::1\nprotected-mode no").await;
-    works(&watched(vec![tcp("::1", sentinel.port)], RedisLogin::default(), None)).await;
+    assert_connects(&behind_sentinels(vec![tcp("::1", sentinel.port)], RedisLogin::default(), None)).await;
     let named = Redis::sentinel_with(&redis, &format!("sentinel monitor six ::1 {port} 1")).await;
-    let mut settings = watched(vec![named.address()], RedisLogin::default(), None);
+    let mut settings = behind_sentinels(vec![named.address()], RedisLogin::default(), None);
     if let RedisTopology::Sentinel { master, .. } = &mut settings.topology {
         *master = "six".into();
     }
-    works(&settings).await;
+    assert_connects(&settings).await;
     let cluster = Redis::cluster_with(&["--bind", "::1 127.0.0.1", "--cluster-announce-ip", "::1"]).await;
-    works(&configured(RedisTopology::Cluster(vec![tcp("::1", cluster.port)]))).await;
+    assert_connects(&configured(RedisTopology::Cluster(vec![tcp("::1", cluster.port)]))).await;
 }
 
 #[tokio::test]
@@ -293,12 +302,12 @@ async fn sentinels_with_password_are_authenticated() {
     let user = Redis::sentinel_with(&master, &format!("{shop}\n{rules}")).await;
     let of = |sentinel: &Redis, own: RedisLogin| Configured {
         login: login(None, "of-redis"),
-        ..watched(vec![sentinel.address()], own, None)
+        ..behind_sentinels(vec![sentinel.address()], own, None)
     };
-    works(&of(&open, RedisLogin::default())).await;
-    works(&of(&same, RedisLogin::default())).await;
-    works(&of(&own, login(None, "of-sentinel"))).await;
-    works(&of(&user, login(Some("gateway"), "of-user"))).await;
+    assert_connects(&of(&open, RedisLogin::default())).await;
+    assert_connects(&of(&same, RedisLogin::default())).await;
+    assert_connects(&of(&own, login(None, "of-sentinel"))).await;
+    assert_connects(&of(&user, login(Some("gateway"), "of-user"))).await;
     let refused = Some(Outage::of_sentinel(Cause::PasswordRefused));
     assert_eq!(outage(&of(&own, login(None, "wrong"))).await, refused);
     assert_eq!(outage(&of(&own, RedisLogin::default())).await, refused, "the password of Redis");
@@ -314,28 +323,28 @@ async fn unreachable_sentinels_and_unknown_master_are_reported() {
     let master = Redis::start().await;
     let sentinel = Redis::sentinel(&master).await;
     let of = |sentinels: Vec<RedisAddress>, name: &str| {
-        let mut settings = watched(sentinels, RedisLogin::default(), None);
+        let mut settings = behind_sentinels(sentinels, RedisLogin::default(), None);
         if let RedisTopology::Sentinel { master, .. } = &mut settings.topology {
             *master = name.into();
         }
         settings
     };
     let down = || tcp("127.0.0.1", free_port());
-    works(&of(vec![down(), tcp(NOWHERE, 1), sentinel.address()], "shop")).await;
+    assert_connects(&of(vec![down(), tcp(UNROUTABLE, 1), sentinel.address()], "shop")).await;
     assert_eq!(outage(&of(vec![sentinel.address()], "other")).await, Some(Outage::of_sentinel(Cause::MasterUnknown)));
     assert_eq!(
         outage(&of(vec![down(), sentinel.address()], "other")).await,
         Some(Outage::of_sentinel(Cause::MasterUnknown))
     );
     assert_eq!(outage(&of(vec![down()], "shop")).await, Some(Outage::of_sentinel(Cause::ConnectionRefused)));
-    assert_eq!(outage(&of(vec![tcp(NOWHERE, 1)], "shop")).await, Some(Outage::of_sentinel(Cause::NameUnresolved)));
+    assert_eq!(outage(&of(vec![tcp(UNROUTABLE, 1)], "shop")).await, Some(Outage::of_sentinel(Cause::NameUnresolved)));
     // A Sentinel whose packets are dropped does not use up the time of the others.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = tcp("127.0.0.1", listener.local_addr().unwrap().port());
-    works(&of(vec![silent.clone(), sentinel.address()], "shop")).await;
+    assert_connects(&of(vec![silent.clone(), sentinel.address()], "shop")).await;
     let mut unknown = of(vec![silent, sentinel.address()], "other");
     unknown.timeout = Duration::from_millis(100);
-    let store = made(&unknown);
+    let store = redis_store(&unknown);
     eventually("the Sentinel that answers says why", async || {
         let _ = store.find(&[1; 32]).await;
         store.state().outage == Some(Outage::of_sentinel(Cause::MasterUnknown))
@@ -356,16 +365,17 @@ async fn sentinels_have_separate_tls_settings() {
     let sentinel = Redis::sentinel_with(&master, &own).await;
     // Redis without TLS, Sentinels with, and an authority of their own.
     let sentinels = vec![tcp("localhost", tls)];
-    works(&watched(sentinels.clone(), RedisLogin::default(), Some(trusting(&of_sentinels)))).await;
-    let wrong = watched(sentinels, RedisLogin::default(), Some(trusting(&of_redis)));
+    assert_connects(&behind_sentinels(sentinels.clone(), RedisLogin::default(), Some(tls_trusting(&of_sentinels))))
+        .await;
+    let wrong = behind_sentinels(sentinels, RedisLogin::default(), Some(tls_trusting(&of_redis)));
     assert_eq!(outage(&wrong).await, Some(Outage::of_sentinel(Cause::CertificateUntrusted)));
     // And the reverse.
     let secure = Redis::sentinel_with(&master, &format!("sentinel monitor secure 127.0.0.1 {port} 1")).await;
-    let mut settings = watched(vec![secure.address()], RedisLogin::default(), None);
-    settings.tls = Some(trusting(&of_redis));
+    let mut settings = behind_sentinels(vec![secure.address()], RedisLogin::default(), None);
+    settings.tls = Some(tls_trusting(&of_redis));
     if let RedisTopology::Sentinel { master, .. } = &mut settings.topology {
         *master = "secure".into();
     }
-    works(&settings).await;
+    assert_connects(&settings).await;
     drop((sentinel, plain));
 }

@@ -15,7 +15,7 @@ use shopper_gateway::{
 
 use crate::{
     redis::Redis,
-    store::{configured, login, made, session, under_keys},
+    store::{configured, login, redis_store, session, store_with_keys},
 };
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const COMMANDS: &str = "GET SET DEL EXPIREAT PEXPIREAT TTL HSET HGET HMGET HINCRBY EXISTS SADD SREM SMEMBERS XADD XRANGE \
                         XREVRANGE EVALSHA SCRIPT TIME";
 /// Keys that may stand without an end, by what follows the prefix. There is none.
-const ENDLESS: [&str; 0] = [];
+const WITHOUT_EXPIRY: [&str; 0] = [];
 
 async fn fencing_token(store: &RedisStore, session: &Session) -> FencingToken {
     match store.lock(session, LEASE).await.unwrap() {
@@ -75,7 +75,7 @@ async fn write_everything(store: &RedisStore) {
 }
 
 /// Names and the rest of their lives in seconds; -1 for one without an end.
-async fn lives(redis: &Redis) -> Vec<(String, i64)> {
+async fn key_lifetimes(redis: &Redis) -> Vec<(String, i64)> {
     let mut lives = Vec::new();
     for name in redis.run::<Vec<String>>(cmd("KEYS").arg("*")).await {
         lives.push((name.clone(), redis.run::<i64>(cmd("TTL").arg(&name)).await));
@@ -92,9 +92,9 @@ async fn every_redis_key_has_a_ttl() {
         } else {
             RedisTopology::Standalone(redis.address())
         };
-        let store = made(&configured(topology));
+        let store = redis_store(&configured(topology));
         write_everything(&store).await;
-        let lives = lives(&redis).await;
+        let lives = key_lifetimes(&redis).await;
         // Each kind of the table in `store/redis.rs` is among them.
         for kind in [
             "test:t:",
@@ -114,7 +114,7 @@ async fn every_redis_key_has_a_ttl() {
             assert!(lives.iter().any(|(name, _)| name.ends_with(suffix)), "{suffix}: {lives:?}");
         }
         for (name, life) in &lives {
-            let is_endless = ENDLESS.iter().any(|endless| name.strip_prefix("test:") == Some(endless));
+            let is_endless = WITHOUT_EXPIRY.iter().any(|endless| name.strip_prefix("test:") == Some(endless));
             assert!(*life > 0 || is_endless, "{name} has no end: {life}");
             assert!(*life <= 90 * 24 * 3600, "{name}: {life}");
         }
@@ -137,7 +137,7 @@ async fn forbidden_command_is_reported_and_leaves_no_keys() {
         redis.run::<()>(&user(&name, forbidden)).await;
         let mut settings = configured(RedisTopology::Standalone(redis.address()));
         settings.login = login(Some(&name), "pw");
-        let tried = made(&settings).check_commands().await;
+        let tried = redis_store(&settings).check_commands().await;
         match forbidden {
             Some(forbidden) => {
                 let refused = tried.unwrap_err();
@@ -148,7 +148,7 @@ async fn forbidden_command_is_reported_and_leaves_no_keys() {
             None => tried.unwrap(),
         }
         // What may not delete leaves what ends by itself.
-        let left: Vec<_> = lives(&redis).await;
+        let left: Vec<_> = key_lifetimes(&redis).await;
         assert!(left.is_empty() || forbidden == Some("DEL"), "{forbidden:?}: {left:?}");
         assert!(left.iter().all(|(_, life)| *life > 0), "{forbidden:?}: {left:?}");
     }
@@ -160,27 +160,28 @@ async fn keys_outside_allowed_prefix_are_an_outage() {
     redis.run::<()>(cmd("ACL").arg("SETUSER").arg("gateway").arg(&["ON", ">pw", "~other:*", "+@all"])).await;
     let mut settings = configured(RedisTopology::Standalone(redis.address()));
     settings.login = login(Some("gateway"), "pw");
-    let refused = made(&settings).check_commands().await.unwrap_err();
+    let refused = redis_store(&settings).check_commands().await.unwrap_err();
     assert_eq!(refused.outage, Some(Outage::of_redis(Cause::PermissionDenied)));
 }
 
-fn is_other(check: &KeyCheck) -> bool {
+fn is_other_key(check: &KeyCheck) -> bool {
     matches!(check, KeyCheck::Mismatch { .. })
 }
 
 #[tokio::test]
 async fn gateway_with_another_encryption_key_detects_mismatch_and_fleet_does_not() {
     let redis = Redis::start().await;
-    let (one, two, stranger) = (under_keys(&redis, 1, None), under_keys(&redis, 1, None), under_keys(&redis, 9, None));
+    let (one, two, stranger) =
+        (store_with_keys(&redis, 1, None), store_with_keys(&redis, 1, None), store_with_keys(&redis, 9, None));
     assert_eq!(stranger.check_key(false).await, Ok(KeyCheck::Unknown), "a check writes nothing");
-    assert_eq!(lives(&redis).await, []);
+    assert_eq!(key_lifetimes(&redis).await, []);
     assert_eq!(one.check_key(true).await, Ok(KeyCheck::Match));
     assert_eq!(two.check_key(true).await, Ok(KeyCheck::Match));
     for registers in [false, true] {
         let check = stranger.check_key(registers).await.unwrap();
         let KeyCheck::Mismatch { own, stored } = &check else { panic!("{check:?}") };
         assert!(own != stored && check.to_string().contains("store.encryption_key"), "{check}");
-        assert!(is_other(&stranger.state().key));
+        assert!(is_other_key(&stranger.state().key));
     }
     assert_eq!(one.check_key(true).await, Ok(KeyCheck::Match));
     // A fleet that begins anew with another key on purpose takes the value away.
@@ -194,10 +195,10 @@ async fn rolling_encryption_key_replacement_reports_no_mismatch() {
     let redis = Redis::start().await;
     // By the steps of OPERATIONS.md, two gateways, one after the other; each checks its key all the time.
     let steps: [(u8, Option<u8>); 4] = [(1, None), (1, Some(2)), (2, Some(1)), (2, None)];
-    let mut fleet = [under_keys(&redis, 1, None), under_keys(&redis, 1, None)];
+    let mut fleet = [store_with_keys(&redis, 1, None), store_with_keys(&redis, 1, None)];
     for (current, previous) in steps {
         for replica in [0, 1] {
-            fleet[replica] = under_keys(&redis, current, previous);
+            fleet[replica] = store_with_keys(&redis, current, previous);
             for _ in 0..2 {
                 for gateway in [replica, 1 - replica] {
                     let check = fleet[gateway].check_key(true).await.unwrap();
@@ -206,21 +207,24 @@ async fn rolling_encryption_key_replacement_reports_no_mismatch() {
             }
         }
     }
-    assert!(is_other(&under_keys(&redis, 1, None).check_key(false).await.unwrap()), "the old key alone is another now");
+    assert!(
+        is_other_key(&store_with_keys(&redis, 1, None).check_key(false).await.unwrap()),
+        "the old key alone is another now"
+    );
 }
 
 #[tokio::test]
 async fn forged_key_check_value_is_a_mismatch() {
     let redis = Redis::start().await;
-    let store = under_keys(&redis, 1, None);
+    let store = store_with_keys(&redis, 1, None);
     for text in ["", "x", "key check", "0123456789012345678901234567890123456789"] {
         redis.run::<()>(cmd("SET").arg("test:key").arg(text)).await;
-        assert!(is_other(&store.check_key(true).await.unwrap()), "{text}");
+        assert!(is_other_key(&store.check_key(true).await.unwrap()), "{text}");
     }
     // What the store seals elsewhere is no check value either.
     store.put_value(b"key check", b"key check", LEASE).await.unwrap();
     let names: Vec<String> = redis.run(cmd("KEYS").arg("test:k:*")).await;
     let sealed: Vec<u8> = redis.run(cmd("GET").arg(&names[0])).await;
     redis.run::<()>(cmd("SET").arg("test:key").arg(sealed)).await;
-    assert!(is_other(&store.check_key(true).await.unwrap()));
+    assert!(is_other_key(&store.check_key(true).await.unwrap()));
 }

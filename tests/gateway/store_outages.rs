@@ -23,42 +23,46 @@ use tokio::{
 
 use crate::{
     redis::Redis,
-    store::{configured, made, session},
+    store::{configured, redis_store, session},
     world::{eventually, install_cryptography},
 };
 
 /// How Redis comes to refuse, and how that ends.
-struct Refusal {
+struct RedisFault {
     cause: Cause,
     begin: &'static [&'static [&'static str]],
     end: &'static [&'static [&'static str]],
 }
 
-const REFUSALS: &[Refusal] = &[
-    Refusal {
+const REDIS_FAULTS: &[RedisFault] = &[
+    RedisFault {
         cause: Cause::OutOfMemory,
         begin: &[&["CONFIG", "SET", "maxmemory", "1"]],
         end: &[&["CONFIG", "SET", "maxmemory", "0"]],
     },
-    Refusal {
+    RedisFault {
         cause: Cause::TooFewReplicas,
         begin: &[&["CONFIG", "SET", "min-replicas-to-write", "1"]],
         end: &[&["CONFIG", "SET", "min-replicas-to-write", "0"]],
     },
-    Refusal { cause: Cause::ReadOnly, begin: &[&["REPLICAOF", "127.0.0.1", "1"]], end: &[&["REPLICAOF", "NO", "ONE"]] },
-    Refusal {
+    RedisFault {
+        cause: Cause::ReadOnly,
+        begin: &[&["REPLICAOF", "127.0.0.1", "1"]],
+        end: &[&["REPLICAOF", "NO", "ONE"]],
+    },
+    RedisFault {
         cause: Cause::MasterDown,
         begin: &[&["CONFIG", "SET", "replica-serve-stale-data", "no"], &["REPLICAOF", "127.0.0.1", "1"]],
         end: &[&["REPLICAOF", "NO", "ONE"]],
     },
-    Refusal {
+    RedisFault {
         cause: Cause::PermissionDenied,
         begin: &[&["ACL", "SETUSER", "default", "-hset"]],
         end: &[&["ACL", "SETUSER", "default", "+hset"]],
     },
 ];
 
-async fn all(redis: &Redis, commands: &[&[&str]]) {
+async fn run_all(redis: &Redis, commands: &[&[&str]]) {
     for words in commands {
         let mut command = cmd(words[0]);
         for word in &words[1..] {
@@ -68,7 +72,7 @@ async fn all(redis: &Redis, commands: &[&[&str]]) {
     }
 }
 
-fn measured(topology: RedisTopology) -> (RedisStore, Metrics) {
+fn store_with_metrics(topology: RedisTopology) -> (RedisStore, Metrics) {
     install_cryptography();
     let metrics = Metrics::new("test", "test").unwrap();
     (RedisStore::new(&configured(topology), &metrics).unwrap(), metrics)
@@ -76,12 +80,12 @@ fn measured(topology: RedisTopology) -> (RedisStore, Metrics) {
 
 #[tokio::test]
 async fn rejected_write_marks_store_down_until_writes_succeed() {
-    let tried = REFUSALS.iter().map(async |Refusal { cause, begin, end }| {
+    let tried = REDIS_FAULTS.iter().map(async |RedisFault { cause, begin, end }| {
         let redis = Redis::start().await;
-        let (store, metrics) = measured(RedisTopology::Standalone(redis.address()));
+        let (store, metrics) = store_with_metrics(RedisTopology::Standalone(redis.address()));
         store.insert(session(1), 1).await.unwrap();
         assert_eq!((metrics.store_up.get(), store.state().outage), (1, None));
-        all(&redis, begin).await;
+        run_all(&redis, begin).await;
         assert_eq!(store.insert(session(2), 1).await, Err(StoreError::Unavailable), "{cause:?}");
         assert_eq!((metrics.store_up.get(), store.state().outage), (0, Some(Outage::of_redis(*cause))));
         // What is still answered does not hide it.
@@ -90,7 +94,7 @@ async fn rejected_write_marks_store_down_until_writes_succeed() {
             let _ = store.revocations_since(&mut cursor).await;
             assert_eq!(metrics.store_up.get(), 0, "{cause:?}");
         }
-        all(&redis, end).await;
+        run_all(&redis, end).await;
         eventually("the store is up again", async || {
             let _ = store.revocations_since(&mut cursor).await;
             metrics.store_up.get() == 1
@@ -104,9 +108,9 @@ async fn rejected_write_marks_store_down_until_writes_succeed() {
 #[tokio::test]
 async fn script_rejected_midway_marks_store_down() {
     let redis = Redis::start().await;
-    let (store, metrics) = measured(RedisTopology::Standalone(redis.address()));
+    let (store, metrics) = store_with_metrics(RedisTopology::Standalone(redis.address()));
     store.insert(session(1), 1).await.unwrap();
-    all(&redis, &[&["ACL", "SETUSER", "default", "-hincrby"]]).await;
+    run_all(&redis, &[&["ACL", "SETUSER", "default", "-hincrby"]]).await;
     let lock = store.lock(&session(1), Duration::from_secs(1)).await;
     assert_eq!(lock, Err(StoreError::Unavailable), "the script's command is forbidden, not the script");
     assert_eq!(store.state().outage, Some(Outage::of_redis(Cause::PermissionDenied)));
@@ -116,7 +120,7 @@ async fn script_rejected_midway_marks_store_down() {
 #[tokio::test]
 async fn value_of_wrong_type_is_no_outage() {
     let redis = Redis::start().await;
-    let (store, metrics) = measured(RedisTopology::Standalone(redis.address()));
+    let (store, metrics) = store_with_metrics(RedisTopology::Standalone(redis.address()));
     store.insert(session(1), 1).await.unwrap();
     let keys: Vec<String> = redis.run(cmd("KEYS").arg("test:{*}:s")).await;
     redis.run::<()>(cmd("SET").arg(&keys[0]).arg(1)).await;
@@ -127,9 +131,9 @@ async fn value_of_wrong_type_is_no_outage() {
 #[tokio::test]
 async fn rejected_commands_reconnect_at_most_once_a_second_and_reads_continue() {
     let redis = Redis::start().await;
-    let (store, _) = measured(RedisTopology::Standalone(redis.address()));
+    let (store, _) = store_with_metrics(RedisTopology::Standalone(redis.address()));
     store.insert(session(1), 1).await.unwrap();
-    all(&redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
+    run_all(&redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
     let connections = async || {
         let stats: String = redis.run(cmd("INFO").arg("stats")).await;
         let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
@@ -140,8 +144,8 @@ async fn rejected_commands_reconnect_at_most_once_a_second_and_reads_continue() 
         assert!(store.insert(session(2), 1).await.is_err());
         assert!(matches!(store.find(&[1; 32]).await, Ok(LookupResult::Session(..))), "reads go on");
     }
-    let made = connections().await - before;
-    assert!(made < 20, "{made}");
+    let opened = connections().await - before;
+    assert!(opened < 20, "{opened}");
 }
 
 /// A Sentinel that names the server at this port, and closes no connection to the one before, as real ones do.
@@ -172,7 +176,7 @@ async fn sentinel_that_names(port: Arc<AtomicU16>) -> RedisAddress {
 async fn demoted_master_is_left_for_master_named_by_sentinels() {
     let (before, after) = (Redis::start().await, Redis::start().await);
     let named = Arc::new(AtomicU16::new(before.port));
-    let (store, metrics) = measured(RedisTopology::Sentinel {
+    let (store, metrics) = store_with_metrics(RedisTopology::Sentinel {
         sentinels: vec![sentinel_that_names(Arc::clone(&named)).await],
         master: "shop".into(),
         login: RedisLogin::default(),
@@ -203,9 +207,9 @@ async fn demoted_master_is_left_for_master_named_by_sentinels() {
 #[tokio::test]
 async fn outage_cause_follows_latest_failure() {
     let mut redis = Redis::start().await;
-    let store = Arc::new(made(&configured(RedisTopology::Standalone(redis.address()))));
+    let store = Arc::new(redis_store(&configured(RedisTopology::Standalone(redis.address()))));
     store.insert(session(1), 1).await.unwrap();
-    all(&redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
+    run_all(&redis, &[&["CONFIG", "SET", "maxmemory", "1"]]).await;
     assert!(store.insert(session(2), 1).await.is_err());
     redis.kill();
     eventually("the store says that nothing listens", async || {

@@ -24,19 +24,19 @@ use self::scripted_api::ScriptedApi;
 use crate::world::{Gateway, PUBLIC_CLIENT, World, baskets, install_cryptography, products};
 
 /// More than the gateway collects before it writes an answer of a known length on.
-const BUFFERED: usize = 256 * 1024;
+const BUFFERED_BYTES: usize = 256 * 1024;
 /// Long enough for anything that comes at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A gateway in front of an API that the test plays. The simulator only signs.
-struct Stage {
+struct Fixture {
     world: World,
     api: ScriptedApi,
     token: String,
 }
 
-impl Stage {
-    async fn set(timeouts: &str) -> Self {
+impl Fixture {
+    async fn start(timeouts: &str) -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
         let api = ScriptedApi::start(simulator.slas_jwks().to_string()).await;
@@ -74,8 +74,8 @@ fn callers() -> [Client; 2] {
     [builder().build().unwrap(), builder().http2_prior_knowledge().build().unwrap()]
 }
 
-fn sent(request: RequestBuilder) -> JoinHandle<Response> {
-    tokio::spawn(async { tokio::time::timeout(PATIENCE, request.send()).await.unwrap().unwrap() })
+fn spawn_send(request: RequestBuilder) -> JoinHandle<Response> {
+    tokio::spawn(async { tokio::time::timeout(WAIT_TIMEOUT, request.send()).await.unwrap().unwrap() })
 }
 
 fn refusal(response: &Response) -> (u16, &str) {
@@ -84,7 +84,7 @@ fn refusal(response: &Response) -> (u16, &str) {
 }
 
 async fn chunk(response: &mut Response) -> Option<Bytes> {
-    tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap().unwrap()
+    tokio::time::timeout(WAIT_TIMEOUT, response.chunk()).await.unwrap().unwrap()
 }
 
 /// A request body that a test sends piece by piece.
@@ -104,40 +104,44 @@ impl Body for Pieces {
 
 #[tokio::test]
 async fn response_is_streamed() {
-    let mut stage = Stage::set("").await;
-    let piece = "a".repeat(BUFFERED);
+    let mut fixture = Fixture::start("").await;
+    let piece = "a".repeat(BUFFERED_BYTES);
     let framings = [
-        ("Transfer-Encoding: chunked".to_owned(), format!("{BUFFERED:x}\r\n{piece}\r\n"), "4\r\nlast\r\n0\r\n\r\n"),
-        (format!("Content-Length: {}", BUFFERED + 4), piece, "last"),
+        (
+            "Transfer-Encoding: chunked".to_owned(),
+            format!("{BUFFERED_BYTES:x}\r\n{piece}\r\n"),
+            "4\r\nlast\r\n0\r\n\r\n",
+        ),
+        (format!("Content-Length: {}", BUFFERED_BYTES + 4), piece, "last"),
     ];
     for client in callers() {
         for (field, first, last) in &framings {
-            let waiting = sent(stage.get(&client));
-            let mut exchange = stage.api.request().await;
+            let waiting = spawn_send(fixture.get(&client));
+            let mut exchange = fixture.api.request().await;
             exchange.write(&format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n{first}")).await;
             let mut response = waiting.await.unwrap();
             assert_eq!(response.status(), 200);
             let mut received = 0;
-            while received < BUFFERED / 2 {
+            while received < BUFFERED_BYTES / 2 {
                 received += chunk(&mut response).await.unwrap().len();
             }
             exchange.write(last).await;
             while let Some(chunk) = chunk(&mut response).await {
                 received += chunk.len();
             }
-            assert_eq!(received, BUFFERED + 4);
+            assert_eq!(received, BUFFERED_BYTES + 4);
         }
     }
 }
 
 #[tokio::test]
 async fn request_body_is_streamed() {
-    let mut stage = Stage::set("").await;
+    let mut fixture = Fixture::start("").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();
-        let waiting = sent(stage.post(&client).body(reqwest::Body::wrap(Pieces(body))));
+        let waiting = spawn_send(fixture.post(&client).body(reqwest::Body::wrap(Pieces(body))));
         pieces.send("first".into()).unwrap();
-        let mut exchange = stage.api.request().await;
+        let mut exchange = fixture.api.request().await;
         assert!(exchange.head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "{}", exchange.head);
         exchange.read_until("first").await;
         pieces.send("second".into()).unwrap();
@@ -151,12 +155,12 @@ async fn request_body_is_streamed() {
 
 #[tokio::test]
 async fn response_before_end_of_request_body_is_forwarded() {
-    let mut stage = Stage::set("").await;
+    let mut fixture = Fixture::start("").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();
-        let waiting = sent(stage.post(&client).body(reqwest::Body::wrap(Pieces(body))));
+        let waiting = spawn_send(fixture.post(&client).body(reqwest::Body::wrap(Pieces(body))));
         pieces.send("first".into()).unwrap();
-        let mut exchange = stage.api.request().await;
+        let mut exchange = fixture.api.request().await;
         exchange.read_until("first").await;
         exchange.write("HTTP/1.1 409 Conflict\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}").await;
         let response = waiting.await.unwrap();
@@ -170,10 +174,10 @@ async fn response_before_end_of_request_body_is_forwarded() {
 async fn large_response_is_not_buffered_for_slow_reader() {
     const MEBIBYTE: usize = 1024 * 1024;
     const SIZE: usize = 256 * MEBIBYTE;
-    let mut stage = Stage::set("").await;
+    let mut fixture = Fixture::start("").await;
     for client in callers() {
-        let waiting = sent(stage.get(&client));
-        let mut exchange = stage.api.request().await;
+        let waiting = spawn_send(fixture.get(&client));
+        let mut exchange = fixture.api.request().await;
         exchange.write(&format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await;
         let piece = vec![b'a'; MEBIBYTE];
         let mut written = exchange.stream.write(&piece).await.unwrap();
@@ -202,7 +206,7 @@ async fn truncated_response_never_looks_complete() {
     const MEASURED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"a\"";
     const UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"a\"";
     const NO_CHUNK: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"a\"\r\nnonsense\r\n";
-    let mut stage = Stage::set("").await;
+    let mut fixture = Fixture::start("").await;
     for client in callers() {
         for (answer, reset) in [
             (CHUNKED, false),
@@ -212,9 +216,9 @@ async fn truncated_response_never_looks_complete() {
             (UNTIL_CLOSE, true),
             (NO_CHUNK, false),
         ] {
-            let request = stage.get(&client);
+            let request = fixture.get(&client);
             let whole = tokio::spawn(async { request.send().await?.error_for_status()?.bytes().await });
-            let mut exchange = stage.api.request().await;
+            let mut exchange = fixture.api.request().await;
             exchange.write(answer).await;
             if reset {
                 // Else the reset overtakes the answer.
@@ -223,29 +227,29 @@ async fn truncated_response_never_looks_complete() {
             } else {
                 drop(exchange);
             }
-            let whole = tokio::time::timeout(PATIENCE, whole).await.unwrap().unwrap();
+            let whole = tokio::time::timeout(WAIT_TIMEOUT, whole).await.unwrap().unwrap();
             assert!(whole.is_err(), "reset: {reset}, {answer:?}: {whole:?}");
         }
     }
-    assert_eq!(stage.api.further(), 0, "nothing is repeated");
+    assert_eq!(fixture.api.further(), 0, "nothing is repeated");
 
     // The same on the wire: no last chunk, and the connection's end.
-    let mut stream = TcpStream::connect(stage.world.gateway.address).await.unwrap();
+    let mut stream = TcpStream::connect(fixture.world.gateway.address).await.unwrap();
     let target = products("/a1?siteId=RefArch");
-    let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", stage.token);
+    let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", fixture.token);
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut exchange = stage.api.request().await;
+    let mut exchange = fixture.api.request().await;
     exchange.write(CHUNKED).await;
     drop(exchange);
     let mut answer = String::new();
     // A reset is as good as an end here.
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap();
+    let _ = tokio::time::timeout(WAIT_TIMEOUT, stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("\r\n0\r\n"), "{answer}");
 }
 
 #[tokio::test]
 async fn api_failure_before_response_is_reported_without_retry() {
-    let mut stage = Stage::set("upstream = \"1s\"").await;
+    let mut fixture = Fixture::start("upstream = \"1s\"").await;
     for client in callers() {
         // Each as what happens after the request has arrived.
         for (answer, reset, expected) in [
@@ -255,8 +259,8 @@ async fn api_failure_before_response_is_reported_without_retry() {
             ("HTTP/1.1 200 OK\r\nContent-", true, (502, "upstream_unavailable")),
             ("SSH-2.0-OpenSSH\r\n\r\n", false, (502, "upstream_unavailable")),
         ] {
-            let waiting = sent(stage.post(&client).body("{}"));
-            let mut exchange = stage.api.request().await;
+            let waiting = spawn_send(fixture.post(&client).body("{}"));
+            let mut exchange = fixture.api.request().await;
             exchange.read_until("{}").await;
             exchange.write(answer).await;
             if reset {
@@ -266,17 +270,17 @@ async fn api_failure_before_response_is_reported_without_retry() {
             }
             let response = waiting.await.unwrap();
             assert_eq!(refusal(&response), expected, "{answer:?}");
-            assert_eq!(stage.api.further(), 0, "{answer:?}: the request is repeated");
+            assert_eq!(fixture.api.further(), 0, "{answer:?}: the request is repeated");
         }
         for answer in ["", "HTTP/1.1 200 OK\r\nContent-"] {
-            let waiting = sent(stage.post(&client).body("{}"));
-            let mut exchange = stage.api.request().await;
+            let waiting = spawn_send(fixture.post(&client).body("{}"));
+            let mut exchange = fixture.api.request().await;
             exchange.write(answer).await;
             assert_eq!(refusal(&waiting.await.unwrap()), (504, "upstream_timeout"), "{answer:?}");
-            assert_eq!(stage.api.further(), 0, "{answer:?}: the request is repeated");
+            assert_eq!(fixture.api.further(), 0, "{answer:?}: the request is repeated");
         }
     }
-    let Stage { world, api, token } = stage;
+    let Fixture { world, api, token } = fixture;
     drop(api);
     for client in callers() {
         crate::world::eventually("the API takes no connection", async || {
@@ -290,15 +294,15 @@ async fn api_failure_before_response_is_reported_without_retry() {
 
 #[tokio::test]
 async fn silent_client_times_out() {
-    let mut stage = Stage::set("upstream = \"1s\"\nclient_body = \"1s\"").await;
+    let mut fixture = Fixture::start("upstream = \"1s\"\nclient_body = \"1s\"").await;
     for client in callers() {
         for target in [baskets("?siteId=RefArch"), crate::world::login_target(PUBLIC_CLIENT)] {
             let (pieces, body) = mpsc::unbounded_channel();
             let request =
-                client.post(stage.url(&target)).bearer_auth(&stage.token).body(reqwest::Body::wrap(Pieces(body)));
-            let waiting = tokio::spawn(async { tokio::time::timeout(PATIENCE, request.send()).await.unwrap() });
+                client.post(fixture.url(&target)).bearer_auth(&fixture.token).body(reqwest::Body::wrap(Pieces(body)));
+            let waiting = tokio::spawn(async { tokio::time::timeout(WAIT_TIMEOUT, request.send()).await.unwrap() });
             pieces.send("{".into()).unwrap();
-            let exchange = if target.contains("/baskets") { Some(stage.api.request().await) } else { None };
+            let exchange = if target.contains("/baskets") { Some(fixture.api.request().await) } else { None };
             if let Ok(response) = waiting.await.unwrap() {
                 assert!(response.status().is_client_error() || response.status().is_server_error(), "{response:?}");
             }
@@ -309,17 +313,17 @@ async fn silent_client_times_out() {
 
 #[tokio::test]
 async fn slow_upload_is_not_limited_by_upstream_timeout() {
-    let mut stage = Stage::set("upstream = \"1s\"").await;
+    let mut fixture = Fixture::start("upstream = \"1s\"").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();
-        let waiting = sent(stage.post(&client).body(reqwest::Body::wrap(Pieces(body))));
+        let waiting = spawn_send(fixture.post(&client).body(reqwest::Body::wrap(Pieces(body))));
         let sending = tokio::spawn(async move {
             for number in 0..8 {
                 pieces.send(format!("piece {number};").into()).unwrap();
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         });
-        let mut exchange = stage.api.request().await;
+        let mut exchange = fixture.api.request().await;
         exchange.read_until("0\r\n\r\n").await;
         exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
         assert_eq!(waiting.await.unwrap().status(), 200);
@@ -336,7 +340,7 @@ async fn simulated_faults_return_502_or_504() {
     let token = world.guest(PUBLIC_CLIENT).await.token();
     for client in callers() {
         let url = format!("http://{}{}", world.gateway.address, baskets("?siteId=RefArch"));
-        let send = async || sent(client.post(&url).bearer_auth(&token).body("{}")).await.unwrap();
+        let send = async || spawn_send(client.post(&url).bearer_auth(&token).body("{}")).await.unwrap();
         for (effect, expected) in [
             (Effect::Hang, (504, "upstream_timeout")),
             (Effect::Reset { at: ResetAt::Before }, (502, "upstream_unavailable")),

@@ -62,7 +62,7 @@ async fn listener_negotiates_http_1_and_http_2() {
 }
 
 /// When a file ends, as `openssl` says it: of a certificate, or of a revocation list.
-fn end_of(file: &Path) -> i64 {
+fn not_after(file: &Path) -> i64 {
     let is_list = fs::read_to_string(file).unwrap().contains("X509 CRL");
     let asked = if is_list { ["crl", "-nextupdate"] } else { ["x509", "-enddate"] };
     let end = format!("date +%s -d \"$(openssl {} -noout {} -in {} | cut -d= -f2)\"", asked[0], asked[1], text(file));
@@ -71,7 +71,7 @@ fn end_of(file: &Path) -> i64 {
 }
 
 /// The series of certificates that end, by the labels `certificate` and `tenant`.
-fn ends(metrics: &str) -> BTreeMap<(String, String), i64> {
+fn expiry_metrics(metrics: &str) -> BTreeMap<(String, String), i64> {
     let series = metrics.lines().filter_map(|line| {
         let (labels, end) =
             line.strip_prefix("shopper_gateway_certificate_expiry_timestamp_seconds{")?.split_once("} ")?;
@@ -101,11 +101,11 @@ async fn metrics_show_expiry_of_all_certificates() {
         (("client_crl", "none"), &list),
         (("api_ca", "f_ecom_zzrf_001"), &authority.certificate),
     ];
-    let expected = expected.map(|((file, tenant), path)| ((file.to_owned(), tenant.to_owned()), end_of(path)));
-    assert_eq!(ends(&world.metrics().await), BTreeMap::from(expected));
+    let expected = expected.map(|((file, tenant), path)| ((file.to_owned(), tenant.to_owned()), not_after(path)));
+    assert_eq!(expiry_metrics(&world.metrics().await), BTreeMap::from(expected));
 
     let plain = World::start().await;
-    assert!(ends(&plain.metrics().await).is_empty(), "without TLS nothing ends");
+    assert!(expiry_metrics(&plain.metrics().await).is_empty(), "without TLS nothing ends");
 }
 
 #[tokio::test]
@@ -233,13 +233,13 @@ async fn unusable_tls_files_are_reported_at_start() {
 }
 
 /// A gateway in front of a simulator, behind TLS, and a way to it that counts connections.
-struct Behind {
+struct Fixture {
     authority: Authority,
     world: World,
     relay: CountingProxy,
 }
 
-impl Behind {
+impl Fixture {
     async fn start() -> Self {
         let authority = Authority::new();
         let world = World::with(|config| tls(config, authority.server().listener())).await;
@@ -275,7 +275,7 @@ impl Behind {
 
 #[tokio::test]
 async fn api_behind_tls_is_verified_and_shares_connections() {
-    let behind = Behind::start().await;
+    let behind = Fixture::start().await;
     // Each thread has connections of its own.
     let one_thread = |config: &mut toml::Table| {
         config["server"].as_table_mut().unwrap().insert("threads".into(), 1.into());
@@ -315,7 +315,7 @@ async fn api_behind_tls_is_verified_and_shares_connections() {
 
 #[tokio::test]
 async fn api_host_with_trailing_dot_is_verified_without_dot() {
-    let behind = Behind::start().await;
+    let behind = Fixture::start().await;
     let front = behind.front_at("localhost.", &behind.authority, |_| {}).await;
     crate::world::eventually("the front is ready", async || behind.ready(&front).await).await;
     let client = Client::builder().no_proxy().build().unwrap();
@@ -325,7 +325,7 @@ async fn api_host_with_trailing_dot_is_verified_without_dot() {
 
 #[tokio::test]
 async fn unverified_api_gets_no_request() {
-    let behind = Behind::start().await;
+    let behind = Fixture::start().await;
     let stranger = Authority::new();
     let front = behind.front(&stranger, |_| {}).await;
     let client = Client::builder().no_proxy().build().unwrap();
@@ -346,7 +346,7 @@ async fn unverified_api_gets_no_request() {
 
 #[tokio::test]
 async fn connections_are_not_shared_across_certificate_authorities() {
-    let behind = Behind::start().await;
+    let behind = Fixture::start().await;
     let stranger = Authority::new();
     let front = behind
         .front(&behind.authority, |config| {

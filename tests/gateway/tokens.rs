@@ -29,7 +29,7 @@ async fn present(world: &World, token: &str) -> Answer {
 }
 
 /// Each of these tokens is refused in the same way, and none reaches the API.
-async fn all_refused(world: &World, expected: (u16, &str), tokens: impl IntoIterator<Item = (String, String)>) {
+async fn assert_all_refused(world: &World, expected: (u16, &str), tokens: impl IntoIterator<Item = (String, String)>) {
     world.simulator.clear_ledger();
     for (what, token) in tokens {
         let answer = present(world, &token).await;
@@ -48,9 +48,9 @@ fn named<const N: usize>(tokens: [(&str, String); N]) -> impl Iterator<Item = (S
 }
 
 /// A world, its genuine key, and the claims of a token that passes.
-async fn workshop() -> (World, Forge, Value) {
+async fn world_with_forge() -> (World, Forge, Value) {
     let world = World::start().await;
-    let forge = Forge::genuine(&world);
+    let forge = Forge::with_slas_key(&world);
     let claims = forge::claims(&world);
     assert_eq!(present(&world, &forge.token(&claims)).await.refusal(), (200, "none"));
     (world, forge, claims)
@@ -58,7 +58,7 @@ async fn workshop() -> (World, Forge, Value) {
 
 #[tokio::test]
 async fn unsigned_token_is_rejected_for_any_spelling_of_none() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let mut tokens = Vec::new();
     for alg in ["none", "None", "NONE", "nOnE", "", " ", "none ", "null"] {
         let header = forge.header_with("alg", alg.into());
@@ -74,12 +74,12 @@ async fn unsigned_token_is_rejected_for_any_spelling_of_none() {
     }
     let null = forge.header().to_string().replace(r#""ES256""#, "null");
     tokens.push(("alg null".into(), forge.sign(&null, &claims.to_string())));
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
 async fn public_key_is_not_accepted_as_hmac_secret() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let jwks = world.simulator.slas_jwks();
     let published = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] == forge.kid.as_str()).unwrap();
     let secrets: Vec<(&str, Vec<u8>)> = vec![
@@ -103,12 +103,12 @@ async fn public_key_is_not_accepted_as_hmac_secret() {
             tokens.push((format!("{alg} {what}"), forge::hmac_token(secret, &header, &claims.to_string())));
         }
     }
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
 async fn other_algorithm_is_rejected_even_correctly_signed() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let claims = claims.to_string();
     let under = |alg: &str, kid: &str| {
         let header = changed(forge.header(), "kid", kid.into());
@@ -135,13 +135,13 @@ async fn other_algorithm_is_rejected_even_correctly_signed() {
         let header = forge.header_with("alg", alg.into());
         tokens.push((format!("{alg:?} under the right key"), forge.sign(&header, &claims)));
     }
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
 async fn signature_by_another_key_or_over_other_text_is_rejected() {
-    let (world, forge, claims) = workshop().await;
-    let stranger = Forge::stranger(&world);
+    let (world, forge, claims) = world_with_forge().await;
+    let stranger = Forge::with_foreign_key(&world);
     let good = forge.token(&claims);
     let other = forge.token(&changed(claims.clone(), "jti", "other".into()));
     let part = |token: &str, position: usize| token.split('.').nth(position).unwrap().to_owned();
@@ -150,7 +150,7 @@ async fn signature_by_another_key_or_over_other_text_is_rejected() {
         let key = jwks["keys"].as_array().unwrap().iter().find(|key| key["kid"] != forge.kid.as_str()).unwrap().clone();
         forge.sign(&forge.header_with("kid", key["kid"].clone()), &claims.to_string())
     };
-    all_refused(
+    assert_all_refused(
         &world,
         INVALID,
         named([
@@ -174,7 +174,7 @@ async fn signature_by_another_key_or_over_other_text_is_rejected() {
 
 #[tokio::test]
 async fn malformed_signature_is_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let good = forge.token(&claims);
     let input = input(&forge.header().to_string(), &claims.to_string());
     let genuine = URL_SAFE_NO_PAD.decode(good.rsplit_once('.').unwrap().1).unwrap();
@@ -203,12 +203,12 @@ async fn malformed_signature_is_rejected() {
         ("none", Vec::new()),
     ];
     let tokens = signatures.iter().map(|(what, bytes)| ((*what).to_owned(), with_signature(&input, bytes)));
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
 async fn unknown_key_id_is_fetched_once_and_never_used_as_path() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let claims = claims.to_string();
     let long = "k".repeat(257);
     let tokens = [
@@ -230,7 +230,7 @@ async fn unknown_key_id_is_fetched_once_and_never_used_as_path() {
     .map(|kid| (format!("kid {kid:?}"), forge.sign(&forge.header_with("kid", kid.into()), &claims)));
     let others = [json!(null), json!(1), json!(["a"]), json!({"a": forge.kid})]
         .map(|kid| (format!("kid {kid}"), forge.sign(&forge.header_with("kid", kid), &claims)));
-    all_refused(&world, INVALID, tokens.into_iter().chain(others)).await;
+    assert_all_refused(&world, INVALID, tokens.into_iter().chain(others)).await;
     let ledger = world.simulator.ledger();
     assert!(ledger.iter().all(|entry| (entry.service.as_str(), entry.flow.as_str()) == ("slas", "jwks")), "{ledger:?}");
     assert!(ledger.len() <= 1, "{} fetches of the key set", ledger.len());
@@ -238,9 +238,9 @@ async fn unknown_key_id_is_fetched_once_and_never_used_as_path() {
 
 #[tokio::test]
 async fn key_embedded_in_token_is_never_used_or_fetched() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let claims = claims.to_string();
-    let mut stranger = Forge::stranger(&world);
+    let mut stranger = Forge::with_foreign_key(&world);
     let own_jwks = json!({"keys": [stranger.jwk()]});
     // Whoever fetches this address finds the stranger's key there.
     world.simulator.inject(salesforce_simulator::Fault {
@@ -263,7 +263,7 @@ async fn key_embedded_in_token_is_never_used_or_fetched() {
     let baits = bait(&stranger);
     let tokens: Vec<_> =
         baits.iter().map(|(what, header)| ((*what).to_owned(), stranger.sign(header, &claims))).collect();
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
     let known_to_be_genuine: Vec<_> = bait(&forge).iter().map(|(_, header)| forge.sign(header, &claims)).collect();
 
     stranger.kid = "strangers".into();
@@ -274,7 +274,7 @@ async fn key_embedded_in_token_is_never_used_or_fetched() {
             ((*what).to_owned(), stranger.sign(&header, &claims))
         })
         .collect();
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 
     // The members are not looked at: under the right key they change nothing.
     for token in known_to_be_genuine {
@@ -286,7 +286,7 @@ async fn key_embedded_in_token_is_never_used_or_fetched() {
 
 #[tokio::test]
 async fn jws_extensions_and_other_serializations_are_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let text = claims.to_string();
     let good = forge.token(&claims);
     let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -331,12 +331,12 @@ async fn jws_extensions_and_other_serializations_are_rejected() {
     // Unencoded payload (RFC 7797), rightly signed.
     let unencoded = json!({"alg": "ES256", "kid": forge.kid, "b64": false, "crit": ["b64"]}).to_string();
     tokens.push(("b64 as RFC 7797 has it".into(), forge.sign(&unencoded, &text)));
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
 async fn alternative_token_encodings_are_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let good = forge.token(&claims);
     let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
     let recoded =
@@ -365,7 +365,7 @@ async fn alternative_token_encodings_are_rejected() {
         ("a comma behind", format!("{good},")),
         ("a semicolon behind", format!("{good};a=b")),
     ]));
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
     assert_eq!(present(&world, &good).await.refusal(), (200, "none"));
 }
 
@@ -382,7 +382,7 @@ fn in_standard_alphabet(forge: &Forge, claims: &Value) -> String {
 
 #[tokio::test]
 async fn expired_or_malformed_times_are_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let now = claims["iat"].as_i64().unwrap();
     let with = |name: &str, value: Value| forge.token(&changed(claims.clone(), name, value));
     let raw = |value: &str| {
@@ -394,7 +394,7 @@ async fn expired_or_malformed_times_are_rejected() {
         ("beyond the leeway", with("exp", (now - 31).into())),
         ("at the beginning of time", with("exp", 0.into())),
     ];
-    all_refused(&world, (401, "token_expired"), named(expired)).await;
+    assert_all_refused(&world, (401, "token_expired"), named(expired)).await;
     let expired = present(&world, &with("exp", 1.into())).await;
     assert_eq!(
         expired.header("www-authenticate"),
@@ -420,16 +420,16 @@ async fn expired_or_malformed_times_are_rejected() {
     .collect();
     let without_nbf = changed(claims.clone(), "nbf", Value::Null);
     tokens.push(("iat in an hour".into(), forge.token(&changed(without_nbf, "iat", (now + 3600).into()))));
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
 async fn issuer_audience_or_subject_of_another_tenant_is_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let with = |name: &str, value: Value| forge.token(&changed(claims.clone(), name, value));
     let sub = |text: &str| with("sub", text.into());
     let others = claims.to_string().replace("zzrf_001", "zzrf_002");
-    all_refused(
+    assert_all_refused(
         &world,
         INVALID,
         named([
@@ -463,7 +463,7 @@ async fn issuer_audience_or_subject_of_another_tenant_is_rejected() {
     .await;
     // All of another tenant that is served too: genuine, and not for here.
     let others = forge.sign(&forge.header().to_string(), &others);
-    all_refused(&world, (403, "token_wrong_organization"), named([("another tenant's", others.clone())])).await;
+    assert_all_refused(&world, (403, "token_wrong_organization"), named([("another tenant's", others.clone())])).await;
     let there = products("?ids=a&siteId=SiteGenesis").replace(ORGANIZATION, OTHER_ORGANIZATION);
     let isb = changed(claims, "isb", "uido:slas::upn:Guest::gcid:g::chid:SiteGenesis".into());
     let theirs = forge.sign(&forge.header().to_string(), &isb.to_string().replace("zzrf_001", "zzrf_002"));
@@ -484,7 +484,7 @@ async fn id_and_refresh_tokens_are_rejected_as_access_tokens() {
     let token = |name: &str| answer[name].as_str().unwrap_or_else(|| panic!("{name}: {answer}")).to_owned();
     assert_eq!(present(&world, &token("access_token")).await.refusal(), (200, "none"));
     world.simulator.clear_ledger();
-    all_refused(
+    assert_all_refused(
         &world,
         INVALID,
         named([
@@ -577,9 +577,9 @@ async fn forged_system_token_is_rejected() {
 
 #[tokio::test]
 async fn oversized_or_deeply_nested_token_is_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let text = claims.to_string();
-    let stranger = Forge::stranger(&world);
+    let stranger = Forge::with_foreign_key(&world);
     let open = text.trim_end_matches('}');
     let deep = |levels: usize, close: bool| {
         let closing = if close { "]".repeat(levels) + "}" } else { String::new() };
@@ -587,7 +587,7 @@ async fn oversized_or_deeply_nested_token_is_rejected() {
     };
     let deep_header = format!(r#"{{"alg":"ES256","kid":"{}","deep":{}"#, forge.kid, "[".repeat(5000));
     let long = |length: usize| changed(claims.clone(), "padding", "p".repeat(length).into());
-    all_refused(
+    assert_all_refused(
         &world,
         INVALID,
         named([
@@ -616,7 +616,7 @@ async fn oversized_or_deeply_nested_token_is_rejected() {
 
 #[tokio::test]
 async fn duplicate_json_member_is_rejected() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let header = forge.header().to_string();
     let twice = |document: &str, member: &str| document.replacen('{', &format!("{{{member},"), 1);
     let text = claims.to_string();
@@ -639,7 +639,7 @@ async fn duplicate_json_member_is_rejected() {
         let behind = format!("{},{member}}}", text.trim_end_matches('}'));
         tokens.push((format!("claim behind {member}"), forge.sign(&header, &behind)));
     }
-    all_refused(&world, INVALID, tokens).await;
+    assert_all_refused(&world, INVALID, tokens).await;
 }
 
 #[tokio::test]
@@ -739,14 +739,19 @@ async fn cached_verification_does_not_skip_authorization() {
 
 #[tokio::test]
 async fn cached_verification_covers_whole_token() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     let good = forge.token(&claims);
     assert_eq!(present(&world, &good).await.refusal(), (200, "none"));
     let (input, signature) = good.rsplit_once('.').unwrap();
     let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
     bytes[63] ^= 1;
-    let stranger = Forge::stranger(&world).token(&claims);
-    all_refused(&world, INVALID, named([("one bit", with_signature(input, &bytes)), ("a stranger's", stranger)])).await;
+    let stranger = Forge::with_foreign_key(&world).token(&claims);
+    assert_all_refused(
+        &world,
+        INVALID,
+        named([("one bit", with_signature(input, &bytes)), ("a stranger's", stranger)]),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -764,18 +769,18 @@ async fn cached_verification_expires_with_token() {
 async fn logout_ends_token_with_mirrored_signature() {
     let world = World::start().await;
     let token = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.token();
-    let mirrored = forge::mirrored(&token);
+    let mirrored = forge::with_negated_s(&token);
     assert_ne!(mirrored, token);
     // ECDSA knows two signatures for one: whoever holds a token can make its twin.
     assert_eq!(present(&world, &mirrored).await.refusal(), (200, "none"));
     let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
     assert_eq!(world.send(logout.bearer_auth(&token)).await.status, 204);
-    all_refused(&world, INVALID, named([("the token", token), ("its twin", mirrored)])).await;
+    assert_all_refused(&world, INVALID, named([("the token", token), ("its twin", mirrored)])).await;
 }
 
 #[tokio::test]
 async fn token_with_several_audiences_is_accepted_if_one_matches() {
-    let (world, forge, claims) = workshop().await;
+    let (world, forge, claims) = world_with_forge().await;
     for audiences in [
         json!(["commercecloud/prod/zzrf_001"]),
         json!(["https://shop.example", "commercecloud/prod/zzrf_001"]),

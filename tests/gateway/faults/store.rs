@@ -39,12 +39,12 @@ const FAULTS: [Fault; 7] =
     [Fault::Late, Fault::Never, Fault::Half, Fault::Nonsense, Fault::Huge, Fault::Error, Fault::Reset];
 
 /// Between gateway and Redis.
-struct Relay {
+struct FaultyProxy {
     address: SocketAddr,
     fault: Arc<AtomicU8>,
 }
 
-impl Relay {
+impl FaultyProxy {
     async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Self { address: listener.local_addr().unwrap(), fault: Arc::default() };
@@ -54,18 +54,18 @@ impl Relay {
                 // Whenever it is closed, it is reset.
                 near.set_zero_linger().unwrap();
                 let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                tokio::spawn(pass(near, far, Arc::clone(&fault)));
+                tokio::spawn(forward(near, far, Arc::clone(&fault)));
             }
         });
         relay
     }
 
-    fn does(&self, fault: Fault) {
+    fn set_fault(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::Relaxed);
     }
 }
 
-async fn pass(near: TcpStream, far: TcpStream, fault: Arc<AtomicU8>) {
+async fn forward(near: TcpStream, far: TcpStream, fault: Arc<AtomicU8>) {
     let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (near.into_split(), far.into_split());
     let asking = tokio::spawn(async move {
         // A side that breaks off ends the other too.
@@ -115,7 +115,7 @@ async fn status(world: &World, token: &str) -> (StatusCode, Option<String>) {
 #[tokio::test]
 async fn redis_fault_leaves_valid_tokens_working_and_sessions_recover() {
     let redis = Redis::start().await;
-    let relay = Relay::to(redis.port).await;
+    let relay = FaultyProxy::to(redis.port).await;
     let url = format!("redis://{}/0", relay.address);
     let change = |config: &mut toml::Table| {
         in_redis(config, &url);
@@ -136,22 +136,26 @@ async fn redis_fault_leaves_valid_tokens_working_and_sessions_recover() {
         }
         (status, code)
     };
+    let sessions_in_redis = async || redis.run::<Vec<String>>(redis::cmd("KEYS").arg("test:{*}:s")).await.len();
+    let mut sessions = 0;
     for fault in FAULTS {
         first.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
         let ended = first.guest(PUBLIC_CLIENT).await.token();
         first.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         let valid = first.guest(PUBLIC_CLIENT).await.token();
         expired(&ended).await;
-        // After the fault before, the first gateway stores its sessions in the background: it retries each second.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        relay.does(fault);
+        // After a fault the first gateway writes its sessions in the background: one attempt a second.
+        sessions += 2;
+        eventually("all sessions are in Redis", async || sessions_in_redis().await == sessions).await;
+        relay.set_fault(fault);
         for _ in 0..5 {
             assert_eq!(status(&first, &valid).await.0, 200, "{fault:?}");
             assert_eq!(on_second(&valid).await.0, 200, "{fault:?}");
             assert_eq!(on_second(&ended).await, (503, Some("store_unavailable".into())), "{fault:?}");
         }
-        assert_eq!(first.guest(PUBLIC_CLIENT).await.status, 200, "{fault:?}: who logs in gets a token");
-        relay.does(Fault::None);
+        assert_eq!(first.guest(PUBLIC_CLIENT).await.status, 200, "{fault:?}: a login succeeds");
+        sessions += 1;
+        relay.set_fault(Fault::None);
         eventually("the session is there again", async || on_second(&ended).await.0 == 200).await;
     }
 }

@@ -11,7 +11,7 @@ use crate::world::{World, baskets, products};
 /// More than any buffer on the way.
 const LARGE: usize = 16 * 1024 * 1024;
 
-fn reported(config: &mut toml::Table) {
+fn set_report_mode(config: &mut toml::Table) {
     config.insert("policy".into(), "mode = 'report'".parse::<toml::Table>().unwrap().into());
 }
 
@@ -23,7 +23,7 @@ async fn forwarding_to(url: &str) -> World {
         .await
         .unwrap();
     let gateway = crate::world::Gateway::start(&simulator.url(), |config| {
-        reported(config);
+        set_report_mode(config);
         config["tenants"][0]["api"] = url.into();
     })
     .await;
@@ -65,7 +65,7 @@ async fn unresolvable_jwks_host_returns_503() {
 }
 
 /// Answers each request with the beginning of a large body, and breaks off: by a reset or by an end.
-async fn breaking_off(chunked: bool, reset: bool) -> String {
+async fn api_that_breaks_off(chunked: bool, reset: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -94,7 +94,7 @@ async fn breaking_off(chunked: bool, reset: bool) -> String {
 async fn truncated_large_response_never_looks_complete() {
     for chunked in [true, false] {
         for reset in [true, false] {
-            let world = forwarding_to(&breaking_off(chunked, reset).await).await;
+            let world = forwarding_to(&api_that_breaks_off(chunked, reset).await).await;
             let builder = || Client::builder().no_proxy();
             for client in [builder().build().unwrap(), builder().http2_prior_knowledge().build().unwrap()] {
                 let url = format!("http://{}{}", world.gateway.address, products("?ids=a&siteId=RefArch"));
@@ -108,7 +108,7 @@ async fn truncated_large_response_never_looks_complete() {
 }
 
 /// Answers the first request of a connection, and closes it at the second, which it has read. Counts both.
-async fn closing_at_the_second() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+async fn api_that_closes_at_second_request() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (seen, requests) = tokio::sync::mpsc::unbounded_channel();
@@ -140,7 +140,7 @@ async fn closing_at_the_second() -> (String, tokio::sync::mpsc::UnboundedReceive
 
 #[tokio::test]
 async fn post_on_closed_reused_connection_is_not_sent_again() {
-    let (url, mut requests) = closing_at_the_second().await;
+    let (url, mut requests) = api_that_closes_at_second_request().await;
     let world = forwarding_to(&url).await;
     let search = products("?ids=a&siteId=RefArch");
     assert_eq!(world.send(world.get(&search)).await.status, 200);

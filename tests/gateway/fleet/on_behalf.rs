@@ -6,7 +6,7 @@ use futures::future::join_all;
 use reqwest::{RequestBuilder, StatusCode};
 use salesforce_simulator::{Effect, Fault, ShopperTokenSpec};
 
-use super::{Fleet, PRODUCTS, outlive, token_of};
+use super::{Fleet, PRODUCTS, token_of, wait_for_expiry};
 use crate::{
     callers::CALLER_SECRET,
     world::{CALLER_CLIENT, LOGIN, PUBLIC_CLIENT, customers, eventually, products},
@@ -20,7 +20,7 @@ impl Fleet {
         request.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).header("X-On-Behalf-Of", login)
     }
 
-    async fn works(&self, replica: usize, login: &str) {
+    async fn assert_served(&self, replica: usize, login: &str) {
         let answer = self.on_behalf(replica, login).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
     }
@@ -32,12 +32,12 @@ impl Fleet {
 
 #[tokio::test]
 async fn on_behalf_token_is_refreshed_once_for_two_replicas() {
-    let fleet = Fleet::of(2).await;
+    let fleet = Fleet::start(2).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
     // In use all the time: renewed in its last second, by whoever sees it first.
     for _ in 0..90 {
         for replica in [0, 1] {
-            fleet.works(replica, LOGIN).await;
+            fleet.assert_served(replica, LOGIN).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -45,7 +45,7 @@ async fn on_behalf_token_is_refreshed_once_for_two_replicas() {
     let most = usize::try_from(fleet.simulator.ledger().last().unwrap().time_ms / 3000).unwrap();
     assert!((2..=most).contains(&refreshes), "{refreshes} refreshes, at most {most}");
     // Ended while nobody used it: one refresh for all who come then.
-    outlive(5).await;
+    wait_for_expiry(5).await;
     fleet.simulator.clear_ledger();
     fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
     let requests = (0..200).map(|number| fleet.on_behalf(number % 2, LOGIN).send());
@@ -58,7 +58,7 @@ async fn on_behalf_token_is_refreshed_once_for_two_replicas() {
 
 #[tokio::test]
 async fn logout_at_one_replica_ends_on_behalf_session_at_the_other() {
-    let fleet = Fleet::of(2).await;
+    let fleet = Fleet::start(2).await;
     fleet.simulator.set(|behaviour| behaviour.tsob_window_ms = 100);
     let log_in = async |replica: usize| {
         let target = customers("/customers/trusted-system/actions/login?siteId=RefArch");
@@ -85,8 +85,8 @@ async fn logout_at_one_replica_ends_on_behalf_session_at_the_other() {
 
 #[tokio::test]
 async fn removed_key_ends_on_behalf_token_at_unaware_replica() {
-    let fleet = Fleet::of(2).await;
-    fleet.works(0, LOGIN).await;
+    let fleet = Fleet::start(2).await;
+    fleet.assert_served(0, LOGIN).await;
     let gone = fleet.simulator.slas_kid();
     while fleet.simulator.slas_jwks().to_string().contains(&gone) {
         fleet.simulator.rotate_keys();
@@ -102,19 +102,19 @@ async fn removed_key_ends_on_behalf_token_at_unaware_replica() {
 
 #[tokio::test]
 async fn swapped_redis_entries_do_not_swap_shoppers() {
-    let fleet = Fleet::of(2).await;
+    let fleet = Fleet::start(2).await;
     let pointers = async || {
         let names = fleet.redis.run::<Vec<String>>(redis::cmd("KEYS").arg("*:t:*")).await;
         names.into_iter().collect::<BTreeSet<_>>()
     };
-    fleet.works(0, LOGIN).await;
+    fleet.assert_served(0, LOGIN).await;
     let first = pointers().await;
-    fleet.works(0, SECOND).await;
+    fleet.assert_served(0, SECOND).await;
     let second = pointers().await.difference(&first).next().unwrap().clone();
     for pointer in &first {
         fleet.redis.run::<i64>(redis::cmd("COPY").arg(&second).arg(pointer).arg("REPLACE")).await;
     }
-    fleet.works(1, LOGIN).await;
+    fleet.assert_served(1, LOGIN).await;
     let sent = fleet.simulator.ledger();
     let claims = crate::on_behalf::claims(sent.iter().rev().find(|entry| entry.service == "api").unwrap());
     assert!(claims.contains(LOGIN) && !claims.contains(SECOND), "{claims}");
@@ -123,9 +123,9 @@ async fn swapped_redis_entries_do_not_swap_shoppers() {
 
 #[tokio::test]
 async fn on_behalf_requests_succeed_while_redis_is_down() {
-    let mut fleet = Fleet::of(2).await;
+    let mut fleet = Fleet::start(2).await;
     for replica in [0, 1] {
-        fleet.works(replica, LOGIN).await;
+        fleet.assert_served(replica, LOGIN).await;
     }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let load = [0, 1].map(|replica| {
@@ -143,10 +143,10 @@ async fn on_behalf_requests_succeed_while_redis_is_down() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     fleet.redis.kill();
     // Who has not been asked for before needs no Redis either: SLAS is asked.
-    fleet.works(0, SECOND).await;
-    fleet.works(0, SECOND).await;
+    fleet.assert_served(0, SECOND).await;
+    fleet.assert_served(0, SECOND).await;
     assert_eq!(fleet.tsob(), 2, "and its token is held");
-    fleet.works(1, "guest").await;
+    fleet.assert_served(1, "guest").await;
     fleet.redis.restart().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     stop.send(true).unwrap();
@@ -158,7 +158,7 @@ async fn on_behalf_requests_succeed_while_redis_is_down() {
 
 #[tokio::test]
 async fn kill_of_replica_during_token_request_does_not_block_others() {
-    let mut fleet = Fleet::of(3).await;
+    let mut fleet = Fleet::start(3).await;
     fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("trusted-system").times(1));
     let doomed = tokio::spawn(fleet.on_behalf(0, LOGIN).send());
     eventually("the call is under way", async || fleet.tsob() == 1).await;

@@ -13,7 +13,7 @@ use tokio::{
 use crate::floods::raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, integer};
 
 /// How long an answer may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
 const PADDED: u8 = 8;
@@ -67,7 +67,7 @@ impl Http1 {
 
     /// Reads one answer; 1xx answers are skipped.
     pub async fn read(&mut self, is_head: bool) -> Answer {
-        tokio::time::timeout(PATIENCE, self.read_answer(is_head)).await.expect("no answer came in time")
+        tokio::time::timeout(WAIT_TIMEOUT, self.read_answer(is_head)).await.expect("no answer came in time")
     }
 
     async fn read_answer(&mut self, is_head: bool) -> Answer {
@@ -200,7 +200,7 @@ impl Http2 {
 
     /// Reads until the answer on this stream is complete.
     pub async fn read(&mut self, stream: u32) -> Answer {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + WAIT_TIMEOUT;
         let mut answer = Answer { goes_on: true, ..Answer::default() };
         let mut seen_head = false;
         loop {

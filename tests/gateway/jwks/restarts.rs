@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shopper_gateway::{app::App, config::Settings, time::unix_now_ms};
 use tempfile::TempDir;
 
-use super::{SERVED, Shop, UNAVAILABLE, status};
+use super::{Issuers, SERVED, UNAVAILABLE, status};
 use crate::{
     redis::{Redis, in_redis},
     world::{configuration, eventually},
@@ -26,27 +26,27 @@ const ALL: [&str; 4] = [
 const HOUR_MS: u64 = 3_600_000;
 
 /// The configuration of a gateway that keeps its keys in this folder.
-fn in_folder(folder: &Path) -> impl FnOnce(&mut toml::Table) {
+fn persist_in(folder: &Path) -> impl FnOnce(&mut toml::Table) {
     let keys = format!("jwks_cache_dir = \"{}\"", folder.display());
     move |config| {
         config.insert("keys".into(), keys.parse::<toml::Table>().unwrap().into());
     }
 }
 
-/// A folder in which a gateway kept the keys of a shop, which has lost them since.
-struct Kept {
-    shop: Shop,
+/// A folder in which a gateway persisted key sets. Their issuers no longer serve them.
+struct PersistedKeys {
+    issuers: Issuers,
     folder: TempDir,
 }
 
-impl Kept {
+impl PersistedKeys {
     async fn new() -> Self {
-        let (shop, folder) = (Shop::open().await, tempfile::tempdir().unwrap());
-        let gateway = shop.ready(in_folder(folder.path())).await;
-        let kept = Self { shop, folder };
+        let (issuers, folder) = (Issuers::start().await, tempfile::tempdir().unwrap());
+        let gateway = issuers.start_ready_gateway(persist_in(folder.path())).await;
+        let kept = Self { issuers, folder };
         eventually("four key sets are kept", async || kept.files().iter().all(|file| file.exists())).await;
         gateway.stop().await;
-        kept.shop.loses_its_keys(&status(503));
+        kept.issuers.stop_serving_keys(&status(503));
         kept
     }
 
@@ -71,37 +71,37 @@ impl Kept {
 
 #[tokio::test]
 async fn restart_during_outage_uses_keys_from_folder() {
-    let kept = Kept::new().await;
-    let shop = &kept.shop;
+    let kept = PersistedKeys::new().await;
+    let issuers = &kept.issuers;
     for effect in [status(503), status(429), Effect::Hang, Effect::Reset { at: ResetAt::Before }] {
-        shop.simulator.clear_faults();
-        shop.loses_its_keys(&effect);
-        let gateway = shop.ready(in_folder(kept.folder.path())).await;
-        assert!(shop.is_ready(&gateway).await, "{effect:?}");
-        assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, SERVED, "{effect:?}");
+        issuers.simulator.clear_faults();
+        issuers.stop_serving_keys(&effect);
+        let gateway = issuers.start_ready_gateway(persist_in(kept.folder.path())).await;
+        assert!(issuers.is_ready(&gateway).await, "{effect:?}");
+        assert_eq!(issuers.present(&gateway, &issuers.shopper_token(|_| {})).await, SERVED, "{effect:?}");
     }
     // Account Manager has no orders, but the API has.
-    shop.simulator.clear_faults();
-    shop.loses_its_keys(&status(503));
-    let gateway = shop.ready(in_folder(kept.folder.path())).await;
-    assert_eq!(shop.present_system(&gateway, &shop.system()).await, (404, None));
+    issuers.simulator.clear_faults();
+    issuers.stop_serving_keys(&status(503));
+    let gateway = issuers.start_ready_gateway(persist_in(kept.folder.path())).await;
+    assert_eq!(issuers.present_system(&gateway, &issuers.system_token()).await, (404, None));
 }
 
 #[tokio::test]
 async fn restart_during_outage_uses_keys_from_store() {
-    let shop = Shop::open().await;
+    let issuers = Issuers::start().await;
     let redis = Redis::start().await;
-    let first = shop.ready(|config| in_redis(config, &redis.url())).await;
+    let first = issuers.start_ready_gateway(|config| in_redis(config, &redis.url())).await;
     let kept = async || redis.run::<Vec<String>>(redis::cmd("KEYS").arg("test:k:*")).await;
     eventually("four key sets are kept", async || kept().await.len() == 4).await;
     first.stop().await;
     let stands = redis.dump().await;
-    assert!(!stands.contains(&shop.simulator.slas_kid()) && !stands.contains("zzrf_001"), "sealed: {stands}");
+    assert!(!stands.contains(&issuers.simulator.slas_kid()) && !stands.contains("zzrf_001"), "sealed: {stands}");
 
-    shop.loses_its_keys(&Effect::Hang);
-    let second = shop.ready(|config| in_redis(config, &redis.url())).await;
-    assert_eq!(shop.present(&second, &shop.shopper(|_| {})).await, SERVED);
-    assert_eq!(shop.present_system(&second, &shop.system()).await, (404, None));
+    issuers.stop_serving_keys(&Effect::Hang);
+    let second = issuers.start_ready_gateway(|config| in_redis(config, &redis.url())).await;
+    assert_eq!(issuers.present(&second, &issuers.shopper_token(|_| {})).await, SERVED);
+    assert_eq!(issuers.present_system(&second, &issuers.system_token()).await, (404, None));
 
     // Whoever can write to Redis cannot make a key of this: not by changing it, and not by moving it.
     let names = kept().await;
@@ -113,39 +113,39 @@ async fn restart_during_outage_uses_keys_from_store() {
         let moved = &values[(position + 1) % values.len()];
         redis.run::<()>(redis::cmd("SET").arg(name).arg(moved)).await;
     }
-    let third = shop.alive(|config| in_redis(config, &redis.url())).await;
-    assert_eq!(shop.missing(&third).await, ALL);
+    let third = issuers.start_gateway(|config| in_redis(config, &redis.url())).await;
+    assert_eq!(issuers.missing_key_sets(&third).await, ALL);
     for (name, value) in names.iter().zip(&values) {
         let mut changed = value.clone();
         *changed.last_mut().unwrap() ^= 1;
         redis.run::<()>(redis::cmd("SET").arg(name).arg(changed)).await;
     }
-    let fourth = shop.alive(|config| in_redis(config, &redis.url())).await;
-    assert_eq!(shop.missing(&fourth).await, ALL);
+    let fourth = issuers.start_gateway(|config| in_redis(config, &redis.url())).await;
+    assert_eq!(issuers.missing_key_sets(&fourth).await, ALL);
     // They look again, so that another gateway can help them.
     for (name, value) in names.iter().zip(&values) {
         redis.run::<()>(redis::cmd("SET").arg(name).arg(value)).await;
     }
     for gateway in [&third, &fourth] {
-        eventually("it has all keys", async || shop.missing(gateway).await.is_empty()).await;
-        assert_eq!(shop.present(gateway, &shop.shopper(|_| {})).await, SERVED);
+        eventually("it has all keys", async || issuers.missing_key_sets(gateway).await.is_empty()).await;
+        assert_eq!(issuers.present(gateway, &issuers.shopper_token(|_| {})).await, SERVED);
     }
 }
 
 #[tokio::test]
 async fn restart_during_outage_without_persistence_has_no_keys() {
-    let shop = Shop::open().await;
-    shop.ready(|_| {}).await.stop().await;
-    shop.loses_its_keys(&status(503));
-    let gateway = shop.alive(|_| {}).await;
-    assert_eq!(shop.missing(&gateway).await, ALL);
-    assert_eq!(shop.present(&gateway, &shop.shopper(|_| {})).await, UNAVAILABLE);
-    assert_eq!(shop.present_system(&gateway, &shop.system()).await, UNAVAILABLE);
+    let issuers = Issuers::start().await;
+    issuers.start_ready_gateway(|_| {}).await.stop().await;
+    issuers.stop_serving_keys(&status(503));
+    let gateway = issuers.start_gateway(|_| {}).await;
+    assert_eq!(issuers.missing_key_sets(&gateway).await, ALL);
+    assert_eq!(issuers.present(&gateway, &issuers.shopper_token(|_| {})).await, UNAVAILABLE);
+    assert_eq!(issuers.present_system(&gateway, &issuers.system_token()).await, UNAVAILABLE);
 }
 
 #[tokio::test]
 async fn key_file_that_is_old_or_of_another_issuer_is_rejected() {
-    let kept = Kept::new().await;
+    let kept = PersistedKeys::new().await;
     let genuine = kept.document();
     let with = |name: &str, value: Value| {
         let mut document = genuine.clone();
@@ -154,7 +154,7 @@ async fn key_file_that_is_old_or_of_another_issuer_is_rejected() {
     };
     let algorithm = {
         let mut document = genuine.clone();
-        document["keys"] = json!([kept.shop.simulator.account_manager_jwks()["keys"][0]]);
+        document["keys"] = json!([kept.issuers.simulator.account_manager_jwks()["keys"][0]]);
         document
     };
     let now = unix_now_ms();
@@ -170,28 +170,32 @@ async fn key_file_that_is_old_or_of_another_issuer_is_rejected() {
         ("nothing", Value::Null),
     ] {
         kept.write(&document);
-        let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
+        let gateway = kept.issuers.start_gateway(persist_in(kept.folder.path())).await;
         let expected = &ALL[..1];
-        eventually("the others are restored", async || kept.shop.missing(&gateway).await == expected).await;
-        assert_eq!(kept.shop.present(&gateway, &kept.shop.shopper(|_| {})).await, UNAVAILABLE, "{what}");
+        eventually("the others are restored", async || kept.issuers.missing_key_sets(&gateway).await == expected).await;
+        assert_eq!(kept.issuers.present(&gateway, &kept.issuers.shopper_token(|_| {})).await, UNAVAILABLE, "{what}");
     }
     let text = genuine.to_string();
     fs::write(&kept.files()[0], &text[..text.len() / 2]).unwrap();
-    let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
-    eventually("the others are restored", async || kept.shop.missing(&gateway).await == ALL[..1]).await;
+    let gateway = kept.issuers.start_gateway(persist_in(kept.folder.path())).await;
+    eventually("the others are restored", async || kept.issuers.missing_key_sets(&gateway).await == ALL[..1]).await;
 
     kept.write(&genuine);
-    let gateway = kept.shop.ready(in_folder(kept.folder.path())).await;
-    assert_eq!(kept.shop.present(&gateway, &kept.shop.shopper(|_| {})).await, SERVED, "the genuine one is taken");
+    let gateway = kept.issuers.start_ready_gateway(persist_in(kept.folder.path())).await;
+    assert_eq!(
+        kept.issuers.present(&gateway, &kept.issuers.shopper_token(|_| {})).await,
+        SERVED,
+        "the genuine one is taken"
+    );
 }
 
 #[tokio::test]
 async fn key_file_writable_by_others_is_rejected() {
-    let kept = Kept::new().await;
+    let kept = PersistedKeys::new().await;
     fs::set_permissions(&kept.files()[0], Permissions::from_mode(0o666)).unwrap();
-    let gateway = kept.shop.alive(in_folder(kept.folder.path())).await;
-    eventually("the others are restored", async || kept.shop.missing(&gateway).await == ALL[..1]).await;
-    assert_eq!(kept.shop.present(&gateway, &kept.shop.shopper(|_| {})).await, UNAVAILABLE);
+    let gateway = kept.issuers.start_gateway(persist_in(kept.folder.path())).await;
+    eventually("the others are restored", async || kept.issuers.missing_key_sets(&gateway).await == ALL[..1]).await;
+    assert_eq!(kept.issuers.present(&gateway, &kept.issuers.shopper_token(|_| {})).await, UNAVAILABLE);
 }
 
 #[tokio::test]
@@ -199,7 +203,7 @@ async fn key_folder_writable_by_others_prevents_start() {
     let folder = tempfile::tempdir().unwrap();
     let place = tempfile::tempdir().unwrap();
     let mut table: toml::Table = configuration("http://127.0.0.1:1").parse().unwrap();
-    in_folder(folder.path())(&mut table);
+    persist_in(folder.path())(&mut table);
     let path = place.path().join("gateway.toml");
     fs::write(&path, table.to_string()).unwrap();
     let settings = Settings::load_with(&path, []).unwrap().settings;
@@ -213,19 +217,19 @@ async fn key_folder_writable_by_others_prevents_start() {
 
 #[tokio::test]
 async fn expired_key_set_rejects_tokens_verified_before() {
-    let kept = Kept::new().await;
+    let kept = PersistedKeys::new().await;
     let mut document = kept.document();
     document["read_at"] = (unix_now_ms() - 72 * HOUR_MS + 4000).into();
     kept.write(&document);
-    let shop = &kept.shop;
-    let gateway = shop.ready(in_folder(kept.folder.path())).await;
-    let token = shop.shopper(|_| {});
-    assert_eq!(shop.present(&gateway, &token).await, SERVED);
+    let issuers = &kept.issuers;
+    let gateway = issuers.start_ready_gateway(persist_in(kept.folder.path())).await;
+    let token = issuers.shopper_token(|_| {});
+    assert_eq!(issuers.present(&gateway, &token).await, SERVED);
     let age = "shopper_gateway_jwks_age_seconds{issuer=\"slas\",tenant=\"f_ecom_zzrf_001\"}";
-    assert!(shop.metric(&gateway, age).await.unwrap() >= 72.0 * 3600.0 - 5.0, "restored keys do not become fresh");
-    eventually("they are too old", async || shop.present(&gateway, &token).await == UNAVAILABLE).await;
-    assert_eq!(shop.missing(&gateway).await, ALL[..1]);
-    assert!(!shop.is_ready(&gateway).await);
-    shop.simulator.clear_faults();
-    eventually("there are new ones", async || shop.present(&gateway, &token).await == SERVED).await;
+    assert!(issuers.metric(&gateway, age).await.unwrap() >= 72.0 * 3600.0 - 5.0, "restored keys do not become fresh");
+    eventually("they are too old", async || issuers.present(&gateway, &token).await == UNAVAILABLE).await;
+    assert_eq!(issuers.missing_key_sets(&gateway).await, ALL[..1]);
+    assert!(!issuers.is_ready(&gateway).await);
+    issuers.simulator.clear_faults();
+    eventually("there are new ones", async || issuers.present(&gateway, &token).await == SERVED).await;
 }

@@ -45,7 +45,7 @@ impl TcpProxy {
         let (target, to_slas) = (self.target, Arc::clone(&self.to_slas));
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let connection = tokio::spawn(pass(near, target));
+                let connection = tokio::spawn(forward(near, target));
                 to_slas.lock().push(connection);
             }
         }));
@@ -53,7 +53,7 @@ impl TcpProxy {
 }
 
 /// Passes bytes on; to the APIs in a task that goes on whatever becomes of the port.
-async fn pass(mut near: TcpStream, target: SocketAddr) {
+async fn forward(mut near: TcpStream, target: SocketAddr) {
     let mut begin = [0; 512];
     let Ok(read) = near.peek(&mut begin).await else { return };
     let mut far = TcpStream::connect(target).await.unwrap();

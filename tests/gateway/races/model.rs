@@ -20,7 +20,7 @@ use crate::{
 
 const SHOPPERS: usize = 10;
 /// Most ended tokens of a shopper that are tried again in later steps.
-const REMEMBERED: usize = 6;
+const MAX_REMEMBERED: usize = 6;
 
 /// Random numbers of a seed (xorshift64*), so that a failure can be had again.
 #[derive(Clone)]
@@ -59,13 +59,13 @@ impl Shopper {
     }
 }
 
-struct Play<'f> {
+struct Simulation<'f> {
     fleet: &'f Fleet,
     registers: bool,
     random: Random,
 }
 
-impl Play<'_> {
+impl Simulation<'_> {
     fn gateway(&mut self) -> usize {
         self.random.below(self.fleet.gateways.len())
     }
@@ -188,7 +188,7 @@ async fn check(fleet: &Fleet, shoppers: &[Shopper], told: &str) -> usize {
 }
 
 /// So many steps with this seed. Returns how many tokens were checked.
-async fn live(count: usize, shared: Shared, register_sessions: bool, seed: u64, steps: usize) -> usize {
+async fn simulate(count: usize, shared: Shared, register_sessions: bool, seed: u64, steps: usize) -> usize {
     let change = move |config: &mut toml::Table| {
         if register_sessions {
             register(config);
@@ -204,7 +204,7 @@ async fn live(count: usize, shared: Shared, register_sessions: bool, seed: u64, 
         let reloaded = random.below(2 * count);
         let acts = shoppers.into_iter().map(|shopper| {
             let random = Random(random.0 ^ ((random.below(1 << 30) as u64 + 1) << 7));
-            Play { fleet: &fleet, registers: register_sessions, random }.act(shopper)
+            Simulation { fleet: &fleet, registers: register_sessions, random }.act(shopper)
         });
         shoppers = join_all(acts.collect::<Vec<_>>()).await;
         if step % 3 == 2 {
@@ -231,18 +231,18 @@ async fn live(count: usize, shared: Shared, register_sessions: bool, seed: u64, 
         tokio::time::sleep_until((answered + KNOWN_WITHIN).into()).await;
         checked += check(&fleet, &shoppers, &told).await;
         for shopper in &mut shoppers {
-            let old = shopper.ended.len().saturating_sub(REMEMBERED);
+            let old = shopper.ended.len().saturating_sub(MAX_REMEMBERED);
             shopper.ended.drain(..old);
         }
     }
     checked
 }
 
-async fn lives(count: usize, shared: Shared, register_sessions: bool) {
+async fn simulate_seeds(count: usize, shared: Shared, register_sessions: bool) {
     let (seeds, steps) = scale::of((1, 6), (20, 12));
     let mut checked = 0;
     for seed in 1..=seeds {
-        checked += live(count, shared, register_sessions, 0x9E37_79B9 * seed + count as u64, steps).await;
+        checked += simulate(count, shared, register_sessions, 0x9E37_79B9 * seed + count as u64, steps).await;
     }
     let told = format!("{count} gateways, {shared:?}, register_sessions {register_sessions}");
     figure("R26", format!("{told}: {seeds} lives of {SHOPPERS} shoppers, {checked} answers as the model says"));
@@ -250,17 +250,17 @@ async fn lives(count: usize, shared: Shared, register_sessions: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_match_model_at_three_gateways_with_registered_sessions() {
-    lives(3, Shared::Redis, true).await;
+    simulate_seeds(3, Shared::Redis, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_match_model_at_two_gateways_without_registered_sessions() {
-    lives(2, Shared::Redis, false).await;
+    simulate_seeds(2, Shared::Redis, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_match_model_at_one_gateway_with_sessions_in_memory() {
     for register_sessions in [true, false] {
-        lives(1, Shared::Memory, register_sessions).await;
+        simulate_seeds(1, Shared::Memory, register_sessions).await;
     }
 }

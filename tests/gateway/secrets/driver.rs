@@ -26,7 +26,7 @@ const PSEUDONYM_KEY: &str = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=";
 
 /// What of an answer belongs to who asked.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Owns {
+pub enum ResponseSecrets {
     Nothing,
     /// A token, in the answer's Authorization.
     Token,
@@ -152,14 +152,14 @@ impl Driver {
     }
 
     /// Sends, and notes what of the answer is nobody's.
-    pub async fn send(&mut self, request: RequestBuilder, owns: Owns) -> Answer {
+    pub async fn send(&mut self, request: RequestBuilder, owns: ResponseSecrets) -> Answer {
         let answer = request.send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         // A body that breaks off has been seen as far as it came; what came is no secret of the gateway's.
         let body = String::from_utf8_lossy(&answer.bytes().await.unwrap_or_default()).into_owned();
         for (name, value) in &headers {
-            let is_own =
-                (name == "authorization" && owns != Owns::Nothing) || (name == "location" && owns == Owns::All);
+            let is_own = (name == "authorization" && owns != ResponseSecrets::Nothing)
+                || (name == "location" && owns == ResponseSecrets::All);
             if is_own {
                 let value = value.to_str().unwrap();
                 self.learn_field("an access token", value.strip_prefix("Bearer ").unwrap_or(value));
@@ -169,7 +169,7 @@ impl Driver {
                 self.seen.push(b'\n');
             }
         }
-        if owns == Owns::All {
+        if owns == ResponseSecrets::All {
             self.learn_document(&body);
         } else {
             self.seen.extend_from_slice(body.as_bytes());
@@ -228,7 +228,7 @@ impl Driver {
     }
 
     /// What operators are shown.
-    pub async fn look(&mut self) {
+    pub async fn read_operator_pages(&mut self) {
         let operator = Client::builder().no_proxy().build().unwrap();
         for path in ["/metrics", "/status", "/readyz", "/livez", "/nothing"] {
             let answer = operator.get(format!("http://{}{path}", self.replica.admin)).send().await.unwrap();
@@ -238,7 +238,7 @@ impl Driver {
     }
 
     /// All places where no secret may be, by name.
-    pub async fn places(&mut self) -> Vec<(&'static str, Vec<u8>)> {
+    pub async fn visible_output(&mut self) -> Vec<(&'static str, Vec<u8>)> {
         let dump = self.redis.dump().await.into_bytes();
         vec![
             ("the log", std::fs::read(self.file("stderr")).unwrap()),
@@ -249,7 +249,7 @@ impl Driver {
     }
 
     /// What else the log, the audit log and Redis do not tell: who it was.
-    pub fn persons() -> Secrets {
+    pub fn personal_data() -> Secrets {
         let mut persons = Secrets::default();
         persons.add("a login id", LOGIN);
         persons

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use reqwest::{Method, RequestBuilder};
 use salesforce_simulator::{Effect, Fault, ResetAt};
 
-use super::driver::{Driver, NEW_PASSWORD, Owns, WRONG};
+use super::driver::{Driver, NEW_PASSWORD, ResponseSecrets, WRONG};
 use crate::{
     callers::CALLER_SECRET,
     world::{
@@ -50,27 +50,30 @@ fn trusted(request: RequestBuilder, secret: &str) -> RequestBuilder {
 pub async fn deprecated_logins(driver: &mut Driver) {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT, STRICT_CLIENT] {
         driver.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
-        let guest = driver.send(guest(driver, client), Owns::Token).await.token();
-        let ended = driver.send(credentials(driver, client, PASSWORD).await, Owns::Token).await.token();
+        let guest = driver.send(guest(driver, client), ResponseSecrets::Token).await.token();
+        let ended = driver.send(credentials(driver, client, PASSWORD).await, ResponseSecrets::Token).await.token();
         expired(&ended).await;
         driver.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         for token in [guest, ended] {
-            let renewed = driver.send(driver.get(&search()).bearer_auth(&token), Owns::Token).await;
+            let renewed = driver.send(driver.get(&search()).bearer_auth(&token), ResponseSecrets::Token).await;
             assert_eq!(renewed.status, 200, "{}", renewed.body);
             let newest = renewed.token();
             let refresh = driver.post(&login_target(client)).bearer_auth(&newest).body(r#"{"type":"refresh"}"#);
-            assert_eq!(driver.send(refresh, Owns::Token).await.status, 200);
+            assert_eq!(driver.send(refresh, ResponseSecrets::Token).await.status, 200);
             let basket = driver.post(&baskets("?siteId=RefArch")).bearer_auth(&newest).body("{}");
             // A customer may have one basket, so that a second one is Salesforce's no.
-            driver.send(basket, Owns::Token).await;
+            driver.send(basket, ResponseSecrets::Token).await;
             let logout = customers("/customers/actions/logout?siteId=RefArch");
             let logout = driver.request(Method::DELETE, &logout).bearer_auth(&newest);
-            assert_eq!(driver.send(logout, Owns::Nothing).await.status, 204);
+            assert_eq!(driver.send(logout, ResponseSecrets::Nothing).await.status, 204);
             for again in [&token, &newest] {
-                assert_eq!(driver.send(driver.get(&search()).bearer_auth(again), Owns::Nothing).await.status, 401);
+                assert_eq!(
+                    driver.send(driver.get(&search()).bearer_auth(again), ResponseSecrets::Nothing).await.status,
+                    401
+                );
             }
         }
-        assert_eq!(driver.send(credentials(driver, client, WRONG).await, Owns::Nothing).await.status, 401);
+        assert_eq!(driver.send(credentials(driver, client, WRONG).await, ResponseSecrets::Nothing).await.status, 401);
     }
 }
 
@@ -89,28 +92,28 @@ pub async fn trusted_systems(driver: &mut Driver) {
         for request in
             [request.try_clone().unwrap().bearer_auth(&bearer), trusted(request.try_clone().unwrap(), CALLER_SECRET)]
         {
-            let answer = driver.send(request, Owns::Nothing).await;
+            let answer = driver.send(request, ResponseSecrets::Nothing).await;
             assert_eq!(answer.status, 200, "{}", answer.body);
         }
-        let wrong = driver.send(trusted(request, WRONG), Owns::Nothing).await;
+        let wrong = driver.send(trusted(request, WRONG), ResponseSecrets::Nothing).await;
         assert_eq!(wrong.status, 401, "{}", wrong.body);
     }
     for target in [orders(), search()] {
         let request = driver.certified.get(driver.url(&target)).header("X-On-Behalf-Of", LOGIN);
         let request = if target == orders() { driver.certified.get(driver.url(&target)) } else { request };
-        let answer = driver.send(request, Owns::Nothing).await;
+        let answer = driver.send(request, ResponseSecrets::Nothing).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     for request in [driver.post(&login).bearer_auth(&bearer), trusted(driver.post(&login), CALLER_SECRET)] {
         let request = request.header("content-type", "application/json").body(body.clone());
-        let mut answer = driver.send(request.try_clone().unwrap(), Owns::Token).await;
+        let mut answer = driver.send(request.try_clone().unwrap(), ResponseSecrets::Token).await;
         // The token that the caller is given is not the one that the gateway uses for it, and SLAS has a window of 3 s.
         for _ in 0..100 {
             if answer.status != 409 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            answer = driver.send(request.try_clone().unwrap(), Owns::Token).await;
+            answer = driver.send(request.try_clone().unwrap(), ResponseSecrets::Token).await;
         }
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
@@ -119,13 +122,13 @@ pub async fn trusted_systems(driver: &mut Driver) {
         driver.get(&orders()).basic_auth("stranger", Some(WRONG)),
         driver.post(&login).bearer_auth(&bearer).body(format!(r#"{{"password":"{WRONG}""#)),
     ] {
-        let answer = driver.send(refused, Owns::Nothing).await;
+        let answer = driver.send(refused, ResponseSecrets::Nothing).await;
         assert!((400..500).contains(&answer.status), "{}", answer.body);
     }
     // A token that the API refuses is replaced.
     let refused = Effect::Status { code: 401, retry_after: None, body: None };
     driver.simulator.inject(Fault::on("api", refused).flow("orders.getOrders").times(1));
-    driver.send(trusted(driver.get(&orders()), CALLER_SECRET), Owns::Nothing).await;
+    driver.send(trusted(driver.get(&orders()), CALLER_SECRET), ResponseSecrets::Nothing).await;
 }
 
 /// SLAS's own paths, with and without the storefront's prefix.
@@ -141,7 +144,7 @@ pub async fn slas_paths(driver: &mut Driver) {
             ("code_challenge", CHALLENGE),
         ];
         let login = driver.post(&at("login")).basic_auth(LOGIN, Some(PASSWORD)).form(&fields);
-        let redirect = driver.send(login, Owns::All).await;
+        let redirect = driver.send(login, ResponseSecrets::All).await;
         let location = redirect.headers.get("location").map_or("", |value| value.to_str().unwrap());
         let code =
             location.split(['?', '&']).find_map(|pair| pair.strip_prefix("code=")).unwrap_or("no-code-was-given");
@@ -157,9 +160,9 @@ pub async fn slas_paths(driver: &mut Driver) {
         if !prefix.is_empty() {
             redeem = redeem.basic_auth(client, Some("_PLACEHOLDER_PROXY-PWA_KIT_SLAS_CLIENT_SECRET"));
         }
-        let tokens = driver.send(redeem, Owns::All).await;
+        let tokens = driver.send(redeem, ResponseSecrets::All).await;
         let wrong = driver.post(&at("login")).basic_auth(LOGIN, Some(WRONG)).form(&fields);
-        driver.send(wrong, Owns::Nothing).await;
+        driver.send(wrong, ResponseSecrets::Nothing).await;
         if tokens.status != 200 {
             // A challenge is good for one login, so that not each client gets tokens by it.
             continue;
@@ -171,20 +174,20 @@ pub async fn slas_paths(driver: &mut Driver) {
             ("client_id", client),
             ("channel_id", "RefArch"),
         ];
-        assert_eq!(driver.send(driver.post(&at("token")).form(&form), Owns::All).await.status, 200);
+        assert_eq!(driver.send(driver.post(&at("token")).form(&form), ResponseSecrets::All).await.status, 200);
         let logout = format!("{}?client_id={client}&channel_id=RefArch&refresh_token={refresh}", at("logout"));
-        driver.send(driver.get(&logout).bearer_auth(&access), Owns::All).await;
+        driver.send(driver.get(&logout).bearer_auth(&access), ResponseSecrets::All).await;
     }
     let guest = [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("client_id", PRIVATE_CLIENT)];
-    assert_eq!(driver.send(driver.post(&slas("token")).form(&guest), Owns::All).await.status, 200);
+    assert_eq!(driver.send(driver.post(&slas("token")).form(&guest), ResponseSecrets::All).await.status, 200);
     let wrong = driver.post(&slas("token")).basic_auth(PRIVATE_CLIENT, Some(WRONG)).form(&guest);
-    assert_eq!(driver.send(wrong, Owns::Nothing).await.status, 401);
+    assert_eq!(driver.send(wrong, ResponseSecrets::Nothing).await.status, 401);
     let made_up =
         [("grant_type", "refresh_token"), ("refresh_token", "a-refresh-token-of-nobody"), ("client_id", PUBLIC_CLIENT)];
     driver.secrets.add("a made-up refresh token", "a-refresh-token-of-nobody");
-    assert_eq!(driver.send(driver.post(&slas("token")).form(&made_up), Owns::Nothing).await.status, 400);
+    assert_eq!(driver.send(driver.post(&slas("token")).form(&made_up), ResponseSecrets::Nothing).await.status, 400);
     let proofs = driver.post(&slas("introspect")).basic_auth(PRIVATE_CLIENT, Some("private-client-secret"));
-    driver.send(proofs.form(&[("token", "a-token-of-nobody")]), Owns::All).await;
+    driver.send(proofs.form(&[("token", "a-token-of-nobody")]), ResponseSecrets::All).await;
 }
 
 /// A password reset by SLAS, and logins by a one-time token.
@@ -193,7 +196,10 @@ pub async fn one_time_tokens(driver: &mut Driver) {
         [("mode", "callback"), ("callback_uri", "http://localhost:3000/delivery"), ("channel_id", "RefArch")];
     let mut form = vec![("user_id", LOGIN), ("client_id", PRIVATE_CLIENT), ("hint", "cross_device")];
     form.extend(delivery);
-    assert_eq!(driver.send(driver.post(&slas("password/reset")).form(&form), Owns::Nothing).await.status, 200);
+    assert_eq!(
+        driver.send(driver.post(&slas("password/reset")).form(&form), ResponseSecrets::Nothing).await.status,
+        200
+    );
     let token = driver.simulator.outbox().pop().unwrap().token;
     for new in [NEW_PASSWORD, PASSWORD] {
         let form = [
@@ -204,12 +210,18 @@ pub async fn one_time_tokens(driver: &mut Driver) {
             ("client_id", PRIVATE_CLIENT),
             ("hint", "cross_device"),
         ];
-        driver.send(driver.post(&slas("password/action")).form(&form), Owns::Nothing).await;
+        driver.send(driver.post(&slas("password/action")).form(&form), ResponseSecrets::Nothing).await;
     }
-    assert_eq!(driver.send(credentials(driver, PUBLIC_CLIENT, NEW_PASSWORD).await, Owns::Token).await.status, 200);
+    assert_eq!(
+        driver.send(credentials(driver, PUBLIC_CLIENT, NEW_PASSWORD).await, ResponseSecrets::Token).await.status,
+        200
+    );
     let mut form = vec![("user_id", LOGIN), ("client_id", PRIVATE_CLIENT)];
     form.extend(delivery);
-    assert_eq!(driver.send(driver.post(&slas("passwordless/login")).form(&form), Owns::Nothing).await.status, 200);
+    assert_eq!(
+        driver.send(driver.post(&slas("passwordless/login")).form(&form), ResponseSecrets::Nothing).await.status,
+        200
+    );
     let token = driver.simulator.outbox().pop().unwrap().token;
     let form = [
         ("grant_type", "client_credentials"),
@@ -217,7 +229,10 @@ pub async fn one_time_tokens(driver: &mut Driver) {
         ("pwdless_login_token", &*token),
         ("client_id", PRIVATE_CLIENT),
     ];
-    assert_eq!(driver.send(driver.post(&slas("passwordless/token")).form(&form), Owns::All).await.status, 200);
+    assert_eq!(
+        driver.send(driver.post(&slas("passwordless/token")).form(&form), ResponseSecrets::All).await.status,
+        200
+    );
 }
 
 /// Requests that are refused, with a secret wherever a caller may put one.
@@ -249,7 +264,7 @@ pub async fn refusals(driver: &mut Driver) {
     ] {
         let Ok(request) = request.build() else { continue };
         let request = RequestBuilder::from_parts(driver.client.clone(), request);
-        let answer = driver.send(request, Owns::Nothing).await;
+        let answer = driver.send(request, ResponseSecrets::Nothing).await;
         assert!(answer.status >= 400, "{}", answer.body);
     }
 }
@@ -274,25 +289,25 @@ pub async fn faults(driver: &mut Driver) {
             trusted(driver.get(&orders().replace("orders?", "orders/1?")), CALLER_SECRET),
             trusted(driver.get(&search()), CALLER_SECRET).header("X-On-Behalf-Of", "second@example.com"),
         ] {
-            let answer = driver.send(request, Owns::Nothing).await;
+            let answer = driver.send(request, ResponseSecrets::Nothing).await;
             assert!(answer.status >= 400, "{}", answer.body);
         }
         driver.simulator.clear_faults();
         eventually("SLAS is asked again", async || {
-            driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.status == 200
+            driver.send(guest(driver, PUBLIC_CLIENT), ResponseSecrets::Token).await.status == 200
         })
         .await;
     }
-    let token = driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.token();
+    let token = driver.send(guest(driver, PUBLIC_CLIENT), ResponseSecrets::Token).await.token();
     for effect in [Effect::Reset { at: ResetAt::Before }, Effect::Hang, Effect::Truncate] {
         driver.simulator.inject(Fault::on("api", effect).times(1));
-        driver.send(driver.get(&search()).bearer_auth(&token), Owns::Nothing).await;
+        driver.send(driver.get(&search()).bearer_auth(&token), ResponseSecrets::Nothing).await;
     }
     driver.redis.pause();
-    driver.send(driver.get(&search()).bearer_auth(&token), Owns::Nothing).await;
-    driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await;
+    driver.send(driver.get(&search()).bearer_auth(&token), ResponseSecrets::Nothing).await;
+    driver.send(guest(driver, PUBLIC_CLIENT), ResponseSecrets::Token).await;
     let refresh = driver.post(&login_target(PUBLIC_CLIENT)).bearer_auth(&token).body(r#"{"type":"refresh"}"#);
-    driver.send(refresh, Owns::Token).await;
+    driver.send(refresh, ResponseSecrets::Token).await;
     driver.redis.resume();
 }
 
@@ -325,5 +340,5 @@ pub async fn reloads(driver: &mut Driver) {
     fs::write(&file, &good).unwrap();
     driver.replica.signal("HUP");
     eventually("the good one is taken over", async || count("configuration reloaded") == 1).await;
-    assert_eq!(driver.send(guest(driver, PUBLIC_CLIENT), Owns::Token).await.status, 200);
+    assert_eq!(driver.send(guest(driver, PUBLIC_CLIENT), ResponseSecrets::Token).await.status, 200);
 }

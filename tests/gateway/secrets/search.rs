@@ -9,7 +9,7 @@ use base64::{
 };
 
 /// Shorter ones would be found by chance.
-const SHORTEST: usize = 8;
+const MIN_LENGTH: usize = 8;
 
 /// What must not be found, with a name to tell of.
 #[derive(Clone, Default)]
@@ -19,13 +19,13 @@ pub struct Secrets(BTreeMap<Vec<u8>, String>);
 #[derive(Debug, PartialEq)]
 pub struct Found {
     pub secret: String,
-    pub spelling: &'static str,
+    pub encoding: &'static str,
 }
 
 impl Secrets {
     pub fn add(&mut self, name: &str, secret: impl AsRef<[u8]>) {
         let secret = secret.as_ref();
-        if secret.len() >= SHORTEST {
+        if secret.len() >= MIN_LENGTH {
             self.0.entry(secret.to_vec()).or_insert_with(|| name.to_owned());
         }
     }
@@ -53,16 +53,16 @@ impl Secrets {
     pub fn find_in(&self, text: &[u8]) -> Vec<Found> {
         let (mut patterns, mut meanings) = (Vec::new(), Vec::new());
         for (secret, name) in &self.0 {
-            for (spelling, pattern) in spellings(secret) {
+            for (encoding, pattern) in encodings(secret) {
                 patterns.push(pattern);
-                meanings.push((name, spelling));
+                meanings.push((name, encoding));
             }
         }
         let search = AhoCorasick::new(&patterns).unwrap();
         let mut found: Vec<Found> = Vec::new();
         for one in search.find_overlapping_iter(text) {
-            let (name, spelling) = meanings[one.pattern().as_usize()];
-            let one = Found { secret: name.clone(), spelling };
+            let (name, encoding) = meanings[one.pattern().as_usize()];
+            let one = Found { secret: name.clone(), encoding };
             if !found.contains(&one) {
                 found.push(one);
             }
@@ -72,7 +72,7 @@ impl Secrets {
 }
 
 /// A secret in every encoding that a log, a header field or a value in a store may have.
-pub fn spellings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+pub fn encodings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let hex = |byte: &u8| format!("{byte:02x}");
     let lower: String = secret.iter().map(hex).collect();
     let percent = |byte: &u8| match byte {
@@ -99,9 +99,9 @@ pub fn spellings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         shifted.extend_from_slice(secret);
         let first = (before * 8).div_ceil(6);
         let digits = (shifted.len() * 8) / 6;
-        for (spelling, engine) in [("Base64", &STANDARD_NO_PAD), ("Base64url", &URL_SAFE_NO_PAD)] {
+        for (encoding, engine) in [("Base64", &STANDARD_NO_PAD), ("Base64url", &URL_SAFE_NO_PAD)] {
             let text = engine.encode(&shifted);
-            all.push((spelling, text.as_bytes()[first..digits].to_vec()));
+            all.push((encoding, text.as_bytes()[first..digits].to_vec()));
         }
     }
     all.sort_by(|one, other| one.1.cmp(&other.1));
@@ -137,7 +137,7 @@ fn planted_secret_is_found_in_every_encoding() {
     let bytes = secret.as_bytes();
     let basic = |user: &str| STANDARD_NO_PAD.encode(format!("{user}:{secret};"));
     let json = serde_json::to_string(secret).unwrap();
-    for (spelling, planted) in [
+    for (encoding, planted) in [
         ("plain", secret.to_owned()),
         ("hex", bytes.iter().map(|byte| format!("{byte:02X}")).collect()),
         ("hex", bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
@@ -151,8 +151,8 @@ fn planted_secret_is_found_in_every_encoding() {
     ] {
         let found = secrets.find_in(format!("before {planted} after").as_bytes());
         assert!(
-            found.iter().any(|found| found.secret == "it" && spelling.starts_with(found.spelling)),
-            "{spelling}: {planted}"
+            found.iter().any(|found| found.secret == "it" && encoding.starts_with(found.encoding)),
+            "{encoding}: {planted}"
         );
         assert!(found.iter().all(|found| found.secret == "it"));
     }

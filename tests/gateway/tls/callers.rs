@@ -30,13 +30,13 @@ const NAME: &str = "URI:spiffe://example.com/oms";
 const OWN_CLIENT: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
 
 /// A gateway with TLS, that knows callers by their certificates too.
-struct Certified {
+struct Fixture {
     authority: Authority,
     clients: Authority,
     world: World,
 }
 
-impl Certified {
+impl Fixture {
     async fn start() -> Self {
         let (authority, clients) = (Authority::new(), Authority::new());
         let world = World::with(|config| {
@@ -85,7 +85,7 @@ fn search() -> String {
 
 #[tokio::test]
 async fn client_certificate_authenticates_its_caller() {
-    let certified = Certified::start().await;
+    let certified = Fixture::start().await;
     let (world, clients) = (&certified.world, &certified.clients);
     for (caller, certificate) in [
         ("by-subject", clients.client_named(SUBJECT, "DNS:other.example")),
@@ -119,7 +119,7 @@ async fn client_certificate_authenticates_its_caller() {
 
 #[tokio::test]
 async fn certificate_of_no_or_several_callers_is_rejected() {
-    let certified = Certified::start().await;
+    let certified = Fixture::start().await;
     let (world, clients) = (&certified.world, &certified.clients);
     for certificate in [
         clients.client_named("/CN=nobody", "DNS:nobody.example"),
@@ -149,7 +149,7 @@ async fn certificate_of_no_or_several_callers_is_rejected() {
 
 #[tokio::test]
 async fn authorization_header_takes_precedence_over_certificate() {
-    let certified = Certified::start().await;
+    let certified = Fixture::start().await;
     let world = &certified.world;
     let certificate = certified.clients.client_named(SUBJECT, "DNS:other.example");
     let shopper = world.mint(|_| {});
@@ -185,7 +185,7 @@ async fn authorization_header_takes_precedence_over_certificate() {
 
 #[tokio::test]
 async fn resumed_tls_session_keeps_its_caller() {
-    let certified = Certified::start().await;
+    let certified = Fixture::start().await;
     let certificate = certified.clients.client_named(SUBJECT, "DNS:other.example");
     for version in [&TLS13, &TLS12] {
         let known = connector(&certified.authority, Some(&certificate), version);

@@ -26,7 +26,7 @@ use tokio_rustls::{
 use super::{
     authority::{Authority, Issued, text},
     callers::{connector, orders},
-    end_of, tls,
+    not_after, tls,
 };
 use crate::{
     reload::{Load, metric},
@@ -75,14 +75,14 @@ fn put(from: &Path, to: &Path) {
 }
 
 /// A gateway of its own process whose listener has these files.
-struct Site {
+struct Fixture {
     simulator: Simulator,
     replica: Replica,
     files: Arc<Files>,
 }
 
-impl Site {
-    async fn open(issued: &Issued, clients: &Authority) -> Self {
+impl Fixture {
+    async fn start(issued: &Issued, clients: &Authority) -> Self {
         install_cryptography();
         let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
         let files = Arc::new(Files::of(issued, clients));
@@ -107,14 +107,14 @@ impl Site {
     }
 
     /// The certificate that a new connection is shown.
-    async fn shown(&self, trusted: &Authority) -> io::Result<CertificateDer<'static>> {
+    async fn served_certificate(&self, trusted: &Authority) -> io::Result<CertificateDer<'static>> {
         let stream = TcpStream::connect(self.replica.address).await?;
         let stream = connector(trusted, None, &TLS13).connect(name(), stream).await?;
         Ok(stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned())
     }
 
-    async fn shows(&self, issued: &Issued, trusted: &Authority) {
-        let shown = self.shown(trusted).await.unwrap();
+    async fn assert_served(&self, issued: &Issued, trusted: &Authority) {
+        let shown = self.served_certificate(trusted).await.unwrap();
         assert_eq!(shown, CertificateDer::from_pem_file(&issued.certificate).unwrap());
     }
 
@@ -132,7 +132,7 @@ impl Site {
     }
 
     /// Everything that was logged, at the end.
-    fn said(mut self) -> String {
+    fn take_log(mut self) -> String {
         let mut stderr = self.replica.take_stderr();
         self.replica.kill();
         let mut said = String::new();
@@ -149,10 +149,10 @@ fn name() -> ServerName<'static> {
 async fn reloaded_certificate_is_used_for_new_connections_and_loses_no_request() {
     let (first, second, clients) = (Authority::new(), Authority::new(), Authority::new());
     let (old, new) = (first.server(), second.server());
-    let site = Site::open(&old, &clients).await;
-    site.shows(&old, &first).await;
-    let url = format!("https://localhost:{}{}", site.replica.address.port(), products("?ids=a&siteId=RefArch"));
-    let token = site.simulator.mint_shopper_token(ShopperTokenSpec::default());
+    let fixture = Fixture::start(&old, &clients).await;
+    fixture.assert_served(&old, &first).await;
+    let url = format!("https://localhost:{}{}", fixture.replica.address.port(), products("?ids=a&siteId=RefArch"));
+    let token = fixture.simulator.mint_shopper_token(ShopperTokenSpec::default());
 
     // Whoever trusts the first authority alone cannot connect any more later; only what is open serves him.
     let faithful: Vec<Client> =
@@ -167,15 +167,15 @@ async fn reloaded_certificate_is_used_for_new_connections_and_loses_no_request()
     let load = Load::start(fickle, &url, &token);
     load.until(20).await;
     for (nth, (shown, authority)) in [(&new, &second), (&old, &first), (&new, &second)].into_iter().enumerate() {
-        site.files.put(shown);
-        site.reload("ok", nth + 1).await;
-        site.shows(shown, authority).await;
+        fixture.files.put(shown);
+        fixture.reload("ok", nth + 1).await;
+        fixture.assert_served(shown, authority).await;
         load.until(20).await;
         for client in &faithful {
             assert_eq!(served(client).await, 200, "on the connection that is open");
         }
     }
-    assert!(site.shown(&first).await.is_err(), "the first is shown to nobody");
+    assert!(fixture.served_certificate(&first).await.is_err(), "the first is shown to nobody");
     let (sent, failed) = load.end().await;
     assert!(failed.is_empty(), "{} of {sent}: {:?}", failed.len(), failed.first());
 }
@@ -184,8 +184,8 @@ async fn reloaded_certificate_is_used_for_new_connections_and_loses_no_request()
 async fn unusable_files_keep_current_certificate_and_are_reported() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let [old, new] = ["first", "second"].map(|name| authority.server_named(name));
-    let site = Site::open(&old, &clients).await;
-    let files = Arc::clone(&site.files);
+    let fixture = Fixture::start(&old, &clients).await;
+    let files = Arc::clone(&fixture.files);
     let noise = files.folder.path().join("noise");
     fs::write(&noise, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     let cases: [(&str, &dyn Fn()); 6] = [
@@ -201,18 +201,18 @@ async fn unusable_files_keep_current_certificate_and_are_reported() {
     ];
     for (nth, (_, spoil)) in cases.iter().enumerate() {
         spoil();
-        site.reload("failed", nth + 1).await;
-        site.shows(&old, &authority).await;
+        fixture.reload("failed", nth + 1).await;
+        fixture.assert_served(&old, &authority).await;
         // What a directory stands in the way of cannot be renamed.
         let _ = fs::remove_dir(&files.certificate);
         files.put(&old);
         put(&clients.certificate, &files.client_ca);
     }
     files.put(&new);
-    site.reload("ok", 1).await;
-    site.shows(&new, &authority).await;
+    fixture.reload("ok", 1).await;
+    fixture.assert_served(&new, &authority).await;
 
-    let said = site.said();
+    let said = fixture.take_log();
     let lines: Vec<_> = said.lines().filter(|line| line.contains("keeping the current one")).collect();
     assert_eq!(lines.len(), cases.len(), "{said}");
     for (line, (reason, _)) in lines.iter().zip(&cases) {
@@ -224,30 +224,30 @@ async fn unusable_files_keep_current_certificate_and_are_reported() {
 async fn certificate_expiry_metric_follows_reload() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let old = authority.server_named("first");
-    let site = Site::open(&old, &clients).await;
+    let fixture = Fixture::start(&old, &clients).await;
     let line = |issued: &Issued| {
         let labels = "{certificate=\"listener\",tenant=\"none\"}";
-        format!("certificate_expiry_timestamp_seconds{labels} {}\n", end_of(&issued.certificate))
+        format!("certificate_expiry_timestamp_seconds{labels} {}\n", not_after(&issued.certificate))
     };
-    assert!(metric(&site.replica, &line(&old)).await);
+    assert!(metric(&fixture.replica, &line(&old)).await);
     // An end has no fractions of a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let new = authority.server_named("second");
-    site.files.put(&new);
-    site.reload("ok", 1).await;
-    eventually("the new end is shown", async || metric(&site.replica, &line(&new)).await).await;
-    assert!(!metric(&site.replica, &line(&old)).await);
+    fixture.files.put(&new);
+    fixture.reload("ok", 1).await;
+    eventually("the new end is shown", async || metric(&fixture.replica, &line(&new)).await).await;
+    assert!(!metric(&fixture.replica, &line(&old)).await);
 
-    let configuration = fs::read_to_string(site.replica.configuration()).unwrap();
+    let configuration = fs::read_to_string(fixture.replica.configuration()).unwrap();
     let mut table: toml::Table = configuration.parse().unwrap();
     table["server"]["tls"].as_table_mut().unwrap().remove("client_ca");
     table["callers"][0].as_table_mut().unwrap().remove("certificate_san");
     table["callers"][0].as_table_mut().unwrap().insert("account_manager_client_id".into(), "b1".into());
-    assert!(metric(&site.replica, "certificate=\"client_ca\"").await);
-    fs::write(site.replica.configuration(), table.to_string()).unwrap();
-    site.reload("ok", 2).await;
+    assert!(metric(&fixture.replica, "certificate=\"client_ca\"").await);
+    fs::write(fixture.replica.configuration(), table.to_string()).unwrap();
+    fixture.reload("ok", 2).await;
     eventually("what is configured no more is gone", async || {
-        !metric(&site.replica, "certificate=\"client_ca\"").await
+        !metric(&fixture.replica, "certificate=\"client_ca\"").await
     })
     .await;
 }
@@ -255,7 +255,7 @@ async fn certificate_expiry_metric_follows_reload() {
 #[tokio::test]
 async fn reloaded_client_authorities_apply_to_new_connections() {
     let (authority, before, after) = (Authority::new(), Authority::new(), Authority::new());
-    let site = Site::open(&authority.server(), &before).await;
+    let fixture = Fixture::start(&authority.server(), &before).await;
     let [of_before, of_after] = [&before, &after].map(|clients| clients.client_named("/CN=orders", NAME));
     // They resume what they can, as clients do: who was verified once must be verified again.
     let versions: [&'static SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
@@ -266,16 +266,16 @@ async fn reloaded_client_authorities_apply_to_new_connections() {
     let served = Some("200".to_owned());
     for (known, unknown) in &clients {
         for _ in 0..2 {
-            assert_eq!(site.ask(known).await, served);
-            assert_eq!(site.ask(unknown).await, None);
+            assert_eq!(fixture.ask(known).await, served);
+            assert_eq!(fixture.ask(unknown).await, None);
         }
     }
-    put(&after.certificate, &site.files.client_ca);
-    site.reload("ok", 1).await;
+    put(&after.certificate, &fixture.files.client_ca);
+    fixture.reload("ok", 1).await;
     for (unknown, known) in &clients {
         for _ in 0..2 {
-            assert_eq!(site.ask(unknown).await, None, "its authority is none any more");
-            assert_eq!(site.ask(known).await, served);
+            assert_eq!(fixture.ask(unknown).await, None, "its authority is none any more");
+            assert_eq!(fixture.ask(known).await, served);
         }
     }
 }

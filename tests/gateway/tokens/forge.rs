@@ -30,12 +30,12 @@ pub struct Forge {
 
 impl Forge {
     /// With SLAS's own current key: what it signs is genuine, whatever it says.
-    pub fn genuine(world: &World) -> Self {
+    pub fn with_slas_key(world: &World) -> Self {
         Self { pkcs8: der(&world.simulator.slas_private_key_pem()), kid: world.simulator.slas_kid() }
     }
 
     /// With a key of its own, under the id of SLAS's.
-    pub fn stranger(world: &World) -> Self {
+    pub fn with_foreign_key(world: &World) -> Self {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         Self { pkcs8: pkcs8.as_ref().to_vec(), kid: world.simulator.slas_kid() }
     }
@@ -166,7 +166,7 @@ pub fn account_manager_token(world: &World, header: &Value, claims: &Value) -> S
 }
 
 /// The same signature with `n - s` for `s`: just as genuine, and other bytes.
-pub fn mirrored(token: &str) -> String {
+pub fn with_negated_s(token: &str) -> String {
     let (input, signature) = token.rsplit_once('.').unwrap();
     let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
     let mut borrow = 0;

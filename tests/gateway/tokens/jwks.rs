@@ -93,7 +93,7 @@ async fn invalid_key_set_never_replaces_a_valid_one() {
     ] {
         // A gateway of its own, because each asks once in 30 seconds.
         let gateway = Gateway::start(&world.simulator.url(), |_| {}).await;
-        let world = Beside { world: &world, gateway };
+        let world = SecondGateway { world: &world, gateway };
         eventually("the gateway is ready", async || world.is_ready().await).await;
         world.world.simulator.inject(Fault::on("slas", effect).flow("jwks"));
         assert_eq!(world.present(&of_unknown_key(world.world)).await, (503, Some("keys_unavailable".into())), "{what}");
@@ -106,12 +106,12 @@ async fn invalid_key_set_never_replaces_a_valid_one() {
 }
 
 /// A second gateway in front of a world's simulator.
-struct Beside<'w> {
+struct SecondGateway<'w> {
     world: &'w World,
     gateway: Gateway,
 }
 
-impl Beside<'_> {
+impl SecondGateway<'_> {
     async fn present(&self, token: &str) -> (u16, Option<String>) {
         let target = crate::world::products("?ids=a&siteId=RefArch");
         let request = self.world.client.get(format!("http://{}{target}", self.gateway.address)).bearer_auth(token);
@@ -159,7 +159,7 @@ async fn gateway_starts_while_slas_is_down_and_is_ready_after_recovery() {
         assert!(answer.header("www-authenticate").is_none());
     }
     // What can be told without keys is told.
-    assert_eq!(present(&world, &Forge::stranger(&world).header_with("a", 1.into())).await.refusal(), INVALID);
+    assert_eq!(present(&world, &Forge::with_foreign_key(&world).header_with("a", 1.into())).await.refusal(), INVALID);
     let missing = world.send(world.get(&crate::world::products("?ids=a&siteId=RefArch"))).await;
     assert_eq!(missing.refusal(), (401, "token_missing"));
     assert!(world.forwarded(super::PRODUCTS).is_empty());
