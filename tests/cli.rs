@@ -26,7 +26,7 @@ use serving::{Serving, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
-/// Memory of its own that a gateway without load may hold.
+/// Maximum of private memory of a gateway without load.
 const IDLE_MEBIBYTES: u64 = 16;
 
 /// `shopper-gateway check` of the demo's configuration, with these variables as the whole environment.
@@ -115,7 +115,7 @@ fn check_reports_invalid_and_duplicate_caller_certificates() {
     let output = Command::new(BINARY).args(["check", "-c", path.to_str().unwrap()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let shown = text(&output.stderr);
-    // The listener's files are wrong too, and so are said to be.
+    // The listener's files are wrong too, and are reported.
     let errors: Vec<&str> = shown.lines().filter(|line| line.starts_with("error: callers[")).collect();
     let expected = [
         "callers[1].certificate_subject: not a subject",

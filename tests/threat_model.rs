@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path};
 
-/// How many rows the table of figures has.
+/// The number of rows of the table of figures.
 const FIGURES: usize = 28;
 
 fn read(path: &str) -> String {
@@ -19,12 +19,12 @@ fn rows(document: &str) -> impl Iterator<Item = Vec<&str>> {
     rows.map(|line| line.split('|').skip(1).map(str::trim).collect())
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn named(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// That a test, or a file of tests, is there: `file::test`, `file::module::test`, `file`.
+/// Asserts that a test or a file of tests exists: `file::test`, `file::module::test`, `file`.
 fn assert_test(name: &str) {
     let (file, last) = name.rsplit_once("::").unwrap_or((name, ""));
     let source = read(&format!("tests/gateway/{}.rs", file.replace("::", "/")));

@@ -17,7 +17,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
 const CALLER: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
 
-/// What `token inspect` makes of a text.
+/// The output of `token inspect` for a text.
 fn inspect(text: impl AsRef<[u8]>, more: &[&str], url: Option<&str>) -> Output {
     let mut command = Command::new(BINARY);
     command.args(["token", "inspect"]).args(more).env_clear();
@@ -26,7 +26,7 @@ fn inspect(text: impl AsRef<[u8]>, more: &[&str], url: Option<&str>) -> Output {
         command.env("SHOPPER_GATEWAY__TENANTS__0__ACCOUNT_MANAGER__URL", url);
     }
     let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may refuse what it was not given in full.
+    // The command may refuse its input before it has read all of it.
     let _ = process.stdin.take().unwrap().write_all(text.as_ref());
     process.wait_with_output().unwrap()
 }
@@ -35,7 +35,7 @@ fn shown(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The explanation of a token, which holds neither the token nor a part of it that would be of use to a thief.
+/// The explanation of a token. Asserts that it contains neither the token nor a part that a thief could use.
 fn explained(token: &str, url: Option<&str>, code: i32) -> String {
     let output = inspect(token, &[], url);
     let shown = shown(&output);
@@ -68,7 +68,7 @@ async fn valid_shopper_token_is_verified_and_its_operations_listed() {
         assert!(shown.contains(words), "{words} not in:\n{shown}");
     }
     assert!(shown.contains("\nAllowed operations: "), "{shown}");
-    // An operation of trusted agents is none of a guest's.
+    // A guest's token is not accepted by an operation of trusted agents.
     assert!(!shown.contains("updateAsAgentBasket"), "{shown}");
     let marks = vec![("taob".to_owned(), "trusted".to_owned())];
     let agents = simulator.mint_shopper_token(ShopperTokenSpec { marks, ..ShopperTokenSpec::default() });
@@ -112,7 +112,7 @@ async fn invalid_token_is_reported_with_error_codes() {
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{shown:?}");
 }
 
-/// A good token of each issuer.
+/// A valid token of each issuer.
 fn good(simulator: &Simulator) -> [String; 2] {
     let scopes = ["SALESFORCE_COMMERCE_API:zzrf_001", "sfcc.orders"];
     let of_system = simulator.mint_account_manager_token(CALLER, &scopes, "zzrf_001", 1800);
@@ -173,7 +173,7 @@ async fn unsigned_token_is_reported_with_its_algorithm() {
         assert!(shown.contains("token_invalid: the algorithm is none; the issuer signs with ES256"), "{shown}");
         assert_eq!(shown.matches("Rejected: ").count(), 1, "{shown}");
     }
-    // What else is wrong with its form is told as before.
+    // Other errors of its form are reported as before.
     let bare = format!("{}.", good.rsplit_once('.').unwrap().0);
     assert!(explained(&bare, None, 1).contains("not a compact JWS of three parts"));
 }
@@ -212,7 +212,7 @@ async fn token_may_have_authorization_header_prefix() {
 
 #[test]
 fn oversized_input_is_reported_as_too_long() {
-    // The first is cut in the middle of a character.
+    // The first text is cut within a character.
     for text in ["a".to_owned() + &"ä".repeat(40_000), "PLANTED".repeat(20_000), "a".repeat(9 * 1024)] {
         let output = inspect(&text, &[], None);
         assert_eq!(shown(&output), "error: token_invalid: the token is too long\n");

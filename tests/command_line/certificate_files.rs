@@ -14,10 +14,10 @@ use tempfile::TempDir;
 
 use crate::{DEMO, run, text};
 
-/// What no error may show: the beginning of any key's base64.
+/// The first characters of keys in base64, which no error may show.
 const KEY_TEXT: [&str; 3] = ["MIGH", "MIIE", "MHcC"];
 
-/// The extensions of what `openssl` makes, and the settings of its lists.
+/// The extensions of certificates, and the settings of revocation lists, for `openssl`.
 const OPENSSL: &str = "[req]
 distinguished_name = name
 [name]
@@ -75,7 +75,7 @@ impl Files {
         self.openssl(&format!("req -x509 {key} -subj /CN={name} {options} -out {name}.pem -keyout {name}.key"));
     }
 
-    /// A certificate of the authority's for `localhost` with these times, or the authority's own anew.
+    /// A certificate of the authority for `localhost` with these times, or a new certificate of the authority itself.
     pub(crate) fn sign(&self, name: &str, kind: &str, times: &str) {
         let signer = if kind == "server" { "-cert ca.pem" } else { "-selfsign" };
         let key = if kind == "server" { "server.key" } else { "ca.key" };
@@ -93,7 +93,7 @@ impl Files {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// What `check` says with these files in place of the good ones.
+    /// The output of `check` with these files in place of the valid ones.
     fn check(&self, files: &[(FileKey, &str)], environment: &[(&str, &str)]) -> (Option<i32>, String) {
         let mut config: toml::Table = fs::read_to_string(DEMO).unwrap().parse().unwrap();
         let mut tls = toml::Table::new();
@@ -318,7 +318,7 @@ fn unusable_authority_in_bundle_is_reported_with_number_file_and_tenant() {
         assert!(error.contains("both.pem: certificate 2 of 3 cannot be used"), "{error}");
         assert_eq!(error.contains("f_ecom_zzrf_001"), key == FileKey::ApiCa, "{error}");
     }
-    // One that the TLS library would take, because it looks at no date: the proxy library would end the process over it.
+    // The TLS library accepts this certificate, because it checks no dates. The proxy library would end the process.
     files.openssl("x509 -in ca.pem -outform der -out ca.der");
     let mut undated = fs::read(files.path("ca.der")).unwrap();
     let date = undated.windows(2).position(|two| two == [0x17, 13]).unwrap();
@@ -361,7 +361,7 @@ fn expired_future_or_soon_expiring_certificate_is_a_warning() {
             (FileKey::ApiCa, format!("{name}.pem")),
             (FileKey::ClientCa, format!("{name}.pem")),
         ] {
-            // A client authority must fit its lists, which is another test's.
+            // Client authorities and their revocation lists are checked in another test.
             let files_used = [(key, file.as_str())];
             let (code, said) = if key == FileKey::ClientCa {
                 files.openssl(&format!(
@@ -377,7 +377,7 @@ fn expired_future_or_soon_expiring_certificate_is_a_warning() {
             assert!(line.contains(&format!("CN={name}")) && line.contains(&file), "{line}");
         }
     }
-    // A bundle has one line, whatever is wrong with how many.
+    // A bundle has one line, even if several certificates are wrong.
     files.write("bundle.pem", files.read("ca.pem") + &files.read("expired.pem") + &files.read("ending.pem"));
     let warnings = files.warnings(&[(FileKey::ApiCa, "bundle.pem")]);
     assert!(warnings.len() == 1 && warnings[0].contains("1 more of the 3 certificates"), "{warnings:?}");
@@ -405,7 +405,7 @@ fn expired_or_foreign_revocation_list_is_reported() {
     let error = files.error(FileKey::ClientCrl, "renewed.pem");
     assert!(error.contains("every client certificate would be rejected"), "{error}");
 
-    // Of two authorities one has no list.
+    // One of two authorities has no revocation list.
     files.write("two.pem", files.read("ca.pem") + &files.read("stranger.pem"));
     let warnings = files.warnings(&[(FileKey::ClientCa, "two.pem")]);
     assert!(warnings.len() == 1 && warnings[0].contains("no list of CN=stranger"), "{warnings:?}");
@@ -460,7 +460,7 @@ fn missing_system_authorities_are_an_error_only_for_https() {
             assert!(said.lines().filter(|line| line.starts_with("error")).all(|line| line.contains("ca-certificates")));
         }
     }
-    // One file that is not there, or one bad certificate, does not take the others away.
+    // A missing file or a bad certificate does not hide the others.
     files.write(
         "system.pem",
         files.read("ca.pem") + "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n",

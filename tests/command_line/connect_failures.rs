@@ -29,16 +29,16 @@ const JWKS: &str = "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/jwks";
 /// A fatal alert, `protocol_version` (RFC 8446, 6), as a server without TLS 1.2 sends it.
 const PROTOCOL_VERSION: [u8; 7] = [21, 3, 3, 0, 2, 2, 70];
 
-/// What listens.
+/// The kind of server that listens.
 #[derive(Clone, Copy)]
 enum Server {
     Nothing,
-    /// Takes connections and says nothing.
+    /// Accepts connections and sends nothing.
     Silent,
     Closes,
-    /// Answers whatever comes with these bytes.
+    /// Responds to any request with these bytes.
     Says(&'static [u8]),
-    /// Shakes hands with the certificate of this name, and closes.
+    /// Completes the TLS handshake with the certificate of this name, and closes.
     Tls(&'static str),
 }
 
@@ -67,7 +67,7 @@ impl Server {
 }
 
 fn answer(mut stream: TcpStream, bytes: &[u8]) {
-    // The client may be gone.
+    // The client may have closed the connection.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write_all(bytes);
     let _ = stream.read(&mut [0; 4096]);
@@ -87,7 +87,7 @@ fn server_config(files: &Files, name: &str) -> Arc<ServerConfig> {
 
 /// Installs the cryptography that `main` installs in the real process.
 fn install_cryptography() {
-    // Another test of this process may have done it.
+    // Another test of this process may have installed it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
@@ -205,7 +205,7 @@ async fn unusable_system_authorities_do_not_disable_the_good_ones() {
     ] {
         let serving = Serving::of(&config, environment.clone());
         let address = serving.address("listening");
-        // The server closes once its certificate was taken.
+        // The server closes after the client has accepted its certificate.
         assert_eq!(client().get(format!("http://{address}{JWKS}")).send().await.unwrap().status().as_u16(), 502);
         let mut accesses = Vec::new();
         eventually("the request has its line", || {

@@ -48,7 +48,7 @@ impl Changed {
     }
 }
 
-/// Gives the listener these files.
+/// Configures the listener with these files.
 fn listen_with(config: &mut toml::Table, files: toml::Value) {
     config["server"].as_table_mut().unwrap().insert("tls".into(), files);
 }
@@ -73,7 +73,7 @@ fn mismatched(folder: &Path) -> toml::Value {
     table("certificate = 'one.pem'\nprivate_key = 'other.key'")
 }
 
-/// What is wrong in four places, each of them another's to find.
+/// Adds an error in four places, which four different checks find.
 fn wrong_everywhere(config: &mut toml::Table, folder: &Path) {
     config.insert("limits".into(), table("max_header_bytes = '9GiB'"));
     listen_with(config, mismatched(folder));
@@ -139,7 +139,7 @@ fn reload_reports_the_same_errors_as_check() {
 
 #[test]
 fn invalid_entry_does_not_hide_other_errors() {
-    // A caller with an error of the settings still has its operations and its name in certificates looked at.
+    // The operations and certificate names of a caller are checked even if another of its settings is wrong.
     let changed = Changed::new(|config, _| {
         let caller = "name = 'Two Words'\ncertificate_subject = 'oms.example.com'\nmay = ['sistem']\norganizations = ['f_ecom_zzrf_001']\noperations = ['orderz.*', ' ', 'a b']";
         config["callers"].as_array_mut().unwrap().push(table(caller));
@@ -155,21 +155,21 @@ fn invalid_entry_does_not_hide_other_errors() {
     ];
     assert_eq!(changed.keys(), keys);
 
-    // So is what it may do.
+    // Its permissions are checked too.
     let changed = Changed::new(|config, _| {
         config["callers"][0]["name"] = "Two Words".into();
         config["tenants"][0].as_table_mut().unwrap().remove("on_behalf_client");
     });
     assert_eq!(changed.keys(), ["callers[0].name", "tenants[0].on_behalf_client"]);
 
-    // Two listeners collide whatever is wrong with the certificates of one.
+    // The collision of two listeners is reported even if the certificates of one are wrong.
     let changed = Changed::new(|config, _| {
         listen_with(config, table("certificate = 'absent.pem'\nprivate_key = 'absent.key'"));
         config["admin"]["listen"] = config["server"]["listen"][0].clone();
     });
     assert_eq!(changed.keys(), ["admin.listen", "server.tls.certificate", "server.tls.private_key"]);
 
-    // Each file of the listener is read, whatever is wrong with the others.
+    // Each file of the listener is checked, even if others are wrong.
     let changed = Changed::new(|config, folder| {
         for (name, text) in [("empty.pem", ""), ("none.key", "no key"), ("ca.pem", "no authority")] {
             fs::write(folder.join(name), text).unwrap();
@@ -196,7 +196,7 @@ fn invalid_route_causes_no_error_for_its_callers() {
         })
     };
     let rest = "method = 'GET'\nsecurity = 'system'\nscopes = 'a'\n";
-    // Refused by the table, and by the settings.
+    // The policy table refuses the first, the settings refuse the second.
     for path in ["/custom/{organizationId}/a%2Fb", "/checkout/orders/v1/organizations/{organizationId}/orders"] {
         let changed = with(&format!("name = 'loyalty.points'\npath = '{path}'\n{rest}"));
         let keys = changed.keys();
@@ -205,6 +205,6 @@ fn invalid_route_causes_no_error_for_its_callers() {
             "{keys:?}"
         );
     }
-    // One without a name could be any.
+    // An entry without a name could be any entry.
     assert_eq!(with(&format!("path = '/custom/{{organizationId}}'\n{rest}")).keys(), ["routes[0].name"]);
 }

@@ -49,7 +49,7 @@ fn help_of_each_command_has_example_and_exit_codes() {
     }
 }
 
-/// What each code means, as a text says it: from its number to that of the next.
+/// The description of each exit code in a text: from its number to the next one.
 fn meanings<'t>(text: &'t str, heading: &str) -> [&'t str; 3] {
     let codes = text.split_once(heading).unwrap_or_else(|| panic!("no {heading} in:\n{text}")).1;
     let place = |code: &str| codes.find(code).unwrap_or_else(|| panic!("no {code} in:\n{codes}"));
@@ -127,7 +127,7 @@ fn completions_work_in_their_shell() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("completions.bash");
     fs::write(&file, printed(&["completions", "bash"])).unwrap();
-    // What a shell would offer behind `shopper-gateway ch`.
+    // The completions that a shell offers for `shopper-gateway ch`.
     let line = "source $0; COMP_WORDS=(shopper-gateway ch); COMP_CWORD=1; _shopper__gateway shopper-gateway ch shopper-gateway; echo ${COMPREPLY[@]}";
     let offered = Command::new("bash").args(["-c", line]).arg(&file).output().unwrap();
     assert_eq!(text(&offered.stdout), "check\n", "{offered:?}");
@@ -137,7 +137,7 @@ fn completions_work_in_their_shell() {
 #[test]
 fn colours_follow_options_and_environment() {
     let wrong = ("SHOPPER_GATEWAY__SERVER__LISTEN", "nowhere");
-    // It warns of the demo's secrets, and ends because it cannot listen there.
+    // The gateway warns of the demo's secrets, and ends because it cannot listen on the address.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let taken = ("SHOPPER_GATEWAY__SERVER__LISTEN", address.as_str());

@@ -108,7 +108,7 @@ async fn online_check_reports_why_session_store_fails() {
     let no_name = asked("redis://no-such-host.invalid");
     command(&["ACL", "SETUSER", "poor", "on", ">right", "~*", "+@all", "-hincrby"]);
     let forbidden = asked(&format!("redis://poor:right@127.0.0.1:{port}"));
-    // A fleet with another key is there: its check value says so.
+    // Redis holds the check value of a fleet with another key.
     let header = "\\x01abcd";
     Command::new("sh")
         .args(["-c", &format!("printf '{header}' | redis-cli -p {port} -a right -x SET shopper-gateway:key")])
@@ -159,7 +159,7 @@ async fn online_check_names_key_of_failing_slas_client() {
         let line = shown.lines().find(|line| line.starts_with("failed  ")).unwrap();
         assert!(line.contains("SLAS client ") && line.contains(said), "{key}: {said} not in: {line}");
     }
-    // The one before is good for as long as the secret is being replaced.
+    // The previous secret is accepted while the secret is being replaced.
     let (code, shown) = online(&[
         (API, &url),
         (ACCOUNT_MANAGER, &url),
@@ -215,7 +215,7 @@ async fn online_check_names_wrong_organization() {
     assert!(failed.iter().all(|line| line.contains("; see tenants[0].organization_id and ")), "{shown}");
 }
 
-/// What answers each request with this status line, and tells the heads and bodies that it got.
+/// A server that responds to each request with this status line, and passes on the received heads and bodies.
 fn collector(status: &'static str) -> (SocketAddr, mpsc::Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

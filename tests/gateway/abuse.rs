@@ -31,7 +31,7 @@ fn basic(request: RequestBuilder) -> RequestBuilder {
     request.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET))
 }
 
-/// A world whose caller may have shoppers created, so that there are as many as one likes.
+/// A world whose caller has `create_shoppers`, so that a test can use any number of shoppers.
 async fn world_with_create_shoppers(change: impl FnOnce(&mut toml::Table)) -> World {
     World::with(|config| {
         config["callers"][0]["may"] =
@@ -49,7 +49,8 @@ fn exchanges(world: &World) -> usize {
     world.simulator.count("account_manager", "access_token")
 }
 
-/// 10,000 requests for 50 shoppers and some of shoppers' own, all at once, while tokens end, SLAS and the API fail.
+/// 10,000 requests for 50 shoppers, and some requests of shoppers, run at once. Meanwhile tokens expire, and SLAS and
+/// the API fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_are_never_shared_between_shoppers() {
     const REQUESTS: usize = 10_000;
@@ -73,7 +74,7 @@ async fn tokens_are_never_shared_between_shoppers() {
     let send = |number: usize| {
         let (world, h2, system, guests, done) = (&world, &h2, &system, &guests, &done);
         async move {
-            // A sequence without a pattern, the same each time.
+            // A pseudo-random sequence, the same in each run.
             let random = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
             let who = random % LOGINS;
             if number.is_multiple_of(100) {
@@ -112,7 +113,7 @@ async fn tokens_are_never_shared_between_shoppers() {
     };
     stream::iter(0..REQUESTS).map(send).buffer_unordered(64).collect::<Vec<()>>().await;
     let sent = world.forwarded("shopper-products.getProducts");
-    // While SLAS fails, ended tokens are refused without asking it; how many depends on the machine's pace.
+    // While SLAS fails, expired tokens are refused without a call. Their number depends on the machine's speed.
     assert!(sent.len() >= REQUESTS / 10, "{} of {REQUESTS} came through", sent.len());
     assert!(done.load(Ordering::Relaxed) >= REQUESTS / 10, "{done:?}");
     let mut mismatches = 0;
@@ -158,7 +159,7 @@ async fn concurrent_secret_guesses_are_limited() {
         assert!(matches!(answer.status.as_u16(), 401 | 429), "{}", answer.status);
     }
     assert!(exchanges(&world) < 20, "{} guesses were shown to Account Manager", exchanges(&world));
-    // Whoever proved who he is, with one scope, is not held up with another.
+    // A client that has authenticated with one scope does not wait with another scope.
     let world = World::start().await;
     assert_eq!(world.send(basic(world.get(&orders()))).await.status, StatusCode::OK);
     join_all(
@@ -218,7 +219,7 @@ async fn account_manager_response_with_odd_values_is_handled() {
         world.simulator.inject(Fault::on("account_manager", effect).flow("access_token"));
         for _ in 0..2 {
             let answer = world.send(basic(world.get(&orders()))).await;
-            // A token that is none is the API's to refuse.
+            // The API refuses a value that is no token.
             let is_told = answer.status == StatusCode::UNAUTHORIZED && answer.refusal().1 == "none";
             assert!(is_told || answer.status == StatusCode::SERVICE_UNAVAILABLE, "{shown}: {}", answer.text());
             if answer.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -247,7 +248,7 @@ async fn on_behalf_login_reaches_slas_unchanged() {
         let isb = claims["isb"].as_str().unwrap();
         assert!(isb.contains(&format!("::upn:{login}::")), "{isb}");
     }
-    // What would be read as somebody else in the token itself gives no token.
+    // A login that the token's claims would show as another shopper gets no token.
     let before = world.forwarded("shopper-products.getProducts").len();
     for login in ["x::rcid:someone", "x::tsob:x", "x::chid:RefArchGlobal"] {
         let request = basic(world.get(&search("a"))).header("X-On-Behalf-Of", login);
@@ -255,7 +256,7 @@ async fn on_behalf_login_reaches_slas_unchanged() {
         assert_eq!(answer.refusal(), (503, "slas_unavailable"), "{login}");
     }
     assert_eq!(world.forwarded("shopper-products.getProducts").len(), before);
-    // Neither Latin-1 nor anything but one login.
+    // Logins in Latin-1, with an invalid byte, blank or too long are refused.
     for bytes in [&b"Zo\xeb@example.com"[..], b"\xff", b" ", &[b'a'; 1025]] {
         let answer = world.send(basic(world.get(&search("a"))).header("X-On-Behalf-Of", bytes)).await;
         assert_eq!(answer.refusal(), (400, "request_invalid"), "{bytes:?}");
@@ -274,7 +275,7 @@ async fn trusted_system_login_rejects_invalid_and_guest_logins() {
     for login in ["", " ", "a\u{0}b", "a\r\nb", "a\u{85}b", &long] {
         assert_eq!(send(login).await.refusal(), (400, "request_invalid"), "{login:?}");
     }
-    // It knew registered shoppers only; a guest's token would be one for all who ask.
+    // The deprecated login served registered shoppers only; one guest's token would be shared by all callers.
     for login in ["guest", "Guest", "GUEST"] {
         assert_eq!(send(login).await.refusal(), (404, "shopper_unknown"), "{login:?}");
     }
@@ -333,7 +334,7 @@ async fn report_mode_forwards_no_caller_secret_and_no_on_behalf_header() {
             assert!(!value.starts_with("Basic") && !value.contains(LOGIN), "{name}: {value}");
         }
     }
-    // A trusted login is never only reported: there is nothing to forward it to.
+    // Report mode refuses a trusted login too, because no upstream operation could serve it.
     let target = customers("/customers/trusted-system/actions/login?siteId=RefArch");
     let answer = world.send(world.post(&target).body("{}")).await;
     assert_eq!(answer.refusal(), (401, "token_missing"));
@@ -360,7 +361,7 @@ async fn on_behalf_tokens_are_separate_for_each_organization() {
         assert!(claims.contains(&format!("prod/{}", &organization["f_ecom_".len()..])), "{claims}");
     }
     assert_eq!(world.simulator.count("slas", "trusted-system"), 2);
-    // A token of one tenant's client is good for that tenant alone.
+    // A token of one tenant's client is valid for that tenant only.
     let target = search("a").replace(ORGANIZATION, OTHER_ORGANIZATION).replace("RefArch", "SiteGenesis");
     for (request, refusal) in [
         (world.get(&target).bearer_auth(token("zzrf_001")), (403, "token_wrong_organization")),

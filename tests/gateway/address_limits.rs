@@ -79,7 +79,7 @@ impl Http2 {
         builder.initial_window_size(window).initial_max_send_streams(100);
         let (requests, connection) = builder.handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move {
-            // It ends with the test.
+            // The task ends with the test.
             let _ = connection.await;
         });
         Self { requests, address, connection }
@@ -102,7 +102,7 @@ impl Drop for Http2 {
     }
 }
 
-/// The next `count` answers: status and code, and their bodies, of which nothing is taken.
+/// The next `count` responses: status, error code, and the unread body.
 async fn next_responses(
     pending: &mut FuturesUnordered<ResponseFuture>,
     count: usize,
@@ -184,7 +184,7 @@ async fn many_small_requests_of_one_http2_connection_are_served() {
         pending.push(answer);
         bodies.push(body);
     }
-    // The gateway has begun with all of them.
+    // The gateway has started all of them.
     eventually("they wait for their bodies", async || world.in_flight().await > INCOMPLETE_PER_CONNECTION).await;
     for mut body in bodies {
         body.send_data(Bytes::from_static(b"}"), true).unwrap();
@@ -193,7 +193,7 @@ async fn many_small_requests_of_one_http2_connection_are_served() {
     assert!(served.iter().all(|(_, code)| code == "none"), "{served:?}");
 }
 
-/// HTTP/1.1 connections whose requests of a client have sent a part of their form.
+/// HTTP/1.1 connections on which a client has sent a part of its form.
 async fn connections_with_incomplete_form(world: &World, client: &str, count: usize, bytes: usize) -> Vec<TcpStream> {
     let mut connections = Vec::new();
     for _ in 0..count {
@@ -226,7 +226,7 @@ async fn incomplete_requests_are_limited_per_address_and_in_total() {
         held[0].write_all(b"a").await.unwrap();
         eventually("the address may again", async || log_in("198.51.100.7").await.status == 200).await;
         eventually("two are left", async || world.in_flight().await == 2).await;
-        // Once half of the places are taken, one address gets a part of the free ones only.
+        // When half of the slots are in use, one address gets only a part of the free ones.
         for client in ["2001:db8::7", "2001:db8:a::7", "2001:db8:b::7"] {
             held.extend(connections_with_incomplete_form(&world, client, 1, 4).await);
         }
@@ -298,7 +298,7 @@ async fn can_connect_from(world: &World, address: &str) -> bool {
         return false;
     }
     let mut answer = Vec::new();
-    // A connection that is refused is reset.
+    // The gateway resets a refused connection.
     let _ = stream.read_to_end(&mut answer).await;
     answer.starts_with(b"HTTP/1.1 200")
 }
@@ -345,7 +345,7 @@ async fn slas_operations_without_credential_are_rejected_in_both_modes() {
         }
         let flows = world.simulator.ledger();
         assert!(flows.iter().all(|entry| entry.flow == "jwks"), "{flows:?}");
-        // With a credential it is SLAS that judges.
+        // A request with a credential is forwarded, and SLAS decides.
         let answer = world.send(world.get(&slas("/userinfo")).bearer_auth("a")).await;
         assert_eq!(answer.header("x-shopper-gateway-error"), None, "{}", answer.text());
     }
@@ -368,7 +368,7 @@ async fn slas_calls_are_limited_per_address_in_both_modes() {
         let userinfo =
             |client: &str| world.get(&slas("/userinfo")).bearer_auth("a").header(FORWARDED_FOR, client.to_owned());
         let token = |client: &str| form(&world, client, "/token", &guest_form());
-        // How many of ten are let through; one may come back meanwhile.
+        // The number of admitted requests of ten; the limit may gain one meanwhile.
         let let_through = async |request: &dyn Fn() -> RequestBuilder| {
             let mut through = 0;
             for _ in 0..10 {
@@ -416,7 +416,7 @@ async fn known_sessions_and_trusted_systems_are_exempt_from_address_limit() {
     }
 }
 
-/// What an attacker asks for, over and over.
+/// The requests that an attacker repeats.
 fn attack_requests<'a>(world: &'a World, client: &'static str) -> Vec<Box<dyn Fn() -> RequestBuilder + 'a>> {
     let get = move |path: &str| world.get(&slas(path)).header(FORWARDED_FOR, client);
     let whose = format!(

@@ -20,7 +20,7 @@ use crate::{
 
 const TRUSTED: &str = "/customers/trusted-system/actions/login?siteId=RefArch";
 
-/// How the ids of requests begin that only wait for the others' lines.
+/// The prefix of the ids of requests that only flush the log.
 const FLUSH_MARKER: &str = "settled-";
 
 /// A process whose audit log is a file, and which logs nothing else.
@@ -51,7 +51,7 @@ impl AuditedGateway {
         Self { simulator, replica, client, file, requests: AtomicUsize::new(0), _folder: folder }
     }
 
-    /// A request of another client each time, so that none has too many refused lines.
+    /// A request from a new client address each time, so that no address has too many lines of refusals.
     fn request(&self, method: Method, target: &str) -> RequestBuilder {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         self.request_from(&format!("198.51.{}.{}", number / 256, number % 256), method, target)
@@ -79,7 +79,7 @@ impl AuditedGateway {
         std::fs::read_to_string(&self.file).unwrap()
     }
 
-    /// Returns when the lines of all requests so far are written: they are, in their order, by a thread of their own.
+    /// Returns when the lines of all earlier requests are written. A separate thread writes them in order.
     async fn flush(&self) {
         let id = format!("{FLUSH_MARKER}{}", self.requests.fetch_add(1, Ordering::Relaxed));
         let search = products("?ids=a&siteId=RefArch");
@@ -88,7 +88,7 @@ impl AuditedGateway {
         eventually("the last line is written", async || self.text().contains(&format!("\"{id}\""))).await;
     }
 
-    /// All lines; each is one JSON object, or the test fails.
+    /// All lines. The test fails if a line is no JSON object.
     fn lines(&self) -> Vec<Value> {
         let text = self.text();
         assert!(text.is_empty() || text.ends_with('\n'));
@@ -145,7 +145,7 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
     let (system, on_behalf, log_in_operation) =
         ("experience-cloud", "shopper-products.getProducts", "shopper-customers.authorizeCustomer");
     let trusted_operation = "shopper-customers.authorizeTrustedSystem";
-    // What is sent, and event, who, operation and result of its one line.
+    // A request, and the event, actor, operation and result in its line.
     let cases = [
         (audited.post(&login, json!({"type": "guest"})), "login", PUBLIC_CLIENT, log_in_operation, "ok"),
         (log_in().basic_auth(LOGIN, Some(PASSWORD)), "login", PUBLIC_CLIENT, log_in_operation, "ok"),
@@ -255,7 +255,7 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
         let says_whom = matches!(event, "on_behalf" | "agent") || (event == "login" && number != 4);
         assert_eq!(lines[0]["shopper"].is_string(), says_whom, "{id}: {}", lines[0]);
     }
-    // What is no event: shoppers' own requests, refreshes, and what a trusted system does as itself.
+    // These are no audit events: shoppers' own requests, refreshes, and a trusted system's calls for itself.
     for request in [
         audited.get(&search).bearer_auth(&shopper),
         audited.get(&search),
@@ -270,7 +270,7 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
     audited.flush().await;
     assert_eq!(audited.lines().len(), before + expected, "{}", audited.text());
 
-    // One shopper has one pseudonym, however he came; one who was refused has that of his login id.
+    // One shopper has one pseudonym for every kind of login; a refused login has that of its login id.
     let shopper_of =
         |number: usize| audited.lines_of(&format!("case-{number}"))[0]["shopper"].as_str().unwrap().to_owned();
     for number in [5, 7, 9] {
@@ -409,7 +409,7 @@ async fn trusted_system_writes_are_audited_and_its_reads_are_not() {
             "shopper-customers.getResetPasswordToken",
             "rejected",
         ),
-        // The token has not the scope.
+        // The token lacks the scope.
         (
             audited.request(Method::PUT, &order).body("{}").bearer_auth(&caller),
             event,
@@ -474,7 +474,7 @@ async fn audit_of_rejection_flood_is_summarized_and_hides_no_action() {
     };
     assert_eq!(act("before").await.unwrap().status(), 200);
     let flood = (0..1500).map(|number| {
-        // One /64, and then acts of a trusted system from the very same network.
+        // Refusals of one /64 network, and then operations of a trusted system from the same network.
         let address = format!("2001:db8::{number:x}");
         let request = audited.request_from(&address, Method::GET, &search).header("X-On-Behalf-Of", LOGIN);
         request.header("correlation-id", format!("flood-{number}")).send()

@@ -28,7 +28,7 @@ fn calls(world: &World) -> usize {
     world.simulator.count("account_manager", "access_token")
 }
 
-/// A client with another address.
+/// A client with this loopback address.
 fn client_at(last: u8) -> Client {
     let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     Client::builder().no_proxy().local_address(address).build().unwrap()
@@ -41,7 +41,7 @@ async fn ask(client: &Client, gateway: &Gateway, user: &str, secret: &str) -> (S
     (answer.status(), code.unwrap_or_default())
 }
 
-/// Guesses at 200 a second until it is dropped.
+/// Sends 200 guesses a second until it is dropped.
 struct GuessFlood {
     is_over: Arc<AtomicBool>,
     rejected: Arc<AtomicUsize>,
@@ -49,7 +49,7 @@ struct GuessFlood {
 }
 
 impl GuessFlood {
-    /// Returns when guesses are turned away.
+    /// Returns when the gateway rejects guesses with 429.
     async fn start(client: Client, gateway: &Gateway) -> Self {
         let (is_over, rejected) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let url = format!("http://{}{}", gateway.address, order());
@@ -93,7 +93,7 @@ async fn secret_guesses_do_not_block_right_secret_from_another_address() {
     let world = slow_account_manager(|_| {}).await;
     let began = Instant::now();
     let _flood = GuessFlood::start(client_at(1), &world.gateway).await;
-    // Another address: at once.
+    // A request from another address succeeds at once.
     assert_eq!(ask(&client_at(2), &world.gateway, CALLER_CLIENT, CALLER_SECRET).await.0, StatusCode::OK);
     let most = 20 + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!(calls(&world) <= most, "{} calls to Account Manager, {most} at most", calls(&world));
@@ -152,7 +152,7 @@ async fn secret_rejected_by_account_manager_is_forgotten() {
     eventually("the proof is gone", async || proofs().await == before).await;
 }
 
-/// The answer without what differs each time.
+/// The response without the values that differ each time.
 fn comparable(answer: &Answer) -> String {
     let field = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| match name.as_str() {
         "correlation-id" | "date" | "retry-after" => format!("{name}"),
@@ -166,7 +166,7 @@ async fn unknown_client_gets_same_responses_and_delays_as_known_one() {
     let world = World::start().await;
     world.simulator.inject(Fault::on("account_manager", Effect::Delay { ms: 60 }).flow("access_token"));
     let unknown = "dddddddd-dddd-4ddd-8ddd-dddddddddddd";
-    // A run of guesses, the first of them repeated at once: what is answered, and when.
+    // The responses and durations of a run of guesses, whose first guess is repeated at once.
     let guesses = async |user: &str| {
         let mut run = Vec::new();
         for guess in [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13] {
@@ -180,7 +180,7 @@ async fn unknown_client_gets_same_responses_and_delays_as_known_one() {
     let answers = |run: &[(String, Duration)]| run.iter().map(|(shown, _)| shown.clone()).collect::<Vec<_>>();
     assert_eq!(answers(&known), answers(&other));
     assert!(known[0].0.contains("caller_rejected") && known[14].0.contains("caller_rate_limited"), "{known:?}");
-    // Refused after a trial, from memory, and without a trial; loosely, on a machine that does other things as well.
+    // Guesses are refused after a call, from the cache, and without a call. The limits allow for a busy machine.
     for (number, ((_, known), (_, other))) in known.iter().zip(&other).enumerate() {
         let difference = known.abs_diff(*other);
         assert!(difference < Duration::from_millis(150), "guess {number}: {known:?} and {other:?}");
@@ -208,7 +208,7 @@ async fn invented_clients_do_not_evict_limits_of_a_configured_one() {
     let invented: Vec<_> = (0..300).map(|number| format!("invented-{number}")).collect();
     join_all(invented.iter().map(|user| ask(&world.client, &world.gateway, user, "x"))).await;
     assert_eq!(calls(&world), before);
-    // Twelve would be free again; of a busy machine's time some are.
+    // The limit would have refilled by twelve; on a busy machine by some of them.
     let more: Vec<_> = (13..25).map(|number| format!("guess-{number}")).collect();
     let answers = join_all(more.iter().map(|guess| ask(&world.client, &world.gateway, CALLER_CLIENT, guess))).await;
     assert!(answers.contains(&(StatusCode::TOO_MANY_REQUESTS, "caller_rate_limited".to_owned())), "{answers:?}");

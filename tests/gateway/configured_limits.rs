@@ -20,20 +20,20 @@ const OVERLOADED: (u16, &str) = (503, "overloaded");
 const RATE_LIMITED: (u16, &str) = (429, "caller_rate_limited");
 const SLAS_LIMITED: (u16, &str) = (429, "slas_rate_limited");
 
-/// Sections in which every key is a bound, and parts of the names of bounds elsewhere.
+/// Sections in which every key is a limit, and parts of the names of limits elsewhere.
 const SECTIONS: [&str; 3] = ["limits", "load", "logins"];
 const PARTS: [&str; 4] = ["_per_", "capacity", "_streams", "max_concurrent"];
 
-/// Keys that look like bounds on clients and are none.
+/// Keys that look like limits for clients but are not.
 const NOT_CLIENT_LIMITS: [&str; 3] = [
-    // How many sessions are remembered, and how many calls the gateway makes by itself.
+    // The number of cached sessions, and of calls that the gateway makes by itself.
     "sessions.capacity",
     "sessions.background_refreshes_per_minute",
-    // How many traces are exported; requests beyond are served.
+    // The number of exported traces; requests beyond it are served.
     "traces.parent_sampled_per_second",
 ];
 
-/// A bound of the listener is asked before the policy is read at all; these tests go over it.
+/// The listener checks these limits before the policy. The named tests exceed them.
 const LISTENER_LIMITS: [(&str, &str); 9] = [
     ("limits.min_body_rate", "slow_clients.rs"),
     ("limits.connections", "resource_exhaustion.rs"),
@@ -46,10 +46,10 @@ const LISTENER_LIMITS: [(&str, &str); 9] = [
     ("limits.held_bodies_per_address", "address_limits.rs"),
 ];
 
-/// Values that other keys of this list have for single networks.
+/// The overrides of other limits for single networks.
 const NETWORK_LIMITS: &str = "limits.networks";
 
-/// The keys of the configuration that bound what clients may do.
+/// The keys of the configuration that limit clients.
 fn client_limits() -> BTreeSet<String> {
     let schema = shopper_gateway::config::schema();
     let mut keys = BTreeSet::new();
@@ -97,7 +97,7 @@ fn slas(path: &str) -> String {
     format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2{path}")
 }
 
-/// A request to an API that the policy allows, and in report mode also one that it refuses: each must meet the bound.
+/// A request to an API that the policy allows, and in report mode also one that it refuses. Each must meet the limit.
 fn reads(world: &World, mode: &str, token: &str) -> Vec<RequestBuilder> {
     let read = world.get(&products("?ids=a&siteId=RefArch"));
     let mut reads = vec![read.try_clone().unwrap().bearer_auth(token)];
@@ -108,7 +108,7 @@ fn reads(world: &World, mode: &str, token: &str) -> Vec<RequestBuilder> {
     reads
 }
 
-/// So many of one request at once.
+/// Sends a request many times at once.
 async fn at_once(world: &World, request: &RequestBuilder, number: usize) -> Vec<Answer> {
     futures::future::join_all((0..number).map(|_| world.send(request.try_clone().unwrap()))).await
 }
@@ -117,7 +117,7 @@ fn count(answers: &[Answer], refusal: (u16, &str)) -> usize {
     answers.iter().filter(|answer| answer.refusal() == refusal).count()
 }
 
-/// Goes over one bound in one mode.
+/// Exceeds one limit in one mode.
 async fn assert_limit_holds(key: &str, mode: &str) {
     match key {
         "limits.body" | "limits.max_header_bytes" | "limits.max_headers" | "limits.max_uri_bytes" => {
@@ -229,14 +229,14 @@ async fn assert_failed_login_limits(key: &str, mode: &str) {
         let answer = world.send(request).await;
         assert_eq!(answer.refusal() == RATE_LIMITED, number == 3, "{key} {mode} {number}: {}", answer.text());
     }
-    // With X-On-Behalf-Of a login is refused at once, and in report mode too.
+    // A login with X-On-Behalf-Of is refused at once, in report mode too.
     for name in ["X-On-Behalf-Of", "x_on_behalf_of", "X-On-Behalf-Of-Idp"] {
         for request in guess("bob@example.com") {
             let answer = world.send(request.header(name, LOGIN)).await;
             assert_eq!(answer.refusal(), (403, "caller_not_allowed"), "{mode} {name}");
         }
     }
-    // Without a token, which the policy refuses and report mode forwards.
+    // The policy refuses a request without a token, and report mode forwards it.
     if mode == "report" {
         world.simulator.clear_ledger();
         let request = || world.post(&slas("/otp/request")).form(&form);
@@ -265,7 +265,7 @@ async fn assert_rate_limits(key: &str, mode: &str) {
     let requests: Vec<RequestBuilder> = if key.starts_with("callers") {
         let as_caller = |target: &str| world.get(target).basic_auth(CALLER_CLIENT, Some("caller-secret"));
         let token = world.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600);
-        // The second and third are not among its operations.
+        // The caller has no permission for the operation of the second and third request.
         let refused = [as_caller(&orders), world.get(&orders).bearer_auth(token)];
         std::iter::once(as_caller(&format!("{orders}/1")))
             .chain(refused.into_iter().filter(|_| mode == "report"))
@@ -279,7 +279,7 @@ async fn assert_rate_limits(key: &str, mode: &str) {
     for request in requests {
         // One request alone, so that the gateway has verified its credential and holds its token.
         world.send(request.try_clone().unwrap()).await;
-        // A burst of 20 finds the rate limit full or nearly so. A burst that does not leaves a second to refill.
+        // A burst of 20 needs a full rate limit. After a failed burst a second passes, in which it refills.
         eventually_every(Duration::from_secs(1), &format!("{key} {mode}: 10 to 18 of 20 are refused"), async || {
             (10..=18).contains(&count(&at_once(&world, &request, 20).await, RATE_LIMITED))
         })
@@ -323,14 +323,14 @@ async fn every_configured_limit_holds_in_both_modes() {
 
 #[tokio::test]
 async fn request_without_token_is_forwarded_in_report_mode_only() {
-    // The check of the test above: its refused requests are refused, and forwarded, by the mode alone.
+    // This checks the test above: only the mode decides whether its refused requests are refused or forwarded.
     for mode in MODES {
         let world = world(mode, |_| {}).await;
         for read in reads(&world, "report", "no token").into_iter().skip(1) {
             let answer = world.send(read).await;
             assert_eq!(answer.header("x-shopper-gateway-error").is_none(), mode == "report", "{}", answer.text());
         }
-        // A path of SLAS takes no X-On-Behalf-Of, whoever asks.
+        // SLAS's paths accept X-On-Behalf-Of from no client.
         let caller = world.get(&slas("/userinfo")).basic_auth(CALLER_CLIENT, Some("caller-secret"));
         let answer = world.send(caller.header("X-On-Behalf-Of", LOGIN)).await;
         assert_eq!(answer.refusal(), (StatusCode::FORBIDDEN.as_u16(), "caller_not_allowed"), "{mode}");

@@ -35,7 +35,8 @@ fn id_of(entry: &LedgerEntry) -> &str {
     id
 }
 
-/// Sends a request under an id, and says which calls carried it, as `service flow`. All calls meanwhile must.
+/// Sends a request with a correlation id, and returns the calls that carried it, as `service flow`. All calls meanwhile
+/// must carry it.
 async fn calls_for(world: &World, id: &str, request: RequestBuilder) -> BTreeSet<String> {
     world.simulator.clear_ledger();
     let answer = world.send(request.header("correlation-id", id)).await;

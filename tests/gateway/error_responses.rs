@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// What no answer may hold.
+/// Texts that no response may contain.
 const SECRETS: [&str; 5] =
     [PASSWORD, "account-manager-secret", "private-client-secret", "strict-client-secret", "s3cret-refresh"];
 
-/// The file that a refusal's snapshot is kept in.
+/// The file name of an error's snapshot.
 fn name(refusal: &GatewayError) -> &'static str {
     match refusal {
         GatewayError::Ambiguous(_) => "ambiguous",
@@ -37,7 +37,7 @@ fn name(refusal: &GatewayError) -> &'static str {
         GatewayError::TokenExpired => "token_expired",
         GatewayError::LoginRejected { login: Some(_) } => "login_rejected",
         GatewayError::LoginRejected { login: None } => "login_rejected_without_login",
-        // The caller is not told which.
+        // The response does not tell the caller which one.
         GatewayError::CallerRejected(_) => "caller_rejected",
         GatewayError::TokenWrongOrganization => "token_wrong_organization",
         GatewayError::TokenWrongSite => "token_wrong_site",
@@ -69,7 +69,7 @@ fn name(refusal: &GatewayError) -> &'static str {
     }
 }
 
-/// Holds an answer against the rules for all refusals and against its snapshot.
+/// Compares a response with the rules for all errors and with its snapshot.
 fn check(refusal: &GatewayError, answer: &Answer, token: &str) {
     let (what, status) = (name(refusal), answer.status.as_u16());
     let shown = snapshot(answer);
@@ -92,14 +92,14 @@ fn check(refusal: &GatewayError, answer: &Answer, token: &str) {
     insta::assert_snapshot!(what, shown);
 }
 
-/// The answer as text, without what differs each time.
+/// The response as text, without the values that differ each time.
 fn snapshot(answer: &Answer) -> String {
     let mut fields: Vec<String> = answer
         .headers
         .iter()
         .map(|(name, value)| match name.as_str() {
             "correlation-id" | "date" => format!("{name}: …"),
-            // What is left of a wait that is running.
+            // The rest of a running wait.
             "retry-after" if answer.refusal().1 == "caller_rate_limited" => format!("{name}: …"),
             _ => format!("{name}: {}", value.to_str().unwrap()),
         })
@@ -293,7 +293,7 @@ async fn store_outage_matches_snapshot() {
     check(&GatewayError::StoreUnavailable, &world.send(refresh).await, &token);
 }
 
-/// Sends on a connection that stays, and reads one answer. An answer to HEAD has no body.
+/// Sends on a persistent connection, and reads one response. A response to HEAD has no body.
 async fn exchange(stream: &mut TcpStream, request: &str) -> (String, String) {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -339,7 +339,8 @@ async fn connection_stays_usable_after_rejection() {
         let (head, body) = exchange(&mut stream, &get(&allowed, &authorization)).await;
         assert!(head.starts_with("HTTP/1.1 200 ") && body.starts_with('{'), "behind {status}: {head}{body}");
     }
-    // The rest of a body that is too large is not waited for, but for so long that the answer can be read.
+    // The gateway does not read the rest of an oversized body, except for the time in which the client reads the
+    // response.
     let large = format!(
         "POST {} HTTP/1.1\r\nHost: a\r\n{authorization}Content-Length: 1100000\r\n\r\n{}",
         baskets("?siteId=RefArch"),
@@ -361,7 +362,7 @@ async fn response_to_head_has_no_body() {
         let request = |method: &str| format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
         let (head, body) = exchange(&mut stream, &request("HEAD")).await;
         assert!(body.is_empty() && head.starts_with("HTTP/1.1 40"), "{head}");
-        // The next answer begins where the last head ended: there was no body.
+        // The next response begins directly after the last head, so there was no body.
         let (of_get, body) = exchange(&mut stream, &request("OPTIONS")).await;
         assert!(of_get.starts_with("HTTP/1.1 40") && body.starts_with('{'), "{of_get}{body}");
         let length = |head: &str| {

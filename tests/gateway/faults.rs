@@ -23,17 +23,17 @@ use crate::{
     },
 };
 
-/// What a service that fails may write, and nobody may read.
+/// The text of a failing service, which no client may see.
 const TRACE: &str = "java.lang.IllegalStateException: s3cret at com.demandware.Login.java:42 db=10.0.0.7";
-/// Traces of any fault in an answer.
+/// Texts by which a fault would show in a response.
 const MARKS: [&str; 9] =
     ["s3cret", "java.", "demandware", "10.0.0.7", "<html", "Service Unavailable</h1>", "padding", "xxxx", "127.0.0.1"];
 /// Longer than `timeouts.exchange` and `timeouts.upstream` here.
 const TOO_LATE: u64 = 3000;
-/// No refusal takes longer, whatever hangs; generous, for the machine may be busy.
+/// Maximum time of a refusal during any fault, with allowance for a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Everything that a service may do wrong.
+/// All faults of a service.
 fn faults() -> Vec<Effect> {
     let status = |code: u16| Effect::Status { code, retry_after: None, body: Some(TRACE.into()) };
     vec![
@@ -52,7 +52,7 @@ fn faults() -> Vec<Effect> {
     ]
 }
 
-/// Whether an answer without a body is all that is expected, so that a fault of the body is none.
+/// Whether the fault affects only the body of a response. It has no effect on a response without a body.
 fn affects_only_body(effect: &Effect) -> bool {
     matches!(
         effect,
@@ -60,7 +60,7 @@ fn affects_only_body(effect: &Effect) -> bool {
     )
 }
 
-/// Whether SLAS does what it is asked for, though nobody learns of it.
+/// Whether SLAS processes the request before the fault.
 fn is_processed(effect: &Effect) -> bool {
     let unread = matches!(effect, Effect::Delay { .. } | Effect::Reset { at: ResetAt::After });
     unread || affects_only_body(effect) && !matches!(effect, Effect::HugeBody { .. })
@@ -104,15 +104,15 @@ fn on_behalf(world: &World) -> RequestBuilder {
     request.header("X-On-Behalf-Of", LOGIN)
 }
 
-/// A trial of each fault in a world of its own: where a failure is remembered for a while, or what was got lasts, or one
-/// must wait for his turn.
+/// Runs a check of each fault in a world of its own. Flows need this if a failure or a token is cached, or if
+/// logins are queued.
 async fn in_fresh_worlds(effects: Vec<Effect>, trial: impl AsyncFn(&World, Effect)) {
-    // All stand before anything is measured: to build one takes a while, and nobody is to be late by that.
+    // All worlds are started before the first measurement, so that their start does not count.
     let worlds = join_all(effects.iter().map(|_| world())).await;
     join_all(worlds.iter().zip(effects).map(|(world, effect)| trial(world, effect))).await;
 }
 
-/// That an answer is this refusal, and tells nothing of what went wrong behind it.
+/// Asserts that a response is this error and does not reveal the fault.
 fn check(what: &str, answer: &Answer, expected: (u16, &str)) {
     assert_eq!(answer.refusal(), expected, "{what}: {}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}");
@@ -123,7 +123,7 @@ fn check(what: &str, answer: &Answer, expected: (u16, &str)) {
     }
 }
 
-/// Sends a request while each fault in turn strikes `flow` of `service`.
+/// Sends a request while each fault in turn hits `flow` of `service`.
 struct FaultCheck<'a> {
     world: &'a World,
     service: &'a str,
@@ -167,7 +167,7 @@ async fn guest_login_during_slas_fault_returns_503() {
         ("token:client_credentials", PRIVATE_CLIENT),
     ] {
         let mut effects = faults();
-        // A code in a Location is all that is read of this answer.
+        // The gateway reads only the code in the Location of this response.
         effects.retain(|effect| flow != "authorize:guest" || !affects_only_body(effect));
         let trial = FaultCheck { world: &world, service: "slas", flow, once: flow.ends_with("pkce"), refusal: SLAS };
         trial.of(effects, async || guest(&world, client)).await;
@@ -178,7 +178,7 @@ async fn guest_login_during_slas_fault_returns_503() {
 async fn password_login_during_slas_fault_is_sent_once() {
     for flow in ["login", "token:authorization_code_pkce"] {
         let mut effects = faults();
-        // Here too a code in a Location is all that is read.
+        // Here too the gateway reads only the code in the Location.
         effects.retain(|effect| flow != "login" || !affects_only_body(effect));
         in_fresh_worlds(effects, async |world, effect| {
             let trial = FaultCheck { world, service: "slas", flow, once: true, refusal: SLAS };
@@ -204,7 +204,7 @@ async fn login_without_profile_fails() {
 async fn refresh_during_slas_fault_returns_503() {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         let mut effects = faults();
-        // What SLAS did before it broke has used the refresh token up; of a public client there is no second.
+        // SLAS has used the refresh token before the fault, and a public client has no second one.
         effects.retain(|effect| client == PRIVATE_CLIENT || !is_processed(effect));
         in_fresh_worlds(effects, async |world, effect| {
             let (service, flow, once) = ("slas", "token:refresh_token", client == PUBLIC_CLIENT);
@@ -215,7 +215,7 @@ async fn refresh_during_slas_fault_returns_503() {
     }
 }
 
-/// A request with a token that has ended; later ones live long.
+/// A request with an expired token; later tokens have a long lifetime.
 async fn request_with_expired_token(world: &World, client: &str) -> RequestBuilder {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);
     let token = world.guest(client).await.token();
@@ -285,7 +285,7 @@ async fn client_login_at_slas_during_fault_gets_gateway_or_slas_error() {
         trial.of(vec![effect], async || request(world)).await;
     })
     .await;
-    // On SLAS's own paths its answer is the caller's, whatever it is.
+    // On SLAS's own paths any response of SLAS is forwarded.
     in_fresh_worlds(answers, async |world, effect| {
         world.simulator.inject(Fault::on("slas", effect.clone()).flow(flow));
         let answer = world.send(request(world)).await;
@@ -322,7 +322,7 @@ async fn unknown_key_during_jwks_fault_returns_503() {
 #[tokio::test]
 async fn logout_during_slas_fault_ends_session() {
     let mut effects = faults();
-    // SLAS answers a logout without a body.
+    // SLAS's response to a logout has no body.
     effects.retain(|effect| !affects_only_body(effect));
     in_fresh_worlds(effects, async |world, effect| {
         let token = world.send(credentials(world)).await.token();

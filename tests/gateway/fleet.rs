@@ -121,14 +121,14 @@ async fn session_survives_kill_of_refreshing_replica() {
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
     wait_for_expiry(2).await;
-    // The first refresh hangs before SLAS has done anything; its replica is killed in mid-refresh.
+    // The first refresh hangs before SLAS processes it; its replica is killed during the refresh.
     fleet.simulator.clear_ledger();
     fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1));
     let doomed = tokio::spawn(fleet.read(0, &token).send());
     eventually("the refresh is under way", async || fleet.simulator.count("slas", "token:refresh_token") == 1).await;
     fleet.replicas[0].kill();
     assert!(doomed.await.unwrap().is_err());
-    // The other takes over once the lease has run out.
+    // The other replica refreshes after the lease has expired.
     let answer = fleet.read(1, &token).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_ne!(token_of(&answer), token);
@@ -144,7 +144,7 @@ async fn logout_reaches_other_replicas_within_a_second() {
     assert_eq!(fleet.status(0, &token).await, 401);
     eventually("the other replica refuses the token", async || fleet.status(1, &token).await == 401).await;
 
-    // A replica that never saw the token asks the store first.
+    // A replica that has not seen the token reads the store first.
     let late = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.log_out(0, &late).await;
     assert_eq!(fleet.status(1, &late).await, 401);
@@ -235,7 +235,7 @@ async fn redis_restart_loses_no_session() {
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let ended = fleet.guest(0, PUBLIC_CLIENT).await;
     wait_for_expiry(2).await;
-    // Shoppers with a valid token notice nothing of what follows.
+    // The following has no effect on shoppers with a valid token.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let load = [0, 1].map(|replica| {
         let (request, stopped) = (fleet.read(replica, &valid), stopped.clone());
@@ -302,7 +302,7 @@ async fn redis_out_of_memory_is_reported_and_sessions_are_stored_later() {
     wait_for_expiry(2).await;
     let answer = fleet.read(0, &earlier).send().await.unwrap();
     assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
-    // RevocationEvents of other gateways are read all the while, several times a second.
+    // The gateway reads the revocations of other gateways several times a second meanwhile.
     let status = fleet.store_status(0).await;
     assert_eq!((&status["up"], &status["cause"]), (&false.into(), &"out_of_memory".into()), "{status}");
     assert!(status["detail"].as_str().unwrap().contains("(OOM)"), "{status}");
@@ -333,7 +333,7 @@ async fn replica_with_another_encryption_key_is_reported_alone() {
     assert!(fleet.admin(1, "/metrics").await.contains("shopper_gateway_store_key_mismatch 1"));
     assert_eq!(fleet.store_status(0).await["key_mismatch"], false);
     assert!(fleet.admin(0, "/metrics").await.contains("shopper_gateway_store_key_mismatch 0"));
-    // It serves: its own logins are its own.
+    // The gateway serves: it knows its own logins.
     let token = fleet.guest(1, PUBLIC_CLIENT).await;
     assert_eq!(fleet.status(1, &token).await, 200);
 }

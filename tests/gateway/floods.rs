@@ -26,13 +26,13 @@ use crate::{
     world::{eventually, install_cryptography, products},
 };
 
-/// How long an attack goes on that the gateway should end.
+/// Maximum duration of an attack that the gateway ends.
 const MAX_ATTACK: Duration = Duration::from_secs(30);
-/// How long another one goes on.
+/// Duration of other attacks.
 const ATTACK_DURATION: Duration = Duration::from_secs(3);
-/// How many connections an attack takes.
+/// Connections of an attack.
 const ATTACKERS: usize = 4;
-/// What an attack may cost.
+/// The memory that an attack may take.
 const MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 const MEBIBYTE: u64 = 1024 * 1024;
 
@@ -53,9 +53,8 @@ impl Fixture {
         Self { replica, _simulator: simulator, url, token }
     }
 
-    /// Lets attackers do the same over and over, each on a connection, while a good client goes on.
-    /// `repeat` gives what is sent together, and then, after a moment, the next. Says how many of the
-    /// connections the gateway ended.
+    /// Runs attackers, each on a connection, beside a well-behaved client. `repeat` returns the frames that are
+    /// sent together; the next ones follow after a moment. Returns the number of connections that the gateway closed.
     async fn attack<const PARTS: usize>(
         &self,
         what: &str,
@@ -138,12 +137,12 @@ async fn many_cancelled_streams_close_connection() {
     let at_once = move |number| [[at_once(stream(number)), cancelled(stream(number))].concat()];
     assert_eq!(fixture.attack("cancelled at once", MAX_ATTACK, Vec::new(), at_once).await, ATTACKERS);
 
-    // The gateway has begun with these.
+    // The gateway has started these requests.
     let later = begun.clone();
     let later = move |number| [later(stream(number)), cancelled(stream(number))];
     assert_eq!(fixture.attack("cancelled a moment later", MAX_ATTACK, Vec::new(), later).await, ATTACKERS);
 
-    // What clients do whose users go elsewhere.
+    // Clients do this when their users navigate away.
     let sometimes = move |number| {
         let streams = [0, 1, 2].map(|one| stream(number * 3 + one));
         [streams.map(&begun).concat(), cancelled(streams[2])]
@@ -185,7 +184,7 @@ async fn endless_header_block_closes_connection() {
 #[tokio::test]
 async fn hpack_bomb_does_not_grow_memory() {
     let fixture = Fixture::start().await;
-    // A field of 4,000 bytes goes into the table, and each byte of later heads stands for it.
+    // A field of 4,000 bytes enters the HPACK table, and each byte of later heads refers to it.
     let mut first = get("/", "x");
     first.extend([0x40, 0x01, b'a', 0x7f, 0xa1, 0x1e]);
     first.extend([b'a'; 4000]);
@@ -229,7 +228,7 @@ async fn streams_beyond_limit_do_not_grow_memory() {
     let fixture = Fixture::start().await;
     let body =
         post("/checkout/shopper-baskets/v1/organizations/f_ecom_zzrf_001/baskets?siteId=RefArch", &fixture.token);
-    // Requests without an end, each with a part of a body.
+    // Endless requests, each with a part of a body.
     fixture
         .attack("open streams", ATTACK_DURATION, Vec::new(), move |number| {
             let mut frames = frame(HEADERS, END_HEADERS, stream(number), &body);

@@ -38,10 +38,10 @@ use crate::{
 /// Shoppers on whose behalf requests are sent again.
 const SHOPPERS: usize = 40;
 
-/// What fits into one HTTP/2 frame with its padding (RFC 9113, 6.5.2).
+/// Bytes that fit into one HTTP/2 frame with its padding (RFC 9113, 6.5.2).
 const MAX_PIECE: usize = 16_000;
 
-/// How a client says where its body ends.
+/// The way in which a client marks the end of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Http1None,
@@ -52,18 +52,18 @@ enum Framing {
     Http2,
 }
 
-/// What the gateway does with the body.
+/// The gateway's handling of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
-    /// Passes it on as it comes.
+    /// The body is streamed.
     Streamed,
-    /// Reads it whole before anything goes upstream: SLAS's form that names a private client.
+    /// The body is buffered before the upstream request starts: SLAS's form that names a private client.
     Held,
-    /// Sends it a second time with another token, after the API's 401.
+    /// The body is sent a second time with another token, after the API's 401.
     SentAgain,
 }
 
-/// What ends a body in HTTP/2.
+/// The end of a body in HTTP/2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     LastPiece,
@@ -71,7 +71,7 @@ enum End {
     Trailers,
 }
 
-/// How a client breaks off.
+/// The way in which a client breaks off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Abort {
     /// The stream, with this reason; in HTTP/1.1 the connection.
@@ -93,7 +93,7 @@ struct Case {
     cuts: Vec<f64>,
     frame_padding: Option<u8>,
     end: End,
-    /// Before which piece, as a part of them.
+    /// The piece before which the client breaks off, as a fraction of all pieces.
     abort: Option<(f64, Abort)>,
     /// Each piece is sent by itself, when the one before has been read.
     slowly: bool,
@@ -160,7 +160,7 @@ impl Case {
         pieces
     }
 
-    /// The pieces as they go over the wire, and what ends them. HTTP/1.1 has no empty chunks: they would be the last.
+    /// The encoded pieces, and the end of the body. HTTP/1.1 has no empty chunks, because an empty chunk is the last.
     fn written(&self, body: &str) -> (Vec<Vec<u8>>, Vec<u8>) {
         let pieces = self.pieces(body);
         let whole = || pieces.iter().map(|piece| piece.to_vec()).collect();
@@ -220,11 +220,11 @@ fn cases() -> impl Strategy<Value = Case> {
         .prop_map(
             |((framing, treatment, method), (padding, is_empty), cuts, frame_padding, end, abort, slowly)| Case {
                 framing,
-                // SLAS's tokens are asked for by POST.
+                // Token requests to SLAS are POST requests.
                 method: if treatment == Treatment::Held { "POST" } else { method },
                 treatment,
                 padding,
-                // Without its form, a request for SLAS's tokens is not one that is held.
+                // A token request to SLAS without a form is not buffered.
                 is_empty: is_empty && treatment != Treatment::Held,
                 cuts,
                 frame_padding,
@@ -235,7 +235,7 @@ fn cases() -> impl Strategy<Value = Case> {
         )
 }
 
-/// One request as an upstream received it.
+/// A request as the upstream received it.
 #[derive(Debug)]
 struct ReceivedRequest {
     target: String,
@@ -249,7 +249,7 @@ enum Upstream {
 }
 
 impl Upstream {
-    /// Takes what was received, requests for SLAS's own tokens left out.
+    /// Takes the received requests, without the gateway's own token requests.
     fn received(&self) -> Vec<ReceivedRequest> {
         let seen: Vec<ReceivedRequest> = match self {
             Self::Http1(upstream) => {
@@ -293,8 +293,8 @@ fn marker(target: &str) -> Option<&str> {
     target.split("marker=").nth(1)
 }
 
-/// Echoes the marker; refuses the first of two where the request is to be sent again; signs tokens on behalf, whose
-/// refresh tokens name the shopper.
+/// The upstream's response: it echoes the marker, and refuses the first of two requests where the gateway must send it
+/// again. For SLAS it signs tokens on behalf, whose refresh tokens name the shopper.
 fn respond(simulator: &Simulator, refused: &Mutex<HashSet<String>>, target: &str, body: &str) -> (u16, String) {
     let Some(marker) = marker(target) else {
         let named = |field: &str| body.split('&').find_map(|pair| pair.strip_prefix(field));
@@ -394,7 +394,7 @@ impl Fixture {
         }
     }
 
-    /// Sends a case and judges what arrived of it, and of the other client's request behind it.
+    /// Sends a case, and checks the upstream requests of it and of the other client's following request.
     async fn check(&self, case: &Case) -> Result<(), TestCaseError> {
         let is_again = case.treatment == Treatment::SentAgain;
         let own = self.new_marker(if is_again { "again" } else { "own" });
@@ -460,7 +460,7 @@ impl Fixture {
         let sent = abort.map_or(&pieces[..], |(place, _)| &pieces[..place]);
         if let Some((place, abort)) = abort {
             self.broken_off.lock().unwrap().insert(own.to_owned());
-            // Its last piece has ended the stream already, or nothing is left of its declared length.
+            // The last piece has already ended the stream, or the declared length is complete.
             let ended = case.framing == Framing::Http2 && case.end == End::LastPiece && place == pieces.len();
             let is_declared = matches!(case.framing, Framing::Http1Length | Framing::Http2Length);
             let arrived: usize = case.pieces(body).iter().take(place).map(|piece| piece.len()).sum();
@@ -497,7 +497,7 @@ impl Fixture {
         if case.slowly {
             for piece in all {
                 connection.write(&piece).await;
-                // Long enough that the gateway reads each by itself, most times; no assertion depends on it.
+                // Usually the gateway reads each piece separately; no assertion depends on it.
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
         } else {
@@ -507,7 +507,7 @@ impl Fixture {
         match (connection, abort) {
             (Connection::Http2(mut connection), Abort::Stream(reason)) => {
                 connection.write(&Http2::reset(1, reason)).await;
-                // The connection stays for a moment, so that it is the stream that ended.
+                // The connection stays open for a moment, so that only the stream has ended.
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
             (Connection::Http2(mut connection), Abort::GoAway) => connection.write(&Http2::go_away()).await,
@@ -551,7 +551,7 @@ impl Fixture {
     }
 }
 
-/// What became of a case at its client.
+/// The outcome of a case at its client.
 enum Sent {
     BrokenOff { is_whole: bool },
     Whole { answer: Answer, followed: Option<Answer> },
@@ -571,7 +571,7 @@ impl Connection {
     }
 }
 
-/// Judges so many cases; a failure names the smallest that fails as well.
+/// Checks a number of cases; a failure names the smallest failing case.
 fn check_all(is_http2: bool, count: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let fixture = runtime.block_on(Fixture::start(is_http2));
@@ -597,7 +597,7 @@ fn body_in_any_framing_is_one_request_to_http_2_upstream() {
     check_all(true, scale::of(250, 10_000));
 }
 
-/// The smallest that went wrong: `http2.request(…).end()` of Node, `curl --http2 -T -`, a pipe of Go's client.
+/// The smallest case that once failed: `http2.request(…).end()` of Node, `curl --http2 -T -`, a pipe of Go's client.
 #[tokio::test]
 async fn body_ending_in_empty_frame_has_one_last_chunk() {
     let fixture = Fixture::start(false).await;

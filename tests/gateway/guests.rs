@@ -54,7 +54,7 @@ async fn interleaved_guests_never_share_a_basket() {
     let (ids, usids): (BTreeSet<_>, BTreeSet<_>) = carts.iter().cloned().unzip();
     assert_eq!((ids.len(), usids.len()), (10, 10), "ten guests: {carts:?}");
     for _ in 0..3 {
-        // Each guest reads its own basket, and no other guest finds it.
+        // Each guest can read its own basket, and no other guest can.
         let reads = carts.iter().enumerate().map(async |(number, (basket, usid))| {
             let own = world.get(&baskets(&format!("/{basket}?siteId=RefArch")));
             let own = world.send(guest(own, Some(usid))).await;
@@ -88,7 +88,7 @@ async fn new_guest_token_is_never_cached() {
     assert_eq!((customers.len(), on_behalf_calls(&world).len()), (6, 6));
     let metrics = world.metrics().await;
     assert!(metrics.contains("shopper_gateway_sessions 0"), "{metrics}");
-    // A shopper with a login is told no USID.
+    // The response for a shopper with a login has no USID.
     let request = world.get(&search()).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
     assert_eq!(world.send(request.header("X-On-Behalf-Of", LOGIN)).await.header(USID), None);
 }

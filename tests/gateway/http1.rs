@@ -14,14 +14,14 @@ use crate::{
     world::{Gateway, World, baskets, eventually, install_cryptography, products},
 };
 
-/// A gateway in front of an API that tells what it read.
+/// A gateway in front of an API that records its requests.
 struct Fixture {
     world: World,
     api: RawUpstream,
     token: String,
 }
 
-/// An answer as it was on the wire.
+/// A response as received.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     head: String,
@@ -64,7 +64,7 @@ impl Fixture {
         TcpStream::connect(self.world.gateway.address).await.unwrap()
     }
 
-    /// A request's head but for the end of its fields.
+    /// A request's head without the empty line that ends it.
     fn head(&self, method: &str, version: &str) -> String {
         let target = if method == "POST" { baskets("?siteId=RefArch") } else { products("/a1?siteId=RefArch") };
         format!("{method} {target} HTTP/{version}\r\nHost: a\r\nAuthorization: Bearer {}\r\n", self.token)
@@ -128,7 +128,7 @@ async fn pipelined_requests_are_all_answered() {
     let fixture = Fixture::start().await;
     let (get, post) = (fixture.get(), fixture.post());
     let (begin, end) = get.split_at(40);
-    // What comes before the first answer, what after it, and how many answers there are.
+    // The bytes before the first response, the bytes after it, and the number of responses.
     for (what, early, late, answers) in [
         ("an empty line", "\r\n", "", 1),
         ("empty lines and a request later", "\r\n\r\n", get.as_str(), 2),
@@ -194,7 +194,7 @@ async fn half_closed_connection_still_gets_responses() {
     }
 }
 
-/// Whatever an answer says of the connection is true of it: it takes another request, or it ends without a reset.
+/// The connection does what its response announces: it accepts another request, or it ends without a reset.
 #[tokio::test]
 async fn connection_header_of_response_is_true() {
     let fixture = Fixture::start().await;
@@ -276,7 +276,7 @@ async fn response_framing_follows_client_version() {
         ("204 with a length", "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n".to_owned(), "204"),
         ("204 with a coding", "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(), "204"),
     ] {
-        // What is answered to its connection's end is answered by the API's hanging up.
+        // A response without a length ends when the API closes the connection.
         fixture.api.answer_once_and_close(of_api.clone());
         for version in ["1.0", "1.1"] {
             let what = format!("{what}, HTTP/{version}");
@@ -352,7 +352,7 @@ async fn client_that_reads_no_response_is_disconnected() {
     for request in ["HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let mut stream = fixture.connect().await;
         let requests = request.repeat(1000);
-        // Nothing is read: the answers fill the buffers on the way, and the gateway takes no more.
+        // The client reads nothing: the responses fill the buffers on the way, and the gateway reads no more.
         let cut = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
         tokio::time::timeout(Duration::from_secs(60), cut).await.expect("the connection is cut");
     }

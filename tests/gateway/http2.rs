@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// A world whose client speaks HTTP/2 at once.
+/// A world whose client uses HTTP/2 with prior knowledge.
 async fn world(change: impl FnOnce(&mut toml::Table)) -> World {
     let mut world = World::with(change).await;
     world.client = client();
@@ -101,7 +101,7 @@ async fn rejected_stream_leaves_other_streams_open() {
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
         assert!(answer.json()["type"].is_string());
     }
-    // Two names for the host: refused by the HTTP library itself.
+    // The HTTP library itself refuses two names for the host.
     let ambiguous = post().header("host", "another.example").bearer_auth(&token).body("{}").send().await.unwrap();
     assert_eq!(ambiguous.status(), 400);
     assert!(world.forwarded("shopper-baskets-v1.createBasket").is_empty());
@@ -153,7 +153,7 @@ async fn stop_finishes_streams_in_flight() {
     }
 }
 
-/// A client that reads nothing for a while, though HTTP/2 would let it have everything.
+/// A client that reads nothing for a while, with flow-control windows large enough for everything.
 async fn slow_reader(replica: &Replica) -> (SendRequest<Bytes>, h2::client::Connection<TcpStream, Bytes>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -168,7 +168,7 @@ async fn stop_finishes_responses_not_yet_flushed() {
     install_cryptography();
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let mut replica = Replica::start(&simulator.url(), |_| {}).await;
-    // Together more than the system takes for a connection; each fits into what the gateway holds for a stream.
+    // All responses exceed the socket's buffers; each fits into the gateway's buffer of a stream.
     let (streams, bytes) = (100, 60_000);
     simulator.inject(Fault::on("slas", Effect::HugeBody { bytes }).flow("jwks"));
     let (mut requests, mut connection) = slow_reader(&replica).await;
@@ -177,14 +177,14 @@ async fn stop_finishes_responses_not_yet_flushed() {
         (0..streams).map(|_| requests.send_request(Request::get(&url).body(()).unwrap(), true).unwrap().0).collect();
     drop(requests);
     let all = format!(r#"source="upstream",status="200",tenant="f_ecom_zzrf_001"}} {streams}"#);
-    // Sends the requests, and reads as little as can be.
+    // The client sends the requests, and reads as little as possible.
     eventually("all answers are written", async || {
         let _ = futures::poll!(&mut connection);
         metric(&replica, &all).await
     })
     .await;
     replica.terminate();
-    // Longer than the gateway would wait with nothing to do.
+    // Longer than the gateway waits without progress.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let reading = tokio::spawn(connection);
     for answer in answers {
@@ -223,12 +223,12 @@ async fn stop_does_not_wait_for_idle_connections() {
     assert_eq!(replica.wait().await, Some(0));
 }
 
-/// A gateway before an API that speaks HTTP/2 alone, and a token for it.
+/// A gateway in front of an API that accepts only HTTP/2, and a token for it.
 struct Fixture {
     api: Http2Api,
     gateway: Gateway,
     token: String,
-    /// What must live as long as they do.
+    /// Parts that must run as long as the others.
     _running: (Authority, [salesforce_simulator::Simulator; 2]),
 }
 
@@ -245,7 +245,7 @@ async fn start_http2_api(scopes: &[&str], breaks_off: bool) -> Fixture {
     Fixture { api, gateway, token, _running: (authority, [signer, simulator]) }
 }
 
-/// A gateway whose API speaks HTTP/2 over TLS and nothing else.
+/// A gateway whose API accepts only HTTP/2 over TLS.
 async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesforce_simulator::Simulator) {
     let simulator = salesforce_simulator::start("127.0.0.1:0".parse().unwrap(), Seed::default()).await.unwrap();
     let url = format!("https://localhost:{}", api.address.port());
@@ -342,7 +342,7 @@ async fn request_not_processed_by_api_is_sent_again() {
             }
         }
     }
-    // An API that refuses everything is asked three times, and not for ever.
+    // An API that refuses everything gets three requests.
     api.refuse(Unprocessed::RefusedStream, 100);
     let (status, _) = send(reqwest::Method::POST, "{}".to_owned()).await;
     assert_eq!(status, 502);

@@ -25,9 +25,9 @@ use crate::{
     world::{PUBLIC_CLIENT, World, baskets, eventually, install_cryptography, products},
 };
 
-/// Enough for what each takes to stand out from all else.
+/// Enough connections for their memory to be measurable.
 const CONNECTIONS: usize = 1500;
-/// Far more than any of these tests should take, and less than a connection may rest by default.
+/// Longer than any of these tests takes, and shorter than the default idle timeout.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn read(token: &str) -> String {
@@ -35,7 +35,7 @@ fn read(token: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n")
 }
 
-/// The head and all of the body of the next answer; nothing if the connection closes instead.
+/// The head and the whole body of the next response; empty if the connection closes instead.
 async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     let whole = async {
@@ -60,7 +60,7 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     tokio::time::timeout(WAIT_TIMEOUT, whole).await.expect("neither an answer nor the end")
 }
 
-/// Sends a request in two pieces, and gives its answer.
+/// Sends a request in two pieces, and returns the response.
 async fn send_in_pieces(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> String {
     let (begin, rest) = request.split_at(7);
     stream.write_all(begin.as_bytes()).await.unwrap();
@@ -95,7 +95,7 @@ async fn idle_connection_uses_less_than_12_kb() {
     })
     .await;
     let token = simulator.mint_shopper_token(ShopperTokenSpec::default());
-    // What the first requests take, once and for all.
+    // The first requests allocate memory that stays.
     for _ in 0..200 {
         idle_connection(replica.address, &token).await;
     }
@@ -166,8 +166,8 @@ async fn early_request_is_answered_or_connection_closed() {
         post("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
     ];
     for first in &first {
-        // In one packet with what comes next, or with its beginning: at the latest the connection's end says what has
-        // become of that.
+        // The request is in one packet with the next one, or with its beginning. At the latest the end of the
+        // connection shows the outcome of the next one.
         for next in [&get[..], &get[..20], "G"] {
             let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
             stream.write_all(format!("{first}{next}").as_bytes()).await.unwrap();
@@ -175,7 +175,7 @@ async fn early_request_is_answered_or_connection_closed() {
             let _ = stream.write_all(&get.as_bytes()[next.len()..]).await;
             let _ = answer(&mut stream).await;
         }
-        // Afterwards, in two pieces.
+        // The next request follows in two pieces.
         let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
         for request in [first, &get, first, &get] {
             let answered = send_in_pieces(&mut stream, request).await;
@@ -208,7 +208,7 @@ async fn idle_tls_connection_serves_next_request_and_times_out() {
     assert_eq!(answer(&mut stream).await, None, "for no longer than it may");
 }
 
-/// ALPN has chosen HTTP/1.1, or nothing has: no byte chooses again.
+/// If ALPN has chosen HTTP/1.1 or nothing, no byte of the connection changes that.
 #[tokio::test]
 async fn tls_request_starting_like_http_2_preface_is_http_1() {
     install_cryptography();

@@ -44,7 +44,7 @@ impl Issuers {
         }
     }
 
-    /// How often the first organization's key set was asked for.
+    /// The number of requests for the first organization's key set.
     fn fetches(&self) -> usize {
         self.simulator.ledger().iter().filter(|entry| entry.path == JWKS).count()
     }
@@ -63,12 +63,12 @@ impl Issuers {
         self.simulator.mint_account_manager_token(CALLER_CLIENT, &["sfcc.orders"], "zzrf_001", 600)
     }
 
-    /// Status and code of what a gateway answers to a shopper's token.
+    /// Status and error code of a gateway's response to a shopper's token.
     async fn present(&self, gateway: &Gateway, token: &str) -> (u16, Option<&'static str>) {
         self.ask(gateway, &products("?ids=a&siteId=RefArch"), token).await
     }
 
-    /// The same for a system's token, where the order asked for does not exist.
+    /// The same for a system's token; the requested order does not exist.
     async fn present_system(&self, gateway: &Gateway, token: &str) -> (u16, Option<&'static str>) {
         let order = format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders/1?siteId=RefArch");
         self.ask(gateway, &order, token).await
@@ -99,14 +99,14 @@ impl Issuers {
         answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
-    /// The rings of a gateway that have no keys, as `tenant/issuer`.
+    /// The key sets that a gateway lacks, as `tenant/issuer`.
     async fn missing_key_sets(&self, gateway: &Gateway) -> Vec<String> {
         let missing = self.readiness(gateway).await.1["keys_missing"].clone();
         let name = |ring: &Value| format!("{}/{}", ring["tenant"].as_str().unwrap(), ring["issuer"].as_str().unwrap());
         missing.as_array().unwrap().iter().map(name).collect()
     }
 
-    /// A gateway that answers, ready or not.
+    /// A gateway that is running, ready or not.
     async fn start_gateway(&self, change: impl FnOnce(&mut toml::Table)) -> Gateway {
         let gateway = Gateway::start(&self.simulator.url(), change).await;
         let livez = format!("http://{}/livez", gateway.admin);

@@ -60,7 +60,7 @@ fn refused(answers: &[Answer], refusal: (u16, &str)) -> usize {
     refused.inspect(|answer| assert!(answer.header("retry-after").is_some())).count()
 }
 
-/// What requests with a valid token take, one after the other, for a while.
+/// The durations of consecutive requests with a valid token during a period.
 async fn read_durations(world: &World, token: &str, a_while: Duration) -> Vec<Duration> {
     let began = Instant::now();
     let mut reads = Vec::new();
@@ -68,7 +68,7 @@ async fn read_durations(world: &World, token: &str, a_while: Duration) -> Vec<Du
         let (answer, took) = timed(world.send(read(world, token))).await;
         assert_eq!(answer.status, 200);
         reads.push(took);
-        // The simulator's ledger holds so many requests and no more.
+        // This is the capacity of the simulator's ledger.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     reads
@@ -89,7 +89,7 @@ async fn waiting_logins_are_limited_and_others_rejected_immediately() {
     let all = futures::future::join_all((0..logins).map(|_| timed(world.guest(PRIVATE_CLIENT))));
     let meanwhile = async {
         eventually("they wait", async || world.simulator.count("slas", "token:client_credentials") >= waiting).await;
-        // The refusals have their moment too.
+        // Refusals need some time too.
         tokio::time::sleep(slow / 4).await;
         read_durations(&world, &valid, slow / 4).await
     };
@@ -175,7 +175,7 @@ async fn goodput_holds_at_twice_the_capacity_and_excess_is_rejected_quickly() {
     let token = world.mint(|_| {});
     let upstream = Duration::from_millis(200);
     world.simulator.inject(Fault::on("api", Effect::Delay { ms: upstream.as_millis() as u64 }));
-    // So many ask again and again, as soon as they were answered; who is refused, a moment later.
+    // Clients repeat their request after each response, and after a refusal a moment later.
     let (world, token) = (&world, &token);
     let load = async |clients: usize| {
         let end = Instant::now() + Duration::from_secs(scale::of(4, 60));
@@ -221,7 +221,7 @@ async fn upstream_failures_are_not_amplified_by_retries() {
     let token = world.mint(|_| {});
     let storm = Effect::Status { code: 503, retry_after: None, body: Some("{}".into()) };
     for effect in [storm, Effect::Reset { at: ResetAt::Before }, Effect::Reset { at: ResetAt::MidBody }] {
-        // Connections that were used before are tempting to try again on.
+        // Pooled connections could lead to a retry.
         futures::future::join_all((0..20).map(|_| world.send(read(&world, &token)))).await;
         world.simulator.inject(Fault::on("api", effect.clone()));
         world.simulator.clear_ledger();
@@ -290,7 +290,7 @@ async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
     let world = behind_a_proxy().await;
     let token = world.mint(|_| {});
     let before = read_durations(&world, &token, Duration::from_secs(1)).await;
-    // All at once, or within a minute.
+    // The logins come all at once, or within a minute.
     let (at_once, pause) = scale::of((250, Duration::ZERO), (10, Duration::from_millis(600)));
     let (began, mut refusals, mut good_logins) = (Instant::now(), 0, 0);
     let is_over = Cell::new(false);
@@ -301,7 +301,7 @@ async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
             });
             let answers = futures::future::join_all(guesses).await;
             refusals += refused(&answers, RATE_LIMITED);
-            // Others are served meanwhile, and each login goes to SLAS.
+            // Other clients are served meanwhile, and each login is sent to SLAS.
             if round % (250 / at_once) == 0 {
                 let good = world.send(log_in(&world, "198.51.100.8", LOGIN, PASSWORD)).await;
                 assert_eq!(good.status, 200, "{}", good.text());
@@ -352,7 +352,7 @@ async fn password_guesses_at_one_login_are_limited_per_address_and_in_total() {
     while guess(&format!("2001:db8:{more}::1")).await == "login_rejected" {
         more += 1;
     }
-    // Three are left, and one comes back in seven seconds and a half.
+    // Three attempts are left, and one is added every seven and a half seconds.
     assert!((3..=8).contains(&more), "{more} more from everywhere");
     assert_eq!(owner().await.refusal(), RATE_LIMITED, "which is the price");
 }
@@ -387,7 +387,7 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
         assert_eq!(answer.refusal(), (401, "none"), "SLAS's own: {}", answer.text());
     }
     assert_eq!(world.send(login("198.51.100.7", LOGIN)).await.refusal(), RATE_LIMITED);
-    // A code that is guessed, and a message that is sent, count for the address.
+    // A guess of a code and a message count for the address.
     for (address, target) in [("198.51.100.20", "/passwordless/token"), ("198.51.100.21", "/passwordless/login")] {
         let mut answers = Vec::new();
         for _ in 0..40 {
@@ -397,7 +397,7 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
         let stopped = refused(&answers, RATE_LIMITED);
         assert!((5..=10).contains(&stopped), "{target}: {stopped}");
     }
-    // The key set is everybody's.
+    // The key set is public.
     for _ in 0..3 {
         let keys = world.get(&slas("/jwks")).header(FORWARDED_FOR, "198.51.100.20");
         assert_eq!(world.send(keys).await.status, 200);
@@ -407,7 +407,7 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
 #[tokio::test]
 async fn slas_limit_in_client_response_counts_for_tenant() {
     let world = World::start().await;
-    // SLAS says in the fields of its answers that nothing is left of the tenant's minute.
+    // The header fields of SLAS's responses report that the tenant's limit is used up.
     world.simulator.set(|behaviour| behaviour.slas_requests_per_minute = 1);
     let authorize = || world.get(&slas("/authorize?hint=guest"));
     world.send(authorize()).await;
@@ -435,7 +435,7 @@ async fn slas_429_to_one_client_does_not_block_others() {
         assert_eq!(answer.header("retry-after"), Some("900"));
         assert_eq!(world.guest(PUBLIC_CLIENT).await.status, 200);
         assert_eq!(world.log_in(PRIVATE_CLIENT, LOGIN, PASSWORD).await.status, 200);
-        // Not even the operation is closed: SLAS decides about each request.
+        // The gateway does not block the operation: SLAS decides about each request.
         assert_ne!(world.send(message(user)).await.status, 429);
     }
 }
@@ -466,8 +466,8 @@ async fn reload_keeps_slas_limit_and_failed_logins() {
     assert_ne!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.refusal(), RATE_LIMITED, "another bound begins anew");
 }
 
-/// Connections on each of which this has been sent, and from which nothing is read. One after the other, for at once they
-/// would be a burst: each when so many before it are `under_way`.
+/// Connections on which a request was sent, and from which nothing is read. Each request waits until all earlier ones
+/// are `under_way`, because requests at once would be a burst.
 async fn unread_connections(world: &World, request: &str, mut under_way: impl AsyncFnMut() -> usize) -> Vec<TcpStream> {
     let mut connections = Vec::new();
     let before = under_way().await;
@@ -494,7 +494,7 @@ async fn slow_client_takes_no_concurrency_permit() {
     let jwks = slas("/jwks");
     let upstream = |path: &str| world.simulator.ledger().iter().filter(|entry| entry.path == path).count();
 
-    // More than the sockets between hold.
+    // More bytes than the sockets between hold.
     world.simulator.inject(Fault::on("slas", Effect::HugeBody { bytes: 16 * 1024 * 1024 }).flow("jwks"));
     let get = format!("GET {jwks} HTTP/1.1\r\nHost: a\r\n\r\n");
     let unread = unread_connections(&world, &get, async || upstream(&jwks)).await;

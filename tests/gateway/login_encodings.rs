@@ -8,7 +8,7 @@ use crate::world::{Answer, LOGIN, ORGANIZATION, PASSWORD, PRIVATE_CLIENT, PUBLIC
 const FORM: &str = "application/x-www-form-urlencoded";
 const RATE_LIMITED: (u16, &str) = (429, "caller_rate_limited");
 
-/// A gateway that lets three attempts at one login from one address fail, whatever its windows.
+/// A gateway that allows three failed attempts at one login from one address. Other limits are off.
 async fn world() -> World {
     let world = World::with(|config| {
         let logins = "failed_per_address = 0\nfailed_per_address_and_login = 3\nfailed_per_login = 0";
@@ -47,7 +47,7 @@ async fn refused(world: &World, requests: impl Iterator<Item = RequestBuilder>) 
 
 #[tokio::test]
 async fn password_guess_in_any_basic_spelling_counts_for_its_login() {
-    // The login has no umlaut in UTF-8 and one in Latin-1, or only spellings of ASCII.
+    // Encodings of an ASCII login, and of a login with an umlaut in Latin-1.
     let plain = |login: &str, password: &str| STANDARD.encode(format!("{login}:{password}"));
     let unpadded = |login: &str, password: &str| plain(login, password).trim_end_matches('=').to_owned();
     let spellings: [(&str, Vec<Vec<u8>>); 4] = [
@@ -152,7 +152,7 @@ async fn latin_1_login_reaches_slas_in_utf_8_and_slas_path_is_unchanged() {
         let authorization = entry.headers.iter().find(|(name, _)| name == "authorization").unwrap();
         assert_eq!(authorization.1.as_bytes(), sent);
     }
-    // A right password in a lenient spelling is a login: the gateway writes the request itself.
+    // A correct password in a lenient encoding succeeds, because the gateway encodes the request itself.
     let unpadded = STANDARD.encode(format!("{LOGIN}:{PASSWORD}")).trim_end_matches('=').to_owned();
     let [_, deprecated] = logins(&world, format!("Basic  {unpadded}").as_bytes());
     assert_eq!(world.send(deprecated).await.status, 200);
@@ -187,7 +187,7 @@ async fn one_time_codes_and_messages_count_for_named_shopper() {
     let no = salesforce_simulator::Effect::Status { code: 401, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(salesforce_simulator::Fault::on("slas", no));
     for (number, (operation, content_type, body)) in NAMING.into_iter().enumerate() {
-        // Another shopper each time, so that the operations do not count for one another.
+        // Each operation has a shopper of its own, so that limits do not add up.
         let body = body.replace("ada", &format!("ada{number}")).replace("ADA", &format!("ADA{number}"));
         let answers: Vec<Answer> = {
             let mut answers = Vec::new();

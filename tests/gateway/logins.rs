@@ -53,7 +53,7 @@ async fn wrong_password_is_rejected_in_deprecated_format() {
     }
     let without = world.send(world.post(&login_target(PUBLIC_CLIENT)).body(r#"{"type":"credentials"}"#)).await;
     assert_eq!(without.refusal(), (401, "login_rejected"));
-    // Latin-1, no user, no base64, another scheme.
+    // Credentials in Latin-1, without a user, not in base64, and of another scheme.
     for value in ["Basic /Pz8OnB3", "Basic OnB3", "Basic !", "Bearer x", "Digest x"] {
         let request = world.post(&login_target(PUBLIC_CLIENT)).header("authorization", value);
         let answer = world.send(request.body(r#"{"type":"credentials"}"#)).await;
@@ -116,7 +116,7 @@ async fn refresh_returns_new_token_of_same_shopper() {
         assert_eq!(refreshed.status, 200, "{client}: {}", refreshed.text());
         assert_eq!(refreshed.json()["customerId"], login.json()["customerId"]);
         assert_ne!(refreshed.token(), login.token());
-        // Again, with the new token: the rotated refresh token was kept.
+        // A second renewal with the new token shows that the gateway stored the rotated refresh token.
         let again = world.send(refresh(refreshed.token())).await;
         assert_eq!(again.status, 200, "{client}: {}", again.text());
     }

@@ -23,7 +23,7 @@ async fn fleet(count: usize, shared: Shared, registers: bool) -> Fleet {
     .await
 }
 
-/// SLAS's `token`, asked past the gateway.
+/// A refresh at SLAS's `token`, not through the gateway.
 async fn refresh_directly_at_slas(fleet: &Fleet, refresh: &str) -> String {
     let url = format!("{}/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/token", fleet.simulator.url());
     let form = [("grant_type", "refresh_token"), ("channel_id", "RefArch"), ("refresh_token", refresh)];
@@ -33,7 +33,7 @@ async fn refresh_directly_at_slas(fleet: &Fleet, refresh: &str) -> String {
     document["access_token"].as_str().unwrap().to_owned()
 }
 
-/// A login and eleven tokens more of its session, of which a gateway with sessions knows the first only.
+/// A login and eleven more tokens of its session, of which a gateway with sessions knows only the first.
 async fn twelve_tokens(fleet: &Fleet) -> (Tokens, Vec<String>) {
     let login = fleet.log_in_at_slas(0, None).await;
     let mut tokens = vec![login.access.clone()];
@@ -71,7 +71,7 @@ async fn logout_survives_reload_and_reaches_new_gateways() {
         let (login, tokens) = twelve_tokens(&fleet).await;
         assert_eq!(fleet.log_out_at_slas(0, &login.access, &login.refresh, None).await, 200);
         fleet.gateways[0].reload(|_| {}).unwrap();
-        // It has seen none of these tokens.
+        // This gateway has seen none of these tokens.
         let fresh = fleet
             .new_gateway(|config| {
                 if registers {
@@ -211,10 +211,10 @@ async fn refresh_token_from_before_logout_is_rejected() {
         let told = format!("{count} {shared:?} {registers}");
         let before = fleet.log_in_at_slas(0, None).await;
         assert_eq!(fleet.log_out(0, &before.access).await, 204, "{told}");
-        // So that the issue time would show what is given now as later.
+        // A token issued now has a later issue time.
         tokio::time::sleep(Duration::from_millis(2100)).await;
         let last = count - 1;
-        // In SLAS's eyes it is good still.
+        // SLAS still accepts the token.
         assert!(fleet.refresh_at_slas(last, &before.refresh).await.is_none(), "{told}");
         // A later login with the same USID refreshes at every gateway.
         let later = fleet.log_in_at_slas(0, Some(&before.usid)).await;

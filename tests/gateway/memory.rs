@@ -59,14 +59,14 @@ impl Fixture {
         self.client.post(url).header(FORWARDED_FOR, address).body(r#"{"type":"guest"}"#)
     }
 
-    /// How much more memory the gateway has once it has settled after this; the result is kept until then.
+    /// The growth of the gateway's memory after `work` has settled. The result of `work` lives until then.
     async fn memory_growth<T>(&self, work: impl Future<Output = T>) -> u64 {
         let before = self.replica.resident_bytes();
         let mut most = before;
         let kept = {
             let mut work = std::pin::pin!(work);
             loop {
-                // The highest of all counts, not only the last.
+                // The maximum of all readings counts.
                 let done = tokio::time::timeout(Duration::from_millis(20), &mut work).await;
                 most = most.max(self.replica.resident_bytes());
                 if let Ok(kept) = done {
@@ -82,13 +82,13 @@ impl Fixture {
         most - before
     }
 
-    /// Checks that the address is served again once its connections are closed.
+    /// Asserts that the address is served again after its connections are closed.
     async fn assert_served(&self, what: &str) {
         eventually(what, async || self.guest("198.51.100.2").send().await.unwrap().status() == 200).await;
     }
 }
 
-/// Reports, and judges.
+/// Reports the growth, and asserts its limit.
 fn assert_growth(what: &str, count: usize, grown: u64, bound: u64) {
     let each = grown / count as u64;
     figure(
@@ -103,7 +103,7 @@ fn set(config: &mut toml::Table, table: &str, keys: &str) {
     entry.as_table_mut().unwrap().extend(keys.parse::<toml::Table>().unwrap());
 }
 
-/// No rate for one address, and every client has the address that it names.
+/// Disables the rate limits per address, and trusts the client address in the header.
 fn disable_rate_limits(config: &mut toml::Table) {
     set(config, "server", "trusted_proxies = [\"127.0.0.0/8\"]");
     set(config, "limits", "slas_calls_per_address = 0");
@@ -136,7 +136,7 @@ async fn start_unfinished_requests(
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(async move {
-        // It ends with the test.
+        // The task ends with the test.
         let _ = connection.await;
     });
     let mut bodies = Vec::new();
@@ -145,7 +145,7 @@ async fn start_unfinished_requests(
         let Ok(ready) = requests.clone().ready().await else { break };
         requests = ready;
         let (_, mut body) = requests.send_request(request.body(()).unwrap(), false).unwrap();
-        // A stream that was refused meanwhile takes nothing more.
+        // A refused stream accepts no more data.
         let _ = body.send_data(vec![b'a'; bytes].into(), false);
         bodies.push(body);
     }
@@ -187,7 +187,7 @@ async fn large_unfinished_forms_use_memory_within_limits() {
         }
         all
     });
-    // Of one address, 8 MiB and twice that in buffers that grow; the rest is the requests themselves.
+    // One address may use 8 MiB, and growing buffers twice that; the rest is the requests themselves.
     assert_growth("forms of 60,000 bytes", connections * 16, grown.await, scale::of(64, 80) * MEBIBYTE);
     fixture.assert_served("large forms").await;
 }
@@ -246,7 +246,7 @@ async fn unknown_keys_and_tokens_use_no_memory() {
     let secret = EncodingKey::from_secret(b"a");
     let grown = fixture.memory_growth(async {
         for number in 0..count {
-            // A key id of its own, and a signature by no key.
+            // Each token has its own key id and an invalid signature.
             let mut header = Header::new(Algorithm::HS256);
             header.kid = Some(format!("key-{number}"));
             let forged = jsonwebtoken::encode(&header, &HashMap::from([("a", number)]), &secret).unwrap();
@@ -289,6 +289,6 @@ async fn address_and_login_counters_use_bounded_memory() {
             assert!([401, 429].contains(&answer.status().as_u16()), "{}", answer.status());
         }
     });
-    // Five tables of at most 100,000 names.
+    // Five tables hold at most 100,000 names each.
     assert_growth("addresses and logins", count, grown.await, 16 * MEBIBYTE + 1500 * count.min(100_000) as u64);
 }

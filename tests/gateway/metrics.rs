@@ -20,11 +20,11 @@ use crate::{
     },
 };
 
-/// A label and its words.
+/// A label and its values.
 type Label = (&'static str, &'static [&'static str]);
 
-/// Name without the prefix, labels, and the words that each label may have; none: names of the configuration or of the
-/// policy table, or a number.
+/// Name without the prefix, labels, and the values of each label. A label without values has names of the configuration
+/// or of the policy table, or a number.
 const CONTRACT: &[(&str, &[Label])] = &[
     (
         "requests_total",
@@ -116,7 +116,7 @@ const CONTRACT: &[(&str, &[Label])] = &[
         )],
     ),
 ];
-/// Those of them that closed sets of words count from the start: what has not happened yet is 0, not absent.
+/// Metrics whose series all exist from the start, with value 0.
 const COUNTED_FROM_THE_START: [&str; 6] = [
     "connect_failures_total",
     "jwks_refreshes_total",
@@ -150,7 +150,7 @@ fn value(text: &str, name: &str) -> f64 {
     series(text).into_iter().filter(|(own, ..)| own == name).map(|(.., value)| value).sum()
 }
 
-/// The metrics, as soon as this has been counted once more than before.
+/// The metrics after a counter has grown by one.
 async fn metrics_after_increment(world: &World, before: &str, name: &str) -> String {
     let mut text = String::new();
     eventually(&format!("{name} is one more"), async || {
@@ -165,7 +165,7 @@ fn order() -> String {
     format!("/checkout/orders/v1/organizations/{ORGANIZATION}/orders?siteId=RefArch")
 }
 
-/// Every flow once: logins, forwards, refusals, trusted systems for themselves and on behalf.
+/// Runs every flow once: logins, forwarding, refusals, trusted systems for themselves and on behalf.
 async fn every_flow(world: &World) {
     let guest = world.guest(PUBLIC_CLIENT).await.token();
     world.guest(PRIVATE_CLIENT).await;
@@ -224,7 +224,7 @@ async fn metric_names_and_labels_match_contract() {
         .filter(|(name, ..)| name == "token_cache_entries")
         .map(|(_, labels, value)| (labels["kind"].as_str(), *value))
         .collect();
-    // One for the requests on behalf, one that the trusted system was given.
+    // One token for the requests on behalf, and one that the trusted system received.
     assert_eq!(entries["on_behalf"], 2.0, "{entries:?}");
     assert!(entries["system"] >= 1.0 && entries["session"] >= 2.0 && entries["verified"] >= 4.0, "{entries:?}");
 }
@@ -288,7 +288,7 @@ async fn upload_time_does_not_count_as_api_time() {
     let text = metrics_after_increment(&world, &before, "request_duration_seconds_count").await;
     let sum = |of: &str| value(&text, of) - value(&before, of);
     let (total, of_api) = (sum("request_duration_seconds_sum"), sum("upstream_duration_seconds_sum"));
-    // However slow both are.
+    // The gateway's own time does not depend on the delays of both.
     assert!(total - of_api > SLOW.as_secs_f64() * 0.9, "{of_api} s of {total} s are the API's");
 }
 
@@ -313,7 +313,7 @@ async fn truncated_response_is_counted_by_side() {
 async fn client_chosen_values_add_no_series() {
     let world = World::start().await;
     every_flow(&world).await;
-    // The refusals that follow have a series each.
+    // Each of the following refusals has a series.
     let attack = async |number: usize| {
         let chosen = format!("planted-{number}");
         let requests = [
@@ -377,8 +377,8 @@ async fn time_of_other_services_does_not_count_as_gateway_time() {
     })
     .await;
     let (total, own) = (value(&text, "request_duration_seconds_sum"), value(&text, "overhead_seconds_sum"));
-    // A guest's login is two calls, the others wait for the API and, those of the caller, for an exchange or two.
+    // A guest's login takes two calls. The others wait for the API, and the caller's requests also for token requests.
     assert!(total > 7.0 * LATE.as_secs_f64(), "{total}");
-    // What is left is a share that does not grow with the others' delay.
+    // The rest is a share that does not grow with the delay of the services.
     assert!(own < total / 3.0, "own time {own} s of {total} s");
 }

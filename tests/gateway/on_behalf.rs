@@ -79,12 +79,12 @@ async fn on_behalf_token_is_separate_per_shopper_and_site() {
     assert_eq!(tsob(&world).len(), 3, "and one for each site, when SLAS's window has passed");
 }
 
-/// A thousand requests at once, on a busy machine, are more than its API is made for.
+/// Raises the API's limits: a busy machine cannot serve a thousand requests at once within the defaults.
 fn raise_api_limits(config: &mut toml::Table) {
     config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
 }
 
-/// So many requests at once for one shopper, and how long each took.
+/// Sends requests at once for one shopper, and returns their durations.
 async fn request_durations(world: &World, requests: usize, gateways: &[SocketAddr], login: &str) -> Vec<Duration> {
     let began = Instant::now();
     let requests = (0..requests).map(async |number: usize| {
@@ -102,7 +102,7 @@ async fn concurrent_first_requests_share_one_slas_call() {
     let requests = scale::of(200, 1000);
     let world = World::with(raise_api_limits).await;
     let gateway = [world.gateway.address];
-    // Everybody is connected and the caller's secret is known, before anything is measured.
+    // All clients are connected and the caller's secret is verified before the measurement.
     request_durations(&world, requests, &gateway, SECOND).await;
     let before = tsob(&world).len();
     world.simulator.inject(Fault::on("slas", Effect::Delay { ms: SLAS.as_millis() as u64 }).flow("trusted-system"));
@@ -221,7 +221,7 @@ async fn other_identity_provider_works_with_create_shoppers_permission() {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let claims = claims(&world.forwarded("shopper-products.getProducts")[0]);
     assert!(claims.contains("uido:google"), "{claims}");
-    // The same login at B2C Commerce itself is somebody else, or nobody.
+    // The same login at B2C Commerce itself is a different shopper or unknown.
     let answer = world.send(on_behalf(world.get(&search()), "ada@gmail.example")).await;
     assert_eq!(answer.refusal(), (404, "shopper_unknown"));
 }
@@ -274,9 +274,9 @@ async fn rejected_token_is_replaced_and_small_body_sent_again() {
         (0, on_behalf(world.get(&search()), LOGIN), 200),
         (1100, post(0), 200),
         (1100, post(60_000), 200),
-        // Within a second of a replacement there is no other.
+        // A token is replaced at most once a second.
         (0, on_behalf(world.get(&search()), LOGIN), 401),
-        // More than is held: the caller gets the API's own answer, and must decide by himself.
+        // A body larger than the buffer is not sent again: the caller gets the API's 401.
         (1100, post(200_000), 401),
     ] {
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -456,7 +456,7 @@ async fn rejection_of_other_identity_provider_names_missing_permission() {
     assert_eq!(answer.refusal(), (403, "caller_not_allowed"));
     assert!(answer.text().contains("create_shoppers"), "{}", answer.text());
     assert!(tsob(&world).is_empty());
-    // Where the caller may not act for shoppers at all, that is what the refusal is about.
+    // The error for a caller without permission to act for shoppers names this reason.
     let world = World::with(|config| {
         config["callers"][0].as_table_mut().unwrap()["may"] = toml::Value::Array(vec!["system".into()]);
     })
@@ -491,7 +491,7 @@ async fn on_behalf_name_too_long_for_slas_causes_no_call() {
     let login = login.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).body(body);
     assert_eq!(world.send(login).await.refusal(), invalid, "the body's login");
     assert!(tsob(&world).is_empty(), "{:?}", tsob(&world));
-    // The longest that SLAS takes, counted in characters.
+    // The longest login that SLAS accepts, counted in characters.
     for login in ["a".repeat(128), "é".repeat(128)] {
         assert_eq!(world.send(on_behalf(world.get(&search()), &login)).await.refusal(), (404, "shopper_unknown"));
     }

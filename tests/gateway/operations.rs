@@ -28,16 +28,16 @@ const UNCONFIGURED_CLIENT: &str = "dddddddd-dddd-4ddd-8ddd-dddddddddddd";
 /// Requests in flight at a time.
 const CONCURRENT: usize = 8;
 
-/// One request, and what should become of it.
+/// A request and its expected outcome.
 struct Case {
     what: String,
     operation: Arc<Operation>,
     credential: Option<String>,
-    /// The refusal; absent where the request should be forwarded.
+    /// The expected error; absent if the request must be forwarded.
     refusal: Option<(u16, &'static str)>,
 }
 
-/// Callers that may do everything and nothing.
+/// Configures one caller with all operations and one with none.
 async fn world() -> World {
     World::with(|config| {
         let callers: toml::Table = format!(
@@ -95,12 +95,12 @@ fn system(world: &World, client: &str, scopes: impl IntoIterator<Item = String>)
     world.simulator.mint_account_manager_token(client, &scopes, "zzrf_001", 600)
 }
 
-/// A token whose client has roles. Its tenant may be left out.
+/// A token of a client with roles. Its tenant may be left out.
 fn role_token(world: &World, client: &str, tenant: &str, scopes: &[&str]) -> String {
     world.simulator.mint_account_manager_token(client, scopes, tenant, 600)
 }
 
-/// A token of the kind that an alternative asks for.
+/// A token of the kind that an alternative requires.
 fn token_for(world: &World, kind: SecurityKind, scopes: impl IntoIterator<Item = String>) -> String {
     match kind {
         SecurityKind::Shopper => shopper(world, scopes, &[]),
@@ -119,7 +119,7 @@ fn has(operation: &Operation, kind: SecurityKind) -> bool {
     operation.security.iter().any(|security| security.kind == kind)
 }
 
-/// Sends every case and holds each against the answer and the ledger.
+/// Sends every case and compares it with the response and the ledger.
 async fn check(world: &World, cases: Vec<Case>) {
     world.simulator.clear_ledger();
     let send = async |number: usize, case: &Case| -> Answer {
@@ -498,7 +498,7 @@ async fn report_mode_counts_and_forwards_rejections_silently() {
     assert_eq!(ledger.len(), expected, "{ledger:?}");
     assert!(ledger.iter().all(|entry| entry.header("x-on-behalf-of").is_none()));
 
-    // What could not be forwarded in one reading is refused all the same.
+    // A request with more than one reading is refused too.
     world.simulator.clear_ledger();
     let two = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n");
     assert!(world.raw(two.as_bytes()).await.contains("x-shopper-gateway-error: credentials_conflicting"));

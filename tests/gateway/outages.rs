@@ -13,7 +13,7 @@ use crate::{
     world::{Answer, Gateway, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, eventually, expired, products},
 };
 
-/// Shoppers whose tokens have ended.
+/// Shoppers with expired tokens.
 const SHOPPERS: usize = 8;
 
 fn status(code: u16) -> Effect {
@@ -24,7 +24,7 @@ fn read(world: &World, token: &str) -> RequestBuilder {
     world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token)
 }
 
-/// Tokens of sessions that have ended, so that a request with one of them needs SLAS.
+/// Expired tokens of live sessions, so that a request with one of them needs SLAS.
 async fn expired_tokens(world: &World) -> Vec<String> {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let mut tokens = Vec::new();
@@ -40,15 +40,15 @@ async fn read_all(world: &World, tokens: &[String]) -> Vec<Answer> {
     futures::future::join_all(tokens.iter().map(|token| world.send(read(world, token)))).await
 }
 
-/// How SLAS fails.
+/// The kind of SLAS's failure.
 #[derive(Clone, Debug, PartialEq)]
 enum Failure {
     By(Effect),
-    /// Nobody listens there.
+    /// The port is closed.
     Closed,
 }
 
-/// A world whose SLAS can fail in each way.
+/// A world whose SLAS can fail in each of these ways.
 struct Fixture {
     world: World,
     port: TcpProxy,
@@ -80,7 +80,7 @@ impl Fixture {
         }
     }
 
-    /// Calls to SLAS so far, those included that found nobody.
+    /// Calls to SLAS so far, including failed connections.
     async fn attempts(&self) -> usize {
         let metrics = self.world.metrics().await;
         let calls = metrics.lines().filter(|line| {
@@ -93,7 +93,7 @@ impl Fixture {
     }
 }
 
-/// What one outage cost.
+/// The measurements of one outage.
 struct OutageReport {
     valid: usize,
     ended: Vec<Duration>,
@@ -105,8 +105,8 @@ async fn outage(failure: Failure) -> OutageReport {
     let kind = format!("{failure:?}");
     let mut fixture = Fixture::start().await;
     let (valid, tokens) = (fixture.world.guest(PUBLIC_CLIENT).await.token(), expired_tokens(&fixture.world).await);
-    // Connections to the API in stock: a port that is closed gives no more of them. As many as there are requests at a
-    // time, so each of them takes a while.
+    // Fills the pool of connections to the API, because a closed port accepts no new ones. Each request is slow, so
+    // that the pool gets one connection per concurrent request.
     fixture.world.simulator.inject(Fault::on("api", Effect::Delay { ms: 500 }));
     for answer in read_all(&fixture.world, &vec![valid.clone(); 8]).await {
         assert_eq!(answer.status, 200, "{kind}");
@@ -133,7 +133,7 @@ async fn outage(failure: Failure) -> OutageReport {
             assert_eq!(fixture.world.send(read(&fixture.world, &valid)).await.status, 200, "{kind}");
             cost.valid += 1;
         }
-        // All kinds of outages share the processors, and what one request takes is asked.
+        // The outages run one after the other, because the duration of a single request is measured.
         tokio::time::sleep(scale::of(Duration::ZERO, Duration::from_millis(500))).await;
     }
     let (attempts, took) = (fixture.attempts().await - before, start.elapsed());
@@ -148,7 +148,7 @@ async fn outage(failure: Failure) -> OutageReport {
     })
     .await;
     cost.recovery = recovery.elapsed();
-    // Two seconds, and as much again for a slow machine.
+    // Recovery takes two seconds; the rest is for a slow machine.
     assert!(cost.recovery < Duration::from_secs(4), "{kind}: recovery after {:?}", cost.recovery);
     assert!(
         fixture.world.metrics().await.contains("shopper_gateway_circuit_breakers_open{service=\"slas\"} 0"),
@@ -255,7 +255,7 @@ async fn account_manager_outage_opens_circuit_breaker_until_recovery() {
         world.send(request).await.refusal().0
     };
     world.simulator.inject(Fault::on("account_manager", status(500)).flow("access_token"));
-    // Each secret is another credential, which nothing is remembered of.
+    // Each secret is a new credential, so no cached result exists.
     for number in 0..60 {
         assert_eq!(ask(format!("secret-{number}")).await, 503);
     }

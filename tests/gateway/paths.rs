@@ -8,7 +8,7 @@ use crate::world::{ORGANIZATION, PRIVATE_CLIENT, PUBLIC_CLIENT, World, baskets, 
 
 const AMBIGUOUS: (&str, &str) = ("400", "request_ambiguous");
 
-/// A segment that two parties could read differently, wherever it stands.
+/// A segment that two parties could read differently, at any position.
 const NASTY: [&str; 66] = [
     "",
     ".",
@@ -78,7 +78,7 @@ const NASTY: [&str; 66] = [
     "a%2Db",
 ];
 
-/// Sends a request with exactly this target, and a token that would do.
+/// Sends a request with exactly this target and a sufficient token.
 async fn send(world: &World, token: &str, method: &str, target: &str) -> String {
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -166,7 +166,7 @@ async fn encoded_fixed_path_text_is_rejected() {
         let target = path.replacen(from, to, 1);
         assert_ne!(target, path);
         let (status, code) = (send(&world, &token, "GET", &target).await, target);
-        // A path that is no operation's in any reading is just unknown.
+        // A path that matches no operation in any reading is unknown.
         assert!(matches!(refusal(&status), AMBIGUOUS | ("404", "operation_unknown")), "{code}: {status}");
     }
     assert!(world.simulator.ledger().is_empty());
@@ -187,11 +187,11 @@ async fn unescaped_special_characters_are_rejected() {
             assert_eq!(refusal(&answer), AMBIGUOUS, "{target:?}: {answer}");
         }
     }
-    // Behind a fragment's mark nobody would look.
+    // The part after a `#` would be ignored.
     for target in [products("/a1#"), products("/a1#b"), products("#/../a"), products("/a1?b#c"), "/#".to_owned()] {
         assert_eq!(refusal(&send(&world, &token, "GET", &target).await), AMBIGUOUS, "{target}");
     }
-    // In a query, browsers write most characters as they are; beyond ASCII they escape.
+    // Browsers send most ASCII characters of a query unescaped, and escape others.
     for query in ["?q=ä", "?siteId=RefArch&q=\u{85}", "?ä=1"] {
         assert_eq!(refusal(&send(&world, &token, "GET", &products(query)).await), AMBIGUOUS, "{query}");
     }
@@ -405,7 +405,7 @@ async fn storefront_prefix_reaches_slas_only() {
         assert_eq!(refusal(&send(&world, &token, "GET", &target).await), ("404", "operation_unknown"), "{target}");
     }
     assert!(world.simulator.ledger().is_empty());
-    // What stands behind the prefix is matched, so that the prefix cannot hide a client id.
+    // The path after the prefix is matched, so that the prefix cannot hide a client id.
     let twice = format!("{below}?client_id={PRIVATE_CLIENT}&client_id={PUBLIC_CLIENT}");
     assert_eq!(refusal(&send(&world, &token, "GET", &twice).await), AMBIGUOUS);
 }

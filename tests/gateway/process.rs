@@ -108,7 +108,7 @@ async fn audit_file_is_reopened_on_sighup_after_log_rotation() {
     assert_eq!(lines(&rotated), 1);
 }
 
-/// Whether something answers there.
+/// Whether the address accepts connections.
 async fn is_listening(address: &str) -> bool {
     Client::builder().no_proxy().build().unwrap().get(format!("http://{address}/")).send().await.is_ok()
 }

@@ -17,16 +17,16 @@ use crate::{
     world::register_sessions,
 };
 
-/// In which a logout must be known everywhere.
+/// The time in which every gateway must know a logout.
 const KNOWN_WITHIN: Duration = Duration::from_secs(1);
-/// Logins that race at a time.
+/// Concurrent races.
 const CONCURRENT: usize = 25;
 
-/// What became of the tokens of sessions that were logged out.
+/// The state of the tokens of logged-out sessions.
 #[derive(Debug, Default)]
 struct Outcome {
     logouts: usize,
-    /// Sessions with a token that was still good.
+    /// Sessions with a token that was still valid.
     survived: usize,
     tokens: usize,
 }
@@ -74,7 +74,7 @@ async fn race_once(fleet: &Fleet, round: usize) -> Vec<String> {
         }
     });
     let logout = async {
-        // Spread over the time that the refreshes take, on a busy machine too.
+        // The logouts are spread over the duration of the refreshes, also on a busy machine.
         tokio::time::sleep(Duration::from_millis((round as u64 * 7) % 200)).await;
         fleet.log_out((round + 1) % count, &login).await
     };
@@ -112,20 +112,20 @@ async fn logout_racing_refreshes_at_one_gateway_leaves_no_valid_token() {
     }
 }
 
-/// A guest's own refreshes at every gateway, which go on through a logout and for half a second after it. The logout
-/// comes at the end of a second: what SLAS issues after it has a later issue time at once. Returns all tokens.
+/// A guest refreshes at every gateway during a logout and for half a second after it. The logout comes at the end of a
+/// second, so that tokens issued after it have a later issue time. Returns all tokens.
 async fn race_at_end_of_second(fleet: &Fleet, round: usize) -> Vec<String> {
     let count = fleet.gateways.len();
     let login = fleet.guest_at_slas(round % count, None).await;
     let (over, is_over) = tokio::sync::watch::channel(false);
-    // Several wait for one refresh, at one gateway too.
+    // Several requests wait for one refresh, at one gateway too.
     let refreshers = (0..count.max(3)).map(|number| {
         let (first, is_over) = (login.clone(), is_over.clone());
         async move {
             let mut tokens = Vec::new();
             let mut refresh = first.refresh;
             while !*is_over.borrow() {
-                // One that is refused tries on, as a thief would.
+                // A refused client tries again, as a thief would.
                 match fleet.refresh_at_slas(number % count, &refresh).await {
                     Some(answer) => {
                         refresh = answer.refresh;

@@ -54,7 +54,7 @@ impl Redis {
         redis
     }
 
-    /// A Sentinel that watches the master `shop`, and names another within a second or two.
+    /// A Sentinel that monitors the master `shop`, and promotes a replica within two seconds.
     pub async fn sentinel(master: &Self) -> Self {
         Self::sentinel_with(master, "").await
     }
@@ -81,12 +81,12 @@ impl Redis {
         sentinel
     }
 
-    /// One command, on a connection of its own.
+    /// Runs one command on a connection of its own.
     pub async fn run<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
         self.attempt(command).await.unwrap()
     }
 
-    /// One that may be refused.
+    /// Runs one command that may fail.
     pub async fn attempt<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> redis::RedisResult<T> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await?;
@@ -101,7 +101,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// The whole server at once, as a power cut does. What it was told to keep, it keeps.
+    /// Kills the server, as a power cut does. Its persisted data stays.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -112,7 +112,7 @@ impl Redis {
         self.answers().await;
     }
 
-    /// Stops answering without closing anything.
+    /// Stops responding without closing connections.
     pub fn pause(&self) {
         signal(self.process.id(), "STOP");
     }
@@ -121,7 +121,7 @@ impl Redis {
         signal(self.process.id(), "CONT");
     }
 
-    /// Everything that stands in it, names and values, as text.
+    /// All keys and values as text.
     pub async fn dump(&self) -> String {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -145,7 +145,7 @@ impl Redis {
 
     async fn answers(&self) {
         eventually("redis-server answers", async || TcpStream::connect(("127.0.0.1", self.port)).is_ok()).await;
-        // A restarted server first reads what it kept.
+        // A restarted server first loads its data.
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         eventually("redis-server has loaded", async || {
             let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
@@ -160,7 +160,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // It may be stopped or gone already.
+        // The process may be stopped or may have ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -73,7 +73,7 @@ async fn log_in(world: &World, client: &'static str, login: bool) -> Tokens {
     Tokens::of(&world.send(world.post(&slas("token")).form(&form)).await)
 }
 
-/// The caller's own refresh.
+/// A refresh by the caller.
 fn refresh(world: &World, client: &str, token: &str) -> RequestBuilder {
     let form = refresh_form(client, token);
     world.post(&slas("token")).form(&form)
@@ -95,14 +95,14 @@ fn lifetime(world: &World, seconds: u64) {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = seconds);
 }
 
-/// Waits until a token of two seconds has ended, and lets later ones live long.
+/// Waits until a token of two seconds has expired, and gives later ones a long lifetime.
 async fn wait_for_expiry(world: &World) {
     tokio::time::sleep(Duration::from_millis(2100)).await;
     lifetime(world, 600);
 }
 
-/// A login whose token has ended and whose session the gateway has renewed since: a public client's own refresh
-/// token is void at SLAS now.
+/// A login with an expired token, whose session the gateway has renewed since. SLAS no longer accepts a public
+/// client's own refresh token.
 async fn renewed_by_gateway(world: &World, client: &'static str, login: bool) -> Tokens {
     lifetime(world, 2);
     let tokens = log_in(world, client, login).await;
@@ -219,7 +219,7 @@ async fn slas_response_and_request_pass_unchanged() {
         }
         assert!(answer.json().get(if status == 200 { "id_token" } else { "error" }).is_some());
     }
-    // What the caller sent arrived as it was, but for what no caller may say.
+    // The caller's request arrived unchanged, without the fields that no caller may send.
     let body = "grant_type=refresh_token&refresh_token=a%2Eb&client_id=c&channel_id=RefArch&x=%7a+%zz";
     let request =
         world.post(&format!("{}?a=1", slas("token"))).header("content-type", "application/x-www-form-urlencoded");
@@ -246,14 +246,14 @@ async fn client_refresh_works_after_gateway_refresh() {
         let sent = world.simulator.ledger().into_iter().rfind(|entry| entry.flow == "token:refresh_token").unwrap();
         assert_eq!(sent.body.contains(&first.refresh), client == PRIVATE_CLIENT, "the valid one went to SLAS");
 
-        // Both access tokens are of the one session, and the new refresh token goes on.
+        // Both access tokens belong to the one session, and the new refresh token works.
         for token in [&first.access, &second.access] {
             assert_eq!(world.send(read(&world, token)).await.status, 200);
         }
         assert_eq!(new_token(&world.send(read(&world, &first.access)).await), Some(second.access.clone()));
         let third = Tokens::of(&world.send(refresh(&world, client, &second.refresh)).await);
         assert_eq!(world.send(read(&world, &third.access)).await.status, 200);
-        // A tab that has not heard of it yet.
+        // Another browser tab still has the old token.
         assert_eq!(world.send(refresh(&world, client, &first.refresh)).await.status, 200);
     }
 }
@@ -344,7 +344,7 @@ async fn logout_sends_current_refresh_token_to_slas() {
         let world = world().await;
         let tokens = renewed_by_gateway(&world, PUBLIC_CLIENT, true).await;
         let second = Tokens::of(&world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await);
-        // Renewed behind the caller's back once more.
+        // The gateway renews the session once more.
         let renewed = world.simulator.count("slas", "token:refresh_token");
         let target = format!("{prefix}{}", slas("logout"));
         let query = |refresh: &str| {
@@ -377,14 +377,14 @@ async fn slas_rejection_ends_session_and_slas_failure_does_not() {
         world.simulator.inject(Fault::on("slas", effect).flow("token:refresh_token").times(1));
         world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await;
     }
-    // Until then nothing is sent at all.
+    // Until then nothing is sent.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let hang = Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1);
     world.simulator.inject(hang);
     assert_eq!(world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await.refusal(), (504, "upstream_timeout"));
     assert_eq!(world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await.status, 200);
 
-    // Another session: of this one the last answer is given again for a while.
+    // A different session, because the last response of this one is repeated for a while.
     let tokens = log_in(&world, PRIVATE_CLIENT, false).await;
     let no = r#"{"error":"invalid_grant","message":"invalid refresh_token"}"#;
     let refused = Effect::Status { code: 400, retry_after: None, body: Some(no.into()) };
@@ -483,7 +483,7 @@ async fn replicas_share_sessions_held_by_callers() {
     pair.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
     assert_eq!(pair.read(1, &access).await, 200, "renewed by the other");
 
-    // Both replicas are asked at once with what the caller holds.
+    // Both replicas get the caller's refresh token at once.
     let form = refresh_form(PUBLIC_CLIENT, &refresh);
     pair.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token").times(2));
     let (one, other) = futures::future::join(pair.post(0, &form), pair.post(1, &form)).await;
@@ -495,7 +495,7 @@ async fn replicas_share_sessions_held_by_callers() {
             assert_eq!(next.0, 200, "{}", next.1);
         }
     }
-    // Without the store nobody knows which token is valid, and nothing is given up.
+    // Without the store no gateway knows the valid token, and none reveals one.
     pair.redis.kill();
     let (status, answer) = pair.post(0, &form).await;
     assert_eq!((status, answer["title"].as_str()), (503, Some("Service Unavailable")));

@@ -36,7 +36,7 @@ async fn reload_keeps_tokens_and_applies_changes() {
     assert_eq!(world.send(basic(&world, &orders())).await.status, StatusCode::OK);
     let on_behalf = basic(&world, &search()).header("X-On-Behalf-Of", LOGIN);
     assert_eq!(world.send(on_behalf).await.status, StatusCode::OK);
-    // From now on nothing can be got anew.
+    // From now on no key or token can be fetched.
     let down = || Effect::Status { code: 503, retry_after: None, body: None };
     world.simulator.inject(Fault::on("account_manager", down()));
     world.simulator.inject(Fault::on("slas", down()).flow("trusted-system"));
@@ -103,7 +103,7 @@ impl Load {
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let request = request.try_clone().unwrap();
-                    // An idempotent request may be sent once more, as a client may that finds its connection closed.
+                    // A client may retry an idempotent request on a closed connection.
                     let answer = match request.try_clone().unwrap().send().await {
                         Ok(answer) => Ok(answer),
                         Err(_) => request.send().await,
@@ -203,12 +203,12 @@ async fn failed_process_handover_leaves_old_process_serving() {
     assert!(metric(&replica, "shopper_gateway_build_info").await);
 }
 
-/// Each request on a connection of its own, so that whoever accepts answers.
+/// A client that opens a connection for each request, so that the accepting process responds.
 fn client_without_pool() -> Client {
     Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
 }
 
-/// Lets a new process start that cannot get SLAS's keys, and returns when it has asked for them.
+/// Starts a successor process that cannot fetch SLAS's keys, and returns after its first attempt.
 async fn start_successor_without_keys(simulator: &Simulator, replica: &Replica) {
     let down = Effect::Status { code: 503, retry_after: None, body: None };
     simulator.inject(Fault::on("slas", down).flow("jwks"));
@@ -259,7 +259,7 @@ async fn stop_does_not_wait_for_process_handover() {
     }
 }
 
-/// Ends the process that took over, which is no child of ours: it has this configuration file on its command line.
+/// Ends the successor process, which is no child of this one. Its command line names this configuration file.
 async fn terminate_successor(replica: &Replica) {
     let path = replica.configuration();
     let pattern = path.to_str().unwrap().to_owned();

@@ -66,12 +66,12 @@ impl Replica {
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
         let after_name = stat.rsplit_once(") ").unwrap().1;
-        // utime and stime, in hundredths of a second whatever the machine (proc(5), USER_HZ).
+        // utime and stime are in hundredths of a second on every machine (proc(5), USER_HZ).
         let ticks = after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
-    /// What `/proc` says of it.
+    /// A file of `/proc` about the process.
     pub fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).unwrap()
     }
@@ -85,7 +85,7 @@ impl Replica {
         self.process.stderr.take().unwrap()
     }
 
-    /// Where its configuration is.
+    /// The path of its configuration.
     pub fn configuration(&self) -> std::path::PathBuf {
         self.folder.path().join("gateway.toml")
     }
@@ -122,7 +122,7 @@ impl Replica {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -23,7 +23,7 @@ use crate::{
     world::{PUBLIC_CLIENT, eventually, install_cryptography, login_target, products},
 };
 
-/// More lines than a pipe holds.
+/// Requests whose log lines exceed the capacity of a pipe.
 const CONNECTIONS: usize = 1500;
 
 async fn simulator() -> Simulator {
@@ -35,7 +35,7 @@ fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 
-/// The gateway, started by a shell that first does something.
+/// The gateway, started by a shell that first runs a command.
 fn gateway_after(words: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{words}; exec \"$0\" \"$@\""), BINARY]).env("RUST_LOG", "info");
@@ -49,7 +49,7 @@ fn logging_to(config: &mut toml::Table, audit_file: &Path) {
 
 async fn search(client: &Client, replica: &Replica, token: &str) -> StatusCode {
     let url = format!("http://{}{}", replica.address, products("?ids=a&siteId=RefArch"));
-    // A connection that breaks is a failure of the gateway's too.
+    // A broken connection counts as a failure of the gateway too.
     client.get(url).bearer_auth(token).send().await.map_or(StatusCode::BAD_GATEWAY, |answer| answer.status())
 }
 
@@ -63,7 +63,7 @@ async fn metric(client: &Client, replica: &Replica, line: &str) -> bool {
     answer.text().await.unwrap().lines().any(|shown| shown == line)
 }
 
-/// That a while passes without much work.
+/// Asserts that the process uses little processor time for a while.
 async fn assert_idle(replica: &Replica) {
     let before = replica.processor_time();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -84,7 +84,7 @@ async fn unread_log_does_not_delay_requests() {
     figure("R20", format!("nobody reads the log: 0 of {CONNECTIONS} requests failed, 0 lines lost"));
     let lost = r#"shopper_gateway_log_lines_dropped_total{log="log"} 0"#;
     assert!(metric(&client, &replica, lost).await, "so many can wait");
-    // Somebody reads at last.
+    // Now a reader empties the pipe.
     let stderr = replica.take_stderr();
     let reading = tokio::task::spawn_blocking(move || {
         let lines = BufReader::new(stderr).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
@@ -115,7 +115,7 @@ async fn audit_lines_are_kept_until_pipe_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("audit");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // Open for both, so that nobody waits for anybody.
+    // The pipe is opened for reading and writing, so that opening does not block.
     let mut reader = File::options().read(true).write(true).open(&pipe).unwrap();
     let replica = Replica::start(&simulator.url(), |config| logging_to(config, &pipe)).await;
     let client = client();
@@ -142,7 +142,7 @@ async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
     let simulator = simulator().await;
     let folder = tempfile::tempdir().unwrap();
     let (audit, keys) = (folder.path().join("audit.jsonl"), folder.path().join("keys"));
-    // No file may grow: each write fails, as on a full disk.
+    // The size limit for files makes each write fail, as on a full disk.
     let command = &mut gateway_after("trap '' XFSZ; ulimit -S -f 0");
     let mut replica = Replica::start_by(command.stderr(Stdio::piped()), &simulator.url(), |config| {
         logging_to(config, &audit);
@@ -165,7 +165,7 @@ async fn full_disk_does_not_stop_logins_and_audit_lines_are_written_later() {
     for line in std::fs::read_to_string(&audit).unwrap().lines() {
         assert_eq!(serde_json::from_str::<Value>(line).unwrap()["event"], "login", "{line}");
     }
-    // The next reading of keys is kept again. SLAS shows one key ahead.
+    // The next fetched key set is persisted again. SLAS publishes one key in advance.
     simulator.rotate_keys();
     simulator.rotate_keys();
     let token = simulator.mint_shopper_token(ShopperTokenSpec::default());

@@ -7,7 +7,7 @@
 
 use std::{env, fmt::Display, time::Duration};
 
-/// The one or the other: by `FULL_SCALE`.
+/// One of two values, by `FULL_SCALE`.
 pub fn of<T>(small: T, full: T) -> T {
     if is_full() { full } else { small }
 }
@@ -16,7 +16,7 @@ pub fn is_full() -> bool {
     env::var_os("FULL_SCALE").is_some()
 }
 
-/// How long SLAS is down: `OUTAGE_SECONDS` at full scale.
+/// The duration of SLAS's outage: `OUTAGE_SECONDS` at full scale.
 pub fn outage() -> Duration {
     let seconds = env::var("OUTAGE_SECONDS").map_or(60, |text| text.parse().unwrap());
     Duration::from_secs(of(5, seconds))
@@ -27,7 +27,7 @@ pub fn figure(row: &str, measured: impl Display) {
     println!("figure {row}: {measured}");
 }
 
-/// What so many in a hundred took at most.
+/// A percentile of durations.
 pub fn percentile(times: &[Duration], percent: usize) -> Duration {
     let mut times = times.to_vec();
     times.sort_unstable();

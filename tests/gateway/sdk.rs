@@ -47,7 +47,7 @@ async fn shops_with_removed_logins_work_end_to_end() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.enforce_windows = false);
     run_file_in(&world, "use-cases.test.mjs").await;
-    // A caller's own credentials stay here, whatever they were sent with.
+    // A caller's own credentials are never forwarded.
     for entry in world.simulator.ledger().iter().filter(|entry| entry.service != "account_manager") {
         assert!(!format!("{:?}{}", entry.headers, entry.body).contains(CALLER_SECRET), "{}", entry.flow);
         assert!(entry.header("x-on-behalf-of").is_none(), "{}", entry.flow);
@@ -61,7 +61,7 @@ async fn basket_survives_thirty_token_lifetimes_without_client_refresh() {
     let world = World::start().await;
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
     run_file_in(&world, "lifetimes.test.mjs").await;
-    // Thirty lives of two sessions; a request each second finds a token due after three or four.
+    // Thirty token lifetimes of two sessions; a request each second finds a token due after three or four.
     let refreshes = world.simulator.count("slas", "token:refresh_token");
     assert!(refreshes >= 50, "{refreshes} refreshes");
 }
@@ -74,12 +74,12 @@ async fn newest_sdks_call_only_known_operations() {
 /// Runs one file of tests in a world of its own.
 async fn run_file(file: &str) {
     let world = World::start().await;
-    // One shopper logs in many times a second here.
+    // One shopper logs in many times a second in this test.
     world.simulator.set(|behaviour| behaviour.enforce_windows = false);
     run_file_in(&world, file).await;
 }
 
-/// Runs one file of tests, which logs somebody in.
+/// Runs one file of tests in this world.
 async fn run_file_in(world: &World, file: &str) {
     run(world, file).await;
     assert!(world.simulator.count("slas", "token:authorization_code_pkce") > 0, "{file} never logged anyone in");
@@ -96,7 +96,7 @@ async fn run(world: &World, file: &str) {
     let node = Command::new("node")
         .args(["--test", "--test-reporter=spec", file])
         .current_dir(FOLDER)
-        // Nothing of this process: a proxy of its environment would come between the SDK and the gateway.
+        // The environment is cleared, because a proxy in it would come between the SDK and the gateway.
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("GATEWAY_URL", format!("http://{}", world.gateway.address))
@@ -124,7 +124,7 @@ async fn run(world: &World, file: &str) {
     assert!(output.status.success(), "{file}: {}\n{}{}", output.status, shown(&output.stdout), shown(&output.stderr));
 }
 
-/// What node said; the SDKs are minified into lines of half a megabyte, which it quotes whole.
+/// The output of node without the SDKs' minified lines of half a megabyte, which node quotes.
 fn shown(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     text.lines().flat_map(|line| line.chars().take(300).chain(['\n'])).collect()

@@ -13,7 +13,7 @@ use self::{
 };
 use crate::world::{PUBLIC_CLIENT, login_target};
 
-/// Stands in every place that is searched because a caller put it there, so that the search is known to look.
+/// A text that a caller plants in every searched output. Finding it proves that the search works.
 const PLANTED: &str = "planted-by-a-caller-0815";
 
 async fn every_flow(format: &str) {
@@ -42,7 +42,7 @@ async fn every_flow(format: &str) {
     for (place, text) in driver.visible_output().await {
         assert!(text.len() > 1000, "{place} is nearly empty");
         assert_eq!(control.find_in(&text).len(), 1, "{place} does not hold what was planted");
-        // An answer may name the shopper to whom it is given.
+        // A response may name its own shopper.
         let secrets = if place == "answers" { &driver.secrets } else { &hidden };
         let found = secrets.find_in(&text);
         assert!(found.is_empty(), "{place} tells {found:?}:\n{}", excerpt(&text, secrets));

@@ -18,7 +18,7 @@ fn lifetime(world: &World, seconds: u64) {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = seconds);
 }
 
-/// A guest's token that has ended. Those after it live long, however slow the machine.
+/// An expired guest token. Later tokens have a long lifetime.
 async fn expired_token(world: &World, client: &str) -> String {
     lifetime(world, 2);
     let token = world.guest(client).await.token();
@@ -26,7 +26,7 @@ async fn expired_token(world: &World, client: &str) -> String {
     token
 }
 
-/// Waits until a token of two seconds has ended, and lets later ones live long.
+/// Waits until a token of two seconds has expired, and gives later ones a long lifetime.
 async fn wait_for_expiry(world: &World) {
     tokio::time::sleep(Duration::from_millis(2100)).await;
     lifetime(world, 600);
@@ -62,7 +62,7 @@ async fn expired_token_is_refreshed_and_returned() {
         assert_eq!(forwarded.header("authorization"), Some(format!("Bearer {second}").as_str()));
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
 
-        // The new token is as good as any, and the old one still gets it.
+        // The new token is valid, and a request with the old one still returns it.
         assert_eq!(new_token(&world.send(read(&world, &second)).await), None);
         assert_eq!(new_token(&world.send(read(&world, &first)).await), Some(second));
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
@@ -73,11 +73,11 @@ async fn expired_token_is_refreshed_and_returned() {
 async fn concurrent_requests_with_expiring_token_cause_one_refresh() {
     let requests = scale::of(200, 1000);
     let world = World::with(|config| {
-        // So many at once, on a busy machine, are more than its API is made for.
+        // A busy machine cannot serve all requests at once within the API's default limits.
         config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
     })
     .await;
-    // One that has ended, and one in the last quarter of its life, which is when renewals begin.
+    // An expired token, and one in the last quarter of its lifetime, in which renewals begin.
     for (life, age) in [(2, 2100), scale::of((4, 3100), (12, 9200))] {
         for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
             lifetime(&world, life);
@@ -134,7 +134,7 @@ async fn transient_slas_failure_keeps_session() {
         assert!(answer.header("retry-after").is_some(), "{effect:?}");
     }
     eventually("the session is still there", async || world.send(read(&world, &token)).await.status == 200).await;
-    // A secret that is being changed is asked with again a moment later.
+    // After a failure with a secret that is being changed, the gateway tries again a moment later.
     let token = expired_token(&world, PUBLIC_CLIENT).await;
     let refused = Effect::Status { code: 401, retry_after: None, body: Some(r#"{"error":"invalid_client"}"#.into()) };
     world.simulator.inject(Fault::on("slas", refused).flow("token:refresh_token").times(1));
@@ -147,13 +147,13 @@ async fn valid_token_is_served_while_refresh_fails() {
     let world = World::start().await;
     lifetime(&world, 24);
     let token = world.guest(PUBLIC_CLIENT).await.token();
-    // Due, but not ended.
+    // The token is due for renewal, but not expired.
     tokio::time::sleep(Duration::from_millis(18_200)).await;
     world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
     let answer = world.send(read(&world, &token)).await;
     assert_eq!((answer.status.as_u16(), new_token(&answer)), (200, None));
     world.simulator.clear_faults();
-    // It is left in peace for a moment; then, or once the token has ended, it is asked again.
+    // The gateway waits for a moment after the failure; then, or after the token's expiry, it calls SLAS again.
     eventually("the session is renewed when SLAS is back", async || {
         let answer = world.send(read(&world, &token)).await;
         assert_eq!(answer.status, 200);
@@ -237,7 +237,7 @@ async fn token_not_issued_by_gateway_gets_no_session() {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
     };
     let usid = claims["sub"].as_str().unwrap().rsplit_once("usid:").unwrap().1.to_owned();
-    // The same shopper's session at SLAS, signed rightly, but not a token that was given out here.
+    // A correctly signed token of the same shopper's session at SLAS, which this gateway has not issued.
     let forged = world.mint(|spec| {
         spec.usid = Some(usid);
         spec.lifetime_seconds = Some(-100);
@@ -260,11 +260,11 @@ async fn logout_at_slas_path_ends_gateway_sessions() {
             "/shopper/auth/v1/organizations/f_ecom_zzrf_001/oauth2/logout?client_id={PUBLIC_CLIENT}&channel_id=RefArch&refresh_token=x{hint}"
         )
     };
-    // SLAS refuses: nothing ends here.
+    // SLAS refuses, so no session ends.
     let refused = world.send(world.get(&slas("")).bearer_auth(login.token())).await;
     assert!(refused.status.is_client_error(), "{}", refused.text());
     assert_eq!(world.send(read(&world, &login.token())).await.status, 200);
-    // SLAS agrees: every session of this shopper ends.
+    // SLAS confirms, so every session of this shopper ends.
     let agreed = Effect::Status { code: 200, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault::on("slas", agreed).flow("logout"));
     assert_eq!(world.send(world.get(&slas("&hint=all-sessions")).bearer_auth(login.token())).await.status, 200);
@@ -330,7 +330,7 @@ async fn background_refresh_renews_sessions_when_configured() {
     .await;
     let idle = World::start().await;
     for world in [&world, &idle] {
-        // Due after twelve seconds; a gateway looks every fifteen.
+        // The token is due after twelve seconds; a gateway checks every fifteen.
         world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 16);
         world.guest(PUBLIC_CLIENT).await;
     }

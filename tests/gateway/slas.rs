@@ -39,7 +39,7 @@ const NOTHING: [(&str, &str); 17] = [
     ("POST", "otp/verify"),
 ];
 
-/// Operations that SLAS refuses without `Authorization`, and that are answered here then.
+/// Operations that SLAS refuses without `Authorization`; the gateway refuses them itself.
 const NEEDS_CREDENTIAL: [&str; 4] = ["userinfo", "logout", "introspect", "revoke"];
 
 fn slas(rest: &str) -> String {
@@ -67,7 +67,7 @@ fn head(more: &str) -> String {
     format!("{head}Connection: close\r\n{more}\r\n")
 }
 
-/// Sends a request, whose redirect is not followed, and gives the answer and what SLAS received.
+/// Sends a request without following redirects. Returns the response and SLAS's ledger entry.
 async fn send_and_receive(world: &World, request: RequestBuilder) -> (Answer, LedgerEntry) {
     world.simulator.clear_ledger();
     let answer = world.send(request).await;
@@ -84,7 +84,7 @@ async fn send_and_receive(world: &World, request: RequestBuilder) -> (Answer, Le
     (answer, entry)
 }
 
-/// All values of a field, in any spelling of its name.
+/// All values of the credential fields, in any case of their names.
 fn values<'e>(entry: &'e LedgerEntry, name: &str) -> Vec<&'e str> {
     let like = |other: &str| other.replace('_', "-") == name.replace('_', "-");
     entry.headers.iter().filter(|(other, _)| like(other)).map(|(_, value)| value.as_str()).collect()
@@ -195,7 +195,7 @@ async fn agent_token_is_forwarded_beside_client_credential() {
         let proof = bare(PRIVATE_CLIENT, PRIVATE_SECRET);
         assert_eq!(credentials(&entry), [vec!["Bearer the-agents-token"], vec![proof.as_str()], vec![]], "{prefix}");
 
-        // A client that brings its own credential is not vouched for.
+        // The gateway adds nothing to a request with its own credential.
         let own = world.post(&format!("{prefix}{}", slas("trusted-agent/token"))).form(&fields);
         let (_, entry) = send_and_receive(&world, own.basic_auth(PRIVATE_CLIENT, Some("own"))).await;
         assert_eq!(credentials(&entry), [vec![basic(PRIVATE_CLIENT, "own").as_str()], vec![], vec![]], "{prefix}");
@@ -222,7 +222,7 @@ async fn no_credential_is_added_to_other_slas_operations() {
                 assert_eq!(proofs, [own.iter().map(String::as_str).collect(), vec![], vec![]], "{method} {target}");
             }
 
-            // A placeholder is replaced only where the gateway would also have added.
+            // The gateway replaces a placeholder only where it would also have added a credential.
             if !asks_for_a_token {
                 let request = world.request(Method::from_bytes(method.as_bytes()).unwrap(), &target);
                 let (_, entry) = send_and_receive(&world, request.basic_auth(PRIVATE_CLIENT, Some(PLACEHOLDER))).await;
@@ -275,7 +275,7 @@ async fn placeholder_secret_is_replaced_under_storefront_prefix_only() {
             let (_, entry) = send_and_receive(&world, request("")).await;
             assert_eq!(credentials(&entry), [vec![basic(PRIVATE_CLIENT, secret).as_str()], vec![], vec![]]);
         }
-        // Whoever is none of the private clients keeps what it brings, here too.
+        // Other clients keep their own credential here too.
         for user in [PUBLIC_CLIENT, "somebody", LOGIN] {
             let request =
                 world.post(&format!("{STOREFRONT}{}", slas(operation))).form(&[("client_id", PRIVATE_CLIENT)]);
@@ -283,7 +283,7 @@ async fn placeholder_secret_is_replaced_under_storefront_prefix_only() {
             assert_eq!(credentials(&entry)[0], [basic(user, "own")], "{operation} {user}");
         }
     }
-    // The shopper's own credentials are nobody's placeholder.
+    // The shopper's own credentials are no placeholder.
     let login = world.post(&format!("{STOREFRONT}{}", slas("login"))).form(&[("client_id", PRIVATE_CLIENT)]);
     let (_, entry) = send_and_receive(&world, login.basic_auth(PRIVATE_CLIENT, Some("Passw0rd"))).await;
     assert_eq!(credentials(&entry)[0], [basic(PRIVATE_CLIENT, "Passw0rd")]);
@@ -295,7 +295,7 @@ async fn placeholder_secret_is_replaced_under_storefront_prefix_only() {
 #[tokio::test]
 async fn basic_user_alone_selects_client() {
     let world = World::start().await;
-    // The form names another client than the placeholder's: SLAS compares, and refuses.
+    // The form names another client than the placeholder, so SLAS refuses.
     let form = [&GUEST[..], &[("client_id", STRICT_CLIENT)]].concat();
     let request = world.post(&format!("{STOREFRONT}{}", slas("token"))).form(&form);
     let (answer, entry) = send_and_receive(&world, request.basic_auth(PRIVATE_CLIENT, Some(PLACEHOLDER))).await;
@@ -319,7 +319,7 @@ async fn client_auth_headers_of_callers_are_removed() {
         BASIC.into_iter().chain(["trusted-agent/token", "login", "trusted-system/token", "revoke", "logout"])
     {
         let request = world.post(&slas(operation)).form(&[("client_id", PUBLIC_CLIENT)]);
-        // A login needs the shopper's own credentials, and these operations one at all.
+        // A login needs the shopper's own credentials, and these operations need a credential.
         let own = (operation == "login").then(|| basic(LOGIN, PASSWORD));
         let own = own.or(NEEDS_CREDENTIAL.contains(&operation).then(|| "Bearer a".to_owned()));
         let request = own.iter().fold(request, |request, own| request.header("authorization", own));
@@ -388,7 +388,7 @@ async fn buffered_form_is_forwarded_unchanged() {
         let (answer, entry) = send_and_receive(&world, request).await;
         assert_eq!((answer.status.as_u16(), entry.body_length), (200, length));
 
-        // In chunks, of which the first ends within a name.
+        // The body is in chunks, the first of which ends within a name.
         let body = form(length);
         let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
         let chunks = format!("{}{}0\r\n\r\n", chunk(&body[..70]), chunk(&body[70..]));
@@ -399,7 +399,7 @@ async fn buffered_form_is_forwarded_unchanged() {
     }
     let request = world.post(&slas("token")).header("content-type", FORM).body(form(64 * 1024 + 1));
     assert_eq!(world.send(request).await.refusal(), (413, "request_too_large"));
-    // The gateway reads it to know the session, so the limit holds where it adds nothing too.
+    // The gateway reads every form to find the session, so the limit also holds where it adds nothing.
     let own = world.post(&slas("token")).basic_auth(PRIVATE_CLIENT, Some(PRIVATE_SECRET));
     let answer = world.send(own.header("content-type", FORM).body(form(200_000))).await;
     assert_eq!(answer.refusal(), (413, "request_too_large"));
@@ -431,7 +431,7 @@ async fn empty_form_reaches_slas() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{rest:?}: {answer}");
         assert!(answer.contains("unsupported_grant_type"), "SLAS's own answer: {answer}");
     }
-    // A client that waits for leave to send its form gets it.
+    // A client that sends `Expect: 100-continue` gets 100.
     let form = format!("grant_type=client_credentials&channel_id=RefArch&client_id={PRIVATE_CLIENT}");
     let expecting = head(&format!("Expect: 100-continue\r\nContent-Length: {}\r\n", form.len()));
     let answer = world.raw(format!("{expecting}{form}").as_bytes()).await;
@@ -452,7 +452,7 @@ async fn passwordless_login_does_not_reveal_whether_account_exists() {
             form.len()
         );
         let answer = world.raw(format!("{head}\r\n{form}").as_bytes()).await;
-        // What counts and what tells the time moves on by itself.
+        // Counters and times change by themselves.
         let still = |line: &str| match line.to_lowercase() {
             line if line.starts_with("x-ratelimit-") || line.starts_with("date:") => {
                 line.split(':').next().unwrap_or_default().to_owned()
@@ -471,13 +471,13 @@ async fn passwordless_login_does_not_reveal_whether_account_exists() {
     let metrics = world.metrics().await;
     assert!(!metrics.contains("status=\"404\""), "{metrics}");
 
-    // Connections stay usable behind it, and other failures tell what they are.
+    // The connection stays usable afterwards, and other failures have their own error.
     let form = [("client_id", PRIVATE_CLIENT), ("channel_id", "RefArch"), ("user_id", "nobody"), ("mode", "sms")];
     for _ in 0..3 {
         let answer = world.send(world.post(&slas("passwordless/login")).form(&form)).await;
         assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
     }
-    // Only there is a 404 hidden.
+    // Only this operation hides a 404.
     let reset = Effect::Status { code: 404, retry_after: None, body: Some("{}".into()) };
     world.simulator.inject(Fault::on("slas", reset).flow("password:reset").times(1));
     assert_eq!(world.send(world.post(&slas("password/reset")).form(&form)).await.status, 404);
@@ -516,7 +516,7 @@ async fn password_reset_at_slas_works_through_gateway() {
 
 #[tokio::test]
 async fn client_with_vouch_false_gets_no_credential_added() {
-    // By default that is the client that acts on behalf of shoppers.
+    // The default is the client that acts on behalf of shoppers.
     for vouch in [None, Some(false), Some(true)] {
         let world = World::with(|table| {
             let clients = table["tenants"].as_array_mut().unwrap()[0]["slas_clients"].as_array_mut().unwrap();
@@ -575,7 +575,7 @@ async fn form_that_may_request_on_behalf_token_gets_no_credential_added() {
             }
         }
     }
-    // What the API description has is no wish for another's token.
+    // This form, as in the API description, does not request another shopper's token.
     let form = [("hint", "pwdless_login"), ("client_id", PRIVATE_CLIENT), ("login_id", LOGIN)];
     let (_, entry) = send_and_receive(&world, world.post(&slas("passwordless/token")).form(&form)).await;
     assert_eq!(credentials(&entry)[0], [basic(PRIVATE_CLIENT, PRIVATE_SECRET)]);

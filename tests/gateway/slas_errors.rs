@@ -77,10 +77,10 @@ async fn unknown_refresh_error_keeps_session_and_costs_one_call() {
             assert_eq!(answer.refusal(), expected, "{code}");
         }
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1, "{code}");
-        // Another session is not to blame.
+        // Another session is not affected.
         world.send(world.get(&search()).bearer_auth(&other)).await;
         assert_eq!(world.simulator.count("slas", "token:refresh_token"), 2, "{code}");
-        // A configuration that takes its place asks at once, and finds the session alive.
+        // A reloaded configuration calls SLAS at once, and the session still exists.
         world.simulator.clear_faults();
         world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         world
@@ -168,7 +168,7 @@ async fn unknown_on_behalf_refresh_error_keeps_session_and_costs_one_call() {
         assert_eq!(on_behalf(&world).await.refusal(), (503, "slas_unavailable"));
     }
     assert_eq!(world.simulator.count("slas", "token:refresh_token"), 1);
-    // A changed configuration may be what SLAS wanted: it begins with an empty memory, and with the session.
+    // A reload may mend the cause: it starts without remembered failures, and with the session.
     world.simulator.clear_faults();
     world.gateway.reload(|_| {}).unwrap();
     assert_eq!(on_behalf(&world).await.status, StatusCode::OK);

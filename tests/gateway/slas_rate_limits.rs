@@ -22,7 +22,7 @@ fn read(world: &World, token: &str) -> RequestBuilder {
     world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token)
 }
 
-/// Calls to SLAS, but for key sets and signs of life.
+/// Calls to SLAS, without key sets and health probes.
 fn calls(world: &World) -> usize {
     let ledger = world.simulator.ledger();
     ledger.iter().filter(|entry| entry.service == "slas" && !["jwks", "userinfo"].contains(&&*entry.flow)).count()
@@ -39,7 +39,7 @@ async fn two_gateways_together_stay_below_slas_limit() {
     let redis = Redis::start().await;
     let limited = |config: &mut toml::Table| {
         in_redis(config, &redis.url());
-        // All logins here come from one address.
+        // All logins of this test come from one address.
         let limits = "slas_calls_per_address = 0".parse::<toml::Table>().unwrap();
         config.insert("limits".into(), limits.into());
         for tenant in config["tenants"].as_array_mut().unwrap() {
@@ -60,14 +60,14 @@ async fn two_gateways_together_stay_below_slas_limit() {
         world.send(request.body(r#"{"type":"guest"}"#))
     });
     let answers = futures::future::join_all(logins).await;
-    // A fifth of the limit at once; the rest comes back during the minute.
+    // A fifth of the limit is available at once, the rest in the course of the minute.
     let most = 20 + (start.elapsed().as_secs_f64() * 80.0 / 60.0) as usize + 1;
     let made = calls(&world);
     assert!((10..=most).contains(&made), "{made} of {most}");
     let limited: Vec<_> = answers.iter().filter(|answer| answer.refusal() == (429, "slas_rate_limited")).collect();
     assert_eq!(limited.len(), 60 - made, "each login of a private client is one call");
     assert!(limited.iter().all(|answer| (1..=10).contains(&wait(answer))));
-    // What comes back is there for both.
+    // Both gateways can use the refilled part.
     for address in [world.gateway.address, other.address] {
         eventually("a login succeeds again", async || {
             let request = world.client.post(format!("http://{address}{}", login_target(PRIVATE_CLIENT)));
@@ -94,7 +94,7 @@ async fn slas_429_is_repeated_without_calls_until_retry_after() {
         for answer in [
             world.guest(PUBLIC_CLIENT).await,
             world.guest(PRIVATE_CLIENT).await,
-            // One login id would be made to wait for its turn.
+            // Each login id differs, because logins of one id are queued.
             world.log_in(PUBLIC_CLIENT, &format!("{answers}@example.com"), PASSWORD).await,
             world.send(read(&world, &ended)).await,
         ] {
@@ -153,7 +153,7 @@ async fn idempotent_calls_are_retried_once_and_others_never() {
     }
     once("api", "shopper-customers.getCustomer");
     assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.status, 200);
-    // A tenth of the calls is all that is repeated.
+    // At most a tenth of the calls is retried.
     world.simulator.inject(Fault::on("slas", status(503, None)).flow("token:client_credentials"));
     world.simulator.clear_ledger();
     for _ in 0..4 {

@@ -18,7 +18,7 @@ use crate::{
     world::{PUBLIC_CLIENT, World, baskets, eventually, install_cryptography, products},
 };
 
-/// Far more than any of these tests should take.
+/// Longer than any of these tests takes.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Empty SETTINGS, then the beginning of a HEADERS frame.
@@ -38,7 +38,7 @@ async fn metric(world: &World, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 
-/// Sends drops for ever and completes when the gateway closes.
+/// Sends small pieces without end, and completes when the gateway closes.
 async fn send_until_closed(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, drop: &[u8]) {
     let closed = async {
         let mut buffer = [0; 4096];
@@ -76,11 +76,11 @@ async fn incomplete_head_closes_connection() {
         stream.write_all(begin).await.unwrap();
         send_until_closed(stream, drop).await;
     }
-    // Whoever is cut off may know it before it is counted.
+    // The client may see the close before the gateway counts it.
     let cut = "connections_closed_total{reason=\"header_timeout\"}";
     eventually("all seven are counted", async || metric(&world, cut).await >= 7.0).await;
 
-    // A second head in drops, on a connection that has served one.
+    // A second head in small pieces, on a connection that has served one request.
     let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
     stream.write_all(whole.as_bytes()).await.unwrap();
     let mut answer = [0; 16_384];
@@ -96,7 +96,7 @@ async fn head_beyond_limit_returns_431() {
     let mut stream = TcpStream::connect(world.gateway.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: ").await.unwrap();
     let mut sent = 0;
-    // In pieces, so that the answer is not lost with what nobody reads any more.
+    // The body is sent in pieces, so that unread bytes do not reset the connection before the response is read.
     let answer = loop {
         let _ = stream.write_all(&[b'a'; 1024]).await;
         sent += 1024;
@@ -145,7 +145,7 @@ async fn tls_handshake_is_limited_by_head_timeout() {
     let mut begun = connect().await.unwrap();
     begun.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
     send_until_closed(begun, b"\0").await;
-    // A connection is counted after it was closed.
+    // The gateway counts a connection after closing it.
     let cut = async |reason: &str| metric(&world, &format!("connections_closed_total{{reason=\"{reason}\"}}")).await;
     eventually("both are counted", async || cut("handshake_timeout").await >= 2.0).await;
     let mut noise = connect().await.unwrap();
@@ -171,7 +171,7 @@ async fn body_below_minimum_rate_is_rejected() {
                 let _ = pieces.send("{\"a\":\"".into());
                 for _ in 0..count {
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    // Whoever has answered takes no more.
+                    // After its response the gateway reads no more.
                     let _ = pieces.send(piece.clone());
                 }
                 let _ = pieces.send("\"}".into());
@@ -228,7 +228,7 @@ async fn connections_beyond_limit_are_closed_immediately() {
     }
 }
 
-/// How good requests fare: their number that failed, and a high percentile of what they took.
+/// The number of failed requests of a well-behaved client, and a high percentile of their durations.
 async fn measure_good_requests(client: &Client, url: &str, token: &str) -> (usize, Duration) {
     let (mut failed, mut took) = (0, Vec::new());
     for _ in 0..scale::of(300, 1000) {
@@ -285,7 +285,7 @@ async fn slow_connections_do_not_affect_other_clients() {
     figure("R16", line);
     assert_eq!((failed_before, failed), (0, 0));
     let calm = before.max(after);
-    // Beside other tests the machine is busy with those.
+    // Other tests may keep the machine busy.
     let bearable = (calm * 10).max(Duration::from_millis(250));
     assert!(scale::is_full() || during < bearable, "{calm:?} in peace, {during:?} during");
     assert!(memory < 64 * 1024, "{memory} bytes for each");

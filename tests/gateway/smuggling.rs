@@ -17,17 +17,17 @@ use crate::world::{Gateway, World, baskets, install_cryptography, products};
 
 const AMBIGUOUS: (&str, &str) = ("400", "request_ambiguous");
 const INVALID: (&str, &str) = ("400", "request_invalid");
-/// Refused by the HTTP library itself, before anything of ours.
+/// The error of the HTTP library itself, before any code of the gateway.
 const NO_HTTP: (&str, &str) = ("400", "request_invalid");
 
-/// A world whose APIs are a [`RawUpstream`]; the simulator only signs.
+/// A world whose APIs are a [`RawUpstream`]. The simulator only signs tokens.
 struct Fixture {
     world: World,
     upstream: RawUpstream,
     token: String,
 }
 
-/// All that came back on one connection.
+/// All bytes received on one connection.
 #[derive(Debug)]
 struct RawResponse {
     text: String,
@@ -60,10 +60,10 @@ impl Fixture {
         Self { world, upstream, token }
     }
 
-    /// Sends bytes and reads until the gateway closes, or is silent for a while.
+    /// Sends bytes and reads until the gateway closes or sends nothing for a while.
     async fn send(&self, bytes: &[u8]) -> RawResponse {
         let mut stream = TcpStream::connect(self.world.gateway.address).await.unwrap();
-        // The gateway may refuse before it has read everything.
+        // The gateway may refuse before it has read all bytes.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let mut chunk = [0; 4096];
@@ -77,7 +77,7 @@ impl Fixture {
         RawResponse { text: String::from_utf8_lossy(&answer).into_owned(), closed }
     }
 
-    /// The request line of a read and the credential; further fields and the end are the test's.
+    /// The request line of a read and the credential. The test adds further fields and the end.
     fn get(&self) -> String {
         format!("GET {} HTTP/1.1\r\nAuthorization: Bearer {}\r\n", products("/a1"), self.token)
     }
@@ -86,13 +86,13 @@ impl Fixture {
         format!("POST {} HTTP/1.1\r\nAuthorization: Bearer {}\r\n", baskets(""), self.token)
     }
 
-    /// A good request, to stand behind a bad one.
+    /// A valid request to follow an invalid one.
     fn valid_request(&self) -> String {
         format!("{}Host: a\r\n\r\n", self.get().replace("/a1", "/smuggled"))
     }
 
-    /// Sends bytes, and a good request behind them: the answer is this refusal and the connection's
-    /// end, and nothing arrives.
+    /// Sends bytes followed by a valid request. Asserts that the response is this error, that the connection ends, and
+    /// that nothing is forwarded.
     async fn refused(&self, what: &str, bytes: impl AsRef<[u8]>, expected: (&str, &str)) {
         let bytes = [bytes.as_ref(), self.valid_request().as_bytes()].concat();
         let back = self.send(&bytes).await;
@@ -106,7 +106,7 @@ impl Fixture {
         assert!(received.is_empty(), "{what}: {received:?}");
     }
 
-    /// Sends bytes: they arrive as one strict request, which is returned.
+    /// Sends bytes, asserts that the upstream receives one strict request, and returns it.
     async fn assert_arrives(&self, what: &str, bytes: impl AsRef<[u8]>) -> Received {
         let back = self.send(bytes.as_ref()).await;
         assert_eq!(back.refusal(), ("200", "none"), "{what}: {back:?}");
@@ -397,7 +397,7 @@ async fn unusual_valid_requests_are_forwarded_in_strict_form() {
         let bytes = format!("{}Host: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\nhello", fixture.post());
         assert_eq!(fixture.assert_arrives(length, bytes).await.body, "hello");
     }
-    // A read may have a body; it is this request's and no other's.
+    // A read may have a body, which belongs to this request.
     let inner = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", products("/smuggled"));
     let bytes =
         format!("{}Host: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}", fixture.get(), inner.len());
@@ -437,7 +437,7 @@ async fn malformed_body_never_arrives_complete() {
         let mut stream = TcpStream::connect(fixture.world.gateway.address).await.unwrap();
         stream.write_all(format!("{chunked}{body}").as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
-        // Whatever follows must not be taken for a request.
+        // The following bytes must not be read as a request.
         let _ = stream.write_all(another.as_bytes()).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
@@ -464,7 +464,7 @@ async fn malformed_body_never_arrives_complete() {
     }
 }
 
-/// The library takes lines behind the last chunk for trailers, whatever stands in them, and drops them.
+/// The library reads lines after the last chunk as trailers, with any content, and drops them.
 #[tokio::test]
 async fn bytes_after_last_chunk_are_never_taken_for_a_request() {
     let fixture = Fixture::start().await;
@@ -479,7 +479,7 @@ async fn bytes_after_last_chunk_are_never_taken_for_a_request() {
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
         let answers = String::from_utf8_lossy(&answer).matches("HTTP/1.1 ").count();
         assert!(answers <= 1, "{pause:?}: {}", String::from_utf8_lossy(&answer));
-        // What broke off may be found out to have done so a little later.
+        // The upstream may notice a broken request a little later.
         for request in fixture.upstream.received() {
             assert!(request.fault.is_some() || request.body == "hello", "{pause:?}: {request:?}");
             assert!(!request.head.contains("smuggled"), "{pause:?}: {request:?}");
@@ -529,7 +529,7 @@ async fn requests_on_one_connection_stay_separate() {
     assert_eq!(back.answers(), received.len(), "{back:?} {received:?}");
     assert!(received.iter().all(|request| request.fault.is_none()), "{received:?}");
     assert_eq!(received[0].body, "hello");
-    // A body that a refusal did not wait for is not the next request.
+    // The body of a refused request is not read as the next request.
     let inner = fixture.valid_request();
     let refused = format!("POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
     let back = fixture.send(refused.as_bytes()).await;
@@ -544,7 +544,7 @@ async fn write_is_never_sent_twice() {
     for length in ["", "Content-Length: 2\r\n"] {
         let body = if length.is_empty() { "" } else { "{}" };
         let write = format!("{}Host: a\r\nConnection: close\r\n{length}\r\n{body}", fixture.post());
-        // A connection in the pool, which the API closes when it has read the next request.
+        // The API closes a pooled connection after it has read the next request.
         fixture.assert_arrives("a read", &read).await;
         fixture.upstream.answer("");
         let back = fixture.send(write.as_bytes()).await;

@@ -19,7 +19,7 @@ use crate::world::{
 const WAIT_TIMEOUT: Duration = Duration::from_secs(120);
 const HTML: &str = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
 const DARK: [&str; 2] = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"];
-/// What a caller may try to get onto the page.
+/// Texts with which a caller may try to inject markup into the page.
 const HOSTILE: &str = "%3Cscript%3Ealert(1)%3C/script%3E%22%27%26";
 
 async fn status(world: &World, query: &str, accept: &str) -> Answer {
@@ -69,7 +69,7 @@ async fn status_returns_json_by_default() {
     assert_eq!(services, [(&account_manager, &closed), (&api, &closed), (&slas, &closed)]);
     let organizations: Vec<_> = state["tenants"].as_array().unwrap().iter().map(|one| &one["organization"]).collect();
     assert_eq!(organizations, [ORGANIZATION, "f_ecom_zzrf_002"]);
-    // SLAS has said it of the organization for which it was asked, and of no other.
+    // SLAS's response concerns only the organization of its request.
     let left = state["tenants"][0]["slas_budget_left"].as_u64().unwrap();
     assert!((1..24_000).contains(&left), "{left}");
     assert_eq!(state["tenants"][1]["slas_budget_left"], Value::Null);
@@ -160,7 +160,7 @@ async fn status_page_shows_no_text_chosen_by_callers() {
         let policy = answer.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
-        // Nothing is loaded from anywhere.
+        // The page loads nothing.
         for loaded in ["src=", "<link", "@import", "url("] {
             assert!(!page.contains(loaded), "the page loads something by {loaded}");
         }
@@ -169,7 +169,7 @@ async fn status_page_shows_no_text_chosen_by_callers() {
     assert_eq!((unknown.status, unknown.text().as_str()), (StatusCode::BAD_REQUEST, "format: html, json or csv\n"));
 }
 
-/// A headless Chromium that knows nothing of earlier ones.
+/// A headless Chromium with a new profile.
 struct Browser {
     profile: tempfile::TempDir,
 }
@@ -179,7 +179,7 @@ impl Browser {
         Self { profile: tempfile::tempdir().unwrap() }
     }
 
-    /// One whose owner has switched JavaScript off.
+    /// A browser with JavaScript off.
     fn without_scripts() -> Self {
         let browser = Self::new();
         let folder = browser.profile.path().join("Default");
@@ -209,7 +209,7 @@ impl Browser {
         let output = output.expect("chromium, which `make test` installs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
-        // The browser tells on its console what the policy forbade.
+        // The browser reports violations of the content security policy on its console.
         assert!(!said.contains("Content Security Policy") && !said.contains("Refused to"), "{said}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -226,7 +226,7 @@ impl Browser {
 }
 
 fn screenshots() -> PathBuf {
-    // Beside the tests' own binary, wherever it is built.
+    // The folder of the test binary.
     let binary = std::env::current_exe().unwrap();
     let target = binary.ancestors().nth(3).unwrap();
     let folder = target.join("screenshots");
@@ -250,7 +250,7 @@ async fn status_page_renders_at_any_width_and_in_dark_mode() {
     browser.screenshot(&folder.join("status-dark.png"), "1280,1560", &DARK, &url).await;
 }
 
-/// What is between two texts, for each time that they are there.
+/// The texts between each occurrence of two delimiters.
 fn between<'t>(text: &'t str, before: &'t str, after: &'t str) -> Vec<&'t str> {
     text.split(before).skip(1).map(|rest| rest.split(after).next().unwrap()).collect()
 }
@@ -266,7 +266,7 @@ async fn report_form_filters_and_downloads_without_javascript() {
     let still = browser.run(&["--dump-dom"], &format!("file://{}", scripted.display())).await;
     assert!(still.contains("<title>still</title>"), "scripts run: {still}");
 
-    // A form without a script: what it sends is its action, and its fields as a query.
+    // A form without a script sends its fields as the query of its action.
     let root = format!("http://{}", world.gateway.admin);
     let page = browser.run(&["--dump-dom"], &format!("{root}/status")).await;
     let [form] = between(&page, "<form method=\"get\"", "</form>")[..] else { panic!("no form in {page}") };
@@ -291,8 +291,8 @@ async fn status_page_fits_phone_and_is_dark_in_dark_mode() {
     let world = World::start().await;
     use_deprecated_logins(&world).await;
     let page = status(&world, "", HTML).await.text();
-    // A frame as wide as a small phone, in which the page tells how wide it is and which colour it has. It comes from a
-    // file, without its policy, because it runs no script itself.
+    // A frame as wide as a small phone, in which the page reports its width and colour. The page comes from a file,
+    // without its policy, because it runs no script itself.
     let tell = "parent.postMessage(document.documentElement.scrollWidth + ' of ' + innerWidth + ' on ' + \
                 getComputedStyle(document.body).backgroundColor, '*')";
     let hear = "addEventListener('message', message => document.title = message.data)";

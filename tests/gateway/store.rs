@@ -55,7 +55,7 @@ fn refreshed(session: &Session, token: u8) -> Arc<Session> {
     Arc::new(session.refreshed(access, unix_now() + 1800, 1800, [token; 32], Some(SecretString::from("rotated")), None))
 }
 
-/// Asks the same of a store in memory, of one in Redis, and of one in a cluster.
+/// Runs a check with a store in memory, one in Redis, and one in a cluster.
 async fn with_each_store(ask: impl AsyncFn(&dyn SessionStore)) {
     ask(&MemoryStore::new(1000)).await;
     let redis = Redis::start().await;
@@ -141,12 +141,12 @@ async fn session_is_found_by_refresh_tokens_held_by_callers() {
         };
         assert_eq!((handed(101).await, handed(1).await, handed(102).await), (Some(true), Some(false), None));
 
-        // The gateway's own refresh hands nothing over.
+        // The gateway's own refresh returns no refresh token to a caller.
         let fencing_token = locked(store, &first).await;
         let second = refreshed(&first, 2);
         assert_eq!(store.replace(Arc::clone(&second), fencing_token).await.unwrap(), CasResult::Written);
         assert_eq!(handed(101).await, Some(true));
-        // A caller's does.
+        // A caller's refresh does.
         let fencing_token = locked(store, &second).await;
         let third = Arc::new(Session::clone(&refreshed(&second, 3)).with_caller_refresh_token(
             [102; 32],
@@ -250,7 +250,7 @@ async fn ended_sessions_and_tokens_stay_rejected() {
         }
         let fencing_token = locked(store, &one).await;
         store.replace(refreshed(&one, 3), fencing_token).await.unwrap();
-        // By one who has not seen the refresh.
+        // A gateway that has not seen the refresh.
         store.revoke(RevocationTarget::Session(&one), unix_now()).await.unwrap();
         for token in [[1; 32], [3; 32]] {
             assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Revoked));
@@ -298,10 +298,10 @@ async fn revocation_covers_earlier_sessions_of_usid_and_no_later_ones() {
         let later = Arc::new(Session { epoch: ends.epoch(), ..Session::clone(&of_one_usid(3)) });
         store.insert(Arc::clone(&later), 1).await.unwrap();
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Session(..)));
-        // A login that the store did not take before the logout is offered again.
+        // A login that the store did not accept before the logout is written again.
         store.insert(of_one_usid(4), 1).await.unwrap();
         assert!(!matches!(store.find(&[4; 32]).await.unwrap(), LookupResult::Session(..)));
-        // So is the logout, and it ends nothing that came later.
+        // The logout is written again too, and ends no later session.
         assert_eq!(store.revoke(RevocationTarget::Session(&of_one_usid(2)), now + 9).await.unwrap(), end);
         assert_eq!(store.revoke(token_of(&later, [9; 32], now, None), now + 9).await.unwrap(), end);
         assert!(matches!(store.find(&[3; 32]).await.unwrap(), LookupResult::Session(..)));
@@ -326,7 +326,7 @@ async fn token_without_session_is_revoked_by_issue_time_unless_known_later() {
         assert_eq!(store.revoke(token_of(&whose, [1; 32], now - 60, None), now + 5).await.unwrap(), end, "once");
         let second = store.revoke(token_of(&whose, [2; 32], now, Some(ends.epoch())), now + 5).await.unwrap();
         assert!(second.number > end.number && store.revocations(&keys).await.unwrap().revokes(ends.epoch()));
-        // What has a session, or was refused, is not noted.
+        // Tokens with a session and refused tokens are not recorded.
         store.insert(session(5), 1).await.unwrap();
         store.revoke_token(&[6; 32]).await.unwrap();
         for token in [[5; 32], [6; 32]] {
@@ -404,7 +404,7 @@ async fn revocation_survives_key_rotation() {
     assert_eq!(rotating.revocations(&keys).await.unwrap().session, second);
 }
 
-/// A refresh that is stored while a logout runs: stored before it, or not at all.
+/// A refresh during a logout is stored before it or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_refresh_and_revocation_leave_no_session() {
     let redis = Redis::start().await;

@@ -35,12 +35,12 @@ fn behind_sentinels(sentinels: Vec<RedisAddress>, login: RedisLogin, tls: Option
     configured(RedisTopology::Sentinel { sentinels, master: "shop".into(), login, tls })
 }
 
-/// A port that nobody listens at.
+/// A closed port.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Why a store with these settings cannot be used.
+/// The cause for which a store with these settings is unusable.
 async fn outage(settings: &Configured) -> Option<Outage> {
     let store = redis_store(settings);
     let _ = store.find(&[1; 32]).await;
@@ -338,7 +338,7 @@ async fn unreachable_sentinels_and_unknown_master_are_reported() {
     );
     assert_eq!(outage(&of(vec![down()], "shop")).await, Some(Outage::of_sentinel(Cause::ConnectionRefused)));
     assert_eq!(outage(&of(vec![tcp(UNROUTABLE, 1)], "shop")).await, Some(Outage::of_sentinel(Cause::NameUnresolved)));
-    // A Sentinel whose packets are dropped does not use up the time of the others.
+    // A Sentinel whose packets are dropped does not consume the time limit of the others.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = tcp("127.0.0.1", listener.local_addr().unwrap().port());
     assert_connects(&of(vec![silent.clone(), sentinel.address()], "shop")).await;
@@ -363,13 +363,13 @@ async fn sentinels_have_separate_tls_settings() {
         .map(|pair| format!("{} {}\n", &pair[0][2..], pair[1]))
         .collect::<String>();
     let sentinel = Redis::sentinel_with(&master, &own).await;
-    // Redis without TLS, Sentinels with, and an authority of their own.
+    // Redis without TLS, Sentinels with TLS and an authority of their own.
     let sentinels = vec![tcp("localhost", tls)];
     assert_connects(&behind_sentinels(sentinels.clone(), RedisLogin::default(), Some(tls_trusting(&of_sentinels))))
         .await;
     let wrong = behind_sentinels(sentinels, RedisLogin::default(), Some(tls_trusting(&of_redis)));
     assert_eq!(outage(&wrong).await, Some(Outage::of_sentinel(Cause::CertificateUntrusted)));
-    // And the reverse.
+    // The reverse case.
     let secure = Redis::sentinel_with(&master, &format!("sentinel monitor secure 127.0.0.1 {port} 1")).await;
     let mut settings = behind_sentinels(vec![secure.address()], RedisLogin::default(), None);
     settings.tls = Some(tls_trusting(&of_redis));

@@ -22,7 +22,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// Every command that a store sends, those of connecting aside.
 const COMMANDS: &str = "GET SET DEL EXPIREAT PEXPIREAT TTL HSET HGET HMGET HINCRBY EXISTS SADD SREM SMEMBERS XADD XRANGE \
                         XREVRANGE EVALSHA SCRIPT TIME";
-/// Keys that may stand without an end, by what follows the prefix. There is none.
+/// Keys without expiry, by the part after the prefix. There are none.
 const WITHOUT_EXPIRY: [&str; 0] = [];
 
 async fn fencing_token(store: &RedisStore, session: &Session) -> FencingToken {
@@ -32,7 +32,7 @@ async fn fencing_token(store: &RedisStore, session: &Session) -> FencingToken {
     }
 }
 
-/// Brings about every kind of state that a store keeps.
+/// Writes every kind of state that a store keeps.
 async fn write_everything(store: &RedisStore) {
     let now = unix_now();
     // Three sessions: one stays, one is renewed while locked again, one ends.
@@ -51,7 +51,7 @@ async fn write_everything(store: &RedisStore) {
     store.revoke(token, now).await.unwrap();
     let owner = &session(5).owner;
     store.revoke_customer(&owner.organization, owner.customer.as_ref().unwrap(), now).await.unwrap();
-    // Sessions after the customer's end, or it would have taken all of them.
+    // The sessions follow the end of the customer's sessions, which would have removed them.
     let customer = store.revocations(&session(6).revocation_keys()).await.unwrap().customer.number;
     for number in [6, 7] {
         let mut later = Session::clone(&session(number));
@@ -59,7 +59,7 @@ async fn write_everything(store: &RedisStore) {
         store.insert(Arc::new(later), now).await.unwrap();
     }
     fencing_token(store, &session(6)).await;
-    // One whose time is over already: a login that was offered late.
+    // An expired session, as of a login that was written late.
     let mut over = Session::clone(&session(8));
     over.owner.customer = Some("late".parse().unwrap());
     over.expires_at = now - 5;
@@ -74,7 +74,7 @@ async fn write_everything(store: &RedisStore) {
     store.check_commands().await.unwrap();
 }
 
-/// Names and the rest of their lives in seconds; -1 for one without an end.
+/// Keys and their remaining lifetimes in seconds; -1 for a key without expiry.
 async fn key_lifetimes(redis: &Redis) -> Vec<(String, i64)> {
     let mut lives = Vec::new();
     for name in redis.run::<Vec<String>>(cmd("KEYS").arg("*")).await {
@@ -147,7 +147,7 @@ async fn forbidden_command_is_reported_and_leaves_no_keys() {
             }
             None => tried.unwrap(),
         }
-        // What may not delete leaves what ends by itself.
+        // A user without permission to delete leaves keys that expire.
         let left: Vec<_> = key_lifetimes(&redis).await;
         assert!(left.is_empty() || forbidden == Some("DEL"), "{forbidden:?}: {left:?}");
         assert!(left.iter().all(|(_, life)| *life > 0), "{forbidden:?}: {left:?}");
@@ -184,7 +184,7 @@ async fn gateway_with_another_encryption_key_detects_mismatch_and_fleet_does_not
         assert!(is_other_key(&stranger.state().key));
     }
     assert_eq!(one.check_key(true).await, Ok(KeyCheck::Match));
-    // A fleet that begins anew with another key on purpose takes the value away.
+    // The operator of a fleet that starts with another key on purpose deletes the value.
     redis.run::<()>(cmd("DEL").arg("test:key")).await;
     assert_eq!(stranger.check_key(true).await, Ok(KeyCheck::Match));
     assert_eq!(stranger.state().key, KeyCheck::Match);
@@ -193,7 +193,7 @@ async fn gateway_with_another_encryption_key_detects_mismatch_and_fleet_does_not
 #[tokio::test]
 async fn rolling_encryption_key_replacement_reports_no_mismatch() {
     let redis = Redis::start().await;
-    // By the steps of OPERATIONS.md, two gateways, one after the other; each checks its key all the time.
+    // Two gateways follow the steps of OPERATIONS.md one after the other; each checks its key regularly.
     let steps: [(u8, Option<u8>); 4] = [(1, None), (1, Some(2)), (2, Some(1)), (2, None)];
     let mut fleet = [store_with_keys(&redis, 1, None), store_with_keys(&redis, 1, None)];
     for (current, previous) in steps {
@@ -221,7 +221,7 @@ async fn forged_key_check_value_is_a_mismatch() {
         redis.run::<()>(cmd("SET").arg("test:key").arg(text)).await;
         assert!(is_other_key(&store.check_key(true).await.unwrap()), "{text}");
     }
-    // What the store seals elsewhere is no check value either.
+    // Another sealed value of the store is no check value either.
     store.put_value(b"key check", b"key check", LEASE).await.unwrap();
     let names: Vec<String> = redis.run(cmd("KEYS").arg("test:k:*")).await;
     let sealed: Vec<u8> = redis.run(cmd("GET").arg(&names[0])).await;

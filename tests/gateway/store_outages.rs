@@ -27,7 +27,7 @@ use crate::{
     world::{eventually, install_cryptography},
 };
 
-/// How Redis comes to refuse, and how that ends.
+/// The commands that make Redis refuse writes, and the commands that end it.
 struct RedisFault {
     cause: Cause,
     begin: &'static [&'static [&'static str]],
@@ -88,7 +88,7 @@ async fn rejected_write_marks_store_down_until_writes_succeed() {
         run_all(&redis, begin).await;
         assert_eq!(store.insert(session(2), 1).await, Err(StoreError::Unavailable), "{cause:?}");
         assert_eq!((metrics.store_up.get(), store.state().outage), (0, Some(Outage::of_redis(*cause))));
-        // What is still answered does not hide it.
+        // Successful reads do not hide the outage.
         let mut cursor = Cursor::default();
         for _ in 0..5 {
             let _ = store.revocations_since(&mut cursor).await;
@@ -148,7 +148,7 @@ async fn rejected_commands_reconnect_at_most_once_a_second_and_reads_continue() 
     assert!(opened < 20, "{opened}");
 }
 
-/// A Sentinel that names the server at this port, and closes no connection to the one before, as real ones do.
+/// A Sentinel that names the server at this port. As real ones do, it closes no connection to the previous server.
 async fn sentinel_that_names(port: Arc<AtomicU16>) -> RedisAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = RedisAddress::Tcp("127.0.0.1".into(), listener.local_addr().unwrap().port());
@@ -184,7 +184,7 @@ async fn demoted_master_is_left_for_master_named_by_sentinels() {
     });
     store.insert(session(1), 1).await.unwrap();
     assert_eq!(after.run::<i64>(&cmd("DBSIZE")).await, 0);
-    // The connection stays open, and answers READONLY.
+    // The connection stays open, and its replies are READONLY.
     before.run::<()>(cmd("REPLICAOF").arg("127.0.0.1").arg(after.port)).await;
     named.store(after.port, Ordering::Relaxed);
     eventually("the next connection may be made", async || store.insert(session(2), 1).await.is_ok()).await;
@@ -195,7 +195,7 @@ async fn demoted_master_is_left_for_master_named_by_sentinels() {
     })
     .await;
 
-    // A connection older than a second is left with the first command that is refused: nobody notices.
+    // The first refused command replaces a connection older than a second, without an error for the caller.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     after.run::<()>(cmd("REPLICAOF").arg("127.0.0.1").arg(before.port)).await;
     before.run::<()>(cmd("REPLICAOF").arg("NO").arg("ONE")).await;

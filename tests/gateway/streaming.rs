@@ -23,12 +23,12 @@ use tokio::{
 use self::scripted_api::ScriptedApi;
 use crate::world::{Gateway, PUBLIC_CLIENT, World, baskets, install_cryptography, products};
 
-/// More than the gateway collects before it writes an answer of a known length on.
+/// More bytes than the gateway buffers of a response with a known length.
 const BUFFERED_BYTES: usize = 256 * 1024;
-/// Long enough for anything that comes at all.
+/// Long enough for every expected event.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A gateway in front of an API that the test plays. The simulator only signs.
+/// A gateway in front of an API that the test scripts. The simulator only signs tokens.
 struct Fixture {
     world: World,
     api: ScriptedApi,
@@ -221,7 +221,7 @@ async fn truncated_response_never_looks_complete() {
             let mut exchange = fixture.api.request().await;
             exchange.write(answer).await;
             if reset {
-                // Else the reset overtakes the answer.
+                // Otherwise the reset overtakes the response.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 exchange.reset();
             } else {
@@ -233,7 +233,7 @@ async fn truncated_response_never_looks_complete() {
     }
     assert_eq!(fixture.api.further(), 0, "nothing is repeated");
 
-    // The same on the wire: no last chunk, and the connection's end.
+    // The raw response has no last chunk, and the connection ends.
     let mut stream = TcpStream::connect(fixture.world.gateway.address).await.unwrap();
     let target = products("/a1?siteId=RefArch");
     let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", fixture.token);
@@ -242,7 +242,7 @@ async fn truncated_response_never_looks_complete() {
     exchange.write(CHUNKED).await;
     drop(exchange);
     let mut answer = String::new();
-    // A reset is as good as an end here.
+    // A reset is accepted like an end.
     let _ = tokio::time::timeout(WAIT_TIMEOUT, stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("\r\n0\r\n"), "{answer}");
 }
@@ -251,7 +251,7 @@ async fn truncated_response_never_looks_complete() {
 async fn api_failure_before_response_is_reported_without_retry() {
     let mut fixture = Fixture::start("upstream = \"1s\"").await;
     for client in callers() {
-        // Each as what happens after the request has arrived.
+        // Each case is the API's action after the request has arrived.
         for (answer, reset, expected) in [
             ("", false, (502, "upstream_unavailable")),
             ("", true, (502, "upstream_unavailable")),

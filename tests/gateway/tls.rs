@@ -30,7 +30,7 @@ fn url(gateway: &Gateway, target: &str) -> String {
     format!("https://localhost:{}{target}", gateway.address.port())
 }
 
-/// The removed guest login, and the token that it gave.
+/// Performs the deprecated guest login, and returns its token.
 async fn guest(client: &Client, gateway: &Gateway) -> (Response, String) {
     let request = client.post(url(gateway, &login_target(PUBLIC_CLIENT))).body(r#"{"type":"guest"}"#);
     let answer = request.send().await.unwrap();
@@ -55,13 +55,13 @@ async fn listener_negotiates_http_1_and_http_2() {
         assert_eq!(entry.body, r#"{"currency":"USD"}"#);
     }
 
-    // Its name is checked by the client, and nothing is answered in clear.
+    // The client checks the server's name, and the listener does not respond to plain HTTP.
     let stranger = Authority::new().trusted().build().unwrap();
     assert!(stranger.get(url(&world.gateway, "/")).send().await.unwrap_err().is_connect());
     assert!(!world.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.contains("HTTP/1.1"));
 }
 
-/// When a file ends, as `openssl` says it: of a certificate, or of a revocation list.
+/// The expiry of a certificate or revocation list, from `openssl`.
 fn not_after(file: &Path) -> i64 {
     let is_list = fs::read_to_string(file).unwrap().contains("X509 CRL");
     let asked = if is_list { ["crl", "-nextupdate"] } else { ["x509", "-enddate"] };
@@ -70,7 +70,7 @@ fn not_after(file: &Path) -> i64 {
     end.trim().parse().unwrap()
 }
 
-/// The series of certificates that end, by the labels `certificate` and `tenant`.
+/// The series of certificates' expiry, by the labels `certificate` and `tenant`.
 fn expiry_metrics(metrics: &str) -> BTreeMap<(String, String), i64> {
     let series = metrics.lines().filter_map(|line| {
         let (labels, end) =
@@ -127,7 +127,7 @@ async fn tls_versions_before_1_2_are_rejected() {
     }
 }
 
-/// The first message of a client that knows TLS up to 1.`minor - 1`, and ciphers of all of them.
+/// The ClientHello of a client with TLS up to 1.`minor - 1`, and ciphers of all these versions.
 fn client_hello(minor: u8) -> Vec<u8> {
     let with_length = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
     let extension = |kind: u8, body: &[u8]| [&[0, kind][..], &with_length(body)].concat();
@@ -161,7 +161,7 @@ async fn client_certificate_is_optional_and_must_be_of_known_authority() {
         let before = world.simulator.ledger().len();
         let stranger = trusted().identity(strangers.client().identity()).build().unwrap();
         let refused = stranger.post(url(&world.gateway, &login_target(PUBLIC_CLIENT))).body("{}").send().await;
-        // The alert says so, if it is read before the end of the connection, which is the next that comes.
+        // The client gets the alert, unless the end of the connection overtakes it.
         assert!(refused.is_err(), "{refused:?}");
         let cut = "connections_closed_total{reason=\"handshake_failed\"}";
         crate::world::eventually("it is counted", async || {
@@ -172,7 +172,7 @@ async fn client_certificate_is_optional_and_must_be_of_known_authority() {
     }
 }
 
-/// What a gateway with these TLS files says when it is to start.
+/// The error of a gateway that starts with these TLS files.
 async fn start_error(listener: toml::Table) -> String {
     install_cryptography();
     let mut config: toml::Table = configuration("http://127.0.0.1:9").parse().unwrap();
@@ -216,7 +216,7 @@ async fn unusable_tls_files_are_reported_at_start() {
         for file in files {
             let mut listener = good.listener();
             listener.insert(key.into(), text(file).into());
-            // The private key's file mode is not what is tested here.
+            // The mode of the private key's file is not tested here.
             let own = fs::metadata(file).is_ok_and(|found| found.is_file());
             if own {
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -232,7 +232,7 @@ async fn unusable_tls_files_are_reported_at_start() {
     }
 }
 
-/// A gateway in front of a simulator, behind TLS, and a way to it that counts connections.
+/// A gateway with TLS in front of a simulator, and a proxy that counts the connections to it.
 struct Fixture {
     authority: Authority,
     world: World,
@@ -247,12 +247,12 @@ impl Fixture {
         Self { authority, world, relay }
     }
 
-    /// A gateway in front of it that trusts `authority`.
+    /// A second gateway in front of the first, which trusts `authority`.
     async fn front(&self, authority: &Authority, change: impl FnOnce(&mut toml::Table)) -> Gateway {
         self.front_at("localhost", authority, change).await
     }
 
-    /// The same by this spelling of the host.
+    /// The same with this form of the host name.
     async fn front_at(&self, host: &str, authority: &Authority, change: impl FnOnce(&mut toml::Table)) -> Gateway {
         let api = format!("https://{host}:{}", self.relay.address.port());
         let simulator = self.world.simulator.url();
@@ -276,7 +276,7 @@ impl Fixture {
 #[tokio::test]
 async fn api_behind_tls_is_verified_and_shares_connections() {
     let behind = Fixture::start().await;
-    // Each thread has connections of its own.
+    // Each worker thread has its own connections.
     let one_thread = |config: &mut toml::Table| {
         config["server"].as_table_mut().unwrap().insert("threads".into(), 1.into());
     };
@@ -303,7 +303,7 @@ async fn api_behind_tls_is_verified_and_shares_connections() {
     assert_eq!((entry.body.as_str(), entry.header("cookie")), (r#"{"currency":"USD"}"#, Some("a=1; b=2")));
     assert_eq!(entry.header("host"), Some(simulator.address().to_string().as_str()));
 
-    // One after another, and at once: streams of one connection, or of few.
+    // Requests one after another, and at once, are streams of one connection or of a few.
     for _ in 0..20 {
         assert_eq!(read().send().await.unwrap().status(), 200);
     }

@@ -28,7 +28,7 @@ async fn present(world: &World, token: &str) -> Answer {
     world.send(world.get(&products("?ids=a&siteId=RefArch")).bearer_auth(token)).await
 }
 
-/// Each of these tokens is refused in the same way, and none reaches the API.
+/// Asserts that each of these tokens is refused with the same error and that the API receives no request.
 async fn assert_all_refused(world: &World, expected: (u16, &str), tokens: impl IntoIterator<Item = (String, String)>) {
     world.simulator.clear_ledger();
     for (what, token) in tokens {
@@ -47,7 +47,7 @@ fn named<const N: usize>(tokens: [(&str, String); N]) -> impl Iterator<Item = (S
     tokens.into_iter().map(|(what, token)| (what.to_owned(), token))
 }
 
-/// A world, its genuine key, and the claims of a token that passes.
+/// A world, a forge with SLAS's key, and the claims of an accepted token.
 async fn world_with_forge() -> (World, Forge, Value) {
     let world = World::start().await;
     let forge = Forge::with_slas_key(&world);
@@ -242,7 +242,7 @@ async fn key_embedded_in_token_is_never_used_or_fetched() {
     let claims = claims.to_string();
     let mut stranger = Forge::with_foreign_key(&world);
     let own_jwks = json!({"keys": [stranger.jwk()]});
-    // Whoever fetches this address finds the stranger's key there.
+    // This address serves the forger's key.
     world.simulator.inject(salesforce_simulator::Fault {
         service: None,
         flow: None,
@@ -276,7 +276,7 @@ async fn key_embedded_in_token_is_never_used_or_fetched() {
         .collect();
     assert_all_refused(&world, INVALID, tokens).await;
 
-    // The members are not looked at: under the right key they change nothing.
+    // The gateway ignores these members: they change nothing under the right key.
     for token in known_to_be_genuine {
         assert_eq!(present(&world, &token).await.refusal(), (200, "none"));
     }
@@ -328,7 +328,7 @@ async fn jws_extensions_and_other_serializations_are_rejected() {
     ] {
         tokens.push((format!("{name} {value}"), forge.sign(&forge.header_with(name, value), &text)));
     }
-    // Unencoded payload (RFC 7797), rightly signed.
+    // Unencoded payload (RFC 7797), correctly signed.
     let unencoded = json!({"alg": "ES256", "kid": forge.kid, "b64": false, "crit": ["b64"]}).to_string();
     tokens.push(("b64 as RFC 7797 has it".into(), forge.sign(&unencoded, &text)));
     assert_all_refused(&world, INVALID, tokens).await;
@@ -341,7 +341,7 @@ async fn alternative_token_encodings_are_rejected() {
     let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
     let recoded =
         |part: &str, engine: &base64::engine::GeneralPurpose| engine.encode(URL_SAFE_NO_PAD.decode(part).unwrap());
-    // The last character of 64 bytes carries four bits that nobody reads.
+    // The last character of the base64 of 64 bytes has four unused bits.
     let (begun, last) = signature.split_at(signature.len() - 1);
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let place = alphabet.find(last).unwrap();
@@ -461,7 +461,7 @@ async fn issuer_audience_or_subject_of_another_tenant_is_rejected() {
         ]),
     )
     .await;
-    // All of another tenant that is served too: genuine, and not for here.
+    // A genuine token of another configured tenant, presented to this one.
     let others = forge.sign(&forge.header().to_string(), &others);
     assert_all_refused(&world, (403, "token_wrong_organization"), named([("another tenant's", others.clone())])).await;
     let there = products("?ids=a&siteId=SiteGenesis").replace(ORGANIZATION, OTHER_ORGANIZATION);
@@ -469,7 +469,7 @@ async fn issuer_audience_or_subject_of_another_tenant_is_rejected() {
     let theirs = forge.sign(&forge.header().to_string(), &isb.to_string().replace("zzrf_001", "zzrf_002"));
     let answer = world.send(world.get(&there).bearer_auth(theirs)).await;
     assert_eq!(answer.refusal(), (200, "none"), "{}", answer.text());
-    // By a tenant that is not served at all nothing can be verified.
+    // A token of an unconfigured tenant cannot be verified.
     let unknown = products("?ids=a").replace(ORGANIZATION, "f_ecom_zzrf_009");
     assert_eq!(world.send(world.get(&unknown).bearer_auth(others)).await.refusal(), (404, "operation_unknown"));
 }
@@ -757,7 +757,7 @@ async fn cached_verification_covers_whole_token() {
 #[tokio::test]
 async fn cached_verification_expires_with_token() {
     let world = World::start().await;
-    // Within the leeway of 30 seconds for a few more.
+    // The leeway is 30 seconds; these tokens are a few seconds within it.
     let token = world.mint(|spec| spec.lifetime_seconds = Some(-25));
     assert_eq!(present(&world, &token).await.refusal().1, "none");
     eventually("the token has expired", async || present(&world, &token).await.refusal() == (401, "token_expired"))
@@ -771,7 +771,7 @@ async fn logout_ends_token_with_mirrored_signature() {
     let token = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.token();
     let mirrored = forge::with_negated_s(&token);
     assert_ne!(mirrored, token);
-    // ECDSA knows two signatures for one: whoever holds a token can make its twin.
+    // ECDSA signatures are malleable: the holder of a token can compute a second valid signature.
     assert_eq!(present(&world, &mirrored).await.refusal(), (200, "none"));
     let logout = world.request(Method::DELETE, &customers("/customers/actions/logout?siteId=RefArch"));
     assert_eq!(world.send(logout.bearer_auth(&token)).await.status, 204);

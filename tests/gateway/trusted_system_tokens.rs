@@ -113,7 +113,7 @@ async fn on_behalf_token_given_to_no_caller_is_not_renewed() {
         behaviour.shopper_token_seconds = 2;
         behaviour.enforce_windows = false;
     });
-    // Got at SLAS by a private client, and one that the gateway uses itself and has given to no caller.
+    // One token from SLAS for a private client, and one that the gateway uses itself and has issued to no caller.
     let form = [
         ("grant_type", "client_credentials"),
         ("hint", "ts_ext_on_behalf_of"),
@@ -133,11 +133,11 @@ async fn on_behalf_token_given_to_no_caller_is_not_renewed() {
         assert_eq!(read(&world, token).await.status, 200);
         assert_eq!(refresh(&world, token).await.refusal(), (401, "token_invalid"));
     }
-    // A shopper's own login at the same time.
+    // A shopper logs in at the same time.
     let own = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await.token();
     expired(&own).await;
     for token in [&elsewhere, &used] {
-        // It goes as it is while the clocks' difference is granted.
+        // The token is forwarded unchanged within the leeway for clocks.
         assert_eq!(read(&world, token).await.header("authorization"), None);
     }
     assert_eq!(world.simulator.count("slas", "token:refresh_token"), 0);

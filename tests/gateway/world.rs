@@ -30,7 +30,7 @@ pub const CALLER_CLIENT: &str = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
 pub const LOGIN: &str = "shopper@example.com";
 pub const PASSWORD: &str = "Passw0rd!shopper";
 
-/// Header fields that an answer may have. A field that is not here is a leak.
+/// Header fields that a response may have. Any other field is a leak.
 const ALLOWED_ANSWER_FIELDS: [&str; 25] = [
     "authorization",
     "cache-control",
@@ -77,7 +77,7 @@ pub struct Gateway {
     folder: tempfile::TempDir,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -98,13 +98,13 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The token in the answer's header, as the removed logins gave it.
+    /// The token in the header of a deprecated login's response.
     pub fn token(&self) -> String {
         let value = self.header("authorization").unwrap_or_else(|| panic!("no token in {self:?}"));
         value.strip_prefix("Bearer ").unwrap().to_owned()
     }
 
-    /// The code of the gateway's refusal.
+    /// Status and error code of the gateway's error response.
     pub fn refusal(&self) -> (u16, &str) {
         (self.status.as_u16(), self.header("x-shopper-gateway-error").unwrap_or("none"))
     }
@@ -112,12 +112,12 @@ impl Answer {
 
 /// Installs the cryptography that `main` installs in the real process.
 pub fn install_cryptography() {
-    // Another test of this process may have done it.
+    // Another test of this process may have installed it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 impl World {
-    /// Both tenants of the simulator, all its clients, one caller.
+    /// A world with both tenants of the simulator, all its clients, and one caller.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
@@ -132,7 +132,7 @@ impl World {
         world
     }
 
-    /// A request to the gateway, not sent yet.
+    /// A request to the gateway, to be sent with [`Self::send`].
     pub fn request(&self, method: Method, target: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{target}", self.gateway.address))
     }
@@ -145,7 +145,7 @@ impl World {
         self.request(Method::POST, target)
     }
 
-    /// Sends a request, and checks that the answer has no header field that it should not have.
+    /// Sends a request, and checks that the response has only allowed header fields.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
@@ -156,25 +156,25 @@ impl World {
         Answer { status, headers, body: response.bytes().await.unwrap().to_vec() }
     }
 
-    /// The removed guest login.
+    /// The deprecated guest login.
     pub async fn guest(&self, client: &str) -> Answer {
         self.send(self.post(&login_target(client)).body(r#"{"type":"guest"}"#)).await
     }
 
-    /// The removed login of a registered shopper.
+    /// The deprecated login of a registered shopper.
     pub async fn log_in(&self, client: &str, login: &str, password: &str) -> Answer {
         let request = self.post(&login_target(client)).basic_auth(login, Some(password));
         self.send(request.body(r#"{"type":"credentials"}"#)).await
     }
 
-    /// A guest's token by the simulator's own hand.
+    /// A guest's token that the simulator signs, without a login.
     pub fn mint(&self, change: impl FnOnce(&mut ShopperTokenSpec)) -> String {
         let mut spec = ShopperTokenSpec::default();
         change(&mut spec);
         self.simulator.mint_shopper_token(spec)
     }
 
-    /// What reached an API, by operation.
+    /// The requests of an operation that reached an API.
     pub fn forwarded(&self, operation: &str) -> Vec<salesforce_simulator::LedgerEntry> {
         let ledger = self.simulator.ledger();
         ledger.into_iter().filter(|entry| entry.service == "api" && entry.flow == operation).collect()
@@ -184,7 +184,7 @@ impl World {
         self.client.get(format!("http://{}/metrics", self.gateway.admin)).send().await.unwrap().text().await.unwrap()
     }
 
-    /// Requests whose answer has not been sent, or which have not been counted and logged.
+    /// Requests without a complete response, or which are not yet counted and logged.
     pub async fn in_flight(&self) -> usize {
         let status = format!("http://{}/status", self.gateway.admin);
         let status = self.client.get(status).send().await.unwrap().text().await.unwrap();
@@ -200,10 +200,10 @@ impl World {
         .await;
     }
 
-    /// Sends bytes as they are and returns all that comes back until the connection closes or is idle.
+    /// Sends bytes, and returns all received bytes until the connection closes or is idle.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.gateway.address).await.unwrap();
-        // The gateway may refuse before it has read everything.
+        // The gateway may refuse before it has read all bytes.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let mut chunk = [0; 4096];
@@ -243,7 +243,7 @@ impl Gateway {
         self.table.clone()
     }
 
-    /// Takes a changed configuration over, as SIGHUP does.
+    /// Reloads a changed configuration, as SIGHUP does.
     pub fn reload(&mut self, change: impl FnOnce(&mut toml::Table)) -> Result<Vec<&'static str>, AppError> {
         let mut table = self.table.clone();
         change(&mut table);
@@ -254,7 +254,7 @@ impl Gateway {
         reloaded
     }
 
-    /// Stops as SIGTERM does, and returns when the gateway has.
+    /// Stops the gateway as SIGTERM does, and returns when it has ended.
     pub async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
         (&mut self.running).await.unwrap();

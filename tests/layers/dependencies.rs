@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::paths::{self, Kind, ModulePath, NamedPath, Source, imports_of, is_test, module_of, self_type};
 
-/// What a name means inside a module.
+/// The meaning of a name inside a module.
 #[derive(Debug, Clone)]
 enum Binding {
     /// An item of this file.
     Item(usize),
     Module(ModulePath),
-    /// What an import names.
+    /// The path of an import.
     Import(ModulePath),
 }
 
@@ -85,7 +85,7 @@ impl Items {
     /// Returns the file with the item that a path names inside a module; `None` for modules and for items of other crates.
     fn file_of(&self, module: &ModulePath, path: &[String], depth: usize) -> Option<usize> {
         let (mut module, mut rest) = (module.clone(), path);
-        // A path through itself is of another crate.
+        // An import that resolves to itself names another crate.
         if depth > 20 {
             return None;
         }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_shopper-gateway");
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
-/// Long enough for anything that comes at all.
+/// Long enough for every expected event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A `serve` whose lines on standard error are read; killed when dropped.
@@ -52,12 +52,12 @@ impl Serving {
         Self { process, lines }
     }
 
-    /// The lines so far that fit.
+    /// The lines so far that match.
     pub(crate) fn lines(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.lines.lock().unwrap().iter().filter(|line| fits(line)).cloned().collect()
     }
 
-    /// The address that the line with this message tells.
+    /// The address in the line with this message.
     pub(crate) fn address(&self, message: &str) -> SocketAddr {
         let mut found = Vec::new();
         eventually(&format!("it says {message:?}"), || {
@@ -81,7 +81,7 @@ impl Serving {
         ended.unwrap().code()
     }
 
-    /// Memory of its own, without the pages of the program's file: those grow with debug information, and are shared.
+    /// Private memory, without the pages of the program's file, which are shared and grow with debug information.
     pub(crate) fn own_mebibytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -92,7 +92,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -41,7 +41,7 @@ impl World {
         ];
         let serving = Serving::start(own.into_iter().chain(environment.iter().copied()));
         let (public, admin) = (serving.address("listening"), serving.address("listening for operators"));
-        // The process has a provider of its own; this one's client needs one too.
+        // The test's HTTP client needs a cryptography provider too.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
         let world = Self { simulator, serving, client, public, admin };
@@ -53,7 +53,7 @@ impl World {
         world
     }
 
-    /// A guest's token, by the removed login.
+    /// A guest's token, by the deprecated login.
     async fn guest(&self, correlation_id: &str) -> String {
         let request = self.client.post(format!("http://{}{LOGIN}", self.public)).body(r#"{"type":"guest"}"#);
         let answer = request.header("correlation-id", correlation_id).send().await.unwrap();
@@ -158,7 +158,7 @@ async fn access_log_samples_successes_and_keeps_rejections() {
     }
     eventually("all refusals are there", || world.access().len() >= 30);
     let lines = world.access();
-    // One in a million: a second success among 31 would be a wonder.
+    // With a sampling rate of one in a million a second success among 31 is practically impossible.
     let successes = lines.iter().filter(|line| line["status"] == 200).count();
     assert!(successes <= 1, "{successes} of 31 successes are logged");
     assert_eq!(lines.len() - successes, 30);
@@ -166,7 +166,7 @@ async fn access_log_samples_successes_and_keeps_rejections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn access_log_keeps_all_slow_successes() {
-    // Nothing is as quick as a nanosecond.
+    // Every request takes longer than a nanosecond.
     let sample = ("SHOPPER_GATEWAY__LOG__SUCCESS_SAMPLE_RATE", "0.000001");
     let world = World::start(&[sample, ("SHOPPER_GATEWAY__LOG__SLOW", "1ns")]).await;
     let token = world.guest("login-1").await;
@@ -184,7 +184,7 @@ async fn log_level_changes_at_run_time() {
     eventually("a line is there", || world.access().len() == 1);
 
     assert_eq!(world.set_level(r#"{"level":"warn"}"#, &[json]).await.0, StatusCode::OK);
-    // When the second is answered on one connection, the line of the first would be there.
+    // At the second response on a connection, the line of the first request would have been written.
     world.one_after_the_other(&token, &["unseen", "perhaps"]);
     let (status, text) = world.set_level(r#"{"level":null}"#, &[json]).await;
     assert_eq!((status, text.as_str()), (StatusCode::OK, r#"{"level":"info","at_start":"info"}"#));
@@ -195,7 +195,7 @@ async fn log_level_changes_at_run_time() {
     assert!(is_seen("login-1") && !is_seen("unseen"), "{:?}", world.access());
     let before = world.access().len();
 
-    // What libraries print of raw heads stays off at any level.
+    // The libraries' logs of raw heads stay off at any level.
     assert_eq!(world.set_level(r#"{"level":"trace"}"#, &[json]).await.0, StatusCode::OK);
     world.products(&token, &[]).await;
     eventually("the next line is there", || world.access().len() > before);
@@ -205,7 +205,7 @@ async fn log_level_changes_at_run_time() {
     for (body, headers, status) in [
         (r#"{"level":"loud"}"#, &[json][..], StatusCode::BAD_REQUEST),
         (r#"{"lever":"info"}"#, &[json], StatusCode::BAD_REQUEST),
-        // A slip must not undo what somebody set.
+        // An invalid request must not reset the level.
         ("{}", &[json], StatusCode::BAD_REQUEST),
         (r#"{"level":"info"}"#, &[("content-type", "text/plain")], StatusCode::UNSUPPORTED_MEDIA_TYPE),
         (r#"{"level":"info"}"#, &[], StatusCode::UNSUPPORTED_MEDIA_TYPE),
@@ -222,7 +222,7 @@ async fn log_level_changes_at_run_time() {
             .serving
             .lines(|line| line["target"] == "shopper_gateway::observability::audit" && line["event"] == "admin")
     };
-    // Whoever is answered does not wait for the line.
+    // The response does not wait for the line.
     eventually("ten lines are there", || audited().len() >= 10);
     let audited = audited();
     let told: Vec<_> =
@@ -246,7 +246,7 @@ async fn malformed_request_has_access_log_line() {
     for (field, value) in [("source", "gateway"), ("code", "request_invalid"), ("method", "none"), ("route", "none")] {
         assert_eq!(line[field], value, "{line}");
     }
-    // A number, as in every line: who collects them has one type for it.
+    // The value is a number in every line, so that a collector has one type for it.
     assert_eq!(line["status"], 400);
     assert!(line["total_ms"].is_number() && answer.contains(line["correlation_id"].as_str().unwrap()), "{line}");
 }

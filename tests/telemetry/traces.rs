@@ -36,7 +36,7 @@ impl Collector {
         Self { address, spans }
     }
 
-    /// One request after the other, until the exporter hangs up.
+    /// Reads one request after the other, until the exporter closes the connection.
     fn take(mut stream: TcpStream, keep: &Mutex<Vec<Span>>) {
         let mut received = Vec::new();
         let mut chunk = [0; 16 * 1024];
@@ -102,14 +102,14 @@ async fn trace_continues_from_caller_to_upstream() {
     let answer = world.products(&token, &[("traceparent", unwanted), ("correlation-id", "untraced-1")]).await;
     assert_eq!(answer, StatusCode::OK);
     eventually("all lines are there", || world.access().len() == 4);
-    // From a line to its trace; none that nobody has.
+    // A line names its trace, and names none that was not exported.
     let trace_of = |id: &str| {
         let lines = world.access();
         lines.iter().find(|line| line["correlation_id"] == id).unwrap()["trace_id"].as_str().map(str::to_owned)
     };
     assert_eq!((trace_of("forward-1").as_deref(), trace_of("untraced-1")), (Some(TRACE), None));
     let trace_of_login = trace_of("login-1").unwrap();
-    // The end of the process sends what is left.
+    // At its end the process exports the remaining spans.
     world.serving.signal("-TERM");
     assert_eq!(world.serving.code(), Some(0));
 
@@ -177,7 +177,7 @@ async fn unreachable_collector_fails_no_request() {
     for _ in 0..50 {
         assert_eq!(world.products(&token, &[]).await, StatusCode::OK);
     }
-    // Said once, and counted.
+    // The failure is logged once, and counted.
     let said = || world.serving.lines(|line| line["key"] == "traces.endpoint").len();
     eventually("it is said that nobody takes the spans", || said() == 1);
     let metrics =

@@ -28,7 +28,7 @@ pub(crate) struct Caller {
     pub(crate) http: reqwest::Client,
 }
 
-/// A PKCE pair that no other has.
+/// A new PKCE pair.
 pub(crate) struct Pkce {
     pub(crate) verifier: String,
     pub(crate) challenge: String,
@@ -169,7 +169,7 @@ impl Caller {
         read(request.send().await.unwrap()).await
     }
 
-    /// A call of an API with a bearer token and, where not null, a JSON body.
+    /// Calls an API with a bearer token and, unless it is null, a JSON body.
     pub(crate) async fn api(&self, method: Method, path: &str, token: &str, body: Value) -> Reply {
         let request = self.request(method, path).bearer_auth(token);
         let request = if body.is_null() { request } else { request.json(&body) };
@@ -189,12 +189,12 @@ impl Caller {
     }
 }
 
-/// base64 of user and password, for headers that carry only that.
+/// base64 of user and password, for headers without a scheme.
 pub(crate) fn bare_basic(user: &str, password: &str) -> String {
     STANDARD.encode(format!("{user}:{password}"))
 }
 
-/// Query parameters without asking for another feature of the client.
+/// Adds query parameters without another feature of the HTTP client.
 pub(crate) trait QueryPairs {
     fn query_pairs(self, pairs: &[(&str, &str)]) -> Self;
 }

@@ -104,7 +104,7 @@ async fn authorization_code_is_bound_to_client_channel_and_redirect_uri() {
             ("redirect_uri", REDIRECT),
         ];
         form.iter_mut().find(|(key, _)| *key == name).unwrap().1 = other;
-        // The credentials make the other client itself acceptable.
+        // With its own credentials the other client is accepted.
         let response = caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
     }

@@ -90,7 +90,7 @@ async fn subject_over_256_characters_is_rejected() {
     assert!(text(&error, "error_description").contains("256"), "{error}");
 }
 
-/// Walks an agent through Account Manager's login; the bearer token and the state.
+/// Performs an agent's login at Account Manager. Returns the bearer token and the state.
 async fn agent(caller: &Caller, client: &str, challenge: Option<&str>, login: &str, origin: &str) -> (String, String) {
     let mut query = vec![
         ("client_id", client),

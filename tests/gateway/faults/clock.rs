@@ -31,7 +31,7 @@ async fn clock_skew_within_leeway_is_accepted() {
 #[tokio::test]
 async fn clock_skew_beyond_leeway_rejects_token() {
     let world = super::world().await;
-    // A token is valid from half a minute before it was issued.
+    // A token is valid 30 seconds before its time of issue.
     for (seconds, refusal) in [(120, (401, "token_invalid")), (3600, (401, "token_invalid"))] {
         ahead(&world, seconds);
         assert_eq!(read(&world, &world.mint(|_| {})).await.refusal(), refusal, "{seconds}");
@@ -39,7 +39,7 @@ async fn clock_skew_beyond_leeway_rejects_token() {
     for (seconds, status) in [(-1800 + 40, 200), (-1800 - 120, 401), (-3600, 401)] {
         ahead(&world, seconds);
         let token = world.mint(|_| {});
-        // The API goes by the issuers' clock.
+        // The API uses the issuers' clock.
         assert_eq!(read(&world, &token).await.status.as_u16(), status, "{seconds}");
     }
 }
@@ -51,7 +51,7 @@ async fn clock_jump_of_an_hour_causes_no_slas_calls() {
     for _ in 0..5 {
         tokens.push(world.guest(PUBLIC_CLIENT).await.token());
     }
-    // The gateway's clock runs an hour ahead from now on, as far as SLAS's tokens tell: whatever it gives has ended.
+    // From now on the gateway's clock is an hour ahead of SLAS's, so every new token looks expired.
     ahead(&world, -3600);
     let late = world.mint(|_| {});
     world.simulator.clear_ledger();
@@ -61,7 +61,7 @@ async fn clock_jump_of_an_hour_causes_no_slas_calls() {
         }
     }
     assert_eq!(world.simulator.ledger().iter().filter(|entry| entry.service == "slas").count(), 0);
-    // Sessions go on: those from before by the tokens they have, new ones by the life that SLAS gives theirs.
+    // Earlier sessions continue with their tokens, new sessions with the lifetime in SLAS's responses.
     tokens.push(world.guest(PUBLIC_CLIENT).await.token());
     for token in &tokens {
         for _ in 0..5 {
@@ -74,7 +74,7 @@ async fn clock_jump_of_an_hour_causes_no_slas_calls() {
 
 #[tokio::test]
 async fn clock_skew_of_slas_causes_one_refresh_per_session() {
-    // A clock may be wrong by any time; 29 minutes leave a token a minute of its life, as it seems.
+    // At 29 minutes a token seems to have one minute of its lifetime left.
     for seconds in [-3600, -29 * 60, -10 * 60] {
         let world = super::world().await;
         world.simulator.set(|behaviour| behaviour.shopper_token_seconds = 1);

@@ -21,7 +21,7 @@ use crate::{
     world::{eventually, expired},
 };
 
-/// What the relay makes of an answer.
+/// The fault that the proxy applies to replies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(u8)]
 enum Fault {
@@ -38,7 +38,7 @@ enum Fault {
 const FAULTS: [Fault; 7] =
     [Fault::Late, Fault::Never, Fault::Half, Fault::Nonsense, Fault::Huge, Fault::Error, Fault::Reset];
 
-/// Between gateway and Redis.
+/// A proxy between gateway and Redis.
 struct FaultyProxy {
     address: SocketAddr,
     fault: Arc<AtomicU8>,
@@ -51,7 +51,7 @@ impl FaultyProxy {
         let fault = Arc::clone(&relay.fault);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                // Whenever it is closed, it is reset.
+                // Closing the connection resets it.
                 near.set_zero_linger().unwrap();
                 let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
                 tokio::spawn(forward(near, far, Arc::clone(&fault)));
@@ -68,7 +68,7 @@ impl FaultyProxy {
 async fn forward(near: TcpStream, far: TcpStream, fault: Arc<AtomicU8>) {
     let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (near.into_split(), far.into_split());
     let asking = tokio::spawn(async move {
-        // A side that breaks off ends the other too.
+        // If one side breaks off, the other is closed too.
         let _ = tokio::io::copy(&mut from_near, &mut to_far).await;
     });
     let mut answer = vec![0; 64 * 1024];
@@ -121,7 +121,7 @@ async fn redis_fault_leaves_valid_tokens_working_and_sessions_recover() {
         in_redis(config, &url);
         config["store"].as_table_mut().unwrap().insert("timeout".into(), "100ms".into());
     };
-    // Two gateways: the second one knows no session but from the store.
+    // Two gateways: the second one knows sessions only from the store.
     let first = World::with(change).await;
     let second = crate::world::Gateway::start(&first.simulator.url(), change).await;
     let client = first.client.clone();

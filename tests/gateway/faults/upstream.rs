@@ -8,14 +8,14 @@ use tokio::{
 
 use crate::world::{World, baskets, products};
 
-/// More than any buffer on the way.
+/// More bytes than any buffer on the way holds.
 const LARGE: usize = 16 * 1024 * 1024;
 
 fn set_report_mode(config: &mut toml::Table) {
     config.insert("policy".into(), "mode = 'report'".parse::<toml::Table>().unwrap().into());
 }
 
-/// A world whose first organization has its API at `url`, and which forwards what it cannot verify.
+/// A world in report mode whose first organization has its API at `url`.
 async fn forwarding_to(url: &str) -> World {
     let url = url.to_owned();
     crate::world::install_cryptography();
@@ -32,7 +32,7 @@ async fn forwarding_to(url: &str) -> World {
 
 #[tokio::test]
 async fn unresolvable_api_host_returns_502() {
-    // Reserved for this (RFC 6761, 6.4).
+    // `.invalid` is reserved for this (RFC 6761, 6.4).
     let world = forwarding_to("http://api.shop.invalid").await;
     let search = products("?ids=a&siteId=RefArch");
     for request in [world.get(&search), world.post(&baskets("?siteId=RefArch")).body("{}")] {
@@ -40,7 +40,7 @@ async fn unresolvable_api_host_returns_502() {
         super::check("unresolved", &answer, (502, "upstream_unavailable"));
         assert!(!answer.text().contains("shop.invalid"), "{}", answer.text());
     }
-    // SLAS has the same host: what needs it cannot be had either, and that is no fault of the caller's.
+    // SLAS has the same host, so operations that need it fail too, with an error that does not blame the caller.
     let login = world.guest(crate::world::PUBLIC_CLIENT).await;
     super::check("unresolved", &login, (503, "slas_unavailable"));
     let strange = world.send(world.get(&search).bearer_auth(world.mint(|_| {}))).await;
@@ -64,7 +64,7 @@ async fn unresolvable_jwks_host_returns_503() {
     super::check("unresolved", &answer, (503, "keys_unavailable"));
 }
 
-/// Answers each request with the beginning of a large body, and breaks off: by a reset or by an end.
+/// An API that responds with the beginning of a large body, and then resets or closes the connection.
 async fn api_that_breaks_off(chunked: bool, reset: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -79,7 +79,7 @@ async fn api_that_breaks_off(chunked: bool, reset: bool) -> String {
                     format!("Content-Length: {LARGE}\r\n\r\n")
                 };
                 let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{framing}").as_bytes()).await;
-                // Whoever reads may be gone.
+                // The reader may have closed the connection.
                 let _ = stream.write_all(&vec![b'a'; LARGE / 2]).await;
                 if reset {
                     stream.set_zero_linger().unwrap();
@@ -107,7 +107,7 @@ async fn truncated_large_response_never_looks_complete() {
     }
 }
 
-/// Answers the first request of a connection, and closes it at the second, which it has read. Counts both.
+/// An API that responds to the first request of a connection, reads the second, and closes. Reports both.
 async fn api_that_closes_at_second_request() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -126,7 +126,7 @@ async fn api_that_closes_at_second_request() -> (String, tokio::sync::mpsc::Unbo
                     if line.contains("oauth2") {
                         return;
                     }
-                    // The test may be over.
+                    // The test may have ended.
                     let _ = seen.send(line);
                     if round == 0 {
                         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
@@ -148,7 +148,7 @@ async fn post_on_closed_reused_connection_is_not_sent_again() {
     super::check("closed", &order, (502, "upstream_unavailable"));
     let sent: Vec<String> = std::iter::from_fn(|| requests.try_recv().ok()).collect();
     assert_eq!(sent.iter().filter(|line| line.starts_with("POST")).count(), 1, "{sent:?}");
-    // A GET may be sent once more, on another connection.
+    // A GET may be retried on another connection.
     for _ in 0..2 {
         assert_eq!(world.send(world.get(&search)).await.status, 200);
     }

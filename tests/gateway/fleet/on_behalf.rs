@@ -34,7 +34,7 @@ impl Fleet {
 async fn on_behalf_token_is_refreshed_once_for_two_replicas() {
     let fleet = Fleet::start(2).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 4);
-    // In use all the time: renewed in its last second, by whoever sees it first.
+    // A token in constant use is renewed in its last second, by the first gateway that sees it.
     for _ in 0..90 {
         for replica in [0, 1] {
             fleet.assert_served(replica, LOGIN).await;
@@ -44,7 +44,7 @@ async fn on_behalf_token_is_refreshed_once_for_two_replicas() {
     let refreshes = fleet.simulator.count("slas", "token:refresh_token");
     let most = usize::try_from(fleet.simulator.ledger().last().unwrap().time_ms / 3000).unwrap();
     assert!((2..=most).contains(&refreshes), "{refreshes} refreshes, at most {most}");
-    // Ended while nobody used it: one refresh for all who come then.
+    // A token that expired unused causes one refresh for all later requests.
     wait_for_expiry(5).await;
     fleet.simulator.clear_ledger();
     fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
@@ -142,7 +142,7 @@ async fn on_behalf_requests_succeed_while_redis_is_down() {
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     fleet.redis.kill();
-    // Who has not been asked for before needs no Redis either: SLAS is asked.
+    // A new shopper needs no Redis either: SLAS issues the token.
     fleet.assert_served(0, SECOND).await;
     fleet.assert_served(0, SECOND).await;
     assert_eq!(fleet.tsob(), 2, "and its token is held");
@@ -164,7 +164,7 @@ async fn kill_of_replica_during_token_request_does_not_block_others() {
     eventually("the call is under way", async || fleet.tsob() == 1).await;
     fleet.replicas[0].kill();
     assert!(doomed.await.unwrap().is_err());
-    // An API has ten seconds by default, so a caller waits that long.
+    // The default time limit of an API is ten seconds, so a caller waits that long.
     let within = Duration::from_secs(10);
     let requests = (0..20).map(|number| fleet.on_behalf(1 + number % 2, LOGIN).timeout(within).send());
     for answer in join_all(requests).await {

@@ -25,7 +25,7 @@ pub const END_HEADERS: u8 = 4;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// One end of a connection; what comes is read and thrown away.
+/// One end of a connection; received bytes are discarded.
 pub struct RawHttp2Client {
     writer: OwnedWriteHalf,
     reading: JoinHandle<()>,
@@ -38,17 +38,17 @@ impl RawHttp2Client {
         Self { writer, reading: tokio::spawn(read_on(reader)) }
     }
 
-    /// Whether the other end still takes frames.
+    /// Sends frames. Returns whether the other end still accepts them.
     pub async fn send(&mut self, frames: &[u8]) -> bool {
         if self.reading.is_finished() {
             return false;
         }
-        // Who is not read from waits: that ends nothing, and hurts nobody.
+        // A timeout means that the gateway does not read now; the connection is still open.
         let sent = tokio::time::timeout(Duration::from_millis(500), self.writer.write_all(frames)).await;
         !matches!(sent, Ok(Err(_)))
     }
 
-    /// Whether the other end closes within a moment.
+    /// Whether the gateway closes the connection within a moment.
     pub async fn is_closed(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(500), &mut self.reading).await.is_ok()
     }
@@ -78,7 +78,7 @@ pub fn post(path: &str, token: &str) -> Vec<u8> {
 }
 
 fn head(method: u8, path: &str, token: &str) -> Vec<u8> {
-    // `:scheme: http` and, by their names' places in the static table, `:path`, `:authority`, `authorization`.
+    // `:scheme: http` and, by indexes of the static table, `:path`, `:authority`, `authorization`.
     let mut head = vec![method, 0x86];
     for (name, value) in [(&[0x04][..], path), (&[0x01], "a"), (&[0x0f, 0x08], &format!("Bearer {token}"))] {
         head.extend(name);

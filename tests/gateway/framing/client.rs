@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::floods::raw_http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, integer};
 
-/// How long an answer may take before the test fails.
+/// The time after which a missing response fails the test.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
@@ -29,13 +29,13 @@ pub struct Head {
     pub fields: Vec<(&'static str, String)>,
 }
 
-/// What the client got.
+/// The response that the client received.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// Whether the status is 200.
     pub is_ok: bool,
     pub body: String,
-    /// Whether the connection takes another request.
+    /// Whether the connection accepts another request.
     pub goes_on: bool,
 }
 
@@ -55,12 +55,12 @@ impl Http1 {
         format!("{} {} HTTP/1.1\r\nHost: a\r\n{fields}{framing}\r\n", head.method, head.target).into_bytes()
     }
 
-    /// A failure to write is the gateway's early end of the connection, which reading tells.
+    /// Ignores a failed write: the gateway has closed the connection early, which a later read shows.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes).await;
     }
 
-    /// Ends the connection in both directions, at once.
+    /// Resets the connection.
     pub fn reset(self) {
         self.0.set_zero_linger().unwrap();
     }
@@ -127,7 +127,7 @@ impl Http1 {
         }
     }
 
-    /// So many bytes; `None` if the connection ends before.
+    /// Takes a number of bytes; `None` if the connection ends before.
     async fn take(&mut self, bytes: &mut Vec<u8>, length: usize) -> Option<Vec<u8>> {
         while bytes.len() < length {
             if !self.0.read_buf(bytes).await.is_ok_and(|read| read > 0) {
@@ -164,7 +164,7 @@ impl Http2 {
         frame(HEADERS, END_HEADERS | if ends { END_STREAM } else { 0 }, stream, &block)
     }
 
-    /// A DATA frame, with so much padding if any.
+    /// A DATA frame, with optional padding.
     pub fn data(bytes: &[u8], padding: Option<u8>, stream: u32, ends: bool) -> Vec<u8> {
         let flags = if ends { END_STREAM } else { 0 };
         match padding {
@@ -183,17 +183,17 @@ impl Http2 {
         frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
     }
 
-    /// The client gives a stream up, for this reason (RFC 9113, 7).
+    /// The client resets a stream, with this error code (RFC 9113, 7).
     pub fn reset(stream: u32, reason: u32) -> Vec<u8> {
         frame(RST_STREAM, 0, stream, &reason.to_be_bytes())
     }
 
-    /// The client begins no more streams.
+    /// The client opens no more streams.
     pub fn go_away() -> Vec<u8> {
         frame(GOAWAY, 0, 0, &[0; 8])
     }
 
-    /// A failure to write is the gateway's early end of the connection, which reading tells.
+    /// Ignores a failed write: the gateway has closed the connection early, which a later read shows.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
@@ -215,7 +215,7 @@ impl Http2 {
                 (GOAWAY, _) => answer.goes_on = false,
                 (HEADERS, true) if !seen_head => {
                     seen_head = true;
-                    // The table's new size may stand first (RFC 7541, 6.3).
+                    // A dynamic table size update may come first (RFC 7541, 6.3).
                     let first = payload.iter().find(|byte| **byte & 0xe0 != 0x20);
                     answer.is_ok = first == Some(&STATUS_200);
                 }
@@ -248,7 +248,7 @@ impl Http2 {
     }
 }
 
-/// A field that enters no table (RFC 7541, 6.2.2).
+/// A literal field without indexing (RFC 7541, 6.2.2).
 fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
     block.push(0);
     for text in [name, value] {

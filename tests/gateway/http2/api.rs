@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{smuggling::upstream::Respond, tls::authority::Issued};
 
-/// How an API says that it has not processed a request (RFC 9113, 8.7).
+/// The signal of an API that it has not processed a request (RFC 9113, 8.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unprocessed {
     /// It resets the stream with REFUSED_STREAM.
@@ -41,7 +41,7 @@ struct Shared {
     breaks_off: bool,
     respond: Mutex<Option<Respond>>,
     received: Mutex<Vec<(Request<()>, Vec<u8>)>>,
-    /// How the next requests are refused, and how many.
+    /// The kind and number of refusals for the next requests.
     refuses: Mutex<Option<(Unprocessed, usize)>>,
 }
 
@@ -59,7 +59,7 @@ impl Shared {
 }
 
 impl Http2Api {
-    /// Publishes this key set. With `breaks_off` every other answer is reset in mid-body.
+    /// Publishes this key set. With `breaks_off` every second response is reset within its body.
     pub async fn start(jwks: String, issued: &Issued, breaks_off: bool) -> Self {
         let chain = CertificateDer::pem_slice_iter(&fs::read(&issued.certificate).unwrap())
             .collect::<Result<Vec<_>, _>>()
@@ -86,7 +86,7 @@ impl Http2Api {
         Self { address, shared }
     }
 
-    /// Answers each whole request by its own content from now on.
+    /// From now on the response to each complete request depends on its content.
     pub fn respond_with(&self, respond: Respond) {
         *self.shared.respond.lock().unwrap() = Some(respond);
     }
@@ -96,12 +96,12 @@ impl Http2Api {
         *self.shared.refuses.lock().unwrap() = Some((how, count));
     }
 
-    /// How many are still to be refused.
+    /// The number of requests still to be refused.
     pub fn left_to_refuse(&self) -> usize {
         self.shared.refuses.lock().unwrap().map_or(0, |(_, left)| left)
     }
 
-    /// Takes what was received, requests for keys left out.
+    /// Takes the received requests, without requests for keys.
     pub fn received(&self) -> Vec<(Request<()>, Vec<u8>)> {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
     }
@@ -117,7 +117,7 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>)
     }
 }
 
-/// Carries frames to the server and its bytes back, until a request is to be refused by GOAWAY.
+/// Forwards bytes in both directions until a request must be refused by GOAWAY.
 async fn relay(
     client: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     server: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -167,7 +167,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     }
     let mut bytes = Vec::new();
     while let Some(chunk) = body.data().await {
-        // A request that breaks off is not received.
+        // A request that breaks off does not count as received.
         let Ok(chunk) = chunk else { return };
         body.flow_control().release_capacity(chunk.len()).unwrap();
         bytes.extend_from_slice(&chunk);
@@ -187,11 +187,11 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     }
     let (status, text) = answer.unwrap_or_else(|| (200, if keys { shared.jwks.clone() } else { "{}".to_owned() }));
     let response = Response::builder().status(status).body(()).unwrap();
-    // The gateway may have given the stream up.
+    // The gateway may have reset the stream.
     let Ok(mut send) = respond.send_response(response, false) else { return };
     let _ = send.send_data(text.into(), !breaks_off);
     if breaks_off {
-        // Time for the first bytes to be on their way before the stream ends.
+        // The first bytes are sent before the stream ends.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         send.send_reset(Reason::INTERNAL_ERROR);
     }

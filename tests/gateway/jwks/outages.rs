@@ -15,9 +15,9 @@ use crate::{
     world::{Gateway, eventually},
 };
 
-/// An outage longer than the gateway's first attempts, so that it waits in earnest.
+/// An outage longer than the gateway's first attempts, so that its retry interval has grown.
 const OUTAGE: Duration = Duration::from_secs(7);
-/// Ready two seconds after the issuer's return, and as much again for a slow machine.
+/// A gateway is ready two seconds after the issuer's return; the rest is for a slow machine.
 const SOON: Duration = Duration::from_secs(4);
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn jwks_fetch_limit_is_shared_by_gateways() {
     let issuers = Issuers::start().await;
     let redis = Redis::start().await;
     issuers.simulator.set(|behaviour| behaviour.jwks_requests_per_minute = 10_000);
-    // SLAS lives, but its key set does not: nothing cheaper tells when it is back.
+    // SLAS works except for its key set endpoint, so no cheaper request can detect its return.
     issuers.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
     let start = Instant::now();
     let mut gateways = Vec::new();
@@ -163,7 +163,7 @@ async fn jwks_fetches_are_counted_by_outcome() {
     eventually("the age grows", async || issuers.metric(&gateway, age).await.is_some_and(|age| age >= 1.0)).await;
 }
 
-/// What is logged, as text.
+/// The log as text.
 #[derive(Clone, Default)]
 struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
@@ -179,7 +179,7 @@ impl io::Write for LogBuffer {
 }
 
 impl LogBuffer {
-    /// How many lines about SLAS of the first organization say this.
+    /// The number of lines about the first organization's SLAS with this text.
     fn count(&self, words: &str) -> usize {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let of_it = |line: &&str| ["slas", "zzrf_001", words].iter().all(|word| line.contains(word));

@@ -25,7 +25,7 @@ const ALL: [&str; 4] = [
 ];
 const HOUR_MS: u64 = 3_600_000;
 
-/// The configuration of a gateway that keeps its keys in this folder.
+/// The configuration of a gateway that persists its key sets in this folder.
 fn persist_in(folder: &Path) -> impl FnOnce(&mut toml::Table) {
     let keys = format!("jwks_cache_dir = \"{}\"", folder.display());
     move |config| {
@@ -80,7 +80,7 @@ async fn restart_during_outage_uses_keys_from_folder() {
         assert!(issuers.is_ready(&gateway).await, "{effect:?}");
         assert_eq!(issuers.present(&gateway, &issuers.shopper_token(|_| {})).await, SERVED, "{effect:?}");
     }
-    // Account Manager has no orders, but the API has.
+    // A persisted key verifies the system token: the API's 404 arrives.
     issuers.simulator.clear_faults();
     issuers.stop_serving_keys(&status(503));
     let gateway = issuers.start_ready_gateway(persist_in(kept.folder.path())).await;
@@ -103,7 +103,7 @@ async fn restart_during_outage_uses_keys_from_store() {
     assert_eq!(issuers.present(&second, &issuers.shopper_token(|_| {})).await, SERVED);
     assert_eq!(issuers.present_system(&second, &issuers.system_token()).await, (404, None));
 
-    // Whoever can write to Redis cannot make a key of this: not by changing it, and not by moving it.
+    // An attacker with write access to Redis can plant no key: neither by changing a value nor by moving it.
     let names = kept().await;
     let mut values: Vec<Vec<u8>> = Vec::new();
     for name in &names {
@@ -122,7 +122,7 @@ async fn restart_during_outage_uses_keys_from_store() {
     }
     let fourth = issuers.start_gateway(|config| in_redis(config, &redis.url())).await;
     assert_eq!(issuers.missing_key_sets(&fourth).await, ALL);
-    // They look again, so that another gateway can help them.
+    // Gateways read the store again, so that another gateway can supply keys.
     for (name, value) in names.iter().zip(&values) {
         redis.run::<()>(redis::cmd("SET").arg(name).arg(value)).await;
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Issuers {
-    /// SLAS signs with a key that was not published a moment ago: twice, because it announces the next one.
+    /// SLAS signs with an unpublished key: two rotations, because SLAS announces its next key.
     fn rotate_unannounced(&self) {
         self.simulator.rotate_keys();
         self.simulator.rotate_keys();
@@ -25,7 +25,7 @@ impl Issuers {
     }
 }
 
-/// A key id as SLAS's are.
+/// A key id in SLAS's format.
 fn slas_like_kid(number: usize) -> String {
     format!("{number:08x}-0000-4000-8000-000000000000")
 }
@@ -62,7 +62,7 @@ async fn key_rotation_is_not_delayed_by_earlier_made_up_key_ids() {
     }
     issuers.rotate_unannounced();
     issuers.simulator.clear_ledger();
-    // A token of the same second as the last reading could be older than that: it must come again, or a later one.
+    // A token from the second of the last fetch could be older than the fetch, so it must come again.
     let token = issuers.shopper_token(|_| {});
     let began = Instant::now();
     eventually("the new key is in use", async || issuers.present(&gateway, &token).await == SERVED).await;
@@ -118,13 +118,13 @@ async fn new_key_is_fetched_by_one_gateway_for_all() {
     let redis = Redis::start().await;
     let one = issuers.start_ready_gateway(|config| in_redis(config, &redis.url())).await;
     let other = issuers.start_ready_gateway(|config| in_redis(config, &redis.url())).await;
-    // What the other one does at its start must not be mistaken for what comes now.
+    // The other gateway's fetch at its start must not count.
     eventually("both have fetched", async || issuers.fetches() == 2).await;
     issuers.rotate_unannounced();
     let token = issuers.shopper_token(|_| {});
     assert_eq!(issuers.present(&one, &token).await, SERVED);
     assert_eq!(issuers.fetches(), 3);
-    // SLAS fails from now on, so that the key can come from the store only.
+    // SLAS fails from now on, so that only the store can supply the key.
     issuers.simulator.inject(Fault::on("slas", status(503)).flow("jwks"));
     eventually("the other has the key", async || issuers.present(&other, &token).await == SERVED).await;
 }

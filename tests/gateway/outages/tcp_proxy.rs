@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What every path of SLAS's has.
+/// The common prefix of SLAS's paths.
 const SLAS: &[u8] = b" /shopper/auth/";
 
 pub struct TcpProxy {
@@ -28,11 +28,11 @@ impl TcpProxy {
         port
     }
 
-    /// Whoever connects is refused from now on.
+    /// Refuses new connections from now on.
     pub async fn close(&mut self) {
         let accepting = self.accepting.take().unwrap();
         accepting.abort();
-        // It ends by that, and gives the port back.
+        // The aborted task releases the port.
         let _ = accepting.await;
         self.to_slas.lock().drain(..).for_each(|connection| connection.abort());
     }
@@ -52,14 +52,14 @@ impl TcpProxy {
     }
 }
 
-/// Passes bytes on; to the APIs in a task that goes on whatever becomes of the port.
+/// Forwards bytes. Connections to the APIs are served by a task that continues after the port is closed.
 async fn forward(mut near: TcpStream, target: SocketAddr) {
     let mut begin = [0; 512];
     let Ok(read) = near.peek(&mut begin).await else { return };
     let mut far = TcpStream::connect(target).await.unwrap();
     let is_slas = begin[..read].windows(SLAS.len()).any(|window| window == SLAS);
     let both = async move {
-        // A side that breaks off ends the other too.
+        // If one side breaks off, the other is closed too.
         let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
         let _ = far.shutdown().await;
     };

@@ -16,7 +16,7 @@ use crate::{
 
 const REDIRECT: &str = "http://localhost:3000/callback";
 
-/// What the gateways share.
+/// The store that the gateways share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
     Redis,
@@ -47,7 +47,7 @@ impl Fleet {
             behaviour.slas_requests_per_minute = 1_000_000;
             behaviour.ledger_entries = 0;
         });
-        // A refresh takes some time, in which a logout may come.
+        // A refresh takes some time, during which a logout may come.
         simulator.inject(Fault::on("slas", Effect::Delay { ms: 15 }).flow("token:refresh_token"));
         let redis = match shared {
             Shared::Redis => Some(Redis::start().await),
@@ -68,9 +68,9 @@ impl Fleet {
             for tenant in config["tenants"].as_array_mut().unwrap() {
                 tenant.as_table_mut().unwrap().insert("slas_requests_per_minute".into(), 1_000_000.into());
             }
-            // All shoppers come from one address.
+            // All shoppers have one address.
             config.insert("limits".into(), "slas_calls_per_address = 0".parse::<toml::Table>().unwrap().into());
-            // On a busy machine the simulator may be slow.
+            // The simulator may be slow on a busy machine.
             config.insert("timeouts".into(), "exchange = \"10s\"".parse::<toml::Table>().unwrap().into());
             config.insert("logins".into(), "guests_per_address = 0".parse::<toml::Table>().unwrap().into());
             if let Some(redis) = &self.redis {
@@ -120,7 +120,7 @@ impl Fleet {
         self.client.request(Method::DELETE, url).bearer_auth(token).send().await.unwrap().status().as_u16()
     }
 
-    /// A registered shopper's login at SLAS through a gateway, which may go on with a USID.
+    /// A registered shopper's login at SLAS through a gateway, optionally with an existing USID.
     pub async fn log_in_at_slas(&self, gateway: usize, usid: Option<&str>) -> Tokens {
         let verifier = format!("verifier-{}", uuid());
         let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
@@ -157,7 +157,7 @@ impl Fleet {
         request.form(&form).send().await.unwrap().status().as_u16()
     }
 
-    /// A guest's login at SLAS through a gateway, which may go on with a USID.
+    /// A guest's login at SLAS through a gateway, optionally with an existing USID.
     pub async fn guest_at_slas(&self, gateway: usize, usid: Option<&str>) -> Tokens {
         let mut form =
             vec![("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("client_id", PRIVATE_CLIENT)];
@@ -193,7 +193,7 @@ impl Fleet {
     }
 }
 
-/// Enough characters for a verifier (RFC 7636, 4.1), never the same.
+/// A new text, long enough for a code verifier (RFC 7636, 4.1).
 fn uuid() -> String {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();

@@ -19,10 +19,10 @@ use crate::{
 };
 
 const SHOPPERS: usize = 10;
-/// Most ended tokens of a shopper that are tried again in later steps.
+/// Maximum of ended tokens of a shopper that later steps try again.
 const MAX_REMEMBERED: usize = 6;
 
-/// Random numbers of a seed (xorshift64*), so that a failure can be had again.
+/// Random numbers of a seed (xorshift64*), so that a failure can be reproduced.
 #[derive(Clone)]
 struct Random(u64);
 
@@ -35,10 +35,10 @@ impl Random {
     }
 }
 
-/// A login that was not logged out.
+/// A login without a logout.
 #[derive(Debug, Clone)]
 struct Login {
-    /// Of a login at SLAS; the deprecated ones have none.
+    /// The refresh token of a login at SLAS; the deprecated logins return none.
     refresh: Option<String>,
     tokens: Vec<String>,
 }
@@ -46,7 +46,7 @@ struct Login {
 #[derive(Debug, Clone, Default)]
 struct Shopper {
     login: Option<Login>,
-    /// With which the next login at SLAS goes on.
+    /// The USID that the next login at SLAS continues.
     usid: Option<String>,
     ended: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl Simulation<'_> {
             1 | 2 => self.log_out(&mut shopper).await,
             3 => {
                 self.log_out(&mut shopper).await;
-                // In the same second, and with the same USID where there is one.
+                // The next login is in the same second, and has the same USID if there is one.
                 if shopper.login.is_none() {
                     self.log_in(&mut shopper).await;
                     self.refresh_everywhere(&mut shopper, 1).await;
@@ -91,8 +91,8 @@ impl Simulation<'_> {
         shopper
     }
 
-    /// A revocation in the middle of refreshes. It ends what the gateways hold: without registered sessions it is SLAS's
-    /// affair alone, and the tokens live on.
+    /// A revocation during refreshes. It ends sessions that the gateways know. Without registered sessions only SLAS
+    /// handles it, and the tokens stay valid.
     async fn revoke(&mut self, shopper: &mut Shopper) {
         let (gateway, delay) = (self.gateway(), Duration::from_millis(self.random.below(40) as u64));
         let Some(login) = shopper.login.as_mut().filter(|_| self.registers) else { return };
@@ -121,14 +121,14 @@ impl Simulation<'_> {
         });
     }
 
-    /// Refreshes at every gateway at the same time, some times each.
+    /// Several refreshes at every gateway at the same time.
     async fn refresh_everywhere(&mut self, shopper: &mut Shopper, times: usize) {
         let Some(login) = &mut shopper.login else { return };
         let made = refreshed(self.fleet, login, times).await;
         login.tokens.extend(made);
     }
 
-    /// A logout in the middle of refreshes.
+    /// A logout during refreshes.
     async fn log_out(&mut self, shopper: &mut Shopper) {
         let (gateway, delay) = (self.gateway(), Duration::from_millis(self.random.below(40) as u64));
         let Some(login) = &mut shopper.login else { return };
@@ -142,7 +142,7 @@ impl Simulation<'_> {
         };
         let (made, status) = futures::future::join(refreshed(self.fleet, login, 2), logout).await;
         login.tokens.extend(made);
-        // A logout whose refresh token was void by then is one that SLAS did not confirm: nothing ended.
+        // SLAS does not confirm a logout with an invalid refresh token, so nothing ends.
         if matches!(status, 200 | 204) {
             shopper.end();
         } else {
@@ -151,7 +151,7 @@ impl Simulation<'_> {
     }
 }
 
-/// New tokens of a login, asked for at every gateway at the same time.
+/// New tokens of a login, requested at every gateway at the same time.
 async fn refreshed(fleet: &Fleet, login: &Login, times: usize) -> Vec<String> {
     let ask = |gateway: usize| async move {
         let mut made = Vec::new();
@@ -171,7 +171,7 @@ async fn refreshed(fleet: &Fleet, login: &Login, times: usize) -> Vec<String> {
     made
 }
 
-/// Every token is what the model says, at every gateway.
+/// Asserts that every token is valid or invalid at every gateway as in the model.
 async fn check(fleet: &Fleet, shoppers: &[Shopper], told: &str) -> usize {
     let mut checked = 0;
     for gateway in 0..fleet.gateways.len() {
@@ -187,7 +187,7 @@ async fn check(fleet: &Fleet, shoppers: &[Shopper], told: &str) -> usize {
     checked
 }
 
-/// So many steps with this seed. Returns how many tokens were checked.
+/// Runs steps with this seed. Returns the number of checked tokens.
 async fn simulate(count: usize, shared: Shared, register_sessions: bool, seed: u64, steps: usize) -> usize {
     let change = move |config: &mut toml::Table| {
         if register_sessions {
@@ -208,7 +208,7 @@ async fn simulate(count: usize, shared: Shared, register_sessions: bool, seed: u
         });
         shoppers = join_all(acts.collect::<Vec<_>>()).await;
         if step % 3 == 2 {
-            // One of them ends every session of the customer, which the logins at SLAS share.
+            // A logout ends every session of the customer, which the logins at SLAS share.
             let of_customer =
                 |shopper: &&mut Shopper| shopper.login.as_ref().is_some_and(|login| login.refresh.is_some());
             let mut of_customer: Vec<_> = shoppers.iter_mut().filter(of_customer).collect();

@@ -24,13 +24,13 @@ pub const NEW_PASSWORD: &str = "N3w/passw0rd+%";
 /// 32 bytes in base64.
 const PSEUDONYM_KEY: &str = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=";
 
-/// What of an answer belongs to who asked.
+/// The secrets of a response that belong to its recipient.
 #[derive(Clone, Copy, PartialEq)]
 pub enum ResponseSecrets {
     Nothing,
     /// A token, in the answer's Authorization.
     Token,
-    /// Whatever SLAS answered: tokens in the body, a code in the Location.
+    /// All of SLAS's response: tokens in the body, a code in the Location.
     All,
 }
 
@@ -42,10 +42,10 @@ pub struct Driver {
     /// The same client with a trusted system's certificate.
     pub certified: Client,
     pub secrets: Secrets,
-    /// Of answers, what is nobody's to have.
+    /// The parts of responses that no recipient may have.
     seen: Vec<u8>,
     folder: tempfile::TempDir,
-    /// Their files are read again at a reload.
+    /// The certificate authorities, whose files a reload reads.
     _authorities: [Authority; 2],
 }
 
@@ -90,7 +90,7 @@ impl Driver {
             config.insert("log".into(), log.parse::<toml::Table>().unwrap().into());
             let timeouts = "exchange = '1s'\nupstream = '2s'\nupstream_admin = '2s'";
             config.insert("timeouts".into(), timeouts.parse::<toml::Table>().unwrap().into());
-            // Every way to fail is tried, by one address.
+            // One address tries every kind of failure, so the limits are high.
             let logins = "failed_per_address = 1000\nfailed_per_address_and_login = 1000\nfailed_per_login = 1000";
             config.insert("logins".into(), logins.parse::<toml::Table>().unwrap().into());
             config["store"]["timeout"] = "500ms".into();
@@ -151,11 +151,11 @@ impl Driver {
         format!("https://localhost:{}{target}", self.replica.address.port())
     }
 
-    /// Sends, and notes what of the answer is nobody's.
+    /// Sends a request, and records the parts of the response that no recipient may have.
     pub async fn send(&mut self, request: RequestBuilder, owns: ResponseSecrets) -> Answer {
         let answer = request.send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        // A body that breaks off has been seen as far as it came; what came is no secret of the gateway's.
+        // The received part of a truncated body is searched too.
         let body = String::from_utf8_lossy(&answer.bytes().await.unwrap_or_default()).into_owned();
         for (name, value) in &headers {
             let is_own = (name == "authorization" && owns != ResponseSecrets::Nothing)
@@ -178,7 +178,7 @@ impl Driver {
         Answer { status, headers, body }
     }
 
-    /// The tokens of SLAS's answer.
+    /// Records the tokens of SLAS's response.
     fn learn_document(&mut self, body: &str) {
         let Ok(serde_json::Value::Object(document)) = serde_json::from_str(body) else { return };
         for name in ["access_token", "refresh_token", "id_token", "idp_access_token"] {
@@ -205,7 +205,7 @@ impl Driver {
         }
     }
 
-    /// Learns the secrets of all that was sent to Salesforce.
+    /// Records the secrets of all requests to Salesforce.
     pub fn learn_from_salesforce(&mut self) {
         let ledger: Vec<LedgerEntry> = self.simulator.ledger();
         for entry in &ledger {
@@ -227,7 +227,7 @@ impl Driver {
         self.folder.path().join(name)
     }
 
-    /// What operators are shown.
+    /// Reads the pages of the operators' listener.
     pub async fn read_operator_pages(&mut self) {
         let operator = Client::builder().no_proxy().build().unwrap();
         for path in ["/metrics", "/status", "/readyz", "/livez", "/nothing"] {
@@ -237,7 +237,7 @@ impl Driver {
         }
     }
 
-    /// All places where no secret may be, by name.
+    /// All outputs that may contain no secret, by name.
     pub async fn visible_output(&mut self) -> Vec<(&'static str, Vec<u8>)> {
         let dump = self.redis.dump().await.into_bytes();
         vec![
@@ -248,7 +248,7 @@ impl Driver {
         ]
     }
 
-    /// What else the log, the audit log and Redis do not tell: who it was.
+    /// Personal data, which the logs and Redis may not contain either.
     pub fn personal_data() -> Secrets {
         let mut persons = Secrets::default();
         persons.add("a login id", LOGIN);

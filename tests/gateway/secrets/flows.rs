@@ -36,7 +36,7 @@ fn guest(driver: &Driver, client: &str) -> RequestBuilder {
     driver.post(&login_target(client)).body(r#"{"type":"guest"}"#)
 }
 
-/// A shopper's password login, when it is his turn: one a second goes to SLAS.
+/// A shopper's password login, after the login window: SLAS accepts one a second.
 async fn credentials(driver: &Driver, client: &str, password: &str) -> RequestBuilder {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     driver.post(&login_target(client)).basic_auth(LOGIN, Some(password)).body(r#"{"type":"credentials"}"#)
@@ -46,7 +46,7 @@ fn trusted(request: RequestBuilder, secret: &str) -> RequestBuilder {
     request.basic_auth(CALLER_CLIENT, Some(secret))
 }
 
-/// The removed logins, for each kind of client, with sessions, renewals and logouts.
+/// The deprecated logins, for each kind of client, with sessions, renewals and logouts.
 pub async fn deprecated_logins(driver: &mut Driver) {
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT, STRICT_CLIENT] {
         driver.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
@@ -61,7 +61,7 @@ pub async fn deprecated_logins(driver: &mut Driver) {
             let refresh = driver.post(&login_target(client)).bearer_auth(&newest).body(r#"{"type":"refresh"}"#);
             assert_eq!(driver.send(refresh, ResponseSecrets::Token).await.status, 200);
             let basket = driver.post(&baskets("?siteId=RefArch")).bearer_auth(&newest).body("{}");
-            // A customer may have one basket, so that a second one is Salesforce's no.
+            // A customer may have one basket, so Salesforce refuses a second one.
             driver.send(basket, ResponseSecrets::Token).await;
             let logout = customers("/customers/actions/logout?siteId=RefArch");
             let logout = driver.request(Method::DELETE, &logout).bearer_auth(&newest);
@@ -107,7 +107,7 @@ pub async fn trusted_systems(driver: &mut Driver) {
     for request in [driver.post(&login).bearer_auth(&bearer), trusted(driver.post(&login), CALLER_SECRET)] {
         let request = request.header("content-type", "application/json").body(body.clone());
         let mut answer = driver.send(request.try_clone().unwrap(), ResponseSecrets::Token).await;
-        // The token that the caller is given is not the one that the gateway uses for it, and SLAS has a window of 3 s.
+        // The caller's token differs from the one that the gateway uses, and SLAS has a window of 3 s.
         for _ in 0..100 {
             if answer.status != 409 {
                 break;
@@ -125,7 +125,7 @@ pub async fn trusted_systems(driver: &mut Driver) {
         let answer = driver.send(refused, ResponseSecrets::Nothing).await;
         assert!((400..500).contains(&answer.status), "{}", answer.body);
     }
-    // A token that the API refuses is replaced.
+    // The gateway replaces a token that the API refuses.
     let refused = Effect::Status { code: 401, retry_after: None, body: None };
     driver.simulator.inject(Fault::on("api", refused).flow("orders.getOrders").times(1));
     driver.send(trusted(driver.get(&orders()), CALLER_SECRET), ResponseSecrets::Nothing).await;
@@ -164,7 +164,7 @@ pub async fn slas_paths(driver: &mut Driver) {
         let wrong = driver.post(&at("login")).basic_auth(LOGIN, Some(WRONG)).form(&fields);
         driver.send(wrong, ResponseSecrets::Nothing).await;
         if tokens.status != 200 {
-            // A challenge is good for one login, so that not each client gets tokens by it.
+            // A challenge is valid for one login, so not every client gets tokens.
             continue;
         }
         let (access, refresh) = (tokens.json("access_token"), tokens.json("refresh_token"));
@@ -235,7 +235,7 @@ pub async fn one_time_tokens(driver: &mut Driver) {
     );
 }
 
-/// Requests that are refused, with a secret wherever a caller may put one.
+/// Refused requests with a secret at every place where a caller may put one.
 pub async fn refusals(driver: &mut Driver) {
     let token = driver.simulator.mint_shopper_token(Default::default());
     driver.secrets.add_token("a shopper's token", &token);
@@ -269,7 +269,7 @@ pub async fn refusals(driver: &mut Driver) {
     }
 }
 
-/// What everybody behind the gateway may do wrong, with words of their own.
+/// Faults of all services behind the gateway, with texts of their own.
 pub async fn faults(driver: &mut Driver) {
     let trace = format!("java.lang.Error: {PASSWORD} at Login.java");
     let status = |code| Effect::Status { code, retry_after: None, body: Some(trace.clone()) };
@@ -311,7 +311,7 @@ pub async fn faults(driver: &mut Driver) {
     driver.redis.resume();
 }
 
-/// Configurations taken over, and such as are not.
+/// Successful and failed reloads.
 pub async fn reloads(driver: &mut Driver) {
     let file = driver.replica.configuration();
     let good = fs::read_to_string(&file).unwrap();

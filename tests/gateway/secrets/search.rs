@@ -8,14 +8,14 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 
-/// Shorter ones would be found by chance.
+/// Shorter secrets could be found by chance.
 const MIN_LENGTH: usize = 8;
 
-/// What must not be found, with a name to tell of.
+/// The secrets to search for, by name.
 #[derive(Clone, Default)]
 pub struct Secrets(BTreeMap<Vec<u8>, String>);
 
-/// A secret that was found, and how it was spelled.
+/// A found secret and its encoding.
 #[derive(Debug, PartialEq)]
 pub struct Found {
     pub secret: String,
@@ -30,7 +30,7 @@ impl Secrets {
         }
     }
 
-    /// A token is known by each of its telling parts: its claims, and what proves them.
+    /// Adds the parts of a token separately: its claims and its signature.
     pub fn add_token(&mut self, name: &str, token: &str) {
         match token.split('.').collect::<Vec<_>>()[..] {
             [_, claims, signature] => {
@@ -49,7 +49,7 @@ impl Secrets {
         self.0.len()
     }
 
-    /// What of it stands in a text.
+    /// The secrets in a text.
     pub fn find_in(&self, text: &[u8]) -> Vec<Found> {
         let (mut patterns, mut meanings) = (Vec::new(), Vec::new());
         for (secret, name) in &self.0 {
@@ -92,8 +92,8 @@ pub fn encodings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("percent", every.into_bytes()),
         ("JSON", json.as_bytes()[1..json.len() - 1].to_vec()),
     ];
-    // Within a longer text that is encoded as a whole, e.g. `user:secret`, it may begin at any of three places; its
-    // first and last digits depend on its neighbours.
+    // In the base64 of a longer text, for example `user:secret`, a secret begins at one of three offsets. Its first and
+    // last digits depend on the neighbours.
     for before in 0..3 {
         let mut shifted = vec![0; before];
         shifted.extend_from_slice(secret);
@@ -114,7 +114,7 @@ trait Escapes {
 }
 
 impl Escapes for String {
-    /// `%2F` as `%2f`, and nothing else changed.
+    /// Replaces `%2F` by `%2f`.
     fn to_lowercase_escapes(&self) -> String {
         let mut parts = self.split('%');
         let mut text = parts.next().unwrap_or_default().to_owned();

@@ -34,14 +34,14 @@ struct Shared {
     closes: AtomicBool,
 }
 
-/// One request as it was on the wire.
+/// One request as received.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// Request line and fields, with their line ends.
     pub head: String,
     /// The body without its framing.
     pub body: String,
-    /// What is not strict HTTP/1.1 in it, or that it broke off.
+    /// The violation of HTTP/1.1, or the note that the request broke off.
     pub fault: Option<String>,
 }
 
@@ -93,33 +93,33 @@ impl RawUpstream {
         format!("http://{}", self.address)
     }
 
-    /// What every request is answered from now on; nothing: the connection closes instead.
+    /// Sets the response to every request from now on. Without bytes the connection closes.
     pub fn answer(&self, bytes: impl Into<Vec<u8>>) {
         *self.shared.answer.lock().unwrap() = bytes.into();
     }
 
-    /// What every request is answered from now on; then the connection closes.
+    /// Sets the response to every request from now on, after which the connection closes.
     pub fn answer_once_and_close(&self, bytes: impl Into<Vec<u8>>) {
         self.answer(bytes);
         self.shared.closes.store(true, Ordering::Relaxed);
     }
 
-    /// Answers each whole request by its own content from now on.
+    /// From now on the response to each complete request depends on its content.
     pub fn respond_with(&self, respond: Respond) {
         *self.shared.respond.lock().unwrap() = Some(respond);
     }
 
-    /// Whether answers wait from now on until this is false again.
+    /// Holds responses back until it is called with `false`.
     pub fn hold(&self, held: bool) {
         self.shared.held.send_replace(held);
     }
 
-    /// How many requests were received and not taken.
+    /// The number of received requests that were not taken.
     pub fn count(&self) -> usize {
         self.shared.received.lock().unwrap().len()
     }
 
-    /// Takes what was received, the gateway's own requests for keys left out.
+    /// Takes the received requests, without the gateway's own requests for keys.
     pub fn received(&self) -> Vec<Received> {
         std::mem::take(&mut *self.shared.received.lock().unwrap())
     }
@@ -142,7 +142,7 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) {
             let _ = shared.held.subscribe().wait_for(|held| !held).await;
             answer
         };
-        // Nothing to answer means: hang up.
+        // An empty response closes the connection.
         let closes = broken || (shared.closes.load(Ordering::Relaxed) && !is_for_keys);
         if answer.is_empty() || stream.write_all(&answer).await.is_err() || closes {
             return;
@@ -156,7 +156,7 @@ fn written(request: &Received, (status, body): (u16, String)) -> Vec<u8> {
     if request.line().starts_with("HEAD ") { head.into_bytes() } else { [head, body].concat().into_bytes() }
 }
 
-/// Reads one request and how many bytes it took.
+/// Reads one request, and returns it with its length in bytes.
 async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Received, usize)> {
     let end = loop {
         if let Some(end) = find(buffer, b"\r\n\r\n") {
@@ -226,7 +226,7 @@ fn chunk_size(text: &str) -> Option<usize> {
     (digits && !text.is_empty()).then(|| usize::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// What in a head is not strict HTTP/1.1 (RFC 9112), read by somebody who repairs nothing.
+/// The violation of HTTP/1.1 (RFC 9112) in a head. The parser is strict.
 fn fault(head: &[u8]) -> Option<String> {
     let Ok(text) = std::str::from_utf8(head) else { return Some("bytes that are not UTF-8".into()) };
     let lines: Vec<&str> = text.trim_end_matches("\r\n").split("\r\n").collect();

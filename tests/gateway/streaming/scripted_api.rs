@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Listens until it is dropped. Requests for keys are answered by itself.
+/// Listens until it is dropped. Requests for keys get the key set.
 pub struct ScriptedApi {
     pub address: SocketAddr,
     requests: mpsc::UnboundedReceiver<Exchange>,
@@ -19,7 +19,7 @@ pub struct ScriptedApi {
 /// A request whose head has arrived.
 pub struct Exchange {
     pub head: String,
-    /// What came of its body so far, as on the wire.
+    /// The received part of its body, with its framing.
     pub body: Vec<u8>,
     pub stream: TcpStream,
 }
@@ -41,7 +41,7 @@ impl ScriptedApi {
         self.requests.recv().await.unwrap()
     }
 
-    /// How many more requests have arrived.
+    /// The number of further requests.
     pub fn further(&mut self) -> usize {
         std::iter::from_fn(|| self.requests.try_recv().ok()).count()
     }
@@ -58,7 +58,7 @@ impl Exchange {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Reads until this has come of the body.
+    /// Reads until the body contains this text.
     pub async fn read_until(&mut self, wanted: &str) {
         while !String::from_utf8_lossy(&self.body).contains(wanted) {
             assert_ne!(self.stream.read_buf(&mut self.body).await.unwrap(), 0, "the request broke off");
@@ -85,10 +85,10 @@ async fn receive(mut stream: TcpStream, jwks: String, hand_over: mpsc::Unbounded
     let head = String::from_utf8(bytes).unwrap();
     if head.contains("/jwk") {
         let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{jwks}", jwks.len());
-        // Whoever asked may be gone.
+        // The client may have closed the connection.
         let _ = stream.write_all(answer.as_bytes()).await;
         return;
     }
-    // The test may be over.
+    // The test may have ended.
     let _ = hand_over.send(Exchange { head, body, stream });
 }

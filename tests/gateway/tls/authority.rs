@@ -8,7 +8,7 @@ use std::{
 
 use reqwest::{Certificate, ClientBuilder, Identity};
 
-/// The extensions, so that none depends on how this machine's openssl is configured.
+/// The extensions, so that the certificates do not depend on this machine's openssl configuration.
 const EXTENSIONS: &str = "[req]
 distinguished_name = name
 [name]
@@ -26,7 +26,7 @@ extendedKeyUsage = clientAuth
 subjectAltName = DNS:caller.example
 ";
 
-/// What `openssl ca` needs to keep a list of revoked certificates.
+/// The settings with which `openssl ca` keeps a list of revoked certificates.
 const LISTS: &str = "[ca]
 default_ca = own
 [own]
@@ -38,7 +38,7 @@ crl_extensions = list
 authorityKeyIdentifier = keyid
 ";
 
-/// One that signs; its files live as long as it does.
+/// A certificate authority. Its files are removed when it is dropped.
 pub struct Authority {
     folder: tempfile::TempDir,
     pub certificate: PathBuf,
@@ -72,7 +72,7 @@ impl Authority {
         request(folder, file, "server", &format!("/CN={file}"), &own)
     }
 
-    /// One of several.
+    /// A certificate under another file name.
     pub fn server_named(&self, file: &str) -> Issued {
         let own = ["-CA", text(&self.certificate), "-CAkey", text(&self.private_key)];
         request(self.folder.path(), file, "server", &format!("/CN={file}"), &own)
@@ -91,7 +91,7 @@ impl Authority {
         request(folder, &file, "client", subject, &own)
     }
 
-    /// Its revocation list, PEM, with this certificate as well from now on.
+    /// Revokes this certificate, and returns the revocation list (PEM).
     pub fn revocation_list(&self, revoked: Option<&Issued>) -> PathBuf {
         let folder = self.folder.path();
         if !folder.join("revoked").exists() {
@@ -111,7 +111,7 @@ impl Authority {
         folder.join("list.pem")
     }
 
-    /// A client's settings that trust this authority and no other.
+    /// A client's settings that trust only this authority.
     pub fn trusted(&self) -> ClientBuilder {
         crate::world::install_cryptography();
         let pem = fs::read(&self.certificate).unwrap();
@@ -134,7 +134,7 @@ impl Issued {
         Identity::from_pem(&pem).unwrap()
     }
 
-    /// `[server.tls]` with it.
+    /// `[server.tls]` with this certificate.
     pub fn listener(&self) -> toml::Table {
         let mut table = toml::Table::new();
         table.insert("certificate".into(), text(&self.certificate).into());

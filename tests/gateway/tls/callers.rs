@@ -29,7 +29,7 @@ const SUBJECT: &str = "/C=DE/O=Example, Inc./CN=Zoë's orders";
 const NAME: &str = "URI:spiffe://example.com/oms";
 const OWN_CLIENT: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
 
-/// A gateway with TLS, that knows callers by their certificates too.
+/// A gateway with TLS that also authenticates callers by client certificates.
 struct Fixture {
     authority: Authority,
     clients: Authority,
@@ -64,7 +64,7 @@ impl Fixture {
         Self { authority, clients, world }
     }
 
-    /// A client of each version of HTTP that shows this certificate.
+    /// A client of each version of HTTP with this client certificate.
     fn clients_with(&self, certificate: &Issued) -> [Client; 2] {
         let with = || self.authority.trusted().identity(certificate.identity());
         [with().build().unwrap(), with().http1_only().build().unwrap()]
@@ -99,7 +99,7 @@ async fn client_certificate_authenticates_its_caller() {
             let claims = crate::on_behalf::claims(&world.forwarded("orders.getOrders")[0]);
             assert!(claims.contains(OWN_CLIENT) && claims.contains("sfcc.orders"), "{claims}");
 
-            // Its scopes are those of the gateway's own client, whatever the caller may.
+            // The scopes are those of the gateway's own client, independent of the caller's permissions.
             let catalogs = format!("/product/products/v1/organizations/{ORGANIZATION}/products/1");
             let answer = world.send(certified.get(&client, &catalogs)).await;
             assert_eq!(answer.refusal(), (403, "scope_missing"));
@@ -123,9 +123,9 @@ async fn certificate_of_no_or_several_callers_is_rejected() {
     let (world, clients) = (&certified.world, &certified.clients);
     for certificate in [
         clients.client_named("/CN=nobody", "DNS:nobody.example"),
-        // Both callers at once.
+        // A certificate that matches two callers.
         clients.client_named(SUBJECT, NAME),
-        // A part of the name, another order, another kind.
+        // A part of the name, another order, and another kind of name.
         clients.client_named("/CN=Zoë's orders", "DNS:nobody.example"),
         clients.client_named("/CN=Zoë's orders/O=Example, Inc./C=DE", "DNS:nobody.example"),
         clients.client_named("/CN=nobody", "URI:spiffe://example.com/OMS"),
@@ -171,7 +171,7 @@ async fn authorization_header_takes_precedence_over_certificate() {
             let answer = world.send(request).await;
             assert_eq!(answer.refusal(), refusal, "{}", answer.text());
         }
-        // A shopper behind a certified connection is a shopper.
+        // A shopper token on a connection with a client certificate is treated as a shopper's.
         let answer = world.send(certified.get(&client, &search()).bearer_auth(&shopper)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let forwarded = world.forwarded("shopper-products.getProducts").pop().unwrap();
@@ -202,7 +202,7 @@ async fn resumed_tls_session_keeps_its_caller() {
     }
 }
 
-/// A client that resumes its sessions.
+/// A client that resumes its TLS sessions.
 pub(super) fn connector(
     authority: &Authority,
     certificate: Option<&Issued>,
@@ -228,7 +228,7 @@ async fn ask(connector: &TlsConnector, world: &World) -> (HandshakeKind, String)
     let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", orders());
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // How the other side closes is not what is asked here.
+    // The way in which the gateway closes is not tested here.
     let _ = stream.read_to_end(&mut answer).await;
     (stream.get_ref().1.handshake_kind().unwrap(), String::from_utf8_lossy(&answer).into_owned())
 }
@@ -254,7 +254,7 @@ async fn revoked_certificate_fails_handshake_after_reload() {
     let names = format!("DNS:other.example, {NAME}");
     let (kept, revoked) = (clients.client_named("/CN=kept", &names), clients.client_named("/CN=revoked", &names));
     let ask = async |world: &World, certificate: &Issued| {
-        // A client of its own each time, so that no connection from before is used.
+        // A new client each time, so that no earlier connection is used.
         let client = authority.trusted().identity(certificate.identity()).http1_only().build().unwrap();
         client.get(url(&world.gateway, &orders())).send().await.map(|answer| answer.status().as_u16()).ok()
     };
@@ -267,7 +267,7 @@ async fn revoked_certificate_fails_handshake_after_reload() {
     let answer = without.get(url(&world.gateway, &orders())).send().await.unwrap();
     assert_eq!(answer.status(), 401, "a client without a certificate is served as before");
 
-    // A list that covers no certificate of this authority covers none at all; one that cannot be read changes nothing.
+    // A revocation list of another authority covers no certificate; an unreadable one changes nothing.
     world.gateway.reload(|config| tls(config, listener(&others.revocation_list(None)))).unwrap();
     assert_eq!(ask(&world, &kept).await, None);
     let noise = std::env::temp_dir().join(format!("no-list-{}", std::process::id()));

@@ -27,7 +27,7 @@ impl CountingProxy {
                 count.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     let mut far = TcpStream::connect(target).await.unwrap();
-                    // A side that breaks off ends the other too.
+                    // If one side breaks off, the other is closed too.
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                 });
             }

@@ -67,14 +67,14 @@ impl Files {
     }
 }
 
-/// By another file in its place, as those write who renew certificates.
+/// Replaces a file by a rename, as certificate renewal tools do.
 fn put(from: &Path, to: &Path) {
     let beside = to.with_extension("new");
     fs::copy(from, &beside).unwrap();
     fs::rename(beside, to).unwrap();
 }
 
-/// A gateway of its own process whose listener has these files.
+/// A gateway in a process of its own whose listener has these files.
 struct Fixture {
     simulator: Simulator,
     replica: Replica,
@@ -99,14 +99,14 @@ impl Fixture {
         Self { simulator, replica, files }
     }
 
-    /// SIGHUP, and how it ended: for the `nth` time so.
+    /// Sends SIGHUP, and waits until reloads have had this result `nth` times.
     async fn reload(&self, outcome: &str, nth: usize) {
         self.replica.signal("HUP");
         let line = format!("config_reloads_total{{outcome=\"{outcome}\"}} {nth}");
         eventually("the reload is over", async || metric(&self.replica, &line).await).await;
     }
 
-    /// The certificate that a new connection is shown.
+    /// The server's certificate on a new connection.
     async fn served_certificate(&self, trusted: &Authority) -> io::Result<CertificateDer<'static>> {
         let stream = TcpStream::connect(self.replica.address).await?;
         let stream = connector(trusted, None, &TLS13).connect(name(), stream).await?;
@@ -118,20 +118,20 @@ impl Fixture {
         assert_eq!(shown, CertificateDer::from_pem_file(&issued.certificate).unwrap());
     }
 
-    /// The status of a system operation on a connection of its own; none if there is no answer.
+    /// The status of a system operation on a connection of its own; `None` without a response.
     async fn ask(&self, connector: &TlsConnector) -> Option<String> {
         let stream = TcpStream::connect(self.replica.address).await.unwrap();
         let mut stream = connector.connect(name(), stream).await.ok()?;
         let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", orders());
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = Vec::new();
-        // How the other side closes is not what is asked here.
+        // The way in which the gateway closes is not tested here.
         let _ = stream.read_to_end(&mut answer).await;
         let answer = String::from_utf8(answer).unwrap();
         answer.strip_prefix("HTTP/1.1 ").map(|rest| rest[..3].to_owned())
     }
 
-    /// Everything that was logged, at the end.
+    /// The whole log, after the process has ended.
     fn take_log(mut self) -> String {
         let mut stderr = self.replica.take_stderr();
         self.replica.kill();
@@ -154,14 +154,14 @@ async fn reloaded_certificate_is_used_for_new_connections_and_loses_no_request()
     let url = format!("https://localhost:{}{}", fixture.replica.address.port(), products("?ids=a&siteId=RefArch"));
     let token = fixture.simulator.mint_shopper_token(ShopperTokenSpec::default());
 
-    // Whoever trusts the first authority alone cannot connect any more later; only what is open serves him.
+    // A client that trusts only the first authority cannot connect again later; only its open connections serve it.
     let faithful: Vec<Client> =
         [first.trusted(), first.trusted().http1_only()].map(|client| client.build().unwrap()).into();
     let served = async |client: &Client| client.get(&url).bearer_auth(&token).send().await.unwrap().status();
     for client in &faithful {
         assert_eq!(served(client).await, 200);
     }
-    // Others connect for each request, and trust both.
+    // Other clients open a connection for each request, and trust both authorities.
     let trust = reqwest::Certificate::from_pem(&fs::read(&second.certificate).unwrap()).unwrap();
     let fickle = || first.trusted().tls_certs_merge([trust.clone()]).pool_max_idle_per_host(0).build().unwrap();
     let load = Load::start(fickle, &url, &token);
@@ -203,7 +203,7 @@ async fn unusable_files_keep_current_certificate_and_are_reported() {
         spoil();
         fixture.reload("failed", nth + 1).await;
         fixture.assert_served(&old, &authority).await;
-        // What a directory stands in the way of cannot be renamed.
+        // A file cannot be renamed to the name of a directory.
         let _ = fs::remove_dir(&files.certificate);
         files.put(&old);
         put(&clients.certificate, &files.client_ca);
@@ -230,7 +230,7 @@ async fn certificate_expiry_metric_follows_reload() {
         format!("certificate_expiry_timestamp_seconds{labels} {}\n", not_after(&issued.certificate))
     };
     assert!(metric(&fixture.replica, &line(&old)).await);
-    // An end has no fractions of a second.
+    // The expiry of a certificate has no fractions of a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let new = authority.server_named("second");
     fixture.files.put(&new);
@@ -257,7 +257,7 @@ async fn reloaded_client_authorities_apply_to_new_connections() {
     let (authority, before, after) = (Authority::new(), Authority::new(), Authority::new());
     let fixture = Fixture::start(&authority.server(), &before).await;
     let [of_before, of_after] = [&before, &after].map(|clients| clients.client_named("/CN=orders", NAME));
-    // They resume what they can, as clients do: who was verified once must be verified again.
+    // Clients resume TLS sessions where they can. The gateway must verify their certificates again.
     let versions: [&'static SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     let clients = versions.map(|version| {
         let client = |issued| Arc::new(connector(&authority, Some(issued), version));

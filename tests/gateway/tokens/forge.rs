@@ -16,25 +16,25 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// The order of P-256: the first number that is no valid r or s.
+/// The order of P-256: the smallest number that is no valid r or s.
 pub const ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
     0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
-/// A P-256 key that signs tokens, and the id it gives itself.
+/// A P-256 key that signs tokens, and its key id.
 pub struct Forge {
     pkcs8: Vec<u8>,
     pub kid: String,
 }
 
 impl Forge {
-    /// With SLAS's own current key: what it signs is genuine, whatever it says.
+    /// A forge with SLAS's current key: its signatures are genuine for any claims.
     pub fn with_slas_key(world: &World) -> Self {
         Self { pkcs8: der(&world.simulator.slas_private_key_pem()), kid: world.simulator.slas_kid() }
     }
 
-    /// With a key of its own, under the id of SLAS's.
+    /// A forge with a key of its own, under the key id of SLAS.
     pub fn with_foreign_key(world: &World) -> Self {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         Self { pkcs8: pkcs8.as_ref().to_vec(), kid: world.simulator.slas_kid() }
@@ -61,7 +61,7 @@ impl Forge {
         self.sign(&self.header().to_string(), &claims.to_string())
     }
 
-    /// A signature in ASN.1, as everybody but JOSE writes them.
+    /// A signature in ASN.1 DER, which JOSE does not use.
     pub fn asn1_signature(&self, input: &str) -> Vec<u8> {
         self.signature(&ECDSA_P256_SHA256_ASN1_SIGNING, input)
     }
@@ -71,7 +71,7 @@ impl Forge {
         self.pair(&ECDSA_P256_SHA256_FIXED_SIGNING).public_key().as_ref().to_vec()
     }
 
-    /// The public key as X.509 has it.
+    /// The public key in the format of X.509 (SubjectPublicKeyInfo).
     pub fn spki(&self) -> Vec<u8> {
         // SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } in front of the point.
         const BEFORE_POINT: [u8; 26] = [
@@ -121,7 +121,7 @@ pub fn changed(mut document: Value, name: &str, value: Value) -> Value {
     document
 }
 
-/// What is signed: header and claims, encoded.
+/// The signing input: header and claims, encoded.
 pub fn input(header: &str, claims: &str) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
 }
@@ -165,7 +165,7 @@ pub fn account_manager_token(world: &World, header: &Value, claims: &Value) -> S
     with_signature(&input, &signature)
 }
 
-/// The same signature with `n - s` for `s`: just as genuine, and other bytes.
+/// The same signature with `n - s` for `s`, which is valid too.
 pub fn with_negated_s(token: &str) -> String {
     let (input, signature) = token.rsplit_once('.').unwrap();
     let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();

@@ -13,7 +13,7 @@ fn status(code: u16, body: Option<String>) -> Effect {
     Effect::Status { code, retry_after: None, body }
 }
 
-/// A token that names a key which nobody published: verifying it takes a look at the key set.
+/// A token with an unknown key id. Its verification fetches the key set.
 fn of_unknown_key(world: &World) -> String {
     world.mint(|spec| spec.kid = Some("unknown".into()))
 }
@@ -30,14 +30,14 @@ async fn first_token_of_new_key_is_accepted() {
     assert_eq!(present(&world, &first).await.refusal(), (200, "none"));
     world.simulator.clear_ledger();
 
-    // The next key is published before its time: nothing has to be fetched.
+    // SLAS publishes its next key in advance, so no fetch is necessary.
     world.simulator.rotate_keys();
     let second = world.mint(|_| {});
     assert_eq!(present(&world, &second).await.refusal(), (200, "none"));
     assert_eq!(world.simulator.count("slas", "jwks"), 0);
     assert_eq!(present(&world, &first).await.refusal(), (200, "none"), "a token of the past key");
 
-    // This one was not published when the keys were fetched: one fetch, for whoever waits.
+    // This key was not published at the last fetch: one fetch serves all waiting requests.
     world.simulator.rotate_keys();
     let third = world.mint(|_| {});
     let waiting = (0..20).map(|_| present(&world, &third));
@@ -46,7 +46,7 @@ async fn first_token_of_new_key_is_accepted() {
     }
     assert_eq!(world.simulator.count("slas", "jwks"), 1);
 
-    // The first key is not published any more, so what it signed is worth nothing, remembered or not.
+    // SLAS no longer publishes the first key, so its tokens are rejected, even cached ones.
     assert_eq!(present(&world, &first).await.refusal(), INVALID);
     assert_eq!(present(&world, &second).await.refusal(), (200, "none"));
     assert_eq!(world.simulator.count("slas", "jwks"), 1, "one fetch in 30 seconds");
@@ -91,7 +91,7 @@ async fn invalid_key_set_never_replaces_a_valid_one() {
             status(200, Some(json!({"keys": [good, twin]}).to_string()))
         }),
     ] {
-        // A gateway of its own, because each asks once in 30 seconds.
+        // A new gateway, because each one fetches at most once in 30 seconds.
         let gateway = Gateway::start(&world.simulator.url(), |_| {}).await;
         let world = SecondGateway { world: &world, gateway };
         eventually("the gateway is ready", async || world.is_ready().await).await;
@@ -158,7 +158,7 @@ async fn gateway_starts_while_slas_is_down_and_is_ready_after_recovery() {
         assert_eq!(answer.header("retry-after"), Some("5"));
         assert!(answer.header("www-authenticate").is_none());
     }
-    // What can be told without keys is told.
+    // Errors that need no key are reported.
     assert_eq!(present(&world, &Forge::with_foreign_key(&world).header_with("a", 1.into())).await.refusal(), INVALID);
     let missing = world.send(world.get(&crate::world::products("?ids=a&siteId=RefArch"))).await;
     assert_eq!(missing.refusal(), (401, "token_missing"));

@@ -28,8 +28,8 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|place| u8::from_str_radix(&hex[place..place + 2], 16).unwrap()).collect()
 }
 
-/// Whether the signature of a compact JWS is genuine, as the gateway reads it. The payloads of the
-/// vectors are no claims: that they are refused for this tells that the signature was not.
+/// Whether the gateway accepts the signature of a compact JWS. The payloads of the vectors are no claims: a
+/// rejection for this reason shows that the signature was accepted.
 fn is_genuine(token: &str, key: &VerifyingKey, algorithm: Algorithm) -> bool {
     match UnverifiedToken::parse(token, algorithm).map(|unverified| unverified.verify::<Vec<Value>>(key)) {
         Ok(Ok(_)) | Ok(Err(VerifyError::Malformed(ParseError::InvalidClaims))) => true,
@@ -62,7 +62,7 @@ fn published_jws_vectors_pass() {
         let algorithm = jwk["alg"].as_str().unwrap().parse().unwrap();
         let key = key(jwk);
         for (comment, token, valid) in cases {
-            // An empty payload is a good JWS and no token.
+            // An empty payload is a valid JWS and no token.
             let valid = valid && !token.contains("..");
             assert_eq!(is_genuine(&token, &key, algorithm), valid, "{comment}: {token}");
             seen[usize::from(valid)] += 1;
