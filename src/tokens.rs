@@ -4,11 +4,12 @@
 //! - `on_behalf`: shopper tokens that trusted systems obtain (TSOB)
 //! - `system`: system tokens of Account Manager
 //! - `slas_budget`, `slas_window`, `health_probe`: limits and health of SLAS, shared by all replicas
-//! - `single_flight`, `retry`: concurrency helpers
+//! - `single_flight`, `polling`, `background_retry`: concurrency helpers
 
+mod background_retry;
 pub mod health_probe;
 pub mod on_behalf;
-mod retry;
+mod polling;
 pub mod sessions;
 pub mod single_flight;
 pub mod slas_budget;

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 
 use super::{
-    retry::poll_until,
+    polling::poll_until,
     sessions::{CachedSession, ReadyToken, SessionError, Sessions},
     single_flight::{FlightRole, SingleFlight},
     slas_window::ON_BEHALF,

@@ -16,7 +16,7 @@ use crate::{
     config::SlasClient,
     store::{Epoch, LookupResult, Revocation, RevocationKey, RevocationTarget, Session, SessionStore, StoreError},
     time::unix_now,
-    tokens::retry::{RetrySchedule, retry_in_background},
+    tokens::background_retry::{RetrySchedule, retry_in_background},
     types::{CustomerId, OrganizationId, SiteId},
     verify::shopper_token::VerifiedToken,
 };

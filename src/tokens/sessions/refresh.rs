@@ -24,7 +24,8 @@ use crate::{
     store::{CasResult, FencingToken, LockResult, LookupResult, RevocationTarget, Session, StoreError},
     time::unix_now,
     tokens::{
-        retry::{RetrySchedule, poll_until, retry_in_background},
+        background_retry::{RetrySchedule, retry_in_background},
+        polling::poll_until,
         single_flight::FlightRole,
     },
     verify::shopper_token::TokenError,

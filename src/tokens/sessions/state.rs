@@ -24,7 +24,7 @@ use crate::{
     },
     time::unix_now,
     tokens::{
-        retry::{RetrySchedule, retry_in_background},
+        background_retry::{RetrySchedule, retry_in_background},
         single_flight::SingleFlight,
     },
     types::{ByOrganization, OrganizationId, SiteId},
