@@ -5,8 +5,8 @@
 //! `restart` passes the listening sockets to another process, and `signals` triggers both.
 
 mod build;
+mod build_commit;
 mod certificate_files;
-mod commit;
 mod error;
 pub mod process;
 mod reload;
@@ -39,7 +39,7 @@ use tokio::{sync::watch, task::JoinSet};
 use self::restart::{InheritedSockets, Predecessor};
 pub use self::{
     build::{TenantWithKeyRings, build_session_store, build_tenants},
-    commit::COMMIT,
+    build_commit::COMMIT,
     error::AppError,
     reload::Reloader,
     signals::StopReason,

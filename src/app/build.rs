@@ -6,8 +6,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    AppError, certificate_files,
-    commit::COMMIT,
+    AppError,
+    build_commit::COMMIT,
+    certificate_files,
     trust_anchors::{ApiTrustAnchors, TrustAnchors},
     validate::{build_policy, low_priority_diagnostics},
 };

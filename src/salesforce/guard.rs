@@ -7,7 +7,7 @@
 
 mod call;
 mod circuit_breaker;
-mod lease;
+mod permit_lease;
 mod rate_limit;
 mod retry_budget;
 
@@ -28,7 +28,7 @@ use self::{
 };
 pub use self::{
     call::{AdmitError, Outcome, Priority, Sender},
-    lease::PermitLease,
+    permit_lease::PermitLease,
 };
 use crate::{observability::metrics::Metrics, ratelimit::TokenBucket};
 
