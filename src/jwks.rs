@@ -4,28 +4,32 @@
 //! than `keys.max_age` verifies nothing.
 //!
 //! - `key_ring`: the active key set of one issuer, and its fetches
-//! - `search`: the lookup of a token's key, which may cause a fetch
+//! - `key_lookup`: finds a token's key, which may cause a fetch
 //! - `refresher`: the background task that restores and refreshes the key set
 //! - `refetch_policy`: whether an unknown key id is a reason to fetch
+//! - `unknown_kids`: the negative cache of key ids that no key set has
 //! - `fetch_limit`: the rate limit of fetches, shared by all replicas
-//! - `persistence`, `file_store`: copies of key sets that outlive the process
+//! - `persistent_cache`, `cache_directory`: copies of key sets that outlive the process
 //! - `key_set`: one parsed JWKS
+//! - `fetched_at`: the time of a fetch, and so the age of a key set
 //! - `issuer`: SLAS or Account Manager
 
+mod cache_directory;
 mod fetch_limit;
-mod file_store;
+mod fetched_at;
 mod issuer;
+mod key_lookup;
 mod key_ring;
 mod key_set;
-mod persistence;
+mod persistent_cache;
 mod refetch_policy;
 mod refresher;
-mod search;
+mod unknown_kids;
 
-pub use file_store::{FileStore, FileStoreError};
+pub use cache_directory::{CacheDirectory, CacheDirectoryError};
 pub use issuer::Issuer;
+pub use key_lookup::{Key, KeyError};
 pub use key_ring::KeyRing;
 pub use key_set::count_usable_keys;
-pub use persistence::JwksPersistence;
+pub use persistent_cache::JwksPersistence;
 pub use refetch_policy::TokenOrigin;
-pub use search::{Key, KeyError};

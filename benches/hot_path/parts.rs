@@ -53,7 +53,7 @@ impl Parts {
             || Transport::new(&settings.timeouts, &tenant.api, &[], Arc::clone(&guard), Arc::clone(&metrics)).unwrap();
         let slas = Slas::new(transport(), &tenant.api, &tenant.organization);
         let store = Arc::new(MemoryStore::new(capacity));
-        let persistence = JwksPersistence { store, file_store: None, max_age: settings.keys.max_age };
+        let persistence = JwksPersistence { store, directory: None, max_age: settings.keys.max_age };
         let ring =
             KeyRing::new(Issuer::Slas(slas.clone()), tenant.organization.as_str(), &persistence, Arc::clone(&metrics));
         tokio::spawn(Arc::clone(&ring).run_refresher());

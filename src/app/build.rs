@@ -32,7 +32,7 @@ use crate::{
         upstream_auth::UpstreamAuth,
     },
     host::url_without_root_dot,
-    jwks::{FileStore, Issuer, JwksPersistence, KeyRing},
+    jwks::{CacheDirectory, Issuer, JwksPersistence, KeyRing},
     observability::{
         audit::AuditLog,
         deprecated_usage::{DeprecatedUsage, Endpoint},
@@ -269,7 +269,7 @@ pub type TenantWithKeyRings = (Tenant, Vec<Arc<KeyRing>>);
 pub fn build_tenants(settings: &Settings) -> Result<Vec<TenantWithKeyRings>, AppError> {
     let process = ProcessState::new()?;
     let persistence =
-        JwksPersistence { store: Arc::new(MemoryStore::new(1)), file_store: None, max_age: settings.keys.max_age };
+        JwksPersistence { store: Arc::new(MemoryStore::new(1)), directory: None, max_age: settings.keys.max_age };
     let trust = TrustAnchors::default();
     let of = |tenant| {
         let of_api = trust.of_api(tenant)?;
@@ -302,11 +302,11 @@ fn build_jwks_persistence(
     before: Option<&Components>,
 ) -> Result<JwksPersistence, AppError> {
     let store = build_store(settings, metrics, before)?;
-    let file_store = match before.filter(|before| before.settings.keys.jwks_cache_dir == settings.keys.jwks_cache_dir) {
-        Some(before) => before.carried.persistence.file_store.clone(),
-        None => settings.keys.jwks_cache_dir.as_deref().map(FileStore::open).transpose()?.map(Arc::new),
+    let directory = match before.filter(|before| before.settings.keys.jwks_cache_dir == settings.keys.jwks_cache_dir) {
+        Some(before) => before.carried.persistence.directory.clone(),
+        None => settings.keys.jwks_cache_dir.as_deref().map(CacheDirectory::open).transpose()?.map(Arc::new),
     };
-    Ok(JwksPersistence { store, file_store, max_age: settings.keys.max_age })
+    Ok(JwksPersistence { store, directory, max_age: settings.keys.max_age })
 }
 
 /// The store of the configuration. An unchanged store is carried over, and so are sessions in memory.

@@ -6,7 +6,7 @@ use crate::{
     certificates::FileError,
     config::Diagnostic,
     gateway::policy::TableError,
-    jwks::FileStoreError,
+    jwks::CacheDirectoryError,
     salesforce::transport::TransportSetupError,
     server::{UpstreamError, tls::TlsFileError},
     store::redis::RedisConfigError,
@@ -74,7 +74,7 @@ pub enum AppError {
     Randomness(#[from] aws_lc_rs::error::Unspecified),
     /// The directory of the key set cache cannot be used.
     #[error("keys.jwks_cache_dir: {0}")]
-    Keys(#[from] FileStoreError),
+    Keys(#[from] CacheDirectoryError),
     /// A metric is registered twice. Tests check that this cannot happen.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -17,14 +17,16 @@ use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::{
     fetch_limit::{FetchLimit, FetchPurpose},
+    fetched_at::FetchedAt,
     issuer::Issuer,
-    key_set::{FetchedAt, KeySet},
-    persistence::{JwksCache, JwksPersistence},
-    refetch_policy::{RefetchPolicy, UnknownKidCache},
+    key_set::KeySet,
+    persistent_cache::{JwksCache, JwksPersistence},
+    refetch_policy::RefetchPolicy,
+    unknown_kids::UnknownKidCache,
 };
 use crate::{correlation, observability::metrics::Metrics, salesforce::error::SalesforceError};
 
-/// Maximum requests that wait for a search.
+/// Maximum requests that wait for the fetch of an unknown key id.
 const MAX_WAITING_REQUESTS: usize = 256;
 /// The longest pause after a 429. A 429 without `Retry-After` causes no pause beyond the fetch limit.
 const MAX_RATE_LIMIT_PAUSE: Duration = Duration::from_secs(300);

@@ -1,13 +1,9 @@
-//! One parsed JWKS (RFC 7517): its usable keys, and the time of its fetch.
+//! One parsed JWKS (RFC 7517): its usable keys.
 //!
 //! An empty, unreadable or oversized document is no key set, so it never replaces a working one. A key that is ambiguous,
 //! malformed, oversized, of another type or for another use is ignored. An ignored key does not affect the others (RFC 7517, 5).
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jsonwebtoken::{
     Algorithm,
@@ -17,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::issuer::Issuer;
-use crate::{jwt::VerifyingKey, salesforce::json::without_byte_order_mark, time::unix_now_ms};
+use crate::{jwt::VerifyingKey, salesforce::json::without_byte_order_mark};
 
 /// Maximum usable keys of a set. SLAS publishes three.
 const MAX_KEYS: usize = 100;
@@ -27,8 +23,6 @@ const MAX_KEY_BYTES: usize = 4 * 1024;
 const MAX_KID_BYTES: usize = 256;
 /// The members of a key that the gateway reads (RFC 7517, 4; RFC 7518, 6). All others are ignored, whatever their form.
 const MEMBERS: [&str; 10] = ["kty", "kid", "use", "key_ops", "alg", "crv", "x", "y", "n", "e"];
-/// The furthest future, in ms, in which a persisted fetch may lie: the clock may have been set back since then.
-const MAX_CLOCK_SETBACK_MS: u64 = 2 * 60 * 60 * 1000;
 
 /// The number of keys in a JWKS document that can verify this issuer's tokens.
 #[must_use]
@@ -146,37 +140,6 @@ fn is_for_algorithm(jwk: &Jwk, algorithm: Algorithm) -> bool {
     };
     let has_algorithm = jwk.common.key_algorithm.is_none_or(|own| own.to_string() == name);
     is_for_signatures && has_key_type && has_algorithm
-}
-
-/// The time at which a key set was fetched from its issuer. Within a process the age is measured by the monotonic clock.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FetchedAt {
-    /// Milliseconds since 1970: two replicas may fetch within one second.
-    pub(super) unix_ms: u64,
-    age: Duration,
-    since: Instant,
-}
-
-impl FetchedAt {
-    pub(super) fn now() -> Self {
-        Self { unix_ms: unix_now_ms(), age: Duration::ZERO, since: Instant::now() }
-    }
-
-    /// A fetch of another process, which keeps its age. `None` if it lies in the future.
-    pub(super) fn from_unix_ms(unix_ms: u64) -> Option<Self> {
-        let now = unix_now_ms();
-        let age = Duration::from_millis(now.saturating_sub(unix_ms));
-        (unix_ms <= now.saturating_add(MAX_CLOCK_SETBACK_MS)).then(|| Self { unix_ms, age, since: Instant::now() })
-    }
-
-    /// Seconds since 1970.
-    pub(super) fn unix_seconds(&self) -> u64 {
-        self.unix_ms / 1000
-    }
-
-    pub(super) fn age(&self) -> Duration {
-        self.age + self.since.elapsed()
-    }
 }
 
 #[cfg(test)]
@@ -322,15 +285,6 @@ mod tests {
         for kid in ["", "unknown", "ffff-00.99", "fff-000.9", "ffff_00.9", "ffff-00.\u{e9}"] {
             assert!(!set.has_similar_kid(kid), "{kid}");
         }
-    }
-
-    #[test]
-    fn restored_fetch_keeps_its_age() {
-        let now = unix_now_ms();
-        assert!(FetchedAt::from_unix_ms(now - 100_000).unwrap().age() >= Duration::from_secs(100));
-        assert!(FetchedAt::from_unix_ms(now + MAX_CLOCK_SETBACK_MS).is_some());
-        assert!(FetchedAt::from_unix_ms(now + MAX_CLOCK_SETBACK_MS + 60_000).is_none());
-        assert!(FetchedAt::from_unix_ms(u64::MAX).is_none());
     }
 
     /// Keys that other implementations accepted wrongly: see `tests/vectors/README.md`.

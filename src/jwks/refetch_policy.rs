@@ -9,14 +9,12 @@
 //!   two fetches per minute.
 //! - A token that the issuer returned to the gateway over a verified connection proves a rotation. These fetches have a limit of
 //!   their own, which no client can use up.
-//! - A key id that was not in a fetched set causes no fetch for 30 seconds, doubled each time up to ten minutes.
+//! - A key id in the negative cache (`unknown_kids`) causes no fetch.
 //!
 //! An attacker who sends made-up key ids can use up the reserve. A newly rotated key is then accepted within 30 seconds, and
 //! at once when a login or refresh through the gateway returns a token of that key.
 
 use std::time::{Duration, Instant};
-
-use quick_cache::sync::Cache;
 
 use crate::ratelimit::{BucketConfig, TokenBucket};
 
@@ -24,13 +22,6 @@ use crate::ratelimit::{BucketConfig, TokenBucket};
 const CLIENT_FETCHES: BucketConfig = BucketConfig { capacity: 2, refill_interval: Duration::from_secs(30) };
 /// Fetches caused by tokens that the issuer returned to the gateway: one in two seconds.
 const ISSUER_FETCHES: BucketConfig = BucketConfig { capacity: 1, refill_interval: Duration::from_secs(2) };
-/// The time for which an unknown key id causes no fetch, the first time and at most.
-const UNKNOWN_KID_TTL: Duration = Duration::from_secs(30);
-const MAX_UNKNOWN_KID_TTL: Duration = Duration::from_secs(600);
-/// How often [`UNKNOWN_KID_TTL`] is doubled at most.
-const MAX_DOUBLINGS: u32 = 4;
-/// Maximum unknown key ids. Clients choose them, so they evict each other.
-const MAX_UNKNOWN_KIDS: usize = 1000;
 
 /// The origin of a token whose key is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,34 +62,6 @@ impl RefetchPolicy {
                 self.client_fetches.try_acquire(CLIENT_FETCHES.with_reserve(reserve), 1, now).is_ok()
             }
         }
-    }
-}
-
-/// The negative cache of key ids: absent from a fetched set, or removed from it.
-#[derive(Debug)]
-pub(super) struct UnknownKidCache(Cache<String, UnknownKid>);
-
-#[derive(Debug, Clone, Copy)]
-struct UnknownKid {
-    doublings: u32,
-    expires_at: Instant,
-}
-
-impl UnknownKidCache {
-    pub(super) fn new() -> Self {
-        Self(Cache::new(MAX_UNKNOWN_KIDS))
-    }
-
-    /// Whether the key id is known to be absent.
-    pub(super) fn contains(&self, kid: &str, now: Instant) -> bool {
-        self.0.get(kid).is_some_and(|unknown| unknown.expires_at > now)
-    }
-
-    /// Records that a set that was just fetched has no such key.
-    pub(super) fn insert(&self, kid: &str, now: Instant) {
-        let doublings = self.0.get(kid).map_or(0, |unknown| (unknown.doublings + 1).min(MAX_DOUBLINGS + 1));
-        let ttl = (UNKNOWN_KID_TTL * 2_u32.pow(doublings)).min(MAX_UNKNOWN_KID_TTL);
-        self.0.insert(kid.to_owned(), UnknownKid { doublings, expires_at: now + ttl });
     }
 }
 
@@ -146,25 +109,5 @@ mod tests {
     #[test]
     fn token_of_another_issuer_causes_no_fetch() {
         assert!(!RefetchPolicy::default().try_acquire(TokenOrigin::OtherIssuer, true, false, Instant::now()));
-    }
-
-    #[test]
-    fn unknown_kid_causes_fetches_ever_more_rarely() {
-        let (unknown, start) = (UnknownKidCache::new(), Instant::now());
-        assert!(!unknown.contains("a", start));
-        for ttl in [30, 60, 120, 240, 480, 600, 600] {
-            unknown.insert("a", start);
-            assert!(unknown.contains("a", start + seconds(ttl - 1)) && !unknown.contains("a", start + seconds(ttl)));
-        }
-        assert!(!unknown.contains("b", start));
-    }
-
-    #[test]
-    fn unknown_kid_flood_is_bounded() {
-        let unknown = UnknownKidCache::new();
-        for kid in 0..10 * MAX_UNKNOWN_KIDS {
-            unknown.insert(&kid.to_string(), Instant::now());
-        }
-        assert!(unknown.0.len() <= MAX_UNKNOWN_KIDS);
     }
 }

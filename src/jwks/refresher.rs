@@ -53,7 +53,7 @@ impl KeyRing {
     async fn restore(&self) {
         let _state = self.fetch_state.lock().await;
         for (location, persisted) in
-            [("file", self.cache.load_from_file().await), ("store", self.cache.load_from_store().await)]
+            [("file", self.cache.load_from_directory().await), ("store", self.cache.load_from_store().await)]
         {
             if self.activate_persisted(persisted) {
                 let age_seconds = self.age().unwrap_or_default().as_secs();

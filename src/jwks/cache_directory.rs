@@ -18,11 +18,11 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// A directory that only this process's user, or root, can change.
 #[derive(Debug)]
-pub struct FileStore(PathBuf);
+pub struct CacheDirectory(PathBuf);
 
 /// An error of a directory or one of its files.
 #[derive(Debug, thiserror::Error)]
-pub enum FileStoreError {
+pub enum CacheDirectoryError {
     /// Another user could have changed it, or it is not a directory.
     #[error("{0}")]
     Untrusted(String),
@@ -36,24 +36,24 @@ pub enum FileStoreError {
     },
 }
 
-impl FileStore {
+impl CacheDirectory {
     /// Opens a directory. Creates it with mode 0700 if it does not exist.
     ///
     /// # Errors
-    /// [`FileStoreError::Untrusted`] if another user can change it, [`FileStoreError::Io`] if it cannot be created.
-    pub fn open(path: &Path) -> Result<Self, FileStoreError> {
+    /// [`CacheDirectoryError::Untrusted`] if another user can change it, [`CacheDirectoryError::Io`] if it cannot be created.
+    pub fn open(path: &Path) -> Result<Self, CacheDirectoryError> {
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(source) => return Err(io_error(path, source)),
         }
-        ensure_trusted_dir(path).map_err(FileStoreError::Untrusted)?;
+        ensure_trusted_dir(path).map_err(CacheDirectoryError::Untrusted)?;
         Ok(Self(path.to_owned()))
     }
 
     /// The contents of a file. `None` if it does not exist.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FileStoreError> {
-        ensure_trusted_dir(&self.0).map_err(FileStoreError::Untrusted)?;
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, CacheDirectoryError> {
+        ensure_trusted_dir(&self.0).map_err(CacheDirectoryError::Untrusted)?;
         let path = self.0.join(name);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -62,7 +62,7 @@ impl FileStore {
         };
         // The permissions of the opened file: by now the name may refer to another one.
         let metadata = file.metadata().map_err(|source| io_error(&path, source))?;
-        ensure_trusted(&path.display().to_string(), &metadata).map_err(FileStoreError::Untrusted)?;
+        ensure_trusted(&path.display().to_string(), &metadata).map_err(CacheDirectoryError::Untrusted)?;
         let mut bytes = Vec::new();
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|source| io_error(&path, source))?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -72,8 +72,8 @@ impl FileStore {
     }
 
     /// Replaces a file. After a crash the old or the new contents are there, complete.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), FileStoreError> {
-        ensure_trusted_dir(&self.0).map_err(FileStoreError::Untrusted)?;
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CacheDirectoryError> {
+        ensure_trusted_dir(&self.0).map_err(CacheDirectoryError::Untrusted)?;
         let temporary = self.0.join(format!(".{name}.{}", process::id()));
         let replace = || {
             match fs::remove_file(&temporary) {
@@ -94,8 +94,8 @@ impl FileStore {
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> FileStoreError {
-    FileStoreError::Io { path: path.display().to_string(), source }
+fn io_error(path: &Path, source: io::Error) -> CacheDirectoryError {
+    CacheDirectoryError::Io { path: path.display().to_string(), source }
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
     fn file_is_written_for_its_owner_only_and_read_back() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("keys");
-        let store = FileStore::open(&path).unwrap();
+        let store = CacheDirectory::open(&path).unwrap();
         assert_eq!(mode(&path), 0o700);
         assert!(store.read("a").unwrap().is_none());
         for bytes in [b"first".as_slice(), b"second"] {
@@ -130,12 +130,12 @@ mod tests {
     #[test]
     fn path_that_others_can_write_is_rejected_with_the_reason() {
         let parent = tempfile::tempdir().unwrap();
-        let store = FileStore::open(parent.path()).unwrap();
+        let store = CacheDirectory::open(parent.path()).unwrap();
         store.write("a", b"genuine").unwrap();
         for forbidden in [0o777, 0o720, 0o702, 0o1777] {
             chmod(parent.path(), forbidden);
             for error in [
-                FileStore::open(parent.path()).unwrap_err(),
+                CacheDirectory::open(parent.path()).unwrap_err(),
                 store.read("a").unwrap_err(),
                 store.write("a", b"new").unwrap_err(),
             ] {
@@ -152,14 +152,14 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(FileStore::open(&file).unwrap_err().to_string().ends_with("is not a directory"));
-        assert!(FileStore::open(&parent.path().join("missing/keys")).is_err());
+        assert!(CacheDirectory::open(&file).unwrap_err().to_string().ends_with("is not a directory"));
+        assert!(CacheDirectory::open(&parent.path().join("missing/keys")).is_err());
     }
 
     #[test]
     fn oversized_file_is_rejected() {
         let parent = tempfile::tempdir().unwrap();
-        let store = FileStore::open(parent.path()).unwrap();
+        let store = CacheDirectory::open(parent.path()).unwrap();
         store.write("a", &vec![b' '; 1024 * 1024 + 1]).unwrap();
         assert!(store.read("a").is_err());
     }

@@ -1,4 +1,4 @@
-//! The lookup of a token's key by its key id.
+//! Finds a token's key by its key id.
 //!
 //! A key of the active set is returned at once. An unknown key id may cause a fetch, which all requests with unknown key ids
 //! wait for together. The fetch runs in a task of its own, so a client that disconnects does not abort it.
@@ -72,12 +72,12 @@ impl KeyRing {
             return Err(KeyError::Unavailable);
         };
         let (key_ring, wanted) = (Arc::clone(self), kid.to_owned());
-        let search = async move {
-            let result = key_ring.search(&wanted, origin).await;
+        let lookup = async move {
+            let result = key_ring.look_up_or_fetch(&wanted, origin).await;
             drop(permit);
             result
         };
-        external_wait::track(tokio::spawn(search.in_current_span())).await.unwrap_or(Err(KeyError::Unavailable))
+        external_wait::track(tokio::spawn(lookup.in_current_span())).await.unwrap_or(Err(KeyError::Unavailable))
     }
 
     fn active_key(&self, kid: &str) -> Option<Key> {
@@ -103,9 +103,10 @@ impl KeyRing {
         self.active().fetched_at.map_or(0, |fetched_at| fetched_at.unix_seconds())
     }
 
-    async fn search(&self, kid: &str, origin: TokenOrigin) -> Result<Key, KeyError> {
+    /// The key from the active set, from another replica's set, or from a fetch, one lookup at a time.
+    async fn look_up_or_fetch(&self, kid: &str, origin: TokenOrigin) -> Result<Key, KeyError> {
         let mut state = self.fetch_state.lock().await;
-        // An earlier search may have answered the question.
+        // An earlier lookup may have answered the question.
         if let Some(key) = self.active_key(kid) {
             return Ok(key);
         }
@@ -171,11 +172,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Timeouts,
-        jwks::{
-            issuer::Issuer,
-            key_set::{FetchedAt, KeySet},
-            persistence::JwksPersistence,
-        },
+        jwks::{fetched_at::FetchedAt, issuer::Issuer, key_set::KeySet, persistent_cache::JwksPersistence},
         observability::metrics::Metrics,
         salesforce::{guard::CallGuard, slas::Slas, transport::Transport},
         store::memory::MemoryStore,
@@ -204,7 +201,7 @@ mod tests {
         let organization: OrganizationId = "f_ecom_zzrf_001".parse().unwrap();
         let slas = Slas::new(transport, &url, &organization);
         let store = Arc::new(MemoryStore::new(1));
-        let persistence = JwksPersistence { store, file_store: None, max_age: Duration::from_secs(60) };
+        let persistence = JwksPersistence { store, directory: None, max_age: Duration::from_secs(60) };
         KeyRing::new(Issuer::Slas(slas), organization.as_str(), &persistence, metrics)
     }
 
@@ -219,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lookups_wait_for_the_first_key_set() {
+    async fn lookup_before_the_first_key_set_waits() {
         let key_ring = key_ring();
         let lookups = ["first", "second"].map(|kid| {
             let key_ring = Arc::clone(&key_ring);
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn key_keeps_its_generation_when_the_set_is_replaced() {
+    async fn key_of_a_replaced_set_is_not_current() {
         let key_ring = key_ring();
         key_ring.activate(key_set(&key_ring, "first"), FetchedAt::now());
         let key = key_ring.key("first", TokenOrigin::OtherIssuer).await.unwrap();

@@ -15,11 +15,7 @@ use std::{
 use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    file_store::FileStore,
-    issuer::Issuer,
-    key_set::{FetchedAt, KeySet},
-};
+use super::{cache_directory::CacheDirectory, fetched_at::FetchedAt, issuer::Issuer, key_set::KeySet};
 use crate::store::SessionStore;
 
 /// The version of the serialized form.
@@ -31,7 +27,7 @@ pub struct JwksPersistence {
     /// The session store, which other replicas may share.
     pub store: Arc<dyn SessionStore>,
     /// The directory `keys.jwks_cache_dir`.
-    pub file_store: Option<Arc<FileStore>>,
+    pub directory: Option<Arc<CacheDirectory>>,
     /// The age from which no key of a set verifies a signature.
     pub max_age: Duration,
 }
@@ -39,7 +35,7 @@ pub struct JwksPersistence {
 impl JwksPersistence {
     /// Whether both are the same places with the same maximum age.
     fn is_same(&self, other: &Self) -> bool {
-        let has_same_directory = match (&self.file_store, &other.file_store) {
+        let has_same_directory = match (&self.directory, &other.directory) {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other),
             (own, other) => own.is_none() && other.is_none(),
         };
@@ -56,7 +52,7 @@ pub(super) struct JwksCache {
     jwks_url: String,
     algorithm: Algorithm,
     is_store_failing: AtomicBool,
-    is_file_failing: AtomicBool,
+    is_directory_failing: AtomicBool,
 }
 
 /// A serialized key set.
@@ -80,7 +76,7 @@ impl JwksCache {
             jwks_url: issuer.jwks_url(),
             algorithm: issuer.algorithm(),
             is_store_failing: AtomicBool::new(false),
-            is_file_failing: AtomicBool::new(false),
+            is_directory_failing: AtomicBool::new(false),
         }
     }
 
@@ -98,20 +94,20 @@ impl JwksCache {
         self.persistence.store.is_shared()
     }
 
-    /// Loads the copy of the directory.
-    pub(super) async fn load_from_file(&self) -> Option<(KeySet, FetchedAt)> {
-        let file_store = Arc::clone(self.persistence.file_store.as_ref()?);
+    /// Loads the copy in the directory.
+    pub(super) async fn load_from_directory(&self) -> Option<(KeySet, FetchedAt)> {
+        let directory = Arc::clone(self.persistence.directory.as_ref()?);
         let name = self.file_name();
-        let read = tokio::task::spawn_blocking(move || file_store.read(&name)).await.ok()?;
+        let read = tokio::task::spawn_blocking(move || directory.read(&name)).await.ok()?;
         let loaded = match read {
             Ok(None) => return None,
             Ok(Some(bytes)) => self.deserialize(&bytes),
             Err(error) => Err(error.to_string()),
         };
-        self.log_transition("file", &self.is_file_failing, loaded)
+        self.log_transition("file", &self.is_directory_failing, loaded)
     }
 
-    /// Loads the copy of the session store.
+    /// Loads the copy in the session store.
     pub(super) async fn load_from_store(&self) -> Option<(KeySet, FetchedAt)> {
         let loaded = match self.persistence.store.get_value(&self.store_key()).await {
             Ok(None) => return None,
@@ -127,12 +123,12 @@ impl JwksCache {
         let ttl = self.persistence.max_age.saturating_sub(fetched_at.age());
         let saved = self.persistence.store.put_value(&self.store_key(), &bytes, ttl).await;
         self.log_transition("store", &self.is_store_failing, saved.map_err(|error| error.to_string()));
-        if let Some(file_store) = self.persistence.file_store.clone() {
+        if let Some(directory) = self.persistence.directory.clone() {
             let name = self.file_name();
-            let written = tokio::task::spawn_blocking(move || file_store.write(&name, &bytes)).await;
+            let written = tokio::task::spawn_blocking(move || directory.write(&name, &bytes)).await;
             let written = written.map_err(|error| error.to_string());
             let written = written.and_then(|written| written.map_err(|error| error.to_string()));
-            self.log_transition("file", &self.is_file_failing, written);
+            self.log_transition("file", &self.is_directory_failing, written);
         }
     }
 
