@@ -25,7 +25,7 @@ use tokio::{
 /// Line that a new process writes when it is ready.
 const READY_LINE: &str = "ready";
 /// Environment variable that makes a new process write [`READY_LINE`].
-const NOTIFY_READY_ENV: &str = "SHOPPER_GATEWAY_NOTIFY_READY";
+const NOTIFY_READY_ENV: &str = "SHOPPER_GATEWAY_TELL_READY";
 /// First file descriptor of socket activation.
 const LISTEN_FDS_START: i32 = 3;
 /// How long a new process may take until it is ready.

@@ -485,7 +485,7 @@ pub(super) struct Log {
     #[schemars(example = &"json")]
     pub(super) format: LogFormat,
     /// File to which the audit log is appended, always as JSON and at any `log.level`. Absent: standard error, with the
-    /// target `shopper_gateway::observability::audit`. SIGHUP reopens the file, for log rotation.
+    /// target `shopper_gateway::audit`. SIGHUP reopens the file, for log rotation.
     #[schemars(with = "Option<value_types::File>", example = &"/var/log/shopper-gateway/audit.jsonl")]
     pub(super) audit_file: Option<PathBuf>,
     /// Key that makes the pseudonyms of shoppers in the audit log: 32 bytes in base64 (`openssl rand -base64 32`), the

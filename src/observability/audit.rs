@@ -20,7 +20,7 @@ use self::refusal_limiter::RefusalLimiter;
 use crate::hex;
 
 /// The target of audit lines.
-pub const TARGET: &str = "shopper_gateway::observability::audit";
+pub const TARGET: &str = "shopper_gateway::audit";
 /// Length of a pseudonym in bytes. A collision within one organization is practically impossible.
 const PSEUDONYM_BYTES: usize = 16;
 /// How often the log reports the number of lines left out.

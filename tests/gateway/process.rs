@@ -1,7 +1,7 @@
 //! The gateway as a process: signals of operators and scripts, log rotation, listeners, the first log line.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -27,10 +27,16 @@ async fn logged(simulator: &Simulator, change: impl FnOnce(&mut toml::Table)) ->
     let mut command = Command::new(BINARY);
     command.env("RUST_LOG", "info").stderr(Stdio::piped());
     let mut replica = Replica::start_by(&mut command, &simulator.url(), change).await;
+    let log = lines_of(replica.take_stderr());
+    (replica, log)
+}
+
+/// The lines of a process's output.
+fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
     let (lines, read) = channel();
-    let stderr = BufReader::new(replica.take_stderr());
-    thread::spawn(move || stderr.lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
-    (replica, read)
+    let output = BufReader::new(output);
+    thread::spawn(move || output.lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
+    read
 }
 
 /// Waits for a line with all of these in it.
@@ -62,6 +68,17 @@ async fn unknown_signals_are_logged_and_ignored() {
     assert_eq!(guest(&Client::builder().no_proxy().build().unwrap(), replica.address).await, 200);
     replica.terminate();
     assert_eq!(replica.wait().await, Some(0));
+}
+
+/// The old process of a restart may be an earlier version: the variable and the line are an interface between versions.
+#[tokio::test]
+async fn new_process_tells_an_earlier_version_that_it_is_ready() {
+    let simulator = simulator().await;
+    let mut command = Command::new(BINARY);
+    command.env("SHOPPER_GATEWAY_TELL_READY", "1");
+    let mut replica = Replica::start_by(&mut command, &simulator.url(), |_| {}).await;
+    let output = lines_of(replica.take_stdout());
+    assert_eq!(output.recv_timeout(Duration::from_secs(20)).as_deref(), Ok("ready"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -44,7 +44,7 @@ impl Replica {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, table.to_string()).unwrap();
-        let process = command.args(["serve", "-c", path.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
+        let process = command.args(["serve", "-c", path.to_str().unwrap()]).stdout(Stdio::piped()).spawn().unwrap();
         let replica = Self { address, admin, process, folder };
         let client = Client::builder().no_proxy().build().unwrap();
         eventually("the replica is ready", async || {
@@ -83,6 +83,11 @@ impl Replica {
     /// Its standard error, if the command piped it.
     pub fn take_stderr(&mut self) -> ChildStderr {
         self.process.stderr.take().unwrap()
+    }
+
+    /// Its standard output.
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.process.stdout.take().unwrap()
     }
 
     /// The path of its configuration.
