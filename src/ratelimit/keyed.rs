@@ -1,8 +1,8 @@
 //! A rate limit per key.
 //!
-//! The number of keys is bounded, because clients choose them. Full buckets are evicted first, then those nearest to full,
-//! so an eviction can only let a request pass. One lock guards all buckets. An eviction costs time in proportion to the
-//! number of keys and frees at least half of them, so its cost per request is constant.
+//! The number of keys is bounded, because clients choose them. Full buckets are evicted once a minute: a full bucket equals
+//! none, and the keys of idle clients do not stay in memory. At the maximum the fuller half is evicted too, so an eviction can
+//! only let a request pass. One lock guards all buckets. An eviction takes time in proportion to the number of keys.
 
 use std::{
     collections::HashMap,
@@ -17,8 +17,8 @@ use super::token_bucket::{BucketConfig, TokenBucket};
 
 /// Maximum keys of a limiter by default.
 const MAX_KEYS: usize = 100_000;
-/// The number of keys from which on full buckets are evicted.
-const MIN_EVICTION_SIZE: usize = 1024;
+/// Time between two evictions of full buckets. The first request after it evicts.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Token buckets by key. A clone shares the buckets.
 ///
@@ -30,8 +30,7 @@ pub struct KeyedRateLimiter<K>(Arc<Mutex<Buckets<K>>>);
 struct Buckets<K> {
     by_key: HashMap<K, TokenBucket>,
     max_keys: usize,
-    /// The number of keys at which the next eviction takes place.
-    eviction_size: usize,
+    next_eviction: Instant,
 }
 
 impl<K: Hash + Eq + Clone> Default for KeyedRateLimiter<K> {
@@ -44,8 +43,8 @@ impl<K: Hash + Eq + Clone> KeyedRateLimiter<K> {
     /// A limiter with a full bucket for every key, which stores at most `max_keys` buckets.
     #[must_use]
     pub fn new(max_keys: usize) -> Self {
-        let eviction_size = MIN_EVICTION_SIZE.min(max_keys);
-        Self(Arc::new(Mutex::new(Buckets { by_key: HashMap::new(), max_keys, eviction_size })))
+        let next_eviction = Instant::now() + EVICTION_INTERVAL;
+        Self(Arc::new(Mutex::new(Buckets { by_key: HashMap::new(), max_keys, next_eviction })))
     }
 
     /// Whether the key's bucket is full.
@@ -100,25 +99,25 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     }
 
     fn update<T>(&mut self, key: &K, now: Instant, change: impl FnOnce(&mut TokenBucket) -> T) -> T {
-        if let Some(bucket) = self.by_key.get_mut(key) {
-            return change(bucket);
-        }
-        if self.by_key.len() >= self.eviction_size {
+        if now >= self.next_eviction || (self.by_key.len() >= self.max_keys && !self.by_key.contains_key(key)) {
             self.evict(now);
         }
         change(self.by_key.entry(key.clone()).or_default())
     }
 
-    /// Evicts the full buckets, and the fuller half if that frees too little.
+    /// Evicts the full buckets, and the fuller half at the maximum if that frees too little. So the next eviction is a minute or
+    /// half of the maximum away.
     fn evict(&mut self, now: Instant) {
+        let is_at_maximum = self.by_key.len() >= self.max_keys;
         self.by_key.retain(|_, bucket| !bucket.is_full(now));
-        if self.eviction_size == self.max_keys && self.by_key.len() > self.max_keys / 2 {
+        if is_at_maximum && self.by_key.len() > self.max_keys / 2 {
             let mut buckets: Vec<TokenBucket> = self.by_key.values().copied().collect();
             let middle = buckets.len() / 2;
             let median = *buckets.select_nth_unstable(middle).1;
             self.by_key.retain(|_, bucket| *bucket > median);
         }
-        self.eviction_size = (self.by_key.len() * 2).max(MIN_EVICTION_SIZE).min(self.max_keys);
+        self.by_key.shrink_to(self.by_key.len() * 2);
+        self.next_eviction = now + EVICTION_INTERVAL;
     }
 }
 
@@ -140,12 +139,27 @@ mod tests {
     }
 
     #[test]
+    fn full_buckets_are_evicted_within_a_minute() {
+        let (limiter, start) = (KeyedRateLimiter::default(), Instant::now());
+        let slow = BucketConfig { refill_interval: Duration::from_secs(120), ..CONFIG };
+        for key in 1..=900 {
+            assert_eq!(limiter.try_acquire_at(&key, CONFIG, 1, start), Ok(()));
+        }
+        assert_eq!(limiter.try_acquire_at(&0, slow, 3, start), Ok(()));
+        assert_eq!(limiter.try_acquire_at(&1, CONFIG, 1, start + Duration::from_secs(61)), Ok(()));
+        let buckets = limiter.0.lock();
+        assert_eq!(buckets.by_key.len(), 2, "the exhausted bucket and the one in use");
+        assert!(buckets.by_key.contains_key(&0) && buckets.by_key.capacity() < 100, "memory is freed");
+    }
+
+    #[test]
     fn full_buckets_are_evicted_before_the_maximum_is_reached() {
         let (limiter, start) = (KeyedRateLimiter::new(1_000_000), Instant::now());
         for key in 0..100_000 {
             assert_eq!(limiter.try_acquire_at(&key, CONFIG, 1, start + Duration::from_millis(key * 10)), Ok(()));
+            // The keys of a minute, and those whose buckets are not full after it.
+            assert!(limiter.0.lock().by_key.len() <= 7_001);
         }
-        assert!(limiter.0.lock().by_key.len() <= 2 * MIN_EVICTION_SIZE);
     }
 
     #[test]
