@@ -1,8 +1,8 @@
 //! The rate limit of a tenant's SLAS calls, shared by all replicas.
 //!
 //! The token bucket is in the store. Each replica leases a twentieth of it at a time, so that one access to the store
-//! serves many calls and no request waits for it. While the store is unavailable, each replica uses a bucket of its own
-//! with a quarter of the limit. Four replicas then stay within the limit.
+//! serves many calls and no request waits for it. While the store is unavailable or slow, each replica uses a bucket of its
+//! own with a quarter of the limit. Four replicas then stay within the limit.
 //!
 //! Under shortage, calls are served by priority: the gateway's logins first, then its refreshes, then logins and
 //! refreshes that clients send to SLAS themselves, then their other calls and background refreshes.
@@ -26,6 +26,10 @@ const BURST_DIVISOR: u32 = 5;
 const LEASES_PER_BUCKET: u32 = 20;
 /// The number of replicas that stay within the limit together without the store.
 const OFFLINE_SHARE: u32 = 4;
+/// Maximum wait of a lease for the store. It is half of the time that a request waits for a permit.
+const STORE_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long a slow store is not called again. Each lease would wait otherwise.
+const SLOW_STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The SLAS budget of one tenant, in one replica.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct SlasBudget {
     shared: BucketConfig,
     own: BucketConfig,
     offline: TokenBucket,
+    /// When the store is called again, after it was slow.
+    store_retry_at: Option<Instant>,
 }
 
 impl SlasBudget {
@@ -44,7 +50,8 @@ impl SlasBudget {
     pub fn new(store: Arc<dyn SessionStore>, guard: Arc<CallGuard>, tenant: &TenantId, per_minute: u32) -> Self {
         let shared = bucket_of(per_minute);
         let own = bucket_of((per_minute / OFFLINE_SHARE).max(1));
-        Self { store, guard, key: format!("slas|{tenant}").into_bytes(), shared, own, offline: TokenBucket::default() }
+        let key = format!("slas|{tenant}").into_bytes();
+        Self { store, guard, key, shared, own, offline: TokenBucket::default(), store_retry_at: None }
     }
 
     /// Refills the guard's permit lease whenever it is empty. It never returns.
@@ -59,14 +66,26 @@ impl SlasBudget {
     }
 
     async fn take(&mut self, priority: Priority) -> Result<u32, Duration> {
-        let calls = lease_size(self.shared);
-        match self.store.acquire_tokens(&self.key, self.shared, calls, reserve_of(priority, self.shared)).await {
-            Ok(acquired) => acquired.map(|()| calls),
-            Err(_) => {
-                let (config, calls) = (self.own.with_reserve(reserve_of(priority, self.own)), lease_size(self.own));
-                self.offline.try_acquire(config, calls, Instant::now()).map(|()| calls)
-            }
+        if let Some(taken) = self.take_shared(priority).await {
+            return taken;
         }
+        let (config, calls) = (self.own.with_reserve(reserve_of(priority, self.own)), lease_size(self.own));
+        self.offline.try_acquire(config, calls, Instant::now()).map(|()| calls)
+    }
+
+    /// Takes calls from the shared bucket. `None` if the store is unavailable or slow. A slow store may have taken the tokens
+    /// nevertheless, so fewer calls are made than the limit allows.
+    async fn take_shared(&mut self, priority: Priority) -> Option<Result<u32, Duration>> {
+        if self.store_retry_at.is_some_and(|time| Instant::now() < time) {
+            return None;
+        }
+        let (calls, reserve) = (lease_size(self.shared), reserve_of(priority, self.shared));
+        let acquiring = self.store.acquire_tokens(&self.key, self.shared, calls, reserve);
+        let Ok(acquired) = tokio::time::timeout(STORE_TIMEOUT, acquiring).await else {
+            self.store_retry_at = Some(Instant::now() + SLOW_STORE_PAUSE);
+            return None;
+        };
+        Some(acquired.ok()?.map(|()| calls))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{PUBLIC_CLIENT, World, search};
+use super::{PRIVATE_CLIENT, PUBLIC_CLIENT, World, search};
 use crate::{
     redis::{Redis, in_redis},
     world::{eventually, expired},
@@ -158,4 +158,22 @@ async fn redis_fault_leaves_valid_tokens_working_and_sessions_recover() {
         relay.set_fault(Fault::None);
         eventually("the session is there again", async || on_second(&ended).await.0 == 200).await;
     }
+}
+
+#[tokio::test]
+async fn login_is_not_rate_limited_while_redis_is_slow() {
+    let redis = Redis::start().await;
+    let relay = FaultyProxy::to(redis.port).await;
+    let world = World::with(|config| {
+        in_redis(config, &format!("redis://{}/0", relay.address));
+        for tenant in config["tenants"].as_array_mut().unwrap() {
+            // A replica's own quarter is 25 a minute, a fifth of them at once.
+            tenant.as_table_mut().unwrap().insert("slas_requests_per_minute".into(), 100.into());
+        }
+    })
+    .await;
+    relay.set_fault(Fault::Late);
+    let logins = futures::future::join_all((0..5).map(|_| world.guest(PRIVATE_CLIENT))).await;
+    let statuses = logins.iter().map(|login| login.status.as_u16()).collect::<Vec<_>>();
+    assert_eq!(statuses, [200; 5]);
 }
