@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
-use super::{state::CacheEntry, *};
+use super::{
+    state::{CacheEntry, UNKNOWN_TTL},
+    *,
+};
 use crate::{
     config,
     jwt::TokenDigest,
@@ -226,6 +229,19 @@ async fn resolve_without_session_forwards_token_until_it_expires() {
         world.fail();
         assert_eq!(outcome(world.resolve(&token(1, expires_in)).await), unavailable, "{expires_in}, store unavailable");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookup_of_token_without_session_does_not_renew_its_cache_entry() {
+    let (world, own, start) = (World::new(), token(1, 900), unix_now());
+    assert!(matches!(world.sessions.lookup(&own, start).await, Ok(CacheEntry::Unknown(_))));
+    // Another replica stores the session.
+    world.store.insert(Arc::new(session(&[1], 900)), start).await.unwrap();
+    for seconds in [20, 40, UNKNOWN_TTL - 1] {
+        let known = world.sessions.lookup(&own, start + seconds).await;
+        assert!(matches!(known, Ok(CacheEntry::Unknown(_))), "after {seconds} s the store is not asked again");
+    }
+    assert!(matches!(world.sessions.lookup(&own, start + UNKNOWN_TTL).await, Ok(CacheEntry::Session(_))));
 }
 
 #[tokio::test(start_paused = true)]
