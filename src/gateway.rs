@@ -40,10 +40,10 @@ use self::{
     audit_line::PendingAuditLine,
     authn::Authenticator,
     authorization_header::Authorization,
-    credential::{ReportedSender, Source, UpstreamCredential},
+    credential::{Source, UpstreamCredential},
     decision::{Decision, Forward},
     error::GatewayError,
-    identity::{Grant, Proof},
+    identity::{Grant, Identity},
     legacy::{LegacyLogins, LoginCredentials},
     limits::{LoginCost, RateLimits},
     policy::{Operation, OperationKind},
@@ -56,7 +56,7 @@ use self::{
 };
 use crate::{
     observability::audit::{AuditLog, AuditRecord, Event},
-    tokens::{on_behalf::SubjectShopper, sessions::TokenRecipient},
+    tokens::sessions::TokenRecipient,
     types::Scopes,
     verify::shopper_token::VerifiedToken,
 };
@@ -148,13 +148,25 @@ impl Gateway {
         if let Some(operation) = route.operation.as_ref().filter(|operation| operation.is_checked_by_slas()) {
             return Box::pin(self.slas(tenant, route, operation, request, audit)).await;
         }
-        let (credential, reported) = match self.authorize(tenant, route, request, audit).await {
+        let identity = self.identify(tenant, route, request, audit).await;
+        // Each request of a trusted system counts, whether it is allowed or not.
+        let caller = identity.as_ref().ok().and_then(Identity::counted_caller);
+        caller.map_or(Ok(()), |caller| self.stages.limits.acquire_caller(caller))?;
+        let is_counted = caller.is_some();
+        let authorized = match identity {
+            Ok(identity) => self.authorize(tenant, route, identity, audit).await,
+            Err(error) => Err(error),
+        };
+        let (credential, reported) = match authorized {
             Ok(credential) => (credential, None),
             Err(error) => {
                 self.note_customer_in_path(route, request, audit);
                 note_rejection(&error, audit);
-                let credential = Box::pin(self.report(tenant, route, request, &error)).await;
-                (credential.ok_or_else(|| error.clone())?, Some(error))
+                let credential = self.reported(route, request, &error).ok_or_else(|| error.clone())?;
+                if !is_counted {
+                    Box::pin(self.count_reported(tenant, route, request)).await?;
+                }
+                (credential, Some(error))
             }
         };
         let permit = self.stages.limits.acquire(tenant, route, request, &credential).await?;
@@ -173,32 +185,35 @@ impl Gateway {
         Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit }))
     }
 
-    /// Establishes the sender, checks what it may do, and obtains the credential to send upstream.
-    async fn authorize(
+    /// Establishes the sender.
+    async fn identify(
         &self,
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
         audit: &mut AuditRecord,
-    ) -> Result<UpstreamCredential, GatewayError> {
+    ) -> Result<Identity, GatewayError> {
         if route.operation.is_none()
             && self.stages.router.rejects_unknown_operations()
             && !on_behalf_header::is_present(&request.head.headers)
         {
             return Err(GatewayError::OperationUnknown);
         }
-        let identity = self.stages.authn.identify(tenant, route, request, audit).await?;
+        self.stages.authn.identify(tenant, route, request, audit).await
+    }
+
+    /// Checks what the sender may do, and obtains the credential to send upstream.
+    async fn authorize(
+        &self,
+        tenant: &Tenant,
+        route: &Route,
+        identity: Identity,
+        audit: &mut AuditRecord,
+    ) -> Result<UpstreamCredential, GatewayError> {
         let grant = authz::check(identity, tenant, route)?;
         let refreshes = match &grant {
             Grant::Shopper(token) if token.shopper.delegation.tsob => Box::pin(self.may_refresh(token, audit)).await?,
-            Grant::OnBehalf(caller, subject) => {
-                // A new guest costs a call to SLAS, so the rate limit of the caller comes first.
-                if matches!(subject.shopper, SubjectShopper::NewGuest) {
-                    self.stages.limits.acquire_caller(caller)?;
-                }
-                true
-            }
-            Grant::Shopper(_) | Grant::System(_) => true,
+            Grant::Shopper(_) | Grant::OnBehalf(..) | Grant::System(_) => true,
         };
         let credential = self.stages.upstream_auth.obtain(tenant, grant, refreshes, audit).await?;
         authz::check_obtained(&credential, route)?;
@@ -221,41 +236,34 @@ impl Gateway {
         Ok(true)
     }
 
-    /// Returns the credential with which report mode forwards a rejected request. A request with two credentials is never forwarded.
-    /// Report mode lifts the errors of tokens and policy, and no limit.
-    async fn report(
-        &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
-        error: &GatewayError,
-    ) -> Option<UpstreamCredential> {
-        if !self.stages.router.is_report_mode() || *error == GatewayError::CredentialsConflicting {
+    /// Returns the credential with which report mode forwards a rejected request. Report mode lifts the errors of tokens and policy,
+    /// and no limit. A request with two credentials is never forwarded.
+    fn reported(&self, route: &Route, request: &Request<'_>, error: &GatewayError) -> Option<UpstreamCredential> {
+        let is_final = matches!(error, GatewayError::CredentialsConflicting | GatewayError::CallerRateLimited { .. });
+        if is_final || !self.stages.router.is_report_mode() {
             return None;
         }
         let authorization = Authorization::read(&request.head.headers);
         let strips_authorization =
             matches!(authorization, Ok(Authorization::Basic(_))) && route.kind() != OperationKind::Slas;
-        let sender = match self.stages.limits.has_caller_rates() {
-            true => self.reported_sender(tenant, route, request).await,
-            false => ReportedSender::Unknown,
-        };
-        Some(Source::Reported { strips_authorization, sender }.into())
+        Some(Source::Reported { strips_authorization }.into())
     }
 
-    /// Establishes the sender of a rejected request. Its rate limit holds in report mode too.
-    async fn reported_sender(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> ReportedSender {
+    /// Counts a rejected request that report mode forwards for its sender, as far as the sender is authenticated.
+    async fn count_reported(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> Result<(), GatewayError> {
+        let Stages { authn, limits, .. } = &self.stages;
+        if !limits.has_caller_rates() {
+            return Ok(());
+        }
         // The audit log has a line about the rejection already.
-        let mut audit = AuditRecord { address: self.stages.limits.client_address(request), ..AuditRecord::default() };
-        let authn = &self.stages.authn;
+        let mut audit = AuditRecord { address: limits.client_address(request), ..AuditRecord::default() };
         match authn.caller(tenant, route, request, &Scopes::default(), &mut audit).await {
-            Ok(caller) if matches!(caller.proof, Proof::Basic(Err(_))) => return ReportedSender::Unknown,
-            Ok(caller) => return ReportedSender::Caller(caller.caller),
+            Ok(caller) => return caller.counted().map_or(Ok(()), |caller| limits.acquire_caller(caller)),
             Err(_) => {}
         }
         match authn.shopper(tenant, request.head).await {
-            Ok(token) => ReportedSender::Shopper(token.shopper),
-            Err(_) => ReportedSender::Unknown,
+            Ok(token) => limits.acquire_shopper(&token.shopper),
+            Err(_) => Ok(()),
         }
     }
 
@@ -295,7 +303,8 @@ impl Gateway {
             LoginCredentials::Password(credentials) => LoginCost::Password(credentials),
             LoginCredentials::Token => LoginCost::Refresh,
         };
-        let permit = self.stages.limits.login_permit(tenant, route, request, &cost)?;
+        let _waiting = self.stages.limits.begin_login(route)?;
+        let permit = self.stages.limits.count_login(tenant, route, request, &cost)?;
         let headers = &request.head.headers;
         let result = match credentials {
             LoginCredentials::Guest { .. } => self.stages.legacy.log_in_guest(target, headers, audit).await,
@@ -349,9 +358,9 @@ impl Gateway {
         let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
         let scopes = operation.system_scopes();
         let caller = self.stages.authn.caller(tenant, route, request, &scopes, audit).await?;
+        caller.counted().map_or(Ok(()), |caller| self.stages.limits.acquire_caller(caller))?;
         authz::trusted_system_login(&caller, &scopes)?;
         let caller = caller.caller;
-        self.stages.limits.acquire_caller(&caller)?;
         let subject = self.stages.legacy.read_trusted_system_login(tenant, route, request)?;
         let subject = Arc::new(authz::on_behalf(&caller, operation, tenant, route, subject)?);
         let token = self.stages.upstream_auth.on_behalf_token(Arc::clone(&subject), audit).await?;

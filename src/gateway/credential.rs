@@ -44,8 +44,6 @@ pub(super) enum Source {
     Reported {
         /// Whether the gateway removes `Authorization`.
         strips_authorization: bool,
-        /// The sender, as far as it is authenticated.
-        sender: ReportedSender,
     },
 }
 
@@ -57,17 +55,6 @@ pub struct RenewableToken {
     pub(super) token: Arc<SystemToken>,
     /// Whether the token belongs to the gateway's own client, not to the caller's.
     pub(super) is_gateways: bool,
-}
-
-/// The sender of a request that the policy rejects and report mode forwards.
-#[derive(Debug, Clone)]
-pub(super) enum ReportedSender {
-    /// The sender is not authenticated, or no rate limit needs to know it.
-    Unknown,
-    /// A shopper.
-    Shopper(Arc<Shopper>),
-    /// A trusted system.
-    Caller(Arc<Caller>),
 }
 
 impl From<Source> for UpstreamCredential {
@@ -85,7 +72,7 @@ impl UpstreamCredential {
     /// Whether the gateway removes the received `Authorization`.
     #[must_use]
     pub fn strips_authorization(&self) -> bool {
-        matches!(self.0, Source::Reported { strips_authorization: true, .. })
+        matches!(self.0, Source::Reported { strips_authorization: true })
     }
 
     /// Returns the `Authorization` to send upstream in place of the received one.

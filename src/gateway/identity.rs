@@ -19,6 +19,16 @@ pub(super) enum Identity {
     OnBehalf(Box<AuthenticatedCaller>, Box<Result<OnBehalfHeader, GatewayError>>),
 }
 
+impl Identity {
+    /// Returns the trusted system whose rate limit the request counts against.
+    pub(super) fn counted_caller(&self) -> Option<&Arc<Caller>> {
+        match self {
+            Self::Shopper(_) => None,
+            Self::System(caller) | Self::OnBehalf(caller, _) => caller.counted(),
+        }
+    }
+}
+
 /// A trusted system that has proved its identity.
 #[derive(Debug)]
 pub(super) struct AuthenticatedCaller {
@@ -26,6 +36,14 @@ pub(super) struct AuthenticatedCaller {
     pub(super) caller: Arc<Caller>,
     /// The proof.
     pub(super) proof: Proof,
+}
+
+impl AuthenticatedCaller {
+    /// Returns the caller, if requests count against its rate limit. Account Manager may reject a scope before it checks the
+    /// secret, so anyone could have sent such a request.
+    pub(super) fn counted(&self) -> Option<&Arc<Caller>> {
+        (!matches!(self.proof, Proof::Basic(Err(ScopeRejected)))).then_some(&self.caller)
+    }
 }
 
 /// The proof of a trusted system's identity.

@@ -20,7 +20,7 @@ mod slas_calls;
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) use self::login_permit::LoginPermit;
 use self::{
@@ -35,7 +35,7 @@ use self::{
 pub use self::{login_permit::LoginCost, permit::Permit};
 use super::{
     callers::Caller,
-    credential::UpstreamCredential,
+    credential::{Source, UpstreamCredential},
     error::GatewayError,
     policy::{InvalidGlob, OperationGlob, OperationKind},
     request::{Request, Route},
@@ -45,6 +45,7 @@ use crate::{
     config::{AddressLimits, Limits, Logins, Settings},
     salesforce::guard::{Priority, Sender},
     types::{ByOrganization, OrganizationId},
+    verify::shopper::Shopper,
 };
 
 /// APIs that load shedding never rejects: their shoppers are about to buy.
@@ -140,25 +141,40 @@ impl RateLimits {
         self.rates.acquire_caller(caller).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
     }
 
+    /// Counts a request of a shopper for its SLAS client.
+    ///
+    /// # Errors
+    /// [`GatewayError::CallerRateLimited`].
+    pub(super) fn acquire_shopper(&self, shopper: &Shopper) -> Result<(), GatewayError> {
+        self.rates.acquire_shopper(shopper).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
+    }
+
     /// Whether any caller or SLAS client has a rate limit.
     pub(super) fn has_caller_rates(&self) -> bool {
         !self.rates.is_empty()
     }
 
-    /// Counts a deprecated login: among the logins that wait for SLAS, as an attempt at a login id, and as calls to SLAS.
+    /// Counts a deprecated login among the organization's logins that wait for SLAS, until the permit is dropped.
     ///
     /// # Errors
-    /// [`GatewayError::Overloaded`], [`GatewayError::CallerRateLimited`]. A limit that has counted the login already takes it back.
-    pub(super) fn login_permit(
+    /// [`GatewayError::Overloaded`].
+    pub(super) fn begin_login(&self, route: &Route) -> Result<Option<SemaphorePermit<'_>>, GatewayError> {
+        let own = self.organizations.get(&route.organization);
+        own.map(|own| own.logins.try_acquire().map_err(|_| GatewayError::Overloaded)).transpose()
+    }
+
+    /// Counts a deprecated login as an attempt at a login id and as calls to SLAS.
+    ///
+    /// # Errors
+    /// [`GatewayError::CallerRateLimited`]. A limit that has counted the login already takes it back.
+    pub(super) fn count_login(
         &self,
         tenant: &Tenant,
         route: &Route,
         request: &Request<'_>,
         cost: &LoginCost<'_>,
     ) -> Result<LoginPermit<'_>, GatewayError> {
-        let own = self.organizations.get(&route.organization);
-        let waiting = own.map(|own| own.logins.try_acquire().map_err(|_| GatewayError::Overloaded)).transpose()?;
-        let mut permit = LoginPermit { waiting, ..LoginPermit::default() };
+        let mut permit = LoginPermit::default();
         let calls = match cost {
             LoginCost::Guest { calls } => {
                 permit.guest = self.take_guest(tenant, request)?;
@@ -226,15 +242,19 @@ impl RateLimits {
         request: &Request<'_>,
         credential: &UpstreamCredential,
     ) -> Result<Permit, GatewayError> {
-        self.rates.acquire(credential).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })?;
+        if let Source::Shopper(shopper) | Source::Session(shopper, _) = credential.source() {
+            self.acquire_shopper(shopper)?;
+        }
         let mut permit = Permit::default();
         if spends_slas_budget(route) {
             // Boxed: few requests go to SLAS, and every request would pay for the size of this future.
             permit.attempt = Box::pin(self.acquire_slas(tenant, route, request, credential)).await?;
         }
-        let concurrency = self.acquire_concurrency(route).await?;
-        permit.is_deferred = request.body_follows;
-        permit.concurrency = concurrency.filter(|_| !request.body_follows);
+        self.acquire_concurrency(route, &mut permit).await?;
+        if request.body_follows {
+            permit.concurrency = None;
+            permit.is_deferred = true;
+        }
         Ok(permit)
     }
 
@@ -273,9 +293,15 @@ impl RateLimits {
         }
     }
 
-    async fn acquire_concurrency(&self, route: &Route) -> Result<Option<OwnedSemaphorePermit>, GatewayError> {
-        let Some(own) = self.organizations.get(&route.organization) else { return Ok(None) };
-        own.concurrency.take(|| self.is_low_priority(route)).await.map(Some).ok_or(GatewayError::Overloaded)
+    /// Takes a concurrency permit. Without one, the request is not sent, and a login has not failed.
+    async fn acquire_concurrency(&self, route: &Route, permit: &mut Permit) -> Result<(), GatewayError> {
+        let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
+        permit.concurrency = own.concurrency.take(|| self.is_low_priority(route)).await;
+        if permit.concurrency.is_none() {
+            permit.give_back();
+            return Err(GatewayError::Overloaded);
+        }
+        Ok(())
     }
 
     fn is_low_priority(&self, route: &Route) -> bool {
@@ -292,7 +318,7 @@ impl RateLimits {
     /// [`GatewayError::Overloaded`].
     pub(super) async fn body_complete(&self, route: &Route, permit: &mut Permit) -> Result<(), GatewayError> {
         if std::mem::take(&mut permit.is_deferred) {
-            permit.concurrency = self.acquire_concurrency(route).await?;
+            self.acquire_concurrency(route, permit).await?;
         }
         Ok(())
     }

@@ -81,7 +81,8 @@ impl UpstreamAuth {
         refreshes: bool,
         audit: &mut AuditRecord,
     ) -> Result<UpstreamCredential, GatewayError> {
-        if token.shopper.delegation.taob {
+        // A token on behalf of a shopper has its audit record already.
+        if token.shopper.delegation.taob && !token.shopper.delegation.tsob {
             let agent = token.shopper.agent.as_deref().unwrap_or("agent");
             self.note_shopper(&token.shopper, Event::Agent, agent, audit);
         }

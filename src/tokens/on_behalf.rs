@@ -135,12 +135,6 @@ pub struct OnBehalfToken {
 }
 
 impl OnBehalfToken {
-    /// Whether the token is of a guest that is new in this request.
-    #[must_use]
-    pub fn is_of_new_guest(&self) -> bool {
-        self.name.is_none()
-    }
-
     /// The USID with which the next request continues as this guest; absent for a registered shopper.
     #[must_use]
     pub fn guest(&self) -> Option<&Usid> {
@@ -485,6 +479,10 @@ impl OnBehalfTokens {
         if !subject.shopper.matches(&token.ready.verified.shopper) {
             tracing::warn!(organization = %subject.organization, "SLAS issued another shopper's token, rejected");
             return Err(OnBehalfError::ShopperUnknown);
+        }
+        if token.ready.verified.shopper.site.as_ref().is_some_and(|site| *site != subject.site) {
+            tracing::error!(organization = %subject.organization, "SLAS issued an on-behalf token for another site, rejected");
+            return Err(OnBehalfError::Slas(SalesforceError::malformed("a token for another site")));
         }
         if let Some(name) = name {
             self.sessions.begin_named(name, &subject.site, &token.ready, subject.recipient.as_ref(), &response).await;

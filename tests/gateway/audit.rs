@@ -287,6 +287,22 @@ async fn audit_log_has_one_line_per_event_and_no_others() {
 }
 
 #[tokio::test]
+async fn audit_line_of_token_with_both_delegations_is_on_behalf() {
+    let audited = AuditedGateway::start().await;
+    let token = audited.simulator.mint_shopper_token(ShopperTokenSpec {
+        login: LOGIN.into(),
+        origin: "ecom".into(),
+        registered_customer_id: Some("abcdefghijklmnopqrstuvwxyz".into()),
+        marks: ["tsob", "taob", "agent"].map(|mark| (mark.into(), "x".into())).into(),
+        ..Default::default()
+    });
+    audited.get(&products("?ids=a&siteId=RefArch")).bearer_auth(&token).send().await.unwrap();
+    audited.flush().await;
+    let [line] = &audited.lines()[..] else { panic!("{}", audited.text()) };
+    assert_eq!((&line["event"], &line["who"]), (&"on_behalf".into(), &PUBLIC_CLIENT.into()), "{line}");
+}
+
+#[tokio::test]
 async fn audit_line_is_one_json_object_for_any_caller_input() {
     let audited = AuditedGateway::start().await;
     let caller = audited.system_token(CALLER_CLIENT);

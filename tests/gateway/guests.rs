@@ -230,6 +230,29 @@ async fn new_guest_counts_against_caller_rate_before_slas_call() {
 }
 
 #[tokio::test]
+async fn rejected_requests_count_against_caller_rate() {
+    let world = World::with(|config| {
+        let caller = config["callers"][0].as_table_mut().unwrap();
+        caller.insert("requests_per_second".into(), 2.into());
+        caller.insert("operations".into(), toml::Value::Array(vec!["shopper-baskets.*".into()]));
+    })
+    .await;
+    let orders = "/checkout/orders/v1/organizations/f_ecom_zzrf_001/orders?siteId=RefArch";
+    let order = || world.get(orders).basic_auth(CALLER_CLIENT, Some(CALLER_SECRET));
+    for request in [&|| guest(world.get(&search()), None), &order as &dyn Fn() -> RequestBuilder] {
+        let first = std::time::Instant::now();
+        let answers = join_all((0..30).map(|_| world.send(request()))).await;
+        let count = |refusal| answers.iter().filter(|answer| answer.refusal() == refusal).count();
+        let (forbidden, limited) = (count((403, "caller_not_allowed")), count((429, "caller_rate_limited")));
+        assert_eq!(forbidden + limited, 30);
+        let most = 3 + (2.0 * first.elapsed().as_secs_f64()) as usize;
+        assert!(forbidden <= most, "{forbidden} of {most}");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert!(on_behalf_calls(&world).is_empty());
+}
+
+#[tokio::test]
 async fn conflict_of_guest_logins_is_retried_by_each() {
     let world = World::start().await;
     let conflict = Effect::Status { code: 409, retry_after: None, body: Some("{}".into()) };

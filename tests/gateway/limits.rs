@@ -7,7 +7,10 @@ use std::{
 
 use reqwest::RequestBuilder;
 use salesforce_simulator::{Effect, Fault, ResetAt};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     scale::{self, figure, ms, percentile},
@@ -401,6 +404,86 @@ async fn logins_at_slas_paths_count_as_failed_logins() {
     for _ in 0..3 {
         let keys = world.get(&slas("/jwks")).header(FORWARDED_FOR, "198.51.100.20");
         assert_eq!(world.send(keys).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn login_that_gets_no_concurrency_permit_is_no_failed_login() {
+    let mut world = World::with(|config| {
+        set(config, "limits", "max_concurrent_requests = 1\nqueue_timeout = \"10ms\"");
+        set(config, "logins", "max_concurrent = 1\nfailed_per_address_and_login = 2");
+        set(config, "load", "low_priority = []");
+    })
+    .await;
+    let token = world.mint(|_| {});
+    let code_challenge = "c".repeat(43);
+    let form = |field: &str, value: &str| {
+        let redirect_uri = "http://localhost:3000/callback";
+        let form = [
+            ("client_id", PUBLIC_CLIENT),
+            ("channel_id", "RefArch"),
+            ("redirect_uri", redirect_uri),
+            ("code_challenge", &code_challenge),
+            (field, value),
+        ];
+        form.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    let requests = |world: &World| {
+        [
+            world.post(&slas("/login")).form(&form("usid", "")).basic_auth(LOGIN, Some("guess")),
+            world.post(&slas("/passwordless/login")).form(&form("user_id", LOGIN)),
+            log_in(world, "127.0.0.1", LOGIN, "guess"),
+        ]
+    };
+    world.simulator.inject(Fault::on("api", Effect::Delay { ms: 5000 }));
+    world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 5000 }).flow("token:client_credentials"));
+    // One request has the only permit of each kind.
+    let occupied = async { futures::join!(world.send(read(&world, &token)), world.guest(PRIVATE_CLIENT)) };
+    let rejected = async {
+        eventually("the permits are taken", async || {
+            !world.forwarded("shopper-products.getProducts").is_empty()
+                && world.simulator.count("slas", "token:client_credentials") > 0
+        })
+        .await;
+        for _ in 0..5 {
+            for request in requests(&world) {
+                assert_eq!(world.send(request).await.refusal(), OVERLOADED);
+            }
+        }
+    };
+    futures::join!(occupied, rejected);
+    world.simulator.clear_faults();
+    for request in requests(&world) {
+        assert_ne!(world.send(request).await.refusal(), RATE_LIMITED);
+    }
+    // A body that is complete too late for a permit is not sent either.
+    world.gateway.reload(|config| set(config, "logins", "failed_per_address_and_login = 3")).unwrap();
+    world.simulator.inject(Fault::on("api", Effect::Delay { ms: 5000 }));
+    let basic = "c2hvcHBlckBleGFtcGxlLmNvbTpndWVzcw==";
+    let fields = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3";
+    let head =
+        format!("POST {} HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {basic}\r\n{fields}\r\n\r\n", slas("/login"));
+    let mut logins = Vec::new();
+    for sent in 1..=3 {
+        let mut login = TcpStream::connect(world.gateway.address).await.unwrap();
+        login.write_all(head.as_bytes()).await.unwrap();
+        logins.push(login);
+        eventually("it is under way", async || world.in_flight().await == sent).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.simulator.clear_ledger();
+    let rejected = async {
+        eventually("the permit is taken", async || !world.forwarded("shopper-products.getProducts").is_empty()).await;
+        for mut login in logins {
+            login.write_all(b"a=b").await.unwrap();
+            let mut response = [0; 12];
+            login.read_exact(&mut response).await.unwrap();
+            assert_eq!(&response, b"HTTP/1.1 503");
+        }
+    };
+    futures::join!(world.send(read(&world, &token)), rejected);
+    for request in requests(&world) {
+        assert_ne!(world.send(request).await.refusal(), RATE_LIMITED);
     }
 }
 

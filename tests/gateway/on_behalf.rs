@@ -7,7 +7,7 @@ use std::{
 
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use salesforce_simulator::{Effect, Fault, LedgerEntry};
+use salesforce_simulator::{Effect, Fault, LedgerEntry, ShopperTokenSpec};
 
 use crate::{
     callers::CALLER_SECRET,
@@ -507,4 +507,49 @@ async fn credentials_too_long_for_slas_cause_no_call() {
     assert!(world.simulator.ledger().is_empty(), "{:?}", world.simulator.ledger());
     assert_eq!(world.log_in(PUBLIC_CLIENT, LOGIN, &"p".repeat(3000)).await.refusal(), (401, "login_rejected"));
     assert_eq!(world.simulator.count("slas", "login"), 1);
+}
+
+#[tokio::test]
+async fn token_for_another_site_is_never_used_or_cached() {
+    let world = World::with(|config| {
+        // A request without a site is one for the only site.
+        config["tenants"][0].as_table_mut().unwrap()["sites"] = toml::Value::Array(vec!["RefArch".into()]);
+    })
+    .await;
+    world.simulator.set(|behaviour| behaviour.tsob_window_ms = 1);
+    let token = |change: &dyn Fn(&mut ShopperTokenSpec)| {
+        let marks = vec![("tsob".into(), "ts_ext_on_behalf_of".into())];
+        let (client_id, site) = (PRIVATE_CLIENT.into(), "RefArchGlobal".into());
+        let mut spec = ShopperTokenSpec { client_id, site, marks, ..ShopperTokenSpec::default() };
+        change(&mut spec);
+        world.simulator.mint_shopper_token(spec)
+    };
+    let registered = token(&|spec| {
+        (spec.login, spec.origin) = (LOGIN.into(), "ecom".into());
+        spec.registered_customer_id = Some("abcdefghijklmnopqrstuvwxyz".into());
+    });
+    let guest = token(&|_| {});
+    let login = world.post(&customers("/trusted-system/actions/login?siteId=RefArch"));
+    let login = login.basic_auth(CALLER_CLIENT, Some(CALLER_SECRET)).header("content-type", "application/json");
+    let login = login.body(format!(r#"{{"login":"{LOGIN}","clientId":"{PUBLIC_CLIENT}"}}"#));
+    let without_site = products("?ids=793775362380M");
+    for (issued, request) in [
+        (&registered, on_behalf(world.get(&search()), LOGIN)),
+        (&registered, on_behalf(world.get(&without_site), SECOND)),
+        (&guest, on_behalf(world.get(&search()), "guest")),
+        (&guest, on_behalf(world.get(&without_site), "guest")),
+        (&registered, login),
+    ] {
+        let body = serde_json::json!({"access_token": issued, "refresh_token": "r", "expires_in": 1800}).to_string();
+        let response = Effect::Status { code: 200, retry_after: None, body: Some(body) };
+        world.simulator.inject(Fault::on("slas", response).flow("trusted-system").times(1));
+        let again = request.try_clone().unwrap();
+        let answer = world.send(request).await;
+        assert_eq!(answer.refusal(), (503, "slas_unavailable"), "{}", answer.text());
+        assert!(world.forwarded("shopper-products.getProducts").is_empty());
+        // SLAS now issues a token for the right site.
+        let answer = world.send(again).await;
+        assert_eq!(answer.header("x-shopper-gateway-error"), None, "{}", answer.text());
+        world.simulator.clear_ledger();
+    }
 }

@@ -7,12 +7,10 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     config::Settings,
-    gateway::{
-        callers::Caller,
-        credential::{ReportedSender, Source, UpstreamCredential},
-    },
+    gateway::callers::Caller,
     ratelimit::{BucketConfig, RateLimiter},
     types::{ClientId, OrganizationId},
+    verify::shopper::Shopper,
 };
 
 /// The rate limits of a configuration.
@@ -49,33 +47,15 @@ impl CallerRates {
         self.callers.get(&caller.settings.name).map_or(Ok(()), RateLimiter::try_acquire)
     }
 
-    /// Counts a request for the sender of its credential.
+    /// Counts a request of a shopper for its SLAS client.
     ///
     /// # Errors
     /// The time until the next request is allowed.
-    pub(super) fn acquire(&self, credential: &UpstreamCredential) -> Result<(), Duration> {
-        let limiter = match credential.source() {
-            // It was counted before SLAS created the guest.
-            Source::OnBehalf(_, token) if token.is_of_new_guest() => None,
-            Source::Caller(caller)
-            | Source::System(caller, _)
-            | Source::OnBehalf(caller, _)
-            | Source::Reported { sender: ReportedSender::Caller(caller), .. } => {
-                return self.acquire_caller(caller);
-            }
-            Source::Shopper(shopper)
-            | Source::Session(shopper, _)
-            | Source::Reported { sender: ReportedSender::Shopper(shopper), .. }
-                if !self.clients.is_empty() =>
-            {
-                self.clients.get(&(shopper.organization.clone(), shopper.client.clone()))
-            }
-            Source::Shopper(_)
-            | Source::Session(..)
-            | Source::Slas
-            | Source::SlasClient(..)
-            | Source::Reported { .. } => None,
-        };
+    pub(super) fn acquire_shopper(&self, shopper: &Shopper) -> Result<(), Duration> {
+        if self.clients.is_empty() {
+            return Ok(());
+        }
+        let limiter = self.clients.get(&(shopper.organization.clone(), shopper.client.clone()));
         limiter.map_or(Ok(()), RateLimiter::try_acquire)
     }
 }

@@ -1,7 +1,5 @@
 //! The permits of a deprecated login, which the gateway performs itself.
 
-use tokio::sync::SemaphorePermit;
-
 use super::{failed_logins::Attempt, slas_calls::SlasCallPermit};
 use crate::gateway::{authorization_header::BasicCredentials, error::GatewayError};
 
@@ -23,8 +21,6 @@ pub enum LoginCost<'a> {
 #[derive(Debug, Default)]
 #[must_use = "a login that is not settled counts as failed"]
 pub(in crate::gateway) struct LoginPermit<'l> {
-    /// A place among the logins that wait for SLAS.
-    pub(super) waiting: Option<SemaphorePermit<'l>>,
     pub(super) attempt: Option<Attempt>,
     pub(super) guest: Option<SlasCallPermit<'l>>,
     pub(super) calls: Option<SlasCallPermit<'l>>,
@@ -40,6 +36,5 @@ impl LoginPermit<'_> {
         if let Some(attempt) = self.attempt {
             attempt.end(matches!(error, Some(GatewayError::LoginRejected { .. })));
         }
-        drop(self.waiting);
     }
 }

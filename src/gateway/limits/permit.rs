@@ -18,6 +18,13 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// Takes back what the request counted as, because it was not sent.
+    pub(super) fn give_back(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(false);
+        }
+    }
+
     /// Releases the concurrency permit.
     pub(super) fn release_concurrency(&mut self) {
         self.concurrency = None;
