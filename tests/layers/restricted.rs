@@ -9,8 +9,7 @@ use crate::{
 const PINGORA_MODULES: [&str; 4] = ["main", "app", "server", "admin"];
 /// The files that may name the status of a failure: the one that chooses it for clients, the operators' listener, and the
 /// clients of Salesforce's services, which read the statuses of responses.
-const STATUS_FILES: [&str; 5] =
-    ["src/gateway/problem.rs", "src/gateway/reply.rs", "src/admin.rs", "src/admin/", "src/salesforce/"];
+const STATUS_FILES: [&str; 4] = ["src/gateway/problem.rs", "src/admin.rs", "src/admin/", "src/salesforce/"];
 /// The statuses of 1xx, 2xx and 3xx. All other constants of `StatusCode` are failures.
 const SUCCESSES: [&str; 8] =
     ["CONTINUE", "SWITCHING_PROTOCOLS", "OK", "CREATED", "ACCEPTED", "NO_CONTENT", "FOUND", "SEE_OTHER"];
