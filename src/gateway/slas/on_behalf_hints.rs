@@ -1,19 +1,19 @@
-//! Requests for SLAS that ask for a token on behalf of a shopper, or read as if they did.
+//! Finds requests that SLAS could read as requests for a token on behalf of a shopper.
 //!
 //! `hint`, `login_id` and `idp_origin` turn a client's request for a token into one for any shopper's token
-//! (`/trusted-system/token`). The API description knows them at few other operations. Where it does not, and SLAS
-//! should read them all the same, the gateway must not have added the client's credential.
+//! (`/trusted-system/token`). The API description has these fields at few other operations. SLAS might read them at others too, so
+//! the gateway adds no client's credential to such a request.
 //!
-//! A reader more lenient than the gateway is assumed: names are compared without case, blanks and index brackets, escapes
-//! that do not decode stay as they are, and each occurrence of a field counts.
+//! The check assumes a reader more lenient than the gateway. It compares names without case, blanks and index brackets, keeps
+//! escapes that do not decode, and checks each occurrence of a field.
 
 use percent_encoding::percent_decode_str;
 
 use crate::gateway::policy::Operation;
 
-/// What an operation's API description says of the three fields.
+/// Which of the three fields an operation's API description has.
 #[derive(Debug, Clone, Copy)]
-struct Published {
+struct PublishedFields {
     hint: Hint,
     login_id: bool,
     idp_origin: bool,
@@ -24,19 +24,19 @@ struct Published {
 enum Hint {
     /// The operation has no such field.
     Absent,
-    /// Just this value.
+    /// This value only.
     Only(&'static str),
     /// The name of an identity provider, which merchants choose.
     Provider,
 }
 
-impl Published {
+impl PublishedFields {
     fn of(operation: &Operation) -> Self {
         let (hint, login_id, idp_origin) = match operation.id.as_str() {
             "getPasswordLessAccessToken" => (Hint::Only("pwdless_login"), true, false),
             "getPasswordResetToken" | "resetPassword" => (Hint::Only("cross_device"), false, false),
             "getSessionBridgeAccessToken" => (Hint::Absent, true, false),
-            // An agent's own token of Account Manager is needed beside these.
+            // SLAS requires the agent's own token of Account Manager too.
             "getTrustedAgentAccessToken" => (Hint::Absent, true, true),
             "authorizeCustomer" => (Hint::Provider, false, false),
             _ => (Hint::Absent, false, false),
@@ -60,18 +60,18 @@ impl Published {
 
 /// Whether SLAS could read a request for a token on behalf of a shopper from its query or form.
 pub(super) fn could_request_on_behalf(operation: &Operation, query: Option<&str>, form: Option<&[u8]>) -> bool {
-    let published = Published::of(operation);
+    let published = PublishedFields::of(operation);
     let form = form.map(String::from_utf8_lossy);
     let texts = query.into_iter().chain(form.as_deref());
     let mut pairs = texts.flat_map(|text| text.split(['&', ';']));
     pairs.any(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        !published.allows(&name_as_read(name), decoded(value).trim())
+        !published.allows(&lenient_name(name), decoded(value).trim())
     })
 }
 
-/// A field's name as the most lenient reader takes it: its letters, before an index or another field's name.
-fn name_as_read(name: &str) -> String {
+/// Returns a field's name as the most lenient reader would: its letters before an index.
+fn lenient_name(name: &str) -> String {
     let decoded = decoded(name);
     let letters = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase()).collect()
@@ -89,14 +89,14 @@ mod tests {
     use super::*;
     use crate::gateway::policy::Operations;
 
-    fn asked(id: &str, query: Option<&str>, form: &str) -> bool {
+    fn requests_on_behalf(id: &str, query: Option<&str>, form: &str) -> bool {
         let operations = Operations::published().unwrap();
         let operation = operations.iter().find(|operation| operation.api == "auth" && operation.id == id).unwrap();
         could_request_on_behalf(operation, query, Some(form.as_bytes()))
     }
 
     #[test]
-    fn published_fields_ask_for_nothing_on_behalf() {
+    fn published_field_requests_nothing_on_behalf() {
         for (id, form) in [
             ("getAccessToken", "grant_type=client_credentials&channel_id=RefArch&usid=x&hints=1&xlogin_id=1"),
             ("getPasswordLessAccessToken", "hint=pwdless_login&login_id=a%40b.c"),
@@ -107,13 +107,13 @@ mod tests {
             ("authorizeCustomer", "hint=google"),
             ("authenticateCustomer", "client_id=a"),
         ] {
-            assert!(!asked(id, None, form), "{id} {form}");
+            assert!(!requests_on_behalf(id, None, form), "{id} {form}");
         }
-        assert!(!asked("authorizeCustomer", Some("hint=guest&client_id=a"), ""));
+        assert!(!requests_on_behalf("authorizeCustomer", Some("hint=guest&client_id=a"), ""));
     }
 
     #[test]
-    fn every_spelling_of_a_hint_on_behalf_is_seen() {
+    fn on_behalf_field_is_found_in_any_spelling() {
         for form in [
             "hint=ts_ext_on_behalf_of",
             "a=1&hint=ts_ext_on_behalf_of&login_id=x",
@@ -144,18 +144,22 @@ mod tests {
             "!login_id=x",
             "_login_id=x",
         ] {
-            assert!(asked("getAccessToken", None, form), "{form}");
-            assert!(asked("getAccessToken", Some(form), ""), "query {form}");
+            assert!(requests_on_behalf("getAccessToken", None, form), "{form}");
+            assert!(requests_on_behalf("getAccessToken", Some(form), ""), "query {form}");
         }
         for form in [
             "hint=pwdless_login&hint=ts_ext_on_behalf_of",
             "hint=ts_ext_on_behalf_of",
             "hint=pwdless_login&idp_origin=ecom",
         ] {
-            assert!(asked("getPasswordLessAccessToken", None, form), "{form}");
+            assert!(requests_on_behalf("getPasswordLessAccessToken", None, form), "{form}");
         }
-        assert!(asked("authorizeCustomer", Some("hint=TS_EXT_ON_BEHALF_OF"), ""));
-        assert!(asked("getTrustedAgentAccessToken", None, "login_id=a&idp_origin=b&hint=ts_ext_on_behalf_of"));
+        assert!(requests_on_behalf("authorizeCustomer", Some("hint=TS_EXT_ON_BEHALF_OF"), ""));
+        assert!(requests_on_behalf(
+            "getTrustedAgentAccessToken",
+            None,
+            "login_id=a&idp_origin=b&hint=ts_ext_on_behalf_of"
+        ));
         assert!(could_request_on_behalf(
             Operations::published().unwrap().iter().find(|operation| operation.id == "getAccessToken").unwrap(),
             None,
