@@ -1,7 +1,7 @@
 //! The pipeline: one request in, one decision out.
 //!
 //! [`Gateway`] has five methods, in the order of a request's life: [`route`](Gateway::route), [`handle`](Gateway::handle),
-//! [`body_complete`](Gateway::body_complete), [`retry_credential`](Gateway::retry_credential) and
+//! [`body_complete`](Gateway::body_complete), [`retry_after_401`](Gateway::retry_after_401) and
 //! [`response_received`](Gateway::response_received). Each stage is a type with the state that it needs, and no stage imports
 //! another one. No stage sees a socket: a request comes as a value and leaves as a [`Decision`].
 
@@ -47,11 +47,11 @@ use self::{
     legacy::{LegacyLogins, LoginCredentials},
     limits::{LoginCost, RateLimits},
     policy::{Operation, OperationKind},
-    request::{Request, RequiredBody, Route},
+    request::{Request, RequiredBody, Route, RoutedRequest},
     response::LocalResponse,
     router::Router,
     slas::SlasRoutes,
-    tenant::{Tenant, Tenants},
+    tenant::Tenants,
     upstream_auth::UpstreamAuth,
 };
 use crate::{
@@ -128,7 +128,6 @@ impl Gateway {
                 Decision::Forward(_) => "ok",
                 Decision::Respond(response) => audit_line::result(response.code, Some(response.status)),
             };
-            self.note_customer_in_path(route, request, &mut audit);
             audit_line::write(&self.audit, &audit, route, request.correlation_id, result);
         }
         decision
@@ -141,75 +140,63 @@ impl Gateway {
         audit: &mut AuditRecord,
     ) -> Result<Decision, GatewayError> {
         let tenant = self.tenants.get(&route.organization).ok_or(GatewayError::OperationUnknown)?;
+        let routed = RoutedRequest { tenant, route, request };
         self.stages.limits.shed_load(route)?;
         if route.is_deprecated() {
-            return Ok(Decision::Respond(Box::pin(self.deprecated(tenant, route, request, audit)).await));
+            return Ok(Decision::Respond(Box::pin(self.deprecated(routed, audit)).await));
         }
         if let Some(operation) = route.operation.as_ref().filter(|operation| operation.is_checked_by_slas()) {
-            return Box::pin(self.slas(tenant, route, operation, request, audit)).await;
+            return Box::pin(self.slas(routed, operation, audit)).await;
         }
-        let identity = self.identify(tenant, route, request, audit).await;
+        let identity = self.identify(routed, audit).await;
+        self.note_customer_in_path(routed, audit);
         // Each request of a trusted system counts, whether it is allowed or not.
         let caller = identity.as_ref().ok().and_then(Identity::counted_caller);
         caller.map_or(Ok(()), |caller| self.stages.limits.acquire_caller(caller))?;
         let is_counted = caller.is_some();
         let authorized = match identity {
-            Ok(identity) => self.authorize(tenant, route, identity, audit).await,
+            Ok(identity) => self.authorize(routed, identity, audit).await,
             Err(error) => Err(error),
         };
         let (credential, reported) = match authorized {
             Ok(credential) => (credential, None),
             Err(error) => {
-                self.note_customer_in_path(route, request, audit);
                 note_rejection(&error, audit);
-                let credential = self.reported(route, request, &error).ok_or_else(|| error.clone())?;
+                let credential = self.reported(routed, &error).ok_or_else(|| error.clone())?;
                 if !is_counted {
-                    Box::pin(self.count_reported(tenant, route, request)).await?;
+                    Box::pin(self.count_reported(routed)).await?;
                 }
                 (credential, Some(error))
             }
         };
-        let permit = self.stages.limits.acquire(tenant, route, request, &credential).await?;
+        let permit = self.stages.limits.acquire(routed, &credential).await?;
         let logout = match &reported {
-            None if route.kind() == OperationKind::Slas => {
-                Box::pin(self.stages.slas.pending_logout(tenant, route, request)).await?
-            }
+            None if route.kind() == OperationKind::Slas => Box::pin(self.stages.slas.pending_logout(routed)).await?,
             _ => None,
         };
-        // The line about a write of a trusted system waits for the response of the API.
-        let waits = reported.is_none() && audit.event == Some(Event::SystemWrite);
-        let audit = waits.then(|| {
-            self.note_customer_in_path(route, request, audit);
-            Box::new(PendingAuditLine::new(&self.audit, std::mem::take(audit)))
-        });
+        let audit = reported.is_none().then(|| PendingAuditLine::of_system_write(&self.audit, audit)).flatten();
         Ok(Decision::Forward(Forward { credential, reported, logout, permit, audit }))
     }
 
     /// Establishes the sender.
-    async fn identify(
-        &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
-        audit: &mut AuditRecord,
-    ) -> Result<Identity, GatewayError> {
-        if route.operation.is_none()
+    async fn identify(&self, routed: RoutedRequest<'_>, audit: &mut AuditRecord) -> Result<Identity, GatewayError> {
+        if routed.route.operation.is_none()
             && self.stages.router.rejects_unknown_operations()
-            && !on_behalf_header::is_present(&request.head.headers)
+            && !on_behalf_header::is_present(&routed.request.head.headers)
         {
             return Err(GatewayError::OperationUnknown);
         }
-        self.stages.authn.identify(tenant, route, request, audit).await
+        self.stages.authn.identify(routed, audit).await
     }
 
     /// Checks what the sender may do, and obtains the credential to send upstream.
     async fn authorize(
         &self,
-        tenant: &Tenant,
-        route: &Route,
+        routed: RoutedRequest<'_>,
         identity: Identity,
         audit: &mut AuditRecord,
     ) -> Result<UpstreamCredential, GatewayError> {
+        let RoutedRequest { tenant, route, .. } = routed;
         let grant = authz::check(identity, tenant, route)?;
         let refreshes = match &grant {
             Grant::Shopper(token) if token.shopper.delegation.tsob => Box::pin(self.may_refresh(token, audit)).await?,
@@ -224,65 +211,57 @@ impl Gateway {
     /// through the gateway, and one that it issued to a trusted system that may still act for shoppers. The latter counts as a
     /// request of that system.
     async fn may_refresh(&self, token: &VerifiedToken, audit: &mut AuditRecord) -> Result<bool, GatewayError> {
-        let (entry, site) = match self.stages.upstream_auth.holder(token, audit).await? {
+        let (entry, site) = match self.stages.upstream_auth.recipient(token, audit).await? {
             TokenRecipient::TrustedSystem(entry, site) => (entry, site),
             TokenRecipient::Client => return Ok(true),
             TokenRecipient::Unknown => return Ok(false),
         };
         audit.actor = Some(entry.name.clone());
         let logins = self.stages.router.trusted_system_logins();
-        let caller = authz::holder(self.stages.authn.caller_by_entry(&entry), logins, &token.shopper, &site)?;
+        let caller = authz::recipient(self.stages.authn.caller_by_entry(&entry), logins, &token.shopper, &site)?;
         self.stages.limits.acquire_caller(caller)?;
         Ok(true)
     }
 
     /// Returns the credential with which report mode forwards a rejected request. Report mode lifts the errors of tokens and policy,
     /// and no limit. A request with two credentials is never forwarded.
-    fn reported(&self, route: &Route, request: &Request<'_>, error: &GatewayError) -> Option<UpstreamCredential> {
+    fn reported(&self, routed: RoutedRequest<'_>, error: &GatewayError) -> Option<UpstreamCredential> {
         let is_final = matches!(error, GatewayError::CredentialsConflicting | GatewayError::CallerRateLimited { .. });
         if is_final || !self.stages.router.is_report_mode() {
             return None;
         }
-        let authorization = Authorization::read(&request.head.headers);
+        let authorization = Authorization::read(&routed.request.head.headers);
         let strips_authorization =
-            matches!(authorization, Ok(Authorization::Basic(_))) && route.kind() != OperationKind::Slas;
+            matches!(authorization, Ok(Authorization::Basic(_))) && routed.route.kind() != OperationKind::Slas;
         Some(Source::Reported { strips_authorization }.into())
     }
 
     /// Counts a rejected request that report mode forwards for its sender, as far as the sender is authenticated.
-    async fn count_reported(&self, tenant: &Tenant, route: &Route, request: &Request<'_>) -> Result<(), GatewayError> {
+    async fn count_reported(&self, routed: RoutedRequest<'_>) -> Result<(), GatewayError> {
         let Stages { authn, limits, .. } = &self.stages;
         if !limits.has_caller_rates() {
             return Ok(());
         }
         // The audit log has a line about the rejection already.
-        let mut audit = AuditRecord { address: limits.client_address(request), ..AuditRecord::default() };
-        match authn.caller(tenant, route, request, &Scopes::default(), &mut audit).await {
+        let mut audit = AuditRecord { address: limits.client_address(routed.request), ..AuditRecord::default() };
+        match authn.caller(routed, &Scopes::default(), &mut audit).await {
             Ok(caller) => return caller.counted().map_or(Ok(()), |caller| limits.acquire_caller(caller)),
             Err(_) => {}
         }
-        match authn.shopper(tenant, request.head).await {
+        match authn.shopper(routed).await {
             Ok(token) => limits.acquire_shopper(&token.shopper),
             Err(_) => Ok(()),
         }
     }
 
     /// Serves a deprecated endpoint.
-    async fn deprecated(
-        &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
-        audit: &mut AuditRecord,
-    ) -> LocalResponse {
-        let result = match route.kind() {
+    async fn deprecated(&self, routed: RoutedRequest<'_>, audit: &mut AuditRecord) -> LocalResponse {
+        let result = match routed.route.kind() {
             // Deprecated endpoints act only for the shopper who logs in or whom the body names.
-            _ if on_behalf_header::is_present(&request.head.headers) => Err(GatewayError::CallerNotAllowed),
-            OperationKind::DeprecatedLogin => self.deprecated_login(tenant, route, request, audit).await,
-            OperationKind::DeprecatedTrustedSystemLogin => {
-                self.deprecated_trusted_system_login(tenant, route, request, audit).await
-            }
-            _ => self.deprecated_logout(tenant, route, request).await,
+            _ if on_behalf_header::is_present(&routed.request.head.headers) => Err(GatewayError::CallerNotAllowed),
+            OperationKind::DeprecatedLogin => self.deprecated_login(routed, audit).await,
+            OperationKind::DeprecatedTrustedSystemLogin => self.deprecated_trusted_system_login(routed, audit).await,
+            _ => self.deprecated_logout(routed).await,
         };
         legacy::mark_deprecated(result.unwrap_or_else(|error| {
             note_rejection(&error, audit);
@@ -292,26 +271,24 @@ impl Gateway {
 
     async fn deprecated_login(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
-        let (target, credentials) = self.stages.legacy.read(tenant, route, request, audit)?;
+        let (target, credentials) = self.stages.legacy.read(routed, audit)?;
         let cost = match &credentials {
             LoginCredentials::Guest { calls } => LoginCost::Guest { calls: *calls },
             LoginCredentials::Password(credentials) => LoginCost::Password(credentials),
             LoginCredentials::Token => LoginCost::Refresh,
         };
-        let _waiting = self.stages.limits.begin_login(route)?;
-        let permit = self.stages.limits.count_login(tenant, route, request, &cost)?;
-        let headers = &request.head.headers;
+        let _waiting = self.stages.limits.begin_login(routed.route)?;
+        let permit = self.stages.limits.count_login(routed, &cost)?;
+        let headers = &routed.request.head.headers;
         let result = match credentials {
             LoginCredentials::Guest { .. } => self.stages.legacy.log_in_guest(target, headers, audit).await,
             LoginCredentials::Password(credentials) => {
                 self.stages.legacy.log_in_shopper(target, credentials, audit).await
             }
-            LoginCredentials::Token => self.deprecated_refresh(target, request, audit).await,
+            LoginCredentials::Token => self.deprecated_refresh(routed, target, audit).await,
         };
         permit.settle(result.as_ref().err());
         result
@@ -319,11 +296,11 @@ impl Gateway {
 
     async fn deprecated_refresh(
         &self,
+        routed: RoutedRequest<'_>,
         target: legacy::LoginTarget<'_>,
-        request: &Request<'_>,
         audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
-        let token = self.stages.authn.shopper(target.tenant, request.head).await?;
+        let token = self.stages.authn.shopper(routed).await?;
         authz::site(&token.shopper, Some(target.site))?;
         if token.shopper.client != target.client.id {
             let problem = "The token was issued to another client than the clientId.";
@@ -333,35 +310,29 @@ impl Gateway {
             let problem = "the gateway did not issue it; refresh it where it was issued";
             return Err(GatewayError::TokenInvalid(problem.into()));
         }
-        self.stages.legacy.refresh(target, &token, &request.head.headers).await
+        self.stages.legacy.refresh(target, &token, &routed.request.head.headers).await
     }
 
-    async fn deprecated_logout(
-        &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
-    ) -> Result<LocalResponse, GatewayError> {
-        let token = self.stages.authn.shopper(tenant, request.head).await?;
-        authz::site(&token.shopper, route.site.as_ref())?;
-        self.stages.legacy.log_out(tenant, &token).await
+    async fn deprecated_logout(&self, routed: RoutedRequest<'_>) -> Result<LocalResponse, GatewayError> {
+        let token = self.stages.authn.shopper(routed).await?;
+        authz::site(&token.shopper, routed.route.site.as_ref())?;
+        self.stages.legacy.log_out(routed.tenant, &token).await
     }
 
     async fn deprecated_trusted_system_login(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         audit: &mut AuditRecord,
     ) -> Result<LocalResponse, GatewayError> {
         audit.event = Some(Event::Login);
+        let RoutedRequest { tenant, route, request } = routed;
         let operation = route.operation.as_deref().ok_or(GatewayError::OperationUnknown)?;
         let scopes = operation.system_scopes();
-        let caller = self.stages.authn.caller(tenant, route, request, &scopes, audit).await?;
+        let caller = self.stages.authn.caller(routed, &scopes, audit).await?;
         caller.counted().map_or(Ok(()), |caller| self.stages.limits.acquire_caller(caller))?;
         authz::trusted_system_login(&caller, &scopes)?;
         let caller = caller.caller;
-        let subject = self.stages.legacy.read_trusted_system_login(tenant, route, request)?;
+        let subject = self.stages.legacy.read_trusted_system_login(routed)?;
         let subject = Arc::new(authz::on_behalf(&caller, operation, tenant, route, subject)?);
         let token = self.stages.upstream_auth.on_behalf_token(Arc::clone(&subject), audit).await?;
         self.stages.legacy.trusted_system_response(tenant, &subject, &token, &request.head.headers).await
@@ -370,33 +341,30 @@ impl Gateway {
     /// Serves a SLAS path. Report mode lifts none of its errors.
     async fn slas(
         &self,
-        tenant: &Tenant,
-        route: &Route,
+        routed: RoutedRequest<'_>,
         operation: &Operation,
-        request: &Request<'_>,
         audit: &mut AuditRecord,
     ) -> Result<Decision, GatewayError> {
-        let credential = SlasRoutes::credential(tenant, route, operation, request);
+        let credential = SlasRoutes::credential(routed, operation);
         let credential = credential.inspect_err(|error| note_rejection(error, audit))?;
-        let login = SlasRoutes::login_record(tenant, operation, request, audit);
-        let mut permit = self.stages.limits.acquire(tenant, route, request, &credential).await?;
-        if let Some(result) = self.stages.slas.perform(tenant, operation, request, &credential).await {
+        let login = SlasRoutes::login_record(routed, operation, audit);
+        let mut permit = self.stages.limits.acquire(routed, &credential).await?;
+        if let Some(result) = self.stages.slas.perform(routed, operation, &credential).await {
             *audit = login.unwrap_or_default();
-            if let Ok(response) = &result {
-                permit.settle_attempt(route, Some(response.status));
-            }
+            permit.settle_login(routed.route, result.as_ref().ok().map(|response| response.status));
             return result.map(Decision::Respond);
         }
-        let logout = self.stages.slas.pending_logout(tenant, route, request).await?;
+        let logout = self.stages.slas.pending_logout(routed).await?;
         let audit = login.map(|record| Box::new(PendingAuditLine::new(&self.audit, record)));
         Ok(Decision::Forward(Forward { credential, reported: None, logout, permit, audit }))
     }
 
     /// Notes the customer whom a trusted system's write concerns.
-    fn note_customer_in_path(&self, route: &Route, request: &Request<'_>, audit: &mut AuditRecord) {
+    fn note_customer_in_path(&self, routed: RoutedRequest<'_>, audit: &mut AuditRecord) {
         if audit.event == Some(Event::SystemWrite) {
-            let customer = self.stages.router.customer_in_path(request.head);
-            audit.shopper = customer.map(|customer| self.audit.pseudonym(route.organization.as_str(), &customer));
+            let customer = self.stages.router.customer_in_path(routed.request.head);
+            let organization = routed.route.organization.as_str();
+            audit.shopper = customer.map(|customer| self.audit.pseudonym(organization, &customer));
         }
     }
 
@@ -408,9 +376,9 @@ impl Gateway {
         self.stages.limits.body_complete(route, &mut forward.permit).await
     }
 
-    /// Replaces a credential that an API refused with 401. Returns `None` if the credential was the client's, or if there is no
-    /// other.
-    pub async fn retry_credential(&self, route: &Route, refused: &UpstreamCredential) -> Option<UpstreamCredential> {
+    /// Returns another credential with which to retry a request after a 401 of an API. Returns `None` if the refused credential was the
+    /// client's, or if there is no other.
+    pub async fn retry_after_401(&self, route: &Route, refused: &UpstreamCredential) -> Option<UpstreamCredential> {
         self.stages.upstream_auth.replace(self.tenants.get(&route.organization)?, refused).await
     }
 

@@ -109,7 +109,7 @@ impl Proxy {
         {
             return false;
         }
-        let replaced = context.runtime.gateway.retry_credential(route, &forward.credential);
+        let replaced = context.runtime.gateway.retry_after_401(route, &forward.credential);
         let Some(credential) = correlation::scope(context.correlation_id.clone(), replaced).await else { return false };
         forward.credential = credential;
         context.has_retried_credential = true;

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::request::Route;
 use crate::{
-    observability::audit::{AuditContext, AuditLog, AuditRecord},
+    observability::audit::{AuditContext, AuditLog, AuditRecord, Event},
     types::SiteId,
 };
 
@@ -20,6 +20,12 @@ pub struct PendingAuditLine {
 impl PendingAuditLine {
     pub(super) fn new(audit: &Arc<AuditLog>, record: AuditRecord) -> Self {
         Self { audit: Arc::clone(audit), record }
+    }
+
+    /// Takes the record of a trusted system's write, whose line waits for the response of the API. Returns `None` for another record.
+    pub(super) fn of_system_write(audit: &Arc<AuditLog>, record: &mut AuditRecord) -> Option<Box<Self>> {
+        let is_write = record.event == Some(Event::SystemWrite);
+        is_write.then(|| Box::new(Self::new(audit, std::mem::take(record))))
     }
 
     /// Writes the line. `code` is the gateway's error code, `status` the status of the response.

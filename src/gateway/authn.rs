@@ -1,24 +1,22 @@
-//! Authentication: who sends a request.
+//! Authentication: establishes the sender of a request.
 //!
 //! A shopper proves its identity by a verified SLAS token. A trusted system does so by a token of Account Manager, by client
 //! credentials that Account Manager accepts, or by a client certificate. Most requests bring a shopper token that was verified
-//! before. They take the short way through `Authenticator::identify`, and everything else is boxed.
+//! before. `Authenticator::identify` answers these from the cache, and boxes the futures of all others.
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use tracing::Instrument;
 
 use super::{
     authorization_header::{Authorization, BasicCredentials},
     callers::{Caller, Callers},
-    client_cert::PeerCertificate,
     credential::RenewableToken,
     error::{GatewayError, RejectionReason, RequiredToken},
     identity::{AuthenticatedCaller, Identity, Proof, ScopeRejected},
     on_behalf_header::{self, OnBehalfHeader},
     policy::Operation,
-    request::{Request, Route},
+    request::RoutedRequest,
     tenant::Tenant,
 };
 use crate::{
@@ -39,7 +37,7 @@ use crate::{
 
 /// The trusted system is not in `[[callers]]`.
 const NOT_CONFIGURED: GatewayError = GatewayError::CallerRejected(RejectionReason::NotConfigured);
-/// Stands for a user name that is not a client id.
+/// The client id in place of a user name that is not a client id.
 const NO_CLIENT_ID: &str = "no-client-id";
 
 /// Establishes the sender of a request.
@@ -50,24 +48,12 @@ pub struct Authenticator {
     system_tokens: Arc<SystemTokens>,
 }
 
-/// A trusted system whose token or certificate is verified. Client credentials are not proved yet.
-struct ClaimedCaller {
-    caller: Arc<Caller>,
-    claim: Claim,
-}
-
-enum Claim {
-    Bearer(Arc<SystemClient>),
-    Basic(ClientCredentials, Presenter),
-    Certificate,
-}
-
-/// How Account Manager proves client credentials.
+/// The token that Account Manager issues to prove client credentials.
 #[derive(Clone, Copy)]
 enum Exchange<'a> {
-    /// It issues a token with one of these scopes.
+    /// A token with one of these scopes.
     Scopes(&'a Scopes),
-    /// It issues a token without scopes. Salesforce checks the client's roles.
+    /// A token without scopes. Salesforce checks the client's roles.
     Roles,
 }
 
@@ -90,17 +76,16 @@ impl Authenticator {
     /// credential's verification.
     pub(super) async fn identify(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         audit: &mut AuditRecord,
     ) -> Result<Identity, GatewayError> {
+        let RoutedRequest { route, request, .. } = routed;
         let headers = &request.head.headers;
         if on_behalf_header::is_present(headers) {
-            return Box::pin(self.identify_on_behalf(tenant, route, request, audit)).await;
+            return Box::pin(self.identify_on_behalf(routed, audit)).await;
         }
         let Some(operation) = &route.operation else {
-            return Ok(Identity::Shopper(Box::pin(self.shopper(tenant, request.head)).await?));
+            return Ok(Identity::Shopper(Box::pin(self.shopper(routed)).await?));
         };
         let authorization = Authorization::read(headers)?;
         let token = match &authorization {
@@ -122,7 +107,7 @@ impl Authenticator {
             Authorization::Nothing => operation.accepts_system() && request.certificate.is_some(),
         };
         if is_system {
-            let caller = Box::pin(self.identify_system(tenant, route, operation, request, audit)).await?;
+            let caller = Box::pin(self.identify_system(routed, operation, audit)).await?;
             return Ok(Identity::System(Box::new(caller)));
         }
         let token = token.ok_or_else(|| not_bearer(&authorization))?;
@@ -131,30 +116,27 @@ impl Authenticator {
 
     async fn identify_system(
         &self,
-        tenant: &Tenant,
-        route: &Route,
+        routed: RoutedRequest<'_>,
         operation: &Operation,
-        request: &Request<'_>,
         audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
         let scopes = operation.system_scopes();
-        let claimed = self.claim(tenant, route, request, &scopes, audit).await?;
-        if operation.is_write() {
+        let exchange = if operation.is_judged_by_role() { Exchange::Roles } else { Exchange::Scopes(&scopes) };
+        let caller = self.authenticate_caller(routed, exchange, audit).await;
+        let is_configured = audit.actor.is_some() && caller.as_ref().err() != Some(&NOT_CONFIGURED);
+        if operation.is_write() && is_configured {
             audit.event = Some(Event::SystemWrite);
         }
-        let exchange = if operation.is_judged_by_role() { Exchange::Roles } else { Exchange::Scopes(&scopes) };
-        self.prove(tenant, claimed, exchange).await
+        caller
     }
 
     async fn identify_on_behalf(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         audit: &mut AuditRecord,
     ) -> Result<Identity, GatewayError> {
         audit.event = Some(Event::OnBehalf);
-        let caller = self.caller(tenant, route, request, &Scopes::default(), audit).await;
+        let caller = self.caller(routed, &Scopes::default(), audit).await;
         let caller = caller.map_err(|error| match error {
             // Only a trusted system may name a shopper, whatever else is wrong with the request.
             GatewayError::TokenMissing | GatewayError::TokenKindWrong(_) => GatewayError::CallerNotAllowed,
@@ -164,7 +146,7 @@ impl Authenticator {
             // Account Manager rejected the tenant only: the client is of another organization.
             return Err(GatewayError::CallerNotAllowed);
         }
-        let subject = OnBehalfHeader::read(&request.head.headers);
+        let subject = OnBehalfHeader::read(&routed.request.head.headers);
         Ok(Identity::OnBehalf(Box::new(caller), Box::new(subject)))
     }
 
@@ -176,14 +158,11 @@ impl Authenticator {
     /// shopper's token; [`GatewayError::TokenMissing`] without a credential; the errors of the credential's verification.
     pub(super) async fn caller(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         scopes: &Scopes,
         audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
-        let claimed = self.claim(tenant, route, request, scopes, audit).await?;
-        self.prove(tenant, claimed, Exchange::Scopes(scopes)).await
+        self.authenticate_caller(routed, Exchange::Scopes(scopes), audit).await
     }
 
     /// Verifies the shopper token of a request. The token may have expired: its session may have a newer one.
@@ -191,8 +170,9 @@ impl Authenticator {
     /// # Errors
     /// [`GatewayError::TokenKindWrong`] for a system token; [`GatewayError::TokenMissing`] without a credential; the errors of the
     /// token's verification.
-    pub(super) async fn shopper(&self, tenant: &Tenant, head: &Parts) -> Result<VerifiedToken, GatewayError> {
-        let authorization = Authorization::read(&head.headers)?;
+    pub(super) async fn shopper(&self, routed: RoutedRequest<'_>) -> Result<VerifiedToken, GatewayError> {
+        let RoutedRequest { tenant, request, .. } = routed;
+        let authorization = Authorization::read(&request.head.headers)?;
         let Authorization::Bearer(token) = authorization else { return Err(not_bearer(&authorization)) };
         if jwt::has_system_token_algorithm(token.expose_secret()) {
             verify_system(tenant, token.expose_secret(), AuthorizationModel::Scopes).await?;
@@ -209,15 +189,14 @@ impl Authenticator {
         Ok(self.shoppers.verify(token, organization).instrument(spans::verify("slas")).await?)
     }
 
-    /// Finds the caller whose credential a request brings. `scopes` are those that the exchange will request.
-    async fn claim(
+    /// Establishes the trusted system whose credential a request brings, and notes it in the audit record.
+    async fn authenticate_caller(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
-        scopes: &Scopes,
+        routed: RoutedRequest<'_>,
+        exchange: Exchange<'_>,
         audit: &mut AuditRecord,
-    ) -> Result<ClaimedCaller, GatewayError> {
+    ) -> Result<AuthenticatedCaller, GatewayError> {
+        let RoutedRequest { tenant, route, request } = routed;
         match Authorization::read(&request.head.headers)? {
             Authorization::Bearer(token) if jwt::has_system_token_algorithm(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
@@ -225,79 +204,57 @@ impl Authenticator {
                 let client = verify_system(tenant, token.expose_secret(), judged_by).await?;
                 audit.actor = Some(client.client.to_string());
                 let caller = self.callers.by_client(client.client.as_str()).ok_or(NOT_CONFIGURED)?;
-                audit.actor = Some(caller.settings.name.clone());
-                Ok(ClaimedCaller { caller: Arc::clone(caller), claim: Claim::Bearer(client) })
+                Ok(authenticated(caller, Proof::Bearer(client), audit))
             }
             Authorization::Bearer(token) => {
                 self.verify_shopper(&HashedToken::new(token.expose_secret()), &route.organization).await?;
                 Err(GatewayError::TokenKindWrong(RequiredToken::System))
             }
-            Authorization::Basic(credentials) => self.claim_by_credentials(tenant, credentials, scopes, audit).await,
-            Authorization::Nothing => match request.certificate {
-                Some(certificate) => self.claim_by_certificate(certificate, audit),
-                None => Err(GatewayError::TokenMissing),
-            },
+            Authorization::Basic(credentials) => self.verify_credentials(tenant, credentials, exchange, audit).await,
+            Authorization::Nothing => {
+                let certificate = request.certificate.ok_or(GatewayError::TokenMissing)?;
+                audit.actor = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
+                let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
+                Ok(authenticated(caller, Proof::Certificate, audit))
+            }
         }
     }
 
-    async fn claim_by_credentials(
+    /// Verifies the Basic credentials of a trusted system at Account Manager, which never sees those of a client that is not configured.
+    async fn verify_credentials(
         &self,
         tenant: &Tenant,
         presented: BasicCredentials,
-        scopes: &Scopes,
+        exchange: Exchange<'_>,
         audit: &mut AuditRecord,
-    ) -> Result<ClaimedCaller, GatewayError> {
+    ) -> Result<AuthenticatedCaller, GatewayError> {
         let caller = self.callers.by_client(&presented.user);
         // A user name that is not a client id belongs to no caller.
         let client = presented.user.parse().or_else(|_| NO_CLIENT_ID.parse()).map_err(|_| NOT_CONFIGURED)?;
         let credentials = ClientCredentials { client, secret: presented.password };
-        // Account Manager never sees the credentials of a client that is not configured.
         let Some(caller) = caller else {
             if tenant.account_manager.is_none() {
                 return Err(NOT_CONFIGURED);
             }
-            let refused =
-                self.system_tokens.reject_unknown_client(&tenant.settings.tenant, &credentials, audit.address, scopes);
-            return Err(match refused.await {
+            let scopes = match exchange {
+                Exchange::Scopes(scopes) => scopes.clone(),
+                Exchange::Roles => Scopes::default(),
+            };
+            let rejection =
+                self.system_tokens.reject_unknown_client(&tenant.settings.tenant, &credentials, audit.address, &scopes);
+            return Err(match rejection.await {
                 SystemTokenFailure::CredentialsRejected => NOT_CONFIGURED,
                 failure => failure.into(),
             });
         };
+        let presenter = Presenter::Client(audit.address);
         audit.actor = Some(caller.settings.name.clone());
-        let claim = Claim::Basic(credentials, Presenter::Client(audit.address));
-        Ok(ClaimedCaller { caller: Arc::clone(caller), claim })
-    }
-
-    fn claim_by_certificate(
-        &self,
-        certificate: &PeerCertificate,
-        audit: &mut AuditRecord,
-    ) -> Result<ClaimedCaller, GatewayError> {
-        audit.actor = Some(certificate.subject().to_owned()).filter(|subject| !subject.is_empty());
-        let caller = self.callers.by_certificate(certificate).ok_or(NOT_CONFIGURED)?;
-        audit.actor = Some(caller.settings.name.clone());
-        Ok(ClaimedCaller { caller: Arc::clone(caller), claim: Claim::Certificate })
-    }
-
-    /// Proves client credentials at Account Manager. Other claims are proved already.
-    async fn prove(
-        &self,
-        tenant: &Tenant,
-        claimed: ClaimedCaller,
-        exchange: Exchange<'_>,
-    ) -> Result<AuthenticatedCaller, GatewayError> {
-        let proof = match claimed.claim {
-            Claim::Bearer(client) => Proof::Bearer(client),
-            Claim::Certificate => Proof::Certificate,
-            Claim::Basic(credentials, presenter) => {
-                match self.exchange(tenant, credentials, presenter, exchange).await {
-                    Ok(token) => Proof::Basic(Ok(token)),
-                    Err(SystemTokenFailure::ScopeRejected) => Proof::Basic(Err(ScopeRejected)),
-                    Err(failure) => return Err(failure.into()),
-                }
-            }
+        let proof = match self.exchange(tenant, credentials, presenter, exchange).await {
+            Ok(token) => Proof::Basic(Ok(token)),
+            Err(SystemTokenFailure::ScopeRejected) => Proof::Basic(Err(ScopeRejected)),
+            Err(failure) => return Err(failure.into()),
         };
-        Ok(AuthenticatedCaller { caller: claimed.caller, proof })
+        Ok(AuthenticatedCaller { caller: Arc::clone(caller), proof })
     }
 
     async fn exchange(
@@ -322,6 +279,12 @@ impl Authenticator {
         };
         Ok(RenewableToken { credentials, key, token, is_gateways: false })
     }
+}
+
+/// Returns the trusted system whose identity is proven, and notes its name in the audit record.
+fn authenticated(caller: &Arc<Caller>, proof: Proof, audit: &mut AuditRecord) -> AuthenticatedCaller {
+    audit.actor = Some(caller.settings.name.clone());
+    AuthenticatedCaller { caller: Arc::clone(caller), proof }
 }
 
 /// Returns the error for a credential that is not a bearer token.

@@ -170,7 +170,7 @@ pub(super) fn on_behalf(
 ///
 /// # Errors
 /// [`GatewayError::TokenInvalid`].
-pub(super) fn holder<'c>(
+pub(super) fn recipient<'c>(
     caller: Option<&'c Arc<Caller>>,
     mut login_operations: impl Iterator<Item = &'c Arc<Operation>>,
     shopper: &Shopper,

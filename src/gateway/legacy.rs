@@ -6,21 +6,21 @@ mod body;
 mod guest;
 mod password;
 mod response;
-mod state;
+mod services;
 mod trusted_system;
 
 use http::{HeaderMap, StatusCode};
 
-use self::state::{customer_document, site};
+use self::services::{customer_document, site};
 pub use self::{
     body::LoginKind,
     response::mark_deprecated,
-    state::{LegacyLogins, LoginTarget},
+    services::{LegacyLogins, LoginTarget},
 };
 use super::{
     authorization_header::{Authorization, BasicCredentials},
     error::GatewayError,
-    request::{Request, Route},
+    request::RoutedRequest,
     response::LocalResponse,
     tenant::Tenant,
 };
@@ -56,11 +56,10 @@ impl LegacyLogins {
     /// refuses deprecated logins; [`GatewayError::LoginRejected`] for a password login without readable Basic credentials.
     pub(super) fn read<'t>(
         &self,
-        tenant: &'t Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'t>,
         audit: &mut AuditRecord,
     ) -> Result<(LoginTarget<'t>, LoginCredentials), GatewayError> {
+        let RoutedRequest { tenant, route, request } = routed;
         let requested = route.client_id.as_deref();
         let client = tenant.settings.slas_clients.iter().find(|client| Some(client.id.as_str()) == requested);
         self.count_use(Endpoint::Login, client.map(|client| &client.id), tenant);

@@ -4,20 +4,21 @@
 //! protect what report mode only observes.
 //!
 //! Each limit has a file of its own. `login_attempt` finds the operations that count as login attempts and the login ids in them;
-//! `login_id` normalizes login ids; `client_address` finds the address that a request counts for.
+//! `normalized_login_id` normalizes login ids; `client_address` finds the address that a request counts for.
 
 mod caller_rate;
 pub mod client_address;
 mod concurrency;
+mod count;
 mod failed_logins;
 mod load_shedding;
 mod login_attempt;
-mod login_id;
 mod login_permit;
+mod normalized_login_id;
 mod permit;
 mod slas_calls;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -27,10 +28,11 @@ use self::{
     caller_rate::CallerRates,
     client_address::TrustedProxies,
     concurrency::ConcurrencyLimiter,
-    failed_logins::{Attempt, Attempts},
-    load_shedding::Load,
-    login_attempt::{Kind, LoginAttempt},
-    slas_calls::{SlasCallLimits, SlasCallPermit},
+    count::Count,
+    failed_logins::{FailedLogins, PendingLogin},
+    load_shedding::LoadShedder,
+    login_attempt::{AttemptKind, LoginAttempt},
+    slas_calls::SlasCallLimits,
 };
 pub use self::{login_permit::LoginCost, permit::Permit};
 use super::{
@@ -38,11 +40,11 @@ use super::{
     credential::{Source, UpstreamCredential},
     error::GatewayError,
     policy::{InvalidGlob, OperationGlob, OperationKind},
-    request::{Request, Route},
+    request::{Request, Route, RoutedRequest},
     tenant::Tenant,
 };
 use crate::{
-    config::{AddressLimits, Limits, Logins, Settings},
+    config::{AddressLimits, Limits, Settings},
     salesforce::guard::{Priority, Sender},
     types::{ByOrganization, OrganizationId},
     verify::shopper::Shopper,
@@ -57,49 +59,43 @@ pub struct RateLimits {
     organizations: ByOrganization<OrgLimits>,
     low_priority: Vec<OperationGlob>,
     rates: CallerRates,
-    attempts: Attempts,
+    failed_logins: FailedLogins,
     slas_call_limits: SlasCallLimits,
     limits: Limits,
-    logins: Logins,
     proxies: TrustedProxies,
 }
 
 #[derive(Debug)]
 struct OrgLimits {
-    load: Load,
+    load: LoadShedder,
     concurrency: ConcurrencyLimiter,
     /// The logins that wait for SLAS.
     logins: Arc<Semaphore>,
 }
 
 impl RateLimits {
-    /// The limits of a configuration. The counts of calls to SLAS per address go on from `before`, and so do those of failed
-    /// logins if their limits have not changed.
+    /// The limits of a configuration. The counts of calls to SLAS per address continue those of `before`, and so do the counts of
+    /// failed logins if their limits have not changed.
     ///
     /// # Errors
     /// The position of each invalid glob in `load.low_priority`.
     pub fn new(settings: &Settings, before: Option<&Self>) -> Result<Self, Vec<(usize, InvalidGlob)>> {
         let org_limits = || OrgLimits {
-            load: Load::default(),
+            load: LoadShedder::default(),
             concurrency: ConcurrencyLimiter::new(
                 settings.limits.max_concurrent_requests,
                 settings.limits.queue_timeout,
             ),
             logins: Arc::new(Semaphore::new(settings.logins.max_concurrent)),
         };
-        let attempts = match before.filter(|before| before.logins == settings.logins) {
-            Some(before) => before.attempts.clone(),
-            None => Attempts::new(&settings.logins),
-        };
         let organizations = settings.tenants.iter().map(|tenant| (tenant.organization.clone(), org_limits()));
         Ok(Self {
             organizations: organizations.collect(),
             low_priority: globs(&settings.load.low_priority)?,
             rates: CallerRates::new(settings),
-            attempts,
+            failed_logins: FailedLogins::new(&settings.logins, before.map(|before| &before.failed_logins)),
             slas_call_limits: before.map(|before| before.slas_call_limits.clone()).unwrap_or_default(),
             limits: settings.limits.clone(),
-            logins: settings.logins.clone(),
             proxies: TrustedProxies::new(settings.server.trusted_proxies.clone()),
         })
     }
@@ -115,9 +111,9 @@ impl RateLimits {
         request.address.map(|peer| self.proxies.client(peer, &request.head.headers))
     }
 
-    /// Whether a login attempt can be counted only after its body was read.
+    /// Whether the gateway must read the body to count a login attempt.
     pub(super) fn needs_body(route: &Route, method: &Method) -> bool {
-        *method == Method::POST && matches!(Kind::of(route), Some(Kind::Code | Kind::Message))
+        *method == Method::POST && matches!(AttemptKind::of(route), Some(AttemptKind::Code | AttemptKind::Message))
     }
 
     /// Rejects a request of low priority while Salesforce reports a high load.
@@ -126,7 +122,7 @@ impl RateLimits {
     /// [`GatewayError::Overloaded`].
     pub(super) fn shed_load(&self, route: &Route) -> Result<(), GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
-        if own.load.is_high() && self.is_low_priority(route) && own.load.sheds() {
+        if own.load.is_load_high() && self.is_low_priority(route) && own.load.should_shed() {
             Err(GatewayError::Overloaded)
         } else {
             Ok(())
@@ -138,7 +134,7 @@ impl RateLimits {
     /// # Errors
     /// [`GatewayError::CallerRateLimited`].
     pub(super) fn acquire_caller(&self, caller: &Caller) -> Result<(), GatewayError> {
-        self.rates.acquire_caller(caller).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
+        self.rates.acquire_caller(caller).map_err(rate_limited)
     }
 
     /// Counts a request of a shopper for its SLAS client.
@@ -146,7 +142,7 @@ impl RateLimits {
     /// # Errors
     /// [`GatewayError::CallerRateLimited`].
     pub(super) fn acquire_shopper(&self, shopper: &Shopper) -> Result<(), GatewayError> {
-        self.rates.acquire_shopper(shopper).map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
+        self.rates.acquire_shopper(shopper).map_err(rate_limited)
     }
 
     /// Whether any caller or SLAS client has a rate limit.
@@ -166,28 +162,26 @@ impl RateLimits {
     /// Counts a deprecated login as an attempt at a login id and as calls to SLAS.
     ///
     /// # Errors
-    /// [`GatewayError::CallerRateLimited`]. A limit that has counted the login already takes it back.
+    /// [`GatewayError::CallerRateLimited`]. The login then counts nowhere.
     pub(super) fn count_login(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         cost: &LoginCost<'_>,
-    ) -> Result<LoginPermit<'_>, GatewayError> {
+    ) -> Result<LoginPermit, GatewayError> {
         let mut permit = LoginPermit::default();
         let calls = match cost {
             LoginCost::Guest { calls } => {
-                permit.guest = self.take_guest(tenant, request)?;
+                permit.guest = self.count_guest(routed)?;
                 *calls
             }
             LoginCost::Password(credentials) => {
                 let logins = credentials.users().map(str::to_owned).collect();
-                permit.attempt = Some(self.begin(route, request, &LoginAttempt { kind: Kind::Password, logins })?);
+                permit.login = self.begin(routed, &LoginAttempt { kind: AttemptKind::Password, logins })?;
                 2
             }
             LoginCost::Refresh => 1,
         };
-        match self.take_calls(tenant, request, calls) {
+        match self.count_calls(routed, calls) {
             Ok(calls) => permit.calls = calls,
             Err(error) => {
                 permit.settle(Some(&error));
@@ -197,27 +191,30 @@ impl RateLimits {
         Ok(permit)
     }
 
-    fn begin(&self, route: &Route, request: &Request<'_>, attempt: &LoginAttempt) -> Result<Attempt, GatewayError> {
-        let begun = self.attempts.begin(&route.organization, &self.limits, self.client_address(request), attempt);
-        begun.map_err(|retry_after| GatewayError::CallerRateLimited { retry_after })
+    /// Counts a login attempt as failed until it is settled.
+    fn begin(&self, routed: RoutedRequest<'_>, attempt: &LoginAttempt) -> Result<PendingLogin, GatewayError> {
+        let address = self.client_address(routed.request);
+        let begun = self.failed_logins.begin(&routed.route.organization, &self.limits, address, attempt);
+        begun.map_err(rate_limited)
     }
 
     /// Counts calls to SLAS for the address of the client.
-    fn take_calls(
-        &self,
-        tenant: &Tenant,
-        request: &Request<'_>,
-        calls: u32,
-    ) -> Result<Option<SlasCallPermit<'_>>, GatewayError> {
-        let Some((client, limit)) = self.address_limit(request, |limits| limits.slas_calls) else { return Ok(None) };
-        let per_minute = limit.for_tenant(tenant.settings.slas_requests_per_minute);
-        self.slas_call_limits.take_calls(&tenant.settings.organization, client, calls, per_minute).map(Some)
+    fn count_calls(&self, routed: RoutedRequest<'_>, calls: u32) -> Result<Option<Count>, GatewayError> {
+        let limit = self.address_limit(routed.request, |limits| limits.slas_calls);
+        let counted = limit.map(|(client, limit)| {
+            let per_minute = limit.for_tenant(routed.tenant.settings.slas_requests_per_minute);
+            self.slas_call_limits.acquire_calls(&routed.route.organization, client, calls, per_minute)
+        });
+        counted.transpose().map_err(rate_limited)
     }
 
     /// Counts a guest login for the address of the client.
-    fn take_guest(&self, tenant: &Tenant, request: &Request<'_>) -> Result<Option<SlasCallPermit<'_>>, GatewayError> {
-        let Some((client, per_minute)) = self.address_limit(request, |limits| limits.guests) else { return Ok(None) };
-        self.slas_call_limits.take_guest(&tenant.settings.organization, client, per_minute).map(Some)
+    fn count_guest(&self, routed: RoutedRequest<'_>) -> Result<Option<Count>, GatewayError> {
+        let limit = self.address_limit(routed.request, |limits| limits.guests);
+        let counted = limit.map(|(client, per_minute)| {
+            self.slas_call_limits.acquire_guest(&routed.route.organization, client, per_minute)
+        });
+        counted.transpose().map_err(rate_limited)
     }
 
     /// Returns the address of the client, and one of its limits.
@@ -230,25 +227,27 @@ impl RateLimits {
         Some((client, limit(self.limits.for_address(client))?))
     }
 
-    /// Counts a request that goes upstream, and waits for a place among the organization's concurrent requests.
+    /// Counts a request that goes upstream, and waits for a concurrency permit of the organization.
     ///
     /// # Errors
-    /// [`GatewayError::CallerRateLimited`], [`GatewayError::SlasRateLimited`], [`GatewayError::Overloaded`]. For a login attempt
-    /// whose shopper cannot be read, the errors of [`LoginAttempt::read`].
+    /// [`GatewayError::CallerRateLimited`], [`GatewayError::SlasRateLimited`], [`GatewayError::Overloaded`]; the errors of
+    /// [`LoginAttempt::read`] for a login attempt without a readable login id.
     pub(super) async fn acquire(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         credential: &UpstreamCredential,
     ) -> Result<Permit, GatewayError> {
         if let Source::Shopper(shopper) | Source::Session(shopper, _) = credential.source() {
             self.acquire_shopper(shopper)?;
         }
         let mut permit = Permit::default();
+        let RoutedRequest { route, request, .. } = routed;
         if spends_slas_budget(route) {
             // Boxed: few requests go to SLAS, and every request would pay for the size of this future.
-            permit.attempt = Box::pin(self.acquire_slas(tenant, route, request, credential)).await?;
+            if let Err(error) = Box::pin(self.acquire_slas(routed, credential, &mut permit)).await {
+                permit.give_back();
+                return Err(error);
+            }
         }
         self.acquire_concurrency(route, &mut permit).await?;
         if request.body_follows {
@@ -261,42 +260,26 @@ impl RateLimits {
     /// Counts a request for SLAS: as a login attempt, as a call of its client's address, and in the budget of the organization.
     async fn acquire_slas(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
         credential: &UpstreamCredential,
-    ) -> Result<Option<Attempt>, GatewayError> {
-        let attempt = match Kind::of(route) {
-            Some(kind) => Some(self.begin(route, request, &LoginAttempt::read(kind, request)?)?),
-            None => None,
-        };
-        let priority = slas_calls::priority(route, credential);
-        let calls = match priority {
-            Priority::Login => Ok(None),
-            _ => self.take_calls(tenant, request, 1),
-        };
-        let admitted = match calls {
-            Ok(calls) => tenant.slas.guard().admit_forwarded(priority).await.map_err(|wait| {
-                // The call was not made.
-                calls.into_iter().for_each(SlasCallPermit::give_back);
-                GatewayError::SlasRateLimited { retry_after: Some(wait) }
-            }),
-            Err(error) => Err(error),
-        };
-        match admitted {
-            Ok(()) => Ok(attempt),
-            Err(error) => {
-                // An attempt that was not made did not fail.
-                attempt.into_iter().for_each(|attempt| attempt.end(false));
-                Err(error)
-            }
+        permit: &mut Permit,
+    ) -> Result<(), GatewayError> {
+        let RoutedRequest { tenant, route, request } = routed;
+        if let Some(kind) = AttemptKind::of(route) {
+            permit.login = self.begin(routed, &LoginAttempt::read(kind, request)?)?;
         }
+        let priority = slas_calls::priority(route, credential);
+        if priority != Priority::Login {
+            permit.slas_call = self.count_calls(routed, 1)?;
+        }
+        let admitted = tenant.slas.guard().admit_forwarded(priority).await;
+        admitted.map_err(|wait| GatewayError::SlasRateLimited { retry_after: Some(wait) })
     }
 
-    /// Takes a concurrency permit. Without one, the request is not sent, and a login has not failed.
+    /// Acquires a concurrency permit. Without one, the request is not sent, and a login has not failed.
     async fn acquire_concurrency(&self, route: &Route, permit: &mut Permit) -> Result<(), GatewayError> {
         let Some(own) = self.organizations.get(&route.organization) else { return Ok(()) };
-        permit.concurrency = own.concurrency.take(|| self.is_low_priority(route)).await;
+        permit.concurrency = own.concurrency.acquire(|| self.is_low_priority(route)).await;
         if permit.concurrency.is_none() {
             permit.give_back();
             return Err(GatewayError::Overloaded);
@@ -312,7 +295,7 @@ impl RateLimits {
         })
     }
 
-    /// Takes the deferred concurrency permit of a request whose body is complete.
+    /// Acquires the deferred concurrency permit of a request whose body is complete.
     ///
     /// # Errors
     /// [`GatewayError::Overloaded`].
@@ -323,8 +306,8 @@ impl RateLimits {
         Ok(())
     }
 
-    /// Observes the response of an API or of SLAS: its load, its rate limits, and the outcome of a login attempt. Without a
-    /// response a login attempt has not failed, but a message may have been sent.
+    /// Observes the response of an API or of SLAS: its load, its rate limits, and the outcome of a login attempt. Without a response, a
+    /// password or code has not failed, but SLAS may have sent a message.
     pub(super) fn response_received(
         &self,
         tenant: Option<&Tenant>,
@@ -334,13 +317,13 @@ impl RateLimits {
     ) {
         if let Some((status, headers)) = response {
             if let Some(own) = self.organizations.get(&route.organization) {
-                own.load.heed(headers);
+                own.load.on_response(headers);
             }
             if let Some(tenant) = tenant.filter(|_| spends_slas_budget(route)) {
                 tenant.slas.guard().on_response(Sender::Client, status, headers);
             }
         }
-        permit.settle_attempt(route, response.map(|(status, _)| status));
+        permit.settle_login(route, response.map(|(status, _)| status));
         permit.release_concurrency();
     }
 }
@@ -365,4 +348,8 @@ fn spends_slas_budget(route: &Route) -> bool {
     route.kind() == OperationKind::Slas
         && !route.has_operation_id("getJwksUri")
         && !route.has_operation_id("getWellknownOpenidConfiguration")
+}
+
+fn rate_limited(retry_after: Duration) -> GatewayError {
+    GatewayError::CallerRateLimited { retry_after }
 }

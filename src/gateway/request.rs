@@ -10,6 +10,7 @@ use http::request::Parts;
 use super::{
     client_cert::PeerCertificate,
     policy::{Operation, OperationKind},
+    tenant::Tenant,
 };
 use crate::types::{OrganizationId, SiteId};
 
@@ -28,6 +29,14 @@ pub struct Request<'a> {
     pub certificate: Option<&'a PeerCertificate>,
     /// The address of the peer of the connection.
     pub address: Option<IpAddr>,
+}
+
+/// A request with its route and organization. The stages of the pipeline read it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoutedRequest<'r> {
+    pub(super) tenant: &'r Tenant,
+    pub(super) route: &'r Route,
+    pub(super) request: &'r Request<'r>,
 }
 
 /// What a request asks for.

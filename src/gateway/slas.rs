@@ -29,7 +29,7 @@ use super::{
     error::GatewayError,
     form, on_behalf_header,
     policy::{Operation, OperationKind},
-    request::{Request, Route},
+    request::{Route, RoutedRequest},
     response::LocalResponse,
     tenant::Tenant,
 };
@@ -73,11 +73,10 @@ impl SlasRoutes {
     /// SLAS would reject the request for want of a credential; [`GatewayError::RequestInvalid`] if the body is not a form;
     /// [`GatewayError::Ambiguous`] if the request names two clients.
     pub(super) fn credential(
-        tenant: &Tenant,
-        route: &Route,
+        routed: RoutedRequest<'_>,
         operation: &Operation,
-        request: &Request<'_>,
     ) -> Result<UpstreamCredential, GatewayError> {
+        let RoutedRequest { tenant, route, request } = routed;
         let head = request.head;
         if on_behalf_header::is_present(&head.headers) {
             return Err(GatewayError::CallerNotAllowed);
@@ -97,11 +96,11 @@ impl SlasRoutes {
 
     /// Returns the audit record of a request if it is a login.
     pub(super) fn login_record(
-        tenant: &Tenant,
+        routed: RoutedRequest<'_>,
         operation: &Operation,
-        request: &Request<'_>,
         audit: &AuditRecord,
     ) -> Option<AuditRecord> {
+        let RoutedRequest { tenant, request, .. } = routed;
         let record = client_auth::login(&tenant.settings, operation, request.head, request.body.as_ref());
         record.map(|record| AuditRecord { address: audit.address, ..record })
     }
@@ -110,11 +109,11 @@ impl SlasRoutes {
     /// `None` for any other request.
     pub(super) async fn perform(
         &self,
-        tenant: &Tenant,
+        routed: RoutedRequest<'_>,
         operation: &Operation,
-        request: &Request<'_>,
         credential: &UpstreamCredential,
     ) -> Option<Result<LocalResponse, GatewayError>> {
+        let RoutedRequest { tenant, request, .. } = routed;
         let form = request.body.as_ref().filter(|_| form::is_form(&request.head.headers))?;
         if !response::issues_tokens(operation) {
             return None;
@@ -122,10 +121,8 @@ impl SlasRoutes {
         if !tenant.settings.register_sessions && !self.token_endpoint.must_record_epoch(operation, form) {
             return None;
         }
-        let (head, correlation_id) = (request.head, request.correlation_id);
-        let form = form.clone();
-        let login = TokenRequest { tenant, operation, head, form, credential, correlation_id };
-        Some(self.token_endpoint.perform(&login).await)
+        let token_request = TokenRequest { routed, operation, form: form.clone(), credential };
+        Some(self.token_endpoint.perform(&token_request).await)
     }
 
     /// Returns the logout that a request performs, with the refresh token that is valid now.
@@ -134,10 +131,9 @@ impl SlasRoutes {
     /// [`GatewayError::Ambiguous`] for a query with two readings; [`GatewayError::StoreUnavailable`].
     pub(super) async fn pending_logout(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
     ) -> Result<Option<PendingLogout>, GatewayError> {
+        let RoutedRequest { tenant, route, request } = routed;
         let Some(operation) = route.operation.as_ref().filter(|operation| operation.kind == OperationKind::Slas) else {
             return Ok(None);
         };

@@ -74,7 +74,7 @@ impl UpstreamAuth {
         }
     }
 
-    /// The received token, or the newest token of its session.
+    /// Returns the received token, or the newest token of its session.
     async fn of_shopper(
         &self,
         token: VerifiedToken,
@@ -132,11 +132,12 @@ impl UpstreamAuth {
         Ok(token?)
     }
 
-    /// Returns the holder of a token on behalf of a shopper: who received the token decides whether the gateway refreshes it.
+    /// Returns the recipient of a token on behalf of a shopper, and notes the use of the token in the audit record. The recipient
+    /// decides whether the gateway refreshes the token.
     ///
     /// # Errors
     /// The errors of the store.
-    pub(super) async fn holder(
+    pub(super) async fn recipient(
         &self,
         token: &VerifiedToken,
         audit: &mut AuditRecord,
@@ -145,14 +146,14 @@ impl UpstreamAuth {
         Ok(self.sessions.recipient(token).instrument(spans::cache("session")).await?)
     }
 
-    fn note_shopper(&self, shopper: &Shopper, event: Event, who: &str, audit: &mut AuditRecord) {
+    fn note_shopper(&self, shopper: &Shopper, event: Event, actor: &str, audit: &mut AuditRecord) {
         audit.event = Some(event);
-        audit.actor = Some(who.to_owned());
+        audit.actor = Some(actor.to_owned());
         let customer = shopper.customer.as_ref();
         audit.shopper = customer.map(|customer| self.audit.pseudonym(shopper.organization.as_str(), customer.as_str()));
     }
 
-    /// The system token of the gateway's own client, for callers without a token.
+    /// Obtains the system token of the gateway's own client, for callers without a token.
     async fn gateways_token(&self, tenant: &Tenant) -> Result<RenewableToken, GatewayError> {
         let none = || {
             let organization = &tenant.settings.organization;

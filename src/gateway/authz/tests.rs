@@ -194,15 +194,15 @@ fn trusted_system_login_needs_a_login_scope() {
 }
 
 #[test]
-fn holder_must_still_be_configured_for_the_site() {
+fn recipient_must_still_be_configured_for_the_site() {
     let login = Arc::new(operation(&[(SecurityKind::System, "s")]));
     let shopper = token(Some("RefArch"), "", Delegation::default());
     let site = "RefArch".parse().unwrap();
     let here = caller(true, &["RefArch"], Proof::Certificate).caller;
     let elsewhere = caller(true, &["Other"], Proof::Certificate).caller;
-    assert!(holder(Some(&here), [&login].into_iter(), &shopper, &site).is_ok());
+    assert!(recipient(Some(&here), [&login].into_iter(), &shopper, &site).is_ok());
     for caller in [Some(&elsewhere), None] {
-        let result = holder(caller, [&login].into_iter(), &shopper, &site);
+        let result = recipient(caller, [&login].into_iter(), &shopper, &site);
         assert!(matches!(result, Err(GatewayError::TokenInvalid(_))));
     }
 }

@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::{
     response,
-    state::{LegacyLogins, LoginTarget, slas_error},
+    services::{LegacyLogins, LoginTarget, slas_error},
 };
 use crate::{
     gateway::{error::GatewayError, response::LocalResponse},

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     response,
-    state::{LegacyLogins, LoginTarget, customer_document, slas_error},
+    services::{LegacyLogins, LoginTarget, customer_document, slas_error},
 };
 use crate::{
     gateway::{authorization_header::BasicCredentials, error::GatewayError, response::LocalResponse},

@@ -9,14 +9,11 @@ use http::HeaderMap;
 use super::{
     body::TrustedSystemLoginBody,
     response,
-    state::{LegacyLogins, customer_document, site},
+    services::{LegacyLogins, customer_document, site},
 };
 use crate::{
     gateway::{
-        error::GatewayError,
-        on_behalf_header::OnBehalfHeader,
-        request::{Request, Route},
-        response::LocalResponse,
+        error::GatewayError, on_behalf_header::OnBehalfHeader, request::RoutedRequest, response::LocalResponse,
         tenant::Tenant,
     },
     observability::deprecated_usage::Endpoint,
@@ -31,10 +28,9 @@ impl LegacyLogins {
     /// deprecated logins; [`GatewayError::ShopperUnknown`] for a guest.
     pub(in crate::gateway) fn read_trusted_system_login(
         &self,
-        tenant: &Tenant,
-        route: &Route,
-        request: &Request<'_>,
+        routed: RoutedRequest<'_>,
     ) -> Result<OnBehalfHeader, GatewayError> {
+        let RoutedRequest { tenant, route, request } = routed;
         let body = TrustedSystemLoginBody::read(request.body.as_deref().unwrap_or_default())?;
         let client = tenant.settings.slas_clients.iter().find(|client| client.id.as_str() == body.client_id);
         self.count_use(Endpoint::TrustedSystemLogin, client.map(|client| &client.id), tenant);

@@ -42,7 +42,7 @@ impl CallerRates {
     /// Counts a request of an authenticated trusted system.
     ///
     /// # Errors
-    /// The time until the next request is allowed.
+    /// The time until the request is allowed.
     pub(super) fn acquire_caller(&self, caller: &Caller) -> Result<(), Duration> {
         self.callers.get(&caller.settings.name).map_or(Ok(()), RateLimiter::try_acquire)
     }
@@ -50,7 +50,7 @@ impl CallerRates {
     /// Counts a request of a shopper for its SLAS client.
     ///
     /// # Errors
-    /// The time until the next request is allowed.
+    /// The time until the request is allowed.
     pub(super) fn acquire_shopper(&self, shopper: &Shopper) -> Result<(), Duration> {
         if self.clients.is_empty() {
             return Ok(());

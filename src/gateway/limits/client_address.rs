@@ -1,7 +1,7 @@
-//! SubjectShopper address a request is counted under.
+//! The client address that a request counts for.
 //!
-//! Owns the reading of `X-Forwarded-For`, which anybody can write: it is believed only as far as proxies wrote it that the
-//! operator named. The address is used for counting and for nothing else; it decides no right, and is not logged.
+//! Any client can write `X-Forwarded-For`, so the gateway reads only the entries that configured proxies wrote. The address is used
+//! for counting only: it grants nothing, and no log contains it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies in front of the gateway that say truly whom they speak for.
+/// The proxies in front of the gateway whose `X-Forwarded-For` it trusts.
 #[derive(Debug)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -21,8 +21,8 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    /// Returns what a request counts for: the peer of the connection, or the last address of `X-Forwarded-For` that is not a
-    /// trusted proxy. An unreadable entry ends the list: it counts for the proxy that wrote it. See [`owner`].
+    /// Returns the [`owner`] of the address that a request counts for: the peer of the connection, or the last address of
+    /// `X-Forwarded-For` that is not a trusted proxy. A request with an unreadable entry counts for the proxy that wrote the entry.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         owner(self.last_untrusted(peer, headers))
@@ -36,7 +36,7 @@ impl TrustedProxies {
             if !self.includes(client) {
                 break;
             }
-            let Some(before) = address(text) else { break };
+            let Some(before) = parse(text) else { break };
             client = before;
         }
         client
@@ -50,15 +50,15 @@ impl TrustedProxies {
     }
 }
 
-/// An address as proxies write it: alone, in brackets, or with a port.
-fn address(text: &str) -> Option<IpAddr> {
+/// Parses an address as proxies write it: alone, in brackets, or with a port.
+fn parse(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let alone = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = alone.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
     address.ok().map(|address| address.to_canonical())
 }
 
-/// What one client has to itself: an IPv4 address, or the /64 that an IPv6 address is of.
+/// Returns the addresses that one client controls: an IPv4 address, or the first address of an IPv6 /64.
 #[must_use]
 pub fn owner(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_believed_who_was_not_named() {
+    fn forwarded_for_of_untrusted_peer_is_ignored() {
         assert_eq!(client(&[], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client(&["10.0.0.0/8"], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client(&["10.0.0.0/8"], "10.1.1.1", &[]), "10.1.1.1");
     }
 
     #[test]
-    fn the_last_stranger_is_the_client_whatever_he_wrote_himself() {
+    fn last_untrusted_address_is_the_client() {
         let proxies = ["10.0.0.0/8", "2001:db8:1::/48"];
         for (fields, expected) in [
             (&["198.51.100.7"][..], "198.51.100.7"),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_is_one_client() {
+    fn ipv6_network_is_one_client() {
         let owner = |text: &str| owner(text.parse().unwrap());
         assert_eq!(owner("2001:db8::1"), owner("2001:db8::ffff:1:1:1"));
         assert_ne!(owner("2001:db8::1"), owner("2001:db8:0:1::1"));

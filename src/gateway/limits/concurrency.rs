@@ -1,9 +1,8 @@
-//! How many requests of one organization are upstream at a time.
+//! The concurrent requests of one organization.
 //!
-//! Owns the seats and the queue for them. A burst waits a moment; an overload does not: once a wait was in vain, whoever
-//! comes next is refused at once, for as long as another such wait would take, so that those who are refused do not
-//! wait and those who are served do not wait long. What matters least never waits, and leaves a quarter of the
-//! seats to the rest.
+//! A burst waits in a queue. Under overload nobody waits in vain: once a wait has timed out, requests that find no free permit are
+//! rejected at once, for as long as another wait would take. Requests of low priority never wait, and leave a quarter of the permits
+//! to the others.
 
 use std::{
     sync::{
@@ -16,63 +15,63 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// One of so many seats is left by what matters least, and so many may wait for each.
-const QUARTER: usize = 4;
+/// The share of the permits that low priority leaves free, and the length of the queue in relation to the permits.
+const RESERVE_DIVISOR: usize = 4;
 
-/// The seats of one organization.
+/// Limits the concurrent requests of one organization.
 #[derive(Debug)]
 pub(super) struct ConcurrencyLimiter {
-    free: Arc<Semaphore>,
-    seats: usize,
-    longest: Duration,
-    waiting: AtomicUsize,
-    in_vain_until: Mutex<Option<Instant>>,
+    semaphore: Arc<Semaphore>,
+    max_concurrent: usize,
+    queue_timeout: Duration,
+    queued: AtomicUsize,
+    /// Until when requests are rejected instead of queued.
+    queue_closed_until: Mutex<Option<Instant>>,
 }
 
-/// Counts who waits, also if he goes away.
-struct Waiting<'s>(&'s AtomicUsize);
+/// Leaves the queue when it is dropped, also if the client disconnects.
+struct Queued<'l>(&'l AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl ConcurrencyLimiter {
-    /// So many seats, for each of which one waits at most so long.
-    pub(super) fn new(seats: usize, longest: Duration) -> Self {
+    pub(super) fn new(max_concurrent: usize, queue_timeout: Duration) -> Self {
         Self {
-            free: Arc::new(Semaphore::new(seats)),
-            seats,
-            longest,
-            waiting: AtomicUsize::new(0),
-            in_vain_until: Mutex::default(),
+            semaphore: Arc::new(Semaphore::new(max_concurrent)),
+            max_concurrent,
+            queue_timeout,
+            queued: AtomicUsize::new(0),
+            queue_closed_until: Mutex::default(),
         }
     }
 
-    /// A seat, given back when it is dropped; `None` if there is none in time.
-    pub(super) async fn take(&self, is_low: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
-        let is_scarce = self.free.available_permits() <= self.seats / QUARTER;
-        if is_scarce && is_low() {
+    /// Acquires a permit. Returns `None` if none is free in time.
+    pub(super) async fn acquire(&self, is_low_priority: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+        let is_scarce = self.semaphore.available_permits() <= self.max_concurrent / RESERVE_DIVISOR;
+        if is_scarce && is_low_priority() {
             return None;
         }
-        if let Ok(seat) = Arc::clone(&self.free).try_acquire_owned() {
-            return Some(seat);
+        if let Ok(permit) = Arc::clone(&self.semaphore).try_acquire_owned() {
+            return Some(permit);
         }
-        if self.in_vain_until.lock().is_some_and(|until| until > Instant::now()) {
+        if self.queue_closed_until.lock().is_some_and(|until| until > Instant::now()) {
             return None;
         }
-        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
-        let _waiting = Waiting(&self.waiting);
-        if before >= (self.seats / QUARTER).max(1) {
+        let queued = self.queued.fetch_add(1, Ordering::AcqRel);
+        let _queued = Queued(&self.queued);
+        if queued >= (self.max_concurrent / RESERVE_DIVISOR).max(1) {
             return None;
         }
-        let seat = tokio::time::timeout(self.longest, Arc::clone(&self.free).acquire_owned()).await;
-        let seat = seat.ok().and_then(Result::ok);
-        if seat.is_none() {
-            *self.in_vain_until.lock() = Some(Instant::now() + self.longest);
+        let permit = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.semaphore).acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok);
+        if permit.is_none() {
+            *self.queue_closed_until.lock() = Some(Instant::now() + self.queue_timeout);
         }
-        seat
+        permit
     }
 }
 
@@ -81,29 +80,32 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_burst_waits_and_an_overload_is_refused_at_once() {
-        let seats = ConcurrencyLimiter::new(8, Duration::from_millis(300));
-        let mut taken = Vec::new();
+    async fn burst_is_queued_and_overload_rejected_immediately() {
+        let limiter = ConcurrencyLimiter::new(8, Duration::from_secs(1));
+        let mut permits = Vec::new();
         for _ in 0..8 {
-            taken.push(seats.take(|| false).await.unwrap());
+            permits.push(limiter.acquire(|| false).await.unwrap());
         }
-        let (given, ()) = futures::join!(seats.take(|| false), async { drop(taken.pop()) });
-        taken.push(given.unwrap());
-        let (many, began) = (futures::future::join_all((0..5).map(|_| seats.take(|| false))).await, Instant::now());
-        assert!(many.iter().all(Option::is_none), "two wait, the others do not, and all in vain");
-        assert!(seats.take(|| false).await.is_none());
-        assert!(began.elapsed() < Duration::from_millis(250), "now nobody waits any more");
-        assert_eq!(seats.waiting.load(Ordering::Relaxed), 0);
-        taken.clear();
-        assert!(seats.take(|| false).await.is_some());
+        let (queued, ()) = futures::join!(limiter.acquire(|| false), async { drop(permits.pop()) });
+        permits.push(queued.unwrap());
+        // Two of these are queued until they time out.
+        let overload = futures::future::join_all((0..5).map(|_| limiter.acquire(|| false))).await;
+        assert!(overload.iter().all(Option::is_none));
+        let closed_until = limiter.queue_closed_until.lock().unwrap();
+        // A request that was queued now would move the time.
+        assert!(limiter.acquire(|| false).await.is_none());
+        assert_eq!(limiter.queue_closed_until.lock().unwrap(), closed_until);
+        assert_eq!(limiter.queued.load(Ordering::Relaxed), 0);
+        permits.clear();
+        assert!(limiter.acquire(|| false).await.is_some());
     }
 
     #[tokio::test]
-    async fn what_matters_least_leaves_a_quarter_and_does_not_wait() {
-        let seats = ConcurrencyLimiter::new(8, Duration::from_secs(60));
-        let low = futures::future::join_all((0..8).map(|_| seats.take(|| true))).await;
+    async fn low_priority_leaves_a_quarter_and_is_never_queued() {
+        let limiter = ConcurrencyLimiter::new(8, Duration::from_secs(60));
+        let low = futures::future::join_all((0..8).map(|_| limiter.acquire(|| true))).await;
         assert_eq!(low.iter().flatten().count(), 6);
-        let others = futures::future::join_all((0..2).map(|_| seats.take(|| false))).await;
+        let others = futures::future::join_all((0..2).map(|_| limiter.acquire(|| false))).await;
         assert_eq!(others.iter().flatten().count(), 2);
     }
 }

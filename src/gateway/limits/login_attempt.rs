@@ -1,8 +1,8 @@
-//! Which of SLAS's operations count as attempts, and for which shoppers.
+//! The operations of SLAS that count as login attempts, and the login ids in their requests.
 //!
-//! An attempt counts under every login id that SLAS might read in the request: in a Basic credential of any spelling, and in
-//! the query, form or JSON body of an operation with one-time codes. A request in which the gateway cannot read the
-//! shopper, and SLAS perhaps can, is refused: the throttle would not see it. Report mode does not lift that.
+//! An attempt counts under every login id that SLAS might read in the request: in Basic credentials of any spelling, and in the
+//! query, form or JSON body of an operation with one-time codes. The gateway rejects a request in which SLAS might read a login id
+//! that the gateway cannot read. Report mode does not lift that.
 
 mod login_ids;
 
@@ -17,29 +17,28 @@ use crate::{
     salesforce::error::{is_code_rejection, is_password_rejection},
 };
 
-/// What an attempt is at.
+/// The kind of a login attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A password; a refused one counts.
+pub(super) enum AttemptKind {
+    /// A password. A rejected password counts.
     Password,
-    /// A one-time code or a passkey; a refused one counts, which may be 400 or 404 as well.
+    /// A one-time code or a passkey. A rejected one counts. SLAS may reject with 400 or 404.
     Code,
-    /// A message to the shopper; each counts.
+    /// A message to the shopper. Each message counts.
     Message,
 }
 
-/// Whom an attempt is for.
+/// A login attempt.
 #[derive(Debug)]
 pub(super) struct LoginAttempt {
-    /// What it is at.
-    pub(super) kind: Kind,
-    /// Every login id that SLAS might read, as it was sent; none where the request names none.
+    pub(super) kind: AttemptKind,
+    /// Every login id that SLAS might read, as the client sent it.
     pub(super) logins: Vec<String>,
 }
 
-impl Kind {
-    /// What a request is an attempt at, if it is one. Codes of `/token` and secrets of clients are too long to be guessed,
-    /// and a storefront's server has many of them refused without guessing: they do not count.
+impl AttemptKind {
+    /// Returns the kind of attempt that a request is, if it is one. Authorization codes and secrets of clients do not count: they are
+    /// too long to be guessed, and SLAS rejects many of them from storefronts that guess nothing.
     pub(super) fn of(route: &Route) -> Option<Self> {
         match route.operation.as_ref()?.id.as_str() {
             "authenticateCustomer" => Some(Self::Password),
@@ -58,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// Its name in the counters.
+    /// Returns the kind's name in the keys of the counts.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Password => "password",
@@ -67,8 +66,8 @@ impl Kind {
         }
     }
 
-    /// Whether SLAS's answer, or that there was none, makes the attempt count.
-    pub(super) fn counts(self, status: Option<StatusCode>) -> bool {
+    /// Whether an attempt counts as failed by the status of SLAS's response. `None` stands for no response.
+    pub(super) fn is_failure(self, status: Option<StatusCode>) -> bool {
         match self {
             Self::Password => status.is_some_and(is_password_rejection),
             Self::Code => status.is_some_and(is_code_rejection),
@@ -78,19 +77,19 @@ impl Kind {
 }
 
 impl LoginAttempt {
-    /// Reads whom an attempt on a path of SLAS is for.
+    /// Reads the attempt that a request for SLAS is.
     ///
     /// # Errors
-    /// [`GatewayError::LoginRejected`] for a login without a readable Basic credential; [`GatewayError::RequestInvalid`] for a body
+    /// [`GatewayError::LoginRejected`] for a login without readable Basic credentials; [`GatewayError::RequestInvalid`] for a body
     /// that the gateway cannot read; [`GatewayError::Ambiguous`] for a field with two values.
-    pub(super) fn read(kind: Kind, request: &Request<'_>) -> Result<Self, GatewayError> {
+    pub(super) fn read(kind: AttemptKind, request: &Request<'_>) -> Result<Self, GatewayError> {
         let logins = match kind {
-            Kind::Password => match Authorization::read(&request.head.headers) {
+            AttemptKind::Password => match Authorization::read(&request.head.headers) {
                 Ok(Authorization::Basic(credentials)) => credentials.users().map(str::to_owned).collect(),
                 _ => return Err(GatewayError::LoginRejected { login: None }),
             },
-            Kind::Code | Kind::Message => {
-                login_ids::shoppers_named(request.head, request.body.as_deref().unwrap_or_default())?
+            AttemptKind::Code | AttemptKind::Message => {
+                login_ids::in_request(request.head, request.body.as_deref().unwrap_or_default())?
             }
         };
         Ok(Self { kind, logins })

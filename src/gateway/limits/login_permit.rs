@@ -1,6 +1,6 @@
 //! The permits of a deprecated login, which the gateway performs itself.
 
-use super::{failed_logins::Attempt, slas_calls::SlasCallPermit};
+use super::{count::Count, failed_logins::PendingLogin};
 use crate::gateway::{authorization_header::BasicCredentials, error::GatewayError};
 
 /// What a deprecated login counts as.
@@ -17,24 +17,22 @@ pub enum LoginCost<'a> {
     Refresh,
 }
 
-/// The permits of a deprecated login. A password login that is not settled counts as failed.
+/// The counts of a deprecated login. A password login that is not settled counts as failed.
 #[derive(Debug, Default)]
 #[must_use = "a login that is not settled counts as failed"]
-pub(in crate::gateway) struct LoginPermit<'l> {
-    pub(super) attempt: Option<Attempt>,
-    pub(super) guest: Option<SlasCallPermit<'l>>,
-    pub(super) calls: Option<SlasCallPermit<'l>>,
+pub(in crate::gateway) struct LoginPermit {
+    pub(super) login: PendingLogin,
+    pub(super) guest: Option<Count>,
+    pub(super) calls: Option<Count>,
 }
 
-impl LoginPermit<'_> {
-    /// Settles the login. Calls that SLAS's rate limit rejected were not made, and a rejected password counts as a failed attempt.
+impl LoginPermit {
+    /// Settles the login. Calls that SLAS's rate limit rejected were not made, and a rejected password is a failed login.
     pub(in crate::gateway) fn settle(self, error: Option<&GatewayError>) {
         let is_slas_limited = matches!(error, Some(GatewayError::SlasRateLimited { .. }));
         let is_limited = is_slas_limited || matches!(error, Some(GatewayError::CallerRateLimited { .. }));
-        self.calls.into_iter().filter(|_| is_slas_limited).for_each(SlasCallPermit::give_back);
-        self.guest.into_iter().filter(|_| is_limited).for_each(SlasCallPermit::give_back);
-        if let Some(attempt) = self.attempt {
-            attempt.end(matches!(error, Some(GatewayError::LoginRejected { .. })));
-        }
+        self.calls.into_iter().filter(|_| is_slas_limited).for_each(Count::give_back);
+        self.guest.into_iter().filter(|_| is_limited).for_each(Count::give_back);
+        self.login.settle(matches!(error, Some(GatewayError::LoginRejected { .. })));
     }
 }

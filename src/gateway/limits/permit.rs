@@ -3,26 +3,26 @@
 use http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{failed_logins::Attempt, login_attempt::Kind};
+use super::{count::Count, failed_logins::PendingLogin, login_attempt::AttemptKind};
 use crate::gateway::request::Route;
 
-/// The permits of a request on its way upstream. Dropping them releases the concurrency permit; a login attempt that is not
-/// settled counts as failed.
+/// The permits of a request on its way upstream. Dropping them releases the concurrency permit. A login attempt that is not settled
+/// counts as failed.
 #[derive(Debug, Default)]
 pub struct Permit {
     /// Held from the moment when Salesforce has the whole request until its response begins. A slow client holds no permit.
     pub(super) concurrency: Option<OwnedSemaphorePermit>,
-    /// Whether the concurrency permit is taken only when the body is complete.
+    /// Whether the concurrency permit is acquired only when the body is complete.
     pub(super) is_deferred: bool,
-    pub(super) attempt: Option<Attempt>,
+    pub(super) login: PendingLogin,
+    pub(super) slas_call: Option<Count>,
 }
 
 impl Permit {
-    /// Takes back what the request counted as, because it was not sent.
+    /// Takes back what the request counted as for SLAS, because it is not sent.
     pub(super) fn give_back(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            attempt.end(false);
-        }
+        std::mem::take(&mut self.login).settle(false);
+        self.slas_call.take().into_iter().for_each(Count::give_back);
     }
 
     /// Releases the concurrency permit.
@@ -32,9 +32,8 @@ impl Permit {
     }
 
     /// Settles the login attempt by the status of SLAS's response. `None` stands for no response.
-    pub(in crate::gateway) fn settle_attempt(&mut self, route: &Route, status: Option<StatusCode>) {
-        if let Some(attempt) = self.attempt.take() {
-            attempt.end(Kind::of(route).unwrap_or(Kind::Password).counts(status));
-        }
+    pub(in crate::gateway) fn settle_login(&mut self, route: &Route, status: Option<StatusCode>) {
+        let has_failed = AttemptKind::of(route).is_some_and(|kind| kind.is_failure(status));
+        std::mem::take(&mut self.login).settle(has_failed);
     }
 }

@@ -1,4 +1,4 @@
-//! The credential of a private client that a request for SLAS names and does not bring.
+//! Adds the credential of the private client that a request for SLAS names, if the request brings none.
 //!
 //! The gateway adds a client's credential only to the operations in [`ClientAuthTarget::of`]. If it did so for trusted-system
 //! tokens, revocation or introspection, every client could act as any shopper. It adds none if `vouch` is false, or to a request
@@ -97,7 +97,7 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
     };
     let client = || match Authorization::read(&head.headers) {
         Ok(Authorization::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
-        _ => named(head, body).ok().flatten(),
+        _ => named_client(head, body).ok().flatten(),
     };
     // Only configured clients appear in the audit log. Any other text is the client's own.
     let known = |name: String| tenant.slas_clients.iter().any(|client| client.id.as_str() == name).then_some(name);
@@ -141,7 +141,7 @@ pub(super) fn credential(
         Ok(Authorization::Basic(basic)) if target == ClientAuthTarget::Authorization && route.for_storefront => {
             Some(basic.user.clone())
         }
-        _ if target == ClientAuthTarget::Strict || has_no_client(&authorization) => named(head, body)?,
+        _ if target == ClientAuthTarget::Strict || has_no_client(&authorization) => named_client(head, body)?,
         // The request brings its own credential, or one that SLAS must judge.
         _ => None,
     };
@@ -161,7 +161,7 @@ fn has_no_client(authorization: &Result<Authorization, GatewayError>) -> bool {
 ///
 /// # Errors
 /// [`GatewayError::Ambiguous`] if the request names two clients.
-pub(super) fn named(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, GatewayError> {
+pub(super) fn named_client(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, GatewayError> {
     let query = Query::parse(head.uri.query())?;
     let in_query = query.single("client_id")?.filter(|id| !id.is_empty());
     let form = body.map(|body| Form::read(body)).transpose()?;

@@ -23,6 +23,7 @@ use crate::{
         headers,
         policy::Operation,
         problem,
+        request::RoutedRequest,
         response::LocalResponse,
         tenant::Tenant,
     },
@@ -44,12 +45,10 @@ const REFRESH_TOKEN_HEADER: HeaderName = HeaderName::from_static("sfdc_refresh_t
 
 /// A token request.
 pub(super) struct TokenRequest<'r> {
-    pub(super) tenant: &'r Tenant,
+    pub(super) routed: RoutedRequest<'r>,
     pub(super) operation: &'r Operation,
-    pub(super) head: &'r Parts,
     pub(super) form: Bytes,
     pub(super) credential: &'r UpstreamCredential,
-    pub(super) correlation_id: &'r str,
 }
 
 /// A token request as the gateway sends it to SLAS.
@@ -61,13 +60,13 @@ struct SlasRequest {
     form: Bytes,
 }
 
-/// What serves a token request.
+/// The party that answers a token request.
 enum RefreshTarget {
     /// SLAS, with the request as received.
     Slas,
     /// The session that the gateway has for the refresh token.
     Session(CallerHeldSession),
-    /// Nothing: the session has ended.
+    /// The gateway, with an error: the session has ended.
     Ended,
 }
 
@@ -110,26 +109,26 @@ impl TokenEndpoint {
     /// # Errors
     /// [`GatewayError::Ambiguous`] for a request with two readings; [`GatewayError::StoreUnavailable`];
     /// [`GatewayError::UpstreamUnavailable`] and [`GatewayError::UpstreamTimeout`] if SLAS does not answer.
-    pub(super) async fn perform(&self, login: &TokenRequest<'_>) -> Result<LocalResponse, GatewayError> {
-        let form = Form::read(&login.form)?;
+    pub(super) async fn perform(&self, token_request: &TokenRequest<'_>) -> Result<LocalResponse, GatewayError> {
+        let form = Form::read(&token_request.form)?;
         let site = form.single("channel_id")?.and_then(|site| site.parse::<SiteId>().ok());
-        let request = login.slas_request();
-        let is_refresh = is_refresh(login.operation, &form)?;
-        let refresh_token = if is_refresh { presented(login.head, &form)? } else { None };
-        let answered = match self.refresh_target(login, refresh_token.as_ref(), site.as_ref()).await? {
-            RefreshTarget::Session(handed) => {
+        let request = token_request.slas_request();
+        let is_refresh = is_refresh(token_request.operation, &form)?;
+        let refresh_token = if is_refresh { presented(token_request.routed.request.head, &form)? } else { None };
+        let refreshed = match self.refresh_target(token_request, refresh_token.as_ref(), site.as_ref()).await? {
+            RefreshTarget::Session(session) => {
                 let proof =
                     request.headers.get(AUTHORIZATION).map(|value| value.as_bytes().to_vec()).unwrap_or_default();
                 let key = [request.rest.as_bytes(), b"\0", &request.form].concat();
                 let request = request.clone();
                 let exchange = move |valid| async move { request.with(&valid).send().await };
-                self.sessions.refresh_caller_held(handed, &proof, &key, exchange).await
+                self.sessions.refresh_caller_held(session, &proof, &key, exchange).await
             }
             RefreshTarget::Ended => Ok(CallerRefresh::Revoked),
             RefreshTarget::Slas => Ok(CallerRefresh::Gone),
         };
-        match answered {
-            Ok(CallerRefresh::Response(answer)) => return Ok(login.response(&answer)),
+        match refreshed {
+            Ok(CallerRefresh::Response(response)) => return Ok(token_request.response(&response)),
             Ok(CallerRefresh::Revoked) => return Ok(problem::refresh_token_revoked()),
             // There is no session. SLAS decides about the request.
             Ok(CallerRefresh::Gone) => {}
@@ -141,9 +140,9 @@ impl TokenEndpoint {
             (None, true) => TokenOrigin::Refresh(RefreshTokenEpoch::Unknown),
             (None, false) => TokenOrigin::Login,
         };
-        let answer = request.send().await.map_err(|error| GatewayError::from_api(&error))?;
-        if self.take_over(login, site, &answer, origin).await {
-            Ok(login.response(&answer))
+        let response = request.send().await.map_err(|error| GatewayError::from_api(&error))?;
+        if self.register_session(token_request.routed.tenant, site, &response, origin).await {
+            Ok(token_request.response(&response))
         } else {
             Ok(problem::refresh_token_revoked())
         }
@@ -162,23 +161,24 @@ impl TokenEndpoint {
     /// Finds the session of the refresh token, for the same client and site.
     async fn refresh_target(
         &self,
-        login: &TokenRequest<'_>,
+        token_request: &TokenRequest<'_>,
         refresh_token: Option<&SecretString>,
         site: Option<&SiteId>,
     ) -> Result<RefreshTarget, GatewayError> {
-        let Some(refresh_token) = refresh_token.filter(|_| login.tenant.settings.register_sessions) else {
+        let RoutedRequest { tenant, request, .. } = token_request.routed;
+        let Some(refresh_token) = refresh_token.filter(|_| tenant.settings.register_sessions) else {
             return Ok(RefreshTarget::Slas);
         };
-        let client = match Authorization::read(&login.head.headers) {
+        let client = match Authorization::read(&request.head.headers) {
             Ok(Authorization::Basic(basic)) => Some(basic.user),
-            _ => client_auth::named(login.head, Some(&login.form))?,
+            _ => client_auth::named_client(request.head, Some(&token_request.form))?,
         };
         let client = client.and_then(|client| client.parse().ok());
         let (Some(client), Some(site)) = (client, site) else { return Ok(RefreshTarget::Slas) };
-        let organization = &login.tenant.settings.organization;
+        let organization = &tenant.settings.organization;
         let found = self.sessions.find_caller_held(organization, &client, Some(site), refresh_token).await;
         match found.map_err(|_| GatewayError::StoreUnavailable)? {
-            PresentedRefreshToken::Session(handed) => Ok(RefreshTarget::Session(handed)),
+            PresentedRefreshToken::Session(session) => Ok(RefreshTarget::Session(session)),
             PresentedRefreshToken::Revoked => Ok(RefreshTarget::Ended),
             PresentedRefreshToken::Unknown => Ok(RefreshTarget::Slas),
         }
@@ -187,18 +187,18 @@ impl TokenEndpoint {
     /// Begins the session of a token response for a configured client, if the tenant registers sessions, and records that the login
     /// came after a logout. Returns `false` if the response is a refresh of a session that was logged out. In any other case the
     /// client gets SLAS's response, whatever is wrong with it.
-    async fn take_over(
+    async fn register_session(
         &self,
-        login: &TokenRequest<'_>,
+        tenant: &Tenant,
         site: Option<SiteId>,
-        answer: &Response,
+        response: &Response,
         origin: TokenOrigin,
     ) -> bool {
-        let organization = &login.tenant.settings.organization;
-        if answer.status != StatusCode::OK {
+        let organization = &tenant.settings.organization;
+        if response.status != StatusCode::OK {
             return true;
         }
-        let Ok(tokens) = json::read::<TokenResponse>(&answer.body) else { return true };
+        let Ok(tokens) = json::read::<TokenResponse>(&response.body) else { return true };
         let verified = match self.shoppers.verify_issued(tokens.access_token.expose_secret(), organization).await {
             Ok(verified) => verified,
             Err(error) => {
@@ -216,8 +216,8 @@ impl TokenEndpoint {
             }
         };
         let shopper = &verified.shopper;
-        let is_ours = login.tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
-        let site = shopper.site.clone().or(site).filter(|_| is_ours && login.tenant.settings.register_sessions);
+        let is_ours = tenant.settings.slas_clients.iter().any(|client| client.id == shopper.client);
+        let site = shopper.site.clone().or(site).filter(|_| is_ours && tenant.settings.register_sessions);
         if let Some(site) = site {
             self.sessions.begin_caller_held(&site, &verified, &tokens, after).await;
         }
@@ -228,8 +228,9 @@ impl TokenEndpoint {
 impl TokenRequest<'_> {
     /// Returns the request as the proxy would send it, with the credential of the SLAS client.
     fn slas_request(&self) -> SlasRequest {
-        let mut headers = self.head.headers.clone();
-        let correlation_id = HeaderValue::from_str(self.correlation_id).unwrap_or(HeaderValue::from_static("none"));
+        let RoutedRequest { tenant, request, .. } = self.routed;
+        let mut headers = request.head.headers.clone();
+        let correlation_id = HeaderValue::from_str(request.correlation_id).unwrap_or(HeaderValue::from_static("none"));
         let edits = headers::request_edits(&headers, &HeaderValue::from_static(""), &correlation_id);
         for name in edits.remove.into_iter().chain(headers::hop_by_hop_headers(&headers)) {
             headers.remove(name);
@@ -246,25 +247,25 @@ impl TokenRequest<'_> {
             headers.insert(field, value.clone());
         }
         let below = self.operation.template.split_once("/oauth2").map_or("", |(_, below)| below);
-        let rest = match self.head.uri.query() {
+        let rest = match request.head.uri.query() {
             Some(query) => format!("{below}?{query}"),
             None => below.to_owned(),
         };
-        SlasRequest { slas: self.tenant.slas.clone(), rest, headers, form: self.form.clone() }
+        SlasRequest { slas: tenant.slas.clone(), rest, headers, form: self.form.clone() }
     }
 
     /// Returns SLAS's response for the client.
-    fn response(&self, answer: &Response) -> LocalResponse {
-        let mut headers = answer.headers.clone();
+    fn response(&self, response: &Response) -> LocalResponse {
+        let mut headers = response.headers.clone();
         let edits = headers::response_edits(&headers, &HeaderValue::from_static(""));
         for name in edits.remove.into_iter().chain([CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING]) {
             headers.remove(name);
         }
-        let edits = response_edits(self.operation, answer.status, &headers).unwrap_or_default();
+        let edits = response_edits(self.operation, response.status, &headers).unwrap_or_default();
         for (name, value) in edits.header.set {
             headers.insert(name, value);
         }
-        LocalResponse { status: answer.status, headers, body: answer.body.clone(), code: None, reason: None }
+        LocalResponse { status: response.status, headers, body: response.body.clone(), code: None, reason: None }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The shoppers that a request for SLAS names, for the login throttle.
+//! The login ids that a request for SLAS names.
 //!
-//! One-time codes and messages are for the shopper of `user_id` or `login_id`, and go to an address or number that some
-//! operations take beside it. The gateway reads all of them wherever SLAS might: in the query, in a form, in JSON. Nothing
-//! here decides what a request may do, and nothing that is read is kept or forwarded.
+//! One-time codes and messages are for the shopper of `user_id` or `login_id`. Some operations also take the address or number
+//! that receives the message. The gateway reads all of them wherever SLAS might: in the query, in a form and in JSON. It only
+//! counts them: they grant nothing, and the gateway neither stores nor forwards what it read.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,19 +12,23 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::gateway::form::{Form, Media};
-use crate::gateway::{error::GatewayError, query::Query};
+use crate::gateway::{
+    error::GatewayError,
+    form::{Form, Media},
+    path::PathError,
+    query::Query,
+};
 
-/// Fields that name a shopper, or where a message to one goes.
+/// Fields with a login id, or with the recipient of a message.
 const FIELDS: [&str; 5] = ["user_id", "login_id", "username", "email", "phone_number"];
 
-/// Every value of a field that names a shopper, in the query and in the body.
+/// Returns all login ids in the query and the body of a request.
 ///
 /// # Errors
-/// [`GatewayError::RequestInvalid`] for a body that is neither a form nor JSON in UTF-8; [`GatewayError::Ambiguous`] for a field that
-/// stands twice with different values, or cannot be read.
-pub(in crate::gateway) fn shoppers_named(head: &Parts, body: &[u8]) -> Result<Vec<String>, GatewayError> {
-    let ambiguous = |ambiguity: crate::gateway::path::PathError| GatewayError::Ambiguous(ambiguity.to_string());
+/// [`GatewayError::RequestInvalid`] for a body that is neither a form nor JSON in UTF-8; [`GatewayError::Ambiguous`] for a field
+/// with two values, or one that cannot be read.
+pub(super) fn in_request(head: &Parts, body: &[u8]) -> Result<Vec<String>, GatewayError> {
+    let ambiguous = |error: PathError| GatewayError::Ambiguous(error.to_string());
     let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
     let body = Body::read(Media::of(&head.headers), body)?;
     let mut named = Vec::new();
@@ -42,7 +46,7 @@ pub(in crate::gateway) fn shoppers_named(head: &Parts, body: &[u8]) -> Result<Ve
     Ok(named)
 }
 
-/// A body as far as it names shoppers.
+/// The fields of a body.
 enum Body<'b> {
     Empty,
     Form { form: Form<'b>, is_ascii_only: bool },
@@ -88,14 +92,14 @@ impl<'b> Body<'b> {
     }
 }
 
-/// The fields of a JSON object that name shoppers; reading fails for a field that stands twice or is no text.
+/// The [`FIELDS`] of a JSON object. Reading fails if a field occurs twice or is no string.
 struct Fields(Vec<(&'static str, String)>);
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OfObject;
+        struct FieldsVisitor;
 
-        impl<'de> Visitor<'de> for OfObject {
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,7 +122,7 @@ impl<'de> Deserialize<'de> for Fields {
             }
         }
 
-        deserializer.deserialize_map(OfObject)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
@@ -136,11 +140,11 @@ mod tests {
         if !content_type.is_empty() {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        shoppers_named(&request.body(()).unwrap().into_parts().0, body)
+        in_request(&request.body(()).unwrap().into_parts().0, body)
     }
 
     #[test]
-    fn a_shopper_is_read_wherever_slas_might_read_one() {
+    fn login_id_is_read_wherever_slas_might_read_it() {
         for (query, content_type, body, expected) in [
             ("", FORM, "user_id=ada%40example.com&x=1", &["ada@example.com"][..]),
             ("", FORM, "user%5fid=ada+b", &["ada b"]),
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_with_two_readings_or_none_is_refused() {
+    fn body_with_two_readings_or_none_is_rejected() {
         for (query, content_type, body) in [
             ("", FORM, &b"user_id=ada&user_id=bob"[..]),
             ("", FORM, b"user_id=&user_id=ada"),
@@ -180,9 +184,9 @@ mod tests {
             ("", "application/json", b"{\"user_id\": \"ada\"} x"),
             ("", "application/json; charset=utf-16", b"{}"),
         ] {
-            let refusal = named(query, content_type, body).unwrap_err();
+            let error = named(query, content_type, body).unwrap_err();
             assert!(
-                matches!(refusal, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)),
+                matches!(error, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)),
                 "{query} {content_type} {}",
                 String::from_utf8_lossy(body)
             );
@@ -215,7 +219,7 @@ mod tests {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The shopper that a servlet's `getParameter("user_id")` gives: the first in query and form, split at `&` or also at `;`.
+    /// The login id that a servlet's `getParameter("user_id")` returns: the first in query and form, split at `&`, or at `;` too.
     fn java_user(query: &str, form: &str, separators: &[char]) -> Option<String> {
         let pairs = query.split(separators).chain(form.split(separators));
         let mut fields = pairs.filter_map(|pair| {
@@ -262,7 +266,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
-        fn a_shopper_that_java_reads_is_counted_or_the_request_is_refused(
+        fn login_id_that_java_reads_is_found_or_request_rejected(
             query in prop::collection::vec(field().prop_filter("a query is ASCII", |field| field.is_ascii()), 0..3),
             form in prop::collection::vec(field(), 0..4),
         ) {

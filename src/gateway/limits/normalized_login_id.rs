@@ -11,10 +11,10 @@ use icu_properties::{
     props::{DefaultIgnorableCodePoint, GeneralCategory},
 };
 
-/// Passes until nothing changes any more. Two are enough for every known text; the bound only ends the loop.
-const MOST_PASSES: usize = 4;
+/// Maximum passes until the text no longer changes. Two are enough for every known text; the maximum only ends the loop.
+const MAX_PASSES: usize = 4;
 
-/// The normalized form of a login id: NFKC, case folded, without invisible and control characters, without white space at
+/// Returns the normalized form of a login id: NFKC, case folded, without invisible and control characters, without white space at
 /// its ends. Normalizing a normalized form changes nothing.
 pub(super) fn normalized(login: &str) -> String {
     if login.is_ascii() {
@@ -22,7 +22,7 @@ pub(super) fn normalized(login: &str) -> String {
         return visible.trim().to_ascii_lowercase();
     }
     let mut text = pass(login);
-    for _ in 1..MOST_PASSES {
+    for _ in 1..MAX_PASSES {
         let next = pass(&text);
         if next == text {
             break;
@@ -38,7 +38,7 @@ fn pass(text: &str) -> String {
     CaseMapper::new().fold_string(&composed).trim().to_owned()
 }
 
-/// Control, format and default ignorable characters, and what a decoder puts in place of bytes that it cannot read.
+/// Whether a character is a control, format or default ignorable character, or the replacement of bytes that a decoder cannot read.
 fn is_invisible(character: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(character);
     matches!(category, GeneralCategory::Control | GeneralCategory::Format)
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_login_have_one_form() {
+    fn spellings_of_one_login_id_have_one_form() {
         for spelling in [
             "ada@example.com",
             "ADA@Example.com",
@@ -81,13 +81,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normalizing_twice_is_normalizing_once(login in "\\PC{0,24}|.{0,24}") {
+        fn normalized_form_stays_the_same_when_normalized(login in "\\PC{0,24}|.{0,24}") {
             let once = normalized(&login);
             prop_assert_eq!(normalized(&once), once);
         }
 
         #[test]
-        fn invisible_characters_anywhere_change_nothing(
+        fn invisible_characters_do_not_change_the_form(
             login in "[a-zA-Z0-9@.]{1,16}",
             at in 0_usize..16,
             invisible in prop::sample::select(vec!['\u{200b}', '\u{ad}', '\u{2060}', '\u{feff}', '\u{1}', '\u{85}', '\u{fe0f}']),
