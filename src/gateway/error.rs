@@ -1,7 +1,4 @@
-//! Every no of the gateway, as one enum.
-//!
-//! A refusal says what is wrong in terms of the domain. Which status, code and words a caller sees is
-//! decided in [`reply`](super::problem), in one exhaustive match.
+//! The errors of the pipeline, in terms of the domain. [`problem`](super::problem) maps each to a status, a code and a text.
 
 use std::time::Duration;
 
@@ -14,30 +11,30 @@ use crate::{
     verify::{shopper_token::TokenError, system_token::SystemTokenError},
 };
 
-/// What logs say beside the code where SLAS refuses the gateway's own client.
-const SLAS_CLIENT_REFUSED: &str = "slas_client_refused";
+/// The reason in logs and metrics if SLAS rejects the gateway's own client.
+const SLAS_CLIENT_REJECTED: &str = "slas_client_refused";
 
-/// Why a request is not carried out.
+/// The reason why a request is rejected, or could not be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GatewayError {
-    /// The request has more than one reading; the text says which part.
+    /// The request has more than one reading. The text names the part.
     Ambiguous(String),
-    /// The request cannot be carried out as it is; the text says why and what would do.
+    /// The request is invalid. The text says why, and what to send instead.
     RequestInvalid(String),
-    /// Two credentials where one is allowed.
+    /// The request has two credentials.
     CredentialsConflicting,
-    /// No credential where one is needed.
+    /// The operation needs a credential, and the request has none.
     TokenMissing,
-    /// A credential that does not verify; the text says what is wrong, never what it was.
+    /// The credential does not verify. The text says why, and never contains the credential.
     TokenInvalid(String),
-    /// A credential whose time is over.
+    /// The token has expired.
     TokenExpired,
-    /// SLAS refused the shopper's login and password.
+    /// SLAS rejected the shopper's login and password.
     LoginRejected {
-        /// The login id, for the caller who sent it; none was sent if absent.
+        /// The login id that the client sent, for the response. `None` if it sent none.
         login: Option<String>,
     },
-    /// A trusted system is not configured, or Account Manager refused its credentials. The caller is not told which.
+    /// The trusted system is not configured, or Account Manager rejected its credentials. The client does not learn which.
     CallerRejected(RejectionReason),
     /// The token is of another organization than the path.
     TokenWrongOrganization,
@@ -47,63 +44,63 @@ pub enum GatewayError {
     TokenKindWrong(RequiredToken),
     /// The token has none of these scopes.
     ScopeMissing(Scopes),
-    /// The trusted system may not do this.
+    /// The entry in `[[callers]]` does not allow the request.
     CallerNotAllowed,
-    /// The trusted system may act on behalf of shoppers, and not of those of another identity provider than B2C Commerce,
-    /// which SLAS would create.
+    /// The trusted system named a shopper of another identity provider than B2C Commerce, whom SLAS would create. Its entry in
+    /// `[[callers]]` does not allow that.
     CallerMayNotCreateShoppers,
-    /// The operation is known and not offered.
+    /// The gateway does not offer the operation.
     OperationNotAllowed,
-    /// The operation, or its organization, is not known here.
+    /// The policy table has no such operation, or the organization is not configured.
     OperationUnknown,
-    /// No shopper has the login on whose behalf a trusted system asks.
+    /// No shopper has the login that a trusted system named.
     ShopperUnknown,
-    /// SLAS's conflict window did not open in time.
+    /// SLAS issued a token for the same shopper less than three seconds ago.
     LoginConflict,
     /// A part of the request is larger than allowed.
     TooLarge(TooLargePart),
-    /// SLAS has no more calls for us at the moment.
+    /// The rate limit of SLAS is exhausted.
     SlasRateLimited {
-        /// How long to wait, if SLAS said so.
+        /// The time to wait, if SLAS sent it.
         retry_after: Option<Duration>,
     },
-    /// Whoever asks does so too often, or failed to log in too often.
+    /// The client has sent too many requests or failed logins.
     CallerRateLimited {
-        /// How long to wait.
+        /// The time to wait.
         retry_after: Duration,
     },
-    /// No connection to the API, or a broken answer.
+    /// The API is unreachable, or aborted its response.
     UpstreamUnavailable,
-    /// No answer of the API in time.
+    /// The API did not respond in time.
     UpstreamTimeout,
-    /// Keys to verify with cannot be had.
+    /// The keys that verify tokens are unavailable.
     KeysUnavailable,
-    /// SLAS does not answer as it should.
+    /// SLAS is unavailable.
     SlasUnavailable,
-    /// SLAS refuses the gateway's own client, which is the configuration's fault.
-    SlasClientRefused,
-    /// Account Manager does not answer as it should.
+    /// SLAS rejected the gateway's own client: the configuration is wrong.
+    SlasClientRejected,
+    /// Account Manager is unavailable.
     AccountManagerUnavailable {
-        /// When it will be asked again, if that is known.
+        /// The time until the gateway calls it again, if known.
         retry_after: Option<Duration>,
     },
-    /// The session store does not answer.
+    /// The session store is unavailable.
     StoreUnavailable,
-    /// More is asked than can be served just now.
+    /// The gateway sheds load, or has no free permit.
     Overloaded,
 }
 
-/// Why a trusted system was rejected, for logs and metrics.
+/// The reason why a trusted system was rejected, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectionReason {
-    /// `[[callers]]` has no such system.
+    /// `[[callers]]` has no entry for it.
     NotConfigured,
-    /// Account Manager refused its credentials.
+    /// Account Manager rejected its credentials.
     CredentialsRejected,
 }
 
 impl RejectionReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 2] = [Self::NotConfigured, Self::CredentialsRejected];
 
     /// Its name in logs and metrics.
@@ -119,17 +116,17 @@ impl RejectionReason {
 /// The kind of token that an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequiredToken {
-    /// A shopper's.
+    /// A shopper token.
     Shopper,
-    /// A shopper's, obtained by a trusted system on behalf.
+    /// A shopper token that a trusted system obtained (TSOB).
     OnBehalf,
-    /// A shopper's, obtained by a trusted agent on behalf.
+    /// A shopper token that a trusted agent obtained (TAOB).
     AgentOnBehalf,
-    /// A trusted system's.
+    /// A system token.
     System,
 }
 
-/// What is too large.
+/// The part of a request that exceeds its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TooLargePart {
     /// The body.
@@ -141,17 +138,17 @@ pub enum TooLargePart {
 }
 
 impl GatewayError {
-    /// What logs and metrics say beside the code, where the caller must not be told.
+    /// The reason for logs and metrics that the client must not learn.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::CallerRejected(reason) => Some(reason.as_str()),
-            Self::SlasClientRefused => Some(SLAS_CLIENT_REFUSED),
+            Self::SlasClientRejected => Some(SLAS_CLIENT_REJECTED),
             _ => None,
         }
     }
 
-    /// Whether the error concerns a sender that wants to act as a trusted system. The audit log has a line for each.
+    /// Whether the gateway rejected a trusted system. The audit log has a line for each such rejection.
     pub(super) fn is_caller_rejection(&self) -> bool {
         matches!(
             self,
@@ -173,7 +170,7 @@ impl GatewayError {
         match error {
             SalesforceError::Conflict => Self::LoginConflict,
             SalesforceError::RateLimited { retry_after } => Self::SlasRateLimited { retry_after: *retry_after },
-            error if error.is_client_rejected() => Self::SlasClientRefused,
+            error if error.is_client_rejected() => Self::SlasClientRejected,
             SalesforceError::Rejected { .. }
             | SalesforceError::ServerError(_)
             | SalesforceError::Transport(_)
@@ -195,14 +192,12 @@ impl GatewayError {
     }
 }
 
-/// The path, the query or a form has more than one reading.
 impl From<PathError> for GatewayError {
     fn from(error: PathError) -> Self {
         Self::Ambiguous(error.to_string())
     }
 }
 
-/// A shopper token does not verify.
 impl From<TokenError> for GatewayError {
     fn from(error: TokenError) -> Self {
         match error {
@@ -218,7 +213,6 @@ impl From<TokenError> for GatewayError {
     }
 }
 
-/// A system token does not verify.
 impl From<SystemTokenError> for GatewayError {
     fn from(error: SystemTokenError) -> Self {
         match error {
@@ -230,7 +224,6 @@ impl From<SystemTokenError> for GatewayError {
     }
 }
 
-/// Account Manager issues no token for a trusted system's client credentials.
 impl From<SystemTokenFailure> for GatewayError {
     fn from(failure: SystemTokenFailure) -> Self {
         match failure {
@@ -245,7 +238,6 @@ impl From<SystemTokenFailure> for GatewayError {
     }
 }
 
-/// A session cannot serve a verified token.
 impl From<SessionError> for GatewayError {
     fn from(error: SessionError) -> Self {
         match error {
@@ -257,13 +249,12 @@ impl From<SessionError> for GatewayError {
     }
 }
 
-/// SLAS issues no token on behalf of a shopper.
 impl From<OnBehalfError> for GatewayError {
     fn from(error: OnBehalfError) -> Self {
         match error {
-            OnBehalfError::NoClient => {
-                Self::RequestInvalid("This organization has no client that acts on behalf of shoppers.".into())
-            }
+            OnBehalfError::NoClient => Self::RequestInvalid(
+                "This organization has no on_behalf_client, so no request can be sent on behalf of a shopper.".into(),
+            ),
             OnBehalfError::TooManyWaiting => Self::Overloaded,
             OnBehalfError::ShopperUnknown => Self::ShopperUnknown,
             OnBehalfError::Slas(error) => Self::from_slas(&error),

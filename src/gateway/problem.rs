@@ -1,9 +1,9 @@
-//! The problem documents (RFC 9457, in SCAPI's shape): the status, code and words of every [`GatewayError`].
+//! The problem documents (RFC 9457, in SCAPI's form): the status, code and text of each [`GatewayError`].
 //!
-//! No other file chooses the status of an error. The match over [`GatewayError`] has no `_`, so that a new error does not compile
-//! until it has its words here.
+//! No other file chooses the status of an error. The match over [`GatewayError`] has no `_`, so a new error does not compile
+//! without a status, a code and a text.
 
-use std::{borrow::Cow, fmt::Write as _, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -17,7 +17,7 @@ use super::{
     response::LocalResponse,
 };
 
-/// Marks a response in which the gateway, not Salesforce, reports an error. The value is the stable code.
+/// The field of a response in which the gateway, not Salesforce, reports an error. Its value is the stable code.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-shopper-gateway-error");
 
 /// All codes. The gateway exports each with the count 0 from the start, so that the first error is an increase.
@@ -56,13 +56,10 @@ const TYPE_BASE: &str = "https://api.commercecloud.salesforce.com/documentation/
 /// `Retry-After` if no service named a time.
 const RETRY_SOON: Duration = Duration::from_secs(5);
 
-/// The parts of a problem document.
+/// What depends on the error in its response.
 struct ErrorTemplate {
     status: StatusCode,
     code: &'static str,
-    title: &'static str,
-    /// Last part of the problem type.
-    kind: &'static str,
     detail: Cow<'static, str>,
 }
 
@@ -93,8 +90,13 @@ pub fn refresh_token_revoked() -> LocalResponse {
 /// Returns the response to a rejected request: a problem document (RFC 9457).
 #[must_use]
 pub fn response(error: &GatewayError) -> LocalResponse {
-    let ErrorTemplate { status, code, title, kind, detail } = template_of(error);
-    let problem = Problem { title, r#type: format!("{TYPE_BASE}{kind}"), detail: &detail };
+    let ErrorTemplate { status, code, detail } = template_of(error);
+    let title = title_of(error, status);
+    let problem = Problem {
+        title,
+        r#type: format!("{TYPE_BASE}{}", title.to_ascii_lowercase().replace(' ', "-")),
+        detail: &detail,
+    };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -115,248 +117,180 @@ pub fn code(error: &GatewayError) -> &'static str {
     template_of(error).code
 }
 
-fn template_of(error: &GatewayError) -> ErrorTemplate {
-    let template =
-        |status, code, title, kind, detail: Cow<'static, str>| ErrorTemplate { status, code, title, kind, detail };
+/// Returns the title, as SCAPI writes it. The last part of the problem's type is the title in lower case with hyphens.
+fn title_of(error: &GatewayError, status: StatusCode) -> &'static str {
     match error {
-        GatewayError::Ambiguous(why) => {
-            template(StatusCode::BAD_REQUEST, "request_ambiguous", "Bad Request", "bad-request", why.clone().into())
-        }
-        GatewayError::RequestInvalid(why) => {
-            template(StatusCode::BAD_REQUEST, "request_invalid", "Bad Request", "bad-request", why.clone().into())
+        GatewayError::TokenInvalid(_) | GatewayError::TokenExpired => "Invalid Access Token",
+        GatewayError::LoginRejected { .. } => "Authentication Failed",
+        _ => status.canonical_reason().unwrap_or_default(),
+    }
+}
+
+fn template_of(error: &GatewayError) -> ErrorTemplate {
+    let template = |status, code, detail: &'static str| ErrorTemplate { status, code, detail: Cow::Borrowed(detail) };
+    let template_with = |status, code, detail: String| ErrorTemplate { status, code, detail: Cow::Owned(detail) };
+    match error {
+        GatewayError::Ambiguous(detail) => template_with(StatusCode::BAD_REQUEST, "request_ambiguous", detail.clone()),
+        GatewayError::RequestInvalid(detail) => {
+            template_with(StatusCode::BAD_REQUEST, "request_invalid", detail.clone())
         }
         GatewayError::CredentialsConflicting => template(
             StatusCode::BAD_REQUEST,
             "credentials_conflicting",
-            "Bad Request",
-            "bad-request",
-            "The request carries two credentials. Send exactly one Authorization header.".into(),
+            "The request has two credentials. Send exactly one Authorization header.",
         ),
         GatewayError::TokenMissing => template(
             StatusCode::UNAUTHORIZED,
             "token_missing",
-            "Unauthorized",
-            "unauthorized",
-            "The request carries no access token. Send Authorization: Bearer with a token of this organization.".into(),
+            "The request has no access token. Send Authorization: Bearer with a token of this organization.",
         ),
-        GatewayError::TokenInvalid(why) => template(
-            StatusCode::UNAUTHORIZED,
-            "token_invalid",
-            "Invalid Access Token",
-            "invalid-access-token",
-            format!("The access token is invalid: {why}.").into(),
-        ),
+        GatewayError::TokenInvalid(reason) => {
+            template_with(StatusCode::UNAUTHORIZED, "token_invalid", format!("The access token is invalid: {reason}."))
+        }
         GatewayError::TokenExpired => template(
             StatusCode::UNAUTHORIZED,
             "token_expired",
-            "Invalid Access Token",
-            "invalid-access-token",
-            "The access token has expired. Refresh it or log in again.".into(),
+            "The access token has expired. Refresh it or log in again.",
         ),
-        GatewayError::LoginRejected { login: Some(login) } => template(
+        GatewayError::LoginRejected { login: Some(login) } => template_with(
             StatusCode::UNAUTHORIZED,
             "login_rejected",
-            "Authentication Failed",
-            "authentication-failed",
-            format!("Customer authentication based on {login} failed.").into(),
+            format!("Customer authentication based on {login} failed."),
         ),
         GatewayError::LoginRejected { login: None } => template(
             StatusCode::UNAUTHORIZED,
             "login_rejected",
-            "Authentication Failed",
-            "authentication-failed",
-            "Customer authentication failed: send the shopper's login and password as Authorization: Basic.".into(),
+            "Customer authentication failed: send the shopper's login and password as Authorization: Basic.",
         ),
-        // Whether the client is configured at all is not the caller's to know.
+        // The client must not learn whether it is configured.
         GatewayError::CallerRejected(_) => template(
             StatusCode::UNAUTHORIZED,
             "caller_rejected",
-            "Unauthorized",
-            "unauthorized",
-            "The credentials are not those of a trusted system of this gateway.".into(),
+            "The credentials are not those of a trusted system of this gateway.",
         ),
         GatewayError::TokenWrongOrganization => template(
             StatusCode::FORBIDDEN,
             "token_wrong_organization",
-            "Forbidden",
-            "forbidden",
-            "The access token was issued for another organization than the one in the path.".into(),
+            "The access token was issued for another organization than the one in the path.",
         ),
         GatewayError::TokenWrongSite => template(
             StatusCode::FORBIDDEN,
             "token_wrong_site",
-            "Forbidden",
-            "forbidden",
-            "The access token was issued for another site than the siteId of the request.".into(),
+            "The access token was issued for another site than the siteId of the request.",
         ),
-        GatewayError::TokenKindWrong(needed) => template(
+        GatewayError::TokenKindWrong(required) => template(
             StatusCode::FORBIDDEN,
             "token_kind_wrong",
-            "Forbidden",
-            "forbidden",
-            needed_token(*needed).into(),
+            match required {
+                RequiredToken::Shopper => "This operation needs a shopper's access token.",
+                RequiredToken::OnBehalf => {
+                    "This operation needs a shopper's token obtained by a trusted system on behalf (TSOB)."
+                }
+                RequiredToken::AgentOnBehalf => {
+                    "This operation needs a shopper's token obtained by a trusted agent on behalf (TAOB)."
+                }
+                RequiredToken::System => "This operation needs the credentials of a trusted system.",
+            },
         ),
-        GatewayError::ScopeMissing(scopes) => {
-            let mut detail =
-                "The access token lacks the scope of this operation. Any one of these would do: ".to_owned();
-            // Writing to a String cannot fail.
-            let _ = write!(detail, "{scopes}.");
-            template(StatusCode::FORBIDDEN, "scope_missing", "Forbidden", "forbidden", detail.into())
-        }
+        GatewayError::ScopeMissing(scopes) => template_with(
+            StatusCode::FORBIDDEN,
+            "scope_missing",
+            format!("The access token lacks the scope of this operation. One of these is sufficient: {scopes}."),
+        ),
         GatewayError::CallerNotAllowed => template(
             StatusCode::FORBIDDEN,
             "caller_not_allowed",
-            "Forbidden",
-            "forbidden",
-            "This caller may not do this.".into(),
+            "This caller is not allowed to call this operation. See [[callers]].",
         ),
         GatewayError::CallerMayNotCreateShoppers => template(
             StatusCode::FORBIDDEN,
             "caller_not_allowed",
-            "Forbidden",
-            "forbidden",
-            "SLAS creates the shoppers that it is asked for with another identity provider than ecom. This caller may not \
-             do that: its entry in [[callers]] has no create_shoppers in may."
-                .into(),
+            "SLAS creates unknown shoppers of every identity provider except ecom. This caller is not allowed to create \
+             shoppers: its entry in [[callers]] has no create_shoppers in may.",
         ),
-        GatewayError::OperationNotAllowed => template(
-            StatusCode::FORBIDDEN,
-            "operation_not_allowed",
-            "Forbidden",
-            "forbidden",
-            "This operation is not offered through the gateway.".into(),
-        ),
+        GatewayError::OperationNotAllowed => {
+            template(StatusCode::FORBIDDEN, "operation_not_allowed", "The gateway does not offer this operation.")
+        }
         GatewayError::OperationUnknown => template(
             StatusCode::NOT_FOUND,
             "operation_unknown",
-            "Not Found",
-            "not-found",
-            "No operation of an organization that this gateway serves has this method and path.".into(),
+            "The gateway knows no operation with this method and path, or does not serve this organization.",
         ),
         GatewayError::ShopperUnknown => template(
             StatusCode::NOT_FOUND,
             "shopper_unknown",
-            "Not Found",
-            "not-found",
-            "No shopper has the login named in X-On-Behalf-Of or in the body.".into(),
+            "No shopper has the login in X-On-Behalf-Of or in the body.",
         ),
         GatewayError::LoginConflict => template(
             StatusCode::CONFLICT,
             "login_conflict",
-            "Conflict",
-            "conflict",
-            "Another login of the same shopper is too recent. Try again in a moment.".into(),
+            "SLAS issued a token for the same shopper a moment ago. Retry in a few seconds.",
         ),
-        GatewayError::TooLarge(TooLargePart::Body) => template(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "request_too_large",
-            "Payload Too Large",
-            "payload-too-large",
-            "The request's body is larger than this operation allows.".into(),
-        ),
-        GatewayError::TooLarge(TooLargePart::Target) => template(
-            StatusCode::URI_TOO_LONG,
-            "request_too_large",
-            "URI Too Long",
-            "uri-too-long",
-            "The request's path and query are too long.".into(),
-        ),
-        GatewayError::TooLarge(TooLargePart::Head) => template(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "request_too_large",
-            "Request Header Fields Too Large",
-            "request-header-fields-too-large",
-            "The request's header fields are too large or too many.".into(),
-        ),
+        GatewayError::TooLarge(part) => {
+            let (status, detail) = match part {
+                TooLargePart::Body => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, "The request's body is larger than this operation allows.")
+                }
+                TooLargePart::Target => (StatusCode::URI_TOO_LONG, "The request's path and query are too long."),
+                TooLargePart::Head => (
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "The request's header fields are too large or too many.",
+                ),
+            };
+            template(status, "request_too_large", detail)
+        }
         GatewayError::SlasRateLimited { .. } => template(
             StatusCode::TOO_MANY_REQUESTS,
             "slas_rate_limited",
-            "Too Many Requests",
-            "too-many-requests",
-            "The shopper login service takes no more requests at the moment.".into(),
+            "The rate limit of SLAS is exhausted. Retry after the time in Retry-After.",
         ),
         GatewayError::CallerRateLimited { .. } => template(
             StatusCode::TOO_MANY_REQUESTS,
             "caller_rate_limited",
-            "Too Many Requests",
-            "too-many-requests",
-            "This caller asks too often. Wait for the time in Retry-After.".into(),
+            "The client has sent too many requests or failed logins. Retry after the time in Retry-After.",
         ),
         GatewayError::UpstreamUnavailable => template(
             StatusCode::BAD_GATEWAY,
             "upstream_unavailable",
-            "Bad Gateway",
-            "bad-gateway",
-            "The API could not be reached or broke off its answer.".into(),
+            "The API is unreachable, or aborted its response.",
         ),
-        GatewayError::UpstreamTimeout => template(
-            StatusCode::GATEWAY_TIMEOUT,
-            "upstream_timeout",
-            "Gateway Timeout",
-            "gateway-timeout",
-            "The API did not answer in time.".into(),
-        ),
+        GatewayError::UpstreamTimeout => {
+            template(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The API did not respond in time.")
+        }
         GatewayError::KeysUnavailable => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "keys_unavailable",
-            "Service Unavailable",
-            "service-unavailable",
-            "Access tokens cannot be verified at the moment. Try again in a moment.".into(),
+            "The keys that verify access tokens are unavailable. Retry after the time in Retry-After.",
         ),
         GatewayError::SlasUnavailable => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "slas_unavailable",
-            "Service Unavailable",
-            "service-unavailable",
-            "The shopper login service does not answer as it should. Try again in a moment.".into(),
+            "SLAS is unavailable. Retry after the time in Retry-After.",
         ),
-        GatewayError::SlasClientRefused => template(
+        GatewayError::SlasClientRejected => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "slas_unavailable",
-            "Service Unavailable",
-            "service-unavailable",
-            "The shopper login service refuses this gateway's own client. The gateway's operator has to correct its \
-             configuration."
-                .into(),
+            "SLAS rejected the gateway's own client. The gateway's operator must correct the configuration.",
         ),
         GatewayError::AccountManagerUnavailable { .. } => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "account_manager_unavailable",
-            "Service Unavailable",
-            "service-unavailable",
-            "Account Manager does not answer as it should. Try again in a moment.".into(),
+            "Account Manager is unavailable. Retry after the time in Retry-After.",
         ),
         GatewayError::StoreUnavailable => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "store_unavailable",
-            "Service Unavailable",
-            "service-unavailable",
-            "Sessions cannot be read or written at the moment. Try again in a moment.".into(),
+            "The session store is unavailable. Retry after the time in Retry-After.",
         ),
         GatewayError::Overloaded => template(
             StatusCode::SERVICE_UNAVAILABLE,
             "overloaded",
-            "Service Unavailable",
-            "service-unavailable",
-            "More is asked than can be served at the moment. Try again in a moment.".into(),
+            "The gateway is overloaded. Retry after the time in Retry-After.",
         ),
     }
 }
 
-fn needed_token(needed: RequiredToken) -> &'static str {
-    match needed {
-        RequiredToken::Shopper => "This operation needs a shopper's access token.",
-        RequiredToken::OnBehalf => {
-            "This operation needs a shopper's token obtained by a trusted system on behalf (TSOB)."
-        }
-        RequiredToken::AgentOnBehalf => {
-            "This operation needs a shopper's token obtained by a trusted agent on behalf (TAOB)."
-        }
-        RequiredToken::System => "This operation needs the credentials of a trusted system.",
-    }
-}
-
-/// `WWW-Authenticate` (RFC 6750, 3): no error attribute when nothing was sent; 403 names the scopes.
+/// Returns `WWW-Authenticate` (RFC 6750, 3). Without a credential it has no error attribute. With 403 it names the scopes.
 fn challenge(error: &GatewayError, status: StatusCode) -> Option<HeaderValue> {
     let text: Cow<'static, str> = match error {
         GatewayError::TokenInvalid(_) => r#"Bearer realm="shopper-gateway", error="invalid_token""#.into(),
@@ -374,7 +308,7 @@ fn challenge(error: &GatewayError, status: StatusCode) -> Option<HeaderValue> {
     HeaderValue::from_str(&text).ok()
 }
 
-/// Seconds, rounded up: who comes back too early has come for nothing.
+/// Rounds up, so that a client that waits this long does not retry too early.
 fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
