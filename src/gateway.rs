@@ -14,6 +14,7 @@ pub mod client_cert;
 pub mod credential;
 pub mod decision;
 pub mod error;
+mod field_names;
 pub mod form;
 pub mod headers;
 mod identity;

@@ -27,7 +27,7 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let as_bytes = validate::admit_bytes(bytes);
+    let as_bytes = validate::check_raw_head(bytes);
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut start = lines.next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
     let (method, target) = (start.next().unwrap_or_default(), start.next().unwrap_or_default());
@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let Ok((head, ())) = request.body(()).map(Request::into_parts) else { return };
-    if validate::admit(&head, &LIMITS).is_err() {
+    if validate::check_head(&head, &LIMITS).is_err() {
         return;
     }
     let count = |name: &str| head.headers.get_all(name).iter().count();

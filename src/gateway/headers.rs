@@ -1,7 +1,6 @@
-//! The header fields of a forwarded request and of its response.
+//! The changes to the header of a forwarded request and of its response.
 //!
-//! This file removes what concerns one connection and sets what the gateway itself says. `client_fields` lists the fields of a
-//! client that never reach Salesforce.
+//! This file removes hop-by-hop fields and sets the gateway's own. `client_fields` lists the fields that a client may not send.
 
 mod client_fields;
 
@@ -10,36 +9,38 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
-use self::client_fields::is_never_from_clients;
-pub(super) use self::client_fields::{is_twin_of, starts_like};
-use super::{on_behalf_header::GUEST_USID, problem::ERROR_HEADER};
+use self::client_fields::is_forbidden;
+use super::{field_names::eq_ignoring_separator, on_behalf_header::GUEST_USID, problem::ERROR_HEADER};
 use crate::correlation;
 
-/// The request's and the answer's field that ties both to a log line.
+/// The field of a request and its response that identifies their log line.
 pub const CORRELATION_ID: HeaderName = correlation::HEADER;
 
-/// Changes to a request's header before it goes upstream.
+/// Changes to a header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// Fields to take out.
+    /// Fields to remove.
     pub remove: Vec<HeaderName>,
-    /// Fields to set, in place of whatever stands there.
+    /// Fields to set. They replace fields of the same name.
     pub set: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// The edits of a client's header: strip what a client may not say, set what the gateway says.
+/// The changes to a client's header: removes what a client may not send, sets the gateway's own fields.
 #[must_use]
 pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlation_id: &HeaderValue) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
     for name in headers.keys() {
-        if is_never_from_clients(name.as_str()) || is_hop_by_hop(name) || is_twin_of(name.as_str(), "correlation-id") {
+        if is_forbidden(name.as_str())
+            || matches!(*name, TE | TRAILER)
+            || eq_ignoring_separator(name.as_str(), "correlation-id")
+        {
             edits.remove.push(name.clone());
         }
     }
     edits.set.push((http::header::HOST, upstream_host.clone()));
     edits.set.push((CORRELATION_ID, correlation_id.clone()));
     edits.set.push((VIA, HeaderValue::from_static("1.1 shopper-gateway")));
-    // HTTP/2 may split cookies over several fields; HTTP/1.1 servers expect one (RFC 9113, 8.2.3).
+    // HTTP/2 may split cookies into several fields. HTTP/1.1 servers expect one (RFC 9113, 8.2.3).
     let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1
         && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
@@ -49,8 +50,7 @@ pub fn request_edits(headers: &HeaderMap, upstream_host: &HeaderValue, correlati
     edits
 }
 
-/// The fields of a request that concern the connection it came by (RFC 9110, 7.6.1), for those who send it on
-/// without the proxy.
+/// The hop-by-hop fields of a request (RFC 9110, 7.6.1), for a request that the gateway sends without the proxy.
 pub fn hop_by_hop_headers(headers: &HeaderMap) -> Vec<HeaderName> {
     let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let nominated = options.flat_map(|options| options.split(','));
@@ -59,14 +59,14 @@ pub fn hop_by_hop_headers(headers: &HeaderMap) -> Vec<HeaderName> {
     nominated.chain(always).collect()
 }
 
-/// The edits of Salesforce's answer: what concerned only the hop between, and the gateway's own names.
+/// The changes to Salesforce's response: removes hop-by-hop fields, and fields that only the gateway may set.
 #[must_use]
 pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
     for value in headers.get_all(CONNECTION) {
         for option in value.to_str().unwrap_or_default().split(',') {
             let nominated = HeaderName::from_bytes(option.trim().as_bytes()).ok();
-            // Framing belongs to the HTTP library; the connection options themselves are not fields.
+            // The HTTP library removes the framing. `close` and `keep-alive` are not names of fields.
             if let Some(name) = nominated.filter(|name| headers.contains_key(name) && !is_framing(name)) {
                 edits.remove.push(name);
             }
@@ -81,7 +81,7 @@ pub fn response_edits(headers: &HeaderMap, correlation_id: &HeaderValue) -> Head
     edits
 }
 
-/// Whether an answer says in one way only where it ends (RFC 9112, 6.3).
+/// Whether a response states its length in one way (RFC 9112, 6.3).
 #[must_use]
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
@@ -90,11 +90,6 @@ pub fn is_framed_once(headers: &HeaderMap) -> bool {
         lengths.next().is_none_or(|length| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit));
     let coding = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     length && coding && lengths.next().is_none() && codings.next().is_none()
-}
-
-/// `TE` and `Trailer` concern this hop; trailers are dropped.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == TE || *name == TRAILER
 }
 
 fn is_framing(name: &HeaderName) -> bool {
@@ -118,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clients_claims_about_the_way_are_stripped_in_any_spelling() {
+    fn forbidden_field_in_any_spelling_is_removed() {
         for name in [
             "X-Forwarded-For",
             "x_forwarded_for",
@@ -150,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_another_method_is_stripped() {
+    fn method_override_in_any_spelling_is_removed() {
         for name in [
             "x-http-method-override",
             "X_HTTP_Method_Override",
@@ -173,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_application_says_stays() {
+    fn field_of_the_application_is_kept() {
         for name in ["authorization", "content-type", "accept", "sfdc_user_agent", "x-site-id", "x-custom", "if-match"]
         {
             assert!(edits(&[(name, "x")]).remove.is_empty(), "{name}");
@@ -181,21 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn split_cookies_are_joined() {
+    fn cookies_in_two_fields_are_joined() {
         let set = edits(&[("cookie", "a=1"), ("cookie", "b=2")]).set;
         assert!(set.contains(&(COOKIE, HeaderValue::from_static("a=1; b=2"))));
     }
 
     #[test]
-    fn fields_that_upstream_nominates_stay_on_its_hop() {
-        let answer =
+    fn field_that_upstream_nominates_is_removed() {
+        let response =
             headers(&[("connection", "close, X-Internal"), ("x-internal", "1"), ("x-shopper-gateway-error", "no")]);
-        let edits = response_edits(&answer, &HeaderValue::from_static("id"));
+        let edits = response_edits(&response, &HeaderValue::from_static("id"));
         assert_eq!(edits.remove, [HeaderName::from_static("x-internal"), ERROR_HEADER]);
     }
 
     #[test]
-    fn an_answer_has_one_length() {
+    fn response_with_ambiguous_length_is_not_framed_once() {
         for fields in [&[][..], &[("content-length", "2")], &[("transfer-encoding", "Chunked")]] {
             assert!(is_framed_once(&headers(fields)), "{fields:?}");
         }

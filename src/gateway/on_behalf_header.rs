@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{callers::Caller, error::GatewayError, headers::starts_like};
+use super::{callers::Caller, error::GatewayError, field_names::starts_with_ignoring_separator};
 use crate::{
     tokens::on_behalf::{ECOM_IDP, OnBehalfSubject, SubjectShopper, is_guest_login},
     types::{OrganizationId, SiteId, Usid},
@@ -42,7 +42,7 @@ enum RequestedGuest {
 
 /// Whether a request has one of these fields, in any spelling.
 pub(in crate::gateway) fn is_present(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()))
+    headers.keys().any(|name| starts_with_ignoring_separator(name.as_str(), LOGIN.as_str()))
 }
 
 impl OnBehalfHeader {
@@ -53,7 +53,10 @@ impl OnBehalfHeader {
     /// invalid.
     pub(in crate::gateway) fn read(headers: &HeaderMap) -> Result<Self, GatewayError> {
         let known = [&LOGIN, &IDP, &GUEST_USID];
-        if headers.keys().any(|name| starts_like(name.as_str(), LOGIN.as_str()) && !known.contains(&name)) {
+        if headers
+            .keys()
+            .any(|name| starts_with_ignoring_separator(name.as_str(), LOGIN.as_str()) && !known.contains(&name))
+        {
             return Err(GatewayError::Ambiguous("a field like X-On-Behalf-Of in another spelling".into()));
         }
         let login = single(headers, &LOGIN)?.ok_or_else(|| {

@@ -40,11 +40,11 @@ impl Router {
     /// Validates the head of a request and finds its route.
     ///
     /// # Errors
-    /// The errors of [`validate::admit`]; [`GatewayError::Ambiguous`] if the target has more than one reading;
+    /// The errors of [`validate::check_head`]; [`GatewayError::Ambiguous`] if the target has more than one reading;
     /// [`GatewayError::OperationUnknown`], [`GatewayError::OperationNotAllowed`]; [`GatewayError::RequestInvalid`] if `siteId` is
     /// invalid. Report mode does not lift them.
     pub(super) fn route(&self, head: &Parts) -> Result<Route, GatewayError> {
-        validate::admit(head, &self.limits)?;
+        validate::check_head(head, &self.limits)?;
         let received = RequestPath::parse(head.uri.path())?;
         let query = Query::parse(head.uri.query())?;
         let slas_path = received.below(PWA_KIT_PREFIX);

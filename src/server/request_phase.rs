@@ -353,7 +353,7 @@ async fn drain_small_body(session: &mut Session) {
 /// Rejects HTTP/1.1 heads with faults that Pingora repairs silently. In HTTP/2, Pingora only removes a fragment from the path.
 fn validate_raw_head(session: &Session) -> Result<(), GatewayError> {
     let Some(connection) = session.as_downstream().as_http1() else { return Ok(()) };
-    validate::admit_bytes(&connection.get_headers_raw_bytes())?;
+    validate::check_raw_head(&connection.get_headers_raw_bytes())?;
     let client = ConnectionState::of(session.as_downstream());
     if client.is_some_and(|client| client.is_request_line_irregular()) {
         return Err(GatewayError::Ambiguous(
@@ -371,7 +371,7 @@ fn validate_scheme(session: &Session) -> Result<(), GatewayError> {
     // Pingora keeps the scheme in the URI for HTTP/2 only.
     let target = std::str::from_utf8(head.raw_path()).unwrap_or_default();
     let in_full = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
-    validate::admit_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
+    validate::check_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
 }
 
 /// The error for a body that violates chunked encoding (RFC 9112, 7.1).

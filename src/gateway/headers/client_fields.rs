@@ -1,12 +1,12 @@
-//! The fields of a client's request that never reach Salesforce.
+//! The header fields that a client may not send. The gateway removes them, because a server behind it could believe them.
 //!
-//! They are of four kinds: what proxies, CDNs and TLS terminators tell an application about who is asking and from where;
-//! what names another method than the request's; what Salesforce's own parts tell each other (`sfdc_…`); and what the gateway
-//! alone may say. A client's own would be a lie that some server behind the gateway believes. A field that Salesforce
-//! documents for callers is none of these. Names are compared with `_` read as `-`, as many servers do; HTTP libraries hand
-//! them over in lower case.
+//! There are four kinds: fields in which proxies, CDNs and TLS terminators describe the client; fields that name another
+//! method; fields between Salesforce's own services (`sfdc_…`); and fields that only the gateway may set. Fields that
+//! Salesforce documents for clients are sent upstream.
 
-/// Whole names that only proxies in front of an application may set, or only the gateway.
+use crate::gateway::field_names::{eq_ignoring_separator, is_separator, starts_with_ignoring_separator};
+
+/// Names of fields that only the gateway, or a proxy in front of an application, may set.
 const NAMES: [&str; 11] = [
     "x-original-url",
     "x-rewrite-url",
@@ -17,13 +17,13 @@ const NAMES: [&str; 11] = [
     "front-end-https",
     "proxy",
     "proxy-authorization",
-    // A SLAS client's proof beside another credential: the gateway's alone to add.
+    // A SLAS client's authentication beside another credential: only the gateway may add it.
     "x-slas-client-auth",
     "-sfdc-client-auth",
 ];
 
-/// How names begin that belong to the gateway, or to a CDN, cloud or server that writes what it knows of its client.
-const BEGINNINGS: [&str; 23] = [
+/// Prefixes of fields of the gateway, and of CDNs, clouds and servers that describe their client.
+const PREFIXES: [&str; 23] = [
     "x-on-behalf-of",
     "x-shopper-gateway-",
     "cf-",
@@ -49,29 +49,29 @@ const BEGINNINGS: [&str; 23] = [
     "wl-proxy-",
 ];
 
-/// Fields of Salesforce's own family that it documents for callers, or that its SDKs send: the session's server, a verbose log,
-/// the name of the SDK, and a refresh token that a storefront's server keeps in a cookie.
-const SALESFORCE_FOR_CALLERS: [&str; 4] = ["sfdc_dwsid", "sfdc_verbose", "sfdc_user_agent", "sfdc_refresh_token"];
+/// The fields `sfdc_…` that Salesforce documents for clients, or that its SDKs send: the session's server, a verbose log, the
+/// name of the SDK, and a refresh token that a storefront's server keeps in a cookie.
+const SALESFORCE_CLIENT_FIELDS: [&str; 4] = ["sfdc_dwsid", "sfdc_verbose", "sfdc_user_agent", "sfdc_refresh_token"];
 
-/// Parts of the names of fields by which a server takes another method than the request's: `X-HTTP-Method-Override`, and
-/// OCAPI's `x-dw-http-method-override`. The policy decides by the method of the request. CORS needs
-/// `Access-Control-Request-Method`, which has none of these parts.
+/// Parts of the names of fields that override the request's method: `X-HTTP-Method-Override`, and OCAPI's
+/// `x-dw-http-method-override`. The policy decides by the request's own method. `Access-Control-Request-Method`, which CORS
+/// needs, has none of these parts.
 const METHOD_OVERRIDES: [&str; 5] = ["method-override", "http-method", "http-verb", "rest-method", "tunneled-method"];
 
-/// Whether a client's field of this name stays here.
-pub(super) fn is_never_from_clients(name: &str) -> bool {
-    if is_of_plain_http(name) {
+/// Whether a client may not send a field of this name.
+pub(super) fn is_forbidden(name: &str) -> bool {
+    if is_common(name) {
         return false;
     }
-    NAMES.iter().any(|never| is_twin_of(name, never))
-        || BEGINNINGS.iter().any(|beginning| starts_like(name, beginning))
+    NAMES.iter().any(|forbidden| eq_ignoring_separator(name, forbidden))
+        || PREFIXES.iter().any(|prefix| starts_with_ignoring_separator(name, prefix))
         || is_internal_to_salesforce(name)
-        || says_who_asks(name)
+        || describes_client(name)
         || overrides_method(name)
 }
 
-/// Whether it is a field that nearly every request has. All others are looked at word by word.
-fn is_of_plain_http(name: &str) -> bool {
+/// Whether the field is one that nearly every request has. This saves the check of each word.
+fn is_common(name: &str) -> bool {
     matches!(
         name,
         "accept"
@@ -90,9 +90,9 @@ fn is_of_plain_http(name: &str) -> bool {
     )
 }
 
-/// Whether a name has words by which proxies, CDNs and TLS terminators say who asks and from where: an address
-/// (`True-Client-IP`), a certificate (`SSL-Client-Cert`), or a user (`Remote-User`).
-fn says_who_asks(name: &str) -> bool {
+/// Whether a name has words with which proxies, CDNs and TLS terminators describe the client: an address (`True-Client-IP`), a
+/// certificate (`SSL-Client-Cert`), or a user (`Remote-User`).
+fn describes_client(name: &str) -> bool {
     let mut before = "";
     name.split(is_separator).any(|word| {
         let found = matches!(
@@ -119,48 +119,29 @@ fn says_who_asks(name: &str) -> bool {
     })
 }
 
-/// Whether a field is of Salesforce's own family, `sfdc_…` and `x-sfdc-…` in any spelling, and not for callers.
+/// Whether a field is between Salesforce's services: `sfdc_…` or `x-sfdc-…` in any spelling, and not for clients.
 fn is_internal_to_salesforce(name: &str) -> bool {
     let first = name.split(is_separator).find(|word| !word.is_empty() && *word != "x");
-    matches!(first, Some("sfdc" | "xsfdc")) && !SALESFORCE_FOR_CALLERS.contains(&name)
+    matches!(first, Some("sfdc" | "xsfdc")) && !SALESFORCE_CLIENT_FIELDS.contains(&name)
 }
 
-/// Whether a server might read another method in this field. Most names are told from these by not naming a method at all.
+/// Whether a server could read another method from this field.
 fn overrides_method(name: &str) -> bool {
-    let names_method = |name: &str| name.contains("method") || name.contains("verb");
-    names_method(name)
+    // The cheap test excludes nearly all names.
+    (name.contains("method") || name.contains("verb"))
         && METHOD_OVERRIDES.iter().any(|part| {
             let mut starts = 0..=name.len().saturating_sub(part.len());
-            starts.any(|start| name.get(start..).is_some_and(|rest| starts_like(rest, part)))
+            starts.any(|start| name.get(start..).is_some_and(|rest| starts_with_ignoring_separator(rest, part)))
         })
-}
-
-/// Whether two field names are one to a server that reads `_` as `-`. Names are lower case here.
-pub(in crate::gateway) fn is_twin_of(name: &str, other: &str) -> bool {
-    name.len() == other.len() && starts_like(name, other)
-}
-
-/// Whether a field's name begins so, to a server that reads `_` as `-`.
-pub(in crate::gateway) fn starts_like(name: &str, prefix: &str) -> bool {
-    name.len() >= prefix.len()
-        && name
-            .bytes()
-            .zip(prefix.bytes())
-            .all(|(own, wanted)| own == wanted || (wanted == b'-' && is_separator(char::from(own))))
-}
-
-/// Whether a server may read a character of a field's name as `-`: CGI makes `_` of all of them.
-fn is_separator(character: char) -> bool {
-    !character.is_ascii_alphanumeric()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Each in the spelling that its inventor uses; and with every `-` as `_`, and the other way round.
+    /// Each name in its original spelling, and with other separators.
     #[test]
-    fn claim_of_a_client_about_itself_is_stripped_in_any_spelling() {
+    fn field_that_describes_the_client_is_forbidden_in_any_spelling() {
         for name in [
             "cf-connecting-ip",
             "cf-connecting-ipv6",
@@ -260,17 +241,17 @@ mod tests {
             for name in
                 [name.to_owned(), name.replace('-', "_"), name.replace('_', "-"), dotted, name.replace('-', "!")]
             {
-                assert!(is_never_from_clients(&name), "{name}");
+                assert!(is_forbidden(&name), "{name}");
             }
         }
-        // Only the documented spelling is documented.
+        // Salesforce documents another spelling of these.
         for name in ["sfdc-dwsid", "sfdc-verbose", "x_sfdc_dwsid", "sfdc_dwsid2"] {
-            assert!(is_never_from_clients(name), "{name}");
+            assert!(is_forbidden(name), "{name}");
         }
     }
 
     #[test]
-    fn field_for_salesforce_or_of_plain_http_passes() {
+    fn field_of_http_or_documented_by_salesforce_is_allowed() {
         for name in [
             "accept",
             "accept-language",
@@ -301,7 +282,7 @@ mod tests {
             "x-site-id",
             "x-user-agent",
         ] {
-            assert!(!is_never_from_clients(name), "{name}");
+            assert!(!is_forbidden(name), "{name}");
         }
     }
 }
