@@ -231,7 +231,7 @@ impl Gateway {
         if is_final || !self.stages.router.is_report_mode() {
             return None;
         }
-        let authorization = Authorization::read(&routed.request.head.headers);
+        let authorization = Authorization::parse(&routed.request.head.headers);
         let strips_authorization =
             matches!(authorization, Ok(Authorization::Basic(_))) && routed.route.kind() != OperationKind::Slas;
         Some(Source::Reported { strips_authorization }.into())

@@ -122,8 +122,8 @@ fn check_reports_invalid_and_duplicate_caller_certificates() {
         "callers[2].certificate_subject: not a subject",
         "callers[3].certificate_san: not an alternative name",
         "callers[4].certificate_san: not an alternative name",
-        "callers[6].certificate_subject: another caller has this one",
-        "callers[8].certificate_san: another caller has this one",
+        "callers[6].certificate_subject: another caller has the same certificate name",
+        "callers[8].certificate_san: another caller has the same certificate name",
     ];
     assert_eq!(errors.len(), expected.len(), "{shown}");
     for (error, expected) in errors.iter().zip(expected) {

@@ -21,19 +21,19 @@ fn read_field(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, value);
-    if let Ok(Authorization::Basic(_)) = Authorization::read(&headers) {
+    if let Ok(Authorization::Basic(_)) = Authorization::parse(&headers) {
         let text = std::str::from_utf8(bytes).expect("what is read is text");
         let (_, credential) = text.split_once([' ', '\t']).expect("a scheme");
         check(credential.trim_matches([' ', '\t']));
     }
     headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
-    assert!(Authorization::read(&headers).is_err(), "two credentials");
+    assert!(Authorization::parse(&headers).is_err(), "two credentials");
 }
 
 /// Compares the reading with that of `java.util.Base64`, which takes missing padding and any bits behind the last byte.
 fn check(encoded: &str) {
     let java = decoded(encoded);
-    let Some(basic) = BasicCredentials::read(encoded) else {
+    let Some(basic) = BasicCredentials::parse(encoded) else {
         let readable = java.filter(|bytes| !bytes.iter().any(u8::is_ascii_control));
         let has_user = |bytes: Vec<u8>| bytes.iter().position(|byte| *byte == b':').is_some_and(|colon| colon > 0);
         assert!(!readable.is_some_and(has_user), "a login that SLAS may read is not counted");
@@ -48,7 +48,7 @@ fn check(encoded: &str) {
         let expected = std::str::from_utf8(&bytes).map_or(as_latin_1, str::to_owned);
         assert_eq!(whole, expected);
     }
-    let other = BasicCredentials::read(&STANDARD.encode(format!("{}:another", basic.user))).expect("a user");
+    let other = BasicCredentials::parse(&STANDARD.encode(format!("{}:another", basic.user))).expect("a user");
     if basic.users().eq(other.users()) {
         assert_eq!(format!("{basic:?}"), format!("{other:?}"), "what is shown does not depend on the password");
     }

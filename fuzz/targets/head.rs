@@ -47,7 +47,7 @@ fuzz_target!(|bytes: &[u8]| {
     let count = |name: &str| head.headers.get_all(name).iter().count();
     assert!(count("host") <= 1 && count("authorization") <= 1 && count("content-length") <= 1, "{head:?}");
     assert!(count("content-length") == 0 || count("transfer-encoding") == 0 || as_bytes.is_err(), "{head:?}");
-    let _ = Authorization::read(&head.headers);
+    let _ = Authorization::parse(&head.headers);
     let _ = headers::request_edits(
         &head.headers,
         &HeaderValue::from_static("api.example.com"),

@@ -98,7 +98,7 @@ fn matches_any(glob: &OperationGlob, operations: &Operations, partial: &PartialS
 }
 
 fn caller_diagnostic(error: CallerError) -> Diagnostic {
-    Diagnostic { path: format!("callers[{}].{}", error.caller, error.key), message: error.flaw.to_string() }
+    Diagnostic { path: format!("callers[{}].{}", error.caller, error.key), message: error.problem.to_string() }
 }
 
 /// Diagnostics for invalid globs of `load.low_priority`.

@@ -86,7 +86,7 @@ fn may_call(operation: &Operation, decoded: &DecodedToken, verdict: &Verdict) ->
         SecurityKind::Shopper | SecurityKind::ShopperTsob | SecurityKind::ShopperTaob => false,
     };
     let is_callers = match (&verdict.caller, &verdict.organization) {
-        (Some(caller), Some(organization)) => caller.may_system(operation, organization, None),
+        (Some(caller), Some(organization)) => caller.may_call_system_operation(operation, organization, None),
         _ => true,
     };
     is_callers && operation.security.iter().any(is_met)

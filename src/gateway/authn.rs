@@ -72,7 +72,7 @@ impl Authenticator {
     /// Establishes the sender of a request and notes it in the audit record.
     ///
     /// # Errors
-    /// The errors of [`Authorization::read`]; [`GatewayError::TokenMissing`] without a credential; the errors of the
+    /// The errors of [`Authorization::parse`]; [`GatewayError::TokenMissing`] without a credential; the errors of the
     /// credential's verification.
     pub(super) async fn identify(
         &self,
@@ -87,7 +87,7 @@ impl Authenticator {
         let Some(operation) = &route.operation else {
             return Ok(Identity::Shopper(Box::pin(self.shopper(routed)).await?));
         };
-        let authorization = Authorization::read(headers)?;
+        let authorization = Authorization::parse(headers)?;
         let token = match &authorization {
             Authorization::Bearer(token) => Some(HashedToken::new(token.expose_secret())),
             Authorization::Basic(_) | Authorization::Nothing => None,
@@ -172,7 +172,7 @@ impl Authenticator {
     /// token's verification.
     pub(super) async fn shopper(&self, routed: RoutedRequest<'_>) -> Result<VerifiedToken, GatewayError> {
         let RoutedRequest { tenant, request, .. } = routed;
-        let authorization = Authorization::read(&request.head.headers)?;
+        let authorization = Authorization::parse(&request.head.headers)?;
         let Authorization::Bearer(token) = authorization else { return Err(not_bearer(&authorization)) };
         if jwt::has_system_token_algorithm(token.expose_secret()) {
             verify_system(tenant, token.expose_secret(), AuthorizationModel::Scopes).await?;
@@ -197,7 +197,7 @@ impl Authenticator {
         audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
         let RoutedRequest { tenant, route, request } = routed;
-        match Authorization::read(&request.head.headers)? {
+        match Authorization::parse(&request.head.headers)? {
             Authorization::Bearer(token) if jwt::has_system_token_algorithm(token.expose_secret()) => {
                 let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
                 let judged_by = if by_role { AuthorizationModel::Roles } else { AuthorizationModel::Scopes };

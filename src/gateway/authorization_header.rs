@@ -1,9 +1,9 @@
-//! What a request presents as proof of who sent it, read once from its `Authorization` field.
+//! Parses the `Authorization` header field.
 //!
-//! Basic is read as leniently as SLAS may read it: a spelling that SLAS accepts and the gateway does not would escape the
-//! login throttle. `java.util.Base64` takes base64 without padding and with stray bits behind the last byte, and so
-//! does this module. The URL-safe alphabet is refused: RFC 7617 does not allow it, `java.util.Base64` rejects it, and a
-//! MIME decoder drops `-` and `_`, so the value would have two readings.
+//! Basic credentials are decoded as leniently as SLAS may decode them. Otherwise a spelling that only SLAS accepts would escape
+//! the limit of failed logins. So this module accepts base64 without padding and with stray bits after the last byte, as
+//! `java.util.Base64` does. The URL-safe alphabet is rejected: RFC 7617 does not allow it, `java.util.Base64` rejects it, and
+//! a MIME decoder ignores `-` and `_`, so the value would have two readings.
 
 use std::{fmt, iter};
 
@@ -17,22 +17,22 @@ use secrecy::SecretString;
 
 use super::error::GatewayError;
 
-/// Longest `Authorization` value that is read, bytes.
+/// Maximum length of the field's value, bytes.
 const MAX_CREDENTIAL_BYTES: usize = 16 * 1024;
-/// Characters that may separate the scheme from the credential. RFC 9110 allows the space; lenient servers take a tab too.
+/// The separators of scheme and credential. RFC 9110 allows the space. Lenient servers accept a tab too.
 const BLANKS: [char; 2] = [' ', '\t'];
-/// The standard alphabet, padded or not, with any bits behind the last byte.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
+/// Standard base64, with or without padding, with any bits after the last byte.
+const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_decode_allow_trailing_bits(true)
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A credential as presented; nothing of it is verified.
+/// The credential of a request. It is not verified.
 #[derive(Debug)]
 pub enum Authorization<'a> {
-    /// None at all.
+    /// The request has no credential.
     Nothing,
     /// `Bearer` (RFC 6750, 2.1).
     Bearer(BearerToken<'a>),
@@ -40,53 +40,53 @@ pub enum Authorization<'a> {
     Basic(BasicCredentials),
 }
 
-/// A token where it stands in the request: every request has one, so it is not copied. No log prints it.
+/// A token, borrowed from the request because nearly every request has one. `Debug` does not show it.
 #[derive(Clone, Copy)]
 pub struct BearerToken<'a>(&'a str);
 
 /// User and password of a Basic credential.
 #[derive(Debug)]
 pub struct BasicCredentials {
-    /// What stands before the first colon.
+    /// The text before the first colon.
     pub user: String,
-    /// What stands behind it.
+    /// The text after it.
     pub password: SecretString,
-    /// The user as a UTF-8 reader that replaces unreadable bytes sees it, where the bytes are not UTF-8.
+    /// The user as a lenient UTF-8 decoder reads it. `None` if the bytes are UTF-8.
     lossy_user: Option<String>,
 }
 
 impl<'a> Authorization<'a> {
-    /// Reads the one credential of a request.
+    /// Parses the credential of a request.
     ///
     /// # Errors
-    /// [`GatewayError::CredentialsConflicting`] for two, [`GatewayError::TokenInvalid`] for one that cannot be read.
-    pub fn read(headers: &'a HeaderMap) -> Result<Self, GatewayError> {
+    /// [`GatewayError::CredentialsConflicting`] if there are two, [`GatewayError::TokenInvalid`] if it is malformed or too long.
+    pub fn parse(headers: &'a HeaderMap) -> Result<Self, GatewayError> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else { return Ok(Self::Nothing) };
         if values.next().is_some() {
             return Err(GatewayError::CredentialsConflicting);
         }
-        let unreadable = || GatewayError::TokenInvalid("the Authorization field is not readable".into());
-        let text = visible(value).ok_or_else(unreadable)?;
+        let malformed = || GatewayError::TokenInvalid("the Authorization field is malformed".into());
+        let text = visible_text(value).ok_or_else(malformed)?;
         if text.len() > MAX_CREDENTIAL_BYTES {
             return Err(GatewayError::TokenInvalid("the credential is too long".into()));
         }
         let (scheme, credential) = text.split_once(BLANKS).unwrap_or((text, ""));
         let credential = credential.trim_matches(BLANKS);
         if credential.is_empty() {
-            return Err(GatewayError::TokenInvalid("the Authorization field has a scheme and no credential".into()));
+            return Err(GatewayError::TokenInvalid("the Authorization field has a scheme, but no credential".into()));
         }
         if memchr3(b' ', b'\t', b',', credential.as_bytes()).is_some() {
-            return Err(unreadable());
+            return Err(malformed());
         }
         if scheme.eq_ignore_ascii_case("bearer") {
-            // A token goes upstream as it came, so that only the spelling of RFC 6750 will do.
+            // A token is sent upstream unchanged, so only the form of RFC 6750 is accepted.
             if memchr::memchr(b'\t', text.as_bytes()).is_some() {
-                return Err(unreadable());
+                return Err(malformed());
             }
             Ok(Self::Bearer(BearerToken(credential)))
         } else if scheme.eq_ignore_ascii_case("basic") {
-            BasicCredentials::read(credential).map(Self::Basic).ok_or_else(unreadable)
+            BasicCredentials::parse(credential).map(Self::Basic).ok_or_else(malformed)
         } else {
             Err(GatewayError::TokenInvalid("the Authorization scheme is neither Bearer nor Basic".into()))
         }
@@ -94,7 +94,7 @@ impl<'a> Authorization<'a> {
 }
 
 impl<'a> BearerToken<'a> {
-    /// Its text.
+    /// The token's text.
     #[must_use]
     pub fn expose_secret(self) -> &'a str {
         self.0
@@ -107,20 +107,19 @@ impl fmt::Debug for BearerToken<'_> {
     }
 }
 
-/// The text of a field that has nothing but printable ASCII and blanks. Looks at every byte, bad or not: that is what a
-/// processor does many bytes at a time.
-fn visible(value: &HeaderValue) -> Option<&str> {
+/// Returns the text of a field of printable ASCII and blanks. The loop does not stop at a bad byte, so the compiler can use SIMD.
+fn visible_text(value: &HeaderValue) -> Option<&str> {
     let bytes = value.as_bytes();
-    let is_visible = bytes.iter().fold(true, |so_far, byte| so_far & matches!(byte, b' '..=b'~' | b'\t'));
+    let is_visible = bytes.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~' | b'\t'));
     if is_visible { std::str::from_utf8(bytes).ok() } else { None }
 }
 
 impl BasicCredentials {
-    /// Reads `base64(user:password)`. Bytes that are not UTF-8 are read as Latin-1. Returns `None` for what is not base64, has
-    /// no colon or no user, or has a control character, which RFC 7617 (section 2) forbids.
+    /// Parses `base64(user:password)`. Bytes that are not UTF-8 are decoded as Latin-1. `None` if the text is not base64, has no
+    /// colon, has no user, or has a control character (RFC 7617, 2).
     #[must_use]
-    pub fn read(encoded: &str) -> Option<Self> {
-        let bytes = LENIENT.decode(encoded).ok()?;
+    pub fn parse(encoded: &str) -> Option<Self> {
+        let bytes = LENIENT_BASE64.decode(encoded).ok()?;
         if bytes.iter().any(u8::is_ascii_control) {
             return None;
         }
@@ -139,7 +138,7 @@ impl BasicCredentials {
         Some(Self { user: user.to_owned(), password: SecretString::from(password), lossy_user })
     }
 
-    /// Every user that SLAS may read in this credential: the login throttle counts all of them.
+    /// Every user that SLAS may read in this credential. The limit of failed logins counts each.
     pub fn users(&self) -> impl Iterator<Item = &str> {
         iter::once(self.user.as_str()).chain(self.lossy_user.as_deref())
     }
@@ -153,19 +152,19 @@ mod tests {
 
     use super::*;
 
-    fn with(value: &str) -> HeaderMap {
+    fn headers(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap())])
     }
 
     #[test]
-    fn a_password_may_have_colons() {
-        let headers = with("basic YWRhOnA6czp3");
-        let Authorization::Basic(basic) = Authorization::read(&headers).unwrap() else { panic!() };
+    fn basic_password_with_colons_is_kept_whole() {
+        let headers = headers("basic YWRhOnA6czp3");
+        let Authorization::Basic(basic) = Authorization::parse(&headers).unwrap() else { panic!() };
         assert_eq!((basic.user.as_str(), basic.password.expose_secret()), ("ada", "p:s:w"));
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn malformed_field_is_rejected() {
         for value in [
             "Bearer",
             "Bearer ",
@@ -180,13 +179,13 @@ mod tests {
             "Bearer ä",
             "Bearer a\u{80}",
         ] {
-            assert!(Authorization::read(&with(value)).is_err(), "{value}");
+            assert!(Authorization::parse(&headers(value)).is_err(), "{value}");
         }
-        assert!(Authorization::read(&with("Basic YQo6Yg==")).is_err(), "a line end in the user");
+        assert!(Authorization::parse(&headers("Basic YQo6Yg==")).is_err(), "a line end in the user");
     }
 
     #[test]
-    fn basic_in_a_lenient_spelling_is_read_as_the_same_login() {
+    fn basic_in_a_lenient_spelling_has_the_same_login() {
         for value in [
             "Basic YWRhOnA=",
             "Basic YWRhOnA",
@@ -195,36 +194,36 @@ mod tests {
             "BASIC\tYWRhOnA= ",
             "Basic YWRhOnC",
         ] {
-            let headers = with(value);
-            let Ok(Authorization::Basic(basic)) = Authorization::read(&headers) else { panic!("{value}") };
+            let headers = headers(value);
+            let Ok(Authorization::Basic(basic)) = Authorization::parse(&headers) else { panic!("{value}") };
             assert_eq!((basic.user.as_str(), basic.password.expose_secret()), ("ada", "p"), "{value}");
             assert_eq!(basic.users().collect::<Vec<_>>(), ["ada"]);
         }
         // "j\xfcrgen:p" in Latin-1.
-        let headers = with("Basic avxyZ2VuOnA=");
-        let Ok(Authorization::Basic(basic)) = Authorization::read(&headers) else { panic!() };
+        let headers = headers("Basic avxyZ2VuOnA=");
+        let Ok(Authorization::Basic(basic)) = Authorization::parse(&headers) else { panic!() };
         assert_eq!(basic.users().collect::<Vec<_>>(), ["jürgen", "j\u{fffd}rgen"]);
         for value in ["Basic YWRhOnA-", "Basic YWRh_OnA=", "Basic YWRh=OnA=", "Basic YWRh OnA=", "Basic YWRhO"] {
-            assert!(Authorization::read(&with(value)).is_err(), "{value}");
+            assert!(Authorization::parse(&headers(value)).is_err(), "{value}");
         }
     }
 
     #[test]
-    fn debug_tells_no_secret() {
+    fn debug_of_a_credential_shows_no_secret() {
         let shown = ["Bearer abc.def.ghi", "Basic YWRhOnB3"]
-            .map(|value| format!("{:?}", Authorization::read(&with(value)).unwrap()))
+            .map(|value| format!("{:?}", Authorization::parse(&headers(value)).unwrap()))
             .concat();
         assert!(!shown.contains("abc.def") && !shown.contains("pw"), "{shown}");
     }
 
     proptest! {
         #[test]
-        fn reading_basic_never_panics(text in "[ -~]{0,60}") {
-            let _ = BasicCredentials::read(&text);
+        fn basic_of_any_text_never_panics(text in "[ -~]{0,60}") {
+            let _ = BasicCredentials::parse(&text);
         }
 
         #[test]
-        fn basic_with_any_stray_bits_is_read_as_java_reads_it(
+        fn basic_with_any_stray_bits_is_decoded_as_by_java(
             user in "[^:\\x00-\\x1f\\x7f]{1,12}",
             password in "[^\\x00-\\x1f\\x7f]{0,12}",
             stray in 0_u8..16,
@@ -233,13 +232,13 @@ mod tests {
             let bytes = format!("{user}:{password}").into_bytes();
             let encoded = lenient_spelling(&bytes, stray, padded);
             prop_assert_eq!(java_base64(&encoded), Some(bytes));
-            let read = BasicCredentials::read(&encoded).unwrap();
+            let read = BasicCredentials::parse(&encoded).unwrap();
             prop_assert_eq!((read.user.as_str(), read.password.expose_secret()), (user.as_str(), password.as_str()));
         }
 
         #[test]
-        fn whatever_java_decodes_is_read_alike_or_refused(text in "[A-Za-z0-9+/=_-]{0,24}") {
-            if let (Some(java), Some(own)) = (java_base64(&text), BasicCredentials::read(&text)) {
+        fn basic_that_java_decodes_has_its_user_or_is_rejected(text in "[A-Za-z0-9+/=_-]{0,24}") {
+            if let (Some(java), Some(own)) = (java_base64(&text), BasicCredentials::parse(&text)) {
                 let lossy = String::from_utf8_lossy(&java).into_owned();
                 let latin: String = java.iter().copied().map(char::from).collect();
                 for reading in [lossy, latin] {

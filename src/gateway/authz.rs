@@ -105,7 +105,7 @@ fn system(caller: &AuthenticatedCaller, operation: &Operation, route: &Route) ->
     let Some(security) = operation.security.iter().find(|security| security.kind.is_of_system()) else {
         return Err(GatewayError::TokenKindWrong(required_token(operation)));
     };
-    if !caller.caller.may_system(operation, &route.organization, route.site.as_ref()) {
+    if !caller.caller.may_call_system_operation(operation, &route.organization, route.site.as_ref()) {
         return Err(GatewayError::CallerNotAllowed);
     }
     match &caller.proof {
@@ -156,7 +156,7 @@ pub(super) fn on_behalf(
         (None, _) => None,
     };
     let site = site.ok_or_else(GatewayError::site_invalid)?;
-    if !caller.may_on_behalf(operation, &route.organization, site) {
+    if !caller.may_act_on_behalf(operation, &route.organization, site) {
         return Err(GatewayError::CallerNotAllowed);
     }
     if subject.is_of_other_provider() && !caller.settings.may_create_shoppers {
@@ -177,7 +177,7 @@ pub(super) fn recipient<'c>(
     site: &SiteId,
 ) -> Result<&'c Arc<Caller>, GatewayError> {
     let may = |caller: &&Arc<Caller>| {
-        login_operations.any(|operation| caller.may_on_behalf(operation, &shopper.organization, site))
+        login_operations.any(|operation| caller.may_act_on_behalf(operation, &shopper.organization, site))
     };
     caller.filter(may).ok_or_else(|| {
         GatewayError::TokenInvalid("the trusted system that received it may not act for shoppers any more".into())

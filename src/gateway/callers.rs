@@ -1,14 +1,13 @@
-//! AuthenticatedCaller systems: who they are and what the configuration lets them do.
-//!
-//! Owns the table of callers. Knows how a caller is recognised, not how its credential is verified: that is
-//! `authenticate`'s, and what a client certificate says is `certificate`'s.
+//! The trusted systems of `[[callers]]`: how each is identified, and which operations it may call.
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::gateway::client_cert::{CertificateName, InvalidCertificateName, PeerCertificate};
-use crate::gateway::policy::{InvalidGlob, Operation, OperationGlob};
 use crate::{
     config::{self, CallerIdentity},
+    gateway::{
+        client_cert::{CertificateName, InvalidCertificateName, PeerCertificate},
+        policy::{InvalidGlob, Operation, OperationGlob},
+    },
     store::CallerEntry,
     types::{ClientId, OrganizationId, SiteId},
 };
@@ -29,37 +28,37 @@ pub struct Callers {
     all: Vec<Arc<Caller>>,
 }
 
-/// What is wrong with a caller of the configuration, and at which of its keys.
+/// An error of an entry of `[[callers]]`.
 #[derive(Debug, thiserror::Error)]
-#[error("callers[{caller}].{key}: {flaw}")]
+#[error("callers[{caller}].{key}: {problem}")]
 pub struct CallerError {
-    /// Position of the caller.
+    /// The entry's position.
     pub caller: usize,
     /// The key.
     pub key: String,
-    /// What is wrong with its value.
-    pub flaw: CallerFlaw,
+    /// What is wrong with the key's value.
+    pub problem: CallerProblem,
 }
 
-/// What is wrong with a key of a caller.
+/// What is wrong with the value of a key.
 #[derive(Debug, thiserror::Error)]
-pub enum CallerFlaw {
-    /// A glob that is none.
+pub enum CallerProblem {
+    /// The glob is invalid.
     #[error(transparent)]
     Operation(#[from] InvalidGlob),
-    /// A certificate's name that is none.
+    /// The certificate name is invalid.
     #[error(transparent)]
     Certificate(#[from] InvalidCertificateName),
-    /// A certificate's name that an earlier caller has, perhaps in another spelling: it would be nobody's.
-    #[error("another caller has this one; join the two entries")]
+    /// An earlier entry has the same certificate name, maybe in another spelling.
+    #[error("another caller has the same certificate name; join the two entries")]
     CertificateTaken,
 }
 
 impl Callers {
-    /// Reads the callers' globs and certificate names.
+    /// Parses the globs and certificate names of all callers.
     ///
     /// # Errors
-    /// Every one that is none.
+    /// An error for each invalid glob, and for each certificate name that is invalid or occurs twice.
     pub fn new(settings: &[config::Caller]) -> Result<Self, Vec<CallerError>> {
         let mut callers = Self::default();
         let (names, mut errors) = certificate_names(settings.iter().map(|caller| Some(&caller.identity)));
@@ -70,7 +69,7 @@ impl Callers {
                     Ok(glob) => operations.push(glob),
                     Err(invalid) => {
                         let key = format!("operations[{position}]");
-                        errors.push(CallerError { caller: index, key, flaw: invalid.into() });
+                        errors.push(CallerError { caller: index, key, problem: invalid.into() });
                     }
                 }
             }
@@ -85,22 +84,21 @@ impl Callers {
         if errors.is_empty() { Ok(callers) } else { Err(errors) }
     }
 
-    /// The caller that presents a token, or the credentials, of this Account Manager client.
+    /// The caller that is this Account Manager client.
     #[must_use]
     pub fn by_client(&self, client: &str) -> Option<&Arc<Caller>> {
         self.by_client.get(client)
     }
 
-    /// The caller that presents this certificate, which the listener has verified. A certificate that bears the names
-    /// of two callers is nobody's.
+    /// The caller that has this certificate. `None` if the certificate has the names of two callers.
     #[must_use]
     pub fn by_certificate(&self, certificate: &PeerCertificate) -> Option<&Arc<Caller>> {
         let mut named =
-            self.by_certificate.iter().filter(|(name, _)| certificate.bears(name)).map(|(_, caller)| caller);
+            self.by_certificate.iter().filter(|(name, _)| certificate.has_name(name)).map(|(_, caller)| caller);
         named.next().filter(|_| named.next().is_none())
     }
 
-    /// The caller that was described like this when it was given a token.
+    /// The caller that has received a token, if its entry still has the same name and identity.
     #[must_use]
     pub fn by_entry(&self, entry: &CallerEntry) -> Option<&Arc<Caller>> {
         self.all.iter().find(|caller| caller.entry() == *entry)
@@ -112,8 +110,8 @@ impl Callers {
     }
 }
 
-/// The names in certificates by which callers are known, with the callers' positions, and what is wrong with the others.
-/// A caller whose identity could not be read has none.
+/// Returns the certificate names of callers with the callers' positions, and the errors of the others. A caller whose identity
+/// could not be parsed is `None`.
 pub fn certificate_names<'c>(
     identities: impl Iterator<Item = Option<&'c CallerIdentity>>,
 ) -> (Vec<(usize, CertificateName)>, Vec<CallerError>) {
@@ -126,33 +124,38 @@ pub fn certificate_names<'c>(
             }
             Some(CallerIdentity::CertificateSan(name)) => ("certificate_san", CertificateName::alternative(name)),
         };
-        let flaw = match name {
+        let problem = match name {
             Ok(name) if names.iter().all(|(_, other)| *other != name) => {
                 names.push((caller, name));
                 continue;
             }
-            Ok(_) => CallerFlaw::CertificateTaken,
+            Ok(_) => CallerProblem::CertificateTaken,
             Err(invalid) => invalid.into(),
         };
-        errors.push(CallerError { caller, key: key.to_owned(), flaw });
+        errors.push(CallerError { caller, key: key.to_owned(), problem });
     }
     (names, errors)
 }
 
 impl Caller {
-    /// Whether it may call a system operation of this organization and site.
+    /// Whether the caller may call a system operation of this organization and site.
     #[must_use]
-    pub fn may_system(&self, operation: &Operation, organization: &OrganizationId, site: Option<&SiteId>) -> bool {
+    pub fn may_call_system_operation(
+        &self,
+        operation: &Operation,
+        organization: &OrganizationId,
+        site: Option<&SiteId>,
+    ) -> bool {
         self.settings.may_system && self.covers(operation, organization, site)
     }
 
-    /// Whether it may call an operation of this organization and site on behalf of a shopper.
+    /// Whether the caller may call an operation of this organization and site on behalf of a shopper.
     #[must_use]
-    pub fn may_on_behalf(&self, operation: &Operation, organization: &OrganizationId, site: &SiteId) -> bool {
+    pub fn may_act_on_behalf(&self, operation: &Operation, organization: &OrganizationId, site: &SiteId) -> bool {
         self.settings.may_on_behalf && self.covers(operation, organization, Some(site))
     }
 
-    /// What a session remembers of it.
+    /// The caller's name and identity, as a session stores them.
     #[must_use]
     pub fn entry(&self) -> CallerEntry {
         let identity = match &self.settings.identity {
@@ -163,19 +166,19 @@ impl Caller {
         CallerEntry { name: self.settings.name.clone(), identity }
     }
 
-    /// The globs of its operations.
+    /// The globs of the operations that the caller may call.
     pub fn operations(&self) -> impl Iterator<Item = &OperationGlob> {
         self.operations.iter()
     }
 
     fn covers(&self, operation: &Operation, organization: &OrganizationId, site: Option<&SiteId>) -> bool {
-        let site_allowed = match site {
+        let is_site_allowed = match site {
             Some(site) => self.settings.sites.is_empty() || self.settings.sites.contains(site),
-            // A caller tied to sites may call what names no site.
+            // A caller with a list of sites may call operations without a site.
             None => true,
         };
         self.settings.organizations.contains(organization)
-            && site_allowed
+            && is_site_allowed
             && self.operations.iter().any(|glob| glob.matches(operation))
     }
 }

@@ -1,8 +1,8 @@
-//! The names in a client certificate: its subject (RFC 4514) and its alternative names (RFC 5280, 4.2.1.6).
+//! The names in a client certificate: its subject (RFC 4514) and its subject alternative names (RFC 5280, 4.2.1.6).
 //!
-//! Owns when a name of the configuration is a name of a certificate: subjects are compared part by part, so that
-//! escapes and the case of keywords do not matter and order, kind and value do. Refuses to know whether a certificate is genuine: the
-//! listener has verified it under `server.tls.client_ca`, or there is none.
+//! Names of certificates and of the configuration are compared in one normal form. Escapes and the case of keywords do not
+//! matter. The order, kind and value of a subject's parts do. The listener has verified the certificate by
+//! `server.tls.client_ca`.
 
 use std::str::FromStr;
 
@@ -15,83 +15,84 @@ use x509_cert::{
 
 use crate::host::without_root_dot;
 
-/// The names of a certificate that a client has proved to be its own.
+/// The names in a verified client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// In the form of RFC 4514, as one spelling.
+    /// In RFC 4514's form, normalized.
     subject: String,
     /// `DNS:…`, `URI:…`, `email:…`.
-    alternatives: Vec<String>,
+    alternative_names: Vec<String>,
 }
 
-/// A name that a trusted system's certificate must bear.
+/// A name that a trusted system's certificate must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateName {
     /// The whole subject.
-    LoginAttempt(String),
+    Subject(String),
     /// One of the alternative names.
     Alternative(String),
 }
 
-/// A text that is no such name.
+/// An error of a certificate name in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCertificateName {
-    /// Not a subject.
-    #[error("not a subject in the form of RFC 4514; expected e.g. CN=oms.example.com,O=Example")]
-    LoginAttempt,
-    /// Not an alternative name.
+    /// The text is not a subject.
+    #[error("not a subject in the form of RFC 4514; expected for example CN=oms.example.com,O=Example")]
+    Subject,
+    /// The text is not an alternative name.
     #[error(
-        "not an alternative name; expected e.g. DNS:oms.example.com, URI:spiffe://example.com/oms or email:oms@example.com"
+        "not an alternative name; expected for example DNS:oms.example.com, URI:spiffe://example.com/oms or email:oms@example.com"
     )]
     Alternative,
 }
 
 impl PeerCertificate {
-    /// Reads the names of a certificate in DER; `None` if it is none, or has no name at all.
+    /// Parses a DER certificate. `None` if it is malformed or has no name.
     #[must_use]
-    pub fn read(der: &[u8]) -> Option<Self> {
+    pub fn parse(der: &[u8]) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;
         let certificate = certificate.tbs_certificate();
         let subject = certificate.subject().to_string();
-        let alternatives: Vec<String> = match certificate.get_extension::<SubjectAltName>() {
-            Ok(Some((_, names))) => names.0.iter().filter_map(spelled).collect(),
-            // One that cannot be read is not guessed at.
+        let alternative_names: Vec<String> = match certificate.get_extension::<SubjectAltName>() {
+            Ok(Some((_, names))) => names.0.iter().filter_map(normal_form).collect(),
+            // A malformed extension counts as absent.
             Ok(None) | Err(_) => Vec::new(),
         };
-        (!subject.is_empty() || !alternatives.is_empty()).then_some(Self { subject, alternatives })
+        (!subject.is_empty() || !alternative_names.is_empty()).then_some(Self { subject, alternative_names })
     }
 
-    /// Its subject in the form of RFC 4514; empty if it has alternative names alone.
+    /// The subject in RFC 4514's form. Empty if the certificate has only alternative names.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Whether it bears a name.
+    /// Whether the certificate has this name.
     #[must_use]
-    pub fn bears(&self, name: &CertificateName) -> bool {
+    pub fn has_name(&self, name: &CertificateName) -> bool {
         match name {
-            CertificateName::LoginAttempt(subject) => self.subject == *subject,
-            CertificateName::Alternative(name) => self.alternatives.contains(name),
+            CertificateName::Subject(subject) => self.subject == *subject,
+            CertificateName::Alternative(name) => self.alternative_names.contains(name),
         }
     }
 }
 
 impl CertificateName {
-    /// A subject, e.g. `CN=oms.example.com,O=Example,C=DE`.
+    /// Parses a subject, for example `CN=oms.example.com,O=Example,C=DE`.
     ///
     /// # Errors
-    /// [`InvalidCertificateName::LoginAttempt`].
+    /// [`InvalidCertificateName::Subject`] if the text is empty or not in RFC 4514's form.
     pub fn subject(text: &str) -> Result<Self, InvalidCertificateName> {
-        let name = RdnSequence::from_str(text).map_err(|_| InvalidCertificateName::LoginAttempt)?;
-        let spelled = name.to_string();
-        if spelled.is_empty() { Err(InvalidCertificateName::LoginAttempt) } else { Ok(Self::LoginAttempt(spelled)) }
+        let name = RdnSequence::from_str(text).map_err(|_| InvalidCertificateName::Subject)?;
+        let subject = name.to_string();
+        if subject.is_empty() { Err(InvalidCertificateName::Subject) } else { Ok(Self::Subject(subject)) }
     }
 
-    /// An alternative name: its kind, a colon, and the name.
+    /// Parses an alternative name: its kind, a colon, and the name.
     ///
     /// # Errors
-    /// [`InvalidCertificateName::Alternative`].
+    /// [`InvalidCertificateName::Alternative`] if the kind is not `DNS`, `URI` or `email`, or if the name is empty or not
+    /// printable ASCII.
     pub fn alternative(text: &str) -> Result<Self, InvalidCertificateName> {
         let invalid = InvalidCertificateName::Alternative;
         let (kind, name) = text.split_once(':').ok_or(invalid)?;
@@ -107,12 +108,12 @@ impl CertificateName {
     }
 }
 
-/// One spelling of a host's name: case and the root's dot make no other host.
+/// The normal form of a host name: in lower case, without the dot of the root.
 fn dns_name(name: &str) -> String {
     format!("DNS:{}", without_root_dot(name).to_ascii_lowercase())
 }
 
-fn spelled(name: &GeneralName) -> Option<String> {
+fn normal_form(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(dns_name(name.as_str())),
         GeneralName::UniformResourceIdentifier(uri) => Some(format!("URI:{}", uri.as_str())),
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_has_many_spellings_and_one_meaning() {
+    fn subjects_with_equal_parts_in_equal_order_are_equal() {
         let subject = |text| CertificateName::subject(text).unwrap();
         assert_eq!(subject("CN=oms.example.com,O=Example,C=DE"), subject("cn=oms.example.com,o=Example,c=DE"));
         assert_eq!(subject(r"CN=a\,b"), subject(r"CN=a\2Cb"));
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alternative_name_has_a_kind() {
+    fn alternative_name_without_a_known_kind_is_invalid() {
         assert_eq!(
             CertificateName::alternative("DNS:OMS.example.com"),
             CertificateName::alternative("DNS:oms.example.com")
@@ -155,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_names() {
-        assert_eq!(PeerCertificate::read(b""), None);
-        assert_eq!(PeerCertificate::read(&[0x30, 0x82, 0xff, 0xff, 0x01]), None);
+    fn malformed_certificate_has_no_names() {
+        assert_eq!(PeerCertificate::parse(b""), None);
+        assert_eq!(PeerCertificate::parse(&[0x30, 0x82, 0xff, 0xff, 0x01]), None);
     }
 }

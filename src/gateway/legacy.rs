@@ -74,7 +74,7 @@ impl LegacyLogins {
         audit.actor = Some(client.id.to_string());
         let credentials = match kind {
             LoginKind::Guest => LoginCredentials::Guest { calls: if client.secret.is_some() { 1 } else { 2 } },
-            LoginKind::Credentials => match Authorization::read(&request.head.headers) {
+            LoginKind::Credentials => match Authorization::parse(&request.head.headers) {
                 Ok(Authorization::Basic(credentials)) => LoginCredentials::Password(credentials),
                 // An unreadable value is not a login and password either.
                 Ok(Authorization::Bearer(_) | Authorization::Nothing) | Err(GatewayError::TokenInvalid(_)) => {

@@ -57,23 +57,23 @@ impl OnBehalfHeader {
             .keys()
             .any(|name| starts_with_ignoring_separator(name.as_str(), LOGIN.as_str()) && !known.contains(&name))
         {
-            return Err(GatewayError::Ambiguous("a field like X-On-Behalf-Of in another spelling".into()));
+            return Err(GatewayError::Ambiguous("a field is spelled almost like X-On-Behalf-Of".into()));
         }
         let login = single(headers, &LOGIN)?.ok_or_else(|| {
-            GatewayError::RequestInvalid("X-On-Behalf-Of is missing; it names the shopper's login, or guest.".into())
+            GatewayError::RequestInvalid("X-On-Behalf-Of is missing. It must be the shopper's login, or guest.".into())
         })?;
         let idp = single(headers, &IDP)?.unwrap_or(ECOM_IDP);
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if !(1..=MAX_IDP_CHARACTERS).contains(&idp.len()) || !idp.bytes().all(is_word) {
             return Err(GatewayError::RequestInvalid(
-                "X-On-Behalf-Of-Idp must be one identity provider, e.g. ecom.".into(),
+                "X-On-Behalf-Of-Idp must be one identity provider, for example ecom.".into(),
             ));
         }
         let login = read_login(login, "X-On-Behalf-Of")?;
         let usid = single(headers, &GUEST_USID)?;
         let guest = match (is_guest_login(login.expose_secret()), usid) {
             (true, _) if idp != ECOM_IDP => {
-                let problem = "X-On-Behalf-Of: guest is a guest of B2C Commerce: leave out X-On-Behalf-Of-Idp.";
+                let problem = "X-On-Behalf-Of: guest is a guest of B2C Commerce. Do not send X-On-Behalf-Of-Idp.";
                 return Err(GatewayError::RequestInvalid(problem.into()));
             }
             (true, Some(usid)) => {
@@ -85,14 +85,14 @@ impl OnBehalfHeader {
             (true, None) => Some(RequestedGuest::New),
             (false, None) => None,
             (false, Some(_)) => {
-                let problem = "X-On-Behalf-Of-Usid names a guest: it needs X-On-Behalf-Of: guest.";
+                let problem = "X-On-Behalf-Of-Usid is a guest's. Send it with X-On-Behalf-Of: guest.";
                 return Err(GatewayError::RequestInvalid(problem.into()));
             }
         };
         Ok(Self { login, idp: idp.to_owned(), guest, is_handed_out: false })
     }
 
-    /// Whether the shopper is one of another identity provider than B2C Commerce. SLAS creates such shoppers.
+    /// Whether the shopper has another identity provider than B2C Commerce. SLAS creates such shoppers.
     pub(in crate::gateway) fn is_of_other_provider(&self) -> bool {
         self.idp != ECOM_IDP
     }
@@ -128,11 +128,11 @@ impl OnBehalfHeader {
     }
 }
 
-/// Reads a login id.
-fn read_login(text: &str, what: &str) -> Result<SecretString, GatewayError> {
+/// Reads a login id. `source` names its place in error texts.
+fn read_login(text: &str, source: &str) -> Result<SecretString, GatewayError> {
     let login = text.trim();
     if login.is_empty() || login.chars().count() > MAX_LOGIN_CHARACTERS || login.chars().any(char::is_control) {
-        let problem = format!("{what} must be one login id of at most {MAX_LOGIN_CHARACTERS} characters.");
+        let problem = format!("{source} must be one login id of at most {MAX_LOGIN_CHARACTERS} characters.");
         return Err(GatewayError::RequestInvalid(problem));
     }
     Ok(SecretString::from(login))
@@ -142,7 +142,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(GatewayError::Ambiguous(format!("{name} stands twice")));
+        return Err(GatewayError::Ambiguous(format!("the request has two {name} fields")));
     }
     let text = std::str::from_utf8(value.as_bytes());
     text.map(|text| Some(text.trim())).map_err(|_| GatewayError::RequestInvalid(format!("{name} is not UTF-8.")))

@@ -81,7 +81,7 @@ impl SlasRoutes {
         if on_behalf_header::is_present(&head.headers) {
             return Err(GatewayError::CallerNotAllowed);
         }
-        if needs_credential(operation) && matches!(Authorization::read(&head.headers), Ok(Authorization::Nothing)) {
+        if needs_credential(operation) && matches!(Authorization::parse(&head.headers), Ok(Authorization::Nothing)) {
             // SLAS would reject the request, and it would have spent a call of the organization's budget.
             return Err(GatewayError::TokenMissing);
         }

@@ -151,7 +151,7 @@ struct ReadPeerCertificate;
 #[async_trait]
 impl TlsAccept for ReadPeerCertificate {
     async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        let certificate = PeerCertificate::read(tls.peer_certificate_der()?)?;
+        let certificate = PeerCertificate::parse(tls.peer_certificate_der()?)?;
         Some(Arc::new(certificate))
     }
 }

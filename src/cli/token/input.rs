@@ -47,7 +47,7 @@ fn extract_token(text: &str) -> Result<String, CommandError> {
     let unreadable = || invalid_token("neither a token alone nor an Authorization field with one");
     let value = HeaderValue::from_str(credential).map_err(|_| unreadable())?;
     let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
-    match Authorization::read(&headers) {
+    match Authorization::parse(&headers) {
         Ok(Authorization::Bearer(token)) => Ok(token.expose_secret().to_owned()),
         Ok(Authorization::Basic(_)) => Err(invalid_token("these are Basic credentials; expected a bearer token")),
         Ok(Authorization::Nothing) => Err(unreadable()),

@@ -84,7 +84,7 @@ impl LoginAttempt {
     /// that the gateway cannot read; [`GatewayError::Ambiguous`] for a field with two values.
     pub(super) fn read(kind: AttemptKind, request: &Request<'_>) -> Result<Self, GatewayError> {
         let logins = match kind {
-            AttemptKind::Password => match Authorization::read(&request.head.headers) {
+            AttemptKind::Password => match Authorization::parse(&request.head.headers) {
                 Ok(Authorization::Basic(credentials)) => credentials.users().map(str::to_owned).collect(),
                 _ => return Err(GatewayError::LoginRejected { login: None }),
             },

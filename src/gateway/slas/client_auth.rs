@@ -95,7 +95,7 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
         | "getTrustedAgentAccessToken" => operation.is_checked_by_slas(),
         _ => false,
     };
-    let client = || match Authorization::read(&head.headers) {
+    let client = || match Authorization::parse(&head.headers) {
         Ok(Authorization::Basic(basic)) if operation.id != "authenticateCustomer" => Some(basic.user),
         _ => named_client(head, body).ok().flatten(),
     };
@@ -112,7 +112,7 @@ pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: 
 pub(super) fn needs_form(tenant: &Tenant, route: &Route, operation: &Operation, head: &Parts) -> bool {
     let target = ClientAuthTarget::of(operation);
     let may_be_added = || {
-        let authorization = Authorization::read(&head.headers);
+        let authorization = Authorization::parse(&head.headers);
         let is_placeholder = route.for_storefront && matches!(authorization, Ok(Authorization::Basic(_)));
         target == ClientAuthTarget::Strict || is_placeholder || has_no_client(&authorization)
     };
@@ -136,7 +136,7 @@ pub(super) fn credential(
     if target == ClientAuthTarget::None || !is_readable {
         return Ok(Source::Slas.into());
     }
-    let authorization = Authorization::read(&head.headers);
+    let authorization = Authorization::parse(&head.headers);
     let name = match &authorization {
         Ok(Authorization::Basic(basic)) if target == ClientAuthTarget::Authorization && route.for_storefront => {
             Some(basic.user.clone())

@@ -60,7 +60,7 @@ impl Logouts {
     }
 
     async fn verified_token(&self, route: &Route, head: &Parts) -> Option<VerifiedToken> {
-        let Ok(Authorization::Bearer(token)) = Authorization::read(&head.headers) else { return None };
+        let Ok(Authorization::Bearer(token)) = Authorization::parse(&head.headers) else { return None };
         let token = HashedToken::new(token.expose_secret());
         self.shoppers.verify(&token, &route.organization).instrument(spans::verify("slas")).await.ok()
     }
@@ -101,7 +101,7 @@ impl Logouts {
         form: &[u8],
     ) -> Result<Option<PendingLogout>, GatewayError> {
         let token = Form::read(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
-        let Ok(Authorization::Basic(basic)) = Authorization::read(&head.headers) else { return Ok(None) };
+        let Ok(Authorization::Basic(basic)) = Authorization::parse(&head.headers) else { return Ok(None) };
         let (Some(token), Ok(client)) = (token, basic.user.parse()) else { return Ok(None) };
         match self.sessions.find_caller_held(&route.organization, &client, None, &token).await {
             Ok(PresentedRefreshToken::Session(held)) => {

@@ -169,7 +169,7 @@ impl TokenEndpoint {
         let Some(refresh_token) = refresh_token.filter(|_| tenant.settings.register_sessions) else {
             return Ok(RefreshTarget::Slas);
         };
-        let client = match Authorization::read(&request.head.headers) {
+        let client = match Authorization::parse(&request.head.headers) {
             Ok(Authorization::Basic(basic)) => Some(basic.user),
             _ => client_auth::named_client(request.head, Some(&token_request.form))?,
         };
