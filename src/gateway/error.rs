@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::path::PathError;
+use super::{path::PathError, query::QueryError};
 use crate::{
     connect_failure::ConnectFailure,
     salesforce::{error::SalesforceError, transport::TransportError},
@@ -189,6 +189,12 @@ impl GatewayError {
             ) => Self::UpstreamTimeout,
             _ => Self::UpstreamUnavailable,
         }
+    }
+}
+
+impl From<QueryError> for GatewayError {
+    fn from(error: QueryError) -> Self {
+        Self::Ambiguous(format!("the query has more than one reading: {error}"))
     }
 }
 

@@ -1,8 +1,7 @@
-//! A form of a request for SLAS, read for the few fields that decide.
+//! Parses the form bodies of requests for SLAS.
 //!
-//! Owns what counts as a form and that a deciding field stands in it once. The rest of a form is
-//! between the caller and SLAS. A form in another charset than UTF-8 is read only where its deciding fields are ASCII, which
-//! every charset in use by forms spells alike.
+//! A form in which two servers could read two identities is rejected. Other fields are forwarded without a check. In a form of
+//! another charset than UTF-8 the fields that the gateway reads must be ASCII, which the accepted charsets encode alike.
 
 use std::borrow::Cow;
 
@@ -10,44 +9,40 @@ use http::{
     HeaderMap,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::gateway::{
     error::GatewayError,
-    path::PathError,
-    query::{Query, form_decoded},
+    query::{Query, QueryError, decode_form},
 };
 
-/// The field of a refresh token in forms and queries.
+/// The name of the refresh token in forms and queries.
 pub(super) const REFRESH_TOKEN: &str = "refresh_token";
 /// The media type of SLAS's requests (RFC 6749, appendix B).
 const FORM: &str = "application/x-www-form-urlencoded";
-/// The media type of the WebAuthn operations that finish.
+/// The media type of the last request of a WebAuthn flow.
 const JSON: &str = "application/json";
-
-/// Charsets in which ASCII is ASCII, so that a client whose HTTP library names one of them is served.
+/// The charsets that contain ASCII unchanged. HTTP libraries of clients name them.
 const ASCII_CHARSETS: [&str; 6] = ["utf-8", "utf8", "us-ascii", "iso-8859-1", "iso-8859-15", "windows-1252"];
-
-/// All but RFC 3986's unreserved characters.
+/// All characters except RFC 3986's unreserved ones.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What a body is, as far as the gateway reads bodies.
+/// The format of a request's body, by its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gateway) enum Media {
-    /// A form in UTF-8, or whose deciding fields must be ASCII.
+pub(in crate::gateway) enum BodyFormat {
+    /// A form.
     Form {
-        /// Whether the charset is another than UTF-8.
+        /// Whether the charset is not UTF-8, so that the fields that the gateway reads must be ASCII.
         is_ascii_only: bool,
     },
     /// JSON.
     Json,
-    /// Anything else, packed or in an unknown charset.
+    /// Another media type, a compressed body, or an unknown charset.
     Other,
 }
 
-impl Media {
-    /// What the header says of the body.
+impl BodyFormat {
+    /// The format that a request's header declares.
     pub(in crate::gateway) fn of(headers: &HeaderMap) -> Self {
         let mut types = headers.get_all(CONTENT_TYPE).iter();
         let text = types.next().and_then(|value| value.to_str().ok());
@@ -67,15 +62,14 @@ impl Media {
     }
 }
 
-/// Whether the parameters of a content type name another charset than UTF-8; `None` for one in which ASCII may be spelled
-/// otherwise, or for two.
+/// Whether the parameters of a media type name another charset than UTF-8. `None` if they name an unknown one, or two.
 fn is_ascii_only(parameters: &str) -> Option<bool> {
-    let named = parameters.split(';').filter_map(|parameter| {
+    let charsets = parameters.split(';').filter_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_ascii_lowercase())
     });
     let mut is_other = None;
-    for charset in named {
+    for charset in charsets {
         if !ASCII_CHARSETS.contains(&charset.as_str()) || is_other.replace(!charset.starts_with("utf")).is_some() {
             return None;
         }
@@ -83,58 +77,55 @@ fn is_ascii_only(parameters: &str) -> Option<bool> {
     Some(is_other.unwrap_or(false))
 }
 
-/// Whether a body is a form that can be read as it is.
+/// Whether the body is a form that the gateway can read.
 pub(in crate::gateway) fn is_form(headers: &HeaderMap) -> bool {
-    matches!(Media::of(headers), Media::Form { .. })
+    matches!(BodyFormat::of(headers), BodyFormat::Form { .. })
 }
 
-/// A form with one reading.
+/// A form whose identifying fields have one reading.
 #[derive(Debug)]
 pub struct Form<'b>(Query<'b>);
 
 impl<'b> Form<'b> {
-    /// Reads a form.
+    /// Parses a form.
     ///
     /// # Errors
-    /// [`GatewayError::Ambiguous`] if a field that decides about identity is there twice or cannot be read, or if another reader
-    /// may see other fields: a byte order mark, a NUL, or the name of a field that cannot be decoded.
-    pub fn read(body: &'b [u8]) -> Result<Self, GatewayError> {
-        let ambiguous = |why: &str| GatewayError::Ambiguous(why.to_owned());
+    /// [`GatewayError::Ambiguous`] if an identifying field is repeated or malformed, or if other servers may read other fields
+    /// because of a byte order mark, a NUL or a malformed name.
+    pub fn parse(body: &'b [u8]) -> Result<Self, GatewayError> {
+        let ambiguous = |problem: &str| GatewayError::Ambiguous(problem.to_owned());
         let text = std::str::from_utf8(body).map_err(|_| ambiguous("the form is not UTF-8"))?;
         if text.starts_with('\u{feff}') || text.contains('\0') {
             return Err(ambiguous("the form has a byte order mark or a NUL"));
         }
         let mut names = text.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-        if names.any(|name| form_decoded(name).is_err()) {
-            return Err(ambiguous("the name of a field of the form cannot be read"));
+        if names.any(|name| decode_form(name).is_err()) {
+            return Err(ambiguous("the form has a field with a malformed name"));
         }
-        Query::parse(Some(text)).map(Self).map_err(refusal)
+        Query::parse(Some(text)).map(Self).map_err(ambiguous_form)
     }
 
-    /// A field that may stand once; an empty one counts as absent.
+    /// The value of a field that may occur once. An empty value counts as absent.
     ///
     /// # Errors
-    /// [`GatewayError::Ambiguous`] if it is there twice or cannot be read.
+    /// [`GatewayError::Ambiguous`] if the field is repeated or malformed.
     pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, GatewayError> {
-        Ok(self.0.single(name).map_err(refusal)?.filter(|value| !value.is_empty()))
+        Ok(self.0.single(name).map_err(ambiguous_form)?.filter(|value| !value.is_empty()))
     }
 }
 
-/// The form with another value in a field that stands in it, and all else byte for byte.
-pub(in crate::gateway) fn replaced(text: &str, name: &str, value: &str) -> String {
-    let is_it = |pair: &str| Query::parse(Some(pair)).is_ok_and(|pair| matches!(pair.single(name), Ok(Some(_))));
-    let pairs = text.split('&').map(|pair| match is_it(pair) {
+/// Replaces the value of a field, and keeps all other bytes.
+pub(in crate::gateway) fn replace_value(text: &str, name: &str, value: &str) -> String {
+    let has_name = |pair: &str| Query::parse(Some(pair)).is_ok_and(|pair| matches!(pair.single(name), Ok(Some(_))));
+    let pairs = text.split('&').map(|pair| match has_name(pair) {
         true => Cow::Owned(format!("{name}={}", utf8_percent_encode(value, RESERVED))),
         false => Cow::Borrowed(pair),
     });
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn refusal(ambiguity: PathError) -> GatewayError {
-    GatewayError::Ambiguous(match ambiguity {
-        PathError::RepeatedParameter => "a field of the form that decides about identity is repeated".to_owned(),
-        other => format!("the form cannot be read: {other}"),
-    })
+fn ambiguous_form(error: QueryError) -> GatewayError {
+    GatewayError::Ambiguous(format!("the form has more than one reading: {error}"))
 }
 
 #[cfg(test)]
@@ -144,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_says_that_it_is_one() {
+    fn body_format_follows_content_type_and_encoding() {
         let headers = |types: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in types {
@@ -157,36 +148,36 @@ mod tests {
         for types in [&[][..], &["application/json"], &["text/plain"], &[FORM, FORM], &["x, application/x-www-form"]] {
             assert!(!is_form(&headers(types)), "{types:?}");
         }
-        for (parameters, media) in [
-            ("charset=utf-8", Media::Form { is_ascii_only: false }),
-            ("Charset=\"UTF-8\"; x=y", Media::Form { is_ascii_only: false }),
-            ("charset=ISO-8859-1", Media::Form { is_ascii_only: true }),
-            ("charset=utf-16", Media::Other),
-            ("charset=ibm037", Media::Other),
-            ("charset=", Media::Other),
-            ("charset=utf-8; charset=utf-16", Media::Other),
-            ("charset=utf-8; charset=utf-8", Media::Other),
+        for (parameters, format) in [
+            ("charset=utf-8", BodyFormat::Form { is_ascii_only: false }),
+            ("Charset=\"UTF-8\"; x=y", BodyFormat::Form { is_ascii_only: false }),
+            ("charset=ISO-8859-1", BodyFormat::Form { is_ascii_only: true }),
+            ("charset=utf-16", BodyFormat::Other),
+            ("charset=ibm037", BodyFormat::Other),
+            ("charset=", BodyFormat::Other),
+            ("charset=utf-8; charset=utf-16", BodyFormat::Other),
+            ("charset=utf-8; charset=utf-8", BodyFormat::Other),
         ] {
             let value = HeaderValue::from_str(&format!("{FORM}; {parameters}")).unwrap();
-            assert_eq!(Media::of(&HeaderMap::from_iter([(CONTENT_TYPE, value)])), media, "{parameters}");
+            assert_eq!(BodyFormat::of(&HeaderMap::from_iter([(CONTENT_TYPE, value)])), format, "{parameters}");
         }
-        let mut packed = headers(&[FORM]);
-        packed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        assert!(!is_form(&packed));
+        let mut compressed = headers(&[FORM]);
+        compressed.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(!is_form(&compressed));
     }
 
     #[test]
-    fn one_field_is_replaced_and_nothing_else() {
-        let swapped = |text| replaced(text, "refresh_token", "a.b-c+d");
-        assert_eq!(swapped("x=%zz&refresh%5Ftoken=old&y=a+b&&"), "x=%zz&refresh_token=a.b-c%2Bd&y=a+b&&");
-        assert_eq!(swapped("refresh_tokens=1&a=refresh_token"), "refresh_tokens=1&a=refresh_token");
-        assert_eq!(swapped("refresh_token"), "refresh_token=a.b-c%2Bd");
-        assert_eq!(swapped(""), "");
+    fn replaced_value_changes_no_other_byte() {
+        let replaced = |text| replace_value(text, "refresh_token", "a.b-c+d");
+        assert_eq!(replaced("x=%zz&refresh%5Ftoken=old&y=a+b&&"), "x=%zz&refresh_token=a.b-c%2Bd&y=a+b&&");
+        assert_eq!(replaced("refresh_tokens=1&a=refresh_token"), "refresh_tokens=1&a=refresh_token");
+        assert_eq!(replaced("refresh_token"), "refresh_token=a.b-c%2Bd");
+        assert_eq!(replaced(""), "");
     }
 
     #[test]
-    fn a_deciding_field_stands_once() {
-        let client = |body: &str| Form::read(body.as_bytes())?.single("client_id").map(|id| id.map(Cow::into_owned));
+    fn identifying_field_with_a_second_reading_is_rejected() {
+        let client = |body: &str| Form::parse(body.as_bytes())?.single("client_id").map(|id| id.map(Cow::into_owned));
         assert_eq!(client("a=1&client_id=x%2Dy&b"), Ok(Some("x-y".to_owned())));
         assert_eq!(client(""), Ok(None));
         assert_eq!(client("client_id="), Ok(None));
@@ -205,7 +196,11 @@ mod tests {
         ] {
             assert!(matches!(client(body), Err(GatewayError::Ambiguous(_))), "{body}");
         }
-        assert!(matches!(Form::read(b"a=\xff"), Err(GatewayError::Ambiguous(_))));
-        assert_eq!(client("a=1;b&client_id=x"), Ok(Some("x".to_owned())), "a semicolon elsewhere is nobody's");
+        assert!(matches!(Form::parse(b"a=\xff"), Err(GatewayError::Ambiguous(_))));
+        assert_eq!(
+            client("a=1;b&client_id=x"),
+            Ok(Some("x".to_owned())),
+            "a semicolon in another field changes no identity"
+        );
     }
 }

@@ -1,69 +1,59 @@
-//! The one reading of a request's path.
+//! Parses a request's path, and rejects a path that two servers could read differently.
 //!
-//! Owns which spellings are refused because two parties could read them differently. Knows nothing of
-//! operations: whether an encoded slash may stand in a segment is for the matched template to say, so
-//! it is kept here as a fact. What is accepted is forwarded exactly as it was received; the decoded
-//! text exists only to decide by.
-//!
-//! The rule behind the list of refusals: a gate that matches one reading and an upstream that serves
-//! another is no gate. So nothing is repaired or normalised, and whatever could become a dot segment,
-//! a backslash or a control character after any number of further decodings is refused at once.
+//! Otherwise the gateway could authorize one operation while the API serves another. Nothing is repaired or normalized: an
+//! accepted path is forwarded byte for byte, and the decoded text only serves decisions. A path that has a dot segment, a
+//! backslash or a control character after any number of decodings is rejected. Only some parameters of operations may have an
+//! encoded slash, so this file notes such slashes, and `policy` checks them.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Why a request target has more than one reading. The text names the reason and never the target.
+/// The reason why a path has more than one reading. The text never contains the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PathError {
-    /// Not in origin form.
+    /// The path is not in origin form.
     #[error("the path does not start with a slash")]
     NotAbsolute,
-    /// A double or a trailing slash.
+    /// The path has a double or trailing slash.
     #[error("the path has an empty segment")]
     EmptySegment,
-    /// `.` or `..`, in any spelling.
+    /// The path has a segment `.` or `..`, maybe encoded.
     #[error("the path has a dot segment")]
     DotSegment,
-    /// A backslash, in any spelling.
+    /// The path has a backslash, maybe encoded.
     #[error("the path has a backslash")]
     Backslash,
-    /// A control character, in any spelling.
+    /// The path has a control character, maybe encoded.
     #[error("the path has a control character")]
     ControlCharacter,
-    /// A raw semicolon, which some servers read as the start of path parameters.
+    /// The path has a semicolon, at which some servers begin path parameters.
     #[error("the path has an unencoded semicolon")]
     Semicolon,
-    /// A percent sign without two hexadecimal digits.
-    #[error("an escape is malformed")]
+    /// The path has a percent sign without two hexadecimal digits.
+    #[error("the path has a malformed escape")]
     MalformedEscape,
-    /// Escapes that make no UTF-8, or more bytes than the character needs.
-    #[error("escaped bytes are not UTF-8")]
+    /// Decoded bytes are not UTF-8, or an overlong form of a character.
+    #[error("the path has escaped bytes that are not UTF-8")]
     NotUtf8,
-    /// A raw character that RFC 3986 does not allow in a path.
+    /// The path has a raw character that RFC 3986 does not allow.
     #[error("the path has a character that must be escaped")]
     ForbiddenCharacter,
-    /// An escape of a character that no encoder escapes.
-    #[error("a character is escaped that needs no escape")]
+    /// The path has an escaped character that no encoder escapes.
+    #[error("the path has an escaped character that needs no escape")]
     NeedlessEscape,
-    /// An escape where an operation's path has fixed text.
-    #[error("a fixed part of the path is escaped")]
+    /// The path has an escape where the operation's template has fixed text.
+    #[error("the path has an escape in a fixed part")]
     EncodedLiteral,
-    /// An encoded slash where the operation takes no free text.
-    #[error("an encoded slash stands where no free text is expected")]
+    /// The path has an encoded slash outside of free text.
+    #[error("the path has an encoded slash outside of free text")]
     EncodedSlash,
-    /// Reading the encoded slashes as slashes leads to another operation.
-    #[error("an encoded slash gives the path a second reading")]
+    /// With its encoded slashes decoded, the path is another operation's.
+    #[error("the path with its encoded slashes decoded is another operation's")]
     SecondReading,
-    /// More than one value of a query parameter that must be single.
-    #[error("a query parameter that decides about identity is repeated")]
-    RepeatedParameter,
-    /// An unencoded semicolon that some servers read as a separator, which gives a deciding parameter another value.
-    #[error("an unencoded semicolon gives a parameter that decides about identity a second reading")]
-    SecondSeparator,
 }
 
-/// One segment of a path: as it came, and as it reads.
+/// One segment of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment<'a> {
     raw: &'a str,
@@ -78,55 +68,55 @@ impl<'a> Segment<'a> {
         self.raw
     }
 
-    /// The segment, percent-decoded once.
+    /// The segment, decoded once.
     #[must_use]
     pub fn decoded(&self) -> &str {
         &self.decoded
     }
 
-    /// Whether a slash appears after one or more decodings.
+    /// Whether the segment has a slash after one or more decodings.
     #[must_use]
     pub fn has_encoded_slash(&self) -> bool {
         self.has_encoded_slash
     }
 
-    /// Whether anything in it is escaped.
+    /// Whether the segment has an escape.
     #[must_use]
     pub fn is_escaped(&self) -> bool {
         self.raw != self.decoded
     }
 
-    /// The segment as it reads after as many decodings as it takes.
-    pub(super) fn settled(&self) -> String {
-        String::from_utf8_lossy(&settled(self.raw)).into_owned()
+    /// The segment, decoded until no escape is left.
+    pub(super) fn fully_decoded(&self) -> String {
+        String::from_utf8_lossy(&decode_fully(self.raw)).into_owned()
     }
 
     fn parse(raw: &'a str) -> Result<Self, PathError> {
-        let spelling = SegmentFlags::of(raw)?;
-        if !spelling.escaped {
-            refuse_dots(raw.as_bytes())?;
+        let flags = SegmentFlags::scan(raw)?;
+        if !flags.is_escaped {
+            reject_dot_segment(raw.as_bytes())?;
             return Ok(Self { raw, decoded: Cow::Borrowed(raw), has_encoded_slash: false });
         }
         let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| PathError::NotUtf8)?;
-        let settled = settled(raw);
-        refuse_hidden(&settled)?;
-        if spelling.needlessly {
+        let fully_decoded = decode_fully(raw);
+        reject_hidden(&fully_decoded)?;
+        if flags.has_needless_escape {
             return Err(PathError::NeedlessEscape);
         }
-        Ok(Self { raw, decoded, has_encoded_slash: settled.contains(&b'/') })
+        Ok(Self { raw, decoded, has_encoded_slash: fully_decoded.contains(&b'/') })
     }
 }
 
-/// What the raw bytes of a segment tell before anything is decoded.
+/// Properties of a segment's raw bytes.
 struct SegmentFlags {
-    escaped: bool,
-    needlessly: bool,
+    is_escaped: bool,
+    has_needless_escape: bool,
 }
 
 impl SegmentFlags {
-    fn of(raw: &str) -> Result<Self, PathError> {
+    fn scan(raw: &str) -> Result<Self, PathError> {
         let bytes = raw.as_bytes();
-        let mut spelling = Self { escaped: false, needlessly: false };
+        let mut flags = Self { is_escaped: false, has_needless_escape: false };
         let mut position = 0;
         if bytes.is_empty() {
             return Err(PathError::EmptySegment);
@@ -136,9 +126,9 @@ impl SegmentFlags {
                 b'%' => {
                     let digits = (bytes.get(position + 1), bytes.get(position + 2));
                     let (Some(&high), Some(&low)) = digits else { return Err(PathError::MalformedEscape) };
-                    let escaped = escape(high, low).ok_or(PathError::MalformedEscape)?;
-                    spelling.escaped = true;
-                    spelling.needlessly |= is_unreserved(escaped);
+                    let escaped = decode_escape(high, low).ok_or(PathError::MalformedEscape)?;
+                    flags.is_escaped = true;
+                    flags.has_needless_escape |= is_unreserved(escaped);
                     position += 2;
                 }
                 b';' => return Err(PathError::Semicolon),
@@ -149,11 +139,11 @@ impl SegmentFlags {
             }
             position += 1;
         }
-        Ok(spelling)
+        Ok(flags)
     }
 }
 
-/// A request's path, read once.
+/// A request's path that has one reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestPath<'a> {
     raw: &'a str,
@@ -161,14 +151,17 @@ pub struct RequestPath<'a> {
 }
 
 impl<'a> RequestPath<'a> {
-    /// Reads the path of a request target (without its query). A bare `/` has no segments.
+    /// Parses the path of a request target, without its query. The path `/` has no segments.
+    ///
+    /// # Errors
+    /// The reason why the path has more than one reading.
     pub fn parse(raw: &'a str) -> Result<Self, PathError> {
-        let below = raw.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-        if below.is_empty() {
+        let relative = raw.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
+        if relative.is_empty() {
             return Ok(Self { raw, segments: Vec::new() });
         }
         let mut segments = Vec::with_capacity(16);
-        for segment in below.split('/') {
+        for segment in relative.split('/') {
             segments.push(Segment::parse(segment)?);
         }
         Ok(Self { raw, segments })
@@ -180,54 +173,53 @@ impl<'a> RequestPath<'a> {
         self.raw
     }
 
-    /// The segments in their order.
+    /// The segments, in order.
     #[must_use]
     pub fn segments(&self) -> &[Segment<'a>] {
         &self.segments
     }
 
-    /// The same path without a fixed prefix such as `/mobify/slas/private`, where it stands below it.
+    /// The path without a prefix such as `/mobify/slas/private`. `None` if the path is not below the prefix.
     #[must_use]
-    pub fn below(&self, prefix: &str) -> Option<Self> {
+    pub fn without_prefix(&self, prefix: &str) -> Option<Self> {
         let raw = self.raw.strip_prefix(prefix)?;
         let depth = prefix.matches('/').count();
         raw.starts_with('/').then(|| Self { raw, segments: self.segments.get(depth..).unwrap_or_default().to_vec() })
     }
 }
 
-/// Refuses what only comes to light by decoding, once or many times.
-fn refuse_hidden(settled: &[u8]) -> Result<(), PathError> {
-    if settled.contains(&b'\\') {
+/// Rejects what one or more decodings reveal.
+fn reject_hidden(decoded: &[u8]) -> Result<(), PathError> {
+    if decoded.contains(&b'\\') {
         return Err(PathError::Backslash);
     }
-    if settled.iter().any(u8::is_ascii_control) || has_pair(settled, 0xc2, 0x80..0xa0) {
+    if decoded.iter().any(u8::is_ascii_control) || has_pair(decoded, 0xc2, 0x80..0xa0) {
         return Err(PathError::ControlCharacter);
     }
-    // Overlong forms of ASCII: no UTF-8, but lenient decoders read a dot or a slash in them. Other
-    // bytes that are no UTF-8 may stand here: `50%ab` is a text like any other once it is escaped.
-    let overlong = settled.iter().any(|byte| matches!(byte, 0xc0 | 0xc1))
-        || has_pair(settled, 0xe0, 0x80..0xa0)
-        || has_pair(settled, 0xf0, 0x80..0x90);
-    if overlong {
+    // Lenient decoders read a dot or a slash from an overlong form of ASCII. Other bytes that are not UTF-8 are allowed: the
+    // text `50%ab` is valid when its percent sign is escaped.
+    let is_overlong = decoded.iter().any(|byte| matches!(byte, 0xc0 | 0xc1))
+        || has_pair(decoded, 0xe0, 0x80..0xa0)
+        || has_pair(decoded, 0xf0, 0x80..0x90);
+    if is_overlong {
         return Err(PathError::NotUtf8);
     }
-    settled.split(|&byte| byte == b'/').try_for_each(refuse_dots)
+    decoded.split(|&byte| byte == b'/').try_for_each(reject_dot_segment)
 }
 
-/// Refuses `.` and `..`, with or without path parameters behind them.
-fn refuse_dots(segment: &[u8]) -> Result<(), PathError> {
+/// Rejects `.` and `..`, with or without path parameters after them.
+fn reject_dot_segment(segment: &[u8]) -> Result<(), PathError> {
     let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
     if matches!(name, b"." | b"..") { Err(PathError::DotSegment) } else { Ok(()) }
 }
 
-/// The bytes that are left when decoding is repeated until nothing changes, found in one pass: an
-/// escape holds no second percent sign, so the order of decoding makes no difference.
-fn settled(raw: &str) -> Vec<u8> {
+/// Decodes until no escape is left, in one pass. An escape has only one percent sign, so the order of decoding does not matter.
+fn decode_fully(raw: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len());
     for byte in raw.bytes() {
         bytes.push(byte);
         while let [.., b'%', high, low] = bytes[..] {
-            let Some(escaped) = escape(high, low) else { break };
+            let Some(escaped) = decode_escape(high, low) else { break };
             bytes.truncate(bytes.len() - 3);
             bytes.push(escaped);
         }
@@ -235,8 +227,8 @@ fn settled(raw: &str) -> Vec<u8> {
     bytes
 }
 
-/// The byte that two hexadecimal digits stand for.
-pub(super) fn escape(high: u8, low: u8) -> Option<u8> {
+/// The byte of two hexadecimal digits.
+pub(super) fn decode_escape(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(high)? << 4 | digit(low)?)
 }
@@ -245,8 +237,8 @@ fn has_pair(bytes: &[u8], first: u8, second: std::ops::Range<u8>) -> bool {
     bytes.windows(2).any(|pair| pair[0] == first && second.contains(&pair[1]))
 }
 
-/// RFC 3986's unreserved characters: all that `encodeURIComponent` leaves alone, except `!*'()`, which
-/// older encoders escape and which are therefore accepted in both spellings.
+/// Whether a character is unreserved (RFC 3986, 2.3), so that no encoder escapes it. `!*'()` are not among them: older encoders
+/// escape these, and `encodeURIComponent` does not, so both forms are accepted.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
 }

@@ -185,7 +185,7 @@ impl Operations {
         if segments.iter().enumerate().any(|(position, segment)| segment.has_encoded_slash() && !free(position)) {
             return Err(PathError::EncodedSlash);
         }
-        let settled: Vec<String> = segments.iter().map(Segment::settled).collect();
+        let settled: Vec<String> = segments.iter().map(Segment::fully_decoded).collect();
         let pieces: Vec<&str> =
             settled.iter().flat_map(|text| text.split('/')).filter(|piece| !piece.is_empty()).collect();
         match self.trie.find(&operation.method, &pieces, |piece| *piece) {

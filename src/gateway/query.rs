@@ -1,123 +1,142 @@
-//! The one reading of the query parameters that decide about identity.
+//! Parses the query parameters that identify a site, a client or an organization.
 //!
-//! [`Query::parse`] rejects a query in which two readers could see two identities. Other parameters are between the client and
-//! Salesforce.
+//! A query in which two servers could read two identities is rejected. All other parameters are forwarded without a check.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::path::{PathError, escape};
+use super::path::decode_escape;
 
-/// The query parameters of which two values would let two parties see two identities.
-const SINGLE: [&str; 3] = ["siteId", "clientId", "client_id"];
+/// The parameters that identify, and may occur only once.
+const IDENTIFYING: [&str; 3] = ["siteId", "clientId", "client_id"];
 
-/// A parameter that the gateway reads in the path: a query must not give it another value by a semicolon.
+/// The gateway reads this parameter from the path. A semicolon in the query must not give it another value.
 const ORGANIZATION: &str = "organizationId";
 
-/// A request's query, read once. Only the parameters asked for are looked at strictly: what else a
-/// caller sends is between the caller and Salesforce.
+/// The reason why a query has more than one reading. The text never contains the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// A percent sign has no two hexadecimal digits after it.
+    #[error("a parameter has a malformed escape")]
+    MalformedEscape,
+    /// Decoded bytes are not UTF-8.
+    #[error("a parameter has escaped bytes that are not UTF-8")]
+    NotUtf8,
+    /// A parameter that may occur once occurs more than once.
+    #[error("a parameter that identifies a client, site or shopper is repeated")]
+    RepeatedParameter,
+    /// For a server that splits the query at semicolons too, a parameter has another value.
+    #[error("a semicolon gives a parameter that identifies a client, site or shopper a second value")]
+    SecondSeparator,
+}
+
+/// A query whose identifying parameters have one reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query<'a> {
     raw: &'a str,
-    single: [Option<Cow<'a, str>>; SINGLE.len()],
+    identifying: [Option<Cow<'a, str>>; IDENTIFYING.len()],
 }
 
 impl<'a> Query<'a> {
-    /// Reads the query of a request target (without its question mark), if it has one. Refuses a
-    /// second value of `siteId`, `clientId` or `client_id`, and one that cannot be read.
-    pub fn parse(raw: Option<&'a str>) -> Result<Self, PathError> {
+    /// Parses the query of a request target, without its question mark.
+    ///
+    /// # Errors
+    /// The reason why `siteId`, `clientId`, `client_id` or `organizationId` has more than one reading.
+    pub fn parse(raw: Option<&'a str>) -> Result<Self, QueryError> {
         let raw = raw.unwrap_or_default();
-        let mut single = [None, None, None];
+        let mut identifying = [None, None, None];
         for pair in raw.split('&') {
-            for (name, found) in SINGLE.iter().zip(&mut single) {
+            for (name, found) in IDENTIFYING.iter().zip(&mut identifying) {
                 let Some(value) = value_of(pair, name)? else { continue };
                 if found.replace(value).is_some() {
-                    return Err(PathError::RepeatedParameter);
+                    return Err(QueryError::RepeatedParameter);
                 }
             }
         }
         if raw.contains(';') {
-            SINGLE.iter().chain([&ORGANIZATION]).try_for_each(|name| refuse_second_separator(raw, name))?;
+            IDENTIFYING.iter().chain([&ORGANIZATION]).try_for_each(|name| reject_second_separator(raw, name))?;
         }
-        Ok(Self { raw, single })
+        Ok(Self { raw, identifying })
     }
 
-    /// The value of a parameter that may stand at most once.
-    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, PathError> {
-        if let Some(position) = SINGLE.iter().position(|single| *single == name) {
-            return Ok(self.single.get(position).cloned().flatten());
+    /// The value of a parameter that may occur once.
+    ///
+    /// # Errors
+    /// The reason why the parameter has more than one reading.
+    pub fn single(&self, name: &str) -> Result<Option<Cow<'_, str>>, QueryError> {
+        if let Some(position) = IDENTIFYING.iter().position(|identifying| *identifying == name) {
+            return Ok(self.identifying.get(position).cloned().flatten());
         }
-        refuse_second_separator(self.raw, name)?;
+        reject_second_separator(self.raw, name)?;
         let mut found = None;
         for pair in self.raw.split('&') {
             let Some(value) = value_of(pair, name)? else { continue };
             if found.replace(value).is_some() {
-                return Err(PathError::RepeatedParameter);
+                return Err(QueryError::RepeatedParameter);
             }
         }
         Ok(found)
     }
 }
 
-/// Refuses a query in which splitting at `;` as well as at `&`, as older servers do, gives a parameter another value. Any other
-/// semicolon is between the caller and Salesforce.
-fn refuse_second_separator(raw: &str, name: &str) -> Result<(), PathError> {
+/// Rejects a query that gives a parameter another value when it is split at `;` as well as at `&`, as older servers do.
+fn reject_second_separator(raw: &str, name: &str) -> Result<(), QueryError> {
     if !raw.contains(';') {
         return Ok(());
     }
-    let read = |separators: &[char]| {
+    let values = |separators: &[char]| {
         let values = raw.split(separators).filter_map(|pair| value_of(pair, name).transpose());
         values.collect::<Result<Vec<_>, _>>()
     };
-    if read(&['&'])? == read(&['&', ';'])? { Ok(()) } else { Err(PathError::SecondSeparator) }
+    if values(&['&'])? == values(&['&', ';'])? { Ok(()) } else { Err(QueryError::SecondSeparator) }
 }
 
-/// The value of `name=value`, when the pair is of that name in any spelling.
-fn value_of<'a>(pair: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, PathError> {
+/// The value of the pair `name=value`, if the pair's decoded name is this one.
+fn value_of<'a>(pair: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, QueryError> {
     let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
     if own != name {
         if !own.contains(['%', '+']) {
             return Ok(None);
         }
-        let resembling = percent_decode_str(own).decode_utf8_lossy().contains(name);
-        match form_decoded(own) {
+        let resembles_name = percent_decode_str(own).decode_utf8_lossy().contains(name);
+        match decode_form(own) {
             Ok(decoded) if decoded == name => {}
-            Err(ambiguity) if resembling => return Err(ambiguity),
+            Err(error) if resembles_name => return Err(error),
             _ => return Ok(None),
         }
     }
-    form_decoded(value).map(Some)
+    decode_form(value).map(Some)
 }
 
-/// A name or value of a query, with `+` for a space.
-pub(super) fn form_decoded(text: &str) -> Result<Cow<'_, str>, PathError> {
+/// Decodes a name or a value, with `+` as a space.
+pub(super) fn decode_form(text: &str) -> Result<Cow<'_, str>, QueryError> {
     let mut rest = text.as_bytes();
     while let Some(position) = rest.iter().position(|&byte| byte == b'%') {
         let (Some(&high), Some(&low)) = (rest.get(position + 1), rest.get(position + 2)) else {
-            return Err(PathError::MalformedEscape);
+            return Err(QueryError::MalformedEscape);
         };
-        escape(high, low).ok_or(PathError::MalformedEscape)?;
+        decode_escape(high, low).ok_or(QueryError::MalformedEscape)?;
         rest = &rest[position + 3..];
     }
     if text.contains('+') {
         let spaced = text.replace('+', " ");
-        let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| PathError::NotUtf8)?;
+        let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| QueryError::NotUtf8)?;
         return Ok(Cow::Owned(decoded.into_owned()));
     }
-    percent_decode_str(text).decode_utf8().map_err(|_| PathError::NotUtf8)
+    percent_decode_str(text).decode_utf8().map_err(|_| QueryError::NotUtf8)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn single(raw: &str, name: &str) -> Result<Option<String>, PathError> {
+    fn single(raw: &str, name: &str) -> Result<Option<String>, QueryError> {
         Query::parse(Some(raw))?.single(name).map(|value| value.map(Cow::into_owned))
     }
 
     #[test]
-    fn a_query_parameter_is_decoded_once() {
+    fn parameter_with_escapes_is_decoded_once() {
         for (raw, value) in [
             ("siteId=RefArch", Some("RefArch")),
             ("a=b&siteId=RefArch&c=%zz", Some("RefArch")),
@@ -137,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn two_identities_are_refused() {
+    fn repeated_identifying_parameter_is_rejected() {
         for raw in [
             "siteId=a&siteId=b",
             "siteId=a&siteId=a",
@@ -146,14 +165,14 @@ mod tests {
             "client_id=a&client%5Fid=b",
             "siteId&siteId=a",
         ] {
-            assert_eq!(Query::parse(Some(raw)), Err(PathError::RepeatedParameter), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(QueryError::RepeatedParameter), "{raw}");
         }
-        assert_eq!(single("channel_id=a&channel_id=b", "channel_id"), Err(PathError::RepeatedParameter));
+        assert_eq!(single("channel_id=a&channel_id=b", "channel_id"), Err(QueryError::RepeatedParameter));
         assert_eq!(single("q=a&q=b", "siteId"), Ok(None));
     }
 
     #[test]
-    fn a_semicolon_is_refused_only_where_it_gives_a_deciding_parameter_another_value() {
+    fn semicolon_that_changes_an_identifying_parameter_is_rejected() {
         for raw in [
             "x=1;siteId=b&siteId=a",
             "siteId=a;b",
@@ -163,22 +182,22 @@ mod tests {
             "x=1;organizationId=a",
             "organizationId=a;b",
         ] {
-            assert_eq!(Query::parse(Some(raw)), Err(PathError::SecondSeparator), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(QueryError::SecondSeparator), "{raw}");
         }
         for raw in ["refine=a=b;c=d&siteId=a", "siteId=a&x=;", ";&siteId=a", "siteId=a&x=1;site=b", "x=%3BsiteId=b"] {
             assert!(Query::parse(Some(raw)).is_ok(), "{raw}");
         }
-        assert_eq!(single("x=1;channel_id=a", "channel_id"), Err(PathError::SecondSeparator));
+        assert_eq!(single("x=1;channel_id=a", "channel_id"), Err(QueryError::SecondSeparator));
         assert_eq!(single("x=1;channel_id=a", "hint"), Ok(None));
     }
 
     #[test]
-    fn an_identity_that_cannot_be_read_is_refused() {
+    fn malformed_identifying_parameter_is_rejected() {
         for raw in ["siteId=%", "siteId=%4", "clientId=a%zz", "client_id=%4+", "siteId%=a", "siteId%zz=a"] {
-            assert_eq!(Query::parse(Some(raw)), Err(PathError::MalformedEscape), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(QueryError::MalformedEscape), "{raw}");
         }
         for raw in ["siteId=%FF", "siteId%FF=a"] {
-            assert_eq!(Query::parse(Some(raw)), Err(PathError::NotUtf8), "{raw}");
+            assert_eq!(Query::parse(Some(raw)), Err(QueryError::NotUtf8), "{raw}");
         }
         for raw in ["q=%", "q=%FF", "q%zz=a", "%FF=a"] {
             assert!(Query::parse(Some(raw)).is_ok(), "{raw}");

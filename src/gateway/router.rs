@@ -47,7 +47,7 @@ impl Router {
         validate::check_head(head, &self.limits)?;
         let received = RequestPath::parse(head.uri.path())?;
         let query = Query::parse(head.uri.query())?;
-        let slas_path = received.below(PWA_KIT_PREFIX);
+        let slas_path = received.without_prefix(PWA_KIT_PREFIX);
         let for_storefront = slas_path.is_some();
         let path = slas_path.as_ref().unwrap_or(&received);
 

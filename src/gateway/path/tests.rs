@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::gateway::query::Query;
 
-/// What JavaScript's `encodeURIComponent` escapes.
+/// The characters that JavaScript's `encodeURIComponent` escapes.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -16,7 +16,7 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-fn refusal(raw: &str) -> Option<PathError> {
+fn error_of(raw: &str) -> Option<PathError> {
     RequestPath::parse(raw).err()
 }
 
@@ -25,7 +25,7 @@ fn decoded(raw: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_path_is_its_segments() {
+fn valid_path_has_its_decoded_segments() {
     assert_eq!(decoded("/"), Vec::<String>::new());
     assert_eq!(decoded("/a/b.c/~d_e-f"), ["a", "b.c", "~d_e-f"]);
     assert_eq!(decoded("/.well-known/..a/..."), [".well-known", "..a", "..."]);
@@ -33,13 +33,13 @@ fn a_path_is_its_segments() {
 }
 
 #[test]
-fn nothing_is_allocated_for_a_segment_without_escapes() {
+fn segment_without_escapes_is_not_allocated() {
     let path = RequestPath::parse("/a/b").unwrap();
     assert!(path.segments().iter().all(|segment| matches!(segment.decoded, Cow::Borrowed(_))));
 }
 
 #[test]
-fn what_encoders_escape_is_read() {
+fn path_with_usual_escapes_is_decoded_once() {
     assert_eq!(decoded("/100%25"), ["100%"]);
     assert_eq!(decoded("/a%2Cb%3Bc%20d"), ["a,b;c d"]);
     assert_eq!(decoded("/%C3%84rzte%40home"), ["Ärzte@home"]);
@@ -50,14 +50,14 @@ fn what_encoders_escape_is_read() {
 }
 
 #[test]
-fn an_encoded_slash_is_told_at_any_depth() {
+fn slash_encoded_once_or_more_is_noted() {
     for (raw, has) in [("/a%2Fb", true), ("/a%2fb", true), ("/a%252Fb", true), ("/a%25252fb", true), ("/ab", false)] {
         assert_eq!(RequestPath::parse(raw).unwrap().segments()[0].has_encoded_slash(), has, "{raw}");
     }
 }
 
 #[test]
-fn every_second_spelling_is_refused() {
+fn path_with_a_second_reading_is_rejected() {
     use PathError::*;
     for (raw, reason) in [
         ("", NotAbsolute),
@@ -129,34 +129,34 @@ fn every_second_spelling_is_refused() {
         ("/%5F", NeedlessEscape),
         ("/%39", NeedlessEscape),
     ] {
-        assert_eq!(refusal(raw), Some(reason), "{raw:?}");
+        assert_eq!(error_of(raw), Some(reason), "{raw:?}");
     }
 }
 
 #[test]
-fn a_reason_never_repeats_the_path() {
-    let reason = refusal("/s3cret%zz").unwrap().to_string();
+fn error_of_a_path_does_not_contain_the_path() {
+    let reason = error_of("/s3cret%zz").unwrap().to_string();
     assert!(!reason.contains("s3cret"), "{reason}");
 }
 
 #[test]
-fn a_prefix_can_be_taken_away() {
+fn path_below_a_prefix_is_returned_without_the_prefix() {
     let path = RequestPath::parse("/mobify/slas/private/a/b%20c").unwrap();
-    let below = path.below("/mobify/slas/private").unwrap();
+    let below = path.without_prefix("/mobify/slas/private").unwrap();
     assert_eq!(below, RequestPath::parse("/a/b%20c").unwrap());
     for raw in ["/mobify/slas/privatea/b", "/mobify/slas/private", "/a"] {
-        assert_eq!(RequestPath::parse(raw).unwrap().below("/mobify/slas/private"), None, "{raw}");
+        assert_eq!(RequestPath::parse(raw).unwrap().without_prefix("/mobify/slas/private"), None, "{raw}");
     }
 }
 
 #[test]
-fn repeated_decoding_takes_time_in_proportion_to_the_path() {
+fn deeply_encoded_path_is_decoded_in_linear_time() {
     let raw = format!("/%{}41", "25".repeat(500_000));
-    assert_eq!(RequestPath::parse(&raw).unwrap().segments()[0].settled(), "A");
+    assert_eq!(RequestPath::parse(&raw).unwrap().segments()[0].fully_decoded(), "A");
 }
 
-/// Texts in which the critical characters meet each other often.
-fn nasty() -> impl Strategy<Value = String> {
+/// Texts with many combinations of the critical characters.
+fn critical_text() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "/", "/", "/a", ".", "..", "%", "%2", "%2e", "%2E", "%25", "25", "2e", "2f", "%2F", "%5c", "5C", "%3B", ";",
         "\\", "%00", "%C2", "%85", "%C0", "AE", "%C3%A4", "ä", "a", "%41", "%20", "+", "=", "&", "siteId",
@@ -164,44 +164,44 @@ fn nasty() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
 
-/// Decodes again and again, leniently, the slow way.
-fn all_readings(raw: &str) -> Vec<Vec<u8>> {
-    let mut readings = vec![raw.as_bytes().to_vec()];
+/// The results of decoding once, twice, and so on.
+fn all_decodings(raw: &str) -> Vec<Vec<u8>> {
+    let mut decodings = vec![raw.as_bytes().to_vec()];
     loop {
-        let last = &readings[readings.len() - 1];
+        let last = &decodings[decodings.len() - 1];
         let next: Vec<u8> = percent_encoding::percent_decode(last).collect();
         if next == *last {
-            return readings;
+            return decodings;
         }
-        readings.push(next);
+        decodings.push(next);
     }
 }
 
 proptest! {
     #[test]
-    fn reading_never_panics(path in any::<String>(), query in any::<String>()) {
+    fn any_path_or_query_never_panics(path in any::<String>(), query in any::<String>()) {
         let _ = RequestPath::parse(&path);
         let _ = RequestPath::parse(&format!("/{path}"));
         let _ = Query::parse(Some(&query)).map(|query| query.single("x").map(|_| ()));
     }
 
     #[test]
-    fn reading_nasty_texts_never_panics(text in nasty()) {
+    fn critical_path_or_query_never_panics(text in critical_text()) {
         let _ = RequestPath::parse(&text);
         let _ = Query::parse(Some(&text)).map(|query| query.single("x").map(|_| ()));
     }
 
     #[test]
-    fn settling_is_decoding_until_nothing_changes(text in nasty()) {
-        prop_assert_eq!(settled(&text), all_readings(&text).pop().unwrap());
+    fn full_decoding_equals_repeated_decoding(text in critical_text()) {
+        prop_assert_eq!(decode_fully(&text), all_decodings(&text).pop().unwrap());
     }
 
     #[test]
-    fn nothing_dangerous_comes_to_light_later(text in nasty()) {
+    fn accepted_path_has_nothing_dangerous_after_any_decoding(text in critical_text()) {
         let text = format!("/{text}");
         if let Ok(path) = RequestPath::parse(&text) {
             for segment in path.segments() {
-                for reading in all_readings(segment.raw()) {
+                for reading in all_decodings(segment.raw()) {
                     prop_assert!(!reading.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\'));
                     prop_assert!(!reading.windows(2).any(|pair| pair[0] == 0xc2 && (0x80..0xa0).contains(&pair[1])));
                     for piece in reading.split(|byte| *byte == b'/') {
@@ -213,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn the_canonical_form_reads_the_same(text in nasty()) {
+    fn accepted_path_in_canonical_form_has_the_same_reading(text in critical_text()) {
         let text = format!("/{text}");
         if let Ok(path) = RequestPath::parse(&text) {
             let canonical = |path: &RequestPath<'_>| -> String {
@@ -231,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_an_sdk_encodes_is_read_back_or_dangerous(text in "\\PC{1,20}") {
+    fn path_encoded_by_an_sdk_is_decoded_or_rejected_as_dangerous(text in "\\PC{1,20}") {
         let raw = format!("/{}", utf8_percent_encode(&text, COMPONENT));
         match RequestPath::parse(&raw) {
             Ok(path) => prop_assert_eq!(path.segments()[0].decoded(), text),

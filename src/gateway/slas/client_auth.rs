@@ -85,7 +85,8 @@ pub fn clients_with_added_credential<'t>(
 
 /// Returns the audit record of a login at SLAS, with the configured client that performs it.
 pub(super) fn login(tenant: &Tenant, operation: &Operation, head: &Parts, body: Option<&Bytes>) -> Option<AuditRecord> {
-    let grant = body.and_then(|body| Form::read(body).ok()?.single("grant_type").ok()?.map(|grant| grant.into_owned()));
+    let grant =
+        body.and_then(|body| Form::parse(body).ok()?.single("grant_type").ok()?.map(|grant| grant.into_owned()));
     let is_login = match operation.id.as_str() {
         "getAccessToken" => grant.as_deref() != Some("refresh_token"),
         "authenticateCustomer"
@@ -164,7 +165,7 @@ fn has_no_client(authorization: &Result<Authorization, GatewayError>) -> bool {
 pub(super) fn named_client(head: &Parts, body: Option<&Bytes>) -> Result<Option<String>, GatewayError> {
     let query = Query::parse(head.uri.query())?;
     let in_query = query.single("client_id")?.filter(|id| !id.is_empty());
-    let form = body.map(|body| Form::read(body)).transpose()?;
+    let form = body.map(|body| Form::parse(body)).transpose()?;
     let in_form = form.as_ref().map(|form| form.single("client_id")).transpose()?.flatten();
     match (in_query, in_form) {
         (Some(query), Some(form)) if query != form => {

@@ -86,7 +86,7 @@ impl Logouts {
         Ok(held.map(|held| {
             let target = route.upstream_target.as_deref().unwrap_or(head.uri.path());
             let path = target.split('?').next().unwrap_or_default();
-            format!("{path}?{}", form::replaced(text, form::REFRESH_TOKEN, held.refresh_token().expose_secret()))
+            format!("{path}?{}", form::replace_value(text, form::REFRESH_TOKEN, held.refresh_token().expose_secret()))
         }))
     }
 
@@ -100,7 +100,7 @@ impl Logouts {
         head: &Parts,
         form: &[u8],
     ) -> Result<Option<PendingLogout>, GatewayError> {
-        let token = Form::read(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
+        let token = Form::parse(form).ok().and_then(|form| Some(SecretString::from(&*form.single("token").ok()??)));
         let Ok(Authorization::Basic(basic)) = Authorization::parse(&head.headers) else { return Ok(None) };
         let (Some(token), Ok(client)) = (token, basic.user.parse()) else { return Ok(None) };
         match self.sessions.find_caller_held(&route.organization, &client, None, &token).await {

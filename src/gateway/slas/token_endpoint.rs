@@ -110,7 +110,7 @@ impl TokenEndpoint {
     /// [`GatewayError::Ambiguous`] for a request with two readings; [`GatewayError::StoreUnavailable`];
     /// [`GatewayError::UpstreamUnavailable`] and [`GatewayError::UpstreamTimeout`] if SLAS does not answer.
     pub(super) async fn perform(&self, token_request: &TokenRequest<'_>) -> Result<LocalResponse, GatewayError> {
-        let form = Form::read(&token_request.form)?;
+        let form = Form::parse(&token_request.form)?;
         let site = form.single("channel_id")?.and_then(|site| site.parse::<SiteId>().ok());
         let request = token_request.slas_request();
         let is_refresh = is_refresh(token_request.operation, &form)?;
@@ -151,7 +151,7 @@ impl TokenEndpoint {
     /// Whether the gateway must read the response of a request that begins no session. After a logout, the tokens of a later login
     /// must be distinguishable from those of the ended session.
     pub(super) fn must_record_epoch(&self, operation: &Operation, form: &[u8]) -> bool {
-        let Ok(fields) = Form::read(form) else { return false };
+        let Ok(fields) = Form::parse(form) else { return false };
         // This replica may not know of the logout yet.
         let names_a_session =
             is_refresh(operation, &fields) == Ok(true) || matches!(fields.single("usid"), Ok(Some(_)));
@@ -274,7 +274,7 @@ impl SlasRequest {
     fn with(mut self, valid: &SecretString) -> Self {
         let valid = valid.expose_secret();
         if let Ok(text) = std::str::from_utf8(&self.form) {
-            self.form = form::replaced(text, form::REFRESH_TOKEN, valid).into();
+            self.form = form::replace_value(text, form::REFRESH_TOKEN, valid).into();
         }
         if let Some(field) = self.headers.get_mut(REFRESH_TOKEN_HEADER)
             && let Ok(mut value) = HeaderValue::from_str(valid)

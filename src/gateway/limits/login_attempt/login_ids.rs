@@ -14,8 +14,7 @@ use serde::{
 
 use crate::gateway::{
     error::GatewayError,
-    form::{Form, Media},
-    path::PathError,
+    form::{BodyFormat, Form},
     query::Query,
 };
 
@@ -28,12 +27,11 @@ const FIELDS: [&str; 5] = ["user_id", "login_id", "username", "email", "phone_nu
 /// [`GatewayError::RequestInvalid`] for a body that is neither a form nor JSON in UTF-8; [`GatewayError::Ambiguous`] for a field
 /// with two values, or one that cannot be read.
 pub(super) fn in_request(head: &Parts, body: &[u8]) -> Result<Vec<String>, GatewayError> {
-    let ambiguous = |error: PathError| GatewayError::Ambiguous(error.to_string());
-    let query = Query::parse(head.uri.query()).map_err(ambiguous)?;
-    let body = Body::read(Media::of(&head.headers), body)?;
+    let query = Query::parse(head.uri.query())?;
+    let body = Body::read(BodyFormat::of(&head.headers), body)?;
     let mut named = Vec::new();
     for field in FIELDS {
-        let in_query = query.single(field).map_err(ambiguous)?.filter(|value| !value.is_empty());
+        let in_query = query.single(field)?.filter(|value| !value.is_empty());
         match (in_query, body.single(field)?) {
             (Some(query), Some(body)) if query != body => {
                 return Err(GatewayError::Ambiguous(format!(
@@ -54,11 +52,11 @@ enum Body<'b> {
 }
 
 impl<'b> Body<'b> {
-    fn read(media: Media, body: &'b [u8]) -> Result<Self, GatewayError> {
+    fn read(media: BodyFormat, body: &'b [u8]) -> Result<Self, GatewayError> {
         match media {
             _ if body.is_empty() => Ok(Self::Empty),
-            Media::Form { is_ascii_only } => Form::read(body).map(|form| Self::Form { form, is_ascii_only }),
-            Media::Json => {
+            BodyFormat::Form { is_ascii_only } => Form::parse(body).map(|form| Self::Form { form, is_ascii_only }),
+            BodyFormat::Json => {
                 // JSON is UTF-8 (RFC 8259, 8.1).
                 let fields = std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok());
                 fields.map(Self::Json).ok_or_else(|| {
@@ -67,7 +65,7 @@ impl<'b> Body<'b> {
                     )
                 })
             }
-            Media::Other => Err(GatewayError::RequestInvalid(
+            BodyFormat::Other => Err(GatewayError::RequestInvalid(
                 "The body must be application/x-www-form-urlencoded or application/json, in UTF-8 and not packed."
                     .into(),
             )),
