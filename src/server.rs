@@ -130,7 +130,7 @@ impl Proxy {
     fn response_timeout(&self, context: &RequestContext) -> Duration {
         let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
         let is_admin = operation.is_some_and(|operation| {
-            !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_of_system())
+            !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_system())
         });
         let timeouts = &context.runtime.timeouts;
         if is_admin { timeouts.upstream_admin } else { timeouts.upstream }

@@ -12,7 +12,7 @@ use crate::{
     gateway::{
         callers::{self, CallerError, Callers},
         policy::{
-            CustomRoute, InvalidGlob, OperationGlob, Operations, RouteRefusal, Security, SecurityKind, TableError,
+            CustomRoute, CustomRouteError, InvalidGlob, OperationGlob, Operations, Security, SecurityKind, TableError,
         },
     },
 };
@@ -58,12 +58,12 @@ fn resolve_policy(partial: &PartialSettings) -> Result<(Operations, Vec<Diagnost
     let (positions, routes): (Vec<usize>, Vec<CustomRoute>) = routes.unzip();
     let (operations, mut diagnostics) = match published.clone().with_routes(routes) {
         Ok(operations) => (operations, Vec::new()),
-        Err(refusals) => {
-            let diagnostic = |refusal: RouteRefusal| {
-                let path = format!("routes[{}]", positions.get(refusal.position)?);
-                Some(Diagnostic { path, message: refusal.reason.to_string() })
+        Err(errors) => {
+            let diagnostic = |error: CustomRouteError| {
+                let path = format!("routes[{}]", positions.get(error.position)?);
+                Some(Diagnostic { path, message: error.reason.to_string() })
             };
-            (published, refusals.into_iter().filter_map(diagnostic).collect())
+            (published, errors.into_iter().filter_map(diagnostic).collect())
         }
     };
     let (_, errors) = callers::certificate_names(partial.callers.iter().map(|caller| caller.identity.as_ref()));

@@ -78,7 +78,7 @@ fn describe(operations: &Operations, decoded: &DecodedToken, verdict: &Verdict) 
 /// Whether the policy allows an operation for this token, by its kind, delegation, scopes and caller.
 fn may_call(operation: &Operation, decoded: &DecodedToken, verdict: &Verdict) -> bool {
     if !decoded.is_system {
-        return operation.for_shopper(decoded.delegation).any(|security| security.is_met_by(&decoded.scopes));
+        return operation.shopper_alternatives(decoded.delegation).any(|security| security.is_met_by(&decoded.scopes));
     }
     let is_met = |security: &Security| match security.kind {
         SecurityKind::System => !decoded.is_role_based() && security.is_met_by(&decoded.scopes),

@@ -121,7 +121,7 @@ impl Authenticator {
         audit: &mut AuditRecord,
     ) -> Result<AuthenticatedCaller, GatewayError> {
         let scopes = operation.system_scopes();
-        let exchange = if operation.is_judged_by_role() { Exchange::Roles } else { Exchange::Scopes(&scopes) };
+        let exchange = if operation.is_authorized_by_role() { Exchange::Roles } else { Exchange::Scopes(&scopes) };
         let caller = self.authenticate_caller(routed, exchange, audit).await;
         let is_configured = audit.actor.is_some() && caller.as_ref().err() != Some(&NOT_CONFIGURED);
         if operation.is_write() && is_configured {
@@ -199,7 +199,7 @@ impl Authenticator {
         let RoutedRequest { tenant, route, request } = routed;
         match Authorization::parse(&request.head.headers)? {
             Authorization::Bearer(token) if jwt::has_system_token_algorithm(token.expose_secret()) => {
-                let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_judged_by_role());
+                let by_role = route.operation.as_ref().is_some_and(|operation| operation.is_authorized_by_role());
                 let judged_by = if by_role { AuthorizationModel::Roles } else { AuthorizationModel::Scopes };
                 let client = verify_system(tenant, token.expose_secret(), judged_by).await?;
                 audit.actor = Some(client.client.to_string());

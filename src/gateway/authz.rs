@@ -42,7 +42,7 @@ pub(super) fn check(identity: Identity, tenant: &Tenant, route: &Route) -> Resul
             Ok(Grant::System(caller))
         }
         Identity::OnBehalf(caller, subject) => {
-            let operation = operation.filter(|operation| operation.wants_shopper());
+            let operation = operation.filter(|operation| operation.accepts_shopper());
             let operation = operation.ok_or(GatewayError::CallerNotAllowed)?;
             let subject = on_behalf(&caller.caller, operation, tenant, route, (*subject)?)?;
             Ok(Grant::OnBehalf(caller.caller, Arc::new(subject)))
@@ -73,7 +73,7 @@ pub(super) fn shopper(
     operation: &Operation,
     requested_site: Option<&SiteId>,
 ) -> Result<(), GatewayError> {
-    let alternatives = || operation.for_shopper(shopper.delegation);
+    let alternatives = || operation.shopper_alternatives(shopper.delegation);
     if alternatives().next().is_none() {
         return Err(GatewayError::TokenKindWrong(required_token(operation)));
     }
@@ -102,7 +102,7 @@ pub(super) fn site(shopper: &Shopper, requested: Option<&SiteId>) -> Result<(), 
 /// [`GatewayError::TokenKindWrong`] if the operation takes no system token; [`GatewayError::CallerNotAllowed`];
 /// [`GatewayError::ScopeMissing`].
 fn system(caller: &AuthenticatedCaller, operation: &Operation, route: &Route) -> Result<(), GatewayError> {
-    let Some(security) = operation.security.iter().find(|security| security.kind.is_of_system()) else {
+    let Some(security) = operation.security.iter().find(|security| security.kind.is_system()) else {
         return Err(GatewayError::TokenKindWrong(required_token(operation)));
     };
     if !caller.caller.may_call_system_operation(operation, &route.organization, route.site.as_ref()) {
@@ -116,7 +116,7 @@ fn system(caller: &AuthenticatedCaller, operation: &Operation, route: &Route) ->
 }
 
 fn has_system_scope(scopes: &Scopes, operation: &Operation) -> Result<(), GatewayError> {
-    let security = operation.security.iter().find(|security| security.kind.is_of_system());
+    let security = operation.security.iter().find(|security| security.kind.is_system());
     match security.filter(|security| !security.is_met_by(scopes)) {
         Some(security) => Err(GatewayError::ScopeMissing(security.scopes.clone())),
         None => Ok(()),

@@ -1,9 +1,16 @@
-//! The policy table: which operations exist, where they are found, and what each asks of a caller.
+//! The policy table: all operations, and the lookup of a request's operation. No I/O.
 //!
-//! Owns the operations and the answer to "which one is this request". The published ones are data in
-//! `config/operations/`; a merchant adds routes of its own. Knows nothing of tokens, callers or what
-//! is done with an operation once it is found, and does no I/O: the data is compiled in.
+//! - `operation`: one operation, and the credentials that it accepts
+//! - `loader`: the published operations, compiled in from `config/operations`
+//! - `custom_route`: a merchant's own operations
+//! - `trie`, `path_template`: the lookup by path
+//! - `encoded_slash`: where a path may have an encoded slash
+//! - `slas_paths`: the paths that only operations of SLAS may match
+//! - `glob`: patterns of operation names
 
+mod custom_route;
+mod encoded_slash;
+mod error;
 mod glob;
 mod loader;
 mod operation;
@@ -16,70 +23,19 @@ use std::{collections::HashSet, sync::Arc};
 use http::Method;
 
 pub use self::{
+    custom_route::CustomRoute,
+    error::{CustomRouteError, RouteError, TableError},
     glob::{InvalidGlob, OperationGlob},
-    loader::TableError,
     operation::{InvalidSecurityKind, Operation, OperationKind, Security, SecurityKind},
     path_template::{InvalidTemplate, Parameter},
 };
 use self::{
     path_template::Template,
-    trie::{Found, Trie},
+    trie::{Lookup, Trie},
 };
 use crate::gateway::path::{PathError, RequestPath, Segment};
 
-/// A merchant's own operation, as configured.
-#[derive(Debug, Clone)]
-pub struct CustomRoute {
-    /// `{api}.{id}`, or just an id of the API `custom`.
-    pub name: String,
-    /// The method.
-    pub method: Method,
-    /// The path, with `{…}` for parameters. It has to name the organization.
-    pub template: String,
-    /// The credentials that will do, any one of them.
-    pub security: Vec<Security>,
-}
-
-impl CustomRoute {
-    /// The operation, if the route can be added to the table.
-    fn into_operation(self) -> Result<Operation, TableError> {
-        let (api, id) = glob::parts(&self.name);
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if [api, id].iter().any(|part| part.is_empty() || !part.bytes().all(is_word)) {
-            return Err(TableError::Name);
-        }
-        if self.security.is_empty() {
-            return Err(TableError::NoSecurity { name: format!("{api}.{id}") });
-        }
-        let parameters = Template::parse(&self.template, &[])?.parameters;
-        if !parameters.iter().any(|parameter| parameter.name == "organizationId") {
-            return Err(TableError::NoOrganization);
-        }
-        Ok(Operation {
-            name: format!("{api}.{id}"),
-            api: api.to_owned(),
-            id: id.to_owned(),
-            method: self.method,
-            template: self.template,
-            parameters,
-            security: self.security,
-            body_limit: None,
-            kind: OperationKind::Merchant,
-        })
-    }
-}
-
-/// A merchant's route that can't be added.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("routes[{position}]: {reason}")]
-pub struct RouteRefusal {
-    /// Its position among the routes given.
-    pub position: usize,
-    /// What is wrong with it.
-    pub reason: TableError,
-}
-
-/// An operation that a request asks for.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Match<'m> {
     /// The operation.
@@ -88,7 +44,7 @@ pub struct Match<'m> {
 }
 
 impl<'m> Match<'m> {
-    /// The decoded value of a parameter of the path, e.g. `organizationId`.
+    /// The decoded value of a path parameter, for example `organizationId`.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&'m str> {
         let parameter = self.operation.parameters.iter().find(|parameter| parameter.name == name)?;
@@ -96,30 +52,19 @@ impl<'m> Match<'m> {
     }
 }
 
-/// Why a request asks for no operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    /// No operation has this path.
-    #[error("no operation has this path")]
-    Unknown,
-    /// The path is an operation's, but not with this method.
-    #[error("no operation has this method on this path")]
-    MethodNotPublished,
-    /// The path has more than one reading.
-    #[error(transparent)]
-    Ambiguous(#[from] PathError),
-}
-
 /// The table of all operations.
 #[derive(Debug, Clone)]
 pub struct Operations {
-    /// By path, then method.
+    /// Sorted by path, then method.
     ordered: Vec<Arc<Operation>>,
     trie: Trie,
 }
 
 impl Operations {
-    /// The operations that Salesforce publishes, and the deprecated logins.
+    /// The table of the operations that Salesforce publishes, and of the deprecated logins.
+    ///
+    /// # Errors
+    /// [`TableError`] if the compiled-in data is invalid.
     pub fn published() -> Result<Self, TableError> {
         let mut operations = Self { ordered: Vec::new(), trie: Trie::default() };
         for operation in loader::published()? {
@@ -129,10 +74,13 @@ impl Operations {
         Ok(operations)
     }
 
-    /// Adds a merchant's routes, or tells everything that is wrong with them.
-    pub fn with_routes(mut self, routes: impl IntoIterator<Item = CustomRoute>) -> Result<Self, Vec<RouteRefusal>> {
+    /// Adds custom routes.
+    ///
+    /// # Errors
+    /// An error for each invalid route.
+    pub fn with_routes(mut self, routes: impl IntoIterator<Item = CustomRoute>) -> Result<Self, Vec<CustomRouteError>> {
         let mut names: HashSet<String> = self.iter().map(|operation| operation.name.clone()).collect();
-        let mut refusals = Vec::new();
+        let mut errors = Vec::new();
         for (position, route) in routes.into_iter().enumerate() {
             let added = route.into_operation().and_then(|operation| {
                 if !names.insert(operation.name.clone()) {
@@ -141,34 +89,37 @@ impl Operations {
                 self.add(operation)
             });
             if let Err(reason) = added {
-                refusals.push(RouteRefusal { position, reason });
+                errors.push(CustomRouteError { position, reason });
             }
         }
         self.sort();
-        if refusals.is_empty() { Ok(self) } else { Err(refusals) }
+        if errors.is_empty() { Ok(self) } else { Err(errors) }
     }
 
-    /// The operation that a request asks for. Its cost depends on the length of the path alone.
+    /// Finds the operation of a request. The cost depends only on the length of the path.
+    ///
+    /// # Errors
+    /// [`RouteError`] if there is none, or if the path has more than one reading.
     pub fn find<'m>(&'m self, method: &Method, path: &'m RequestPath<'_>) -> Result<Match<'m>, RouteError> {
         let segments = path.segments();
-        if segments.iter().any(Segment::is_escaped) && self.trie.escapes_literal(segments) {
+        if segments.iter().any(Segment::is_escaped) && self.trie.has_escaped_literal(segments) {
             return Err(PathError::EncodedLiteral.into());
         }
         let has_slash = segments.iter().any(Segment::has_encoded_slash);
         match self.trie.find(method, segments, Segment::decoded) {
-            Found::Operation(operation) => {
+            Lookup::Operation(operation) => {
                 if has_slash {
-                    self.refuse_slashes(operation, segments)?;
+                    encoded_slash::check(&self.trie, operation, segments)?;
                 }
                 Ok(Match { operation, segments })
             }
-            Found::OtherMethod | Found::Nothing if has_slash => Err(PathError::EncodedSlash.into()),
-            Found::OtherMethod => Err(RouteError::MethodNotPublished),
-            Found::Nothing => Err(RouteError::Unknown),
+            Lookup::OtherMethod | Lookup::Nothing if has_slash => Err(PathError::EncodedSlash.into()),
+            Lookup::OtherMethod => Err(RouteError::MethodNotPublished),
+            Lookup::Nothing => Err(RouteError::Unknown),
         }
     }
 
-    /// All operations, by path, then method.
+    /// All operations, sorted by path, then method.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Operation>> {
         self.ordered.iter()
     }
@@ -176,22 +127,6 @@ impl Operations {
     /// The operations whose name a glob matches.
     pub fn matching<'m>(&'m self, glob: &'m OperationGlob) -> impl Iterator<Item = &'m Arc<Operation>> {
         self.iter().filter(|operation| glob.matches(operation))
-    }
-
-    /// An encoded slash may stand in free text only, and only where no other operation would be found
-    /// by a reader that takes it for a slash.
-    fn refuse_slashes(&self, operation: &Arc<Operation>, segments: &[Segment<'_>]) -> Result<(), PathError> {
-        let free = |position| operation.parameters.iter().any(|own| own.position == position && own.free_text);
-        if segments.iter().enumerate().any(|(position, segment)| segment.has_encoded_slash() && !free(position)) {
-            return Err(PathError::EncodedSlash);
-        }
-        let settled: Vec<String> = segments.iter().map(Segment::fully_decoded).collect();
-        let pieces: Vec<&str> =
-            settled.iter().flat_map(|text| text.split('/')).filter(|piece| !piece.is_empty()).collect();
-        match self.trie.find(&operation.method, &pieces, |piece| *piece) {
-            Found::Operation(other) if !Arc::ptr_eq(other, operation) => Err(PathError::SecondReading),
-            Found::Operation(_) | Found::OtherMethod | Found::Nothing => Ok(()),
-        }
     }
 
     fn add(&mut self, operation: Operation) -> Result<(), TableError> {

@@ -1,35 +1,39 @@
-//! Globs over the names of operations, as callers are granted them: `shopper-orders.*`.
-//!
-//! Owns what a glob matches. Knows nothing of callers.
+//! Globs of operation names, for example `shopper-orders.*`.
 
 use std::{fmt, str::FromStr};
 
 use super::operation::Operation;
 
-/// The API of a merchant's route whose name has no API part.
-const MERCHANT_API: &str = "custom";
+/// The API of a custom route whose name has no API.
+const CUSTOM_API: &str = "custom";
 
-/// A pattern for the names of operations: `{api}.{id}`, in which `*` stands for any text on its side
-/// of the dot. An API without its version stands for all its versions; a star at the end without a
-/// dot for all operations of those APIs, so `*` for everything; an id alone for a merchant's route.
+/// A pattern of operation names, `{api}.{id}`. A star matches any text on its side of the dot.
+///
+/// An API without a version matches all versions. A pattern without a dot that ends with a star matches all operations of the
+/// matching APIs, so `*` matches everything. Any other pattern without a dot is the id of a custom route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OperationGlob {
     api: String,
     id: String,
 }
 
-/// A text that is no glob.
+/// An error of a glob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected {{api}}.{{operation}}, letters, digits, '-', '_' and '*' on both sides, e.g. shopper-orders.*")]
+#[error(
+    "expected {{api}}.{{operation}}, with letters, digits, '-', '_' and '*' on both sides, for example shopper-orders.*"
+)]
 pub struct InvalidGlob;
 
 impl OperationGlob {
-    /// Reads a glob.
+    /// Parses a glob.
+    ///
+    /// # Errors
+    /// [`InvalidGlob`] if a side is empty or has another character.
     pub fn parse(text: &str) -> Result<Self, InvalidGlob> {
         let (api, id) = match text.split_once('.') {
             Some(sides) => sides,
             None if text.ends_with('*') => (text, "*"),
-            None => (MERCHANT_API, text),
+            None => (CUSTOM_API, text),
         };
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*');
         if [api, id].iter().any(|side| side.is_empty() || !side.bytes().all(is_word)) {
@@ -38,16 +42,16 @@ impl OperationGlob {
         Ok(Self { api: api.to_owned(), id: id.to_owned() })
     }
 
-    /// Whether an operation's name is among those it stands for.
+    /// Whether the glob matches an operation.
     #[must_use]
     pub fn matches(&self, operation: &Operation) -> bool {
         self.matches_parts(&operation.api, &operation.id)
     }
 
-    /// Whether an operation of this name would be among those it stands for.
+    /// Whether the glob matches an operation's name.
     #[must_use]
     pub fn matches_name(&self, name: &str) -> bool {
-        let (api, id) = parts(name);
+        let (api, id) = split_name(name);
         self.matches_parts(api, id)
     }
 
@@ -70,12 +74,12 @@ impl fmt::Display for OperationGlob {
     }
 }
 
-/// API and id of an operation's name.
-pub(super) fn parts(name: &str) -> (&str, &str) {
-    name.split_once('.').unwrap_or((MERCHANT_API, name))
+/// Splits an operation's name into API and id.
+pub(super) fn split_name(name: &str) -> (&str, &str) {
+    name.split_once('.').unwrap_or((CUSTOM_API, name))
 }
 
-/// `shopper-baskets` of `shopper-baskets-v2`.
+/// Returns `shopper-baskets` for `shopper-baskets-v2`.
 fn without_version(api: &str) -> &str {
     match api.rsplit_once("-v") {
         Some((name, version)) if !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -83,7 +87,7 @@ fn without_version(api: &str) -> &str {
     }
 }
 
-/// Matches fixed pieces from left to right; taking each as early as possible never loses a match.
+/// Matches the fixed pieces from left to right, each at its first occurrence. A later occurrence cannot match more.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(head) else { return false };
@@ -101,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn star_in_a_pattern_matches_any_text() {
         for (pattern, text) in [
             ("*", ""),
             ("*", "abc"),
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_a_number() {
+    fn api_name_with_a_version_loses_the_version() {
         assert_eq!(without_version("shopper-baskets-v2"), "shopper-baskets");
         assert_eq!(without_version("shopper-baskets-v10"), "shopper-baskets");
         for api in ["shopper-orders", "shopper-view", "api-v", "api-v2a"] {
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_has_two_sides() {
+    fn glob_without_two_valid_sides_is_rejected() {
         for text in ["", ".", "a.", ".b", "a.b.c", "a b.c", "a/b.*", "shopper-orders.{id}"] {
             assert_eq!(OperationGlob::parse(text), Err(InvalidGlob), "{text}");
         }

@@ -1,6 +1,4 @@
-//! An operation of an API, and the credentials that are enough for it.
-//!
-//! The other files of the policy table read operations, find them and match their names.
+//! An operation of an API, and the credentials that it accepts.
 
 use std::{fmt, str::FromStr};
 
@@ -12,31 +10,31 @@ use crate::{types::Scopes, verify::shopper::Delegation};
 /// One operation of an API.
 #[derive(Debug, Clone)]
 pub struct Operation {
-    /// `{api}.{id}`: its name in configuration, logs and metrics. The same name may stand for several
-    /// paths of one operation.
+    /// The name in configuration, logs and metrics: `{api}.{id}`. An operation with several paths has several entries of one
+    /// name.
     pub name: String,
-    /// The API, with its version where several are published.
+    /// The API, with its version if several are published.
     pub api: String,
-    /// The operation's id in its API.
+    /// The id within the API.
     pub id: String,
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
     /// The whole path, with `{…}` for parameters.
     pub template: String,
-    /// The path's parameters, in their order.
+    /// The parameters of the path, in order.
     pub parameters: Vec<Parameter>,
-    /// The credentials that will do, any one of them. None for what brings its own proof: SLAS's
-    /// operations and the deprecated login.
+    /// The alternatives, one of which is sufficient. Empty for the deprecated login and for operations whose credential SLAS
+    /// checks.
     pub security: Vec<Security>,
-    /// The largest body in bytes, where it differs from the configured limit.
+    /// Maximum bytes of a body, instead of the configured limit.
     pub body_limit: Option<usize>,
-    /// Who serves it, and how.
+    /// How the gateway serves it.
     pub kind: OperationKind,
 }
 
 impl Operation {
     /// The alternatives that accept a shopper token with these delegation flags.
-    pub fn for_shopper(&self, delegation: Delegation) -> impl Iterator<Item = &Security> {
+    pub fn shopper_alternatives(&self, delegation: Delegation) -> impl Iterator<Item = &Security> {
         self.security.iter().filter(move |security| match security.kind {
             SecurityKind::Shopper => true,
             SecurityKind::ShopperTsob => delegation.tsob,
@@ -45,66 +43,65 @@ impl Operation {
         })
     }
 
-    /// Whether a system token is enough for it.
+    /// Whether a system token is sufficient.
     #[must_use]
     pub fn accepts_system(&self) -> bool {
-        self.security.iter().any(|security| security.kind.is_of_system())
+        self.security.iter().any(|security| security.kind.is_system())
     }
 
-    /// Whether Salesforce judges by the roles of a system token's client, so that the token needs no scopes.
+    /// Whether Salesforce checks the roles of the system token's client, so that the token needs no scopes.
     #[must_use]
-    pub fn is_judged_by_role(&self) -> bool {
+    pub fn is_authorized_by_role(&self) -> bool {
         self.security.iter().any(|security| security.kind == SecurityKind::SystemByRole)
     }
 
-    /// The scopes, any one of which a trusted system needs for it.
+    /// The scopes, one of which a system token needs.
     #[must_use]
     pub fn system_scopes(&self) -> Scopes {
-        let of_systems = self.security.iter().find(|security| security.kind == SecurityKind::System);
-        of_systems.map(|security| security.scopes.clone()).unwrap_or_default()
+        let system = self.security.iter().find(|security| security.kind == SecurityKind::System);
+        system.map(|security| security.scopes.clone()).unwrap_or_default()
     }
 
-    /// Whether a trusted system changes something by it, as far as its method says.
+    /// Whether the method is one that changes something.
     #[must_use]
     pub fn is_write(&self) -> bool {
         !self.method.is_safe()
     }
 
-    /// Whether SLAS serves it and checks its credential. The gateway verifies no token for it.
+    /// Whether SLAS checks the credential. The gateway then verifies no token.
     #[must_use]
     pub fn is_checked_by_slas(&self) -> bool {
         self.kind == OperationKind::Slas && self.security.is_empty()
     }
 
-    /// Whether an API of Salesforce's asks for a shopper's token here, so that one on behalf of a shopper makes sense.
+    /// Whether a shopper token is forwarded to an API of Salesforce, so that a request on behalf of a shopper is possible.
     #[must_use]
-    pub fn wants_shopper(&self) -> bool {
+    pub fn accepts_shopper(&self) -> bool {
         matches!(self.kind, OperationKind::Standard | OperationKind::Merchant)
-            && self.security.iter().any(|security| !security.kind.is_of_system())
+            && self.security.iter().any(|security| !security.kind.is_system())
     }
 }
 
-/// One way of being authorised for an operation.
+/// One alternative of the credentials that an operation accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Security {
     /// The kind of token.
     pub kind: SecurityKind,
-    /// The scopes, any one of which is enough. Only a merchant's route may name none: it then takes
-    /// any token of the kind.
+    /// The scopes, one of which is sufficient. Only a custom route may have none. It then accepts any token of the kind.
     pub scopes: Scopes,
-    /// Roles of Account Manager, any one of which Salesforce asks for. The gateway does not know which roles a client has.
+    /// The roles of Account Manager, one of which Salesforce requires. The gateway does not know a client's roles.
     pub roles: Vec<String>,
 }
 
 impl Security {
-    /// Whether these scopes are enough for it.
+    /// Whether a token's scopes are sufficient.
     #[must_use]
     pub fn is_met_by(&self, scopes: &Scopes) -> bool {
         self.scopes.is_empty() || self.scopes.intersects(scopes)
     }
 }
 
-/// The kinds of token that Salesforce's descriptions ask for.
+/// A kind of token in Salesforce's API descriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecurityKind {
@@ -116,12 +113,12 @@ pub enum SecurityKind {
     ShopperTaob,
     /// A token of Account Manager (`AmOAuth2`, `BearerToken`).
     System,
-    /// The same, with or without scopes: Salesforce judges by the roles of its client.
+    /// A token of Account Manager, with or without scopes. Salesforce checks the roles of its client.
     SystemByRole,
 }
 
 impl SecurityKind {
-    /// The kind as configuration spells it.
+    /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -133,9 +130,9 @@ impl SecurityKind {
         }
     }
 
-    /// Whether it is a token of Account Manager.
+    /// Whether the token is of Account Manager.
     #[must_use]
-    pub fn is_of_system(self) -> bool {
+    pub fn is_system(self) -> bool {
         match self {
             Self::System | Self::SystemByRole => true,
             Self::Shopper | Self::ShopperTsob | Self::ShopperTaob => false,
@@ -149,7 +146,7 @@ impl fmt::Display for SecurityKind {
     }
 }
 
-/// A text that names no kind of security.
+/// An error of a kind in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected shopper, shopper_tsob, shopper_taob or system")]
 pub struct InvalidSecurityKind;
@@ -165,22 +162,22 @@ impl FromStr for SecurityKind {
     }
 }
 
-/// Who serves an operation, and how.
+/// How an operation is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationKind {
-    /// Salesforce, once the caller is authorised.
+    /// Forwarded to Salesforce after authorization.
     #[default]
     Standard,
-    /// SLAS, by the rules for its own paths.
+    /// Forwarded to SLAS by the rules for SLAS paths.
     Slas,
-    /// The gateway: a shopper's or guest's login by the removed API.
+    /// Served by the gateway: the login of a shopper or guest of the removed API.
     DeprecatedLogin,
-    /// The gateway: a logout by the removed API.
+    /// Served by the gateway: the logout of the removed API.
     DeprecatedLogout,
-    /// The gateway: a trusted system's login for a shopper by the removed API.
+    /// Served by the gateway: a trusted system's login for a shopper of the removed API.
     DeprecatedTrustedSystemLogin,
-    /// Salesforce, by a route of the merchant's own.
+    /// Forwarded to Salesforce after authorization: a merchant's custom route.
     #[serde(skip)]
     Merchant,
 }

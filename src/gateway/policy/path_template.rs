@@ -1,47 +1,47 @@
-//! Path templates: what stands fixed in an operation's path and what is a parameter.
-//!
-//! Owns the grammar `/fixed/{parameter}/…`. Knows nothing of methods or of requests.
+//! The path templates of operations: `/fixed/{parameter}/…`.
 
 use std::collections::HashSet;
 
-/// No published path comes near it; it bounds what a lookup may cost.
-const MOST_SEGMENTS: usize = 32;
+/// Maximum segments of a template, which bounds the cost of a lookup. Published paths have far fewer.
+const MAX_SEGMENTS: usize = 32;
 
 /// A parameter of an operation's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name, e.g. `organizationId`.
+    /// The name, for example `organizationId`.
     pub name: String,
-    /// The segment it fills, counted from 0.
+    /// The position of its segment, from 0.
     pub position: usize,
-    /// Whether its value is chosen freely by merchants or shoppers, so that it may hold a slash.
+    /// Whether merchants or shoppers choose the value freely, so that it may contain a slash.
     pub free_text: bool,
 }
 
-/// A template that can't be read.
+/// An error of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// It is not of the form `/a/{b}`.
-    #[error("the path has to start with a slash, without an empty segment or a slash at the end")]
+    /// The template does not have the form `/a/{b}`.
+    #[error("the path must start with a slash, and must not have an empty segment or a slash at the end")]
     Form,
-    /// It has more segments than any lookup should visit.
-    #[error("the path has more than {MOST_SEGMENTS} segments")]
+    /// The template has too many segments.
+    #[error("the path has more than {MAX_SEGMENTS} segments")]
     TooLong,
-    /// A fixed segment is not plain text.
-    #[error("a fixed segment of the path may hold letters, digits and -._~!$&'()*+,=:@ only, and is not a dot segment")]
+    /// A fixed segment has other characters, or is a dot segment.
+    #[error(
+        "a fixed segment of the path may contain only letters, digits and -._~!$&'()*+,=:@, and must not be a dot segment"
+    )]
     Literal,
-    /// A parameter is not of the form `{name}`.
-    #[error("a parameter of the path has to fill its segment and be named by letters, digits and _")]
+    /// A parameter does not have the form `{name}`.
+    #[error("a parameter of the path must be a whole segment, with a name of letters, digits and _")]
     Parameter,
     /// Two parameters have the same name.
-    #[error("the parameters of the path have to be distinct")]
+    #[error("two parameters of the path have the same name")]
     Repeated,
-    /// A parameter is marked as free text that the path does not have.
-    #[error("a parameter marked as free text is not in the path")]
+    /// `free_text` names a parameter that the path does not have.
+    #[error("free_text names a parameter that is not in the path")]
     NoSuchParameter,
 }
 
-/// A template, read.
+/// A parsed template.
 #[derive(Debug)]
 pub(super) struct Template<'t> {
     pub(super) parts: Vec<Part<'t>>,
@@ -56,12 +56,12 @@ pub(super) enum Part<'t> {
 }
 
 impl<'t> Template<'t> {
-    /// Reads a template, of whose parameters some are free text.
+    /// Parses a template. `free_text`: the names of the parameters of free text.
     pub(super) fn parse(text: &'t str, free_text: &[String]) -> Result<Self, InvalidTemplate> {
         let mut template = Self { parts: Vec::new(), parameters: Vec::new() };
-        let below = text.strip_prefix('/').ok_or(InvalidTemplate::Form)?;
-        for (position, segment) in below.split('/').enumerate() {
-            if position >= MOST_SEGMENTS {
+        let relative = text.strip_prefix('/').ok_or(InvalidTemplate::Form)?;
+        for (position, segment) in relative.split('/').enumerate() {
+            if position >= MAX_SEGMENTS {
                 return Err(InvalidTemplate::TooLong);
             }
             if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
@@ -72,7 +72,7 @@ impl<'t> Template<'t> {
                 template.parameters.push(Parameter { name: name.to_owned(), position, free_text });
                 template.parts.push(Part::Parameter);
             } else {
-                template.parts.push(Part::Literal(literal(segment)?));
+                template.parts.push(Part::Literal(parse_literal(segment)?));
             }
         }
         let names: HashSet<&str> = template.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
@@ -86,15 +86,15 @@ impl<'t> Template<'t> {
     }
 }
 
-fn literal(segment: &str) -> Result<&str, InvalidTemplate> {
+fn parse_literal(segment: &str) -> Result<&str, InvalidTemplate> {
     if segment.is_empty() {
         return Err(InvalidTemplate::Form);
     }
     if segment.contains(['{', '}']) {
         return Err(InvalidTemplate::Parameter);
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
-    if segment == "." || segment == ".." || !segment.bytes().all(plain) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
+    if segment == "." || segment == ".." || !segment.bytes().all(is_allowed) {
         return Err(InvalidTemplate::Literal);
     }
     Ok(segment)
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_know_their_place() {
+    fn parameter_of_a_template_has_its_position() {
         let template = Template::parse("/a/{b}/c/{d}", &["d".to_owned()]).unwrap();
         assert_eq!(template.parts, [Part::Literal("a"), Part::Parameter, Part::Literal("c"), Part::Parameter]);
         let parameter = |name: &str, position, free_text| Parameter { name: name.to_owned(), position, free_text };
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_request_could_match_is_refused() {
+    fn template_that_no_request_could_match_is_invalid() {
         for (text, expected) in [
             ("", InvalidTemplate::Form),
             ("/", InvalidTemplate::Form),
@@ -131,7 +131,7 @@ mod tests {
         ] {
             assert_eq!(Template::parse(text, &[]).unwrap_err(), expected, "{text}");
         }
-        let long = "/a".repeat(MOST_SEGMENTS + 1);
+        let long = "/a".repeat(MAX_SEGMENTS + 1);
         assert_eq!(Template::parse(&long, &[]).unwrap_err(), InvalidTemplate::TooLong);
         assert_eq!(Template::parse("/{a}", &["b".to_owned()]).unwrap_err(), InvalidTemplate::NoSuchParameter);
     }

@@ -1,6 +1,6 @@
-//! The paths of SLAS. Only operations of the policy table are served there, whatever the policy says of unknown operations.
+//! The paths of SLAS. The gateway serves only listed operations there, even if `policy.unknown_operations` allows others.
 //!
-//! Other proxies have let unlisted SLAS operations through because they blocked a list instead of allowing one.
+//! Proxies with a list of blocked SLAS operations have forwarded operations that were missing from the list.
 
 use super::operation::OperationKind;
 use crate::gateway::path::RequestPath;

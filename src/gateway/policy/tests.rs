@@ -1,4 +1,4 @@
-//! The table as a whole: every published operation is found by its own path, and only by it.
+//! Tests of the whole table: each published operation is found by its own path, and only by that.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{path_template::Part, *};
 
-/// Operations per API as published, plus those of the gateway's own.
+/// The number of operations of each API, published and added by the gateway.
 const COUNTS: [(&str, usize); 35] = [
     ("assignments", 1),
     ("auth", 27 + 1),
@@ -51,7 +51,7 @@ fn published() -> Operations {
     Operations::published().unwrap()
 }
 
-/// The name found, or why there is none.
+/// The name of the operation that a request finds.
 fn found(operations: &Operations, method: &str, path: &str) -> Result<String, RouteError> {
     let path = RequestPath::parse(path)?;
     operations.find(&method.parse().unwrap(), &path).map(|found| found.operation.name.clone())
@@ -70,7 +70,7 @@ fn route(name: &str, method: Method, template: &str) -> CustomRoute {
 }
 
 #[test]
-fn all_operations_are_there() {
+fn published_table_has_all_operations() {
     let operations = published();
     assert_eq!(operations.iter().len(), 417 + 15 + 6 + 4 + 1);
     let mut counts = BTreeMap::new();
@@ -81,7 +81,7 @@ fn all_operations_are_there() {
 }
 
 #[test]
-fn every_operation_is_found_by_its_own_path() {
+fn published_operation_is_found_by_its_own_path() {
     let operations = published();
     for operation in operations.iter() {
         let path = filled(operation, |parameter| format!("{}-%C3%A4%25%20%3B1", parameter.name));
@@ -97,7 +97,7 @@ fn every_operation_is_found_by_its_own_path() {
 }
 
 #[test]
-fn every_path_names_its_tenant() {
+fn published_path_names_its_tenant() {
     for operation in published().iter() {
         let tenant = if operation.api == "auth-admin" { "tenantId" } else { "organizationId" };
         assert!(operation.parameters.iter().any(|parameter| parameter.name == tenant), "{}", operation.name);
@@ -105,7 +105,7 @@ fn every_path_names_its_tenant() {
 }
 
 #[test]
-fn no_two_operations_collide() {
+fn published_operations_have_distinct_methods_and_paths() {
     let mut shapes = HashSet::new();
     for operation in published().iter() {
         let shape = filled(operation, |_| "{}".to_owned());
@@ -114,7 +114,7 @@ fn no_two_operations_collide() {
 }
 
 #[test]
-fn only_slas_and_the_deprecated_login_name_no_credential() {
+fn published_operation_without_credential_is_slas_or_deprecated_login() {
     for operation in published().iter() {
         let open = matches!(operation.kind, OperationKind::Slas | OperationKind::DeprecatedLogin);
         assert!(!operation.security.is_empty() || open, "{}", operation.name);
@@ -127,7 +127,7 @@ fn only_slas_and_the_deprecated_login_name_no_credential() {
 }
 
 #[test]
-fn security_alternatives_are_kept_apart() {
+fn published_security_alternatives_are_separate() {
     let operations = published();
     let glob = OperationGlob::parse("orders.updateOrder").unwrap();
     let update = operations.matching(&glob).next().unwrap();
@@ -137,7 +137,7 @@ fn security_alternatives_are_kept_apart() {
     for security in operations.iter().flat_map(|operation| &operation.security) {
         *counts.entry(security.kind).or_default() += 1;
     }
-    // As published; one shopper and two system alternatives of the deprecated operations; those of four more APIs and of current SDKs.
+    // Published, plus the deprecated operations', plus those of four more APIs and of current SDKs.
     let expected = [
         (SecurityKind::Shopper, 136 + 1 + 1),
         (SecurityKind::ShopperTsob, 2),
@@ -149,7 +149,7 @@ fn security_alternatives_are_kept_apart() {
 }
 
 #[test]
-fn what_identifies_a_tenant_a_shopper_or_an_order_is_never_free_text() {
+fn published_parameter_that_identifies_is_not_free_text() {
     let strict = ["organizationId", "tenantId", "basketId", "customerId", "orderNo", "usid", "clientId", "zoneId"];
     for operation in published().iter() {
         for parameter in &operation.parameters {
@@ -159,7 +159,7 @@ fn what_identifies_a_tenant_a_shopper_or_an_order_is_never_free_text() {
 }
 
 #[test]
-fn only_bulk_operations_take_large_bodies() {
+fn published_operation_with_a_large_body_is_a_bulk_operation() {
     let operations = published();
     let large: Vec<&str> =
         operations.iter().filter(|own| own.body_limit.is_some()).map(|own| own.name.as_str()).collect();
@@ -180,14 +180,14 @@ fn only_bulk_operations_take_large_bodies() {
 }
 
 #[test]
-fn the_order_is_stable() {
+fn published_operations_are_sorted_by_path_and_method() {
     let operations = published();
     let keys: Vec<_> = operations.iter().map(|own| (own.template.clone(), own.method.to_string())).collect();
     assert!(keys.is_sorted());
 }
 
 #[test]
-fn fixed_text_is_preferred_to_a_parameter() {
+fn path_that_matches_fixed_text_and_parameter_finds_fixed_text() {
     let operations = published();
     let name = |method, path: &str| found(&operations, method, &format!("{CUSTOMERS}{path}"));
     assert_eq!(name("GET", "/external-profile").unwrap(), "shopper-customers.getExternalProfile");
@@ -205,20 +205,20 @@ fn fixed_text_is_preferred_to_a_parameter() {
 }
 
 #[test]
-fn a_miss_tells_why() {
+fn request_without_an_operation_gets_the_reason() {
     let operations = published();
-    let miss = |method, path: &str| found(&operations, method, path).unwrap_err();
-    assert_eq!(miss("GET", "/"), RouteError::Unknown);
-    assert_eq!(miss("GET", "/customer"), RouteError::Unknown);
-    assert_eq!(miss("GET", &format!("{CUSTOMERS}/a/b/c/d")), RouteError::Unknown);
-    assert_eq!(miss("GET", CUSTOMERS), RouteError::MethodNotPublished);
-    assert_eq!(miss("OPTIONS", &format!("{CUSTOMERS}/external-profile")), RouteError::MethodNotPublished);
-    assert_eq!(miss("GET", &format!("{CUSTOMERS}/..")), RouteError::Ambiguous(PathError::DotSegment));
-    assert_eq!(miss("GET", &CUSTOMERS.replace("customers/", "Customers/")), RouteError::Unknown);
+    let error = |method, path: &str| found(&operations, method, path).unwrap_err();
+    assert_eq!(error("GET", "/"), RouteError::Unknown);
+    assert_eq!(error("GET", "/customer"), RouteError::Unknown);
+    assert_eq!(error("GET", &format!("{CUSTOMERS}/a/b/c/d")), RouteError::Unknown);
+    assert_eq!(error("GET", CUSTOMERS), RouteError::MethodNotPublished);
+    assert_eq!(error("OPTIONS", &format!("{CUSTOMERS}/external-profile")), RouteError::MethodNotPublished);
+    assert_eq!(error("GET", &format!("{CUSTOMERS}/..")), RouteError::Ambiguous(PathError::DotSegment));
+    assert_eq!(error("GET", &CUSTOMERS.replace("customers/", "Customers/")), RouteError::Unknown);
 }
 
 #[test]
-fn an_encoded_slash_may_stand_in_free_text_only() {
+fn encoded_slash_outside_of_free_text_is_rejected() {
     let operations = published();
     let name = |method, path: &str| found(&operations, method, path);
     let slash = Err(RouteError::Ambiguous(PathError::EncodedSlash));
@@ -241,7 +241,7 @@ fn an_encoded_slash_may_stand_in_free_text_only() {
 }
 
 #[test]
-fn an_encoded_slash_that_leads_to_another_operation_is_refused() {
+fn encoded_slash_that_leads_to_another_operation_is_rejected() {
     let operations = published();
     let products = "/product/shopper-products/v1/organizations/f_ecom_zzrf_001/products";
     let name = |path: &str| found(&operations, "GET", &format!("{products}/{path}"));
@@ -252,7 +252,7 @@ fn an_encoded_slash_that_leads_to_another_operation_is_refused() {
 }
 
 #[test]
-fn escaped_fixed_text_is_refused_even_where_a_parameter_would_match() {
+fn escaped_fixed_text_is_rejected_even_if_a_parameter_matches() {
     let base = "/custom/a/v1/organizations/{organizationId}";
     let routes = [
         route("a.fixed", Method::GET, &format!("{base}/x+y")),
@@ -270,7 +270,7 @@ fn escaped_fixed_text_is_refused_even_where_a_parameter_would_match() {
 }
 
 #[test]
-fn a_merchant_adds_routes() {
+fn custom_route_is_found_by_its_path() {
     let template = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
     let routes = [route("loyalty.points", Method::GET, template), route("addPoints", Method::POST, template)];
     let operations = published().with_routes(routes).unwrap();
@@ -285,7 +285,7 @@ fn a_merchant_adds_routes() {
 }
 
 #[test]
-fn every_wrong_route_is_told_with_its_place() {
+fn invalid_custom_routes_are_all_reported_with_their_positions() {
     let base = "/custom/a/v1/organizations/{organizationId}";
     let orders = "/checkout/shopper-orders/v1/organizations/{o}/orders/{n}";
     let mut open = route("a.open", Method::GET, &format!("{base}/open"));
@@ -301,8 +301,8 @@ fn every_wrong_route_is_told_with_its_place() {
         route("a.five", Method::GET, &format!("{base}/%41")),
         open,
     ];
-    let refusals = published().with_routes(routes).unwrap_err();
-    let texts: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    let errors = published().with_routes(routes).unwrap_err();
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(
         texts,
         [
@@ -310,16 +310,16 @@ fn every_wrong_route_is_told_with_its_place() {
             "routes[2]: a.three can never be reached: shopper-orders.getOrder has the same method and path",
             "routes[3]: an operation named a.one exists already",
             "routes[4]: an operation named shopper-orders.getOrder exists already",
-            "routes[5]: the name has to be {api}.{operation}, letters, digits, '-' and '_' on both sides",
-            "routes[6]: the path has to contain {organizationId}",
-            "routes[7]: a fixed segment of the path may hold letters, digits and -._~!$&'()*+,=:@ only, and is not a dot segment",
-            "routes[8]: a.open names no credential, or one without a scope or role",
+            "routes[5]: the name must be {api}.{operation}, with letters, digits, '-' and '_' on both sides",
+            "routes[6]: the path must contain {organizationId}",
+            "routes[7]: a fixed segment of the path may contain only letters, digits and -._~!$&'()*+,=:@, and must not be a dot segment",
+            "routes[8]: a.open has no credential in security, or one without scopes or roles",
         ]
     );
 }
 
 #[test]
-fn a_glob_without_version_stands_for_all_versions() {
+fn glob_without_a_version_matches_all_versions() {
     let operations = published();
     let count = |glob: &str| operations.matching(&OperationGlob::parse(glob).unwrap()).count();
     assert_eq!(count("shopper-baskets.*"), 37 + 38);
@@ -335,7 +335,7 @@ fn a_glob_without_version_stands_for_all_versions() {
 }
 
 #[test]
-fn a_large_table_answers_the_same() {
+fn lookup_in_a_large_table_finds_each_route() {
     let many = |n: usize| format!("/custom/api{n}/v1/organizations/{{organizationId}}/things/{{id}}");
     let routes = (0..10_000).map(|n| route(&format!("api{n}.thing"), Method::GET, &many(n)));
     let operations = published().with_routes(routes).unwrap();
@@ -346,9 +346,8 @@ fn a_large_table_answers_the_same() {
     assert_eq!(found(&operations, "GET", "/custom/api10000/v1/organizations/o/things/1"), Err(RouteError::Unknown));
 }
 
-/// The specification of `find` for paths without encoded slashes: of all templates that match, the
-/// one with fixed text furthest to the left.
-fn slow(operations: &[&Operation], method: &Method, path: &RequestPath<'_>) -> Result<String, RouteError> {
+/// The specification of `find` for paths without encoded slashes: the matching template with fixed text furthest to the left.
+fn specified(operations: &[&Operation], method: &Method, path: &RequestPath<'_>) -> Result<String, RouteError> {
     let segments = path.segments();
     let fits = |part: &Part<'_>, segment: &Segment<'_>| match part {
         Part::Literal(text) => segment.decoded() == *text,
@@ -388,7 +387,7 @@ fn method() -> impl Strategy<Value = Method> {
 
 proptest! {
     #[test]
-    fn find_agrees_with_its_specification_on_the_published_table(
+    fn lookup_in_the_published_table_meets_its_specification(
         method in method(),
         choice in any::<prop::sample::Index>(),
         donor in any::<prop::sample::Index>(),
@@ -413,12 +412,12 @@ proptest! {
         let path = RequestPath::parse(&path).unwrap();
         for method in [&method, &own.method] {
             let found = TABLE.find(method, &path).map(|found| found.operation.name.clone());
-            prop_assert_eq!(found, slow(&all, method, &path));
+            prop_assert_eq!(found, specified(&all, method, &path));
         }
     }
 
     #[test]
-    fn find_agrees_with_its_specification_on_any_table(
+    fn lookup_in_any_table_meets_its_specification(
         templates in prop::collection::vec((method(), prop::collection::vec(0..4_usize, 1..6)), 1..12),
         paths in prop::collection::vec(prop::collection::vec(0..4_usize, 1..6), 1..12),
     ) {
@@ -440,7 +439,7 @@ proptest! {
             let path = RequestPath::parse(&path).unwrap();
             for method in [Method::GET, Method::POST] {
                 let found = operations.find(&method, &path).map(|found| found.operation.name.clone());
-                prop_assert_eq!(found, slow(&all, &method, &path));
+                prop_assert_eq!(found, specified(&all, &method, &path));
             }
         }
     }

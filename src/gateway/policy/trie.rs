@@ -1,10 +1,8 @@
-//! The operations arranged by the segments of their paths, so that finding one costs as much as the
-//! path is long, however many there are.
+//! A trie of all operations by the segments of their paths. The cost of a lookup depends only on the length of the path.
 //!
-//! Owns the order of preference: fixed text before a parameter, from left to right, going back where
-//! a preferred branch leads nowhere. Knows nothing of what escapes mean beyond "raw differs from
-//! decoded". Going back can visit more than one node per level only where fixed text and a parameter
-//! stand side by side, which is rare in the published table; the depth is bounded by the templates.
+//! Fixed text is preferred to a parameter, from left to right, with backtracking if a branch leads to no operation. Backtracking
+//! visits more than one node of a level only where fixed text and a parameter are alternatives, which is rare. The templates
+//! bound the depth.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,7 +15,7 @@ use super::{
 };
 use crate::gateway::path::Segment;
 
-/// Position of a node; 0 is the root.
+/// The position of a node. The root is 0.
 type NodeId = usize;
 
 #[derive(Debug, Clone)]
@@ -27,17 +25,18 @@ pub(super) struct Trie {
 
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// Its keys are the policy table's, whatever is looked up: a quick hash will do.
+    /// Only the policy table inserts keys, so the hash need not withstand collisions chosen by an attacker.
     literals: HashMap<String, NodeId, RandomState>,
     parameter: Option<NodeId>,
     /// The operations whose path ends here, one per method.
     operations: Vec<Arc<Operation>>,
 }
 
-/// What a path leads to.
+/// The result of a lookup.
 #[derive(Debug)]
-pub(super) enum Found<'t> {
+pub(super) enum Lookup<'t> {
     Operation(&'t Arc<Operation>),
+    /// Operations have this path, but not with this method.
     OtherMethod,
     Nothing,
 }
@@ -49,7 +48,7 @@ impl Default for Trie {
 }
 
 impl Trie {
-    /// Adds an operation, or returns the earlier one that leaves nothing for it to match.
+    /// Adds an operation. Returns the earlier operation of the same method and path, if there is one.
     pub(super) fn insert(&mut self, template: &Template<'_>, operation: &Arc<Operation>) -> Option<Arc<Operation>> {
         let mut at: NodeId = 0;
         for part in &template.parts {
@@ -71,45 +70,44 @@ impl Trie {
         None
     }
 
-    /// The preferred operation of a method on a path, whose segments are read by `text`.
-    pub(super) fn find<S>(&self, method: &Method, segments: &[S], text: fn(&S) -> &str) -> Found<'_> {
+    /// Finds the operation of a method and path. `text` returns the text of a segment.
+    pub(super) fn find<S>(&self, method: &Method, segments: &[S], text: fn(&S) -> &str) -> Lookup<'_> {
         self.find_below(0, method, segments, text)
     }
 
-    fn find_below<S>(&self, at: NodeId, method: &Method, segments: &[S], text: fn(&S) -> &str) -> Found<'_> {
+    fn find_below<S>(&self, at: NodeId, method: &Method, segments: &[S], text: fn(&S) -> &str) -> Lookup<'_> {
         let node = &self.nodes[at];
         let Some((first, rest)) = segments.split_first() else {
             return match node.operations.iter().find(|operation| operation.method == *method) {
-                Some(operation) => Found::Operation(operation),
-                None if node.operations.is_empty() => Found::Nothing,
-                None => Found::OtherMethod,
+                Some(operation) => Lookup::Operation(operation),
+                None if node.operations.is_empty() => Lookup::Nothing,
+                None => Lookup::OtherMethod,
             };
         };
         let mut other_method = false;
         for next in node.literals.get(text(first)).copied().into_iter().chain(node.parameter) {
             match self.find_below(next, method, rest, text) {
-                Found::Operation(operation) => return Found::Operation(operation),
-                Found::OtherMethod => other_method = true,
-                Found::Nothing => {}
+                Lookup::Operation(operation) => return Lookup::Operation(operation),
+                Lookup::OtherMethod => other_method = true,
+                Lookup::Nothing => {}
             }
         }
-        if other_method { Found::OtherMethod } else { Found::Nothing }
+        if other_method { Lookup::OtherMethod } else { Lookup::Nothing }
     }
 
-    /// Whether any template that the path could follow has, in place of an escaped segment, the fixed
-    /// text that it stands for.
-    pub(super) fn escapes_literal(&self, segments: &[Segment<'_>]) -> bool {
-        self.escapes_literal_below(0, segments)
+    /// Whether a template that matches so far has the decoded text of an escaped segment as fixed text.
+    pub(super) fn has_escaped_literal(&self, segments: &[Segment<'_>]) -> bool {
+        self.has_escaped_literal_below(0, segments)
     }
 
-    fn escapes_literal_below(&self, at: NodeId, segments: &[Segment<'_>]) -> bool {
+    fn has_escaped_literal_below(&self, at: NodeId, segments: &[Segment<'_>]) -> bool {
         let node = &self.nodes[at];
         let Some((first, rest)) = segments.split_first() else { return false };
         if let Some(&next) = node.literals.get(first.decoded())
-            && (first.is_escaped() || self.escapes_literal_below(next, rest))
+            && (first.is_escaped() || self.has_escaped_literal_below(next, rest))
         {
             return true;
         }
-        node.parameter.is_some_and(|next| self.escapes_literal_below(next, rest))
+        node.parameter.is_some_and(|next| self.has_escaped_literal_below(next, rest))
     }
 }
