@@ -27,7 +27,8 @@ mod validate;
 
 pub use diagnostics::{CheckReport, ConfigErrors, Diagnostic};
 pub use load::Loaded;
-pub use partial::{PartialCaller, PartialRoute, PartialSettings, PartialTenant, PartialTls};
+use partial::PartialSlasClient;
+pub use partial::{PartialCaller, PartialPolicy, PartialRoute, PartialSettings, PartialTenant, PartialTls};
 pub use permissions::{ensure_trusted, ensure_trusted_dir};
 pub use schema::schema;
 pub use settings::{

@@ -13,6 +13,12 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
+/// The same as a signed number, as in validity periods of certificates and in gauges.
+#[must_use]
+pub fn unix_now_signed() -> i64 {
+    i64::try_from(unix_now()).unwrap_or(i64::MAX)
+}
+
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[must_use]
 pub fn unix_now_ms() -> u64 {

@@ -18,7 +18,7 @@ use url::Url;
 use crate::{
     admin::Snapshot,
     certificates::SystemAuthorities,
-    config::{self, PartialSettings, Settings},
+    config::{self, Settings},
     gateway::{
         Gateway, Stages,
         authn::Authenticator,
@@ -43,7 +43,7 @@ use crate::{
     },
     server::{AccessLog, Runtime, Upstream},
     store::{SessionStore, memory::MemoryStore, redis::RedisStore},
-    time::unix_now,
+    time::unix_now_signed,
     tokens::{
         on_behalf::{OnBehalfTokens, TsobIssuer},
         sessions::{self, Sessions},
@@ -124,17 +124,15 @@ impl Components {
         let mut endpoints = ByOrganization::default();
         let mut issuers = ByOrganization::default();
         let trust = TrustAnchors::default();
-        let of_store =
-            certificate_files::store_expiry(&PartialSettings::from(&settings)).into_iter().map(|(certificate, end)| {
-                CertificateExpiry { certificate, tenant: CertificateExpiry::NO_TENANT.to_owned(), expires_at: end }
-            });
+        let of_store = certificate_files::store_expiry(&settings.store).into_iter().map(|(certificate, end)| {
+            CertificateExpiry { certificate, tenant: CertificateExpiry::NO_TENANT.to_owned(), expires_at: end }
+        });
         let mut expiries: Vec<CertificateExpiry> = of_store.collect();
-        let now = i64::try_from(unix_now()).unwrap_or(i64::MAX);
         for tenant in &settings.tenants {
             let organization = tenant.organization.clone();
             let old_rings = before.map_or(&[][..], |before| &before.snapshot.key_rings);
             let of_api = trust.of_api(tenant)?;
-            if let Some(end) = of_api.expiry(now) {
+            if let Some(end) = of_api.expiry(unix_now_signed()) {
                 expiries.push(CertificateExpiry {
                     certificate: "api_ca",
                     tenant: organization.to_string(),

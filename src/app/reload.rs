@@ -23,7 +23,7 @@ use crate::{
         metrics::CertificateExpiry,
     },
     server::{Runtime, tls::ListenerTls},
-    time::unix_now,
+    time::unix_now_signed,
     tokens::health_probe,
 };
 
@@ -166,7 +166,7 @@ impl Reloader {
 
     fn record_success(&self, tls: Option<&ListenerTls>) {
         let metrics = &self.process.metrics;
-        metrics.config_last_reload_success.set(i64::try_from(unix_now()).unwrap_or(i64::MAX));
+        metrics.config_last_reload_success.set(unix_now_signed());
         let mut expiries = self.components.lock().expiries.clone();
         if let Some(tls) = tls.map(ListenerTls::expiry) {
             let files = [("listener", tls.certificate), ("client_ca", tls.client_ca), ("client_crl", tls.client_crl)];

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{AppError, certificate_files};
 use crate::{
-    config::{self, ConfigErrors, Diagnostic, Loaded, PartialSettings, RouteSecurity, Settings},
+    config::{self, ConfigErrors, Diagnostic, Loaded, PartialPolicy, PartialSettings, RouteSecurity, Settings},
     gateway::{
         callers::{self, CallerError, Callers},
         policy::{
@@ -24,7 +24,7 @@ use crate::{
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     Settings::load(path, |partial: &PartialSettings| {
         let mut checked = certificate_files::check(partial);
-        checked.errors.extend(check_policy(partial));
+        checked.errors.extend(check_policy(&partial.policy));
         checked
     })
 }
@@ -34,7 +34,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// Returns [`AppError::Policy`] with all contradictions, or [`AppError::Table`] if the built-in table is invalid.
 pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppError> {
-    let (operations, diagnostics) = resolve_policy(&PartialSettings::from(settings))?;
+    let (operations, diagnostics) = resolve_policy(&PartialPolicy::from(settings))?;
     if !diagnostics.is_empty() {
         return Err(AppError::Policy(diagnostics));
     }
@@ -44,14 +44,14 @@ pub fn build_policy(settings: &Settings) -> Result<(Operations, Callers), AppErr
 }
 
 /// All contradictions between the configuration and the policy table, as far as the configuration could be read.
-fn check_policy(partial: &PartialSettings) -> Vec<Diagnostic> {
+fn check_policy(partial: &PartialPolicy) -> Vec<Diagnostic> {
     match resolve_policy(partial) {
         Ok((_, diagnostics)) => diagnostics,
-        Err(broken) => vec![Diagnostic { path: "the policy table".to_owned(), message: broken.to_string() }],
+        Err(broken) => vec![Diagnostic::new("the policy table", broken.to_string())],
     }
 }
 
-fn resolve_policy(partial: &PartialSettings) -> Result<(Operations, Vec<Diagnostic>), TableError> {
+fn resolve_policy(partial: &PartialPolicy) -> Result<(Operations, Vec<Diagnostic>), TableError> {
     let published = Operations::published()?;
     let routes = partial.routes.iter().enumerate();
     let routes = routes.filter_map(|(position, route)| Some((position, custom_route(route.complete.as_ref()?))));
@@ -61,7 +61,7 @@ fn resolve_policy(partial: &PartialSettings) -> Result<(Operations, Vec<Diagnost
         Err(errors) => {
             let diagnostic = |error: CustomRouteError| {
                 let path = format!("routes[{}]", positions.get(error.position)?);
-                Some(Diagnostic { path, message: error.reason.to_string() })
+                Some(Diagnostic::new(path, error.reason.to_string()))
             };
             (published, errors.into_iter().filter_map(diagnostic).collect())
         }
@@ -74,13 +74,13 @@ fn resolve_policy(partial: &PartialSettings) -> Result<(Operations, Vec<Diagnost
             Ok(glob) => format!("{glob} is no operation; `shopper-gateway routes` lists them"),
             Err(invalid) => invalid.to_string(),
         };
-        diagnostics.push(Diagnostic { path, message: problem });
+        diagnostics.push(Diagnostic::new(path, problem));
     }
     Ok((operations, diagnostics))
 }
 
 /// All operation globs with their keys. Empty globs are reported by `config`.
-fn operation_globs(partial: &PartialSettings) -> impl Iterator<Item = (String, &String)> {
+fn operation_globs(partial: &PartialPolicy) -> impl Iterator<Item = (String, &String)> {
     let of_callers = partial.callers.iter().enumerate().flat_map(|(position, caller)| {
         let globs = caller.operations.iter().enumerate();
         globs.map(move |(glob_position, glob)| (format!("callers[{position}].operations[{glob_position}]"), glob))
@@ -92,20 +92,19 @@ fn operation_globs(partial: &PartialSettings) -> impl Iterator<Item = (String, &
 
 /// Whether a glob matches any operation. Routes with other errors count, and a route whose name could not be read matches any
 /// glob.
-fn matches_any(glob: &OperationGlob, operations: &Operations, partial: &PartialSettings) -> bool {
+fn matches_any(glob: &OperationGlob, operations: &Operations, partial: &PartialPolicy) -> bool {
     operations.matching(glob).next().is_some()
         || partial.routes.iter().any(|route| route.name.as_ref().is_none_or(|name| glob.matches_name(name)))
 }
 
 fn caller_diagnostic(error: CallerError) -> Diagnostic {
-    Diagnostic { path: format!("callers[{}].{}", error.caller, error.key), message: error.problem.to_string() }
+    Diagnostic::new(format!("callers[{}].{}", error.caller, error.key), error.problem.to_string())
 }
 
 /// Diagnostics for invalid globs of `load.low_priority`.
 pub(super) fn low_priority_diagnostics(errors: &[(usize, InvalidGlob)]) -> Vec<Diagnostic> {
-    let diagnostic = |(position, invalid): &(usize, InvalidGlob)| Diagnostic {
-        path: format!("load.low_priority[{position}]"),
-        message: invalid.to_string(),
+    let diagnostic = |(position, invalid): &(usize, InvalidGlob)| {
+        Diagnostic::new(format!("load.low_priority[{position}]"), invalid.to_string())
     };
     errors.iter().map(diagnostic).collect()
 }

@@ -36,6 +36,13 @@ pub struct CheckReport {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Diagnostic {
+    /// Creates a diagnostic of a key.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
 /// All errors of a configuration, and its warnings.
 ///
 /// Displayed as one line each: `error: {path}: {message}`, then `warning: {path}: {message}`.
@@ -115,14 +122,6 @@ impl Diagnostics {
         let path = path.into();
         let message = self.with_variable(&path, message.into());
         self.warnings.push(Diagnostic { path, message });
-    }
-
-    /// Adds an error if a required value is absent.
-    pub(super) fn required<T>(&mut self, path: &str, value: Option<T>) -> Option<T> {
-        if value.is_none() {
-            self.error(path, "missing");
-        }
-        value
     }
 
     /// The warnings, in the order in which they were added.

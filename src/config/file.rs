@@ -3,6 +3,8 @@
 //! The doc comments of the fields are the descriptions in the schema and in docs/CONFIGURATION.md. `defaults` has the values of
 //! absent keys. Strings are not parsed here: `validate` does that.
 //!
+//! `[policy]` needs no conversion, so its type is the one of `settings`.
+//!
 //! A required key is an `Option` that the schema requires. So a missing key is one of many reported errors, and does not end
 //! deserialization.
 
@@ -13,7 +15,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use super::{DeprecatedLogins, LogFormat, PolicyMode, RouteSecurity, UnknownOperations};
+use super::{LogFormat, Policy, RouteSecurity};
 
 mod defaults;
 mod value_types;
@@ -595,23 +597,6 @@ pub(super) struct Keys {
     /// encrypted.
     #[schemars(with = "Option<value_types::Directory>", example = &"/var/lib/shopper-gateway/keys")]
     pub(super) jwks_cache_dir: Option<PathBuf>,
-}
-
-/// How the gateway treats requests that the policy rejects or does not know.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Policy {
-    /// Whether rejections are enforced. Report mode lifts the rejections of tokens and policy, but no limit: rates,
-    /// concurrency, failed logins and the SLAS budget still apply. Ambiguous requests are rejected in both modes.
-    /// `check` and the start warn about report mode.
-    #[schemars(example = &"enforce")]
-    pub(super) mode: PolicyMode,
-    /// How the gateway treats requests for unknown operations. `check` and the start warn about `forward`.
-    #[schemars(example = &"deny")]
-    pub(super) unknown_operations: UnknownOperations,
-    /// Whether the gateway still performs deprecated logins.
-    #[schemars(example = &"allow")]
-    pub(super) deprecated_logins: DeprecatedLogins,
 }
 
 /// An operation that the merchant adds.

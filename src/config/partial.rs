@@ -7,28 +7,22 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::{Caller, CallerIdentity, RedisTls, RedisTopology, Route, Settings, Store, Tenant, Tls};
-use crate::types::OrganizationId;
+use super::{Caller, CallerIdentity, Route, Settings, SlasClient, Store, Tenant, Tls};
+use crate::types::{ClientId, OrganizationId, SiteId};
 
 /// The valid part of a configuration. Each list has as many entries as in the file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PartialSettings {
-    /// `server.tls`.
-    pub tls: PartialTls,
+    /// `server.tls`; `None` if the table is absent.
+    pub tls: Option<PartialTls>,
     /// `[[tenants]]`.
     pub tenants: Vec<PartialTenant>,
-    /// The files of `store.ca` and `store.sentinel_ca`, if they are used.
-    pub store_authorities: Vec<(&'static str, PathBuf)>,
-    /// `store.certificate` and `store.private_key`, if they are used.
-    pub store_client: Option<(PathBuf, PathBuf)>,
-    /// Keys of servers other than `tenants` that are verified with the system's CA certificates.
-    pub verified_by_system: Vec<&'static str>,
-    /// `[[callers]]`.
-    pub callers: Vec<PartialCaller>,
-    /// `[[routes]]`.
-    pub routes: Vec<PartialRoute>,
-    /// `load.low_priority`.
-    pub low_priority: Vec<String>,
+    /// `[store]`; `None` if it has an error.
+    pub store: Option<Store>,
+    /// `traces.endpoint`.
+    pub collector: Option<Url>,
+    /// The keys that the policy table is checked against.
+    pub policy: PartialPolicy,
 }
 
 /// The valid files of the TLS listener.
@@ -42,12 +36,10 @@ pub struct PartialTls {
     pub client_ca: Option<PathBuf>,
     /// Revocation lists of these authorities, PEM.
     pub client_crl: Option<PathBuf>,
-    /// The complete table; `None` if it is absent or has an error.
-    pub(super) complete: Option<Tls>,
 }
 
-/// The servers of one organization, and the CA certificates for them.
-#[derive(Debug, Clone, Default)]
+/// The valid part of a tenant.
+#[derive(Debug, Clone)]
 pub struct PartialTenant {
     /// The organization.
     pub organization: Option<OrganizationId>,
@@ -59,6 +51,41 @@ pub struct PartialTenant {
     pub has_api_ca: bool,
     /// `account_manager.url`.
     pub account_manager: Option<Url>,
+    /// Whether `account_manager` is set, also with errors.
+    pub(super) has_account_manager: bool,
+    /// `sites`; `None` if one of them is invalid.
+    pub(super) sites: Option<Vec<SiteId>>,
+    /// `slas_clients`.
+    pub(super) slas_clients: Vec<PartialSlasClient>,
+    /// Whether `on_behalf_client` is set.
+    pub(super) sets_on_behalf_client: bool,
+    /// The client that acts on behalf of shoppers: `on_behalf_client`, or the only private client.
+    pub(super) on_behalf_client: Option<ClientId>,
+    /// The complete tenant; `None` if it has an error.
+    pub(super) complete: Option<Tenant>,
+}
+
+/// The valid part of a SLAS client.
+#[derive(Debug, Clone)]
+pub(super) struct PartialSlasClient {
+    pub(super) id: Option<ClientId>,
+    /// Whether the client has a secret, also an unreadable one.
+    pub(super) is_private: bool,
+    /// `vouch`, as in the file.
+    pub(super) vouch: Option<bool>,
+    /// The complete client; `None` if it has an error.
+    pub(super) complete: Option<SlasClient>,
+}
+
+/// The keys that the policy table is checked against.
+#[derive(Debug, Clone)]
+pub struct PartialPolicy {
+    /// `[[callers]]`.
+    pub callers: Vec<PartialCaller>,
+    /// `[[routes]]`.
+    pub routes: Vec<PartialRoute>,
+    /// `load.low_priority`.
+    pub low_priority: Vec<String>,
 }
 
 /// One trusted system.
@@ -68,8 +95,10 @@ pub struct PartialCaller {
     pub identity: Option<CallerIdentity>,
     /// Globs over operation names, as in the file.
     pub operations: Vec<String>,
-    /// Organizations in which it may act on behalf of shoppers.
-    pub(super) on_behalf_organizations: Vec<OrganizationId>,
+    /// Organizations that it may access.
+    pub(super) organizations: Vec<OrganizationId>,
+    /// Whether it may act on behalf of shoppers.
+    pub(super) acts_on_behalf: bool,
     /// The complete caller; `None` if it has an error.
     pub(super) complete: Option<Caller>,
 }
@@ -83,86 +112,33 @@ pub struct PartialRoute {
     pub complete: Option<Route>,
 }
 
-impl From<&Settings> for PartialSettings {
-    /// The same view of valid settings.
+impl PartialTls {
+    /// The complete table; `None` if a required file is invalid.
+    pub(super) fn complete(&self) -> Option<Tls> {
+        Some(Tls {
+            certificate: self.certificate.clone()?,
+            private_key: self.private_key.clone()?,
+            client_ca: self.client_ca.clone(),
+            client_crl: self.client_crl.clone(),
+        })
+    }
+}
+
+impl From<&Settings> for PartialPolicy {
+    /// The same keys of valid settings.
     fn from(settings: &Settings) -> Self {
         let caller = |caller: &Caller| PartialCaller {
             identity: Some(caller.identity.clone()),
             operations: caller.operations.clone(),
-            on_behalf_organizations: if caller.may_on_behalf || caller.may_create_shoppers {
-                caller.organizations.clone()
-            } else {
-                Vec::new()
-            },
+            organizations: caller.organizations.clone(),
+            acts_on_behalf: caller.may_on_behalf || caller.may_create_shoppers,
             complete: Some(caller.clone()),
         };
         let route = |route: &Route| PartialRoute { name: Some(route.name.clone()), complete: Some(route.clone()) };
         Self {
-            tls: settings.server.tls.clone().map(PartialTls::from).unwrap_or_default(),
-            tenants: settings.tenants.iter().map(PartialTenant::from).collect(),
-            store_authorities: store_authorities(&settings.store),
-            store_client: store_client(&settings.store),
-            verified_by_system: verified_by_system(Some(&settings.store), settings.traces.endpoint.as_ref()),
             callers: settings.callers.iter().map(caller).collect(),
             routes: settings.routes.iter().map(route).collect(),
             low_priority: settings.load.low_priority.clone(),
-        }
-    }
-}
-
-impl From<&Tenant> for PartialTenant {
-    fn from(tenant: &Tenant) -> Self {
-        Self {
-            organization: Some(tenant.organization.clone()),
-            api: Some(tenant.api.clone()),
-            api_ca: tenant.api_ca.clone(),
-            has_api_ca: tenant.api_ca.is_some(),
-            account_manager: tenant.account_manager.as_ref().map(|manager| manager.url.clone()),
-        }
-    }
-}
-
-/// TLS files of the store's servers, each with the keys of the CA certificates and of the address.
-fn store_connections(store: &Store) -> impl Iterator<Item = (&'static str, &'static str, &RedisTls)> {
-    let (redis, sentinels) = match store {
-        Store::Memory => (None, None),
-        Store::Redis(redis) => {
-            let sentinels = match &redis.topology {
-                RedisTopology::Sentinel { tls, .. } => tls.as_ref(),
-                RedisTopology::Standalone(_) | RedisTopology::Cluster(_) => None,
-            };
-            (redis.tls.as_ref(), sentinels)
-        }
-    };
-    let redis = redis.map(|tls| ("store.ca", "store.url", tls));
-    redis.into_iter().chain(sentinels.map(|tls| ("store.sentinel_ca", "store.url", tls)))
-}
-
-/// Files of CA certificates for the store's servers, with their keys.
-pub(super) fn store_authorities(store: &Store) -> Vec<(&'static str, PathBuf)> {
-    store_connections(store).filter_map(|(key, _, tls)| Some((key, tls.ca.clone()?))).collect()
-}
-
-/// The gateway's client certificate and private key for the store's servers.
-pub(super) fn store_client(store: &Store) -> Option<(PathBuf, PathBuf)> {
-    store_connections(store).find_map(|(_, _, tls)| tls.client_certificate.clone())
-}
-
-/// Keys of the store and the collector, if they are verified with the system's CA certificates.
-pub(super) fn verified_by_system(store: Option<&Store>, traces: Option<&Url>) -> Vec<&'static str> {
-    let store = store.into_iter().flat_map(store_connections);
-    let store = store.filter(|(_, _, tls)| tls.ca.is_none()).map(|(_, address, _)| address);
-    store.chain(traces.filter(|url| url.scheme() == "https").map(|_| "traces.endpoint")).collect()
-}
-
-impl From<Tls> for PartialTls {
-    fn from(tls: Tls) -> Self {
-        Self {
-            certificate: Some(tls.certificate.clone()),
-            private_key: Some(tls.private_key.clone()),
-            client_ca: tls.client_ca.clone(),
-            client_crl: tls.client_crl.clone(),
-            complete: Some(tls),
         }
     }
 }

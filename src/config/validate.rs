@@ -1,13 +1,17 @@
 //! Validates a configuration and converts it into [`Settings`].
 //!
-//! `schema_check` runs before, so each value has the right type. Each function checks all its keys before it returns, so that
-//! one run reports all errors. A function returns `None` only after it has added an error.
+//! `schema_check` runs before, so each value has the right type. Each function checks all keys of its table, so that one run
+//! reports all errors. In place of an invalid value it returns a default or `None`, and `load` returns no settings if there is
+//! any error. A missing required key is an empty value here: `schema_check` has reported it, and further errors of the key are
+//! suppressed.
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZero, path::Path, thread, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
-    Admin, Load, Logins, PartialSettings, PartialTls, Policy, PolicyMode, Server, Sessions, Settings, Timeouts, Tls,
-    UnknownOperations, diagnostics::Diagnostics, file, partial, secret_files::Resolver,
+    Admin, Load, Logins, PartialPolicy, PartialSettings, PartialTls, Policy, PolicyMode, Server, Sessions, Settings,
+    Timeouts, UnknownOperations, diagnostics::Diagnostics, file, secret_files::Resolver,
 };
 
 mod callers;
@@ -23,7 +27,7 @@ mod traces;
 
 pub use log::is_log_filter;
 pub use table::is_loopback;
-use table::{MINUTE, TableValidator};
+use table::{MINUTE, Table};
 
 /// Lifetime of SLAS access tokens. `refresh_ahead` must be shorter, or each request would refresh the token.
 const ACCESS_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
@@ -32,7 +36,7 @@ const REFRESH_TOKEN_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The maximum of every time limit.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Returns the valid part of the configuration, and the settings if there is no error.
+/// Returns the valid part of the configuration, and the settings. If there is an error, the settings must not be used.
 pub(super) fn validate(
     mut file: file::File,
     base_dir: &Path,
@@ -40,65 +44,52 @@ pub(super) fn validate(
     diagnostics: &mut Diagnostics,
 ) -> (PartialSettings, Option<Settings>) {
     let resolver = Resolver { base_dir, environment };
+    let root = &mut Table::root(&resolver, diagnostics);
     let client_certificates =
-        file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || diagnostics.has_errors("server.tls");
-
-    let files = file.server.tls.take().map(|tls| tls_files(tls, &resolver, diagnostics));
-    let tls = match &files {
-        Some(files) => files.complete.clone().map(Some),
-        None => Some(None),
-    };
-    let server = server(file.server, diagnostics);
-    let admin = admin(&file.admin, server.as_ref(), diagnostics);
-    let mut tenants = tenants::tenants(file.tenants, &resolver, diagnostics);
-    let callers = callers::callers(file.callers, &tenants, client_certificates, diagnostics);
-    tenants::resolve_on_behalf_clients(&mut tenants, &callers, diagnostics);
-    let sessions = sessions(&file.sessions, diagnostics);
-    let timeouts = timeouts(&file.timeouts, diagnostics);
-    let limits = limits::limits(&file.limits, &file.logins, diagnostics);
+        file.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) || root.has_errors("server.tls");
+    let tls = file.server.tls.take().map(|tls| tls_files(tls, &mut root.table("server.tls")));
+    let server = server(file.server, &mut root.table("server"));
+    let admin = admin(&file.admin, &server, &mut root.table("admin"));
+    let mut tenants = tenants::tenants(file.tenants, root);
+    let callers = callers::callers(file.callers, &tenants, client_certificates, root);
+    tenants::resolve_on_behalf_clients(&mut tenants, &callers, root);
+    let sessions = sessions(&file.sessions, &mut root.table("sessions"));
+    let timeouts = timeouts(&file.timeouts, &mut root.table("timeouts"));
+    let limits = limits::limits(&file.limits, &file.logins, &mut root.table("limits"));
+    let file::Logins { max_concurrent, failed_per_address, failed_per_address_and_login, failed_per_login, .. } =
+        file.logins;
+    let log = log::log(file.log, &mut root.table("log"));
+    let traces = traces::traces(&file.traces, &mut root.table("traces"));
+    let store = store::store(file.store, &mut root.table("store"));
+    let keys = keys::keys(&file.keys, base_dir, &mut root.table("keys"));
+    check_policy(&file.policy, &mut root.table("policy"));
+    let routes = routes::routes(file.routes, root);
     let low_priority = file.load.low_priority.into_texts();
-    let file::Logins {
-        max_concurrent,
-        failed_per_address,
-        guests_per_address: _,
-        failed_per_address_and_login,
-        failed_per_login,
-    } = file.logins;
-    let logins = Logins { max_concurrent, failed_per_address, failed_per_address_and_login, failed_per_login };
-    let log = log::log(file.log, &resolver, diagnostics);
-    let traces = traces::traces(&file.traces, diagnostics);
-    let store = store::store(file.store, &resolver, diagnostics);
-    let keys = keys::keys(&file.keys, &resolver, diagnostics);
-    let policy = policy(&file.policy, diagnostics);
-    let routes = routes::routes(file.routes, diagnostics);
-    let endpoint = traces.as_ref().and_then(|traces| traces.endpoint.as_ref());
-    let partial = PartialSettings {
-        tls: files.unwrap_or_default(),
-        tenants: tenants.iter().map(tenants::ParsedTenant::partial).collect(),
-        store_authorities: store.as_ref().map(partial::store_authorities).unwrap_or_default(),
-        store_client: store.as_ref().and_then(partial::store_client),
-        verified_by_system: partial::verified_by_system(store.as_ref(), endpoint),
-        callers,
-        routes,
-        low_priority,
-    };
+    let collector = traces.endpoint.clone();
+    let partial =
+        PartialSettings { tls, tenants, store, collector, policy: PartialPolicy { callers, routes, low_priority } };
     let complete = || {
+        let PartialPolicy { callers, routes, low_priority } = &partial.policy;
+        let tls = match &partial.tls {
+            Some(files) => Some(files.complete()?),
+            None => None,
+        };
         Some(Settings {
-            server: Server { tls: tls?, ..server? },
+            server: Server { tls, ..server },
             admin: admin?,
-            tenants: tenants.into_iter().map(|tenant| tenant.complete).collect::<Option<_>>()?,
-            callers: partial.callers.iter().map(|caller| caller.complete.clone()).collect::<Option<_>>()?,
-            sessions: sessions?,
-            timeouts: timeouts?,
-            limits: limits?,
-            load: Load { low_priority: partial.low_priority.clone() },
-            logins,
-            log: log?,
-            traces: traces?,
-            store: store?,
-            keys: keys?,
-            policy,
-            routes: partial.routes.iter().map(|route| route.complete.clone()).collect::<Option<_>>()?,
+            tenants: partial.tenants.iter().map(|tenant| tenant.complete.clone()).collect::<Option<_>>()?,
+            callers: callers.iter().map(|caller| caller.complete.clone()).collect::<Option<_>>()?,
+            sessions,
+            timeouts,
+            limits,
+            load: Load { low_priority: low_priority.clone() },
+            logins: Logins { max_concurrent, failed_per_address, failed_per_address_and_login, failed_per_login },
+            log,
+            traces,
+            store: partial.store.clone()?,
+            keys,
+            policy: file.policy,
+            routes: routes.iter().map(|route| route.complete.clone()).collect::<Option<_>>()?,
         })
     };
     let settings = complete();
@@ -106,8 +97,7 @@ pub(super) fn validate(
 }
 
 /// `[server]` without `[server.tls]`.
-fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
-    let mut table = TableValidator::new("server", diagnostics);
+fn server(raw: file::Server, table: &mut Table<'_>) -> Server {
     let texts = raw.listen.into_texts();
     if texts.is_empty() {
         table.error("listen", "empty; expected at least one address, e.g. [\"127.0.0.1:8080\"]");
@@ -125,72 +115,47 @@ fn server(raw: file::Server, diagnostics: &mut Diagnostics) -> Option<Server> {
     let threads = raw.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
     let networks = raw.trusted_proxies.into_texts();
     let networks = networks.iter().enumerate();
-    let trusted_proxies =
-        networks.filter_map(|(position, text)| table.network(&format!("trusted_proxies[{position}]"), text));
-    let trusted_proxies: Vec<ipnet::IpNet> = trusted_proxies.collect();
-    if ipnet::IpNet::aggregate(&trusted_proxies).iter().any(|network| network.prefix_len() == 0) {
+    let trusted_proxies: Vec<IpNet> =
+        networks.filter_map(|(position, text)| table.network(&format!("trusted_proxies[{position}]"), text)).collect();
+    if IpNet::aggregate(&trusted_proxies).iter().any(|network| network.prefix_len() == 0) {
         table.warn("trusted_proxies", "these networks contain every address, so any client can choose its address and avoid the limits per address; list only the networks of your proxies");
     }
-    Some(Server { listen, threads, tls: None, trusted_proxies })
+    Server { listen, threads, tls: None, trusted_proxies }
 }
 
-fn tls_files(raw: file::Tls, resolver: &Resolver<'_>, diagnostics: &mut Diagnostics) -> PartialTls {
-    let certificate = diagnostics
-        .required("server.tls.certificate", raw.certificate)
-        .and_then(|file| resolver.readable_file("server.tls.certificate", &file, diagnostics));
-    let private_key = diagnostics
-        .required("server.tls.private_key", raw.private_key)
-        .and_then(|file| resolver.private_key_file("server.tls.private_key", &file, diagnostics));
-    let has_client_ca = raw.client_ca.is_some() || diagnostics.has_errors("server.tls.client_ca");
-    let client_ca = match raw.client_ca {
-        Some(file) => resolver.trusted_file("server.tls.client_ca", &file, diagnostics).map(Some),
-        None => Some(None),
-    };
-    let client_crl = match raw.client_crl {
-        Some(_) if !has_client_ca => {
-            diagnostics.error(
-                "server.tls.client_crl",
-                "the gateway requests no client certificates; set server.tls.client_ca",
-            );
-            None
-        }
-        Some(file) => resolver.trusted_file("server.tls.client_crl", &file, diagnostics).map(Some),
-        None => Some(None),
-    };
-    let complete = match (&certificate, &private_key, &client_ca, &client_crl) {
-        (Some(certificate), Some(private_key), Some(client_ca), Some(client_crl)) => Some(Tls {
-            certificate: certificate.clone(),
-            private_key: private_key.clone(),
-            client_ca: client_ca.clone(),
-            client_crl: client_crl.clone(),
-        }),
-        _ => None,
-    };
-    PartialTls { certificate, private_key, client_ca: client_ca.flatten(), client_crl: client_crl.flatten(), complete }
+fn tls_files(raw: file::Tls, table: &mut Table<'_>) -> PartialTls {
+    let certificate = table.file("certificate", raw.certificate, Resolver::readable_file);
+    let private_key = table.file("private_key", raw.private_key, Resolver::private_key_file);
+    let has_client_ca = raw.client_ca.is_some() || table.has_errors("client_ca");
+    let client_ca = table.file("client_ca", raw.client_ca, Resolver::trusted_file);
+    if raw.client_crl.is_some() && !has_client_ca {
+        table.error("client_crl", "the gateway requests no client certificates; set server.tls.client_ca");
+    }
+    let client_crl = raw.client_crl.filter(|_| has_client_ca);
+    let client_crl = table.file("client_crl", client_crl, Resolver::trusted_file);
+    PartialTls { certificate, private_key, client_ca, client_crl }
 }
 
-/// `[policy]`. Adds warnings for settings that weaken the policy, because an operator may have forgotten them.
-fn policy(raw: &file::Policy, diagnostics: &mut Diagnostics) -> Policy {
-    if raw.mode == PolicyMode::Report {
-        diagnostics.warn(
-            "policy.mode",
+/// Adds warnings for settings that weaken the policy, because an operator may have forgotten them.
+fn check_policy(policy: &Policy, table: &mut Table<'_>) {
+    if policy.mode == PolicyMode::Report {
+        table.warn(
+            "mode",
             "\"report\": requests that the policy rejects are forwarded; set \"enforce\" when the log shows no more rejections \
              of legitimate requests",
         );
     }
-    if raw.unknown_operations == UnknownOperations::Forward {
-        diagnostics.warn(
-            "policy.unknown_operations",
+    if policy.unknown_operations == UnknownOperations::Forward {
+        table.warn(
+            "unknown_operations",
             "\"forward\": any shopper token can call unknown operations; add these as [[routes]] and set \"deny\"",
         );
     }
-    Policy { mode: raw.mode, unknown_operations: raw.unknown_operations, deprecated_logins: raw.deprecated_logins }
 }
 
-fn admin(raw: &file::Admin, server: Option<&Server>, diagnostics: &mut Diagnostics) -> Option<Admin> {
-    let mut table = TableValidator::new("admin", diagnostics);
+fn admin(raw: &file::Admin, server: &Server, table: &mut Table<'_>) -> Option<Admin> {
     let listen = table.address("listen", &raw.listen)?;
-    if server.is_some_and(|server| server.listen.iter().any(|public| conflicts(*public, listen))) {
+    if server.listen.iter().any(|public| conflicts(*public, listen)) {
         table.error("listen", "overlaps an address of server.listen; set another port");
     }
     if !listen.ip().is_loopback() {
@@ -216,41 +181,28 @@ fn conflicts(one: SocketAddr, other: SocketAddr) -> bool {
     }
 }
 
-fn sessions(raw: &file::Sessions, diagnostics: &mut Diagnostics) -> Option<Sessions> {
-    let mut table = TableValidator::new("sessions", diagnostics);
-    let refresh_ahead = table.duration("refresh_ahead", &raw.refresh_ahead, ACCESS_TOKEN_TTL - MINUTE);
-    let idle_timeout = table.duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_TTL);
-    Some(Sessions {
-        refresh_ahead: refresh_ahead?,
-        idle_timeout: idle_timeout?,
+fn sessions(raw: &file::Sessions, table: &mut Table<'_>) -> Sessions {
+    let mut duration = |key, text: &str, max| table.duration(key, text, max).unwrap_or_default();
+    Sessions {
+        refresh_ahead: duration("refresh_ahead", &raw.refresh_ahead, ACCESS_TOKEN_TTL - MINUTE),
+        idle_timeout: duration("idle_timeout", &raw.idle_timeout, REFRESH_TOKEN_TTL),
         capacity: raw.capacity,
         background_refreshes_per_minute: raw.background_refreshes_per_minute,
-    })
+    }
 }
 
-fn timeouts(raw: &file::Timeouts, diagnostics: &mut Diagnostics) -> Option<Timeouts> {
-    let mut table = TableValidator::new("timeouts", diagnostics);
-    let mut duration = |key, text: &str| table.duration(key, text, MAX_TIMEOUT);
-    let upstream = duration("upstream", &raw.upstream);
-    let upstream_admin = duration("upstream_admin", &raw.upstream_admin);
-    let connect = duration("connect", &raw.connect);
-    let exchange = duration("exchange", &raw.exchange);
-    let client_head = duration("client_head", &raw.client_head);
-    let client_body = duration("client_body", &raw.client_body);
-    let held_body = duration("held_body", &raw.held_body);
-    let client_write = duration("client_write", &raw.client_write);
-    let idle = duration("idle", &raw.idle);
-    let drain = duration("drain", &raw.drain);
-    Some(Timeouts {
-        upstream: upstream?,
-        upstream_admin: upstream_admin?,
-        connect: connect?,
-        exchange: exchange?,
-        client_head: client_head?,
-        client_body: client_body?,
-        held_body: held_body?,
-        client_write: client_write?,
-        idle: idle?,
-        drain: drain?,
-    })
+fn timeouts(raw: &file::Timeouts, table: &mut Table<'_>) -> Timeouts {
+    let mut duration = |key, text: &str| table.duration(key, text, MAX_TIMEOUT).unwrap_or_default();
+    Timeouts {
+        upstream: duration("upstream", &raw.upstream),
+        upstream_admin: duration("upstream_admin", &raw.upstream_admin),
+        connect: duration("connect", &raw.connect),
+        exchange: duration("exchange", &raw.exchange),
+        client_head: duration("client_head", &raw.client_head),
+        client_body: duration("client_body", &raw.client_body),
+        held_body: duration("held_body", &raw.held_body),
+        client_write: duration("client_write", &raw.client_write),
+        idle: duration("idle", &raw.idle),
+        drain: duration("drain", &raw.drain),
+    }
 }

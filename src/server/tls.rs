@@ -24,9 +24,9 @@ use rustls::{
 
 use crate::{
     certificates::{Certificates, FileError, RevocationLists, read_private_key},
-    config::{PartialTls, Tls},
+    config::{CheckReport, Diagnostic, PartialTls, Tls},
     gateway::client_cert::PeerCertificate,
-    time::unix_now,
+    time::unix_now_signed,
 };
 
 /// The key for faults of all files together.
@@ -84,31 +84,31 @@ impl ListenerTls {
         settings.enable_h2();
         let expiry = TlsExpiry {
             certificate: chain.chain_expiry(),
-            client_ca: clients.as_ref().and_then(|clients| clients.authorities.authorities_expiry(now())),
+            client_ca: clients.as_ref().and_then(|clients| clients.authorities.authorities_expiry(unix_now_signed())),
             client_crl: clients.as_ref().and_then(|clients| clients.lists.as_ref()?.next_update()),
         };
         Ok(Self { acceptor: Arc::new(ArcSwap::from_pointee(settings.build())), expiry })
     }
 
-    /// All errors of the files, and then all warnings. Files may be missing.
+    /// All errors and warnings of the files. Files may be missing.
     #[must_use]
-    pub fn check(files: &PartialTls) -> (Vec<TlsFileError>, Vec<TlsFileError>) {
+    pub fn check(files: &PartialTls) -> CheckReport {
+        let now = unix_now_signed();
         let chain =
             files.certificate.as_deref().map(Certificates::read_chain).transpose().map_err(file_error(CERTIFICATE));
         let key = files.private_key.as_deref().map(read_private_key).transpose().map_err(file_error(PRIVATE_KEY));
         let clients = files.client_ca.as_deref().map(|file| ClientAuthorities::read(file, files.client_crl.as_deref()));
         let clients = clients.transpose();
-        let messages = |key, messages: Vec<String>| {
-            messages.into_iter().map(move |message| TlsFileError { key, message }).collect::<Vec<_>>()
-        };
         let mut warnings = Vec::new();
+        let mut warn = |key, messages: Vec<String>| {
+            warnings.extend(messages.into_iter().map(|message| Diagnostic::new(key, message)));
+        };
         if let Ok(Some(chain)) = &chain {
-            warnings.extend(messages(CERTIFICATE, chain.warnings(now())));
+            warn(CERTIFICATE, chain.warnings(now));
         }
-        if let Ok(Some(clients)) = &clients {
-            warnings.extend(messages(CLIENT_CA, clients.authorities.warnings(now())));
-            let lists = clients.lists.iter().flat_map(|lists| lists.warnings(&clients.authorities, now()));
-            warnings.extend(messages(CLIENT_CRL, lists.collect()));
+        if let Ok(Some(ClientAuthorities { authorities, lists })) = &clients {
+            warn(CLIENT_CA, authorities.warnings(now));
+            warn(CLIENT_CRL, lists.iter().flat_map(|lists| lists.warnings(authorities, now)).collect());
         }
         let errors = match (chain, key) {
             (Ok(Some(chain)), Ok(Some(key))) => [certified_key(&chain, key).err(), None],
@@ -118,7 +118,8 @@ impl ListenerTls {
             clients.as_ref().map_or(Ok(()), ClientAuthorities::check)?;
             client_verifier(clients.as_ref())
         });
-        (errors.into_iter().flatten().chain(verifier.err()).collect(), warnings)
+        let errors = errors.into_iter().flatten().chain(verifier.err());
+        CheckReport { errors: errors.map(|error| Diagnostic::new(error.key, error.message)).collect(), warnings }
     }
 
     /// Uses the files of `other` from the next handshake on.
@@ -154,10 +155,6 @@ impl TlsAccept for ReadPeerCertificate {
         let certificate = PeerCertificate::parse(tls.peer_certificate_der()?)?;
         Some(Arc::new(certificate))
     }
-}
-
-fn now() -> i64 {
-    i64::try_from(unix_now()).unwrap_or(i64::MAX)
 }
 
 /// Combines certificate and private key.

@@ -3,10 +3,10 @@
 //! A key without a default is required, or absent means "off".
 
 use super::{
-    AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Policy, Server, Sessions, Size, Store, StoreKind,
-    Timeouts, Traces,
+    AccountManager, Admin, Keys, Limits, List, Load, Log, Logins, Server, Sessions, Size, Store, StoreKind, Timeouts,
+    Traces,
 };
-use crate::config::{DeprecatedLogins, LogFormat, PolicyMode, UnknownOperations};
+use crate::config::{DeprecatedLogins, LogFormat, Policy, PolicyMode, UnknownOperations};
 
 impl Default for List {
     fn default() -> Self {

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use secrecy::SecretSlice;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 /// The log, the access log and the audit log.

@@ -2,19 +2,24 @@
 
 use http::Method;
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::types::Scopes;
 
 /// How the gateway treats requests that the policy rejects or does not know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Whether rejections are enforced.
+    /// Whether rejections are enforced. Report mode lifts the rejections of tokens and policy, but no limit: rates,
+    /// concurrency, failed logins and the SLAS budget still apply. Ambiguous requests are rejected in both modes.
+    /// `check` and the start warn about report mode.
+    #[schemars(example = &"enforce")]
     pub mode: PolicyMode,
-    /// How the gateway treats requests for unknown operations.
+    /// How the gateway treats requests for unknown operations. `check` and the start warn about `forward`.
+    #[schemars(example = &"deny")]
     pub unknown_operations: UnknownOperations,
     /// Whether the gateway still performs deprecated logins.
+    #[schemars(example = &"allow")]
     pub deprecated_logins: DeprecatedLogins,
 }
 

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use secrecy::SecretSlice;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 /// Where sessions are stored.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,36 +2,31 @@
 //!
 //! Operation names are not checked here: `app` compares the globs with the policy table.
 
-use super::{table::TableValidator, tenants::ParsedTenant};
+use super::table::Table;
 use crate::{
-    config::{
-        Caller, CallerIdentity, PartialCaller,
-        diagnostics::{Diagnostics, closest_match},
-        file,
-    },
-    types::{ClientId, OrganizationId, SiteId},
+    config::{Caller, CallerIdentity, PartialCaller, PartialTenant, diagnostics::closest_match, file},
+    types::{OrganizationId, SiteId},
 };
 
 const PERMISSIONS: [&str; 3] = ["system", "on_behalf", "create_shoppers"];
 
-/// The callers. An invalid caller is partial.
 pub(super) fn callers(
     raw: Vec<file::Caller>,
-    tenants: &[ParsedTenant],
+    tenants: &[PartialTenant],
     client_certificates: bool,
-    diagnostics: &mut Diagnostics,
+    root: &mut Table<'_>,
 ) -> Vec<PartialCaller> {
     let mut names: Vec<String> = Vec::new();
     let mut callers: Vec<PartialCaller> = Vec::new();
     for (position, raw) in raw.into_iter().enumerate() {
-        let mut table = TableValidator::new(format!("callers[{position}]"), diagnostics);
+        let table = &mut root.table(&format!("callers[{position}]"));
         if let Some(name) = &raw.name {
             if names.contains(name) {
                 table.error("name", "another caller has this name");
             }
             names.push(name.clone());
         }
-        let caller = caller(raw, tenants, client_certificates, &mut table);
+        let caller = caller(raw, tenants, client_certificates, table);
         if let Some(identity) = &caller.identity
             && callers.iter().any(|other| other.identity.as_ref() == Some(identity))
         {
@@ -50,65 +45,47 @@ pub(super) fn callers(
 
 fn caller(
     raw: file::Caller,
-    tenants: &[ParsedTenant],
+    tenants: &[PartialTenant],
     client_certificates: bool,
-    table: &mut TableValidator<'_>,
+    table: &mut Table<'_>,
 ) -> PartialCaller {
-    let name = table.required("name", raw.name).and_then(|name| caller_name(name, table));
-    let identity = identity(
-        raw.account_manager_client_id.as_deref(),
-        raw.certificate_subject,
-        raw.certificate_san,
-        client_certificates,
-        table,
-    );
-    let may = table.required("may", raw.may).map(|list| permissions(list, table));
-    let organizations =
-        table.required("organizations", raw.organizations).map(|list| organizations(list, tenants, table));
-    let sites = match &organizations {
-        Some(organizations) => sites(raw.sites, organizations, tenants, table),
-        None => table.names("sites", raw.sites),
-    };
-    let operations = table.required("operations", raw.operations).map(|list| operations(list, table));
-
-    let acts = may.is_some_and(|[_, on_behalf, create_shoppers]| on_behalf || create_shoppers);
-    let on_behalf_organizations = organizations.clone().filter(|_| acts).unwrap_or_default();
-    let complete = || {
-        let [may_system, may_on_behalf, may_create_shoppers] = may?;
-        Some(Caller {
-            name: name?,
-            identity: identity.clone()?,
-            may_system,
-            may_on_behalf,
-            may_create_shoppers,
-            organizations: organizations?,
-            sites,
-            operations: operations.clone()?,
-            requests_per_second: raw.requests_per_second,
-        })
-    };
-    let complete = complete();
+    let name = raw.name.unwrap_or_default();
+    check_name(&name, table);
+    let client = raw.account_manager_client_id.as_deref();
+    let identity = identity(client, raw.certificate_subject, raw.certificate_san, client_certificates, table);
+    let [may_system, may_on_behalf, may_create_shoppers] = permissions(raw.may.unwrap_or_default(), table);
+    let organizations = organizations(raw.organizations.unwrap_or_default(), tenants, table);
+    let sites = sites(raw.sites, &organizations, tenants, table);
+    let operations = operations(raw.operations.unwrap_or_default(), table);
+    let complete = identity.clone().filter(|_| table.is_valid()).map(|identity| Caller {
+        name,
+        identity,
+        may_system,
+        may_on_behalf,
+        may_create_shoppers,
+        organizations: organizations.clone(),
+        sites,
+        operations: operations.clone(),
+        requests_per_second: raw.requests_per_second,
+    });
     if let Some(caller) = &complete {
         check_consistency(caller, tenants, table);
     }
-    PartialCaller { identity, operations: operations.unwrap_or_default(), on_behalf_organizations, complete }
+    let acts_on_behalf = may_on_behalf || may_create_shoppers;
+    PartialCaller { identity, operations, organizations, acts_on_behalf, complete }
 }
 
 /// Values of the metric label `caller` for requests that are not of a trusted system.
 const RESERVED_NAMES: [&str; 5] = ["guest", "registered", "slas", "reported", "none"];
 
-/// The name of a caller, which is also a label value of metrics.
-fn caller_name(name: String, table: &mut TableValidator<'_>) -> Option<String> {
+/// Checks the name of a caller, which is also a label value of metrics.
+fn check_name(name: &str, table: &mut Table<'_>) {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !(1..=40).contains(&name.len()) || !name.bytes().all(is_allowed) {
         table.error("name", "expected 1 to 40 lowercase letters, digits or hyphens, e.g. experience-cloud");
-        return None;
-    }
-    if RESERVED_NAMES.contains(&name.as_str()) {
+    } else if RESERVED_NAMES.contains(&name) {
         table.error("name", "reserved for another kind of caller in metrics; choose another name");
-        return None;
     }
-    Some(name)
 }
 
 fn identity(
@@ -116,11 +93,11 @@ fn identity(
     subject: Option<String>,
     san: Option<String>,
     client_certificates: bool,
-    table: &mut TableValidator<'_>,
+    table: &mut Table<'_>,
 ) -> Option<CallerIdentity> {
     match (client, subject, san) {
         (Some(client), None, None) => {
-            table.name::<ClientId>("account_manager_client_id", client).map(CallerIdentity::AccountManagerClient)
+            table.name("account_manager_client_id", client).map(CallerIdentity::AccountManagerClient)
         }
         (None, Some(subject), None) => {
             check_client_certificates("certificate_subject", client_certificates, table);
@@ -149,14 +126,14 @@ fn identity(
 }
 
 /// Adds an error if the caller's identity needs client certificates, and the gateway requests none.
-fn check_client_certificates(key: &str, client_certificates: bool, table: &mut TableValidator<'_>) {
+fn check_client_certificates(key: &str, client_certificates: bool, table: &mut Table<'_>) {
     if !client_certificates {
         table.error(key, "the gateway requests no client certificates; set server.tls.client_ca");
     }
 }
 
 /// Which of [`PERMISSIONS`] are in the list.
-fn permissions(list: file::List, table: &mut TableValidator<'_>) -> [bool; 3] {
+fn permissions(list: file::List, table: &mut Table<'_>) -> [bool; 3] {
     let texts = list.into_texts();
     if texts.is_empty() {
         table.error("may", "empty; expected at least one of system, on_behalf and create_shoppers");
@@ -170,7 +147,7 @@ fn permissions(list: file::List, table: &mut TableValidator<'_>) -> [bool; 3] {
     PERMISSIONS.map(|right| texts.iter().any(|text| text == right))
 }
 
-fn organizations(list: file::List, tenants: &[ParsedTenant], table: &mut TableValidator<'_>) -> Vec<OrganizationId> {
+fn organizations(list: file::List, tenants: &[PartialTenant], table: &mut Table<'_>) -> Vec<OrganizationId> {
     if list.is_empty() {
         table.error("organizations", "empty; expected at least one organization of [[tenants]]");
     }
@@ -190,11 +167,11 @@ fn organizations(list: file::List, tenants: &[ParsedTenant], table: &mut TableVa
 fn sites(
     list: file::List,
     organizations: &[OrganizationId],
-    tenants: &[ParsedTenant],
-    table: &mut TableValidator<'_>,
+    tenants: &[PartialTenant],
+    table: &mut Table<'_>,
 ) -> Vec<SiteId> {
     let named: Vec<SiteId> = table.names("sites", list);
-    let own = |tenant: &&ParsedTenant| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
+    let own = |tenant: &&PartialTenant| tenant.organization.as_ref().is_some_and(|own| organizations.contains(own));
     let known: Option<Vec<&[SiteId]>> = tenants.iter().filter(own).map(|tenant| tenant.sites.as_deref()).collect();
     let known = known.unwrap_or_default().concat();
     for site in named.iter().filter(|site| !known.is_empty() && !known.contains(site)) {
@@ -204,7 +181,7 @@ fn sites(
     named
 }
 
-fn operations(list: file::List, table: &mut TableValidator<'_>) -> Vec<String> {
+fn operations(list: file::List, table: &mut Table<'_>) -> Vec<String> {
     let operations = list.into_texts();
     if operations.is_empty() {
         table.error("operations", "empty; expected at least one, e.g. [\"orders.*\"]");
@@ -218,7 +195,7 @@ fn operations(list: file::List, table: &mut TableValidator<'_>) -> Vec<String> {
 }
 
 /// Adds errors and warnings for permissions that cannot work.
-fn check_consistency(caller: &Caller, tenants: &[ParsedTenant], table: &mut TableValidator<'_>) {
+fn check_consistency(caller: &Caller, tenants: &[PartialTenant], table: &mut Table<'_>) {
     if caller.may_create_shoppers && !caller.may_on_behalf {
         table.warn("may", "create_shoppers has no effect without on_behalf; add on_behalf");
     }
@@ -250,16 +227,20 @@ fn did_you_mean(meant: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
     use super::*;
+    use crate::config::{diagnostics::Diagnostics, secret_files::Resolver};
 
     #[test]
     fn caller_name_reserved_in_metrics_is_rejected() {
+        let resolver = Resolver { base_dir: Path::new("."), environment: &BTreeMap::new() };
         for (name, fits) in
             [("experience-cloud", true), ("guest", false), ("none", false), ("Guest", false), ("", false)]
         {
             let mut diagnostics = Diagnostics::default();
-            let label = caller_name(name.to_owned(), &mut TableValidator::new("callers[0]", &mut diagnostics));
-            assert_eq!((label.is_some(), diagnostics.has_errors("callers[0].name")), (fits, !fits), "{name}");
+            check_name(name, &mut Table::root(&resolver, &mut diagnostics).table("callers[0]"));
+            assert_eq!(diagnostics.has_errors("callers[0].name"), !fits, "{name}");
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! For limits per address, 0 means no limit. Sizes for all clients together must be greater than zero.
 
-use super::table::{MINUTE, TableValidator};
-use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, diagnostics::Diagnostics, file};
+use super::table::{MINUTE, Table};
+use crate::config::{AddressLimits, Limits, NetworkLimits, SlasCalls, file};
 
 /// Default of `connections_per_address`: a tenth of the default for all clients.
 const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
@@ -15,13 +15,9 @@ const MAX_FORM_SIZE: usize = 64 * 1024;
 /// Pingora rejects larger heads.
 const MAX_HEAD_SIZE: u64 = 1 << 20;
 
-pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mut Diagnostics) -> Option<Limits> {
-    let mut table = TableValidator::new("limits", diagnostics);
-    let body = table.size("body", &raw.body, MAX_SIZE);
-    let min_body_rate = table.size("min_body_rate", &raw.min_body_rate, MAX_SIZE);
+pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, table: &mut Table<'_>) -> Limits {
     let max_header_bytes = table.size("max_header_bytes", &raw.max_header_bytes, MAX_HEAD_SIZE);
     let max_uri_bytes = table.size("max_uri_bytes", &raw.max_uri_bytes, MAX_HEAD_SIZE);
-    let queue_timeout = table.duration("queue_timeout", &raw.queue_timeout, MINUTE);
     if let (Some(max_header_bytes), Some(max_uri_bytes)) = (max_header_bytes, max_uri_bytes)
         && max_uri_bytes > max_header_bytes
     {
@@ -31,13 +27,6 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
         table.error("connections_per_address", "greater than limits.connections, so it has no effect; lower it");
     }
     let held_bodies = table.size("held_bodies", &raw.held_bodies, u64::MAX);
-    let held_bodies_per_address = table.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX);
-    let totals = TotalLimits {
-        connections: raw.connections,
-        requests: raw.requests,
-        incomplete_requests: raw.incomplete_requests,
-        held_bodies: held_bodies.unwrap_or(usize::MAX),
-    };
     if held_bodies.is_some_and(|bytes| bytes < MAX_FORM_SIZE) {
         table.warn("held_bodies", "less than 64KiB, so a large login form gets 503 overloaded; raise it");
     }
@@ -45,101 +34,71 @@ pub(super) fn limits(raw: &file::Limits, logins: &file::Logins, diagnostics: &mu
         connections: limit_or_none(raw.connections_per_address.unwrap_or(DEFAULT_CONNECTIONS_PER_ADDRESS)),
         requests: limit_or_none(raw.requests_per_address),
         incomplete_requests: limit_or_none(raw.incomplete_requests_per_address),
-        held_bodies: held_bodies_per_address,
+        held_bodies: table.size("held_bodies_per_address", &raw.held_bodies_per_address, u64::MAX),
         slas_calls: limit_or_none(raw.slas_calls_per_address).map(SlasCalls::Shared),
         guests: limit_or_none(logins.guests_per_address),
         failed_logins: limit_or_none(logins.failed_per_address),
     };
-    let written = [None, per_address.requests, per_address.incomplete_requests, per_address.held_bodies];
-    totals.warn_if_greater(written, &mut table);
-    let networks = networks(&raw.networks, &per_address, &totals, diagnostics);
-    Some(Limits {
-        body: body?,
-        min_body_rate: min_body_rate?,
-        max_header_bytes: max_header_bytes?,
+    let mut limits = Limits {
+        body: table.size("body", &raw.body, MAX_SIZE).unwrap_or_default(),
+        min_body_rate: table.size("min_body_rate", &raw.min_body_rate, MAX_SIZE).unwrap_or_default(),
+        max_header_bytes: max_header_bytes.unwrap_or_default(),
         max_headers: raw.max_headers,
-        max_uri_bytes: max_uri_bytes?,
+        max_uri_bytes: max_uri_bytes.unwrap_or_default(),
         connections: raw.connections,
         requests: raw.requests,
         incomplete_requests: raw.incomplete_requests,
-        held_bodies: held_bodies?,
+        held_bodies: held_bodies.unwrap_or(usize::MAX),
         max_concurrent_requests: raw.max_concurrent_requests,
-        queue_timeout: queue_timeout?,
-        per_address: AddressLimits { held_bodies: Some(held_bodies_per_address?), ..per_address },
-        networks: networks?,
-    })
-}
-
-/// Limits for all clients together.
-struct TotalLimits {
-    connections: usize,
-    requests: usize,
-    incomplete_requests: usize,
-    held_bodies: usize,
-}
-
-impl TotalLimits {
-    /// Adds a warning for each limit per address in the file that is greater than the limit for all clients.
-    fn warn_if_greater(
-        &self,
-        [connections, requests, incomplete_requests, held_bodies]: [Option<usize>; 4],
-        table: &mut TableValidator<'_>,
-    ) {
-        for (name, per_address, totals) in [
-            ("connections", connections, self.connections),
-            ("requests", requests, self.requests),
-            ("incomplete_requests", incomplete_requests, self.incomplete_requests),
-            ("held_bodies", held_bodies, self.held_bodies),
-        ] {
-            if per_address.is_some_and(|per_address| per_address > totals) {
-                let message = format!("greater than limits.{name}, so one address can use the whole limit; lower it");
-                table.warn(&format!("{name}_per_address"), message);
-            }
-        }
-    }
-}
-
-/// The networks, sorted by prefix length, the longest first.
-fn networks(
-    raw: &[file::Network],
-    defaults: &AddressLimits,
-    totals: &TotalLimits,
-    diagnostics: &mut Diagnostics,
-) -> Option<Vec<NetworkLimits>> {
-    let mut networks: Vec<NetworkLimits> = Vec::new();
-    let mut has_errors = false;
-    for (position, raw) in raw.iter().enumerate() {
-        let mut table = TableValidator::new(format!("limits.networks[{position}]"), diagnostics);
-        let Some(read) = network(raw, defaults, &mut table) else {
-            has_errors = true;
-            continue;
-        };
-        let held_bodies = raw.held_bodies_per_address.as_ref().and(read.per_address.held_bodies);
-        let (requests, incomplete) = (raw.requests_per_address, raw.incomplete_requests_per_address);
-        totals.warn_if_greater([raw.connections_per_address, requests, incomplete, held_bodies], &mut table);
-        if networks.iter().any(|other| other.network == read.network) {
+        queue_timeout: table.duration("queue_timeout", &raw.queue_timeout, MINUTE).unwrap_or_default(),
+        per_address,
+        networks: Vec::new(),
+    };
+    let AddressLimits { requests, incomplete_requests, held_bodies, .. } = per_address;
+    warn_if_greater([None, requests, incomplete_requests, held_bodies], &limits, table);
+    for (position, raw) in raw.networks.iter().enumerate() {
+        let table = &mut table.table(&format!("networks[{position}]"));
+        let Some(own) = network(raw, &limits, table) else { continue };
+        if limits.networks.iter().any(|other| other.network == own.network) {
             table.error("network", "duplicate network; merge the two entries");
-            has_errors = true;
         }
-        networks.push(read);
+        limits.networks.push(own);
     }
-    networks.sort_by_key(|own| std::cmp::Reverse(own.network.prefix_len()));
-    (!has_errors).then_some(networks)
+    limits.networks.sort_by_key(|own| std::cmp::Reverse(own.network.prefix_len()));
+    limits
 }
 
-fn network(raw: &file::Network, defaults: &AddressLimits, table: &mut TableValidator<'_>) -> Option<NetworkLimits> {
-    let text = table.required("network", raw.network.as_deref());
-    let network = text.and_then(|text| table.network("network", text)).map(|network| network.trunc());
+/// Adds a warning for each limit per address in the file that is greater than the limit for all clients together.
+fn warn_if_greater(per_address: [Option<usize>; 4], limits: &Limits, table: &mut Table<'_>) {
+    let totals = [
+        ("connections", limits.connections),
+        ("requests", limits.requests),
+        ("incomplete_requests", limits.incomplete_requests),
+        ("held_bodies", limits.held_bodies),
+    ];
+    for (per_address, (name, total)) in per_address.into_iter().zip(totals) {
+        if per_address.is_some_and(|per_address| per_address > total) {
+            let message = format!("greater than limits.{name}, so one address can use the whole limit; lower it");
+            table.warn(&format!("{name}_per_address"), message);
+        }
+    }
+}
+
+/// Validates one network. Its limits are those of the file, or else those for all addresses.
+fn network(raw: &file::Network, limits: &Limits, table: &mut Table<'_>) -> Option<NetworkLimits> {
+    let network = table.network("network", raw.network.as_deref().unwrap_or_default()).map(|network| network.trunc());
     if network.is_some_and(|network| network.addr().is_ipv6() && network.prefix_len() > IPV6_CLIENT_PREFIX_LENGTH) {
         table.error("network", "prefix longer than /64; IPv6 clients are counted per /64 network");
-        return None;
     }
     let held_bodies = match &raw.held_bodies_per_address {
         Some(file::Size::Bytes(0)) => Some(None),
         Some(file::Size::Text(text)) if text.trim() == "0" => Some(None),
-        Some(size) => Some(Some(table.size("held_bodies_per_address", size, u64::MAX)?)),
+        Some(size) => Some(table.size("held_bodies_per_address", size, u64::MAX)),
         None => None,
     };
+    let (requests, incomplete) = (raw.requests_per_address, raw.incomplete_requests_per_address);
+    warn_if_greater([raw.connections_per_address, requests, incomplete, held_bodies.flatten()], limits, table);
+    let defaults = &limits.per_address;
     let per_address = AddressLimits {
         connections: raw.connections_per_address.map_or(defaults.connections, limit_or_none),
         requests: raw.requests_per_address.map_or(defaults.requests, limit_or_none),
@@ -152,12 +111,10 @@ fn network(raw: &file::Network, defaults: &AddressLimits, table: &mut TableValid
         guests: raw.guests_per_address.map_or(defaults.guests, limit_or_none),
         failed_logins: raw.failed_per_address.map_or(defaults.failed_logins, limit_or_none),
     };
-    let network = network?;
     if raw.sets_no_limit() {
         table.error("network", "this entry sets no limit; add one, or remove the entry");
-        return None;
     }
-    Some(NetworkLimits { network, per_address })
+    Some(NetworkLimits { network: network?, per_address })
 }
 
 impl file::Network {

@@ -4,46 +4,35 @@
 
 use http::Method;
 
-use super::table::TableValidator;
-use crate::config::{PartialRoute, Route, diagnostics::Diagnostics, file};
+use super::table::Table;
+use crate::config::{PartialRoute, Route, file};
 
 const METHODS: [Method; 6] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// The routes. An invalid route is partial.
-pub(super) fn routes(raw: Vec<file::Route>, diagnostics: &mut Diagnostics) -> Vec<PartialRoute> {
+pub(super) fn routes(raw: Vec<file::Route>, root: &mut Table<'_>) -> Vec<PartialRoute> {
     raw.into_iter()
         .enumerate()
-        .map(|(position, raw)| route(raw, &mut TableValidator::new(format!("routes[{position}]"), diagnostics)))
+        .map(|(position, raw)| route(raw, &mut root.table(&format!("routes[{position}]"))))
         .collect()
 }
 
-fn route(raw: file::Route, table: &mut TableValidator<'_>) -> PartialRoute {
-    let name = table.required("name", raw.name).filter(|name| {
-        if !is_operation_name(name) {
-            table.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
-        }
-        is_operation_name(name)
-    });
-    let method = table.required("method", raw.method).and_then(|text| {
-        let method = METHODS.into_iter().find(|method| method.as_str() == text);
-        if method.is_none() {
-            table.error("method", "expected GET, HEAD, POST, PUT, PATCH or DELETE");
-        }
-        method
-    });
-    let path = table.required("path", raw.path).filter(|path| {
-        let message = path_error(path);
-        if let Some(message) = message {
-            let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
-            table.error("path", format!("{message}; expected e.g. {example}"));
-        }
-        message.is_none()
-    });
-    let security = table.required("security", raw.security);
-    let scopes = table.required("scopes", raw.scopes).map(|list| table.scopes("scopes", list));
-    let complete =
-        || Some(Route { name: name.clone()?, method: method?, path: path?, security: security?, scopes: scopes? });
-    PartialRoute { complete: complete(), name }
+fn route(raw: file::Route, table: &mut Table<'_>) -> PartialRoute {
+    let name = raw.name.filter(|name| is_operation_name(name));
+    if name.is_none() {
+        table.error("name", "expected {api}.{operation}, e.g. loyalty.getPoints");
+    }
+    let method = METHODS.into_iter().find(|method| raw.method.as_deref() == Some(method.as_str()));
+    if method.is_none() {
+        table.error("method", "expected GET, HEAD, POST, PUT, PATCH or DELETE");
+    }
+    let path = raw.path.unwrap_or_default();
+    if let Some(message) = path_error(&path) {
+        let example = "/custom/loyalty/v1/organizations/{organizationId}/points/{id}";
+        table.error("path", format!("{message}; expected e.g. {example}"));
+    }
+    let scopes = table.scopes("scopes", raw.scopes.unwrap_or_default());
+    let complete = || Some(Route { name: name.clone()?, method: method?, path, security: raw.security?, scopes });
+    PartialRoute { complete: complete().filter(|_| table.is_valid()), name }
 }
 
 /// Whether a name has the form of Salesforce's operation names: `{api}.{operation}`.

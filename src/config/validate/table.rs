@@ -1,41 +1,61 @@
-//! [`TableValidator`]: validates the keys of one table, and adds errors with their paths.
+//! [`Table`]: validates the keys of one table, and adds errors with their paths.
 //!
 //! Errors never contain the value, because a string at the wrong key may be a secret.
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use url::{Host, Url};
 
 use crate::{
-    config::{diagnostics::Diagnostics, file},
+    config::{diagnostics::Diagnostics, file, secret_files::Resolver},
     host::{is_localhost, without_root_dot},
     types::{InvalidIdentifier, Scope, Scopes},
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
+/// Length of an encryption key in bytes.
+const KEY_LENGTH: usize = 32;
+
+/// A check of a file that the configuration names. Returns the file's path if the check succeeds.
+type FileCheck<'f> = fn(&Resolver<'f>, &str, &Path, &mut Diagnostics) -> Option<PathBuf>;
 
 /// Validates the keys of one table.
-pub(super) struct TableValidator<'f> {
+pub(super) struct Table<'f> {
     path: String,
+    resolver: &'f Resolver<'f>,
     diagnostics: &'f mut Diagnostics,
 }
 
-impl<'f> TableValidator<'f> {
-    pub(super) fn new(path: impl Into<String>, diagnostics: &'f mut Diagnostics) -> Self {
-        Self { path: path.into(), diagnostics }
+impl<'f> Table<'f> {
+    /// The table of the whole file.
+    pub(super) fn root(resolver: &'f Resolver<'f>, diagnostics: &'f mut Diagnostics) -> Self {
+        Self { path: String::new(), resolver, diagnostics }
     }
 
-    pub(super) fn key_path(&self, key: &str) -> String {
-        format!("{}.{key}", self.path)
+    /// A table below this one.
+    pub(super) fn table(&mut self, key: &str) -> Table<'_> {
+        Table { path: self.key_path(key), resolver: self.resolver, diagnostics: self.diagnostics }
+    }
+
+    fn key_path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     pub(super) fn error(&mut self, key: &str, message: impl Into<String>) {
         self.diagnostics.error(self.key_path(key), message);
+    }
+
+    /// Whether no key of the table has an error.
+    pub(super) fn is_valid(&self) -> bool {
+        !self.diagnostics.has_errors(&self.path)
     }
 
     /// Whether there is an error of this key or of a key below it.
@@ -47,25 +67,37 @@ impl<'f> TableValidator<'f> {
         self.diagnostics.warn(self.key_path(key), message);
     }
 
-    /// Adds an error if a required value is absent.
+    /// Adds an error if a required value is absent. Only for keys that the schema does not require.
     pub(super) fn required<T>(&mut self, key: &str, value: Option<T>) -> Option<T> {
-        let path = self.key_path(key);
-        self.diagnostics.required(&path, value)
+        if value.is_none() {
+            self.error(key, "missing");
+        }
+        value
+    }
+
+    /// Checks a file that the configuration names.
+    pub(super) fn file(&mut self, key: &str, file: Option<PathBuf>, check: FileCheck<'f>) -> Option<PathBuf> {
+        check(self.resolver, &self.key_path(key), &file?, self.diagnostics)
+    }
+
+    /// Resolves a secret.
+    pub(super) fn secret(&mut self, key: &str, secret: Option<file::Secret>) -> Option<SecretString> {
+        self.resolver.secret(&self.key_path(key), secret?, self.diagnostics)
+    }
+
+    /// Resolves and decodes an encryption key: 32 bytes in base64.
+    pub(super) fn encryption_key(&mut self, key: &str, secret: Option<file::Secret>) -> Option<SecretSlice<u8>> {
+        let text = self.secret(key, secret)?;
+        let bytes = STANDARD.decode(text.expose_secret().trim()).ok().filter(|bytes| bytes.len() == KEY_LENGTH);
+        if bytes.is_none() {
+            self.error(key, "expected 32 bytes in base64; generate a key with `openssl rand -base64 32`");
+        }
+        bytes.map(SecretSlice::from)
     }
 
     /// Parses an identifier.
     pub(super) fn name<T: FromStr<Err = InvalidIdentifier>>(&mut self, key: &str, text: &str) -> Option<T> {
         text.parse().map_err(|message: InvalidIdentifier| self.error(key, message.to_string())).ok()
-    }
-
-    /// Parses a required identifier.
-    pub(super) fn required_name<T: FromStr<Err = InvalidIdentifier>>(
-        &mut self,
-        key: &str,
-        text: Option<&str>,
-    ) -> Option<T> {
-        let text = self.required(key, text)?;
-        self.name(key, text)
     }
 
     /// The valid identifiers of a list. Adds an error for each other element.

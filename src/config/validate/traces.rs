@@ -2,21 +2,17 @@
 
 use url::Url;
 
-use super::table::{TableValidator, is_loopback};
-use crate::config::{Traces, diagnostics::Diagnostics, file};
+use super::table::{Table, is_loopback};
+use crate::config::{Traces, file};
 
 const EXPECTED: &str = "not the http or https URL of a collector; expected e.g. http://127.0.0.1:4318";
 
-pub(super) fn traces(raw: &file::Traces, diagnostics: &mut Diagnostics) -> Option<Traces> {
-    let mut table = TableValidator::new("traces", diagnostics);
-    let endpoint = match raw.endpoint.as_deref() {
-        Some(text) => Some(endpoint(text, &mut table)?),
-        None => None,
-    };
-    Some(Traces { endpoint, sample_ratio: raw.sample_ratio, parent_sampled_per_second: raw.parent_sampled_per_second })
+pub(super) fn traces(raw: &file::Traces, table: &mut Table<'_>) -> Traces {
+    let endpoint = raw.endpoint.as_deref().and_then(|text| endpoint(text, table));
+    Traces { endpoint, sample_ratio: raw.sample_ratio, parent_sampled_per_second: raw.parent_sampled_per_second }
 }
 
-fn endpoint(text: &str, table: &mut TableValidator<'_>) -> Option<Url> {
+fn endpoint(text: &str, table: &mut Table<'_>) -> Option<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(url) = url else {
         table.error("endpoint", EXPECTED);
