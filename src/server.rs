@@ -1,6 +1,7 @@
 //! The public HTTP server: implements the phases of Pingora's [`ProxyHttp`], in the order in which they run.
 //!
-//! Only this module writes to clients. The gateway module returns every decision as a value. Errors are written as ordinary
+//! Only this module writes to clients. The gateway module returns every decision as a value, and the modules below do the work
+//! of a phase. Errors are written as ordinary
 //! responses: Pingora's own error responses have no error code and close the connection.
 
 mod access_log;
@@ -9,11 +10,13 @@ mod connection;
 mod connection_limit;
 mod context;
 mod error;
+mod header_edits;
 mod http10;
 mod keep_alive;
 mod listener;
 mod request_limit;
 mod request_phase;
+mod retry;
 mod runtime;
 pub mod tls;
 mod upstream;
@@ -28,11 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{
-    Method, StatusCode, Version,
-    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
-    uri::PathAndQuery,
-};
+use http::{StatusCode, Version, header::CONTENT_LENGTH};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -58,21 +57,16 @@ use self::{
 };
 use crate::{
     connect_failure::ConnectFailure,
-    correlation,
     gateway::{
         error::{GatewayError, TooLargePart},
-        headers::{self, HeaderEdits},
-        on_behalf_header::GUEST_USID,
-        problem, slas,
+        headers::is_framed_once,
+        problem,
     },
     observability::metrics::Metrics,
     salesforce::error::is_token_rejection,
     shutdown::RequestTracker,
     time::external_wait,
 };
-
-/// Maximum retries of a request that the API reported as not processed.
-const MAX_UNPROCESSED_RETRIES: u32 = 2;
 
 /// The proxy in front of every organization's API.
 #[derive(Debug)]
@@ -91,50 +85,6 @@ impl Proxy {
         let request_phase = RequestPhase::new(Arc::clone(&metrics), Arc::clone(&in_flight));
         Self { runtime, metrics, in_flight, request_phase, http10: Http10::new() }
     }
-
-    /// Whether an incomplete body is slower than `timeouts.client_body` plus the time of its bytes at the minimum rate.
-    fn is_body_too_slow(&self, context: &RequestContext) -> bool {
-        let Runtime { limits, timeouts, .. } = &*context.runtime;
-        let seconds = context.body_bytes / limits.min_body_rate;
-        context.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
-    }
-
-    /// After a 401 for a token that the gateway injected: gets another token, and returns whether the request is retried with it.
-    /// A request is retried once, and only while its whole body is buffered.
-    async fn refresh_credential(&self, session: &Session, context: &mut Box<RequestContext>) -> bool {
-        let (Some(route), Some(forward)) = (&context.route, &mut context.forward) else { return false };
-        if context.has_retried_credential
-            || !forward.credential.is_injected()
-            || session.as_downstream().retry_buffer_truncated()
-        {
-            return false;
-        }
-        let replaced = context.runtime.gateway.retry_after_401(route, &forward.credential);
-        let Some(credential) = correlation::scope(context.correlation_id.clone(), replaced).await else { return false };
-        forward.credential = credential;
-        context.has_retried_credential = true;
-        context.should_retry = true;
-        true
-    }
-
-    /// Counts and logs that no connection to the request's API could be made.
-    fn record_connect_failure(&self, context: &mut RequestContext, cause: ConnectFailure) {
-        context.connect_failure = Some(cause);
-        self.metrics.connect_failures.with_label_values(&["api", cause.label()]).inc();
-        if let Some(upstream) = &context.upstream {
-            upstream.log_failure(cause);
-        }
-    }
-
-    /// How long the API may take until the first byte of its response.
-    fn response_timeout(&self, context: &RequestContext) -> Duration {
-        let operation = context.route.as_ref().and_then(|route| route.operation.as_ref());
-        let is_admin = operation.is_some_and(|operation| {
-            !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_system())
-        });
-        let timeouts = &context.runtime.timeouts;
-        if is_admin { timeouts.upstream_admin } else { timeouts.upstream }
-    }
 }
 
 /// Closes an HTTP/1.1 connection whose client may still be sending a body. Without this, Pingora resets the connection, and the
@@ -144,11 +94,6 @@ async fn close_gracefully(session: &mut Session) {
     if downstream.as_http1().is_some() && !downstream.is_body_done() {
         external_wait::track(downstream.shutdown()).await;
     }
-}
-
-/// Whether a request without content must have `Content-Length: 0` (RFC 9110, 8.6). Some servers answer 411 without it.
-fn requires_content_length(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 #[async_trait]
@@ -185,13 +130,13 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<bool> {
         let span = context.span.clone();
-        let (answered, waited) = {
+        let (has_response, waited) = {
             // Pinned here, because passing a future by value doubles its size.
-            let admitted = pin!(self.request_phase.run(session, context).instrument(span));
-            external_wait::measure(admitted).await
+            let phase = pin!(self.request_phase.run(session, context).instrument(span));
+            external_wait::measure(phase).await
         };
         context.record_request_phase(waited);
-        answered
+        has_response
     }
 
     async fn request_body_filter(
@@ -209,7 +154,7 @@ impl ProxyHttp for Proxy {
                 "the body is larger than the operation allows",
             );
         }
-        if !end && self.is_body_too_slow(context) {
+        if !end && context.is_body_too_slow() {
             context.error = Some(GatewayError::RequestInvalid("The request's body did not arrive in time.".into()));
             return Error::e_explain(ErrorType::Custom("body too slow"), "the body arrives too slowly");
         }
@@ -224,9 +169,8 @@ impl ProxyHttp for Proxy {
         }
         context.record_body_sent();
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            let seated = context.runtime.gateway.body_complete(route, forward).await;
-            if let Err(refusal) = seated {
-                context.error = Some(refusal);
+            if let Err(error) = context.runtime.gateway.body_complete(route, forward).await {
+                context.error = Some(error);
                 return Error::e_explain(
                     ErrorType::Custom("overloaded"),
                     "the organization's concurrency limit is reached",
@@ -239,13 +183,11 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _session: &mut Session, context: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
         // A retry sends the body from its start.
         context.body_bytes = 0;
-        let upstream =
-            context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
-        match upstream.peer(self.response_timeout(context)).await {
+        match context.upstream()?.peer(context.response_timeout()).await {
             Ok(peer) => Ok(peer),
             Err(UnresolvedHost) => {
                 context.error = Some(GatewayError::UpstreamUnavailable);
-                self.record_connect_failure(context, ConnectFailure::Unresolved);
+                context.record_connect_failure(ConnectFailure::Unresolved, &self.metrics);
                 Error::e_explain(ErrorType::ConnectError, "host name not resolved")
             }
         }
@@ -258,51 +200,15 @@ impl ProxyHttp for Proxy {
         context: &mut Box<RequestContext>,
     ) -> Result<()> {
         let began = Instant::now();
-        let upstream =
-            context.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))?;
         // This attempt has a connection, so the failure of an earlier one no longer counts.
         context.connect_failure = None;
-        let edits =
-            headers::request_edits(&session.req_header().headers, upstream.authority(), &context.correlation_id);
-        for name in edits.remove {
-            request.remove_header(&name);
-        }
-        for (name, value) in edits.set {
-            request.insert_header(name, value)?;
-        }
-        if let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) {
-            if credential.strips_authorization() {
-                request.remove_header(&AUTHORIZATION);
-            }
-            if let Some(authorization) = credential.authorization() {
-                request.insert_header(AUTHORIZATION, authorization)?;
-            }
-            if let Some((field, proof)) = credential.slas_client_field() {
-                request.insert_header(field, proof)?;
-            }
-        }
-        if context.is_body_buffered || is_http10(session) {
-            // The body is buffered, or the client is HTTP/1.0: no client waits for a 100 (Continue) (RFC 9110, 10.1.1).
-            request.remove_header(&EXPECT);
-        }
-        if session.as_downstream_mut().is_body_empty() && requires_content_length(&request.method) {
-            request.insert_header(CONTENT_LENGTH, 0)?;
-        }
-        let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
-        let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
-        // An origin server gets the path only (RFC 9112, 3.2.1), even if the client sent an absolute URI.
-        let head = session.req_header();
-        let in_full = !head.raw_path().starts_with(b"/");
-        let path = head.uri.path_and_query().filter(|_| in_full).map(PathAndQuery::as_str);
-        if let Some(target) = own_target.or(path) {
-            request.set_raw_path(target.as_bytes())?;
-        }
-        let carried = context.record_request_sent(began);
-        if !carried.is_empty() {
+        header_edits::edit_request(session, request, context)?;
+        let trace_headers = context.record_request_sent(began);
+        if !trace_headers.is_empty() {
             // It belongs to the caller's `traceparent`. The headers below restore it together with the new `traceparent` (W3C Trace Context, 3.3).
             request.remove_header("tracestate");
         }
-        for (name, value) in carried {
+        for (name, value) in trace_headers {
             request.insert_header(name, value)?;
         }
         Ok(())
@@ -315,7 +221,7 @@ impl ProxyHttp for Proxy {
         context: &mut Box<RequestContext>,
     ) -> Result<()> {
         let began = Instant::now();
-        if is_token_rejection(response.status) && self.refresh_credential(session, context).await {
+        if is_token_rejection(response.status) && retry::refresh_credential(session, context).await {
             return Error::e_explain(ErrorType::Custom("token rejected"), "retrying with another token");
         }
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -324,57 +230,18 @@ impl ProxyHttp for Proxy {
                 "the API switched protocols without an Upgrade request",
             );
         }
-        if !headers::is_framed_once(&response.headers) {
+        if !is_framed_once(&response.headers) {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "the API's response has more than one length");
         }
-        let HeaderEdits { remove, set } = headers::response_edits(&response.headers, &context.correlation_id);
-        for name in remove {
-            response.remove_header(&name);
-        }
-        for (name, value) in set {
-            response.insert_header(name, value)?;
-        }
-        if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
-            // Responses without content must not have framing headers (RFC 9110, 8.6; RFC 9112, 6.1).
-            response.remove_header(&CONTENT_LENGTH);
-            response.remove_header(&TRANSFER_ENCODING);
-        }
+        header_edits::edit_response(response, &context.correlation_id)?;
         if response.status.is_informational() {
-            response.remove_header(&CONNECTION);
             return Ok(());
         }
         if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
             let received = Some((response.status, &response.headers));
             context.runtime.gateway.response_received(route, forward, received).await;
         }
-        let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
-        if let Some(edits) =
-            operation.and_then(|operation| slas::response_edits(operation, response.status, &response.headers))
-        {
-            context.drops_response_body = edits.drops_body;
-            if let Some(status) = edits.status {
-                response.set_status(status)?;
-                response.set_reason_phrase(None)?;
-            }
-            for name in edits.header.remove {
-                response.remove_header(&name);
-            }
-            for (name, value) in edits.header.set {
-                response.insert_header(name, value)?;
-            }
-        }
-        if let Some(forward) = &context.forward {
-            if let Some(authorization) = forward.credential.response_authorization() {
-                // The token is for this caller only, so no cache may store the response.
-                response.insert_header(AUTHORIZATION, authorization)?;
-                response.insert_header(CACHE_CONTROL, "no-store")?;
-            }
-            if let Some(usid) = forward.credential.guest_usid() {
-                // The USID continues the guest session, so no cache may return it to another client.
-                response.insert_header(GUEST_USID, usid)?;
-                response.insert_header(CACHE_CONTROL, "no-store")?;
-            }
-        }
+        header_edits::edit_final_response(response, context)?;
         context.status = Some(response.status);
         context.record_response(began, &self.metrics);
         Ok(())
@@ -409,8 +276,6 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// Decides whether a failed request is retried. An API that rejected the token, or refused the request unread, has not
-    /// processed it, so any method may be retried. All other failures are retried for idempotent methods only.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -419,17 +284,7 @@ impl ProxyHttp for Proxy {
         context: &mut Box<RequestContext>,
         client_reused: bool,
     ) -> Box<Error> {
-        let held = !session.as_downstream().retry_buffer_truncated();
-        if std::mem::take(&mut context.should_retry) {
-            error.set_retry(held);
-        } else if error::is_unprocessed(&error) {
-            context.unprocessed_retries += 1;
-            error.set_retry(held && context.unprocessed_retries <= MAX_UNPROCESSED_RETRIES);
-        } else if held && session.req_header().method.is_idempotent() {
-            error.retry.decide_reuse(client_reused);
-        } else {
-            error.set_retry(false);
-        }
+        retry::decide(&mut error, session, context, client_reused);
         error
     }
 
@@ -442,7 +297,7 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(cause) = error::connect_failure(&error) {
-            self.record_connect_failure(context, cause);
+            context.record_connect_failure(cause, &self.metrics);
         }
         let address = peer.address().as_inet().copied();
         if let (Some(upstream), Some(address)) = (&context.upstream, address) {
@@ -461,7 +316,7 @@ impl ProxyHttp for Proxy {
         let is_malformed =
             ConnectionState::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
         let failure = if is_malformed { Some(request_phase::malformed_body_error()) } else { context.error.take() };
-        let refusal = failure.or_else(|| error::gateway_error(error));
+        let response_error = failure.or_else(|| error::gateway_error(error));
         context.abort_cause = Some(error.etype().as_str().to_owned());
         // A client that disconnects does not get its login attempt back.
         if *error.esource() != ErrorSource::Downstream
@@ -472,12 +327,12 @@ impl ProxyHttp for Proxy {
         if written {
             self.metrics.response_aborts.with_label_values(&[error::abort_side(error)]).inc();
         }
-        let code = match refusal {
-            Some(refusal) if !written => {
+        let code = match response_error {
+            Some(response_error) if !written => {
                 session.set_keepalive(None);
-                let reply = problem::response(&refusal);
-                let status = reply.status.as_u16();
-                match self.request_phase.respond(session, context, reply).await {
+                let response = problem::response(&response_error);
+                let status = response.status.as_u16();
+                match self.request_phase.respond(session, context, response).await {
                     Ok(_) => {
                         close_gracefully(session).await;
                         status

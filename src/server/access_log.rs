@@ -15,7 +15,7 @@ pub struct AccessLog {
 }
 
 /// The fields of one line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LogLine<'a> {
     pub(super) tenant: &'a str,
     pub(super) operation: Cow<'a, str>,

@@ -1,7 +1,7 @@
 //! A client's connection: a stream between the socket (or TLS) and Pingora that adds what Pingora lacks.
 //!
 //! - The time for a request's head is limited as a whole ([`HeadDeadline`]).
-//! - Pingora gets the bytes of one HTTP/1.1 request at a time ([`RequestFraming`]); pipelined requests wait in `read_ahead`.
+//! - Pingora gets the bytes of one HTTP/1.1 request at a time ([`RequestFraming`]); pipelined requests wait in [`ReadAhead`].
 //! - Floods of HTTP/2 frames end the connection ([`H2FrameTracker`]).
 //! - Writes time out, and connections close without a reset.
 //! - Pingora's own error responses are replaced by the gateway's ([`early_error`]).
@@ -9,6 +9,7 @@
 mod early_error;
 mod h1_framing;
 mod h2_flood;
+mod read_ahead;
 mod read_deadline;
 mod state;
 
@@ -16,7 +17,6 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    mem::{self, MaybeUninit},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -40,8 +40,10 @@ use tokio::{
 };
 
 use self::{
+    early_error::EarlyResponse,
     h1_framing::RequestFraming,
     h2_flood::{FloodDetected, H2FrameTracker, HeadState, PREFACE},
+    read_ahead::{ClientStream, ReadAhead, poll_discard},
 };
 pub(crate) use self::{
     read_deadline::{Expired, HeadDeadline},
@@ -53,29 +55,22 @@ use crate::{
     shutdown::UnflushedGuard,
 };
 
-/// The head and a short body fit into one packet.
+/// Size of the write buffer: the payload of one packet, so that a head and a short body are sent together.
 const WRITE_BUFFER_BYTES: usize = 1460;
-/// Maximum bytes of one read ahead of Pingora: Pingora reads as much of a head at a time.
-const READ_AHEAD_BYTES: usize = 4096;
-
 /// How long a closing connection is kept open for the client to read the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum bytes of pipelined requests that are kept.
-const MAX_PIPELINED_BYTES: usize = 16 * 1024;
-
 /// A client's connection.
 pub(crate) struct Connection {
-    io: BufWriter<Stream>,
-    /// Bytes that Pingora may not read yet: at most [`MAX_PIPELINED_BYTES`] and one read.
-    read_ahead: Vec<u8>,
+    io: ClientStream,
+    read_ahead: ReadAhead,
     state: Arc<ConnectionState>,
     protocol: Protocol,
     /// Maximum bytes of an HTTP/1.1 head, and the number that have arrived.
     head_limit: usize,
     head_bytes: usize,
-    /// The response that replaces Pingora's own, and the number of bytes written.
-    early_response: Option<(Vec<u8>, usize)>,
+    /// The response that replaces Pingora's own.
+    early_response: Option<EarlyResponse>,
     proxy_digest: Arc<ProxyDigest>,
     unflushed: UnflushedGuard,
     /// Timeout for a pending write, and its deadline while a write is pending.
@@ -110,7 +105,7 @@ impl Connection {
         );
         Ok(Self {
             io: BufWriter::with_capacity(WRITE_BUFFER_BYTES, io),
-            read_ahead: Vec::new(),
+            read_ahead: ReadAhead::default(),
             state,
             protocol: Protocol::Http1(RequestFraming::new()),
             head_limit,
@@ -143,26 +138,16 @@ impl Connection {
 
     /// Reads until the bytes differ from the HTTP/2 preface or contain all of it. The bytes stay in `read_ahead`.
     async fn begins_with_preface(&mut self) -> io::Result<bool> {
-        while self.read_ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.read_ahead) {
-            let has_more = poll_fn(|context| self.poll_read_ahead(context)).await?;
-            if !has_more && self.read_ahead.is_empty() {
+        while self.read_ahead.bytes().len() < PREFACE.len() && PREFACE.starts_with(self.read_ahead.bytes()) {
+            let has_more = poll_fn(|context| self.read_ahead.poll_fill(&mut self.io, context)).await?;
+            if !has_more && self.read_ahead.bytes().is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if !has_more {
                 break;
             }
         }
-        Ok(self.read_ahead.starts_with(PREFACE))
-    }
-
-    /// Reads into `read_ahead` and returns whether any bytes arrived. The buffer is on the stack, because a buffer in the future
-    /// would live as long as the connection.
-    fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut room = [const { MaybeUninit::uninit() }; READ_AHEAD_BYTES];
-        let mut more = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut self.io).poll_read(context, &mut more))?;
-        self.read_ahead.extend_from_slice(more.filled());
-        Poll::Ready(Ok(!more.filled().is_empty()))
+        Ok(self.read_ahead.bytes().starts_with(PREFACE))
     }
 
     /// Waits for the next request and returns whether one starts. An idle connection holds no buffers. The head deadline limits
@@ -175,16 +160,14 @@ impl Connection {
         }
         poll_fn(|context| {
             loop {
-                // Some clients send an empty line after a body (RFC 9112, 2.2).
-                let empty_lines = self.read_ahead.chunks(2).take_while(|pair| *pair == b"\r\n").count();
-                self.read_ahead.drain(..2 * empty_lines);
+                self.read_ahead.skip_empty_lines();
                 if self.state.must_close() {
                     return Poll::Ready(false);
                 }
-                if !self.read_ahead.is_empty() {
+                if !self.read_ahead.bytes().is_empty() {
                     return Poll::Ready(true);
                 }
-                if !ready!(self.poll_read_ahead(context)).unwrap_or(false) {
+                if !ready!(self.read_ahead.poll_fill(&mut self.io, context)).unwrap_or(false) {
                     return Poll::Ready(false);
                 }
             }
@@ -223,8 +206,8 @@ impl Connection {
     /// Stays pending while a pipelined request waits; Pingora reads here only to notice that the client disconnected. Fails if the
     /// connection fails. A client that has closed its half may still read the response.
     fn poll_until_closed<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        while self.read_ahead.len() < READ_AHEAD_BYTES && !self.state.must_close() {
-            if !ready!(self.poll_read_ahead(context))? {
+        while !self.read_ahead.is_full() && !self.state.must_close() {
+            if !ready!(self.read_ahead.poll_fill(&mut self.io, context))? {
                 break;
             }
         }
@@ -260,15 +243,7 @@ impl Connection {
     }
 
     fn poll_write_early_response(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some((answer, written)) =
-            self.early_response.as_mut().filter(|(answer, written)| *written < answer.len())
-        {
-            match ready!(Pin::new(&mut self.io).poll_write(context, &answer[*written..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => *written += count,
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.early_response.as_mut().map_or(Poll::Ready(Ok(())), |response| response.poll_write(&mut self.io, context))
     }
 }
 
@@ -283,35 +258,30 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.is_before_request() && self.head_bytes > self.head_limit {
-            let too_large = early_error::response(&GatewayError::TooLarge(TooLargePart::Head), &self.metrics);
-            self.early_response = Some((too_large, 0));
+            let error = GatewayError::TooLarge(TooLargePart::Head);
+            self.early_response = Some(EarlyResponse::new(&error, &self.metrics));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the head is too large")));
         }
         if self.state.is_body_malformed() {
             return Poll::Ready(Err(invalid_chunking_error()));
         }
-        if self.is_request_complete() && !self.read_ahead.is_empty() {
+        if self.is_request_complete() && !self.read_ahead.bytes().is_empty() {
             return self.poll_until_closed(context);
         }
         let before = buffer.filled().len();
-        if self.read_ahead.is_empty() {
+        if self.read_ahead.bytes().is_empty() {
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         } else {
-            let early = mem::take(&mut self.read_ahead);
-            let (now, later) = early.split_at(early.len().min(buffer.remaining()));
-            buffer.put_slice(now);
-            self.read_ahead = later.to_vec();
+            self.read_ahead.move_into(buffer);
         }
         let own = before + self.track_read(buffer.filled().get(before..).unwrap_or_default())?;
         let next = buffer.filled().get(own..).unwrap_or_default();
         if next.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        if next.len() > MAX_PIPELINED_BYTES {
-            // Too many pipelined bytes: the client repeats these requests on another connection (RFC 9112, 9.3.2).
+        if !self.read_ahead.put_back(next) {
+            // The client repeats the dropped requests on another connection (RFC 9112, 9.3.2).
             self.state.close_after_this();
-        } else {
-            self.read_ahead.splice(..0, next.iter().copied());
         }
         buffer.set_filled(own);
         match own {
@@ -326,7 +296,7 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.early_response.is_some() || self.is_before_request() {
             if self.early_response.is_none() {
-                self.early_response = Some((early_error::response(&early_error::error_for(bytes), &self.metrics), 0));
+                self.early_response = Some(EarlyResponse::new(&early_error::error_for(bytes), &self.metrics));
             }
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -358,14 +328,7 @@ impl AsyncWrite for Connection {
         if matches!(self.protocol, Protocol::Http2(_)) {
             return Poll::Ready(Ok(()));
         }
-        loop {
-            let mut room = [const { MaybeUninit::uninit() }; READ_AHEAD_BYTES];
-            let mut dropped = ReadBuf::uninit(&mut room);
-            let read = ready!(Pin::new(&mut self.io).poll_read(context, &mut dropped));
-            if read.is_err() || dropped.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
+        poll_discard(&mut self.io, context).map(Ok)
     }
 
     fn poll_write_vectored(
@@ -387,7 +350,8 @@ impl AsyncWrite for Connection {
 }
 
 impl Drop for Connection {
-    /// Pingora leaves the last response to the drop. A full socket loses it.
+    /// Writes the early response, because Pingora drops the connection without a flush. If the socket is full, the response is
+    /// lost.
     fn drop(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         if self.poll_write_early_response(&mut context).is_ready() {
@@ -399,7 +363,7 @@ impl Drop for Connection {
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        // A client that has disconnected cannot be told.
+        // A client that has disconnected needs no close.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
@@ -407,8 +371,8 @@ impl Shutdown for Connection {
 #[async_trait]
 impl Peek for Connection {
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        let Some(early) = self.read_ahead.get(..buffer.len()) else { return Ok(false) };
-        buffer.copy_from_slice(early);
+        let Some(bytes) = self.read_ahead.bytes().get(..buffer.len()) else { return Ok(false) };
+        buffer.copy_from_slice(bytes);
         Ok(true)
     }
 }

@@ -134,9 +134,38 @@ impl RequestContext {
         self.correlation_id.to_str().unwrap_or(UNKNOWN)
     }
 
-    /// Time since the head arrived.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+    /// The API that the request is sent to.
+    ///
+    /// # Errors
+    /// Returns an error if the request is not forwarded.
+    pub(super) fn upstream(&self) -> pingora::Result<&Arc<Upstream>> {
+        self.upstream.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no upstream"))
+    }
+
+    /// How long the API may take until the first byte of its response.
+    pub(super) fn response_timeout(&self) -> Duration {
+        let operation = self.route.as_ref().and_then(|route| route.operation.as_ref());
+        let is_admin = operation.is_some_and(|operation| {
+            !operation.security.is_empty() && operation.security.iter().all(|security| security.kind.is_system())
+        });
+        let timeouts = &self.runtime.timeouts;
+        if is_admin { timeouts.upstream_admin } else { timeouts.upstream }
+    }
+
+    /// Whether an incomplete body is slower than `timeouts.client_body` plus the time of its bytes at the minimum rate.
+    pub(super) fn is_body_too_slow(&self) -> bool {
+        let Runtime { limits, timeouts, .. } = &*self.runtime;
+        let seconds = self.body_bytes / limits.min_body_rate;
+        self.started.elapsed() > timeouts.client_body + Duration::from_secs(seconds as u64)
+    }
+
+    /// Counts and logs that no connection to the API could be made.
+    pub(super) fn record_connect_failure(&mut self, cause: ConnectFailure, metrics: &Metrics) {
+        self.connect_failure = Some(cause);
+        metrics.connect_failures.with_label_values(&["api", cause.label()]).inc();
+        if let Some(upstream) = &self.upstream {
+            upstream.log_failure(cause);
+        }
     }
 
     /// Records the end of the request phase. External waits do not count as the gateway's own time.
@@ -161,8 +190,8 @@ impl RequestContext {
     /// Returns an error if the memory limit for bodies is reached, and sets [`RequestContext::error`] to the response.
     pub(super) fn record_body(&mut self, end: bool) -> pingora::Result<()> {
         let Some(permit) = &mut self.body_permit else { return Ok(()) };
-        if let Err(refusal) = permit.record_arrived(self.body_bytes, &self.runtime.limits) {
-            self.error = Some(refusal);
+        if let Err(error) = permit.record_arrived(self.body_bytes, &self.runtime.limits) {
+            self.error = Some(error);
             return Error::e_explain(ErrorType::Custom("too many bodies"), "the memory limit for bodies is reached");
         }
         if end {
@@ -200,7 +229,7 @@ impl RequestContext {
     /// Records the metrics, ends the span and writes the access-log line.
     pub(super) fn finish(&self, head: &Parts, metrics: &Metrics) {
         let total = self.started.elapsed();
-        // A request that got no response: upstream took at least this long.
+        // For a request without a response: upstream has taken this long so far.
         let unanswered = self.sent_at.map(|sent_at| sent_at.elapsed());
         if let Some(waited) = unanswered {
             metrics.upstream_duration.observe(waited.as_secs_f64());
@@ -275,26 +304,26 @@ pub(super) fn record_early_error(
     correlation_id: &HeaderValue,
     metrics: &Metrics,
 ) {
-    let (tenant, operation, caller, source) = (UNKNOWN, UNKNOWN, UNKNOWN, "gateway");
-    metrics.requests.count(RequestLabels { tenant, api: UNKNOWN, operation, caller, status: status.as_str(), source });
+    let labels = RequestLabels {
+        tenant: UNKNOWN,
+        api: UNKNOWN,
+        operation: UNKNOWN,
+        caller: UNKNOWN,
+        status: status.as_str(),
+        source: "gateway",
+    };
+    metrics.requests.count(labels);
     let line = LogLine {
-        tenant,
-        operation: Cow::Borrowed(operation),
+        tenant: UNKNOWN,
+        operation: Cow::Borrowed(UNKNOWN),
         route: UNKNOWN,
         method: UNKNOWN,
-        caller,
+        caller: UNKNOWN,
         status: status.as_u16(),
-        source,
+        source: "gateway",
         code,
-        reason: None,
-        report_only: false,
-        aborted: None,
-        cause: None,
-        total: Duration::ZERO,
-        upstream: None,
-        gateway: Duration::ZERO,
         correlation_id: correlation_id.to_str().unwrap_or(UNKNOWN),
-        trace_id: None,
+        ..LogLine::default()
     };
     line.write();
 }

@@ -75,21 +75,21 @@ impl BodyPermit {
         connection: Option<Arc<ConnectionState>>,
         limits: &Limits,
     ) -> Result<Self, RequestLimitExceeded> {
-        let taken = address.totals().incomplete_requests.get();
-        let share = match limits.incomplete_requests.saturating_sub(taken) {
-            _ if taken <= limits.incomplete_requests / 2 => usize::MAX,
+        let in_use = address.totals().incomplete_requests.get();
+        let share = match limits.incomplete_requests.saturating_sub(in_use) {
+            _ if in_use <= limits.incomplete_requests / 2 => usize::MAX,
             free => (free / FREE_SHARE_DIVISOR).max(1),
         };
-        let of_address = limits.for_address(address.client).incomplete_requests.map(|limit| limit.min(share));
-        reserve(&address, 1, limits.incomplete_requests, of_address, |usage| &usage.incomplete_requests)?;
-        let mut taken = Self { address, connection: None, is_incomplete: true, buffered_bytes: 0 };
+        let address_limit = limits.for_address(address.client).incomplete_requests.map(|limit| limit.min(share));
+        reserve(&address, 1, limits.incomplete_requests, address_limit, |usage| &usage.incomplete_requests)?;
+        let mut permit = Self { address, connection: None, is_incomplete: true, buffered_bytes: 0 };
         if let Some(connection) = connection {
             if !connection.incomplete_requests.try_add(1, Some(MAX_INCOMPLETE_PER_CONNECTION)) {
                 return Err(RequestLimitExceeded::Connection);
             }
-            taken.connection = Some(connection);
+            permit.connection = Some(connection);
         }
-        Ok(taken)
+        Ok(permit)
     }
 
     /// Records how much of the body has arrived. Bytes that were counted before a retry are not counted again.
@@ -103,8 +103,8 @@ impl BodyPermit {
         }
         let more = arrived.saturating_sub(self.buffered_bytes);
         if more > 0 {
-            let of_address = limits.for_address(self.address.client).held_bodies;
-            reserve(&self.address, more, limits.held_bodies, of_address, |usage| &usage.buffered_bytes)?;
+            let address_limit = limits.for_address(self.address.client).held_bodies;
+            reserve(&self.address, more, limits.held_bodies, address_limit, |usage| &usage.buffered_bytes)?;
             self.buffered_bytes += more;
         }
         Ok(())
@@ -141,14 +141,14 @@ impl Drop for BodyPermit {
 fn reserve(
     address: &AddressEntry,
     amount: usize,
-    in_all: usize,
-    of_address: Option<usize>,
+    total_limit: usize,
+    address_limit: Option<usize>,
     counter: impl Fn(&UsageCounters) -> &BoundedCounter,
 ) -> Result<(), RequestLimitExceeded> {
-    if !counter(address.counters()).try_add(amount, of_address) {
+    if !counter(address.counters()).try_add(amount, address_limit) {
         return Err(RequestLimitExceeded::Address);
     }
-    if !counter(address.totals()).try_add(amount, Some(in_all)) {
+    if !counter(address.totals()).try_add(amount, Some(total_limit)) {
         counter(address.counters()).sub(amount);
         return Err(RequestLimitExceeded::Total);
     }
@@ -160,10 +160,10 @@ mod tests {
     use super::*;
     use crate::{config::AddressLimits, server::address_usage::AddressTable};
 
-    fn limits(in_all: usize, of_address: usize) -> Limits {
+    fn limits(total_limit: usize, address_limit: usize) -> Limits {
         let per_address = AddressLimits {
-            incomplete_requests: Some(of_address),
-            held_bodies: Some(of_address * 100),
+            incomplete_requests: Some(address_limit),
+            held_bodies: Some(address_limit * 100),
             ..AddressLimits::default()
         };
         Limits {
@@ -174,8 +174,8 @@ mod tests {
             max_uri_bytes: 1,
             connections: 1,
             requests: 1,
-            incomplete_requests: in_all,
-            held_bodies: in_all * 100,
+            incomplete_requests: total_limit,
+            held_bodies: total_limit * 100,
             per_address,
             max_concurrent_requests: 1,
             queue_timeout: Duration::ZERO,

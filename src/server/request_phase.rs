@@ -65,20 +65,20 @@ impl RequestPhase {
     /// Decides a request and writes the local response, if any. Returns `Ok(true)` if the request got a local response.
     pub(super) async fn run(&self, session: &mut Session, context: &mut Box<RequestContext>) -> Result<bool> {
         let runtime = Arc::clone(&context.runtime);
-        if let Err(refusal) = self.acquire_permits(session, context).await {
-            return self.reject_without_waiting(session, context, &refusal).await;
+        if let Err(error) = self.acquire_permits(session, context).await {
+            return self.reject_without_waiting(session, context, &error).await;
         }
         let route = match validate_raw_head(session)
             .and_then(|()| validate_scheme(session))
             .and_then(|()| runtime.gateway.route(head(session)))
         {
             Ok(route) => context.route.insert(route),
-            Err(refusal) => {
-                if matches!(refusal, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)) {
+            Err(error) => {
+                if matches!(error, GatewayError::Ambiguous(_) | GatewayError::RequestInvalid(_)) {
                     // The following bytes on this connection may belong to another request.
                     session.set_keepalive(None);
                 }
-                return self.reject(session, context, &refusal).await;
+                return self.reject(session, context, &error).await;
             }
         };
         let body_limit = route.body_limit;
@@ -88,11 +88,11 @@ impl RequestPhase {
         let required_body = route.required_body;
         context.is_body_buffered |= required_body == RequiredBody::Slas;
         let body = match required_body.max_bytes() {
-            Some(most) => {
-                let reading = Box::pin(read_body(session, &mut context.body_permit, most, &runtime));
+            Some(max_bytes) => {
+                let reading = Box::pin(read_body(session, &mut context.body_permit, max_bytes, &runtime));
                 match external_wait::track(reading).await? {
                     Ok(body) => Some(body),
-                    Err(refusal) => return self.reject(session, context, &refusal).await,
+                    Err(error) => return self.reject(session, context, &error).await,
                 }
             }
             None => None,
@@ -112,21 +112,21 @@ impl RequestPhase {
         };
         let decision = {
             // Pinned here, because passing a future by value doubles its size.
-            let decided = pin!(runtime.gateway.handle(route, &request));
-            correlation::scope(context.correlation_id.clone(), decided).await
+            let decision = pin!(runtime.gateway.handle(route, &request));
+            correlation::scope(context.correlation_id.clone(), decision).await
         };
         match decision {
-            Decision::Forward(decided) => {
+            Decision::Forward(forward) => {
                 context.upstream = runtime.upstreams.get(&route.organization).map(Arc::clone);
-                if let Some(refusal) = &decided.reported {
-                    self.count_error(context, refusal, true);
+                if let Some(error) = &forward.reported {
+                    self.count_error(context, error, true);
                 }
-                context.forward = Some(decided);
+                context.forward = Some(forward);
                 Ok(false)
             }
-            Decision::Respond(reply) => {
+            Decision::Respond(response) => {
                 drain_small_body(session).await;
-                Box::pin(self.respond(session, context, reply)).await
+                Box::pin(self.respond(session, context, response)).await
             }
         }
     }
@@ -156,8 +156,8 @@ impl RequestPhase {
             return Ok(());
         }
         let address = if client.is_proxy {
-            let named = runtime.trusted_proxies.client(client.address.client, &session.req_header().headers);
-            client.address.addresses.entry(named)
+            let client_address = runtime.trusted_proxies.client(client.address.client, &session.req_header().headers);
+            client.address.addresses.entry(client_address)
         } else {
             Arc::clone(&client.address)
         };
@@ -172,7 +172,7 @@ impl RequestPhase {
                 context.is_body_buffered = true;
                 context.body_permit = Some(body);
             }
-            taken => context.body_permit = Some(taken?),
+            permit => context.body_permit = Some(permit?),
         }
         Ok(())
     }
@@ -182,22 +182,22 @@ impl RequestPhase {
         &self,
         session: &mut Session,
         context: &mut Box<RequestContext>,
-        refusal: &GatewayError,
+        error: &GatewayError,
     ) -> Result<bool> {
         if session.as_downstream().as_http2().is_some() {
             session.set_write_timeout(Some(IMMEDIATE_WRITE_TIMEOUT));
         }
-        Ok(Box::pin(self.respond(session, context, problem::response(refusal))).await.unwrap_or(true))
+        Ok(Box::pin(self.respond(session, context, problem::response(error))).await.unwrap_or(true))
     }
 
     async fn reject(
         &self,
         session: &mut Session,
         context: &mut Box<RequestContext>,
-        refusal: &GatewayError,
+        error: &GatewayError,
     ) -> Result<bool> {
         drain_small_body(session).await;
-        Box::pin(self.respond(session, context, problem::response(refusal))).await
+        Box::pin(self.respond(session, context, problem::response(error))).await
     }
 
     /// Writes a local response.
@@ -205,24 +205,24 @@ impl RequestPhase {
         &self,
         session: &mut Session,
         context: &mut Box<RequestContext>,
-        reply: LocalResponse,
+        response: LocalResponse,
     ) -> Result<bool> {
-        if let Some(code) = reply.code {
-            self.record_error(context, code, reply.reason);
+        if let Some(code) = response.code {
+            self.record_error(context, code, response.reason);
         }
-        context.status = Some(reply.status);
+        context.status = Some(response.status);
         // A response to HEAD has the length that GET's would have, and no body (RFC 9110, 9.3.2).
-        let without_body = session.req_header().method == Method::HEAD || reply.status == StatusCode::NO_CONTENT;
-        let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+        let without_body = session.req_header().method == Method::HEAD || response.status == StatusCode::NO_CONTENT;
+        let mut header = ResponseHeader::build(response.status, Some(response.headers.len() + 2))?;
         let mut last_name = None;
-        for (name, value) in reply.headers {
+        for (name, value) in response.headers {
             last_name = name.or(last_name);
             if let Some(name) = last_name.clone() {
                 header.append_header(name, value)?;
             }
         }
-        if reply.status != StatusCode::NO_CONTENT {
-            header.insert_header(CONTENT_LENGTH, reply.body.len())?;
+        if response.status != StatusCode::NO_CONTENT {
+            header.insert_header(CONTENT_LENGTH, response.body.len())?;
         }
         header.insert_header(CORRELATION_ID, context.correlation_id.clone())?;
         // The upstream may have processed a failed request, so the client needs the USID to continue its guest session.
@@ -233,7 +233,7 @@ impl RequestPhase {
         external_wait::track(async {
             session.write_response_header(Box::new(header), without_body).await?;
             if !without_body {
-                session.write_response_body(Some(reply.body), true).await?;
+                session.write_response_body(Some(response.body), true).await?;
             }
             Ok(true)
         })
@@ -248,8 +248,8 @@ impl RequestPhase {
         }
     }
 
-    fn count_error(&self, context: &mut Box<RequestContext>, refusal: &GatewayError, reported: bool) {
-        self.record_error(context, problem::code(refusal), refusal.reason());
+    fn count_error(&self, context: &mut Box<RequestContext>, error: &GatewayError, reported: bool) {
+        self.record_error(context, problem::code(error), error.reason());
         context.is_report_only = reported;
     }
 
@@ -284,11 +284,11 @@ async fn read_small_body(session: &mut Session, body: &mut BodyPermit, limits: &
     tokio::time::timeout(SMALL_BODY_TIMEOUT, reading).await.unwrap_or(false)
 }
 
-/// Reads the whole body of a request, at most `most` bytes. Pingora's retry buffer holds it, so it can still be sent upstream.
+/// Reads the whole body of a request, at most `max_bytes` bytes. Pingora's retry buffer holds it, so it can still be sent upstream.
 async fn read_body(
     session: &mut Session,
-    incoming: &mut Option<BodyPermit>,
-    most: usize,
+    permit: &mut Option<BodyPermit>,
+    max_bytes: usize,
     runtime: &Runtime,
 ) -> Result<Result<Bytes, GatewayError>> {
     session.enable_retry_buffering();
@@ -298,21 +298,19 @@ async fn read_body(
     let read = async {
         while session.as_downstream_mut().read_request_body().await?.is_some() {
             let arrived = session.as_downstream().body_bytes_read();
-            if arrived > most {
+            if arrived > max_bytes {
                 return Ok(Err(GatewayError::TooLarge(TooLargePart::Body)));
             }
-            if let Some(Err(refusal)) =
-                incoming.as_mut().map(|incoming| incoming.record_arrived(arrived, &runtime.limits))
-            {
-                return Ok(Err(refusal));
+            if let Some(Err(error)) = permit.as_mut().map(|permit| permit.record_arrived(arrived, &runtime.limits)) {
+                return Ok(Err(error));
             }
         }
         Ok::<_, Box<Error>>(Ok(()))
     };
     match tokio::time::timeout(runtime.timeouts.held_body, read).await {
         Ok(Ok(result)) => {
-            if let Some(incoming) = incoming.as_mut().filter(|_| result.is_ok()) {
-                incoming.mark_complete();
+            if let Some(permit) = permit.as_mut().filter(|_| result.is_ok()) {
+                permit.mark_complete();
             }
             Ok(result.map(|()| session.as_downstream().get_retry_buffer().unwrap_or_default()))
         }
@@ -320,9 +318,9 @@ async fn read_body(
             session.set_keepalive(None);
             let is_malformed =
                 ConnectionState::of(session.as_downstream()).is_some_and(|client| client.is_body_malformed());
-            let broke_off =
+            let incomplete =
                 || GatewayError::RequestInvalid("The request's body ended early or is not valid HTTP.".into());
-            Ok(Err(if is_malformed { malformed_body_error() } else { broke_off() }))
+            Ok(Err(if is_malformed { malformed_body_error() } else { incomplete() }))
         }
         Err(_) => {
             session.set_keepalive(None);
@@ -334,9 +332,9 @@ async fn read_body(
 /// Discards the rest of a short HTTP/1.1 body before the response, so that the connection can be kept. A client that waits for
 /// a 100 (Continue) sends no body.
 async fn drain_small_body(session: &mut Session) {
-    let waits = session.req_header().headers.contains_key(EXPECT);
+    let awaits_continue = session.req_header().headers.contains_key(EXPECT);
     let is_long = content_length(session).is_some_and(|length| length > MAX_DRAINED_BODY_BYTES);
-    if waits || is_long || session.get_keepalive().is_none() || session.as_downstream().as_http1().is_none() {
+    if awaits_continue || is_long || session.get_keepalive().is_none() || session.as_downstream().as_http1().is_none() {
         return;
     }
     let read = async {
@@ -370,8 +368,8 @@ fn validate_scheme(session: &Session) -> Result<(), GatewayError> {
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     // Pingora keeps the scheme in the URI for HTTP/2 only.
     let target = std::str::from_utf8(head.raw_path()).unwrap_or_default();
-    let in_full = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
-    validate::check_scheme(head.uri.scheme_str().or(in_full), head.version, is_tls)
+    let scheme = target.split_once("://").filter(|_| !target.starts_with('/')).map(|(scheme, _)| scheme);
+    validate::check_scheme(head.uri.scheme_str().or(scheme), head.version, is_tls)
 }
 
 /// The error for a body that violates chunked encoding (RFC 9112, 7.1).

@@ -1,4 +1,4 @@
-//! The state that serves a request, as one value. A reload replaces it as a whole; a request keeps the one that it started with.
+//! The state that serves requests. A reload replaces it as a whole; a request keeps the state that it started with.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::{
     types::ByOrganization,
 };
 
-/// Everything that a request needs of the configuration.
+/// The part of the running configuration that requests use.
 #[derive(Debug)]
 pub struct Runtime {
-    /// What decides.
+    /// The pipeline.
     pub gateway: Arc<Gateway>,
-    /// The limits of sizes and connections.
+    /// Limits of size, number and rate.
     pub limits: Limits,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
-    /// Where requests go, one for each of the gate's organizations.
+    /// The API of each organization.
     pub upstreams: ByOrganization<Arc<Upstream>>,
-    /// Timeouts.
+    /// Time limits.
     pub timeouts: Timeouts,
     /// The access log.
     pub log: AccessLog,

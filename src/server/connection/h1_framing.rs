@@ -297,7 +297,7 @@ mod tests {
 
     use super::*;
 
-    /// Of what heads and chunks are made, right and wrong.
+    /// Parts of heads and chunks, valid and invalid.
     const WORDS: [&str; 28] = [
         "GET / HTTP/1.1\r\n",
         "POST /a b HTTP/1.1\r\n",
@@ -329,7 +329,7 @@ mod tests {
         "x-long-field-name-x-long-field-name-x-long-field-name-x-long-field-name-x-long-field-name: 1\r\n",
     ];
 
-    /// Where the first request of `bytes` ends, whichever way they are cut.
+    /// The end of the first request in `bytes`. Fails if the end depends on how the bytes are split.
     fn end(bytes: &[u8]) -> Option<usize> {
         let mut ends = Vec::new();
         for step in [1, 2, 3, 7, bytes.len()] {
@@ -376,7 +376,7 @@ mod tests {
     }
 
     proptest! {
-        /// What becomes of a request does not depend on how its bytes are cut on the way.
+        /// Packets may split the bytes anywhere.
         #[test]
         fn request_split_anywhere_has_the_same_end(
             words in vec(select(&WORDS[..]), 0..40),

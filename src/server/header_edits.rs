@@ -1,0 +1,113 @@
+//! Edits the heads that Pingora forwards: requests to the API, and responses to the client.
+
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING},
+    uri::PathAndQuery,
+};
+use pingora::{
+    Result,
+    http::{RequestHeader, ResponseHeader},
+    proxy::Session,
+};
+
+use super::{context::RequestContext, http10::is_http10};
+use crate::gateway::{
+    headers::{self, HeaderEdits},
+    on_behalf_header::GUEST_USID,
+    slas,
+};
+
+/// Edits the head of a request: fields, credential, framing and target.
+pub(super) fn edit_request(session: &mut Session, request: &mut RequestHeader, context: &RequestContext) -> Result<()> {
+    let authority = context.upstream()?.authority();
+    let edits = headers::request_edits(&session.req_header().headers, authority, &context.correlation_id);
+    for name in edits.remove {
+        request.remove_header(&name);
+    }
+    for (name, value) in edits.set {
+        request.insert_header(name, value)?;
+    }
+    if let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) {
+        if credential.strips_authorization() {
+            request.remove_header(&AUTHORIZATION);
+        }
+        if let Some(authorization) = credential.authorization() {
+            request.insert_header(AUTHORIZATION, authorization)?;
+        }
+        if let Some((field, proof)) = credential.slas_client_field() {
+            request.insert_header(field, proof)?;
+        }
+    }
+    if context.is_body_buffered || is_http10(session) {
+        // The body is buffered, or the client is HTTP/1.0: no client waits for a 100 (Continue) (RFC 9110, 10.1.1).
+        request.remove_header(&EXPECT);
+    }
+    if session.as_downstream_mut().is_body_empty() && requires_content_length(&request.method) {
+        request.insert_header(CONTENT_LENGTH, 0)?;
+    }
+    let of_logout = context.forward.as_ref().and_then(|forward| forward.logout.as_ref()?.target.as_deref());
+    let own_target = of_logout.or(context.route.as_ref().and_then(|route| route.upstream_target.as_deref()));
+    // An origin server gets the path only (RFC 9112, 3.2.1), even if the client sent an absolute URI.
+    let head = session.req_header();
+    let is_absolute = !head.raw_path().starts_with(b"/");
+    let path = head.uri.path_and_query().filter(|_| is_absolute).map(PathAndQuery::as_str);
+    if let Some(target) = own_target.or(path) {
+        request.set_raw_path(target.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Whether a request without content must have `Content-Length: 0` (RFC 9110, 8.6). Some servers answer 411 without it.
+fn requires_content_length(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Edits the head of any response, informational ones included.
+pub(super) fn edit_response(response: &mut ResponseHeader, correlation_id: &HeaderValue) -> Result<()> {
+    apply(headers::response_edits(&response.headers, correlation_id), response)?;
+    if response.status.is_informational() || response.status == StatusCode::NO_CONTENT {
+        // Responses without content must not have framing headers (RFC 9110, 8.6; RFC 9112, 6.1).
+        response.remove_header(&CONTENT_LENGTH);
+        response.remove_header(&TRANSFER_ENCODING);
+    }
+    if response.status.is_informational() {
+        response.remove_header(&CONNECTION);
+    }
+    Ok(())
+}
+
+/// Edits the head of the final response: what the operation requires, and the tokens that the client receives.
+pub(super) fn edit_final_response(response: &mut ResponseHeader, context: &mut RequestContext) -> Result<()> {
+    let operation = context.route.as_ref().and_then(|route| route.operation.as_deref());
+    let edits = operation.and_then(|operation| slas::response_edits(operation, response.status, &response.headers));
+    if let Some(edits) = edits {
+        context.drops_response_body = edits.drops_body;
+        if let Some(status) = edits.status {
+            response.set_status(status)?;
+            response.set_reason_phrase(None)?;
+        }
+        apply(edits.header, response)?;
+    }
+    let Some(credential) = context.forward.as_ref().map(|forward| &forward.credential) else { return Ok(()) };
+    // Token and USID are for this client only, so no cache may store the response.
+    if let Some(authorization) = credential.response_authorization() {
+        response.insert_header(AUTHORIZATION, authorization)?;
+        response.insert_header(CACHE_CONTROL, "no-store")?;
+    }
+    if let Some(usid) = credential.guest_usid() {
+        response.insert_header(GUEST_USID, usid)?;
+        response.insert_header(CACHE_CONTROL, "no-store")?;
+    }
+    Ok(())
+}
+
+fn apply(HeaderEdits { remove, set }: HeaderEdits, response: &mut ResponseHeader) -> Result<()> {
+    for name in remove {
+        response.remove_header(&name);
+    }
+    for (name, value) in set {
+        response.insert_header(name, value)?;
+    }
+    Ok(())
+}
