@@ -73,7 +73,7 @@ impl Admin {
             &self.in_flight,
             MigrationReport::new(&snapshot.deprecated_usage, &filter),
         );
-        let mut answer = match StatusFormat::from_request(query, &head.headers) {
+        let mut response = match StatusFormat::from_request(query, &head.headers) {
             Some(StatusFormat::Json) => json_response(StatusCode::OK, &status),
             Some(StatusFormat::Csv) => match status.migration.csv() {
                 Ok(csv) => {
@@ -89,10 +89,10 @@ impl Admin {
             },
             None => respond(StatusCode::BAD_REQUEST, "text/plain", b"format: html, json or csv\n".to_vec()),
         };
-        let headers = answer.headers_mut();
+        let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from(ACCEPT));
         headers.extend(status_page::CONTENT_SECURITY_POLICY.clone().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
-        answer
+        response
     }
 
     /// Updates the gauges that are not updated on each change.

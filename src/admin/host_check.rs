@@ -31,7 +31,7 @@ mod tests {
 
     use super::*;
 
-    fn is_answered(host: &'static str, reached_at: &str) -> bool {
+    fn is_served(host: &'static str, reached_at: &str) -> bool {
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
         is_allowed(&headers, Some(reached_at.parse().unwrap()))
     }
@@ -42,13 +42,13 @@ mod tests {
             for own in
                 ["127.0.0.1:9090", "127.0.0.1", "[::1]:9090", "[::1]", "localhost", "LOCALHOST.:80", "gateway:9090"]
             {
-                assert!(is_answered(own, loopback), "{own} at {loopback}");
+                assert!(is_served(own, loopback), "{own} at {loopback}");
             }
             for strange in ["evil.example", "evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example"] {
-                assert!(!is_answered(strange, loopback), "{strange} at {loopback}");
+                assert!(!is_served(strange, loopback), "{strange} at {loopback}");
             }
         }
-        assert!(is_answered("gateway-1.shop.example", "10.0.0.7:9090"));
+        assert!(is_served("gateway-1.shop.example", "10.0.0.7:9090"));
         assert!(is_allowed(&HeaderMap::new(), Some("127.0.0.1:9090".parse().unwrap())));
     }
 }

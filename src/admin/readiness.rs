@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::snapshot::Snapshot;
-use crate::{jwks::KeyRing, shutdown::RequestTracker};
+use crate::shutdown::RequestTracker;
 
 /// Whether the gateway can serve requests, and which key sets are missing.
 #[derive(Debug, Serialize)]
@@ -29,22 +29,12 @@ impl Readiness {
     /// The current readiness.
     pub(super) fn new(snapshot: &Snapshot, in_flight: &RequestTracker) -> Self {
         let (keys, draining) = (snapshot.shoppers.has_usable_keys(), in_flight.is_draining());
-        let keys_missing = snapshot
-            .key_rings
-            .iter()
-            .filter(|ring| !ring.has_usable_keys())
-            .map(|ring| MissingKeys::new(ring))
-            .collect();
-        Self { ready: keys && !draining, keys, keys_missing, draining }
-    }
-}
-
-impl MissingKeys {
-    fn new(ring: &KeyRing) -> Self {
-        Self {
+        let missing = snapshot.key_rings.iter().filter(|ring| !ring.has_usable_keys());
+        let missing = missing.map(|ring| MissingKeys {
             tenant: ring.tenant().to_owned(),
             issuer: ring.issuer(),
             age_seconds: ring.age().map(|age| age.as_secs()),
-        }
+        });
+        Self { ready: keys && !draining, keys, keys_missing: missing.collect(), draining }
     }
 }

@@ -20,7 +20,7 @@ pub struct Snapshot {
     pub callers: Arc<Callers>,
     /// The policy table.
     pub operations: Arc<Operations>,
-    /// What happens to rejected and unknown requests.
+    /// How rejected and unknown requests are treated.
     pub policy: Policy,
     /// The key sets of all issuers.
     pub key_rings: Vec<Arc<KeyRing>>,

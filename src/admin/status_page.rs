@@ -9,9 +9,9 @@ use askama::Template;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
-use super::snapshot::Snapshot;
 use super::{
-    migration_report::{ReportRow, UsageFilter, client_ids, endpoints, rfc3339},
+    migration_report::{UsageFilter, client_ids, endpoints, rfc3339},
+    snapshot::Snapshot,
     status::{Status, format_duration},
 };
 use crate::{jwt::sha256, time::unix_now};
@@ -33,37 +33,15 @@ struct StatusPage<'a> {
     style: &'static str,
     status: &'a Status,
     filter: &'a UsageFilter,
-    choices: FilterOptions,
-    /// Whether the form offers the filter's values.
-    is_filter_known: bool,
-    rows: Vec<TableRow<'a>>,
-    uptime: String,
-    since: String,
-    now: String,
-}
-
-/// Values that the form offers.
-struct FilterOptions {
+    /// Values that the form offers.
     organizations: Vec<String>,
     clients: Vec<String>,
     endpoints: Vec<&'static str>,
-}
-
-struct TableRow<'a> {
-    organization: &'a str,
-    client_id: &'a str,
-    endpoint: &'static str,
-    uses: u64,
-    first_seen: Timestamp<'a>,
-    last_seen: Timestamp<'a>,
-}
-
-/// A time as the page shows it.
-struct Timestamp<'a> {
-    /// RFC 3339.
-    at: &'a str,
-    text: String,
-    ago: String,
+    /// Whether the form offers the filter's values.
+    is_filter_known: bool,
+    uptime: String,
+    since: String,
+    now: u64,
 }
 
 /// Renders the page.
@@ -71,47 +49,37 @@ struct Timestamp<'a> {
 /// # Errors
 /// Returns the template's error. Writing to memory does not fail in practice.
 pub(super) fn render(snapshot: &Snapshot, status: &Status, filter: &UsageFilter) -> Result<String, askama::Error> {
-    let now = unix_now();
     let of_tenants = snapshot.tenants.values().flat_map(|tenant| &tenant.settings.slas_clients);
-    let choices = FilterOptions {
-        organizations: status.tenants.iter().map(|tenant| tenant.organization.clone()).collect(),
-        clients: client_ids(of_tenants.map(|client| client.id.to_string())),
-        endpoints: endpoints(),
-    };
+    let organizations: Vec<_> = status.tenants.iter().map(|tenant| tenant.organization.clone()).collect();
+    let clients = client_ids(of_tenants.map(|client| client.id.to_string()));
+    let endpoints = endpoints();
     let page = StatusPage {
         style: STYLESHEET,
         status,
         filter,
-        is_filter_known: filter.is_known(&choices.organizations, &choices.clients, &choices.endpoints),
-        choices,
-        rows: status.migration.uses.iter().map(|row| TableRow::of(row, now)).collect(),
+        is_filter_known: filter.is_known(&organizations, &clients, &endpoints),
+        organizations,
+        clients,
+        endpoints,
         uptime: format_duration(status.uptime_seconds),
         since: format_minute(&status.migration.since),
-        now: rfc3339(now),
+        now: unix_now(),
     };
     page.render()
 }
 
-impl<'a> TableRow<'a> {
-    fn of(row: &'a ReportRow, now: u64) -> Self {
-        Self {
-            organization: &row.organization,
-            client_id: &row.client_id,
-            endpoint: row.endpoint,
-            uses: row.uses,
-            first_seen: Timestamp::of(&row.first_seen, row.first_seen_at, now),
-            last_seen: Timestamp::of(&row.last_seen, row.last_seen_at, now),
-        }
-    }
-}
-
-impl<'a> Timestamp<'a> {
-    fn of(at: &'a str, seconds: u64, now: u64) -> Self {
-        let ago = match now.saturating_sub(seconds) {
+impl StatusPage<'_> {
+    /// How long ago a time in seconds since 1970 was.
+    fn ago(&self, at: &u64) -> String {
+        match self.now.saturating_sub(*at) {
             0 => "just now".to_owned(),
             passed => format!("{} ago", format_duration(passed)),
-        };
-        Self { at, text: format_minute(at), ago }
+        }
+    }
+
+    /// The time of the page (RFC 3339).
+    fn time(&self) -> String {
+        rfc3339(self.now)
     }
 }
 
