@@ -37,9 +37,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let terminal = Terminal::new(line.color);
     // Every command reads secrets.
-    let core_dumps_disabled = core_dumps::disable();
-    let core_dumps_disabled =
-        core_dumps_disabled.map_err(|error| CommandError::Other(format!("core dumps cannot be switched off: {error}")));
+    let core_dumps_disabled = core_dumps::disable().map_err(CommandError::context("core dumps cannot be switched off"));
     let result = core_dumps_disabled.and_then(|()| match line.command {
         Command::Serve(file) => serve::serve(&file, &terminal),
         Command::Check { file, online } => check::check(&file, online, &terminal),

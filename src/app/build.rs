@@ -159,7 +159,7 @@ impl Components {
             shopper_rings.insert(organization.clone(), slas_ring);
             tenants.insert(organization, parts);
         }
-        // Verdicts over tokens are given anew after each reload: a key or an issuer may have gone.
+        // A new verifier with an empty cache: the reload may have removed a key or an issuer.
         let shoppers = Arc::new(ShopperVerifier::new(shopper_rings, Arc::clone(metrics)));
         let exchange = settings.timeouts.exchange;
         let sessions = Sessions::new(
@@ -340,7 +340,7 @@ fn build_tenant(
     let metrics = &process.metrics;
     let ring = |issuer: Issuer| {
         let ring = KeyRing::new(issuer, tenant.organization.as_str(), persistence, Arc::clone(metrics));
-        // The keys that are known stay in use; a gateway must not lose them by a change of something else.
+        // Known keys stay in use. An unrelated change must not lose them.
         match old_rings.iter().find(|old| old.has_same_source(&ring)) {
             Some(old) if old.uses_persistence(persistence) => Arc::clone(old),
             Some(old) => {
@@ -355,7 +355,7 @@ fn build_tenant(
     let api = url_without_root_dot(&tenant.api);
     let slas = Slas::new(transport.clone(), &api, &tenant.organization);
     for client in &tenant.slas_clients {
-        // A client that was never refused is 0, and not absent.
+        // The series of a client without refusals is 0, not absent.
         let labels = [tenant.organization.as_str(), client.id.as_str()];
         metrics.slas_client_refusals.with_label_values(&labels).inc_by(0);
     }

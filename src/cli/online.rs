@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 
 use self::probe::ProbeResult;
 use super::{
-    error::CommandError,
+    error::{CommandError, start_runtime},
     terminal::{DIM_STYLE, ERROR_STYLE, OK_STYLE, Terminal, styled},
 };
 use crate::{app, config::Settings, observability::metrics::Metrics};
@@ -22,9 +22,7 @@ use crate::{app, config::Settings, observability::metrics::Metrics};
 /// # Errors
 /// Returns [`CommandError::Reported`] if a test failed.
 pub(super) fn check(settings: &Settings, terminal: &Terminal) -> Result<(), CommandError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| CommandError::Other(format!("the runtime cannot start: {error}")))?;
-    let results = runtime.block_on(probe_all(settings))?;
+    let results = start_runtime()?.block_on(probe_all(settings))?;
     for ProbeResult { name, result, duration } in &results {
         let duration = styled(DIM_STYLE, format!("{} ms", duration.as_millis()));
         let line = match result {

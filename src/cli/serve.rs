@@ -1,6 +1,10 @@
 //! `serve`: runs the gateway until a signal stops it.
 
-use super::{arguments::ConfigFile, error::CommandError, terminal::Terminal};
+use super::{
+    arguments::ConfigFile,
+    error::{CommandError, start_runtime},
+    terminal::Terminal,
+};
 use crate::{
     app::{self, App, process::fd_limit, restart::InheritedSockets, signals::Signals},
     config::{PolicyMode, Store},
@@ -8,8 +12,7 @@ use crate::{
 };
 
 pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), CommandError> {
-    let inherited =
-        InheritedSockets::from_environment().map_err(|error| CommandError::Other(format!("LISTEN_FDS: {error}")))?;
+    let inherited = InheritedSockets::from_environment().map_err(CommandError::context("LISTEN_FDS"))?;
     let loaded = app::load(&file.config)?;
     let telemetry = setup::start(&loaded.settings.log, &loaded.settings.traces, terminal.has_colored_stderr());
     let telemetry = telemetry.map_err(CommandError::from_display)?;
@@ -41,15 +44,10 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Comman
         );
     }
     // For background tasks. Connections have their own threads.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|error| CommandError::Other(format!("the runtime cannot start: {error}")))?;
-    runtime.block_on(async {
-        let signals = Signals::new().map_err(|error| CommandError::Other(format!("signals cannot be handled: {error}")))?;
-        let interrupts =
-            signals.interrupts().map_err(|error| CommandError::Other(format!("signals cannot be handled: {error}")))?;
+    start_runtime()?.block_on(async {
+        let unhandled = CommandError::context("signals cannot be handled");
+        let signals = Signals::new().map_err(&unhandled)?;
+        let interrupts = signals.interrupts().map_err(&unhandled)?;
         let app = App::build_with_sockets(loaded.settings, inherited).map_err(CommandError::from_display)?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening");
@@ -58,7 +56,7 @@ pub(super) fn serve(file: &ConfigFile, terminal: &Terminal) -> Result<(), Comman
         for counter in telemetry.counters() {
             app.reloader().register_metric(counter).map_err(CommandError::from_display)?;
         }
-        let sockets = app.listening_sockets().map_err(|error| CommandError::Other(format!("the listening sockets: {error}")))?;
+        let sockets = app.listening_sockets().map_err(CommandError::context("the listening sockets"))?;
         let stop = signals.handle_until_stop(app.reloader(), sockets, || telemetry.reopen_audit_file(), || app::load(&file.config));
         tokio::select! {
             ended = app.run(stop) => ended.map_err(CommandError::from_display),

@@ -61,10 +61,10 @@ impl Terminal {
     pub(super) fn print_error(&self, error: &CommandError) {
         let text = match error {
             CommandError::Configuration(errors) => {
-                let errors_first = errors.errors.iter().map(|finding| (ERROR_STYLE, "error", finding));
-                let warnings = errors.warnings.iter().map(|finding| (WARNING_STYLE, "warning", finding));
+                let errors_first = errors.errors.iter().map(|diagnostic| (ERROR_STYLE, "error", diagnostic));
+                let warnings = errors.warnings.iter().map(|diagnostic| (WARNING_STYLE, "warning", diagnostic));
                 let lines = errors_first.chain(warnings);
-                lines.map(|(style, kind, finding)| format!("{}: {finding}\n", styled(style, kind))).collect()
+                lines.map(|(style, kind, diagnostic)| format!("{}: {diagnostic}\n", styled(style, kind))).collect()
             }
             CommandError::Reported => return,
             CommandError::Other(text) => format!("{}: {}\n", styled(ERROR_STYLE, "error"), text.trim_end()),
@@ -77,11 +77,11 @@ impl Terminal {
 /// The value of `--color`, found before parsing; automatic if it is missing or invalid. The parser reports invalid values.
 pub(super) fn color_choice(arguments: &[OsString]) -> ColorChoice {
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-    let asked = words.iter().enumerate().find_map(|(position, word)| match word.strip_prefix("--color")? {
+    let value = words.iter().enumerate().find_map(|(position, word)| match word.strip_prefix("--color")? {
         "" => words.get(position + 1).map(ToString::to_string),
         rest => rest.strip_prefix('=').map(str::to_owned),
     });
-    asked.and_then(|asked| ColorChoice::from_str(&asked, false).ok()).unwrap_or_default()
+    value.and_then(|value| ColorChoice::from_str(&value, false).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -59,9 +59,9 @@ fn unreachable_reason(store: &dyn SessionStore, error: &StoreError) -> String {
 /// Tests the collector with an empty export, without spans.
 pub(super) async fn probe_collector(settings: &Settings) -> Option<ProbeResult> {
     let endpoint = settings.traces.endpoint.as_ref()?;
-    let answer = async {
-        let tried = otlp::probe_collector(endpoint).await;
-        tried.map(|()| "accepts spans".to_owned()).map_err(|error| format!("{error}; see traces.endpoint"))
+    let probe = async {
+        let accepted = otlp::probe_collector(endpoint).await;
+        accepted.map(|()| "accepts spans".to_owned()).map_err(|error| format!("{error}; see traces.endpoint"))
     };
-    Some(run_probe(format!("trace collector at {endpoint}"), answer).await)
+    Some(run_probe(format!("trace collector at {endpoint}"), probe).await)
 }

@@ -67,13 +67,13 @@ async fn probe_account_manager(
                 .map_err(|error| error.to_string())?;
             let scopes: Scopes = own.scopes.iter().cloned().chain([of_tenant]).collect();
             let error = match service.client_credentials(&own.client_id, &own.client_secret, &scopes).await {
-                Ok(answer) => return Ok(format!("granted for {} s", answer.expires_in)),
+                Ok(token) => return Ok(format!("granted for {} s", token.expires_in)),
                 Err(error) => error,
             };
             if let Some(previous) = own.previous_client_secret.as_ref().filter(|_| error.is_client_rejected())
-                && let Ok(answer) = service.client_credentials(&own.client_id, previous, &scopes).await
+                && let Ok(token) = service.client_credentials(&own.client_id, previous, &scopes).await
             {
-                return Ok(format!("granted for {} s, with previous_client_secret only", answer.expires_in));
+                return Ok(format!("granted for {} s, with previous_client_secret only", token.expires_in));
             }
             let keys = match &error {
                 // The tenant scope is derived from the organization.

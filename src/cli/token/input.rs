@@ -16,7 +16,7 @@ const MAX_INPUT_BYTES: usize = 64 * 1024;
 pub(super) fn read_token() -> Result<String, CommandError> {
     let mut bytes = Vec::new();
     let read = io::stdin().take(MAX_INPUT_BYTES as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| CommandError::Other(format!("standard input: {}", error.kind())))?;
+    read.map_err(|error| CommandError::context("standard input")(error.kind()))?;
     if bytes.len() > MAX_INPUT_BYTES {
         return Err(invalid_token("the token is too long"));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use super::{
-    super::error::CommandError,
+    super::error::{CommandError, start_runtime},
     content::{DecodedToken, escape_unprintable},
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(super) struct Verdict {
 /// Checks the content of a token without a configuration.
 pub(super) fn check_content(token: &str, decoded: &DecodedToken) -> Verdict {
     let mut rejections = Vec::new();
-    let mut reject = |refusal: &GatewayError, why: String| rejections.push((problem::code(refusal), why));
+    let mut reject = |error: &GatewayError, why: String| rejections.push((problem::code(error), why));
     let mut signature = SignatureStatus::NotChecked("no -c FILE was given");
     let algorithm = if decoded.is_system { Algorithm::RS256 } else { Algorithm::ES256 };
     if let Err(malformed) = UnverifiedToken::parse(token, algorithm) {
@@ -97,8 +97,7 @@ impl Verdict {
         token: &str,
         decoded: &DecodedToken,
     ) -> Result<(), CommandError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|error| CommandError::Other(format!("the runtime cannot start: {error}")))?;
+        let runtime = start_runtime()?;
         let metrics = Arc::new(Metrics::new("", "").map_err(CommandError::from_display)?);
         let tenants = app::build_tenants(settings).map_err(CommandError::from_display)?;
         let own = tenants.iter().find(|(tenant, _)| decoded.is_for_tenant(&tenant.settings.tenant)).or_else(|| {
@@ -140,18 +139,18 @@ impl Verdict {
             Err(_) => SignatureStatus::Invalid,
         };
         // The expiry is already in the list, from the content check.
-        if let Err((refusal, why)) = verdict
-            && refusal != GatewayError::TokenExpired
+        if let Err((error, why)) = verdict
+            && error != GatewayError::TokenExpired
         {
-            self.add_rejection(&refusal, why);
+            self.add_rejection(&error, why);
         }
         Ok(())
     }
 
-    fn add_rejection(&mut self, refusal: &GatewayError, why: impl Into<String>) {
-        let finding = (problem::code(refusal), why.into());
-        if !self.rejections.contains(&finding) {
-            self.rejections.push(finding);
+    fn add_rejection(&mut self, error: &GatewayError, why: impl Into<String>) {
+        let rejection = (problem::code(error), why.into());
+        if !self.rejections.contains(&rejection) {
+            self.rejections.push(rejection);
         }
     }
 }
@@ -169,8 +168,8 @@ async fn verify(
             let why = "this organization has no Account Manager configured".to_owned();
             return Err((GatewayError::TokenInvalid(String::new()), why));
         };
-        let judged_by = if decoded.is_role_based() { AuthorizationModel::Roles } else { AuthorizationModel::Scopes };
-        let verdict = systems.verify(&HashedToken::new(token), &tenant.settings.tenant, judged_by).await;
+        let model = if decoded.is_role_based() { AuthorizationModel::Roles } else { AuthorizationModel::Scopes };
+        let verdict = systems.verify(&HashedToken::new(token), &tenant.settings.tenant, model).await;
         return verdict.map(|_| ()).map_err(|error| (GatewayError::from(error), error.to_string()));
     }
     let organization = &tenant.settings.organization;
