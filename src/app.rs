@@ -205,7 +205,7 @@ impl App {
             // The new process serves the admin address from now on.
             StopReason::Restart => admin.abort(),
         }
-        // Also ends idle connections. A receiver that is gone has already stopped.
+        // Also ends idle connections. Sending fails only if all listeners have stopped already.
         let _ = stop_public.send(true);
         while serving.join_next().await.is_some() {}
         for server in servers.iter() {
@@ -218,7 +218,7 @@ impl App {
         admin.abort();
         self.reloader.stop_background_tasks();
         if left > 0 || unflushed > 0 {
-            tracing::warn!(left, unflushed, "stopped with requests in flight: timeouts.drain is over");
+            tracing::warn!(left, unflushed, "timeouts.drain exceeded, stopped with requests in flight");
         } else {
             tracing::info!("stopped, no request was in flight");
         }

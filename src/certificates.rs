@@ -95,7 +95,7 @@ impl Certificates {
                 let (number, count) = (position + 1, self.certificates.len());
                 self.error(format!(
                     "certificate {number} of {count}{subject} cannot be used as an authority; take it out of the file, or \
-                     get it anew: {error}"
+                     get a new copy: {error}"
                 ))
             })?;
         }

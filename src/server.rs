@@ -205,7 +205,7 @@ impl ProxyHttp for Proxy {
         header_edits::edit_request(session, request, context)?;
         let trace_headers = context.record_request_sent(began);
         if !trace_headers.is_empty() {
-            // It belongs to the caller's `traceparent`. The headers below restore it together with the new `traceparent` (W3C Trace Context, 3.3).
+            // The caller's `tracestate` belongs to its `traceparent`, which the headers below replace together (W3C Trace Context, 3.3).
             request.remove_header("tracestate");
         }
         for (name, value) in trace_headers {

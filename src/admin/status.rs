@@ -345,9 +345,9 @@ mod tests {
         let down =
             StoreState { outage: Some(Outage::of_redis(UnavailableCause::OutOfMemory)), ..StoreState::default() };
         let key = KeyCheck::Mismatch { own: "a".to_owned(), stored: "b".to_owned() };
-        let stranger = StoreState { key, ..StoreState::default() };
+        let mismatch = StoreState { key, ..StoreState::default() };
         assert_eq!(states(Some(1), Some(1), &StoreState::default(), false), [Health::Ok; 4]);
-        assert_eq!(states(Some(1), Some(1), &stranger, false), [Health::Ok, Health::Ok, Health::Degraded, Health::Ok]);
+        assert_eq!(states(Some(1), Some(1), &mismatch, false), [Health::Ok, Health::Ok, Health::Degraded, Health::Ok]);
         assert_eq!(
             states(None, None, &down, true),
             [Health::Failed, Health::Degraded, Health::Degraded, Health::Failed]

@@ -44,7 +44,7 @@ pub enum AppError {
     Upstream {
         /// The organization.
         organization: OrganizationId,
-        /// What is wrong.
+        /// The problem.
         source: UpstreamError,
     },
     /// The authorities of an API cannot be used.
@@ -52,7 +52,7 @@ pub enum AppError {
     Authorities {
         /// The organization.
         organization: OrganizationId,
-        /// What is wrong.
+        /// The problem.
         source: Box<FileError>,
     },
     /// A server needs the system's authorities, and the system has none.
@@ -60,7 +60,7 @@ pub enum AppError {
     NoSystemAuthorities {
         /// The server, by organization and key.
         what: String,
-        /// What to do.
+        /// The problem, and what to do.
         problem: String,
     },
     /// A file of the listener's TLS cannot be used.

@@ -8,6 +8,6 @@ use std::path::PathBuf;
 pub struct FileError {
     /// The file.
     pub file: PathBuf,
-    /// What is wrong with the file, and what to do.
+    /// The problem of the file, and what to do.
     pub message: String,
 }

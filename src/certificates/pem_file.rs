@@ -27,7 +27,7 @@ const PKCS7_SIGNED_DATA_OID: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\
 const PASSWORD_BASED_ENCRYPTION_OIDS: [&[u8]; 2] =
     [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c"];
 
-/// What a file should contain.
+/// The content that a file should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExpectedContent {
     Certificate,
@@ -41,7 +41,7 @@ pub(super) struct PemFile {
     bytes: SecretSlice<u8>,
 }
 
-/// What a file contains: a format other than PEM, or a section of a PEM file.
+/// The content of a file: a format other than PEM, or a section of a PEM file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FoundContent {
     Certificate,

@@ -17,7 +17,7 @@ pub(super) type Origins = BTreeMap<String, String>;
 pub struct Diagnostic {
     /// The key, e.g. `tenants[0].slas_clients[1].redirect_uri`, or the file with line and column, or the environment variable.
     pub path: String,
-    /// What is wrong, and what to do. Never a value.
+    /// The problem, and what to do. Never a value.
     pub message: String,
 }
 

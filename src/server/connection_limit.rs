@@ -150,6 +150,6 @@ mod tests {
             drop(others);
         }
         assert_eq!(limiter.addresses.totals.connections.get(), 0);
-        assert_eq!(limiter.addresses.len(), 0, "addresses that are gone are forgotten");
+        assert_eq!(limiter.addresses.len(), 0, "addresses without connections are removed");
     }
 }

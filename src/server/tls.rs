@@ -42,7 +42,7 @@ const CLIENT_CRL: &str = "server.tls.client_crl";
 pub struct TlsFileError {
     /// The key of the file, or `server.tls`.
     pub key: &'static str,
-    /// What is wrong and what to do.
+    /// The problem, and what to do.
     pub message: String,
 }
 

@@ -55,19 +55,20 @@ pub(super) fn store(raw: file::Store, table: &mut Table<'_>) -> Option<Store> {
     let certificate = table.file("certificate", raw.certificate, Resolver::readable_file);
     let private_key = table.file("private_key", raw.private_key, Resolver::private_key_file);
     let sentinel_ca = table.file("sentinel_ca", raw.sentinel_ca, Resolver::trusted_file);
-    if raw.sentinel_username.is_some() && raw.sentinel_password.is_none() {
+    let uses_sentinels = |url: &RedisUrl| matches!(url.servers, Servers::Sentinels { .. });
+    if raw.sentinel_username.is_some() && raw.sentinel_password.is_none() && url.as_ref().is_none_or(uses_sentinels) {
         table.error("sentinel_password", "missing; store.sentinel_username requires it");
     }
     let sentinel_login = RedisLogin {
         username: raw.sentinel_username,
         password: table.secret("sentinel_password", raw.sentinel_password),
     };
-    if let Some(RedisUrl { servers, tls, .. }) = &url {
-        let uses_sentinels = matches!(servers, Servers::Sentinels { .. });
-        let sentinels_use_tls = uses_sentinels && raw.sentinel_tls.unwrap_or(*tls);
+    if let Some(url) = &url {
+        let uses_sentinels = uses_sentinels(url);
+        let sentinels_use_tls = uses_sentinels && raw.sentinel_tls.unwrap_or(url.tls);
         for (key, is_set, is_used, scheme) in [
-            ("ca", ca.is_some(), *tls || sentinels_use_tls, "rediss"),
-            ("certificate", certificate.is_some(), *tls || sentinels_use_tls, "rediss"),
+            ("ca", ca.is_some(), url.tls || sentinels_use_tls, "rediss"),
+            ("certificate", certificate.is_some(), url.tls || sentinels_use_tls, "rediss"),
             ("sentinel_username", sentinel_login.username.is_some(), uses_sentinels, "redis+sentinel"),
             ("sentinel_password", sentinel_login.password.is_some(), uses_sentinels, "redis+sentinel"),
             ("sentinel_tls", raw.sentinel_tls.is_some(), uses_sentinels, "redis+sentinel"),
