@@ -168,14 +168,12 @@ impl ProxyHttp for Proxy {
             *body = None;
         }
         context.record_body_sent();
-        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward) {
-            if let Err(error) = context.runtime.gateway.body_complete(route, forward).await {
-                context.error = Some(error);
-                return Error::e_explain(
-                    ErrorType::Custom("overloaded"),
-                    "the organization's concurrency limit is reached",
-                );
-            }
+        if let (Some(route), Some(forward)) = (&context.route, &mut context.forward)
+            && let Err(error) = context.runtime.gateway.body_complete(route, forward).await
+        {
+            context.error = Some(error);
+            let explanation = "the organization's concurrency limit is reached";
+            return Error::e_explain(ErrorType::Custom("overloaded"), explanation);
         }
         Ok(())
     }

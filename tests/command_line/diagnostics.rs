@@ -62,7 +62,9 @@ fn mismatched(folder: &Path) -> toml::Value {
     for name in ["one", "other"] {
         let files = ["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")].map(str::to_owned);
         let made = Command::new("openssl")
-            .args("req -x509 -days 100 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost".split(' '))
+            .args(
+                "req -x509 -days 100 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost".split(' '),
+            )
             .args(files)
             .current_dir(folder)
             .output()
