@@ -11,8 +11,8 @@ use crate::{
     redis::{KEY, OTHER_KEY, Redis, in_redis},
     replica::Replica,
     world::{
-        LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, customers, eventually, install_cryptography, login_target,
-        products,
+        LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, customers, eventually, expired, install_cryptography,
+        login_target, products,
     },
 };
 
@@ -84,17 +84,13 @@ fn token_of(answer: &reqwest::Response) -> String {
     answer.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
 }
 
-async fn wait_for_expiry(seconds: u64) {
-    tokio::time::sleep(Duration::from_millis(seconds * 1000 + 100)).await;
-}
-
 #[tokio::test]
 async fn concurrent_requests_at_two_replicas_cause_one_refresh() {
     let fleet = Fleet::start(2).await;
     for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
         fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 3);
         let token = fleet.guest(0, client).await;
-        wait_for_expiry(3).await;
+        expired(&token).await;
         fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 600);
         fleet.simulator.clear_ledger();
         fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 300 }).flow("token:refresh_token"));
@@ -120,7 +116,7 @@ async fn session_survives_kill_of_refreshing_replica() {
     .await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
-    wait_for_expiry(2).await;
+    expired(&token).await;
     // The first refresh hangs before SLAS processes it; its replica is killed during the refresh.
     fleet.simulator.clear_ledger();
     fleet.simulator.inject(Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1));
@@ -158,6 +154,7 @@ async fn session_in_use_at_one_replica_is_not_idle_at_others() {
     .await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 8);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    // Longer than the idle timeout, with a use each second.
     for _ in 0..9 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(fleet.status(1, &token).await, 200);
@@ -177,7 +174,7 @@ async fn redis_holds_no_secret_in_clear_text() {
         secrets.push(fleet.guest(0, client).await);
     }
     let token = fleet.log_in(0, PUBLIC_CLIENT).await;
-    wait_for_expiry(2).await;
+    expired(&token).await;
     secrets.push(token_of(&fleet.read(0, &token).send().await.unwrap()));
     let dump = fleet.redis.dump().await;
     assert!(dump.lines().count() >= 6, "there is something to look at:\n{dump}");
@@ -213,14 +210,15 @@ async fn encryption_key_rotation_keeps_sessions() {
             store.extend(previous.parse::<toml::Table>().unwrap());
         }
     };
-    wait_for_expiry(2).await;
+    expired(&token).await;
     let rotating = Replica::start(&fleet.simulator.url(), rotate(Some(KEY))).await;
     let read = |replica: &Replica| {
         fleet.client.get(format!("http://{}{}", replica.address, products(PRODUCTS))).bearer_auth(&token).send()
     };
-    assert_eq!(read(&rotating).await.unwrap().status(), 200);
+    let renewed = read(&rotating).await.unwrap();
+    assert_eq!(renewed.status(), 200);
     drop(rotating);
-    wait_for_expiry(2).await;
+    expired(&token_of(&renewed)).await;
     let rotated = Replica::start(&fleet.simulator.url(), rotate(None)).await;
     let answer = read(&rotated).await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -234,7 +232,7 @@ async fn redis_restart_loses_no_session() {
     let valid = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
     let ended = fleet.guest(0, PUBLIC_CLIENT).await;
-    wait_for_expiry(2).await;
+    expired(&ended).await;
     // The following has no effect on shoppers with a valid token.
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let load = [0, 1].map(|replica| {
@@ -267,7 +265,7 @@ async fn redis_restart_loses_no_session() {
     let during = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.redis.restart().await;
     eventually("the session is there again", async || fleet.status(1, &ended).await == 200).await;
-    wait_for_expiry(2).await;
+    expired(&during).await;
     eventually("a login during the outage became a session", async || {
         let answer = fleet.read(1, &during).send().await.unwrap();
         answer.headers().contains_key("authorization")
@@ -299,7 +297,7 @@ async fn redis_out_of_memory_is_reported_and_sessions_are_stored_later() {
     let earlier = fleet.guest(0, PUBLIC_CLIENT).await;
     fleet.redis.run::<()>(redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
     let during = fleet.guest(0, PUBLIC_CLIENT).await;
-    wait_for_expiry(2).await;
+    expired(&during).await;
     let answer = fleet.read(0, &earlier).send().await.unwrap();
     assert_eq!(answer.headers()["x-shopper-gateway-error"], "store_unavailable");
     // The gateway reads the revocations of other gateways several times a second meanwhile.
@@ -356,12 +354,12 @@ async fn valid_token_is_served_while_redis_is_paused() {
 #[tokio::test]
 async fn session_is_not_called_idle_while_store_is_down() {
     let fleet = Fleet::with(2, |config| {
-        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
         config.insert("sessions".into(), "idle_timeout = \"4s\"".parse::<toml::Table>().unwrap().into());
     })
     .await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 6);
     let token = fleet.guest(0, PUBLIC_CLIENT).await;
+    // Longer than the idle timeout, with a use each second.
     for _ in 0..7 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(fleet.status(1, &token).await, 200);
@@ -377,10 +375,12 @@ async fn session_is_not_called_idle_while_store_is_down() {
 async fn refreshed_session_counts_once_in_metrics() {
     let fleet = Fleet::start(1).await;
     fleet.simulator.set(|behaviour| behaviour.shopper_token_seconds = 2);
-    let token = fleet.guest(0, PRIVATE_CLIENT).await;
+    let mut token = fleet.guest(0, PRIVATE_CLIENT).await;
     for _ in 0..3 {
-        wait_for_expiry(2).await;
-        assert_eq!(fleet.status(0, &token).await, 200);
+        expired(&token).await;
+        let answer = fleet.read(0, &token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        token = token_of(&answer);
     }
     let metrics = fleet.client.get(format!("http://{}/metrics", fleet.replicas[0].admin)).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
@@ -389,10 +389,7 @@ async fn refreshed_session_counts_once_in_metrics() {
 
 #[tokio::test]
 async fn logout_while_redis_is_down_is_not_lost() {
-    let fleet = Fleet::with(2, |config| {
-        config["store"].as_table_mut().unwrap().insert("timeout".into(), "50ms".into());
-    })
-    .await;
+    let fleet = Fleet::start(2).await;
     for known in [true, false] {
         let token = fleet.guest(0, PUBLIC_CLIENT).await;
         assert_eq!(fleet.status(1, &token).await, 200);

@@ -86,6 +86,7 @@ impl Fixture {
                 while alive && !over.load(Ordering::Relaxed) {
                     for part in repeat(number) {
                         alive = peer.send(&part).await;
+                        // Separate writes, so that the gateway reads each part by itself.
                         if PARTS > 1 {
                             tokio::time::sleep(Duration::from_millis(3)).await;
                         }
@@ -101,6 +102,7 @@ impl Fixture {
         while began.elapsed() < longest && ended.load(Ordering::Relaxed) < ATTACKERS {
             ask().await;
             peak = peak.max(self.replica.resident_bytes());
+            // The interval of the samples.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         over.store(true, Ordering::Relaxed);

@@ -154,6 +154,7 @@ async fn pipelined_requests_are_all_answered() {
                     stream.write_all(first.as_bytes()).await.unwrap();
                     eventually("the API has the request", async || fixture.api.count() == 1).await;
                     stream.write_all(early.as_bytes()).await.unwrap();
+                    // Usually the gateway reads these bytes while it waits for the API; no assertion depends on it.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 eventually("the API has the request", async || fixture.api.count() == 1).await;
@@ -182,6 +183,7 @@ async fn half_closed_connection_still_gets_responses() {
         stream.write_all(requests.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         eventually("the API has the request", async || fixture.api.count() == 1).await;
+        // Usually the gateway reads the end of the client's half meanwhile; no assertion depends on it.
         tokio::time::sleep(Duration::from_millis(20)).await;
         fixture.api.hold(false);
         let mut answers = 0;
@@ -243,6 +245,7 @@ async fn connection_header_of_response_is_true() {
     ] {
         let mut stream = fixture.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
+        // Usually the gateway reads both parts separately; no assertion depends on it.
         tokio::time::sleep(Duration::from_millis(10)).await;
         let _ = stream.write_all(rest.as_bytes()).await;
         let answer = read(&mut stream).await.unwrap_or_else(|| panic!("{what}: no answer"));
@@ -332,6 +335,7 @@ async fn slow_first_bytes_do_not_change_protocol() {
             let (begin, rest) = request.as_bytes().split_at(first);
             for byte in begin {
                 stream.write_all(&[*byte]).await.unwrap();
+                // Usually the gateway reads each byte separately; no assertion depends on it.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             stream.write_all(rest).await.unwrap();
@@ -370,6 +374,7 @@ async fn client_sending_after_last_response_gets_no_reset() {
         assert!(read(&mut stream).await.unwrap().closes());
         for _ in 0..5 {
             stream.write_all(&[b'b'; 1000]).await.unwrap();
+            // The client goes on sending after it has the response.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         stream.shutdown().await.unwrap();

@@ -139,8 +139,9 @@ async fn stop_finishes_streams_in_flight() {
         let url = format!("http://{}{jwks}", replica.address);
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
         simulator.inject(Fault::on("slas", Effect::Delay { ms: 2500 }));
+        simulator.clear_ledger();
         let waiting: Vec<_> = (0..10).map(|_| tokio::spawn(client.get(&url).send())).collect();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        eventually("the requests are in flight", async || simulator.count("slas", "jwks") >= 10).await;
         replica.terminate();
         for answer in waiting {
             let answer = answer.await.unwrap().unwrap();
@@ -255,6 +256,12 @@ async fn in_front_of(api: &Http2Api, authority: &Authority) -> (Gateway, salesfo
             tenant.insert("api".into(), url.clone().into());
             tenant.insert("api_ca".into(), text(&authority.certificate).into());
         }
+    })
+    .await;
+    // On a busy machine the first fetch of keys may time out.
+    let (client, readyz) = (Client::builder().no_proxy().build().unwrap(), format!("http://{}/readyz", gateway.admin));
+    eventually("the gateway has keys", async || {
+        client.get(&readyz).send().await.is_ok_and(|answer| answer.status().is_success())
     })
     .await;
     (gateway, simulator)

@@ -65,6 +65,7 @@ async fn send_in_pieces(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), requ
     let (begin, rest) = request.split_at(7);
     stream.write_all(begin.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
+    // Usually the gateway reads both pieces separately; no assertion depends on it.
     tokio::time::sleep(Duration::from_millis(50)).await;
     stream.write_all(rest.as_bytes()).await.unwrap();
     answer(stream).await.expect("each is answered")
@@ -122,6 +123,7 @@ async fn idle_connection_is_closed_after_its_timeout() {
     let world = world("2s").await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let mut stream = idle_connection(world.gateway.address, &token).await;
+    // Together longer than the timeout, each shorter.
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(900)).await;
         stream.write_all(read(&token).as_bytes()).await.unwrap();
@@ -231,6 +233,7 @@ async fn tls_request_starting_like_http_2_preface_is_http_1() {
         let (first, rest) = request.split_at(1);
         stream.write_all(first.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
+        // Usually the gateway reads the first byte separately; no assertion depends on it.
         tokio::time::sleep(Duration::from_millis(20)).await;
         stream.write_all(rest.as_bytes()).await.unwrap();
         let answered = answer(&mut stream).await.unwrap();

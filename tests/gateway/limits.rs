@@ -71,7 +71,7 @@ async fn read_durations(world: &World, token: &str, a_while: Duration) -> Vec<Du
         let (answer, took) = timed(world.send(read(world, token))).await;
         assert_eq!(answer.status, 200);
         reads.push(took);
-        // This is the capacity of the simulator's ledger.
+        // Faster requests would displace others from the simulator's ledger.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     reads
@@ -79,7 +79,7 @@ async fn read_durations(world: &World, token: &str, a_while: Duration) -> Vec<Du
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_logins_are_limited_and_others_rejected_immediately() {
-    let (waiting, logins, seconds) = scale::of((16, 40, 2), (256, 1000, 5));
+    let (waiting, logins, seconds) = scale::of((16, 40, 4), (256, 1000, 5));
     let world = World::with(|config| {
         set(config, "logins", &format!("max_concurrent = {waiting}"));
         set(config, "timeouts", "exchange = \"10s\"");
@@ -92,18 +92,18 @@ async fn waiting_logins_are_limited_and_others_rejected_immediately() {
     let all = futures::future::join_all((0..logins).map(|_| timed(world.guest(PRIVATE_CLIENT))));
     let meanwhile = async {
         eventually("they wait", async || world.simulator.count("slas", "token:client_credentials") >= waiting).await;
-        // Refusals need some time too.
-        tokio::time::sleep(slow / 4).await;
+        let rejections = format!("refusals_total{{code=\"overloaded\"}} {}", logins - waiting);
+        eventually("the others are rejected", async || world.metrics().await.contains(&rejections)).await;
+        assert!(world.in_flight().await >= waiting, "the others do not wait for SLAS");
         read_durations(&world, &valid, slow / 4).await
     };
     let (all, during) = futures::join!(all, meanwhile);
-    assert!(during.len() > 10, "{}", during.len());
     let (let_in, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|(answer, _)| answer.status == 200);
     assert_eq!((let_in.len(), refused.len()), (waiting, logins - waiting));
     let mut waits = Vec::new();
     for (answer, took) in refused {
         assert_eq!(answer.refusal(), OVERLOADED);
-        assert!(answer.header("retry-after").is_some() && took < slow, "{took:?}");
+        assert!(answer.header("retry-after").is_some());
         waits.push(took);
     }
     let line = format!(
@@ -187,6 +187,7 @@ async fn goodput_holds_at_twice_the_capacity_and_excess_is_rejected_quickly() {
             while Instant::now() < end {
                 answers.push(timed(world.send(read(world, token))).await);
                 if answers.last().unwrap().0.status == 503 {
+                    // The moment after a refusal.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
@@ -310,6 +311,7 @@ async fn thousand_password_guesses_of_one_address_are_stopped_before_slas() {
                 assert_eq!(good.status, 200, "{}", good.text());
                 good_logins += 1;
             }
+            // Spreads the logins over a minute at full scale.
             tokio::time::sleep(pause).await;
         }
         is_over.set(true);

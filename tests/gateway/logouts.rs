@@ -150,11 +150,12 @@ async fn logout_of_all_sessions_ends_sessions_not_held_by_gateway() {
 #[tokio::test]
 async fn refresh_overtaken_by_logout_is_rejected() {
     let fleet = gateway(true).await;
-    fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 600 }).flow("token:refresh_token"));
+    fleet.simulator.set(|behaviour| behaviour.ledger_entries = 1000);
+    fleet.simulator.inject(Fault::on("slas", Effect::Delay { ms: 3000 }).flow("token:refresh_token"));
     let deprecated = fleet.log_in(0).await;
     let at_slas = fleet.guest_at_slas(0, None).await;
     let log_out = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        eventually("SLAS has both refreshes", async || fleet.simulator.count("slas", "token:refresh_token") == 2).await;
         [fleet.log_out(0, &deprecated).await, fleet.log_out(0, &at_slas.access).await]
     };
     let (refreshed, answer, statuses) =
@@ -211,7 +212,7 @@ async fn refresh_token_from_before_logout_is_rejected() {
         let told = format!("{count} {shared:?} {registers}");
         let before = fleet.log_in_at_slas(0, None).await;
         assert_eq!(fleet.log_out(0, &before.access).await, 204, "{told}");
-        // A token issued now has a later issue time.
+        // The record's time is 0.35 s after the logout, and issue times are whole seconds.
         tokio::time::sleep(Duration::from_millis(2100)).await;
         let last = count - 1;
         // SLAS still accepts the token.

@@ -74,6 +74,7 @@ impl Fixture {
                 }
             }
         };
+        // Nothing shows when the growth is over.
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(50)).await;
             most = most.max(self.replica.resident_bytes());

@@ -280,6 +280,7 @@ async fn upload_time_does_not_count_as_api_time() {
         baskets("?siteId=RefArch")
     );
     stream.write_all(head.as_bytes()).await.unwrap();
+    // The upload's duration, which is the subject.
     tokio::time::sleep(SLOW).await;
     stream.write_all(b"}").await.unwrap();
     let mut answer = String::new();

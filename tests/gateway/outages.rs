@@ -128,12 +128,12 @@ async fn outage(failure: Failure) -> OutageReport {
             cost.ended.push(began.elapsed());
             assert_eq!(answer.refusal(), expected, "{kind}");
             assert!(answer.header("retry-after").is_some(), "{kind}");
-            // The connection of the one before must be recovery in stock.
+            // Gives the gateway time to return the connection to its pool: where the API's port is closed, no other can be made.
             tokio::time::sleep(Duration::from_millis(2)).await;
             assert_eq!(fixture.world.send(read(&fixture.world, &valid)).await.status, 200, "{kind}");
             cost.valid += 1;
         }
-        // The outages run one after the other, because the duration of a single request is measured.
+        // At full scale an outage lasts a minute, and the ledger holds a limited number of requests.
         tokio::time::sleep(scale::of(Duration::ZERO, Duration::from_millis(500))).await;
     }
     let (attempts, took) = (fixture.attempts().await - before, start.elapsed());

@@ -125,7 +125,7 @@ async fn race_at_end_of_second(fleet: &Fleet, round: usize) -> Vec<String> {
             let mut tokens = Vec::new();
             let mut refresh = first.refresh;
             while !*is_over.borrow() {
-                // A refused client tries again, as a thief would.
+                // A refused client tries again after a moment, as a thief would.
                 match fleet.refresh_at_slas(number % count, &refresh).await {
                     Some(answer) => {
                         refresh = answer.refresh;
@@ -138,6 +138,7 @@ async fn race_at_end_of_second(fleet: &Fleet, round: usize) -> Vec<String> {
         }
     });
     let logout = async {
+        // The refreshes are under way; then the end of a second.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let at = Duration::from_millis(960 + (round as u64 * 7) % 38);
         let past = Duration::from_nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into());

@@ -3,7 +3,6 @@
 use std::{
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use shopper_gateway::config::RedisAddress;
@@ -114,7 +113,13 @@ impl Redis {
 
     /// Stops responding without closing connections.
     pub fn pause(&self) {
-        signal(self.process.id(), "STOP");
+        let process = self.process.id();
+        signal(process, "STOP");
+        // The kernel stops it a moment later. Its state follows its name, which is in parentheses.
+        let state = || std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        while !state().contains(") T ") {
+            std::thread::yield_now();
+        }
     }
 
     pub fn resume(&self) {
@@ -188,7 +193,6 @@ fn spawn(port: u16, folder: &tempfile::TempDir, arguments: &[String]) -> Child {
 pub fn signal(process: u32, name: &str) {
     let done = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap();
     assert!(done.success());
-    std::thread::sleep(Duration::from_millis(1));
 }
 
 fn text(value: &redis::Value) -> String {

@@ -95,9 +95,9 @@ fn lifetime(world: &World, seconds: u64) {
     world.simulator.set(|behaviour| behaviour.shopper_token_seconds = seconds);
 }
 
-/// Waits until a token of two seconds has expired, and gives later ones a long lifetime.
-async fn wait_for_expiry(world: &World) {
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+/// Waits until a token has expired, and gives later ones a long lifetime.
+async fn wait_for_expiry(world: &World, token: &str) {
+    expired(token).await;
     lifetime(world, 600);
 }
 
@@ -106,7 +106,7 @@ async fn wait_for_expiry(world: &World) {
 async fn renewed_by_gateway(world: &World, client: &'static str, login: bool) -> Tokens {
     lifetime(world, 2);
     let tokens = log_in(world, client, login).await;
-    wait_for_expiry(world).await;
+    wait_for_expiry(world, &tokens.access).await;
     let answer = world.send(read(world, &tokens.access)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(new_token(&answer).is_some());
@@ -179,7 +179,10 @@ async fn passwordless_bridge_and_on_behalf_logins_become_sessions() {
     };
     lifetime(&world, 2);
     let answers = [passwordless().await, bridge().await, on_behalf().await];
-    wait_for_expiry(&world).await;
+    for answer in &answers {
+        expired(&Tokens::of(answer).access).await;
+    }
+    lifetime(&world, 600);
     for answer in answers {
         let tokens = Tokens::of(&answer);
         assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -264,7 +267,7 @@ async fn session_continues_after_client_refresh() {
     let first = renewed_by_gateway(&world, PUBLIC_CLIENT, false).await;
     lifetime(&world, 2);
     let second = Tokens::of(&world.send(refresh(&world, PUBLIC_CLIENT, &first.refresh)).await);
-    wait_for_expiry(&world).await;
+    wait_for_expiry(&world, &second.access).await;
     let renewed = world.send(read(&world, &second.access)).await;
     assert_eq!(renewed.status, 200, "{}", renewed.text());
     assert!(new_token(&renewed).is_some(), "the gateway renews what its caller refreshed");
@@ -377,7 +380,7 @@ async fn slas_rejection_ends_session_and_slas_failure_does_not() {
         world.simulator.inject(Fault::on("slas", effect).flow("token:refresh_token").times(1));
         world.send(refresh(&world, PUBLIC_CLIENT, &tokens.refresh)).await;
     }
-    // Until then nothing is sent.
+    // The `Retry-After` of the 429, until which nothing is sent.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let hang = Fault::on("slas", Effect::Hang).flow("token:refresh_token").times(1);
     world.simulator.inject(hang);

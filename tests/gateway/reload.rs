@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use reqwest::{Client, StatusCode};
@@ -16,7 +15,9 @@ use salesforce_simulator::{Effect, Fault, Seed, Simulator};
 use crate::{
     callers::CALLER_SECRET,
     replica::Replica,
-    world::{CALLER_CLIENT, LOGIN, ORGANIZATION, PUBLIC_CLIENT, World, eventually, install_cryptography, products},
+    world::{
+        CALLER_CLIENT, LOGIN, ORGANIZATION, PUBLIC_CLIENT, World, eventually, expired, install_cryptography, products,
+    },
 };
 
 fn orders() -> String {
@@ -47,7 +48,7 @@ async fn reload_keeps_tokens_and_applies_changes() {
     });
     assert_eq!(waiting.unwrap(), Vec::<&str>::new());
     assert_eq!(world.send(basic(&world, &orders())).await.status, StatusCode::OK, "the system token is kept");
-    tokio::time::sleep(Duration::from_millis(3200)).await;
+    expired(&world.forwarded_token("shopper-products.getProducts")).await;
     let answer = world.send(world.get(&search()).bearer_auth(&token)).await;
     assert_eq!(answer.status, StatusCode::OK, "the session is kept: {}", answer.text());
     let on_behalf = basic(&world, &search()).header("X-On-Behalf-Of", LOGIN);

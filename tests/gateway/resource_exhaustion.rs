@@ -63,7 +63,7 @@ async fn metric(client: &Client, replica: &Replica, line: &str) -> bool {
     answer.text().await.unwrap().lines().any(|shown| shown == line)
 }
 
-/// Asserts that the process uses little processor time for a while.
+/// Asserts that the process uses little processor time in two seconds.
 async fn assert_idle(replica: &Replica) {
     let before = replica.processor_time();
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -8,7 +8,8 @@ use salesforce_simulator::{Effect, Fault, ResetAt};
 use crate::{
     scale::{self, figure},
     world::{
-        Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, eventually, login_target, products,
+        Answer, LOGIN, PASSWORD, PRIVATE_CLIENT, PUBLIC_CLIENT, World, customers, eventually, expired, login_target,
+        products, refresh_due,
     },
 };
 
@@ -22,14 +23,9 @@ fn lifetime(world: &World, seconds: u64) {
 async fn expired_token(world: &World, client: &str) -> String {
     lifetime(world, 2);
     let token = world.guest(client).await.token();
-    wait_for_expiry(world).await;
-    token
-}
-
-/// Waits until a token of two seconds has expired, and gives later ones a long lifetime.
-async fn wait_for_expiry(world: &World) {
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&token).await;
     lifetime(world, 600);
+    token
 }
 
 fn read(world: &World, token: &str) -> RequestBuilder {
@@ -77,19 +73,22 @@ async fn concurrent_requests_with_expiring_token_cause_one_refresh() {
         config.insert("timeouts".into(), "upstream = '60s'\nconnect = '30s'".parse::<toml::Table>().unwrap().into());
     })
     .await;
-    // An expired token, and one in the last quarter of its lifetime, in which renewals begin.
-    for (life, age) in [(2, 2100), scale::of((4, 3100), (12, 9200))] {
+    for (life, is_expired) in [(2, true), (scale::of(4, 12), false)] {
         for client in [PUBLIC_CLIENT, PRIVATE_CLIENT] {
             lifetime(&world, life);
             let token = world.guest(client).await.token();
-            tokio::time::sleep(Duration::from_millis(age)).await;
+            if is_expired {
+                expired(&token).await;
+            } else {
+                refresh_due(&token).await;
+            }
             lifetime(&world, 600);
             world.simulator.clear_ledger();
             world.simulator.inject(Fault::on("slas", Effect::Delay { ms: 200 }).flow("token:refresh_token"));
             let answers = futures::future::join_all((0..requests).map(|_| world.send(read(&world, &token)))).await;
             assert!(answers.iter().all(|answer| answer.status == 200), "{client}");
             let mut tokens: Vec<_> = answers.iter().filter_map(new_token).collect();
-            assert!(tokens.len() == requests || age < life * 1000, "who needs a new one has it");
+            assert!(tokens.len() == requests || !is_expired, "who needs a new one has it");
             tokens.dedup();
             assert_eq!(tokens.len(), 1, "all get the same token");
             let ledger = world.simulator.ledger();
@@ -98,7 +97,9 @@ async fn concurrent_requests_with_expiring_token_cause_one_refresh() {
             assert_eq!((refreshes.len(), refused), (1, 0), "{client}");
             figure(
                 "R4",
-                format!("{requests} requests with a token {age} ms old of {life} s: 1 refresh, 0 `invalid_grant`"),
+                format!(
+                    "{requests} requests with a token of {life} s, expired: {is_expired}: 1 refresh, 0 `invalid_grant`"
+                ),
             );
             world.simulator.clear_faults();
         }
@@ -147,8 +148,8 @@ async fn valid_token_is_served_while_refresh_fails() {
     let world = World::start().await;
     lifetime(&world, 24);
     let token = world.guest(PUBLIC_CLIENT).await.token();
-    // The token is due for renewal, but not expired.
-    tokio::time::sleep(Duration::from_millis(18_200)).await;
+    // Six seconds before it expires.
+    refresh_due(&token).await;
     world.simulator.inject(Fault::on("slas", Effect::Status { code: 500, retry_after: None, body: None }));
     let answer = world.send(read(&world, &token)).await;
     assert_eq!((answer.status.as_u16(), new_token(&answer)), (200, None));
@@ -188,7 +189,8 @@ async fn password_change_ends_session() {
         .body(format!(r#"{{"currentPassword":"{PASSWORD}","password":"N3w!Passw0rd"}}"#));
     let changed = world.send(change).await;
     assert_eq!(changed.status, 204, "{}", changed.text());
-    wait_for_expiry(&world).await;
+    expired(&token).await;
+    lifetime(&world, 600);
     assert_eq!(world.send(read(&world, &token)).await.refusal(), (401, "token_expired"));
 }
 
@@ -200,6 +202,7 @@ async fn idle_session_expires() {
     .await;
     lifetime(&world, 2);
     let (used, idle) = (world.guest(PUBLIC_CLIENT).await.token(), world.guest(PUBLIC_CLIENT).await.token());
+    // Longer than the idle timeout, with a use each second.
     for _ in 0..7 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(world.send(read(&world, &used)).await.status, 200, "a session in use goes on");
@@ -216,6 +219,7 @@ async fn session_ends_when_refresh_token_expires() {
     lifetime(&world, 2);
     world.simulator.set(|behaviour| behaviour.guest_refresh_token_seconds = 3);
     let token = world.guest(PUBLIC_CLIENT).await.token();
+    // A refresh token shows no expiry, so these waits are longer than its lifetime.
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         world.send(read(&world, &token)).await;
@@ -251,6 +255,7 @@ async fn token_not_issued_by_gateway_gets_no_session() {
 async fn logout_at_slas_path_ends_gateway_sessions() {
     let world = World::start().await;
     let login = world.log_in(PUBLIC_CLIENT, LOGIN, PASSWORD).await;
+    // SLAS accepts one login of a shopper in a second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let other = world.log_in(PRIVATE_CLIENT, LOGIN, PASSWORD).await;
     let refresh = world.simulator.ledger();
@@ -365,7 +370,7 @@ async fn valid_token_does_not_wait_for_hanging_slas() {
     .await;
     lifetime(&world, 24);
     let token = world.guest(PUBLIC_CLIENT).await.token();
-    tokio::time::sleep(Duration::from_millis(18_200)).await;
+    refresh_due(&token).await;
     world.simulator.inject(Fault::on("slas", Effect::Hang).flow("token:refresh_token"));
     for _ in 0..3 {
         let answer = tokio::time::timeout(Duration::from_secs(20), world.send(read(&world, &token))).await;

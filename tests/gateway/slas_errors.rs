@@ -1,7 +1,5 @@
 //! The gateway's reactions to SLAS's error responses, in their published form.
 
-use std::time::Duration;
-
 use reqwest::StatusCode;
 use salesforce_simulator::{Effect, Fault};
 
@@ -49,7 +47,7 @@ async fn void_refresh_token_on_behalf_starts_new_session() {
         world.send(request.header("X-On-Behalf-Of", LOGIN))
     };
     assert_eq!(on_behalf().await.status, StatusCode::OK);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&world.forwarded_token("shopper-products.getProducts")).await;
     refuse(&world, VOID);
     let answer = on_behalf().await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
@@ -162,7 +160,7 @@ async fn unknown_on_behalf_refresh_error_keeps_session_and_costs_one_call() {
         world.send(request.header("X-On-Behalf-Of", LOGIN)).await
     };
     assert_eq!(on_behalf(&world).await.status, StatusCode::OK);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    expired(&world.forwarded_token("shopper-products.getProducts")).await;
     refuse_with(&world, 400, UNKNOWN, "token:refresh_token");
     for _ in 0..4 {
         assert_eq!(on_behalf(&world).await.refusal(), (503, "slas_unavailable"));

@@ -120,6 +120,7 @@ async fn idle_connection_may_outlast_head_timeout() {
         let url = format!("http://{}{}", world.gateway.address, products("/793775362380M?siteId=RefArch"));
         let slow = Fault::on("api", Effect::Delay { ms: 2500 }).flow("getProduct").times(1);
         world.simulator.inject(slow);
+        // Longer than `timeouts.client_head`.
         for rest in [0, 2500] {
             tokio::time::sleep(Duration::from_millis(rest)).await;
             let response = client.get(&url).bearer_auth(&token).send().await.unwrap();
@@ -170,6 +171,7 @@ async fn body_below_minimum_rate_is_rejected() {
             tokio::spawn(async move {
                 let _ = pieces.send("{\"a\":\"".into());
                 for _ in 0..count {
+                    // Ten pieces a second: below or above `limits.min_body_rate`.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     // After its response the gateway reads no more.
                     let _ = pieces.send(piece.clone());

@@ -19,7 +19,7 @@ use shopper_gateway::{
 use crate::{
     redis::Redis,
     tls::authority::{Authority, text},
-    world::{eventually, install_cryptography},
+    world::{eventually, install_cryptography, wait_until},
 };
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -634,7 +634,7 @@ async fn token_pointers_last_as_long_as_newest_refresh_token() {
     let mut other = (*session(3)).clone();
     other.expires_at = brief;
     store.insert(Arc::new(other), 1).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(4100)).await;
+    wait_until(brief + 1).await;
     for token in [[1; 32], [2; 32]] {
         assert!(matches!(store.find(&token).await.unwrap(), LookupResult::Session(..)), "also the login's own");
     }

@@ -221,7 +221,7 @@ async fn truncated_response_never_looks_complete() {
             let mut exchange = fixture.api.request().await;
             exchange.write(answer).await;
             if reset {
-                // Otherwise the reset overtakes the response.
+                // A reset discards what the gateway has not read yet, and nothing shows how much it has read.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 exchange.reset();
             } else {
@@ -318,6 +318,7 @@ async fn slow_upload_is_not_limited_by_upstream_timeout() {
         let (pieces, body) = mpsc::unbounded_channel();
         let waiting = spawn_send(fixture.post(&client).body(reqwest::Body::wrap(Pieces(body))));
         let sending = tokio::spawn(async move {
+            // The whole upload takes longer than `timeouts.upstream`.
             for number in 0..8 {
                 pieces.send(format!("piece {number};").into()).unwrap();
                 tokio::time::sleep(Duration::from_millis(300)).await;

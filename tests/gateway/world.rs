@@ -180,6 +180,12 @@ impl World {
         ledger.into_iter().filter(|entry| entry.service == "api" && entry.flow == operation).collect()
     }
 
+    /// The token with which the latest request for an operation was forwarded.
+    pub fn forwarded_token(&self, operation: &str) -> String {
+        let latest = self.forwarded(operation).pop().unwrap();
+        latest.header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned()
+    }
+
     pub async fn metrics(&self) -> String {
         self.client.get(format!("http://{}/metrics", self.gateway.admin)).send().await.unwrap().text().await.unwrap()
     }
@@ -284,12 +290,26 @@ pub async fn eventually_every(interval: Duration, description: &str, mut conditi
 
 /// Waits until a token has expired by its own `exp`.
 pub async fn expired(token: &str) {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    let expires_at = serde_json::from_slice::<Value>(&payload).unwrap()["exp"].as_u64().unwrap();
-    let expires_at = UNIX_EPOCH + Duration::from_secs(expires_at);
-    while let Ok(left) = expires_at.duration_since(SystemTime::now()) {
+    wait_until(claim(token, "exp")).await;
+}
+
+/// Waits until a token is in the last quarter of its lifetime, in which the gateway refreshes it.
+pub async fn refresh_due(token: &str) {
+    let (issued_at, expires_at) = (claim(token, "iat"), claim(token, "exp"));
+    wait_until(expires_at - (expires_at - issued_at) / 4).await;
+}
+
+/// Waits until a time in seconds since 1970.
+pub async fn wait_until(time: u64) {
+    let time = UNIX_EPOCH + Duration::from_secs(time);
+    while let Ok(left) = time.duration_since(SystemTime::now()) {
         tokio::time::sleep(left + Duration::from_millis(1)).await;
     }
+}
+
+fn claim(token: &str, name: &str) -> u64 {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&payload).unwrap()[name].as_u64().unwrap()
 }
 
 /// A change of the configuration: logins at SLAS become sessions.

@@ -101,7 +101,7 @@ impl Drop for Serving {
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it never came to be that {what}");
+        assert!(start.elapsed() < PATIENCE, "never true: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -77,6 +77,7 @@ async fn forward(near: TcpStream, far: TcpStream, fault: Arc<AtomicU8>) {
         let now = fault.load(Ordering::Relaxed);
         let is = |fault: Fault| now == fault as u8;
         let written = if is(Fault::Late) {
+            // Longer than `store.timeout`.
             tokio::time::sleep(Duration::from_secs(1)).await;
             to_near.write_all(answer).await
         } else if is(Fault::Never) {

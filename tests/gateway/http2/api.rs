@@ -150,6 +150,7 @@ async fn relay(
             let frame = [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &last, &[0; 4]].concat();
             to_client.lock().await.write_all(&frame).await.unwrap();
             to_client.lock().await.flush().await.unwrap();
+            // The gateway reads the frame before the end of the connection; nothing shows when it has.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             copying.abort();
             return;
@@ -191,7 +192,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let Ok(mut send) = respond.send_response(response, false) else { return };
     let _ = send.send_data(text.into(), !breaks_off);
     if breaks_off {
-        // The first bytes are sent before the stream ends.
+        // The first bytes are sent before the stream ends; nothing shows when they are.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         send.send_reset(Reason::INTERNAL_ERROR);
     }

@@ -40,6 +40,7 @@ async fn gateway_started_during_outage_is_ready_soon_after_recovery() {
         while start.elapsed() < OUTAGE {
             assert_eq!(issuers.present(&gateway, &token).await, UNAVAILABLE, "{kind}");
             assert!(!issuers.is_ready(&gateway).await, "{kind}");
+            // Two requests a second, by far fewer than the fetches they could cause.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         assert!(issuers.fetches() <= 12, "{kind}: {} fetches", issuers.fetches());
@@ -65,6 +66,7 @@ async fn gateway_is_ready_soon_after_issuer_accepts_connections() {
         crate::world::install_cryptography();
         Gateway::start(&format!("http://{place}"), |_| {}).await
     };
+    // The gateway's attempts fail at the operating system, so no ledger shows them.
     tokio::time::sleep(OUTAGE).await;
     let issuers = Issuers::start_at(&place.to_string()).await;
     let back = Instant::now();
@@ -129,6 +131,7 @@ async fn jwks_fetch_limit_is_shared_by_gateways() {
     for _ in 0..6 {
         gateways.push(issuers.start_gateway(|config| in_redis(config, &redis.url())).await);
     }
+    // The period whose fetches are counted.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let (fetches, most) = (issuers.fetches(), 11 + start.elapsed().as_secs() / 6);
     assert!(fetches >= 10 && fetches as u64 <= most, "{fetches} fetches by six gateways, at most {most} are allowed");
@@ -141,6 +144,7 @@ async fn jwks_fetches_without_store_are_limited_per_gateway() {
     redis.kill();
     issuers.simulator.inject(Fault::on("slas", status(500)).flow("jwks"));
     let gateway = issuers.start_gateway(|config| in_redis(config, &redis.url())).await;
+    // The period whose fetches are counted.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(issuers.fetches(), 2);
     issuers.simulator.clear_faults();

@@ -40,6 +40,7 @@ async fn fifty_made_up_key_ids_cause_one_fetch() {
         assert!([INVALID, UNAVAILABLE].contains(&answer), "{answer:?}");
     }
     assert_eq!(issuers.fetches(), 1);
+    // The reserve needs an issue time after the second of the last fetch.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let at_once = (0..50).map(|number| {
         let token = issuers.shopper_with_kid(&slas_like_kid(number));
@@ -78,6 +79,7 @@ async fn key_rotation_is_found_by_login_after_made_up_key_ids_used_the_limit() {
     let issuers = Issuers::start().await;
     let gateway = issuers.start_ready_gateway(|_| {}).await;
     issuers.present(&gateway, &issuers.shopper_with_kid(&slas_like_kid(0))).await;
+    // The reserve needs an issue time after the second of the last fetch.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     for number in 1..20 {
         issuers.present(&gateway, &issuers.shopper_with_kid(&slas_like_kid(number))).await;

@@ -97,6 +97,7 @@ impl Simulation<'_> {
         let (gateway, delay) = (self.gateway(), Duration::from_millis(self.random.below(40) as u64));
         let Some(login) = shopper.login.as_mut().filter(|_| self.registers) else { return };
         let Some(refresh) = login.refresh.clone() else { return };
+        // The delays spread revocations and logouts over the duration of a refresh.
         let revocation = async {
             tokio::time::sleep(delay).await;
             self.fleet.revoke(gateway, &refresh, PRIVATE_SECRET).await

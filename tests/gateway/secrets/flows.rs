@@ -36,7 +36,7 @@ fn guest(driver: &Driver, client: &str) -> RequestBuilder {
     driver.post(&login_target(client)).body(r#"{"type":"guest"}"#)
 }
 
-/// A shopper's password login, after the login window: SLAS accepts one a second.
+/// A shopper's password login, after the login window: SLAS accepts one of a shopper in a second.
 async fn credentials(driver: &Driver, client: &str, password: &str) -> RequestBuilder {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     driver.post(&login_target(client)).basic_auth(LOGIN, Some(password)).body(r#"{"type":"credentials"}"#)
