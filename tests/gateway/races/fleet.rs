@@ -1,8 +1,10 @@
 //! Gateways in this process, with one simulated Salesforce, and with or without Redis.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use reqwest::{Client, Method, redirect::Policy};
+use reqwest::{Client, Method, RequestBuilder, Response, redirect::Policy};
 use salesforce_simulator::{Effect, Fault, Seed, Simulator};
 use serde_json::Value;
 
@@ -87,6 +89,19 @@ impl Fleet {
         gateway
     }
 
+    /// Sends a request, and repeats it if the gateway had no permit for a SLAS call. The gateway waits half a second for permits
+    /// from the store. On a busy machine Redis can take longer, and the client gets 429. Nothing has been sent to SLAS then.
+    async fn send(&self, request: RequestBuilder) -> Response {
+        for _ in 0..20 {
+            let answer = request.try_clone().unwrap().send().await.unwrap();
+            if answer.headers().get("x-shopper-gateway-error").is_none_or(|code| code != "slas_rate_limited") {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the gateway never gets permits for SLAS calls");
+    }
+
     fn url(&self, gateway: usize, target: &str) -> String {
         format!("http://{}{target}", self.gateways[gateway].address)
     }
@@ -100,7 +115,7 @@ impl Fleet {
     /// A guest by the deprecated login.
     pub async fn log_in(&self, gateway: usize) -> String {
         let url = self.url(gateway, &login_target(PUBLIC_CLIENT));
-        let answer = self.client.post(url).body(r#"{"type":"guest"}"#).send().await.unwrap();
+        let answer = self.send(self.client.post(url).body(r#"{"type":"guest"}"#)).await;
         assert_eq!(answer.status(), 200);
         bearer(&answer).unwrap()
     }
@@ -108,7 +123,7 @@ impl Fleet {
     /// The deprecated refresh; `None` if it was refused.
     pub async fn refresh(&self, gateway: usize, token: &str) -> Option<String> {
         let url = self.url(gateway, &login_target(PUBLIC_CLIENT));
-        let answer = self.client.post(url).bearer_auth(token).body(r#"{"type":"refresh"}"#).send().await.unwrap();
+        let answer = self.send(self.client.post(url).bearer_auth(token).body(r#"{"type":"refresh"}"#)).await;
         let status = answer.status().as_u16();
         assert!(matches!(status, 200 | 401), "{status}: {}", answer.text().await.unwrap());
         (status == 200).then(|| bearer(&answer).unwrap())
@@ -117,7 +132,7 @@ impl Fleet {
     /// The deprecated logout.
     pub async fn log_out(&self, gateway: usize, token: &str) -> u16 {
         let url = self.url(gateway, &customers("/customers/actions/logout?siteId=RefArch"));
-        self.client.request(Method::DELETE, url).bearer_auth(token).send().await.unwrap().status().as_u16()
+        self.send(self.client.request(Method::DELETE, url).bearer_auth(token)).await.status().as_u16()
     }
 
     /// A registered shopper's login at SLAS through a gateway, optionally with an existing USID.
@@ -130,7 +145,7 @@ impl Fleet {
         form.push(("code_challenge", challenge.as_str()));
         form.extend(goes_on);
         let url = self.url(gateway, &slas("login"));
-        let redirect = self.client.post(url).basic_auth(LOGIN, Some(PASSWORD)).form(&form).send().await.unwrap();
+        let redirect = self.send(self.client.post(url).basic_auth(LOGIN, Some(PASSWORD)).form(&form)).await;
         let location = redirect.headers()["location"].to_str().unwrap();
         let code = location.split(['?', '&']).find_map(|pair| pair.strip_prefix("code=")).unwrap().to_owned();
         let mut form = named.to_vec();
@@ -154,7 +169,7 @@ impl Fleet {
     pub async fn refresh_at_slas_as(&self, gateway: usize, refresh: &str, secret: &str) -> u16 {
         let form = [("grant_type", "refresh_token"), ("channel_id", "RefArch"), ("refresh_token", refresh)];
         let request = self.client.post(self.url(gateway, &slas("token"))).basic_auth(PRIVATE_CLIENT, Some(secret));
-        request.form(&form).send().await.unwrap().status().as_u16()
+        self.send(request.form(&form)).await.status().as_u16()
     }
 
     /// A guest's login at SLAS through a gateway, optionally with an existing USID.
@@ -168,13 +183,13 @@ impl Fleet {
     /// SLAS's revocation of a refresh token through a gateway.
     pub async fn revoke(&self, gateway: usize, refresh: &str, secret: &str) -> u16 {
         let request = self.client.post(self.url(gateway, &slas("revoke"))).basic_auth(PRIVATE_CLIENT, Some(secret));
-        request.form(&[("token", refresh)]).send().await.unwrap().status().as_u16()
+        self.send(request.form(&[("token", refresh)])).await.status().as_u16()
     }
 
     async fn tokens(&self, gateway: usize, form: &[(&str, &str)]) -> Option<Tokens> {
-        let answer = self.client.post(self.url(gateway, &slas("token"))).form(form).send().await.unwrap();
+        let answer = self.send(self.client.post(self.url(gateway, &slas("token"))).form(form)).await;
         let status = answer.status().as_u16();
-        assert!(matches!(status, 200 | 400 | 401), "{status}");
+        assert!(matches!(status, 200 | 400 | 401), "{status}: {:?}", answer.headers().get("x-shopper-gateway-error"));
         let document: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
         let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
         (status == 200).then(|| Tokens {
@@ -189,7 +204,7 @@ impl Fleet {
         let mut query = vec![("client_id", PRIVATE_CLIENT), ("channel_id", "RefArch"), ("refresh_token", refresh)];
         query.extend(hint.map(|hint| ("hint", hint)));
         let request = self.client.get(self.url(gateway, &slas("logout"))).query(&query).bearer_auth(access);
-        request.send().await.unwrap().status().as_u16()
+        self.send(request).await.status().as_u16()
     }
 }
 
@@ -204,7 +219,7 @@ fn slas(rest: &str) -> String {
     format!("/shopper/auth/v1/organizations/{ORGANIZATION}/oauth2/{rest}")
 }
 
-fn bearer(answer: &reqwest::Response) -> Option<String> {
+fn bearer(answer: &Response) -> Option<String> {
     let value = answer.headers().get("authorization")?.to_str().unwrap();
     Some(value.strip_prefix("Bearer ").unwrap().to_owned())
 }
