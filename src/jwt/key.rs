@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_rfc_signature_verifies() {
+    fn altered_signature_or_text_does_not_verify() {
         let key = key(X, Y, "P-256").unwrap();
         assert!(key.verifies(&SigningInput::new(SIGNED.as_bytes()), SIGNATURE));
         assert!(!key.verifies(&SigningInput::new(&SIGNED.as_bytes()[1..]), SIGNATURE));

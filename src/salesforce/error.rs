@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_rejections_are_final() {
+    fn response_other_than_4xx_rejection_is_not_final() {
         let rejected =
             SalesforceError::from_response(&response(400, r#"{"error":"invalid_grant","error_description":"secret"}"#));
         assert_eq!(rejected.to_string(), "rejected with 400 Bad Request invalid_grant");

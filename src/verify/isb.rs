@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics(text in ".{0,300}") {
+        fn isb_of_arbitrary_text_causes_no_panic(text in ".{0,300}") {
             let _ = text.parse::<Isb>();
         }
 

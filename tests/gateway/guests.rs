@@ -119,7 +119,7 @@ async fn continued_guest_keeps_basket_at_two_gateways() {
 }
 
 #[tokio::test]
-async fn usid_header_is_validated() {
+async fn invalid_or_misplaced_usid_header_is_rejected() {
     let world = World::with(|config| {
         config["callers"].as_array_mut().unwrap()[0]["may"] =
             toml::Value::Array(vec!["on_behalf".into(), "create_shoppers".into()]);

@@ -198,7 +198,7 @@ async fn half_closed_connection_still_gets_responses() {
 
 /// The connection does what its response announces: it accepts another request, or it ends without a reset.
 #[tokio::test]
-async fn connection_header_of_response_is_true() {
+async fn connection_header_of_response_says_whether_gateway_closes() {
     let fixture = Fixture::start().await;
     let post = fixture.head("POST", "1.1");
     let without = post.replace(&fixture.token, "x.y.z");

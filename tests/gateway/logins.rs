@@ -142,7 +142,7 @@ async fn concurrent_refreshes_of_one_token_are_one_at_slas() {
 }
 
 #[tokio::test]
-async fn refresh_requires_session_of_gateway() {
+async fn refresh_without_session_of_gateway_is_rejected() {
     let world = World::start().await;
     let minted = world.mint(|_| {});
     let answer =

@@ -74,7 +74,7 @@ async fn reload_names_keys_that_need_restart() {
 }
 
 #[tokio::test]
-async fn invalid_configuration_changes_nothing() {
+async fn reload_of_invalid_configuration_changes_nothing() {
     let mut world = World::start().await;
     let token = world.guest(PUBLIC_CLIENT).await.token();
     let refused = world.gateway.reload(|config| {

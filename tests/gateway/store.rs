@@ -430,7 +430,7 @@ async fn concurrent_refresh_and_revocation_leave_no_session() {
 }
 
 #[tokio::test]
-async fn latest_use_is_kept() {
+async fn session_touched_with_earlier_time_keeps_latest_use() {
     with_each_store(async |store| {
         let session = session(1);
         store.insert(Arc::clone(&session), 10).await.unwrap();

@@ -103,7 +103,7 @@ impl Body for Pieces {
 }
 
 #[tokio::test]
-async fn response_is_streamed() {
+async fn response_reaches_client_before_api_has_finished_it() {
     let mut fixture = Fixture::start("").await;
     let piece = "a".repeat(BUFFERED_BYTES);
     let framings = [
@@ -135,7 +135,7 @@ async fn response_is_streamed() {
 }
 
 #[tokio::test]
-async fn request_body_is_streamed() {
+async fn request_body_reaches_api_before_client_has_finished_it() {
     let mut fixture = Fixture::start("").await;
     for client in callers() {
         let (pieces, body) = mpsc::unbounded_channel();

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn core_dumps_disabled_for_files_and_pipes() {
+    fn core_dumps_are_disabled_for_files_and_pipes() {
         disable().unwrap();
         assert_eq!(getrlimit(Resource::Core), Rlimit { current: Some(0), maximum: Some(0) });
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn url_forms_are_parsed() {
+    fn redis_url_in_each_form_is_parsed() {
         let one = parse("redis://127.0.0.1:6379/3").unwrap();
         assert_eq!((one.servers, one.database, one.tls), (Servers::One(tcp("127.0.0.1", 6379)), 3, false));
         let one = parse("rediss://user:p%40ss@redis.internal").unwrap();

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operation_names_are_checked() {
+    fn operation_name_without_two_valid_parts_is_rejected() {
         for name in ["loyalty.getPoints", "shopper-baskets-v2.createBasket", "a.b_c-D"] {
             assert!(is_operation_name(name), "{name}");
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn path_templates_are_checked() {
+    fn path_template_that_is_ambiguous_or_below_slas_is_rejected() {
         assert_eq!(path_error("/custom/loyalty/v1/organizations/{organizationId}/points/{id}"), None);
         assert_eq!(path_error("/{organizationId}"), None);
         for path in [

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_most_requests_is_a_flood() {
+    fn cancelling_of_most_requests_is_a_flood() {
         let begun = |stream| frame_of(HEADERS, END_HEADERS, 30, stream);
         let mut frames = connected();
         let floods = (1..=1000).find(|number| {
