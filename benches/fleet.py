@@ -59,7 +59,7 @@ def wait_for(port, path="/readyz"):
 
 
 class Redis:
-    """Redis' own words, by its command-line client."""
+    """Redis, queried with its command-line client."""
 
     def __init__(self, port):
         self.port = port
@@ -75,8 +75,8 @@ class Redis:
     def calls(self):
         stats = self.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): int(value.split(",")[0].split("=")[1]) for name, value in stats.items()}
-        # The news of logouts are read by the clock, whatever is asked; they are reckoned by themselves.
-        own = ("xread", "info", "config|resetstat", "hello", "client|setinfo", "ping", "select", "script|load", "command|docs")
+        # The stream of logouts is read at an interval, whatever the requests, and is calculated separately.
+        own = ("xrange", "info", "config|resetstat", "hello", "client|setinfo", "ping", "select", "script|load", "command|docs")
         return collections.Counter({name: count for name, count in calls.items() if name not in own})
 
     def memory(self):
@@ -130,7 +130,7 @@ redirect_uri = "http://localhost:3000/callback"
 
 
 def step(redis, count, what, act):
-    """The commands that Redis was sent for each of `count` times `what`."""
+    """The commands that Redis received for each of `count` repetitions of `what`."""
     redis.run("CONFIG", "RESETSTAT")
     act()
     calls = redis.calls()
@@ -180,17 +180,17 @@ def measure(options, redis, simulator, gateways):
     control.request("PATCH", "/__simulator/behaviour", json.dumps({"shopper_token_seconds": LIFE, "slas_requests_per_minute": 1_000_000}),
                     {"Content-Type": "application/json"})
     control.getresponse().read()
-    # So that whatever exists once is there already.
+    # Entries that exist once are created before the measurement.
     log_in()
     tokens.clear()
     before = redis.memory()
     print("| what | commands to Redis | which |\n|---|---|---|")
     login = step(redis, count, "a guest logs in", log_in)
     bytes_each = (redis.memory() - before) / count
-    step(redis, count, "a request at the gateway that knows the session", lambda: go_on(first))
+    step(redis, count, "a request at the gateway that has the session", lambda: go_on(first))
     move = step(redis, count, "the first request at another gateway", lambda: go_on(second))
     time.sleep(LIFE)
-    renewal = step(redis, count, "a request whose token has ended: it is renewed", lambda: go_on(second))
+    renewal = step(redis, count, "a request with an expired token, and its refresh", lambda: go_on(second))
     print(f"\nmemory: {bytes_each:.0f} bytes of Redis for a session with its tokens, and its share of the tables of keys\n")
 
     copies = options.sessions * bytes_each / 1e9
@@ -199,17 +199,17 @@ def measure(options, redis, simulator, gateways):
     moves = options.active / (10 * 60)
     told = options.active / 60
     operations = renewals * renewal + logins * login + moves * move + told * TELLING
-    print(f"Reckoned for {options.sessions:,} sessions, {options.replicas} replicas, {options.active:,} shoppers on the site:\n")
+    print(f"Calculated for {options.sessions:,} sessions, {options.replicas} replicas, {options.active:,} shoppers on the site:\n")
     print("| what | figure | how |\n|---|---|---|")
     print(f"| memory | {copies:.0f} GB, {2 * copies:.0f} GB with one copy of each shard | {bytes_each:.0f} bytes each |")
-    print(f"| logins | {logins:,.0f}/s | each shopper on the site once in 30 minutes |")
-    print(f"| renewals | {renewals:,.0f}/s | each once in 25 minutes: 30 less the 5 of `refresh_ahead` |")
-    print(f"| moves to a gateway that does not know the session | {moves:,.0f}/s | each once in 10 minutes |")
-    print(f"| uses that Redis is told of | {told:,.0f}/s | each shopper's once a minute: a script of {TELLING} commands |")
-    print(f"| operations | {operations:,.0f}/s | the sums of the above |")
-    print(f"| locks | {renewals:,.0f}/s, {renewals * 0.2:,.0f} held at a time | one a renewal, for as long as SLAS takes (200 ms) |")
-    print(f"| shards at 25 GB and 50,000 operations/s | {max(-(-copies // 25), -(-operations // 50_000)):.0f} | whichever needs more |")
-    print(f"| news of logouts | {options.replicas / 0.3:,.0f} reads/s of one stream | each replica asks each 300 ms |")
+    print(f"| logins | {logins:,.0f}/s | each shopper once in 30 minutes |")
+    print(f"| refreshes | {renewals:,.0f}/s | each shopper once in 25 minutes: 30 less the 5 of `sessions.refresh_ahead` |")
+    print(f"| first requests at a gateway that does not have the session | {moves:,.0f}/s | each shopper once in 10 minutes |")
+    print(f"| recorded uses of sessions | {told:,.0f}/s | one a minute for each shopper: a script of {TELLING} commands |")
+    print(f"| operations | {operations:,.0f}/s | the sum of the above |")
+    print(f"| locks | {renewals:,.0f}/s, {renewals * 0.2:,.0f} held at a time | one for each refresh, for as long as SLAS takes (200 ms) |")
+    print(f"| shards at 25 GB and 50,000 operations/s | {max(-(-copies // 25), -(-operations // 50_000)):.0f} | the larger of the two numbers |")
+    print(f"| reads of the stream of logouts | {options.replicas / 0.3:,.0f}/s | one by each replica every 300 ms |")
 
 
 if __name__ == "__main__":

@@ -84,10 +84,10 @@ fn header_edits(criterion: &mut Criterion) {
 fn verification(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
     let seen = bench.mint();
     runtime.block_on(bench.verify(&seen));
-    criterion.bench_function("verification, token seen before", |bencher| {
+    criterion.bench_function("verification, cached token", |bencher| {
         bencher.iter(|| runtime.block_on(async { black_box(bench.verify(black_box(&seen)).await) }));
     });
-    criterion.bench_function("verification, token never seen", |bencher| {
+    criterion.bench_function("verification, new token", |bencher| {
         bencher.iter_batched(
             || bench.mint(),
             |token| runtime.block_on(async { black_box(bench.verify(&token).await) }),
@@ -105,7 +105,7 @@ fn resolve(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
         bench.sessions.begin(&site, &held, &answer("refresh")).await;
         (plain, held)
     });
-    for (name, token) in [("resolve, plain verified token", plain), ("resolve, session known and fresh", held)] {
+    for (name, token) in [("resolve, token without session", plain), ("resolve, cached session", held)] {
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {
                 runtime.block_on(async { black_box(bench.sessions.resolve(black_box(&token)).await.is_ok()) })
@@ -118,7 +118,7 @@ fn resolve(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
 fn trusted_systems(criterion: &mut Criterion, runtime: &Runtime, bench: &Parts) {
     let token = bench.simulator.mint_account_manager_token(CALLER, &["sfcc.orders"], "zzrf_001", 3600);
     let tenant = bench.organization.tenant();
-    criterion.bench_function("system token, seen before", |bencher| {
+    criterion.bench_function("system token, cached", |bencher| {
         bencher.iter(|| {
             runtime.block_on(async {
                 black_box(

@@ -98,11 +98,11 @@ fn sessions(runtime: &Runtime, bench: &Parts) {
     }
 }
 
-/// The verdict over a token among so many in turn, and the memory that a remembered one takes. Beyond what is remembered,
-/// a token is verified again.
+/// The verification of a token out of many in rotation, and the memory that a cached one takes. A token that the cache does not
+/// hold is verified again.
 fn tokens(runtime: &Runtime, bench: &Parts) {
     println!(
-        "\n| tokens in turn | one thread, ns | two threads, ns each | remembered | bytes each |\n|---|---|---|---|---|"
+        "\n| tokens in rotation | one thread, ns | two threads, ns each | cached | bytes each |\n|---|---|---|---|---|"
     );
     let mut tokens = Vec::new();
     for count in COUNTS {
@@ -124,9 +124,9 @@ fn tokens(runtime: &Runtime, bench: &Parts) {
             let (one, other) = (scope.spawn(run), scope.spawn(run));
             (one.join().unwrap() + other.join().unwrap()) / 2
         });
-        let remembered = bench.verifier.cached_tokens();
+        let cached = bench.verifier.cached_tokens();
         let bytes = if count == 100_000 { taken.to_string() } else { "–".to_owned() };
-        println!("| {count} | {} | {} | {remembered} | {bytes} |", one.as_nanos(), two.as_nanos());
+        println!("| {count} | {} | {} | {cached} | {bytes} |", one.as_nanos(), two.as_nanos());
     }
 }
 

@@ -103,8 +103,8 @@ async fn measure(journey: Journey) -> Result<u64, Box<dyn Error>> {
     Ok(long.saturating_sub(short) / MORE as u64)
 }
 
-/// Instructions of a whole life with so many requests over one connection. One that does not come to life, because somebody
-/// took its port meanwhile, is tried once more.
+/// Instructions of a whole run with this number of requests over one connection. A run that fails to start, because another
+/// program took its port, is repeated once.
 async fn run(journey: Journey, count: usize) -> Result<u64, Box<dyn Error>> {
     match live(journey, count).await {
         Ok(instructions) => Ok(instructions),

@@ -82,7 +82,7 @@ async fn compare() -> Result<(), Box<dyn Error>> {
     let names: Vec<_> = all.iter().map(|row| (row.name, row.tokens)).collect();
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut summary = table::sum_up(&names, &measured, date, machine::describe());
-    eprintln!("Connections that rest");
+    eprintln!("Idle connections");
     drop(all);
     drop(stage);
     summary.idle = idle::measure().await?;

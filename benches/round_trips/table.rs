@@ -118,11 +118,11 @@ impl Summary {
                 row.failed
             );
         }
-        text += "\n| connections that rest | KB each |\n|---|---|\n";
+        text += "\n| idle connections | KB each |\n|---|---|\n";
         for idle in &self.idle {
             let _ = writeln!(text, "| {} to `{}` | {:.1} |", idle.connections, idle.name, idle.kb_per_connection);
         }
-        text += "\n| a piece by itself | ns |\n|---|---|\n";
+        text += "\n| single operation | ns |\n|---|---|\n";
         if let Some(took) = self.es256_us {
             let _ = writeln!(text, "| one ES256 verification, aws-lc-rs alone | {:.0} |", took * 1e3);
         }
