@@ -1,12 +1,10 @@
-"""The fenced blocks of a page of documentation, and running its commands as a reader would: in one shell, from top to bottom.
+"""Runs the commands of a page of documentation as a reader would: in one shell, from top to bottom.
 
-Every `sh` block is commands, and all of them are run. What is special about a block stands in a comment right above it, which
-a rendered page does not show:
+Every `sh` block contains commands, and all of them are run. A comment right above a block, which a rendered page does not
+show, changes that:
 
-    <!-- output -->             no commands, but all that the commands before printed; `…` stands for anything
+    <!-- output -->             no commands, but the output of the commands before; `…` matches anything
     <!-- elsewhere: reason -->  commands that cannot run in a test: only their syntax and what they name are checked
-
-Refuses to know what a page is about.
 """
 
 import dataclasses
@@ -17,17 +15,17 @@ import running
 
 FENCE = re.compile(r"(?:^<!-- ?([^\n]*?) ?-->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ["bash", "--noprofile", "--norc"]
-# Between the outputs of blocks; no command prints it.
+# Separates the outputs of blocks; no command prints it.
 MARK = "\x1e"
-# Folders of this repository that commands name files in.
+# Files of this repository in a command.
 NAMED = re.compile(r"(?<![\w./-])(?:config|deploy|docs|simulator|tests)/[\w./-]*\w")
-# Seconds that a page may take at most.
+# Time limit of a page, in seconds.
 LIMIT = 300
 
 
 @dataclasses.dataclass
 class Block:
-    """A block of a page: what it is for, its text, and the line where it begins."""
+    """A block of a page: its kind, its text, and the line where it begins."""
 
     kind: str
     text: str
@@ -35,7 +33,7 @@ class Block:
 
 
 def blocks(page):
-    """The commands of a page, what they print, and commands that are only looked at."""
+    """The blocks of a page: commands, their output, and commands that are only checked."""
     for found in FENCE.finditer(page):
         comment, language, text = found.group(1) or "", found.group(2), found.group(3)
         line = page.count("\n", 0, found.start(3)) + 1
@@ -49,7 +47,7 @@ def blocks(page):
 
 
 def look_at(block):
-    """Whether commands that are not run could be: their syntax, the files they name, the targets of make."""
+    """Checks commands that are not run: their syntax, the files that they name, the targets of make."""
     running.tool(*SHELL, "-n", "-c", block.text)
     for name in NAMED.findall(block.text):
         assert (running.ROOT / name).exists(), f"line {block.line}: there is no {name}"
@@ -59,14 +57,14 @@ def look_at(block):
 
 
 def at(addresses, text):
-    """The text with the addresses where the programs really are."""
+    """The text with the actual addresses of the programs."""
     for documented, actual in addresses.items():
         text = text.replace(documented, actual)
     return text
 
 
 def run(page, folder, addresses, path):
-    """Runs a page in a folder, with other addresses than it names and this PATH; returns how many blocks ran."""
+    """Runs a page in a folder, with these addresses in place of its own and this PATH. Returns the number of blocks that ran."""
     commands, expected = [], {}
     for block in blocks(at(addresses, page)):
         if block.kind == "run":
@@ -92,7 +90,7 @@ def run(page, folder, addresses, path):
 
 
 def fits(shown, output):
-    """Whether an output is what a page shows: line by line, `…` for anything in a line, alone for any lines."""
+    """Whether an output matches a page, line by line: `…` matches anything in a line, and alone any lines."""
     def pattern(line):
         return r"(?:.*\n)*?" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + r"\n"
 

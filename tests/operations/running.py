@@ -1,7 +1,6 @@
-"""Runs real programs for these tests: the gateway and the simulator as built, and other people's tools.
+"""Runs real programs for these tests: the built gateway and simulator, and third-party tools.
 
-Owns where binaries are, free ports, waiting with a limit, and that everything ends. Refuses to know what a test
-checks. Loopback only.
+Binaries, free ports, waits with a limit, and the end of every process. Loopback only.
 """
 
 import contextlib
@@ -24,12 +23,12 @@ DEPLOY = ROOT / "deploy"
 BINARIES = pathlib.Path(os.environ.get("BINARIES", ROOT / "target" / "debug"))
 ORGANIZATION = "f_ecom_zzrf_001"
 PUBLIC_CLIENT = "11111111-1111-4111-8111-111111111111"
-# Longest wait for anything that should come at once; generous, for a busy machine.
+# Maximum wait for a condition, in seconds; generous, for a busy machine.
 PATIENCE = 60.0
 
 
 def eventually(what, attempt, patience=PATIENCE):
-    """The first true value of `attempt`, or a failure that says what never came."""
+    """Polls `attempt`, and returns its first true value."""
     end = time.monotonic() + patience
     last = None
     while time.monotonic() < end:
@@ -39,7 +38,7 @@ def eventually(what, attempt, patience=PATIENCE):
         except (OSError, urllib.error.URLError) as error:
             last = error
         time.sleep(0.1)
-    raise AssertionError(f"it never came to be that {what}; last: {last}")
+    raise AssertionError(f"never true: {what}; last error: {last}")
 
 
 def free_port():
@@ -49,7 +48,7 @@ def free_port():
 
 
 def tool(*arguments, **options):
-    """Runs a tool to its end; a failure shows what it said."""
+    """Runs a tool to its end. A failure shows its output."""
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, **options)
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -73,7 +72,7 @@ class Program:
             self.output.append(line)
 
     def said(self, pattern):
-        """The first match of `pattern` in what it prints, waiting for it."""
+        """Waits for the first match of `pattern` in its output."""
         def found():
             ended = self.process.poll() is not None
             match = re.search(pattern, "".join(self.output))
@@ -83,7 +82,7 @@ class Program:
         return eventually(f"{self.process.args[0]} says {pattern}", found)
 
     def end(self):
-        """SIGTERM, and the exit code."""
+        """Sends SIGTERM, and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -103,7 +102,7 @@ class Program:
 
 
 class Client:
-    """HTTP with one certificate authority, or none; a status is never an exception."""
+    """An HTTP client with one certificate authority, or none. No status raises an exception."""
 
     def __init__(self, authority=None):
         context = ssl.create_default_context(cafile=authority) if authority else None
@@ -113,7 +112,7 @@ class Client:
         self.opener = urllib.request.build_opener(*handlers)
 
     def send(self, method, url, body=None, headers=None):
-        """(status, header fields, body)"""
+        """Returns (status, header fields, body)."""
         data = body.encode() if isinstance(body, str) else body
         request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
         try:
@@ -131,7 +130,7 @@ class Client:
 
 @contextlib.contextmanager
 def simulator():
-    """A simulated Salesforce; gives its URL."""
+    """Runs a simulated Salesforce, and yields its URL."""
     with Program(BINARIES / "salesforce-simulator", "--listen", "127.0.0.1:0") as program:
         yield program.said(r"Salesforce simulator on (http://\S+)").group(1)
 

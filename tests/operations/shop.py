@@ -1,7 +1,7 @@
-"""What callers do, for the metrics: every kind of request whose figures the dashboard shows, over and over.
+"""Load for the metrics: repeats every kind of request whose figures the dashboard shows.
 
-Owns the calls and what must happen to them. Provokes what is rare: refusals, sessions that are renewed, exchanges and
-requests that fail.
+Checks the outcome of each request. Also causes the rare cases: rejections, refreshed sessions, failed token requests and failed
+requests.
 """
 
 import base64
@@ -24,7 +24,7 @@ def basic(credentials):
 
 SHOPPER = basic("shopper@example.com:Passw0rd!shopper")
 CALLER = basic("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb:caller-secret")
-# Seconds that a token lives which shall be renewed.
+# Lifetime of a token that is to be refreshed, in seconds.
 SHORT_LIFE = 2
 
 
@@ -54,7 +54,7 @@ class Shop:
             self.failure = error
 
     def once(self):
-        """One of each."""
+        """One request of each kind."""
         self.renewed()
         token = self.guest()
         for _ in range(3):
@@ -64,7 +64,7 @@ class Shop:
         self.stranger()
         self.expect(401, "GET", PRODUCTS, bearer="no.token.atall")
         self.expect(200, "GET", ORDERS, bearer=self.system_token())
-        # The same caller by its Basic credentials, for itself and for a shopper: tokens that the gateway gets.
+        # The same caller with Basic credentials, as itself and on behalf of a shopper: the gateway obtains the tokens.
         self.expect(200, "GET", ORDERS, headers={"Authorization": CALLER})
         self.expect(200, "GET", PRODUCTS, headers={"Authorization": CALLER, "X-On-Behalf-Of": "second@example.com"})
         self.control("POST", "faults", fault("api", "shopper-products.getProducts", 500))
@@ -73,7 +73,7 @@ class Shop:
         self.expect(503, "POST", LOGIN, body='{"type":"guest"}')
 
     def renewed(self):
-        """A session whose token has ended is used, and so renewed; then another begins to age."""
+        """Uses a session whose token has expired, so that it is refreshed. Then another token begins to age."""
         token, born = self.aging
         if time.monotonic() - born < SHORT_LIFE + 0.5:
             return
@@ -91,13 +91,13 @@ class Shop:
         self.expect(200, "POST", LOGIN, body='{"type":"credentials"}', headers={"Authorization": SHOPPER})
 
     def stranger(self):
-        """Somebody who speaks no TLS, and is cut off."""
+        """A client without TLS, whose connection is closed."""
         address = urllib.parse.urlsplit(self.gateway)
         with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
 
     def system_token(self):
-        """The token of the demo's caller, by the simulator's own hand."""
+        """A token of the demo's caller, signed by the simulator."""
         status, _, body = self.client.send(
             "POST", f"{self.simulator}/dwsso/oauth2/access_token",
             "grant_type=client_credentials&scope=SALESFORCE_COMMERCE_API:zzrf_001%20sfcc.orders",

@@ -1,7 +1,7 @@
 """The dashboard and the rules against a real Prometheus that scrapes a real gateway under load.
 
-Each query of deploy/grafana/dashboard.json, variables and annotations included, must return numbers: a metric that was
-renamed, or a label that nobody sets, shows here and not in the night when it is needed.
+Each query of deploy/grafana/dashboard.json, variables and annotations included, must return numbers. So a
+renamed metric, or a label that is never set, fails this test.
 """
 
 import json
@@ -20,7 +20,7 @@ import shop
 
 DASHBOARD = json.loads((running.DEPLOY / "grafana" / "dashboard.json").read_text())
 RULES = (running.DEPLOY / "prometheus" / "shopper-gateway.rules.yaml").read_text()
-# What the rules name and no gateway of this version says yet; a name leaves this list with its first appearance.
+# Metrics that the rules name and this version does not have. A metric leaves this list when it is added.
 NOT_SAID_YET = set()
 VARIABLES = {
     "$job": "shopper-gateway", "$instance": ".*", "$tenant": ".*", "$__rate_interval": "15s", "$__range": "1m",
@@ -28,12 +28,12 @@ VARIABLES = {
 
 
 def queries():
-    """(title of the panel, expression) of every query."""
+    """Yields (title of the panel, expression) of every query."""
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"]
     for annotation in DASHBOARD["annotations"]["list"]:
-        # It marks a change, and most of the time there is none: what is asked is whether its metric is there.
+        # A marker of changes usually returns nothing, so the test checks that its metric exists.
         yield annotation["name"], re.sub(r" > 0$", "", annotation["expr"])
 
 
@@ -44,7 +44,7 @@ def filled_in(expression):
 
 
 class Dashboard(unittest.TestCase):
-    """One world for all: simulator, gateway with TLS, Prometheus, and callers all the time."""
+    """One set-up for all tests: simulator, gateway with TLS, Prometheus, and constant load."""
 
     @classmethod
     def setUpClass(cls):
@@ -78,7 +78,7 @@ class Dashboard(unittest.TestCase):
         return answer["data"]
 
     def numbers(self, expression):
-        """How many numbers a query returns now."""
+        """The number of samples with a value that a query returns now."""
         samples = self.ask("query", query=expression)["result"]
         return sum(1 for sample in samples if not math.isnan(float(sample["value"][1])))
 
@@ -115,7 +115,7 @@ class Dashboard(unittest.TestCase):
             rules = [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
             return all(rule["health"] == "ok" for rule in rules)
         running.eventually("every rule was evaluated", evaluated)
-        # What stands behind a colon is recorded by the rules themselves.
+        # The rules themselves record the names with a colon.
         named = set(re.findall(r"(?<!:)\bshopper_gateway_[a-z0-9_]+", re.sub(r"#.*", "", RULES)))
         known = set(self.ask("label/__name__/values"))
         self.assertGreater(len(named), 10)
@@ -147,7 +147,7 @@ class prometheus:
         job["static_configs"] = [{"targets": [self.target]}]
         config["scrape_configs"] = [job]
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        # 30 s between two evaluations would be long here.
+        # An interval of 30 s would make the tests slow.
         (self.folder / "shopper-gateway.rules.yaml").write_text(re.sub(r"interval: 30s", "interval: 1s", RULES))
         url = f"http://127.0.0.1:{running.free_port()}"
         self.program = running.Program(

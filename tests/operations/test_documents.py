@@ -1,7 +1,7 @@
-"""The commands of the documents do what the documents say.
+"""The commands of the documents have the effects that the documents describe.
 
-README.md's first command starts the demo, which the other pages ask too; docs/MIGRATION.md starts a gateway of its own, and the
-simulator's page has a simulator of its own, for it changes how that behaves.
+The first command of README.md starts the demo, and other pages use it too. docs/MIGRATION.md starts its own gateway and simulator.
+simulator/README.md has its own simulator, because it changes the simulator's behaviour.
 """
 
 import os
@@ -13,14 +13,14 @@ import pages
 import running
 
 DEMO = "make demo"
-# Addresses that the pages name. A machine of tests may have something else there.
+# The addresses in the pages. On a machine of tests they may be in use.
 SHOP, OPERATORS, SALESFORCE = "127.0.0.1:8080", "127.0.0.1:9090", "127.0.0.1:8081"
 # Every page with commands; each has its test below.
 PAGES = {
     "README.md", "CONTRIBUTING.md", "docs/CONFIGURATION.md", "docs/MIGRATION.md", "docs/OPERATIONS.md",
     "docs/PERFORMANCE.md", "simulator/README.md",
 }
-# What others wrote, and what was built.
+# Folders of third-party and generated files.
 NOT_OURS = {"node_modules", "target"}
 
 
@@ -76,7 +76,7 @@ class Documents(unittest.TestCase):
             self.assertEqual(self.run_page("simulator/README.md", own), 5)
 
     def test_contributing_commands_exist(self):
-        # All of it takes as long as these tests, or is these tests: files and targets are looked at.
+        # The commands take too long, or are these tests. Only their files and targets are checked.
         self.assertEqual(self.run_page("CONTRIBUTING.md", {}), 0)
 
     def test_performance_commands_exist(self):
@@ -84,7 +84,7 @@ class Documents(unittest.TestCase):
 
 
 class Pages(unittest.TestCase):
-    """What would be wrong with a page is found."""
+    """Errors of pages are found."""
 
     def run_page(self, *blocks):
         page = "".join(f"{comment}\n```{language}\n{text}\n```\n\n" for comment, language, text in blocks)

@@ -1,7 +1,7 @@
-"""Dockerfile and compose file, as far as they can be judged without an engine and without a registry.
+"""Dockerfile and compose file, as far as a test without container engine and registry can check them.
 
-Linted and parsed by their own tools; that the build's context has what the build reads, that the image has the libraries
-that the binary asks for, and that the compose file's parts fit together, is looked up in the real things.
+Their own tools lint and parse them. The tests also check that the build context has every file that the build reads, that the image
+has the libraries that the binary needs, and that the parts of the compose file fit together.
 """
 
 import json
@@ -14,12 +14,12 @@ import running
 
 DOCKERFILE = running.DEPLOY / "Dockerfile"
 COMPOSE = running.DEPLOY / "compose.yaml"
-# What gcr.io/distroless/cc-debian12 has of shared libraries that a Rust program may ask for.
+# The shared libraries of gcr.io/distroless/cc-debian12 that a Rust program may need.
 LIBRARIES = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 
 
 class Images(unittest.TestCase):
-    """What deploy/Dockerfile makes."""
+    """The images of deploy/Dockerfile."""
 
     def test_dockerfile_passes_linter(self):
         running.tool("hadolint", "--failure-threshold", "style", DOCKERFILE)
@@ -34,10 +34,10 @@ class Images(unittest.TestCase):
         kept = [running.ROOT / line[1:] for line in lines if line.startswith("!")]
         read = {running.ROOT / "Cargo.toml", running.ROOT / "Cargo.lock"}
         for binary in ["shopper-gateway", "salesforce-simulator"]:
-            # Cargo's own list of what went into it.
+            # Cargo's list of the files that the build read.
             text = (running.BINARIES / f"{binary}.d").read_text().split(": ", 1)[1]
             read |= {running.ROOT / path for path in text.split()}
-        # The manifest names them, so that Cargo wants to see them.
+        # Cargo requires these files, because the manifest names them.
         benches = json.loads(running.tool("cargo", "metadata", "--no-deps", "--format-version=1", cwd=running.ROOT))
         read |= {running.ROOT / target["src_path"] for package in benches["packages"] for target in package["targets"]
                  if target["kind"] == ["bench"]}
@@ -52,10 +52,10 @@ class Images(unittest.TestCase):
 
 
 class Compose(unittest.TestCase):
-    """What deploy/compose.yaml starts."""
+    """The services of deploy/compose.yaml."""
 
     def setUp(self):
-        # Merged and checked by the tool; the anchors are gone.
+        # The tool merges and checks the file, and resolves the anchors.
         self.services = yaml.safe_load(running.tool("docker-compose", "-f", COMPOSE, "config"))["services"]
 
     def test_all_services_are_defined_and_listen_on_loopback_only(self):
@@ -67,7 +67,7 @@ class Compose(unittest.TestCase):
                 self.assertTrue(str(port).startswith("127.0.0.1:"), f"{name}: {port}")
 
     def test_services_wait_for_healthy_dependencies(self):
-        """Where an image can tell: the gateway's and the simulator's have nothing that could ask."""
+        """Only for images with a program that can query health: those of the gateway and the simulator have none."""
         self.assertEqual({name for name, service in self.services.items() if "healthcheck" in service}, {"redis", "prometheus", "grafana"})
         needs = {name: service.get("depends_on", {}) for name, service in self.services.items()}
         self.assertEqual({name: set(others) for name, others in needs.items() if others}, {

@@ -1,7 +1,7 @@
-"""The manifests of deploy/kubernetes, rendered by kustomize: valid for Kubernetes, and true to what they stand for.
+"""The manifests of deploy/kubernetes, rendered by kustomize: valid for Kubernetes, and consistent with the gateway.
 
-Schemas say what may be written; that it fits together (selectors, ports, secrets, times, the gateway's own opinion of its
-configuration) is said here.
+Schemas check the form. These tests check that the parts fit together: selectors, ports, secrets, times, and that the gateway accepts
+its configuration.
 """
 
 import functools
@@ -17,7 +17,7 @@ import running
 
 KUBERNETES = running.DEPLOY / "kubernetes"
 OVERLAYS = sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir())
-# The oldest with `sleep` before a stop, and the newest whose schemas there are.
+# The oldest version with `sleep` in preStop, and the newest with published schemas.
 VERSIONS = ["1.30.0", "1.37.0"]
 SECRETS = "/run/secrets/shopper-gateway"
 
@@ -33,7 +33,7 @@ def only(documents, kind, name="shopper-gateway"):
 
 
 def pods(documents):
-    """Every deployment's pod template."""
+    """The pod template of every deployment."""
     return [d["spec"]["template"] for d in documents if d["kind"] == "Deployment"]
 
 
@@ -42,7 +42,7 @@ def seconds(text):
 
 
 def each_overlay(test):
-    """Runs a test for every overlay, with what it renders to."""
+    """Runs a test for every overlay, with its rendered objects."""
     @functools.wraps(test)
     def every(self):
         for overlay in OVERLAYS:
@@ -58,7 +58,7 @@ class Manifests(unittest.TestCase):
     def test_manifests_match_kubernetes_schemas(self, documents):
         for document in documents:
             if document["apiVersion"] == "monitoring.coreos.com/v1":
-                # The type forgets what it does not know: nothing may be lost.
+                # The type drops unknown fields, so the output must equal the input.
                 taken = getattr(operator, document["kind"]).model_validate(document)
                 self.assertEqual(taken.model_dump(mode="json", by_alias=True, exclude_unset=True), document)
             else:
@@ -111,7 +111,7 @@ class Manifests(unittest.TestCase):
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
         self.assertEqual(volumes["config"]["configMap"]["name"], config["metadata"]["name"])
-        # What others can read is refused; the pod's group reads them.
+        # The gateway rejects files that other users can read. The pod's group reads them.
         self.assertEqual(volumes["secrets"]["secret"]["defaultMode"], 0o440)
         text = config["data"]["gateway.toml"]
         for secret in (d for d in documents if d["kind"] == "Secret"):
@@ -139,7 +139,7 @@ class Manifests(unittest.TestCase):
 
     @each_overlay
     def test_images_have_fixed_tags(self, documents):
-        """Without a tag a node asks a registry each time, also for what was built here and brought into the cluster."""
+        """Without a tag, a node queries a registry each time, even for an image that was loaded into the cluster."""
         for pod in pods(documents):
             for container in pod["spec"]["containers"]:
                 self.assertRegex(container["image"], r":(?!latest$)[\w.-]+$")
@@ -147,7 +147,7 @@ class Manifests(unittest.TestCase):
 
     @each_overlay
     def test_trusted_proxies_require_restricted_ingress(self, documents):
-        """Where X-Forwarded-For is believed, only its writer reaches the public port; without, anybody may."""
+        """With trusted proxies, only these proxies reach the public port. Without, every client does."""
         (config,) = [d for d in documents if d["kind"] == "ConfigMap"]
         (public,) = [rule for rule in only(documents, "NetworkPolicy")["spec"]["ingress"] if rule["ports"] == [{"port": "http"}]]
         believes = re.search(r"^trusted_proxies", config["data"]["gateway.toml"], re.M) is not None

@@ -1,7 +1,7 @@
-"""The Debian package: built, installed, started as its unit says, asked, stopped and removed.
+"""The Debian package: built, installed, started as in its unit, queried, stopped and removed.
 
-The installation is a real one, by dpkg with its scripts, but into a copy of this machine that only this test sees: an
-overlay in a mount namespace of its own. That needs root, or sudo. No systemd runs there: the test does what the units say.
+dpkg installs it with its scripts into a copy of this machine that only the test sees: an overlay in a mount namespace of its own.
+That needs root, or sudo. No systemd runs there, so the test itself follows the units.
 """
 
 import configparser
@@ -21,14 +21,14 @@ PRIVATE_CLIENT = "22222222-2222-4222-8222-222222222222"
 UNIT = "/usr/lib/systemd/system/shopper-gateway.service"
 EXAMPLES = "/usr/share/doc/shopper-gateway/examples"
 CREDENTIALS = "/run/credentials/shopper-gateway.service"
-# What stands before a command that only root may run.
+# Prefix of commands that need root.
 ROOT = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-# What `systemd-analyze security` may find at most, in tenths: 0 is best, 100 is none.
+# Maximum exposure by `systemd-analyze security`, in tenths: 0 is best, 100 is worst.
 EXPOSURE = 15
 
 
 class Package(unittest.TestCase):
-    """What is in it, and its life, in order: each step needs the one before."""
+    """Contents and life cycle, in order: each step needs the one before."""
 
     @classmethod
     def setUpClass(cls):
@@ -69,7 +69,7 @@ class Package(unittest.TestCase):
         modes = self.room.run("stat", "-c", "%a %U:%G %n", "/etc/shopper-gateway/secrets", "/etc/shopper-gateway/tls")
         self.assertEqual(modes.split("\n")[:2], [
             "700 root:root /etc/shopper-gateway/secrets", "750 root:shopper-gateway /etc/shopper-gateway/tls"])
-        # Not configured, so not started, and it says what is missing.
+        # Without configuration the start fails, and names the missing keys.
         with self.assertRaisesRegex(AssertionError, "tenants"):
             self.room.run("shopper-gateway", "check", "-c", "/etc/shopper-gateway/gateway.toml")
 
@@ -80,7 +80,7 @@ class Package(unittest.TestCase):
             self.assertNotIn("shopper-gateway", said)
         self.room.run("rm", "/etc/systemd/system/shopper-gateway.socket")
         self.room.run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", UNIT)
-        # What ExecReload starts has no credentials: a gateway there could not read its secrets, and the reload would fail.
+        # ExecReload commands get no credentials, so `check` could not read the secrets there, and the reload would fail.
         for line in re.findall(r"^ExecReload=(.*)$", self.room.run("cat", UNIT), re.M):
             self.assertNotIn("shopper-gateway", line)
         unit = self.unit(UNIT)
@@ -107,7 +107,7 @@ client_secret = {{ file = "{CREDENTIALS}/secret_slas" }}
 redirect_uri = "http://localhost:3000/callback"
 """
         self.room.write("/etc/shopper-gateway/gateway.toml", tenant.encode(), "--append")
-        # What StateDirectory and LoadCredential do.
+        # The effects of StateDirectory and LoadCredential.
         self.room.run("install", "-d", "-m", "0700", "-o", "shopper-gateway", "/var/lib/shopper-gateway")
         self.room.run("install", "-d", "-m", "0500", "-o", "shopper-gateway", CREDENTIALS)
         self.room.run("install", "-m", "0400", "-o", "shopper-gateway", "/etc/shopper-gateway/secrets/slas",
@@ -125,8 +125,8 @@ redirect_uri = "http://localhost:3000/callback"
             self.assertIn(".json", self.room.run("ls", "/var/lib/shopper-gateway/keys"))
 
     def serve_on_a_socket_of_systemd(self):
-        """The socket is there before the gateway is: who connects waits, and is served."""
-        # The same address in both files, or the gateway would open one of its own.
+        """The socket exists before the gateway: a client that connects waits, and is served."""
+        # The address must be equal in both files, or the gateway opens another socket.
         (listen,) = re.findall(r'^listen = \["(.+)"\]$', self.room.run("cat", "/etc/shopper-gateway/gateway.toml"), re.M)
         self.assertEqual(self.unit(f"{EXAMPLES}/shopper-gateway.socket")["Socket"]["ListenStream"], listen)
         address = f"127.0.0.1:{running.free_port()}"
@@ -138,7 +138,7 @@ redirect_uri = "http://localhost:3000/callback"
             gateway.said(rf'"listening"[^\n]*"address":"{address}"')
 
     def started(self, settings):
-        """The environment and the command of the service, with other settings."""
+        """The environment and the command of the service, with changed settings."""
         service = self.unit(UNIT)["Service"]
         settings = {"CREDENTIALS_DIRECTORY": CREDENTIALS, "SHOPPER_GATEWAY__ADMIN__LISTEN": "127.0.0.1:0", **settings}
         return [service["Environment"], *(f"{name}={value}" for name, value in settings.items())], [
@@ -151,13 +151,13 @@ redirect_uri = "http://localhost:3000/callback"
         self.assertEqual(status, 200, body)
 
     def remove(self):
-        # What LogsDirectory does.
+        # The effect of LogsDirectory.
         self.room.run("install", "-D", "-o", "shopper-gateway", "/dev/null", "/var/log/shopper-gateway/audit.log")
         self.room.run("dpkg", "--purge", "shopper-gateway")
         for path in ["/usr/bin/shopper-gateway", UNIT, "/etc/shopper-gateway/gateway.toml", "/etc/shopper-gateway/tls",
                      "/var/lib/shopper-gateway", "/var/log/shopper-gateway"]:
             self.room.run("test", "!", "-e", path)
-        # A secret is the administrator's to remove; without one nothing is left.
+        # The package leaves secrets to the administrator. Without secrets it leaves nothing.
         self.room.run("rm", "/etc/shopper-gateway/secrets/slas")
         self.room.run("dpkg", "--install", "/tmp/shopper-gateway.deb")
         self.room.run("dpkg", "--purge", "shopper-gateway")
@@ -177,7 +177,7 @@ def build(folder):
 
 
 class Room:
-    """A writable copy of this machine's files that is gone at the end."""
+    """A temporary writable copy of this machine's files."""
 
     def __init__(self, folder):
         self.folder = folder / "room"

@@ -1,4 +1,4 @@
-"""The rules of deploy/prometheus, judged by promtool, and the runbooks that their alerts name."""
+"""The rules of deploy/prometheus, checked by promtool, and the runbooks of their alerts."""
 
 import datetime
 import re
@@ -18,7 +18,7 @@ ALERTS = {
 
 
 class Rules(unittest.TestCase):
-    """What they say and when."""
+    """When alerts fire, and their annotations."""
 
     def test_rules_pass_promtool_check(self):
         running.tool("promtool", "check", "rules", RULES)
@@ -38,7 +38,7 @@ class Rules(unittest.TestCase):
     def test_every_alert_has_severity_and_runbook(self):
         self.assertGreater(len(ALERTS), 15)
         operations = (running.ROOT / "docs" / "OPERATIONS.md").read_text()
-        # What GitHub and its like make of a heading.
+        # The anchor that GitHub derives from a heading.
         anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
                    for title in re.findall(r"^#+ (.+)$", operations, re.M)}
         named = set()

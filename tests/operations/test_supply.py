@@ -1,4 +1,4 @@
-"""What the product is made of: the software bill of materials, and whether its licences are allowed."""
+"""The software bill of materials, and the licences of the dependencies."""
 
 import json
 import pathlib
