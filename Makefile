@@ -1,4 +1,4 @@
-# What a newcomer, a developer and CI call. Each target installs what it needs on a Debian machine
+# The targets for users, developers and CI. Each target installs the tools that it needs on a Debian machine
 # with Rust and gcc: system packages by apt, npm packages by the lock file, Rust tools by cargo.
 
 SHELL := /bin/bash
@@ -13,21 +13,21 @@ CARGO_DENY := 0.20.2
 CYCLONEDX := 0.5.9
 FUZZ := 0.13.2
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# What the tests of deploy/ use and the machine need not have: Python packages, Prometheus.
+# Tools for the tests of deploy/ that are not installed on the machine: Python packages, Prometheus.
 DEPLOY_TOOLS := $(TARGET)/deploy-tools
 # Where the bill of materials and the licences go.
 SUPPLY := $(TARGET)/supply
-# What the gateway is measured beside.
+# The programs beside which the gateway is measured.
 BENCH_PEERS := $(TARGET)/bench/peers
 BENCH_PACKAGES := nginx libnginx-mod-http-lua libnginx-mod-http-ndk libluajit-5.1-2 libluajit2-5.1-2 libpcre3 lua-resty-core \
   lua-resty-lrucache lua-cjson haproxy liblua5.3-0 libopentracing-c-wrapper0 libopentracing1
 # Seconds for each fuzz target: by `make fuzz`, and by `make test`.
 FUZZ_SECONDS := 20
 TEST_FUZZ_SECONDS := 3
-# How long the soak takes, and how it is built: figures of load are those of a release.
+# The duration of the soak, and its build profile: load figures need a release build.
 SOAK_SECONDS := 600
 SOAK_PROFILE := release
-# The tests that tell the figures of docs/THREAT-MODEL.md, how they are built, and how long SLAS is down in them. (An empty
+# The tests that report the figures of docs/THREAT-MODEL.md, their build profile, and the duration of the SLAS outage in them. (An empty
 # `$(eval)` before a space makes it an argument, below.)
 FIGURE_TESTS := \
   on_behalf::concurrent_first_requests_share_one_slas_call \
@@ -57,10 +57,10 @@ FIGURES_PROFILE := release
 OUTAGE_SECONDS := 60
 # The gateway has no unsafe code, so no sanitizer; checks of overflow and of assertions are on.
 FUZZ_BUILD := --fuzz-dir . --dev --sanitizer none
-# The fuzzer's flags want a nightly compiler, or a stable one that is told to take them. A folder of its own, because the
-# build scripts of common crates run again when that word changes.
+# The fuzzer's flags need a nightly compiler, or RUSTC_BOOTSTRAP. A separate target directory, because a change of RUSTC_BOOTSTRAP
+# runs the build scripts of common crates again.
 CARGO_FUZZ := RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(TARGET)/fuzz cargo fuzz
-# What `/status` and `build_info` of a package say.
+# The commit in `/status` and `build_info` of a package.
 COMMIT = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -76,8 +76,8 @@ define apt
 	fi
 endef
 
-# $(call tool,crate,version) installs a subcommand of cargo that is missing. What they have in common is built once, and without
-# optimization: they run for seconds, and take minutes to optimize.
+# $(call tool,crate,version) installs a missing subcommand of cargo. Their common dependencies are built once, and without
+# optimization: the tools run for seconds, and optimizing them takes minutes.
 define tool
 	@cargo $(1:cargo-%=%) --version >/dev/null 2>&1 || { \
 	  echo "Installing $(1) $(2)"; CARGO_TARGET_DIR="$(TARGET)/tools" CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --quiet $(1) --version $(2); }
@@ -92,7 +92,7 @@ demo: build-tools ## Start a simulated Salesforce and the gateway, run sample ca
 	cargo build --workspace --bins --example demo
 	@cargo run --quiet --example demo -- $(DEMO_ARGS)
 
-quick: build-tools ## Check format and lints, and run the unit tests and the checks of layers: what to run while you work
+quick: build-tools ## Check format and lints, and run the unit tests and the checks of layers, in about two minutes
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo nextest run --workspace --lib --test layers --test config_docs
@@ -106,7 +106,7 @@ test-rust: build-tools test-tools sdk-packages ## Run the Rust tests and the exa
 	cargo nextest run --workspace
 	cargo test --workspace --doc --quiet
 
-deploy-test: build-tools test-tools deploy-tools ## Check deploy/ by the tools it is for: Prometheus, dpkg, systemd, kustomize, ...
+deploy-test: build-tools test-tools deploy-tools ## Check deploy/ with the tools that use it: Prometheus, dpkg, systemd, kustomize, ...
 	cargo build --workspace --bins --quiet
 	cargo test --workspace --no-run --quiet
 	PATH="$(DEPLOY_TOOLS)/bin:$$PATH" BINARIES="$(TARGET)/debug" \
@@ -118,7 +118,7 @@ lint: build-tools ## Check format, lints and documentation links
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
-fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS each
+fuzz: build-tools fuzz-tools ## Fuzz each parser of untrusted input for FUZZ_SECONDS
 	cd fuzz && $(CARGO_FUZZ) build $(FUZZ_BUILD)
 	@cd fuzz && for target in $$($(CARGO_FUZZ) list --fuzz-dir .); do \
 	  echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; mkdir -p corpus/$$target; \
@@ -127,12 +127,12 @@ fuzz: build-tools fuzz-tools ## Feed each parser with nonsense, FUZZ_SECONDS eac
 	    >corpus/$$target.log 2>&1 || { tail -n 40 corpus/$$target.log; exit 1; }; \
 	done
 
-soak: build-tools $(BENCH_PEERS)/.unpacked ## Run gateways under load while things go wrong, for SOAK_SECONDS, and judge the figures
+soak: build-tools $(BENCH_PEERS)/.unpacked ## Run gateways under load with injected faults for SOAK_SECONDS, and judge the figures
 	$(call apt,redis-server:redis-server)
 	cargo build --profile $(SOAK_PROFILE) --bin shopper-gateway --example soak
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_ONLY=$(SOAK_ONLY) BENCH_PEERS="$(BENCH_PEERS)" "$(TARGET)/$(if $(filter dev,$(SOAK_PROFILE)),debug,$(SOAK_PROFILE))/examples/soak"
 
-figures: build-tools test-tools ## Run the tests that have figures at full scale, one at a time, and show the figures
+figures: build-tools test-tools ## Run the tests with figures at full scale, one at a time, and show the figures
 	@FULL_SCALE=1 OUTAGE_SECONDS=$(OUTAGE_SECONDS) cargo nextest run --cargo-profile $(FIGURES_PROFILE) --test gateway \
 	  --no-capture --no-fail-fast -E 'test(/^($(subst $(eval) ,|,$(strip $(FIGURE_TESTS))))/)' \
 	  | sed -n 's/.*figure \(R[0-9]*\): /\1\t/p' | sort -s -V -k 1,1 | expand -t 6
@@ -146,12 +146,12 @@ bench: build-tools bench-tools ## Measure the hot path, and the gateway beside o
 scale: build-tools ## Measure how cost and memory grow with tokens, sessions, routes and threads
 	cargo bench --bench hot_path -- scale
 
-fleet: build-tools ## Measure what sessions cost in Redis, and reckon that for a fleet
+fleet: build-tools ## Measure the cost of sessions in Redis, and calculate it for a fleet
 	$(call apt,redis-server:redis-server redis-cli:redis-tools python3:python3)
 	cargo build --workspace --bins --quiet
 	python3 benches/fleet.py --binaries "$(TARGET)/debug" $(FLEET_ARGS)
 
-instructions: build-tools ## Count the instructions of a request against the baseline; WRITE=1 writes that anew
+instructions: build-tools ## Compare the instructions of a request with the baseline; WRITE=1 writes a new baseline
 	$(call apt,valgrind:valgrind)
 	$(if $(WRITE),WRITE_INSTRUCTIONS=1) cargo bench --bench round_trips -- instructions
 
@@ -161,10 +161,10 @@ deb: build-tools ## Make the Debian package, in target/debian
 	deploy/debian/manual.sh "$(TARGET)/release/shopper-gateway"
 	cargo deb --locked --no-build
 
-docs: build-tools ## Write the tables of docs/CONFIGURATION.md anew, from the types
+docs: build-tools ## Write the tables of docs/CONFIGURATION.md from the types
 	WRITE_CONFIGURATION_PAGE=1 cargo test --quiet --test config_docs page_matches_schema
 
-rules: ## Bring deploy/prometheus' rules into deploy/kubernetes
+rules: ## Write the rules of deploy/prometheus to deploy/kubernetes
 	deploy/prometheus/prometheus-rule.sh > deploy/kubernetes/components/monitoring/prometheus-rule.yaml
 
 sbom: ## Write the bill of materials (CycloneDX), in target/supply
@@ -174,14 +174,14 @@ sbom: ## Write the bill of materials (CycloneDX), in target/supply
 	@mv shopper-gateway.cdx.json simulator/salesforce-simulator.cdx.json "$(SUPPLY)"
 	@rm -f benches/pass_through/pass-through.cdx.json
 
-licences: ## Check the licences of everything built in, and list them in target/supply
+licences: ## Check the licences of all dependencies, and list them in target/supply
 	$(call tool,cargo-deny,$(CARGO_DENY))
 	@mkdir -p "$(SUPPLY)"
 	@cargo fetch --locked --quiet
 	cargo deny --offline --log-level error check licenses bans sources
 	@cargo deny --offline list --layout license --format json > "$(SUPPLY)/licences.json"
 
-advisories: ## Ask RustSec's database, over the network, what is known of everything built in
+advisories: ## Check all dependencies against the RustSec database, over the network
 	$(call tool,cargo-deny,$(CARGO_DENY))
 	cargo deny --log-level error check advisories
 
@@ -215,7 +215,7 @@ $(DEPLOY_TOOLS)/bin/prometheus: | $(DEPLOY_TOOLS)/.installed
 	  && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
 	@ln -sf ../prometheus/usr/bin/promtool ../prometheus/usr/bin/prometheus "$(DEPLOY_TOOLS)/bin/"
 
-deploy-requirements: deploy-tools ## Pin what tests/operations/requirements.in names anew
+deploy-requirements: deploy-tools ## Pin the packages of tests/operations/requirements.in again
 	"$(DEPLOY_TOOLS)/bin/pip" install --quiet pip-tools
 	"$(DEPLOY_TOOLS)/bin/pip-compile" --quiet --upgrade --generate-hashes --strip-extras --no-header \
 	  --output-file tests/operations/requirements.txt tests/operations/requirements.in

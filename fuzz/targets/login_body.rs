@@ -9,7 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     match LoginKind::read(bytes) {
         Ok(_) => {
             serde_json::from_slice::<IgnoredAny>(bytes).expect("what is accepted is JSON");
-            // JSON knows numbers that no Value can hold; where one is passed over, nobody has to hold it.
+            // JSON has numbers that a `Value` cannot hold. The login ignores them in unknown fields.
             let Ok(body) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
             let kind = body.get("type").and_then(serde_json::Value::as_str);
             assert!(matches!(kind, Some("guest" | "credentials" | "refresh")), "{body}");
