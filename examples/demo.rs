@@ -52,11 +52,11 @@ async fn main() -> Outcome<()> {
     }
     step("Starting a simulated Salesforce (Account Manager, SLAS, Shopper APIs)");
     let simulator = salesforce_simulator::start(free(8081), Seed::default()).await?;
-    println!("  {}  (what it offers: {}/__simulator/)", simulator.url(), simulator.url());
+    println!("  {}  (overview: {}/__simulator/)", simulator.url(), simulator.url());
 
-    step("Starting the gateway in front of it, configured by config/demo.toml");
+    step("Starting the gateway in front of it, with config/demo.toml");
     let app = App::build(settings(&simulator.url())?)?;
-    let gateway = app.public_addresses().next().ok_or("the gateway listens nowhere")?;
+    let gateway = app.public_addresses().next().ok_or("the gateway has no public listener")?;
     let admin = app.admin_address();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(app.run(async {
@@ -67,7 +67,7 @@ async fn main() -> Outcome<()> {
     wait_until_ready(admin).await?;
     println!("  shop:      http://{gateway}");
     println!("  operators: http://{admin}/readyz  /metrics  /status");
-    println!("  log:       warnings, here; a line for each request with");
+    println!("  log:       warnings are printed here; this command enables the access log:");
     println!(
         "             curl -X PUT -H 'Content-Type: application/json' -d '{{\"level\":\"info\"}}' http://{admin}/log-level"
     );
@@ -77,7 +77,7 @@ async fn main() -> Outcome<()> {
     if once {
         step("Done");
     } else {
-        step("Everything stays up; try the commands yourself. Ctrl-C stops it.");
+        step("The demo runs until Ctrl-C. Try the commands in another terminal.");
         tokio::signal::ctrl_c().await?;
         step("Stopping");
     }
@@ -97,7 +97,7 @@ impl Walk {
 
         let guest = self
             .call(
-                "A guest logs in by the removed endpoint; SLAS does the work behind it",
+                "A guest logs in at the deprecated endpoint; the gateway performs the login at SLAS",
                 &login,
                 "",
                 &["-X", "POST", json[0], json[1], "-d", r#"{"type": "guest"}"#],
@@ -105,7 +105,7 @@ impl Walk {
             .await?;
         let token = guest.token()?;
         self.call(
-            "The guest's token is verified and forwarded: a basket",
+            "The guest creates a basket; the gateway verifies the token and forwards the request",
             &format!("{baskets}?siteId=RefArch"),
             &token,
             &["-X", "POST", json[0], json[1], "-d", "{}"],
@@ -113,7 +113,7 @@ impl Walk {
         .await?;
         let shopper = self
             .call(
-                "A registered shopper logs in with login and password, as in 2021",
+                "A registered shopper logs in with a password at the deprecated endpoint",
                 &login,
                 "",
                 &[
@@ -131,7 +131,7 @@ impl Walk {
         let token = shopper.token()?;
         let id = shopper.field("customerId")?;
         self.call(
-            "Her profile, with the token from the answer's header",
+            "The shopper's profile, with the token of the response header Authorization",
             &format!("{customers}/{id}?siteId=RefArch"),
             &token,
             &[],
@@ -139,7 +139,7 @@ impl Walk {
         .await?;
         let basket = self
             .call(
-                "Her basket",
+                "The shopper creates a basket",
                 &format!("{baskets}?siteId=RefArch"),
                 &token,
                 &["-X", "POST", json[0], json[1], "-d", "{}"],
@@ -148,16 +148,17 @@ impl Walk {
             .field("basketId")?;
         let caller = format!("{CALLER}:{CALLER_SECRET}");
         let orders = "/checkout/orders/v1/organizations/f_ecom_zzrf_001/orders?siteId=RefArch";
-        self.call("A trusted system with its Account Manager client: all orders", orders, "", &["-u", &caller]).await?;
+        self.call("A trusted system lists orders with its Account Manager client", orders, "", &["-u", &caller])
+            .await?;
         self.call(
-            "The same on behalf of the shopper: her basket, without her password",
+            "The same system reads the basket on behalf of the shopper, without a password",
             &format!("{baskets}/{basket}?siteId=RefArch"),
             "",
             &["-u", &caller, "-H", &format!("X-On-Behalf-Of: {LOGIN}")],
         )
         .await?;
         self.call(
-            "Without a token the gateway refuses, and says so",
+            "The gateway rejects a request without a token",
             &format!("{baskets}?siteId=RefArch"),
             "",
             &["-X", "POST", json[0], json[1], "-d", "{}"],
@@ -190,7 +191,7 @@ impl Walk {
         }
         let output = command.arg(&url).output().await.map_err(|error| format!("curl cannot be run: {error}"))?;
         let text = String::from_utf8(output.stdout)?;
-        let (head, body) = text.split_once("\r\n\r\n").ok_or("curl got no answer")?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or("curl received no response")?;
         for line in head.lines().chain(body.lines()) {
             println!("  {}", cut(line));
         }
@@ -201,13 +202,14 @@ impl Walk {
 impl Answer {
     fn token(&self) -> Outcome<String> {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
-        let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("authorization")).ok_or("no token came")?;
+        let (_, value) =
+            fields.find(|(name, _)| name.eq_ignore_ascii_case("authorization")).ok_or("the response has no token")?;
         Ok(value.trim_start_matches("Bearer ").to_owned())
     }
 
     fn field(&self, name: &str) -> Outcome<String> {
         let document: serde_json::Value = serde_json::from_str(&self.body)?;
-        Ok(document[name].as_str().ok_or("the answer lacks a field")?.to_owned())
+        Ok(document[name].as_str().ok_or("the response lacks a field")?.to_owned())
     }
 }
 

@@ -36,11 +36,11 @@ class Documents(unittest.TestCase):
         assert f"\n{DEMO} " in read("README.md"), f"README.md does not begin with {DEMO}"
         environment = {**os.environ, "CARGO_TARGET_DIR": str(running.BINARIES.parent)}
         demo = cls.enterClassContext(running.Program(*DEMO.split(), cwd=running.ROOT, env=environment))
-        demo.said("Everything stays up")
+        demo.said("The demo runs until Ctrl-C")
         cls.demo = {
             SHOP: demo.said(r"shop: +http://(\S+)").group(1),
             OPERATORS: demo.said(r"operators: +http://([^/\s]+)").group(1),
-            SALESFORCE: demo.said(r"http://(\S+)  \(what it offers").group(1),
+            SALESFORCE: demo.said(r"http://(\S+)  \(overview").group(1),
         }
         cls.path = f"{running.BINARIES}:{os.environ['PATH']}"
 
