@@ -46,7 +46,7 @@ pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outc
         lifetime_seconds: i64::try_from(lifetime).unwrap_or(i64::MAX),
         now: world.now(),
         serial,
-        do_not_track: session.do_not_track,
+        do_not_track: Some(session.do_not_track.unwrap_or(session.is_taob())),
     });
     let now = clock::seconds();
     let refresh = match renewal {

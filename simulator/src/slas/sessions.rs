@@ -17,13 +17,23 @@ pub(crate) struct Session {
     pub(crate) usid: String,
     pub(crate) identity: Identity,
     pub(crate) marks: Vec<(String, String)>,
+    /// `dnt` of the latest token request, which is not kept for the next one.
     pub(crate) do_not_track: Option<bool>,
 }
 
 impl Session {
     /// TSOB sessions of a shopper are apart from the others.
     pub(crate) fn is_tsob(&self) -> bool {
-        self.marks.iter().any(|(name, _)| name == "tsob")
+        self.has_mark("tsob")
+    }
+
+    /// Trusted agents' sessions are not tracked, unless the agent asks for it.
+    pub(crate) fn is_taob(&self) -> bool {
+        self.has_mark("taob")
+    }
+
+    fn has_mark(&self, name: &str) -> bool {
+        self.marks.iter().any(|(mark, _)| mark == name)
     }
 }
 

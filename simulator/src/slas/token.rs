@@ -110,7 +110,9 @@ fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fiel
         })
         .filter(|refresh| refresh.expires > clock::seconds())
         .ok_or_else(invalid_refresh_token)?;
-    let session = refresh.session;
+    let mut session = refresh.session;
+    // The choice belongs to the access token. A refresh without it gets the default again.
+    session.do_not_track = do_not_track(fields);
     let tenant = tenant_of(organization);
     let customer = session.identity.customer_id();
     if world.sessions().is_stale(tenant, customer, session.is_tsob(), refresh.issued) {

@@ -188,7 +188,7 @@ pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedR
     };
     let mut session = new_session(organization, client, &site, &usid, identity);
     session.marks = vec![("taob".into(), TAOB.into()), ("agent".into(), agent.to_owned())];
-    session.do_not_track = Some(do_not_track(&fields).unwrap_or(true));
+    session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Never)
 }
 

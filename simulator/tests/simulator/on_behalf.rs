@@ -145,6 +145,7 @@ async fn agent_of_public_client_needs_pkce_verifier() {
     assert_eq!((&tokens["expires_in"], tokens.get("refresh_token")), (&900.into(), None));
     let isb = text(&claims(text(&tokens, "access_token")), "isb").to_owned();
     assert!(isb.contains("::taob:ta_ext_on_behalf_of::agent:agent@example.com::chid:"), "{isb}");
+    assert_eq!(claims(text(&tokens, "access_token"))["dnt"], "1", "an agent is not tracked by default");
     assert_eq!(send(&form, &bearer).await.0, StatusCode::BAD_REQUEST, "an authorization works once");
 }
 

@@ -141,3 +141,44 @@ async fn token_scopes_and_lifetime_follow_behaviour() {
     let claims = claims(text(&tokens, "access_token"));
     assert_eq!((&claims["scp"], &tokens["expires_in"]), (&json!("sfcc.shopper-standard"), &json!(7)));
 }
+
+/// The claim and the response field `dnt` of a token response.
+fn dnt(tokens: &Value) -> (Value, Value) {
+    (claims(text(tokens, "access_token"))["dnt"].clone(), tokens["dnt"].clone())
+}
+
+#[tokio::test]
+async fn dnt_claim_is_that_of_the_request_and_false_by_default() {
+    let caller = Caller::new().await;
+    let form = |dnt: &'static str| [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("dnt", dnt)];
+    for (asked, claim, field) in [("", "0", Value::Null), ("false", "0", json!("false")), ("true", "1", json!("true"))]
+    {
+        let request = caller.token(&form(asked)).basic_auth(PRIVATE, Some(SECRET));
+        let (status, tokens) = read(request.send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{tokens}");
+        assert_eq!(dnt(&tokens), (json!(claim), field), "{asked}");
+    }
+    // Also where no parameter exists: after a login the code exchange has it.
+    assert_eq!(dnt(&caller.registered().await), (json!("0"), Value::Null));
+}
+
+#[tokio::test]
+async fn refresh_without_dnt_resets_the_claim() {
+    let caller = Caller::new().await;
+    let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch"), ("dnt", "true")];
+    let tokens = read(caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap()).await.1;
+    assert_eq!(dnt(&tokens).0, "1");
+    let refresh_token = text(&tokens, "refresh_token");
+    for (asked, claim) in [("", "0"), ("true", "1"), ("", "0")] {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("client_id", PRIVATE),
+            ("channel_id", "RefArch"),
+            ("dnt", asked),
+        ];
+        let (status, renewed) = read(caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{renewed}");
+        assert_eq!(dnt(&renewed).0, claim, "{asked}");
+    }
+}
