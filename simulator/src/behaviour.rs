@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub slas_requests_per_minute: u32,
     /// Requests a minute per tenant for JWKS and OpenID configuration together.
     pub jwks_requests_per_minute: u32,
+    /// Whether token requests need `channel_id`, as SLAS has required since July 2024. The `chid` of a token without site is a space.
+    pub tokens_need_channel_id: bool,
     /// Scopes of new shopper tokens instead of the client's own.
     pub shopper_scopes: Option<Vec<String>>,
     /// Whether an order needs addresses, a shipping method and a payment instrument.
@@ -60,6 +62,7 @@ impl Default for Behaviour {
             tsob_window_ms: 3000,
             slas_requests_per_minute: 24_000,
             jwks_requests_per_minute: 25,
+            tokens_need_channel_id: true,
             shopper_scopes: None,
             orders_need_complete_baskets: true,
             load: None,

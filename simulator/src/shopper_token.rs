@@ -122,8 +122,9 @@ pub(crate) fn header(organization: &str, kid: &str) -> Map<String, Value> {
     }
 }
 
-/// The issuer subject, which identifies the shopper. `None` when longer than 256 characters.
-pub(crate) fn issuer_subject(identity: &Identity, marks: &[(String, String)], site: &str) -> Option<String> {
+/// The issuer subject, which identifies the shopper. Without a site SLAS writes a space. `None` when longer than 256
+/// characters.
+pub(crate) fn issuer_subject(identity: &Identity, marks: &[(String, String)], site: Option<&str>) -> Option<String> {
     let mut pairs = vec![
         format!("uido:{}", identity.origin),
         format!("upn:{}", identity.login),
@@ -134,7 +135,7 @@ pub(crate) fn issuer_subject(identity: &Identity, marks: &[(String, String)], si
         pairs.push(format!("rcid:{registered}"));
     }
     pairs.extend(marks.iter().map(|(name, value)| format!("{name}:{value}")));
-    pairs.push(format!("chid:{site}"));
+    pairs.push(format!("chid:{}", site.unwrap_or(" ")));
     let subject = pairs.join("::");
     (subject.chars().count() <= 256).then_some(subject)
 }
@@ -226,7 +227,7 @@ impl ShopperToken {
                 guest_customer_id: of_isb("gcid").unwrap_or_default(),
                 registered_customer_id: of_isb("rcid"),
             },
-            site: of_isb("chid"),
+            site: of_isb("chid").filter(|site| !site.trim().is_empty()),
             marks,
             scopes: text("scp")?.split([' ', ',']).filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
             serial: jti.strip_prefix("C2C").and_then(|digits| digits.parse().ok()),

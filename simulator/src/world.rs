@@ -150,7 +150,7 @@ impl World {
             guest_customer_id: spec.guest_customer_id.unwrap_or_else(identifiers::customer),
             registered_customer_id: spec.registered_customer_id,
         };
-        let isb = shopper_token::issuer_subject(&identity, &spec.marks, &spec.site);
+        let isb = shopper_token::issuer_subject(&identity, &spec.marks, Some(&spec.site));
         let client = self.seed.slas_client(&spec.organization, &spec.client_id);
         let own = || client.map(|client| self.shopper_scopes(client, &spec.marks));
         let lifetime = self.behaviour().shopper_token_seconds;

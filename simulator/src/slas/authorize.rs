@@ -23,7 +23,7 @@ pub(super) fn authorize(world: &World, organization: &str, request: &ReceivedReq
     if fields.text("response_type") != "code" {
         return Err(ServiceResponse::invalid_request("Bad or missing response_type."));
     }
-    let site = clients::site(world, organization, &fields)?;
+    let site = clients::optional_site(world, organization, &fields)?;
     let hint = fields.text("hint");
     if !matches!(hint, "guest" | "sb-guest" | "sb-user") {
         return Err(ServiceResponse::invalid_request(
@@ -37,7 +37,7 @@ pub(super) fn authorize(world: &World, organization: &str, request: &ReceivedReq
     };
     let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
     let guest = world.sessions().guest_of(organization, &usid);
-    let mut session = new_session(organization, client, &site, &usid, Identity::guest(guest));
+    let mut session = new_session(organization, client, site, &usid, Identity::guest(guest));
     if hint != "guest" {
         // The client names the shopper, with a proof, at /session-bridge/token.
         session.marks = vec![("sesb".into(), "session_bridge".into())];
@@ -73,7 +73,7 @@ pub(super) fn login(world: &World, organization: &str, request: &ReceivedRequest
         .log_in(organization, &login, &password, guest)
         .ok_or_else(|| ServiceResponse::invalid_client("Basic Authorization failed."))?;
     let challenge = clients::challenge(world, &fields)?;
-    let session = new_session(organization, client, &site, &usid, identity);
+    let session = new_session(organization, client, Some(site), &usid, identity);
     Ok(redirect(world, session, redirect_uri, Some(challenge), &fields))
 }
 
@@ -81,14 +81,14 @@ pub(super) fn login(world: &World, organization: &str, request: &ReceivedRequest
 pub(super) fn new_session(
     organization: &str,
     client: &SlasClient,
-    site: &str,
+    site: Option<String>,
     usid: &str,
     identity: Identity,
 ) -> Session {
     Session {
         organization: organization.to_owned(),
         client_id: client.id.clone(),
-        site: site.to_owned(),
+        site,
         usid: usid.to_owned(),
         identity,
         marks: Vec::new(),

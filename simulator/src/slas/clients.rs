@@ -71,13 +71,37 @@ pub(super) fn front_channel(
 
 /// The requested site, which must belong to the organization.
 pub(super) fn site(world: &World, organization: &str, fields: &Fields) -> Result<String, ServiceResponse> {
-    let site =
-        fields.value("channel_id").ok_or_else(|| ServiceResponse::invalid_request("Bad or missing channel_id."))?;
+    optional_site(world, organization, fields)?
+        .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing channel_id."))
+}
+
+/// The requested site of an operation that may lack it. A named site must belong to the organization.
+pub(super) fn optional_site(
+    world: &World,
+    organization: &str,
+    fields: &Fields,
+) -> Result<Option<String>, ServiceResponse> {
+    let Some(site) = fields.value("channel_id") else {
+        return Ok(None);
+    };
     let known = world.seed.organization(organization);
     if known.is_some_and(|known| known.sites.iter().any(|one| one == site)) {
-        Ok(site.to_owned())
+        Ok(Some(site.to_owned()))
     } else {
         Err(ServiceResponse::invalid_request("Bad or missing channel_id."))
+    }
+}
+
+/// The requested site of a token request.
+pub(super) fn token_site(
+    world: &World,
+    organization: &str,
+    fields: &Fields,
+) -> Result<Option<String>, ServiceResponse> {
+    if world.behaviour().tokens_need_channel_id {
+        site(world, organization, fields).map(Some)
+    } else {
+        optional_site(world, organization, fields)
     }
 }
 

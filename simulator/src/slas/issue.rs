@@ -30,7 +30,7 @@ pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outc
         .seed
         .slas_client(&session.organization, &session.client_id)
         .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing client_id."))?;
-    let isb = issuer_subject(&session.identity, &session.marks, &session.site)
+    let isb = issuer_subject(&session.identity, &session.marks, session.site.as_deref())
         .ok_or_else(|| ServiceResponse::invalid_request("Issuer Subject length must be less than 256 characters"))?;
     let lifetime = match renewal {
         Renewal::Never => behaviour.trusted_agent_token_seconds,

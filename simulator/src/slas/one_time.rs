@@ -68,7 +68,7 @@ pub(super) fn passwordless_token(world: &World, organization: &str, request: &Re
         .shop()
         .identity(organization, "ecom", login, guest)
         .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing access token."))?;
-    let mut session = new_session(organization, client, &one_time.site, &usid, identity);
+    let mut session = new_session(organization, client, Some(one_time.site), &usid, identity);
     session.marks = vec![("login".into(), "pwdless".into())];
     session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Fresh)

@@ -13,7 +13,8 @@ use crate::shopper_token::{Identity, ShopperToken};
 pub(crate) struct Session {
     pub(crate) organization: String,
     pub(crate) client_id: String,
-    pub(crate) site: String,
+    /// Absent until the token request names it: `/authorize` needs none.
+    pub(crate) site: Option<String>,
     pub(crate) usid: String,
     pub(crate) identity: Identity,
     pub(crate) marks: Vec<(String, String)>,

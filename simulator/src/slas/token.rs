@@ -45,8 +45,8 @@ pub(super) fn token(world: &World, organization: &str, request: &ReceivedRequest
 
 /// Exchanges an authorization code. A code challenge at `/authorize` requires its verifier here.
 fn exchange(world: &World, organization: &str, client: &SlasClient, fields: &Fields, needs_verifier: bool) -> Outcome {
-    let site = clients::site(world, organization, fields)?;
-    let code = redeem(world, organization, client, &site, fields, needs_verifier)?;
+    let site = clients::token_site(world, organization, fields)?;
+    let code = redeem(world, organization, client, site.as_deref(), fields, needs_verifier)?;
     if code.redirect_uri != fields.text("redirect_uri") {
         return Err(invalid_grant("The redirect_uri is not the one of the authorization."));
     }
@@ -54,6 +54,7 @@ fn exchange(world: &World, organization: &str, client: &SlasClient, fields: &Fie
         return Err(invalid_grant("The code is for the session bridge."));
     }
     let mut session = code.session;
+    session.site = session.site.or(site);
     session.do_not_track = do_not_track(fields);
     tokens(world, &session, Renewal::Fresh)
 }
@@ -62,7 +63,7 @@ fn redeem(
     world: &World,
     organization: &str,
     client: &SlasClient,
-    site: &str,
+    site: Option<&str>,
     fields: &Fields,
     needs_verifier: bool,
 ) -> Result<Code, ServiceResponse> {
@@ -74,7 +75,8 @@ fn redeem(
     if code.expires <= clock::seconds() {
         return Err(invalid_grant("The code is expired."));
     }
-    if session.organization != organization || session.client_id != client.id || session.site != site {
+    if session.organization != organization || session.client_id != client.id || differs(site, session.site.as_deref())
+    {
         return Err(invalid_grant("The code belongs to another client or channel."));
     }
     if fields.value("usid").is_some_and(|usid| usid != session.usid) {
@@ -90,27 +92,30 @@ fn redeem(
 
 /// A guest of a private client; a known USID keeps its guest.
 fn guest(world: &World, organization: &str, client: &SlasClient, fields: &Fields) -> Outcome {
-    let site = clients::site(world, organization, fields)?;
+    let site = clients::token_site(world, organization, fields)?;
     same_client(client, fields)?;
     let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
     let guest = world.sessions().guest_of(organization, &usid);
-    let mut session = new_session(organization, client, &site, &usid, Identity::guest(guest));
+    let mut session = new_session(organization, client, site, &usid, Identity::guest(guest));
     session.do_not_track = do_not_track(fields);
     tokens(world, &session, Renewal::Fresh)
 }
 
 /// Public clients get a new refresh token and lose the old one; private clients keep theirs.
 fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fields, name: &str) -> Outcome {
-    let site = clients::site(world, organization, fields)?;
+    let site = clients::token_site(world, organization, fields)?;
     let known = world.sessions().refresh(name);
     let refresh = known
         .filter(|refresh| {
             let session = &refresh.session;
-            session.organization == organization && session.client_id == client.id && session.site == site
+            session.organization == organization
+                && session.client_id == client.id
+                && !differs(site.as_deref(), session.site.as_deref())
         })
         .filter(|refresh| refresh.expires > clock::seconds())
         .ok_or_else(invalid_refresh_token)?;
     let mut session = refresh.session;
+    session.site = session.site.or(site);
     // The choice belongs to the access token. A refresh without it gets the default again.
     session.do_not_track = do_not_track(fields);
     let tenant = tenant_of(organization);
@@ -132,11 +137,11 @@ fn refresh(world: &World, organization: &str, client: &SlasClient, fields: &Fiel
 /// `POST /session-bridge/token`: continues the session of a storefront.
 pub(super) fn session_bridge(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
     let fields = request.form();
-    let site = clients::site(world, organization, &fields)?;
+    let site = clients::token_site(world, organization, &fields)?;
     let (client, code) = match fields.text("grant_type") {
         "session_bridge" => {
             let client = clients::named(world, organization, &fields)?;
-            let code = redeem(world, organization, client, &site, &fields, true)?;
+            let code = redeem(world, organization, client, site.as_deref(), &fields, true)?;
             (client, Some(code))
         }
         "client_credentials" => {
@@ -169,10 +174,15 @@ pub(super) fn session_bridge(world: &World, organization: &str, request: &Receiv
             .identity(organization, "ecom", login, guest)
             .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing login_id."))?
     };
-    let mut session = new_session(organization, client, &site, &usid, identity);
+    let mut session = new_session(organization, client, site, &usid, identity);
     session.marks = vec![("sesb".into(), "session_bridge".into())];
     session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Fresh)
+}
+
+/// Whether a request names another site than the session has.
+fn differs(requested: Option<&str>, own: Option<&str>) -> bool {
+    requested.is_some_and(|requested| own.is_some_and(|own| own != requested))
 }
 
 /// An authenticated client may name itself, and no other client.

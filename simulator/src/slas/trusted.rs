@@ -49,7 +49,7 @@ pub(super) fn system_token(world: &World, organization: &str, request: &Received
     if fields.text("grant_type") != "client_credentials" || fields.text("hint") != TSOB {
         return Err(ServiceResponse::invalid_request("Bad or missing grant_type or hint."));
     }
-    let site = clients::site(world, organization, &fields)?;
+    let site = clients::token_site(world, organization, &fields)?;
     let (login, origin) = (fields.text("login_id"), fields.text("idp_origin"));
     if login.is_empty() || !PROVIDERS.contains(&origin) {
         return Err(ServiceResponse::invalid_request("Bad or missing login_id or idp_origin."));
@@ -75,7 +75,7 @@ pub(super) fn system_token(world: &World, organization: &str, request: &Received
             }
         }
     };
-    let mut session = new_session(organization, client, &site, &usid, identity);
+    let mut session = new_session(organization, client, site, &usid, identity);
     session.marks = vec![("tsob".into(), TSOB.into())];
     session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Fresh)
@@ -157,7 +157,7 @@ pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedR
     }
     permitted(client, "sfcc.ta_ext_on_behalf_of")?;
     super::token::same_client(client, &fields)?;
-    let site = clients::site(world, organization, &fields)?;
+    let site = clients::token_site(world, organization, &fields)?;
     let grant = fields.text("grant_type");
     if !matches!(grant, "client_credentials" | "authorization_code_pkce") {
         return Err(ServiceResponse::invalid_request("Bad or missing grant_type."));
@@ -186,7 +186,7 @@ pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedR
             .identity(organization, fields.text("idp_origin"), login, guest)
             .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing login_id."))?
     };
-    let mut session = new_session(organization, client, &site, &usid, identity);
+    let mut session = new_session(organization, client, site, &usid, identity);
     session.marks = vec![("taob".into(), TAOB.into()), ("agent".into(), agent.to_owned())];
     session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Never)

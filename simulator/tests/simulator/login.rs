@@ -254,3 +254,52 @@ async fn public_client_cannot_use_client_credentials_grant() {
     let response = caller.token(&form).basic_auth(PUBLIC, Some("")).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 }
+
+/// The answer to a guest's `/authorize` without `channel_id`, as `commerce-sdk` and the b2c command line send it.
+async fn authorize_without_channel(caller: &Caller, challenge: &str) -> reqwest::Response {
+    let query = [
+        ("client_id", PUBLIC),
+        ("response_type", "code"),
+        ("redirect_uri", REDIRECT),
+        ("hint", "guest"),
+        ("code_challenge", challenge),
+    ];
+    caller.slas(Method::GET, "authorize").query_pairs(&query).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn authorize_without_channel_takes_site_of_token_request() {
+    let caller = Caller::new().await;
+    let pkce = pkce();
+    let code = code_of(&authorize_without_channel(&caller, &pkce.challenge).await);
+    let (status, tokens) = read(caller.exchange(PUBLIC, &code, &pkce.verifier).send().await.unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{tokens}");
+    assert!(text(&claims(text(&tokens, "access_token")), "isb").ends_with("::chid:RefArch"));
+    let renewed = caller.refresh(PUBLIC, text(&tokens, "refresh_token"), None).await.1;
+    assert!(text(&claims(text(&renewed, "access_token")), "isb").ends_with("::chid:RefArch"));
+}
+
+#[tokio::test]
+async fn token_request_needs_channel_unless_behaviour_says_otherwise() {
+    let caller = Caller::new().await;
+    let exchange = async || {
+        let pkce = pkce();
+        let code = code_of(&authorize_without_channel(&caller, &pkce.challenge).await);
+        let form = [
+            ("grant_type", "authorization_code_pkce"),
+            ("client_id", PUBLIC),
+            ("code", &code.code),
+            ("code_verifier", &pkce.verifier),
+            ("redirect_uri", REDIRECT),
+        ];
+        read(caller.token(&form).send().await.unwrap()).await
+    };
+    let (status, error) = exchange().await;
+    assert_eq!((status, text(&error, "error_description")), (StatusCode::BAD_REQUEST, "Bad or missing channel_id."));
+    caller.simulator.set(|behaviour| behaviour.tokens_need_channel_id = false);
+    let (status, tokens) = exchange().await;
+    assert_eq!(status, StatusCode::OK, "{tokens}");
+    let token = text(&tokens, "access_token");
+    assert!(text(&claims(token), "isb").ends_with("::chid: "), "SLAS writes a space for no site");
+    assert_eq!(caller.get(&format!("{BASKETS}/none?siteId=RefArchGlobal"), token).await.0, StatusCode::NOT_FOUND);
+}
