@@ -2,6 +2,7 @@
 //! agent.
 
 use axum::http::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use crate::identifiers;
@@ -17,7 +18,7 @@ pub(crate) const BASE: &str = "/dwsso/";
 const TENANT_SCOPE: &str = "SALESFORCE_COMMERCE_API:";
 
 /// The agent that every simulated login yields.
-const AGENT: &str = "agent@example.com";
+pub(crate) const AGENT: &str = "agent@example.com";
 
 /// The name of the flow, as the ledger and the faults use it.
 pub(crate) fn flow(request: &ReceivedRequest) -> &'static str {
@@ -121,7 +122,7 @@ fn authorize(world: &World, request: &ReceivedRequest) -> Outcome {
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
     let mut location = format!("{redirect_uri}{separator}code={code}");
     if let Some(state) = fields.value("state") {
-        location.push_str(&format!("&state={state}"));
+        location.push_str(&format!("&state={}", utf8_percent_encode(state, NON_ALPHANUMERIC)));
     }
     Ok(ServiceResponse::empty(StatusCode::FOUND).with("location", location))
 }

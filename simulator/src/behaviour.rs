@@ -34,6 +34,9 @@ pub struct Behaviour {
     pub jwks_requests_per_minute: u32,
     /// Whether token requests need `channel_id`, as SLAS has required since July 2024. The `chid` of a token without site is a space.
     pub tokens_need_channel_id: bool,
+    /// Domain of the cookie `dwsid`, with which SLAS binds a hybrid storefront to a B2C Commerce session. `""`: a cookie
+    /// without domain; absent: no cookie.
+    pub session_cookie_domain: Option<String>,
     /// Scopes of new shopper tokens instead of the client's own.
     pub shopper_scopes: Option<Vec<String>>,
     /// Whether an order needs addresses, a shipping method and a payment instrument.
@@ -63,6 +66,7 @@ impl Default for Behaviour {
             slas_requests_per_minute: 24_000,
             jwks_requests_per_minute: 25,
             tokens_need_channel_id: true,
+            session_cookie_domain: None,
             shopper_scopes: None,
             orders_need_complete_baskets: true,
             load: None,

@@ -35,7 +35,10 @@ mod world;
 pub use behaviour::Behaviour;
 pub use faults::{Effect, Fault, ResetAt};
 pub use ledger::LedgerEntry;
-pub use seed::{AccountManagerClient, Category, DEFAULT_SEED, Organization, Product, Seed, SeededShopper, SlasClient};
+pub use seed::{
+    AccountManagerClient, Category, DEFAULT_SEED, IdentityProvider, Organization, Product, Seed, SeededShopper,
+    SlasClient,
+};
 pub use shopper_token::ShopperTokenSpec;
 pub use simulator::{Simulator, start};
 pub use slas::sessions::{Delivery, Purpose};

@@ -76,6 +76,12 @@ impl ReceivedRequest {
         pair(self.header(name)?)
     }
 
+    /// The same for a header in which some clients write `Basic` before the base64.
+    pub(crate) fn optional_scheme_basic(&self, name: &str) -> Option<(String, String)> {
+        let value = self.header(name)?;
+        pair(value.strip_prefix("Basic ").unwrap_or(value))
+    }
+
     pub(crate) fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())

@@ -23,6 +23,9 @@ pub struct Seed {
     /// Registered shoppers, present in every organization.
     #[serde(default)]
     pub shoppers: Vec<SeededShopper>,
+    /// Identity providers that SLAS knows, in every organization.
+    #[serde(default)]
+    pub identity_providers: Vec<IdentityProvider>,
     /// The catalog.
     #[serde(default)]
     pub products: Vec<Product>,
@@ -120,6 +123,28 @@ pub struct SeededShopper {
     pub addresses: Vec<Map<String, Value>>,
 }
 
+/// An identity provider. Its login page lets one user in at once.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityProvider {
+    /// The name, which is the `hint` of `/authorize` and the `uido` of tokens.
+    pub name: String,
+    /// Whether `/authorize` without a `hint` means it.
+    #[serde(default)]
+    pub preferred: bool,
+    /// The user's id at the provider.
+    pub login: String,
+    /// The user's e-mail address.
+    pub email: String,
+    /// The user's given name.
+    pub first_name: String,
+    /// The user's family name.
+    pub last_name: String,
+    /// Whether token responses carry `idp_refresh_token` too.
+    #[serde(default)]
+    pub refresh_token: bool,
+}
+
 /// One product.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +193,14 @@ impl Seed {
 
     pub(crate) fn account_manager_client(&self, id: &str) -> Option<&AccountManagerClient> {
         self.account_manager_clients.iter().find(|client| client.id == id)
+    }
+
+    /// The provider of that name; without a name the preferred one.
+    pub(crate) fn identity_provider(&self, name: Option<&str>) -> Option<&IdentityProvider> {
+        self.identity_providers.iter().find(|provider| match name {
+            Some(name) => provider.name == name,
+            None => provider.preferred,
+        })
     }
 
     pub(crate) fn product(&self, id: &str) -> Option<&Product> {

@@ -86,11 +86,12 @@ pub(crate) fn respond(world: &World, request: &ReceivedRequest) -> ServiceRespon
         dispatch(world, &organization, &endpoint, request).unwrap_or_else(|refusal| refusal)
     };
     let mut response = response;
+    let now = u64::try_from(world.now()).unwrap_or_default();
     for (name, rate_limit) in [("1M", minute), ("5M", five)] {
         for (part, value) in [
             ("Limit", u64::from(rate_limit.limit)),
             ("Remaining", u64::from(rate_limit.left)),
-            ("Reset", rate_limit.reset_seconds),
+            ("Reset", now + rate_limit.reset_seconds),
         ] {
             response = response.with(&format!("x-ratelimit-{name}-{part}").to_lowercase(), value.to_string());
         }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::Shop;
 use crate::clock;
 use crate::identifiers;
+use crate::seed::IdentityProvider;
 use crate::shopper_token::Identity;
 
 /// A registered customer.
@@ -164,6 +165,19 @@ impl Shop {
         };
         customer.set_name(first, last);
         customer.profile.insert("externalId".into(), login.into());
+        customer.identity(guest)
+    }
+
+    /// The identity of an identity provider's user, who becomes a customer at the first login.
+    pub(crate) fn log_in_at(&mut self, organization: &str, provider: &IdentityProvider, guest: String) -> Identity {
+        if let Some(identity) = self.identity(organization, &provider.name, &provider.login, guest.clone()) {
+            return identity;
+        }
+        self.register_external(organization, &provider.name, &provider.login, &provider.email, guest.clone());
+        let Some(customer) = self.by_login(organization, &provider.name, &provider.login) else {
+            return Identity::guest(guest);
+        };
+        customer.set_name(&provider.first_name, &provider.last_name);
         customer.identity(guest)
     }
 

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
 
 use super::clients;
-use super::sessions::{Code, Session};
+use super::issue::commerce_cookie;
+use super::sessions::{Code, ProviderTokens, Session};
 use crate::clock;
 use crate::identifiers;
+use crate::jwt;
 use crate::request::{Fields, ReceivedRequest};
 use crate::response::{Outcome, ServiceResponse};
-use crate::seed::{SlasClient, tenant_of};
+use crate::seed::{IdentityProvider, SlasClient, tenant_of};
 use crate::shopper_token::Identity;
-use crate::world::World;
+use crate::world::{World, members};
 
-/// `GET /authorize` with `hint=guest`, `sb-guest` or `sb-user`. Identity providers have no login page here.
+/// `GET /authorize`: a guest, a session to bridge, or the user of an identity provider, who logs in at once.
 pub(super) fn authorize(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
     let fields = request.parameters();
     let client = clients::named(world, organization, &fields)?;
@@ -25,18 +28,23 @@ pub(super) fn authorize(world: &World, organization: &str, request: &ReceivedReq
     }
     let site = clients::optional_site(world, organization, &fields)?;
     let hint = fields.text("hint");
-    if !matches!(hint, "guest" | "sb-guest" | "sb-user") {
-        return Err(ServiceResponse::invalid_request(
-            "The simulator has no login recorded: the hint must be guest, sb-guest or sb-user.",
-        ));
-    }
-    let challenge = if client.is_private() && fields.value("code_challenge").is_none() {
-        None
-    } else {
-        Some(clients::challenge(world, &fields)?)
+    let provider = match hint {
+        "guest" | "sb-guest" | "sb-user" => None,
+        _ => Some(world.seed.identity_provider(fields.value("hint")).ok_or_else(|| {
+            ServiceResponse::invalid_request(
+                "The hint must be guest, sb-guest, sb-user or an identity provider of the seed.",
+            )
+        })?),
     };
+    let challenge = clients::challenge_of(world, client, &fields)?;
     let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
     let guest = world.sessions().guest_of(organization, &usid);
+    if let Some(provider) = provider {
+        let identity = world.shop().log_in_at(organization, provider, guest);
+        let mut session = new_session(organization, client, site, &usid, identity);
+        session.provider_tokens = Some(provider_tokens(world, provider));
+        return Ok(redirect(world, session, redirect_uri, challenge, &fields));
+    }
     let mut session = new_session(organization, client, site, &usid, Identity::guest(guest));
     if hint != "guest" {
         // The client names the shopper, with a proof, at /session-bridge/token.
@@ -72,9 +80,20 @@ pub(super) fn login(world: &World, organization: &str, request: &ReceivedRequest
         .shop()
         .log_in(organization, &login, &password, guest)
         .ok_or_else(|| ServiceResponse::invalid_client("Basic Authorization failed."))?;
-    let challenge = clients::challenge(world, &fields)?;
-    let session = new_session(organization, client, Some(site), &usid, identity);
-    Ok(redirect(world, session, redirect_uri, Some(challenge), &fields))
+    let challenge = clients::challenge_of(world, client, &fields)?;
+    let mut session = new_session(organization, client, Some(site), &usid, identity);
+    session.provider_tokens = Some(ProviderTokens { access: identifiers::opaque(), refresh: None });
+    Ok(redirect(world, session, redirect_uri, challenge, &fields))
+}
+
+/// Tokens as the identity provider would issue them. The simulator's SLAS key signs, under a key id of its own.
+fn provider_tokens(world: &World, provider: &IdentityProvider) -> ProviderTokens {
+    let issuer = format!("https://{}.example", provider.name);
+    let now = world.now();
+    let claims = json!({"iss": issuer, "sub": provider.login, "email": provider.email, "iat": now, "exp": now + 3600});
+    let header = json!({"kid": provider.name, "alg": "ES256"});
+    let access = jwt::sign(world.slas_keys().current(), &members(header), &members(claims));
+    ProviderTokens { access, refresh: provider.refresh_token.then(identifiers::opaque) }
 }
 
 /// A session without marks.
@@ -92,6 +111,8 @@ pub(super) fn new_session(
         usid: usid.to_owned(),
         identity,
         marks: Vec::new(),
+        commerce_session: format!("{}{}==", identifiers::opaque(), identifiers::opaque()),
+        provider_tokens: None,
         do_not_track: None,
     }
 }
@@ -104,6 +125,8 @@ fn redirect(
     fields: &Fields,
 ) -> ServiceResponse {
     let usid = session.usid.clone();
+    let session_bridge = session.has_mark("sesb");
+    let commerce_session = session.commerce_session.clone();
     let expires = clock::seconds() + world.behaviour().code_seconds;
     let code = world.sessions().keep_code(Code { session, redirect_uri: redirect_uri.clone(), challenge, expires });
     let mut location = format!("{}usid={}", begin_query(&redirect_uri), escaped(&usid));
@@ -113,7 +136,8 @@ fn redirect(
         }
     }
     location.push_str(&format!("&code={code}"));
-    ServiceResponse::see_other(location)
+    let response = ServiceResponse::see_other(location);
+    if session_bridge { commerce_cookie(world, &commerce_session, response) } else { response }
 }
 
 /// The URI with `?` or `&`, ready for more parameters.

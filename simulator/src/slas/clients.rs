@@ -115,6 +115,18 @@ pub(super) fn redirect_uri(client: &SlasClient, fields: &Fields) -> Result<Strin
     }
 }
 
+/// The code challenge, which a private client may leave out.
+pub(super) fn challenge_of(
+    world: &World,
+    client: &SlasClient,
+    fields: &Fields,
+) -> Result<Option<String>, ServiceResponse> {
+    if client.is_private() && fields.value("code_challenge").is_none() {
+        return Ok(None);
+    }
+    challenge(world, fields).map(Some)
+}
+
 /// A code challenge of allowed length and alphabet that was never used before.
 pub(super) fn challenge(world: &World, fields: &Fields) -> Result<String, ServiceResponse> {
     let challenge = fields.text("code_challenge");

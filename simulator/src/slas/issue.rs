@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::sessions::{Refresh, Session};
 use crate::clock;
-use crate::identifiers;
 use crate::jwt;
 use crate::response::{Outcome, ServiceResponse};
 use crate::seed::tenant_of;
@@ -72,8 +71,11 @@ pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outc
         "usid": session.usid,
         "customer_id": identity.customer_id(),
         "enc_user_id": hashed(identity.customer_id()),
-        "idp_access_token": if identity.is_registered() { identifiers::opaque() } else { String::new() },
+        "idp_access_token": session.provider_tokens.as_ref().map_or("", |tokens| &tokens.access),
     });
+    if let Some(token) = session.provider_tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()) {
+        document["idp_refresh_token"] = token.clone().into();
+    }
     if let Some((token, expires)) = refresh {
         document["refresh_token"] = token.into();
         document["refresh_token_expires_in"] = expires.saturating_sub(now).into();
@@ -81,7 +83,17 @@ pub(super) fn tokens(world: &World, session: &Session, renewal: Renewal) -> Outc
     if let Some(choice) = session.do_not_track {
         document["dnt"] = choice.to_string().into();
     }
-    Ok(ServiceResponse::json(StatusCode::OK, &document).with("cache-control", "no-store"))
+    let response = ServiceResponse::json(StatusCode::OK, &document).with("cache-control", "no-store");
+    Ok(commerce_cookie(world, &session.commerce_session, response))
+}
+
+/// The response with the cookie `dwsid`, for hybrid storefronts.
+pub(super) fn commerce_cookie(world: &World, commerce_session: &str, response: ServiceResponse) -> ServiceResponse {
+    let Some(domain) = world.behaviour().session_cookie_domain else {
+        return response;
+    };
+    let domain = if domain.is_empty() { domain } else { format!("; Domain={domain}") };
+    response.with("set-cookie", format!("dwsid={commerce_session}; Path=/{domain}; HttpOnly; Secure; SameSite=None"))
 }
 
 fn id_token(world: &World, session: &Session, lifetime: u64) -> String {

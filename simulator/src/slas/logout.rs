@@ -1,6 +1,6 @@
 //! The end of sessions: logout and revocation of refresh tokens.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::clients;
 use super::introspection::bearer;
@@ -19,7 +19,12 @@ pub(super) fn logout(world: &World, organization: &str, request: &ReceivedReques
     if !token.identity.is_registered() {
         return Err(ServiceResponse::invalid_request("Logout is for registered shoppers."));
     }
-    clients::site(world, organization, &fields)?;
+    // B2C Commerce's own shoppers need it, others may leave it out.
+    if token.identity.origin == "ecom" {
+        clients::site(world, organization, &fields)?;
+    } else {
+        clients::optional_site(world, organization, &fields)?;
+    }
     let name = fields.text("refresh_token");
     let mut sessions = world.sessions();
     let own = sessions.refresh(name).is_some_and(|refresh| {
@@ -35,7 +40,10 @@ pub(super) fn logout(world: &World, organization: &str, request: &ReceivedReques
         let customer = token.identity.customer_id();
         sessions.end_all(&token.tenant, customer, token.has_mark("tsob"), serial);
     }
-    Ok(blank(""))
+    let mut document = blank("");
+    document["idp_refresh_token"] = "null".into();
+    document["dnt"] = "null".into();
+    Ok(ServiceResponse::ok(&document))
 }
 
 /// `POST /revoke`: a refresh token, by a private client.
@@ -49,14 +57,14 @@ pub(super) fn revoke(world: &World, organization: &str, request: &ReceivedReques
         return Err(ServiceResponse::invalid_request("Bad or missing refresh token."));
     }
     sessions.drop_refresh(name);
-    Ok(blank(name))
+    Ok(ServiceResponse::ok(&blank(name)))
 }
 
 /// The published response for an ended session: a token response with empty members.
-fn blank(refresh_token: &str) -> ServiceResponse {
-    ServiceResponse::ok(&json!({
+fn blank(refresh_token: &str) -> Value {
+    json!({
         "access_token": "", "id_token": "null", "refresh_token": refresh_token, "expires_in": 0,
         "refresh_token_expires_in": 0, "token_type": "Bearer", "usid": "null", "customer_id": "null",
-        "enc_user_id": "null", "idp_access_token": "", "idp_refresh_token": "null", "dnt": "null",
-    }))
+        "enc_user_id": "null", "idp_access_token": "",
+    })
 }

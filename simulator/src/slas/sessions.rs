@@ -18,8 +18,19 @@ pub(crate) struct Session {
     pub(crate) usid: String,
     pub(crate) identity: Identity,
     pub(crate) marks: Vec<(String, String)>,
+    /// The B2C Commerce session that the cookie `dwsid` names.
+    pub(crate) commerce_session: String,
+    /// Of logins with a password or at an identity provider.
+    pub(crate) provider_tokens: Option<ProviderTokens>,
     /// `dnt` of the latest token request, which is not kept for the next one.
     pub(crate) do_not_track: Option<bool>,
+}
+
+/// The tokens of the identity provider that logged the shopper in.
+#[derive(Clone, Debug)]
+pub(crate) struct ProviderTokens {
+    pub(crate) access: String,
+    pub(crate) refresh: Option<String>,
 }
 
 impl Session {
@@ -33,7 +44,7 @@ impl Session {
         self.has_mark("taob")
     }
 
-    fn has_mark(&self, name: &str) -> bool {
+    pub(crate) fn has_mark(&self, name: &str) -> bool {
         self.marks.iter().any(|(mark, _)| mark == name)
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn token(world: &World, organization: &str, request: &ReceivedRequest
     match fields.text("grant_type") {
         "authorization_code_pkce" => {
             let client = clients::trusted(world, organization, request, &fields)?;
-            exchange(world, organization, client, &fields, true)
+            exchange(world, organization, client, &fields, !client.is_private())
         }
         "authorization_code" => {
             let client = clients::proven(world, organization, request.basic())?;
@@ -176,6 +176,9 @@ pub(super) fn session_bridge(world: &World, organization: &str, request: &Receiv
     };
     let mut session = new_session(organization, client, site, &usid, identity);
     session.marks = vec![("sesb".into(), "session_bridge".into())];
+    if let Some(commerce_session) = fields.value("dwsid") {
+        session.commerce_session = commerce_session.to_owned();
+    }
     session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Fresh)
 }

@@ -10,6 +10,7 @@ use super::clients;
 use super::issue::{Renewal, tokens};
 use super::sessions::PendingAgent;
 use super::token::do_not_track;
+use crate::account_manager;
 use crate::identifiers;
 use crate::request::{Fields, ReceivedRequest};
 use crate::response::{Outcome, ServiceResponse};
@@ -116,14 +117,11 @@ pub(super) fn agent_authorize(world: &World, organization: &str, request: &Recei
     if fields.text("response_type") != "code" {
         return Err(ServiceResponse::invalid_request("Bad or missing response_type."));
     }
-    let login_id = agent_login(&fields)?;
-    let challenge = if client.is_private() && fields.value("code_challenge").is_none() {
-        None
-    } else {
-        Some(clients::challenge(world, &fields)?)
-    };
-    let kind = if login_id == "Guest" { "taobgst" } else { "taob" };
-    let state = format!("{kind}.{}", identifiers::usid());
+    let (login_id, for_guest) = agent_login(&fields)?;
+    let challenge = clients::challenge_of(world, client, &fields)?;
+    let kind = if for_guest { "taobgst" } else { "taob" };
+    let own_state = || format!("{kind}.{}", identifiers::usid());
+    let state = fields.value("state").map_or_else(own_state, str::to_owned);
     world.sessions().agents.push(PendingAgent {
         organization: organization.to_owned(),
         client_id: client.id.clone(),
@@ -133,22 +131,23 @@ pub(super) fn agent_authorize(world: &World, organization: &str, request: &Recei
     });
     let target = format!("{}/dwsso/oauth2/authorize", world.url());
     Ok(ServiceResponse::see_other(format!(
-        "{}response_type=code&redirect_uri={}&state={state}",
+        "{}response_type=code&redirect_uri={}&state={}",
         begin_query(&target),
         escaped(&redirect_uri),
+        escaped(&state),
     )))
 }
 
-/// `POST /trusted-agent/token`: Account Manager's bearer token names the agent.
+/// `POST /trusted-agent/token`: the bearer is the code of Account Manager's redirect, as storefronts send it, or a
+/// token that the client got for the code.
 pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedRequest) -> Outcome {
     let fields = request.form();
     let refused = || ServiceResponse::invalid_client("Authorization failed.");
-    let claims =
-        request.bearer().and_then(|token| world.verify_account_manager_token(token).ok()).ok_or_else(refused)?;
-    let agent = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+    let bearer = request.bearer().ok_or_else(refused)?;
+    let agent = agent_of(world, bearer).ok_or_else(refused)?;
     let shown = request.header("_sfdc_client_auth").is_some();
     let client = if shown {
-        clients::proven(world, organization, request.bare_basic("_sfdc_client_auth"))?
+        clients::proven(world, organization, request.optional_scheme_basic("_sfdc_client_auth"))?
     } else {
         clients::named(world, organization, &fields)?
     };
@@ -165,20 +164,20 @@ pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedR
     if fields.value("agent_id").is_some_and(|id| id != agent) {
         return Err(ServiceResponse::invalid_request("The agent_id is not the one that logged in."));
     }
-    let login = agent_login(&fields)?;
+    let (login, for_guest) = agent_login(&fields)?;
     let pending = take_pending(world, organization, client, login, &fields);
     let verified = pending.is_some() || (client.is_private() && fields.value("code_verifier").is_none());
     if !verified {
         return Err(super::token::invalid_grant("Bad or missing code_verifier."));
     }
-    if (login == "Guest" || fields.value("state").is_some())
+    if (for_guest || fields.value("state").is_some())
         && pending.is_none_or(|pending| pending.state != fields.text("state"))
     {
         return Err(ServiceResponse::invalid_request("Bad or missing state."));
     }
     let usid = fields.value("usid").map_or_else(identifiers::usid, str::to_owned);
     let guest = world.sessions().guest_of(organization, &usid);
-    let identity = if login == "Guest" {
+    let identity = if for_guest {
         Identity::guest(guest)
     } else {
         world
@@ -186,20 +185,31 @@ pub(super) fn agent_token(world: &World, organization: &str, request: &ReceivedR
             .identity(organization, fields.text("idp_origin"), login, guest)
             .ok_or_else(|| ServiceResponse::invalid_request("Bad or missing login_id."))?
     };
+    world.sessions().agent_codes.remove(bearer);
     let mut session = new_session(organization, client, site, &usid, identity);
-    session.marks = vec![("taob".into(), TAOB.into()), ("agent".into(), agent.to_owned())];
+    session.marks = vec![("taob".into(), TAOB.into()), ("agent".into(), agent)];
     session.do_not_track = do_not_track(&fields);
     tokens(world, &session, Renewal::Never)
 }
 
-/// The login id, with the rule that a guest's origin is SLAS.
-fn agent_login(fields: &Fields) -> Result<&str, ServiceResponse> {
+/// The agent that an unused code or a token of Account Manager names.
+fn agent_of(world: &World, bearer: &str) -> Option<String> {
+    if world.sessions().agent_codes.contains(bearer) {
+        return Some(account_manager::AGENT.to_owned());
+    }
+    let claims = world.verify_account_manager_token(bearer).ok()?;
+    claims.get("sub").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// The login id, and whether it means a guest. A guest's origin is SLAS. The description writes `Guest`, storefronts
+/// write `guest`.
+fn agent_login(fields: &Fields) -> Result<(&str, bool), ServiceResponse> {
     let (login, origin) = (fields.text("login_id"), fields.text("idp_origin"));
-    let guest = login == "Guest";
-    if login.is_empty() || origin.is_empty() || guest != (origin == "slas") {
+    let for_guest = login.eq_ignore_ascii_case("guest");
+    if login.is_empty() || origin.is_empty() || for_guest != (origin == "slas") {
         return Err(ServiceResponse::invalid_request("Bad or missing login_id or idp_origin."));
     }
-    Ok(login)
+    Ok((login, for_guest))
 }
 
 /// Removes and returns the pending authorization that this request completes.

@@ -303,3 +303,89 @@ async fn token_request_needs_channel_unless_behaviour_says_otherwise() {
     assert!(text(&claims(token), "isb").ends_with("::chid: "), "SLAS writes a space for no site");
     assert_eq!(caller.get(&format!("{BASKETS}/none?siteId=RefArchGlobal"), token).await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn user_of_identity_provider_gets_its_tokens_too() {
+    let caller = Caller::new().await;
+    let pkce = pkce();
+    let query = [
+        ("client_id", PUBLIC),
+        ("channel_id", "RefArch"),
+        ("response_type", "code"),
+        ("redirect_uri", REDIRECT),
+        ("hint", "google"),
+        ("code_challenge", &pkce.challenge),
+    ];
+    let code = code_of(&caller.slas(Method::GET, "authorize").query_pairs(&query).send().await.unwrap());
+    let (status, tokens) = read(caller.exchange(PUBLIC, &code, &pkce.verifier).send().await.unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{tokens}");
+    let isb = text(&claims(text(&tokens, "access_token")), "isb").to_owned();
+    assert!(isb.starts_with("uido:google::upn:google-oauth2|1001::uidn:Mary Social::gcid:"), "{isb}");
+    assert_eq!(claims(text(&tokens, "idp_access_token"))["iss"], "https://google.example");
+    let renewed = caller.refresh(PUBLIC, text(&tokens, "refresh_token"), None).await.1;
+    for name in ["customer_id", "idp_access_token", "idp_refresh_token"] {
+        assert_eq!(text(&renewed, name), text(&tokens, name), "{name}");
+    }
+    for hint in ["facebook", ""] {
+        let query = query.map(|(name, value)| if name == "hint" { (name, hint) } else { (name, value) });
+        let refused = caller.slas(Method::GET, "authorize").query_pairs(&query).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{hint:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_password_logins_and_identity_providers_have_idp_tokens() {
+    let caller = Caller::new().await;
+    assert_eq!(text(&caller.guest().await, "idp_access_token"), "");
+    let tokens = caller.registered().await;
+    assert_ne!(text(&tokens, "idp_access_token"), "");
+    assert!(tokens.get("idp_refresh_token").is_none());
+}
+
+#[tokio::test]
+async fn private_client_may_log_in_without_challenge() {
+    let caller = Caller::new().await;
+    let form = [("client_id", PRIVATE), ("channel_id", "RefArch"), ("redirect_uri", REDIRECT)];
+    for grant in ["authorization_code", "authorization_code_pkce"] {
+        caller.simulator.set(|behaviour| behaviour.enforce_windows = false);
+        let request = caller.slas(Method::POST, "login").form(&form).basic_auth(LOGIN, Some(PASSWORD));
+        let code = code_of(&request.send().await.unwrap());
+        let exchange = [
+            ("grant_type", grant),
+            ("client_id", PRIVATE),
+            ("channel_id", "RefArch"),
+            ("code", &code.code),
+            ("redirect_uri", REDIRECT),
+        ];
+        let (status, tokens) =
+            read(caller.token(&exchange).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{grant}: {tokens}");
+    }
+    let form = [("client_id", PUBLIC), ("channel_id", "RefArch"), ("redirect_uri", REDIRECT)];
+    let request = caller.slas(Method::POST, "login").form(&form).basic_auth(LOGIN, Some(PASSWORD));
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn hybrid_storefront_gets_one_session_cookie_for_all_tokens_of_a_session() {
+    let caller = Caller::new().await;
+    let guest = async || {
+        let form = [("grant_type", "client_credentials"), ("channel_id", "RefArch")];
+        caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap()
+    };
+    assert!(!guest().await.headers().contains_key("set-cookie"));
+    caller.simulator.set(|behaviour| behaviour.session_cookie_domain = Some(".shop.example".into()));
+    let answer = guest().await;
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.starts_with("dwsid="), "{cookie}");
+    assert!(cookie.ends_with("==; Path=/; Domain=.shop.example; HttpOnly; Secure; SameSite=None"), "{cookie}");
+    let tokens = read(answer).await.1;
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", text(&tokens, "refresh_token")),
+        ("client_id", PRIVATE),
+        ("channel_id", "RefArch"),
+    ];
+    let renewed = caller.token(&form).basic_auth(PRIVATE, Some(SECRET)).send().await.unwrap();
+    assert_eq!(renewed.headers()["set-cookie"], cookie);
+}

@@ -181,6 +181,55 @@ async fn agent_for_guest_sends_state_with_token_request() {
     assert!(text(&claims(text(&tokens, "access_token")), "isb").contains("upn:Guest"));
 }
 
+/// As storefronts do it: they name a state and a lower-case guest, and the bearer is Account Manager's code itself.
+#[tokio::test]
+async fn storefront_agent_presents_code_of_account_manager() {
+    let caller = Caller::new().await;
+    for (login, origin, private) in [(LOGIN, "ecom", false), ("guest", "slas", false), (LOGIN, "ecom", true)] {
+        let pair = pkce();
+        let client = if private { PRIVATE } else { PUBLIC };
+        let mut query = vec![
+            ("client_id", client),
+            ("channel_id", "RefArch"),
+            ("login_id", login),
+            ("redirect_uri", REDIRECT),
+            ("idp_origin", origin),
+            ("response_type", "code"),
+            ("state", "a-state_~."),
+        ];
+        let mut form = vec![
+            ("channel_id", "RefArch"),
+            ("grant_type", "client_credentials"),
+            ("redirect_uri", REDIRECT),
+            ("login_id", login),
+            ("idp_origin", origin),
+            ("dnt", "true"),
+            ("state", "a-state_~."),
+        ];
+        if !private {
+            query.push(("code_challenge", &pair.challenge));
+            form.extend([("client_id", client), ("code_verifier", &pair.verifier)]);
+        }
+        let sent = caller.slas(Method::GET, "trusted-agent/authorize").query_pairs(&query).send().await.unwrap();
+        let target = sent.headers()["location"].to_str().unwrap().to_owned();
+        let back = caller.http.get(target).send().await.unwrap();
+        let location = reqwest::Url::parse(back.headers()["location"].to_str().unwrap()).unwrap();
+        let of = |name: &str| location.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
+        assert_eq!(of("state"), "a-state_~.");
+        let send = async || {
+            let request = caller.slas(Method::POST, "trusted-agent/token").form(&form).bearer_auth(of("code"));
+            let proof = format!("Basic {}", bare_basic(PRIVATE, SECRET));
+            let request = if private { request.header("_sfdc_client_auth", proof) } else { request };
+            read(request.send().await.unwrap()).await
+        };
+        let (status, tokens) = send().await;
+        assert_eq!(status, StatusCode::OK, "{login}: {tokens}");
+        let isb = text(&claims(text(&tokens, "access_token")), "isb").to_owned();
+        assert!(isb.contains("::agent:agent@example.com::"), "{isb}");
+        assert_eq!(send().await.0, StatusCode::UNAUTHORIZED, "the code works once");
+    }
+}
+
 #[tokio::test]
 async fn session_bridge_requires_proof_of_its_kind_of_shopper() {
     let caller = Caller::new().await;

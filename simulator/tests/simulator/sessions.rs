@@ -76,7 +76,7 @@ async fn logout_revokes_both_tokens_of_one_session() {
     let path = format!("{CUSTOMERS}/{}", text(&one, "customer_id"));
     assert_eq!(caller.get(&path, text(&one, "access_token")).await.0, StatusCode::OK);
     let (status, answer) = logout(&caller, &one, &[]).await;
-    assert_eq!((status, text(&answer, "access_token")), (StatusCode::OK, ""));
+    assert_eq!((status, text(&answer, "access_token"), text(&answer, "dnt")), (StatusCode::OK, "", "null"));
     assert_eq!(caller.get(&path, text(&one, "access_token")).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(caller.refresh(PUBLIC, text(&one, "refresh_token"), None).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(caller.get(&path, text(&other, "access_token")).await.0, StatusCode::OK);
@@ -138,7 +138,8 @@ async fn introspect_and_userinfo_report_token_state_after_revoke() {
     assert_eq!(ask("introspect", refresh, "wrong").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(ask("introspect", refresh, SECRET).await.1["token_type"], "refresh_token");
     assert_eq!(ask("introspect", text(&tokens, "access_token"), SECRET).await.1["token_type"], "access_token");
-    assert_eq!(ask("revoke", refresh, SECRET).await.0, StatusCode::OK);
+    let revoked = ask("revoke", refresh, SECRET).await;
+    assert_eq!((revoked.0, revoked.1.get("dnt")), (StatusCode::OK, None));
     assert_eq!(ask("introspect", refresh, SECRET).await.1, json!({"active": false}));
     assert_eq!(caller.refresh(PRIVATE, refresh, Some(SECRET)).await.0, StatusCode::BAD_REQUEST);
 
@@ -146,4 +147,24 @@ async fn introspect_and_userinfo_report_token_state_after_revoke() {
     let request = caller.slas(Method::GET, "userinfo").bearer_auth(text(&shopper, "access_token"));
     let (_, info) = read(request.send().await.unwrap()).await;
     assert_eq!((text(&info, "email"), text(&info, "name")), (LOGIN, "Ada Shopper"));
+}
+
+#[tokio::test]
+async fn logout_needs_channel_for_shoppers_of_b2c_commerce_only() {
+    let caller = Caller::new().await;
+    let own = caller.registered().await;
+    let other = caller.simulator.mint_shopper_token(salesforce_simulator::ShopperTokenSpec {
+        origin: "google".into(),
+        login: "someone".into(),
+        registered_customer_id: Some("abSomeone".into()),
+        ..Default::default()
+    });
+    for (token, description) in
+        [(text(&own, "access_token"), "Bad or missing channel_id."), (&other, "Bad or missing refresh token.")]
+    {
+        let query = [("client_id", PUBLIC), ("refresh_token", "x")];
+        let request = caller.slas(Method::GET, "logout").query_pairs(&query).bearer_auth(token);
+        let (status, error) = read(request.send().await.unwrap()).await;
+        assert_eq!((status, text(&error, "error_description")), (StatusCode::BAD_REQUEST, description));
+    }
 }
