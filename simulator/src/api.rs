@@ -5,9 +5,14 @@
 mod access;
 mod baskets;
 mod catalog;
+mod content;
 mod customers;
 mod orders;
+mod own_basket;
 mod product_lists;
+mod search;
+mod shipments;
+mod shopper_context;
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -105,10 +110,20 @@ fn dispatch(call: &Call<'_>) -> Outcome {
             None => product_lists::respond(call, name),
             some => some,
         },
-        "shopper-baskets-v1" | "shopper-baskets-v2" => baskets::respond(call, name),
+        "shopper-baskets-v1" | "shopper-baskets-v2" => match baskets::respond(call, name) {
+            None => shipments::respond(call, name),
+            some => some,
+        },
         "shopper-orders" => orders::shopper(call, name),
         "orders" => orders::system(call, name),
-        "shopper-products" | "shopper-search" => catalog::respond(call, name),
+        "shopper-products" => catalog::respond(call, name),
+        "shopper-search" => search::respond(call, name),
+        "shopper-context" => shopper_context::respond(call, name),
+        "shopper-configurations"
+        | "shopper-consents"
+        | "shopper-experience"
+        | "shopper-promotions"
+        | "shopper-stores" => content::respond(call, name),
         _ => None,
     };
     stateful.unwrap_or_else(|| Ok(echo(call.request, call.operation.name)))

@@ -37,7 +37,7 @@ pub use faults::{Effect, Fault, ResetAt};
 pub use ledger::LedgerEntry;
 pub use seed::{
     AccountManagerClient, Category, DEFAULT_SEED, IdentityProvider, Organization, Product, Seed, SeededShopper,
-    SlasClient,
+    SlasClient, Variant,
 };
 pub use shopper_token::ShopperTokenSpec;
 pub use simulator::{Simulator, start};

@@ -31,6 +31,16 @@ impl Fields {
         self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
+    /// All values of a repeated name.
+    pub(crate) fn values<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// The number of that name, or a default for none and for text that is no number.
+    pub(crate) fn number(&self, name: &str, default: usize) -> usize {
+        self.value(name).and_then(|value| value.parse().ok()).unwrap_or(default)
+    }
+
     pub(crate) fn text(&self, name: &str) -> &str {
         self.value(name).unwrap_or_default()
     }

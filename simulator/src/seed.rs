@@ -2,6 +2,8 @@
 //!
 //! This module only reads the document. The state that changes is in `world`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -157,6 +159,65 @@ pub struct Product {
     pub price: f64,
     /// Id of its category.
     pub category: String,
+    /// The variants of a master, which itself cannot be bought.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
+}
+
+impl Product {
+    /// Whether it has variants.
+    pub fn is_master(&self) -> bool {
+        !self.variants.is_empty()
+    }
+}
+
+/// One variant of a master product.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// The SKU.
+    pub id: String,
+    /// The value of each variation attribute, such as `color`.
+    pub values: BTreeMap<String, String>,
+    /// The price, if it is not the master's.
+    pub price: Option<f64>,
+}
+
+/// What a product id of the catalog means: a product, a master, or one variant of a master.
+#[derive(Clone, Copy)]
+pub(crate) struct Sku<'s> {
+    pub(crate) product: &'s Product,
+    pub(crate) variant: Option<&'s Variant>,
+}
+
+impl<'s> Sku<'s> {
+    pub(crate) fn id(self) -> &'s str {
+        self.variant.map_or(&self.product.id, |variant| &variant.id)
+    }
+
+    /// The price, which is the lowest one for a master.
+    pub(crate) fn price(self) -> f64 {
+        self.prices().fold(f64::INFINITY, f64::min)
+    }
+
+    pub(crate) fn price_max(self) -> f64 {
+        self.prices().fold(0.0, f64::max)
+    }
+
+    fn prices(self) -> impl Iterator<Item = f64> + 's {
+        let own = self.product.price;
+        let of_variants = self.product.variants.iter().filter(move |variant| match self.variant {
+            Some(only) => only.id == variant.id,
+            None => true,
+        });
+        let of_product = (!self.product.is_master()).then_some(own);
+        of_product.into_iter().chain(of_variants.map(move |variant| variant.price.unwrap_or(own)))
+    }
+
+    /// Masters are bought as one of their variants.
+    pub(crate) fn can_be_bought(self) -> bool {
+        self.variant.is_some() || !self.product.is_master()
+    }
 }
 
 /// One category.
@@ -203,8 +264,43 @@ impl Seed {
         })
     }
 
-    pub(crate) fn product(&self, id: &str) -> Option<&Product> {
-        self.products.iter().find(|product| product.id == id)
+    pub(crate) fn sku(&self, id: &str) -> Option<Sku<'_>> {
+        self.products.iter().find_map(|product| {
+            if product.id == id {
+                return Some(Sku { product, variant: None });
+            }
+            let variant = product.variants.iter().find(|variant| variant.id == id)?;
+            Some(Sku { product, variant: Some(variant) })
+        })
+    }
+
+    /// The product or variant of that id, if it can be bought.
+    pub(crate) fn sellable(&self, id: &str) -> Option<Sku<'_>> {
+        self.sku(id).filter(|sku| sku.can_be_bought())
+    }
+
+    pub(crate) fn category(&self, id: &str) -> Option<&Category> {
+        self.categories.iter().find(|category| category.id == id)
+    }
+
+    /// The categories directly below.
+    pub(crate) fn subcategories(&self, id: &str) -> impl Iterator<Item = &Category> {
+        self.categories.iter().filter(move |category| category.parent.as_deref() == Some(id))
+    }
+
+    /// The path to a category, itself included and the root left out, as the APIs write it.
+    pub(crate) fn category_path(&self, category: &Category) -> Vec<&Category> {
+        let mut path: Vec<&Category> = Vec::new();
+        let mut next = self.category(&category.id);
+        while let Some(one) = next.filter(|one| one.parent.is_some()) {
+            // A seed may contain a circle.
+            if path.iter().any(|known| known.id == one.id) {
+                break;
+            }
+            path.insert(0, one);
+            next = one.parent.as_deref().and_then(|parent| self.category(parent));
+        }
+        path
     }
 }
 

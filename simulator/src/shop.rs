@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-pub(crate) use baskets::{Basket, SHIPPING_METHODS};
+pub(crate) use baskets::{Basket, shipping_method, shipping_methods};
 pub(crate) use customers::Customer;
 
 use crate::seed::Seed;
@@ -34,6 +34,8 @@ pub(crate) struct Shop {
     customers: BTreeMap<String, Customer>,
     pub(crate) lists: Vec<ProductList>,
     pub(crate) baskets: BTreeMap<String, Basket>,
+    /// Shopper contexts by organization, session and site.
+    pub(crate) contexts: BTreeMap<(String, String, String), Map<String, Value>>,
     pub(crate) orders: BTreeMap<(String, String), Order>,
     last_number: u64,
 }

@@ -6,10 +6,12 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::customers::{mask, text};
+use super::own_basket::{change, document, entry_not_found, not_found};
+use super::shipments;
 use super::{Call, access, bad_request, member};
 use crate::identifiers;
 use crate::response::{Outcome, ServiceResponse};
-use crate::shop::{Basket, SHIPPING_METHODS};
+use crate::shop::Basket;
 use crate::world::overlay;
 
 /// The response of an operation with state, or `None` for others.
@@ -25,17 +27,15 @@ pub(super) fn respond(call: &Call<'_>, operation: &str) -> Option<Outcome> {
         "updateCustomerForBasket" => set_customer(call),
         "addItemToBasket" => add_items(call),
         "updateItemInBasket" => update_item(call),
+        "updateItemsInBasket" => update_items(call),
         "removeItemFromBasket" => remove(call, "productItems", "itemId", "itemId"),
-        "updateShippingAddressForShipment" => set_in_shipment(call, "shippingAddress"),
-        "updateShippingMethodForShipment" => set_shipping_method(call),
-        "getShippingMethodsForShipment" => shipping_methods(call),
         "addPaymentInstrumentToBasket" => add_payment_instrument(call),
+        "updatePaymentInstrumentInBasket" => update_payment_instrument(call),
         "removePaymentInstrumentFromBasket" => {
             remove(call, "paymentInstruments", "paymentInstrumentId", "paymentInstrumentId")
         }
-        "getPaymentMethodsForBasket" => Ok(ServiceResponse::ok(&json!({
-            "applicablePaymentMethods": [{"id": "CREDIT_CARD", "name": "Credit Card"}],
-        }))),
+        "getPaymentMethodsForBasket" => change(call, |_| Ok(())).map(|_| payment_methods()),
+        "addCouponToBasket" => Err(bad_request("The coupon is unknown: the simulated site has none.")),
         _ => return None,
     })
 }
@@ -65,9 +65,16 @@ fn create(call: &Call<'_>) -> Outcome {
     };
     if let Some(unknown) = items.iter().find(|item| {
         let id = item["productId"].as_str().unwrap_or_default();
-        world.seed.product(id).is_none()
+        world.seed.sellable(id).is_none()
     }) {
         return Err(unknown_product(unknown["productId"].as_str().unwrap_or_default()));
+    }
+    if let Some(Value::Array(shipments)) = body.remove("shipments") {
+        body.insert("shipments".into(), shipments::complete(shipments)?.into());
+    }
+    if let Some(Value::Array(instruments)) = body.remove("paymentInstruments") {
+        let instruments = instruments.into_iter().map(|one| payment_instrument(crate::world::members(one)));
+        body.insert("paymentInstruments".into(), instruments.collect());
     }
     for computed in ["basketId", "customerInfo", "creationDate", "orderTotal", "productTotal"] {
         body.remove(computed);
@@ -75,17 +82,6 @@ fn create(call: &Call<'_>) -> Outcome {
     let basket = shop.open_basket(organization, &identity, temporary);
     overlay(&mut basket.document, body);
     basket.add_items(&world.seed, &items).map_err(|id| unknown_product(&id))?;
-    Ok(document(basket))
-}
-
-/// Changes the shopper's own basket and returns it with new totals.
-fn change(call: &Call<'_>, change: impl FnOnce(&mut Basket) -> Result<(), ServiceResponse>) -> Outcome {
-    let id = call.variable("basketId");
-    let customer = call.shopper()?.identity.customer_id();
-    let mut shop = call.world.shop();
-    let basket = shop.basket_of(call.organization(), customer, id).ok_or_else(|| not_found(id))?;
-    change(basket)?;
-    basket.total(&call.world.seed);
     Ok(document(basket))
 }
 
@@ -135,19 +131,29 @@ fn add_items(call: &Call<'_>) -> Outcome {
 
 fn update_item(call: &Call<'_>) -> Outcome {
     let mut body = call.object()?;
-    body.remove("itemId");
-    let id = call.variable("itemId");
-    change(call, |basket| {
-        let items = basket.list("productItems");
-        let place = items.iter().position(|item| item["itemId"] == id);
-        let place = place.ok_or_else(|| entry_not_found("itemId", id))?;
-        if body.get("quantity").and_then(Value::as_f64) == Some(0.0) {
-            items.remove(place);
-        } else if let Value::Object(item) = &mut items[place] {
-            overlay(item, body);
-        }
-        Ok(())
-    })
+    body.insert("itemId".into(), call.variable("itemId").into());
+    change(call, |basket| change_item(basket, body))
+}
+
+/// The same for several items at once.
+fn update_items(call: &Call<'_>) -> Outcome {
+    let changes: Vec<Map<String, Value>> =
+        serde_json::from_slice(&call.request.body).map_err(|_| bad_request("The body is not a JSON array."))?;
+    change(call, |basket| changes.into_iter().try_for_each(|body| change_item(basket, body)))
+}
+
+/// Changes the item that the body names. A quantity of 0 removes it.
+fn change_item(basket: &mut Basket, mut body: Map<String, Value>) -> Result<(), ServiceResponse> {
+    let id = body.remove("itemId").unwrap_or_default();
+    let items = basket.list("productItems");
+    let place = items.iter().position(|item| item["itemId"] == id);
+    let place = place.ok_or_else(|| entry_not_found("itemId", id.as_str().unwrap_or_default()))?;
+    if body.get("quantity").and_then(Value::as_f64) == Some(0.0) {
+        items.remove(place);
+    } else if let Value::Object(item) = &mut items[place] {
+        overlay(item, body);
+    }
+    Ok(())
 }
 
 fn remove(call: &Call<'_>, list: &str, key: &str, variable: &str) -> Outcome {
@@ -160,49 +166,52 @@ fn remove(call: &Call<'_>, list: &str, key: &str, variable: &str) -> Outcome {
     })
 }
 
-fn set_in_shipment(call: &Call<'_>, name: &str) -> Outcome {
-    let body = call.object()?;
-    let same = call.parameters().text("useAsBilling") == "true";
-    let id = call.variable("shipmentId");
+fn add_payment_instrument(call: &Call<'_>) -> Outcome {
+    let instrument = payment_instrument(call.object()?);
     change(call, |basket| {
-        let shipments = basket.list("shipments");
-        let shipment = shipments.iter_mut().find(|one| one["shipmentId"] == id);
-        shipment.ok_or_else(|| entry_not_found("shipmentId", id))?[name] = body.clone().into();
-        if same {
-            basket.document.insert("billingAddress".into(), body.into());
+        basket.list("paymentInstruments").push(instrument);
+        Ok(())
+    })
+}
+
+/// A new payment instrument, with an id and without its secrets.
+fn payment_instrument(mut body: Map<String, Value>) -> Value {
+    body.insert("paymentInstrumentId".into(), identifiers::record().into());
+    mask(&mut body);
+    body.into()
+}
+
+fn update_payment_instrument(call: &Call<'_>) -> Outcome {
+    let mut body = call.object()?;
+    body.remove("paymentInstrumentId");
+    mask(&mut body);
+    let id = call.variable("paymentInstrumentId");
+    change(call, |basket| {
+        let mut known = basket.list("paymentInstruments").iter_mut();
+        match known.find(|one| one["paymentInstrumentId"] == id) {
+            Some(Value::Object(instrument)) => overlay(instrument, body),
+            _ => return Err(entry_not_found("paymentInstrumentId", id)),
         }
         Ok(())
     })
 }
 
-fn set_shipping_method(call: &Call<'_>) -> Outcome {
-    let body = call.object()?;
-    let method = text(&body, "id");
-    if !SHIPPING_METHODS.iter().any(|(known, ..)| *known == method) {
-        return Err(bad_request(&format!(
-            "The shipping method with ID '{method}' is unknown or can't be applied to the basket."
-        )));
-    }
-    set_in_shipment(call, "shippingMethod")
-}
-
-fn shipping_methods(call: &Call<'_>) -> Outcome {
-    change(call, |_| Ok(()))?;
-    let methods: Vec<_> =
-        SHIPPING_METHODS.iter().map(|(id, name, price)| json!({"id": id, "name": name, "price": price})).collect();
-    Ok(ServiceResponse::ok(&json!({
-        "applicableShippingMethods": methods, "defaultShippingMethodId": SHIPPING_METHODS[0].0,
-    })))
-}
-
-fn add_payment_instrument(call: &Call<'_>) -> Outcome {
-    let mut body = call.object()?;
-    body.insert("paymentInstrumentId".into(), identifiers::record().into());
-    mask(&mut body);
-    change(call, |basket| {
-        basket.list("paymentInstruments").push(body.into());
-        Ok(())
-    })
+fn payment_methods() -> ServiceResponse {
+    let card = |kind: &str, name: &str, lengths: &[&str], prefixes: &[&str], code: u8| {
+        json!({
+            "cardType": kind, "name": name, "checksumVerificationEnabled": true, "numberLengths": lengths,
+            "numberPrefixes": prefixes, "securityCodeLength": code,
+        })
+    };
+    ServiceResponse::ok(&json!({"applicablePaymentMethods": [{
+        "id": "CREDIT_CARD", "name": "Credit Card", "paymentProcessorId": "BASIC_CREDIT",
+        "cards": [
+            card("Visa", "Visa", &["13", "16"], &["4"], 3),
+            card("Amex", "American Express", &["15"], &["34", "37"], 4),
+            card("Master Card", "MasterCard", &["16"], &["51-55"], 3),
+            card("Discover", "Discover", &["16"], &["6011", "644-649", "65"], 3),
+        ],
+    }]}))
 }
 
 /// The guest basket and the own one of a registered shopper who was that guest.
@@ -308,22 +317,8 @@ fn pour(call: &Call<'_>, from: &str, into: &str) -> Outcome {
     Ok(document(basket))
 }
 
-fn document(basket: &Basket) -> ServiceResponse {
-    ServiceResponse::ok(&Value::Object(basket.document.clone()))
-}
-
 fn conflict(name: &str, detail: &str) -> ServiceResponse {
     ServiceResponse::problem_named(StatusCode::CONFLICT, name, "Conflict", detail, Map::new())
-}
-
-pub(super) fn not_found(id: &str) -> ServiceResponse {
-    let detail = format!("No basket with ID '{id}' could be found.");
-    ServiceResponse::problem(StatusCode::NOT_FOUND, "Basket Not Found", &detail)
-}
-
-fn entry_not_found(key: &str, id: &str) -> ServiceResponse {
-    let detail = format!("No entry with ID '{id}' could be found.");
-    ServiceResponse::problem_with(StatusCode::NOT_FOUND, "Not Found", &detail, member(key, id))
 }
 
 fn unknown_product(id: &str) -> ServiceResponse {

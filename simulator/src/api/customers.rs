@@ -302,7 +302,7 @@ fn baskets(call: &Call<'_>) -> Outcome {
         .baskets
         .values()
         .filter(|basket| basket.owner == customer && basket.organization == call.organization())
-        .map(|basket| Value::Object(basket.document.clone()))
+        .map(|basket| Value::Object(basket.written()))
         .collect();
     Ok(ServiceResponse::ok(&json!({"total": own.len(), "baskets": own})))
 }
@@ -310,13 +310,18 @@ fn baskets(call: &Call<'_>) -> Outcome {
 fn orders(call: &Call<'_>) -> Outcome {
     let customer = own(call)?;
     let shop = call.world.shop();
+    let parameters = call.parameters();
+    let (limit, offset) = (parameters.number("limit", 10), parameters.number("offset", 0));
+    // The newest comes first.
     let own: Vec<_> = shop
         .orders
         .values()
+        .rev()
         .filter(|order| order.owner == customer && order.organization == call.organization())
         .map(|order| Value::Object(order.document.clone()))
         .collect();
-    Ok(ServiceResponse::ok(&json!({"limit": own.len(), "offset": 0, "total": own.len(), "data": own})))
+    let page: Vec<_> = own.iter().skip(offset).take(limit).collect();
+    Ok(ServiceResponse::ok(&json!({"limit": limit, "offset": offset, "total": own.len(), "data": page})))
 }
 
 /// The customer of the path, who must be the customer of the token.

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::customers::text;
-use super::{Call, bad_request, baskets, member};
+use super::{Call, bad_request, member, own_basket};
 use crate::clock;
 use crate::identifiers;
 use crate::response::{Outcome, ServiceResponse};
@@ -40,7 +40,7 @@ fn create(call: &Call<'_>) -> Outcome {
     let customer = call.shopper()?.identity.customer_id();
     let complete = call.world.behaviour().orders_need_complete_baskets;
     let mut shop = call.world.shop();
-    let basket = shop.basket_of(call.organization(), customer, id).ok_or_else(|| baskets::not_found(id))?;
+    let basket = shop.basket_of(call.organization(), customer, id).ok_or_else(|| own_basket::not_found(id))?;
     if basket.list("productItems").is_empty() {
         return Err(incomplete("product item"));
     }
@@ -48,8 +48,8 @@ fn create(call: &Call<'_>) -> Outcome {
         return Err(incomplete(missing));
     }
     basket.total(&call.world.seed);
-    let basket = shop.baskets.remove(id).ok_or_else(|| baskets::not_found(id))?;
-    let mut document = basket.document;
+    let basket = shop.baskets.remove(id).ok_or_else(|| own_basket::not_found(id))?;
+    let mut document = basket.written();
     for name in ["basketId", "agentBasket", "temporaryBasket"] {
         document.remove(name);
     }

@@ -94,7 +94,7 @@ fn list(call: &Call<'_>, what: Change) -> Outcome {
 
 fn create_item(call: &Call<'_>) -> Outcome {
     let mut item = call.object()?;
-    if text(&item, "type") == "product" && call.world.seed.product(text(&item, "productId")).is_none() {
+    if text(&item, "type") == "product" && call.world.seed.sku(text(&item, "productId")).is_none() {
         return Err(bad_request("The product is unknown or missing."));
     }
     item.insert("id".into(), identifiers::record().into());

@@ -1,16 +1,33 @@
 //! Baskets: their lines and totals. Prices come from the seed; tax is 5 % on top.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::Shop;
 use crate::clock;
 use crate::identifiers;
-use crate::seed::Seed;
+use crate::seed::{Seed, Sku};
 use crate::shopper_token::Identity;
 
-/// Id, name and price of each shipping method.
-pub(crate) const SHIPPING_METHODS: &[(&str, &str, f64)] =
-    &[("001", "Ground", 5.99), ("002", "2-Day Express", 9.99), ("003", "Overnight", 15.99)];
+/// Id, name, description and price of each shipping method. The first is the default.
+const SHIPPING_METHODS: &[(&str, &str, &str, f64)] = &[
+    ("001", "Ground", "Order received within 7-10 business days", 5.99),
+    ("002", "2-Day Express", "Order received in 2 business days", 9.99),
+    ("003", "Overnight", "Order received the next business day", 15.99),
+];
+
+/// The shipping methods as the API writes them.
+pub(crate) fn shipping_methods() -> impl Iterator<Item = Value> {
+    SHIPPING_METHODS.iter().map(
+        |(id, name, description, price)| json!({"id": id, "name": name, "description": description, "price": price}),
+    )
+}
+
+/// The shipping method of that id.
+pub(crate) fn shipping_method(id: &str) -> Option<Value> {
+    shipping_methods().find(|method| method["id"] == id)
+}
 
 const TAX: f64 = 0.05;
 
@@ -41,12 +58,19 @@ impl Basket {
         }
     }
 
+    /// The document of the API, which leaves out empty lists.
+    pub(crate) fn written(&self) -> Map<String, Value> {
+        let mut document = self.document.clone();
+        document.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
+        document
+    }
+
     /// Adds products. `Err` names the product that is unknown.
     pub(crate) fn add_items(&mut self, seed: &Seed, items: &[Value]) -> Result<(), String> {
         for item in items {
             let id = item.get("productId").and_then(Value::as_str);
             let id = id.unwrap_or_default();
-            if seed.product(id).is_none() {
+            if seed.sellable(id).is_none() {
                 return Err(id.to_owned());
             }
         }
@@ -71,12 +95,19 @@ impl Basket {
     /// Recalculates prices, taxes and totals.
     pub(crate) fn total(&mut self, seed: &Seed) {
         let mut products = 0.0;
+        let mut of_shipments: BTreeMap<String, f64> = BTreeMap::new();
         for item in self.list("productItems") {
-            let product = item["productId"].as_str().and_then(|id| seed.product(id));
-            let base = product.map_or(0.0, |product| product.price);
+            let sku = item["productId"].as_str().and_then(|id| seed.sku(id));
+            let base = sku.map_or(0.0, Sku::price);
             let price = cents(base * item["quantity"].as_f64().unwrap_or(1.0));
             products += price;
-            item["productName"] = product.map_or("", |product| &product.name).into();
+            *of_shipments.entry(item["shipmentId"].as_str().unwrap_or_default().to_owned()).or_default() += price;
+            let name = sku.map_or("", |sku| &sku.product.name);
+            item["productName"] = name.into();
+            item["itemText"] = name.into();
+            item["bonusProductLineItem"] = false.into();
+            item["gift"] = false.into();
+            item["taxClassId"] = "standard".into();
             item["basePrice"] = base.into();
             for name in ["price", "priceAfterItemDiscount", "priceAfterOrderDiscount", "taxBasis"] {
                 item[name] = price.into();
@@ -86,13 +117,35 @@ impl Basket {
             item["taxRate"] = TAX.into();
         }
         let mut shipping = 0.0;
+        let mut shipping_items = Vec::new();
         for shipment in self.list("shipments") {
-            let method = shipment["shippingMethod"]["id"].as_str();
-            let price = method.and_then(shipping_price).unwrap_or_default();
+            let price = shipment["shippingMethod"]["price"].as_f64().unwrap_or_default();
             shipping += price;
-            shipment["shippingTotal"] = price.into();
-            shipment["shippingTotalTax"] = cents(price * TAX).into();
+            let own =
+                of_shipments.get(shipment["shipmentId"].as_str().unwrap_or_default()).copied().unwrap_or_default();
+            let (tax, shipping_tax) = (cents(own * TAX), cents(price * TAX));
+            for (name, value) in [
+                ("productSubTotal", own),
+                ("productTotal", own),
+                ("merchandizeTotalTax", tax),
+                ("adjustedMerchandizeTotalTax", tax),
+                ("shippingTotal", price),
+                ("shippingTotalTax", shipping_tax),
+                ("adjustedShippingTotalTax", shipping_tax),
+                ("taxTotal", tax + shipping_tax),
+                ("shipmentTotal", own + price + tax + shipping_tax),
+            ] {
+                shipment[name] = cents(value).into();
+            }
+            if shipment["shippingMethod"].is_object() {
+                shipping_items.push(json!({
+                    "itemId": shipment["shipmentId"], "itemText": "Shipping", "shipmentId": shipment["shipmentId"],
+                    "basePrice": price, "price": price, "priceAfterItemDiscount": price, "tax": shipping_tax,
+                    "adjustedTax": shipping_tax, "taxBasis": price, "taxClassId": "standard", "taxRate": TAX,
+                }));
+            }
         }
+        *self.list("shippingItems") = shipping_items;
         let (tax, shipping_tax) = (cents(products * TAX), cents(shipping * TAX));
         for (name, value) in [
             ("productSubTotal", products),
@@ -170,11 +223,6 @@ impl Shop {
             .find(|basket| basket.organization == organization && basket.owner == customer && !basket.temporary)?;
         Some(open.id().to_owned())
     }
-}
-
-pub(crate) fn shipping_price(id: &str) -> Option<f64> {
-    let mut methods = SHIPPING_METHODS.iter();
-    methods.find(|(known, ..)| *known == id).map(|(.., price)| *price)
 }
 
 fn cents(amount: f64) -> f64 {

@@ -12,4 +12,5 @@ mod on_behalf;
 mod one_time;
 mod sessions;
 mod shop;
+mod storefront;
 mod tokens;

@@ -239,7 +239,7 @@ async fn products_and_categories_can_be_read_and_searched() {
     let (_, several) = caller.get(&format!("{products}/products?ids={PRODUCT},nothing"), token).await;
     assert_eq!(several["total"], 1);
     let (_, root) = caller.get(&format!("{products}/categories/root"), token).await;
-    assert_eq!(root["onlineSubCategoriesCount"], 2);
+    assert_eq!(root["onlineSubCategoriesCount"], 3);
     let search = "/search/shopper-search/v1/organizations/f_ecom_zzrf_001/product-search?siteId=RefArch&q=briefcase";
     let (_, found) = caller.get(search, token).await;
     assert_eq!((&found["total"], &found["hits"][0]["productId"]), (&json!(1), &json!(PRODUCT)));
